@@ -1,0 +1,1 @@
+"""The library behind the stages: arrays and tables in, arrays and tables out."""

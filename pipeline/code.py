@@ -1,0 +1,53 @@
+"""Which source files a module really uses, so that an edit re-runs exactly what it affects."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+from pipeline.io import digest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ("pipeline", "stages", "schemas")
+
+
+def closure(module: str) -> tuple[Path, ...]:
+    """Return the source files of ours that `module` imports, itself included, through any number of steps, sorted.
+
+    Imports inside functions count; so does a package's `__init__`. The top-level docstring-only packages do not.
+    """
+    seen: set[Path] = set()
+    todo = [_file(module)]
+    while todo:
+        path = todo.pop()
+        if path is None or path in seen:
+            continue
+        seen.add(path)
+        todo += [_file(name) for name in _imports(path)]
+    return tuple(sorted(seen))
+
+
+@cache
+def fingerprint(module: str) -> str:
+    """Return the sha256 of the module's closure."""
+    return digest(closure(module))
+
+
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+    return tuple(n for n in names if n.split(".")[0] in OURS)
+
+
+def _file(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None

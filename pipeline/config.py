@@ -1,0 +1,343 @@
+"""params.yaml as closed, typed, frozen classes: one a stage, in data-flow order.
+
+An unknown key, a wrong type or a value out of range is one line that names section, key and the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: unknown keys are refused, values are not coerced, instances are read-only."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+# --- where a dataset comes from ---------------------------------------------------------------------------------------
+
+
+class SampleSource(Section):
+    """The embedded sticker shop: OpenMoji drawings, Unicode names, synthetic shoppers."""
+
+    kind: Literal["sample"]
+    users: Positive = 3400
+    """shoppers before filtering"""
+    items: Positive = 1600
+    """stickers before filtering; the first in Unicode order, no skin tones"""
+    seed: int = 0
+    """another seed is another shop with the same stickers"""
+
+
+class AmazonSource(Section):
+    """Raw Amazon review data: URLs (http, https, file) or paths of the files as published."""
+
+    kind: Literal["amazon2014", "amazon2018"]
+    reviews: str
+    """reviews_*.json.gz, or a ratings_*.csv (user, item, rating, timestamp)"""
+    metadata: str
+    """meta_*.json.gz"""
+
+
+class MmrecSource(Section):
+    """A folder in MMRec's format: the split is imported as it is, features come ready."""
+
+    kind: Literal["mmrec"]
+    interactions: str
+    """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label"""
+    items: str | None = None
+    """JSON lines with itemID and any of asin, title, brand, categories, description, imUrl; or CSV with the same names"""
+    features: dict[Name, str] = {}
+    """feature set name -> .npy file, row i = itemID i"""
+    timestamps: Literal["unix", "order", "none"] = "none"
+    """what the timestamp column means: seconds, the position in the user's sequence, or nothing"""
+
+
+Source = Annotated[SampleSource | AmazonSource | MmrecSource, Field(discriminator="kind")]
+
+
+# --- one class a stage ------------------------------------------------------------------------------------------------
+
+
+class Download(Section):
+    """Fetching raw files."""
+
+    timeout: Rate = 30.0
+    """seconds without a byte before a try is given up"""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """tries after the first, with exponential back-off"""
+
+
+class Interactions(Section):
+    """Filtering, numbering, splitting."""
+
+    k_core: Positive = 5
+    """users and items with fewer interactions are dropped, repeatedly"""
+    protocol: Literal["mmrec"] = "mmrec"
+    """how each user's interactions are split: method.md section 6"""
+    memory_limit: str = "2GiB"
+    """DuckDB spills to disk above this"""
+
+
+class Items(Section):
+    """Cleaning and composing text."""
+
+    max_reject_share: Share = 0.01
+    """a larger share of unreadable metadata lines fails the stage"""
+
+
+class Images(Section):
+    """Fetching and normalising pictures."""
+
+    size: Positive = 256
+    """shorter side after resizing, pixels; never enlarged"""
+    quality: Annotated[int, Field(ge=1, le=95)] = 90
+    """JPEG quality of the stored picture"""
+    timeout: Rate = 20.0
+    """seconds for one try"""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """tries after the first, for failures that may pass"""
+    per_host: Positive = 8
+    """simultaneous requests to one host"""
+    allow_file: bool = False
+    """read file:// addresses that the metadata names; for data you made yourself"""
+    allow_private: bool = False
+    """follow addresses inside private networks and on this machine"""
+    max_bytes: Positive = 20_000_000
+    """a larger download is refused"""
+    max_pixels: Positive = 100_000_000
+    """a larger picture is refused before decoding"""
+    shard_rows: Positive = 8192
+    """items a Parquet file"""
+
+
+class Pretrain(Section):
+    """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2)."""
+
+    size: Literal["small", "base", "large"] = "small"
+    """network: small fits the embedded dataset; base and large are the published shapes"""
+    init: str | None = None
+    """path or URL of official weights (.pth or .safetensors) to start from; none trains from scratch"""
+    vocab: Positive = 2000
+    """SentencePiece pieces, trained on the dataset's text"""
+    codes: Positive = 512
+    """discrete visual tokens: FAISS k-means centroids over patches"""
+    image_mask: Share = 0.4
+    """share of patches masked, block-wise"""
+    text_mask: Share = 0.5
+    """share of text tokens masked in an image-text pair"""
+    held_out: Share = 0.1
+    """share of items that only measure accuracy"""
+    epochs: Positive = 30
+    batch_size: Positive = 64
+    """items a step"""
+    lr: Rate = 1e-3
+    """peak learning rate of AdamW"""
+    weight_decay: Weight = 0.05
+    warmup: Share = 0.1
+    """share of steps with rising learning rate, cosine after it"""
+    clip: Rate = 3.0
+    """gradient norm"""
+    checkpoint_every: Positive = 1
+    """epochs between checkpoints that a killed run resumes from"""
+    seed: int = 0
+
+
+class Encode(Section):
+    """Items -> feature sets."""
+
+    encoders: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
+    """which content encoders to run; see pipeline/encoders"""
+    controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
+    """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
+    batch_size: Positive = 64
+    """items a forward pass; changes speed, not results"""
+    max_tokens: Positive = 128
+    """text beyond this is cut"""
+    shard_rows: Positive = 8192
+    """items a Parquet file"""
+    seed: int = 0
+
+
+class Graph(Section):
+    """Item-item neighbours."""
+
+    k: Positive = 10
+    """neighbours an item, itself included"""
+
+
+class Train(Section):
+    """AlignRec (method.md sections 3, 4); benchmark's other models use the keys that they share."""
+
+    features: Name = "beit3"
+    """feature set the released recommender is trained on"""
+    mode: Literal["compat", "frozen"] = "compat"
+    """compat: as the published code, the feature table learns and moves REG's target; frozen: the paper's reading"""
+    dim: Positive = 64
+    """embedding width D"""
+    layers: Annotated[int, Field(ge=0)] = 2
+    """LightGCN layers over the user-item graph"""
+    item_layers: Annotated[int, Field(ge=0)] = 1
+    """propagations over the item graph"""
+    batch_size: Positive = 2048
+    lr: Rate = 5e-4
+    lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.96
+    """factor per 50 epochs, applied smoothly"""
+    epochs: Positive = 1000
+    """at most"""
+    patience: Positive = 30
+    """evaluations without a better valid Recall@20 before stopping"""
+    cca: Weight = 0.01
+    """weight of content-ID alignment"""
+    reg: Weight = 0.1
+    """weight of the similarity regulariser"""
+    uia: Weight = 0.1
+    """weight of user-item alignment"""
+    l2: Weight = 1e-4
+    """weight of the embeddings' norm"""
+    temperature: Rate = 0.2
+    """of CCA's InfoNCE"""
+    seed: int = 0
+
+
+class Probe(Section):
+    """Feature sets judged before and by training (method.md section 5)."""
+
+    ks: list[Positive] = [5, 10, 20, 50]
+    mask_ratio: Share = 0.5
+    """share of items whose image (or text) is hidden in the mask-modality probe"""
+    mask_seeds: Positive = 3
+    """recommender trainings per masked modality"""
+
+
+class Benchmark(Section):
+    """Models x feature sets x seeds under one protocol."""
+
+    models: list[Literal["alignrec", "lightgcn", "bpr", "vbpr"]] = ["bpr", "lightgcn", "vbpr", "alignrec"]
+    features: list[Name] = ["beit3", "minilm-cnn", "random", "shuffled", "constant"]
+    """feature sets for the models that use features"""
+    seeds: Positive = 3
+    ks: list[Positive] = [5, 10, 20, 50]
+    """cutoffs"""
+    workers: Positive = 2
+    """runs at a time, one thread each"""
+
+
+class Report(Section):
+    """The HTML page."""
+
+    gallery_items: Positive = 24
+    """items shown with their neighbours"""
+    neighbours: Positive = 6
+    """pictures beside each item"""
+
+
+class Publish(Section):
+    """The release folder."""
+
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = "0.1.0"
+    """semantic version of the released data"""
+    features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
+    """feature sets to release"""
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    datasets: Annotated[list[Name], Field(min_length=1)]
+    """what `dvc repro` builds; each is declared under `sources`"""
+    sources: dict[Name, Source]
+    download: Download = Download()
+    interactions: Interactions = Interactions()
+    items: Items = Items()
+    images: Images = Images()
+    pretrain: Pretrain = Pretrain()
+    encode: Encode = Encode()
+    graph: Graph = Graph()
+    train: Train = Train()
+    probe: Probe = Probe()
+    benchmark: Benchmark = Benchmark()
+    report: Report = Report()
+    publish: Publish = Publish()
+
+    def source(self, dataset: str) -> SampleSource | AmazonSource | MmrecSource:
+        """Return where `dataset` comes from; an unknown name raises UserError with the nearest known one."""
+        if dataset not in self.sources:
+            raise UserError(f"no dataset '{dataset}' under sources in the parameters{_nearest(dataset, self.sources)}")
+        return self.sources[dataset]
+
+
+def load(path: Path) -> Params:
+    """Read and validate a parameter file.
+
+    Raises:
+        UserError: the file is absent, no YAML mapping, or breaks a class above; one line, first fault.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such parameter file; run from the project's root or pass --params") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as e:
+        raise UserError(f"{path}: {_first_fault(e)}") from None
+    for name in params.datasets:
+        params.source(name)
+    return params
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    loc = [
+        str(part)
+        for part in fault["loc"]
+        if part not in ("sample", "amazon2014", "amazon2018", "mmrec") or fault["loc"].index(part) < 2
+    ]  # pydantic adds the union's tag to the path
+    where = ".".join(loc) or "the file"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key '{where}'{_nearest(loc[-1], _valid_keys(fault['loc'][:-1]))}"
+    if fault["type"] == "missing":
+        return f"'{where}' is required"
+    return f"'{where}': {fault['msg'].lower()}, found {fault['input']!r}"
+
+
+def _valid_keys(loc: tuple[Any, ...]) -> list[str]:
+    """Return the keys of the section at `loc`, following the annotations from Params down."""
+    at: Any = Params
+    for part in loc:
+        if isinstance(at, type) and issubclass(at, Section):
+            at = at.model_fields[part].annotation
+        elif get_origin(at) is dict:
+            at = get_args(at)[1]
+        for option in _members(at):  # a tagged union: the tag is the next part of the path
+            kind = option.model_fields.get("kind")
+            if kind and part in get_args(kind.annotation):
+                at = option
+    return list(at.model_fields) if isinstance(at, type) and issubclass(at, Section) else []
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    return get_args(annotation) if isinstance(annotation, types.UnionType) else ()
+
+
+def _nearest(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; valid: {', '.join(known)}" if known else ""

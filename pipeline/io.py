@@ -1,0 +1,167 @@
+"""Reading and writing: every file appears whole or not at all, every table is checked on its way in and out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline.errors import UserError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as f:
+            os.fsync(f.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` atomically."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically: sorted by insertion, indented, NaN refused, so that equal values are equal bytes."""
+    write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of ours; UserError says what to run when it is absent or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; {_made_by(path)}") from None
+    except ValueError as e:
+        raise UserError(f"{path}: not JSON ({e}); {_made_by(path)}") from None
+
+
+def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
+    """Check `table` against `schema` and write it atomically as Parquet.
+
+    Args:
+        table: the rows.
+        path: where; missing folders are made.
+        schema: one of `schemas`.
+        record: what made this file (stage, parameters, versions; nothing that differs between equal runs);
+            stored as JSON under the key `alignrec` of the file's metadata.
+
+    Raises:
+        schemas.ContractError: the table breaks the schema; nothing is written.
+    """
+    table = schemas.check(table, schema, str(path))
+    if record is not None:
+        table = table.replace_schema_metadata({"alignrec": json.dumps(record, sort_keys=True)})
+    with atomic(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file and check it, all columns or some.
+
+    Raises:
+        UserError: the file is absent or no Parquet file.
+        schemas.ContractError: it breaks the schema.
+    """
+    try:
+        table = pq.read_table(path, columns=columns, partitioning=None)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; {_made_by(path)}") from None
+    except (pa.ArrowInvalid, OSError) as e:
+        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {_made_by(path)}") from None
+    wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
+    return schemas.check(table, wanted, str(path))
+
+
+def shards(folder: Path, stem: str) -> list[Path]:
+    """Return `<stem>-*.parquet` of a folder in order; UserError if there is none."""
+    found = sorted(folder.glob(f"{stem}-*.parquet"))
+    if not found:
+        raise UserError(f"{folder}: no {stem}-*.parquet there; {_made_by(folder)}")
+    return found
+
+
+def shard(folder: Path, stem: str, number: int) -> Path:
+    """Return the path of shard `number`."""
+    return folder / f"{stem}-{number:05d}.parquet"
+
+
+def read_features(folder: Path) -> pa.Table:
+    """Read a whole feature set in item order; its width is taken from its first shard.
+
+    Returns:
+        table of schema features(F) with rows item_id = 0 .. I-1.
+
+    Raises:
+        UserError: no shard there. schemas.ContractError: a shard breaks the schema or ids are not 0 .. I-1.
+    """
+    paths = shards(folder, "features")
+    kind = pq.read_schema(paths[0]).field("vector").type
+    if not pa.types.is_fixed_size_list(kind):
+        raise schemas.ContractError(f"{paths[0]}: column 'vector' is {kind}, expected fixed_size_list<float>")
+    table = pa.concat_tables([read_table(p, schemas.features(kind.list_size)) for p in paths])
+    ids = table["item_id"].to_numpy()
+    if (wrong := np.flatnonzero(ids != np.arange(len(ids)))).size:
+        row = int(wrong[0])
+        raise schemas.ContractError(
+            f"{folder}: column 'item_id', row {row}: {ids[row]}, expected {row} (dense, in order)"
+        )
+    return table
+
+
+def matrix(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a fixed-size-list column as float32 [rows, width]."""
+    width = column.type.list_size
+    flat = [np.asarray(c.flatten().to_numpy(zero_copy_only=False)) for c in column.chunks]
+    return np.concatenate(flat).reshape(-1, width) if flat else np.empty((0, width), np.float32)
+
+
+def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
+    """Return float32 [rows, width] as a fixed-size-list column."""
+    flat = pa.array(np.ascontiguousarray(array, dtype=np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, type=schemas.vector(array.shape[1]))
+
+
+def sha256(path: Path) -> str:
+    """Return the hex sha256 of a file."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Return one sha256 over names and contents of files, in the order given."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(f"{path.name} {sha256(path)}\n".encode())
+    return total.hexdigest()
+
+
+def _made_by(path: Path) -> str:
+    """Guess from <root>/<stage>/<dataset>/... which command makes `path`."""
+    import stages  # the table of stage names; imports nothing else
+
+    parts = path.parts
+    for i in range(len(parts) - 2, 0, -1):
+        if parts[i - 1] in stages.STAGES:
+            return f"run `alignrec {parts[i - 1]} {parts[i]}` first"
+    if len(parts) >= 2 and parts[-2] in stages.STAGES:
+        return f"run `alignrec {parts[-2]} {parts[-1]}` first"
+    return "make it first"

@@ -1,0 +1,124 @@
+"""The only module that spells a file name: where every stage of every dataset writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of one dataset under `root` (usually `outputs`): <root>/<stage>/<dataset>/..."""
+
+    root: Path
+    dataset: str
+
+    def folder(self, stage: str) -> Path:
+        """Return the folder that `stage` owns."""
+        return self.root / stage / self.dataset
+
+    def run_record(self, stage: str) -> Path:
+        """Return the stage's run.json: seconds, rows, drops, memory, versions."""
+        return self.folder(stage) / "run.json"
+
+    # --- raw data
+    @property
+    def raw(self) -> Path:
+        """Folder of the raw files as downloaded."""
+        return self.folder("download")
+
+    @property
+    def sources(self) -> Path:
+        """What was downloaded: name, url, bytes, sha256."""
+        return self.raw / "sources.json"
+
+    # --- tables
+    @property
+    def interactions(self) -> Path:
+        """Table INTERACTIONS."""
+        return self.folder("interactions") / "interactions.parquet"
+
+    @property
+    def users(self) -> Path:
+        """Table USERS."""
+        return self.folder("interactions") / "users.parquet"
+
+    @property
+    def item_ids(self) -> Path:
+        """Table ITEM_IDS."""
+        return self.folder("interactions") / "item_ids.parquet"
+
+    @property
+    def items(self) -> Path:
+        """Table ITEMS."""
+        return self.folder("items") / "items.parquet"
+
+    @property
+    def rejects(self) -> Path:
+        """Table REJECTS: metadata lines that could not be read."""
+        return self.folder("items") / "rejects.parquet"
+
+    @property
+    def images(self) -> Path:
+        """Folder of images-*.parquet, table IMAGES."""
+        return self.folder("images")
+
+    # --- encoder and features
+    @property
+    def encoder(self) -> Path:
+        """Folder of encoder.safetensors, config.json, tokenizer.spm, visual_tokens.safetensors, history.json."""
+        return self.folder("pretrain")
+
+    def features(self, name: str) -> Path:
+        """Folder of features-*.parquet of one feature set, table features(F)."""
+        return self.folder("encode") / name
+
+    def edges(self, name: str) -> Path:
+        """Table EDGES of one feature set."""
+        return self.folder("graph") / name / "edges.parquet"
+
+    # --- recommender
+    @property
+    def model(self) -> Path:
+        """The trained recommender's parameters."""
+        return self.folder("train") / "model.safetensors"
+
+    @property
+    def user_embeddings(self) -> Path:
+        """Table user_embeddings(D)."""
+        return self.folder("train") / "user_embeddings.parquet"
+
+    @property
+    def item_embeddings(self) -> Path:
+        """Table item_embeddings(D)."""
+        return self.folder("train") / "item_embeddings.parquet"
+
+    def history(self, stage: str) -> Path:
+        """Return the training curve of `pretrain` or `train`: a list of one object an epoch."""
+        return self.folder(stage) / "history.json"
+
+    # --- evidence
+    @property
+    def probes(self) -> Path:
+        """Intermediate evaluations of every feature set."""
+        return self.folder("probe") / "probes.json"
+
+    @property
+    def results(self) -> Path:
+        """Table RESULTS."""
+        return self.folder("benchmark") / "results.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        """Mean and sd of the headline metrics, for `dvc metrics show`."""
+        return self.folder("benchmark") / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """Folder of index.html and report.md."""
+        return self.folder("report")
+
+    @property
+    def release(self) -> Path:
+        """The release folder."""
+        return self.folder("publish") / "release"

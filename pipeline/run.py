@@ -1,0 +1,158 @@
+"""The stage harness: parameters in, checked tables in and out, one run record, one writer at a time."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from pipeline import code, io
+from pipeline.config import Params
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.seeds import seed_for
+
+LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "transformers",
+             "sentencepiece", "open_clip_torch")  # fmt: skip
+
+
+class Run:
+    """One stage of one dataset under way. Stages read, write, count and show progress through it."""
+
+    def __init__(self, stage: str, dataset: str, params: Params, root: Path) -> None:
+        self.stage, self.dataset, self.params = stage, dataset, params
+        self.layout = Layout(root, dataset)
+        self.folder = self.layout.folder(stage)
+        self.source = params.source(dataset)
+        self.rows_in = self.rows_out = 0
+        self.drops: Counter[str] = Counter()
+        self.notes: dict[str, Any] = {}
+        self.device = "cpu"
+
+    def seed(self, *names: str | int) -> int:
+        """Return the seed of a part of this stage; `seed` of the stage's section shifts all of them."""
+        base = getattr(getattr(self.params, self.stage), "seed", 0)
+        return seed_for(self.stage, self.dataset, *names, base)
+
+    def read(self, path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+        """Read and check one Parquet file."""
+        return io.read_table(path, schema, columns)
+
+    def write(self, table: pa.Table, path: Path, schema: pa.Schema) -> None:
+        """Check and write one Parquet file, with this stage's record in its metadata."""
+        io.write_table(table, path, schema, self.record())
+
+    def record(self) -> dict[str, Any]:
+        """Return what identifies the making of a file: the same for two runs on the same input and code."""
+        section = getattr(self.params, self.stage).model_dump()
+        return {"stage": self.stage, "dataset": self.dataset, "params": section, "versions": versions()}
+
+    def count(self, reason: str, n: int = 1) -> None:
+        """Count `n` rows that were dropped or are incomplete, by reason, into run.json."""
+        if n:
+            self.drops[reason] += n
+
+    def note(self, **facts: Any) -> None:
+        """Add measured facts (rates, accuracies) to run.json."""
+        self.notes |= facts
+
+    def progress(
+        self, iterable: Iterable[Any] | None = None, total: int | None = None, unit: str = "it", what: str = ""
+    ) -> tqdm:
+        """Return a progress bar with rate and ETA; quiet when stderr is no terminal."""
+        label = f"{self.stage} {self.dataset}{' ' + what if what else ''}"
+        return tqdm(iterable, total=total, unit=unit, desc=label, disable=None, mininterval=0.5, smoothing=0.1)
+
+    def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, module: str | None = None) -> None:
+        """Keep `folder`'s content if it was begun on the same inputs, facts, versions and code; else empty it.
+
+        Args:
+            folder: the stage's folder or a part of it that is resumed by itself.
+            inputs: files that the content depends on; hashed.
+            facts: anything JSON that it depends on: parameters, names, seeds.
+            module: the module whose code makes the content; the stage's own by default.
+        """
+        made_by = code.fingerprint(module or f"stages.{self.stage}")
+        key = json.dumps([made_by, io.digest(inputs), facts, versions()], sort_keys=True, default=str)
+        mark = folder / ".key"
+        if not (mark.is_file() and mark.read_text() == key):
+            shutil.rmtree(folder, ignore_errors=True)
+            io.write_bytes(mark, key.encode())
+        for leftover in folder.glob(".*.tmp"):
+            leftover.unlink()
+
+
+def versions() -> dict[str, str]:
+    """Return the releases of Python, of ours and of the libraries that shape results."""
+    found = {"python": platform.python_version()}
+    for name in ("alignrec", *LIBRARIES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def running(stage: str, dataset: str, params: Params, root: Path) -> Iterator[Run]:
+    """Hold the stage's lock, yield its Run, and write run.json when the block ends without an error."""
+    run = Run(stage, dataset, params, root)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with _only_one(run.folder):
+        run.layout.run_record(stage).unlink(missing_ok=True)
+        for leftover in run.folder.rglob(".*.tmp"):
+            leftover.unlink()
+        started = time.perf_counter()
+        yield run
+        io.write_json(run.layout.run_record(stage), _run_record(run, time.perf_counter() - started))
+
+
+def _run_record(run: Run, seconds: float) -> dict[str, Any]:
+    # ru_maxrss is KiB on Linux, bytes on macOS; the largest child counts, not the sum of children
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return {
+        "stage": run.stage,
+        "dataset": run.dataset,
+        "seconds": round(seconds, 3),
+        "rows_in": run.rows_in,
+        "rows_out": run.rows_out,
+        "drops": dict(sorted(run.drops.items())),
+        "peak_memory_mib": round(peak * unit / 2**20),
+        "device": run.device,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "seed": getattr(getattr(run.params, run.stage), "seed", None),
+        "params": getattr(run.params, run.stage).model_dump(),
+        "versions": versions(),
+        "notes": run.notes,
+    }
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{folder}: another run is writing here; waiting for it to end", file=sys.stderr)
+        try:
+            lock.acquire(timeout=3600)
+        except Timeout:
+            raise UserError(f"{folder}: another run has held this folder for an hour; stop it and run again") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,74 @@
+"""The umbrella command `alignrec`: one subcommand a stage, and what users do with releases."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from stages import STAGES
+
+Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file")]
+ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
+Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
+
+
+class Group(TyperGroup):
+    """A group that turns a user's mistake into one line and exit code 1."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        """Run the subcommand; UserError and ContractError end without a traceback."""
+        from pipeline.errors import UserError
+        from schemas import ContractError
+
+        try:
+            return super().invoke(ctx)
+        except (UserError, ContractError) as e:
+            typer.echo(f"error: {e}", err=True)
+        except OSError as e:
+            if e.errno is None:
+                raise
+            typer.echo(f"error: {e.filename or 'I/O'}: {e.strerror}", err=True)
+        raise typer.Exit(1)
+
+
+app = typer.Typer(
+    name="alignrec",
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Raw reviews to verified multimodal item features. Stages, in order:",
+)
+
+
+def _command(stage: str) -> Callable[..., None]:
+    def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
+        from pipeline.config import load
+        from pipeline.run import running
+
+        with running(stage, dataset, load(params), root) as run:
+            importlib.import_module(f"stages.{stage}").main(run)
+
+    return command
+
+
+for _stage, _help in STAGES.items():
+    app.command(_stage, help=_help)(_command(_stage))
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="a release folder")]) -> None:
+    """check a release folder: every file's bytes, hash, schema and counts."""
+    from pipeline.release import verify as check
+
+    for line in check(folder):
+        typer.echo(line)
+
+
+if __name__ == "__main__":
+    app()
