@@ -60,7 +60,7 @@ class MmrecSource(Section):
     interactions: str
     """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label"""
     items: str | None = None
-    """JSON lines with itemID and any of asin, title, brand, categories, description, imUrl; or CSV with the same names"""
+    """JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl"""
     features: dict[Name, str] = {}
     """feature set name -> .npy file, row i = itemID i"""
     timestamps: Literal["unix", "order", "none"] = "none"
