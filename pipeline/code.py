@@ -10,18 +10,22 @@ from pipeline.io import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("pipeline", "stages", "schemas")
+HARNESS = {ROOT / "pipeline" / f"{name}.py" for name in ("__init__", "code", "config", "errors", "layout", "run")} | {
+    ROOT / "stages" / "__init__.py"
+}
+"""Files that carry a stage but do not shape its results."""
 
 
 def closure(module: str) -> tuple[Path, ...]:
-    """Return the source files of ours that `module` imports, itself included, through any number of steps, sorted.
+    """Return the source files of ours that `module` imports through any number of steps, itself included, sorted.
 
-    Imports inside functions count; so does a package's `__init__`. The top-level docstring-only packages do not.
+    Imports inside functions count; the harness neither counts nor is followed.
     """
     seen: set[Path] = set()
     todo = [_file(module)]
     while todo:
         path = todo.pop()
-        if path is None or path in seen:
+        if path is None or path in seen or path in HARNESS:
             continue
         seen.add(path)
         todo += [_file(name) for name in _imports(path)]

@@ -1,0 +1,49 @@
+"""dvc.yaml says what the imports say: an edit re-runs exactly what it affects."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline import code
+from pipeline.config import Params
+from stages import STAGES
+
+ROOT = Path(__file__).parent.parent
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def test_dvc_yaml_lists_the_stages_in_order() -> None:
+    assert list(DVC) == list(STAGES)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_dependencies_are_the_imports(stage: str) -> None:
+    used = {str(p.relative_to(ROOT)) for p in code.closure(f"stages.{stage}")}
+    listed = {d for d in DVC[stage]["deps"] if not d.startswith("outputs/")}
+    covered = {u for u in used if any(u == d or u.startswith(f"{d}/") for d in listed)}
+    assert used - covered == set(), "imported, so add to deps"
+    idle = {d for d in listed if not any(u == d or u.startswith(f"{d}/") for u in used)}
+    assert idle == set(), "not imported, so remove from deps"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_writes_where_its_name_says(stage: str) -> None:
+    assert [list(o) for o in DVC[stage]["outs"]] == [[f"outputs/{stage}/${{item.dataset}}"]]
+    assert DVC[stage]["cmd"] == f"alignrec {stage} ${{item.dataset}}"
+    assert DVC[stage]["desc"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_parameters_are_the_stages_sections(stage: str) -> None:
+    sections = {p for p in DVC[stage]["params"] if not p.startswith("sources.")}
+    assert stage in sections
+    assert sections <= set(Params.model_fields)
+
+
+def test_inputs_come_from_earlier_stages() -> None:
+    order = list(STAGES)
+    for stage, spec in DVC.items():
+        for dep in spec["deps"]:
+            if dep.startswith("outputs/"):
+                assert order.index(dep.split("/")[1]) < order.index(stage)

@@ -1,0 +1,92 @@
+"""The harness: records, resumption, locks."""
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from pipeline.io import write_bytes
+from pipeline.run import running
+from pipeline.seeds import seed_for
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> config.Params:
+    path = tmp_path / "params.yaml"
+    path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    return config.load(path)
+
+
+def test_a_run_leaves_a_record(tmp_path: Path, params: config.Params) -> None:
+    with running("train", "shop", params, tmp_path) as run:
+        run.rows_in, run.rows_out = 5, 3
+        run.count("too rare", 2)
+        run.note(items_per_second=7.5)
+    record = json.loads((tmp_path / "train" / "shop" / "run.json").read_text())
+    assert (record["rows_in"], record["rows_out"], record["drops"]) == (5, 3, {"too rare": 2})
+    assert record["notes"] == {"items_per_second": 7.5}
+    assert record["params"]["lr"] == 5e-4
+    assert record["seconds"] >= 0
+    assert record["peak_memory_mib"] > 1
+    assert {"python", "torch", "pyarrow"} <= set(record["versions"])
+
+
+def test_a_failed_run_leaves_no_record(tmp_path: Path, params: config.Params) -> None:
+    with running("train", "shop", params, tmp_path):
+        pass
+    with pytest.raises(RuntimeError), running("train", "shop", params, tmp_path):
+        raise RuntimeError
+    assert not (tmp_path / "train" / "shop" / "run.json").exists()
+
+
+def test_resume_keeps_on_equal_grounds_and_empties_on_others(tmp_path: Path, params: config.Params) -> None:
+    source = tmp_path / "input"
+    source.write_text("1")
+    with running("graph", "shop", params, tmp_path) as run:
+        done = run.folder / "shard"
+        run.resume(run.folder, [source], {"k": 10}, module="pipeline.io")
+        write_bytes(done, b"x")
+        (run.folder / ".other.tmp").write_bytes(b"debris")
+        run.resume(run.folder, [source], {"k": 10}, module="pipeline.io")
+        assert done.exists()
+        assert not (run.folder / ".other.tmp").exists()
+        run.resume(run.folder, [source], {"k": 11}, module="pipeline.io")
+        assert not done.exists()
+        write_bytes(done, b"x")
+        source.write_text("2")
+        run.resume(run.folder, [source], {"k": 11}, module="pipeline.io")
+        assert not done.exists()
+
+
+def _hold(params: config.Params, root: Path, seconds: float) -> None:
+    with running("graph", "shop", params, root) as run:
+        write_bytes(run.folder / "started", b"")
+        time.sleep(seconds)
+        write_bytes(run.folder / "ended", b"")
+
+
+def test_two_runs_of_one_stage_take_turns(tmp_path: Path, params: config.Params) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=_hold, args=(params, tmp_path, 0.5))
+    other.start()
+    folder = tmp_path / "graph" / "shop"
+    while not (folder / "started").exists():
+        time.sleep(0.01)
+    with running("graph", "shop", params, tmp_path):
+        assert (folder / "ended").exists()
+    other.join()
+
+
+def test_seeds_come_from_names() -> None:
+    assert seed_for("train", "baby", 0) == 2845690307855928780
+    assert seed_for("a", "bc") != seed_for("ab", "c")
+
+
+def test_the_seed_parameter_shifts_every_seed(tmp_path: Path, params: config.Params) -> None:
+    other = params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})})
+    with running("train", "shop", params, tmp_path) as run:
+        first = run.seed("init")
+    with running("train", "shop", other, tmp_path) as run:
+        assert run.seed("init") != first
