@@ -62,6 +62,27 @@ for _stage, _help in STAGES.items():
 
 
 @app.command()
+def summary(
+    dataset: Annotated[str | None, typer.Argument(help="one dataset; all of the parameter file's by default")] = None,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+) -> None:
+    """what came out: the results table, and where report and release are."""
+    from rich.console import Console
+
+    import schemas
+    from pipeline import config, io
+    from pipeline import summary as tables
+    from pipeline.layout import Layout
+
+    for name in [dataset] if dataset else config.load(params).datasets:
+        layout = Layout(root, name)
+        Console().print(tables.table(io.read_table(layout.results, schemas.RESULTS), name))
+        for what, path in (("report", layout.report / "index.html"), ("release", layout.release)):
+            typer.echo(f"{what}: {path if path.exists() else 'not made yet'}")
+
+
+@app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="a release folder")]) -> None:
     """check a release folder: every file's bytes, hash, schema and counts."""
     from pipeline.release import verify as check
