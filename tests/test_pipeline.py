@@ -1,0 +1,118 @@
+"""The whole pipeline on a toy shop under DVC: runs, settles, survives kill -9 with the same release."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.io import sha256
+from stages import STAGES
+
+ROOT = Path(__file__).parent.parent
+
+PARAMS = """
+datasets: [shop]
+sources: {shop: {kind: sample, users: 400, items: 160}}
+images: {allow_file: true}
+pretrain: {vocab: 300, codes: 32, epochs: 2, batch_size: 32}
+train: {batch_size: 512, epochs: 3}
+probe: {mask_seeds: 1}
+benchmark: {seeds: 2, features: [beit3, random]}
+report: {gallery_items: 4}
+"""
+
+
+def project(folder: Path) -> Path:
+    """Lay out a fresh clone's pipeline in `folder` with toy parameters."""
+    for name in ("pipeline", "stages", "schemas"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "params.yaml").write_text(PARAMS)
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    run("dvc", "init", "-q", cwd=folder)
+    run("dvc", "config", "core.analytics", "false", cwd=folder)
+    return folder
+
+
+def environment() -> dict[str, str]:
+    here = str(Path(sys.executable).parent)
+    return os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": "."}
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def release(folder: Path) -> dict[str, str]:
+    """Return relative path -> sha256 of every file of the release."""
+    base = folder / "outputs/publish/shop/release"
+    return {str(p.relative_to(base)): sha256(p) for p in sorted(base.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = project(tmp_path_factory.mktemp("undisturbed"))
+    run("dvc", "repro", cwd=folder)
+    yield folder
+
+
+def test_every_stage_ran_and_left_its_record(undisturbed: Path) -> None:
+    assert [s for s in STAGES if not (undisturbed / f"outputs/{s}/shop/run.json").exists()] == []
+    assert "features/beit3/features-00000.parquet" in release(undisturbed)
+
+
+def test_a_second_repro_says_that_nothing_changed(undisturbed: Path) -> None:
+    assert "Data and pipelines are up to date." in run("dvc", "repro", cwd=undisturbed)
+
+
+def test_the_release_verifies(undisturbed: Path) -> None:
+    run("alignrec", "verify", "outputs/publish/shop/release", cwd=undisturbed)
+
+
+def test_a_training_parameter_reruns_training_and_what_follows_only(undisturbed: Path) -> None:
+    params = undisturbed / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("epochs: 3", "epochs: 4"))
+    changed = run("dvc", "status", "--json", cwd=undisturbed)
+    stale = {s for s in STAGES if f'"{s}@shop"' in changed}
+    params.write_text(before)
+    assert stale == {"train", "probe", "benchmark"}  # report and publish go stale when these have run
+
+
+def test_the_summary_shows_results_and_paths(undisturbed: Path) -> None:
+    shown = run("alignrec", "summary", cwd=undisturbed)
+    assert "alignrec" in shown
+    assert "report: outputs/report/shop/index.html" in shown
+    assert "release: outputs/publish/shop/release" in shown
+
+
+def test_killed_at_any_moment_the_next_repro_gives_the_same_release(undisturbed: Path, tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    moments = random.Random(0)
+    deadline = time.monotonic() + 600
+    kills = 0
+    while time.monotonic() < deadline:
+        with (folder / "repro.log").open("w") as log:
+            repro = subprocess.Popen(
+                ["dvc", "repro"], cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
+            )
+            try:
+                if repro.wait(timeout=moments.uniform(4, 14) + kills) == 0:
+                    break
+                raise AssertionError((folder / "repro.log").read_text()[-4000:])
+            except subprocess.TimeoutExpired:
+                os.killpg(repro.pid, signal.SIGKILL)
+                repro.wait()
+                kills += 1
+    assert kills >= 3
+    assert release(folder) == release(undisturbed)
