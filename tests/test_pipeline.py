@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,10 +59,10 @@ def release(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = project(tmp_path_factory.mktemp("undisturbed"))
     run("dvc", "repro", cwd=folder)
-    yield folder
+    return folder
 
 
 def test_every_stage_ran_and_left_its_record(undisturbed: Path) -> None:

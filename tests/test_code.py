@@ -1,0 +1,30 @@
+"""The import closure that decides what an edit re-runs."""
+
+from pipeline import code
+
+
+def names(module: str) -> set[str]:
+    return {str(p.relative_to(code.ROOT)) for p in code.closure(module)}
+
+
+def test_closure_follows_imports_but_not_the_harness() -> None:
+    assert names("pipeline.io") == {"pipeline/io.py", "schemas/__init__.py"}
+    assert names("pipeline.summary") == {"pipeline/summary.py"}
+    assert "pipeline/config.py" not in names("stages.interactions")
+
+
+def test_functions_own_imports_count() -> None:
+    assert "pipeline/summary.py" in names("stages.cli")
+
+
+def test_the_fingerprint_changes_with_the_content(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    package = tmp_path / "pipeline"
+    package.mkdir()
+    (package / "a.py").write_text("from pipeline import b\n")
+    (package / "b.py").write_text("x = 1\n")
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    before = code.fingerprint("pipeline.a")
+    code.fingerprint.cache_clear()
+    code._imports.cache_clear()
+    (package / "b.py").write_text("x = 2\n")
+    assert code.fingerprint("pipeline.a") != before
