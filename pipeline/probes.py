@@ -1,0 +1,182 @@
+"""Feature sets judged before any training: zero-shot and Item-CF (method.md section 5).
+
+Both ask one question: a few member items, one target item; is the target among the K items that are nearest to
+the members' mean, members left out? Nothing I x I is ever held: queries go through in blocks.
+
+Ties are resolved by expectation, so that no result hangs on the order of rows or ids: a target whose score is shared
+by t items after g better ones is in the top K with probability clip((K - g) / t, 0, 1); where several items are
+equally the target, each is, in turn, with equal weight. Constant features therefore score exactly as chance does.
+
+N questions, U users, I items, F feature width, K cutoff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+TIE = 1e-6
+"""cosines nearer than this are equal: float32 products of equal rows differ by less"""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What a probe asks of every feature set; the answer to all N is one blocked pass."""
+
+    members: sparse.csr_array
+    """[N, I], 1 where an item is one of the question's members"""
+    target: np.ndarray
+    """int64 [N], the item to be found; never a member of its own question"""
+    group: np.ndarray
+    """int64 [N], which user (or item) a question belongs to, 0 .. G-1: groups weigh the same, whatever their size"""
+
+
+def last_item(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int) -> Questions:
+    """Return zero-shot's questions: the items a user met before, and the one met last.
+
+    A repeated (user, item) counts once, at its first time. Of items that share a user's last second each is the
+    target in turn, with the others as members: the mean over all orders that the clock allows. Users with one item
+    have no history and ask nothing.
+
+    Args:
+        user: int [n], one row an interaction, in any order.
+        item: int [n].
+        timestamp: int64 [n], Unix seconds or a position.
+        n_items: I.
+    """
+    order = np.lexsort((timestamp, item, user))
+    user, item, timestamp = user[order], item[order], timestamp[order]
+    first = np.r_[True, (user[1:] != user[:-1]) | (item[1:] != item[:-1])][: len(user)]
+    user, item, timestamp = user[first], item[first], timestamp[first]
+
+    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
+    sizes = np.diff(np.r_[starts, len(user)])
+    latest = np.repeat(np.maximum.reduceat(timestamp, starts) if len(starts) else timestamp, sizes)
+    asked = np.flatnonzero((timestamp == latest) & (np.repeat(sizes, sizes) > 1))
+
+    # question q holds all rows of its user but its own
+    rows = _ranges(np.repeat(starts, sizes)[asked], np.repeat(sizes, sizes)[asked])
+    owner = np.repeat(np.arange(len(asked)), np.repeat(sizes, sizes)[asked])
+    kept = rows != asked[owner]
+    members = _indicator(owner[kept], item[rows[kept]], (len(asked), n_items))
+    return Questions(members, item[asked].astype(np.int64), np.unique(user[asked], return_inverse=True)[1])
+
+
+def co_bought(user: np.ndarray, item: np.ndarray, n_items: int, block: int = 2048) -> Questions:
+    """Return Item-CF's questions: an item, and the item of highest `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
+
+    Of equally close items each is the target in turn. Items that share no user with another ask nothing.
+
+    Args:
+        user: int [n], one row a *train* interaction.
+        item: int [n].
+        n_items: I.
+        block: items whose co-occurrences are held at a time.
+    """
+    buys = _indicator(user, item, (int(user.max(initial=-1)) + 1, n_items)).tocsc()
+    buys.data[:] = 1.0  # a repeated purchase is one user
+    popularity = np.diff(buys.indptr).astype(np.float64)
+    members, targets = [], []
+    for start in range(0, n_items, block):  # bounds memory: the co-occurrence matrix of all items may be dense
+        together = sparse.coo_array(buys[:, start : start + block].T @ buys)
+        j, i = together.row + start, together.col
+        j, i, count = j[i != j], i[i != j], together.data[i != j]
+        # for one j, c / sqrt(n_i n_j) and c^2 / n_i have the same order, and equal quotients are equal floats
+        score = count * count / popularity[i]
+        best = np.zeros(n_items)
+        np.maximum.at(best, j, score)
+        members.append(j[score == best[j]])
+        targets.append(i[score == best[j]])
+    j, i = np.concatenate(members).astype(np.int64), np.concatenate(targets).astype(np.int64)
+    order = np.lexsort((i, j))
+    j, i = j[order], i[order]
+    return Questions(_indicator(np.arange(len(j)), j, (len(j), n_items)), i, np.unique(j, return_inverse=True)[1])
+
+
+def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held: int = 1 << 25) -> np.ndarray:
+    """Return how often each group's target is in the top K: float64 [G, len(ks)], in [0, 1].
+
+    Args:
+        features: float32 [I, F], finite; a row of zeros is equally far from everything.
+        asked: N questions.
+        ks: cutoffs.
+        scores_held: floats in one block of scores, which bounds memory; changes speed, not results.
+    """
+    unit = normalised(features)
+    block = max(1, scores_held // len(unit))
+    better = np.empty(len(asked.target))
+    tied = np.empty(len(asked.target))
+    for start in range(0, len(asked.target), block):
+        part = slice(start, start + block)
+        members, target = asked.members[part], asked.target[part]
+        mean = (members @ unit) / np.diff(members.indptr)[:, None]  # [block, F]
+        scores = mean @ unit.T  # [block, I]
+        wanted = scores[np.arange(len(target)), target][:, None]
+        scores[np.repeat(np.arange(len(target)), np.diff(members.indptr)), members.indices] = -np.inf
+        better[part] = np.count_nonzero(scores > wanted + TIE, axis=1)
+        tied[part] = np.count_nonzero(scores >= wanted - TIE, axis=1) - better[part]
+    found = np.clip((np.asarray(ks)[None, :] - better[:, None]) / tied[:, None], 0, 1)  # [N, len(ks)]
+    return _group_means(found, asked.group)
+
+
+def chance(asked: Questions, ks: Sequence[int]) -> np.ndarray:
+    """Return the hit rates of a random order of the candidates: float64 [len(ks)]."""
+    candidates = asked.members.shape[1] - np.diff(asked.members.indptr)
+    return _group_means(np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), asked.group).mean(axis=0)
+
+
+def summary(
+    asked: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], unit: str
+) -> dict[str, int | dict[str, float]]:
+    """Return `{unit: G, "chance": {"hit@K": ...}, <feature set>: {"hit@K": mean, ..., "hit@K_se": standard error}}`.
+
+    Args:
+        asked: the questions.
+        sets: feature set -> hits [G, len(ks)].
+        ks: cutoffs.
+        unit: what a group is: users or items.
+    """
+    groups = int(asked.group.max()) + 1
+    out: dict[str, int | dict[str, float]] = {unit: groups}
+    out["chance"] = {f"hit@{k}": _rounded(v) for k, v in zip(ks, chance(asked, ks), strict=True)}
+    for name, found in sets.items():
+        mean, se = found.mean(axis=0), found.std(axis=0) / np.sqrt(groups)
+        values = {f"hit@{k}": _rounded(v) for k, v in zip(ks, mean, strict=True)}
+        out[name] = values | {f"hit@{k}_se": _rounded(v) for k, v in zip(ks, se, strict=True)}
+    return out
+
+
+def normalised(features: np.ndarray) -> np.ndarray:
+    """Return rows of length 1, float32 [I, F]; a row of zeros stays zero, so that it is nobody's neighbour.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    features = np.asarray(features, np.float32)
+    if not np.isfinite(features).all():
+        raise ValueError(f"features: row {int((~np.isfinite(features).all(axis=1)).argmax())} is not finite")
+    length = np.linalg.norm(features, axis=1, keepdims=True)
+    return features / np.where(length > 0, length, 1)
+
+
+def _indicator(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
+    return sparse.csr_array((np.ones(len(row), np.float32), (row, column)), shape=shape)
+
+
+def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return start, start + 1, ... start + size - 1 of every pair, one after the other."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes - starts, sizes)
+
+
+def _group_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Return the mean of the rows of each group: [N, n] -> [G, n]."""
+    means = sparse.csr_array((np.ones(len(group)), (group, np.arange(len(group)))))
+    return (means @ values) / np.bincount(group)[:, None]
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 6)
