@@ -1,0 +1,307 @@
+"""BEiT3: the whole network in one file.
+
+Source: "Image as a Foreign Language" (arXiv 2208.10442); backbone Magneto with sub-LayerNorm (arXiv 2210.06423).
+Parameter names are those of the released checkpoints, so that their files load by name.
+
+Letters: B batch, S image side, P patches, T text tokens, N = 1 + P + T, D width, H heads, V vocabulary.
+
+Two experts, one attention: vision positions (CLS and patches) go through the modules called `A`, text positions
+through `B`, and all attend to all. The two streams stay apart and meet only inside attention, so that every matrix
+product reads contiguous memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FIRST_POSITION = 2
+"""Position embeddings start here, in both streams, as in the released weights (a fairseq habit)."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Shape of a BEiT3; the defaults are the released base model."""
+
+    image: int = 224
+    """image side, pixels"""
+    patch: int = 16
+    """patch side, pixels"""
+    vocab: int = 64010
+    """text pieces, special tokens included"""
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    ffn: int = 3072
+    """hidden width of the feed-forward experts"""
+    positions: int = 1024
+    """rows of the text position table; the longest text is two shorter"""
+    codes: int = 0
+    """discrete visual tokens the MIM head predicts; 0: no MIM head"""
+    mlm: bool = False
+    """whether there is an MLM head"""
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image // self.patch
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image, P."""
+        return self.grid**2
+
+
+SIZES: dict[str, Config] = {
+    "small": Config(image=64, patch=8, width=128, layers=4, heads=4, ffn=512, positions=130),
+    "base": Config(),
+    "large": Config(width=1024, layers=24, heads=16, ffn=4096),
+}
+
+
+class Streams(NamedTuple):
+    """What flows through the network: vision [B, 1+P, D] and text [B, T, D]; either may be absent."""
+
+    vision: Tensor | None
+    text: Tensor | None
+
+    def map(self, a: Callable[[Tensor], Tensor], b: Callable[[Tensor], Tensor]) -> Streams:
+        """Return `a` of the vision stream and `b` of the text stream."""
+        return Streams(None if self.vision is None else a(self.vision), None if self.text is None else b(self.text))
+
+    def plus(self, other: Streams) -> Streams:
+        """Return the sum, stream by stream."""
+        return Streams(*(None if x is None or y is None else x + y for x, y in zip(self, other, strict=True)))
+
+    def first(self) -> Streams:
+        """Return position 0 alone: CLS, or the text's first token where there is no vision stream."""
+        if self.vision is not None:
+            return Streams(self.vision[:, :1], None)  # [B, 1, D]
+        return Streams(None, None if self.text is None else self.text[:, :1])
+
+    def joined(self) -> Tensor:
+        """Return [B, N, D]: vision before text."""
+        present = [x for x in self if x is not None]
+        return torch.cat(present, dim=1) if len(present) > 1 else present[0]
+
+    def split(self, x: Tensor) -> Streams:
+        """Cut a joined tensor [B, N, D] into streams as long as these."""
+        if self.vision is None:
+            return Streams(None, x)
+        n = self.vision.shape[1]
+        return Streams(x[:, :n], None if self.text is None else x[:, n:])
+
+
+class Multiway(nn.Module):
+    """A pair of equal modules: `A` for the vision stream, `B` for the text stream."""
+
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.A = make()
+        self.B = make()
+
+    def forward(self, x: Streams) -> Streams:
+        """Send each stream through its expert."""
+        return x.map(self.A, self.B)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over both streams; experts project, a LayerNorm sits before the output projection."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.heads = c.heads
+        self.q_proj = Multiway(lambda: nn.Linear(c.width, c.width))
+        self.k_proj = Multiway(lambda: nn.Linear(c.width, c.width))
+        self.v_proj = Multiway(lambda: nn.Linear(c.width, c.width))
+        self.inner_attn_ln = Multiway(lambda: nn.LayerNorm(c.width))
+        self.out_proj = Multiway(lambda: nn.Linear(c.width, c.width))
+
+    def forward(self, queries: Streams, x: Streams, visible: Tensor | None) -> Streams:
+        """Return what `queries` see of `x`; `visible` bool [B, 1, 1, N] hides positions (None: all visible)."""
+        q = self._split_heads(self.q_proj(queries))  # [B, H, Q, D/H]
+        k = self._split_heads(self.k_proj(x))  # [B, H, N, D/H]
+        v = self._split_heads(self.v_proj(x))  # [B, H, N, D/H]
+        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, Q, D/H]
+        return self.out_proj(self.inner_attn_ln(queries.split(seen.transpose(1, 2).flatten(2))))  # [B, Q, D]
+
+    def _split_heads(self, x: Streams) -> Tensor:
+        return x.joined().unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a LayerNorm between them."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(c.width, c.ffn)
+        self.ffn_layernorm = nn.LayerNorm(c.ffn)
+        self.fc2 = nn.Linear(c.ffn, c.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, D] -> [B, N, D]."""
+        return self.fc2(self.ffn_layernorm(F.gelu(self.fc1(x))))
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each normalised before and added back."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.self_attn_layer_norm = Multiway(lambda: nn.LayerNorm(c.width))
+        self.self_attn = Attention(c)
+        self.final_layer_norm = Multiway(lambda: nn.LayerNorm(c.width))
+        self.ffn = Multiway(lambda: FeedForward(c))
+
+    def forward(self, x: Streams, visible: Tensor | None, first_only: bool = False) -> Streams:
+        """Return the streams, or position 0 alone when nobody reads the others."""
+        y = self.self_attn_layer_norm(x)
+        queries = y
+        if first_only:
+            x, queries = x.first(), y.first()
+        x = x.plus(self.self_attn(queries, y, visible))
+        return x.plus(self.ffn(self.final_layer_norm(x)))
+
+
+class VisionEmbed(nn.Module):
+    """Image -> patches -> vectors, a mask token over masked patches, CLS before them."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, c.width))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
+        self.proj = nn.Conv2d(3, c.width, c.patch, c.patch)
+
+    def forward(self, image: Tensor | None, masked: Tensor | None, batch: int) -> Tensor:
+        """[B, 3, S, S], masked bool [B, P] -> [B, 1+P, D]; CLS alone [B, 1, D] without an image."""
+        cls = self.cls_token.expand(batch, -1, -1)  # [B, 1, D]
+        if image is None:
+            return cls
+        x = self.proj(image).flatten(2).transpose(1, 2)  # [B, P, D]
+        if masked is not None:
+            x = torch.where(masked.unsqueeze(2), self.mask_token.to(x.dtype), x)
+        return torch.cat([cls.to(x.dtype), x], dim=1)  # [B, 1+P, D]
+
+
+class Encoder(nn.Module):
+    """Positions, layers, final LayerNorm."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.embed_positions = Multiway(lambda: nn.Embedding(c.positions, c.width))
+        self.embed_positions.A = nn.Embedding(FIRST_POSITION + 1 + c.patches, c.width)
+        self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
+        self.layer_norm = Multiway(lambda: nn.LayerNorm(c.width))
+
+    def forward(self, x: Streams, hidden: Streams, first_only: bool) -> Streams:
+        """Encode embedded streams.
+
+        Args:
+            x: vision [B, 1+P, D], text [B, T, D].
+            hidden: bool [B, 1+P] and [B, T], True at positions that nobody may read; None: none of a stream.
+            first_only: compute position 0 alone in the last layer; the same numbers for less work.
+        """
+        x = self._with_positions(x)
+        visible = None
+        if any(h is not None for h in hidden):
+            gone = Streams(*(_none_hidden(s) if h is None else h for s, h in zip(x, hidden, strict=True)))
+            x = x.map(lambda s: _zeroed(s, gone.vision), lambda s: _zeroed(s, gone.text))
+            visible = ~gone.joined()[:, None, None, :]  # [B, 1, 1, N]
+        for i, layer in enumerate(self.layers):
+            x = layer(x, visible, first_only and i == len(self.layers) - 1)
+        return self.layer_norm(x)
+
+    def _with_positions(self, x: Streams) -> Streams:
+        def add(s: Tensor, table: nn.Module) -> Tensor:
+            return s + table(torch.arange(FIRST_POSITION, FIRST_POSITION + s.shape[1], device=s.device))  # + [n, D]
+
+        return x.map(lambda s: add(s, self.embed_positions.A), lambda s: add(s, self.embed_positions.B))
+
+
+class Backbone(nn.Module):
+    """Embeddings and encoder: what released files hold under `beit3.`."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.text_embed = nn.Embedding(c.vocab, c.width)
+        self.vision_embed = VisionEmbed(c)
+        self.encoder = Encoder(c)
+
+
+class BEiT3(nn.Module):
+    """The network with its two pre-training heads."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.beit3 = Backbone(config)
+        self.mim_head = nn.Linear(config.width, config.codes) if config.codes else None
+        self.mlm_head = nn.Linear(config.width, config.vocab) if config.mlm else None
+        self.apply(_initialise)
+
+    def forward(
+        self,
+        image: Tensor | None = None,
+        tokens: Tensor | None = None,
+        *,
+        padding: Tensor | None = None,
+        patch_mask: Tensor | None = None,
+        no_image: Tensor | None = None,
+        cls: bool = True,
+        first_only: bool = False,
+    ) -> Streams:
+        """Encode images, texts or both.
+
+        Args:
+            image: float [B, 3, S, S], normalised to [-1, 1].
+            tokens: int64 [B, T].
+            padding: bool [B, T], True after a text's end; a row may be True throughout (no text) if CLS is there.
+            patch_mask: bool [B, P], True where the mask token stands for the patch.
+            no_image: bool [B], True where the image is absent: CLS stays, its patches are hidden.
+            cls: without an image, whether CLS still leads the text; the released code has no such pass, but it
+                keeps the feature of an item without an image in the same space as the others.
+            first_only: return position 0 alone, [B, 1, D]: the same numbers, computed without the others.
+
+        Returns:
+            vision [B, 1+P, D] and text [B, T, D] after the final LayerNorm.
+        """
+        present = image if image is not None else tokens
+        if present is None:
+            raise ValueError("neither image nor tokens")
+        vision = None
+        if image is not None or cls:
+            vision = self.beit3.vision_embed(image, patch_mask, len(present))  # [B, 1+P, D]
+        text = None if tokens is None else self.beit3.text_embed(tokens)  # [B, T, D]
+        hidden_patches = None
+        if no_image is not None and vision is not None:
+            hidden_patches = no_image[:, None].repeat(1, vision.shape[1])  # [B, 1+P]
+            hidden_patches[:, 0] = False  # CLS stays
+        return self.beit3.encoder(Streams(vision, text), Streams(hidden_patches, padding), first_only)
+
+    def cls(self, image: Tensor | None, tokens: Tensor | None, padding: Tensor | None = None) -> Tensor:
+        """Return the item feature, CLS of the pass over whatever the item has: [B, D]."""
+        return self(image, tokens, padding=padding, first_only=True).joined()[:, 0]
+
+
+def _none_hidden(x: Tensor | None) -> Tensor | None:
+    return None if x is None else torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+
+
+def _zeroed(x: Tensor, hidden: Tensor | None) -> Tensor:
+    return x if hidden is None else x * (~hidden).unsqueeze(2).to(x.dtype)
+
+
+def _initialise(module: nn.Module) -> None:
+    """Truncated normal of sd 0.02 for every table and matrix, as BEiT; LayerNorms start as identity."""
+    if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+    if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+    if isinstance(module, VisionEmbed):
+        nn.init.trunc_normal_(module.cls_token, std=0.02, a=-0.04, b=0.04)
+        nn.init.trunc_normal_(module.mask_token, std=0.02, a=-0.04, b=0.04)
