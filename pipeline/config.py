@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
 
 from pipeline.errors import UserError
 
@@ -35,7 +35,7 @@ class SampleSource(Section):
     """The embedded sticker shop: OpenMoji drawings, Unicode names, synthetic shoppers."""
 
     kind: Literal["sample"]
-    users: Positive = 3400
+    users: Positive = 3600
     """shoppers before filtering"""
     items: Positive = 1600
     """stickers before filtering; the first in Unicode order, no skin tones"""
@@ -211,6 +211,8 @@ class Train(Section):
     """weight of the embeddings' norm"""
     temperature: Rate = 0.2
     """of CCA's InfoNCE"""
+    checkpoint_every: Positive = 10
+    """epochs between checkpoints that a killed run resumes from"""
     seed: int = 0
 
 
@@ -233,8 +235,19 @@ class Benchmark(Section):
     seeds: Positive = 3
     ks: list[Positive] = [5, 10, 20, 50]
     """cutoffs"""
+    overrides: dict[Name, Train] = {}
+    """model -> keys of `train` that differ for it"""
     workers: Positive = 2
     """runs at a time, one thread each"""
+
+    def settings(self, model: str, train: Train) -> Train:
+        """Return `train` with the model's overrides."""
+        given = self.overrides.get(model, Train()).model_dump(exclude_unset=True)
+        return train.model_copy(update=given)
+
+    @field_serializer("overrides")
+    def _only_given(self, overrides: dict[str, Train]) -> dict[str, dict[str, Any]]:
+        return {model: train.model_dump(exclude_unset=True) for model, train in overrides.items()}
 
 
 class Report(Section):

@@ -1,0 +1,122 @@
+"""Who is near whom: FAISS neighbours of items, and both graphs normalised.
+
+Letters: U users, I items, F width, K neighbours.
+"""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+import torch
+
+from pipeline.ranking import select
+from pipeline.split import Split
+
+BLOCK = 1024
+"""queries a search: bounds memory to BLOCK x I scores at worst"""
+
+
+def neighbours(features: np.ndarray, k: int) -> pa.Table:
+    """Return each item's K nearest by cosine, itself first.
+
+    Rows that are zero or not finite have no direction: they are nobody's neighbour and keep only themselves. A
+    catalogue with fewer than K usable items gives that many.
+
+    Args:
+        features: float32 [I, F].
+        k: neighbours an item, itself included.
+
+    Returns:
+        schema EDGES, by item_id, then rank; equal cosines in ascending item order.
+    """
+    units, usable = normalise(features)
+    good = np.flatnonzero(usable)
+    cosines, ids = _search(units[good], min(k, len(good)))
+    ids = good[ids]
+    lonely = np.flatnonzero(~usable)
+    item = np.concatenate([np.repeat(good, ids.shape[1]), lonely])
+    table = {
+        "item_id": item,
+        "neighbour_id": np.concatenate([ids.ravel(), lonely]),
+        "rank": np.concatenate([np.tile(np.arange(ids.shape[1]), len(good)), np.zeros(len(lonely), int)]),
+        "cosine": np.concatenate([cosines.ravel(), np.ones(len(lonely), np.float32)]),
+    }
+    order = np.argsort(item, kind="stable")
+    types = {"cosine": np.float32}
+    return pa.table({name: column[order].astype(types.get(name, np.int32)) for name, column in table.items()})
+
+
+def normalise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows of length 1, float32 [I, F], and which rows had a direction, bool [I]; the others become zero."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = np.linalg.norm(features.astype(np.float32, copy=False), axis=1)
+    usable = np.isfinite(length) & (length > 0)
+    units = np.zeros(features.shape, np.float32)
+    units[usable] = features[usable] / length[usable, None]
+    return units, usable
+
+
+def item_graph(edges: pa.Table, n_items: int) -> sp.csr_array:
+    """Return S = D^-1/2 W D^-1/2, float32 [I, I]: W[i, j] the cosine of i's neighbour j, D its row sums on both sides.
+
+    W is not symmetrised, so S is not symmetric (method.md section 3). A row whose cosines do not sum to something
+    positive has no scale: it is left without neighbours.
+    """
+    rows, columns = edges["item_id"].to_numpy(), edges["neighbour_id"].to_numpy()
+    weights = sp.csr_array((edges["cosine"].to_numpy(), (rows, columns)), shape=(n_items, n_items))
+    scale = _inverse_root(weights.sum(axis=1))
+    return sp.csr_array(sp.diags_array(scale) @ weights @ sp.diags_array(scale))
+
+
+def user_item_graph(split: Split) -> sp.csr_array:
+    """Return R_hat, float32 [U, I]: the user-item block of A_hat = D^-1/2 A D^-1/2 over the train pairs."""
+    ones = np.ones(len(split.train), np.float32)
+    seen = sp.csr_array((ones, (split.train.users, split.train.items)), shape=(split.n_users, split.n_items))
+    by_user, by_item = _inverse_root(seen.sum(axis=1)), _inverse_root(seen.sum(axis=0))
+    return sp.csr_array(sp.diags_array(by_user) @ seen @ sp.diags_array(by_item))
+
+
+def _inverse_root(sums: np.ndarray) -> np.ndarray:
+    root = np.zeros(len(sums), np.float32)
+    root[sums > 0] = 1 / np.sqrt(sums[sums > 0])
+    return root
+
+
+def _search(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return cosines [N, K] and rows [N, K] of the exact nearest rows of `units` [N, F], the row itself first."""
+    n = len(units)
+    cosines, ids = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+    if not n:
+        return cosines, ids
+    index = faiss.IndexFlatIP(units.shape[1])
+    index.add(units)
+    for at in range(0, n, BLOCK):  # blocks bound the memory
+        own = np.arange(at, min(at + BLOCK, n))
+        near, who = index.search(units[own], min(k + 1, n))
+        clear = (who[:, :k] == own[:, None]).any(1)  # found itself, and no tie reaches over the edge
+        if near.shape[1] > k:
+            clear &= near[:, k - 1] > near[:, k]
+            near, who = near[:, :k], who[:, :k]
+        torn = own[~clear]
+        if len(torn):
+            near[~clear], who[~clear] = _exact(units, torn, k)
+        cosines[own], ids[own] = _self_first(near, who, own)
+    return cosines, ids
+
+
+def _exact(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the same for rows with ties, where FAISS leaves open which of the equal ones it keeps."""
+    scores = torch.from_numpy(units[rows] @ units.T)
+    own = torch.from_numpy(rows)[:, None]
+    cosine = scores.gather(1, own)
+    values, ids = select(scores.scatter(1, own, torch.inf), k)
+    values[:, :1] = cosine
+    return values.numpy(), ids.numpy()
+
+
+def _self_first(cosines: np.ndarray, ids: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    keys = np.where(ids == own[:, None], np.inf, cosines)
+    order = np.lexsort((ids, -keys), axis=1)
+    return np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1)

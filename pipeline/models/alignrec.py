@@ -1,0 +1,100 @@
+"""AlignRec (CIKM 2024), as in method.md sections 3 and 4.
+
+Letters: U users, I items, F width of features, B batch, D width of embeddings.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from pipeline.config import Train
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.lightgcn import propagate
+
+
+class AlignRec(Recommender):
+    """score(u, i) = h_u . h_i, h the sum of an ID branch and a content branch."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+
+    def __init__(self, inputs: Inputs, params: Train) -> None:
+        super().__init__(inputs, params)
+        assert inputs.features is not None
+        self.params = params
+        self.user_item, self.item_item = inputs.user_item, inputs.item_item
+        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
+        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+        self.w1 = nn.Linear(inputs.features.shape[1], params.dim)
+        self.w2 = nn.Linear(params.dim, params.dim)
+        # compat: the published code trains the feature table, and REG's target reads the same memory
+        self.features = nn.Parameter(inputs.features.clone(), requires_grad=params.mode == "compat")  # [I, F]
+
+    def branches(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return h_id_user [U, D], h_id_item [I, D], h_mm_user [U, D], h_mm_item [I, D]."""
+        id_user, id_item = propagate(self.user_item, self.user, self.item, self.params.layers)
+        gate = torch.sigmoid(self.w2(self.w1(self.features)))  # [I, D]
+        mm_item = self.item * gate  # [I, D]
+        for _ in range(self.params.item_layers):
+            mm_item = self.item_item @ mm_item
+        return id_user, id_item, self.user_item @ mm_item, mm_item
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return h_user [U, D] and h_item [I, D]."""
+        id_user, id_item, mm_user, mm_item = self.branches()
+        return id_user + mm_user, id_item + mm_item
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return bpr, l2, cca, reg, uia, weighted."""
+        id_user, id_item, mm_user, mm_item = self.branches()
+        h_user, h_item = id_user + mm_user, id_item + mm_item
+        user, positive, negative = (
+            pick(h_user, batch.users),
+            pick(h_item, batch.positives),
+            pick(h_item, batch.negatives),
+        )
+        content, params = pick(mm_item, batch.positives), self.params
+        align = cca(content, pick(id_item, batch.positives), params.temperature) + cca(
+            pick(mm_user, batch.users), pick(id_user, batch.users), params.temperature
+        )
+        return {
+            "bpr": bpr(user, positive, negative),
+            "l2": params.l2 * l2(user, positive, negative, batch_size=params.batch_size),
+            "cca": params.cca * align,
+            "reg": params.reg * reg(content, pick(self.features.detach(), batch.positives)),
+            "uia": params.uia * uia(user, positive),
+        }
+
+
+def cca(content: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    """Content-ID alignment: -mean log softmax_j(cos(content_i, id_j) / temperature)[i], the batch its own negatives.
+
+    Args:
+        content: [B, D].
+        ids: [B, D], row i the partner of content's row i.
+        temperature: of the softmax.
+    """
+    logits = nnf.normalize(content) @ (nnf.normalize(ids) / temperature).T  # [B, B]
+    return (torch.logsumexp(logits, 1) - logits.diagonal()).mean()
+
+
+def uia(user: Tensor, item: Tensor) -> Tensor:
+    """User-item alignment: 1 - mean cos(h_u, h_i+), rows [B, D]."""
+    return 1 - nnf.cosine_similarity(user, item).mean()
+
+
+def reg(content: Tensor, features: Tensor) -> Tensor:
+    """|| E E^T - C C^T ||_F / B, E = content [B, D] un-normalised, C = features [B, F] normalised and without gradient.
+
+    By the Gram identity || E E^T - C C^T ||^2 = || E^T E ||^2 - 2 || C^T E ||^2 + || C^T C ||^2: no B x B matrix.
+    """
+    directions = nnf.normalize(features)
+    square = (
+        (content.T @ content).square().sum()
+        - 2 * (directions.T @ content).square().sum()
+        + (directions.T @ directions).square().sum()
+    )
+    return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt() / len(content)

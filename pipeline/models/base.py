@@ -1,0 +1,93 @@
+"""What every recommender is: two tables of vectors, and a loss.
+
+Letters: U users, I items, F width of features, B batch, D width of embeddings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import pyarrow as pa
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from pipeline import graph
+from pipeline.config import Train
+from pipeline.split import Split
+from pipeline.spmm import Sparse
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a model may be built from; the graphs are made when a model asks for them."""
+
+    split: Split
+    features: Tensor | None
+    """float32 [I, F]"""
+    edges: pa.Table | None
+    """schema EDGES"""
+    device: torch.device
+
+    @cached_property
+    def user_item(self) -> Sparse:
+        """R_hat [U, I]."""
+        return Sparse(graph.user_item_graph(self.split), self.device)
+
+    @cached_property
+    def item_item(self) -> Sparse:
+        """S [I, I]; needs edges."""
+        assert self.edges is not None
+        return Sparse(graph.item_graph(self.edges, self.split.n_items), self.device)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B train pairs, each with a negative."""
+
+    users: Tensor
+    """int64 [B]"""
+    positives: Tensor
+    """int64 [B]"""
+    negatives: Tensor
+    """int64 [B]"""
+
+
+class Recommender(nn.Module):
+    """The interface: `forward` gives user and item vectors whose dot product is the score; `loss` what to minimise."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """the optional inputs that the model cannot do without: features, edges"""
+
+    def __init__(self, inputs: Inputs, params: Train) -> None:
+        super().__init__()
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return float [U, D'] and [I, D'], D' the model's own width."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted terms by name; their sum is minimised."""
+        raise NotImplementedError
+
+
+def embedding(rows: int, width: int) -> nn.Parameter:
+    """Return a table [rows, width] drawn as Xavier uniform, from torch's global generator."""
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, width)))
+
+
+def pick(table: Tensor, rows: Tensor) -> Tensor:
+    """Return table[rows], [B, D]."""
+    return nnf.embedding(rows, table)
+
+
+def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """-mean log sigmoid(h_u . h_i+ - h_u . h_i-) over [B, D] rows (Rendle et al. 2009)."""
+    return -nnf.logsigmoid((user * (positive - negative)).sum(1)).mean()
+
+
+def l2(*rows: Tensor, batch_size: int) -> Tensor:
+    """1/2 sum |row|^2 / batch_size; the constant batch size, so that a short last batch does not weigh more."""
+    return sum((table.square().sum() for table in rows), start=rows[0].new_zeros(())) / (2 * batch_size)

@@ -1,0 +1,54 @@
+"""LightGCN (He et al., SIGIR 2020).
+
+Letters: U users, I items, B batch, D width.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pipeline.config import Train
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.spmm import Sparse
+
+
+class LightGCN(Recommender):
+    """score(u, i) = h_u . h_i, h the mean over layers of embeddings that walk the user-item graph."""
+
+    def __init__(self, inputs: Inputs, params: Train) -> None:
+        super().__init__(inputs, params)
+        self.l2, self.batch_size, self.layers = params.l2, params.batch_size, params.layers
+        self.graph = inputs.user_item
+        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
+        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return the propagated tables."""
+        return propagate(self.graph, self.user, self.item, self.layers)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return bpr of the propagated, and l2 of the unpropagated rows that the batch touches (equation 15)."""
+        h_user, h_item = self()
+        rows = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
+        return {
+            "bpr": bpr(pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)),
+            "l2": self.l2 * l2(*rows, batch_size=self.batch_size),
+        }
+
+
+def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    """Return the mean of layers 0 .. L of e <- A_hat e (equations 3, 4).
+
+    A_hat has only its user-item block R_hat and the transpose, so each layer is two products of half its size.
+
+    Args:
+        graph: R_hat [U, I].
+        user: [U, D], layer 0.
+        item: [I, D], layer 0.
+        layers: L.
+    """
+    users, items = user, item
+    for _ in range(layers):
+        user, item = graph @ item, graph.T @ user
+        users, items = users + user, items + item
+    return users / (layers + 1), items / (layers + 1)

@@ -1,0 +1,56 @@
+"""VBPR: BPR that also reads content (He and McAuley, AAAI 2016).
+
+Letters: U users, I items, F width of features, B batch, D width of embeddings.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Train
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+
+
+class VBPR(Recommender):
+    """score(u, i) = b_i + e_u . e_i + t_u . (E f_i) + b' . f_i (equation 4, without the terms that rank nothing)."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+
+    def __init__(self, inputs: Inputs, params: Train) -> None:
+        super().__init__(inputs, params)
+        assert inputs.features is not None
+        self.l2, self.batch_size = params.l2, params.batch_size
+        self.features = inputs.features  # [I, F], fixed
+        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
+        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+        self.taste = embedding(inputs.split.n_users, params.dim)  # [U, D], what the user likes in content
+        self.project = embedding(params.dim + 1, self.features.shape[1])  # [D + 1, F], E and b'
+        self.bias = nn.Parameter(torch.zeros(inputs.split.n_items))  # [I]
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return [U, 2D + 1] and [I, 2D + 1]: collaborative part, content part, bias."""
+        everyone = torch.arange(len(self.bias), device=self.bias.device)
+        return self._users(torch.arange(len(self.user), device=self.bias.device)), self._items(everyone)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return bpr, and l2 of the rows that the batch touches and of the projection."""
+        user, positive, negative = (
+            self._users(batch.users),
+            self._items(batch.positives),
+            self._items(batch.negatives),
+        )
+        norm = l2(user[:, :-1], pick(self.item, batch.positives), pick(self.item, batch.negatives), self.project,
+                  batch_size=self.batch_size)  # fmt: skip
+        return {"bpr": bpr(user, positive, negative), "l2": self.l2 * norm}
+
+    def _users(self, rows: Tensor) -> Tensor:
+        user, taste = pick(self.user, rows), pick(self.taste, rows)
+        return torch.cat([user, taste, torch.ones_like(user[:, :1])], 1)  # [B, 2D + 1]
+
+    def _items(self, rows: Tensor) -> Tensor:
+        content = pick(self.features, rows) @ self.project.T  # [B, D + 1]
+        bias = content[:, -1:] + pick(self.bias[:, None], rows)  # [B, 1]
+        return torch.cat([pick(self.item, rows), content[:, :-1], bias], 1)  # [B, 2D + 1]

@@ -1,0 +1,88 @@
+"""Full ranking: every item a candidate, train items masked. Letters: U users, I items, D width, K cutoff."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from pipeline.errors import UserError
+from pipeline.split import Pairs
+
+BLOCK = 1 << 24
+"""scores held at a time: 64 MiB of float32, whatever the number of users"""
+
+
+@torch.no_grad()
+def topk(
+    user: np.ndarray | torch.Tensor,
+    item: np.ndarray | torch.Tensor,
+    k: int,
+    seen: Pairs,
+    users: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return each user's K items of highest dot product, best first.
+
+    Args:
+        user: float [U, D].
+        item: float [I, D].
+        k: items a user.
+        seen: pairs that are never recommended (train), ordered by user.
+        users: int [N], which users to rank; all by default.
+
+    Returns:
+        int32 [N, K]; equal scores in ascending item order; -1 where fewer than K items are left.
+
+    Raises:
+        UserError: k is larger than the catalogue.
+    """
+    user, item = torch.as_tensor(user), torch.as_tensor(item)
+    if k > len(item):
+        raise UserError(f"cutoff {k} is larger than the catalogue of {len(item)} items; choose a smaller one")
+    users = np.arange(len(user)) if users is None else users
+    start = np.searchsorted(seen.users, np.arange(len(user) + 1))
+    found = np.empty((len(users), k), np.int32)
+    step = max(1, BLOCK // len(item))
+    for at in range(0, len(users), step):  # blocks bound the memory
+        block = users[at : at + step]
+        scores = user[torch.from_numpy(block).long().to(user.device)] @ item.T  # [block, I]
+        rows, columns = _masked(start, seen.items, block)
+        scores[rows.to(user.device), columns.to(user.device)] = -torch.inf
+        values, ids = select(scores, k)
+        found[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
+    return found
+
+
+def select(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return values [N, K] and columns [N, K] of each row's K largest, best first, equal ones by ascending column.
+
+    `torch.topk` leaves the order of equal values open; here it is part of the contract, because constant or missing
+    features tie whole rows.
+    """
+    values, ids = torch.topk(scores, min(k + 1, scores.shape[1]))
+    if values.shape[1] > k:
+        torn = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie reaches over the edge
+        values, ids = values[:, :k].contiguous(), ids[:, :k].contiguous()
+        if len(torn):
+            values[torn], ids[torn] = _lowest_columns(scores[torn], values[torn, -1:], k)
+    by_column = torch.argsort(ids, dim=1)
+    values, ids = values.gather(1, by_column), ids.gather(1, by_column)
+    by_value = torch.argsort(values, dim=1, descending=True, stable=True)
+    return values.gather(1, by_value), ids.gather(1, by_value)
+
+
+def _lowest_columns(scores: torch.Tensor, edge: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the K largest of each row, of the values equal to `edge` [N, 1] those in the lowest columns."""
+    above, tied = scores > edge, scores == edge
+    room = k - above.sum(1, keepdim=True)
+    kept = above | (tied & (tied.cumsum(1) <= room))
+    ids = torch.nonzero(kept)[:, 1].view(-1, k)
+    return scores.gather(1, ids), ids
+
+
+def _masked(start: np.ndarray, items: np.ndarray, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows and columns of the block's seen pairs; `start` [U+1] points into `items`."""
+    counts = start[users + 1] - start[users]
+    rows = np.repeat(np.arange(len(users)), counts)
+    offset = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = items[np.repeat(start[users], counts) + offset]
+    return torch.from_numpy(rows), torch.from_numpy(columns.astype(np.int64))

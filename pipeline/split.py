@@ -1,0 +1,98 @@
+"""Train, valid and test as arrays. Letters: U users, I items, N pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from schemas import TEST, TRAIN, VALID
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """User-item pairs, ordered by user, then item."""
+
+    users: np.ndarray
+    """int32 [N]"""
+    items: np.ndarray
+    """int32 [N]"""
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a recommender learns from, is selected on, and is judged by."""
+
+    n_users: int
+    n_items: int
+    train: Pairs
+    valid: Pairs
+    test: Pairs
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    """rows of the table that are in none of the three, by reason"""
+
+
+def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
+    """Return the split of a table of interactions.
+
+    A pair that is repeated inside one split counts once. Valid and test rows of users without train interactions leave
+    (method.md section 6). Both are counted in `dropped`. Items that train lacks stay candidates.
+
+    Args:
+        interactions: schema INTERACTIONS, any order.
+        n_users: U; user_id is 0 .. U-1, gaps allowed.
+        n_items: I; item_id is 0 .. I-1, gaps allowed.
+
+    Raises:
+        UserError: an id is out of range, or there is no train interaction.
+    """
+    users = _ids(interactions, "user_id", n_users)
+    items = _ids(interactions, "item_id", n_items)
+    which = interactions["split"].to_numpy()
+    train, repeated = _unique(users, items, which == TRAIN, n_items)
+    if not len(train):
+        raise UserError("interactions: no train rows (split = 0); there is nothing to learn from")
+    known = np.zeros(n_users, bool)
+    known[train.users] = True
+    valid, repeated_valid = _unique(users, items, (which == VALID) & known[users], n_items)
+    test, repeated_test = _unique(users, items, (which == TEST) & known[users], n_items)
+    reasons = {
+        "pair repeated in its split": repeated + repeated_valid + repeated_test,
+        "user without train interactions": int((~known[users]).sum()),
+    }
+    return Split(n_users, n_items, train, valid, test, {reason: n for reason, n in reasons.items() if n})
+
+
+def keys(pairs: Pairs, n_items: int) -> np.ndarray:
+    """Return user * I + item, int64 [N], ascending: one number a pair, for set operations."""
+    return pairs.users.astype(np.int64) * n_items + pairs.items
+
+
+def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return bool of `wanted`'s shape: is the key among `sorted_keys`?"""
+    if not len(sorted_keys):
+        return np.zeros(wanted.shape, bool)
+    at = np.searchsorted(sorted_keys, wanted)
+    return sorted_keys[np.minimum(at, len(sorted_keys) - 1)] == wanted
+
+
+def _unique(users: np.ndarray, items: np.ndarray, where: np.ndarray, n_items: int) -> tuple[Pairs, int]:
+    """Return the distinct pairs of the chosen rows, in order, and how many rows were repeats."""
+    found = np.unique(users[where].astype(np.int64) * n_items + items[where])
+    pairs = Pairs((found // n_items).astype(np.int32), (found % n_items).astype(np.int32))
+    return pairs, int(where.sum()) - len(found)
+
+
+def _ids(table: pa.Table, column: str, n: int) -> np.ndarray:
+    ids = table[column].to_numpy()
+    wrong = np.flatnonzero((ids < 0) | (ids >= n))
+    if wrong.size:
+        row = int(wrong[0])
+        raise UserError(f"interactions: column '{column}', row {row}: {ids[row]} is not in 0 .. {n - 1}")
+    return ids

@@ -1,0 +1,222 @@
+"""The training loop of every recommender: sample, step, rank valid, keep the best epoch.
+
+Letters: U users, I items, F width of features, D width of embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from pipeline.checkpoint import Checkpoint
+from pipeline.config import Train
+from pipeline.errors import UserError
+from pipeline.metrics import evaluate
+from pipeline.models import MODELS, Recommender
+from pipeline.models.base import Batch, Inputs
+from pipeline.sampling import Sampler
+from pipeline.seeds import seed_for
+from pipeline.split import Split
+
+CUTOFF = 20
+"""valid Recall at this cutoff chooses the epoch"""
+DECIMALS = 4
+"""it is rounded to this many before it is compared, as in the published protocol"""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained recommender, as it was at its best valid epoch."""
+
+    user: np.ndarray
+    """float32 [U, D]"""
+    item: np.ndarray
+    """float32 [I, D]; score = dot product"""
+    state: dict[str, Tensor]
+    """the model's parameters"""
+    history: list[dict[str, Any]]
+    """one object an epoch: epoch, loss and each term (means over batches), valid metrics"""
+    best_epoch: int
+    valid: dict[str, float]
+    """valid metrics at the best epoch: "recall@20", "ndcg@20" """
+
+
+@dataclass
+class _Progress:
+    """What changes from epoch to epoch besides model and optimiser; all of it is in a checkpoint."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -1.0
+    best_epoch: int = -1
+    best_tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+def fit(
+    model: str,
+    split: Split,
+    features: np.ndarray | None,
+    edges: pa.Table | None,
+    params: Train,
+    seed: int,
+    progress: Callable[[dict[str, Any]], object] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Fit:
+    """Train a recommender until valid Recall@20 stops growing; return its best epoch.
+
+    The epoch's randomness depends on `seed` and its number alone, so a run that resumes from a checkpoint ends as
+    one that was never interrupted.
+
+    Args:
+        model: a key of MODELS.
+        split: train and valid are used, test is not looked at.
+        features: float32 [I, F], for models that read content.
+        edges: schema EDGES over the same items, for models that use the item graph.
+        params: settings.
+        seed: of initial values, order and negatives.
+        progress: called with each finished epoch's line of the history.
+        checkpoint: where to resume from and to save to.
+
+    Raises:
+        UserError: unknown model, an input is missing or does not fit, nothing to select on, or the loss diverges.
+    """
+    device = pick_device()
+    inputs = _checked(model, split, features, edges, device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = MODELS[model](inputs, params).to(device)
+        return _Loop(network, split, params, seed, checkpoint).run(model, progress)
+
+
+def pick_device() -> torch.device:
+    """Return the fastest device at hand: CUDA, Apple's MPS, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+class _Loop:
+    def __init__(self, network: Recommender, split: Split, params: Train, seed: int, checkpoint: Checkpoint | None):
+        self.network, self.split, self.params, self.seed, self.checkpoint = network, split, params, seed, checkpoint
+        self.device = next(network.parameters()).device
+        self.sampler = Sampler(split)
+        trained = [p for p in network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(trained, lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
+        self.now = _Progress()
+
+    def run(self, model: str, progress: Callable[[dict[str, Any]], object] | None) -> Fit:
+        self._restore()
+        for epoch in range(len(self.now.history), self.params.epochs):
+            if epoch - self.now.best_epoch > self.params.patience:
+                break
+            terms = self._epoch(epoch)
+            self._judge(epoch, terms, model)
+            if progress:
+                progress(self.now.history[-1])
+            if self.checkpoint and (epoch + 1) % self.checkpoint.every == 0:
+                self._save()
+        best = self.now.best_tensors
+        return Fit(
+            user=best["user"].numpy(),
+            item=best["item"].numpy(),
+            state={name[6:]: tensor for name, tensor in best.items() if name.startswith("state.")},
+            history=self.now.history,
+            best_epoch=self.now.best_epoch,
+            valid={k[6:]: v for k, v in self.now.history[self.now.best_epoch].items() if k.startswith("valid_")},
+        )
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """Take one step a batch; return the mean of each loss term."""
+        self.network.train()
+        torch.manual_seed(seed_for("epoch", self.seed, epoch))
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.params.lr * self.params.lr_decay ** (epoch / 50)
+        drawn = torch.from_numpy(self.sampler.epoch(np.random.default_rng([self.seed, epoch]))).to(self.device)
+        totals: dict[str, Tensor] = {}
+        batches = drawn.split(self.params.batch_size, dim=1)
+        for users, positives, negatives in batches:
+            terms = self.network.loss(Batch(users, positives, negatives))
+            self.optimiser.zero_grad()
+            torch.stack(list(terms.values())).sum().backward()
+            self.optimiser.step()
+            for name, term in terms.items():
+                totals[name] = totals.get(name, torch.zeros((), device=self.device)) + term.detach()
+        return {name: float(total) / len(batches) for name, total in totals.items()}
+
+    @torch.no_grad()
+    def _judge(self, epoch: int, terms: dict[str, float], model: str) -> None:
+        """Rank valid, note the epoch, and keep it if it is the best so far."""
+        self.network.eval()
+        user, item = self.network()
+        loss = sum(terms.values())
+        if not (np.isfinite(loss) and bool(user.isfinite().all()) and bool(item.isfinite().all())):
+            raise UserError(
+                f"{model}: the loss diverged in epoch {epoch} ({', '.join(f'{k} {v:.4g}' for k, v in terms.items())}) "
+                f"with {self.params.model_dump()}; try a lower train.lr"
+            )
+        cutoff = min(CUTOFF, self.split.n_items)
+        mean = evaluate(user, item, self.split, "valid", [cutoff]).mean
+        scores = {f"valid_{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
+        self.now.history.append({"epoch": epoch, "loss": loss, **terms, **scores})
+        recall = round(mean["recall", cutoff], DECIMALS)
+        if recall > self.now.best:
+            self.now.best, self.now.best_epoch = recall, epoch
+            state = {f"state.{name}": value for name, value in self.network.state_dict().items()}
+            self.now.best_tensors = {
+                k: v.detach().cpu().clone() for k, v in {"user": user, "item": item, **state}.items()
+            }
+
+    def _save(self) -> None:
+        assert self.checkpoint
+        tensors = {f"model.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.now.best_tensors.items()}
+        for i, slots in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{name}": value for name, value in slots.items()}
+        state = {"history": self.now.history, "best": self.now.best, "best_epoch": self.now.best_epoch}
+        self.checkpoint.save(tensors, state)
+
+    def _restore(self) -> None:
+        found = self.checkpoint.load() if self.checkpoint else None
+        if found is None:
+            return
+        tensors, state = found
+        part = {kind: {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(kind)} for kind in
+                ("model.", "best.", "adam.")}  # fmt: skip
+        self.network.load_state_dict(part["model."])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in part["adam."].items():
+            i, slot = name.split(".")
+            slots.setdefault(int(i), {})[slot] = value
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": slots})
+        self.now = _Progress(state["history"], state["best"], state["best_epoch"], part["best."])
+
+
+def _checked(
+    model: str, split: Split, features: np.ndarray | None, edges: pa.Table | None, device: torch.device
+) -> Inputs:
+    """Return the model's inputs, or say which one is missing or wrong."""
+    if model not in MODELS:
+        raise UserError(f"no model '{model}'; known: {', '.join(MODELS)}")
+    given = {"features": features, "edges": edges}
+    for name in sorted(MODELS[model].needs):
+        if given[name] is None:
+            raise UserError(f"{model} needs {name}; none were given")
+    if features is not None and len(features) != split.n_items:
+        raise UserError(f"features have {len(features)} rows, the catalogue has {split.n_items} items; encode again")
+    if features is not None and not np.isfinite(features).all():
+        row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
+        raise UserError(f"features, row {row}: not finite; encode again")
+    if (
+        edges is not None
+        and int(max(edges["item_id"].to_numpy().max(), edges["neighbour_id"].to_numpy().max())) >= split.n_items
+    ):
+        raise UserError(f"edges name items beyond the catalogue's {split.n_items}; make the graph again")
+    if not len(split.valid):
+        raise UserError("no valid interactions: the best epoch cannot be chosen; check the split")
+    table = None if features is None else torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
+    return Inputs(split, table, edges, device)
