@@ -113,6 +113,8 @@ class Images(Section):
     """tries after the first, for failures that may pass"""
     per_host: Positive = 8
     """simultaneous requests to one host"""
+    give_up_after: Positive = 16
+    """connections in a row that a host refuses before the rest of its pictures end as unreachable"""
     allow_file: bool = False
     """read file:// addresses that the metadata names; for data you made yourself"""
     allow_private: bool = False

@@ -1,0 +1,113 @@
+"""Amazon review data of 2014: reviews as JSON lines or ratings as CSV, metadata lines that are Python literals.
+
+Format: jmcauley.ucsd.edu/data/amazon. A metadata line is what Python's `repr` printed, so `ast.literal_eval` reads it
+and nothing in it is run.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import AmazonSource
+from pipeline.sources.product import Product, as_list, as_text
+
+_ASIN = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
+
+
+def files(source: AmazonSource) -> dict[str, str]:
+    """Return role -> address of the files to download."""
+    return {"reviews": source.reviews, "metadata": source.metadata}
+
+
+def ratings(raw: Mapping[str, Path]) -> str:
+    """Return SQL that selects user, item, rating, timestamp from the raw reviews, in the file's order."""
+    return ratings_sql(raw["reviews"], csv_columns=("user", "item", "rating", "timestamp"))
+
+
+def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
+    """Return SQL over a reviews file (.json, .json.gz) or a ratings file (.csv, .csv.gz) without a header.
+
+    Values that cannot be read as what they should be, and lines that cannot be read at all, come out as nulls.
+    """
+    name = str(path).replace("'", "''")
+    if path.name.removesuffix(".gz").endswith(".csv"):
+        columns = ", ".join(f"'{c}': 'VARCHAR'" for c in csv_columns)
+        table = (
+            f"read_csv('{name}', header=false, auto_detect=false, delim=',', quote='', escape='', "
+            f"columns={{{columns}}}, null_padding=true)"
+        )
+        return (
+            "SELECT nullif(trim(user), '') AS user, nullif(trim(item), '') AS item, "
+            f"try_cast(rating AS FLOAT) AS rating, try_cast(timestamp AS BIGINT) AS timestamp FROM {table}"
+        )
+    return (
+        "SELECT reviewerID AS user, asin AS item, try_cast(overall AS FLOAT) AS rating, "
+        f"try_cast(unixReviewTime AS BIGINT) AS timestamp FROM read_json('{name}', format='newline_delimited', "
+        "columns={'reviewerID': 'VARCHAR', 'asin': 'VARCHAR', 'overall': 'VARCHAR', 'unixReviewTime': 'VARCHAR'}, "
+        "ignore_errors=true, maximum_object_size=16777216)"
+    )
+
+
+def metadata(raw: Mapping[str, Path]) -> Path | None:
+    """Return the metadata file."""
+    return raw["metadata"]
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a metadata file, gzipped or not."""
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
+        yield from f
+
+
+def wanted(asins: list[str]) -> dict[str, int]:
+    """Return what metadata calls an item -> item_id."""
+    return {asin: i for i, asin in enumerate(asins)}
+
+
+def key(line: bytes) -> str | None:
+    """Return the ASIN of a metadata line without parsing it; None where it is not to be seen."""
+    found = _ASIN.search(line)
+    return found[1].decode(errors="replace") if found else None
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Read one metadata line.
+
+    Raises:
+        ValueError: it is no literal of a dictionary; the message is short and has no text of the line.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of odd escapes such as '\d'
+            record = ast.literal_eval(line.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError("not UTF-8") from None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise ValueError("not a Python literal") from None
+    if not isinstance(record, dict):
+        raise ValueError("not a dictionary")
+    return record
+
+
+def name(record: dict[str, Any]) -> str | None:
+    """Return the ASIN of a parsed line."""
+    asin = record.get("asin")
+    return asin if isinstance(asin, str) else None
+
+
+def product(record: dict[str, Any]) -> Product:
+    """Pick the fields that items are made of; whatever is absent or of another type is empty."""
+    paths = [as_list(path) for path in record.get("categories") or [] if isinstance(path, list)]
+    return Product(
+        title=as_text(record.get("title")),
+        brand=as_text(record.get("brand")),
+        categories=max(paths, key=len, default=[]),  # the deepest; the first of equals
+        description=as_text(record.get("description")),
+        image_urls=as_list([record.get("imUrl")]),
+    )

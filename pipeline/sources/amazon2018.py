@@ -1,0 +1,60 @@
+"""Amazon review data of 2018: JSON lines; fields may be lists, carry HTML, or hold a page's script.
+
+Format: nijianmo.github.io/amazon. Duplicate lines of one ASIN are merged later, by the rule of pipeline/items.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.sources import amazon2014
+from pipeline.sources.product import Product, as_list, as_text
+
+_ASIN = re.compile(rb'"asin": ?"([^"\\]{1,64})"')
+_SCRIPT = "getTime"  # the dataset's own page names this as the mark of titles that hold a page's script
+
+files = amazon2014.files
+metadata = amazon2014.metadata
+lines = amazon2014.lines
+wanted = amazon2014.wanted
+name = amazon2014.name
+
+
+def ratings(raw: Mapping[str, Path]) -> str:
+    """Return SQL that selects user, item, rating, timestamp; 2018's CSV has the item first."""
+    return amazon2014.ratings_sql(raw["reviews"], csv_columns=("item", "user", "rating", "timestamp"))
+
+
+def key(line: bytes) -> str | None:
+    """Return the ASIN of a metadata line without parsing it; None where it is not to be seen."""
+    found = _ASIN.search(line)
+    return found[1].decode(errors="replace") if found else None
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Read one metadata line; ValueError, with a short message, if it is no JSON object."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        raise ValueError("not JSON") from None
+    if not isinstance(record, dict):
+        raise ValueError("not an object")
+    return record
+
+
+def product(record: dict[str, Any]) -> Product:
+    """Pick the fields that items are made of; high-resolution pictures come first, position by position."""
+    title = as_text(record.get("title"))
+    urls = as_list(record.get("imageURLHighRes")) + as_list(record.get("imageURL"))
+    return Product(
+        title="" if _SCRIPT in title else title,
+        brand=as_text(record.get("brand")),
+        categories=as_list(record.get("category")),
+        description=as_text(record.get("description")),
+        image_urls=list(dict.fromkeys(urls)),
+    )

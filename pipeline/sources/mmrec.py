@@ -1,0 +1,147 @@
+"""A folder in MMRec's format: `.inter` with a published split, an optional item file, ready feature files.
+
+The split is imported as it is. Item numbers are kept too, because row i of every feature file belongs to itemID i.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from pipeline.config import MmrecSource
+from pipeline.errors import UserError
+from pipeline.sources.product import Product, as_list, as_text
+
+COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
+_ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
+FEATURE = "feature:"  # a feature file's role is this and the feature set's name
+
+
+def files(source: MmrecSource) -> dict[str, str]:
+    """Return role -> address of the files to download."""
+    named = {"interactions": source.interactions} | ({"metadata": source.items} if source.items else {})
+    return named | {f"{FEATURE}{name}": address for name, address in source.features.items()}
+
+
+def ratings(raw: Mapping[str, Path]) -> str:
+    """Return SQL that selects user, item, rating, timestamp, split, all but rating as integers or null.
+
+    Raises:
+        UserError: the file has other columns than MMRec's.
+    """
+    path = raw["interactions"]
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", errors="replace") as f:
+        header = f.readline().rstrip("\r\n").split("\t")
+    if lacking := [c for c in COLUMNS if c not in header]:
+        raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
+    name = str(path).replace("'", "''")
+    columns = ", ".join("'" + c.replace("'", "''") + "': 'VARCHAR'" for c in header)
+    return (
+        "SELECT try_cast(userID AS BIGINT) AS user, try_cast(itemID AS BIGINT) AS item, "
+        "try_cast(rating AS FLOAT) AS rating, try_cast(try_cast(timestamp AS DOUBLE) AS BIGINT) AS timestamp, "
+        "try_cast(x_label AS TINYINT) AS split "
+        f"FROM read_csv('{name}', header=true, auto_detect=false, delim='\t', quote='', escape='', "
+        f"columns={{{columns}}}, null_padding=true)"
+    )
+
+
+def metadata(raw: Mapping[str, Path]) -> Path | None:
+    """Return the item file, if there is one."""
+    return raw.get("metadata")
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """Yield each item as one line of JSON, whether the file is JSON lines or CSV with a header, gzipped or not."""
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
+        if path.name.removesuffix(".gz").endswith(".csv"):
+            text = (line.decode("utf-8", errors="replace") for line in f)
+            yield from (orjson.dumps(row) for row in csv.DictReader(text, restkey="_extra"))
+        else:
+            yield from f
+
+
+def wanted(asins: list[str]) -> dict[str, int]:
+    """Return what the item file calls an item, its itemID, -> item_id."""
+    return {str(i): i for i in range(len(asins))}
+
+
+def key(line: bytes) -> str | None:
+    """Return the itemID of a line without parsing it; None where it is not to be seen."""
+    found = _ITEM.search(line)
+    return str(int(found[1])) if found else None
+
+
+def parse(line: bytes) -> dict[str, Any]:
+    """Read one item; ValueError, with a short message, if it is no JSON object with an itemID."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        raise ValueError("not JSON") from None
+    if not isinstance(record, dict):
+        raise ValueError("not an object")
+    try:
+        record["itemID"] = int(record["itemID"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("no itemID") from None
+    return record
+
+
+def name(record: dict[str, Any]) -> str | None:
+    """Return the itemID of a parsed line."""
+    return str(record["itemID"])
+
+
+def product(record: dict[str, Any]) -> Product:
+    """Pick the fields that items are made of."""
+    return Product(
+        title=as_text(record.get("title")),
+        brand=as_text(record.get("brand")),
+        categories=as_list(record.get("categories")),
+        description=as_text(record.get("description")),
+        image_urls=as_list(record.get("imUrl")),
+    )
+
+
+def asins(path: Path | None, items: int) -> list[str]:
+    """Return the identifier of items 0 .. items-1: the item file's asin, else the number itself.
+
+    Raises:
+        UserError: an itemID or an asin occurs twice.
+    """
+    names = [str(i) for i in range(items)]
+    seen: set[int] = set()
+    for number, line in enumerate(lines(path) if path else (), start=1):
+        try:
+            record = parse(line)
+        except ValueError:
+            continue  # the items stage rejects it, with its line number
+        item = record["itemID"]
+        if item in seen:
+            raise UserError(f"{path}, item {number}: itemID {item} occurs twice; keep one row an item")
+        seen.add(item)
+        if 0 <= item < items and as_text(record.get("asin")):
+            names[item] = as_text(record["asin"])
+    if len(set(names)) < items:
+        again = next(name for i, name in enumerate(names) if name in names[:i])
+        raise UserError(f"{path}: asin {again} belongs to several itemIDs; an asin names one item")
+    return names
+
+
+def check_features(raw: Mapping[str, Path], items: int) -> None:
+    """Refuse a feature file that does not have one row of numbers for each of `items`."""
+    for role, path in raw.items():
+        if not role.startswith(FEATURE):
+            continue
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as e:
+            raise UserError(f"{path}: not a readable .npy file ({e})") from None
+        if array.ndim != 2 or array.shape[0] != items or array.dtype.kind not in "fiu":
+            raise UserError(f"{path}: is {array.dtype} {array.shape}, expected numbers [{items}, width], a row an item")

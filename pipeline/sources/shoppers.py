@@ -1,0 +1,118 @@
+"""Synthetic shoppers of the embedded shop: planted tastes, so that it is known what good features should find.
+
+A shopper comes in a few sessions spread over two years and picks a few stickers in each. A session has a mood: one
+theme and one look of the shopper's own. Every pick has one of three motives:
+
+    theme  45 %  a sticker of the mood's subcategory (weight 1) or category (weight KIN): readable in the text;
+    look   40 %  a sticker of the mood's colour and shape (weight 1) or colour alone (weight KIN): visible in the
+                 picture, in no text as such;
+    noise  15 %  any sticker.
+
+Within a motive stickers are drawn by popularity, which falls as (rank + 10)^-0.7 over a random order of stickers: a
+long tail that neither text nor picture explains. A shopper has THEMES subcategories and LOOKS (colour, shape) pairs,
+each drawn by the square root of its number of stickers, and keeps the mood of the session before with chance STAY:
+what comes last can be foreseen from what came before.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+MOTIVES = (0.45, 0.40, 0.15)  # theme, look, noise
+KIN = 0.03
+THEMES, LOOKS = 2, 2
+STAY = 0.6
+START, SPAN = 1_388_534_400, 2 * 365 * 86_400  # seconds: 2014-01-01, two years
+STARS = (0.03, 0.04, 0.10, 0.23, 0.60)  # share of 1 .. 5 stars
+
+
+def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray, shape: np.ndarray,
+              users: int, seed: int) -> pa.Table:  # fmt: skip
+    """Simulate the shop.
+
+    Args:
+        category: int [I], likewise subcategory, colour and shape: what each sticker is and looks like.
+        users: number of shoppers.
+        seed: of everything drawn here.
+
+    Returns:
+        table of user int32, item int32, stars int8, timestamp int64 (Unix seconds), by time; no pair occurs twice.
+    """
+    rng = np.random.default_rng(seed)
+    popularity = (rng.permutation(len(category)) + 10.0) ** -0.7  # [I]
+    look = colour * (shape.max() + 1) + shape
+    weights = [
+        _drawer(subcategory, category, popularity),  # [subcategories, I] cumulative
+        _drawer(look, colour, popularity),  # [looks, I]
+        np.cumsum(popularity / popularity.sum())[None],  # [1, I]
+    ]
+    themes, looks = _own(rng, subcategory, users, THEMES), _own(rng, look, users, LOOKS)  # [U, 2]
+
+    sessions = 1 + rng.poisson(1.2, users)
+    user = np.repeat(np.arange(users), sessions)  # [S], a row a session from here on
+    mood = _moods(rng, user)
+    begins = START + rng.integers(0, SPAN, len(user))
+    begins = begins[np.lexsort((begins, user))]
+    picks = 2 + rng.poisson(2.7, len(user))
+
+    row = np.repeat(np.arange(len(user)), picks)  # [P], a row a pick from here on
+    minute = np.arange(len(row)) - np.repeat(np.cumsum(picks) - picks, picks)
+    motive = rng.choice(len(MOTIVES), len(row), p=MOTIVES)
+    buyer = user[row]
+    group = np.where(motive == 0, themes[buyer, mood[row] % THEMES], looks[buyer, mood[row] // THEMES])
+    draw = rng.random(len(row))
+    item = np.empty(len(row), np.int64)
+    for m, cumulative in enumerate(weights):
+        mine = np.flatnonzero(motive == m)
+        item[mine] = _pick(cumulative, group[mine] if m < 2 else np.zeros(len(mine), np.int64), draw[mine])
+    time = begins[row] + 60 * minute
+    stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
+    return _in_time(buyer, item, stars, time)
+
+
+def _drawer(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.ndarray:
+    """Return for each fine group the cumulative chance of each item, float64 [groups, I]."""
+    groups = np.arange(fine.max() + 1)
+    parent = np.zeros(len(groups), coarse.dtype)
+    parent[fine] = coarse
+    weight = (fine == groups[:, None]) + KIN * (coarse == parent[:, None])
+    chance = weight * popularity
+    return np.cumsum(chance / np.maximum(chance.sum(1, keepdims=True), 1e-300), axis=1)
+
+
+def _own(rng: np.random.Generator, group: np.ndarray, users: int, n: int) -> np.ndarray:
+    """Draw n groups for each shopper by the square root of their sizes, int64 [U, n]."""
+    chance = np.sqrt(np.bincount(group))
+    return rng.choice(len(chance), (users, n), p=chance / chance.sum())
+
+
+def _moods(rng: np.random.Generator, user: np.ndarray) -> np.ndarray:
+    """Return each session's mood, 0 .. THEMES * LOOKS - 1: kept from the shopper's session before with chance STAY."""
+    fresh = rng.random(len(user)) >= STAY
+    fresh[np.r_[True, user[1:] != user[:-1]]] = True
+    since = np.maximum.accumulate(np.where(fresh, np.arange(len(user)), 0))
+    return rng.integers(0, THEMES * LOOKS, len(user))[since]
+
+
+def _pick(cumulative: np.ndarray, group: np.ndarray, draw: np.ndarray) -> np.ndarray:
+    """Return one item for each row: the first whose cumulative chance in the row's group exceeds `draw`."""
+    # groups lie one after another on a line: group g's items at g + [0, 1]
+    line = (np.arange(len(cumulative))[:, None] + np.minimum(cumulative, 1)).ravel()
+    at = np.searchsorted(line, group + draw, side="right")
+    return np.minimum(at - group * cumulative.shape[1], cumulative.shape[1] - 1)
+
+
+def _in_time(user: np.ndarray, item: np.ndarray, stars: np.ndarray, time: np.ndarray) -> pa.Table:
+    order = np.lexsort((item, user, time))
+    pair = user[order] * (item.max() + 1) + item[order]
+    first = np.sort(np.unique(pair, return_index=True)[1])  # nobody buys the same sticker twice
+    keep = order[first]
+    return pa.table(
+        {
+            "user": pa.array(user[keep], pa.int32()),
+            "item": pa.array(item[keep], pa.int32()),
+            "stars": pa.array(stars[keep], pa.int8()),
+            "timestamp": pa.array(time[keep], pa.int64()),
+        }
+    )

@@ -1,0 +1,32 @@
+"""images: fetch, verify and shrink the picture of every item; each ends with a picture or with one reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import schemas
+from pipeline import images, io
+from pipeline.run import Run
+
+
+def main(run: Run) -> None:
+    """Write images-*.parquet, a shard at a time; shards that are there are kept."""
+    layout, params = run.layout, run.params.images
+    items = run.read(layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"])
+    run.resume(run.folder, [layout.items, layout.sources], params.model_dump())
+    statuses: Counter[str] = Counter()
+    hashes: Counter[str] = Counter()
+    with run.progress(total=len(items), unit="image") as bar:
+        for number, start in enumerate(range(0, len(items), params.shard_rows)):
+            part, path = items.slice(start, params.shard_rows), io.shard(run.folder, "images", number)
+            if not path.exists():
+                urls = part["image_urls"].to_pylist()
+                found = images.fetch_shard(urls, params, layout.raw if params.allow_file else None, bar.update)
+                run.write(images.table(part["item_id"], part["asin"], found), path, schemas.IMAGES)
+            rows = run.read(path, schemas.IMAGES, ["status", "sha256"])
+            statuses.update(rows["status"].to_pylist())
+            hashes.update(rows["sha256"].to_pylist())
+    run.rows_in, run.rows_out = len(items), statuses["ok"]
+    for status in schemas.IMAGE_STATUSES[1:]:
+        run.count(status, statuses[status])
+    run.note(duplicates=sum(n - 1 for sha256, n in hashes.items() if sha256))

@@ -1,0 +1,33 @@
+"""interactions: raw ratings -> k-core, dense ids, train/valid/test split."""
+
+from __future__ import annotations
+
+import schemas
+from pipeline import interactions
+from pipeline.config import MmrecSource
+from pipeline.download import raw_files
+from pipeline.readers import READERS
+from pipeline.run import Run
+from pipeline.sources import mmrec
+
+
+def main(run: Run) -> None:
+    """Write interactions.parquet, users.parquet and item_ids.parquet."""
+    source, params, layout = run.source, run.params.interactions, run.layout
+    raw = raw_files(layout.sources)
+    ratings = READERS[source.kind].ratings(raw)
+    with interactions.database(run.folder / ".scratch", params.memory_limit) as db:
+        if isinstance(source, MmrecSource):
+            count = interactions.items_of(db, ratings)
+            mmrec.check_features(raw, count)
+            asins = mmrec.asins(mmrec.metadata(raw), count)
+            split = interactions.published(db, ratings, asins, keep_time=source.timestamps != "none")
+        else:
+            split = interactions.k_core(db, ratings, params.k_core, run.seed("split"))
+    run.write(split.users, layout.users, schemas.USERS)
+    run.write(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
+    run.write(split.interactions, layout.interactions, schemas.INTERACTIONS)
+    run.rows_in, run.rows_out = split.rows, len(split.interactions)
+    for reason, n in split.drops.items():
+        run.count(reason, n)
+    run.note(users=len(split.users), items=len(split.item_ids), **interactions.facts(split.interactions))
