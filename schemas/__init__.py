@@ -135,6 +135,19 @@ RESULTS = pa.schema(
     ]
 )
 
+RELEASED_ITEMS = pa.schema(
+    [f for f in ITEMS if f.name != "image_urls"]
+    + [
+        field(
+            "image_status", pa.string(), "how fetching ended; null where nobody tried", nullable=True,
+            one_of=IMAGE_STATUSES,
+        ),
+        field("image_url", pa.string(), "public address of the picture; empty where there is none"),
+        field("image_sha256", pa.string(), "hex, of the picture's bytes as fetched; empty where none came"),
+        field("image_phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
+    ]
+)  # fmt: skip
+
 
 def features(width: int) -> pa.Schema:
     """Return the schema of a feature set of `width` dimensions."""
@@ -154,6 +167,16 @@ def features(width: int) -> pa.Schema:
 def item_embeddings(width: int) -> pa.Schema:
     """Return the schema of a recommender's item vectors: score = dot product with the user's."""
     return pa.schema([ITEM_ID, ASIN, field("vector", vector(width), f"float32[{width}]; finite")])
+
+
+def ranking(k: int) -> pa.DataType:
+    """Return the type of a list of `k` items, best first."""
+    return pa.list_(pa.field("element", pa.int32(), nullable=False), k)
+
+
+def rankings(k: int) -> pa.Schema:
+    """Return the schema of what each test user was shown."""
+    return pa.schema([USER_ID, field("items", ranking(k), f"item_id[{k}], best first; -1 where the catalogue ran out")])
 
 
 def user_embeddings(width: int) -> pa.Schema:
@@ -202,7 +225,7 @@ def _first_bad_row(column: pa.ChunkedArray, f: pa.Field) -> tuple[int, str] | No
             return row, f"{column[row]} is {'below' if name == 'low' else 'above'} {meta[name]}"
     if "one_of" in meta:
         allowed = json.loads(meta["one_of"])
-        row = _first(pc.invert(pc.is_in(column, value_set=pa.array(allowed, f.type))))
+        row = _first(pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, value_set=pa.array(allowed, f.type)))))
         if row is not None:
             return row, f"{column[row].as_py()!r} is none of {', '.join(allowed)}"
     return None

@@ -1,0 +1,187 @@
+"""Making a release folder: everything is built beside the old one, checked, and swapped in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline import evidence, io
+from pipeline.release import card, manifest, protocol
+from pipeline.release.manifest import Counts, Input, Maker, Manifest
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a release is made of; what a dataset does not have stays empty."""
+
+    dataset: str
+    version: str
+    kind: str
+    """of the source"""
+    items: pa.Table
+    """schema RELEASED_ITEMS"""
+    interactions: pa.Table
+    """schema INTERACTIONS; not released, but counted and fingerprinted"""
+    n_users: int
+    features: Mapping[str, list[Path]]
+    """feature set -> its Parquet files, in order"""
+    edges: Mapping[str, Path]
+    """feature set -> EDGES"""
+    embeddings: Mapping[str, Path] = field(default_factory=dict)
+    """items, users -> Parquet file"""
+    results: pa.Table | None = None
+    probes: Mapping[str, Any] | None = None
+    inputs: list[Input] = field(default_factory=list)
+    upstream: list[Path] = field(default_factory=list)
+    """Parquet files of earlier stages whose record of making belongs in the manifest"""
+    hardware: str = ""
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder`; when the block ends well it takes `folder`'s place."""
+    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    yield new
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write(folder: Path, parts: Parts, record: Mapping[str, Any], code: str) -> Manifest:
+    """Fill an empty folder with a release.
+
+    Args:
+        folder: where; not yet visible to anyone.
+        parts: its content.
+        record: what identifies this making: stage, params, versions.
+        code: fingerprint of the code that publishes.
+    """
+    io.write_table(parts.items, folder / "items.parquet", schemas.RELEASED_ITEMS, dict(record))
+    tables: dict[Path, str] = {folder / "items.parquet": "items"}
+    for name, paths in parts.features.items():
+        tables |= {_copied(p, folder / "features" / name / p.name): "features" for p in paths}
+    for name, path in parts.edges.items():
+        tables[_copied(path, folder / "graph" / name / path.name)] = "edges"
+    for what, path in parts.embeddings.items():
+        tables[_copied(path, folder / "embeddings" / f"{what}.parquet")] = f"{what.removesuffix('s')}_embeddings"
+    if parts.results is not None:
+        io.write_json(folder / "results.json", results_json(parts.results, parts.interactions))
+    if parts.probes is not None:
+        io.write_json(folder / "probes.json", parts.probes)
+
+    counts = Counts(users=parts.n_users, items=len(parts.items), interactions=len(parts.interactions))
+    described = [manifest.describe(folder, p, tables.get(p)) for p in _files(folder)]
+    readme = card.render(
+        parts.dataset, parts.version, parts.kind, counts, described, coverage(parts.features),
+        [] if parts.results is None else evidence.comparison(parts.results), parts.probes, gaps(parts.items),
+        parts.inputs, parts.hardware,
+    )  # fmt: skip
+    io.write_bytes(folder / "README.md", readme.encode())
+    made = Manifest(
+        format=manifest.FORMAT,
+        dataset=parts.dataset,
+        version=parts.version,
+        counts=counts,
+        files=sorted([*described, manifest.describe(folder, folder / "README.md", None)], key=lambda f: f.path),
+        inputs=parts.inputs,
+        made_by=makers([*tables, *parts.upstream]),
+        code=code,
+    )
+    io.write_json(folder / manifest.NAME, made.model_dump())
+    return made
+
+
+def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
+    """Return schema RELEASED_ITEMS: an address is kept if anyone can follow it, a picture never.
+
+    Args:
+        items: schema ITEMS, I rows.
+        images: columns item_id, status, url, sha256, phash of schema IMAGES, I rows in item order; None where no
+            one fetched pictures.
+    """
+    n = len(items)
+    if images is None:
+        addresses = [urls[0] if urls else "" for urls in items["image_urls"].to_pylist()]
+        found = {
+            "image_status": pa.nulls(n, pa.string()),
+            "image_sha256": pa.array([""] * n, pa.string()),
+            "image_phash": pa.nulls(n, pa.uint64()),
+        }
+    else:
+        addresses = images["url"].to_pylist()
+        found = {"image_status": images["status"], "image_sha256": images["sha256"], "image_phash": images["phash"]}
+    public = [a if urlsplit(a).scheme in ("http", "https") else "" for a in addresses]
+    found["image_url"] = pa.array(public, pa.string())
+    columns = {f.name: items[f.name] if f.name in items.column_names else found[f.name] for f in schemas.RELEASED_ITEMS}
+    return pa.table(columns)
+
+
+def results_json(results: pa.Table, interactions: pa.Table) -> dict[str, Any]:
+    """Return the benchmark's figures by seed, each protocol with the fingerprint of what it was run on."""
+    names = sorted(set(results["protocol"].to_pylist()))
+    return {
+        "protocols": {name: protocol.described(name, interactions) for name in names},
+        "results": [
+            dict(zip(evidence.KEYS, key, strict=True)) | {"mean": c.mean, "sd": c.sd, "values": list(c.values)}
+            for key, c in evidence.figures(results).items()
+        ],
+    }
+
+
+def coverage(features: Mapping[str, list[Path]]) -> dict[str, dict[str, Any]]:
+    """Return feature set -> width, and the share of items whose image and text went into the vector."""
+    found = {}
+    for name, paths in features.items():
+        width = pq.read_schema(paths[0]).field("vector").type.list_size
+        asked = {"image": "has_image", "text": "has_text"}
+        flags = pa.concat_tables([pq.read_table(p, columns=list(asked.values()), partitioning=None) for p in paths])
+        shares = {what: pc.mean(flags[column]).as_py() for what, column in asked.items()}
+        found[name] = {"width": width} | {k: "" if v is None else f"{v:.1%}" for k, v in shares.items()}
+    return found
+
+
+def gaps(items: pa.Table) -> list[dict[str, Any]]:
+    """Return how many items ended with which status of picture and text, `ok` left out."""
+    return [
+        {"what": what, "status": status, "n": n, "share": n / len(items)}
+        for what, column in (("picture", "image_status"), ("text", "text_status"))
+        for status, n in evidence.statuses(items[column].drop_null()).items()
+        if status != "ok"
+    ]
+
+
+def makers(paths: list[Path]) -> dict[str, Maker]:
+    """Return stage -> parameters and versions, as the tables' own metadata has them."""
+    found: dict[str, Maker] = {}
+    for path in paths:
+        metadata = pq.read_schema(path).metadata or {}
+        if b"alignrec" in metadata:
+            record = json.loads(metadata[b"alignrec"])
+            found[record["stage"]] = Maker(params=record["params"], versions=record["versions"])
+    return dict(sorted(found.items()))
+
+
+def _copied(source: Path, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with io.atomic(target) as temporary:
+        shutil.copyfile(source, temporary)
+    return target
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())

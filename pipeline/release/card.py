@@ -1,0 +1,110 @@
+"""The dataset card: README.md of a release, with the metadata block that the Hugging Face Hub reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from pipeline import markdown
+from pipeline.evidence import HEADLINE, Row
+from pipeline.release.licences import LICENCES
+from pipeline.release.manifest import Counts, File, Input
+
+WHAT = {
+    "items": "text, and status, address and hash of the picture",
+    "features": "one vector an item",
+    "edges": "nearest items by cosine, itself first",
+    "item_embeddings": "the trained recommender's item vectors",
+    "user_embeddings": "the trained recommender's user vectors; score = dot product",
+    "results.json": "benchmark figures by seed",
+    "probes.json": "feature sets judged before training",
+}
+PROBES = {"zero_shot": "zero-shot", "item_cf": "Item-CF"}
+SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+def render(
+    dataset: str,
+    version: str,
+    kind: str,
+    counts: Counts,
+    files: list[File],
+    coverage: Mapping[str, Mapping[str, Any]],
+    rows: list[Row],
+    probes: Mapping[str, Any] | None,
+    gaps: list[dict[str, Any]],
+    inputs: list[Input],
+    hardware: str,
+) -> str:
+    """Return the text of README.md.
+
+    Args:
+        dataset: name in the parameters.
+        version: semantic version of the data.
+        kind: of the source, a key of LICENCES.
+        counts: size of the dataset.
+        files: every other file but the manifest.
+        coverage: feature set -> width, and share of items with image and text ("" where unknown).
+        rows: headline comparison; may be empty.
+        probes: probes.json, if there is one.
+        gaps: rows of `what`, `status`, `n` (items), `share`.
+        inputs: raw files.
+        hardware: kind of machine, without its name.
+    """
+    environment = jinja2.Environment(
+        autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
+    )
+    tables = [_probe_column(title, (probes or {}).get(key, {})) for key, title in PROBES.items()]
+    shown = [t for t in tables if t["cells"]]
+    return environment.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8")).render(
+        header=_header(dataset, kind, counts, files),
+        title=f"alignrec features: {dataset}",
+        dataset=dataset,
+        version=version,
+        counts=counts,
+        files=[{"path": f.path, "rows": f.rows, "what": WHAT.get(f.table or f.path, "")} for f in files],
+        features=[{"name": name, **facts} for name, facts in coverage.items()],
+        rows=rows,
+        row=markdown.row,
+        rule=markdown.rule,
+        titles=[f"{metric}@{k}" for metric, k in HEADLINE],
+        figures=lambda row: [markdown.figure(row.cells.get(key)) for key in HEADLINE],
+        cells=lambda name: [t["cells"].get(name, "") for t in shown],
+        probes=shown,
+        probed=list(dict.fromkeys(name for t in shown for name in t["cells"])),
+        skips=[f"{t['title']}: {t['skipped']}." for t in tables if t["skipped"]],
+        gaps=gaps,
+        inputs=inputs,
+        source=LICENCES[kind],
+        hardware=hardware,
+    )
+
+
+def _probe_column(title: str, probe: Mapping[str, Any]) -> dict[str, Any]:
+    cells = {name: f"{v['hit@20']:.4f}" for name, v in probe.items() if isinstance(v, dict) and "hit@20" in v}
+    return {"title": f"{title} hit@20", "cells": cells, "skipped": probe.get("skipped", "")}
+
+
+def _header(dataset: str, kind: str, counts: Counts, files: list[File]) -> str:
+    """Return the YAML block: licence, size, and one config a table, as `datasets.load_dataset` names them."""
+    configs: dict[str, list[str]] = {}
+    for file in files:
+        if file.table is not None:
+            name = {"features": "features-{}", "edges": "graph-{}"}.get(file.table, file.table)
+            configs.setdefault(name.format(*file.path.split("/")[1:2]), []).append(file.path)
+    size = next((name for limit, name in SIZES if counts.items < limit), "1M<n<10M")
+    block = {
+        "pretty_name": f"alignrec features: {dataset}",
+        **LICENCES[kind].header,
+        "language": ["en"],
+        "tags": ["recommendation", "multimodal", "feature-extraction", "alignrec"],
+        "size_categories": [size],
+        "configs": [
+            {"config_name": name, "data_files": [{"split": "train", "path": paths}]} for name, paths in configs.items()
+        ],
+    }
+    return yaml.safe_dump(block, sort_keys=False, allow_unicode=True).strip()

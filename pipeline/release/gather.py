@@ -1,0 +1,81 @@
+"""What one dataset's stages left for a release: whatever is there, nothing imagined."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.config import MmrecSource
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.release import build
+from pipeline.release.manifest import Input
+from pipeline.run import Run
+
+HASHES = ["item_id", "status", "url", "sha256", "phash"]
+
+
+def parts(run: Run) -> build.Parts:
+    """Collect the content of a dataset's release.
+
+    Raises:
+        UserError: items or all feature sets are absent. schemas.ContractError: a table breaks its schema.
+    """
+    layout, params = run.layout, run.params.publish
+    names = feature_sets(run)
+    items = run.read(layout.items, schemas.ITEMS)
+    upstream = [layout.interactions, layout.items, layout.results]
+    embeddings = {"items": layout.item_embeddings, "users": layout.user_embeddings}
+    return build.Parts(
+        dataset=run.dataset,
+        version=params.version,
+        kind=run.source.kind,
+        items=build.released_items(items, _images(layout)),
+        interactions=run.read(layout.interactions, schemas.INTERACTIONS),
+        n_users=len(run.read(layout.users, schemas.USERS)),
+        features={name: io.shards(layout.features(name), "features") for name in names},
+        edges={name: layout.edges(name) for name in names if layout.edges(name).exists()},
+        embeddings={what: path for what, path in embeddings.items() if path.exists()},
+        results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
+        probes=io.read_json(layout.probes) if layout.probes.exists() else None,
+        inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
+        upstream=[p for p in upstream if p.exists()],
+        hardware=hardware(layout),
+    )
+
+
+def feature_sets(run: Run) -> list[str]:
+    """Return which of `publish.features`, and of the source's own, have been made.
+
+    Raises:
+        UserError: none.
+    """
+    imported = list(run.source.features) if isinstance(run.source, MmrecSource) else []
+    wanted = dict.fromkeys([*run.params.publish.features, *imported])
+    found = [name for name in wanted if any(run.layout.features(name).glob("features-*.parquet"))]
+    if not found:
+        there = sorted(p.name for p in run.layout.folder("encode").glob("*/"))
+        raise UserError(
+            f"publish.features ({', '.join(wanted)}): none has been encoded for {run.dataset}; "
+            f"there are {', '.join(there) or 'no feature sets: run `alignrec encode ' + run.dataset + '` first'}"
+        )
+    return found
+
+
+def hardware(layout: Layout) -> str:
+    """Return the kind of machine that encoded and trained, as the run records say."""
+    kinds = []
+    for stage in ("pretrain", "encode", "train", "benchmark"):
+        if layout.run_record(stage).exists():
+            record = io.read_json(layout.run_record(stage))
+            kinds.append(f"{record['machine']} ({record['device']})")
+    return ", ".join(dict.fromkeys(kinds))
+
+
+def _images(layout: Layout) -> pa.Table | None:
+    """Return the images' statuses and hashes, without their bytes."""
+    if not any(layout.images.glob("images-*.parquet")):
+        return None
+    paths = io.shards(layout.images, "images")
+    return pa.concat_tables([io.read_table(p, schemas.IMAGES, HASHES) for p in paths])

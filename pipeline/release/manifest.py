@@ -1,0 +1,177 @@
+"""manifest.json: every file of a release with its bytes, hash and schema, and what made them.
+
+schemas/release.schema.json is the JSON Schema of `Manifest`, for readers in other languages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+
+FORMAT: Literal[1] = 1
+NAME = "manifest.json"
+MAX_BYTES = 64 << 20
+"""a larger manifest is refused unread: it comes from anywhere"""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
+
+TABLES: dict[str, Callable[[int], pa.Schema]] = {
+    "items": lambda width: schemas.RELEASED_ITEMS,
+    "features": schemas.features,
+    "edges": lambda width: schemas.EDGES,
+    "item_embeddings": schemas.item_embeddings,
+    "user_embeddings": schemas.user_embeddings,
+}
+"""kind of table -> its schema, given the width of its vectors"""
+
+
+class Part(BaseModel):
+    """A closed, typed, read-only part of the manifest."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+
+
+class Column(Part):
+    """A column of a Parquet file."""
+
+    name: str
+    type: str
+    """Arrow type"""
+
+
+class File(Part):
+    """One file of the release."""
+
+    path: str
+    """relative to the release folder, with forward slashes"""
+    bytes: Count
+    sha256: Sha256
+    table: Literal["items", "features", "edges", "item_embeddings", "user_embeddings"] | None = None
+    """kind of table; null for what is no Parquet"""
+    rows: Count | None = None
+    columns: list[Column] | None = None
+
+
+class Counts(Part):
+    """Size of the dataset that the release describes."""
+
+    users: Count
+    items: Count
+    interactions: Count
+
+
+class Input(Part):
+    """A raw file that the release was made from."""
+
+    name: str
+    bytes: Count
+    sha256: Sha256
+
+
+class Maker(Part):
+    """The stage that made a table: parameters and versions as recorded in the table itself."""
+
+    params: dict[str, Any]
+    versions: dict[str, str]
+
+
+class Manifest(Part):
+    """manifest.json of a release; it lists every other file of the folder."""
+
+    format: Literal[1]
+    """version of this very schema"""
+    dataset: str
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    """semantic version of the data"""
+    counts: Counts
+    files: list[File]
+    inputs: list[Input]
+    made_by: dict[str, Maker]
+    """stage -> what made its tables"""
+    code: Sha256
+    """of the source files that the publishing code uses"""
+
+
+def describe(folder: Path, path: Path, table: str | None) -> File:
+    """Return the entry of one file of a release.
+
+    Args:
+        folder: the release.
+        path: a file in it.
+        table: the kind of table, for Parquet.
+    """
+    rows, columns = (None, None) if table is None else shape(path)
+    return File.model_validate(
+        {
+            "path": path.relative_to(folder).as_posix(),
+            "bytes": path.stat().st_size,
+            "sha256": io.sha256(path),
+            "table": table,
+            "rows": rows,
+            "columns": columns,
+        }
+    )
+
+
+def shape(path: Path) -> tuple[int, list[Column]]:
+    """Return rows and columns of a Parquet file."""
+    found = pq.read_metadata(path)
+    return found.num_rows, [Column(name=f.name, type=str(f.type)) for f in found.schema.to_arrow_schema()]
+
+
+def load(folder: Path) -> Manifest:
+    """Read and check a release's manifest; nothing in it is trusted.
+
+    Raises:
+        UserError: it is absent, too large, of a later format, breaks the schema, or names a path twice or outside
+            the folder.
+    """
+    path = folder / NAME
+    if path.is_symlink() or not path.is_file():
+        raise UserError(f"{path}: not there; is this a release folder?")
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path}: {path.stat().st_size} bytes, more than {MAX_BYTES}; this is no manifest of a release")
+    try:
+        raw = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as e:
+        raise UserError(f"{path}: not JSON ({e}); fetch the release again") from None
+    found = raw.get("format") if isinstance(raw, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise UserError(f"{path}: format {found}, and this alignrec reads up to {FORMAT}; install a later alignrec")
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as e:
+        fault = e.errors()[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise UserError(f"{path}: '{where}': {fault['msg'].lower()}; this is no valid manifest") from None
+    _refuse_bad_paths(path, [f.path for f in manifest.files])
+    return manifest
+
+
+def schema_json() -> str:
+    """Return the text of schemas/release.schema.json."""
+    return json.dumps(Manifest.model_json_schema(), indent=1) + "\n"
+
+
+def _refuse_bad_paths(manifest: Path, names: list[str]) -> None:
+    for name in names:
+        pure = PurePosixPath(name)
+        parts_ok = all(p not in ("", ".", "..") for p in name.split("/"))
+        if pure.is_absolute() or not parts_ok or any(c in name for c in "\\:\0") or not name.isprintable():
+            raise UserError(f"{manifest}: {name!r} is no path inside the release; do not trust this release")
+    folded = [n.casefold() for n in names]  # two that differ by case alone are one file on some systems
+    if twice := next((n for n, f in zip(names, folded, strict=True) if folded.count(f) > 1), None):
+        raise UserError(f"{manifest}: {twice!r} is named twice; do not trust this release")
+    if NAME in folded:
+        raise UserError(f"{manifest}: names itself; do not trust this release")

@@ -1,0 +1,136 @@
+"""Is this folder the release that its manifest describes? Offline, without torch, reading each file once or twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.release import manifest as manifests
+from pipeline.release.manifest import File, Manifest
+
+SHOWN = 5
+"""bad files named in an error"""
+
+TOOLS = (".git", ".gitattributes", ".cache")
+"""what Git and the Hub's client leave at the top of a download; not part of a release"""
+
+
+def verify(folder: Path) -> Iterator[str]:
+    """Check a release folder, yielding a line for each thing that held.
+
+    Checked in turn: the manifest against its schema, its paths; that the folder holds its files and no other; every
+    file's size and hash; every table's schema, columns and rows; ids that agree between tables.
+
+    Raises:
+        UserError: names the first bad files and what is wrong with each.
+    """
+    folder = Path(folder)
+    found = manifests.load(folder)
+    yield f"{folder}: {found.dataset} {found.version}, {len(found.files)} files"
+    _refuse("not as the manifest lists them", _strays(folder, found))
+    _refuse("damaged", _damaged(folder, found))
+    total = sum(f.bytes for f in found.files)
+    yield f"bytes and sha256 of every file agree ({total:,} bytes)"
+    tables = [f for f in found.files if f.table is not None]
+    faults, ids = [], dict[str, list[pa.Table]]()
+    for file in tables:
+        faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, found, ids)]
+    _refuse("not what the schemas say", faults or _id_faults(found, ids))
+    counts = f"{found.counts.items:,} items, {found.counts.users:,} users"
+    yield f"{len(tables)} tables keep their schemas; ids agree ({counts})"
+    yield f"release {io.sha256(folder / manifests.NAME)}"
+
+
+def _refuse(what: str, faults: list[str]) -> None:
+    if faults:
+        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        line = f"release is {what}: {'; '.join(faults[:SHOWN])}{more}"
+        raise UserError("".join(c if c.isprintable() else "?" for c in line))  # names come from anywhere
+
+
+def _strays(folder: Path, manifest: Manifest) -> list[str]:
+    """Return what is missing, extra, or no plain file."""
+    listed = {f.path for f in manifest.files} | {manifests.NAME}
+    found: set[str] = set()
+    faults = []
+    for at, names, files in os.walk(folder):
+        here = Path(at)
+        if here == folder:
+            names[:] = [n for n in names if n not in TOOLS]
+            files = [f for f in files if f not in TOOLS]
+        for name in sorted(names + files):
+            path = here / name
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                faults.append(f"{relative}: neither file nor folder")
+                found.add(relative)
+            elif path.is_file():
+                found.add(relative)
+    faults += [f"{name}: missing" for name in sorted(listed - found)]
+    return faults + [f"{name}: not in the manifest" for name in sorted(found - listed)]
+
+
+def _damaged(folder: Path, manifest: Manifest) -> list[str]:
+    faults = []
+    for file in manifest.files:
+        size = (folder / file.path).stat().st_size
+        if size != file.bytes:
+            faults.append(f"{file.path}: {size} bytes, expected {file.bytes}")
+        elif io.sha256(folder / file.path) != file.sha256:
+            faults.append(f"{file.path}: changed, its sha256 is another")
+    return faults
+
+
+def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
+    """Return what is wrong with one table; its ids go to `ids`, under the folder or file that numbers them."""
+    path = folder / file.path
+    try:
+        widths = [f.type.list_size for f in pq.read_schema(path) if pa.types.is_fixed_size_list(f.type)]
+        table = io.read_table(path, manifests.TABLES[file.table or ""](widths[0] if widths else 1))
+    except (UserError, schemas.ContractError, pa.ArrowException) as e:
+        return [str(e).removeprefix(f"{path}").removeprefix(":").strip()]
+    if manifests.shape(path) != (file.rows, file.columns):
+        return ["rows or columns are not as the manifest says"]
+    if file.table == "edges":
+        return _edge_faults(table, manifest.counts.items)
+    numbered = file.path.rpartition("/")[0] if file.table == "features" else file.path
+    names = ["user_id", "user"] if file.table == "user_embeddings" else ["item_id", "asin"]
+    ids.setdefault(numbered, []).append(table.select(names).replace_schema_metadata())
+    return []
+
+
+def _edge_faults(table: pa.Table, items: int) -> list[str]:
+    for column in ("item_id", "neighbour_id"):
+        wrong = np.flatnonzero(table[column].to_numpy() >= items)
+        if wrong.size:
+            return [f"row {wrong[0]}: {column} {table[column][int(wrong[0])]} is no item"]
+    return []
+
+
+def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
+    """Return where ids are not 0 .. n-1, or an id has another name than in the first table that lists it."""
+    first: dict[str, pa.ChunkedArray] = {}
+    faults = []
+    for where, tables in ids.items():
+        table = pa.concat_tables(tables)
+        key, name = table.column_names
+        expected = manifest.counts.users if key == "user_id" else manifest.counts.items
+        found = table[key].to_numpy()
+        names = first.setdefault(name, table[name])
+        if len(found) != expected:
+            faults.append(f"{where}: {len(found)} rows, expected {expected}")
+        elif (wrong := np.flatnonzero(found != np.arange(expected))).size:
+            faults.append(f"{where}, row {wrong[0]}: {key} {found[wrong[0]]}, expected {wrong[0]}")
+        elif not names.equals(table[name]):
+            row = pc.index(pc.equal(names, table[name]), False).as_py()
+            faults.append(f"{where}, row {row}: {name} {table[name][row].as_py()!r}, elsewhere {names[row].as_py()!r}")
+    return faults

@@ -1,0 +1,18 @@
+"""publish: features, graph, embeddings and evidence -> the release folder, checked before it appears."""
+
+from __future__ import annotations
+
+from pipeline import code
+from pipeline.release import build, gather, verify
+from pipeline.run import Run
+
+
+def main(run: Run) -> None:
+    """Write release/."""
+    parts = gather.parts(run)
+    with build.replacing(run.layout.release) as folder:
+        made = build.write(folder, parts, run.record(), code.fingerprint("stages.publish"))
+        for _ in verify(folder):
+            pass
+    run.rows_in = run.rows_out = made.counts.items
+    run.note(files=len(made.files), bytes=sum(f.bytes for f in made.files), features=list(parts.features))

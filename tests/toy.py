@@ -1,0 +1,176 @@
+"""A tiny shop as the stages would leave it, for tests of what reads their outputs: 6 items, 4 users, 2-d features."""
+
+import io as bytes_io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+import schemas
+from pipeline import io
+from pipeline.config import Params
+from pipeline.layout import Layout
+
+ITEMS, USERS, WIDTH = 6, 4, 2
+TITLES = ["red apple", "red ball", '<script>alert("1")</script> & "x"', "blue car", "", "green tree"]
+COLOURS = [(220, 40, 40), (200, 60, 60), (240, 200, 0), (40, 60, 220), None, (20, 160, 60)]
+SETS = {"beit3": 1, "minilm-cnn": 2, "random": 3}
+PARAMS = Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}})
+
+
+def record(stage: str) -> dict[str, object]:
+    return {"stage": stage, "dataset": "shop", "params": {"seed": 0}, "versions": {"python": "3"}}
+
+
+def outputs(root: Path) -> Layout:
+    """Write what every stage up to benchmark leaves."""
+    layout = Layout(root, "shop")
+    asins = [f"A{i}" for i in range(ITEMS)]
+    item_id, user_id = pa.array(range(ITEMS), pa.int32()), pa.array(range(USERS), pa.int32())
+    io.write_json(
+        layout.sources,
+        [{"role": "reviews", "name": "reviews.json.gz", "url": "file:reviews", "bytes": 9, "sha256": "a" * 64}],
+    )
+    rows = [(u, i, 10 * u + i, [0, 0, 1, 2][i]) for u in range(USERS) for i in range(4)]
+    interactions = pa.table(
+        {
+            "user_id": pa.array([r[0] for r in rows], pa.int32()),
+            "item_id": pa.array([(r[0] + r[1]) % ITEMS for r in rows], pa.int32()),
+            "rating": pa.array([5.0] * len(rows), pa.float32()),
+            "timestamp": pa.array([r[2] for r in rows], pa.int64()),
+            "split": pa.array([r[3] for r in rows], pa.int8()),
+        }
+    )
+    io.write_table(interactions, layout.interactions, schemas.INTERACTIONS, record("interactions"))
+    names = [f"U{u}" for u in range(USERS)]
+    io.write_table(pa.table({"user_id": user_id, "user": names}), layout.users, schemas.USERS)
+    io.write_table(pa.table({"item_id": item_id, "asin": asins}), layout.item_ids, schemas.ITEM_IDS)
+    io.write_table(items(item_id, asins), layout.items, schemas.ITEMS, record("items"))
+    io.write_table(images(item_id, asins), io.shard(layout.images, "images", 0), schemas.IMAGES, record("images"))
+    for name, seed in SETS.items():
+        write_features(layout, name, np.random.default_rng(seed).normal(size=(ITEMS, WIDTH)), asins)
+    write_recommender(layout, asins, names)
+    write_evidence(layout)
+    return layout
+
+
+def items(item_id: pa.Array, asins: list[str]) -> pa.Table:
+    return pa.table(
+        {
+            "item_id": item_id,
+            "asin": asins,
+            "title": TITLES,
+            "brand": [""] * ITEMS,
+            "categories": pa.array([["toys"], ["toys"], ["<b>odd</b>"], ["cars"], [], ["plants"]]),
+            "description": [""] * ITEMS,
+            "text": TITLES,
+            "text_status": ["ok" if t else "empty" for t in TITLES],
+            "image_urls": pa.array([[f"https://pictures.example/{a}.jpg"] for a in asins]),
+        }
+    )
+
+
+def images(item_id: pa.Array, asins: list[str]) -> pa.Table:
+    ok = [c is not None for c in COLOURS]
+    return pa.table(
+        {
+            "item_id": item_id,
+            "asin": asins,
+            "status": ["ok" if o else "missing" for o in ok],
+            "reason": ["" if o else "the metadata names no image" for o in ok],
+            "url": ["file:///somewhere/on/this/machine.png" if i == 0 else f"https://p/{i}.jpg" for i in range(ITEMS)],
+            "image": pa.array([None if c is None else jpeg(c) for c in COLOURS], pa.binary()),
+            "width": pa.array([32 * o for o in ok], pa.int32()),
+            "height": pa.array([32 * o for o in ok], pa.int32()),
+            "sha256": ["b" * 64 if o else "" for o in ok],
+            "phash": pa.array([7 if o else None for o in ok], pa.uint64()),
+        }
+    )
+
+
+def jpeg(colour: tuple[int, int, int]) -> bytes:
+    out = bytes_io.BytesIO()
+    Image.new("RGB", (32, 32), colour).save(out, "JPEG")
+    return out.getvalue()
+
+
+def write_features(layout: Layout, name: str, vectors: np.ndarray, asins: list[str]) -> None:
+    """Write a feature set and its graph."""
+    n, width = vectors.shape
+    ids = pa.array(range(n), pa.int32())
+    flags = pa.array([c is not None for c in COLOURS])
+    table = pa.table(
+        {
+            "item_id": ids,
+            "asin": asins,
+            "has_image": flags,
+            "has_text": pa.array([bool(t) for t in TITLES]),
+            "vector": io.vectors(vectors),
+        }
+    )
+    path = io.shard(layout.features(name), "features", 0)
+    io.write_table(table, path, schemas.features(width), record("encode"))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, 2)
+    near = np.argsort(-cosine, axis=1)[:, :4]
+    np.fill_diagonal(cosine, 1)
+    edges = pa.table(
+        {
+            "item_id": pa.array(np.repeat(np.arange(n), 4), pa.int32()),
+            "neighbour_id": pa.array(near.reshape(-1), pa.int32()),
+            "rank": pa.array(np.tile(np.arange(4), n), pa.int32()),
+            "cosine": pa.array(np.take_along_axis(cosine, near, 1).reshape(-1), pa.float32()),
+        }
+    )
+    io.write_table(edges, layout.edges(name), schemas.EDGES, record("graph"))
+
+
+def write_recommender(layout: Layout, asins: list[str], names: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    user = {"user_id": pa.array(range(USERS), pa.int32()), "user": names, "vector": io.vectors(rng.normal(size=(4, 3)))}
+    item = {"item_id": pa.array(range(ITEMS), pa.int32()), "asin": asins, "vector": io.vectors(rng.normal(size=(6, 3)))}
+    io.write_table(pa.table(user), layout.user_embeddings, schemas.user_embeddings(3), record("train"))
+    io.write_table(pa.table(item), layout.item_embeddings, schemas.item_embeddings(3), record("train"))
+    for stage in ("pretrain", "train"):
+        history = [{"epoch": e, "loss": 2.0 - 0.1 * e, "valid_recall@20": 0.01 * e} for e in range(12)]
+        io.write_json(layout.history(stage), history)
+
+
+def write_evidence(layout: Layout) -> None:
+    hits = {"hit@5": 0.1, "hit@20": 0.4, "hit@5_se": 0.01, "hit@20_se": 0.02}
+    sets = dict.fromkeys(SETS, hits)
+    io.write_json(
+        layout.probes, {"zero_shot": {"users": 4, "chance": hits} | sets, "item_cf": {"skipped": "no reason"}}
+    )
+    table = {f.name: [] for f in schemas.RESULTS}
+    for model, features, base in (("alignrec", "beit3", 0.3), ("lightgcn", "none", 0.2)):
+        for seed in range(3):
+            for metric in ("recall", "ndcg"):
+                for k in (10, 20):
+                    row = ("shop", model, features, seed, "mmrec", "test", metric, k, "valid", base + 0.01 * seed)
+                    for name, value in zip(table, row, strict=True):
+                        table[name].append(value)
+    types = pa.schema([f.remove_metadata() for f in schemas.RESULTS])
+    io.write_table(pa.table(table, schema=types), layout.results, schemas.RESULTS, record("benchmark"))
+    for stage in ("interactions", "items", "images", "pretrain", "encode", "graph", "train", "probe", "benchmark"):
+        io.write_json(layout.run_record(stage), run_record(stage))
+
+
+def run_record(stage: str) -> dict[str, object]:
+    return {
+        "stage": stage,
+        "dataset": "shop",
+        "seconds": 1.5,
+        "rows_in": 10,
+        "rows_out": 6,
+        "drops": {"duplicate": 2} if stage == "interactions" else {},
+        "peak_memory_mib": 123,
+        "device": "cpu",
+        "machine": "Linux x86_64",
+        "seed": 0,
+        "params": {},
+        "versions": {},
+        "notes": {"users": 4},
+    }
