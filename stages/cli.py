@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -89,6 +90,35 @@ def verify(folder: Annotated[Path, typer.Argument(help="a release folder")]) -> 
 
     for line in check(folder):
         typer.echo(line)
+
+
+@app.command()
+def fetch(
+    address: Annotated[str, typer.Argument(help="of a release: a path, https://, s3:// or hf://datasets/")],
+    to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch continues")],
+    encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
+) -> None:
+    """bring a release here, every byte checked before it appears."""
+    from pipeline.exchange.fetch import fetch as bring
+    from pipeline.release import verify as check
+
+    with _bytes_bar("fetch") as progress:
+        folder = bring(address, to, encoder, progress)
+    typer.echo(list(check(folder))[-1])
+    typer.echo(f"fetched: {to}")
+
+
+@contextmanager
+def _bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="B", unit_scale=True, disable=None) as bar:
+
+        def at(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield at
 
 
 if __name__ == "__main__":

@@ -101,6 +101,8 @@ class Manifest(Part):
     """stage -> what made its tables"""
     code: Sha256
     """of the source files that the publishing code uses"""
+    part_of: Sha256 | None = None
+    """of the whole release's manifest, where only a part of its files was fetched"""
 
 
 def describe(folder: Path, path: Path, table: str | None) -> File:

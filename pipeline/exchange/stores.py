@@ -1,0 +1,235 @@
+"""Where a release can be read from: one class a kind of address, each with the one method `read`.
+
+Nothing that an address or an environment keeps secret gets into `shown` or into an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote, unquote, urlsplit
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    import httpx
+
+BLOCK = 4 << 20
+TIMEOUT = 60.0
+"""seconds without a byte"""
+PASSING = {408, 425, 429, 500, 502, 503, 504}
+"""answers that may be another one later"""
+CLIENTS = {"aiobotocore", "aiohttp", "botocore", "httpcore", "httpx", "huggingface_hub", "urllib3"}
+"""packages whose exceptions are failures of the network or of the server"""
+
+
+class Absent(Exception):
+    """The store has no such file."""
+
+
+class Passing(Exception):
+    """A failure that may pass."""
+
+
+class Store(Protocol):
+    """Read access to the files below one address."""
+
+    shown: str
+    """the address, for people"""
+
+    def read(self, name: str, start: int = 0) -> Iterator[bytes]:
+        """Yield the bytes of a file from byte `start` on; nothing if it ends before.
+
+        Raises:
+            Absent: no such file. Passing: worth another try. UserError: no try will help.
+        """
+
+
+def store(address: str) -> Store:
+    """Return the store at `address`: a path, file://, http(s)://, s3://bucket/prefix or hf://datasets/owner/name/path.
+
+    A trailing `manifest.json` is ignored.
+    """
+    scheme = scheme_of(address)
+    if scheme == "s3":
+        return Remote(s3(), _base(address.removeprefix("s3://")), "s3://", S3_HINT)
+    if scheme == "hf":
+        return Remote(hf(), _base(address.removeprefix("hf://")), "hf://", HF_HINT)
+    return Http(address) if scheme in ("http", "https") else Folder(path_of(address))
+
+
+def scheme_of(address: str) -> str:
+    """Return file, http, https, s3 or hf; UserError for another."""
+    scheme = urlsplit(address).scheme.lower() if "://" in address else "file"
+    if scheme not in ("file", "http", "https", "s3", "hf"):
+        raise UserError(f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/")
+    return scheme
+
+
+def path_of(address: str) -> Path:
+    """Return the path that a path or file:// address names."""
+    plain = unquote(urlsplit(address).path) if address.lower().startswith("file:") else address
+    return Path(_base(plain) or "/")
+
+
+class Folder:
+    """A folder of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.shown = path, str(path)
+
+    def read(self, name: str, start: int = 0) -> Iterator[bytes]:
+        """Yield blocks of a file; see Store."""
+        try:
+            with (self.path / name).open("rb") as f:
+                f.seek(start)
+                while block := f.read(BLOCK):
+                    yield block
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise Absent from None
+
+
+class Http:
+    """A folder of a web server; a query (a signature, say) goes with every request."""
+
+    def __init__(self, address: str) -> None:
+        import httpx
+
+        parts = urlsplit(address)
+        try:
+            self.url = httpx.URL(parts._replace(path=_base(parts.path), fragment="").geturl())
+        except httpx.InvalidURL as e:
+            raise UserError(f"the address is not valid: {e}") from None
+        self.shown = str(self.url.copy_with(userinfo=b"", query=None))
+        headers = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
+        self.client = httpx.Client(timeout=TIMEOUT, follow_redirects=True, headers=headers)
+
+    def read(self, name: str, start: int = 0) -> Iterator[bytes]:
+        """Yield blocks of a file; see Store."""
+        import httpx
+
+        url = self.url.copy_with(path=f"{self.url.path}/{quote(name)}")
+        try:
+            with self.client.stream("GET", url, headers={"Range": f"bytes={start}-"} if start else {}) as answer:
+                if answer.status_code == 416:
+                    return
+                self._refuse(answer, name)
+                skip = start - _first_byte(answer, start)
+                for block in answer.iter_raw():  # given a size it would hold bytes back, and a cut lose them
+                    if skip < len(block):
+                        yield block[skip:]
+                    skip = max(0, skip - len(block))
+        except httpx.TransportError as e:
+            raise Passing(type(e).__name__) from None
+        except (httpx.TooManyRedirects, httpx.InvalidURL) as e:
+            raise UserError(f"{self.shown}/{name}: {type(e).__name__}") from None
+
+    def _refuse(self, answer: httpx.Response, name: str) -> None:
+        code = answer.status_code
+        if self.url.scheme == "https" and answer.url.scheme != "https":
+            raise UserError(f"{self.shown}/{name}: the server leads away from https; refused")
+        if code in (404, 410):
+            raise Absent
+        if code in PASSING:
+            raise Passing(f"HTTP {code}")
+        if code in (401, 403):
+            raise UserError(
+                f"{self.shown}: access denied (HTTP {code}); are user and password, or the signature, right?"
+            )
+        if code not in (200, 206):
+            raise UserError(f"{self.shown}/{name}: HTTP {code} {answer.reason_phrase}")
+
+
+class Remote:
+    """A prefix of an fsspec file system, read in ranges."""
+
+    def __init__(self, fs: Any, base: str, scheme: str, hint: str) -> None:
+        self.fs, self.base, self.hint = fs, base, hint
+        self.shown = f"{scheme}{base}"
+
+    def read(self, name: str, start: int = 0) -> Iterator[bytes]:
+        """Yield blocks of a file; see Store."""
+        path = f"{self.base}/{name}"
+        with plainly(self.shown, self.hint):
+            size = int(self.fs.info(path)["size"])
+        for at in range(start, size, BLOCK):
+            with plainly(self.shown, self.hint):
+                block = self.fs.cat_file(path, at, min(at + BLOCK, size))
+            yield block
+
+
+S3_HINT = "are AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, right?"
+HF_HINT = "is HF_TOKEN, or the login of `hf auth login`, right?"
+
+
+def s3() -> Any:
+    """Return S3 as the environment describes it (AWS_*), anonymous where it names no credentials."""
+    try:
+        import s3fs
+        from botocore.exceptions import BotoCoreError
+        from botocore.session import Session
+    except ImportError:
+        raise UserError('s3:// needs a package more: pip install "alignrec[s3]"') from None
+    try:
+        anonymous = Session().get_credentials() is None
+    except BotoCoreError as e:
+        raise UserError(f"s3://: {type(e).__name__}; {S3_HINT}") from None
+    return s3fs.S3FileSystem(anon=anonymous, skip_instance_cache=True, use_listings_cache=False)
+
+
+def hf() -> Any:
+    """Return the Hugging Face Hub, with the token of the environment or of the login."""
+    from huggingface_hub import HfFileSystem
+
+    return HfFileSystem(skip_instance_cache=True)
+
+
+@contextmanager
+def plainly(shown: str, hint: str) -> Iterator[None]:
+    """Turn a remote file system's exceptions into Absent, Passing or a UserError.
+
+    Of their texts only short codes are kept: clients put signed addresses and keys into them.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise Absent from None
+    except PermissionError as e:
+        raise UserError(f"{shown}: access denied ({code_of(e)}); {hint}") from None
+    except Exception as e:
+        if not isinstance(e, OSError) and type(e).__module__.partition(".")[0] not in CLIENTS:
+            raise
+        if type(e).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"):
+            raise UserError(f"{shown}: {type(e).__name__}; {hint}") from None
+        status = getattr(getattr(e, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise UserError(f"{shown}: access denied (HTTP {status}); {hint}") from None
+        raise Passing(code_of(e)) from None
+
+
+def code_of(error: BaseException) -> str:
+    """Return the server's code for what went wrong, such as SignatureDoesNotMatch, or the exception's class."""
+    for e in (error, error.__cause__):
+        answer = getattr(e, "response", None)
+        if isinstance(answer, dict):
+            return str(answer.get("Error", {}).get("Code", type(error).__name__))
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    return type(error).__name__
+
+
+def _base(path: str) -> str:
+    return path.rstrip("/").removesuffix("/manifest.json").rstrip("/")
+
+
+def _first_byte(answer: httpx.Response, start: int) -> int:
+    """Return the number of the first byte of the answer's body, at most `start`: servers may ignore Range."""
+    if answer.status_code != 206:
+        return 0
+    first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    if not first.isdigit() or int(first) > start:
+        raise Passing("the server answered with another range")
+    return int(first)
