@@ -1,0 +1,193 @@
+"""BEiT v2's VQ-KD tokenizer: image -> one discrete visual token a patch.
+
+Source: "BEiT v2: Masked Image Modeling with Vector-Quantized Visual Tokenizers" (arXiv 2208.06366). A plain vision
+transformer, trained to rebuild CLIP's features from its quantised output; here only the half that makes tokens.
+Parameter names are those of the released checkpoints, so that their files load by name.
+
+Letters: B batch, S image side, P patches, D width, H heads, C codes, E code width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+EPSILON = 1e-6  # of every LayerNorm
+HEAD_WIDTH = 64  # of the released models
+
+
+@dataclass(frozen=True)
+class Config:
+    """Shape of a tokenizer; the defaults are the released ones."""
+
+    image: int = 224
+    """image side, pixels"""
+    patch: int = 16
+    """patch side, pixels"""
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    codes: int = 8192
+    """entries of the codebook"""
+    code_width: int = 32
+
+    @property
+    def patches(self) -> int:
+        """Patches of an image, P."""
+        return (self.image // self.patch) ** 2
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; keys have no bias."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.heads = c.heads
+        self.q_bias = nn.Parameter(torch.zeros(c.width))
+        self.v_bias = nn.Parameter(torch.zeros(c.width))
+        self.qkv = nn.Linear(c.width, 3 * c.width, bias=False)
+        self.proj = nn.Linear(c.width, c.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, D] -> [B, N, D]."""
+        bias = torch.cat([self.q_bias, torch.zeros_like(self.q_bias), self.v_bias])  # [3D]
+        q, k, v = F.linear(x, self.qkv.weight, bias).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.proj(
+            F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        )  # [B, H, N, D/H] -> [B, N, D]
+
+
+class FeedForward(nn.Module):
+    """Two linear layers, four times as wide between them."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(c.width, 4 * c.width)
+        self.fc2 = nn.Linear(4 * c.width, c.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, D] -> [B, N, D]."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each normalised before and added back."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(c.width, eps=EPSILON)
+        self.attn = Attention(c)
+        self.norm2 = nn.LayerNorm(c.width, eps=EPSILON)
+        self.mlp = FeedForward(c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, N, D] -> [B, N, D]."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class PatchEmbed(nn.Module):
+    """Image -> patches -> vectors."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, c.width, c.patch, c.patch)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[B, 3, S, S] -> [B, P, D]."""
+        return self.proj(image).flatten(2).transpose(1, 2)
+
+
+class Encoder(nn.Module):
+    """The vision transformer."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + c.patches, c.width))
+        self.patch_embed = PatchEmbed(c)
+        self.blocks = nn.ModuleList(Block(c) for _ in range(c.layers))
+        self.fc_norm = nn.LayerNorm(c.width, eps=EPSILON)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the patches' vectors: [B, 3, S, S] -> [B, P, D]."""
+        x = self.patch_embed(image)  # [B, P, D]
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed  # [B, 1+P, D]
+        for block in self.blocks:
+            x = block(x)
+        return self.fc_norm(x[:, 1:])  # [B, P, D]
+
+
+class Codebook(nn.Module):
+    """The codes; released files keep them as `quantize.embedding.weight`."""
+
+    def __init__(self, c: Config) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(c.codes, c.code_width)
+
+    def nearest(self, x: Tensor) -> Tensor:
+        """Return the number of the code nearest to each normalised vector: [..., E] -> int64 [...].
+
+        The codebook is used as stored; training left its rows normalised up to rounding.
+        """
+        codes = self.embedding.weight  # [C, E]
+        z = F.normalize(x, dim=-1)
+        return (codes.square().sum(1) - 2 * (z @ codes.T)).argmin(-1)  # |z - c|^2 without |z|^2: the same for all c
+
+
+class VQKD(nn.Module):
+    """The tokenizer, of images as the encoder sees them."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.encode_task_layer = nn.Sequential(
+            nn.Linear(config.width, config.width), nn.Tanh(), nn.Linear(config.width, config.code_width)
+        )
+        self.quantize = Codebook(config)
+
+    @property
+    def codes(self) -> int:
+        """How many different tokens there are, C."""
+        return self.config.codes
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return what is quantised: float [B, 3, S, S] in [-1, 1] -> float32 or float64 [B, P, E]."""
+        features = self.encoder(image)  # [B, P, D]
+        with torch.autocast(image.device.type, enabled=False):  # a rounded vector may fall to another code
+            return self.encode_task_layer(features.to(self.quantize.embedding.weight.dtype))
+
+    @torch.no_grad()
+    def tokens(self, image: Tensor) -> Tensor:
+        """Return the visual tokens of images.
+
+        Args:
+            image: float [B, 3, any, any], normalised to [-1, 1] as for the encoder; resized where it is not S x S.
+
+        Returns:
+            int64 [B, P] in [0, C), row by row from the top left.
+        """
+        side = self.config.image
+        if image.shape[-2:] != (side, side):
+            image = F.interpolate(image, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+        vectors = self(image)  # [B, P, E]
+        with torch.autocast(image.device.type, enabled=False):
+            return self.quantize.nearest(vectors)
+
+
+def shape(tensors: dict[str, Tensor], heads: int | None = None) -> Config:
+    """Return the shape of the tokenizer that `tensors` are the parameters of.
+
+    Args:
+        tensors: under official names; KeyError if one that tells the shape is absent.
+        heads: attention heads, which no tensor tells; of 64 dimensions each by default.
+    """
+    codes, code_width = tensors["quantize.embedding.weight"].shape
+    width, _, patch, _ = tensors["encoder.patch_embed.proj.weight"].shape
+    grid = round((tensors["encoder.pos_embed"].shape[1] - 1) ** 0.5)
+    layers = len({name.split(".")[2] for name in tensors if name.startswith("encoder.blocks.")})
+    return Config(grid * patch, patch, width, layers, heads or max(1, width // HEAD_WIDTH), codes, code_width)
