@@ -154,6 +154,20 @@ def digest(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
+def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
+    """Delete what earlier parameters left below `folder`: files that are not `wanted`, then empty folders.
+
+    Hidden files stay.
+    """
+    kept = set(wanted)
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif path not in kept and not path.name.startswith("."):
+            path.unlink()
+
+
 def _made_by(path: Path) -> str:
     """Guess from <root>/<stage>/<dataset>/... which command makes `path`."""
     import stages  # the table of stage names; imports nothing else

@@ -73,6 +73,11 @@ class Layout:
         """Folder of features-*.parquet of one feature set, table features(F)."""
         return self.folder("encode") / name
 
+    def feature_sets(self) -> list[str]:
+        """Return the names of the feature sets that encode has left, sorted."""
+        folders = self.folder("encode").glob("*/")
+        return sorted(f.name for f in folders if any(f.glob("features-*.parquet")))
+
     def edges(self, name: str) -> Path:
         """Table EDGES of one feature set."""
         return self.folder("graph") / name / "edges.parquet"
@@ -82,6 +87,11 @@ class Layout:
     def model(self) -> Path:
         """The trained recommender's parameters."""
         return self.folder("train") / "model.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where a killed training resumes; gone when it is done."""
+        return self.folder("train") / "checkpoint.safetensors"
 
     @property
     def user_embeddings(self) -> Path:
@@ -103,6 +113,14 @@ class Layout:
         """Intermediate evaluations of every feature set."""
         return self.folder("probe") / "probes.json"
 
+    def mask_trials(self, features: str) -> Path:
+        """Return the folder of the mask-modality probe's runs on one feature set."""
+        return self.folder("probe") / "runs" / features
+
+    def mask_trial(self, features: str, masked: str, seed: int) -> Path:
+        """Return the record of one run, JSON."""
+        return self.mask_trials(features) / f"{masked}-{seed}.json"
+
     @property
     def results(self) -> Path:
         """Table RESULTS."""
@@ -112,6 +130,18 @@ class Layout:
     def metrics(self) -> Path:
         """Mean and sd of the headline metrics, for `dvc metrics show`."""
         return self.folder("benchmark") / "metrics.json"
+
+    def trials(self, model: str, features: str) -> Path:
+        """Return the folder of a benchmark's runs of one model on one feature set."""
+        return self.folder("benchmark") / "runs" / model / features
+
+    def trial(self, model: str, features: str, seed: int) -> Path:
+        """Return the record of one run, JSON; it is written last, so it says that the run is done."""
+        return self.trials(model, features) / f"{seed}.json"
+
+    def trial_rankings(self, model: str, features: str, seed: int) -> Path:
+        """Return table rankings(K) of one run."""
+        return self.trials(model, features) / f"{seed}.parquet"
 
     @property
     def report(self) -> Path:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Train
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.infonce import info_nce
 from pipeline.models.lightgcn import propagate
 
 
@@ -56,29 +57,38 @@ class AlignRec(Recommender):
             pick(h_item, batch.positives),
             pick(h_item, batch.negatives),
         )
-        content, params = pick(mm_item, batch.positives), self.params
-        align = cca(content, pick(id_item, batch.positives), params.temperature) + cca(
-            pick(mm_user, batch.users), pick(id_user, batch.users), params.temperature
+        params = self.params
+        items, item_counts = distinct(batch.positives)
+        users, user_counts = distinct(batch.users)
+        content = pick(mm_item, items)
+        align = cca(content, pick(id_item, items), item_counts, params.temperature) + cca(
+            pick(mm_user, users), pick(id_user, users), user_counts, params.temperature
         )
         return {
             "bpr": bpr(user, positive, negative),
             "l2": params.l2 * l2(user, positive, negative, batch_size=params.batch_size),
             "cca": params.cca * align,
-            "reg": params.reg * reg(content, pick(self.features.detach(), batch.positives)),
+            "reg": params.reg * reg(content, pick(self.features.detach(), items), item_counts),
             "uia": params.uia * uia(user, positive),
         }
 
 
-def cca(content: Tensor, ids: Tensor, temperature: float) -> Tensor:
+def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct numbers in int64 [B], ascending [N], and how often each occurs, float32 [N]."""
+    found, counts = torch.unique(rows, return_counts=True)
+    return found, counts.float()
+
+
+def cca(content: Tensor, ids: Tensor, counts: Tensor, temperature: float) -> Tensor:
     """Content-ID alignment: -mean log softmax_j(cos(content_i, id_j) / temperature)[i], the batch its own negatives.
 
     Args:
-        content: [B, D].
-        ids: [B, D], row i the partner of content's row i.
+        content: [N, D], the distinct rows of the batch.
+        ids: [N, D], row i the partner of content's row i.
+        counts: [N], how often the batch has row i.
         temperature: of the softmax.
     """
-    logits = nnf.normalize(content) @ (nnf.normalize(ids) / temperature).T  # [B, B]
-    return (torch.logsumexp(logits, 1) - logits.diagonal()).mean()
+    return info_nce(nnf.normalize(content), nnf.normalize(ids), counts, temperature)
 
 
 def uia(user: Tensor, item: Tensor) -> Tensor:
@@ -86,15 +96,29 @@ def uia(user: Tensor, item: Tensor) -> Tensor:
     return 1 - nnf.cosine_similarity(user, item).mean()
 
 
-def reg(content: Tensor, features: Tensor) -> Tensor:
-    """|| E E^T - C C^T ||_F / B, E = content [B, D] un-normalised, C = features [B, F] normalised and without gradient.
+def reg(content: Tensor, features: Tensor, counts: Tensor) -> Tensor:
+    """|| E E^T - C C^T ||_F / B, E = content un-normalised, C = features normalised and without gradient.
 
     By the Gram identity || E E^T - C C^T ||^2 = || E^T E ||^2 - 2 || C^T E ||^2 + || C^T C ||^2: no B x B matrix.
+    A row that the batch has n times counts n times in each of these sums, so E and C are scaled by sqrt(n).
+
+    Args:
+        content: [N, D], the distinct rows of the batch.
+        features: [N, F].
+        counts: [N], how often the batch has row i; B is their sum.
     """
-    directions = nnf.normalize(features)
-    square = (
-        (content.T @ content).square().sum()
-        - 2 * (directions.T @ content).square().sum()
-        + (directions.T @ directions).square().sum()
-    )
-    return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt() / len(content)
+    root = counts.to(content.dtype).sqrt()[:, None]
+    e, c = root * content, root * nnf.normalize(features)
+    square = (e.T @ e).square().sum() - 2 * (c.T @ e).square().sum() + gram_square(c)
+    return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt() / counts.sum()
+
+
+def gram_square(c: Tensor) -> Tensor:
+    """|| C^T C ||_F^2 of C [N, F]: the upper blocks of the symmetric product, or of C C^T where that is smaller."""
+    c = c if c.shape[0] > c.shape[1] else c.T
+    width = -(-c.shape[1] // 3)  # three strips: two thirds of the product, still wide enough for BLAS
+    total = c.new_zeros(())
+    for at in range(0, c.shape[1], width):
+        strip = c[:, at : at + width].T @ c[:, at:]  # [F/3, rest]
+        total = total + 2 * strip.square().sum() - strip[:, :width].square().sum()
+    return total

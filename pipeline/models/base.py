@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline import graph
 from pipeline.config import Train
+from pipeline.ranking import Vectors
 from pipeline.split import Split
 from pipeline.spmm import Sparse
 
@@ -30,6 +31,23 @@ class Inputs:
     edges: pa.Table | None
     """schema EDGES"""
     device: torch.device
+    parts: tuple[int, ...] = ()
+    """widths of the modalities that stand side by side in a row of features; none: all columns are one modality"""
+
+    @cached_property
+    def modalities(self) -> list[Tensor]:
+        """Each modality's columns of features, [I, F_m]."""
+        assert self.features is not None
+        return list(self.features.split(list(self.parts) or self.features.shape[1], dim=1))
+
+    @cached_property
+    def modal_edges(self) -> list[pa.Table]:
+        """Each modality's neighbours, schema EDGES, as many an item as `edges` has; of a single one `edges` itself."""
+        assert self.edges is not None
+        if len(self.modalities) == 1:
+            return [self.edges]
+        k = int(self.edges["rank"].to_numpy().max()) + 1
+        return [graph.neighbours(modality.cpu().numpy(), k) for modality in self.modalities]
 
     @cached_property
     def user_item(self) -> Sparse:
@@ -64,8 +82,11 @@ class Recommender(nn.Module):
     def __init__(self, inputs: Inputs, params: Train) -> None:
         super().__init__()
 
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Return float [U, D'] and [I, D'], D' the model's own width."""
+    def start_epoch(self) -> None:
+        """Redraw or rebuild what stays the same for one epoch of training; drawn from torch's global generator."""
+
+    def forward(self) -> tuple[Vectors, Vectors]:
+        """Return float [U, D'] and [I, D'], D' the model's own width; sparse ones where D' is the catalogue."""
         raise NotImplementedError
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config import Train
@@ -23,7 +24,8 @@ class VBPR(Recommender):
         super().__init__(inputs, params)
         assert inputs.features is not None
         self.l2, self.batch_size = params.l2, params.batch_size
-        self.features = inputs.features  # [I, F], fixed
+        # unit length: the scale of a feature set would otherwise act as a learning rate of its own
+        self.features = nnf.normalize(inputs.features)  # [I, F], fixed
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
         self.taste = embedding(inputs.split.n_users, params.dim)  # [U, D], what the user likes in content
@@ -37,14 +39,11 @@ class VBPR(Recommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return bpr, and l2 of the rows that the batch touches and of the projection."""
-        user, positive, negative = (
-            self._users(batch.users),
-            self._items(batch.positives),
-            self._items(batch.negatives),
-        )
-        norm = l2(user[:, :-1], pick(self.item, batch.positives), pick(self.item, batch.negatives), self.project,
-                  batch_size=self.batch_size)  # fmt: skip
-        return {"bpr": bpr(user, positive, negative), "l2": self.l2 * norm}
+        chosen, at = torch.unique(torch.cat([batch.positives, batch.negatives]), return_inverse=True)
+        positive, negative = pick(self._items(chosen), at).chunk(2)  # popular items are projected once
+        user = self._users(batch.users)
+        rows = user[:, :-1], pick(self.item, batch.positives), pick(self.item, batch.negatives), self.project
+        return {"bpr": bpr(user, positive, negative), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
 
     def _users(self, rows: Tensor) -> Tensor:
         user, taste = pick(self.user, rows), pick(self.taste, rows)

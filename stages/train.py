@@ -1,0 +1,34 @@
+"""Split, one feature set and its graph -> the released recommender, its vectors and its training curve."""
+
+from safetensors.torch import save
+
+import schemas
+from pipeline import dataset, io
+from pipeline.checkpoint import Checkpoint
+from pipeline.run import Run
+from pipeline.train import fit, pick_device
+
+
+def main(run: Run) -> None:
+    """Train AlignRec, resuming where a killed run left off."""
+    params, layout = run.params.train, run.layout
+    run.resume(run.folder, dataset.files(layout, params.features), params.model_dump(exclude={"checkpoint_every"}))
+    run.device = str(pick_device())
+    inputs = dataset.read(layout, params.features)
+    for reason, n in inputs.split.dropped.items():
+        run.count(reason, n)
+    checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
+    with run.progress(unit="epoch") as bar:
+        found = fit("alignrec", *inputs, params, run.seed(), lambda _: bar.update(), checkpoint)
+    run.note(best_epoch=found.best_epoch, epochs=len(found.history), **found.valid)
+
+    users = io.read_table(layout.users, schemas.USERS)
+    items = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    users = users.append_column("vector", io.vectors(found.user))
+    items = items.append_column("vector", io.vectors(found.item))
+    run.write(users, layout.user_embeddings, schemas.user_embeddings(params.dim))
+    run.write(items, layout.item_embeddings, schemas.item_embeddings(params.dim))
+    io.write_bytes(layout.model, save(found.state))
+    io.write_json(layout.history("train"), found.history)
+    checkpoint.clear()
+    run.rows_in, run.rows_out = len(inputs.split.train), len(users) + len(items)
