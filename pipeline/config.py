@@ -85,12 +85,16 @@ class Download(Section):
 class Interactions(Section):
     """Filtering, numbering, splitting."""
 
-    k_core: Positive = 5
-    """users and items with fewer interactions are dropped, repeatedly"""
-    protocol: Literal["mmrec"] = "mmrec"
+    user_core: Positive = 5
+    """users with fewer interactions are dropped; repeatedly, because that costs items theirs"""
+    item_core: Positive = 5
+    """items with fewer interactions are dropped, likewise"""
+    protocol: Literal["mmrec", "leave-one-out", "user-time", "global-time"] = "mmrec"
     """how each user's interactions are split: method.md section 6"""
     memory_limit: str = "2GiB"
     """DuckDB spills to disk above this"""
+    seed: int = 0
+    """of splits that are random"""
 
 
 class Items(Section):
@@ -142,10 +146,17 @@ class Pretrain(Section):
     """share of patches masked, block-wise"""
     text_mask: Share = 0.5
     """share of text tokens masked in an image-text pair"""
+    text_only_mask: Share = 0.15
+    """share of text tokens masked where the image is absent or hidden"""
+    hide: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """share of pairs shown as text alone, and as many as image alone"""
+    summary: Weight = 1.0
+    """weight of telling the whole item from CLS alone; 0: MIM and MLM only"""
     held_out: Share = 0.1
     """share of items that only measure accuracy"""
-    epochs: Positive = 30
-    batch_size: Positive = 64
+    epochs: Annotated[int, Field(ge=0)] = 30
+    """0 leaves the network as it was initialised"""
+    batch_size: Positive = 32
     """items a step"""
     lr: Rate = 1e-3
     """peak learning rate of AdamW"""
@@ -218,6 +229,106 @@ class Train(Section):
     seed: int = 0
 
 
+class TrainItemKnn(Train):
+    """Item-based nearest neighbours on co-interactions, without training."""
+
+    neighbours: Positive = 100
+    """most similar items that an item keeps"""
+
+
+class TrainMmgcn(Train):
+    """MMGCN; the learning rate of the published benchmarks, as in the classes below."""
+
+    lr: Rate = 1e-3
+
+
+class TrainGrcn(Train):
+    """GRCN."""
+
+    lr: Rate = 1e-3
+    routings: Positive = 3
+    """iterations of neighbour routing T"""
+
+
+class TrainDualgnn(Train):
+    """DualGNN."""
+
+    lr: Rate = 1e-3
+    neighbours: Positive = 10
+    """users with the most items in common that a user listens to"""
+
+
+class TrainSlmrec(Train):
+    """SLMRec."""
+
+    lr: Rate = 1e-3
+    contrast: Weight = 0.01
+    """weight of the self-supervised task"""
+
+
+class TrainBm3(Train):
+    """BM3."""
+
+    lr: Rate = 1e-3
+    l2: Weight = 0.1
+    """weight of the embeddings' norm; the cosine losses do not bound it"""
+    drop: Share = 0.3
+    """share of a vector's entries that the second view lacks"""
+
+
+class TrainLattice(Train):
+    """LATTICE."""
+
+    lr: Rate = 1e-3
+    skip: Share = 0.7
+    """share of the fixed graph in the sum with the learned one, lambda"""
+
+
+class TrainFreedom(Train):
+    """FREEDOM."""
+
+    lr: Rate = 1e-3
+    drop: Share = 0.8
+    """share of user-item edges that an epoch lacks"""
+    first: Share = 0.9
+    """weight of the first modality's graph; the others share the rest"""
+    modal: Weight = 1e-3
+    """weight of the modalities' own ranking losses, lambda"""
+
+
+class TrainMgcn(Train):
+    """MGCN."""
+
+    lr: Rate = 1e-3
+    contrast: Weight = 0.01
+    """weight of the contrastive loss between behaviour and content"""
+
+
+class Overrides(Section):
+    """model -> keys of `train` that differ for it, and the keys that only it has."""
+
+    itemknn: TrainItemKnn = TrainItemKnn()
+    contentknn: Train = Train()
+    bpr: Train = Train()
+    lightgcn: Train = Train()
+    vbpr: Train = Train()
+    mmgcn: TrainMmgcn = TrainMmgcn()
+    grcn: TrainGrcn = TrainGrcn()
+    dualgnn: TrainDualgnn = TrainDualgnn()
+    slmrec: TrainSlmrec = TrainSlmrec()
+    bm3: TrainBm3 = TrainBm3()
+    lattice: TrainLattice = TrainLattice()
+    freedom: TrainFreedom = TrainFreedom()
+    mgcn: TrainMgcn = TrainMgcn()
+    alignrec: Train = Train()
+
+
+Model = Literal[
+    "itemknn", "contentknn", "bpr", "lightgcn", "vbpr", "mmgcn", "grcn", "dualgnn", "slmrec", "bm3", "lattice",
+    "freedom", "mgcn", "alignrec",
+]  # fmt: skip
+
+
 class Probe(Section):
     """Feature sets judged before and by training (method.md section 5)."""
 
@@ -226,30 +337,35 @@ class Probe(Section):
     """share of items whose image (or text) is hidden in the mask-modality probe"""
     mask_seeds: Positive = 3
     """recommender trainings per masked modality"""
+    workers: Positive = 2
+    """trainings at a time, one thread each"""
 
 
 class Benchmark(Section):
     """Models x feature sets x seeds under one protocol."""
 
-    models: list[Literal["alignrec", "lightgcn", "bpr", "vbpr"]] = ["bpr", "lightgcn", "vbpr", "alignrec"]
+    models: list[Model] = ["bpr", "lightgcn", "vbpr", "alignrec"]
     features: list[Name] = ["beit3", "minilm-cnn", "random", "shuffled", "constant"]
     """feature sets for the models that use features"""
     seeds: Positive = 3
     ks: list[Positive] = [5, 10, 20, 50]
     """cutoffs"""
-    overrides: dict[Name, Train] = {}
-    """model -> keys of `train` that differ for it"""
+    modalities: dict[Name, list[Positive]] = {"minilm-cnn": [384, 1280]}
+    """feature set -> widths of the modalities that stand side by side in it, for models that treat each by itself; a
+    feature set that is not named is one modality"""
+    overrides: Overrides = Overrides()
     workers: Positive = 2
     """runs at a time, one thread each"""
 
     def settings(self, model: str, train: Train) -> Train:
-        """Return `train` with the model's overrides."""
-        given = self.overrides.get(model, Train()).model_dump(exclude_unset=True)
-        return train.model_copy(update=given)
+        """Return the model's own defaults, overlaid by what `train` sets, then by what `overrides` sets for it."""
+        own: Train = getattr(self.overrides, model)
+        given = train.model_dump(exclude_unset=True) | own.model_dump(exclude_unset=True)
+        return type(own).model_validate(given)
 
     @field_serializer("overrides")
-    def _only_given(self, overrides: dict[str, Train]) -> dict[str, dict[str, Any]]:
-        return {model: train.model_dump(exclude_unset=True) for model, train in overrides.items()}
+    def _only_given(self, overrides: Overrides) -> dict[str, dict[str, Any]]:
+        return {model: own for model, own in overrides.model_dump(exclude_unset=True).items() if own}
 
 
 class Report(Section):
@@ -259,6 +375,8 @@ class Report(Section):
     """items shown with their neighbours"""
     neighbours: Positive = 6
     """pictures beside each item"""
+    searchable: Positive = 3000
+    """up to so many items the page carries every picture, and can search them all"""
 
 
 class Publish(Section):

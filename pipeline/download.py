@@ -81,11 +81,6 @@ def listing(raw: Path, stored: dict[str, str], addresses: dict[str, str]) -> lis
     return rows
 
 
-def raw_files(sources: Path) -> dict[str, Path]:
-    """Return role -> path of the downloaded files, from `sources.json`."""
-    return {row["role"]: sources.parent / row["name"] for row in io.read_json(sources)}
-
-
 def local_files(addresses: Iterable[str]) -> list[Path]:
     """Return the addresses that are files of this machine, as paths; UserError for one that is not there."""
     paths = [path for address in addresses if (path := local(address)) is not None]

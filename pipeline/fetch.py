@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import random
 import shutil
 import time
 import zlib
@@ -15,10 +14,9 @@ import httpx
 
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.retries import PASSING, pause, retry_after
 
 BLOCK = 1 << 20
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that may be another one later
-LONGEST_WAIT = 120.0  # seconds between two tries, whatever Retry-After says
 
 Progress = Callable[[int, int | None], None]
 """called with (bytes so far, bytes in all or None)"""
@@ -100,7 +98,7 @@ def _download(address: str, part: Path, timeout: float, retries: int, progress: 
             except (httpx.TooManyRedirects, httpx.InvalidURL) as e:
                 raise UserError(f"{address}: {e}") from None
             if attempt < retries:
-                time.sleep(min(wait if wait is not None else 2**attempt * (0.5 + random.random()), LONGEST_WAIT))
+                time.sleep(pause(attempt, wait))
         raise UserError(f"{address}: {cause} (after {retries + 1} tries); run again to continue") from None
 
 
@@ -132,20 +130,6 @@ def _try(client: httpx.Client, address: str, part: Path, progress: Progress) -> 
                 progress(have, total)
     if total is not None and have != total:
         raise _Passing(f"{have:,} of {total:,} bytes came")
-
-
-def retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header (a number or a date), or None."""
-    if not value:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
 
 
 def check(path: Path, name: str) -> None:

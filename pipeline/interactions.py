@@ -14,8 +14,6 @@ import pyarrow as pa
 import schemas
 from pipeline.errors import UserError
 
-SEPARATOR = "chr(31)"  # between the parts of a hashed key
-
 
 class Split(NamedTuple):
     """What the stage writes, and what became of the other rows."""
@@ -44,97 +42,127 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def k_core(db: duckdb.DuckDBPyConnection, ratings: str, k: int, seed: int) -> Split:
-    """Filter, number and split raw ratings.
+def split(
+    db: duckdb.DuckDBPyConnection, ratings: str, user_core: int, item_core: int, protocol: str, seed: int
+) -> Split:
+    """Filter, split and number raw ratings.
 
     Args:
         db: see `database`.
         ratings: SQL that selects user, item (strings), rating, timestamp in the file's order.
-        k: users and items with fewer ratings are dropped until none is left.
-        seed: of the split's random order.
+        user_core: users with fewer ratings are dropped, and
+        item_core: items with fewer, until none is left.
+        protocol: a key of PROTOCOLS.
+        seed: of random order.
 
     Returns:
-        the tables; ids count from 0 in order of first appearance among the surviving rows; duplicates in
-        (user, item, timestamp) keep their first row.
+        the tables; ids count from 0 in order of first appearance among the rows that are left; duplicates in
+        (user, item, timestamp) keep their first row; users without train rows leave valid and test.
 
     Raises:
-        UserError: nothing survives.
+        UserError: nothing is left.
     """
-    rows, drops = _clean(db, ratings)
-    drops["below_k_core"] = _shrink(db, k)
-    if not _one(db, "SELECT count(*) FROM core"):
+    rows, drops = _clean(db, ratings, seed)
+    drops["below_k_core"] = _shrink(db, user_core, item_core)
+    drops["user_without_train"] = _part(db, protocol)
+    if not _one(db, "SELECT count(*) FROM parted"):
+        lost = ", ".join(f"{n:,} {reason}" for reason, n in drops.items() if n)
         raise UserError(
-            f"no rating is left of {rows:,} after the {k}-core; lower interactions.k_core or give more data"
+            f"no rating is left of {rows:,}: {lost}; lower interactions.user_core and item_core or give more data"
         )
     for what in ("user", "item"):
         db.execute(
             f"""CREATE TABLE {what}_ids AS
             SELECT {what}, (row_number() OVER (ORDER BY min(pos)) - 1)::INTEGER AS {what}_id
-            FROM core GROUP BY {what}"""
+            FROM parted GROUP BY {what}"""
         )
-    db.execute(
-        f"""CREATE TABLE numbered AS
-        SELECT user_id, item_id, rating, timestamp,
-               row_number() OVER (PARTITION BY user_id ORDER BY key, timestamp) AS place,
-               count(*) OVER (PARTITION BY user_id) AS n
-        FROM (SELECT *, md5(concat_ws({SEPARATOR}, {seed}, u.name, i.name, timestamp)) AS key
-              FROM core JOIN user_ids USING (user) JOIN item_ids USING (item)
-              JOIN names u ON u.code = core.user JOIN names i ON i.code = core.item)"""
+    interactions = _table(
+        db,
+        """SELECT user_id, item_id, rating, timestamp, split
+        FROM parted JOIN user_ids USING (user) JOIN item_ids USING (item)""",
     )
-    interactions = _table(db, f"SELECT user_id, item_id, rating, timestamp, {MMREC_SPLIT} AS split FROM numbered")
     users = "SELECT user_id, name AS user FROM user_ids JOIN names ON code = user ORDER BY user_id"
     items = "SELECT item_id, name AS asin FROM item_ids JOIN names ON code = item ORDER BY item_id"
     return Split(interactions, _named(db, users, schemas.USERS), _named(db, items, schemas.ITEM_IDS), rows, drops)
 
 
-# of n interactions in random order the last vt leave train: two if n < 10, else a fifth; half of them, rounded down,
-# are valid. Fewer than three stay in train.
-MMREC_SPLIT = """(CASE
-    WHEN n < 3 OR place <= n - (CASE WHEN n < 10 THEN 2 ELSE n // 5 END) THEN 0
-    WHEN place <= n - (CASE WHEN n < 10 THEN 2 ELSE n // 5 END) + (CASE WHEN n < 10 THEN 1 ELSE n // 5 // 2 END) THEN 1
-    ELSE 2 END)::TINYINT"""
+RANDOM, TIME = "key, timestamp, pos", "timestamp, pos"
+# SQL over `place` (1 .. n in a user's order) and `n`: of three or more the last `out` leave train, the first half of
+# them, rounded down, for valid; out is a fifth of n, or 2 if n < 10
+_FIFTH = """CASE WHEN n < 3 OR place <= n - out THEN 0 WHEN place <= n - out + out // 2 THEN 1 ELSE 2 END"""
+PROTOCOLS = {
+    "mmrec": (RANDOM, _FIFTH),
+    "user-time": (TIME, _FIFTH),
+    "leave-one-out": (TIME, "CASE WHEN n < 3 OR place < n - 1 THEN 0 WHEN place = n - 1 THEN 1 ELSE 2 END"),
+    "global-time": (TIME, "CASE WHEN timestamp <= cuts[1] THEN 0 WHEN timestamp <= cuts[2] THEN 1 ELSE 2 END"),
+}
+"""name -> order of a user's ratings, and the split as SQL. method.md section 6 has `mmrec`. global-time cuts where four
+fifths and nine tenths of all ratings are past; ratings of one second stay together."""
 
 
-def published(db: duckdb.DuckDBPyConnection, ratings: str, asins: list[str], keep_time: bool) -> Split:
-    """Import a split as it is: numbers and order are the source's; users without train leave valid and test.
+def _part(db: duckdb.DuckDBPyConnection, protocol: str) -> int:
+    """Give each rating of `core` its split, in table `parted`; return how many left for want of train."""
+    order, rule = PROTOCOLS[protocol]
+    db.execute(
+        f"""CREATE TABLE parted AS SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
+        FROM (SELECT *, CASE WHEN n < 10 THEN 2 ELSE n // 5 END AS out
+              FROM (SELECT core.*, row_number() OVER (PARTITION BY user ORDER BY {order}) AS place,
+                           count(*) OVER (PARTITION BY user) AS n
+                    FROM (SELECT core.*, md5_number_lower(concat_ws(',', u.hash, i.hash, timestamp)) AS key FROM core
+                          JOIN names u ON u.code = core.user JOIN names i ON i.code = core.item) AS core)),
+             (SELECT quantile_disc(timestamp, [0.8, 0.9]) AS cuts FROM core)"""
+    )
+    db.execute("DROP TABLE core")
+    return _one(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
+
+
+def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
+    """Load a file whose split is published; return its number of items, the largest itemID and one.
 
     Args:
         db: see `database`.
         ratings: SQL that selects user, item, timestamp, split as integers or null, and rating.
-        asins: identifier of each item; ids reach from 0 to its length, with or without interactions.
+
+    Raises:
+        UserError: a value is no number or out of range; names the line.
+    """
+    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid tells the line
+    bad = db.execute(
+        "SELECT rowid + 2, user, item, split FROM raw WHERE NOT (user BETWEEN 0 AND 2147483646 AND "
+        "item BETWEEN 0 AND 2147483646 AND split BETWEEN 0 AND 2) IS TRUE ORDER BY rowid LIMIT 1"
+    ).fetchall()
+    if bad:
+        line, user, item, split = bad[0]
+        raise UserError(
+            f"the .inter file, line {line}: userID {user}, itemID {item}, x_label {split}; expected whole numbers from "
+            "0 and x_label 0, 1 or 2"
+        )
+    if not _one(db, "SELECT count(*) FROM raw"):
+        raise UserError("the .inter file has no rows")
+    return _one(db, "SELECT max(item) + 1 FROM raw")
+
+
+def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) -> Split:
+    """Return what `load_published` loaded: numbers and split are the source's.
+
+    Users and items that have a number but no rows stay. Users without train rows leave valid and test.
+
+    Args:
+        db: see `database`.
+        asins: identifier of each item.
         keep_time: whether the timestamp column means something.
     """
-    db.execute(f"CREATE TABLE raw AS {ratings}")
-    bad = db.execute(
-        "SELECT rowid + 2, user, item, split FROM raw WHERE user IS NULL OR item IS NULL OR split IS NULL "
-        f"OR user < 0 OR item NOT BETWEEN 0 AND {len(asins) - 1} OR split NOT BETWEEN 0 AND 2 ORDER BY rowid LIMIT 1"
-    ).fetchone()
-    if bad:
-        raise UserError(
-            f"interactions, line {bad[0]}: userID {bad[1]}, itemID {bad[2]}, x_label {bad[3]}; expected whole numbers, "
-            f"itemID below {len(asins)}, x_label 0, 1 or 2"
-        )
-    rows = _one(db, "SELECT count(*) FROM raw")
-    trained = "(split = 0 OR user IN (SELECT user FROM raw WHERE split = 0))"
     time = "timestamp" if keep_time else "NULL::BIGINT"
     interactions = _table(
         db,
-        f"SELECT user::INTEGER AS user_id, item::INTEGER AS item_id, rating, {time} AS timestamp, split "
-        f"FROM raw WHERE {trained}",
+        f"SELECT user::INTEGER AS user_id, item::INTEGER AS item_id, rating, {time} AS timestamp, split FROM raw "
+        "WHERE split = 0 OR user IN (SELECT user FROM raw WHERE split = 0)",
     )
-    users = pa.table(
-        {
-            "user_id": pa.array(range(_one(db, "SELECT max(user) + 1 FROM raw")), pa.int32()),
-        }
-    )
-    users = users.append_column("user", users["user_id"].cast(pa.string()))
+    user_ids = pa.array(range(_one(db, "SELECT max(user) + 1 FROM raw")), pa.int32())
+    users = pa.table({"user_id": user_ids, "user": user_ids.cast(pa.string())})
     item_ids = pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": pa.array(asins, pa.string())})
+    rows = _one(db, "SELECT count(*) FROM raw")
     return Split(interactions, users, item_ids, rows, {"user_without_train": rows - len(interactions)})
-
-
-def items_of(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
-    """Return how many items a published file has: the largest itemID and one."""
-    return _one(db, f"SELECT coalesce(max(item), -1) + 1 FROM ({ratings})")
 
 
 def facts(interactions: pa.Table) -> dict[str, int]:
@@ -148,7 +176,7 @@ def facts(interactions: pa.Table) -> dict[str, int]:
     }
 
 
-def _clean(db: duckdb.DuckDBPyConnection, ratings: str) -> tuple[int, dict[str, int]]:
+def _clean(db: duckdb.DuckDBPyConnection, ratings: str, seed: int) -> tuple[int, dict[str, int]]:
     """Load the ratings into `core` with integer codes for users and items; return rows read and drops."""
     db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid tells it
     rows = _one(db, "SELECT count(*) FROM raw")
@@ -156,7 +184,8 @@ def _clean(db: duckdb.DuckDBPyConnection, ratings: str) -> tuple[int, dict[str, 
         "user IS NOT NULL AND item IS NOT NULL AND rating IS NOT NULL AND timestamp IS NOT NULL AND NOT isnan(rating)"
     )
     db.execute(
-        f"""CREATE TABLE names AS SELECT row_number() OVER () AS code, name FROM
+        f"""CREATE TABLE names AS
+        SELECT row_number() OVER () AS code, name, md5_number_lower(concat_ws(',', {seed}, name)) AS hash FROM
         (SELECT DISTINCT user AS name FROM raw WHERE {whole} UNION SELECT DISTINCT item FROM raw WHERE {whole})"""
     )
     complete = _one(db, f"SELECT count(*) FROM raw WHERE {whole}")
@@ -171,12 +200,13 @@ def _clean(db: duckdb.DuckDBPyConnection, ratings: str) -> tuple[int, dict[str, 
     return rows, {"missing_value": rows - complete, "duplicate": complete - kept}
 
 
-def _shrink(db: duckdb.DuckDBPyConnection, k: int) -> int:
-    """Delete ratings of users and items with fewer than k, until none is left; return how many."""
+def _shrink(db: duckdb.DuckDBPyConnection, user_core: int, item_core: int) -> int:
+    """Delete ratings of users and items with too few, until there are none such; return how many."""
     deleted = 0
-    while True:  # each pass may bring others below k
+    while True:  # each pass may bring others below
         few = " OR ".join(
-            f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {k})" for what in ("user", "item")
+            f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least})"
+            for what, least in (("user", user_core), ("item", item_core))
         )
         now = _one(db, f"DELETE FROM core WHERE {few}")
         if not now:
@@ -194,6 +224,4 @@ def _named(db: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema) -> pa.Tab
 
 
 def _one(db: duckdb.DuckDBPyConnection, sql: str) -> int:
-    row = db.execute(sql).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(db.execute(sql).fetchall()[0][0])

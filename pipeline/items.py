@@ -1,7 +1,7 @@
 """Metadata lines of the surviving items -> one row an item: clean fields, composed text, image addresses.
 
-Text is composed as `title. brand. category > category. description`, empty parts left out. Several lines of one item are
-merged field by field: the first line that has the field wins; image addresses are joined.
+Text is composed as `title. brand. category > category. description`, empty parts left out. Several lines of one item
+are merged field by field: the first line that has the field wins; image addresses are joined.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import random
 import socket
 import ssl
 import time
@@ -18,10 +17,9 @@ from typing import NamedTuple
 
 import httpx
 
-from pipeline.fetch import PASSING, retry_after
+from pipeline.retries import LONGEST_WAIT, PASSING, pause, retry_after
 
 MAX_REDIRECTS = 5
-LONGEST_WAIT = 60.0  # seconds between two tries, whatever Retry-After says
 LOOKUPS = 3  # tries to resolve a name
 
 
@@ -93,8 +91,7 @@ class Web:
                 end = e
             if not end.passing or attempt == self.policy.retries:
                 break
-            pause = end.wait if end.wait is not None else 0.5 * 2**attempt * (0.5 + random.random())
-            await asyncio.sleep(min(pause, LONGEST_WAIT))
+            await asyncio.sleep(pause(attempt, end.wait))
         return Fetched(None, end.status, end.reason)
 
     async def _follow(self, address: str) -> bytes:

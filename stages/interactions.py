@@ -5,8 +5,7 @@ from __future__ import annotations
 import schemas
 from pipeline import interactions
 from pipeline.config import MmrecSource
-from pipeline.download import raw_files
-from pipeline.readers import READERS
+from pipeline.readers import READERS, raw_files
 from pipeline.run import Run
 from pipeline.sources import mmrec
 
@@ -18,12 +17,14 @@ def main(run: Run) -> None:
     ratings = READERS[source.kind].ratings(raw)
     with interactions.database(run.folder / ".scratch", params.memory_limit) as db:
         if isinstance(source, MmrecSource):
-            count = interactions.items_of(db, ratings)
+            count = interactions.load_published(db, ratings)
             mmrec.check_features(raw, count)
             asins = mmrec.asins(mmrec.metadata(raw), count)
-            split = interactions.published(db, ratings, asins, keep_time=source.timestamps != "none")
+            split = interactions.published(db, asins, keep_time=source.timestamps != "none")
         else:
-            split = interactions.k_core(db, ratings, params.k_core, run.seed("split"))
+            split = interactions.split(
+                db, ratings, params.user_core, params.item_core, params.protocol, run.seed("split")
+            )
     run.write(split.users, layout.users, schemas.USERS)
     run.write(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
     run.write(split.interactions, layout.interactions, schemas.INTERACTIONS)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import schemas
 from pipeline import items
-from pipeline.download import raw_files
-from pipeline.readers import READERS
+from pipeline.readers import READERS, raw_files
 from pipeline.run import Run
 
 

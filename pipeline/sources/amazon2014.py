@@ -36,6 +36,7 @@ def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
     Values that cannot be read as what they should be, and lines that cannot be read at all, come out as nulls.
     """
     name = str(path).replace("'", "''")
+    # trim also keeps DuckDB 2.0 from moving the cast into its CSV reader, where a bad value is an error and not a null
     if path.name.removesuffix(".gz").endswith(".csv"):
         columns = ", ".join(f"'{c}': 'VARCHAR'" for c in csv_columns)
         table = (
@@ -44,7 +45,7 @@ def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
         )
         return (
             "SELECT nullif(trim(user), '') AS user, nullif(trim(item), '') AS item, "
-            f"try_cast(rating AS FLOAT) AS rating, try_cast(timestamp AS BIGINT) AS timestamp FROM {table}"
+            f"try_cast(trim(rating) AS FLOAT) AS rating, try_cast(trim(timestamp) AS BIGINT) AS timestamp FROM {table}"
         )
     return (
         "SELECT reviewerID AS user, asin AS item, try_cast(overall AS FLOAT) AS rating, "
@@ -103,7 +104,8 @@ def name(record: dict[str, Any]) -> str | None:
 
 def product(record: dict[str, Any]) -> Product:
     """Pick the fields that items are made of; whatever is absent or of another type is empty."""
-    paths = [as_list(path) for path in record.get("categories") or [] if isinstance(path, list)]
+    found = record.get("categories")
+    paths = [as_list(path) for path in found if isinstance(path, list)] if isinstance(found, list) else []
     return Product(
         title=as_text(record.get("title")),
         brand=as_text(record.get("brand")),

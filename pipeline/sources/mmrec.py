@@ -43,10 +43,11 @@ def ratings(raw: Mapping[str, Path]) -> str:
         raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
     name = str(path).replace("'", "''")
     columns = ", ".join("'" + c.replace("'", "''") + "': 'VARCHAR'" for c in header)
+    # trim also keeps DuckDB 2.0 from moving the cast into its CSV reader, where a bad value is an error and not a null
     return (
-        "SELECT try_cast(userID AS BIGINT) AS user, try_cast(itemID AS BIGINT) AS item, "
-        "try_cast(rating AS FLOAT) AS rating, try_cast(try_cast(timestamp AS DOUBLE) AS BIGINT) AS timestamp, "
-        "try_cast(x_label AS TINYINT) AS split "
+        "SELECT try_cast(trim(userID) AS BIGINT) AS user, try_cast(trim(itemID) AS BIGINT) AS item, "
+        "try_cast(trim(rating) AS FLOAT) AS rating, try_cast(try_cast(trim(timestamp) AS DOUBLE) AS BIGINT) AS "
+        "timestamp, try_cast(trim(x_label) AS TINYINT) AS split "
         f"FROM read_csv('{name}', header=true, auto_detect=false, delim='\t', quote='', escape='', "
         f"columns={{{columns}}}, null_padding=true)"
     )

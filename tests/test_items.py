@@ -1,0 +1,102 @@
+"""Cleaning, composing, merging; every line and every item accounted for."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import schemas
+from pipeline.errors import UserError
+from pipeline.items import Items, build, clean, compose
+from pipeline.sources import amazon2018
+from pipeline.sources.product import Product
+
+
+@pytest.mark.parametrize(
+    ("raw", "plain"),
+    [
+        ("<b>bold</b>er", "bold er"),
+        ("a &amp;lt;br&amp;gt; b &amp;amp; c", "a b & c"),
+        ("5 < 6 > 4 <3", "5 < 6 > 4 <3"),
+        ("x<script>alert('1')</script>y<!-- z -->", "x y"),
+        ("x<style>p {color: red", "x"),
+        ("a\x00\t\u200b\ufeff\n  b\u2028c", "a b c"),
+        ("e\u0301", "\u00e9"),
+        ("\ud800x", "x"),
+        ("<p class='a'>one</p><p>two<br/>", "one two"),
+        ("1 &#0; 2 &#xD800; 3", "1 2 3"),
+        ("", ""),
+    ],
+)
+def test_clean(raw: str, plain: str) -> None:
+    assert clean(raw) == plain
+
+
+@given(st.text(alphabet=st.sampled_from("<>/!-&;#abpx \n\ud800\u0301amltgquo"), max_size=60))
+def test_clean_text_is_valid_single_spaced_and_stays_clean(raw: str) -> None:
+    once = clean(raw)
+    once.encode()
+    assert once == " ".join(once.split())
+    assert "<script" not in once.lower()
+
+
+def test_text_is_composed_of_what_is_there() -> None:
+    assert compose(Product("Hat!", "Acme", ["A", "A", "B"], "Warm.", [])) == "Hat! Acme. A > B. Warm."
+    assert compose(Product("", "", [], "Warm", [])) == "Warm."
+    assert compose(Product("", "", [], "", [])) == ""
+
+
+def made(*records: object, asins: list[str] | None = None, share: float = 0.5) -> Items:
+    lines = [r if isinstance(r, bytes) else orjson.dumps(r) for r in records]
+    asins = asins or ["A", "B"]
+    return build(lines, amazon2018, amazon2018.wanted(asins), asins, "meta.json.gz", share)
+
+
+def test_every_item_has_a_row_and_every_line_is_accounted_for() -> None:
+    found = made(
+        {"asin": "B", "imageURL": ["//e/x.jpg "]},
+        {"asin": "X"},
+        b"\n",
+        b'{"asin": "A", ',
+        {"title": "who?"},
+        {"asin": "A", "title": "t"},
+        asins=["A", "B", "C"],
+    )
+    assert found.items["text_status"].to_pylist() == ["ok", "empty", "no_metadata"]
+    assert found.items["text"].to_pylist() == ["t.", "", ""]
+    assert found.items["image_urls"].to_pylist() == [[], ["https://e/x.jpg"], []]
+    assert found.rejects.to_pylist() == [
+        {"file": "meta.json.gz", "line": 4, "reason": "not JSON", "raw": b'{"asin": "A", '},
+        {"file": "meta.json.gz", "line": 5, "reason": "no item identifier", "raw": b'{"title":"who?"}'},
+    ]
+    used = {"A", "B"}
+    lines = found.drops["other_item"] + found.drops["blank_line"] + found.drops["unreadable_line"] + len(used)
+    assert (lines, found.lines) == (6, 6)
+    schemas.check(found.items, schemas.ITEMS)
+    schemas.check(found.rejects, schemas.REJECTS)
+
+
+def test_lines_of_one_item_are_merged_field_by_field_first_wins() -> None:
+    found = made(
+        {"asin": "A", "title": "first", "imageURL": ["http://e/1"]},
+        {"asin": "A", "title": "second", "brand": "late", "imageURL": ["http://e/2", "http://e/1"]},
+    )
+    row = found.items.to_pylist()[0]
+    assert (row["title"], row["brand"], row["image_urls"]) == ("first", "late", ["http://e/1", "http://e/2"])
+    assert found.drops["merged_duplicate"] == 1
+
+
+def test_an_asin_that_only_a_description_names_does_not_count() -> None:
+    found = made(b'{"description": "\\"asin\\": \\"A\\"", "asin": "B", "title": "b"}')
+    assert found.items["title"].to_pylist() == ["", "b"]
+
+
+def test_too_many_unreadable_lines_fail_with_the_reasons() -> None:
+    with pytest.raises(
+        UserError, match=r"meta\.json\.gz: 3 of 4 lines .* = 0\.5 allows: not JSON \(2x\), not an object"
+    ):
+        made(b"x", b"y", b"[1]", {"asin": "A"})
+
+
+def test_no_metadata_at_all_is_no_error() -> None:
+    assert made().items["text_status"].to_pylist() == ["no_metadata", "no_metadata"]

@@ -1,0 +1,188 @@
+"""Readers of raw formats: what they pick, what they refuse, and that nothing in a line is ever run."""
+
+import gzip
+import json
+from pathlib import Path
+from types import ModuleType
+
+import duckdb
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import MmrecSource
+from pipeline.errors import UserError
+from pipeline.readers import READERS
+from pipeline.sources import amazon2014, amazon2018, mmrec
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+# --- metadata
+
+
+def test_2014_reads_python_literals() -> None:
+    line = b"""{'asin': '0123456789', 'title': "Bob's", 'price': 1.5, 'categories': [['A', 'B'], ['C', 'D', 'E']],
+        'imUrl': 'http://e/x.jpg', 'related': {'also_bought': ['B000000000']}}""".replace(b"\n", b"")
+    assert amazon2014.key(line) == "0123456789"
+    record = amazon2014.parse(line)
+    assert amazon2014.name(record) == "0123456789"
+    assert amazon2014.product(record) == ("Bob's", "", ["C", "D", "E"], "", ["http://e/x.jpg"])
+
+
+EVIL = [
+    "__import__('os').system('touch {mark}')",
+    "{{'asin': open('{mark}', 'w')}}",
+    "{{'asin': 'A', 'title': (lambda: open('{mark}', 'w'))()}}",
+    "{{**open('{mark}', 'w').__dict__}}",
+    "[print(x) for x in open('{mark}', 'w')]",
+]
+
+
+@pytest.mark.parametrize("code", EVIL)
+def test_2014_runs_nothing(tmp_path: Path, code: str) -> None:
+    with pytest.raises(ValueError, match="not a Python literal"):
+        amazon2014.parse(code.format(mark=tmp_path / "mark").encode())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 5000, b"-" * 9000 + b"1", b"(" * 99 + b"1", b"9" * 9999, b"{'a': \x00}", b"\xff"]
+)
+def test_2014_survives_lines_that_break_parsers(line: bytes) -> None:
+    with pytest.raises(ValueError, match="not"):
+        amazon2014.parse(line)
+
+
+@pytest.mark.parametrize("reader", [amazon2014, amazon2018, mmrec])
+@given(
+    data=st.one_of(
+        st.binary(max_size=200), st.text(alphabet="{}[]()'\":,asin 0\\x\n-+.eN", max_size=80).map(str.encode)
+    )
+)
+def test_any_line_is_read_or_refused(reader: ModuleType, data: bytes) -> None:
+    reader.key(data)
+    try:
+        record = reader.parse(data)
+    except ValueError:
+        return
+    assert isinstance(record, dict)
+    reader.name(record)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = ("asin", "title", "brand", "category", "categories", "description", "imUrl", "imageURL", "imageURLHighRes")
+
+
+@pytest.mark.parametrize("reader", [amazon2014, amazon2018, mmrec])
+@given(record=st.dictionaries(st.sampled_from(FIELDS), JSON))
+def test_fields_of_any_type_become_text_and_lists(reader: ModuleType, record: dict[str, object]) -> None:
+    product = reader.product(record)
+    texts = [product.title, product.brand, product.description, *product.categories, *product.image_urls]
+    assert all(isinstance(text, str) for text in texts)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON, min_size=1).filter(lambda r: "inf" not in repr(r)))
+def test_2014_reads_back_what_python_printed(record: dict[str, object]) -> None:
+    assert amazon2014.parse(repr(record).encode("utf-8", "surrogatepass")) == record
+
+
+def test_2018_prefers_large_pictures_and_drops_titles_that_are_scripts() -> None:
+    line = orjson.dumps(
+        {
+            "asin": "B1",
+            "title": "var aPageStart = (new Date()).getTime();",
+            "brand": "X",
+            "category": ["A", "B"],
+            "description": ["one", "", "two"],
+            "imageURL": ["http://e/s.jpg", "http://e/l.jpg"],
+            "imageURLHighRes": ["http://e/l.jpg"],
+        }
+    )
+    assert amazon2018.key(line) == "B1"
+    found = amazon2018.product(amazon2018.parse(line))
+    assert found == ("", "X", ["A", "B"], "one two", ["http://e/l.jpg", "http://e/s.jpg"])
+
+
+# --- ratings
+
+
+def rows(sql: str) -> list[tuple[object, ...]]:
+    return duckdb.sql(sql).fetchall()
+
+
+def test_reviews_as_json_lines(tmp_path: Path) -> None:
+    good = {"reviewerID": "U", "asin": "A", "overall": 4.0, "unixReviewTime": 7, "reviewText": "x"}
+    path = write(tmp_path / "it's.json.gz", f'{json.dumps(good)}\nnonsense\n{{"asin": "B", "overall": "NaN?"}}\n')
+    assert rows(amazon2014.ratings({"reviews": path})) == [("U", "A", 4.0, 7), (None,) * 4, (None, "B", None, None)]
+
+
+@pytest.mark.parametrize(("reader", "line"), [(amazon2014, "U,A,4.0,7"), (amazon2018, "A,U,4.0,7")])
+@pytest.mark.parametrize("name", ["r.csv", "r.csv.gz"])
+def test_ratings_as_csv_have_each_vintages_order(tmp_path: Path, reader: ModuleType, line: str, name: str) -> None:
+    path = write(tmp_path / name, f"{line}\n,,,\n")
+    assert rows(reader.ratings({"reviews": path})) == [("U", "A", 4.0, 7), (None,) * 4]
+
+
+HEADER = "userID\titemID\trating\ttimestamp\tx_label\n"
+
+
+def test_inter_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.inter.gz", HEADER + "3\t5\t1.0\t9\t2\nx\t5\t1.0\t9\t2\n")
+    assert rows(mmrec.ratings({"interactions": path})) == [(3, 5, 1.0, 9, 2), (None, 5, 1.0, 9, 2)]
+
+
+def test_inter_file_with_other_columns_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.inter", "userID\titemID\trating\n")
+    with pytest.raises(UserError, match=r"x\.inter, line 1: no column timestamp, x_label"):
+        mmrec.ratings({"interactions": path})
+
+
+@pytest.mark.parametrize("name", ["items.csv", "items.jsonl", "items.jsonl.gz"])
+def test_item_file_as_csv_or_json_lines(tmp_path: Path, name: str) -> None:
+    records = [{"itemID": 1, "asin": "B", "title": 'a, "b"'}, {"itemID": 0, "asin": "A", "title": "c"}]
+    csv = 'itemID,asin,title\n1,B,"a, ""b"""\n0,A,c\n'
+    path = write(tmp_path / name, csv if name.endswith("csv") else "".join(f"{json.dumps(r)}\n" for r in records))
+    lines = list(mmrec.lines(path))
+    assert [mmrec.key(line) for line in lines] == ["1", "0"]
+    assert [mmrec.product(mmrec.parse(line)).title for line in lines] == ['a, "b"', "c"]
+    assert mmrec.asins(path, 3) == ["A", "B", "2"]
+
+
+ALIKE = [("0,B", "itemID 0 occurs twice"), ("1,A", "asin A belongs to several itemIDs"), ("1,2", "asin 2")]
+
+
+@pytest.mark.parametrize(("second", "fault"), ALIKE)
+def test_item_file_that_names_two_things_alike_is_refused(tmp_path: Path, second: str, fault: str) -> None:
+    path = write(tmp_path / "items.csv", f"itemID,asin\n0,A\n{second}\n")
+    with pytest.raises(UserError, match=fault):
+        mmrec.asins(path, 3)
+
+
+def test_feature_file_must_fit(tmp_path: Path) -> None:
+    path = tmp_path / "f.npy"
+    np.save(path, np.zeros((3, 2), np.float32))
+    mmrec.check_features({"feature:f": path, "interactions": tmp_path / "none"}, 3)
+    with pytest.raises(UserError, match=r"float32 \(3, 2\), expected numbers \[4, width\]"):
+        mmrec.check_features({"feature:f": path}, 4)
+    np.save(path, np.array([{"a": 1}]), allow_pickle=True)
+    with pytest.raises(UserError, match=r"not a readable \.npy file"):
+        mmrec.check_features({"feature:f": path}, 1)
+
+
+def test_every_kind_of_source_has_a_reader() -> None:
+    asked = ("ratings", "metadata", "lines", "wanted", "key", "parse", "name", "product", "files")
+    assert [
+        (kind, a) for kind, reader in READERS.items() for a in asked if not callable(getattr(reader, a, None))
+    ] == []
+    source = MmrecSource(kind="mmrec", interactions="a/b.inter", features={"x": "c.npy"})
+    assert mmrec.files(source) == {"interactions": "a/b.inter", "feature:x": "c.npy"}
