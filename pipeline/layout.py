@@ -69,6 +69,36 @@ class Layout:
         """Folder of encoder.safetensors, config.json, tokenizer.spm, visual_tokens.safetensors, history.json."""
         return self.folder("pretrain")
 
+    @property
+    def encoder_weights(self) -> Path:
+        """The network's parameters, under the published names."""
+        return self.encoder / "encoder.safetensors"
+
+    @property
+    def encoder_config(self) -> Path:
+        """The network's shape."""
+        return self.encoder / "config.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """SentencePiece model; absent where no item has text."""
+        return self.encoder / "tokenizer.spm"
+
+    @property
+    def visual_tokens(self) -> Path:
+        """Centroids of patches, float32 [C, 3 p p]; absent where no item has an image."""
+        return self.encoder / "visual_tokens.safetensors"
+
+    @property
+    def encoder_checkpoint(self) -> Path:
+        """Where a killed pre-training resumes; gone when it is done."""
+        return self.encoder / "checkpoint.safetensors"
+
+    @property
+    def encoder_scratch(self) -> Path:
+        """Decoded pictures and their tokens while pre-training; gone when it is done."""
+        return self.encoder / ".scratch"
+
     def features(self, name: str) -> Path:
         """Folder of features-*.parquet of one feature set, table features(F)."""
         return self.folder("encode") / name

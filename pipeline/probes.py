@@ -12,11 +12,17 @@ N questions, U users, I items, F feature width, K cutoff.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from scipy import sparse
+
+from pipeline import io
+from schemas import TRAIN
 
 TIE = 1e-6
 """cosines nearer than this are equal: float32 products of equal rows differ by less"""
@@ -94,6 +100,47 @@ def co_bought(user: np.ndarray, item: np.ndarray, n_items: int, block: int = 204
     order = np.lexsort((i, j))
     j, i = j[order], i[order]
     return Questions(_indicator(np.arange(len(j)), j, (len(j), n_items)), i, np.unique(j, return_inverse=True)[1])
+
+
+def questions(interactions: pa.Table, n_items: int) -> dict[str, Questions | str]:
+    """Return what each probe asks, or why it asks nothing.
+
+    Args:
+        interactions: schema INTERACTIONS. Zero-shot uses all of them by time, whatever their split; Item-CF train.
+        n_items: I.
+    """
+    user, item, split = (interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
+    asked: dict[str, Questions | str] = {"zero_shot": "the source has no real timestamps"}
+    if interactions["timestamp"].null_count == 0:
+        asked["zero_shot"] = last_item(user, item, interactions["timestamp"].to_numpy(), n_items)
+    train = split == TRAIN
+    asked["item_cf"] = co_bought(user[train], item[train], n_items)
+    empty = {"zero_shot": "no user has two items", "item_cf": "no two items share a train user"}
+    return {k: v if isinstance(v, str) or len(v.target) else empty[k] for k, v in asked.items()}
+
+
+def judged(
+    asked: Mapping[str, Questions | str], names: Iterable[str], folder: Callable[[str], Path], ks: Sequence[int]
+) -> dict[str, Any]:
+    """Return probe -> feature set -> hit rates (see `summary`), or `{"skipped": reason}`.
+
+    Args:
+        asked: see `questions`.
+        names: feature sets, held one at a time.
+        folder: gives a feature set's folder.
+        ks: cutoffs.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in asked}
+    for name in names:
+        features = io.matrix(io.read_features(folder(name))["vector"])
+        for probe, question in asked.items():
+            if isinstance(question, Questions):
+                found[probe][name] = hits(features, question, ks)
+    units = {"zero_shot": "users", "item_cf": "items"}
+    return {
+        probe: {"skipped": question} if isinstance(question, str) else summary(question, found[probe], ks, units[probe])
+        for probe, question in asked.items()
+    }
 
 
 def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held: int = 1 << 25) -> np.ndarray:

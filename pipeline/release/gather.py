@@ -53,9 +53,9 @@ def feature_sets(run: Run) -> list[str]:
     """
     imported = list(run.source.features) if isinstance(run.source, MmrecSource) else []
     wanted = dict.fromkeys([*run.params.publish.features, *imported])
-    found = [name for name in wanted if any(run.layout.features(name).glob("features-*.parquet"))]
+    there = run.layout.feature_sets()
+    found = [name for name in wanted if name in there]
     if not found:
-        there = sorted(p.name for p in run.layout.folder("encode").glob("*/"))
         raise UserError(
             f"publish.features ({', '.join(wanted)}): none has been encoded for {run.dataset}; "
             f"there are {', '.join(there) or 'no feature sets: run `alignrec encode ' + run.dataset + '` first'}"

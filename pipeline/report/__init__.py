@@ -1,0 +1,1 @@
+"""One self-contained page a dataset: tables, plots, gallery, and the template that holds them."""

@@ -1,0 +1,64 @@
+"""What the stages of one dataset left for the report: whatever is there, nothing imagined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.run import Run
+from stages import STAGES
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that the page shows; a stage that did not run leaves None or nothing."""
+
+    dataset: str
+    kind: str
+    """of the source"""
+    items: pa.Table | None
+    """item_id, asin, title, categories, text_status of table ITEMS"""
+    statuses: pa.Table | None
+    """item_id, status of table IMAGES"""
+    edges: dict[str, pa.Table]
+    """feature set -> EDGES"""
+    results: pa.Table | None
+    probes: dict[str, Any] | None
+    histories: dict[str, list[dict[str, Any]]]
+    """pretrain, train -> training curve"""
+    records: list[dict[str, Any]]
+    """run.json of every stage that ran, in order"""
+
+
+def evidence(run: Run) -> Evidence:
+    """Read what is there, each table checked."""
+    layout = run.layout
+    columns = ["item_id", "asin", "title", "categories", "text_status"]
+    edges = layout.folder("graph").glob("*/edges.parquet")
+    records = [layout.run_record(s) for s in STAGES if s not in ("report", "publish")]
+    histories = {stage: layout.history(stage) for stage in ("pretrain", "train")}
+    statuses = [
+        io.read_table(p, schemas.IMAGES, ["item_id", "status"]) for p in sorted(layout.images.glob("*.parquet"))
+    ]
+    return Evidence(
+        dataset=run.dataset,
+        kind=run.source.kind,
+        items=io.read_table(layout.items, schemas.ITEMS, columns) if layout.items.exists() else None,
+        statuses=pa.concat_tables(statuses) if statuses else None,
+        edges={p.parent.name: run.read(p, schemas.EDGES) for p in sorted(edges)},
+        results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
+        probes=io.read_json(layout.probes) if layout.probes.exists() else None,
+        histories={stage: io.read_json(path) for stage, path in histories.items() if path.exists()},
+        records=[io.read_json(path) for path in records if path.exists()],
+    )
+
+
+def pictures(run: Run) -> Iterator[pa.Table]:
+    """Yield item_id and image of table IMAGES, a shard at a time."""
+    for path in sorted(run.layout.images.glob("images-*.parquet")):
+        yield io.read_table(path, schemas.IMAGES, ["item_id", "image"])

@@ -1,0 +1,71 @@
+"use strict";
+// Searches the items that the page carries. Text from data only ever becomes text nodes and attributes, never markup.
+(() => {
+  const data = JSON.parse(document.getElementById("items").textContent);
+  const entries = document.getElementById("entries");
+  const form = document.getElementById("search");
+  const query = document.getElementById("query");
+  const count = document.getElementById("count");
+  const COLUMNS = 20, LIMIT = 24;
+  const first = [...entries.children];
+  const haystack = data.titles.map((title, i) => `${title} ${data.notes[i]}`.toLowerCase());
+
+  const make = (tag, name, text) => {
+    const node = document.createElement(tag);
+    if (name) node.className = name;
+    if (text !== undefined) node.textContent = text;
+    return node;
+  };
+
+  const picture = (item, size) => {
+    const cell = data.cells[item];
+    const node = make("span", `pic ${size}`);
+    node.title = data.titles[item];
+    if (cell < 0) {
+      node.classList.add("words");
+      node.textContent = data.titles[item];
+      return node;
+    }
+    node.classList.add(`s${Math.floor(cell / (COLUMNS * COLUMNS))}`);
+    node.setAttribute("role", "img");
+    node.setAttribute("aria-label", data.titles[item]);
+    node.style.setProperty("--x", cell % COLUMNS);
+    node.style.setProperty("--y", Math.floor(cell / COLUMNS) % COLUMNS);
+    return node;
+  };
+
+  const entry = (item) => {
+    const row = make("tr");
+    const head = make("th");
+    head.scope = "row";
+    head.append(picture(item, "big"), make("span", "title", data.titles[item]), make("span", "path", data.notes[item]));
+    row.append(head);
+    for (const near of Object.values(data.near)) {
+      const cell = make("td"), box = make("div", "near");
+      box.append(...near[item].map((other) => picture(other, "")));
+      cell.append(box);
+      row.append(cell);
+    }
+    return row;
+  };
+
+  const search = () => {
+    const words = query.value.toLowerCase().split(/\s+/).filter(Boolean);
+    if (!words.length) {
+      entries.replaceChildren(...first);
+      count.textContent = "";
+      return;
+    }
+    const found = [];
+    const number = words.length === 1 && /^\d+$/.test(words[0]) ? Number(words[0]) : -1;
+    haystack.forEach((text, item) => {
+      if (item === number || words.every((word) => text.includes(word))) found.push(item);
+    });
+    entries.replaceChildren(...found.slice(0, LIMIT).map(entry));
+    count.textContent = found.length > LIMIT ? `${LIMIT} of ${found.length} shown` : `${found.length} found`;
+  };
+
+  form.hidden = false;
+  form.addEventListener("submit", (event) => event.preventDefault());
+  query.addEventListener("input", search);
+})();

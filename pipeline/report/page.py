@@ -1,0 +1,153 @@
+"""index.html and report.md from the evidence. Titles, categories and ids come from data and are escaped everywhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pyarrow as pa
+from PIL import Image
+
+from pipeline import markdown
+from pipeline.config import Report
+from pipeline.evidence import comparison, statuses
+from pipeline.report import gallery, plots, tables
+from pipeline.report.gather import Evidence
+
+HERE = Path(__file__).parent
+CONTROLS = ("random", "shuffled", "constant")
+CURVES = {"pretrain": "Pre-training: masked image and language modelling", "train": "Training: AlignRec"}
+POSTER_ITEMS, POSTER_SETS = 8, 4
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The gallery: which items, under which feature sets, with which pictures."""
+
+    items: list[int]
+    sets: dict[str, dict[int, list[int]]]
+    """feature set -> item_id -> its nearest others"""
+    titles: list[str]
+    notes: list[str]
+    """categories, by item_id"""
+    pictures: dict[int, Image.Image]
+    searchable: bool
+    """whether pictures and neighbours of all items are here"""
+
+
+def shown(found: Evidence, params: Report, seed: int, pictures: Iterable[pa.Table]) -> Shown | None:
+    """Choose the gallery's items and load their pictures; None without items or graphs."""
+    if found.items is None or not found.edges:
+        return None
+    n = len(found.items)
+    has_picture = [False] * n
+    if found.statuses is not None:
+        for item, status in zip(*(found.statuses[c].to_pylist() for c in ("item_id", "status")), strict=True):
+            has_picture[item] = status == "ok"
+    paths = found.items["categories"].to_pylist()
+    items = gallery.choose([p[0] if p else "" for p in paths], has_picture, params.gallery_items, seed)
+    names = sorted(found.edges, key=lambda name: (name in CONTROLS, name))
+    sets = {name: gallery.nearest(found.edges[name], params.neighbours) for name in names if name != "constant"}
+    searchable = n <= params.searchable
+    near_them = (other for near in sets.values() for i in items for other in near.get(i, []))
+    wanted = set(range(n)) if searchable else {*items, *near_them}
+    titles = [t or a for t, a in zip(*(found.items[c].to_pylist() for c in ("title", "asin")), strict=True)]
+    notes = [" › ".join(p) for p in paths]
+    return Shown(items, sets, titles, notes, gallery.thumbnails(pictures, wanted), searchable)
+
+
+def html(found: Evidence, view: Shown | None) -> str:
+    """Return the text of index.html: no address in it is ever fetched."""
+    environment = _environment(autoescape=True)
+    script, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    packed = gallery.sheets(view.pictures) if view else gallery.Sheets([], {})
+    return environment.get_template("page.html").render(
+        **_content(found, view),
+        view=view,
+        data=_data(view, packed) if view else {},
+        sheets=packed.data,
+        style=style,
+        script=script,
+        script_hash=digest,
+        cell=gallery.CELL,
+        columns=gallery.COLUMNS,
+    )
+
+
+def report_md(found: Evidence, view: Shown | None) -> str:
+    """Return the text of report.md: the same tables, and the picture neighbours.png."""
+    return _environment(autoescape=False).get_template("page.md").render(
+        **_content(found, view), row=markdown.row, rule=markdown.rule, view=view
+    )  # fmt: skip
+
+
+def poster(view: Shown) -> bytes:
+    """Return neighbours.png: a few items and their neighbours under the first feature sets."""
+    content = [name for name in view.sets if name not in CONTROLS and not name.endswith("-masked")]
+    masked = [name for name in view.sets if name.endswith("-masked")]
+    chosen = [*content, *masked, *(c for c in CONTROLS if c in view.sets)][:POSTER_SETS]
+    if "random" in view.sets and "random" not in chosen:
+        chosen[-1] = "random"
+    sets = {name: view.sets[name] for name in chosen}
+    return gallery.poster(view.items[:POSTER_ITEMS], sets, view.pictures, view.titles)
+
+
+def _content(found: Evidence, view: Shown | None) -> dict[str, Any]:
+    notes = {r["stage"]: r.get("notes", {}) for r in found.records}
+    rows = [] if found.results is None else comparison(found.results)
+    quality = []
+    if found.statuses is not None:
+        note = "How fetching ended, one status an item; an item without a picture is encoded from its text."
+        quality.append(tables.statuses("Pictures", statuses(found.statuses["status"]), note))
+    if found.items is not None:
+        note = "What the metadata gave; an item without text is encoded from its picture."
+        quality.append(tables.statuses("Texts", statuses(found.items["text_status"]), note))
+    quality += [t for t in [tables.drops(found.records)] if t]
+    return {
+        "dataset": found.dataset,
+        "kind": found.kind,
+        "facts": _facts(notes.get("interactions", {})),
+        "results": tables.results(rows),
+        "probes": tables.probes(found.probes),
+        "curves": [(CURVES[stage], plots.charts(history)) for stage, history in found.histories.items()],
+        "plot": plots,
+        "quality": quality,
+        "speed": tables.stages(found.records),
+        "controls": [c for c in CONTROLS if c in found.edges],
+    }
+
+
+def _facts(notes: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name, f"{notes[name]:,}") for name in ("users", "items", "train", "valid", "test") if name in notes]
+
+
+def _data(view: Shown, packed: gallery.Sheets) -> dict[str, Any]:
+    """Return what the search needs: for every item its title, category, cell of a sheet, and neighbours."""
+    n = len(view.titles)
+    near = {name: [found.get(i, []) for i in range(n)] for name, found in view.sets.items()}
+    return {
+        "titles": view.titles,
+        "notes": view.notes,
+        "cells": [packed.place.get(i, -1) for i in range(n)],
+        "near": near if view.searchable else {},
+    }
+
+
+def _environment(autoescape: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    heading: Callable[[str], str] = lambda text: "".join(c if c.isalnum() else "-" for c in text.lower())  # noqa: E731
+    environment.filters["anchor"] = heading
+    return environment

@@ -1,0 +1,75 @@
+"""Training curves as SVG that takes its colours from the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH, HEIGHT = 300, 150
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 24
+NOT_CURVES = {"epoch", "step", "lr", "seconds"}
+PARTS = ("train_", "valid_", "held_out_", "test_")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One small plot: its lines, and where its axes have marks."""
+
+    title: str
+    lines: list[dict[str, Any]]
+    """name, points (SVG), last value"""
+    x_marks: list[tuple[float, str]]
+    y_marks: list[tuple[float, str]]
+
+
+def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
+    """Return a small chart for each measure in a training curve; parts of one measure (train_, valid_) share a chart.
+
+    Args:
+        history: one object an epoch; what is not a finite number is left out.
+    """
+    groups: dict[str, list[str]] = {}
+    for key in dict.fromkeys(k for row in history for k in row):
+        if key not in NOT_CURVES and any(_is_number(row.get(key)) for row in history):
+            measure = next((key[len(p) :] for p in PARTS if key.startswith(p)), key)
+            groups.setdefault(measure, []).append(key)
+    return [_chart(measure, keys, history) for measure, keys in groups.items()]
+
+
+def ticks(low: float, high: float, about: int = 4) -> list[float]:
+    """Return round numbers from low to high, about as many as asked."""
+    if not high > low:
+        return [low]
+    raw = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw)
+    first = math.ceil(low / step - 1e-9)
+    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _chart(measure: str, keys: list[str], history: Sequence[dict[str, Any]]) -> Chart:
+    series = {key: [(i, float(row[key])) for i, row in enumerate(history) if _is_number(row.get(key))] for key in keys}
+    values = [v for points in series.values() for _, v in points]
+    low, high = min(values), max(values)
+    if high == low:
+        low, high = low - 0.5, high + 0.5
+    last = max(len(history) - 1, 1)
+
+    def x(i: float) -> float:
+        return round(LEFT + i / last * (WIDTH - LEFT - RIGHT), 1)
+
+    def y(v: float) -> float:
+        return round(TOP + (high - v) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
+
+    lines = [
+        {"name": key, "points": " ".join(f"{x(i)},{y(v)}" for i, v in points), "last": f"{points[-1][1]:.4g}"}
+        for key, points in series.items()
+    ]
+    y_marks = [(y(v), f"{v:.4g}") for v in ticks(low, high)]
+    return Chart(measure, lines, [(x(i), f"{i:g}") for i in ticks(0, last) if i == int(i)], y_marks)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

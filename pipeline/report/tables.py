@@ -1,0 +1,149 @@
+"""Figures as tables of text, the same for index.html and report.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.evidence import HEADLINE, Row
+from pipeline.markdown import figure
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to be shown. Cells come from data: whoever shows them escapes them."""
+
+    heading: str
+    note: str
+    head: list[str]
+    rows: list[list[str]]
+    texts: int = 1
+    """columns from the left that hold words; the others hold figures, aligned right"""
+    best: frozenset[tuple[int, int]] = frozenset()
+    """(row, column) of the best figure in a column"""
+
+
+def results(rows: Sequence[Row]) -> Table | None:
+    """Return the headline comparison."""
+    if not rows:
+        return None
+    best = set()
+    for column, key in enumerate(HEADLINE):
+        means = [r.cells[key].mean if key in r.cells else -1.0 for r in rows]
+        best.add((means.index(max(means)), 4 + column))
+    return Table(
+        "Recommenders on these features",
+        "Test figures at the epoch that was best on valid; mean ± standard deviation over seeds; every item is ranked, "
+        "train items masked.",
+        ["model", "features", "protocol", "seeds", *(f"{_metric(m)}@{k}" for m, k in HEADLINE)],
+        [
+            [r.model, r.features, r.protocol, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)]
+            for r in rows
+        ],
+        texts=3,
+        best=frozenset(best),
+    )
+
+
+def probes(found: Record | None) -> list[Table]:
+    """Return a table a probe: zero-shot, Item-CF, mask modality; a skipped one is a table without rows."""
+    if not found:
+        return []
+    texts = {
+        "zero_shot": (
+            "Zero-shot",
+            "Is the item that a user met last among the K nearest to the mean of the earlier ones? ± is the standard "
+            "error over {n:,} users.",
+        ),
+        "item_cf": (
+            "Item-CF",
+            "Is the item most often bought together with an item among its K nearest? ± is the standard error over "
+            "{n:,} items.",
+        ),
+    }
+    made = [_hits(found[key], *text) for key, text in texts.items() if key in found]
+    return made + ([_masking(found["mask_modality"])] if "mask_modality" in found else [])
+
+
+def statuses(what: str, counts: Mapping[str, int], note: str) -> Table:
+    """Return how many items ended with which status."""
+    total = sum(counts.values())
+    rows = [[status, f"{n:,}", f"{n / total:.1%}"] for status, n in counts.items()]
+    return Table(what, note, ["status", "items", "share"], rows)
+
+
+def drops(records: Sequence[Record]) -> Table | None:
+    """Return the rows that each stage dropped or found incomplete, by reason."""
+    rows = [[r["stage"], reason, f"{n:,}"] for r in records for reason, n in r["drops"].items()]
+    note = "Counted by the stages themselves; nothing is lost without a reason."
+    return Table("Dropped or incomplete rows", note, ["stage", "reason", "rows"], rows, texts=2) if rows else None
+
+
+def stages(records: Sequence[Record]) -> Table | None:
+    """Return time and memory of every stage."""
+    if not records:
+        return None
+    kinds = " and ".join(dict.fromkeys(r["machine"] for r in records))
+    return Table(
+        "Speed and memory",
+        f"As each stage recorded when it last ran, on {kinds}. Peak: of the process and its largest child.",
+        ["stage", "device", "seconds", "rows in", "rows out", "peak MiB"],
+        [
+            [r["stage"], r["device"], f"{r['seconds']:.1f}", f"{r['rows_in']:,}", f"{r['rows_out']:,}",
+             f"{r['peak_memory_mib']:,}"]
+            for r in records
+        ],
+        texts=2,
+    )  # fmt: skip
+
+
+def _metric(name: str) -> str:
+    return {"recall": "Recall", "ndcg": "NDCG"}.get(name, name)
+
+
+def _hits(found: Record, heading: str, note: str) -> Table:
+    if "skipped" in found:
+        return Table(heading, f"Not measured: {found['skipped']}.", [], [])
+    sets = {name: v for name, v in found.items() if isinstance(v, dict)}
+    columns = [c for c in sets["chance"] if not c.endswith("_se")]
+    ordered = sorted(sets, key=lambda name: (name == "chance", -sets[name][columns[len(columns) // 2]]))
+    rows = [[name, *(_with_error(sets[name], c) for c in columns)] for name in ordered]
+    best = {
+        (max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j) for j, c in enumerate(columns, start=1)
+    }  # fmt: skip
+    return Table(
+        heading,
+        note.format(n=next(v for v in found.values() if isinstance(v, int))),
+        ["feature set", *columns],
+        rows,
+        best=frozenset(best),
+    )
+
+
+def _with_error(values: Record, name: str) -> str:
+    return f"{values[name]:.4f}" + (f" ± {values[f'{name}_se']:.4f}" if f"{name}_se" in values else "")
+
+
+def _masking(found: Record) -> Table:
+    heading = "Mask modality"
+    if "skipped" in found:
+        return Table(heading, f"Not measured: {found['skipped']}.", [], [])
+    rows = []
+    for name, variants in found.items():
+        for variant, v in variants.items():
+            metric = next(k for k in v if "@" in k and not k.endswith("_sd"))
+            change = "" if "relative_change" not in v else f"{v['relative_change']:+.1%}"
+            spread = "" if "relative_change_sd" not in v else f" ± {v['relative_change_sd']:.1%}"
+            recall = f"{v[metric]:.4f}" + (f" ± {v[metric + '_sd']:.4f}" if f"{metric}_sd" in v else "")
+            rows.append([name, variant, recall, change + spread])
+    return Table(
+        heading,
+        "AlignRec retrained with the picture, or the text, of a share of the items hidden: what each modality is "
+        "worth. Mean ± standard deviation over seeds; the change is taken seed by seed.",
+        ["feature set", "items", "test Recall@20", "change"],
+        rows,
+        texts=2,
+    )

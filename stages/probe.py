@@ -1,0 +1,34 @@
+"""probe: every feature set judged without a recommender, and one retrained with a modality masked -> probes.json."""
+
+from __future__ import annotations
+
+import schemas
+from pipeline import io, masking, pool, probes
+from pipeline.run import Run
+
+
+def main(run: Run) -> None:
+    """Ask zero-shot's and Item-CF's questions of every feature set, then train what mask modality still lacks."""
+    params, layout = run.params.probe, run.layout
+    interactions = run.read(layout.interactions, schemas.INTERACTIONS)
+    items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
+    names = layout.feature_sets()
+    asked = probes.questions(interactions, items)
+    found = probes.judged(asked, run.progress(names, unit="set"), layout.features, params.ks)
+
+    sets = masking.maskable(layout)
+    jobs = masking.jobs(sets, params.mask_seeds)
+    for name in sets:
+        facts = run.params.train.model_dump(), run.params.graph.k, params.mask_ratio
+        run.resume(layout.mask_trials(name), masking.files(layout, name), *facts)
+    todo = [job for job in jobs if not layout.mask_trial(*job).exists()]
+    trial = masking.Trial(layout, run.params)
+    for job, record in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
+        io.write_json(layout.mask_trial(*job), record)
+    records = [io.read_json(layout.mask_trial(*job)) for job in jobs]
+    skipped = {"skipped": "no feature set has both modalities masked"}
+    found["mask_modality"] = masking.summary(records) if records else skipped
+
+    io.write_json(layout.probes, found)
+    io.keep_only(run.folder, [layout.probes, *(layout.mask_trial(*job) for job in jobs)])
+    run.rows_in, run.rows_out = len(names), len(jobs)

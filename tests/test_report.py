@@ -1,0 +1,196 @@
+"""The page shows what was measured, survives hostile data and missing stages, and loads nothing from outside."""
+
+import io as bytes_io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import toy
+from PIL import Image
+
+from pipeline.layout import Layout
+from pipeline.report import gallery, plots, tables
+from pipeline.run import running
+from stages import report
+
+
+def reported(root: Path, without: tuple[str, ...] = ()) -> Layout:
+    layout = toy.outputs(root)
+    for stage in without:
+        shutil.rmtree(layout.folder(stage))
+    with running("report", "shop", toy.PARAMS, root) as run:
+        report.main(run)
+    return layout
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return (reported(tmp_path_factory.mktemp("page")).report / "index.html").read_text()
+
+
+class Tags(HTMLParser):
+    """Start tags with their attributes, and whether every tag that opens is closed in order."""
+
+    VOID = frozenset({"meta", "link", "input", "br", "line"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_has_every_section(page: str) -> None:
+    tags = Tags(page)
+    assert tags.open == []
+    ids = [a["id"] for t, a in tags.found if t == "section" and "id" in a]
+    assert ids == ["results", "probes", "gallery", "curves", "data", "speed"]
+    links = {a["href"] for t, a in tags.found if t == "a" and (a["href"] or "").startswith("#")}
+    assert links == {f"#{i}" for i in ids}
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    for tag, attributes in Tags(page).found:
+        assert tag not in ("img", "iframe", "object", "embed", "base", "form[action]"), tag
+        assert "src" not in attributes
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+    assert "@import" not in page
+    assert set(re.findall(r"url\(([^)]{0,22})", page)) == {"data:image/jpeg;base64"[:22]}
+    assert "default-src 'none'" in page
+
+
+def test_titles_from_data_never_become_markup(page: str) -> None:
+    assert "alert(" in page
+    assert "<script>alert" not in page
+    assert "<b>odd</b>" not in page
+    assert [t for t, _ in Tags(page).found].count("script") == 2
+
+
+def test_figures_of_every_kind_are_shown(page: str) -> None:
+    for text in ("0.3100 ± 0.0100", "0.4000 ± 0.0200", "Not measured: no reason.", "16.7%", "duplicate", "123"):
+        assert text in page, text
+
+
+def test_an_item_without_a_picture_shows_its_words(page: str) -> None:
+    words = [a.get("title") for t, a in Tags(page).found if t == "span" and "words" in (a.get("class") or "")]
+    assert set(words) == {"A4"}  # it has no title either, so its identifier
+
+
+def test_the_pictures_are_the_items(page: str) -> None:
+    data = json.loads(re.search(r'id="items">(.*?)</script>', page, re.DOTALL).group(1))  # type: ignore[union-attr]
+    sheet = re.search(r"\.s0\{background-image:url\(data:image/jpeg;base64,([^)]*)\)", page)
+    assert sheet
+    import base64
+
+    picture = Image.open(bytes_io.BytesIO(base64.b64decode(sheet.group(1)))).convert("RGB")
+    for item, colour in enumerate(toy.COLOURS):
+        cell = data["cells"][item]
+        assert (cell < 0) == (colour is None)
+        if colour:
+            middle = picture.getpixel((cell * gallery.CELL + 40, 40))
+            assert np.abs(np.subtract(middle, colour)).max() < 12
+
+
+def test_the_neighbours_are_the_graphs(tmp_path: Path) -> None:
+    edges = pa.table(
+        {"item_id": [1, 1, 1, 0, 0], "neighbour_id": [1, 2, 0, 0, 2], "rank": [0, 1, 2, 0, 1], "cosine": [1.0] * 5}
+    )
+    assert gallery.nearest(edges, 1) == {0: [2], 1: [2]}
+    assert gallery.nearest(edges, 5) == {0: [2], 1: [2, 0]}
+
+
+def test_a_choice_takes_every_category_before_any_twice() -> None:
+    chosen = gallery.choose(["a", "a", "a", "b", "c", "d"], [True] * 5 + [False], 4, seed=1)
+    assert {["a", "a", "a", "b", "c", "d"][i] for i in chosen[:3]} == {"a", "b", "c"}
+    assert 5 not in chosen
+    assert gallery.choose(["a"] * 9, [True] * 9, 4, seed=1) == gallery.choose(["a"] * 9, [True] * 9, 4, seed=1)
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        ("images", "pretrain"),
+        ("images", "pretrain", "items"),
+        ("probe", "benchmark"),
+        ("graph",),
+        ("images", "items", "pretrain", "graph", "train", "probe", "benchmark"),
+    ],
+)
+def test_missing_stages_are_left_out(tmp_path: Path, without: tuple[str, ...]) -> None:
+    layout = reported(tmp_path, without)
+    page = (layout.report / "index.html").read_text()
+    assert Tags(page).open == []
+    assert ('id="gallery"' in page) == ("graph" not in without and "items" not in without)
+    assert ('id="results"' in page) == ("benchmark" not in without)
+    assert (layout.report / "report.md").read_text().startswith("# shop")
+    assert (layout.report / "neighbours.png").exists() == ('id="gallery"' in page)
+
+
+def test_the_markdown_has_the_same_figures_and_whole_tables(tmp_path: Path) -> None:
+    text = (reported(tmp_path).report / "report.md").read_text()
+    assert "| alignrec | beit3 | mmrec | 3 | 0.3100 ± 0.0100 |" in text
+    assert "![Items and their nearest neighbours](neighbours.png)" in text
+    assert "OpenMoji" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({re.sub(r"\\\|", "", line).count("|") for line in table.splitlines()}) == 1, table
+
+
+def test_the_poster_is_a_picture_with_a_row_an_item(tmp_path: Path) -> None:
+    picture = Image.open(reported(tmp_path).report / "neighbours.png")
+    assert picture.height > toy.ITEMS * gallery.CELL
+
+
+def test_a_picture_that_cannot_be_decoded_is_left_out() -> None:
+    table = pa.table({"item_id": pa.array([0, 1], pa.int32()), "image": pa.array([b"no jpeg", toy.jpeg((1, 2, 3))])})
+    assert list(gallery.thumbnails([table], {0, 1})) == [1]
+
+
+def test_charts_group_parts_of_one_measure_and_skip_what_is_no_number() -> None:
+    history = [
+        {"epoch": 0, "train_loss": 4.0, "valid_loss": 5.0, "note": "x", "odd": None},
+        {"epoch": 1, "train_loss": 2.0, "valid_loss": float("nan"), "note": "y", "odd": None},
+    ]
+    (chart,) = plots.charts(history)
+    assert chart.title == "loss"
+    assert [(line["name"], line["last"]) for line in chart.lines] == [("train_loss", "2"), ("valid_loss", "5")]
+    (left, top), (right, bottom) = (tuple(map(float, p.split(","))) for p in chart.lines[0]["points"].split())
+    assert left < right
+    assert top < bottom  # the loss falls
+
+
+def test_a_flat_curve_of_one_epoch_is_drawn() -> None:
+    (chart,) = plots.charts([{"epoch": 0, "loss": 1.0}])
+    assert len(chart.lines[0]["points"].split()) == 1
+    assert plots.charts([]) == []
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 7), (0.013, 0.0131), (0, 1e6), (5, 5)])
+def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
+    found = plots.ticks(low, high)
+    assert 1 <= len(found) <= 6
+    assert all(low - 1e-9 <= t <= high + 1e-9 for t in found)
+
+
+def test_the_best_figure_of_each_column_is_marked() -> None:
+    found = {"users": 5, "chance": {"hit@5": 0.1, "hit@10": 0.2}, "a": {"hit@5": 0.3, "hit@10": 0.3},
+             "b": {"hit@5": 0.2, "hit@10": 0.4}}  # fmt: skip
+    (table,) = tables.probes({"zero_shot": found})
+    assert [r[0] for r in table.rows] == ["b", "a", "chance"]
+    assert table.best == {(1, 1), (0, 2)}
