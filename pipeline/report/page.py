@@ -108,7 +108,6 @@ def _content(found: Evidence, view: Shown | None) -> dict[str, Any]:
     if found.items is not None:
         note = "What the metadata gave; an item without text is encoded from its picture."
         quality.append(tables.statuses("Texts", statuses(found.items["text_status"]), note))
-    quality += [t for t in [tables.drops(found.records)] if t]
     return {
         "dataset": found.dataset,
         "kind": found.kind,
@@ -118,6 +117,7 @@ def _content(found: Evidence, view: Shown | None) -> dict[str, Any]:
         "curves": [(CURVES[stage], plots.charts(history)) for stage, history in found.histories.items()],
         "plot": plots,
         "quality": quality,
+        "drops": tables.drops(found.records),
         "speed": tables.stages(found.records),
         "controls": [c for c in CONTROLS if c in found.edges],
     }

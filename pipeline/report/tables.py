@@ -88,8 +88,8 @@ def stages(records: Sequence[Record]) -> Table | None:
         return None
     kinds = " and ".join(dict.fromkeys(r["machine"] for r in records))
     return Table(
-        "Speed and memory",
-        f"As each stage recorded when it last ran, on {kinds}. Peak: of the process and its largest child.",
+        "By stage",
+        f"As each stage recorded when it last ran, on {kinds}. Peak memory is of the process and its largest child.",
         ["stage", "device", "seconds", "rows in", "rows out", "peak MiB"],
         [
             [r["stage"], r["device"], f"{r['seconds']:.1f}", f"{r['rows_in']:,}", f"{r['rows_out']:,}",
