@@ -72,10 +72,24 @@ def item_graph(edges: pa.Table, n_items: int) -> sp.csr_array:
 
 def user_item_graph(split: Split) -> sp.csr_array:
     """Return R_hat, float32 [U, I]: the user-item block of A_hat = D^-1/2 A D^-1/2 over the train pairs."""
+    return balance(seen(split))
+
+
+def seen(split: Split) -> sp.csr_array:
+    """Return R, float32 [U, I]: 1 for every train pair."""
     ones = np.ones(len(split.train), np.float32)
-    seen = sp.csr_array((ones, (split.train.users, split.train.items)), shape=(split.n_users, split.n_items))
-    by_user, by_item = _inverse_root(seen.sum(axis=1)), _inverse_root(seen.sum(axis=0))
-    return sp.csr_array(sp.diags_array(by_user) @ seen @ sp.diags_array(by_item))
+    return sp.csr_array((ones, (split.train.users, split.train.items)), shape=(split.n_users, split.n_items))
+
+
+def balance(matrix: sp.csr_array) -> sp.csr_array:
+    """Return D_row^-1/2 M D_column^-1/2, D the sums of rows and of columns."""
+    by_row, by_column = _inverse_root(matrix.sum(axis=1)), _inverse_root(matrix.sum(axis=0))
+    return sp.csr_array(sp.diags_array(by_row) @ matrix @ sp.diags_array(by_column))
+
+
+def mean(matrix: sp.csr_array) -> sp.csr_array:
+    """Return D_row^-1 M: the product with it is the mean over a row's entries."""
+    return sp.csr_array(sp.diags_array(_inverse_root(matrix.sum(axis=1)) ** 2) @ matrix)
 
 
 def _inverse_root(sums: np.ndarray) -> np.ndarray:

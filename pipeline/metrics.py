@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
-from pipeline.ranking import topk
+from pipeline.ranking import Vectors, topk
 from pipeline.split import Pairs, Split, contains, keys
 
 
@@ -65,8 +64,8 @@ class Evaluation:
 
 
 def evaluate(
-    user: np.ndarray | torch.Tensor,
-    item: np.ndarray | torch.Tensor,
+    user: Vectors,
+    item: Vectors,
     split: Split,
     which: Literal["valid", "test"],
     ks: Sequence[int],

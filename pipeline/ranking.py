@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from pipeline.errors import UserError
 from pipeline.split import Pairs
 
+Vectors: TypeAlias = np.ndarray | torch.Tensor | sp.csr_array
+"""a table of row vectors"""
 BLOCK = 1 << 24
 """scores held at a time: 64 MiB of float32, whatever the number of users"""
 
 
 @torch.no_grad()
 def topk(
-    user: np.ndarray | torch.Tensor,
-    item: np.ndarray | torch.Tensor,
+    user: Vectors,
+    item: Vectors,
     k: int,
     seen: Pairs,
     users: np.ndarray | None = None,
@@ -24,7 +29,7 @@ def topk(
 
     Args:
         user: float [U, D].
-        item: float [I, D].
+        item: float [I, D], sparse if user is.
         k: items a user.
         seen: pairs that are never recommended (train), ordered by user.
         users: int [N], which users to rank; all by default.
@@ -35,21 +40,29 @@ def topk(
     Raises:
         UserError: k is larger than the catalogue.
     """
-    user, item = torch.as_tensor(user), torch.as_tensor(item)
-    if k > len(item):
-        raise UserError(f"cutoff {k} is larger than the catalogue of {len(item)} items; choose a smaller one")
-    users = np.arange(len(user)) if users is None else users
-    start = np.searchsorted(seen.users, np.arange(len(user) + 1))
+    n_users, n_items = user.shape[0], item.shape[0]
+    if k > n_items:
+        raise UserError(f"cutoff {k} is larger than the catalogue of {n_items} items; choose a smaller one")
+    users = np.arange(n_users) if users is None else users
+    start = np.searchsorted(seen.users, np.arange(n_users + 1))
     found = np.empty((len(users), k), np.int32)
-    step = max(1, BLOCK // len(item))
+    step = max(1, BLOCK // n_items)
     for at in range(0, len(users), step):  # blocks bound the memory
         block = users[at : at + step]
-        scores = user[torch.from_numpy(block).long().to(user.device)] @ item.T  # [block, I]
+        scores = _scores(user, item, block)
         rows, columns = _masked(start, seen.items, block)
-        scores[rows.to(user.device), columns.to(user.device)] = -torch.inf
+        scores[rows.to(scores.device), columns.to(scores.device)] = -torch.inf
         values, ids = select(scores, k)
         found[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
     return found
+
+
+def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:
+    """Return the dot products of some users with all items, [rows, I]."""
+    if isinstance(user, sp.csr_array):
+        return torch.from_numpy((user[rows] @ item.T).toarray())
+    user, item = torch.as_tensor(user), torch.as_tensor(item)
+    return user[torch.from_numpy(rows).long().to(user.device)] @ item.T
 
 
 def select(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,12 +5,13 @@ Letters: U users, I items, F width of features, D width of embeddings.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.metrics import evaluate
 from pipeline.models import MODELS, Recommender
 from pipeline.models.base import Batch, Inputs
+from pipeline.ranking import Vectors
 from pipeline.sampling import Sampler
 from pipeline.seeds import seed_for
 from pipeline.split import Split
@@ -34,9 +36,9 @@ DECIMALS = 4
 class Fit:
     """A trained recommender, as it was at its best valid epoch."""
 
-    user: np.ndarray
-    """float32 [U, D]"""
-    item: np.ndarray
+    user: np.ndarray | sp.csr_array
+    """float32 [U, D]; sparse if the model's vectors are"""
+    item: np.ndarray | sp.csr_array
     """float32 [I, D]; score = dot product"""
     state: dict[str, Tensor]
     """the model's parameters"""
@@ -66,6 +68,7 @@ def fit(
     seed: int,
     progress: Callable[[dict[str, Any]], object] | None = None,
     checkpoint: Checkpoint | None = None,
+    parts: Sequence[int] = (),
 ) -> Fit:
     """Train a recommender until valid Recall@20 stops growing; return its best epoch.
 
@@ -81,15 +84,18 @@ def fit(
         seed: of initial values, order and negatives.
         progress: called with each finished epoch's line of the history.
         checkpoint: where to resume from and to save to.
+        parts: widths of the modalities that stand side by side in features; none: one modality.
 
     Raises:
         UserError: unknown model, an input is missing or does not fit, nothing to select on, or the loss diverges.
     """
     device = pick_device()
-    inputs = _checked(model, split, features, edges, device)
+    inputs = _checked(model, split, features, edges, device, tuple(parts))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = MODELS[model](inputs, params).to(device)
+        if not list(network.parameters()):
+            return _as_it_is(network, split)
         return _Loop(network, split, params, seed, checkpoint).run(model, progress)
 
 
@@ -98,6 +104,21 @@ def pick_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@torch.no_grad()
+def _as_it_is(network: Recommender, split: Split) -> Fit:
+    """Judge a recommender that has nothing to train."""
+    user, item = (x.cpu().numpy() if isinstance(x, Tensor) else x for x in network())
+    scores = _valid(user, item, split)
+    line = {"epoch": 0, "loss": 0.0, **{f"valid_{name}": value for name, value in scores.items()}}
+    return Fit(user, item, {}, [line], 0, scores)
+
+
+def _valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
+    cutoff = min(CUTOFF, split.n_items)
+    mean = evaluate(user, item, split, "valid", [cutoff]).mean
+    return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
 
 
 class _Loop:
@@ -134,6 +155,7 @@ class _Loop:
         """Take one step a batch; return the mean of each loss term."""
         self.network.train()
         torch.manual_seed(seed_for("epoch", self.seed, epoch))
+        self.network.start_epoch()
         for group in self.optimiser.param_groups:
             group["lr"] = self.params.lr * self.params.lr_decay ** (epoch / 50)
         drawn = torch.from_numpy(self.sampler.epoch(np.random.default_rng([self.seed, epoch]))).to(self.device)
@@ -159,11 +181,10 @@ class _Loop:
                 f"{model}: the loss diverged in epoch {epoch} ({', '.join(f'{k} {v:.4g}' for k, v in terms.items())}) "
                 f"with {self.params.model_dump()}; try a lower train.lr"
             )
-        cutoff = min(CUTOFF, self.split.n_items)
-        mean = evaluate(user, item, self.split, "valid", [cutoff]).mean
-        scores = {f"valid_{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
-        self.now.history.append({"epoch": epoch, "loss": loss, **terms, **scores})
-        recall = round(mean["recall", cutoff], DECIMALS)
+        scores = _valid(user, item, self.split)
+        line = {f"valid_{name}": value for name, value in scores.items()}
+        self.now.history.append({"epoch": epoch, "loss": loss, **terms, **line})
+        recall = round(scores[f"recall@{CUTOFF}"], DECIMALS)
         if recall > self.now.best:
             self.now.best, self.now.best_epoch = recall, epoch
             state = {f"state.{name}": value for name, value in self.network.state_dict().items()}
@@ -197,7 +218,12 @@ class _Loop:
 
 
 def _checked(
-    model: str, split: Split, features: np.ndarray | None, edges: pa.Table | None, device: torch.device
+    model: str,
+    split: Split,
+    features: np.ndarray | None,
+    edges: pa.Table | None,
+    device: torch.device,
+    parts: tuple[int, ...],
 ) -> Inputs:
     """Return the model's inputs, or say which one is missing or wrong."""
     if model not in MODELS:
@@ -208,6 +234,11 @@ def _checked(
             raise UserError(f"{model} needs {name}; none were given")
     if features is not None and len(features) != split.n_items:
         raise UserError(f"features have {len(features)} rows, the catalogue has {split.n_items} items; encode again")
+    if features is not None and parts and sum(parts) != features.shape[1]:
+        raise UserError(
+            f"modalities of widths {list(parts)} make {sum(parts)} columns, the features have {features.shape[1]}; "
+            "correct benchmark.modalities"
+        )
     if features is not None and not np.isfinite(features).all():
         row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
         raise UserError(f"features, row {row}: not finite; encode again")
@@ -219,4 +250,4 @@ def _checked(
     if not len(split.valid):
         raise UserError("no valid interactions: the best epoch cannot be chosen; check the split")
     table = None if features is None else torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
-    return Inputs(split, table, edges, device)
+    return Inputs(split, table, edges, device, parts)

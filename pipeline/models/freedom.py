@@ -1,0 +1,95 @@
+"""FREEDOM (Zhou and Shen, MM 2023): LATTICE's item graph frozen, and the user-item graph thinned for each epoch.
+
+Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+
+from pipeline import graph
+from pipeline.config import Train, TrainFreedom
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, pick
+from pipeline.models.lightgcn import propagate
+from pipeline.spmm import Sparse
+
+
+class FREEDOM(Recommender):
+    """score(u, i) = x_u . (x_i + h_i), x from LightGCN, h the item's ID after the frozen item graph."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+
+    def __init__(self, inputs: Inputs, params: Train) -> None:
+        super().__init__(inputs, params)
+        assert isinstance(params, TrainFreedom)
+        self.params, self.modalities, self.device = params, inputs.modalities, inputs.device
+        self.seen = graph.seen(inputs.split)  # R [U, I]
+        self.whole = self.thinned = inputs.user_item
+        shares = mixture(len(self.modalities), params.first)
+        graphs = [share * frozen(e, inputs.split.n_items) for share, e in zip(shares, inputs.modal_edges, strict=True)]
+        self.item_item = Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)  # S [I, I]
+        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
+        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+        # without bias: in the difference of two items it cancels
+        self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim, bias=False) for m in self.modalities)
+
+    def start_epoch(self) -> None:
+        """Draw the epoch's user-item graph."""
+        self.thinned = Sparse(graph.balance(thin(self.seen, self.params.drop)), self.device)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return [U, D] and [I, D]; outside training on the whole user-item graph."""
+        user_item = self.thinned if self.training else self.whole
+        h: Tensor = self.item
+        for _ in range(self.params.item_layers):
+            h = self.item_item @ h
+        user, item = propagate(user_item, self.user, self.item, self.params.layers)
+        return user, item + h
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return bpr of the vectors and, weighted, of each modality's projection against the users."""
+        users, items = self()
+        user = pick(users, batch.users)
+        modal = [
+            bpr(user, w(pick(f, batch.positives)), w(pick(f, batch.negatives)))
+            for w, f in zip(self.project, self.modalities, strict=True)
+        ]
+        return {
+            "bpr": bpr(user, pick(items, batch.positives), pick(items, batch.negatives)),
+            "modal": self.params.modal * torch.stack(modal).sum(),
+        }
+
+
+def mixture(n: int, first: float) -> list[float]:
+    """Return the graphs' weights alpha_m: `first`, the others equal, their sum 1; a single graph has all of it."""
+    return [1.0] if n == 1 else [first] + [(1 - first) / (n - 1)] * (n - 1)
+
+
+def frozen(edges: pa.Table, n_items: int) -> sp.csr_array:
+    """Return D^-1/2 S D^-1/2, float32 [I, I], S_ij = 1 for i's nearest items, D its row sums.
+
+    Args:
+        edges: schema EDGES; the cosines are not used.
+        n_items: I.
+    """
+    ones = pa.array(np.ones(len(edges), np.float32))
+    return graph.item_graph(edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones), n_items)
+
+
+def thin(seen: sp.csr_array, drop: float) -> sp.csr_array:
+    """Return R [U, I] with (1 - drop) E of its pairs, drawn without replacement from torch's global generator.
+
+    A pair is drawn with probability in proportion to 1 / sqrt(degree of user x degree of item): pairs of popular ones
+    go first (degree-sensitive edge pruning).
+    """
+    pairs = sp.coo_array(seen)
+    user, item = seen.sum(axis=1)[pairs.row], seen.sum(axis=0)[pairs.col]
+    chance = torch.from_numpy(1 / np.sqrt(user * item))
+    kept = torch.multinomial(chance, max(1, round((1 - drop) * len(chance)))).sort().values.numpy()
+    return sp.csr_array((pairs.data[kept], (pairs.row[kept], pairs.col[kept])), shape=seen.shape)

@@ -1,0 +1,111 @@
+"""MGCN (Yu et al., MM 2023): content purified by behaviour, spread over item graphs, fused by what a user prefers.
+
+Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from pipeline import graph
+from pipeline.config import Train, TrainMgcn
+from pipeline.models.alignrec import distinct
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.infonce import info_nce
+from pipeline.models.lightgcn import propagate
+from pipeline.spmm import Sparse
+
+
+class MGCN(Recommender):
+    """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i. With one modality nothing is specific: e_mul is its view."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+
+    def __init__(self, inputs: Inputs, params: Train) -> None:
+        super().__init__(inputs, params)
+        assert isinstance(params, TrainMgcn)
+        self.params, self.graph, self.modalities = params, inputs.user_item, inputs.modalities
+        self.item_item = [Sparse(graph.item_graph(e, inputs.split.n_items), inputs.device) for e in inputs.modal_edges]
+        dim = params.dim
+        self.user = embedding(inputs.split.n_users, dim)  # [U, D]
+        self.item = embedding(inputs.split.n_items, dim)  # [I, D]
+        self.project = nn.ModuleList(nn.Linear(m.shape[1], dim) for m in self.modalities)  # W1
+        self.gate = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities)  # W2
+        several = len(self.modalities) > 1
+        self.attend = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False)) if several else None
+        self.prefer = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities if several)  # W4
+
+    def views(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return e_id and e_mul, each of users [U, D] and of items [I, D]."""
+        behaviour = propagate(self.graph, self.user, self.item, self.params.layers)
+        content: list[tuple[Tensor, Tensor]] = []
+        for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
+            item = purify(self.item, w2(w1(features)))  # [I, D]
+            for _ in range(self.params.item_layers):
+                item = item_item @ item
+            content.append((self.graph @ item, item))
+        users, items = (self._fuse([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
+        return behaviour, (users, items)
+
+    def _fuse(self, content: list[Tensor], behaviour: Tensor) -> Tensor:
+        if self.attend is None:
+            return content[0]
+        scores = torch.cat([self.attend(view) for view in content], 1)  # [N, M]
+        gates = [torch.sigmoid(w(behaviour)) for w in self.prefer]  # M x [N, D]
+        return fuse(content, scores, gates)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return [U, D] and [I, D]."""
+        (id_user, id_item), (mul_user, mul_item) = self.views()
+        return id_user + mul_user, id_item + mul_item
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return bpr, l2 and the contrastive term, weighted."""
+        (id_user, id_item), (mul_user, mul_item) = self.views()
+        h_user, h_item, params = id_user + mul_user, id_item + mul_item, self.params
+        rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
+        (users, n_users), (items, n_items) = distinct(batch.users), distinct(batch.positives)
+        contrast = l_c(pick(mul_user, users), pick(id_user, users), n_users, params.temperature) + l_c(
+            pick(mul_item, items), pick(id_item, items), n_items, params.temperature
+        )
+        return {
+            "bpr": bpr(*rows),
+            "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
+            "contrast": params.contrast * contrast,
+        }
+
+
+def purify(ids: Tensor, content: Tensor) -> Tensor:
+    """Behaviour-guided purifier: e_id * sigmoid(W2 (W1 f + b1) + b2), given the sigmoid's argument."""
+    return ids * torch.sigmoid(content)
+
+
+def fuse(content: list[Tensor], scores: Tensor, gates: list[Tensor]) -> Tensor:
+    """Behaviour-aware fuser: e_mul = e_s + 1/M sum_m (e_m - e_s) * P_m, e_s = sum_m softmax(scores)_m e_m.
+
+    e_s is what the modalities share, e_m - e_s what is specific to one.
+
+    Args:
+        content: e_m, M x [N, D].
+        scores: q . tanh(W3 e_m + b3), [N, M].
+        gates: P_m = sigmoid(W4 e_id + b4), M x [N, D].
+    """
+    views = torch.stack(content)  # [M, N, D]
+    shared = (scores.softmax(1).T[:, :, None] * views).sum(0)  # [N, D]
+    return shared + ((views - shared) * torch.stack(gates)).mean(0)
+
+
+def l_c(content: Tensor, ids: Tensor, counts: Tensor, temperature: float) -> Tensor:
+    """L_C of one side: -mean_u log softmax_v(cos(e_mul_u, e_id_v) / t)[u], the batch its own negatives.
+
+    Args:
+        content: e_mul of the batch's distinct rows, [B', D].
+        ids: e_id of the same, [B', D].
+        counts: how often the batch has each, [B'].
+        temperature: t.
+    """
+    return info_nce(nnf.normalize(content), nnf.normalize(ids), counts, temperature)
