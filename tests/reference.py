@@ -1,0 +1,46 @@
+"""torchscale 0.2.0, the authors' own BEiT3, as an oracle; MIT licence, installed for tests alone."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from pipeline.encoders.beit3 import Config
+
+
+def beit3(c: Config) -> nn.Module:
+    """Return their network of our shape; its names lack our prefix `beit3.`."""
+    config, network = _torchscale()
+    return network(
+        config(
+            img_size=c.image,
+            patch_size=c.patch,
+            vocab_size=c.vocab,
+            multiway=True,
+            layernorm_embedding=False,
+            normalize_output=True,
+            no_output_layer=True,
+            encoder_embed_dim=c.width,
+            encoder_attention_heads=c.heads,
+            encoder_ffn_embed_dim=c.ffn,
+            encoder_layers=c.layers,
+            max_source_positions=c.positions,
+        )
+    )
+
+
+def _torchscale() -> tuple[Any, Any]:
+    """Import it; fairscale, of which it uses two functions in sharded training alone, need not be installed."""
+    if "fairscale" not in sys.modules:
+        sharding = ModuleType("fairscale.nn")
+        sharding.checkpoint_wrapper = sharding.wrap = None  # type: ignore[attr-defined]
+        sys.modules |= {"fairscale": ModuleType("fairscale"), "fairscale.nn": sharding}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it imports timm by an old name
+        from torchscale.architecture.config import EncoderConfig
+        from torchscale.model.BEiT3 import BEiT3
+    return EncoderConfig, BEiT3
