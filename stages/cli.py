@@ -58,8 +58,27 @@ def _command(stage: str) -> Callable[..., None]:
     return command
 
 
+def publish(
+    dataset: Dataset,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+    to: Annotated[
+        str | None, typer.Option("--to", help="send the made release: a folder, s3:// or hf://datasets/")
+    ] = None,
+) -> None:
+    """Make the release, or with `--to` send the made one to where others fetch it."""
+    if to is None:
+        return _command("publish")(dataset, params, root)
+    from pipeline.exchange.push import push
+    from pipeline.layout import Layout
+
+    with _bytes_bar("publish") as progress:
+        where = push(Layout(root, dataset).release, to, progress)
+    typer.echo(f"published: alignrec fetch {where}")
+
+
 for _stage, _help in STAGES.items():
-    app.command(_stage, help=_help)(_command(_stage))
+    app.command(_stage, help=_help)(publish if _stage == "publish" else _command(_stage))
 
 
 @app.command()

@@ -141,7 +141,7 @@ def _bring(source: Store, files: list[File], parts: Path, progress: Progress) ->
     wanted = {f.sha256: f for f in files}
     sizes = {sha256: f.bytes for sha256, f in wanted.items()}
     _refuse_full_disk(parts, sizes)
-    meter = _Meter(sum(sizes.values()), progress)
+    meter = Meter(sum(sizes.values()), progress)
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
             jobs = [pool.submit(_one, source, f, parts, meter) for f in wanted.values()]
@@ -163,7 +163,7 @@ def _refuse_full_disk(parts: Path, sizes: dict[str, int]) -> None:
         raise UserError(f"{parts.parent}: {needed:,} bytes are to come, but that disk has {free:,} free; make space")
 
 
-class _Meter:
+class Meter:
     """Bytes of all threads, and the sign to stop."""
 
     def __init__(self, total: int, progress: Progress) -> None:
@@ -171,12 +171,13 @@ class _Meter:
         self.lock, self.stopped = threading.Lock(), threading.Event()
 
     def add(self, n: int) -> None:
+        """Count `n` bytes more."""
         with self.lock:
             self.done += n
             self.progress(self.done, self.total)
 
 
-def _one(source: Store, file: File, parts: Path, meter: _Meter) -> str | None:
+def _one(source: Store, file: File, parts: Path, meter: Meter) -> str | None:
     """Fetch one file; return what is wrong with it, or None."""
     whole, part = parts / file.sha256, parts / f"{file.sha256}.part"
     if whole.exists():
@@ -196,7 +197,7 @@ def _one(source: Store, file: File, parts: Path, meter: _Meter) -> str | None:
     return f"{file.path}: {fault}"
 
 
-def _whole(source: Store, file: File, part: Path, meter: _Meter) -> str | None:
+def _whole(source: Store, file: File, part: Path, meter: Meter) -> str | None:
     """Append to `part` until it has the file's size; return why it cannot."""
     part.touch()
     meter.add(part.stat().st_size)
@@ -228,7 +229,7 @@ def _whole(source: Store, file: File, part: Path, meter: _Meter) -> str | None:
     return None
 
 
-def _append(source: Store, file: File, part: Path, have: int, meter: _Meter) -> None:
+def _append(source: Store, file: File, part: Path, have: int, meter: Meter) -> None:
     with part.open("ab") as f:
         for block in source.read(file.path, have):
             have += f.write(block)

@@ -6,6 +6,7 @@ Nothing that an address or an environment keeps secret gets into `shown` or into
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,10 @@ class Passing(Exception):
     """A failure that may pass."""
 
 
+class Released(Exception):
+    """The version is released already, with other content."""
+
+
 class Store(Protocol):
     """Read access to the files below one address."""
 
@@ -57,7 +62,7 @@ def store(address: str) -> Store:
     if scheme == "s3":
         return Remote(s3(), _base(address.removeprefix("s3://")), "s3://", S3_HINT)
     if scheme == "hf":
-        return Remote(hf(), _base(address.removeprefix("hf://")), "hf://", HF_HINT)
+        return Remote(hf(), hf_path(address), "hf://", HF_HINT)
     return Http(address) if scheme in ("http", "https") else Folder(path_of(address))
 
 
@@ -73,6 +78,14 @@ def path_of(address: str) -> Path:
     """Return the path that a path or file:// address names."""
     plain = unquote(urlsplit(address).path) if address.lower().startswith("file:") else address
     return Path(_base(plain) or "/")
+
+
+def hf_path(address: str) -> str:
+    """Return datasets/owner/name[@revision][/path]; UserError if the address names no dataset repository."""
+    path = _base(address.removeprefix("hf://"))
+    if not re.fullmatch(r"datasets/[\w.-]+/[\w.-]+(@[^/]+)?(/.*)?", path):
+        raise UserError(f"hf://{path}: names no dataset repository; write hf://datasets/owner/name")
+    return path
 
 
 class Folder:
@@ -157,7 +170,7 @@ class Remote:
             size = int(self.fs.info(path)["size"])
         for at in range(start, size, BLOCK):
             with plainly(self.shown, self.hint):
-                block = self.fs.cat_file(path, at, min(at + BLOCK, size))
+                block = self.fs.cat_file(path, start=at, end=min(at + BLOCK, size))
             yield block
 
 
@@ -207,6 +220,8 @@ def plainly(shown: str, hint: str) -> Iterator[None]:
         status = getattr(getattr(e, "response", None), "status_code", None)
         if status in (401, 403):
             raise UserError(f"{shown}: access denied (HTTP {status}); {hint}") from None
+        if status == 404:
+            raise Absent from None
         raise Passing(code_of(e)) from None
 
 
