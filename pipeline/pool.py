@@ -22,7 +22,7 @@ def each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> It
         workers: processes at a time.
 
     Raises:
-        what `work` raises; jobs that have not begun are dropped.
+        what `work` raises; jobs that have not ended are dropped.
     """
     if not jobs:
         return
@@ -32,8 +32,11 @@ def each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> It
         try:
             for future in as_completed(begun):
                 yield begun[future], future.result()
-        finally:
+        except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():  # the error is shown now, not when a long job ends
+                worker.terminate()
+            raise
 
 
 def _begin() -> None:
