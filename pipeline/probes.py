@@ -1,7 +1,7 @@
-"""Feature sets judged before any training: zero-shot and Item-CF (method.md section 5).
+"""Feature sets judged before any training: zero-shot, Item-CF (method.md section 5), content neighbours, categories.
 
-Both ask one question: a few member items, one target item; is the target among the K items that are nearest to
-the members' mean, members left out? Nothing I x I is ever held: queries go through in blocks.
+The first three ask one question: a few member items, one target item; is the target among the K items that are nearest
+to the members' mean, members left out? Nothing I x I is ever held: questions go through in blocks.
 
 Ties are resolved by expectation, so that no result hangs on the order of rows or ids: a target whose score is shared
 by t items after g better ones is in the top K with probability clip((K - g) / t, 0, 1); where several items are
@@ -12,20 +12,22 @@ N questions, U users, I items, F feature width, K cutoff.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-from pipeline import io
-from schemas import TRAIN
+from pipeline import categories
+from schemas import TEST, TRAIN
 
 TIE = 1e-6
 """cosines nearer than this are equal: float32 products of equal rows differ by less"""
+
+PROBES = {"zero_shot": ("users", "hit"), "item_cf": ("items", "hit"), "content_knn": ("users", "recall")}
+"""probe -> what its groups are, and the name of its figure"""
 
 
 @dataclass(frozen=True)
@@ -102,45 +104,85 @@ def co_bought(user: np.ndarray, item: np.ndarray, n_items: int, block: int = 204
     return Questions(_indicator(np.arange(len(j)), j, (len(j), n_items)), i, np.unique(j, return_inverse=True)[1])
 
 
-def questions(interactions: pa.Table, n_items: int) -> dict[str, Questions | str]:
-    """Return what each probe asks, or why it asks nothing.
+def content_neighbours(
+    user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int, judged_on: int = TEST
+) -> Questions:
+    """Return the questions of a recommender that only knows content: a user's train items, each test item a target.
+
+    Its hit rate, averaged by user, is Recall@K of ranking all items by mean cosine to the train items, train masked.
 
     Args:
-        interactions: schema INTERACTIONS. Zero-shot uses all of them by time, whatever their split; Item-CF train.
+        user: int [n], one row an interaction.
+        item: int [n].
+        split: int [n], TRAIN, VALID, TEST.
+        n_items: I.
+        judged_on: the split that holds the targets.
+    """
+    train = _indicator(user[split == TRAIN], item[split == TRAIN], (int(user.max(initial=-1)) + 1, n_items))
+    train.data[:] = 1.0
+    asked = np.unique(np.stack([user, item], axis=1)[split == judged_on], axis=0).reshape(-1, 2)
+    members = train[asked[:, 0]]
+    seen = np.asarray(train[asked[:, 0], asked[:, 1]]).reshape(-1) > 0 if len(asked) else np.zeros(0, bool)
+    kept = (np.diff(members.indptr) > 0) & ~seen
+    return Questions(members[kept], asked[kept, 1].astype(np.int64), np.unique(asked[kept, 0], return_inverse=True)[1])
+
+
+def questions(interactions: pa.Table, n_items: int) -> dict[str, Questions | str]:
+    """Return what each probe of PROBES asks, or why it asks nothing.
+
+    Args:
+        interactions: schema INTERACTIONS. Zero-shot uses all of them by time, whatever their split; Item-CF train;
+            content neighbours train and test.
         n_items: I.
     """
     user, item, split = (interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    asked: dict[str, Questions | str] = {"zero_shot": "the source has no real timestamps"}
-    if interactions["timestamp"].null_count == 0:
-        asked["zero_shot"] = last_item(user, item, interactions["timestamp"].to_numpy(), n_items)
+    timed = interactions["timestamp"].null_count == 0
     train = split == TRAIN
-    asked["item_cf"] = co_bought(user[train], item[train], n_items)
-    empty = {"zero_shot": "no user has two items", "item_cf": "no two items share a train user"}
+    asked: dict[str, Questions | str] = {
+        "zero_shot": last_item(user, item, interactions["timestamp"].to_numpy(), n_items)
+        if timed
+        else "the source has no real timestamps",
+        "item_cf": co_bought(user[train], item[train], n_items),
+        "content_knn": content_neighbours(user, item, split, n_items),
+    }
+    empty = {
+        "zero_shot": "no user has two items",
+        "item_cf": "no two items share a train user",
+        "content_knn": "no user has train and test items",
+    }
     return {k: v if isinstance(v, str) or len(v.target) else empty[k] for k, v in asked.items()}
 
 
 def judged(
-    asked: Mapping[str, Questions | str], names: Iterable[str], folder: Callable[[str], Path], ks: Sequence[int]
+    asked: Mapping[str, Questions | str],
+    classes: categories.Labels | None,
+    sets: Iterable[tuple[str, np.ndarray]],
+    ks: Sequence[int],
+    seed: int,
 ) -> dict[str, Any]:
-    """Return probe -> feature set -> hit rates (see `summary`), or `{"skipped": reason}`.
+    """Return probe -> feature set -> figures (see `summary`), or `{"skipped": reason}`.
 
     Args:
         asked: see `questions`.
-        names: feature sets, held one at a time.
-        folder: gives a feature set's folder.
+        classes: see `categories.labels`.
+        sets: name and float32 [I, F] of each feature set; one is held at a time.
         ks: cutoffs.
+        seed: of the folds of the linear probe.
     """
-    found: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in asked}
-    for name in names:
-        features = io.matrix(io.read_features(folder(name))["vector"])
+    found: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in [*asked, "categories"]}
+    for name, features in sets:
         for probe, question in asked.items():
             if isinstance(question, Questions):
                 found[probe][name] = hits(features, question, ks)
-    units = {"zero_shot": "users", "item_cf": "items"}
-    return {
-        probe: {"skipped": question} if isinstance(question, str) else summary(question, found[probe], ks, units[probe])
+        if classes is not None:
+            found["categories"][name] = categories.accuracy(features, classes, seed)
+    out: dict[str, Any] = {
+        probe: {"skipped": question}
+        if isinstance(question, str)
+        else summary(question, found[probe], ks, *PROBES[probe])
         for probe, question in asked.items()
     }
+    return out | {"categories": categories.summary(classes, found["categories"])}
 
 
 def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held: int = 1 << 25) -> np.ndarray:
@@ -176,7 +218,7 @@ def chance(asked: Questions, ks: Sequence[int]) -> np.ndarray:
 
 
 def summary(
-    asked: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], unit: str
+    asked: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], unit: str, figure: str
 ) -> dict[str, int | dict[str, float]]:
     """Return `{unit: G, "chance": {"hit@K": ...}, <feature set>: {"hit@K": mean, ..., "hit@K_se": standard error}}`.
 
@@ -185,14 +227,15 @@ def summary(
         sets: feature set -> hits [G, len(ks)].
         ks: cutoffs.
         unit: what a group is: users or items.
+        figure: hit or recall.
     """
     groups = int(asked.group.max()) + 1
     out: dict[str, int | dict[str, float]] = {unit: groups}
-    out["chance"] = {f"hit@{k}": _rounded(v) for k, v in zip(ks, chance(asked, ks), strict=True)}
+    out["chance"] = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, chance(asked, ks), strict=True)}
     for name, found in sets.items():
         mean, se = found.mean(axis=0), found.std(axis=0) / np.sqrt(groups)
-        values = {f"hit@{k}": _rounded(v) for k, v in zip(ks, mean, strict=True)}
-        out[name] = values | {f"hit@{k}_se": _rounded(v) for k, v in zip(ks, se, strict=True)}
+        values = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, mean, strict=True)}
+        out[name] = values | {f"{figure}@{k}_se": _rounded(v) for k, v in zip(ks, se, strict=True)}
     return out
 
 

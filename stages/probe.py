@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import schemas
-from pipeline import io, masking, pool, probes
+from pipeline import categories, io, masking, pool, probes
 from pipeline.run import Run
 
 
@@ -13,12 +13,19 @@ def main(run: Run) -> None:
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
     names = layout.feature_sets()
-    asked = probes.questions(interactions, items)
-    found = probes.judged(asked, run.progress(names, unit="set"), layout.features, params.ks)
+    paths = run.read(layout.items, schemas.ITEMS, ["categories"])["categories"].to_pylist()
+    sets = ((name, io.matrix(io.read_features(layout.features(name))["vector"])) for name in names)
+    found = probes.judged(
+        probes.questions(interactions, items),
+        categories.labels(paths),
+        run.progress(sets, total=len(names), unit="set"),
+        params.ks,
+        run.seed("folds"),
+    )
 
-    sets = masking.maskable(layout)
-    jobs = masking.jobs(sets, params.mask_seeds)
-    for name in sets:
+    maskable = masking.maskable(layout)
+    jobs = masking.jobs(maskable, params.mask_seeds)
+    for name in maskable:
         facts = run.params.train.model_dump(), run.params.graph.k, params.mask_ratio
         run.resume(layout.mask_trials(name), masking.files(layout, name), *facts)
     todo = [job for job in jobs if not layout.mask_trial(*job).exists()]

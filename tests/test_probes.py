@@ -1,9 +1,14 @@
 """Probes on toy worlds with one obvious answer."""
 
-import numpy as np
-import pytest
+from pathlib import Path
 
-from pipeline import probes
+import numpy as np
+import pyarrow as pa
+import pytest
+import toy
+
+import schemas
+from pipeline import categories, io, metrics, probes, split
 
 KS = [1, 2, 3]
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
@@ -115,9 +120,86 @@ def test_features_that_are_not_finite_are_refused() -> None:
 
 def test_summary_holds_means_standard_errors_and_chance() -> None:
     question = asked([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2], 5)
-    out = probes.summary(question, {"f": np.array([[0.0, 1.0], [1.0, 1.0]])}, [1, 2], "users")
+    out = probes.summary(question, {"f": np.array([[0.0, 1.0], [1.0, 1.0]])}, [1, 2], "users", "hit")
     assert out == {
         "users": 2,
         "chance": {"hit@1": 0.25, "hit@2": 0.5},
         "f": {"hit@1": 0.5, "hit@2": 1.0, "hit@1_se": 0.353553, "hit@2_se": 0.0},
     }
+
+
+def toy_interactions(seed: int, timed: bool = True) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    n = 400
+    table = {
+        "user_id": pa.array(np.sort(rng.integers(0, 30, n)), pa.int32()),
+        "item_id": pa.array(rng.integers(0, 50, n), pa.int32()),
+        "rating": pa.nulls(n, pa.float32()),
+        "timestamp": pa.array(rng.integers(0, 9, n), pa.int64()) if timed else pa.nulls(n, pa.int64()),
+        "split": pa.array(rng.choice([0, 0, 0, 1, 2], n), pa.int8()),
+    }
+    return schemas.check(pa.table(table), schemas.INTERACTIONS)
+
+
+def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
+    table = toy_interactions(3)
+    # one row a pair, so that no test item is also in train
+    pairs = np.stack([table["user_id"].to_numpy(), table["item_id"].to_numpy()], axis=1)
+    table = table.take(np.sort(np.unique(pairs, axis=0, return_index=True)[1]))
+    features = np.random.default_rng(4).normal(size=(50, 6)).astype(np.float32)
+    unit = probes.normalised(features)
+    parts = split.load(table, 30, 50)
+    seen = np.zeros((30, 50), np.float32)
+    seen[parts.train.users, parts.train.items] = 1
+    profile = seen @ unit / np.maximum(seen.sum(axis=1, keepdims=True), 1)
+    expected = metrics.evaluate(profile, unit, parts, "test", [5, 10]).mean
+    columns = (table[c].to_numpy() for c in ("user_id", "item_id", "split"))
+    found = probes.hits(features, probes.content_neighbours(*columns, 50), [5, 10]).mean(axis=0)
+    assert found == pytest.approx([expected["recall", 5], expected["recall", 10]])
+
+
+def test_a_source_without_real_time_says_so_instead_of_a_zero_shot_figure() -> None:
+    asked = probes.questions(toy_interactions(5, timed=False), 50)
+    features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
+    found = probes.judged(asked, None, [("f", features)], [5], seed=0)
+    assert found["zero_shot"] == {"skipped": "the source has no real timestamps"}
+    assert 0 <= found["item_cf"]["f"]["hit@5"] <= 1
+    assert 0 <= found["content_knn"]["f"]["recall@5"] <= 1
+    assert "skipped" in found["categories"]
+
+
+def test_zero_shot_uses_all_splits_and_item_cf_only_train(tmp_path: Path) -> None:
+    table = io.read_table(toy.outputs(tmp_path).interactions, schemas.INTERACTIONS)
+    asked = probes.questions(table, toy.ITEMS)
+    assert isinstance(asked["zero_shot"], probes.Questions)
+    assert isinstance(asked["item_cf"], probes.Questions)
+    assert asked["zero_shot"].target.tolist() == [3, 4, 5, 0]  # each user's test item is the latest
+    pairs = zip(asked["item_cf"].members.indices.tolist(), asked["item_cf"].target.tolist(), strict=True)
+    assert set(pairs) == {(0, 1), (1, 0), (2, 1), (2, 3), (3, 4), (4, 3)}
+
+
+def test_labels_come_from_the_first_level_that_tells_items_apart() -> None:
+    paths = [["shop", "a"]] * 12 + [["shop", "b", "deep"]] * 10 + [["shop", "rare"]] * 3 + [[]]
+    found = categories.labels(paths)
+    assert found is not None
+    assert found.names == ["a", "b"]
+    assert found.rows.tolist() == list(range(22))
+    assert found.label.tolist() == [0] * 12 + [1] * 10
+    assert categories.labels([["shop"]] * 50) is None
+    assert categories.labels([]) is None
+
+
+def test_a_linear_probe_reads_what_is_linearly_there_and_nothing_else() -> None:
+    rng = np.random.default_rng(7)
+    paths = [[f"c{i}"] for i in rng.integers(0, 3, 300)]
+    found = categories.labels(paths)
+    assert found is not None
+    one_hot = np.eye(3)[found.label]
+    told = np.c_[one_hot @ rng.normal(size=(3, 8)), rng.normal(size=(300, 4))].astype(np.float32)
+    assert categories.accuracy(told, found, 0).all()
+    noise = categories.accuracy(rng.normal(size=(300, 12)).astype(np.float32), found, 0).mean()
+    assert noise < 0.45
+    flat = categories.accuracy(np.ones((300, 5), np.float32), found, 0).mean()
+    out = categories.summary(found, {"told": np.ones(300, bool)})
+    assert flat <= out["chance"]["accuracy"] + 1e-6
+    assert out["told"] == {"accuracy": 1.0, "accuracy_se": 0.0}

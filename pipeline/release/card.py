@@ -23,7 +23,13 @@ WHAT = {
     "results.json": "benchmark figures by seed",
     "probes.json": "feature sets judged before training",
 }
-PROBES = {"zero_shot": "zero-shot", "item_cf": "Item-CF"}
+PROBES = {
+    "zero_shot": ("zero-shot hit@20", "hit@20"),
+    "item_cf": ("Item-CF hit@20", "hit@20"),
+    "content_knn": ("content neighbours recall@20", "recall@20"),
+    "categories": ("category accuracy", "accuracy"),
+}
+"""probe -> title and figure in the card"""
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -58,7 +64,7 @@ def render(
     environment = jinja2.Environment(
         autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
-    tables = [_probe_column(title, (probes or {}).get(key, {})) for key, title in PROBES.items()]
+    tables = [_probe_column(*told, (probes or {}).get(key, {})) for key, told in PROBES.items()]
     shown = [t for t in tables if t["cells"]]
     return environment.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8")).render(
         header=_header(dataset, kind, counts, files),
@@ -84,9 +90,9 @@ def render(
     )
 
 
-def _probe_column(title: str, probe: Mapping[str, Any]) -> dict[str, Any]:
-    cells = {name: f"{v['hit@20']:.4f}" for name, v in probe.items() if isinstance(v, dict) and "hit@20" in v}
-    return {"title": f"{title} hit@20", "cells": cells, "skipped": probe.get("skipped", "")}
+def _probe_column(title: str, figure: str, probe: Mapping[str, Any]) -> dict[str, Any]:
+    cells = {name: f"{v[figure]:.4f}" for name, v in probe.items() if isinstance(v, dict) and figure in v}
+    return {"title": title, "cells": cells, "skipped": probe.get("skipped", "")}
 
 
 def _header(dataset: str, kind: str, counts: Counts, files: list[File]) -> str:

@@ -49,7 +49,7 @@ def results(rows: Sequence[Row]) -> Table | None:
 
 
 def probes(found: Record | None) -> list[Table]:
-    """Return a table a probe: zero-shot, Item-CF, mask modality; a skipped one is a table without rows."""
+    """Return a table a probe; a skipped one is a table without rows."""
     if not found:
         return []
     texts = {
@@ -63,8 +63,18 @@ def probes(found: Record | None) -> list[Table]:
             "Is the item most often bought together with an item among its K nearest? ± is the standard error over "
             "{n:,} items.",
         ),
+        "content_knn": (
+            "Content neighbours",
+            "A recommender that knows content alone: all items ranked by mean cosine to the user's train items; test "
+            "Recall@K. ± is the standard error over {n:,} users.",
+        ),
+        "categories": (
+            "Categories",
+            "A linear classifier reads the item's category off its features; each item is held out once. Chance is the "
+            "largest category. ± is the standard error over {n:,} items.",
+        ),
     }
-    made = [_hits(found[key], *text) for key, text in texts.items() if key in found]
+    made = [_probe(found[key], *text) for key, text in texts.items() if key in found]
     return made + ([_masking(found["mask_modality"])] if "mask_modality" in found else [])
 
 
@@ -104,7 +114,7 @@ def _metric(name: str) -> str:
     return {"recall": "Recall", "ndcg": "NDCG"}.get(name, name)
 
 
-def _hits(found: Record, heading: str, note: str) -> Table:
+def _probe(found: Record, heading: str, note: str) -> Table:
     if "skipped" in found:
         return Table(heading, f"Not measured: {found['skipped']}.", [], [])
     sets = {name: v for name, v in found.items() if isinstance(v, dict)}

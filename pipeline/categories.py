@@ -1,0 +1,111 @@
+"""Linear probe: can a linear classifier read an item's category off its features?
+
+Ridge regression onto one-hot labels, closed form, five folds; the penalty is chosen inside each fold's training part.
+I items, F feature width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import linalg
+
+FOLDS = 5
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""times the mean variance of a feature, times the rows"""
+SMALLEST = 10
+"""items a class must have"""
+SAME = 0.95
+"""a level of the category path where one label holds this share tells nothing: the next level is asked"""
+
+
+class Labels(NamedTuple):
+    """What is to be predicted."""
+
+    rows: np.ndarray
+    """int64 [n], the items that have a label, ascending"""
+    label: np.ndarray
+    """int64 [n], 0 .. C-1"""
+    names: list[str]
+    """C names, sorted"""
+
+
+def labels(paths: Sequence[Sequence[str]]) -> Labels | None:
+    """Return each item's label at the first level of the category path that tells items apart; None if none does.
+
+    Args:
+        paths: of each item, from the root; may be empty.
+    """
+    deepest = max((len(p) for p in paths), default=0)
+    for level in range(deepest):
+        named = [(i, p[level]) for i, p in enumerate(paths) if len(p) > level]
+        counts = Counter(name for _, name in named)
+        names = sorted(name for name, n in counts.items() if n >= SMALLEST)
+        if len(names) > 1 and max(counts.values()) < SAME * len(named):
+            number = {name: i for i, name in enumerate(names)}
+            kept = [(i, number[name]) for i, name in named if name in number]
+            rows, label = (np.array(x, np.int64) for x in zip(*kept, strict=True))
+            return Labels(rows, label, names)
+    return None
+
+
+def accuracy(features: np.ndarray, asked: Labels, seed: int) -> np.ndarray:
+    """Return which held-out predictions were right: bool [n], every row held out once.
+
+    Args:
+        features: float32 [I, F], finite.
+        asked: labels of n items.
+        seed: of the folds.
+    """
+    x = features[asked.rows]
+    x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-6)  # float32 [n, F]; no label is looked at
+    y = np.eye(len(asked.names), dtype=np.float32)[asked.label]
+    fold = np.random.default_rng(seed).permutation(len(x)) % FOLDS
+    parts = [fold == f for f in range(FOLDS)]
+    gram = np.stack([x[p].T @ x[p] for p in parts], dtype=np.float64)  # [FOLDS, F, F]: made once, used in every sum
+    cross = np.stack([x[p].T @ y[p] for p in parts], dtype=np.float64)  # [FOLDS, F, C]
+    right = np.zeros(len(x), bool)
+    for f in range(FOLDS):
+        inner = (f + 1) % FOLDS  # chooses the penalty
+        fitted = [k for k in range(FOLDS) if k not in (f, inner)]
+        scores = []
+        for penalty in PENALTIES:
+            w = _solved(gram[fitted].sum(0), cross[fitted].sum(0), penalty)
+            scores.append(_right(x[parts[inner]], w, y[parts[inner]]).mean())
+        best = PENALTIES[int(np.argmax(scores))]
+        both = [*fitted, inner]
+        w = _solved(gram[both].sum(0), cross[both].sum(0), best)
+        right[parts[f]] = _right(x[parts[f]], w, y[parts[f]])
+    return right
+
+
+def summary(asked: Labels | None, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return `{items: n, classes: C, "chance": {"accuracy": of the largest class}, <feature set>: ...}`.
+
+    Args:
+        asked: labels; None where categories tell nothing.
+        sets: feature set -> result of `accuracy`.
+    """
+    if asked is None:
+        return {"skipped": f"no level of the category path has two classes of {SMALLEST} items"}
+    n = len(asked.rows)
+    largest = np.bincount(asked.label).max() / n
+    out: dict[str, Any] = {"items": n, "classes": len(asked.names), "chance": {"accuracy": round(float(largest), 6)}}
+    for name, right in sets.items():
+        p = float(right.mean())
+        out[name] = {"accuracy": round(p, 6), "accuracy_se": round(float(np.sqrt(p * (1 - p) / n)), 6)}
+    return out
+
+
+def _solved(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
+    """Return W [F, C] of ridge regression."""
+    ridge = penalty * np.trace(gram) / len(gram)
+    ridged = gram + (ridge if ridge > 0 else 1.0) * np.eye(len(gram))  # constant features: any penalty does
+    return linalg.solve(ridged, cross, assume_a="pos")
+
+
+def _right(x: np.ndarray, w: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (x @ w).argmax(axis=1) == y.argmax(axis=1)
