@@ -127,6 +127,29 @@ def fetch(
     typer.echo(f"fetched: {to}")
 
 
+@app.command()
+def export(
+    what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
+    form: Annotated[str, typer.Option("--format", help="mmrec, recbole, elliot, cornac, npy or hf")],
+    to: Annotated[Path, typer.Option("--to", help="folder to make")],
+    features: Annotated[
+        list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
+    ] = None,
+    root: Root = Path("outputs"),
+) -> None:
+    """a dataset or release as other tools read it."""
+    from pipeline.export import content
+    from pipeline.export.write import write
+    from pipeline.layout import Layout
+
+    if (Path(what) / "manifest.json").exists():
+        found = content.of_release(Path(what), features or [])
+    else:
+        found = content.of_dataset(Layout(root, what), features or [])
+    write(found, form, to)
+    typer.echo(f"exported: {to}")
+
+
 @contextmanager
 def _bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     from tqdm import tqdm

@@ -1,0 +1,103 @@
+"""What there is to export: of a dataset all of it, of a release what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.release import manifest as manifests
+from pipeline.release import verify
+
+SPLITS = ("train", "valid", "test")
+FIELDS = ("item_id", "asin", "title", "brand", "categories", "description")
+
+
+@dataclass(frozen=True)
+class Content:
+    """Tables in item order and user order; None is what the origin does not hold."""
+
+    name: str
+    items: pa.Table
+    """FIELDS as in schema ITEMS, and image_url: public or empty; I rows"""
+    features: Mapping[str, pa.Table]
+    """feature set -> schema features(F), I rows"""
+    users: pa.Table | None = None
+    """schema USERS"""
+    interactions: pa.Table | None = None
+    """schema INTERACTIONS"""
+
+    def matrix(self, name: str) -> np.ndarray:
+        """Return a feature set as float32 [I, F]."""
+        return io.matrix(self.features[name]["vector"])
+
+    def split(self, number: int) -> pa.Table:
+        """Return the interactions of a split without the column that names it."""
+        assert self.interactions is not None
+        return self.interactions.filter(pc.equal(self.interactions["split"], number)).drop_columns(["split"])
+
+    def known(self, column: str) -> bool:
+        """Return whether an interaction's rating or timestamp is known for any."""
+        return self.interactions is not None and self.interactions[column].null_count < len(self.interactions)
+
+
+def of_dataset(layout: Layout, features: list[str]) -> Content:
+    """Gather what the stages have made of a dataset.
+
+    Args:
+        layout: of the dataset.
+        features: which feature sets; all where it is empty.
+    """
+    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    items = io.read_table(layout.items, schemas.ITEMS) if layout.items.exists() else _without_texts(ids)
+    urls = [next(filter(_public, urls or []), "") for urls in items["image_urls"].to_pylist()]
+    return Content(
+        name=layout.dataset,
+        items=items.select(FIELDS).append_column("image_url", pa.array(urls, pa.string())),
+        features={n: io.read_features(layout.features(n)) for n in _chosen(features, layout.feature_sets())},
+        users=io.read_table(layout.users, schemas.USERS),
+        interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
+    )
+
+
+def of_release(folder: Path, features: list[str]) -> Content:
+    """Gather what a release holds: items and features, the users' names, no interactions; it is verified first."""
+    for _ in verify(folder):
+        pass
+    manifest = manifests.load(folder)
+    there = sorted({f.path.split("/")[1] for f in manifest.files if f.table == "features"})
+    embeddings = folder / "embeddings/users.parquet"
+    width = [f for f in manifest.files if f.table == "user_embeddings"]
+    users = io.read_table(embeddings, schemas.USERS, schemas.USERS.names) if width else None
+    return Content(
+        name=manifest.dataset,
+        items=io.read_table(folder / "items.parquet", schemas.RELEASED_ITEMS).select([*FIELDS, "image_url"]),
+        features={n: io.read_features(folder / "features" / n) for n in _chosen(features, there)},
+        users=users,
+    )
+
+
+def _chosen(wanted: list[str], there: list[str]) -> list[str]:
+    if unknown := [n for n in wanted if n not in there]:
+        raise UserError(f"no feature set '{unknown[0]}'; there are {', '.join(there) or 'none'}")
+    return wanted or there
+
+
+def _public(address: str) -> bool:
+    return urlsplit(address).scheme in ("http", "https")
+
+
+def _without_texts(ids: pa.Table) -> pa.Table:
+    blank = pa.array([""] * len(ids), pa.string())
+    nothing = pa.array([[]] * len(ids), pa.list_(pa.string()))
+    texts = {"title": blank, "brand": blank, "categories": nothing, "description": blank, "image_urls": nothing}
+    return pa.table({"item_id": ids["item_id"], "asin": ids["asin"], **texts})

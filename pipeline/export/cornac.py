@@ -1,0 +1,43 @@
+"""Cornac's user-item-rating(-time) files, and a .npy file a feature set for its feature modalities.
+
+Format: https://cornac.readthedocs.io/en/stable/api_ref/data.html (Reader, ImageModality), eval_methods (from_splits)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.export.content import SPLITS, Content
+from pipeline.export.text import whole_ratings, write_mappings, write_tsv
+
+
+def write(content: Content, folder: Path) -> str:
+    """Write the files; return how to read them."""
+    timed = content.known("timestamp")
+    if content.interactions is not None:
+        columns = ["user_id", "item_id", "rating", *(["timestamp"] if timed else [])]
+        for number, split in enumerate(SPLITS):
+            write_tsv(folder / f"{split}.tsv", whole_ratings(content.split(number)).select(columns), None)
+    for features in content.features:
+        np.save(folder / f"{features}.npy", content.matrix(features), allow_pickle=False)
+    write_mappings(folder, content.items, content.users)
+    return _how(next(iter(content.features), "features"), "UIRT" if timed else "UIR")
+
+
+def _how(features: str, form: str) -> str:
+    return f"""Ids are our numbers as text; `items.tsv` and `users.tsv` give the source's identifiers. An unknown rating is 1.
+
+```python
+import numpy as np
+from cornac.data import ImageModality, Reader
+from cornac.eval_methods import BaseMethod
+
+x = np.load("{features}.npy")
+train, valid, test = (Reader().read(f"{{split}}.tsv", fmt="{form}", sep="\\t") for split in ("train", "valid", "test"))
+method = BaseMethod.from_splits(
+    train, test, valid, fmt="{form}", item_image=ImageModality(features=x, ids=[str(i) for i in range(len(x))])
+)
+```
+"""

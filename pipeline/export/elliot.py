@@ -1,0 +1,45 @@
+"""Elliot's fixed split: three headerless files, and a folder a feature set with a .npy file an item (VisualAttribute).
+
+Format: https://elliot.readthedocs.io/en/latest/guide/config.html and guide/loading.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from pipeline.export.content import SPLITS, Content
+from pipeline.export.text import whole_ratings, write_mappings, write_tsv
+
+FILES = {"train": "train.tsv", "valid": "validation.tsv", "test": "test.tsv"}
+
+
+def write(content: Content, folder: Path) -> str:
+    """Write the files and <name>.yml, the part of a configuration that reads them; return how to use it."""
+    if content.interactions is not None:
+        columns = ["user_id", "item_id", "rating", *(["timestamp"] if content.known("timestamp") else [])]
+        for number, split in enumerate(SPLITS):
+            write_tsv(folder / FILES[split], whole_ratings(content.split(number)).select(columns), None)
+    for features in content.features:
+        of_set = folder / "features" / features
+        of_set.mkdir(parents=True)
+        for i, row in enumerate(content.matrix(features)):  # Elliot opens a file an item
+            np.save(of_set / f"{i}.npy", row, allow_pickle=False)
+    write_mappings(folder, content.items, content.users)
+    (folder / f"{content.name}.yml").write_text(yaml.safe_dump(_settings(content), sort_keys=False), encoding="utf-8")
+    return f"""`{content.name}.yml` is the part of a configuration that reads the data, with paths from this folder;
+it takes the first feature set: for another, change `visual_features`. Add evaluation and models. An unknown rating is 1.
+`items.tsv` and `users.tsv` give the source's identifiers.
+"""
+
+
+def _settings(content: Content) -> dict[str, Any]:
+    paths = {"train_path": "train.tsv", "validation_path": "validation.tsv", "test_path": "test.tsv"}
+    data: dict[str, Any] = {"strategy": "fixed", **paths}
+    for features in list(content.features)[:1]:
+        loader = {"dataloader": "VisualAttribute", "visual_features": f"features/{features}/"}
+        data["side_information"] = [loader]
+    return {"experiment": {"data_config": data, "dataset": content.name}}

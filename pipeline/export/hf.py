@@ -1,0 +1,45 @@
+"""A dataset of the Hugging Face Hub: Parquet, and a card whose metadata names each table as a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from pipeline.export.content import SPLITS, Content
+
+NAMES = {"train": "train", "valid": "validation", "test": "test"}
+"""our splits as the Hub calls them"""
+
+
+def write(content: Content, folder: Path) -> str:
+    """Write data/<table>/<split>.parquet and the card's metadata; return how to read them."""
+    tables: dict[str, dict[str, pa.Table]] = {name: {"train": t} for name, t in content.features.items()}
+    tables["items"] = {"train": content.items}
+    if content.users is not None:
+        tables["users"] = {"train": content.users}
+    if content.interactions is not None:
+        tables["interactions"] = {NAMES[s]: content.split(i) for i, s in enumerate(SPLITS)}
+    for name, splits in tables.items():
+        (folder / "data" / name).mkdir(parents=True)
+        for split, table in splits.items():
+            pq.write_table(
+                table.replace_schema_metadata(), folder / "data" / name / f"{split}.parquet", compression="zstd"
+            )
+    configs = [_config(name, list(splits)) for name, splits in tables.items()]
+    block = yaml.safe_dump({"pretty_name": content.name, "configs": configs}, sort_keys=False)
+    (folder / "README.md").write_text(f"---\n{block}---\n\n", encoding="utf-8")
+    name = next(iter(content.features), "items")
+    return f"""```python
+from datasets import load_dataset
+features = load_dataset(".", "{name}", split="train").with_format("numpy")
+```
+"""
+
+
+def _config(name: str, splits: list[str]) -> dict[str, Any]:
+    files = [{"split": split, "path": f"data/{name}/{split}.parquet"} for split in splits]
+    return {"config_name": name, "data_files": files}

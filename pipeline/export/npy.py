@@ -1,0 +1,30 @@
+"""Plain files for numpy and pandas: a .npy file a feature set, and CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.export.content import Content
+from pipeline.export.text import write_mappings, write_tsv
+
+
+def write(content: Content, folder: Path) -> str:
+    """Write the files; return how to read them."""
+    for name, table in content.features.items():
+        np.save(folder / f"{name}.npy", content.matrix(name), allow_pickle=False)
+        flags = table.select(["item_id", "has_image", "has_text"])
+        write_tsv(folder / f"{name}.csv", flags, ["item_id", "has_image", "has_text"], ",")
+    write_mappings(folder, content.items, content.users, ",")
+    if content.interactions is not None:
+        write_tsv(folder / "interactions.csv", content.interactions, content.interactions.column_names, ",")
+    name = next(iter(content.features), "features")
+    return f"""`<set>.csv` says what went into each vector (empty: unknown); `items.csv` and `users.csv` give the source's
+identifiers; `split` in `interactions.csv` is 0 train, 1 valid, 2 test.
+
+```python
+import numpy as np, pandas as pd
+x, items = np.load("{name}.npy"), pd.read_csv("items.csv", dtype={{"asin": str}}, keep_default_na=False)
+```
+"""

@@ -1,0 +1,56 @@
+"""Writing an export: a folder that appears whole, with a README that says how to read it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+from pipeline.errors import UserError
+from pipeline.export import cornac, elliot, hf, mmrec, npy, recbole
+from pipeline.export.content import Content
+
+FORMATS: dict[str, ModuleType] = {
+    "mmrec": mmrec,
+    "recbole": recbole,
+    "elliot": elliot,
+    "cornac": cornac,
+    "npy": npy,
+    "hf": hf,
+}
+
+
+def write(content: Content, form: str, to: Path) -> None:
+    """Write `content` in a format.
+
+    Args:
+        content: what to export.
+        form: a key of FORMATS.
+        to: folder to make; absent or empty.
+
+    Raises:
+        UserError: unknown format, or `to` holds something.
+    """
+    if form not in FORMATS:
+        raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
+    to = to.absolute()
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"{to}: holds something already; name another folder, or delete this one")
+    new = to.with_name(f".{to.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    how = FORMATS[form].write(content, new)
+    readme = new / "README.md"
+    header = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    readme.write_text(header + _about(content, form) + how, encoding="utf-8")
+    new.rename(to)
+
+
+def _about(content: Content, form: str) -> str:
+    rows = [f"# {content.name} for {form}\n", f"{len(content.items):,} items, numbered as in the dataset's `item_id`."]
+    if content.interactions is None:
+        rows.append("Interactions are not here: the export was made from a release, which has none.")
+    else:
+        rows.append(f"{len(content.interactions):,} interactions, split as in the dataset.")
+    sets = [f"- `{name}`: {content.matrix(name).shape[1]} dimensions" for name in content.features]
+    return "\n".join([*rows, "\nFeature sets, row or file i is item i:\n", *sets, "\n"])
