@@ -13,6 +13,13 @@ def test_closure_follows_imports_but_not_the_harness() -> None:
     assert "pipeline/config.py" not in names("stages.interactions")
 
 
+def test_a_package_that_is_used_whole_is_listed_as_its_folder() -> None:
+    listed = code.dependencies("stages.train")
+    assert "pipeline/models" in listed
+    assert "pipeline/models/base.py" not in listed
+    assert "pipeline/train.py" in listed
+
+
 def test_functions_own_imports_count() -> None:
     assert "pipeline/summary.py" in names("stages.cli")
 
