@@ -117,12 +117,14 @@ class Images(Section):
     """tries after the first, for failures that may pass"""
     per_host: Positive = 8
     """simultaneous requests to one host"""
+    rate: Rate = 50.0
+    """requests a second to one host, at most"""
     give_up_after: Positive = 16
     """connections in a row that a host refuses before the rest of its pictures end as unreachable"""
     allow_file: bool = False
     """read file:// addresses that the metadata names; for data you made yourself"""
-    allow_private: bool = False
-    """follow addresses inside private networks and on this machine"""
+    private_hosts: list[str] = []
+    """names or numbers inside private networks, or of this machine, that may be asked; all others there may not"""
     max_bytes: Positive = 20_000_000
     """a larger download is refused"""
     max_pixels: Positive = 100_000_000
@@ -179,8 +181,14 @@ class Encode(Section):
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
     batch_size: Positive = 64
     """items a forward pass; changes speed, not results"""
-    max_tokens: Positive = 128
+    max_tokens: Annotated[int, Field(ge=3)] = 128
     """text beyond this is cut"""
+    clip_model: str = "ViT-B-32"
+    """open_clip architecture of the encoder `clip`"""
+    clip_weights: str | None = None
+    """open_clip tag or local file; `clip` needs one"""
+    clip_joint: Literal["mean", "concat"] = "mean"
+    """how `clip` joins image and text"""
     shard_rows: Positive = 8192
     """items a Parquet file"""
     seed: int = 0
@@ -226,6 +234,8 @@ class Train(Section):
     """of CCA's InfoNCE"""
     checkpoint_every: Positive = 10
     """epochs between checkpoints that a killed run resumes from"""
+    threads: Positive = 1
+    """of the train stage on CPU; more are faster on large data, and round differently"""
     seed: int = 0
 
 

@@ -1,26 +1,30 @@
 """A polite and wary HTTP client: untrusted address -> bytes, or one status and reason.
 
-Polite: few requests to a host at a time, retries with growing pauses, Retry-After obeyed for the whole host, a host
-that does not answer given up. Wary: every address, of every redirect too, is resolved here, checked, and then
-connected to by number, so that a name cannot turn private between check and use; bytes and redirects are capped.
+Polite: few requests to a host at a time and a second, retries with growing pauses, Retry-After obeyed for the whole
+host, a host that does not answer given up. Wary: every address, of every redirect too, is resolved here, checked, and
+then connected to by number, so that a name cannot turn private between check and use; bytes and redirects are capped.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
+import re
 import socket
 import ssl
 import time
-from dataclasses import dataclass, field
+import zlib
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import httpx
 
+from pipeline.addresses import is_public
 from pipeline.retries import LONGEST_WAIT, PASSING, pause, retry_after
 
 MAX_REDIRECTS = 5
 LOOKUPS = 3  # tries to resolve a name
+NO_CONNECTION = "no connection"
+HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")  # a name as DNS has it, or a number
 
 
 class Policy(NamedTuple):
@@ -29,9 +33,10 @@ class Policy(NamedTuple):
     timeout: float
     retries: int
     per_host: int
+    rate: float
     give_up_after: int
     max_bytes: int
-    allow_private: bool
+    private_hosts: tuple[str, ...]
 
 
 class Fetched(NamedTuple):
@@ -43,7 +48,7 @@ class Fetched(NamedTuple):
 
 
 class _Ended(Exception):
-    """This try ended; `passing` failures may be tried again."""
+    """This try ended; `passing` failures may be tried again, after `wait` seconds if the server said so."""
 
     def __init__(self, status: str, reason: str, passing: bool = False, wait: float | None = None) -> None:
         self.status, self.reason, self.passing, self.wait = status, reason, passing, wait
@@ -58,22 +63,18 @@ class _Host:
     address: asyncio.Task[str]  # of its name; resolved once
     refused: int = 0  # connections in a row
     given_up: str = ""  # why
-    open_again: float = field(default=0.0)  # monotonic seconds: no request before
+    next_at: float = 0.0  # monotonic seconds: no request before
 
 
 class Web:
-    """Client of one run; use as an async context manager."""
+    """Client of one run, on one event loop; `close` it."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._hosts: dict[str, _Host] = {}
         self._tls = ssl.create_default_context()
 
-    async def __aenter__(self) -> Web:
-        """Return the client."""
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
+    async def close(self) -> None:
         """Close every connection."""
         for host in self._hosts.values():
             host.address.cancel()
@@ -83,10 +84,7 @@ class Web:
         """Fetch one http(s) address."""
         for attempt in range(self.policy.retries + 1):
             try:
-                async with asyncio.timeout(self.policy.timeout):
-                    return Fetched(await self._follow(address))
-            except TimeoutError:
-                end = _Ended("timeout", f"no picture within {self.policy.timeout:g} s", passing=True)
+                return Fetched(await self._follow(address))
             except _Ended as e:
                 end = e
             if not end.passing or attempt == self.policy.retries:
@@ -95,17 +93,12 @@ class Web:
         return Fetched(None, end.status, end.reason)
 
     async def _follow(self, address: str) -> bytes:
+        at = _parsed(address)
         for _ in range(MAX_REDIRECTS + 1):
-            try:
-                url = httpx.URL(address)
-            except (httpx.InvalidURL, ValueError, TypeError):
-                raise _Ended("blocked", "not a valid address") from None
-            if url.scheme not in ("http", "https") or not url.host:
-                raise _Ended("blocked", f"scheme '{url.scheme}' is not http or https")
-            found = await self._ask(url)
+            found = await self._ask(at)
             if isinstance(found, bytes):
                 return found
-            address = str(url.join(found))
+            at = _parsed(found, at)
         raise _Ended("http_error", f"more than {MAX_REDIRECTS} redirects")
 
     async def _ask(self, url: httpx.URL) -> bytes | str:
@@ -114,30 +107,39 @@ class Web:
         async with host.slots:
             if host.given_up:
                 raise _Ended("unreachable", host.given_up)
-            await asyncio.sleep(max(0.0, host.open_again - time.monotonic()))
+            at = max(time.monotonic(), host.next_at)
+            host.next_at = at + 1 / self.policy.rate
+            await asyncio.sleep(at - time.monotonic())
+            address = await self._resolved(host)
             try:
-                address = await asyncio.shield(host.address)
-            except _Ended as e:
-                host.given_up = e.reason if e.status == "unreachable" else ""
-                raise
-            try:
-                return await self._exchange(host, url, address)
-            except (httpx.ConnectError, httpx.ConnectTimeout) as e:
-                cause = "connection refused" if "refused" in str(e).lower() else "no connection"
-                host.refused += 1
-                if host.refused >= self.policy.give_up_after:
-                    host.given_up = cause
-                raise _Ended("unreachable", cause, passing=not host.given_up) from None
-            except httpx.TimeoutException:
-                raise TimeoutError from None
-            except (httpx.TransportError, httpx.DecodingError) as e:
+                async with asyncio.timeout(self.policy.timeout):
+                    return await self._exchange(host, url, address)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                raise self._refused(host) from None
+            except (TimeoutError, httpx.TimeoutException):
+                raise _Ended("timeout", f"not done in {self.policy.timeout:g} s", passing=True) from None
+            except httpx.TransportError as e:
                 raise _Ended("unreachable", f"connection cut ({type(e).__name__})", passing=True) from None
+
+    async def _resolved(self, host: _Host) -> str:
+        try:
+            return await asyncio.shield(host.address)  # one lookup for all who wait
+        except _Ended as e:
+            if e.status == "unreachable":
+                host.given_up = e.reason
+            raise
+
+    def _refused(self, host: _Host) -> _Ended:
+        host.refused += 1
+        if host.refused >= self.policy.give_up_after:
+            host.given_up = NO_CONNECTION
+        return _Ended("unreachable", NO_CONNECTION, passing=not host.given_up)
 
     async def _exchange(self, host: _Host, url: httpx.URL, address: str) -> bytes | str:
         request = host.client.build_request(
             "GET",
-            url.copy_with(host=address),
-            headers={"Host": url.netloc.decode("ascii").rsplit("@", 1)[-1]},
+            url.copy_with(host=address, username=None, password=None),
+            headers={"Host": url.netloc.decode("ascii")},
             extensions={"sni_hostname": url.raw_host.decode("ascii")},
         )
         answer = await host.client.send(request, stream=True)
@@ -148,7 +150,7 @@ class Web:
             if answer.status_code != 200:
                 wait = retry_after(answer.headers.get("Retry-After"))
                 if wait is not None:
-                    host.open_again = time.monotonic() + min(wait, LONGEST_WAIT)
+                    host.next_at = max(host.next_at, time.monotonic() + min(wait, LONGEST_WAIT))
                 raise _Ended("http_error", str(answer.status_code), answer.status_code in PASSING, wait)
             return await self._body(answer)
         finally:
@@ -159,9 +161,15 @@ class Web:
         declared = answer.headers.get("Content-Length", "")
         if declared.isdigit() and int(declared) > limit:
             raise _Ended("too_large", f"more than {limit} bytes")
+        # unpacked here and not by httpx, which has no limit: a small answer may unpack to gigabytes
+        packed = answer.headers.get("Content-Encoding", "") in ("gzip", "x-gzip", "deflate")
+        unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed else None
         body = bytearray()
-        async for block in answer.aiter_bytes():
-            body += block
+        async for block in answer.aiter_raw():
+            try:
+                body += unpack.decompress(block, limit + 1 - len(body)) if unpack else block
+            except zlib.error:
+                raise _Ended("not_an_image", "damaged Content-Encoding") from None
             if len(body) > limit:
                 raise _Ended("too_large", f"more than {limit} bytes")
         return bytes(body)
@@ -171,27 +179,42 @@ class Web:
         key = f"{url.scheme}://{url.host}:{port}"
         if key not in self._hosts:
             # a client a host: connections are pooled by number, and two names must not share one
-            limits = httpx.Limits(max_connections=self.policy.per_host, max_keepalive_connections=self.policy.per_host)
-            client = httpx.AsyncClient(verify=self._tls, trust_env=False, limits=limits, timeout=self.policy.timeout,
-                                       headers={"User-Agent": "alignrec", "Accept": "image/*"})  # fmt: skip
-            lookup = asyncio.create_task(_resolve(url.host, port, self.policy.allow_private))
+            client = httpx.AsyncClient(
+                verify=self._tls,
+                trust_env=False,  # a proxy would resolve names itself
+                limits=httpx.Limits(max_connections=self.policy.per_host),
+                timeout=httpx.Timeout(self.policy.timeout, connect=self.policy.timeout / 2),
+                headers={"User-Agent": "alignrec", "Accept": "image/*", "Accept-Encoding": "identity"},
+            )
+            lookup = asyncio.create_task(_resolve(url.host, port, url.host in self.policy.private_hosts))
             self._hosts[key] = _Host(client, asyncio.Semaphore(self.policy.per_host), lookup)
         return self._hosts[key]
 
 
-async def _resolve(name: str, port: int, allow_private: bool) -> str:
-    """Return an address of `name`, if all of them are public or private ones are allowed."""
+def _parsed(address: str, base: httpx.URL | None = None) -> httpx.URL:
+    try:
+        url = base.join(address) if base else httpx.URL(address)
+    except (httpx.InvalidURL, ValueError, TypeError):
+        raise _Ended("blocked", "not a valid address") from None
+    if url.scheme not in ("http", "https"):
+        raise _Ended("blocked", f"scheme '{url.scheme[:20]}' is not http or https")
+    if not HOST.fullmatch(url.raw_host):
+        raise _Ended("blocked", "not a valid address")
+    return url
+
+
+async def _resolve(name: str, port: int, private: bool) -> str:
+    """Return an address of `name`, if all of them are public or `private` ones are allowed."""
     loop = asyncio.get_running_loop()
     for attempt in range(LOOKUPS):
         try:
             found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
             break
-        except (socket.gaierror, UnicodeError):
+        except (OSError, UnicodeError):
             if attempt == LOOKUPS - 1:
                 raise _Ended("unreachable", f"name not resolved: {name}") from None
-            await asyncio.sleep(0.3 * 2**attempt)
+            await asyncio.sleep(pause(attempt))
     addresses = [str(info[4][0]) for info in found]
-    private = [a for a in addresses if not ipaddress.ip_address(a.split("%")[0]).is_global]
-    if private and not allow_private:
+    if not private and not all(map(is_public, addresses)):
         raise _Ended("blocked", f"{name} is inside a private network or this machine")
     return addresses[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 
 import schemas
@@ -9,23 +10,27 @@ from pipeline import images, io
 from pipeline.run import Run
 
 
-def main(run: Run) -> None:
-    """Write images-*.parquet, a shard at a time; shards that are there are kept."""
-    layout, params = run.layout, run.params.images
+def main(run: Run, retry_failed: bool = False) -> None:
+    """Write images-*.parquet, a shard at a time; shards that are there are kept, or retried where they failed."""
+    layout, params, work = run.layout, run.params.images, run.folder / ".blocks"
     items = run.read(layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"])
     run.resume(run.folder, [layout.items, layout.sources], params.model_dump())
     statuses: Counter[str] = Counter()
     hashes: Counter[str] = Counter()
-    with run.progress(total=len(items), unit="image") as bar:
+    with (
+        run.progress(total=len(items), unit="image") as bar,
+        images.Fetcher(params, layout.raw if params.allow_file else None) as fetcher,
+    ):
         for number, start in enumerate(range(0, len(items), params.shard_rows)):
             part, path = items.slice(start, params.shard_rows), io.shard(run.folder, "images", number)
             if not path.exists():
-                urls = part["image_urls"].to_pylist()
-                found = images.fetch_shard(urls, params, layout.raw if params.allow_file else None, bar.update)
-                run.write(images.table(part["item_id"], part["asin"], found), path, schemas.IMAGES)
+                run.write(images.shard(fetcher, part, work / path.stem, bar.update), path, schemas.IMAGES)
+            elif retry_failed:
+                run.write(images.again(fetcher, run.read(path, schemas.IMAGES), part), path, schemas.IMAGES)
             rows = run.read(path, schemas.IMAGES, ["status", "sha256"])
             statuses.update(rows["status"].to_pylist())
             hashes.update(rows["sha256"].to_pylist())
+    shutil.rmtree(work, ignore_errors=True)
     run.rows_in, run.rows_out = len(items), statuses["ok"]
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])

@@ -1,0 +1,136 @@
+"""The sticker shop: the same bytes every time, tastes where they were planted, and a look measured from pixels."""
+
+import ast
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from pipeline.config import SampleSource
+from pipeline.io import digest
+from pipeline.sources.sample import make
+from pipeline.sources.shoppers import purchases
+from pipeline.sources.stickers import COLOURS, SHAPES, drawings, look, stickers
+
+SMALL = SampleSource(kind="sample", users=150, items=100)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shop")
+    assert make(SMALL, folder, iter) == {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
+    return folder
+
+
+def contents(folder: Path) -> str:
+    return digest(sorted(p for p in folder.rglob("*") if p.is_file()))
+
+
+def metadata(folder: Path) -> list[dict[str, object]]:
+    return [ast.literal_eval(line.decode()) for line in gzip.open(folder / "meta_Stickers.json.gz")]
+
+
+def test_two_runs_write_the_same_bytes_and_another_seed_does_not(shop: Path, tmp_path: Path) -> None:
+    make(SMALL, tmp_path / "again", iter)
+    assert contents(tmp_path / "again") == contents(shop)
+    make(SMALL.model_copy(update={"seed": 1}), tmp_path / "other", iter)
+    assert contents(tmp_path / "other") != contents(shop)
+
+
+def test_shares_of_what_is_wrong(shop: Path) -> None:
+    lines = metadata(shop)
+    pictures = {p.name for p in (shop / "pictures").iterdir()}
+    named = [str(r["imUrl"]).removeprefix("file:///pictures/") for r in lines if "imUrl" in r]
+    assert len(named) == 97
+    assert set(named) == pictures
+    assert sum("title" not in r for r in lines) == 2
+    broken = [n for n in pictures if not (shop / "pictures" / n).read_bytes().endswith(b"IEND\xaeB`\x82")]
+    assert len(broken) == 1
+
+
+def test_reviews_are_amazons_and_some_come_twice(shop: Path) -> None:
+    lines = gzip.decompress((shop / "reviews_Stickers.json.gz").read_bytes()).splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert {"reviewerID", "asin", "overall", "unixReviewTime"} <= set(rows[0])
+    assert {r["asin"] for r in rows} <= {r["asin"] for r in metadata(shop)}
+    twice = len(lines) - len(set(lines))
+    assert twice == round(0.01 * len(set(lines)))
+
+
+def test_nothing_tells_where_or_when_it_was_made(shop: Path) -> None:
+    for path in shop.rglob("*.gz"):
+        data = path.read_bytes()
+        assert data[4:8] == bytes(4), "gzip time"
+        assert str(shop).encode() not in gzip.decompress(data)
+
+
+def test_stickers_are_unicodes_without_skin_tones() -> None:
+    found = stickers(1600)
+    assert len({s.asin for s in found}) == 1600
+    assert {len(s.asin) for s in found} == {10}
+    assert not [s for s in found if set(s.code.split("-")) & {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}]
+    assert (found[0].name, found[0].category, found[0].subcategory) == (
+        "Grinning face",
+        "Smileys & Emotion",
+        "face smiling",
+    )
+
+
+def test_sequences_are_drawn_as_one_picture() -> None:
+    man, wheat, farmer = drawings(["1F468", "1F33E", "1F468-200D-1F33E"])
+    assert farmer.tobytes() not in (man.tobytes(), wheat.tobytes())
+    red, green = (np.asarray(p).reshape(-1, 3).mean(0) for p in drawings(["1F7E5", "1F7E9"]))
+    assert red[0] > red[1] + 30
+    assert green[1] > green[0] + 5
+
+
+@pytest.mark.parametrize(
+    ("box", "fill", "drawn", "colour", "shape"),
+    [
+        ((40, 40, 120, 120), "#d22f27", "rectangle", "red", "boxy"),
+        ((40, 40, 120, 120), "#92d3f5", "ellipse", "blue", "round"),
+        ((60, 10, 90, 150), "#5c9e31", "rectangle", "green", "tall"),
+        ((10, 60, 150, 90), "#9b9b9a", "rectangle", "grey", "wide"),
+    ],
+)
+def test_look(box: tuple[int, ...], fill: str, drawn: str, colour: str, shape: str) -> None:
+    picture = Image.new("RGB", (160, 160), "white")
+    getattr(ImageDraw.Draw(picture), drawn)(box, fill=fill, outline="black", width=4)
+    found = look(picture)
+    assert (COLOURS[found[0]], SHAPES[found[1]]) == (colour, shape)
+
+
+def shopping() -> tuple[np.ndarray, ...]:
+    """Return user, item, time of 2000 shoppers, and theme and look of 800 stickers, which are independent."""
+    rng = np.random.default_rng(5)
+    subcategory, colour, shape = rng.integers(0, 40, 800), rng.integers(0, 8, 800), rng.integers(0, 4, 800)
+    bought = purchases(subcategory // 5, subcategory, colour, shape, users=2000, seed=0)
+    return (*(bought[c].to_numpy() for c in ("user", "item", "timestamp")), subcategory, colour * 4 + shape)
+
+
+def test_tastes_are_where_they_were_planted() -> None:
+    user, item, time, theme, appearance = shopping()
+    order = np.lexsort((time, user))
+    user, item = user[order], item[order]
+    same = user[1:] == user[:-1]
+    alike = {
+        name: (of[item[1:]] == of[item[:-1]])[same].mean() for name, of in {"theme": theme, "look": appearance}.items()
+    }
+    shuffled = np.random.default_rng(0).permutation(item)
+    chance = {
+        name: (of[shuffled[1:]] == of[shuffled[:-1]]).mean()
+        for name, of in {"theme": theme, "look": appearance}.items()
+    }
+    assert alike["theme"] > 5 * chance["theme"]
+    assert alike["look"] > 4 * chance["look"]
+
+
+def test_popularity_has_a_long_tail_and_no_pair_comes_twice() -> None:
+    user, item, *_ = shopping()
+    assert len(set(zip(user.tolist(), item.tolist(), strict=True))) == len(user)
+    counts = np.array(sorted(Counter(item.tolist()).values(), reverse=True))
+    assert 0.35 < counts[: len(counts) // 5].sum() / counts.sum() < 0.7
