@@ -27,7 +27,8 @@ def write(content: Content, folder: Path) -> str:
 
 
 def _how(features: str, form: str) -> str:
-    return f"""Ids are our numbers as text; `items.tsv` and `users.tsv` give the source's identifiers. An unknown rating is 1.
+    return f"""Ids are our numbers as text; `items.tsv` and `users.tsv` give the source's identifiers.
+An unknown rating is 1.
 
 ```python
 import numpy as np

@@ -31,7 +31,8 @@ def write(content: Content, folder: Path) -> str:
     write_mappings(folder, content.items, content.users)
     (folder / f"{content.name}.yml").write_text(yaml.safe_dump(_settings(content), sort_keys=False), encoding="utf-8")
     return f"""`{content.name}.yml` is the part of a configuration that reads the data, with paths from this folder;
-it takes the first feature set: for another, change `visual_features`. Add evaluation and models. An unknown rating is 1.
+it takes the first feature set: for another, change `visual_features`. Add evaluation and models. An unknown rating
+is 1.
 `items.tsv` and `users.tsv` give the source's identifiers.
 """
 

@@ -20,8 +20,8 @@ def write(content: Content, folder: Path) -> str:
     if content.interactions is not None:
         write_tsv(folder / "interactions.csv", content.interactions, content.interactions.column_names, ",")
     name = next(iter(content.features), "features")
-    return f"""`<set>.csv` says what went into each vector (empty: unknown); `items.csv` and `users.csv` give the source's
-identifiers; `split` in `interactions.csv` is 0 train, 1 valid, 2 test.
+    return f"""`<set>.csv` says what went into each vector (empty: unknown); `items.csv` and `users.csv` give the
+source's identifiers; `split` in `interactions.csv` is 0 train, 1 valid, 2 test.
 
 ```python
 import numpy as np, pandas as pd

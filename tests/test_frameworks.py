@@ -1,0 +1,135 @@
+"""RecBole and Cornac, as PyPI has them, train an epoch on their exports, each in an environment of its own.
+
+Opt-in, since each installs a torch: ALIGNREC_FRAMEWORKS=1 pytest tests/test_frameworks.py. Environments are kept below
+ALIGNREC_FRAMEWORKS_CACHE, where that is set.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline import io
+from pipeline.export.content import Content
+from pipeline.export.write import write
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.environ.get("ALIGNREC_FRAMEWORKS"), reason="installs torch twice; ALIGNREC_FRAMEWORKS=1"),
+]
+
+USERS, ITEMS, WIDTH = 120, 50, 16
+NEEDS = {
+    "recbole": ["recbole==1.2.1", "numpy<2", "scipy<1.12", "pandas<3"],  # what RecBole's last release still runs with
+    "cornac": ["cornac>=2.3,<4", "torch"],
+}
+
+
+@pytest.fixture(scope="module")
+def content() -> Content:
+    """120 users with 6 of 50 items each, the last two valid and test; the users' items are close to one another."""
+    rng = np.random.default_rng(0)
+    rows = [(u, int(i)) for u in range(USERS) for i in (u + rng.permutation(12)[:6]) % ITEMS]
+    split = [[0, 0, 0, 0, 1, 2][n % 6] for n in range(len(rows))]
+    interactions = pa.table(
+        {
+            "user_id": pa.array([u for u, _ in rows], pa.int32()),
+            "item_id": pa.array([i for _, i in rows], pa.int32()),
+            "rating": pa.array([4.0] * len(rows), pa.float32()),
+            "timestamp": pa.array(range(len(rows)), pa.int64()),
+            "split": pa.array(split, pa.int8()),
+        }
+    )
+    names = [f"A{i}" for i in range(ITEMS)]
+    ids = pa.array(range(ITEMS), pa.int32())
+    titles = [f'item "{i}" of many' for i in range(ITEMS)]
+    blank = [""] * ITEMS
+    items = pa.table(
+        {"item_id": ids, "asin": names, "title": titles, "brand": blank, "categories": pa.array([["a b", "c"]] * ITEMS),
+         "description": blank, "image_url": blank}
+    )  # fmt: skip
+    vectors = pa.table({"item_id": ids, "vector": io.vectors(rng.normal(size=(ITEMS, WIDTH)))})
+    users = pa.table({"user_id": pa.array(range(USERS), pa.int32()), "user": [f"U{u}" for u in range(USERS)]})
+    return Content("shop", items, {"our-set": vectors}, users, interactions)
+
+
+def environment(name: str, tmp_path: Path) -> Path:
+    """Return the Python of a fresh environment with `name` in it."""
+    folder = Path(os.environ.get("ALIGNREC_FRAMEWORKS_CACHE", tmp_path)) / name
+    python = folder / "bin/python"
+    if not (folder / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        done = subprocess.run([python, "-m", "pip", "install", "-q", *NEEDS[name]], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"{name} cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+        (folder / "complete").touch()
+    return python
+
+
+def trained(python: Path, folder: Path, more: str) -> dict:
+    """Run the README's snippet and `more` in the export's folder; return what it prints last, as JSON."""
+    found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert found
+    (folder / "run.py").write_text(found[1] + more)
+    done = subprocess.run([python, "run.py"], cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+RECBOLE = """
+import json
+import numpy as np
+from recbole.data import data_preparation
+from recbole.model.general_recommender import BPR
+from recbole.trainer import Trainer
+
+config["epochs"], config["eval_args"]["order"], config["state"] = 1, "RO", "ERROR"
+train, valid, test = data_preparation(config, dataset)
+model = BPR(config, train.dataset).to(config["device"])
+trainer = Trainer(config, model)
+score, result = trainer.fit(train, valid, saved=False, verbose=False)
+tested = trainer.evaluate(test, load_best_model=False)
+order = [int(token) for token in dataset.id2token("item_id", np.arange(1, dataset.item_num))]
+sizes = [len(part.dataset) for part in (train, valid, test)]
+print(json.dumps({"order": order, "features": features.tolist(), "sizes": sizes, "recall": float(tested["recall@10"])}))
+"""
+
+
+def test_recbole_trains_an_epoch(content: Content, tmp_path: Path) -> None:
+    write(content, "recbole", tmp_path / "export")
+    said = trained(environment("recbole", tmp_path), tmp_path / "export", RECBOLE)
+    assert sorted(said["order"]) == list(range(ITEMS))
+    loaded = np.array(said["features"])[1:].astype(np.float32)
+    assert np.array_equal(loaded, content.matrix("our-set")[said["order"]]), "each item has its own vector"
+    assert said["sizes"] == [USERS * 4, USERS, USERS]
+    assert 0 <= said["recall"] <= 1
+
+
+CORNAC = """
+import json
+from cornac.metrics import Recall
+from cornac.models import VBPR
+
+model = VBPR(k=8, k2=8, n_epochs=1, batch_size=64, use_gpu=False, seed=0)
+tested, valid = method.evaluate(model, [Recall(k=10)], user_based=True)
+order = [int(i) for i in method.train_set.item_ids]
+sizes = [part.num_ratings for part in (method.train_set, method.val_set, method.test_set)]
+recall = tested.metric_avg_results["Recall@10"]
+print(json.dumps({"order": order, "features": method.item_image.features.tolist(), "sizes": sizes, "recall": recall}))
+"""
+
+
+def test_cornac_trains_an_epoch(content: Content, tmp_path: Path) -> None:
+    write(content, "cornac", tmp_path / "export")
+    said = trained(environment("cornac", tmp_path), tmp_path / "export", CORNAC)
+    assert sorted(said["order"]) == list(range(ITEMS))
+    loaded = np.array(said["features"], np.float32)
+    assert np.array_equal(loaded[: len(said["order"])], content.matrix("our-set")[said["order"]])
+    assert said["sizes"] == [USERS * 4, USERS, USERS]
+    assert 0 <= said["recall"] <= 1
