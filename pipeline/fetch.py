@@ -125,7 +125,7 @@ def _try(client: httpx.Client, address: str, part: Path, progress: Progress) -> 
         else:
             mark.unlink(missing_ok=True)  # nothing tells whether a later answer is the same file
         with part.open("ab" if have else "wb") as f:
-            for block in answer.iter_raw(BLOCK):
+            for block in answer.iter_raw():
                 have += f.write(block)
                 progress(have, total)
     if total is not None and have != total:

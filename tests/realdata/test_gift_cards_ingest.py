@@ -1,0 +1,81 @@
+"""Gift Cards 2018, raw files as published: exact counts of what comes in, what falls out and why."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import schemas
+from pipeline import io
+from pipeline.config import load
+from pipeline.run import running
+from stages import download, images, interactions, items
+
+HERE = Path(__file__).parent
+DATA = HERE.parent.parent.parent / "shared" / "data" / "gift_cards_2018"
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/gift_cards_2018 is not beside the project")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the four stages; picture hosts are given up at once, as there is no way to them."""
+    found = tmp_path_factory.mktemp("outputs")
+    here = Path.cwd()
+    os.chdir(HERE.parent.parent)  # the parameter file names data relative to the project
+    try:
+        params = load(HERE / "gift_cards.yaml")
+        fast = params.images.model_copy(update={"retries": 0, "give_up_after": 1})
+        params = params.model_copy(update={"images": fast})
+        for stage in (download, interactions, items, images):
+            with running(stage.__name__.split(".")[1], "gift_cards", params, found) as run:
+                stage.main(run)
+    finally:
+        os.chdir(here)
+    return found
+
+
+def record(root: Path, stage: str) -> dict[str, object]:
+    found = io.read_json(root / stage / "gift_cards" / "run.json")
+    return {name: found[name] for name in ("rows_in", "rows_out", "drops")}
+
+
+def test_download(root: Path) -> None:
+    listed = io.read_json(root / "download" / "gift_cards" / "sources.json")
+    assert [(r["role"], r["bytes"], r["sha256"][:12]) for r in listed] == [
+        ("reviews", 176952, "41e1f0e50d3c"),
+        ("metadata", 389825, "24ac90af3eb4"),
+    ]
+
+
+def test_interactions(root: Path) -> None:
+    assert record(root, "interactions") == {
+        "rows_in": 2972,
+        "rows_out": 2949,
+        "drops": {"below_k_core": 20, "duplicate": 3},
+    }
+    folder = root / "interactions" / "gift_cards"
+    table = io.read_table(folder / "interactions.parquet", schemas.INTERACTIONS)
+    splits = table["split"].to_numpy()
+    assert [int((splits == s).sum()) for s in range(3)] == [2027, 458, 464]
+    assert io.read_table(folder / "users.parquet", schemas.USERS).num_rows == 454
+    assert io.read_table(folder / "item_ids.parquet", schemas.ITEM_IDS).slice(0, 1).to_pylist() == [
+        {"item_id": 0, "asin": "B004LLIKVU"}
+    ]
+
+
+def test_items(root: Path) -> None:
+    assert record(root, "items") == {"rows_in": 1547, "rows_out": 147, "drops": {"other_item": 1400}}
+    table = io.read_table(root / "items" / "gift_cards" / "items.parquet", schemas.ITEMS)
+    assert set(table["text_status"].to_pylist()) == {"ok"}
+    assert not [text for text in table["text"].to_pylist() if "<" in text or "&amp;" in text or "&nbsp;" in text]
+    assert io.read_table(root / "items" / "gift_cards" / "rejects.parquet", schemas.REJECTS).num_rows == 0
+
+
+def test_images_end_with_a_reason_and_none_is_lost(root: Path) -> None:
+    table = io.read_table(root / "images" / "gift_cards" / "images-00000.parquet", schemas.IMAGES)
+    ends = table["status"].to_pylist()
+    assert (len(ends), ends.count("missing")) == (147, 32)
+    assert "" not in [
+        reason for reason, status in zip(table["reason"].to_pylist(), ends, strict=True) if status != "ok"
+    ]
+    assert record(root, "images")["rows_in"] == 147
