@@ -189,6 +189,14 @@ def test_labels_come_from_the_first_level_that_tells_items_apart() -> None:
     assert categories.labels([]) is None
 
 
+def test_a_wide_feature_set_is_projected_and_still_read() -> None:
+    rng = np.random.default_rng(8)
+    found = categories.labels([[f"c{i}"] for i in rng.integers(0, 3, 200)])
+    assert found is not None
+    wide = np.eye(3)[found.label] @ rng.normal(size=(3, categories.WIDEST + 1))
+    assert categories.accuracy(wide.astype(np.float32), found, 0).mean() > 0.99
+
+
 def test_a_linear_probe_reads_what_is_linearly_there_and_nothing_else() -> None:
     rng = np.random.default_rng(7)
     paths = [[f"c{i}"] for i in rng.integers(0, 3, 300)]
@@ -201,5 +209,5 @@ def test_a_linear_probe_reads_what_is_linearly_there_and_nothing_else() -> None:
     assert noise < 0.45
     flat = categories.accuracy(np.ones((300, 5), np.float32), found, 0).mean()
     out = categories.summary(found, {"told": np.ones(300, bool)})
-    assert flat <= out["chance"]["accuracy"] + 1e-6
+    assert out["chance"]["accuracy"] == pytest.approx(flat, abs=1e-6)
     assert out["told"] == {"accuracy": 1.0, "accuracy_se": 0.0}
