@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import evidence, io
-from pipeline.release import card, manifest, protocol
+from pipeline.release import card, croissant, manifest, protocol
 from pipeline.release.manifest import Counts, Input, Maker, Manifest
 
 
@@ -86,6 +86,8 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any], code: str) -> M
 
     counts = Counts(users=parts.n_users, items=len(parts.items), interactions=len(parts.interactions))
     described = [manifest.describe(folder, p, tables.get(p)) for p in _files(folder)]
+    io.write_json(folder / croissant.NAME, croissant.describe(parts.dataset, parts.version, parts.kind, described))
+    described.append(manifest.describe(folder, folder / croissant.NAME, None))
     readme = card.render(
         parts.dataset, parts.version, parts.kind, counts, described, coverage(parts.features),
         [] if parts.results is None else evidence.comparison(parts.results), parts.probes, gaps(parts.items),

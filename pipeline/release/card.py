@@ -22,6 +22,7 @@ WHAT = {
     "user_embeddings": "the trained recommender's user vectors; score = dot product",
     "results.json": "benchmark figures by seed",
     "probes.json": "feature sets judged before training",
+    "croissant.json": "this release for readers of MLCommons' Croissant",
 }
 PROBES = {
     "zero_shot": ("zero-shot hit@20", "hit@20"),

@@ -1,0 +1,152 @@
+"""croissant.json: the release for readers of MLCommons' Croissant, made from what the manifest says of its files.
+
+Format: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.release.licences import LICENCES
+from pipeline.release.manifest import TABLES, File
+
+NAME = "croissant.json"
+CITATION = (
+    "Liu et al. AlignRec: Aligning and Training in Multimodal Recommendations. CIKM 2024. "
+    "https://arxiv.org/abs/2403.12384"
+)
+LINKS = {"cc-by-sa-4.0": "https://creativecommons.org/licenses/by-sa/4.0/"}
+"""licences of the Hub's list -> their address"""
+CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    "name": {"@container": "@language"},
+    "description": {"@container": "@language"},
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+} | {
+    term: f"cr:{term}"
+    for term in (
+        "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileObject",
+        "fileProperty", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5",
+        "parentField", "path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator",
+        "source", "subField", "transform",
+    )
+}  # fmt: skip
+
+
+def describe(dataset: str, version: str, kind: str, files: Iterable[File]) -> dict[str, Any]:
+    """Return the content of croissant.json.
+
+    Args:
+        dataset: name of the dataset.
+        version: semantic version of the data.
+        kind: of the source, a key of LICENCES.
+        files: the release's files but for the card, the manifest and this one, in the manifest's order.
+    """
+    tables: dict[str, list[File]] = {}
+    for file in files:
+        if file.table is not None:
+            tables.setdefault(record_set(file), []).append(file)
+    return {
+        "@context": CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.1",
+        "name": f"alignrec-features-{dataset}",
+        "description": f"Multimodal item features of the dataset {dataset}, with the item graph and a trained "
+        "recommender's embeddings. README.md has the figures, the sources and the known gaps.",
+        "version": version,
+        "license": _licence(kind),
+        "citeAs": CITATION,
+        "keywords": ["recommendation", "multimodal", "feature extraction"],
+        "distribution": [_file(f) for f in files] + [_file_set(n, fs) for n, fs in tables.items() if len(fs) > 1],
+        "recordSet": [_records(name, of_table) for name, of_table in tables.items()],
+    }
+
+
+def record_set(file: File) -> str:
+    """Return the name of the record set that a table belongs to; the card's configurations are called the same."""
+    kinds = {"features": "features", "edges": "graph"}
+    if file.table in kinds:
+        return f"{kinds[file.table]}-{file.path.split('/')[1]}"
+    return str(file.table)
+
+
+def _licence(kind: str) -> str:
+    header = LICENCES[kind].header
+    return header.get("license_link") or LINKS.get(header["license"]) or LICENCES[kind].text
+
+
+def _file(file: File) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileObject",
+        "@id": file.path,
+        "name": file.path,
+        "contentUrl": file.path,
+        "contentSize": f"{file.bytes} B",
+        "encodingFormat": "application/json" if file.table is None else "application/x-parquet",
+        "sha256": file.sha256,
+    }
+
+
+def _file_set(name: str, files: list[File]) -> dict[str, Any]:
+    return {
+        "@type": "cr:FileSet",
+        "@id": f"{name}-files",
+        "name": f"{name}-files",
+        "encodingFormat": "application/x-parquet",
+        "includes": [f.path for f in files],
+    }
+
+
+def _records(name: str, files: list[File]) -> dict[str, Any]:
+    source = {"fileSet": {"@id": f"{name}-files"}} if len(files) > 1 else {"fileObject": {"@id": files[0].path}}
+    schema = TABLES[str(files[0].table)](_width(files[0]))
+    return {
+        "@type": "cr:RecordSet",
+        "@id": name,
+        "name": name,
+        "description": f"{sum(f.rows or 0 for f in files)} rows",
+        "field": [_field(name, f, source) for f in schema],
+    }
+
+
+def _field(records: str, field: pa.Field, source: dict[str, Any]) -> dict[str, Any]:
+    array, kind = None, field.type
+    if pa.types.is_fixed_size_list(kind):
+        array, kind = str(kind.list_size), kind.value_type
+    elif pa.types.is_list(kind):
+        array, kind = "-1", kind.value_type  # of any length
+    return {
+        "@type": "cr:Field",
+        "@id": f"{records}/{field.name}",
+        "name": field.name,
+        "description": (field.metadata or {}).get(b"doc", b"").decode(),
+        "dataType": _type(kind),
+        **({} if array is None else {"isArray": True, "arrayShape": array}),
+        "source": source | {"extract": {"column": field.name}},
+    }
+
+
+def _type(kind: pa.DataType) -> str:
+    if pa.types.is_boolean(kind):
+        return "sc:Boolean"
+    if pa.types.is_integer(kind):
+        return "sc:Integer"
+    return "sc:Float" if pa.types.is_floating(kind) else "sc:Text"
+
+
+def _width(file: File) -> int:
+    """Return the width of a table's vectors, as the manifest writes Arrow's types; 1 where there are none."""
+    found = [re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", c.type) for c in file.columns or []]
+    return next((int(f[1]) for f in found if f), 1)
