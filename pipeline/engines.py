@@ -1,0 +1,122 @@
+"""Where long work on independent jobs is done: in this process, or on a Ray cluster. The results are the same.
+
+A job is a small value, such as the rows of a shard. A worker is made once where it runs, because it may load a network,
+and turns jobs into Arrow tables.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import code
+from pipeline.errors import UserError
+
+Worker = Callable[[Any], pa.Table]
+Make = Callable[[], Worker]
+"""a module's function or a partial of one; pickled to where it runs"""
+
+
+def local(make: Make, jobs: Sequence[Any]) -> Iterator[tuple[Any, pa.Table]]:
+    """Yield each job with its table, one after the other in this process, in order."""
+    if jobs:
+        worker = make()
+        for job in jobs:
+            yield job, worker(job)
+
+
+def on_ray(make: Make, jobs: Sequence[Any]) -> Iterator[tuple[Any, pa.Table]]:
+    """Yield each job with its table from an actor pool over a Ray cluster, in the order in which they end.
+
+    The cluster is the one that this process is connected to, else the one that RAY_ADDRESS names, else a new one on
+    this machine. Every node needs this package with the same code, and the files that jobs name under the same paths.
+    An actor takes a GPU if the cluster has any, and as many threads as this process has: then sums are added in the
+    same order here and there. When a node dies, others do its jobs again.
+
+    Raises:
+        UserError: Ray is not installed, or a node has other code; and what a worker raises.
+    """
+    ray = _ray()
+    if not jobs:
+        return
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)  # it reads RAY_ADDRESS by itself
+    logging.getLogger("ray.data").setLevel(logging.WARNING)  # progress is the caller's to show
+    threads, cluster = _threads(), ray.cluster_resources()
+    gpus = 1 if cluster.get("GPU", 0) >= 1 else 0
+    most = int(cluster["GPU"]) if gpus else int(cluster.get("CPU", 1) // threads)
+    rows = ray.data.from_items([{"number": i} for i in range(len(jobs))], override_num_blocks=len(jobs))
+    tables = rows.map_batches(
+        _Actor,
+        fn_constructor_args=(make, list(jobs), threads, code.fingerprint(_module(make))),
+        batch_format="pyarrow",
+        batch_size=1,
+        concurrency=(1, max(1, min(most, len(jobs)))),
+        num_cpus=threads,
+        num_gpus=gpus,
+    )
+    for row in tables.iter_rows():
+        if row["error"]:
+            raise UserError(row["error"])
+        with pa.ipc.open_stream(row["table"]) as stream:
+            yield jobs[row["number"]], stream.read_all()
+
+
+ENGINES: dict[str, Callable[[Make, Sequence[Any]], Iterator[tuple[Any, pa.Table]]]] = {"local": local, "ray": on_ray}
+"""name -> engine"""
+
+
+class _Actor:
+    """A worker as Ray Data calls it: numbers of jobs in, their tables as bytes out."""
+
+    def __init__(self, make: Make, jobs: Sequence[Any], threads: int, fingerprint: str) -> None:
+        self.make, self.jobs, self.threads, self.fingerprint = make, jobs, threads, fingerprint
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        table, error = None, None
+        try:
+            table = _bytes(self.worker(self.jobs[batch["number"][0].as_py()]))
+        except UserError as e:  # as a value: Ray would wrap it, and print the traces of all wrappings
+            error = str(e)
+        columns = {"table": pa.array([table], pa.large_binary()), "error": pa.array([error], pa.string())}
+        return pa.table({"number": batch["number"], **columns})
+
+    @functools.cached_property
+    def worker(self) -> Worker:
+        """The worker, made at the first job: an error then ends the run; in __init__ it would be tried for ever."""
+        if code.fingerprint(_module(self.make)) != self.fingerprint:
+            raise UserError("a node of the Ray cluster has other code than this machine; install the same on all")
+        if self.threads != _threads():
+            import_module("torch").set_num_threads(self.threads)
+        return self.make()
+
+
+def _bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def _ray() -> Any:
+    """Import Ray with its data library."""
+    try:
+        ray = import_module("ray")
+        import_module("ray.data")
+    except ImportError as e:
+        raise UserError(f"engine 'ray' needs the extra `ray`: pip install -e '.[ray]' ({e})") from None
+    return ray
+
+
+def _module(make: Make) -> str:
+    return (make.func if isinstance(make, functools.partial) else make).__module__
+
+
+def _threads() -> int:
+    threads: int = import_module("torch").get_num_threads()
+    return threads
