@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pyarrow as pa
 import pyarrow.compute as pc
+from rich import box
 from rich.table import Table
 
-SHOWN = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
+SHOWN = {"Recall@10": ("recall", 10), "Recall@20": ("recall", 20), "NDCG@20": ("ndcg", 20)}
+ORDER = "Recall@20"
 
 
-def table(results: pa.Table, dataset: str) -> Table:
-    """Return test figures at the best valid epoch, mean ± sd over seeds, best Recall@20 first.
+def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
+    """Yield one table a protocol: test at the best valid epoch, mean ± sd over seeds, best Recall@20 first.
 
     Args:
-        results: table RESULTS of one dataset; of several protocols, each row names its own.
+        results: table RESULTS of one dataset.
         dataset: the title.
     """
     kept = results.filter((pc.field("split") == "test") & (pc.field("selected_by") == "valid"))
-    groups = ["model", "features", "protocol", "metric", "k"]
-    sd = pc.VarianceOptions(ddof=1)
-    means = (
-        kept.group_by(groups).aggregate([("value", "mean"), ("value", "stddev", sd), ("value", "count")]).to_pylist()
-    )
-    cells = {tuple(m[g] for g in groups): m for m in means}
-    runs = sorted(
-        {c[:3] for c in cells}, key=lambda run: -cells.get((*run, "recall", 20), {"value_mean": 0.0})["value_mean"]
-    )
-
-    shown = Table(title=f"{dataset}: test at the best valid epoch, mean ± sd over seeds", title_justify="left")
-    for name in ("model", "features", "protocol", "seeds"):
-        shown.add_column(name)
-    for metric, k in SHOWN:
-        shown.add_column(f"{metric.replace('ndcg', 'NDCG').replace('recall', 'Recall')}@{k}", justify="right")
-    for run in runs:
-        found = [cells.get((*run, metric, k)) for metric, k in SHOWN]
-        seeds = max((c["value_count"] for c in found if c), default=0)
-        shown.add_row(*run, str(seeds), *("" if c is None else _cell(c) for c in found))
-    return shown
+    for protocol in sorted(pc.unique(kept["protocol"]).to_pylist()):
+        runs = _runs(kept.filter(pc.field("protocol") == protocol))
+        shown = Table(
+            title=f"{dataset}, protocol {protocol}: test, selected on valid", title_justify="left", box=box.SIMPLE
+        )
+        for name in ("model", "features"):
+            shown.add_column(name, no_wrap=True)
+        for name in ("seeds", *SHOWN):
+            shown.add_column(name, no_wrap=True, justify="right")
+        for (model, features), cells in sorted(runs.items(), key=lambda run: -_mean(run[1].get(SHOWN[ORDER]))):
+            seeds = max(len(values) for values in cells.values())
+            shown.add_row(model, features, str(seeds), *(_cell(cells.get(key)) for key in SHOWN.values()))
+        yield shown
 
 
-def _cell(c: dict[str, float | None]) -> str:
-    sd = c["value_stddev"]
-    return f"{c['value_mean']:.4f}" + ("" if sd is None else f" ± {sd:.4f}")
+def _runs(results: pa.Table) -> dict[tuple[str, str], dict[tuple[str, int], list[float]]]:
+    """Return (model, features) -> (metric, k) -> a value a seed."""
+    runs: dict[tuple[str, str], dict[tuple[str, int], list[float]]] = {}
+    for row in results.to_pylist():
+        cells = runs.setdefault((row["model"], row["features"]), {})
+        cells.setdefault((row["metric"], row["k"]), []).append(row["value"])
+    return runs
+
+
+def _mean(values: list[float] | None) -> float:
+    return pc.mean(pa.array(values)).as_py() if values else 0.0
+
+
+def _cell(values: list[float] | None) -> str:
+    if not values:
+        return ""
+    sd = pc.stddev(pa.array(values), ddof=1).as_py() if len(values) > 1 else None
+    return f"{_mean(values):.4f}" + ("" if sd is None else f" ±{sd:.4f}")

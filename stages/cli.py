@@ -92,12 +92,12 @@ def summary(
 
     import schemas
     from pipeline import config, io
-    from pipeline import summary as tables
+    from pipeline import summary as results
     from pipeline.layout import Layout
 
     for name in [dataset] if dataset else config.load(params).datasets:
         layout = Layout(root, name)
-        Console().print(tables.table(io.read_table(layout.results, schemas.RESULTS), name))
+        Console().print(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
         for what, path in (("report", layout.report / "index.html"), ("release", layout.release)):
             typer.echo(f"{what}: {path if path.exists() else 'not made yet'}")
 

@@ -22,9 +22,9 @@ def test_means_over_seeds_best_first_and_only_what_valid_selected() -> None:
         }
 
     rows = [row("bpr", 0, 0.1), row("bpr", 1, 0.2), row("lightgcn", 0, 0.3), row("bpr", 0, 0.9, "test")]
-    console = Console(width=120, file=io.StringIO())
-    console.print(summary.table(pa.Table.from_pylist(rows, schemas.RESULTS), "shop"))
+    console = Console(width=80, file=io.StringIO())
+    console.print(*summary.tables(pa.Table.from_pylist(rows, schemas.RESULTS), "shop"))
     text = console.file.getvalue()
-    assert "0.1500 ± 0.0707" in text
+    assert "0.1500 ±0.0707" in text
     assert "0.9" not in text
     assert text.index("lightgcn") < text.index("bpr")

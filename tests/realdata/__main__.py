@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import schemas
-from pipeline import io
-from pipeline import summary as tables
+from pipeline import io, summary
 from pipeline.layout import Layout
 from stages import STAGES
 
@@ -43,7 +42,7 @@ def main(names: list[str]) -> None:
                 subprocess.run([*command, "--params", HERE / f"{name}.yaml", "--root", ROOT], check=True)
     console = Console()
     for name in names or PLAN:
-        console.print(tables.table(io.read_table(Layout(ROOT, name).results, schemas.RESULTS), name))
+        console.print(*summary.tables(io.read_table(Layout(ROOT, name).results, schemas.RESULTS), name))
     console.print(comparison(names or list(PLAN)))
 
 
