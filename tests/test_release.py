@@ -62,8 +62,8 @@ def test_a_release_holds_what_was_made_and_verifies(made: Path) -> None:
     files = {p.relative_to(made).as_posix() for p in made.rglob("*") if p.is_file()}
     assert files == {
         "README.md", "manifest.json", "croissant.json", "items.parquet", "results.json", "probes.json",
-        "embeddings/items.parquet", "embeddings/users.parquet", "features/beit3/features-00000.parquet", "graph/beit3/edges.parquet",
-        "features/minilm-cnn/features-00000.parquet", "graph/minilm-cnn/edges.parquet",
+        "embeddings/items.parquet", "embeddings/users.parquet", "features/beit3/features-00000.parquet",
+        "graph/beit3/edges.parquet", "features/minilm-cnn/features-00000.parquet", "graph/minilm-cnn/edges.parquet",
     }  # fmt: skip
     lines = list(verify(made))
     assert "shop 0.1.0, 11 files" in lines[0]
