@@ -59,8 +59,16 @@ class Outcome(NamedTuple):
 
     record: dict[str, Any]
     """model, features, seed, protocol, epochs, best_epoch, and metrics: split -> "recall@20" -> mean over users"""
-    rankings: pa.Table
-    """schema rankings(max K): what each test user was shown"""
+    users: np.ndarray
+    """int32 [N], the test users"""
+    top: np.ndarray
+    """int32 [N, max K], what they were shown"""
+
+    def rankings(self) -> pa.Table:
+        """Return users and top, schema rankings(max K)."""
+        kind = schemas.ranking(self.top.shape[1])
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(self.top.ravel()), type=kind)
+        return pa.table({"user_id": self.users, "items": lists})
 
 
 @dataclass(frozen=True)
@@ -86,8 +94,7 @@ class Trial:
             for part, result in (("valid", valid), ("test", test))
         }
         run = {"protocol": PROTOCOL, "epochs": len(found.history), "best_epoch": found.best_epoch, "metrics": means}
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(test.top.ravel()), type=schemas.ranking(test.top.shape[1]))
-        return Outcome(job._asdict() | run, pa.table({"user_id": test.users, "items": lists}))
+        return Outcome(job._asdict() | run, test.users, test.top)
 
 
 def results(dataset_name: str, records: Iterable[dict[str, Any]]) -> pa.Table:

@@ -17,7 +17,7 @@ def main(run: Run) -> None:
     todo = benchmark.by_length(job for job in jobs if not layout.trial(*job).exists())
     trial = benchmark.Trial(layout, params, run.params.train)
     for job, found in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
-        io.write_table(found.rankings, layout.trial_rankings(*job), schemas.rankings(max(params.ks)))
+        io.write_table(found.rankings(), layout.trial_rankings(*job), schemas.rankings(max(params.ks)))
         io.write_json(layout.trial(*job), found.record)
 
     records = [io.read_json(layout.trial(*job)) for job in jobs]

@@ -1,5 +1,6 @@
 """Split, one feature set and its graph -> the released recommender, its vectors and its training curve."""
 
+import torch
 from safetensors.torch import save
 
 import schemas
@@ -13,6 +14,7 @@ def main(run: Run) -> None:
     """Train AlignRec, resuming where a killed run left off."""
     params, layout = run.params.train, run.layout
     run.resume(run.folder, dataset.files(layout, params.features), params.model_dump(exclude={"checkpoint_every"}))
+    torch.set_num_threads(params.threads)
     run.device = str(pick_device())
     inputs = dataset.read(layout, params.features)
     for reason, n in inputs.split.dropped.items():

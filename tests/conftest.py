@@ -1,5 +1,6 @@
-"""Before torch is imported: threads that wait must not spin, or tests crawl where cores are shared."""
+"""One thread a process: the tests' matrices are tiny, and on a busy machine waiting threads cost minutes."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # read when torch and faiss are first imported, so set before
+    os.environ.setdefault(name, "1")

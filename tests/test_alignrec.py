@@ -1,0 +1,174 @@
+"""AlignRec against the published code's numbers on one small case (tests/oracles/alignrec_step.npz, copied from the
+reference run: 60 users, 45 items, 24-d features, D = 16, K = 5, batch 32), and its parts against plain versions."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from pipeline import graph
+from pipeline.config import Train
+from pipeline.models import alignrec
+from pipeline.models.base import Batch, Inputs
+from pipeline.models.infonce import info_nce
+from pipeline.models.lightgcn import propagate
+from pipeline.split import Pairs, Split
+
+NAMES = {
+    "user": "user_embedding",
+    "item": "item_embedding",
+    "features": "features",
+    "w1.weight": "w1_weight",
+    "w1.bias": "w1_bias",
+    "w2.weight": "w2_weight",
+    "w2.bias": "w2_bias",
+}
+NOBODY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[Any]:
+    with np.load(Path(__file__).parent / "oracles/alignrec_step.npz", allow_pickle=False) as found:
+        yield {name: found[name] for name in found.files}
+
+
+@pytest.fixture
+def inputs(oracle: Any) -> Inputs:
+    order = np.lexsort((oracle["items"], oracle["users"]))
+    train = Pairs(oracle["users"][order].astype(np.int32), oracle["items"][order].astype(np.int32))
+    split = Split(int(oracle["n_users"]), int(oracle["n_items"]), train, NOBODY, NOBODY)
+    edges = graph.neighbours(oracle["features"], int(oracle["knn_k"]))
+    return Inputs(split, torch.from_numpy(oracle["features"]), edges, torch.device("cpu"))
+
+
+def build(oracle: Any, inputs: Inputs, **settings: Any) -> alignrec.AlignRec:
+    model = alignrec.AlignRec(inputs, Train(dim=16, batch_size=int(oracle["batch_size"]), **settings))
+    state = {ours: torch.from_numpy(oracle[f"param_{theirs}"]) for ours, theirs in NAMES.items() if ours != "features"}
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+@pytest.fixture
+def model(oracle: Any, inputs: Inputs) -> alignrec.AlignRec:
+    return build(oracle, inputs)
+
+
+@pytest.fixture(scope="module")
+def batch(oracle: Any) -> Batch:
+    return Batch(*(torch.from_numpy(oracle[f"batch_{part}"]) for part in ("users", "pos", "neg")))
+
+
+def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
+    values = ours.detach().numpy() if isinstance(ours, Tensor) else ours
+    np.testing.assert_allclose(values, theirs, rtol=0, atol=tolerance)
+
+
+def test_both_graphs(oracle: Any, inputs: Inputs) -> None:
+    close(graph.user_item_graph(inputs.split).toarray(), oracle["adj_user_item"], 1e-6)
+    close(graph.item_graph(inputs.edges, inputs.split.n_items).toarray(), oracle["item_graph"], 1e-6)
+
+
+def test_both_branches_and_their_sum(oracle: Any, model: alignrec.AlignRec) -> None:
+    id_user, id_item, mm_user, mm_item = model.branches()
+    close(torch.cat([id_user, id_item]), oracle["h_id"], 1e-6)
+    close(torch.cat([mm_user, mm_item]), oracle["h_mm"], 1e-6)
+    user, item = model()
+    close(user, oracle["h_user"], 1e-6)
+    close(item, oracle["h_item"], 1e-6)
+
+
+def test_every_loss_term(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> None:
+    terms = {name: float(term.detach()) for name, term in model.loss(batch).items()}
+    align = 0.01 * (oracle["loss_cca_items"] + oracle["loss_cca_users"])
+    expected = {
+        "bpr": oracle["loss_bpr"],
+        "l2": oracle["loss_l2"],
+        "cca": align,
+        "reg": 0.1 * oracle["loss_reg"],
+        "uia": 0.1 * oracle["loss_uia"],
+    }
+    assert terms == pytest.approx({name: float(value) for name, value in expected.items()}, abs=1e-6)
+    assert sum(terms.values()) == pytest.approx(float(oracle["loss_total"]), abs=1e-6)
+
+
+def test_every_gradient(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> None:
+    torch.stack(list(model.loss(batch).values())).sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    assert gradients.keys() == NAMES.keys()
+    for ours, theirs in NAMES.items():
+        close(gradients[ours], oracle[f"grad_{theirs}"], 1e-7)
+
+
+def losses(model: alignrec.AlignRec, batch: Batch, lr: float) -> list[float]:
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, fused=True)
+    found = []
+    for _ in range(10):
+        loss = torch.stack(list(model.loss(batch).values())).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        found.append(float(loss.detach()))
+    return found
+
+
+def test_ten_steps_of_compat(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> None:
+    close(np.array(losses(model, batch, float(oracle["adam_lr"]))), oracle["adam_losses_compat"], 1e-6)
+    user, item = model()
+    close(user @ item.T, oracle["scores_after"], 1e-5)
+
+
+def test_frozen_keeps_features_and_so_departs(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    frozen = build(oracle, inputs, mode="frozen")
+    found = losses(frozen, batch, float(oracle["adam_lr"]))
+    close(frozen.features, oracle["features"], 0)
+    assert found[0] == pytest.approx(float(oracle["adam_losses_compat"][0]), abs=1e-6)
+    assert abs(found[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
+
+
+def rows(n: int, width: int, seed: int) -> Tensor:
+    return torch.randn(n, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+COUNTS = torch.tensor([1.0, 3.0, 1.0, 2.0, 1.0], dtype=torch.float64)
+
+
+def repeated(table: Tensor) -> Tensor:
+    return table.repeat_interleave(COUNTS.long(), dim=0)
+
+
+def test_info_nce_is_the_plain_one_on_the_repeated_batch() -> None:
+    x, y = nnf.normalize(rows(5, 3, 0)), nnf.normalize(rows(5, 3, 1))
+    logits = repeated(x) @ repeated(y).T / 0.2
+    plain = -torch.log_softmax(logits, 1).diagonal().mean()
+    torch.testing.assert_close(info_nce(x, y, COUNTS, 0.2), plain)
+
+
+def test_info_nce_in_blocks_has_the_right_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.models.infonce.ROWS", 2)
+    x, y = rows(5, 3, 0).requires_grad_(), rows(5, 3, 1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, y: info_nce(nnf.normalize(x), nnf.normalize(y), COUNTS, 0.2), (x, y))
+
+
+@pytest.mark.parametrize("width", [2, 4, 7])
+def test_reg_is_the_plain_norm_on_the_repeated_batch(width: int) -> None:
+    content, features = rows(5, 3, 0).requires_grad_(), rows(5, width, 1)
+    e, c = repeated(content), nnf.normalize(repeated(features))
+    plain = torch.linalg.norm(e @ e.T - c @ c.T) / len(e)
+    ours = alignrec.reg(content, features, COUNTS)
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, content)[0] for loss in (ours, plain)))
+
+
+def test_propagate_is_the_mean_of_powers_of_the_bipartite_graph(inputs: Inputs) -> None:
+    n_users, n_items = inputs.split.n_users, inputs.split.n_items
+    block = graph.user_item_graph(inputs.split).toarray().astype(np.float64)
+    whole = np.block([[np.zeros((n_users, n_users)), block], [block.T, np.zeros((n_items, n_items))]])
+    start = rows(n_users + n_items, 4, 0)
+    plain = sum(np.linalg.matrix_power(whole, layer) @ start.numpy() for layer in range(4)) / 4
+    user, item = propagate(inputs.user_item, start[:n_users].float(), start[n_users:].float(), 3)
+    np.testing.assert_allclose(np.concatenate([user, item]), plain, atol=1e-6)

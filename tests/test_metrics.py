@@ -1,0 +1,54 @@
+"""Metrics by hand and against the published code's numbers (tests/oracles/metrics_mmrec.npz, MMRec's, 200 users)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from shops import two_tastes
+
+from pipeline.metrics import METRICS, evaluate, judge
+from pipeline.split import Pairs
+
+
+def test_a_case_by_hand() -> None:
+    top = np.array([[4, 0, 9, 2], [7, 8, -1, -1]], np.int32)
+    targets = Pairs(np.array([0, 0, 0, 1], np.int32), np.array([0, 2, 5, 3], np.int32))
+    mean = judge(top, np.array([0, 1], np.int32), targets, 10, [2, 4]).mean
+    gain = 1 / np.log2([2, 3, 4, 5])
+    assert mean["recall", 2] == pytest.approx((1 / 3 + 0) / 2)
+    assert mean["precision", 4] == pytest.approx((2 / 4 + 0) / 2)
+    assert mean["ndcg", 4] == pytest.approx(((gain[1] + gain[3]) / gain[:3].sum() + 0) / 2)
+    assert mean["map", 4] == pytest.approx(((1 / 2 + 2 / 4) / 3 + 0) / 2)
+    assert mean["map", 2] == pytest.approx((1 / 2 / 2 + 0) / 2)
+
+
+def test_nothing_shown_is_no_hit_on_the_neighbour_in_key_order() -> None:
+    top = np.array([[-1]], np.int32)  # user 1: 1 * 10 - 1 is the key of user 0, item 9
+    targets = Pairs(np.array([0, 1], np.int32), np.array([9, 0], np.int32))
+    assert judge(top, np.array([1], np.int32), targets, 10, [1]).mean["recall", 1] == 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_equals_the_published_numbers_at_every_cutoff(metric: str) -> None:
+    with np.load(Path(__file__).parent / "oracles/metrics_mmrec.npz", allow_pickle=False) as oracle:
+        top, items, counts, expected = (oracle[n] for n in ("topk", "positives", "positives_len", metric))
+    users = np.arange(len(top), dtype=np.int32)
+    owner = np.repeat(users, counts)
+    order = np.lexsort((items, owner))
+    targets = Pairs(owner[order], items[order].astype(np.int32))
+    mean = judge(top.astype(np.int32), users, targets, int(max(top.max(), items.max())) + 1, range(1, 51)).mean
+    assert np.abs([mean[metric, k] for k in range(1, 51)] - expected).max() < 1e-12
+
+
+def test_evaluate_masks_train_and_asks_the_right_part() -> None:
+    split = two_tastes()
+    item = np.eye(split.n_items, dtype=np.float32)
+    user = np.zeros((split.n_users, split.n_items), np.float32)
+    user[split.train.users, split.train.items] = 3
+    user[split.valid.users, split.valid.items] = 2
+    user[split.test.users, split.test.items] = 1
+    assert evaluate(user, item, split, "valid", [1]).mean["recall", 1] == 1
+    assert evaluate(user, item, split, "test", [1]).mean["recall", 1] == 0  # valid is not masked under `mmrec`
+    found = evaluate(user, item, split, "test", [2])
+    assert found.mean["recall", 2] == 1
+    assert found.users.tolist() == list(range(split.n_users))
