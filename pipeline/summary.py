@@ -23,9 +23,8 @@ def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
     kept = results.filter((pc.field("split") == "test") & (pc.field("selected_by") == "valid"))
     for protocol in sorted(pc.unique(kept["protocol"]).to_pylist()):
         runs = _runs(kept.filter(pc.field("protocol") == protocol))
-        shown = Table(
-            title=f"{dataset}, protocol {protocol}: test, selected on valid", title_justify="left", box=box.SIMPLE
-        )
+        title = f"{dataset}, protocol {protocol}: test, selected on valid"
+        shown = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
         for name in ("model", "features"):
             shown.add_column(name, no_wrap=True)
         for name in ("seeds", *SHOWN):
