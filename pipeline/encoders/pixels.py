@@ -1,0 +1,39 @@
+"""Pictures as networks read them: decoded, made square, scaled to numbers."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+HALF = (0.5, 0.5, 0.5)
+"""mean and sd of the normalisation to [-1, 1], as BEiT3's"""
+
+
+def square(picture: bytes, side: int) -> np.ndarray:
+    """Decode one stored picture and stretch it to a square, bicubic: uint8 [side, side, 3].
+
+    Raises:
+        OSError: it cannot be decoded; the images stage stores none such.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(picture)) as opened:
+            rgb = opened.convert("RGB")
+    return np.asarray(rgb.resize((side, side), Image.Resampling.BICUBIC))
+
+
+def squares(pictures: Sequence[bytes], side: int) -> np.ndarray:
+    """Return uint8 [B, side, side, 3]."""
+    return np.stack([square(p, side) for p in pictures])
+
+
+def normalised(pixels: np.ndarray, mean: Sequence[float] = HALF, sd: Sequence[float] = HALF) -> Tensor:
+    """Scale uint8 [B, S, S, 3] to `(x / 255 - mean) / sd`, float32 [B, 3, S, S]."""
+    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div(255)
+    return (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(sd).view(3, 1, 1)

@@ -1,0 +1,113 @@
+"""The feature sets of one dataset: which there are, what each depends on, and how the rows of each are made.
+
+A maker takes the first and the last + 1 item and returns their rows, schema features(F).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline import encode, io
+from pipeline.config import Encode
+from pipeline.encoders import ENCODERS, controls
+from pipeline.encoders.base import Context, Encoder
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.sources.mmrec import FEATURE
+
+Maker = Callable[[int, int], pa.Table]
+
+WIDTH = 64
+"""width of the controls where there is no other feature set"""
+
+
+def names(params: Encode, imports: Mapping[str, Path]) -> list[str]:
+    """Return all feature sets in the order in which they are made: encoded, imported, controls.
+
+    Raises:
+        UserError: an encoder that is not known, or two feature sets of one name.
+    """
+    for name in params.encoders:
+        if name not in ENCODERS:
+            raise UserError(f"encode.encoders: no encoder '{name}'; there are {', '.join(ENCODERS)}")
+    found = [*params.encoders, *imports, *params.controls]
+    twice = next((name for i, name in enumerate(found) if name in found[:i]), None)
+    if twice:
+        raise UserError(f"encode: two feature sets are called '{twice}'; rename the imported one or list it once")
+    return found
+
+
+def imports(raw: Mapping[str, Path]) -> dict[str, Path]:
+    """Return feature set -> .npy file of those that came ready; `raw` is role -> file."""
+    return {role.removeprefix(FEATURE): path for role, path in raw.items() if role.startswith(FEATURE)}
+
+
+def inputs(name: str, layout: Layout) -> list[Path]:
+    """Return the files that an encoder's features depend on."""
+    entry, files = ENCODERS[name], [layout.items]
+    if "image" in entry.reads:
+        files += io.shards(layout.images, "images")
+    if entry.pretrained:
+        files += [p for p in (layout.encoder_config, layout.encoder_weights, layout.tokenizer) if p.is_file()]
+    return files
+
+
+def encoded(name: str, context: Context, ids: pa.Table, texts: Sequence[str], done: Callable[[int], object]) -> Maker:
+    """Return the maker of an encoder's rows; the network is loaded when the first are wanted.
+
+    Args:
+        name: of the encoder.
+        context: what it is made from.
+        ids: item_id and asin of all items.
+        texts: of all items.
+        done: called with the number of items after each batch.
+    """
+    entry = ENCODERS[name]
+    shards = io.shards(context.layout.images, "images") if "image" in entry.reads else []
+
+    @cache
+    def encoder() -> Encoder:
+        return entry.make(context)
+
+    def make(start: int, stop: int) -> pa.Table:
+        read = texts[start:stop] if "text" in entry.reads else [""] * (stop - start)
+        images = encode.pictures(shards, start, stop) if shards else [None] * (stop - start)
+        found = encode.encode(encoder(), read, images, context.params.batch_size, done)
+        return encode.table(ids.slice(start, stop - start), found)
+
+    return make
+
+
+def imported(path: Path, ids: pa.Table) -> Maker:
+    """Return the maker of rows that came ready in a .npy file."""
+    return lambda start, stop: encode.imported(ids.slice(start, stop - start), encode.ready(path, start, stop))
+
+
+def control(kind: str, ids: pa.Table, like: Path | None, seed: int) -> Maker:
+    """Return the maker of a control's rows.
+
+    Args:
+        kind: random, shuffled or constant.
+        ids: item_id and asin of all items.
+        like: folder of the feature set whose width it has, and whose rows `shuffled` permutes; None: there is none.
+        seed: of the draws.
+    """
+    original = None if like is None else io.read_features(like)
+    width = WIDTH if original is None else original["vector"].type.list_size
+    if kind == "shuffled" and original is not None:
+        given = original.take(controls.shuffled(len(ids), seed)).drop_columns(["item_id", "asin"])
+        given = given.add_column(0, "asin", ids["asin"]).add_column(0, "item_id", ids["item_id"])
+        return lambda start, stop: given.slice(start, stop - start)
+    vectors = controls.constant(len(ids), width) if kind == "constant" else controls.random(len(ids), width, seed)
+    nothing = np.zeros(len(ids), bool)
+
+    def make(start: int, stop: int) -> pa.Table:
+        found = encode.Encoded(vectors[start:stop], nothing[start:stop], nothing[start:stop])
+        return encode.table(ids.slice(start, stop - start), found)
+
+    return make

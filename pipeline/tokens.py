@@ -1,0 +1,92 @@
+"""Text tokens: a SentencePiece model, and ids as the released BEiT3 numbers them (those of XLM-RoBERTa).
+
+The file's own ids 0, 1, 2 are <unk>, <s>, </s>; the network's are <s> 0, <pad> 1, </s> 2, <unk> 3, then every other
+piece at its number plus one, and <mask> last.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import sentencepiece
+
+from pipeline.errors import UserError
+
+BOS, PAD, EOS, UNK = 0, 1, 2, 3
+LONGEST_SENTENCE = 4192  # bytes; SentencePiece's own limit: longer lines would be skipped
+MOST_SENTENCES = 1_000_000  # lines that training reads; bounds memory at about 1 GiB
+MOST_CHARACTERS = 1000  # of an alphabet; rarer characters are <unk>
+
+
+class Tokenizer:
+    """Text -> ids of one SentencePiece model."""
+
+    def __init__(self, model: bytes) -> None:
+        """Load a serialised model; UserError if it is none, or if its special pieces are not where they must be."""
+        self._pieces = sentencepiece.SentencePieceProcessor()
+        try:
+            self._pieces.LoadFromSerializedProto(model)
+        except RuntimeError:
+            raise UserError("tokenizer: not a SentencePiece model") from None
+        special = [self._pieces.IdToPiece(i) for i in range(min(3, len(self._pieces)))]
+        if special != ["<unk>", "<s>", "</s>"]:
+            raise UserError(f"tokenizer: its first pieces are {special}, expected <unk>, <s>, </s>")
+        self.mask = len(self._pieces) + 1
+        self.vocab = len(self._pieces) + 2
+
+    def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
+        """Return ids of each text, int64 [<= max_tokens], between <s> and </s>; longer texts are cut."""
+        found = self._pieces.Encode(list(texts), out_type=int, num_threads=1)
+        return [_with_ends(ids[: max_tokens - 2]) for ids in found]
+
+
+def train(texts: Iterable[str], vocab: int) -> bytes | None:
+    """Train a unigram model on `texts` and return it serialised; None if there are no words to learn from.
+
+    One thread, lines in the order given: the same bytes each time. A small text gives fewer pieces than asked for.
+    """
+    lines = [part for text in texts for part in _parts(text)][:MOST_SENTENCES]
+    if not lines:
+        return None
+    model = io.BytesIO()
+    alphabet = len(set("".join(lines)) - {" "})
+    sentencepiece.SentencePieceTrainer.Train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=max(vocab - 2, min(alphabet, MOST_CHARACTERS) + 8),
+        hard_vocab_limit=False,
+        character_coverage=1.0 if alphabet <= MOST_CHARACTERS else 0.9995,
+        max_sentence_length=LONGEST_SENTENCE,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def pad(rows: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return ids int64 [B, T] and padding bool [B, T], True after each text's end; T is the longest row or `length`."""
+    length = length or max(len(row) for row in rows)
+    ids = np.full((len(rows), length), PAD, np.int64)
+    for row, values in enumerate(rows):  # a batch of short rows of unequal length
+        ids[row, : len(values)] = values
+    return ids, np.arange(length) >= np.array([len(row) for row in rows])[:, None]
+
+
+def _with_ends(pieces: list[int]) -> np.ndarray:
+    ids = np.asarray(pieces, np.int64)
+    return np.concatenate([[BOS], np.where(ids == 0, UNK, ids + 1), [EOS]])
+
+
+def _parts(text: str) -> list[str]:
+    """Cut a text into runs of whole words that SentencePiece does not skip for their length."""
+    text = text.replace("\0", " ")
+    if len(text) * 4 < LONGEST_SENTENCE:
+        return [text] if text.strip() else []
+    return [
+        part
+        for start in range(0, len(text), LONGEST_SENTENCE // 4)
+        if (part := text[start : start + LONGEST_SENTENCE // 4]).strip()
+    ]

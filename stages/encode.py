@@ -1,0 +1,51 @@
+"""encode: items -> feature sets, a folder each: content encoders, imported files, controls."""
+
+from __future__ import annotations
+
+import shutil
+
+import schemas
+from pipeline import feature_sets, io
+from pipeline.encoders import ENCODERS
+from pipeline.encoders.base import Context
+from pipeline.feature_sets import Maker
+from pipeline.readers import raw_files
+from pipeline.run import Run, versions
+
+
+def main(run: Run) -> None:
+    """Make every feature set that the parameters name, a shard at a time; delete the others."""
+    params, layout = run.params.encode, run.layout
+    ids = run.read(layout.item_ids, schemas.ITEM_IDS)
+    texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    imports = feature_sets.imports(raw_files(layout.sources))
+    names = feature_sets.names(params, imports)
+    for folder in run.folder.glob("*/"):
+        if folder.name not in names:
+            shutil.rmtree(folder)
+    facts = params.model_dump(exclude={"encoders", "controls"})
+    with run.progress(total=len(ids) * len(params.encoders), unit="item") as bar:
+        for name in params.encoders:
+            files = feature_sets.inputs(name, layout)
+            run.resume(layout.features(name), files, facts, name, module=ENCODERS[name].path)
+            make = feature_sets.encoded(name, Context(layout, params), ids, texts, bar.update)
+            _write(run, name, len(ids), make, facts)
+    for name, path in imports.items():
+        run.resume(layout.features(name), [path, layout.item_ids], facts)
+        _write(run, name, len(ids), feature_sets.imported(path, ids), facts)
+    like = layout.features(names[0]) if len(names) > len(params.controls) else None
+    for name in params.controls:
+        run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], facts, name)
+        _write(run, name, len(ids), feature_sets.control(name, ids, like, run.seed(name)), facts)
+    run.rows_in, run.rows_out = len(ids), len(ids) * len(names)
+    run.count("item without text", sum(not text.strip() for text in texts))
+
+
+def _write(run: Run, name: str, items: int, make: Maker, facts: dict[str, object]) -> None:
+    """Write the shards that are not there; their metadata is the same whatever other feature sets are made."""
+    record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
+    for number, start in enumerate(range(0, items, run.params.encode.shard_rows)):
+        path = io.shard(run.layout.features(name), "features", number)
+        if not path.exists():
+            rows = make(start, min(start + run.params.encode.shard_rows, items))
+            io.write_table(rows, path, schemas.features(rows["vector"].type.list_size), record)

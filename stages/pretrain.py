@@ -1,0 +1,38 @@
+"""pretrain: BEiT3 by masked image and masked language modelling on the dataset's own pictures and texts."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+
+from safetensors.torch import save
+
+import schemas
+from pipeline import io, prepare
+from pipeline.checkpoint import Checkpoint
+from pipeline.pretrain import fit, pick_device
+from pipeline.run import Run
+
+
+def main(run: Run) -> None:
+    """Train, resuming where a killed run left off, and write the network with its tokenizers and its curve."""
+    params, layout = run.params.pretrain, run.layout
+    items = run.read(layout.items, schemas.ITEMS, ["item_id", "text"])
+    inputs = [layout.items, *io.shards(layout.images, "images")]
+    run.resume(run.folder, inputs, params.model_dump(exclude={"checkpoint_every"}))
+    device = pick_device()
+    run.device = str(device)
+    network, task = prepare.everything(layout, items["text"].to_pylist(), params, run.seed(), device)
+    learned_from = len(task.corpus.usable)
+    checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
+    with run.progress(total=learned_from * params.epochs, unit="item") as bar:
+        history = fit(network, task, checkpoint, bar.update)
+
+    io.write_bytes(layout.encoder_weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
+    io.write_json(layout.encoder_config, asdict(network.config))
+    io.write_json(layout.history("pretrain"), history)
+    checkpoint.clear()
+    shutil.rmtree(layout.encoder_scratch)
+    run.rows_in, run.rows_out = len(items), learned_from
+    run.count("neither image nor text", len(items) - learned_from)
+    run.note(**(history[-1] if history else {}))
