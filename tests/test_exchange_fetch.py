@@ -72,6 +72,8 @@ def test_one_feature_set_verifies_by_itself_and_names_the_whole(server: Server, 
     assert len(list(verify(tmp_path / "here"))) == 4
     assert manifest.load(tmp_path / "here").part_of == sha256(made / "manifest.json")
     assert server.requests[f"/{FEATURES}"] == 0
+    again = fetch(str(tmp_path / "here"), tmp_path / "again", encoder="minilm-cnn")
+    assert manifest.load(again).part_of == sha256(made / "manifest.json"), "a part of a part is one of the whole"
 
 
 def test_an_unknown_feature_set_names_those_there(server: Server, tmp_path: Path) -> None:
@@ -196,6 +198,13 @@ def test_a_manifest_of_the_future_says_so(server: Server, tmp_path: Path) -> Non
     edit(server, format=2)
     with pytest.raises(UserError, match="format 2, and this alignrec reads up to 1"):
         fetch(server.address, tmp_path / "here")
+
+
+def test_a_table_outside_any_folder_belongs_to_no_feature_set(server: Server, tmp_path: Path) -> None:
+    files = json.loads((server.folder / "manifest.json").read_text())["files"]
+    edit(server, files=[f | {"path": "stray.parquet"} if f["path"] == FEATURES else f for f in files])
+    with pytest.raises(UserError, match="it has , minilm-cnn"):
+        fetch(server.address, tmp_path / "here", encoder="beit3")
 
 
 def test_tables_that_break_their_schema_never_appear(server: Server, tmp_path: Path) -> None:

@@ -79,6 +79,9 @@ def test_a_damaged_release_or_a_part_of_one_is_not_sent(release: Path, tmp_path:
     part = fetch(str(release), tmp_path / "part", encoder="beit3")
     with pytest.raises(UserError, match="a part of a release"):
         push(part, str(tmp_path / "to"))
+    with pytest.raises(UserError, match="names no bucket") as e:
+        push(release, "s3://key:secret@bucket/x")
+    assert "secret" not in str(e.value)
     with pytest.raises(UserError, match="nothing can be sent there"):
         push(release, "https://me:secret@host/x?key=secret")
     assert not (tmp_path / "to").exists()

@@ -9,11 +9,9 @@ continued by the next: an object whose size and sha256 (kept in its metadata) ar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.exchange import stores
@@ -38,7 +36,7 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
         place: <dataset>/<version>.
         progress: told about the bytes.
     """
-    version = Version(f"{target.rstrip('/')}/{place}", (release / manifests.NAME).read_bytes())
+    version = Version(f"s3://{stores.s3_path(target)}/{place}", (release / manifests.NAME).read_bytes())
     try:
         if not version.is_released():
             version.claim()
@@ -48,6 +46,8 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
         version.unclaim()
     except Absent:
         raise UserError(f"{version.shown}: no such bucket") from None
+    except Passing as e:
+        raise UserError(f"{version.shown}: {e}; run again to continue") from None
     return version.shown
 
 
@@ -145,12 +145,5 @@ class Version:
             return False
         return True
 
-    @contextmanager
-    def _talking(self) -> Iterator[Any]:
-        try:
-            with stores.plainly(self.shown, stores.S3_HINT):
-                yield
-        except Passing as e:
-            if str(e) in TAKEN:
-                raise
-            raise UserError(f"{self.shown}: {e}; run again to continue") from None
+    def _talking(self) -> AbstractContextManager[None]:
+        return stores.plainly(self.shown, stores.S3_HINT)

@@ -114,11 +114,11 @@ def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
     """Return the manifest without other feature sets; `kept`, its file, changes with it."""
     if encoder is None:
         return manifest
-    sets = sorted({f.path.split("/")[1] for f in manifest.files if f.table == "features"})
+    sets = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
     if encoder not in sets:
         raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
-    files = [f for f in manifest.files if f.table not in ("features", "edges") or f.path.split("/")[1] == encoder]
-    part = manifest.model_copy(update={"files": files, "part_of": io.sha256(kept)})
+    files = [f for f in manifest.files if f.feature_set in (None, encoder)]
+    part = manifest.model_copy(update={"files": files, "part_of": manifest.part_of or io.sha256(kept)})
     io.write_json(kept, part.model_dump())
     return part
 

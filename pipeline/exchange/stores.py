@@ -60,7 +60,7 @@ def store(address: str) -> Store:
     """
     scheme = scheme_of(address)
     if scheme == "s3":
-        return Remote(s3(), _base(address.removeprefix("s3://")), "s3://", S3_HINT)
+        return Remote(s3(), s3_path(address), "s3://", S3_HINT)
     if scheme == "hf":
         return Remote(hf(), hf_path(address), "hf://", HF_HINT)
     return Http(address) if scheme in ("http", "https") else Folder(path_of(address))
@@ -78,6 +78,16 @@ def path_of(address: str) -> Path:
     """Return the path that a path or file:// address names."""
     plain = unquote(urlsplit(address).path) if address.lower().startswith("file:") else address
     return Path(_base(plain) or "/")
+
+
+def s3_path(address: str) -> str:
+    """Return bucket[/prefix]; UserError, without the address, if it names no bucket: it may hold keys."""
+    path = _base(address.removeprefix("s3://"))
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", path):
+        raise UserError(
+            "s3://: the address names no bucket; write s3://bucket/prefix, and give keys as AWS_* variables"
+        )
+    return path
 
 
 def hf_path(address: str) -> str:
@@ -118,7 +128,8 @@ class Http:
             raise UserError(f"the address is not valid: {e}") from None
         self.shown = str(self.url.copy_with(userinfo=b"", query=None))
         headers = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
-        self.client = httpx.Client(timeout=TIMEOUT, follow_redirects=True, headers=headers)
+        timeout = httpx.Timeout(TIMEOUT, connect=15.0)
+        self.client = httpx.Client(timeout=timeout, follow_redirects=True, headers=headers)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield blocks of a file; see Store."""
@@ -136,6 +147,8 @@ class Http:
                         yield block[skip:]
                     skip = max(0, skip - len(block))
         except httpx.TransportError as e:
+            if "CERTIFICATE_VERIFY_FAILED" in str(e):
+                raise UserError(f"{self.shown}: the server's certificate is not trusted") from None
             raise Passing(type(e).__name__) from None
         except (httpx.TooManyRedirects, httpx.InvalidURL) as e:
             raise UserError(f"{self.shown}/{name}: {type(e).__name__}") from None

@@ -74,7 +74,7 @@ def of_release(folder: Path, features: list[str]) -> Content:
     for _ in verify(folder):
         pass
     manifest = manifests.load(folder)
-    there = sorted({f.path.split("/")[1] for f in manifest.files if f.table == "features"})
+    there = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
     embeddings = folder / "embeddings/users.parquet"
     width = [f for f in manifest.files if f.table == "user_embeddings"]
     users = io.read_table(embeddings, schemas.USERS, schemas.USERS.names) if width else None

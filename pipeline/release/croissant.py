@@ -78,7 +78,7 @@ def record_set(file: File) -> str:
     """Return the name of the record set that a table belongs to; the card's configurations are called the same."""
     kinds = {"features": "features", "edges": "graph"}
     if file.table in kinds:
-        return f"{kinds[file.table]}-{file.path.split('/')[1]}"
+        return f"{kinds[file.table]}-{file.feature_set}"
     return str(file.table)
 
 

@@ -62,6 +62,11 @@ class File(Part):
     rows: Count | None = None
     columns: list[Column] | None = None
 
+    @property
+    def feature_set(self) -> str | None:
+        """The feature set that a table of features or edges belongs to: the name of its folder."""
+        return PurePosixPath(self.path).parent.name if self.table in ("features", "edges") else None
+
 
 class Counts(Part):
     """Size of the dataset that the release describes."""
