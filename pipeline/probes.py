@@ -153,14 +153,14 @@ def questions(interactions: pa.Table, n_items: int) -> dict[str, Questions | str
     return {k: v if isinstance(v, str) or len(v.target) else empty[k] for k, v in asked.items()}
 
 
-def judged(
+def answers(
     asked: Mapping[str, Questions | str],
     classes: categories.Labels | None,
     sets: Iterable[tuple[str, np.ndarray]],
     ks: Sequence[int],
     seed: int,
-) -> dict[str, Any]:
-    """Return probe -> feature set -> figures (see `summary`), or `{"skipped": reason}`.
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return probe -> feature set -> hits [G, len(ks)] of its groups; for `categories` what was right, bool [n].
 
     Args:
         asked: see `questions`.
@@ -176,6 +176,16 @@ def judged(
                 found[probe][name] = hits(features, question, ks)
         if classes is not None:
             found["categories"][name] = categories.accuracy(features, classes, seed)
+    return found
+
+
+def summaries(
+    asked: Mapping[str, Questions | str],
+    classes: categories.Labels | None,
+    found: Mapping[str, Mapping[str, np.ndarray]],
+    ks: Sequence[int],
+) -> dict[str, Any]:
+    """Return probe -> feature set -> figures (see `summary`), or `{"skipped": reason}`; arguments as for `answers`."""
     out: dict[str, Any] = {
         probe: {"skipped": question}
         if isinstance(question, str)

@@ -15,13 +15,10 @@ def main(run: Run) -> None:
     names = layout.feature_sets()
     paths = run.read(layout.items, schemas.ITEMS, ["categories"])["categories"].to_pylist()
     sets = ((name, io.matrix(io.read_features(layout.features(name))["vector"])) for name in names)
-    found = probes.judged(
-        probes.questions(interactions, items),
-        categories.labels(paths),
-        run.progress(sets, total=len(names), unit="set"),
-        params.ks,
-        run.seed("folds"),
-    )
+    asked, classes = probes.questions(interactions, items), categories.labels(paths)
+    bar = run.progress(sets, total=len(names), unit="set")
+    answers = probes.answers(asked, classes, bar, params.ks, run.seed("folds"))
+    found = probes.summaries(asked, classes, answers, params.ks)
 
     maskable = masking.maskable(layout)
     jobs = masking.jobs(maskable, params.mask_seeds)

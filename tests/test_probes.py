@@ -161,7 +161,7 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
 def test_a_source_without_real_time_says_so_instead_of_a_zero_shot_figure() -> None:
     asked = probes.questions(toy_interactions(5, timed=False), 50)
     features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
-    found = probes.judged(asked, None, [("f", features)], [5], seed=0)
+    found = probes.summaries(asked, None, probes.answers(asked, None, [("f", features)], [5], seed=0), [5])
     assert found["zero_shot"] == {"skipped": "the source has no real timestamps"}
     assert 0 <= found["item_cf"]["f"]["hit@5"] <= 1
     assert 0 <= found["content_knn"]["f"]["recall@5"] <= 1
