@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_serializer, model_validator
 
+from pipeline.catalogue import ADDRESSES, addresses
 from pipeline.errors import UserError
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Mirrors = Annotated[
+    list[str], Field(min_length=1), BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
+]
+"""addresses of one file, tried in order: URLs (http, https, file) or paths; one may stand without brackets"""
 
 
 class Section(BaseModel):
@@ -44,30 +50,59 @@ class SampleSource(Section):
 
 
 class AmazonSource(Section):
-    """Raw Amazon review data: URLs (http, https, file) or paths of the files as published."""
+    """Raw Amazon review data as published; `category: Baby` stands for the publisher's addresses of that category."""
 
-    kind: Literal["amazon2014", "amazon2018"]
-    reviews: str
-    """reviews_*.json.gz, or a ratings_*.csv (user, item, rating, timestamp)"""
-    metadata: str
+    kind: Literal["amazon2014", "amazon2018", "amazon2023"]
+    category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
+    """as the publisher spells it: fills in what of `reviews` and `metadata` is not given"""
+    reviews: Mirrors
+    """reviews as JSON lines, or a CSV of ratings"""
+    metadata: Mirrors
     """meta_*.json.gz"""
+    sha256: dict[Name, str] = {}
+    """reviews, metadata -> hex digest that the file must have"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        known = isinstance(given, dict) and given.get("kind") in ADDRESSES and isinstance(given.get("category"), str)
+        return addresses(given["kind"], given["category"]) | given if known else given
 
 
 class MmrecSource(Section):
     """A folder in MMRec's format: the split is imported as it is, features come ready."""
 
     kind: Literal["mmrec"]
-    interactions: str
+    interactions: Mirrors
     """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label"""
-    items: str | None = None
+    items: Mirrors | None = None
     """JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl"""
-    features: dict[Name, str] = {}
+    features: dict[Name, Mirrors] = {}
     """feature set name -> .npy file, row i = itemID i"""
     timestamps: Literal["unix", "order", "none"] = "none"
     """what the timestamp column means: seconds, the position in the user's sequence, or nothing"""
+    sha256: dict[str, str] = {}
+    """interactions, metadata, feature:<name> -> hex digest that the file must have"""
 
 
-Source = Annotated[SampleSource | AmazonSource | MmrecSource, Field(discriminator="kind")]
+class TabularSource(Section):
+    """Two files of your own, as Parquet, CSV or JSON lines."""
+
+    kind: Literal["tabular"]
+    interactions: Mirrors
+    """a row an interaction: user, item, and if there are, rating and timestamp (seconds, or a date)"""
+    items: Mirrors | None = None
+    """a row an item: item, and any of title, brand, categories, description, image_urls; | parts several in one cell"""
+    columns: dict[
+        Literal["user", "item", "rating", "timestamp", "title", "brand", "categories", "description", "image_urls"], str
+    ] = {}
+    """our name -> the files' name, where they differ"""
+    sha256: dict[Name, str] = {}
+    """interactions, metadata -> hex digest that the file must have"""
+
+
+Source = Annotated[SampleSource | AmazonSource | MmrecSource | TabularSource, Field(discriminator="kind")]
+KINDS = ("sample", "amazon2014", "amazon2018", "amazon2023", "mmrec", "tabular")
 
 
 # --- one class a stage ------------------------------------------------------------------------------------------------
@@ -140,6 +175,18 @@ class Pretrain(Section):
     """network: small fits the embedded dataset; base and large are the published shapes"""
     init: str | None = None
     """path or URL of official weights (.pth or .safetensors) to start from; none trains from scratch"""
+    init_sha256: Sha256 | None = None
+    """of the file that `init` names"""
+    tokenizer: str | None = None
+    """path or URL of a SentencePiece model, for official weights theirs (beit3.spm); none trains one"""
+    tokenizer_sha256: Sha256 | None = None
+    """of the file that `tokenizer` names"""
+    visual_tokens: Literal["kmeans", "vqkd"] = "kmeans"
+    """what MIM predicts: the dataset's own typical patches, or the codes of BEiT v2's tokenizer"""
+    vqkd: str | None = None
+    """path or URL of the weights of BEiT v2's tokenizer (vqkd_encoder_base_decoder_*.pth)"""
+    vqkd_sha256: Sha256 | None = None
+    """of the file that `vqkd` names"""
     vocab: Positive = 2000
     """SentencePiece pieces, trained on the dataset's text"""
     codes: Positive = 512
@@ -280,8 +327,6 @@ class TrainBm3(Train):
     """BM3."""
 
     lr: Rate = 1e-3
-    l2: Weight = 0.1
-    """weight of the embeddings' norm; the cosine losses do not bound it"""
     drop: Share = 0.3
     """share of a vector's entries that the second view lacks"""
 
@@ -417,7 +462,7 @@ class Params(Section):
     report: Report = Report()
     publish: Publish = Publish()
 
-    def source(self, dataset: str) -> SampleSource | AmazonSource | MmrecSource:
+    def source(self, dataset: str) -> SampleSource | AmazonSource | MmrecSource | TabularSource:
         """Return where `dataset` comes from; an unknown name raises UserError with the nearest known one."""
         if dataset not in self.sources:
             raise UserError(f"no dataset '{dataset}' under sources in the parameters{_nearest(dataset, self.sources)}")
@@ -450,7 +495,7 @@ def _first_fault(error: ValidationError) -> str:
     loc = [
         str(part)
         for part in fault["loc"]
-        if part not in ("sample", "amazon2014", "amazon2018", "mmrec") or fault["loc"].index(part) < 2
+        if part not in KINDS or fault["loc"].index(part) < 2
     ]  # pydantic adds the union's tag to the path
     where = ".".join(loc) or "the file"
     if fault["type"] == "extra_forbidden":

@@ -46,12 +46,13 @@ def local(address: str) -> Path | None:
     return Path(address)
 
 
-def fetch(address: str, target: Path, timeout: float, retries: int, progress: Progress) -> None:
+def fetch(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> None:
     """Bring `address` to `target`, which appears only when it is complete and checked.
 
     Args:
         address: http(s) or file URL, or a path.
         target: where to; a part that an earlier call left beside it is continued if the server still has the same file.
+        expected: sha256 that it must have.
         timeout: seconds without a byte before a try ends.
         retries: tries after the first; waits double from one second, with jitter, or follow Retry-After.
         progress: told about the bytes.
@@ -67,7 +68,7 @@ def fetch(address: str, target: Path, timeout: float, retries: int, progress: Pr
     else:
         _download(address, part, timeout, retries, progress)
     try:
-        check(part, target.name)
+        check(part, target.name, expected)
     except ValueError as e:
         part.unlink()
         raise UserError(f"{address}: {e}") from None
@@ -132,12 +133,13 @@ def _try(client: httpx.Client, address: str, part: Path, progress: Progress) -> 
         raise _Passing(f"{have:,} of {total:,} bytes came")
 
 
-def check(path: Path, name: str) -> None:
-    """Refuse a web page in place of a file, and a gzip file that is broken or cut off.
+def check(path: Path, name: str, expected: str | None) -> None:
+    """Refuse a web page in place of a file, a gzip file that is broken or cut off, and a file that is another one.
 
     Args:
         path: the file.
         name: its final name; what it should be is told by its ending.
+        expected: sha256, or None if any will do.
 
     Raises:
         ValueError: what is wrong.
@@ -146,8 +148,16 @@ def check(path: Path, name: str) -> None:
         head = f.read(512).lstrip().lower()
     if head.startswith((b"<!doctype html", b"<html")):
         raise ValueError("the answer is a web page (HTML), not a file")
-    if not name.endswith(".gz"):
-        return
+    if name.endswith(".gz"):
+        _check_gzip(path, head)
+    if expected is not None and (found := io.sha256(path)) != expected:
+        raise ValueError(
+            f"its sha256 is {found}, expected {expected}: the file is another than before; delete the dataset's "
+            "sources.json, or change sha256 in the parameters, if that is right"
+        )
+
+
+def _check_gzip(path: Path, head: bytes) -> None:
     if not head.startswith(b"\x1f\x8b"):
         raise ValueError("not gzip, though its name ends in .gz")
     try:

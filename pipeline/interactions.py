@@ -49,7 +49,8 @@ def split(
 
     Args:
         db: see `database`.
-        ratings: SQL that selects user, item (strings), rating, timestamp in the file's order.
+        ratings: SQL that selects user, item (strings), rating, timestamp in the file's order; rating or timestamp may
+            be null throughout, where the source has none.
         user_core: users with fewer ratings are dropped, and
         item_core: items with fewer, until none is left.
         protocol: a key of PROTOCOLS.
@@ -103,6 +104,8 @@ fifths and nine tenths of all ratings are past; ratings of one second stay toget
 def _part(db: duckdb.DuckDBPyConnection, protocol: str) -> int:
     """Give each rating of `core` its split, in table `parted`; return how many left for want of train."""
     order, rule = PROTOCOLS[protocol]
+    if order == TIME and not _one(db, "SELECT count(timestamp) FROM core"):
+        raise UserError(f"interactions.protocol {protocol} needs times, and this source has none; use mmrec")
     db.execute(
         f"""CREATE TABLE parted AS SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
         FROM (SELECT *, CASE WHEN n < 10 THEN 2 ELSE n // 5 END AS out
@@ -180,9 +183,9 @@ def _clean(db: duckdb.DuckDBPyConnection, ratings: str, seed: int) -> tuple[int,
     """Load the ratings into `core` with integer codes for users and items; return rows read and drops."""
     db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid tells it
     rows = _one(db, "SELECT count(*) FROM raw")
-    whole = (
-        "user IS NOT NULL AND item IS NOT NULL AND rating IS NOT NULL AND timestamp IS NOT NULL AND NOT isnan(rating)"
-    )
+    # a column that is null throughout is one that the source does not have
+    has = [c for c in ("rating", "timestamp") if _one(db, f"SELECT count({c}) FROM raw")]
+    whole = " AND ".join(f"raw.{c} IS NOT NULL" for c in ("user", "item", *has)) + " AND NOT isnan(coalesce(rating, 0))"
     db.execute(
         f"""CREATE TABLE names AS
         SELECT row_number() OVER () AS code, name, md5_number_lower(concat_ws(',', {seed}, name)) AS hash FROM
@@ -193,7 +196,7 @@ def _clean(db: duckdb.DuckDBPyConnection, ratings: str, seed: int) -> tuple[int,
         f"""CREATE TABLE core AS
         SELECT min(raw.rowid) AS pos, u.code AS user, i.code AS item, arg_min(rating, raw.rowid) AS rating, timestamp
         FROM raw JOIN names u ON u.name = raw.user JOIN names i ON i.name = raw.item
-        WHERE {whole.replace("user", "raw.user").replace("item", "raw.item")} GROUP BY u.code, i.code, timestamp"""
+        WHERE {whole} GROUP BY u.code, i.code, timestamp"""
     )
     db.execute("DROP TABLE raw")
     kept = _one(db, "SELECT count(*) FROM core")

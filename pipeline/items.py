@@ -11,13 +11,13 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from types import ModuleType
 from typing import NamedTuple
 
 import pyarrow as pa
 
 import schemas
 from pipeline.errors import UserError
+from pipeline.readers import Reader
 from pipeline.sources.product import Product
 
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
@@ -62,13 +62,13 @@ def compose(product: Product) -> str:
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in parts if part)
 
 
-def build(lines: Iterable[bytes], reader: ModuleType, wanted: Mapping[str, int], asins: list[str], file: str,
+def build(lines: Iterable[bytes], reader: Reader, wanted: Mapping[str, int], asins: list[str], file: str,
           max_reject_share: float) -> Items:  # fmt: skip
     """Turn a metadata file into tables.
 
     Args:
         lines: of the file.
-        reader: module of pipeline/sources that reads this kind of line.
+        reader: of this kind of line.
         wanted: the source's name of an item -> item_id; other items' lines are not even parsed.
         asins: identifier of items 0 .. I-1.
         file: the file's name, for rejects.
@@ -118,7 +118,7 @@ def merge(first: Product, other: Product) -> Product:
     )
 
 
-def _read(raw: bytes, reader: ModuleType, wanted: Mapping[str, int]) -> tuple[int, Product] | str:
+def _read(raw: bytes, reader: Reader, wanted: Mapping[str, int]) -> tuple[int, Product] | str:
     """Return (item_id, clean product), or the reason why a readable line is not used; ValueError: unreadable."""
     if not raw.strip():
         return "blank_line"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline import download, io
 from pipeline.config import SampleSource
-from pipeline.readers import READERS
+from pipeline.readers import files
 from pipeline.run import Run
 from pipeline.sources import sample
 
@@ -12,15 +12,18 @@ from pipeline.sources import sample
 def main(run: Run) -> None:
     """Write the raw files and sources.json."""
     source, raw, params = run.source, run.layout.raw, run.params.download
+    addresses: dict[str, list[str]] = {}
     if isinstance(source, SampleSource):
-        addresses: dict[str, str] = {}
         run.resume(raw, [], source.model_dump())
         stored = sample.make(source, raw, lambda codes: run.progress(codes, unit="picture"))
     else:
-        addresses = READERS[source.kind].files(source)
-        meter = lambda name: download.meter(run.progress(unit="B", what=name))  # noqa: E731
-        run.resume(raw, download.local_files(addresses.values()), source.model_dump())
-        stored = download.download(addresses, raw, params.timeout, params.retries, meter)
+        addresses = files(source)
+        seen = io.read_json(run.layout.sources) if run.layout.sources.exists() else []
+        expected = download.expectations(addresses, source.sha256, seen)
+        run.resume(raw, download.local_files(addresses), source.model_dump())
+        io.write_json(run.layout.sources, seen)  # what was seen first must outlive a failure here
+        bars = lambda name: download.meter(run.progress(unit="B", what=name))  # noqa: E731
+        stored = download.download(addresses, raw, expected, params.timeout, params.retries, bars)
     rows = download.listing(raw, stored, addresses)
     io.write_json(run.layout.sources, rows)
     run.rows_out = len(rows)

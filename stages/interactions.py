@@ -5,7 +5,7 @@ from __future__ import annotations
 import schemas
 from pipeline import interactions
 from pipeline.config import MmrecSource
-from pipeline.readers import READERS, raw_files
+from pipeline.readers import raw_files, reader
 from pipeline.run import Run
 from pipeline.sources import mmrec
 
@@ -14,7 +14,7 @@ def main(run: Run) -> None:
     """Write interactions.parquet, users.parquet and item_ids.parquet."""
     source, params, layout = run.source, run.params.interactions, run.layout
     raw = raw_files(layout.sources)
-    ratings = READERS[source.kind].ratings(raw)
+    ratings = reader(source).ratings(raw)
     with interactions.database(run.folder / ".scratch", params.memory_limit) as db:
         if isinstance(source, MmrecSource):
             count = interactions.load_published(db, ratings)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import schemas
 from pipeline import items
-from pipeline.readers import READERS, raw_files
+from pipeline.readers import raw_files, reader
 from pipeline.run import Run
 
 
 def main(run: Run) -> None:
     """Write items.parquet and rejects.parquet."""
-    layout, reader = run.layout, READERS[run.source.kind]
+    layout, source = run.layout, reader(run.source)
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    path = reader.metadata(raw_files(layout.sources))
-    lines = run.progress(reader.lines(path), unit="line") if path else []
+    path = source.metadata(raw_files(layout.sources))
+    lines = run.progress(source.lines(path), unit="line") if path else []
     built = items.build(
         lines,
-        reader,
-        wanted=reader.wanted(asins),
+        source,
+        wanted=source.wanted(asins),
         asins=asins,
         file=path.name if path else "",
         max_reject_share=run.params.items.max_reject_share,

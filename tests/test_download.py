@@ -9,18 +9,22 @@ import pytest
 from faulty import Answer, Handler, Server, body, cut, first, hang, serving, status
 
 from pipeline import io
-from pipeline.download import download, listing, local_files, names
+from pipeline.download import download, expectations, listing, local_files, names
 from pipeline.errors import UserError
-from pipeline.fetch import fetch
+from pipeline.fetch import Progress, fetch
 from pipeline.retries import pause, retry_after
 
 DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
 HTML = b"<!DOCTYPE html><html>not found</html>"
 
 
-def get(address: str, target: Path, retries: int = 2, timeout: float = 2.0) -> Path:
-    fetch(address, target, timeout, retries, lambda done, total: None)
+def get(address: str, target: Path, retries: int = 2, timeout: float = 2.0, expected: str | None = None) -> Path:
+    fetch(address, target, expected, timeout, retries, lambda done, total: None)
     return target
+
+
+def quiet(name: str) -> Progress:
+    return lambda done, total: None
 
 
 def ranged(data: bytes, etag: str = '"v1"', cut_at: int | None = None) -> Answer:
@@ -133,7 +137,7 @@ def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is a folder"):
         get(str(tmp_path), tmp_path / "e")
     with pytest.raises(UserError, match="no such file; it is named under `sources`"):
-        local_files([str(tmp_path / "none"), "https://e/x"])
+        local_files({"reviews": [str(tmp_path / "none"), "https://e/x"]})
 
 
 @pytest.mark.parametrize(
@@ -141,7 +145,7 @@ def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
 )
 def test_addresses_never_become_odd_file_names(address: str) -> None:
     try:
-        found = names({"reviews": address})["reviews"]
+        found = names({"reviews": [address]})["reviews"]
     except UserError:
         return
     assert "/" not in found
@@ -150,23 +154,53 @@ def test_addresses_never_become_odd_file_names(address: str) -> None:
 
 def test_two_files_of_one_name_are_refused() -> None:
     with pytest.raises(UserError, match=r"two files of this dataset are called x\.gz"):
-        names({"reviews": "http://a/x.gz", "metadata": "http://b/x.gz"})
+        names({"reviews": ["http://a/x.gz"], "metadata": ["http://b/x.gz"]})
 
 
 def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path: Path) -> None:
     (tmp_path / "meta.json.gz").write_bytes(DATA)
     with serving({"/r.json.gz": body(DATA)}) as server:
         host = server.address.removeprefix("http://")
-        addresses = {"reviews": f"http://me:pass@{host}/r.json.gz?key=1#x", "metadata": str(tmp_path / "meta.json.gz")}
+        remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
+        addresses = {"reviews": [remote], "metadata": [near]}
         raw = tmp_path / "raw"
         for _ in range(2):
-            stored = download(addresses, raw, 2, 0, lambda name: lambda done, total: None)
+            stored = download(addresses, raw, {}, 2, 0, quiet)
         assert server.asked.total() == 1
     common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
     assert listing(raw, stored, addresses) == [
         {"role": "reviews", "name": "r.json.gz", "url": f"http://{host}/r.json.gz"} | common,
         {"role": "metadata", "name": "meta.json.gz", "url": "file:meta.json.gz"} | common,
     ]
+
+
+def test_mirrors_are_tried_in_order(tmp_path: Path) -> None:
+    with serving({"/b/x.gz": body(DATA)}) as server:
+        mirrors = [f"{server.address}/a/x.gz", f"{server.address}/b/x.gz", f"{server.address}/c/x.gz"]
+        assert download({"reviews": mirrors}, tmp_path, {}, 2, 0, quiet) == {"reviews": "x.gz"}
+        assert server.asked == {"/a/x.gz": 1, "/b/x.gz": 1}
+        with pytest.raises(UserError, match=r"/a/y: HTTP 404 Not Found; .*/c/y: HTTP 404 Not Found$"):
+            download({"reviews": [f"{server.address}/a/y", f"{server.address}/c/y"]}, tmp_path, {}, 2, 0, quiet)
+
+
+def test_another_file_than_before_is_refused(tmp_path: Path) -> None:
+    with serving({"/x.gz": body(DATA)}) as server:
+        address = f"{server.address}/x.gz"
+        addresses = {"reviews": [address]}
+        seen = listing(tmp_path, download(addresses, tmp_path, {}, 2, 0, quiet), addresses)
+        (tmp_path / "x.gz").unlink()
+        server.answers["/x.gz"] = body(gzip.compress(b"other"))
+        with pytest.raises(UserError, match=r"its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}: the file is another"):
+            download(addresses, tmp_path, expectations(addresses, {}, seen), 2, 0, quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download() -> None:
+    seen = [{"role": r, "url": f"http://e/{r}", "sha256": "first"} for r in "abc"]
+    addresses = {"a": ["http://e/a"], "b": ["http://me:x@e/b"], "c": ["http://other/c"], "d": ["local.gz"]}
+    assert expectations(addresses, {"a": "pinned"}, seen) == {"a": "pinned", "b": "first"}
+    with pytest.raises(UserError, match="sha256 of 'z': this source has a, b, c, d"):
+        expectations(addresses, {"z": "pinned"}, seen)
 
 
 def test_pauses_grow_obey_the_server_and_end() -> None:

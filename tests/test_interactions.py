@@ -105,6 +105,16 @@ def test_a_row_that_lacks_something_is_dropped_and_counted(do: Do) -> None:
     assert (found.rows, len(found.interactions), found.drops["missing_value"]) == (3, 1, 2)
 
 
+def test_a_source_without_ratings_or_times_keeps_its_rows(do: Do) -> None:
+    rows = table("a x 0, a y 0, a x 0").assign(rating=np.float32("nan"), timestamp=None)
+    rows["rating"] = None
+    found = do(rows.astype({"rating": "Float32", "timestamp": "Int64"}))
+    assert found.drops == {"missing_value": 0, "duplicate": 1, "below_k_core": 0, "user_without_train": 0}
+    assert (found.interactions["rating"].null_count, found.interactions["timestamp"].null_count) == (2, 2)
+    with pytest.raises(UserError, match="leave-one-out needs times, and this source has none"):
+        do(rows.astype({"rating": "Float32", "timestamp": "Int64"}), protocol="leave-one-out")
+
+
 def test_nothing_left_says_why(do: Do) -> None:
     with pytest.raises(UserError, match=r"no rating is left of 2: 2 below_k_core; lower"):
         do(table("a x 1, b y 1"), core=2)

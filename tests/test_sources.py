@@ -8,14 +8,18 @@ from types import ModuleType
 import duckdb
 import numpy as np
 import orjson
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import MmrecSource
+from pipeline.config import AmazonSource, MmrecSource, TabularSource
 from pipeline.errors import UserError
-from pipeline.readers import READERS
-from pipeline.sources import amazon2014, amazon2018, mmrec
+from pipeline.readers import files
+from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec
+from pipeline.sources.tabular import Tabular
 
 
 def write(path: Path, text: str) -> Path:
@@ -59,7 +63,7 @@ def test_2014_survives_lines_that_break_parsers(line: bytes) -> None:
         amazon2014.parse(line)
 
 
-@pytest.mark.parametrize("reader", [amazon2014, amazon2018, mmrec])
+@pytest.mark.parametrize("reader", [amazon2014, amazon2018, amazon2023, mmrec])
 @given(
     data=st.one_of(
         st.binary(max_size=200), st.text(alphabet="{}[]()'\":,asin 0\\x\n-+.eN", max_size=80).map(str.encode)
@@ -83,7 +87,7 @@ JSON = st.recursive(
 FIELDS = ("asin", "title", "brand", "category", "categories", "description", "imUrl", "imageURL", "imageURLHighRes")
 
 
-@pytest.mark.parametrize("reader", [amazon2014, amazon2018, mmrec])
+@pytest.mark.parametrize("reader", [amazon2014, amazon2018, amazon2023, mmrec])
 @given(record=st.dictionaries(st.sampled_from(FIELDS), JSON))
 def test_fields_of_any_type_become_text_and_lists(reader: ModuleType, record: dict[str, object]) -> None:
     product = reader.product(record)
@@ -179,10 +183,86 @@ def test_feature_file_must_fit(tmp_path: Path) -> None:
         mmrec.check_features({"feature:f": path}, 1)
 
 
-def test_every_kind_of_source_has_a_reader() -> None:
-    asked = ("ratings", "metadata", "lines", "wanted", "key", "parse", "name", "product", "files")
-    assert [
-        (kind, a) for kind, reader in READERS.items() for a in asked if not callable(getattr(reader, a, None))
-    ] == []
-    source = MmrecSource(kind="mmrec", interactions="a/b.inter", features={"x": "c.npy"})
-    assert mmrec.files(source) == {"interactions": "a/b.inter", "feature:x": "c.npy"}
+def test_roles_of_the_files() -> None:
+    source = MmrecSource(kind="mmrec", interactions=["a/b.inter"], features={"x": ["c.npy"]})
+    assert files(source) == {"interactions": ["a/b.inter"], "feature:x": ["c.npy"]}
+    named = AmazonSource.model_validate({"kind": "amazon2018", "category": "Gift_Cards", "reviews": "mine.json"})
+    assert files(named)["reviews"] == ["mine.json"]
+    assert files(named)["metadata"][0].endswith("/meta_Gift_Cards.json.gz")
+
+
+# --- 2023
+
+
+def test_2023_fields() -> None:
+    line = orjson.dumps(
+        {
+            "parent_asin": "B1",
+            "title": "t",
+            "store": "S",
+            "details": {"Brand": "B"},
+            "features": ["f"],
+            "description": ["d"],
+            "categories": ["c"],
+            "images": [
+                {"variant": "PT01", "hi_res": "http://e/2"},
+                {"variant": "MAIN", "thumb": "http://e/t", "large": "http://e/l", "hi_res": None},
+            ],
+        }
+    )
+    assert amazon2023.key(line) == amazon2023.name(amazon2023.parse(line)) == "B1"
+    found = amazon2023.product(amazon2023.parse(line))
+    assert found == ("t", "B", ["c"], "f d", ["http://e/l", "http://e/t", "http://e/2"])
+
+
+def test_2023_reviews_and_ratings_say_the_same(tmp_path: Path) -> None:
+    review = {"user_id": "U", "asin": "variant", "parent_asin": "A", "rating": 4.0, "timestamp": 1588687728923}
+    jsonl = write(tmp_path / "r.jsonl.gz", json.dumps(review) + "\n")
+    csv = write(tmp_path / "r.csv.gz", "user_id,parent_asin,rating,timestamp\nU,A,4.0,1588687728923\n")
+    want = [("U", "A", 4.0, 1588687728)]
+    assert rows(amazon2023.ratings({"reviews": jsonl})) == rows(amazon2023.ratings({"reviews": csv})) == want
+
+
+# --- anybody's files
+
+
+def tabular(**columns: str) -> Tabular:
+    given = {"kind": "tabular", "interactions": "i", "items": "m", "columns": columns}
+    return Tabular(TabularSource.model_validate(given))
+
+
+def save(path: Path, table: dict[str, list[object]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(table), path)
+        return path
+    frame = pd.DataFrame(table)
+    return write(
+        path, frame.to_csv(index=False) if ".csv" in path.suffixes else frame.to_json(orient="records", lines=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["i.parquet", "i.csv", "i.csv.gz", "i.jsonl"])
+def test_tabular_interactions_in_any_format(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, {"who": [7, 8], "what": ["a, b", "c"], "stars": [1.5, 5.0], "at": [100, 200]})
+    reader = tabular(user="who", item="what", rating="stars", timestamp="at")
+    assert rows(reader.ratings({"interactions": path})) == [("7", "a, b", 1.5, 100), ("8", "c", 5.0, 200)]
+
+
+def test_tabular_without_ratings_and_with_dates(tmp_path: Path) -> None:
+    path = save(tmp_path / "i.csv", {"user": ["u", ""], "item": ["a", "b"], "timestamp": ["1970-01-02T00:00:00Z", "x"]})
+    assert rows(tabular().ratings({"interactions": path})) == [("u", "a", None, 86400), (None, "b", None, None)]
+
+
+def test_tabular_names_the_column_that_is_not_there(tmp_path: Path) -> None:
+    path = save(tmp_path / "i.csv", {"who": ["u"], "item": ["a"]})
+    with pytest.raises(UserError, match=r"no column 'user'; it has who, item; say under `columns`"):
+        tabular().ratings({"interactions": path})
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "m.csv", "m.jsonl.gz"])
+def test_tabular_items_in_any_format(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, {"sku": ["5", "6"], "title": ["x", "y"], "categories": ["A|B", ""]})
+    reader = tabular(item="sku")
+    records = [reader.parse(line) for line in reader.lines(path)]
+    assert [reader.name(r) for r in records] == ["5", "6"]
+    assert reader.product(records[0])[:3] == ("x", "", ["A", "B"])

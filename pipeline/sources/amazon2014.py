@@ -14,15 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import AmazonSource
 from pipeline.sources.product import Product, as_list, as_text
+from pipeline.sources.sql import read_csv, read_lines
 
 _ASIN = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
-
-
-def files(source: AmazonSource) -> dict[str, str]:
-    """Return role -> address of the files to download."""
-    return {"reviews": source.reviews, "metadata": source.metadata}
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
@@ -35,23 +30,15 @@ def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
 
     Values that cannot be read as what they should be, and lines that cannot be read at all, come out as nulls.
     """
-    name = str(path).replace("'", "''")
-    # trim also keeps DuckDB 2.0 from moving the cast into its CSV reader, where a bad value is an error and not a null
-    if path.name.removesuffix(".gz").endswith(".csv"):
-        columns = ", ".join(f"'{c}': 'VARCHAR'" for c in csv_columns)
-        table = (
-            f"read_csv('{name}', header=false, auto_detect=false, delim=',', quote='', escape='', "
-            f"columns={{{columns}}}, null_padding=true)"
-        )
-        return (
-            "SELECT nullif(trim(user), '') AS user, nullif(trim(item), '') AS item, "
-            f"try_cast(trim(rating) AS FLOAT) AS rating, try_cast(trim(timestamp) AS BIGINT) AS timestamp FROM {table}"
-        )
+    if ".csv" in path.suffixes:
+        user, item, rating, time = "user", "item", "rating", "timestamp"
+        table = read_csv(path, csv_columns, header=False)
+    else:
+        user, item, rating, time = "reviewerID", "asin", "overall", "unixReviewTime"
+        table = read_lines(path, (user, item, rating, time))
     return (
-        "SELECT reviewerID AS user, asin AS item, try_cast(overall AS FLOAT) AS rating, "
-        f"try_cast(unixReviewTime AS BIGINT) AS timestamp FROM read_json('{name}', format='newline_delimited', "
-        "columns={'reviewerID': 'VARCHAR', 'asin': 'VARCHAR', 'overall': 'VARCHAR', 'unixReviewTime': 'VARCHAR'}, "
-        "ignore_errors=true, maximum_object_size=16777216)"
+        f"SELECT nullif(trim({user}), '') AS user, nullif(trim({item}), '') AS item, "
+        f"try_cast(trim({rating}) AS FLOAT) AS rating, try_cast(trim({time}) AS BIGINT) AS timestamp FROM {table}"
     )
 
 

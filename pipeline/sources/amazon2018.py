@@ -18,7 +18,6 @@ from pipeline.sources.product import Product, as_list, as_text
 _ASIN = re.compile(rb'"asin": ?"([^"\\]{1,64})"')
 _SCRIPT = "getTime"  # the dataset's own page names this as the mark of titles that hold a page's script
 
-files = amazon2014.files
 metadata = amazon2014.metadata
 lines = amazon2014.lines
 wanted = amazon2014.wanted

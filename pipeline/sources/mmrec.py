@@ -15,19 +15,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from pipeline.config import MmrecSource
 from pipeline.errors import UserError
 from pipeline.sources.product import Product, as_list, as_text
+from pipeline.sources.sql import read_csv
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 _ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
+TAB = "\t"
 FEATURE = "feature:"  # a feature file's role is this and the feature set's name
-
-
-def files(source: MmrecSource) -> dict[str, str]:
-    """Return role -> address of the files to download."""
-    named = {"interactions": source.interactions} | ({"metadata": source.items} if source.items else {})
-    return named | {f"{FEATURE}{name}": address for name, address in source.features.items()}
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
@@ -38,18 +33,13 @@ def ratings(raw: Mapping[str, Path]) -> str:
     """
     path = raw["interactions"]
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", errors="replace") as f:
-        header = f.readline().rstrip("\r\n").split("\t")
+        header = f.readline().rstrip("\r\n").split(TAB)
     if lacking := [c for c in COLUMNS if c not in header]:
         raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
-    name = str(path).replace("'", "''")
-    columns = ", ".join("'" + c.replace("'", "''") + "': 'VARCHAR'" for c in header)
-    # trim also keeps DuckDB 2.0 from moving the cast into its CSV reader, where a bad value is an error and not a null
     return (
         "SELECT try_cast(trim(userID) AS BIGINT) AS user, try_cast(trim(itemID) AS BIGINT) AS item, "
         "try_cast(trim(rating) AS FLOAT) AS rating, try_cast(try_cast(trim(timestamp) AS DOUBLE) AS BIGINT) AS "
-        "timestamp, try_cast(trim(x_label) AS TINYINT) AS split "
-        f"FROM read_csv('{name}', header=true, auto_detect=false, delim='\t', quote='', escape='', "
-        f"columns={{{columns}}}, null_padding=true)"
+        f"timestamp, try_cast(trim(x_label) AS TINYINT) AS split FROM {read_csv(path, header, True, delimiter=TAB)}"
     )
 
 

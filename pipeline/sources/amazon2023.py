@@ -1,0 +1,67 @@
+"""Amazon review data of 2023: JSON lines, or the official rating-only CSV; an item is a `parent_asin`.
+
+Format: amazon-reviews-2023.github.io. Times are milliseconds there and seconds here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.sources import amazon2014, amazon2018
+from pipeline.sources.product import Product, as_list, as_text
+from pipeline.sources.sql import read_csv, read_lines
+
+_ASIN = re.compile(rb'"parent_asin": ?"([^"\\]{1,64})"')
+_SIZES = ("hi_res", "large", "thumb")  # best first
+
+metadata = amazon2014.metadata
+lines = amazon2014.lines
+wanted = amazon2014.wanted
+parse = amazon2018.parse
+
+
+def ratings(raw: Mapping[str, Path]) -> str:
+    """Return SQL that selects user, item, rating, timestamp from the reviews or the ratings, in the file's order."""
+    path = raw["reviews"]
+    columns = ("user_id", "parent_asin", "rating", "timestamp")
+    table = read_csv(path, columns, header=True) if ".csv" in path.suffixes else read_lines(path, columns)
+    return (
+        "SELECT nullif(trim(user_id), '') AS user, nullif(trim(parent_asin), '') AS item, "
+        'try_cast(trim(rating) AS FLOAT) AS rating, try_cast(trim("timestamp") AS BIGINT) // 1000 AS timestamp '
+        f"FROM {table}"
+    )
+
+
+def key(line: bytes) -> str | None:
+    """Return the parent ASIN of a metadata line without parsing it; None where it is not to be seen."""
+    found = _ASIN.search(line)
+    return found[1].decode(errors="replace") if found else None
+
+
+def name(record: dict[str, Any]) -> str | None:
+    """Return the parent ASIN of a parsed line."""
+    asin = record.get("parent_asin")
+    return asin if isinstance(asin, str) else None
+
+
+def product(record: dict[str, Any]) -> Product:
+    """Pick the fields that items are made of; the shop's bullet points come before its prose."""
+    details = record.get("details")
+    brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
+    return Product(
+        title=as_text(record.get("title")),
+        brand=brand or as_text(record.get("store")),
+        categories=as_list(record.get("categories")),
+        description=" ".join(as_list(record.get("features")) + as_list(record.get("description"))),
+        image_urls=_pictures(record.get("images")),
+    )
+
+
+def _pictures(images: Any) -> list[str]:
+    """Return addresses: the MAIN picture in its sizes, the largest first, then the others likewise."""
+    found = [i for i in images if isinstance(i, dict)] if isinstance(images, list) else []
+    found.sort(key=lambda i: i.get("variant") != "MAIN")  # stable: the others keep their order
+    return list(dict.fromkeys(url for image in found for size in _SIZES for url in as_list(image.get(size))))

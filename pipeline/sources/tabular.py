@@ -1,0 +1,137 @@
+"""Anybody's two files: interactions and, if there are any, items, as Parquet, CSV or JSON lines.
+
+Which column is what is said in the parameters; by default columns are called what they are here.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow.parquet as pq
+
+from pipeline.config import TabularSource
+from pipeline.errors import UserError
+from pipeline.sources.product import Product, as_list, as_text
+from pipeline.sources.sql import name as identifier
+from pipeline.sources.sql import quoted, read_csv, read_lines
+
+SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
+
+
+class Tabular:
+    """Reads the files of one source; see readers.Reader."""
+
+    def __init__(self, source: TabularSource) -> None:
+        self._columns: dict[str, str] = dict(source.columns.items())
+
+    def _theirs(self, ours: str) -> str:
+        return self._columns.get(ours, ours)
+
+    def ratings(self, raw: Mapping[str, Path]) -> str:
+        """Return SQL that selects user, item, rating, timestamp, in the file's order.
+
+        Times may be seconds or anything that reads as a date. A rating or time that the file has no column for is null.
+
+        Raises:
+            UserError: there is no column for users or items.
+        """
+        path = raw["interactions"]
+        there = column_names(path)
+        for ours in ("user", "item"):
+            if self._theirs(ours) not in there:
+                raise UserError(
+                    f"{path}: no column '{self._theirs(ours)}'; it has {', '.join(there)}; say under "
+                    f"`columns` of the source which one is the {ours}"
+                )
+        text = {
+            c: f"trim({identifier(self._theirs(c))}::VARCHAR)" if self._theirs(c) in there else "NULL"
+            for c in ("user", "item", "rating", "timestamp")
+        }
+        return (
+            f"SELECT nullif({text['user']}, '') AS user, nullif({text['item']}, '') AS item, "
+            f"try_cast({text['rating']} AS FLOAT) AS rating, coalesce(try_cast({text['timestamp']} AS BIGINT), "
+            f"epoch(try_cast({text['timestamp']} AS TIMESTAMPTZ))::BIGINT) AS timestamp FROM {_table(path, there)}"
+        )
+
+    def metadata(self, raw: Mapping[str, Path]) -> Path | None:
+        """Return the item file, if there is one."""
+        return raw.get("metadata")
+
+    def lines(self, path: Path) -> Iterator[bytes]:
+        """Yield each item as one line of JSON."""
+        if path.suffix == ".parquet":
+            for batch in pq.ParquetFile(path).iter_batches(4096):
+                yield from (orjson.dumps(row, default=str) for row in batch.to_pylist())
+            return
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
+            if ".csv" in path.suffixes:
+                text = (line.decode("utf-8", errors="replace") for line in f)
+                yield from (orjson.dumps(row) for row in csv.DictReader(text, restkey="_extra"))
+            else:
+                yield from f
+
+    def wanted(self, asins: list[str]) -> dict[str, int]:
+        """Return what the item file calls an item -> item_id."""
+        return {asin: i for i, asin in enumerate(asins)}
+
+    def key(self, line: bytes) -> str | None:
+        """Return None: nothing is known of a line before it is parsed."""
+        return None
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Read one item; ValueError, with a short message, if it is no JSON object."""
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            raise ValueError("not JSON") from None
+        if not isinstance(record, dict):
+            raise ValueError("not an object")
+        return record
+
+    def name(self, record: dict[str, Any]) -> str | None:
+        """Return the item's identifier."""
+        found = record.get(self._theirs("item"))
+        return None if found is None or isinstance(found, (bool, list, dict)) else str(found).strip() or None
+
+    def product(self, record: dict[str, Any]) -> Product:
+        """Pick the fields that items are made of."""
+        return Product(
+            title=as_text(record.get(self._theirs("title"))),
+            brand=as_text(record.get(self._theirs("brand"))),
+            categories=_several(record.get(self._theirs("categories"))),
+            description=as_text(record.get(self._theirs("description"))),
+            image_urls=_several(record.get(self._theirs("image_urls"))),
+        )
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names of a file's columns, from its schema, its header or its first line.
+
+    Raises:
+        UserError: the file's ending tells no known format, or it is empty.
+    """
+    if path.suffix == ".parquet":
+        return pq.read_schema(path).names
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as f:
+        first = f.readline()
+    if ".csv" in path.suffixes:
+        return next(csv.reader([first]), [])
+    try:
+        return list(orjson.loads(first))
+    except orjson.JSONDecodeError:
+        raise UserError(f"{path}: neither .parquet nor .csv, and its first line is not JSON") from None
+
+
+def _table(path: Path, columns: list[str]) -> str:
+    if path.suffix == ".parquet":
+        return f"read_parquet({quoted(path)})"
+    return read_csv(path, columns, True, quotes=True) if ".csv" in path.suffixes else read_lines(path, columns)
+
+
+def _several(value: Any) -> list[str]:
+    return [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else as_list(value)
