@@ -1,5 +1,6 @@
 """A released version is there whole, never changes, and two publishers do not spoil it."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -242,78 +243,94 @@ def test_without_the_extra_its_name_is_said(tmp_path: Path) -> None:
 # --- the Hugging Face Hub, by a server on loopback that knows as much of it
 
 
+TARGET = "hf://datasets/owner/name"
+
+
 @pytest.fixture
-def hf(tmp_path: Path) -> Iterator[Hub]:
+def hf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    constants = importlib.import_module("huggingface_hub.constants")
     with hub() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "right")
         yield server
 
 
-def alignrec(server: Hub, tmp_path: Path, *args: str, token: str = "right") -> subprocess.CompletedProcess[str]:
-    """Run the command as a user of this Hub would: the client reads its address once, when it is imported."""
+def test_the_command_sends_to_the_hub_in_one_commit_and_fetches_from_it(hf: Hub, release: Path, tmp_path: Path) -> None:
     environment = os.environ | {
-        "HF_ENDPOINT": server.address, "HF_TOKEN": token, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
+        "HF_ENDPOINT": hf.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }  # fmt: skip
-    command = [sys.executable, "-m", "stages.cli", *args]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
+    def alignrec(*args: str) -> str:
+        command = [sys.executable, "-m", "stages.cli", *args]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-def to_hub(server: Hub, tmp_path: Path, release: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    target = "hf://datasets/owner/name"
-    return alignrec(server, tmp_path, "publish", "shop", "--root", str(release.parents[2]), "--to", target, **more)
-
-
-def test_to_the_hub_in_one_commit_and_back(hf: Hub, release: Path, tmp_path: Path) -> None:
-    done = to_hub(hf, tmp_path, release)
-    assert done.stdout == "published: alignrec fetch hf://datasets/owner/name/shop/0.1.0\n", done.stderr
+    said = alignrec("publish", "shop", "--root", str(release.parents[2]), "--to", TARGET)
+    assert said == f"published: alignrec fetch {TARGET}/shop/0.1.0\n"
     assert len(hf.commits) == 2
     assert set(hf.files) == {"README.md", *(f"shop/0.1.0/{n}" for n in content(release))}
-    alignrec(hf, tmp_path, "fetch", "hf://datasets/owner/name/shop/0.1.0", "--to", str(tmp_path / "here"))
+    alignrec("fetch", f"{TARGET}/shop/0.1.0", "--to", str(tmp_path / "here"))
     assert content(tmp_path / "here") == content(release)
 
 
-def test_on_the_hub_the_same_is_welcome_and_other_content_is_not(
-    hf: Hub, release: Path, other: Path, tmp_path: Path
-) -> None:
-    to_hub(hf, tmp_path, release)
-    assert to_hub(hf, tmp_path, release).returncode == 0
-    assert len(hf.commits) == 2
-    refused = to_hub(hf, tmp_path, other)
-    assert refused.returncode == 1
-    assert "released with other content" in refused.stderr
+def test_on_the_hub_the_same_is_welcome_and_other_content_is_not(hf: Hub, release: Path, other: Path) -> None:
+    where = push(release, TARGET)
+    assert push(release, TARGET) == where
+    with pytest.raises(UserError, match="released with other content"):
+        push(other, TARGET)
     assert len(hf.commits) == 2
 
 
-def test_who_is_overtaken_looks_again(hf: Hub, release: Path, tmp_path: Path) -> None:
+def test_who_is_overtaken_looks_again(hf: Hub, release: Path) -> None:
     hf.before_commit = lambda: hf.commits.append(hf.files | {"someone/elses": b"file"})
-    assert to_hub(hf, tmp_path, release).returncode == 0
+    push(release, TARGET)
     assert "someone/elses" in hf.files
     assert "shop/0.1.0/manifest.json" in hf.files
     assert hf.uploads == len([f for f in manifests.load(release).files if f.table]), "large files are sent once"
 
 
-def test_who_is_overtaken_by_other_content_is_refused(hf: Hub, release: Path, tmp_path: Path) -> None:
+def test_who_is_overtaken_by_other_content_is_refused(hf: Hub, release: Path) -> None:
     hf.before_commit = lambda: hf.commits.append(hf.files | {"shop/0.1.0/manifest.json": b"{}"})
-    refused = to_hub(hf, tmp_path, release)
-    assert "released with other content" in refused.stderr
+    with pytest.raises(UserError, match="released with other content"):
+        push(release, TARGET)
     assert hf.files["shop/0.1.0/manifest.json"] == b"{}"
 
 
+def test_somebodys_own_root_card_stays(hf: Hub, release: Path) -> None:
+    hf.commits.append({"README.md": b"mine"})
+    push(release, TARGET)
+    assert hf.files["README.md"] == b"mine"
+    assert push(release, f"{TARGET}/below") == f"{TARGET}/below/shop/0.1.0"
+    assert "below/shop/0.1.0/manifest.json" in hf.files
+
+
+def test_a_hub_that_does_not_answer_is_said(hf: Hub, release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = importlib.import_module("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="ConnectError; run again to continue"):
+        push(release, TARGET)
+
+
 def test_a_wrong_token_and_a_wrong_repository_are_said_without_the_token(
-    hf: Hub, release: Path, tmp_path: Path
+    hf: Hub, release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    refused = to_hub(hf, tmp_path, release, token="hf_wrongtoken")
-    assert refused.returncode == 1
-    assert "HF_TOKEN" in refused.stderr
-    assert "hf_wrongtoken" not in refused.stdout + refused.stderr
-    root = str(release.parents[2])
-    target = "hf://datasets/owner/nothere"
-    refused = alignrec(hf, tmp_path, "publish", "shop", "--root", root, "--to", target)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith(f"error: {target}: no such repository"), refused.stderr
+    with pytest.raises(UserError, match=r"hf://datasets/owner/nothere: no such repository"):
+        push(release, "hf://datasets/owner/nothere")
     for target in ("hf://owner/name", "hf://datasets", "hf://datasets/owner"):
         with pytest.raises(UserError, match="write hf://datasets/owner/name"):
             push(release, target)
+    push(release, TARGET)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrongtoken")
+    monkeypatch.setattr(fetching, "TRIES", 1)
+    for act in (lambda: push(release, TARGET), lambda: fetch(f"{TARGET}/shop/0.1.0", tmp_path / "here")):
+        with pytest.raises(UserError, match="HF_TOKEN") as e:
+            act()
+        assert "hf_wrongtoken" not in str(e.value)
 
 
 def test_the_root_card_points_to_the_version(release: Path) -> None:

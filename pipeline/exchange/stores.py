@@ -23,7 +23,10 @@ TIMEOUT = 60.0
 """seconds without a byte"""
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 """answers that may be another one later"""
-CLIENTS = {"aiobotocore", "aiohttp", "botocore", "httpcore", "httpx", "huggingface_hub", "urllib3"}
+CLIENTS = {
+    "aiobotocore", "aiohttp", "botocore", "httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "requests",
+    "urllib3",
+}  # fmt: skip
 """packages whose exceptions are failures of the network or of the server"""
 
 
