@@ -327,6 +327,7 @@ class TrainBm3(Train):
     """BM3."""
 
     lr: Rate = 1e-3
+    layers: Annotated[int, Field(ge=0)] = 1
     drop: Share = 0.3
     """share of a vector's entries that the second view lacks"""
 

@@ -109,11 +109,11 @@ class TestContract:
     def test_two_towns_are_told_apart(self, model: str) -> None:
         """Each user has about 11 unseen items at home, 20 abroad, and 2 targets: chance is .33 at 10."""
         split, found = towns()[0], once(model)
-        assert evaluate(found.user, found.item, split, "test", [10]).mean["recall", 10] > 0.75
+        assert evaluate(found.user, found.item, split, "test", [10]).mean["recall", 10] > 0.6
 
     def test_one_modality_is_enough(self, model: str) -> None:
         split, found = towns()[0], trained(model, parts=[])
-        assert evaluate(found.user, found.item, split, "test", [10]).mean["recall", 10] > 0.75
+        assert evaluate(found.user, found.item, split, "test", [10]).mean["recall", 10] > 0.6
 
     def test_two_runs_give_the_same_bytes(self, model: str) -> None:
         again = trained(model)

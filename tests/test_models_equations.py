@@ -225,6 +225,9 @@ def test_slmrec() -> None:
     close(ours[1], linear(p, "fuse_item", np.concatenate(items, 1)))
 
     rows = BATCH.positives.numpy()
+    who, what = (linear(p, f"fuse_{n}", np.concatenate([x[r] for x in views], 1)) for n, views, r in
+                 (("user", users, BATCH.users), ("item", items, BATCH.positives)))  # fmt: skip
+    close(network.loss(BATCH)["main"].item(), info_nce(who, what, 0.2))
     fine = [linear(p, f"fine.{m}", items[1 + m][rows]) for m in range(2)]
     coarse = (
         linear(p, "coarse_content", np.concatenate([x[rows] for x in items[1:]], 1)),
@@ -237,7 +240,7 @@ def test_slmrec() -> None:
 
 def test_bm3() -> None:
     network, p, modalities = case("bm3", drop=0.0)
-    users, items = (x / 3 for x in light(p["user"], p["item"]))
+    users, items = (x / 2 for x in light(p["user"], p["item"], layers=1))
     user, item = users[BATCH.users], (items + p["item"])[BATCH.positives]
     content = [linear(p, f"project.{m}", f)[BATCH.positives] for m, f in enumerate(modalities)]
 
@@ -248,7 +251,7 @@ def test_bm3() -> None:
     close(loss["rec"], 2 - cos(user, item) - cos(item, user))
     close(loss["align"], sum(1 - cos(x, item) for x in content))
     close(loss["mask"], sum(1 - cos(x, x) for x in content))
-    close(loss["l2"], 0.1 * ((user**2).sum() + (item**2).sum()) / (2 * 2048))
+    close(loss["l2"], 1e-4 * ((user**2).sum() + (item**2).sum()) / (2 * 2048))
     close(vectors(network)[0], linear(p, "predict", users))
 
 
