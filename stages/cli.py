@@ -103,6 +103,57 @@ def summary(
 
 
 @app.command()
+def compare(
+    dataset: Dataset,
+    sets: Annotated[
+        list[str], typer.Argument(help="encoders of ours, or .npy, .pt, .parquet files; name=path renames")
+    ],
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+    train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of each model on each set")] = 5,
+    to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
+) -> None:
+    """feature sets side by side: probes, paired tests, likeness, most changed items."""
+    from rich.console import Console
+
+    from pipeline import config
+    from pipeline.compare import command, page
+    from pipeline.layout import Layout
+
+    layout, settings = Layout(root, dataset), config.load(params)
+    settings.source(dataset)
+    folder = to or layout.folder("compare")
+    found = command.compare(layout, settings, sets, seeds if train else 0, folder)
+    for name, source in found["sources"].items():
+        typer.echo(f"{name}: {source}")
+    for table in [*page.judged(found), *page.shapes(found)]:
+        Console().print(page.terminal(table))
+    typer.echo(f"page: {folder / 'index.html'}")
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="the older release folder")],
+    b: Annotated[Path, typer.Argument(help="the newer release folder")],
+    json_to: Annotated[Path | None, typer.Option("--json", help="also write the answer here")] = None,
+) -> None:
+    """two releases side by side: schema, rows, values, and the version that the change deserves."""
+    from pipeline import io
+    from pipeline.compare import releases
+    from pipeline.release import verify as check
+
+    for folder in (a, b):
+        for _ in check(folder):
+            pass
+    found = releases.diff(a, b, changed=5)
+    for line in releases.lines(found):
+        typer.echo(line)
+    if json_to:
+        io.write_json(json_to, found)
+
+
+@app.command()
 def verify(folder: Annotated[Path, typer.Argument(help="a release folder")]) -> None:
     """check a release folder: every file's bytes, hash, schema and counts."""
     from pipeline.release import verify as check
@@ -119,11 +170,11 @@ def fetch(
 ) -> None:
     """bring a release here, every byte checked before it appears."""
     from pipeline.exchange.fetch import fetch as bring
-    from pipeline.release import verify as check
+    from pipeline.io import sha256
 
     with _bytes_bar("fetch") as progress:
         folder = bring(address, to, encoder, progress)
-    typer.echo(list(check(folder))[-1])
+    typer.echo(f"release {sha256(folder / 'manifest.json')}")
     typer.echo(f"fetched: {to}")
 
 
