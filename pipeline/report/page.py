@@ -62,22 +62,25 @@ def shown(found: Evidence, params: Report, seed: int, pictures: Iterable[pa.Tabl
 
 
 def html(found: Evidence, view: Shown | None) -> str:
-    """Return the text of index.html: no address in it is ever fetched."""
-    environment = _environment(autoescape=True)
+    """Return the text of index.html."""
+    packed = gallery.sheets(view.pictures if view else {})
+    return render("page.html", packed, **_content(found, view), view=view, data=_data(view, packed) if view else {})
+
+
+def render(template: str, packed: gallery.Sheets, **content: Any) -> str:
+    """Return a self-contained page: no address in it is ever fetched.
+
+    Args:
+        template: a file beside this one that extends base.html.
+        packed: its pictures.
+        content: what the template shows.
+    """
     script, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    packed = gallery.sheets(view.pictures) if view else gallery.Sheets([], {})
-    return environment.get_template("page.html").render(
-        **_content(found, view),
-        view=view,
-        data=_data(view, packed) if view else {},
-        sheets=packed.data,
-        style=style,
-        script=script,
-        script_hash=digest,
-        cell=gallery.CELL,
+    return _environment(autoescape=True).get_template(template).render(
+        **content, sheets=packed.data, style=style, script=script, script_hash=digest, cell=gallery.CELL,
         columns=gallery.COLUMNS,
-    )
+    )  # fmt: skip
 
 
 def report_md(found: Evidence, view: Shown | None) -> str:

@@ -1,0 +1,91 @@
+"""`alignrec compare`: one dataset, some feature sets, everything that tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+import schemas
+from pipeline import categories, io, probes
+from pipeline.compare import given, judge, page
+from pipeline.compare.given import Given
+from pipeline.config import Params
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.seeds import seed_for
+
+CHANGED = 12
+"""most changed items shown per pair"""
+
+
+def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to: Path) -> dict[str, Any]:
+    """Compare feature sets, and write compare.json and index.html.
+
+    Args:
+        layout: of the dataset; its interactions stage must have run.
+        params: settings of probes and trainings.
+        specs: see given.read.
+        seeds: trainings per model and set; 0 for none.
+        to: folder to write into.
+
+    Returns:
+        what compare.json holds: sources, probes, paired, sets, pairs, and training if asked.
+
+    Raises:
+        UserError: a feature set that does not fit the dataset.
+    """
+    asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
+    sets = given.distinct([given.read(spec, layout, asins) for spec in specs])
+    if clash := [g.name for g in sets if seeds and "/" in g.name]:
+        raise UserError(f"'{clash[0]}': a name is letters, digits, - and _")
+    items = _items(layout, asins)
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    asked = probes.questions(interactions, len(asins))
+    classes = categories.labels(items["categories"].to_pylist())
+    seed = seed_for("compare", layout.dataset)
+    found: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
+    found |= judge.judge(sets, asked, classes, params.probe.ks, seed) | judge.compared(sets, CHANGED)
+    if seeds:
+        found["training"] = trained(layout, params, sets, seeds, to)
+    titles = [t or a for t, a in zip(items["title"].to_pylist(), asins, strict=True)]
+    notes = [" › ".join(p) for p in items["categories"].to_pylist()]
+    pictures = (
+        io.read_table(p, schemas.IMAGES, ["item_id", "image"]) for p in sorted(layout.images.glob("images-*.parquet"))
+    )
+    kind = params.source(layout.dataset).kind
+    io.write_json(to / "compare.json", found)
+    text = page.html(layout.dataset, kind, found, sets, titles, notes, pictures)
+    io.write_bytes(to / "index.html", text.encode())
+    return found
+
+
+def trained(layout: Layout, params: Params, sets: Sequence[Given], seeds: int, to: Path) -> dict[str, Any]:
+    """Return AlignRec's and two baselines' figures on each set; trainings run beside each other."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from pipeline import pool  # these load torch, which the probes do without
+    from pipeline.compare import training
+
+    folder = to / "features"
+    folder.mkdir(parents=True, exist_ok=True)
+    for g in sets:
+        with io.atomic(folder / f"{g.name}.npy") as temporary, temporary.open("wb") as f:
+            np.save(f, g.vectors)
+    names = [g.name for g in sets]
+    todo = training.jobs(names, seeds)
+    trial = training.Trial(layout, params, folder)
+    runs = pool.each(trial, todo, params.benchmark.workers)
+    done = {job: recall for job, (recall, _) in tqdm(runs, total=len(todo), unit="run", disable=None)}
+    return training.summary(done, names)
+
+
+def _items(layout: Layout, asins: list[str]) -> pa.Table:
+    """Return title and categories of every item; empty ones where the items stage has not run."""
+    if layout.items.exists():
+        return io.read_table(layout.items, schemas.ITEMS, ["title", "categories"])
+    n = len(asins)
+    return pa.table({"title": pa.array([""] * n), "categories": pa.array([[]] * n, pa.list_(pa.string()))})

@@ -1,0 +1,103 @@
+"""How two feature sets lie in space, and how alike they are. Nothing I x I is held.
+
+I items, F and G feature widths, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.probes import normalised
+
+
+class Shape(NamedTuple):
+    """How one feature set fills its space."""
+
+    width: int
+    effective_rank: float
+    """exp of the entropy of the normalised singular values of the centred features (Roy and Vetterli 2007), 1 .. F"""
+    mean_cosine: float
+    """over all pairs of different items; 0 for features that point everywhere alike, 1 for a cone of no width"""
+    zero_rows: int
+    """items without a direction"""
+
+
+def shape(features: np.ndarray) -> Shape:
+    """Return the shape of float32 [I, F]."""
+    unit = normalised(features).astype(np.float64)
+    pointing = (np.abs(unit).max(axis=1) > 0).sum()
+    total = unit.sum(axis=0)
+    mean = (total @ total - pointing) / max(pointing * (pointing - 1), 1)
+    centred = features - features.mean(axis=0)
+    variances = np.clip(np.linalg.eigvalsh(_product(centred, centred)), 0, None)
+    singular = np.sqrt(variances)
+    share = singular[singular > 1e-6 * max(singular.max(initial=0), 1e-30)]
+    share = share / share.sum() if len(share) and singular.max() > 0 else np.ones(1)
+    rank = float(np.exp(-(share * np.log(share)).sum()))
+    return Shape(features.shape[1], rank, float(mean), len(features) - int(pointing))
+
+
+def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
+    """Return linear CKA, ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) of centred A, B (Kornblith et al. 2019), 0 .. 1.
+
+    Args:
+        a: float32 [I, F], centred here.
+        b: float32 [I, G].
+    """
+    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
+    scale = np.linalg.norm(_product(a, a)) * np.linalg.norm(_product(b, b))
+    return float((_product(a, b) ** 2).sum() / scale) if scale > 0 else 0.0
+
+
+def neighbours(features: np.ndarray, k: int, scores_held: int = 1 << 24) -> np.ndarray:
+    """Return each item's K nearest others by cosine, int32 [I, K], ascending; cosines equal to 1e-6 tie, lower ids win.
+
+    Args:
+        features: float32 [I, F].
+        k: less than I.
+        scores_held: scores in one block, which bounds memory.
+    """
+    unit, n = normalised(features), len(features)
+    found = np.empty((n, k), np.int32)
+    block = max(1, scores_held // n)
+    for at in range(0, n, block):
+        rows = np.arange(at, min(at + block, n))
+        # one whole number orders by score, then by id: partitioning it breaks ties the same way everywhere
+        key = -np.rint((unit[rows] @ unit.T) * 1e6).astype(np.int64) * n + np.arange(n)
+        key[np.arange(len(rows)), rows] = np.iinfo(np.int64).max
+        found[rows] = np.sort(np.argpartition(key, k - 1, axis=1)[:, :k], axis=1)
+    return found
+
+
+def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:
+    """Return item -> its K nearest others, best first, of a few items; ties as in `neighbours`."""
+    unit = normalised(features)
+    found = {}
+    for item in items:  # a screenful
+        scores = np.rint((unit @ unit[item]) * 1e6)
+        scores[item] = -np.inf
+        found[int(item)] = np.argsort(-scores, kind="stable")[:k].tolist()
+    return found
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the share of neighbours that two sets have in common, float64 [I].
+
+    Args:
+        a: int [I, K], see `neighbours`.
+        b: int [I, K].
+    """
+    n, k = a.shape
+    offset = np.arange(n, dtype=np.int64)[:, None] * (int(max(a.max(), b.max())) + 1)
+    return np.isin(a + offset, b + offset).sum(axis=1) / k
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return a.T @ b in double precision, float64 [F, G], a block of rows at a time."""
+    total = np.zeros((a.shape[1], b.shape[1]))
+    for at in range(0, len(a), 8192):
+        total += a[at : at + 8192].astype(np.float64).T @ b[at : at + 8192].astype(np.float64)
+    return total

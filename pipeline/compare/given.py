@@ -1,0 +1,154 @@
+"""Anybody's features, brought into the dataset's item order or refused with the first thing that does not fit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+
+TORCH = (".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Given:
+    """A feature set to compare."""
+
+    name: str
+    source: str
+    """where it came from, and how its rows were matched with items"""
+    vectors: np.ndarray
+    """float32 [I, F], finite, row i is item i"""
+
+
+def read(spec: str, layout: Layout, asins: Sequence[str]) -> Given:
+    """Return the features that `spec` names.
+
+    Args:
+        spec: an encoded feature set of the dataset, or a path of a .npy, .pt, .parquet or a folder of Parquet files;
+            `name=path` gives it a name of its own.
+        layout: of the dataset.
+        asins: identifier of item 0 .. I-1.
+
+    Raises:
+        UserError: no such thing, unreadable, not one row an item, other items, or a value that is not finite.
+    """
+    name, _, path = spec.rpartition("=")
+    where = Path(path)
+    if path in layout.feature_sets() and not where.suffix:
+        table = io.read_features(layout.features(path))
+        return Given(name or path, f"encoded here as {path}", io.matrix(table["vector"]))
+    if not where.exists():
+        there = ", ".join(layout.feature_sets()) or "none"
+        raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} (there: {there})")
+    try:
+        vectors, how = _loaded(where, asins)
+    except (ValueError, EOFError, OSError, pa.ArrowException) as e:
+        raise UserError(f"{where}: not readable as features: {' '.join(str(e).split())}") from None
+    return Given(name or _short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)))
+
+
+def distinct(found: Sequence[Given]) -> list[Given]:
+    """Return the sets with names that differ: a second `a` becomes `a-2`."""
+    names: list[str] = []
+    for given in found:
+        count = 1
+        name = given.name
+        while name in names:
+            count += 1
+            name = f"{given.name}-{count}"
+        names.append(name)
+    return [Given(name, g.source, g.vectors) for name, g in zip(names, found, strict=True)]
+
+
+def _loaded(path: Path, asins: Sequence[str]) -> tuple[Any, str]:
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False), "rows in item order"
+    if path.suffix in TORCH:
+        return _torch(path), "rows in item order"
+    if path.is_dir() or path.suffix == ".parquet":
+        files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not files:
+            raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
+        return _parquet(path, pa.concat_tables([pq.read_table(f, partitioning=None) for f in files]), asins)
+    raise UserError(f"{path}: expected .npy, .pt, .parquet or a folder of Parquet files")
+
+
+def _torch(path: Path) -> np.ndarray:
+    import torch  # slow to import, and only this kind of file needs it
+
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as e:
+        # torch raises many kinds here, from pickle's to its own; what they have in common is that the file is no tensor
+        raise UserError(f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)") from None
+    if isinstance(found, dict) and len(found) == 1:
+        found = next(iter(found.values()))
+    if not isinstance(found, torch.Tensor):
+        raise UserError(f"{path}: holds {type(found).__name__}, expected one tensor [items, width]")
+    return found.float().numpy()
+
+
+def _parquet(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[np.ndarray, str]:
+    """Return the vectors of a table, in item order by asin or item_id where it has one, else as they come."""
+    lists = [f.name for f in table.schema if _is_vector(f.type)]
+    if len(lists) != 1:
+        raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one")
+    column = table[lists[0]]
+    widths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(widths) != 1 or widths[0] is None:
+        raise UserError(f"{path}: column '{lists[0]}' holds vectors of several widths or nulls")
+    values = pc.list_flatten(column).to_numpy().astype(np.float32).reshape(-1, widths[0])
+    for key, wanted in (("asin", list(asins)), ("item_id", list(range(len(asins))))):
+        if key in table.column_names:
+            return values[_matched(path, key, table[key].to_pylist(), wanted)], f"rows matched by {key}"
+    return values, "rows in item order"
+
+
+def _matched(path: Path, key: str, found: list[Any], wanted: list[Any]) -> np.ndarray:
+    """Return the row of each wanted id; refuse rows that are missing, doubled or of other items."""
+    row = {value: i for i, value in enumerate(found)}
+    if len(row) < len(found):
+        twice = next(v for i, v in enumerate(found) if row[v] != i)
+        raise UserError(f"{path}: {key} {twice!r} occurs twice")
+    known = set(wanted)
+    for number, value in enumerate(found):
+        if value not in known:
+            raise UserError(f"{path}, row {number}: {key} {value!r} is no item of this dataset")
+    for item, value in enumerate(wanted):
+        if value not in row:
+            raise UserError(f"{path}: no row for item {item} ({key} {value!r}); {len(found)} rows, {len(wanted)} items")
+    return np.array([row[value] for value in wanted])
+
+
+def _checked(path: Path, vectors: Any, items: int) -> np.ndarray:
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+        raise UserError(
+            f"{path}: is {getattr(vectors, 'dtype', '?')} {np.shape(vectors)}, expected numbers [items, width]"
+        )
+    if len(vectors) != items:
+        raise UserError(f"{path}: {len(vectors)} rows, the dataset has {items} items")
+    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if wrong.size:
+        raise UserError(f"{path}, row {wrong[0]}: not finite")
+    return np.ascontiguousarray(vectors, np.float32)
+
+
+def _is_vector(kind: pa.DataType) -> bool:
+    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
+
+
+def _short(path: Path) -> str:
+    """Return a name for the terminal and for files: letters, digits, - and _."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:40] or "features"

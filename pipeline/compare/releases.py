@@ -1,0 +1,147 @@
+"""Two releases side by side: what changed in schema, rows and values, and which version the change deserves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import io
+from pipeline.compare.given import Given
+from pipeline.compare.judge import compared
+from pipeline.release import manifest as manifests
+from pipeline.release.manifest import Manifest
+
+PARTS = ("major", "minor", "patch")
+
+
+def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
+    """Return what differs from release `a` to release `b`.
+
+    Args:
+        a: the older release folder; verified by the caller.
+        b: the newer.
+        changed: items named per feature set.
+
+    Returns:
+        `schema`, `rows`, `values`: lines of text; `features`: per common feature set the similarity of the common
+        items; `bump` and `version`: what the newer one should be called.
+    """
+    old, new = manifests.load(a), manifests.load(b)
+    items_a, items_b = (pq.read_table(f / "items.parquet", columns=["asin", "title"]) for f in (a, b))
+    rows = _rows(items_a["asin"].to_pylist(), items_b["asin"].to_pylist())
+    at = {asin: i for i, asin in enumerate(items_b["asin"].to_pylist())}
+    common = [(i, at[asin]) for i, asin in enumerate(items_a["asin"].to_pylist()) if asin in at]
+    schema, sets = _schema(old, new)
+    features, values = {}, _values(a, b, old, new)
+    for name in sets:
+        found = _features(a, b, name, common, changed)
+        if found is not None:
+            for entry in found["most_changed"]:
+                row = common[entry.pop("item_id")][0]
+                entry |= {column: items_a[column][row].as_py() for column in ("asin", "title")}
+            features[name] = found
+    bump = "major" if schema else "minor" if rows else "patch" if values else "none"
+    return {
+        "a": {"dataset": old.dataset, "version": old.version},
+        "b": {"dataset": new.dataset, "version": new.version},
+        "schema": schema,
+        "rows": rows,
+        "values": values,
+        "features": features,
+        "bump": bump,
+        "version": bumped(old.version, bump),
+    }
+
+
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the answer of `diff` for a terminal; what would steer a terminal is left out of names."""
+    for part in ("schema", "rows", "values"):
+        yield from (_plain(f"{part}: {line}") for line in found[part] or ["the same"])
+    for name, f in found["features"].items():
+        yield _plain(
+            f"{name}: {f['overlap']:.1%} of {f['neighbours']} neighbours shared, CKA {f['cka']:.4f}, effective rank "
+            f"{f['a']['effective_rank']:.1f} -> {f['b']['effective_rank']:.1f}, mean cosine "
+            f"{f['a']['mean_cosine']:.3f} -> {f['b']['mean_cosine']:.3f}"
+        )
+        for e in f["most_changed"]:
+            if e["overlap"] < 1:
+                yield _plain(f"{name}: most changed {e['asin']} ({e['overlap']:.0%} shared) {e['title']}")
+    change = "nothing changed" if found["bump"] == "none" else f"a {found['bump']} change"
+    yield f"version: {change}: {found['a']['version']} -> {found['version']}; it calls itself {found['b']['version']}"
+
+
+def bumped(version: str, bump: str) -> str:
+    """Return a semantic version one `bump` later: major, minor, patch or none."""
+    numbers = [int(part) for part in version.split(".")]
+    if bump in PARTS:
+        place = PARTS.index(bump)
+        numbers = [*numbers[:place], numbers[place] + 1, *[0] * (len(PARTS) - place - 1)]
+    return ".".join(map(str, numbers))
+
+
+def _plain(text: str) -> str:
+    return "".join(c for c in text if c.isprintable())
+
+
+def _tables(release: Manifest) -> dict[str, list[tuple[str, str]]]:
+    """Return group of files (folder of a feature set, or file) -> columns."""
+    return {
+        f.path.rpartition("/")[0] if f.table == "features" else f.path: [(c.name, c.type) for c in f.columns or []]
+        for f in release.files
+        if f.table is not None
+    }
+
+
+def _schema(old: Manifest, new: Manifest) -> tuple[list[str], list[str]]:
+    """Return what a reader of the old release would trip over, and the feature sets of both."""
+    before, after = _tables(old), _tables(new)
+    lines = [f"{where}: gone" for where in before if where not in after]
+    for where in before.keys() & after.keys():
+        lines += [f"{where}: column {n} was {t}" for n, t in before[where] if (n, t) not in after[where]]
+    common = sorted(w.rpartition("/")[2] for w in before.keys() & after.keys() if w.startswith("features/"))
+    return sorted(lines), common
+
+
+def _rows(before: list[str], after: list[str]) -> list[str]:
+    old, new = set(before), set(after)
+    lines = [f"{len(new - old):,} items new"] if new - old else []
+    lines += [f"{len(old - new):,} items gone"] if old - new else []
+    kept = [asin for asin in after if asin in old]
+    if kept != [asin for asin in before if asin in new]:
+        lines.append("items are numbered in another order")
+    return lines
+
+
+def _values(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
+    """Return tables with other values, and new ones; documents do not count, they follow from the rest.
+
+    A file's bytes also change with the version that is written into them, so tables whose hashes differ are read.
+    """
+    before = {f.path: f.sha256 for f in old.files if f.table is not None}
+    after = {f.path: f.sha256 for f in new.files if f.table is not None}
+    touched = [path for path, sha in after.items() if path in before and before[path] != sha]
+    changed = [
+        p
+        for p in touched
+        if not pq.read_table(a / p, partitioning=None).equals(pq.read_table(b / p, partitioning=None))
+    ]
+    return sorted([f"{p}: changed" for p in changed] + [f"{p}: new" for p in after if p not in before])
+
+
+def _features(a: Path, b: Path, name: str, common: list[tuple[int, int]], changed: int) -> dict[str, Any] | None:
+    """Return how alike a feature set of both releases is on the common items; None for too few of them."""
+    if len(common) < 3:
+        return None
+    rows = np.array(common)
+    sets = []
+    for which, folder, column in (("a", a, 0), ("b", b, 1)):
+        paths = io.shards(folder / "features" / name, "features")
+        vectors = io.matrix(pa.concat_tables([pq.read_table(p, columns=["vector"]) for p in paths])["vector"])
+        sets.append(Given(which, str(folder), vectors[rows[:, column]]))
+    found = compared(sets, changed)
+    return {"items": len(common)} | {k: v for k, v in found["pairs"][0].items() if k not in ("a", "b")} | found["sets"]

@@ -1,0 +1,82 @@
+"""AlignRec and two baselines trained on each feature set over several seeds, with paired tests over users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline import dataset, graph
+from pipeline.compare.judge import paired
+from pipeline.config import Params
+from pipeline.evidence import cell
+from pipeline.layout import Layout
+from pipeline.metrics import evaluate
+from pipeline.seeds import seed_for
+from pipeline.train import fit
+
+MODELS = ("alignrec", "bm3", "vbpr")
+"""AlignRec, its predecessor in production, and the oldest recommender that reads features"""
+CUTOFF = 20
+
+
+class Job(NamedTuple):
+    """One training."""
+
+    model: str
+    features: str
+    seed: int
+    """number of the run; equal numbers draw equal negatives whatever the features"""
+
+
+def jobs(names: Sequence[str], seeds: int) -> list[Job]:
+    """Return every training, models in order of MODELS."""
+    return [Job(model, name, seed) for model in MODELS for name in names for seed in range(seeds)]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Trains one job; made for the processes of a pool."""
+
+    layout: Layout
+    params: Params
+    folder: Path
+    """holds <features>.npy"""
+
+    def __call__(self, job: Job) -> tuple[list[float], int]:
+        """Return test Recall@20 of each user with a target, in ascending order, and the best valid epoch."""
+        vectors = np.load(self.folder / f"{job.features}.npy", allow_pickle=False)
+        parts = dataset.read(self.layout, None).split
+        edges = graph.neighbours(vectors, self.params.graph.k)
+        settings = self.params.benchmark.settings(job.model, self.params.train)
+        seed = seed_for("compare", self.layout.dataset, job.model, job.seed)
+        found = fit(job.model, parts, vectors, edges, settings, seed)
+        cutoff = min(CUTOFF, parts.n_items)
+        per_user = evaluate(found.user, found.item, parts, "test", [cutoff]).per_user["recall", cutoff]
+        return per_user.tolist(), found.best_epoch
+
+
+def summary(found: dict[Job, list[float]], names: Sequence[str]) -> dict[str, Any]:
+    """Return mean and sd over seeds of each model on each set, and paired tests of every two sets.
+
+    The test is over users: each user's recall is first averaged over seeds.
+
+    Args:
+        found: job -> recall of each test user.
+        names: feature sets, in the order shown.
+    """
+    seeds = sorted({job.seed for job in found})
+    recall: dict[str, Any] = {}
+    tests = []
+    for model in MODELS:
+        by_user = {name: np.mean([found[Job(model, name, s)] for s in seeds], axis=0) for name in names}
+        for name in names:
+            spread = cell([float(np.mean(found[Job(model, name, s)])) for s in seeds])
+            recall.setdefault(model, {})[name] = {"mean": spread.mean, "sd": spread.sd, "values": list(spread.values)}
+        figure = f"{model} recall@{CUTOFF}"
+        tests += [paired(figure, a, b, by_user[a], by_user[b])._asdict() for a, b in combinations(names, 2)]
+    return {"seeds": len(seeds), f"recall@{CUTOFF}": recall, "paired": tests}

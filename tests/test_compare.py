@@ -1,0 +1,340 @@
+"""Feature sets and releases side by side: known geometry, refused files, version bumps, and the command."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import toy
+from scipy import stats
+
+from pipeline import io
+from pipeline.compare import command, geometry, given, judge, releases, training
+from pipeline.compare.page import terminal
+from pipeline.config import Params
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.release import verify
+from pipeline.report.tables import Table
+from pipeline.run import running
+from stages import publish
+
+ASINS = [f"A{i}" for i in range(toy.ITEMS)]
+VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return toy.outputs(tmp_path / "outputs")
+
+
+def table(ids: str, values: list[object], vectors: np.ndarray = VECTORS) -> pa.Table:
+    return pa.table({ids: values, "vector": io.vectors(vectors)})
+
+
+# --- anybody's files
+
+
+def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: Layout, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", VECTORS.astype(np.float64))
+    torch.save(torch.from_numpy(VECTORS), tmp_path / "b.pt")
+    torch.save({"feat": torch.from_numpy(VECTORS)}, tmp_path / "c.pth")
+    pq.write_table(pa.table({"embedding": VECTORS.tolist()}), tmp_path / "d.parquet")
+    turned = list(range(6))[::-1]
+    pq.write_table(table("asin", [ASINS[i] for i in turned], VECTORS[turned]), tmp_path / "e.parquet")
+    pq.write_table(table("item_id", turned, VECTORS[turned]), tmp_path / "f.parquet")
+    (tmp_path / "g").mkdir()
+    pq.write_table(table("asin", ASINS[:4], VECTORS[:4]), tmp_path / "g/1.parquet")
+    pq.write_table(table("asin", ASINS[4:], VECTORS[4:]), tmp_path / "g/2.parquet")
+    for name, how in zip(
+        ("a.npy", "b.pt", "c.pth", "d.parquet", "e.parquet", "f.parquet", "g"),
+        ["in item order"] * 4 + ["matched by asin", "matched by item_id", "matched by asin"],
+        strict=True,
+    ):
+        found = given.read(str(tmp_path / name), layout, ASINS)
+        assert np.array_equal(found.vectors, VECTORS), name
+        assert found.vectors.dtype == np.float32
+        assert found.source.endswith(how)
+    ours = given.read("mine=beit3", layout, ASINS)
+    assert ours.name == "mine"
+    assert np.array_equal(ours.vectors, io.matrix(io.read_features(layout.features("beit3"))["vector"]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "values", "said"),
+    [
+        ("asin", ["A0", "A1", "A2", "A3", "A4", "B5"], "row 5: asin 'B5' is no item"),
+        ("asin", ["A0", "A1", "A2", "A3", "A4", "A4"], "asin 'A4' occurs twice"),
+        ("item_id", [0, 1, 2, 3, 4, 6], "row 5: item_id 6 is no item"),
+    ],
+)
+def test_other_items_are_refused_with_the_first_mismatch(
+    layout: Layout, tmp_path: Path, ids: str, values: list[object], said: str
+) -> None:
+    pq.write_table(table(ids, values), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=said):
+        given.read(str(tmp_path / "x.parquet"), layout, ASINS)
+
+
+def test_an_item_without_a_row_is_named(layout: Layout, tmp_path: Path) -> None:
+    pq.write_table(table("asin", ASINS[:5], VECTORS[:5]), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"no row for item 5 \(asin 'A5'\); 5 rows, 6 items"):
+        given.read(str(tmp_path / "x.parquet"), layout, ASINS)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (VECTORS[:5], "5 rows, the dataset has 6 items"),
+        (VECTORS[0], r"is float32 \(2,\), expected numbers \[items, width\]"),
+        (np.where(VECTORS == 5, np.nan, VECTORS), "row 2: not finite"),
+        (np.array([["a", "b"]] * 6), "expected numbers"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(layout: Layout, tmp_path: Path, array: np.ndarray, said: str) -> None:
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(UserError, match=said):
+        given.read(str(tmp_path / "x.npy"), layout, ASINS)
+
+
+class Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (open, ("/tmp/alignrec-was-here", "w"))
+
+
+def test_pickled_code_is_never_run(layout: Layout, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([Evil()], object), allow_pickle=True)
+    torch.save(Evil(), tmp_path / "x.pt")
+    for name in ("x.npy", "x.pt"):
+        with pytest.raises(UserError, match=name):
+            given.read(str(tmp_path / name), layout, ASINS)
+    assert not Path("/tmp/alignrec-was-here").exists()
+
+
+def test_what_is_neither_a_file_nor_a_set_names_the_sets(layout: Layout) -> None:
+    with pytest.raises(
+        UserError, match=r"neither a file nor an encoded feature set of shop \(there: beit3, minilm-cnn"
+    ):
+        given.read("beit4", layout, ASINS)
+
+
+def test_equal_names_are_told_apart() -> None:
+    sets = [given.Given("a", "", VECTORS)] * 3
+    assert [g.name for g in given.distinct(sets)] == ["a", "a-2", "a-3"]
+
+
+# --- geometry
+
+
+def test_a_rotation_and_a_scale_change_nothing_that_matters() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(80, 6)).astype(np.float32)
+    rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    b = (3 * a @ rotation).astype(np.float32)
+    assert geometry.linear_cka(a, b) == pytest.approx(1, abs=1e-5)
+    assert geometry.overlap(geometry.neighbours(a, 5), geometry.neighbours(b, 5)).mean() > 0.99
+    assert geometry.shape(a).effective_rank == pytest.approx(geometry.shape(b).effective_rank, rel=1e-4)
+
+
+def test_cka_is_its_definition_by_gram_matrices() -> None:
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(30, 4)).astype(np.float32), rng.normal(size=(30, 7)).astype(np.float32)
+    centre = np.eye(30) - 1 / 30
+    k, m = (centre @ (x @ x.T).astype(float) @ centre for x in (a, b))
+    assert geometry.linear_cka(a, b) == pytest.approx((k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum()), rel=1e-5)
+
+
+def test_effective_rank_counts_directions() -> None:
+    rng = np.random.default_rng(2)
+    line = rng.normal(size=(500, 1)) * np.ones((1, 8))
+    assert geometry.shape(line.astype(np.float32)).effective_rank == pytest.approx(1, abs=0.01)
+    assert geometry.shape(rng.normal(size=(5000, 8)).astype(np.float32)).effective_rank == pytest.approx(8, abs=0.05)
+    assert geometry.shape(np.ones((9, 3), np.float32)).effective_rank == 1
+
+
+def test_mean_cosine_is_the_mean_over_all_pairs() -> None:
+    x = np.random.default_rng(3).normal(size=(20, 3)).astype(np.float32) + 1
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    assert geometry.shape(x).mean_cosine == pytest.approx(cosine[~np.eye(20, dtype=bool)].mean(), abs=1e-5)
+    assert geometry.shape(np.ones((5, 2), np.float32)).mean_cosine == pytest.approx(1, abs=1e-5)
+    assert geometry.shape(np.r_[x, np.zeros((2, 3), np.float32)]).zero_rows == 2
+
+
+@pytest.mark.parametrize("scores_held", [1, 100, 1 << 20])
+def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held: int) -> None:
+    x = np.random.default_rng(4).normal(size=(40, 5)).astype(np.float32)
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -2)
+    expected = np.sort(np.argsort(-cosine, axis=1)[:, :6], axis=1)
+    assert np.array_equal(geometry.neighbours(x, 6, scores_held), expected)
+    assert geometry.nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
+    assert geometry.neighbours(np.ones((5, 2), np.float32), 2, scores_held).tolist()[:2] == [[1, 2], [0, 2]]
+
+
+def test_overlap_counts_common_neighbours() -> None:
+    assert geometry.overlap(np.array([[1, 2], [0, 2]]), np.array([[2, 3], [4, 5]])).tolist() == [0.5, 0]
+
+
+# --- tests of significance
+
+
+def test_the_paired_test_is_students() -> None:
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(size=30), rng.normal(size=30) + 0.3
+    found = judge.paired("m", "a", "b", x, y)
+    expected = stats.ttest_rel(x, y)
+    interval = expected.confidence_interval()
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert judge.paired("m", "a", "b", x, x).p == 1
+    assert judge.paired("m", "a", "b", x + 1, x).difference == pytest.approx(1)
+
+
+def test_training_averages_users_over_seeds_before_the_test() -> None:
+    found = {}
+    for model in training.MODELS:
+        for seed, shift in ((0, 0.1), (1, -0.1)):
+            found[training.Job(model, "a", seed)] = [0.5 + shift, 0.7 - shift, 0.4]
+            found[training.Job(model, "b", seed)] = [0.5, 0.5, 0.5]
+    out = training.summary(found, ["a", "b"])
+    assert out["seeds"] == 2
+    assert out["recall@20"]["alignrec"]["a"]["mean"] == pytest.approx(1.6 / 3)
+    test = next(t for t in out["paired"] if t["measure"] == "alignrec recall@20")
+    assert test["difference"] == pytest.approx(0.1 / 3)
+    assert test["p"] == pytest.approx(stats.ttest_rel([0.5, 0.7, 0.4], [0.5, 0.5, 0.5]).pvalue)
+
+
+# --- the command
+
+
+def test_compare_writes_figures_and_a_page(layout: Layout, tmp_path: Path) -> None:
+    np.save(tmp_path / "theirs.npy", VECTORS)
+    specs = ["beit3", "minilm-cnn", str(tmp_path / "theirs.npy")]
+    found = command.compare(layout, toy.PARAMS, specs, 0, tmp_path / "out")
+    assert json.loads((tmp_path / "out/compare.json").read_text()) == json.loads(json.dumps(found))
+    assert set(found["probes"]["zero_shot"]) >= {"beit3", "minilm-cnn", "theirs", "random", "shuffled", "constant"}
+    assert [(p["a"], p["b"]) for p in found["pairs"]] == [
+        ("beit3", "minilm-cnn"), ("beit3", "theirs"), ("minilm-cnn", "theirs"),
+    ]  # fmt: skip
+    page = (tmp_path / "out/index.html").read_text()
+    assert "<script>alert" not in page
+    assert page.count("<h3>") >= 8
+    again = command.compare(layout, toy.PARAMS, specs, 0, tmp_path / "again")
+    assert again == found
+    assert (tmp_path / "again/index.html").read_text() == page
+
+
+def test_compare_of_one_set_with_itself_finds_no_difference(layout: Layout, tmp_path: Path) -> None:
+    found = command.compare(layout, toy.PARAMS, ["beit3", "beit3"], 0, tmp_path / "out")
+    assert list(found["sources"]) == ["beit3", "beit3-2"]
+    assert found["pairs"][0]["overlap"] == 1
+    assert all(t["difference"] == 0 and t["p"] == 1 for t in found["paired"])
+
+
+def test_compare_trains_on_request(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "MODELS", ("vbpr",))  # two processes that load torch are enough
+    fast = {"train": {"epochs": 2, "batch_size": 8, "dim": 4}, "graph": {"k": 3}}
+    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **fast})
+    found = command.compare(layout, params, ["beit3", "random"], 1, tmp_path / "out")
+    recall = found["training"]["recall@20"]
+    assert set(recall) == {"vbpr"}
+    assert all(0 <= v["mean"] <= 1 for by_set in recall.values() for v in by_set.values())
+    assert len(found["training"]["paired"]) == 1
+
+
+def test_the_command_line_shows_tables_and_one_line_for_a_mistake(layout: Layout, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "stages.cli", *args], cwd=tmp_path, capture_output=True, text=True)
+
+    done = run("compare", "shop", "beit3", "random")
+    assert done.returncode == 0, done.stderr
+    for text in ("Zero-shot", "Likeness", "linear CKA", "page: outputs/compare/shop/index.html"):
+        assert text in done.stdout
+    wrong = run("compare", "shop", "beit4")
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("error: 'beit4' is neither a file nor an encoded feature set of shop")
+    assert wrong.stderr.count("\n") == 1
+
+
+def test_the_terminal_shows_no_control_characters() -> None:
+    shown = terminal(Table("t", "", ["a"], [["x\x1b[31mred"]]))
+    assert "\x1b" not in str(next(iter(shown.columns[0].cells)))
+
+
+# --- releases
+
+
+def published(root: Path, version: str = "0.1.0") -> Path:
+    params = toy.PARAMS.model_copy(update={"publish": toy.PARAMS.publish.model_copy(update={"version": version})})
+    with running("publish", "shop", params, root) as run:
+        publish.main(run)
+    return run.layout.release
+
+
+@pytest.fixture
+def older(layout: Layout, tmp_path: Path) -> Path:
+    return shutil.copytree(published(layout.root), tmp_path / "older")
+
+
+def test_equal_releases_need_no_new_version(layout: Layout, older: Path) -> None:
+    found = releases.diff(older, published(layout.root), 3)
+    assert (found["schema"], found["rows"], found["values"]) == ([], [], [])
+    assert (found["bump"], found["version"]) == ("none", "0.1.0")
+    assert found["features"]["beit3"]["overlap"] == 1
+
+
+def test_other_vectors_are_a_patch_and_name_the_items(layout: Layout, older: Path) -> None:
+    toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
+    newer = published(layout.root, "0.1.1")
+    found = releases.diff(older, newer, 3)
+    assert found["values"] == ["features/beit3/features-00000.parquet: changed", "graph/beit3/edges.parquet: changed"]
+    assert (found["bump"], found["version"]) == ("patch", "0.1.1")
+    assert len(found["features"]["beit3"]["most_changed"]) == 3
+    assert {e["asin"] for e in found["features"]["beit3"]["most_changed"]} <= set(ASINS)
+    assert "version: a patch change: 0.1.0 -> 0.1.1; it calls itself 0.1.1" in list(releases.lines(found))
+
+
+def test_another_width_or_a_missing_set_is_major(layout: Layout, older: Path) -> None:
+    toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 3)), ASINS)
+    shutil.rmtree(layout.features("minilm-cnn"))
+    found = releases.diff(older, published(layout.root), 3)
+    assert found["schema"] == [
+        "features/beit3: column vector was fixed_size_list<element: float not null>[2]",
+        "features/minilm-cnn: gone",
+        "graph/minilm-cnn/edges.parquet: gone",
+    ]
+    assert (found["bump"], found["version"]) == ("major", "1.0.0")
+
+
+def test_renumbered_items_are_minor_and_are_matched_by_asin(layout: Layout, older: Path) -> None:
+    newer = shutil.copytree(older, older.parent / "newer")
+    turned = list(range(6))[::-1]
+    items = pq.read_table(newer / "items.parquet").take(turned)
+    features = pq.read_table(newer / "features/beit3/features-00000.parquet").take(turned)
+    pq.write_table(items, newer / "items.parquet")
+    pq.write_table(features, newer / "features/beit3/features-00000.parquet")
+    found = releases.diff(older, newer, 3)
+    assert found["rows"] == ["items are numbered in another order"]
+    assert found["bump"] == "minor"
+    assert found["features"]["beit3"]["overlap"] == 1
+
+
+@pytest.mark.parametrize(
+    ("bump", "version"), [("major", "2.0.0"), ("minor", "1.3.0"), ("patch", "1.2.4"), ("none", "1.2.3")]
+)
+def test_versions_are_semantic(bump: str, version: str) -> None:
+    assert releases.bumped("1.2.3", bump) == version
+
+
+def test_the_releases_of_these_tests_verify(older: Path) -> None:
+    assert len(list(verify(older))) == 4
