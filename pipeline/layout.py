@@ -65,6 +65,11 @@ class Layout:
 
     # --- encoder and features
     @property
+    def published(self) -> Path:
+        """Folder of published weights and tokenizers, shared by all datasets; safe to delete."""
+        return self.root / "published"
+
+    @property
     def encoder(self) -> Path:
         """Folder of encoder.safetensors, config.json, tokenizer.spm, visual_tokens.safetensors, history.json."""
         return self.folder("pretrain")
@@ -88,6 +93,11 @@ class Layout:
     def visual_tokens(self) -> Path:
         """Centroids of patches, float32 [C, 3 p p]; absent where no item has an image."""
         return self.encoder / "visual_tokens.safetensors"
+
+    @property
+    def whitening(self) -> Path:
+        """What is done to CLS vectors before they are features: mean and map; absent if nothing is."""
+        return self.encoder / "whitening.safetensors"
 
     @property
     def encoder_checkpoint(self) -> Path:

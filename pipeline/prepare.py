@@ -1,4 +1,4 @@
-"""From items and pictures to all that pre-training starts from: tokenizer, visual tokens, pixels, a fresh network."""
+"""From items and pictures to all that pre-training starts from: tokenizer, visual tokens, pixels, network."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save
 
-from pipeline import corpus, io, tokens, visual_tokens
+from pipeline import corpus, io, published, tokens, visual_tokens
 from pipeline.config import Pretrain
 from pipeline.corpus import Corpus
 from pipeline.encoders.beit3 import FIRST_POSITION, SIZES, BEiT3, Config
 from pipeline.layout import Layout
 from pipeline.pretrain import Task
+from pipeline.published import Shelf
 from pipeline.seeds import seed_for
 
 CENTROIDS = "centroids"
@@ -22,14 +23,19 @@ BLOCK = 4096  # pictures whose tokens are found at a time; bounds memory
 NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
 
 
-def texts(layout: Layout, lines: Sequence[str], params: Pretrain, max_tokens: int) -> tuple[list[np.ndarray], int, int]:
-    """Train the tokenizer on the dataset's own text, unless it is there, and read all texts with it.
+def texts(
+    layout: Layout, lines: Sequence[str], params: Pretrain, shelf: Shelf, max_tokens: int
+) -> tuple[list[np.ndarray], int, int]:
+    """Take the tokenizer that is named or train one on the dataset's own text, and read all texts with it.
 
     Returns:
         ids of each text, the vocabulary, the id of <mask>.
     """
     if not layout.tokenizer.is_file():
-        model = tokens.train(lines, params.vocab)
+        if params.tokenizer is not None:
+            model: bytes | None = shelf.file(params.tokenizer, params.tokenizer_sha256).read_bytes()
+        else:
+            model = tokens.train(lines, params.vocab)
         if model is None:
             return [np.array([tokens.BOS, tokens.EOS])] * len(lines), NO_PIECES, NO_PIECES - 1
         io.write_bytes(layout.tokenizer, model)
@@ -63,21 +69,30 @@ def codes(layout: Layout, pixels: np.ndarray, shape: Config, n: int, seed: int) 
 
 
 def everything(
-    layout: Layout, lines: Sequence[str], params: Pretrain, seed: int, device: torch.device
-) -> tuple[BEiT3, Task]:
-    """Return a fresh network on the device, and the task that it is to learn.
+    layout: Layout, lines: Sequence[str], params: Pretrain, shelf: Shelf, seed: int, device: torch.device
+) -> tuple[BEiT3, Task, list[str]]:
+    """Return the network to train, on the device, its task, and lines on how published weights were taken.
 
     Args:
         layout: of the dataset; tokenizer and visual tokens are written there.
         lines: text of each item, in order.
         params: of pre-training.
+        shelf: of published files.
         seed: of all that is drawn.
         device: to train on.
     """
     shape = SIZES[params.size]
-    ids, vocab, mask_id = texts(layout, lines, params, shape.positions - FIRST_POSITION)
+    ids, pieces, mask_id = texts(layout, lines, params, shelf, shape.positions - FIRST_POSITION)
+    given = published.start(params, shelf, pieces) if params.init else None  # before the work that may be in vain
     row, pixels = pictures(layout, shape)
-    tokens_of, n = codes(layout, pixels, shape, params.codes, seed_for(seed, "visual tokens"))
+    if params.visual_tokens == "vqkd" and len(pixels):
+        tokens_of, n = published.visual_tokens(params, shelf, pixels, shape, device)
+    else:
+        tokens_of, n = codes(layout, pixels, shape, params.codes, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
-    network = BEiT3(replace(shape, vocab=vocab, codes=n, mlm=True)).to(device)
-    return network, Task(Corpus(ids, row, pixels), tokens_of, mask_id, params, seed, device)
+    told: list[str] = []
+    if given is None:
+        network = BEiT3(replace(shape, vocab=pieces, codes=n, mlm=True))
+    else:
+        network, told = published.network(params, given, n, pieces)
+    return network.to(device), Task(Corpus(ids, row, pixels), tokens_of, mask_id, params, seed, device), told

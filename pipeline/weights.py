@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline import io
-from pipeline.download import names
 from pipeline.errors import UserError
 from pipeline.fetch import local
 
@@ -29,6 +29,7 @@ Bring = Callable[[str, Path], None]
 """fetches an address to a path, whole or not at all"""
 
 SHOWN = 5  # names in a message
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as PyTorch's hub names files: the first digits of their sha256
 WHOLE = "the .zip or .pth that was downloaded is the checkpoint itself, so give that file, not unpacked"
 
@@ -250,7 +251,12 @@ def _is_of(target: Path, address: str, sha256: str | None) -> bool:
 
 def _name(address: str) -> str:
     path = local(address)
-    return names({"file": address})["file"] if path is None else path.name
+    if path is not None:
+        return path.name
+    name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
+    if not PLAIN.fullmatch(name):
+        raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
+    return name
 
 
 def _subject(fault: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict
+from functools import partial
 
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
 import schemas
-from pipeline import io, prepare
+from pipeline import io, prepare, published
 from pipeline.checkpoint import Checkpoint
-from pipeline.pretrain import fit, pick_device
+from pipeline.pretrain import fit, pick_device, whitening
 from pipeline.run import Run
 
 
@@ -18,11 +20,12 @@ def main(run: Run) -> None:
     """Train, resuming where a killed run left off, and write the network with its tokenizers and its curve."""
     params, layout = run.params.pretrain, run.layout
     items = run.read(layout.items, schemas.ITEMS, ["item_id", "text"])
-    inputs = [layout.items, *io.shards(layout.images, "images")]
+    shelf = published.shelf(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
+    inputs = [layout.items, *io.shards(layout.images, "images"), *published.files(params)]
     run.resume(run.folder, inputs, params.model_dump(exclude={"checkpoint_every"}))
     device = pick_device()
     run.device = str(device)
-    network, task = prepare.everything(layout, items["text"].to_pylist(), params, run.seed(), device)
+    network, task, told = prepare.everything(layout, items["text"].to_pylist(), params, shelf, run.seed(), device)
     learned_from = len(task.corpus.usable)
     checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
     with run.progress(total=learned_from * params.epochs, unit="item") as bar:
@@ -30,9 +33,11 @@ def main(run: Run) -> None:
 
     io.write_bytes(layout.encoder_weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
     io.write_json(layout.encoder_config, asdict(network.config))
+    if params.whiten:
+        io.write_bytes(layout.whitening, save_arrays(whitening(network, task)._asdict()))
     io.write_json(layout.history("pretrain"), history)
     checkpoint.clear()
     shutil.rmtree(layout.encoder_scratch)
     run.rows_in, run.rows_out = len(items), learned_from
     run.count("neither image nor text", len(items) - learned_from)
-    run.note(**(history[-1] if history else {}))
+    run.note(**(history[-1] if history else {}), **({"init": told} if params.init else {}))

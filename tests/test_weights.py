@@ -40,7 +40,7 @@ def parameters(config: Config = TINY, seed: int = 1) -> dict[str, torch.Tensor]:
 
 
 def plain(address: str, target: Path) -> None:
-    fetch(address, target, 5.0, 1, lambda done, total: None)
+    fetch(address, target, None, 5.0, 1, lambda done, total: None)
 
 
 def nothing(address: str, target: Path) -> None:
@@ -269,6 +269,11 @@ def test_a_damaged_download_is_not_kept(server: str, file: Path, tmp_path: Path)
     assert list((tmp_path / "made").iterdir()) == []
 
 
+def test_a_url_that_names_no_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its last part is no usable file name"):
+        weights.obtain("https://host/..", tmp_path, None, nothing)
+
+
 def test_a_tokenizer_by_url_is_kept_as_it_is(server: str, tmp_path: Path) -> None:
     (tmp_path / "served" / "beit3.spm").write_bytes(b"pieces")
     found = weights.obtain(f"{server}/beit3.spm", tmp_path / "made", None, plain)
@@ -383,15 +388,17 @@ def test_text_positions_are_cut_to_the_networks() -> None:
     assert torch.equal(network.beit3.encoder.embed_positions.B.weight, parameters()[official.TEXT_POSITIONS][:30])
 
 
-def test_a_network_continues_only_with_the_tokenizer_of_its_weights() -> None:
+def test_a_network_continues_only_with_the_tokenizer_and_the_size_of_its_weights() -> None:
     given = replace(TINY, codes=0, mlm=False)
-    wanted = official.continued(given, 64, 20, 50, "a.pth")  # 58 rows, of which 8 are spare
-    assert wanted == replace(TINY, image=64)
+    wanted = replace(given, image=64, vocab=1, positions=2)
+    assert official.continued(wanted, given, 20, 50, "a.pth") == replace(
+        TINY, image=64
+    )  # 58 rows, of which 8 are spare
     for pieces in (49, 59):
         with pytest.raises(UserError, match=rf"58 rows, but the tokenizer {pieces} ids; .* \(beit3\.spm\)"):
-            official.continued(given, 64, 20, pieces, "a.pth")
-    with pytest.raises(UserError, match="patches of 8 pixels, which do not divide an image of 60"):
-        official.continued(given, 60, 20, 50, "a.pth")
+            official.continued(wanted, given, 20, pieces, "a.pth")
+    with pytest.raises(UserError, match=r"weights of a size of its own .*, but the network is large \(24 layers"):
+        official.continued(SIZES["large"], given, 20, 50, "a.pth")
 
 
 # --- VQ-KD

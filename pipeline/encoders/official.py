@@ -68,27 +68,26 @@ def shape(tensors: dict[str, Tensor], where: str) -> beit3.Config:
         raise UserError(f"{where}: no BEiT3 weights: it lacks {e}") from None
 
 
-def continued(given: beit3.Config, image: int, codes: int, pieces: int, where: str) -> beit3.Config:
+def continued(wanted: beit3.Config, given: beit3.Config, codes: int, pieces: int, where: str) -> beit3.Config:
     """Return the shape of a network that goes on from published weights.
 
     Args:
+        wanted: the size, and the image side, that is asked for.
         given: shape of the file.
-        image: side wanted, pixels.
         codes: visual tokens to predict; 0: no MIM head.
         pieces: ids of the tokenizer, special ones included.
         where: the file, for messages.
 
     Raises:
-        UserError: another tokenizer than the weights', or a side that is no multiple of the patch.
+        UserError: weights of another size, or of another tokenizer.
     """
+    _same_size(wanted, given, where)
     if not 0 <= given.vocab - pieces <= SPARE_PIECES:
         raise UserError(
             f"{where}: its text table has {given.vocab:,} rows, but the tokenizer {pieces:,} ids; "
             "give the tokenizer that was published with the weights (beit3.spm)"
         )
-    if image % given.patch:
-        raise UserError(f"{where}: made of patches of {given.patch} pixels, which do not divide an image of {image}")
-    return replace(given, image=image, codes=codes, mlm=True)
+    return replace(wanted, vocab=given.vocab, positions=given.positions, codes=codes, mlm=True)
 
 
 def load_beit3(network: beit3.BEiT3, tensors: dict[str, Tensor], where: str) -> weights.Loaded:
@@ -107,8 +106,7 @@ def load_beit3(network: beit3.BEiT3, tensors: dict[str, Tensor], where: str) -> 
         UserError: the weights are of another network, told by its size where it is a published one.
     """
     wanted, given = network.config, shape(tensors, where)
-    if (given.width, given.layers) != (wanted.width, wanted.layers):
-        raise UserError(f"{where}: weights of {_size(given)}, but the network is {_size(wanted)}; change one of them")
+    _same_size(wanted, given, where)
     if given.vocab != wanted.vocab:
         raise UserError(f"{where}: its text table has {given.vocab:,} rows, the network's {wanted.vocab:,}")
     left_out: dict[str, str] = {}
@@ -150,6 +148,11 @@ def _fitted(tensors: dict[str, Tensor], wanted: beit3.Config) -> dict[str, Tenso
     patches, text = tensors[PATCH_POSITIONS], tensors[TEXT_POSITIONS]
     grown = torch.cat([patches[:BEFORE_PATCHES], weights.resized(patches[BEFORE_PATCHES:], wanted.grid)])
     return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: text[: wanted.positions]}
+
+
+def _same_size(wanted: beit3.Config, given: beit3.Config, where: str) -> None:
+    if (given.width, given.layers) != (wanted.width, wanted.layers):
+        raise UserError(f"{where}: weights of {_size(given)}, but the network is {_size(wanted)}; change one of them")
 
 
 def _size(c: beit3.Config) -> str:
