@@ -13,8 +13,8 @@ from pipeline.split import Pairs
 
 Vectors: TypeAlias = np.ndarray | torch.Tensor | sp.csr_array
 """a table of row vectors"""
-BLOCK = 1 << 24
-"""scores held at a time: 64 MiB of float32, whatever the number of users"""
+BLOCK = 1 << 21
+"""scores held at a time: 8 MiB of float32 stay in the cache between product and selection"""
 
 
 @torch.no_grad()

@@ -1,0 +1,132 @@
+"""AlignRec as it is usually written in PyTorch: what benchmarks/train.py times and checks ours against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from pipeline import graph, split
+from pipeline.config import Train
+from pipeline.models.alignrec import AlignRec
+from pipeline.models.base import Batch, Inputs
+
+Found = TypeVar("Found")
+
+
+class Epoch(NamedTuple):
+    """One epoch, timed in seconds."""
+
+    train: float
+    """steps and sampling"""
+    sample: float
+    """of it, negatives"""
+    rank: float
+    losses: list[float]
+    """of each batch"""
+    recall: float
+    """valid Recall@20 after it"""
+
+
+def run(model: AlignRec, inputs: Inputs, settings: Train, batches: list[Batch]) -> Epoch:
+    """Take one epoch's steps on `batches`, then rank valid."""
+    parts, n_users, n_items = inputs.split, inputs.split.n_users, inputs.split.n_items
+    block = graph.user_item_graph(parts).tocoo()
+    rows, columns = block.coords
+    at = np.stack([np.concatenate([rows, columns + n_users]), np.concatenate([columns + n_users, rows])])
+    torch.sparse.check_sparse_tensor_invariants.disable()
+    whole = torch.sparse_coo_tensor(torch.from_numpy(at), torch.from_numpy(np.tile(block.data, 2)),
+                                    (n_users + n_items,) * 2).coalesce()  # fmt: skip
+    user_item = torch.sparse_coo_tensor(np.stack(block.coords), block.data, block.shape).coalesce()
+    near_items = graph.item_graph(inputs.edges, n_items).tocoo()
+    item_item = torch.sparse_coo_tensor(np.stack(near_items.coords), near_items.data, near_items.shape).coalesce()
+    taken = [set() for _ in range(n_users)]
+    for u, i in zip(parts.train.users.tolist(), parts.train.items.tolist(), strict=True):
+        taken[u].add(i)
+
+    def forward() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        layers = [torch.cat([model.user, model.item])]
+        for _ in range(settings.layers):
+            layers.append(torch.sparse.mm(whole, layers[-1]))
+        id_user, id_item = torch.stack(layers, 1).mean(1).split([n_users, n_items])
+        gate = torch.sigmoid(model.w2(model.w1(model.features)))
+        mm_item = torch.sparse.mm(item_item, model.item * gate)
+        return id_user, id_item, torch.sparse.mm(user_item, mm_item), mm_item
+
+    def loss(batch: Batch) -> Tensor:
+        id_user, id_item, mm_user, mm_item = forward()
+        h_user, h_item = id_user + mm_user, id_item + mm_item
+        u, p, n = h_user[batch.users], h_item[batch.positives], h_item[batch.negatives]
+        rank = -nnf.logsigmoid((u * p).sum(1) - (u * n).sum(1)).mean()
+        norm = settings.l2 * (u.pow(2).sum() + p.pow(2).sum() + n.pow(2).sum()) / 2 / settings.batch_size
+        e = mm_item[batch.positives]
+        align = _cca(e, id_item[batch.positives], settings.temperature) + _cca(
+            mm_user[batch.users], id_user[batch.users], settings.temperature
+        )
+        c = nnf.normalize(model.features.detach()[batch.positives])
+        apart = torch.linalg.norm(e @ e.T - c @ c.T) / len(e)
+        near = 1 - nnf.cosine_similarity(u, p).mean()
+        return rank + norm + settings.cca * align + settings.reg * apart + settings.uia * near
+
+    sample, _ = timed(lambda: _negatives(parts, taken))
+    optimiser = torch.optim.Adam(model.parameters(), lr=settings.lr)
+    train, losses = timed(lambda: steps(optimiser, batches, loss))
+    with torch.no_grad():
+        rank, recall = timed(lambda: _recall(forward(), parts, taken))
+    return Epoch(train + sample, sample, rank, losses, recall)
+
+
+def _cca(content: Tensor, ids: Tensor, temperature: float) -> Tensor:
+    logits = nnf.normalize(content) @ nnf.normalize(ids).T / temperature
+    return -torch.log_softmax(logits, 1).diagonal().mean()
+
+
+def _negatives(parts: split.Split, taken: list[set[int]]) -> list[int]:
+    rng = np.random.default_rng(0)
+    found = []
+    for user in parts.train.users.tolist():
+        item = int(rng.integers(parts.n_items))
+        while item in taken[user]:
+            item = int(rng.integers(parts.n_items))
+        found.append(item)
+    return found
+
+
+def _recall(branches: tuple[Tensor, ...], parts: split.Split, taken: list[set[int]]) -> float:
+    user, item = branches[0] + branches[2], branches[1] + branches[3]
+    wanted: dict[int, set[int]] = {}
+    for u, i in zip(parts.valid.users.tolist(), parts.valid.items.tolist(), strict=True):
+        wanted.setdefault(u, set()).add(i)
+    users, recalls = list(wanted), []
+    for at in range(0, len(users), 4096):
+        block = users[at : at + 4096]
+        scores = user[block] @ item.T
+        for row, u in enumerate(block):
+            scores[row, list(taken[u])] = -torch.inf
+        for u, top in zip(block, torch.topk(scores, 20)[1].tolist(), strict=True):
+            recalls.append(len(wanted[u] & set(top)) / len(wanted[u]))
+    return float(np.mean(recalls))
+
+
+def steps(optimiser: torch.optim.Optimizer, batches: list[Batch], loss: Callable[[Batch], Tensor]) -> list[float]:
+    """Step once a batch; return the losses."""
+    losses = []
+    for batch in batches:
+        value = loss(batch)
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        losses.append(float(value.detach()))
+    return losses
+
+
+def timed(work: Callable[[], Found]) -> tuple[float, Found]:
+    """Return seconds and result."""
+    started = time.perf_counter()
+    found = work()
+    return time.perf_counter() - started, found
