@@ -16,10 +16,10 @@ from pipeline.config import Benchmark, Train
 from pipeline.layout import Layout
 from pipeline.metrics import evaluate
 from pipeline.models import MODELS
+from pipeline.protocol import Protocol
 from pipeline.seeds import seed_for
 from pipeline.train import fit
 
-PROTOCOL = "mmrec"
 NO_FEATURES = "none"
 
 
@@ -58,7 +58,7 @@ class Outcome(NamedTuple):
     """What one training is worth."""
 
     record: dict[str, Any]
-    """model, features, seed, protocol, epochs, best_epoch, and metrics: split -> "recall@20" -> mean over users"""
+    """job, protocol, fingerprint, epochs, best_epoch, and metrics: split -> "recall@20" -> mean over users"""
     users: np.ndarray
     """int32 [N], the test users"""
     top: np.ndarray
@@ -78,6 +78,7 @@ class Trial:
     layout: Layout
     benchmark: Benchmark
     train: Train
+    protocol: Protocol
 
     def __call__(self, job: Job) -> Outcome:
         """Train, then open the test split, once, at the best valid epoch."""
@@ -88,12 +89,14 @@ class Trial:
         parts = self.benchmark.modalities.get(job.features, [])
         found = fit(job.model, *inputs, settings, seed, parts=parts)
         valid = evaluate(found.user, found.item, inputs.split, "valid", self.benchmark.ks)
-        test = evaluate(found.user, found.item, inputs.split, "test", self.benchmark.ks)
+        masked = self.protocol.masked(inputs.split, "test")
+        test = evaluate(found.user, found.item, inputs.split, "test", self.benchmark.ks, masked)
         means = {
             part: {f"{metric}@{k}": value for (metric, k), value in result.mean.items()}
             for part, result in (("valid", valid), ("test", test))
         }
-        run = {"protocol": PROTOCOL, "epochs": len(found.history), "best_epoch": found.best_epoch, "metrics": means}
+        judged = {"protocol": self.protocol.name, "fingerprint": self.protocol.fingerprint}
+        run = judged | {"epochs": len(found.history), "best_epoch": found.best_epoch, "metrics": means}
         return Outcome(job._asdict() | run, test.users, test.top)
 
 

@@ -189,7 +189,7 @@ class Pretrain(Section):
     """of the file that `vqkd` names"""
     vocab: Positive = 2000
     """SentencePiece pieces, trained on the dataset's text"""
-    codes: Positive = 512
+    codes: Positive = 128
     """discrete visual tokens: FAISS k-means centroids over patches"""
     image_mask: Share = 0.4
     """share of patches masked, block-wise"""
@@ -201,9 +201,11 @@ class Pretrain(Section):
     """share of pairs shown as text alone, and as many as image alone"""
     summary: Weight = 1.0
     """weight of telling the whole item from CLS alone; 0: MIM and MLM only"""
+    whiten: bool = True
+    """whether features are whitened CLS vectors; false: CLS as it is"""
     held_out: Share = 0.1
     """share of items that only measure accuracy"""
-    epochs: Annotated[int, Field(ge=0)] = 30
+    epochs: Annotated[int, Field(ge=0)] = 24
     """0 leaves the network as it was initialised"""
     batch_size: Positive = 32
     """items a step"""
@@ -216,6 +218,8 @@ class Pretrain(Section):
     """gradient norm"""
     checkpoint_every: Positive = 1
     """epochs between checkpoints that a killed run resumes from"""
+    threads: Positive = 2
+    """of the CPU; another number is another order of sums, so other last bits"""
     seed: int = 0
 
 
@@ -403,6 +407,8 @@ class Benchmark(Section):
     models: list[Model] = ["bpr", "lightgcn", "vbpr", "alignrec"]
     features: list[Name] = ["beit3", "minilm-cnn", "random", "shuffled", "constant"]
     """feature sets for the models that use features"""
+    protocol: Literal["mmrec", "strict"] = "mmrec"
+    """mmrec masks train items at test, as published tables do; strict masks train and valid"""
     seeds: Positive = 3
     ks: list[Positive] = [5, 10, 20, 50]
     """cutoffs"""

@@ -69,8 +69,9 @@ def evaluate(
     split: Split,
     which: Literal["valid", "test"],
     ks: Sequence[int],
+    masked: Pairs | None = None,
 ) -> Evaluation:
-    """Rank all items for every user with a target in `which`, train items masked, and judge the ranking.
+    """Rank all items for every user with a target in `which`, and judge the ranking.
 
     Args:
         user: float [U, D].
@@ -78,13 +79,14 @@ def evaluate(
         split: what was trained on and what is asked for.
         which: the part that holds the targets.
         ks: cutoffs.
+        masked: pairs that are never recommended, ordered by user; train by default.
 
     Raises:
         UserError: a cutoff is larger than the catalogue.
     """
     targets: Pairs = getattr(split, which)
     users = np.unique(targets.users)
-    top = topk(user, item, max(ks), split.train, users)
+    top = topk(user, item, max(ks), split.train if masked is None else masked, users)
     return judge(top, users, targets, split.n_items, ks)
 
 

@@ -74,6 +74,12 @@ def keys(pairs: Pairs, n_items: int) -> np.ndarray:
     return pairs.users.astype(np.int64) * n_items + pairs.items
 
 
+def union(one: Pairs, other: Pairs, n_items: int) -> Pairs:
+    """Return the pairs of both, in order, each once."""
+    found = np.union1d(keys(one, n_items), keys(other, n_items))
+    return _pairs(found, n_items)
+
+
 def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return bool of `wanted`'s shape: is the key among `sorted_keys`?"""
     if not len(sorted_keys):
@@ -85,8 +91,11 @@ def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 def _unique(users: np.ndarray, items: np.ndarray, where: np.ndarray, n_items: int) -> tuple[Pairs, int]:
     """Return the distinct pairs of the chosen rows, in order, and how many rows were repeats."""
     found = np.unique(users[where].astype(np.int64) * n_items + items[where])
-    pairs = Pairs((found // n_items).astype(np.int32), (found % n_items).astype(np.int32))
-    return pairs, int(where.sum()) - len(found)
+    return _pairs(found, n_items), int(where.sum()) - len(found)
+
+
+def _pairs(found: np.ndarray, n_items: int) -> Pairs:
+    return Pairs((found // n_items).astype(np.int32), (found % n_items).astype(np.int32))
 
 
 def _ids(table: pa.Table, column: str, n: int) -> np.ndarray:

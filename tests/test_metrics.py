@@ -7,6 +7,7 @@ import pytest
 from shops import two_tastes
 
 from pipeline.metrics import METRICS, evaluate, judge
+from pipeline.protocol import Protocol
 from pipeline.split import Pairs
 
 
@@ -52,3 +53,16 @@ def test_evaluate_masks_train_and_asks_the_right_part() -> None:
     found = evaluate(user, item, split, "test", [2])
     assert found.mean["recall", 2] == 1
     assert found.users.tolist() == list(range(split.n_users))
+
+
+def test_strict_masks_valid_too_and_never_shares_a_name_or_fingerprint() -> None:
+    split = two_tastes()
+    item = np.eye(split.n_items, dtype=np.float32)
+    user = np.zeros((split.n_users, split.n_items), np.float32)
+    user[split.valid.users, split.valid.items] = 2
+    user[split.test.users, split.test.items] = 1
+    protocols = [Protocol("mmrec", "mmrec"), Protocol("strict", "mmrec"), Protocol("mmrec", "user-time")]
+    found = [evaluate(user, item, split, "test", [1], p.masked(split, "test")).mean["recall", 1] for p in protocols]
+    assert found == [0, 1, 0]
+    assert all(p.masked(split, "valid") is split.train for p in protocols)
+    assert len({p.name for p in protocols}) == len({p.fingerprint for p in protocols}) == 3
