@@ -25,6 +25,12 @@ train: {batch_size: 512, epochs: 3}
 probe: {mask_seeds: 1}
 benchmark: {seeds: 2, features: [beit3, random]}
 report: {gallery_items: 4}
+download: {}
+interactions: {}
+items: {}
+encode: {}
+graph: {}
+publish: {}
 """
 
 
