@@ -14,7 +14,7 @@ import toy
 from PIL import Image
 
 from pipeline.layout import Layout
-from pipeline.report import gallery, plots, tables
+from pipeline.report import atlas, gallery, plots, tables
 from pipeline.run import running
 from stages import report
 
@@ -60,7 +60,7 @@ def test_the_page_is_well_formed_and_has_every_section(page: str) -> None:
     tags = Tags(page)
     assert tags.open == []
     ids = [a["id"] for t, a in tags.found if t == "section" and "id" in a]
-    assert ids == ["results", "probes", "gallery", "curves", "data", "speed"]
+    assert ids == ["results", "probes", "gallery", "map", "curves", "data", "speed"]
     links = {a["href"] for t, a in tags.found if t == "a" and (a["href"] or "").startswith("#")}
     assert links == {f"#{i}" for i in ids}
 
@@ -194,3 +194,28 @@ def test_the_best_figure_of_each_column_is_marked() -> None:
     (table,) = tables.probes({"zero_shot": found})
     assert [r[0] for r in table.rows] == ["b", "a", "chance"]
     assert table.best == {(1, 1), (0, 2)}
+
+
+def two_rings(n: int) -> pa.Table:
+    """Two groups of n items; each item's neighbours are the next two of its own group."""
+    item = np.repeat(np.arange(2 * n), 2)
+    other = item // n * n + (item % n + np.tile([1, 2], 2 * n)) % n
+    return pa.table({"item_id": item, "neighbour_id": other})
+
+
+def test_the_map_keeps_groups_apart_and_is_the_same_twice() -> None:
+    at = atlas.layout(two_rings(60), 120, seed=3)
+    assert at.shape == (120, 2)
+    assert at.min() >= 0
+    assert at.max() <= 1
+    first, second = at[:60], at[60:]
+    within = np.linalg.norm(first[:, None] - first[None], axis=2).mean()
+    between = np.linalg.norm(first[:, None] - second[None], axis=2).mean()
+    assert between > 1.5 * within
+    assert np.array_equal(at, atlas.layout(two_rings(60), 120, seed=3))
+
+
+def test_the_map_places_items_without_neighbours() -> None:
+    edges = pa.table({"item_id": [0, 1, 1, 2], "neighbour_id": [0, 1, 2, 2]})
+    at = atlas.layout(edges, 4, seed=0)
+    assert np.isfinite(at).all()

@@ -65,6 +65,37 @@
     count.textContent = found.length > LIMIT ? `${LIMIT} of ${found.length} shown` : `${found.length} found`;
   };
 
+  const tell = (node, item) => {
+    node.replaceChildren(picture(item, "big"), make("span", "title", data.titles[item]), make("span", "path", data.notes[item]));
+  };
+
+  const dots = document.getElementById("dots");
+  if (dots) {
+    const circles = [...dots.querySelectorAll("circle")];
+    const number = new Map(circles.map((circle, item) => [circle, item]));
+    const tip = document.getElementById("tip");
+    const which = document.getElementById("set");
+    const show = (event) => {
+      const item = number.get(event.target);
+      tip.hidden = item === undefined;
+      if (tip.hidden) return;
+      tell(tip, item);
+      tip.style.left = `${Math.min(event.clientX + 14, innerWidth - 148)}px`;
+      tip.style.top = `${Math.max(8, Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8))}px`;
+    };
+    dots.addEventListener("pointerover", show);
+    dots.addEventListener("pointerdown", show);
+    dots.addEventListener("pointerleave", () => { tip.hidden = true; });
+    which.addEventListener("change", () => {
+      data.maps[which.value].forEach(([x, y], item) => {
+        circles[item].setAttribute("cx", x);
+        circles[item].setAttribute("cy", y);
+      });
+      dots.setAttribute("aria-label", `Map of the items under ${which.value}`);
+    });
+    document.getElementById("which").hidden = false;
+  }
+
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   query.addEventListener("input", search);

@@ -10,19 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import markdown
+from pipeline import categories, markdown
 from pipeline.config import Report
 from pipeline.evidence import comparison, statuses
-from pipeline.report import gallery, plots, tables
+from pipeline.report import atlas, gallery, plots, tables
 from pipeline.report.gather import Evidence
 
 HERE = Path(__file__).parent
 CONTROLS = ("random", "shuffled", "constant")
 CURVES = {"pretrain": "Pre-training: masked image and language modelling", "train": "Training: AlignRec"}
 POSTER_ITEMS, POSTER_SETS = 8, 4
+MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 1000, 620, 12
+COLOURS = 8
+"""categories that have a colour of their own on the map"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class Shown:
     pictures: dict[int, Image.Image]
     searchable: bool
     """whether pictures and neighbours of all items are here"""
+    maps: dict[str, list[list[int]]]
+    """feature set -> position of each item on the map; empty if not searchable"""
+    classes: list[str]
+    """names of the categories that the map colours, most frequent first"""
+    colour: list[int]
+    """by item_id: place of its category among `classes`, -1 for none of them"""
 
 
 def shown(found: Evidence, params: Report, seed: int, pictures: Iterable[pa.Table]) -> Shown | None:
@@ -58,13 +68,36 @@ def shown(found: Evidence, params: Report, seed: int, pictures: Iterable[pa.Tabl
     wanted = set(range(n)) if searchable else {*items, *near_them}
     titles = [t or a for t, a in zip(*(found.items[c].to_pylist() for c in ("title", "asin")), strict=True)]
     notes = [" › ".join(p) for p in paths]
-    return Shown(items, sets, titles, notes, gallery.thumbnails(pictures, wanted), searchable)
+    maps = {name: _positions(found.edges[name], n, seed) for name in sets} if searchable else {}
+    thumbnails = gallery.thumbnails(pictures, wanted)
+    return Shown(items, sets, titles, notes, thumbnails, searchable, maps, *_classes(paths))
+
+
+def _positions(edges: pa.Table, n: int, seed: int) -> list[list[int]]:
+    """Return whole positions inside the map's frame."""
+    spread = np.array([MAP_WIDTH, MAP_HEIGHT]) - 2 * MAP_MARGIN
+    return (atlas.layout(edges, n, seed) * spread + MAP_MARGIN).round().astype(int).tolist()
+
+
+def _classes(paths: list[list[str]]) -> tuple[list[str], list[int]]:
+    """Return the most frequent categories, and of each item which of them it has."""
+    found = categories.labels(paths)
+    colour = np.full(len(paths), -1)
+    if found is None:
+        return [], colour.tolist()
+    common = np.argsort(-np.bincount(found.label), kind="stable")[:COLOURS]
+    place = np.full(len(found.names), -1)
+    place[common] = np.arange(len(common))
+    colour[found.rows] = place[found.label]
+    return [found.names[c] for c in common], colour.tolist()
 
 
 def html(found: Evidence, view: Shown | None) -> str:
     """Return the text of index.html."""
     packed = gallery.sheets(view.pictures if view else {})
-    return render("page.html", packed, **_content(found, view), view=view, data=_data(view, packed) if view else {})
+    return render("page.html", packed, **_content(found, view), view=view, data=_data(view, packed) if view else {},
+        map_width=MAP_WIDTH, map_height=MAP_HEIGHT,
+    )  # fmt: skip
 
 
 def render(template: str, packed: gallery.Sheets, **content: Any) -> str:
@@ -139,6 +172,7 @@ def _data(view: Shown, packed: gallery.Sheets) -> dict[str, Any]:
         "notes": view.notes,
         "cells": [packed.place.get(i, -1) for i in range(n)],
         "near": near if view.searchable else {},
+        "maps": view.maps,
     }
 
 

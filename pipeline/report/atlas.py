@@ -1,0 +1,70 @@
+"""A flat map of the items: neighbours in the item graph pull each other close, random others push each other apart.
+
+The forces are UMAP's (McInnes et al. 2018, with a = b = 1): attraction along edges, repulsion from items drawn at
+random, a falling step. I items, E edges.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+
+ROUNDS = 400
+PUSHES = 5
+"""items drawn at random, an item and round, to push away"""
+SMOOTHING = 40
+"""walks along the graph that give the starting positions their rough order"""
+STEP = 0.3
+FARTHEST = 4.0
+"""largest move along one axis that one force asks for"""
+
+
+def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:
+    """Return a position of each item, float64 [I, 2], each axis spread over 0 .. 1.
+
+    Args:
+        edges: schema EDGES.
+        n_items: I.
+        seed: of starting positions and pushes.
+        rounds: steps.
+    """
+    item, other = (edges[c].to_numpy().astype(np.int64) for c in ("item_id", "neighbour_id"))
+    kept = item != other
+    item, other = item[kept], other[kept]
+    rng = np.random.default_rng(seed)
+    ends = np.maximum(np.bincount(item, minlength=n_items) + np.bincount(other, minlength=n_items), 1)[:, None]
+    at = 10 * _start(item, other, n_items, rng)
+    for r in range(rounds):
+        step = STEP * (1 - r / rounds)
+        gap = at[item] - at[other]  # [E, 2]
+        pull = np.clip(-2 * gap / (1 + (gap**2).sum(axis=1, keepdims=True)), -FARTHEST, FARTHEST)
+        move = (_summed(item, pull, n_items) - _summed(other, pull, n_items)) / ends
+        far = rng.integers(0, n_items, (PUSHES, n_items))
+        for others in far:
+            gap = at - at[others]
+            square = (gap**2).sum(axis=1, keepdims=True)
+            push = 2 * gap / ((0.01 + square) * (1 + square))
+            move += np.clip(push, -FARTHEST, FARTHEST)
+        at += step * move
+    low, high = np.quantile(at, [0.005, 0.995], axis=0)  # a stray item shall not squeeze the rest
+    return np.clip((at - low) / np.maximum(high - low, 1e-9), 0, 1)
+
+
+def _start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return rough positions: random ones averaged along the graph, then ranked, so that no island lies far out."""
+    ones = np.ones(len(item))
+    walk = sparse.csr_array((ones, (item, other)), shape=(n, n))
+    walk = walk + walk.T + sparse.eye_array(n, format="csr")
+    walk = sparse.csr_array(sparse.diags_array(1 / walk.sum(axis=1)) @ walk)
+    at = rng.standard_normal((n, 2))
+    for _ in range(SMOOTHING):
+        at = walk @ at
+        at -= at.mean(axis=0)
+        at = np.linalg.qr(at)[0]
+    return at.argsort(axis=0, kind="stable").argsort(axis=0, kind="stable") / n - 0.5
+
+
+def _summed(rows: np.ndarray, forces: np.ndarray, n: int) -> np.ndarray:
+    """Return the sum of the forces on each item: [E, 2] -> [I, 2]."""
+    return np.stack([np.bincount(rows, forces[:, axis], n) for axis in range(2)], axis=1)
