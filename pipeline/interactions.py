@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,8 +64,9 @@ def split(
     Raises:
         UserError: nothing is left.
     """
-    rows, drops = _clean(db, ratings, seed)
-    drops["below_k_core"] = _shrink(db, user_core, item_core)
+    cores = {"user": user_core, "item": item_core}
+    rows, drops = _clean(db, ratings, cores, seed)
+    drops["below_k_core"] += _shrink(db, cores)
     drops["user_without_train"] = _part(db, protocol)
     if not _one(db, "SELECT count(*) FROM parted"):
         lost = ", ".join(f"{n:,} {reason}" for reason, n in drops.items() if n)
@@ -179,37 +181,48 @@ def facts(interactions: pa.Table) -> dict[str, int]:
     }
 
 
-def _clean(db: duckdb.DuckDBPyConnection, ratings: str, seed: int) -> tuple[int, dict[str, int]]:
-    """Load the ratings into `core` with integer codes for users and items; return rows read and drops."""
+def _clean(db: duckdb.DuckDBPyConnection, ratings: str, cores: dict[str, int], seed: int) -> tuple[int, dict[str, int]]:
+    """Load the ratings into `core` with integer codes for users and items; return rows read and drops.
+
+    Most ratings are of users or items that have too few even with duplicates: they go before anything is paid for them.
+    """
     db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid tells it
-    rows = _one(db, "SELECT count(*) FROM raw")
     # a column that is null throughout is one that the source does not have
     has = [c for c in ("rating", "timestamp") if _one(db, f"SELECT count({c}) FROM raw")]
-    whole = " AND ".join(f"raw.{c} IS NOT NULL" for c in ("user", "item", *has)) + " AND NOT isnan(coalesce(rating, 0))"
+    whole = " AND ".join(f"{c} IS NOT NULL" for c in ("user", "item", *has)) + " AND NOT isnan(coalesce(rating, 0))"
+    db.execute(f"CREATE VIEW complete AS SELECT rowid AS pos, * FROM raw WHERE {whole}")
+    before, counts = "complete", [_one(db, "SELECT count(*) FROM raw"), _one(db, "SELECT count(*) FROM complete")]
+    for what, least in cores.items():
+        db.execute(
+            f"""CREATE TABLE enough_{what} AS SELECT * FROM {before}
+            WHERE {what} IN (SELECT {what} FROM {before} GROUP BY {what} HAVING count(*) >= {least})"""
+        )
+        before = f"enough_{what}"
+    counts.append(_one(db, f"SELECT count(*) FROM {before}"))
     db.execute(
         f"""CREATE TABLE names AS
-        SELECT row_number() OVER () AS code, name, md5_number_lower(concat_ws(',', {seed}, name)) AS hash FROM
-        (SELECT DISTINCT user AS name FROM raw WHERE {whole} UNION SELECT DISTINCT item FROM raw WHERE {whole})"""
+        SELECT row_number() OVER () AS code, name, md5_number_lower(concat_ws(',', {seed}, name)) AS hash
+        FROM (SELECT DISTINCT user AS name FROM {before} UNION SELECT DISTINCT item FROM {before})"""
     )
-    complete = _one(db, f"SELECT count(*) FROM raw WHERE {whole}")
     db.execute(
         f"""CREATE TABLE core AS
-        SELECT min(raw.rowid) AS pos, u.code AS user, i.code AS item, arg_min(rating, raw.rowid) AS rating, timestamp
-        FROM raw JOIN names u ON u.name = raw.user JOIN names i ON i.name = raw.item
-        WHERE {whole} GROUP BY u.code, i.code, timestamp"""
+        SELECT min(pos) AS pos, u.code AS user, i.code AS item, arg_min(rating, pos) AS rating, timestamp
+        FROM {before} AS r JOIN names u ON u.name = r.user JOIN names i ON i.name = r.item
+        GROUP BY u.code, i.code, timestamp"""
     )
-    db.execute("DROP TABLE raw")
-    kept = _one(db, "SELECT count(*) FROM core")
-    return rows, {"missing_value": rows - complete, "duplicate": complete - kept}
+    db.execute("DROP VIEW complete; DROP TABLE raw; DROP TABLE enough_user; DROP TABLE enough_item")
+    counts.append(_one(db, "SELECT count(*) FROM core"))
+    lost = [left - right for left, right in itertools.pairwise(counts)]
+    return counts[0], dict(zip(("missing_value", "below_k_core", "duplicate"), lost, strict=True))
 
 
-def _shrink(db: duckdb.DuckDBPyConnection, user_core: int, item_core: int) -> int:
+def _shrink(db: duckdb.DuckDBPyConnection, cores: dict[str, int]) -> int:
     """Delete ratings of users and items with too few, until there are none such; return how many."""
     deleted = 0
     while True:  # each pass may bring others below
         few = " OR ".join(
             f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least})"
-            for what, least in (("user", user_core), ("item", item_core))
+            for what, least in cores.items()
         )
         now = _one(db, f"DELETE FROM core WHERE {few}")
         if not now:

@@ -1,0 +1,144 @@
+"""Raw Amazon files of Baby's size (2014 format) -> split and item table, beside what notebooks do today."""
+
+from __future__ import annotations
+
+import gzip
+import multiprocessing
+import multiprocessing.connection
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import Measurement
+
+RATINGS, USERS, PRODUCTS = 915_446, 531_890, 64_426  # lines of ratings_Baby.csv, and whom and what they are of
+LINES = 71_317  # of meta_Baby.json.gz
+
+
+def run() -> Measurement:
+    """Make the files once; run each side in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder)
+        make(raw)
+        limit = _timed(_decompress, raw)[0]
+        reference, reference_mib = _timed(notebook, raw)
+        ours, ours_mib = _timed(stages, raw)
+    return Measurement(
+        ours=ours,
+        reference=reference,
+        unit="s",
+        higher_is_better=False,
+        limit=limit,
+        limit_is="reading both files and unpacking the metadata on one core, without looking at them",
+        what=f"{RATINGS:,} ratings and {LINES:,} metadata lines -> 5-core, ids, split, item table; the reference is "
+        "what notebooks do: pandas, eval of every line, a loop over users",
+        details={"ours_peak_mib": ours_mib, "reference_peak_mib": reference_mib},
+    )
+
+
+def make(raw: Path, ratings: int = RATINGS) -> None:
+    """Write ratings and metadata with long tails and lines of a usual length."""
+    rng = np.random.default_rng(0)
+    scale = ratings / RATINGS
+    users = _tail(rng, int(USERS * scale), ratings, 0.55)
+    products = _tail(rng, PRODUCTS, ratings, 0.75)
+    times = rng.integers(1_000_000_000, 1_400_000_000, ratings)
+    stars = rng.integers(1, 6, ratings)
+    with (raw / "ratings.csv").open("w") as f:
+        for start in range(0, ratings, 1 << 20):  # blocks bound memory
+            part = slice(start, start + (1 << 20))
+            rows = zip(users[part], products[part], stars[part], times[part], strict=True)
+            f.write("".join(f"A{u:013d},B{p:09d},{s}.0,{t}\n" for u, p, s, t in rows))
+    words = np.array([f"word{i}" for i in range(5000)])
+    with gzip.open(raw / "meta.json.gz", "wt", compresslevel=4) as f:
+        for p in range(LINES):
+            text = " ".join(words[rng.integers(0, 5000, 110)])
+            also = [f"B{q:09d}" for q in rng.integers(0, PRODUCTS, 60)]
+            record = {
+                "asin": f"B{p:09d}",
+                "title": text[:60],
+                "imUrl": f"http://e.com/{p}.jpg",
+                "description": text,
+                "related": {"also_bought": also},
+                "categories": [["Baby", text[60:80]]],
+            }
+            f.write(f"{record!r}\n")
+
+
+def _tail(rng: np.random.Generator, n: int, draws: int, power: float) -> np.ndarray:
+    """Draw numbers below n whose frequency falls as rank^-power."""
+    ranks = (rng.random(draws) ** (1 / (1 - power)) * n).astype(np.int64)
+    return rng.permutation(n)[ranks]
+
+
+def stages(raw: Path) -> None:
+    """Run download, interactions and items."""
+    from pipeline.config import Params
+    from pipeline.run import running
+    from stages import download, interactions, items
+
+    source = {"kind": "amazon2014", "reviews": str(raw / "ratings.csv"), "metadata": str(raw / "meta.json.gz")}
+    params = Params.model_validate({"datasets": ["baby"], "sources": {"baby": source}})
+    for stage in (download, interactions, items):
+        with running(stage.__name__.removeprefix("stages."), "baby", params, raw / "outputs") as run:
+            stage.main(run)
+
+
+def notebook(raw: Path) -> None:
+    """Do the steps of method.md section 6 the way notebooks do them."""
+    import pandas as pd
+
+    df = pd.read_csv(raw / "ratings.csv", names=["user", "item", "rating", "timestamp"], header=None)
+    df = df.dropna().drop_duplicates(["user", "item", "timestamp"])
+    while True:
+        users, items = df["user"].value_counts(), df["item"].value_counts()
+        few_users, few_items = users[users < 5].index, items[items < 5].index
+        if not len(few_users) and not len(few_items):
+            break
+        df = df[~df["user"].isin(few_users) & ~df["item"].isin(few_items)]
+    user_ids = {u: i for i, u in enumerate(df["user"].unique())}
+    item_ids = {a: i for i, a in enumerate(df["item"].unique())}
+    df["userID"], df["itemID"] = df["user"].map(user_ids), df["item"].map(item_ids)
+    df = df.sample(frac=1, random_state=0)
+    labels = np.zeros(len(df), int)
+    places = df.reset_index().groupby("userID").indices
+    for rows in places.values():
+        n = len(rows)
+        vt = 2 if n < 10 else int(0.2 * n)
+        labels[rows[n - vt :]] = 2
+        labels[rows[n - vt : n - vt + vt // 2]] = 1
+    df["x_label"] = labels
+    df[["userID", "itemID", "rating", "timestamp", "x_label"]].to_csv(raw / "baby.inter", sep="\t", index=False)
+    with gzip.open(raw / "meta.json.gz", "rt") as f:
+        meta = pd.DataFrame([eval(line) for line in f])  # what the notebooks do; these lines are our own
+    meta = meta[meta["asin"].isin(item_ids)]
+    meta["itemID"] = meta["asin"].map(item_ids)
+    meta.sort_values("itemID").to_csv(raw / "meta.csv", index=False)
+
+
+def _decompress(raw: Path) -> None:
+    (raw / "ratings.csv").read_bytes()
+    with gzip.open(raw / "meta.json.gz") as f:
+        while f.read(1 << 20):
+            pass
+
+
+def _timed(work: Callable[[Path], None], raw: Path) -> tuple[float, int]:
+    """Return seconds and peak MiB of `work` in a fresh process, interpreter and imports included."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    started = time.perf_counter()
+    process = context.Process(target=_report_peak, args=(work, raw, theirs))
+    process.start()
+    peak = ours.recv()
+    process.join()
+    return round(time.perf_counter() - started, 2), peak
+
+
+def _report_peak(work: Callable[[Path], None], raw: Path, to: multiprocessing.connection.Connection) -> None:
+    work(raw)
+    to.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
