@@ -230,6 +230,8 @@ class Encode(Section):
     """which content encoders to run; see pipeline/encoders"""
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
+    engine: Literal["local", "ray"] = "local"
+    """where encoders run: in this process, or on a Ray cluster (extra `ray`) whose nodes see the same files"""
     batch_size: Positive = 64
     """items a forward pass; changes speed, not results"""
     max_tokens: Annotated[int, Field(ge=3)] = 128

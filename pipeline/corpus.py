@@ -21,7 +21,7 @@ from pipeline import io
 from pipeline.encoders import pixels
 from pipeline.tokens import UNK
 
-WINDOW = 16  # batches whose rows are sorted by length together: less padding, still a random order
+WINDOW = 4  # batches whose rows are sorted by length together: less padding, still mixed items in each
 ASPECT = 0.3  # of a masked block, at least; at most its inverse (BEiT)
 BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3: 16 of 196)
 

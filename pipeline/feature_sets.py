@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline import encode, io
+import schemas
+from pipeline import encode, engines, io
 from pipeline.config import Encode
 from pipeline.encoders import ENCODERS, controls
 from pipeline.encoders.base import Context, Encoder
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.sources.mmrec import FEATURE
+from pipeline.sources.mmrec import FEATURE, check_features
 
 Maker = Callable[[int, int], pa.Table]
 
@@ -42,8 +43,13 @@ def names(params: Encode, imports: Mapping[str, Path]) -> list[str]:
     return found
 
 
-def imports(raw: Mapping[str, Path]) -> dict[str, Path]:
-    """Return feature set -> .npy file of those that came ready; `raw` is role -> file."""
+def imports(raw: Mapping[str, Path], items: int) -> dict[str, Path]:
+    """Return feature set -> .npy file of those that came ready; `raw` is role -> file.
+
+    Raises:
+        UserError: a file that does not have one row of numbers for each of `items`.
+    """
+    check_features(raw, items)
     return {role.removeprefix(FEATURE): path for role, path in raw.items() if role.startswith(FEATURE)}
 
 
@@ -53,7 +59,11 @@ def inputs(name: str, layout: Layout) -> list[Path]:
     if "image" in entry.reads:
         files += io.shards(layout.images, "images")
     if entry.pretrained:
-        files += [p for p in (layout.encoder_config, layout.encoder_weights, layout.tokenizer) if p.is_file()]
+        files += [
+            p
+            for p in (layout.encoder_config, layout.encoder_weights, layout.tokenizer, layout.whitening)
+            if p.is_file()
+        ]
     return files
 
 
@@ -81,6 +91,14 @@ def encoded(name: str, context: Context, ids: pa.Table, texts: Sequence[str], do
         return encode.table(ids.slice(start, stop - start), found)
 
     return make
+
+
+def worker(name: str, layout: Layout, params: Encode) -> engines.Worker:
+    """Return what encodes items from (first, last + 1), wherever it runs: it reads the tables itself."""
+    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    make = encoded(name, Context(layout, params), ids, texts, lambda n: None)
+    return lambda job: make(*job)
 
 
 def imported(path: Path, ids: pa.Table) -> Maker:

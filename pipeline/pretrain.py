@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import corpus as data
+from pipeline import whiten
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Pretrain
 from pipeline.corpus import Corpus, Rates
@@ -23,9 +24,12 @@ from pipeline.encoders.beit3 import BEiT3
 from pipeline.objective import Step, Summary, losses, predict
 from pipeline.seeds import seed_for
 from pipeline.tokens import UNK, pad
+from pipeline.whiten import Whitening
 
 BETAS = (0.9, 0.98)  # of AdamW, as BEiT
 EPSILON = 1e-6
+MOST = 50_000
+"""items that the whitening is fitted to, at most"""
 UNDECAYED = ("cls_token", "mask_token", "embed_positions", "place")
 
 
@@ -74,6 +78,7 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
         FloatingPointError: the loss is not finite.
     """
     c = network.config
+    torch.set_num_threads(task.params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
     summary = Summary(c.width, c.patches, c.codes, c.vocab).to(task.device) if task.params.summary else None
     learner = Learner(network, summary)
@@ -136,6 +141,26 @@ def measure(network: BEiT3, task: Task, items: np.ndarray) -> dict[str, float | 
         out[f"{name}_accuracy"] = round(right[name] / n, 6) if n else None
         out[f"{name}_chance"] = round(int(counts.max()) / n, 6) if n else None
     return out
+
+
+def whitening(network: BEiT3, task: Task) -> Whitening:
+    """Fit the whitening of CLS to the items that were learned from, or to MOST of them."""
+    train, _ = split(task.corpus.usable, task.params.held_out, seed_for(task.seed, "held out"))
+    some = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(train)[:MOST]
+    return whiten.fit(summaries(network, task, np.sort(some)))
+
+
+@torch.no_grad()
+def summaries(network: BEiT3, task: Task, items: np.ndarray) -> np.ndarray:
+    """Return CLS of the pass over all that each item has, nothing masked: float32 [n, D]."""
+    network.eval()
+    rng = np.random.default_rng(0)  # draws nothing: all rates are zero
+    found = [np.empty((0, network.config.width), np.float32)]
+    for start in range(0, len(items), task.params.batch_size):
+        step = batch(task, items[start : start + task.params.batch_size], Rates(0, 0, 0, 0), rng)
+        vision = network(step.image, step.ids, padding=step.padding, no_image=step.no_image, first_only=True).vision
+        found.append(vision[:, 0].float().cpu().numpy())
+    return np.concatenate(found)
 
 
 def batch(task: Task, items: np.ndarray, rates: Rates, rng: np.random.Generator) -> Step:
@@ -218,6 +243,7 @@ def _optimizer(learner: Learner, params: Pretrain) -> torch.optim.AdamW:
         lr=params.lr,
         betas=BETAS,
         eps=EPSILON,
+        fused=True,
     )
 
 

@@ -43,6 +43,7 @@ def learn(pixels: np.ndarray, side: int, codes: int, seed: int) -> np.ndarray:
     sample = different[np.sort(rng.permutation(len(different))[: SAMPLE * codes])]
     if len(sample) <= codes:
         return sample
+    faiss.omp_set_num_threads(1)  # sums in one order on every machine
     kmeans = faiss.Kmeans(
         sample.shape[1],
         codes,

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pyarrow as pa
 
 import schemas
-from pipeline import feature_sets, io
+from pipeline import engines, feature_sets, io
 from pipeline.encoders import ENCODERS
 from pipeline.encoders.base import Context
 from pipeline.feature_sets import Maker
+from pipeline.layout import Layout
 from pipeline.readers import raw_files
 from pipeline.run import Run, versions
+
+Engine = Callable[[list[tuple[int, int]]], Iterator[tuple[tuple[int, int], pa.Table]]]
+Done = Callable[[int], object]
 
 
 def main(run: Run) -> None:
@@ -18,34 +26,44 @@ def main(run: Run) -> None:
     params, layout = run.params.encode, run.layout
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
     texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    imports = feature_sets.imports(raw_files(layout.sources))
+    imports = feature_sets.imports(raw_files(layout.sources), len(ids))
     names = feature_sets.names(params, imports)
     for folder in run.folder.glob("*/"):
         if folder.name not in names:
             shutil.rmtree(folder)
-    facts = params.model_dump(exclude={"encoders", "controls"})
+    facts = params.model_dump(exclude={"encoders", "controls", "engine"})
     with run.progress(total=len(ids) * len(params.encoders), unit="item") as bar:
         for name in params.encoders:
             files = feature_sets.inputs(name, layout)
             run.resume(layout.features(name), files, facts, name, module=ENCODERS[name].path)
-            make = feature_sets.encoded(name, Context(layout, params), ids, texts, bar.update)
-            _write(run, name, len(ids), make, facts)
+            if params.engine == "local":
+                make = feature_sets.encoded(name, Context(layout, params), ids, texts, bar.update)
+                _write(run, name, len(ids), _here(make), facts)
+            else:
+                there = Layout(layout.root.resolve(), layout.dataset)
+                worker = partial(feature_sets.worker, name, there, params)
+                _write(run, name, len(ids), partial(engines.ENGINES[params.engine], worker), facts, bar.update)
     for name, path in imports.items():
         run.resume(layout.features(name), [path, layout.item_ids], facts)
-        _write(run, name, len(ids), feature_sets.imported(path, ids), facts)
+        _write(run, name, len(ids), _here(feature_sets.imported(path, ids)), facts)
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls:
         run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], facts, name)
-        _write(run, name, len(ids), feature_sets.control(name, ids, like, run.seed(name)), facts)
+        _write(run, name, len(ids), _here(feature_sets.control(name, ids, like, run.seed(name))), facts)
     run.rows_in, run.rows_out = len(ids), len(ids) * len(names)
     run.count("item without text", sum(not text.strip() for text in texts))
 
 
-def _write(run: Run, name: str, items: int, make: Maker, facts: dict[str, object]) -> None:
+def _here(make: Maker) -> Engine:
+    return partial(engines.local, lambda: lambda job: make(*job))
+
+
+def _write(run: Run, name: str, items: int, engine: Engine, facts: dict[str, object], done: Done = int) -> None:
     """Write the shards that are not there; their metadata is the same whatever other feature sets are made."""
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
-    for number, start in enumerate(range(0, items, run.params.encode.shard_rows)):
-        path = io.shard(run.layout.features(name), "features", number)
-        if not path.exists():
-            rows = make(start, min(start + run.params.encode.shard_rows, items))
-            io.write_table(rows, path, schemas.features(rows["vector"].type.list_size), record)
+    size, folder = run.params.encode.shard_rows, run.layout.features(name)
+    starts = [s for s in range(0, items, size) if not io.shard(folder, "features", s // size).exists()]
+    for (start, stop), rows in engine([(s, min(s + size, items)) for s in starts]):
+        path = io.shard(folder, "features", start // size)
+        io.write_table(rows, path, schemas.features(rows["vector"].type.list_size), record)
+        done(stop - start)

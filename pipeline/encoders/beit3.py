@@ -58,7 +58,7 @@ class Config:
 
 
 SIZES: dict[str, Config] = {
-    "small": Config(image=48, patch=12, width=128, layers=3, heads=4, ffn=512, positions=130),
+    "small": Config(image=48, patch=8, width=128, layers=3, heads=4, ffn=512, positions=130),
     "base": Config(),
     "large": Config(width=1024, layers=24, heads=16, ffn=4096),
 }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
 from pipeline import io
@@ -15,13 +16,17 @@ from pipeline.encoders.device import device_of, pick
 from pipeline.encoders.pixels import normalised, squares
 from pipeline.errors import UserError
 from pipeline.tokens import Tokenizer, pad
+from pipeline.whiten import Whitening
 
 
 class BEiT3Items:
     """BEiT3 with its tokenizer."""
 
-    def __init__(self, network: BEiT3, tokenizer: Tokenizer | None, max_tokens: int) -> None:
+    def __init__(
+        self, network: BEiT3, tokenizer: Tokenizer | None, max_tokens: int, whitening: Whitening | None = None
+    ) -> None:
         self.network = network.eval()
+        self.whitening = whitening
         self.tokenizer = tokenizer
         self.max_tokens = min(max_tokens, network.config.positions - FIRST_POSITION)
         self.width = network.config.width
@@ -32,7 +37,7 @@ class BEiT3Items:
 
     @torch.inference_mode()
     def encode(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
-        """Return CLS, float32 [B, D]."""
+        """Return CLS, whitened if pre-training says so, float32 [B, D]."""
         device = device_of(self.network)
         image = tokens = padding = None
         if images is not None:
@@ -40,7 +45,8 @@ class BEiT3Items:
         if texts is not None:
             tokens, padding = (torch.from_numpy(x).to(device) for x in pad(self._ids(texts)))
             padding = padding if bool(padding.any()) else None  # without a mask attention takes its fastest path
-        return self.network.cls(image, tokens, padding).float().cpu().numpy()
+        cls = self.network.cls(image, tokens, padding).float().cpu().numpy()  # [B, D]
+        return cls if self.whitening is None else self.whitening(cls)
 
     def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         if self.tokenizer is None:
@@ -54,4 +60,5 @@ def make(context: Context) -> BEiT3Items:
     network = BEiT3(Config(**io.read_json(layout.encoder_config)))
     network.load_state_dict(load_file(layout.encoder_weights), strict=True)
     tokenizer = Tokenizer(layout.tokenizer.read_bytes()) if layout.tokenizer.is_file() else None
-    return BEiT3Items(network.to(pick()), tokenizer, context.params.max_tokens)
+    whitening = Whitening(**load_arrays(layout.whitening)) if layout.whitening.is_file() else None
+    return BEiT3Items(network.to(pick()), tokenizer, context.params.max_tokens, whitening)
