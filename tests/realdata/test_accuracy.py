@@ -1,0 +1,39 @@
+"""A few epochs on real data reach what they should; `make realdata` trains to the end and shows full figures."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pytest
+
+from pipeline import graph, split
+from pipeline.config import Train
+from pipeline.train import fit
+
+DATA = Path("../shared/data")
+pytestmark = pytest.mark.skipif(
+    not DATA.is_dir(), reason="../shared/data is not there: real data lives beside the project"
+)
+
+
+def published_split(path: Path) -> split.Split:
+    """Read userID, itemID and x_label of an MMRec file; pyarrow unpacks .gz by its name."""
+    table = pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(delimiter="\t"))
+    ids = table.select(["userID", "itemID", "x_label"]).rename_columns(["user_id", "item_id", "split"])
+    size = [int(ids[name].to_numpy().max()) + 1 for name in ("user_id", "item_id")]
+    return split.load(ids, *size)
+
+
+def test_alignrec_on_industrial_after_six_epochs() -> None:
+    features = np.load(DATA / "industrial_2018/minilm_feat.npy", allow_pickle=False)
+    parts = published_split(DATA / "industrial_2018/industrial.inter")
+    assert (parts.n_users, parts.n_items) == (3210, 3143)
+    found = fit("alignrec", parts, features, graph.neighbours(features, 10), Train(epochs=6), 0)
+    assert found.valid["recall@20"] > 0.13
+
+
+def test_lightgcn_on_baby_after_three_epochs() -> None:
+    parts = published_split(DATA / "baby_2014/baby.inter.gz")
+    assert [len(pairs) for pairs in (parts.train, parts.valid, parts.test)] == [118_551, 20_559, 21_682]
+    found = fit("lightgcn", parts, None, None, Train(epochs=3, lr=5e-3), 0)
+    assert found.valid["recall@20"] > 0.055
