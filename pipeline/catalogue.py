@@ -5,6 +5,12 @@ Sources: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018),
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.layout import Layout
+
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph"
 _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
 
@@ -36,3 +42,15 @@ SIZES: dict[tuple[str, str], str] = {
 def addresses(vintage: str, category: str) -> dict[str, list[str]]:
     """Return role -> addresses of a category."""
     return {role: [a.format(category) for a in found] for role, found in ADDRESSES[vintage].items()}
+
+
+def table(sources: Mapping[str, Any], root: Path) -> Any:
+    """Return a rich table of datasets: name, kind, category, size, and whether download has brought them to `root`."""
+    from rich.table import Table
+
+    shown = Table("dataset", "kind", "category", "size after the 5-core", "present")
+    for name, source in sources.items():
+        category = getattr(source, "category", None) or ""
+        there = Layout(root, name).run_record("download").exists()
+        shown.add_row(name, source.kind, category, SIZES.get((source.kind, category), ""), "yes" if there else "no")
+    return shown

@@ -58,6 +58,21 @@ def _command(stage: str) -> Callable[..., None]:
     return command
 
 
+def images(
+    dataset: Dataset,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="fetch only what failed, once more")] = False,
+) -> None:
+    """Fetch the pictures, or with `--retry-failed` those that failed before."""
+    from pipeline.config import load
+    from pipeline.run import running
+    from stages.images import main
+
+    with running("images", dataset, load(params), root) as run:
+        main(run, retry_failed)
+
+
 def publish(
     dataset: Dataset,
     params: ParamsFile = Path("params.yaml"),
@@ -77,8 +92,20 @@ def publish(
     typer.echo(f"published: alignrec fetch {where}")
 
 
+_SPECIAL: dict[str, Callable[..., None]] = {"images": images, "publish": publish}  # stages with an option of their own
 for _stage, _help in STAGES.items():
-    app.command(_stage, help=_help)(publish if _stage == "publish" else _command(_stage))
+    app.command(_stage, help=_help)(_SPECIAL.get(_stage) or _command(_stage))
+
+
+@app.command()
+def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
+    """what the parameter file declares: kind, category, size as published, and whether it is there."""
+    from rich.console import Console
+
+    from pipeline.catalogue import table
+    from pipeline.config import load
+
+    Console().print(table(load(params).sources, root))
 
 
 @app.command()

@@ -1,0 +1,103 @@
+"""The four stages killed in the middle, or out of disk: the next run ends with the same bytes."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.io import sha256
+
+STAGES = ("download", "interactions", "items", "images")
+PARAMS = """
+datasets: [shop]
+sources: {shop: {kind: sample, users: 500, items: 300}}
+images: {allow_file: true, shard_rows: 100}
+"""
+
+
+def command(stage: str, folder: Path) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "stages.cli",
+        stage,
+        "shop",
+        "--params",
+        str(folder / "p.yaml"),
+        "--root",
+        str(folder),
+    ]
+
+
+def start(stage: str, folder: Path, **more: object) -> subprocess.Popen[str]:
+    root = Path(__file__).parent.parent
+    return subprocess.Popen(command(stage, folder), cwd=root, stderr=subprocess.PIPE, text=True, **more)  # type: ignore[call-overload]
+
+
+def finish(stage: str, folder: Path) -> None:
+    process = start(stage, folder)
+    assert process.wait() == 0, process.communicate()[1]
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return path -> sha256 of what the stages wrote; how they ran does not count."""
+    found = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("run.json", ".key", "p.yaml")]
+    return {str(p.relative_to(folder)): sha256(p) for p in found if not p.name.endswith(".lock")}
+
+
+def project(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "p.yaml").write_text(PARAMS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = project(tmp_path_factory.mktemp("ingest") / "whole")
+    for stage in STAGES:
+        finish(stage, folder)
+    return folder
+
+
+def test_killed_in_the_middle_of_each_stage_the_next_run_gives_the_same_bytes(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = project(tmp_path / "killed")
+    killed = 0
+    for stage in STAGES:
+        process = start(stage, folder)
+        made = folder / stage / "shop"
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            if made.is_dir() and any(p.is_file() for p in made.rglob("*")):  # it has begun to write
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+                killed += 1
+                break
+            time.sleep(0.005)
+        finish(stage, folder)
+    assert killed >= 3
+    assert contents(folder) == contents(undisturbed)
+
+
+def test_a_full_disk_is_one_clear_line_and_what_was_finished_stays(undisturbed: Path, tmp_path: Path) -> None:
+    folder = project(tmp_path / "full")
+    for stage in STAGES[:3]:
+        finish(stage, folder)
+    largest = max(p.stat().st_size for p in (undisturbed / "images" / "shop").glob("images-*.parquet"))
+    limit = largest - 1  # the largest shard does not fit any more
+    process = start("images", folder, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    error = process.communicate()[1]
+    assert process.returncode == 1
+    assert error.strip().splitlines()[-1].startswith("error: ")
+    assert "File too large" in error
+    assert "Traceback" not in error
+    finished = {p: p.stat().st_mtime_ns for p in (folder / "images" / "shop").glob("images-*.parquet")}
+    finish("images", folder)
+    assert {p: p.stat().st_mtime_ns for p in finished} == finished
+    assert contents(folder) == contents(undisturbed)
