@@ -117,6 +117,14 @@ def test_pickled_code_is_never_run(layout: Layout, tmp_path: Path) -> None:
     assert not Path("/tmp/alignrec-was-here").exists()
 
 
+def test_a_name_is_no_path_and_a_path_may_hold_an_equals_sign(layout: Layout, tmp_path: Path) -> None:
+    np.save(tmp_path / "a=b.npy", VECTORS)
+    assert given.read(str(tmp_path / "a=b.npy"), layout, ASINS).name == "a-b"
+    assert given.read(f"mine={tmp_path}/a=b.npy", layout, ASINS).name == "mine"
+    with pytest.raises(UserError, match=r"'\.\./x' is no name"):
+        given.read(f"../x={tmp_path}/a=b.npy", layout, ASINS)
+
+
 def test_what_is_neither_a_file_nor_a_set_names_the_sets(layout: Layout) -> None:
     with pytest.raises(
         UserError, match=r"neither a file nor an encoded feature set of shop \(there: beit3, minilm-cnn"

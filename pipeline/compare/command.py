@@ -13,7 +13,6 @@ from pipeline import categories, io, probes
 from pipeline.compare import given, judge, page
 from pipeline.compare.given import Given
 from pipeline.config import Params
-from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.seeds import seed_for
 
@@ -35,12 +34,10 @@ def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to
         what compare.json holds: sources, probes, paired, sets, pairs, and training if asked.
 
     Raises:
-        UserError: a feature set that does not fit the dataset.
+        UserError: see given.read.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = given.distinct([given.read(spec, layout, asins) for spec in specs])
-    if clash := [g.name for g in sets if seeds and "/" in g.name]:
-        raise UserError(f"'{clash[0]}': a name is letters, digits, - and _")
     items = _items(layout, asins)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     asked = probes.questions(interactions, len(asins))

@@ -43,7 +43,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str]) -> Given:
     Raises:
         UserError: no such thing, unreadable, not one row an item, other items, or a value that is not finite.
     """
-    name, _, path = spec.rpartition("=")
+    name, path = _named(spec)
     where = Path(path)
     if path in layout.feature_sets() and not where.suffix:
         table = io.read_features(layout.features(path))
@@ -69,6 +69,16 @@ def distinct(found: Sequence[Given]) -> list[Given]:
             name = f"{given.name}-{count}"
         names.append(name)
     return [Given(name, g.source, g.vectors) for name, g in zip(names, found, strict=True)]
+
+
+def _named(spec: str) -> tuple[str, str]:
+    """Return the name that `name=path` gives, or nothing, and the path; a path may hold = itself."""
+    name, equals, path = spec.partition("=")
+    if not equals or Path(spec).exists():
+        return "", spec
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # it becomes a file's name
+        raise UserError(f"'{spec}': there is no such file, and '{name}' is no name (letters, digits, - and _)")
+    return name, path
 
 
 def _loaded(path: Path, asins: Sequence[str]) -> tuple[Any, str]:

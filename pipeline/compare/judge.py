@@ -49,12 +49,12 @@ def paired(measure: str, a: str, b: str, x: np.ndarray, y: np.ndarray) -> Paired
 
 
 def controls(like: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Return random, shuffled and constant features of the same shape as `like`, float32 [I, F]."""
+    """Return random and shuffled features of the same shape as `like`, float32 [I, F], and constant ones, [I, 1]."""
     rng = np.random.default_rng(seed)
     return {
         "random": rng.standard_normal(like.shape, np.float32),
         "shuffled": rng.permutation(like),
-        "constant": np.ones_like(like),
+        "constant": np.ones((len(like), 1), np.float32),
     }
 
 
