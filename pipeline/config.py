@@ -502,9 +502,7 @@ def load(path: Path) -> Params:
 def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
     loc = [
-        str(part)
-        for part in fault["loc"]
-        if part not in KINDS or fault["loc"].index(part) < 2
+        str(part) for part in fault["loc"] if part not in KINDS or fault["loc"].index(part) < 2
     ]  # pydantic adds the union's tag to the path
     where = ".".join(loc) or "the file"
     if fault["type"] == "extra_forbidden":

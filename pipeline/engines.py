@@ -56,7 +56,7 @@ def on_ray(make: Make, jobs: Sequence[Any]) -> Iterator[tuple[Any, pa.Table]]:
         fn_constructor_args=(make, list(jobs), threads, code.fingerprint(_module(make))),
         batch_format="pyarrow",
         batch_size=1,
-        concurrency=(1, max(1, min(most, len(jobs)))),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(most, len(jobs)))),
         num_cpus=threads,
         num_gpus=gpus,
     )
