@@ -21,7 +21,7 @@ bench: .venv/installed-test ## speed and memory beside a reference -> benchmarks
 	python -m benchmarks
 
 realdata: .venv/installed-test ## the real data sets of ../shared/data, and their table
-	python -m tests.realdata
+	python tests/realdata
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
