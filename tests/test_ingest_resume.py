@@ -23,6 +23,8 @@ images: {allow_file: true, shard_rows: 100}
 def command(stage: str, folder: Path) -> list[str]:
     return [
         sys.executable,
+        "-X",
+        "faulthandler",
         "-m",
         "stages.cli",
         stage,
@@ -41,7 +43,12 @@ def start(stage: str, folder: Path, **more: object) -> subprocess.Popen[str]:
 
 def finish(stage: str, folder: Path) -> None:
     process = start(stage, folder)
-    assert process.wait() == 0, process.communicate()[1]
+    try:
+        error = process.communicate(timeout=120)[1]
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # faulthandler then tells where it hangs
+        error = process.communicate()[1]
+    assert process.returncode == 0, error
 
 
 def contents(folder: Path) -> dict[str, str]:
