@@ -21,7 +21,6 @@ from pipeline import io
 from pipeline.encoders import pixels
 from pipeline.tokens import UNK
 
-WINDOW = 4  # batches whose rows are sorted by length together: less padding, still mixed items in each
 ASPECT = 0.3  # of a masked block, at least; at most its inverse (BEiT)
 BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3: 16 of 196)
 
@@ -114,22 +113,13 @@ class Rates:
     """share of pairs that are shown as picture alone, and as text alone"""
 
 
-def batches(items: np.ndarray, lengths: np.ndarray, size: int, rng: Generator) -> Iterator[np.ndarray]:
-    """Yield every item once, in batches of about equal text length, in random order.
+def batches(items: np.ndarray, size: int, rng: Generator) -> Iterator[np.ndarray]:
+    """Yield every item once, in random batches of `size`, int64.
 
-    Args:
-        items: int64 [n], which ones.
-        lengths: int64 [I], of all items' texts.
-        size: items a batch.
-        rng: draws the order.
+    Batches of like length would save padding, but texts of one length are of one kind, and such batches teach worse.
     """
     order = rng.permutation(items)
-    cut = []
-    for start in range(0, len(order), WINDOW * size):
-        window = order[start : start + WINDOW * size]
-        window = window[np.argsort(lengths[window], kind="stable")]
-        cut += [window[i : i + size] for i in range(0, len(window), size)]
-    yield from (cut[i] for i in rng.permutation(len(cut)))
+    yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
 def masked(

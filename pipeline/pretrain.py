@@ -6,7 +6,7 @@ Letters: I items, B batch, P patches, T text ids.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -202,7 +202,7 @@ def _epoch(learner: Learner, optimizer: torch.optim.AdamW, task: Task, train: np
     learner.train()
     rng = np.random.default_rng(seed_for(task.seed, "epoch", epoch))
     sums, n, rate = np.zeros(4), 0, 0.0
-    for items in _batches(task, train, rng):
+    for items in data.batches(train, task.params.batch_size, rng):
         rate = learning_rate((epoch - 1) * math.ceil(len(train) / task.params.batch_size) + n, steps, task.params)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -221,11 +221,6 @@ def _epoch(learner: Learner, optimizer: torch.optim.AdamW, task: Task, train: np
         done(len(items))
     means = dict(zip(("loss", "mim_loss", "mlm_loss", "summary_loss"), sums / max(1, n), strict=True))
     return {name: round(float(value), 6) for name, value in means.items()} | {"lr": rate}
-
-
-def _batches(task: Task, train: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    lengths = np.array([len(ids) for ids in task.corpus.texts])
-    return data.batches(train, lengths, task.params.batch_size, rng)
 
 
 def _precision(device: torch.device) -> torch.autocast:
