@@ -290,11 +290,11 @@ def test_it_learns_more_than_the_commonest_token(tmp_path: Path) -> None:
     """Colour and thing are in both picture and words, so that what is masked in one can be read in the other."""
     _toy(tmp_path)
     parameters = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    parameters["pretrain"] |= {"epochs": 12, "lr": 0.003}
+    parameters["pretrain"] |= {"epochs": 24, "lr": 0.003}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters))
     last = _run(tmp_path)[-1]
-    assert last["mim_accuracy"] > last["mim_chance"] + 0.02  # flat colours: the commonest patch alone is a third
-    assert last["mlm_accuracy"] > last["mlm_chance"] + 0.02
+    assert last["mim_accuracy"] > last["mim_chance"] + 0.05
+    assert last["mlm_accuracy"] > last["mlm_chance"] + 0.05
 
 
 @pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False), (False, False)])
