@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import Any
@@ -16,6 +17,9 @@ import pyarrow as pa
 
 from pipeline import code
 from pipeline.errors import UserError
+
+PASSES = 5  # in a row without one job ended, after which a cluster counts as broken
+PAUSE = 3.0  # seconds until the cluster knows what it lost
 
 Worker = Callable[[Any], pa.Table]
 Make = Callable[[], Worker]
@@ -36,35 +40,55 @@ def on_ray(make: Make, jobs: Sequence[Any]) -> Iterator[tuple[Any, pa.Table]]:
     The cluster is the one that this process is connected to, else the one that RAY_ADDRESS names, else a new one on
     this machine. Every node needs this package with the same code, and the files that jobs name under the same paths.
     An actor takes a GPU if the cluster has any, and as many threads as this process has: then sums are added in the
-    same order here and there. When a node dies, others do its jobs again.
+    same order here and there. When a node dies, others do again what it had not ended.
 
     Raises:
         UserError: Ray is not installed, or a node has other code; and what a worker raises.
     """
     ray = _ray()
-    if not jobs:
-        return
-    if not ray.is_initialized():
+    if jobs and not ray.is_initialized():
         ray.init(log_to_driver=False)  # it reads RAY_ADDRESS by itself
     logging.getLogger("ray.data").setLevel(logging.WARNING)  # progress is the caller's to show
+    left, failures = set(range(len(jobs))), 0
+    while left:
+        try:
+            for number, table in _pass(ray, make, jobs, sorted(left)):
+                left.remove(number)
+                failures = 0
+                yield jobs[number], table
+        except ray.exceptions.RayTaskError:
+            raise  # our own fault
+        except ray.exceptions.RayError:  # a node is gone, and with it what ran there
+            failures += 1
+            if failures == PASSES:
+                raise
+            time.sleep(PAUSE)
+
+
+def _pass(ray: Any, make: Make, jobs: Sequence[Any], left: list[int]) -> Iterator[tuple[int, pa.Table]]:
+    """Yield tables of the jobs with the numbers `left`, until all are done or an actor is lost.
+
+    Actors are not restarted: their jobs would wait for a place that idle actors hold, at worst for ever.
+    """
     threads, cluster = _threads(), ray.cluster_resources()
     gpus = 1 if cluster.get("GPU", 0) >= 1 else 0
     most = int(cluster["GPU"]) if gpus else int(cluster.get("CPU", 1) // threads)
-    rows = ray.data.from_items([{"number": i} for i in range(len(jobs))], override_num_blocks=len(jobs))
-    tables = rows.map_batches(
+    actors = max(1, min(most, len(left)))
+    tables = ray.data.from_items([{"number": i} for i in left], override_num_blocks=len(left)).map_batches(
         _Actor,
         fn_constructor_args=(make, list(jobs), threads, code.fingerprint(_module(make))),
         batch_format="pyarrow",
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(most, len(jobs)))),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
         num_cpus=threads,
         num_gpus=gpus,
+        max_restarts=0,
     )
     for row in tables.iter_rows():
         if row["error"]:
             raise UserError(row["error"])
         with pa.ipc.open_stream(row["table"]) as stream:
-            yield jobs[row["number"]], stream.read_all()
+            yield row["number"], stream.read_all()
 
 
 ENGINES: dict[str, Callable[[Make, Sequence[Any]], Iterator[tuple[Any, pa.Table]]]] = {"local": local, "ray": on_ray}

@@ -84,15 +84,18 @@ def cluster() -> Iterator[Any]:
     threads = torch.get_num_threads()
     quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
     small = {"num_cpus": 2 * threads, "num_gpus": 0, "object_store_memory": 200 * 2**20}
+    environment = pytest.MonkeyPatch()
+    here = Path(__file__).parent
+    environment.setenv("PYTHONPATH", os.pathsep.join(map(str, (here, here.parent))))  # workers import this file
     cluster = Cluster(
         initialize_head=True, head_node_args={**small, "include_dashboard": False, "_system_config": quick}
     )
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
-    ray.init(address=cluster.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
+    ray.init(address=cluster.address, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+    environment.undo()
 
 
 @pytest.mark.slow
