@@ -8,6 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .PHONY: repro test bench realdata clean
 
 repro: .venv/installed ## regenerate everything for the datasets in params.yaml, then show what came out
+	alignrec mend
 	dvc repro
 	alignrec summary
 

@@ -98,6 +98,15 @@ for _stage, _help in STAGES.items():
 
 
 @app.command()
+def mend() -> None:
+    """After a kill that hit DVC itself: delete the half-written file that it refuses to read."""
+    from pipeline.mend import mend as delete_broken
+
+    for path in delete_broken(Path()):
+        typer.echo(f"deleted {path}: DVC was killed while it wrote it")
+
+
+@app.command()
 def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
     """what the parameter file declares: kind, category, size as published, and whether it is there."""
     from rich.console import Console

@@ -104,6 +104,7 @@ def test_killed_at_any_moment_the_next_repro_gives_the_same_release(undisturbed:
     folder = project(tmp_path)
     for seconds in (5, 9, 13, 17):
         with (folder / "repro.log").open("w") as log:
+            run("alignrec", "mend", cwd=folder)
             repro = subprocess.Popen(
                 ["dvc", "repro"], cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
             )
@@ -111,5 +112,6 @@ def test_killed_at_any_moment_the_next_repro_gives_the_same_release(undisturbed:
             assert repro.poll() is None, (folder / "repro.log").read_text()[-4000:]
             os.killpg(repro.pid, signal.SIGKILL)
             repro.wait()
+    run("alignrec", "mend", cwd=folder)
     run("dvc", "repro", cwd=folder)
     assert release(folder) == release(undisturbed)

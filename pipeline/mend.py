@@ -1,0 +1,45 @@
+"""Mend what a kill left of DVC: it writes two of its own files in place, and refuses to run when one is cut short.
+
+Neither holds anything that cannot be had again: `.dvc/tmp/rwlock` says who is running, `dvc.lock` what has run, and DVC
+finds finished stages in its run cache.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+
+def mend(project: Path) -> list[Path]:
+    """Delete what DVC cannot read of its own; return what was deleted.
+
+    Args:
+        project: the folder that holds dvc.yaml.
+
+    Raises:
+        dvc.lock.LockError: a DVC that is running holds the files.
+    """
+    from dvc.lock import make_lock
+    from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from voluptuous import Invalid
+
+    scratch = project / ".dvc" / "tmp"
+    if not scratch.is_dir():
+        return []
+    checks = (
+        (scratch / RWLOCK_FILE, json.loads, SCHEMA),
+        (project / "dvc.lock", yaml.safe_load, COMPILED_LOCKFILE_SCHEMA),
+    )
+    deleted = []
+    with make_lock(str(scratch / RWLOCK_LOCK), tmp_dir=str(scratch)):
+        for path, parse, schema in checks:
+            try:
+                if path.exists():
+                    schema(parse(path.read_text(encoding="utf-8")))
+            except (ValueError, yaml.YAMLError, Invalid):
+                path.unlink()
+                deleted.append(path)
+    return deleted
