@@ -259,14 +259,23 @@ class Train(Section):
 
     features: Name = "beit3"
     """feature set the released recommender is trained on"""
-    mode: Literal["compat", "frozen"] = "compat"
-    """compat: as the published code, the feature table learns and moves REG's target; frozen: the paper's reading"""
+    mode: Literal["compat", "learned", "frozen"] = "compat"
+    """compat: as the published code, the feature table learns and moves REG's target; learned: it learns, the target
+    stays; frozen: the paper's reading, neither moves"""
     dim: Positive = 64
     """embedding width D"""
     layers: Annotated[int, Field(ge=0)] = 2
     """LightGCN layers over the user-item graph"""
     item_layers: Annotated[int, Field(ge=0)] = 1
-    """propagations over the item graph"""
+    """propagations over the item graph; 0: none"""
+    content: bool = True
+    """AlignRec's content branch; false: the ID branch alone, without CCA and REG"""
+    gate: bool = True
+    """content gates the item's ID embedding; false: the projected features walk the item graph themselves"""
+    self_neighbour: bool = True
+    """the published item graph has each item among its own neighbours; false: only others"""
+    symmetric: bool = False
+    """false, as published: an edge counts as the search found it; true: both ways"""
     batch_size: Positive = 2048
     lr: Rate = 5e-4
     lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.96
@@ -275,14 +284,20 @@ class Train(Section):
     """at most"""
     patience: Positive = 30
     """evaluations without a better valid Recall@20 before stopping"""
+    decimals: Annotated[int, Field(ge=0)] | None = 4
+    """valid Recall@20 is rounded to so many before it is compared, as published; null: compared as it is"""
     cca: Weight = 0.01
     """weight of content-ID alignment"""
     reg: Weight = 0.1
     """weight of the similarity regulariser"""
+    reg_cosine: bool = False
+    """false, as published: REG compares the content branch's dot products with cosines; true: its cosines"""
     uia: Weight = 0.1
     """weight of user-item alignment"""
     l2: Weight = 1e-4
     """weight of the embeddings' norm"""
+    l2_constant: bool = True
+    """AlignRec's L2 is divided by batch_size, as published; false: by the batch's pairs, of which the last has few"""
     temperature: Rate = 0.2
     """of CCA's InfoNCE"""
     checkpoint_every: Positive = 10

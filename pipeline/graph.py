@@ -58,14 +58,27 @@ def normalise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return units, usable
 
 
-def item_graph(edges: pa.Table, n_items: int) -> sp.csr_array:
+def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symmetric: bool = False) -> sp.csr_array:
     """Return S = D^-1/2 W D^-1/2, float32 [I, I]: W[i, j] the cosine of i's neighbour j, D its row sums on both sides.
 
-    W is not symmetrised, so S is not symmetric (method.md section 3). A row whose cosines do not sum to something
-    positive has no scale: it is left without neighbours.
+    By default as published (method.md section 3). A row whose cosines do not sum to something positive has no scale:
+    it is left without neighbours.
+
+    Args:
+        edges: schema EDGES.
+        n_items: I.
+        self_neighbour: whether W keeps its diagonal.
+        symmetric: whether an edge counts both ways; W, and so S, is not symmetric otherwise.
     """
-    rows, columns = edges["item_id"].to_numpy(), edges["neighbour_id"].to_numpy()
-    weights = sp.csr_array((edges["cosine"].to_numpy(), (rows, columns)), shape=(n_items, n_items))
+    rows, columns, cosine = (edges[name].to_numpy() for name in ("item_id", "neighbour_id", "cosine"))
+    if not self_neighbour:
+        others = rows != columns
+        rows, columns, cosine = rows[others], columns[others], cosine[others]
+    if symmetric:
+        rows, columns = np.concatenate([rows, columns]), np.concatenate([columns, rows])
+        _, once = np.unique(rows.astype(np.int64) * n_items + columns, return_index=True)
+        rows, columns, cosine = rows[once], columns[once], np.tile(cosine, 2)[once]
+    weights = sp.csr_array((cosine, (rows, columns)), shape=(n_items, n_items))
     scale = _inverse_root(weights.sum(axis=1))
     return sp.csr_array(sp.diags_array(scale) @ weights @ sp.diags_array(scale))
 

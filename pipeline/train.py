@@ -28,8 +28,6 @@ from pipeline.split import Split
 
 CUTOFF = 20
 """valid Recall at this cutoff chooses the epoch"""
-DECIMALS = 4
-"""it is rounded to this many before it is compared, as in the published protocol"""
 
 
 @dataclass(frozen=True)
@@ -184,7 +182,9 @@ class _Loop:
         scores = _valid(user, item, self.split)
         line = {f"valid_{name}": value for name, value in scores.items()}
         self.now.history.append({"epoch": epoch, "loss": loss, **terms, **line})
-        recall = round(scores[f"recall@{CUTOFF}"], DECIMALS)
+        recall = scores[f"recall@{CUTOFF}"]
+        if self.params.decimals is not None:
+            recall = round(recall, self.params.decimals)
         if recall > self.now.best:
             self.now.best, self.now.best_epoch = recall, epoch
             state = {f"state.{name}": value for name, value in self.network.state_dict().items()}

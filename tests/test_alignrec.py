@@ -74,7 +74,8 @@ def test_both_graphs(oracle: Any, inputs: Inputs) -> None:
 
 
 def test_both_branches_and_their_sum(oracle: Any, model: alignrec.AlignRec) -> None:
-    id_user, id_item, mm_user, mm_item = model.branches()
+    id_user, id_item = model.id_branch()
+    mm_user, mm_item = model.content_branch()
     close(torch.cat([id_user, id_item]), oracle["h_id"], 1e-6)
     close(torch.cat([mm_user, mm_item]), oracle["h_mm"], 1e-6)
     user, item = model()
@@ -128,6 +129,59 @@ def test_frozen_keeps_features_and_so_departs(oracle: Any, inputs: Inputs, batch
     close(frozen.features, oracle["features"], 0)
     assert found[0] == pytest.approx(float(oracle["adam_losses_compat"][0]), abs=1e-6)
     assert abs(found[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
+
+
+def terms(model: alignrec.AlignRec, batch: Batch) -> dict[str, float]:
+    return {name: float(term.detach()) for name, term in model.loss(batch).items()}
+
+
+def test_learned_features_leave_the_target_alone(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    learned = build(oracle, inputs, mode="learned")
+    found = losses(learned, batch, float(oracle["adam_lr"]))
+    assert (learned.features.detach() - inputs.features).abs().max() > 1e-4
+    close(learned.target, oracle["features"], 0)
+    assert abs(found[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
+
+
+def test_without_content_it_is_the_id_branch(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    model = build(oracle, inputs, content=False)
+    assert [name for name, _ in model.named_parameters()] == ["user", "item"]
+    assert list(model.loss(batch)) == ["bpr", "l2", "uia"]
+    for ours, part in zip(model(), model.id_branch(), strict=True):
+        close(ours, part.detach().numpy(), 0)
+
+
+def test_without_gate_the_projection_walks_the_item_graph(oracle: Any, inputs: Inputs) -> None:
+    model = build(oracle, inputs, gate=False)
+    x = oracle["features"] @ oracle["param_w1_weight"].T + oracle["param_w1_bias"]
+    close(model.content_branch()[1], oracle["item_graph"] @ x, 1e-5)
+
+
+def test_without_item_graph_the_gated_items_stay(oracle: Any, inputs: Inputs) -> None:
+    model = build(oracle, inputs, item_layers=0)
+    gated = build(oracle, inputs).item * torch.sigmoid(model.w2(model.w1(model.features)))
+    close(model.content_branch()[1], gated.detach().numpy(), 0)
+
+
+def test_reg_of_cosines_does_not_see_the_length(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    """Twice as long ID embeddings make h_mm twice as long."""
+    for cosine in (True, False):
+        model, longer = (build(oracle, inputs, reg_cosine=cosine) for _ in range(2))
+        longer.item.data.mul_(2)
+        same = terms(model, batch)["reg"] == pytest.approx(terms(longer, batch)["reg"], abs=1e-7)
+        assert same == cosine
+
+
+def test_l2_of_a_short_batch_is_divided_by_its_pairs_where_asked(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    short = Batch(batch.users[:8], batch.positives[:8], batch.negatives[:8])
+    constant, pairs = (terms(build(oracle, inputs, l2_constant=c), short)["l2"] for c in (True, False))
+    assert pairs == pytest.approx(constant * int(oracle["batch_size"]) / 8)
+
+
+def test_the_graphs_quirks_reach_the_model(oracle: Any, inputs: Inputs) -> None:
+    plain = build(oracle, inputs).content_branch()[1]
+    for quirk in ({"self_neighbour": False}, {"symmetric": True}):
+        assert not torch.equal(build(oracle, inputs, **quirk).content_branch()[1], plain)
 
 
 def rows(n: int, width: int, seed: int) -> Tensor:

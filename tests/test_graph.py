@@ -72,3 +72,16 @@ def test_user_item_graph_is_a_block_of_the_bipartite_one() -> None:
     d = np.diag(np.maximum(a.sum(1), 1) ** -0.5)
     block = (d @ a @ d)[: split.n_users, split.n_users :]
     np.testing.assert_allclose(graph.user_item_graph(split).toarray(), block, atol=1e-6)
+
+
+def test_item_graph_without_itself_and_with_edges_both_ways() -> None:
+    """On a fan of directions 0, 20 and 50 degrees the nearest of 0 is 1, of 1 is 0, of 2 is 1."""
+    angle = np.radians([0, 20, 50])
+    edges = graph.neighbours(np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), 2)
+    own = [[0, 0], [1, 1], [2, 2]]
+    one_way = [[0, 1], [1, 0], [2, 1]]
+    assert np.argwhere(graph.item_graph(edges, 3).toarray()).tolist() == sorted(own + one_way)
+    assert np.argwhere(graph.item_graph(edges, 3, self_neighbour=False).toarray()).tolist() == one_way
+    both = graph.item_graph(edges, 3, symmetric=True).toarray()
+    assert np.argwhere(both).tolist() == sorted([*own, *one_way, [1, 2]])
+    np.testing.assert_allclose(both, both.T, rtol=1e-6)

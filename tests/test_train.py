@@ -82,6 +82,14 @@ def test_returns_the_best_epoch_and_stops_after_patience() -> None:
     assert mean["recall", 20] == found.valid["recall@20"] == found.history[found.best_epoch]["valid_recall@20"]
 
 
+def test_recall_is_compared_as_rounded() -> None:
+    """With no decimals every epoch's Recall@20 of this shop rounds to 1 or 0, and the first of the best is kept."""
+    settings = Train(dim=8, batch_size=64, lr=0.05, epochs=30, patience=30)
+    coarse, fine = (train("bpr", settings.model_copy(update={"decimals": d})) for d in (0, None))
+    curve = [line["valid_recall@20"] for line in fine.history]
+    assert coarse.best_epoch == int(np.argmax(np.round(curve))) != fine.best_epoch == int(np.argmax(curve))
+
+
 def test_a_diverging_loss_names_epoch_and_settings() -> None:
     with pytest.raises(UserError, match=r"vbpr: the loss diverged in epoch 0 .*'lr': 1e\+30"):
         fit("vbpr", two_tastes(), content(), None, SETTINGS.model_copy(update={"lr": 1e30}), 0)

@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from pipeline import graph
 from pipeline.config import Train
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import info_nce
 from pipeline.models.lightgcn import propagate
+from pipeline.spmm import Sparse
 
 
 class AlignRec(Recommender):
@@ -25,51 +27,74 @@ class AlignRec(Recommender):
     def __init__(self, inputs: Inputs, params: Train) -> None:
         super().__init__(inputs, params)
         assert inputs.features is not None
+        assert inputs.edges is not None
         self.params = params
-        self.user_item, self.item_item = inputs.user_item, inputs.item_item
+        self.user_item = inputs.user_item
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+        if not params.content:
+            return
+        near = graph.item_graph(inputs.edges, inputs.split.n_items, params.self_neighbour, params.symmetric)
+        self.item_item = Sparse(near, inputs.device)  # S [I, I]
         self.w1 = nn.Linear(inputs.features.shape[1], params.dim)
-        self.w2 = nn.Linear(params.dim, params.dim)
-        # compat: the published code trains the feature table, and REG's target reads the same memory
-        self.features = nn.Parameter(inputs.features.clone(), requires_grad=params.mode == "compat")  # [I, F]
+        if params.gate:
+            self.w2 = nn.Linear(params.dim, params.dim)
+        self.features = nn.Parameter(inputs.features.clone(), requires_grad=params.mode != "frozen")  # [I, F]
+        self.fixed = inputs.features  # [I, F]
 
-    def branches(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return h_id_user [U, D], h_id_item [I, D], h_mm_user [U, D], h_mm_item [I, D]."""
-        id_user, id_item = propagate(self.user_item, self.user, self.item, self.params.layers)
-        gate = torch.sigmoid(self.w2(self.w1(self.features)))  # [I, D]
-        mm_item = self.item * gate  # [I, D]
+    @property
+    def target(self) -> Tensor:
+        """What REG compares with, [I, F]: in compat it is, as in the published code, the table that learns."""
+        return self.features.detach() if self.params.mode == "compat" else self.fixed
+
+    def id_branch(self) -> tuple[Tensor, Tensor]:
+        """Return h_id_user [U, D] and h_id_item [I, D]."""
+        return propagate(self.user_item, self.user, self.item, self.params.layers)
+
+    def content_branch(self) -> tuple[Tensor, Tensor]:
+        """Return h_mm_user [U, D] and h_mm_item [I, D]."""
+        item = self.w1(self.features)  # [I, D]
+        if self.params.gate:
+            item = self.item * torch.sigmoid(self.w2(item))
         for _ in range(self.params.item_layers):
-            mm_item = self.item_item @ mm_item
-        return id_user, id_item, self.user_item @ mm_item, mm_item
+            item = self.item_item @ item
+        return self.user_item @ item, item
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return h_user [U, D] and h_item [I, D]."""
-        id_user, id_item, mm_user, mm_item = self.branches()
-        return id_user + mm_user, id_item + mm_item
+        user, item = self.id_branch()
+        if not self.params.content:
+            return user, item
+        mm_user, mm_item = self.content_branch()
+        return user + mm_user, item + mm_item
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, l2, cca, reg, uia, weighted."""
-        id_user, id_item, mm_user, mm_item = self.branches()
-        h_user, h_item = id_user + mm_user, id_item + mm_item
-        user, positive, negative = (
-            pick(h_user, batch.users),
-            pick(h_item, batch.positives),
-            pick(h_item, batch.negatives),
-        )
+        """Return bpr, l2, with the content branch cca and reg, and uia, weighted."""
+        ids = self.id_branch()
+        content = self.content_branch() if self.params.content else None
+        h_user, h_item = (i + m for i, m in zip(ids, content, strict=True)) if content else ids
+        rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
+        params = self.params
+        return {
+            "bpr": bpr(*rows),
+            "l2": params.l2 * l2(*rows, batch_size=params.batch_size if params.l2_constant else len(batch.users)),
+            **(self._align(ids, content, batch) if content else {}),
+            "uia": params.uia * uia(*rows[:2]),
+        }
+
+    def _align(self, ids: tuple[Tensor, Tensor], content: tuple[Tensor, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Return cca and reg, weighted, of both branches' users [U, D] and items [I, D]."""
         params = self.params
         items, item_counts = distinct(batch.positives)
         users, user_counts = distinct(batch.users)
-        content = pick(mm_item, items)
-        align = cca(content, pick(id_item, items), item_counts, params.temperature) + cca(
-            pick(mm_user, users), pick(id_user, users), user_counts, params.temperature
+        e = pick(content[1], items)
+        align = cca(e, pick(ids[1], items), item_counts, params.temperature) + cca(
+            pick(content[0], users), pick(ids[0], users), user_counts, params.temperature
         )
+        compared = nnf.normalize(e) if params.reg_cosine else e
         return {
-            "bpr": bpr(user, positive, negative),
-            "l2": params.l2 * l2(user, positive, negative, batch_size=params.batch_size),
             "cca": params.cca * align,
-            "reg": params.reg * reg(content, pick(self.features.detach(), items), item_counts),
-            "uia": params.uia * uia(user, positive),
+            "reg": params.reg * reg(compared, pick(self.target, items), item_counts),
         }
 
 

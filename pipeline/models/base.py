@@ -54,12 +54,6 @@ class Inputs:
         """R_hat [U, I]."""
         return Sparse(graph.user_item_graph(self.split), self.device)
 
-    @cached_property
-    def item_item(self) -> Sparse:
-        """S [I, I]; needs edges."""
-        assert self.edges is not None
-        return Sparse(graph.item_graph(self.edges, self.split.n_items), self.device)
-
 
 @dataclass(frozen=True)
 class Batch:
