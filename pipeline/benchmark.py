@@ -1,8 +1,7 @@
-"""Models x feature sets x seeds under one protocol: jobs, one measurement, and the tables of many."""
+"""Models x feature sets x seeds under one protocol, and ablations: what is trained, and how one run is measured."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +20,8 @@ from pipeline.seeds import seed_for
 from pipeline.train import fit
 
 NO_FEATURES = "none"
+ABLATED = "alignrec"
+"""the model whose parts are left out"""
 
 
 class Job(NamedTuple):
@@ -31,6 +32,8 @@ class Job(NamedTuple):
     """feature set, or NO_FEATURES"""
     seed: int
     """number of the run"""
+    ablation: str = ""
+    """key of `benchmark.ablations`; empty for the model as it is"""
 
     @property
     def content(self) -> str | None:
@@ -38,14 +41,25 @@ class Job(NamedTuple):
         return None if self.features == NO_FEATURES else self.features
 
 
-def jobs(params: Benchmark) -> list[Job]:
-    """Return what the parameters ask for; models that read nothing but ids run once a seed."""
-    return [
+def jobs(params: Benchmark, train: Train) -> list[Job]:
+    """Return what the parameters ask for; models that read nothing but ids run once a seed.
+
+    Ablations are of AlignRec on `train.features`, which then also runs as it is; an ablation may name other features.
+    """
+    asked = [
         Job(model, features, seed)
         for model in params.models
         for features in (params.features if MODELS[model].needs else [NO_FEATURES])
         for seed in range(params.seeds)
     ]
+    if params.ablations:
+        asked += [Job(ABLATED, train.features, seed) for seed in range(params.seeds)]
+    left_out = [
+        Job(ABLATED, params.settings(ABLATED, train, name).features, seed, name)
+        for name in params.ablations
+        for seed in range(min(params.ablation_seeds, params.seeds))
+    ]
+    return list(dict.fromkeys(asked)) + left_out
 
 
 def by_length(todo: Iterable[Job]) -> list[Job]:
@@ -83,8 +97,8 @@ class Trial:
     def __call__(self, job: Job) -> Outcome:
         """Train, then open the test split, once, at the best valid epoch."""
         inputs = dataset.read(self.layout, job.content)
-        settings = self.benchmark.settings(job.model, self.train)
-        # the seed does not depend on the feature set: sets are compared on the same draws
+        settings = self.benchmark.settings(job.model, self.train, job.ablation)
+        # the seed depends on neither feature set nor ablation: all are compared on the same draws
         seed = seed_for("benchmark", self.layout.dataset, job.model, job.seed)
         parts = self.benchmark.modalities.get(job.features, [])
         found = fit(job.model, *inputs, settings, seed, parts=parts)
@@ -98,35 +112,3 @@ class Trial:
         judged = {"protocol": self.protocol.name, "fingerprint": self.protocol.fingerprint}
         run = judged | {"epochs": len(found.history), "best_epoch": found.best_epoch, "metrics": means}
         return Outcome(job._asdict() | run, test.users, test.top)
-
-
-def results(dataset_name: str, records: Iterable[dict[str, Any]]) -> pa.Table:
-    """Return records as the long table RESULTS, one row a metric, cutoff and split."""
-    rows = [
-        {
-            "dataset": dataset_name,
-            **{key: record[key] for key in ("model", "features", "seed", "protocol")},
-            "split": part,
-            "metric": name.split("@")[0],
-            "k": int(name.split("@")[1]),
-            "selected_by": "valid",
-            "value": value,
-        }
-        for record in records
-        for part, means in record["metrics"].items()
-        for name, value in means.items()
-    ]
-    return pa.Table.from_pylist(rows, schemas.RESULTS)
-
-
-def summary(records: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
-    """Return model -> features -> "recall@k", "ndcg@k" -> mean and, over two seeds or more, sd (n - 1); on test."""
-    values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
-    for record in records:
-        for name in (f"recall@{k}", f"ndcg@{k}"):
-            values[record["model"], record["features"], name].append(record["metrics"]["test"][name])
-    nested: dict[str, Any] = {}
-    for (model, features, name), found in values.items():
-        spread = {"sd": float(np.std(found, ddof=1))} if len(found) > 1 else {}
-        nested.setdefault(model, {}).setdefault(features, {})[name] = {"mean": float(np.mean(found)), **spread}
-    return nested

@@ -433,18 +433,28 @@ class Benchmark(Section):
     """feature set -> widths of the modalities that stand side by side in it, for models that treat each by itself; a
     feature set that is not named is one modality"""
     overrides: Overrides = Overrides()
+    ablations: dict[Name, Train] = {}
+    """name of a row -> keys of `train` that differ from AlignRec on `train.features`"""
+    ablation_seeds: Positive = 1
+    """runs of each ablation, at most `seeds`; compared with the first runs of the model as it is"""
     workers: Positive = 2
     """runs at a time, one thread each"""
 
-    def settings(self, model: str, train: Train) -> Train:
-        """Return the model's own defaults, overlaid by what `train` sets, then by what `overrides` sets for it."""
+    def settings(self, model: str, train: Train, ablation: str = "") -> Train:
+        """Return the model's own defaults, overlaid by `train`, `overrides` and the ablation, in this order."""
         own: Train = getattr(self.overrides, model)
         given = train.model_dump(exclude_unset=True) | own.model_dump(exclude_unset=True)
+        if ablation:
+            given |= self.ablations[ablation].model_dump(exclude_unset=True)
         return type(own).model_validate(given)
 
     @field_serializer("overrides")
     def _only_given(self, overrides: Overrides) -> dict[str, dict[str, Any]]:
         return {model: own for model, own in overrides.model_dump(exclude_unset=True).items() if own}
+
+    @field_serializer("ablations")
+    def _only_changed(self, ablations: dict[str, Train]) -> dict[str, dict[str, Any]]:
+        return {name: changed.model_dump(exclude_unset=True) for name, changed in ablations.items()}
 
 
 class Report(Section):

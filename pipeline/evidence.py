@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 HEADLINE = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
-KEYS = ("model", "features", "protocol", "split", "selected_by", "metric", "k")
+KEYS = ("model", "features", "ablation", "protocol", "fingerprint", "split", "selected_by", "metric", "k")
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One model on one feature set under one protocol, judged on test at the best valid epoch."""
+    """One model on one feature set, judged on test at the best valid epoch."""
 
     model: str
     features: str
-    protocol: str
+    ablation: str
+    """what was left out; empty for the model as it is"""
     cells: dict[tuple[str, int], Cell]
     """(metric, k) -> figure"""
 
@@ -40,8 +41,18 @@ class Row:
         return max((len(c.values) for c in self.cells.values()), default=0)
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Rows that may stand in one table: all have the same fingerprint."""
+
+    protocol: str
+    fingerprint: str
+    rows: list[Row]
+    """best Recall@20 first"""
+
+
 def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
-    """Return a cell for each (model, features, protocol, split, selected_by, metric, k) of table RESULTS, sorted."""
+    """Return a cell for each combination of KEYS in table RESULTS, sorted."""
     ordered = results.sort_by([(k, "ascending") for k in (*KEYS, "seed")])
     values: dict[tuple[Any, ...], list[float]] = {}
     for row in ordered.select([*KEYS, "value"]).to_pylist():  # a few thousand rows at most
@@ -55,14 +66,31 @@ def cell(values: list[float]) -> Cell:
     return Cell(float(np.mean(values)), sd, tuple(values))
 
 
-def comparison(results: pa.Table) -> list[Row]:
-    """Return what the headline table shows: test at the best valid epoch, best Recall@20 first."""
-    rows: dict[tuple[str, str, str], dict[tuple[str, int], Cell]] = {}
-    for (model, features, protocol, split, selected_by, metric, k), found in figures(results).items():
-        if (split, selected_by) == ("test", "valid"):
-            rows.setdefault((model, features, protocol), {})[metric, k] = found
-    made = [Row(*key, cells) for key, cells in rows.items()]
-    return sorted(made, key=lambda r: -r.cells[("recall", 20)].mean if ("recall", 20) in r.cells else 0.0)
+def comparisons(results: pa.Table, selected_by: str = "valid") -> list[Comparison]:
+    """Return what the headline tables show, one for each fingerprint: test, settings chosen by `selected_by`."""
+    return _compared(results.filter(pc.field("ablation") == ""), selected_by)
+
+
+def ablations(results: pa.Table) -> list[Comparison]:
+    """Return, for each fingerprint, the ablations and the runs of the same models as they are."""
+    models = pc.unique(results.filter(pc.field("ablation") != "")["model"])
+    return _compared(results.filter(pc.is_in(results["model"], value_set=models)), "valid") if len(models) else []
+
+
+def _compared(results: pa.Table, selected_by: str) -> list[Comparison]:
+    found: dict[tuple[str, str], dict[tuple[str, str, str], dict[tuple[str, int], Cell]]] = {}
+    kept = results.filter((pc.field("split") == "test") & (pc.field("selected_by") == selected_by))
+    for (model, features, ablation, protocol, fingerprint, _, _, metric, k), figure in figures(kept).items():
+        rows = found.setdefault((protocol, fingerprint), {})
+        rows.setdefault((model, features, ablation), {})[metric, k] = figure
+    return [
+        Comparison(*key, sorted((Row(*run, cells) for run, cells in rows.items()), key=_worst_last))
+        for key, rows in found.items()
+    ]
+
+
+def _worst_last(row: Row) -> float:
+    return -row.cells[("recall", 20)].mean if ("recall", 20) in row.cells else 0.0
 
 
 def statuses(column: pa.ChunkedArray) -> dict[str, int]:

@@ -167,21 +167,58 @@ class Layout:
         return self.folder("benchmark") / "results.parquet"
 
     @property
+    def slices(self) -> Path:
+        """Table SLICES."""
+        return self.folder("benchmark") / "slices.parquet"
+
+    @property
+    def tests(self) -> Path:
+        """Table TESTS."""
+        return self.folder("benchmark") / "tests.parquet"
+
+    @property
+    def protocol(self) -> Path:
+        """What the fingerprint beside every figure stands for, JSON."""
+        return self.folder("benchmark") / "protocol.json"
+
+    @property
     def metrics(self) -> Path:
         """Mean and sd of the headline metrics, for `dvc metrics show`."""
         return self.folder("benchmark") / "metrics.json"
 
-    def trials(self, model: str, features: str) -> Path:
-        """Return the folder of a benchmark's runs of one model on one feature set."""
-        return self.folder("benchmark") / "runs" / model / features
+    def runs(self, model: str, features: str, ablation: str = "") -> Path:
+        """Return the folder of a benchmark's runs of one model on one feature set, as it is or with an ablation."""
+        folder = self.folder("benchmark")
+        return (folder / "ablations" / ablation if ablation else folder / "runs") / model / features
 
-    def trial(self, model: str, features: str, seed: int) -> Path:
+    def trial(self, model: str, features: str, seed: int, ablation: str = "") -> Path:
         """Return the record of one run, JSON; it is written last, so it says that the run is done."""
-        return self.trials(model, features) / f"{seed}.json"
+        return self.runs(model, features, ablation) / f"{seed}.json"
 
-    def trial_rankings(self, model: str, features: str, seed: int) -> Path:
+    def trial_rankings(self, model: str, features: str, seed: int, ablation: str = "") -> Path:
         """Return table rankings(K) of one run."""
-        return self.trials(model, features) / f"{seed}.parquet"
+        return self.runs(model, features, ablation) / f"{seed}.parquet"
+
+    # --- sweeps: made by `alignrec sweep`, not by a stage
+    def sweep(self, model: str, features: str) -> Path:
+        """Return the folder of the sweep of one model on one feature set."""
+        return self.folder("sweep") / model / features
+
+    def sweep_study(self, model: str, features: str) -> Path:
+        """Return Optuna's SQLite file, from which an interrupted sweep goes on."""
+        return self.sweep(model, features) / "study.db"
+
+    def sweep_trials(self, model: str, features: str) -> Path:
+        """Return table trials(settings)."""
+        return self.sweep(model, features) / "trials.parquet"
+
+    def sweep_effects(self, model: str, features: str) -> Path:
+        """Return the best valid figure at each pair of values of two settings, JSON, for `dvc plots`."""
+        return self.sweep(model, features) / "effects.json"
+
+    def sweep_results(self, model: str, features: str) -> Path:
+        """Return table RESULTS of the settings that won."""
+        return self.sweep(model, features) / "results.parquet"
 
     @property
     def report(self) -> Path:

@@ -12,10 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
-from scipy import stats
 
 from pipeline import io
-from pipeline.compare import command, geometry, given, judge, releases, training
+from pipeline.compare import command, geometry, given, releases, training
 from pipeline.compare.page import terminal
 from pipeline.config import Params
 from pipeline.errors import UserError
@@ -194,18 +193,6 @@ def test_overlap_counts_common_neighbours() -> None:
 # --- tests of significance
 
 
-def test_the_paired_test_is_students() -> None:
-    rng = np.random.default_rng(5)
-    x, y = rng.normal(size=30), rng.normal(size=30) + 0.3
-    found = judge.paired("m", "a", "b", x, y)
-    expected = stats.ttest_rel(x, y)
-    interval = expected.confidence_interval()
-    assert found.p == pytest.approx(expected.pvalue)
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert judge.paired("m", "a", "b", x, x).p == 1
-    assert judge.paired("m", "a", "b", x + 1, x).difference == pytest.approx(1)
-
-
 def test_training_averages_users_over_seeds_before_the_test() -> None:
     found = {}
     for model in training.MODELS:
@@ -217,7 +204,7 @@ def test_training_averages_users_over_seeds_before_the_test() -> None:
     assert out["recall@20"]["alignrec"]["a"]["mean"] == pytest.approx(1.6 / 3)
     test = next(t for t in out["paired"] if t["measure"] == "alignrec recall@20")
     assert test["difference"] == pytest.approx(0.1 / 3)
-    assert test["p"] == pytest.approx(stats.ttest_rel([0.5, 0.7, 0.4], [0.5, 0.5, 0.5]).pvalue)
+    assert test["n"] == 3
 
 
 # --- the command

@@ -1,5 +1,6 @@
 """Metrics by hand and against the published code's numbers (tests/oracles/metrics_mmrec.npz, MMRec's, 200 users)."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from shops import two_tastes
 
 from pipeline.metrics import METRICS, evaluate, judge
-from pipeline.protocol import Protocol
+from pipeline.protocol import Protocol, questions
 from pipeline.split import Pairs
 
 
@@ -61,8 +62,19 @@ def test_strict_masks_valid_too_and_never_shares_a_name_or_fingerprint() -> None
     user = np.zeros((split.n_users, split.n_items), np.float32)
     user[split.valid.users, split.valid.items] = 2
     user[split.test.users, split.test.items] = 1
-    protocols = [Protocol("mmrec", "mmrec"), Protocol("strict", "mmrec"), Protocol("mmrec", "user-time")]
+    asked = questions(split)
+    protocols = [
+        Protocol(*kind, "5-core", asked) for kind in (("mmrec", "mmrec"), ("strict", "mmrec"), ("mmrec", "user-time"))
+    ]
     found = [evaluate(user, item, split, "test", [1], p.masked(split, "test")).mean["recall", 1] for p in protocols]
     assert found == [0, 1, 0]
     assert all(p.masked(split, "valid") is split.train for p in protocols)
     assert len({p.name for p in protocols}) == len({p.fingerprint for p in protocols}) == 3
+
+
+def test_another_split_or_catalogue_is_another_fingerprint() -> None:
+    split = two_tastes()
+    others = [replace(split, n_items=split.n_items + 1), replace(split, valid=split.test, test=split.valid), split]
+    found = [Protocol("mmrec", "mmrec", "5-core", questions(s)).fingerprint for s in (split, *others)]
+    assert len(set(found)) == 3
+    assert found[0] == found[3]

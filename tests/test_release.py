@@ -18,7 +18,7 @@ import yaml
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.release import build, manifest, protocol, verify
+from pipeline.release import build, manifest, verify
 from pipeline.run import running
 from stages import publish
 
@@ -155,19 +155,11 @@ def test_the_manifest_says_what_made_the_tables(made: Path) -> None:
     assert found.inputs[0].name == "reviews.json.gz"
 
 
-def test_results_carry_the_protocols_fingerprint(made: Path) -> None:
+def test_results_carry_the_protocols_fingerprint_and_what_it_stands_for(made: Path) -> None:
     found = json.loads((made / "results.json").read_text())
-    assert found["protocols"]["mmrec"]["test"] == 4
-    assert len(found["protocols"]["mmrec"]["fingerprint"]) == 64
-    assert found["results"][0]["values"] == pytest.approx([0.3, 0.31, 0.32])
-
-
-def test_the_fingerprint_is_of_the_split_not_of_the_order_of_rows(tmp_path: Path) -> None:
-    table = io.read_table(toy.outputs(tmp_path).interactions, schemas.INTERACTIONS)
-    before = protocol.fingerprint("mmrec", table)
-    assert protocol.fingerprint("mmrec", table.take(np.arange(len(table))[::-1])) == before
-    moved = table.set_column(4, "split", pa.array([2, *table["split"].to_pylist()[1:]], pa.int8()))
-    assert protocol.fingerprint("mmrec", moved) != before
+    first = found["results"][0]
+    assert found["protocols"][first["fingerprint"]]["rule"] == "mmrec"
+    assert first["values"] == pytest.approx([0.3, 0.31, 0.32])
 
 
 @pytest.mark.parametrize("name", ["README.md", "items.parquet", "graph/beit3/edges.parquet", "probes.json"])

@@ -1,4 +1,4 @@
-"""The terminal's results table."""
+"""The terminal's results tables."""
 
 import io
 
@@ -9,22 +9,37 @@ import schemas
 from pipeline import summary
 
 
-def test_means_over_seeds_best_first_and_only_what_valid_selected() -> None:
-    def row(model: str, seed: int, value: float, selected_by: str = "valid") -> dict[str, object]:
-        where = {"dataset": "shop", "features": "none", "protocol": "mmrec", "split": "test"}
-        return where | {
-            "metric": "recall",
-            "k": 20,
-            "model": model,
-            "seed": seed,
-            "selected_by": selected_by,
-            "value": value,
-        }
+def row(model: str, seed: int, value: float, **other: object) -> dict[str, object]:
+    run = {"dataset": "shop", "model": model, "features": "none", "ablation": "", "seed": seed}
+    how = {"protocol": "mmrec", "fingerprint": "1", "split": "test", "metric": "recall", "k": 20}
+    return run | how | {"selected_by": "valid", "value": value} | other
 
-    rows = [row("bpr", 0, 0.1), row("bpr", 1, 0.2), row("lightgcn", 0, 0.3), row("bpr", 0, 0.9, "test")]
-    console = Console(width=80, file=io.StringIO())
-    console.print(*summary.tables(pa.Table.from_pylist(rows, schemas.RESULTS), "shop"))
-    text = console.file.getvalue()
+
+def shown(*rows: dict[str, object]) -> list[str]:
+    """Return the text of every table."""
+    texts = []
+    for table in summary.tables(pa.Table.from_pylist(list(rows), schemas.RESULTS), "shop"):
+        console = Console(width=100, file=io.StringIO())
+        console.print(table)
+        texts.append(console.file.getvalue())
+    return texts
+
+
+def test_means_over_seeds_best_first_and_only_what_valid_selected() -> None:
+    rows = row("bpr", 0, 0.1), row("bpr", 1, 0.2), row("lightgcn", 0, 0.3), row("bpr", 0, 0.9, selected_by="test")
+    (text,) = shown(*rows)
     assert "0.1500 ±0.0707" in text
     assert "0.9" not in text
     assert text.index("lightgcn") < text.index("bpr")
+
+
+def test_two_fingerprints_never_share_a_table() -> None:
+    one, other = shown(row("bpr", 0, 0.1), row("bpr", 0, 0.7, fingerprint="2"))  # both are called `mmrec`
+    assert ("0.1000" in one, "0.7000" in one) == (True, False)
+    assert ("0.1000" in other, "0.7000" in other) == (False, True)
+
+
+def test_ablations_stand_apart_beside_the_model_as_it_is() -> None:
+    found = shown(row("alignrec", 0, 0.3), row("alignrec", 0, 0.2, ablation="no-cca"), row("bpr", 0, 0.1))
+    assert "no-cca" not in found[0]
+    assert ("0.3000" in found[1], "no-cca" in found[1], "bpr" in found[1]) == (True, True, False)

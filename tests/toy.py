@@ -149,11 +149,25 @@ def write_evidence(layout: Layout) -> None:
         for seed in range(3):
             for metric in ("recall", "ndcg"):
                 for k in (10, 20):
-                    row = ("shop", model, features, seed, "mmrec", "test", metric, k, "valid", base + 0.01 * seed)
+                    row = (
+                        "shop",
+                        model,
+                        features,
+                        "",
+                        seed,
+                        "mmrec",
+                        "f" * 16,
+                        "test",
+                        metric,
+                        k,
+                        "valid",
+                        base + 0.01 * seed,
+                    )
                     for name, value in zip(table, row, strict=True):
                         table[name].append(value)
     types = pa.schema([f.remove_metadata() for f in schemas.RESULTS])
     io.write_table(pa.table(table, schema=types), layout.results, schemas.RESULTS, record("benchmark"))
+    io.write_json(layout.protocol, {"name": "mmrec", "fingerprint": "f" * 16, "rule": "mmrec"})
     for stage in ("interactions", "items", "images", "pretrain", "encode", "graph", "train", "probe", "benchmark"):
         io.write_json(layout.run_record(stage), run_record(stage))
 

@@ -4,48 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from pipeline import categories, probes
 from pipeline.compare import geometry
 from pipeline.compare.given import Given
+from pipeline.statistics import corrected
 
 CUTOFF = 20
 """paired tests are made at this cutoff"""
 NEIGHBOURS = 10
-
-
-class Paired(NamedTuple):
-    """One comparison of two feature sets on the same users or items."""
-
-    measure: str
-    a: str
-    b: str
-    n: int
-    """pairs: users, or items"""
-    mean_a: float
-    mean_b: float
-    difference: float
-    """a - b"""
-    low: float
-    """95 % confidence interval of the difference"""
-    high: float
-    p: float
-    """of Student's paired t test, two-sided"""
-
-
-def paired(measure: str, a: str, b: str, x: np.ndarray, y: np.ndarray) -> Paired:
-    """Return the paired comparison of two figures of the same n users or items, float64 [n] each."""
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    difference = x - y
-    mean, n = float(difference.mean()), len(difference)
-    error = float(difference.std(ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-    half = float(stats.t.ppf(0.975, n - 1)) * error if n > 1 else 0.0
-    p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
-    return Paired(measure, a, b, n, float(x.mean()), float(y.mean()), mean, mean - half, mean + half, p)
 
 
 def controls(like: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -77,15 +47,15 @@ def judge(
     named = {g.name: g.vectors for g in sets}
     beside = {k: v for k, v in controls(sets[0].vectors, seed).items() if k not in named}
     found = probes.answers(asked, classes, (named | beside).items(), ks, seed)
-    tests = []
+    asked_of: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     at = list(ks).index(CUTOFF) if CUTOFF in ks else len(ks) - 1
     for probe, answers in found.items():
         for a, b in combinations(named, 2):
             if a in answers and b in answers:
                 columns = [v if v.ndim == 1 else v[:, at] for v in (answers[a], answers[b])]
                 figure = "accuracy" if probe == "categories" else f"{probes.PROBES[probe][1]}@{ks[at]}"
-                tests.append(paired(f"{probe} {figure}", a, b, *columns)._asdict())
-    return {"probes": probes.summaries(asked, classes, found, ks), "paired": tests}
+                asked_of.append((f"{probe} {figure}", a, b, columns[0], columns[1]))
+    return {"probes": probes.summaries(asked, classes, found, ks), "paired": corrected(asked_of, seed)}
 
 
 def compared(sets: Sequence[Given], changed: int) -> dict[str, Any]:

@@ -112,11 +112,14 @@ def _training(found: Mapping[str, Any]) -> Table:
 def _paired(heading: str, unit: str, tests: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         [t["measure"], t["a"], t["b"], f"{t['difference']:+.4f}",
-         f"{t['low']:+.4f} .. {t['high']:+.4f}", _p(t["p"])]
+         f"{t['low']:+.4f} .. {t['high']:+.4f}", _p(t["p"]), _p(t["p_holm"])]
         for t in tests
     ]  # fmt: skip
-    note = f"The same {unit} under both sets; 95 % interval of the mean difference, p of a paired t test."
-    return Table(heading, note, ["measure", "a", "b", "a - b", "95 % interval", "p"], rows, texts=3)
+    note = (
+        f"The same {unit} under both sets; 95 % interval of the mean difference and p by paired bootstrap; the last "
+        "column is p corrected (Holm) for all rows."
+    )
+    return Table(heading, note, ["measure", "a", "b", "a - b", "95 % interval", "p", "p, Holm"], rows, texts=3)
 
 
 def _p(p: float) -> str:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline import dataset, graph
-from pipeline.compare.judge import paired
 from pipeline.config import Params
 from pipeline.evidence import cell
 from pipeline.layout import Layout
 from pipeline.metrics import evaluate
 from pipeline.seeds import seed_for
+from pipeline.statistics import corrected
 from pipeline.train import fit
 
 MODELS = ("alignrec", "bm3", "vbpr")
@@ -71,12 +71,12 @@ def summary(found: dict[Job, list[float]], names: Sequence[str]) -> dict[str, An
     """
     seeds = sorted({job.seed for job in found})
     recall: dict[str, Any] = {}
-    tests = []
+    asked: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     for model in MODELS:
         by_user = {name: np.mean([found[Job(model, name, s)] for s in seeds], axis=0) for name in names}
         for name in names:
             spread = cell([float(np.mean(found[Job(model, name, s)])) for s in seeds])
             recall.setdefault(model, {})[name] = {"mean": spread.mean, "sd": spread.sd, "values": list(spread.values)}
         figure = f"{model} recall@{CUTOFF}"
-        tests += [paired(figure, a, b, by_user[a], by_user[b])._asdict() for a, b in combinations(names, 2)]
-    return {"seeds": len(seeds), f"recall@{CUTOFF}": recall, "paired": tests}
+        asked += [(figure, a, b, by_user[a], by_user[b]) for a, b in combinations(names, 2)]
+    return {"seeds": len(seeds), f"recall@{CUTOFF}": recall, "paired": corrected(asked, seed_for("compare", "tests"))}

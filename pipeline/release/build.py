@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import evidence, io
-from pipeline.release import card, croissant, manifest, protocol
+from pipeline.release import card, croissant, manifest
 from pipeline.release.manifest import Counts, Input, Maker, Manifest
 
 
@@ -32,7 +32,7 @@ class Parts:
     items: pa.Table
     """schema RELEASED_ITEMS"""
     interactions: pa.Table
-    """schema INTERACTIONS; not released, but counted and fingerprinted"""
+    """schema INTERACTIONS; not released, but counted"""
     n_users: int
     features: Mapping[str, list[Path]]
     """feature set -> its Parquet files, in order"""
@@ -41,6 +41,8 @@ class Parts:
     embeddings: Mapping[str, Path] = field(default_factory=dict)
     """items, users -> Parquet file"""
     results: pa.Table | None = None
+    protocol: Mapping[str, Any] | None = None
+    """what the results' fingerprint stands for"""
     probes: Mapping[str, Any] | None = None
     inputs: list[Input] = field(default_factory=list)
     upstream: list[Path] = field(default_factory=list)
@@ -80,7 +82,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any], code: str) -> M
     for what, path in parts.embeddings.items():
         tables[_copied(path, folder / "embeddings" / f"{what}.parquet")] = f"{what.removesuffix('s')}_embeddings"
     if parts.results is not None:
-        io.write_json(folder / "results.json", results_json(parts.results, parts.interactions))
+        io.write_json(folder / "results.json", results_json(parts.results, parts.protocol))
     if parts.probes is not None:
         io.write_json(folder / "probes.json", parts.probes)
 
@@ -90,7 +92,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any], code: str) -> M
     described.append(manifest.describe(folder, folder / croissant.NAME, None))
     readme = card.render(
         parts.dataset, parts.version, parts.kind, counts, described, coverage(parts.features),
-        [] if parts.results is None else evidence.comparison(parts.results), parts.probes, gaps(parts.items),
+        [] if parts.results is None else evidence.comparisons(parts.results), parts.probes, gaps(parts.items),
         parts.inputs, parts.hardware,
     )  # fmt: skip
     io.write_bytes(folder / "README.md", readme.encode())
@@ -133,11 +135,10 @@ def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
     return pa.table(columns)
 
 
-def results_json(results: pa.Table, interactions: pa.Table) -> dict[str, Any]:
-    """Return the benchmark's figures by seed, each protocol with the fingerprint of what it was run on."""
-    names = sorted(set(results["protocol"].to_pylist()))
+def results_json(results: pa.Table, protocol: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the benchmark's figures by seed, each with the fingerprint of its protocol, and what that stands for."""
     return {
-        "protocols": {name: protocol.described(name, interactions) for name in names},
+        "protocols": {protocol["fingerprint"]: dict(protocol)} if protocol else {},
         "results": [
             dict(zip(evidence.KEYS, key, strict=True)) | {"mean": c.mean, "sd": c.sd, "values": list(c.values)}
             for key, c in evidence.figures(results).items()

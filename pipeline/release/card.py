@@ -10,7 +10,7 @@ import jinja2
 import yaml
 
 from pipeline import markdown
-from pipeline.evidence import HEADLINE, Row
+from pipeline.evidence import HEADLINE, Comparison
 from pipeline.release.licences import LICENCES
 from pipeline.release.manifest import Counts, File, Input
 
@@ -41,7 +41,7 @@ def render(
     counts: Counts,
     files: list[File],
     coverage: Mapping[str, Mapping[str, Any]],
-    rows: list[Row],
+    judged: list[Comparison],
     probes: Mapping[str, Any] | None,
     gaps: list[dict[str, Any]],
     inputs: list[Input],
@@ -56,7 +56,7 @@ def render(
         counts: size of the dataset.
         files: every other file but the manifest.
         coverage: feature set -> width, and share of items with image and text ("" where unknown).
-        rows: headline comparison; may be empty.
+        judged: headline comparisons, one a fingerprint; may be empty.
         probes: probes.json, if there is one.
         gaps: rows of `what`, `status`, `n` (items), `share`.
         inputs: raw files.
@@ -75,7 +75,7 @@ def render(
         counts=counts,
         files=[{"path": f.path, "rows": f.rows, "what": WHAT.get(f.table or f.path, "")} for f in files],
         features=[{"name": name, **facts} for name, facts in coverage.items()],
-        rows=rows,
+        judged=judged,
         row=markdown.row,
         rule=markdown.rule,
         titles=[f"{metric}@{k}" for metric, k in HEADLINE],

@@ -38,6 +38,7 @@ def parts(run: Run) -> build.Parts:
         edges={name: layout.edges(name) for name in names if layout.edges(name).exists()},
         embeddings={what: path for what, path in embeddings.items() if path.exists()},
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
+        protocol=io.read_json(layout.protocol) if layout.protocol.exists() else None,
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         upstream=[p for p in upstream if p.exists()],

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline import categories, markdown
 from pipeline.config import Report
-from pipeline.evidence import comparison, statuses
+from pipeline.evidence import comparisons, statuses
 from pipeline.report import atlas, gallery, plots, tables
 from pipeline.report.gather import Evidence
 
@@ -136,7 +136,7 @@ def poster(view: Shown) -> bytes:
 
 def _content(found: Evidence, view: Shown | None) -> dict[str, Any]:
     notes = {r["stage"]: r.get("notes", {}) for r in found.records}
-    rows = [] if found.results is None else comparison(found.results)
+    judged = [] if found.results is None else comparisons(found.results)
     quality = []
     if found.statuses is not None:
         note = "How fetching ended, one status an item; an item without a picture is encoded from its text."
@@ -148,7 +148,7 @@ def _content(found: Evidence, view: Shown | None) -> dict[str, Any]:
         "dataset": found.dataset,
         "kind": found.kind,
         "facts": _facts(notes.get("interactions", {})),
-        "results": tables.results(rows),
+        "results": [tables.results(c) for c in judged],
         "probes": tables.probes(found.probes),
         "curves": [(CURVES[stage], plots.charts(history)) for stage, history in found.histories.items()],
         "plot": plots,

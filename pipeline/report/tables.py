@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.evidence import HEADLINE, Row
+from pipeline.evidence import HEADLINE, Comparison
 from pipeline.markdown import figure
 
 Record = Mapping[str, Any]
@@ -26,24 +26,19 @@ class Table:
     """(row, column) of the best figure in a column"""
 
 
-def results(rows: Sequence[Row]) -> Table | None:
-    """Return the headline comparison."""
-    if not rows:
-        return None
+def results(found: Comparison) -> Table:
+    """Return the headline comparison under one protocol."""
     best = set()
     for column, key in enumerate(HEADLINE):
-        means = [r.cells[key].mean if key in r.cells else -1.0 for r in rows]
-        best.add((means.index(max(means)), 4 + column))
+        means = [r.cells[key].mean if key in r.cells else -1.0 for r in found.rows]
+        best.add((means.index(max(means)), 3 + column))
     return Table(
         "Recommenders on these features",
-        "Test figures at the epoch that was best on valid; mean ± standard deviation over seeds; every item is ranked, "
-        "train items masked.",
-        ["model", "features", "protocol", "seeds", *(f"{_metric(m)}@{k}" for m, k in HEADLINE)],
-        [
-            [r.model, r.features, r.protocol, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)]
-            for r in rows
-        ],
-        texts=3,
+        f"Protocol `{found.protocol}`, fingerprint {found.fingerprint}. Test figures at the epoch that was best on "
+        "valid; mean ± standard deviation over seeds; every item is ranked, train items masked.",
+        ["model", "features", "seeds", *(f"{_metric(m)}@{k}" for m, k in HEADLINE)],
+        [[r.model, r.features, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)] for r in found.rows],
+        texts=2,
         best=frozenset(best),
     )
 
