@@ -38,7 +38,7 @@ def run() -> Measurement:
         reference=reference.train + reference.rank,
         unit="s/epoch",
         higher_is_better=False,
-        limit=flops / _gemm_rate(),
+        limit=flops / gemm_rate(),
         limit_is="float32 products that no exact step can avoid, at this machine's GEMM rate for 2048^3",
         what=f"{USERS:,} users, {ITEMS:,} items, {TRAIN:,} train pairs, {WIDTH}-d features that train; the reference: "
         "COO sparse products, B x B losses, unfused Adam, a Python loop for negatives, a loop over users in ranking",
@@ -95,7 +95,7 @@ def _flops(batch: Batch) -> float:
     return 2 * (projection + align + gram)
 
 
-def _gemm_rate() -> float:
+def gemm_rate() -> float:
     """Return float32 operations a second."""
     a = torch.randn(2048, 2048)
     best = min(timed(lambda: a @ a)[0] for _ in range(5))

@@ -475,6 +475,10 @@ class Publish(Section):
     """semantic version of the released data"""
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
     """feature sets to release"""
+    half: bool = False
+    """also release each feature set as float16, half the bytes: folder features-half"""
+    exact_up_to: Positive = 100_000
+    """items up to which the index of the recommender's vectors is exact; beyond, an inverted file"""
 
 
 class Params(Section):

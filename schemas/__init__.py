@@ -226,6 +226,13 @@ def features(width: int) -> pa.Schema:
     )
 
 
+def features_half(width: int) -> pa.Schema:
+    """Return the schema of a feature set's twin in half precision."""
+    kind = pa.list_(pa.field("element", pa.float16(), nullable=False), width)
+    full = features(width)
+    return full.set(len(full) - 1, field("vector", kind, f"float16[{width}], rounded from float32; finite"))
+
+
 def trials(settings: Sequence[str]) -> pa.Schema:
     """Return the schema of a sweep's trials; `settings` are the keys of `train` that it tried."""
     return pa.schema(

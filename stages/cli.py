@@ -139,6 +139,24 @@ def summary(
 
 
 @app.command()
+def recommend(
+    dataset: Dataset,
+    user: Annotated[str, typer.Option("--user", help="identifier at the source, or the dense number")],
+    k: Annotated[int, typer.Option("--k", min=1, help="how many items")] = 10,
+    root: Root = Path("outputs"),
+) -> None:
+    """what the trained recommender shows one user: top K with titles and pictures."""
+    from rich.console import Console
+
+    from pipeline import recommend as found
+    from pipeline.layout import Layout
+
+    shown = found.recommend(Layout(root, dataset), user, k)
+    typer.echo(found.history(shown))
+    Console().print(found.table(shown))
+
+
+@app.command()
 def compare(
     dataset: Dataset,
     sets: Annotated[

@@ -16,9 +16,11 @@ import toy
 import yaml
 
 import schemas
-from pipeline import io
+from pipeline import io, retrieval
+from pipeline.config import KINDS
 from pipeline.errors import UserError
 from pipeline.release import build, manifest, verify
+from pipeline.release.licences import LICENCES
 from pipeline.run import running
 from stages import publish
 
@@ -62,11 +64,12 @@ def test_a_release_holds_what_was_made_and_verifies(made: Path) -> None:
     files = {p.relative_to(made).as_posix() for p in made.rglob("*") if p.is_file()}
     assert files == {
         "README.md", "manifest.json", "croissant.json", "items.parquet", "results.json", "probes.json",
-        "embeddings/items.parquet", "embeddings/users.parquet", "features/beit3/features-00000.parquet",
+        "embeddings/items.parquet", "embeddings/users.parquet", "embeddings/items.faiss", "embeddings/index.json",
+        "features/beit3/features-00000.parquet",
         "graph/beit3/edges.parquet", "features/minilm-cnn/features-00000.parquet", "graph/minilm-cnn/edges.parquet",
     }  # fmt: skip
     lines = list(verify(made))
-    assert "shop 0.1.0, 11 files" in lines[0]
+    assert "shop 0.1.0, 13 files" in lines[0]
     assert "6 items, 4 users" in lines[2]
 
 
@@ -122,6 +125,52 @@ def test_no_feature_set_is_an_error_that_names_those_there(tmp_path: Path) -> No
         publish.main(run)
 
 
+def test_the_index_in_a_release_finds_what_exact_ranking_finds(made: Path) -> None:
+    listed = {f.path: f.sha256 for f in manifest.load(made).files}
+    index = retrieval.from_bytes((made / build.INDEX).read_bytes(), listed[build.INDEX])
+    user, item = (
+        io.matrix(pq.read_table(made / f"embeddings/{what}.parquet")["vector"]) for what in ("users", "items")
+    )
+    _, found = index.search(user, 3)
+    assert np.array_equal(found, np.argsort(-user @ item.T, axis=1)[:, :3])
+    assert io.read_json(made / build.INDEX_FACTS) == {
+        "kind": "flat", "items": 6, "width": 3, "recall": 1.0, "k": 6, "users": 4,
+    }  # fmt: skip
+
+
+def test_a_twin_in_half_precision_is_released_on_demand(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    params = toy.PARAMS.model_copy(update={"publish": toy.PARAMS.publish.model_copy(update={"half": True})})
+    with running("publish", "shop", params, tmp_path) as run:
+        publish.main(run)
+    full, half = (
+        pq.read_table(layout.release / f"{where}/beit3/features-00000.parquet")
+        for where in ("features", "features-half")
+    )
+    kind = half.schema.field("vector").type
+    assert (kind.list_size, kind.value_type) == (toy.WIDTH, pa.float16())
+    flat = half["vector"].combine_chunks().flatten().to_numpy()
+    assert np.array_equal(flat, io.matrix(full["vector"]).astype(np.float16).ravel())
+    assert half.drop_columns("vector").equals(full.drop_columns("vector"))
+    assert (
+        "| `features-half/beit3/features-00000.parquet` | 6 | the same in float16 |"
+        in (layout.release / "README.md").read_text()
+    )
+
+
+def test_what_half_precision_cannot_hold_is_an_error(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    x = np.ones((toy.ITEMS, toy.WIDTH))
+    x[2, 0] = 1e6
+    toy.write_features(layout, "beit3", x, [f"A{i}" for i in range(toy.ITEMS)])
+    params = toy.PARAMS.model_copy(update={"publish": toy.PARAMS.publish.model_copy(update={"half": True})})
+    with (
+        pytest.raises(schemas.ContractError, match="row 2: element 0 is not finite"),
+        running("publish", "shop", params, tmp_path) as run,
+    ):
+        publish.main(run)
+
+
 def test_the_card_has_the_hubs_block_figures_and_credits(made: Path) -> None:
     card = (made / "README.md").read_text()
     block = yaml.safe_load(card.split("---\n")[1])
@@ -147,6 +196,10 @@ def test_the_card_has_no_holes_in_its_tables(made: Path) -> None:
                 assert lines[j].count("|") == cells, lines[j]
                 j += 1
             assert j > i + 1, f"an empty table after {lines[i - 1]}"
+
+
+def test_every_kind_of_source_has_terms() -> None:
+    assert set(LICENCES) == set(KINDS)
 
 
 def test_the_manifest_says_what_made_the_tables(made: Path) -> None:
@@ -228,7 +281,10 @@ def test_hostile_paths_in_a_manifest_are_refused_before_any_file_is_read(release
         (lambda m: m["files"][0].update(bytes=-1), r"'files.0.bytes'"),
         (lambda m: m.pop("dataset"), "'dataset'"),
         (lambda m: m["counts"].update(items=7), "6 rows, expected 7"),
-        (lambda m: m["files"][2].update(rows=7), "rows or columns are not as the manifest says"),
+        (
+            lambda m: next(f for f in m["files"] if f["table"]).update(rows=7),
+            "rows or columns are not as the manifest says",
+        ),
     ],
 )
 def test_a_manifest_that_is_wrong_says_where(release: Path, change: Callable[[dict], None], said: str) -> None:

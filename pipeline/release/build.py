@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -19,6 +20,8 @@ import schemas
 from pipeline import evidence, io
 from pipeline.release import card, croissant, manifest
 from pipeline.release.manifest import Counts, Input, Maker, Manifest
+
+INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,12 @@ class Parts:
     """feature set -> EDGES"""
     embeddings: Mapping[str, Path] = field(default_factory=dict)
     """items, users -> Parquet file"""
+    index: bytes | None = None
+    """FAISS index of the item vectors"""
+    index_facts: Mapping[str, Any] | None = None
+    """what it is, and its recall"""
+    half: bool = False
+    """also release features as float16"""
     results: pa.Table | None = None
     protocol: Mapping[str, Any] | None = None
     """what the results' fingerprint stands for"""
@@ -77,10 +86,15 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any], code: str) -> M
     tables: dict[Path, str] = {folder / "items.parquet": "items"}
     for name, paths in parts.features.items():
         tables |= {_copied(p, folder / "features" / name / p.name): "features" for p in paths}
+        if parts.half:
+            tables |= {_halved(p, folder / "features-half" / name / p.name): "features_half" for p in paths}
     for name, path in parts.edges.items():
         tables[_copied(path, folder / "graph" / name / path.name)] = "edges"
     for what, path in parts.embeddings.items():
         tables[_copied(path, folder / "embeddings" / f"{what}.parquet")] = f"{what.removesuffix('s')}_embeddings"
+    if parts.index is not None:
+        io.write_bytes(folder / INDEX, parts.index)
+        io.write_json(folder / INDEX_FACTS, parts.index_facts)
     if parts.results is not None:
         io.write_json(folder / "results.json", results_json(parts.results, parts.protocol))
     if parts.probes is not None:
@@ -93,7 +107,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any], code: str) -> M
     readme = card.render(
         parts.dataset, parts.version, parts.kind, counts, described, coverage(parts.features),
         [] if parts.results is None else evidence.comparisons(parts.results), parts.probes, gaps(parts.items),
-        parts.inputs, parts.hardware,
+        parts.inputs, parts.hardware, parts.index_facts,
     )  # fmt: skip
     io.write_bytes(folder / "README.md", readme.encode())
     made = Manifest(
@@ -183,6 +197,19 @@ def _copied(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with io.atomic(target) as temporary:
         shutil.copyfile(source, temporary)
+    return target
+
+
+def _halved(source: Path, target: Path) -> Path:
+    """Write a file of features with float16 vectors; what float16 cannot hold is an error."""
+    table = pq.read_table(source, partitioning=None)
+    with np.errstate(over="ignore"):
+        vectors = io.matrix(table["vector"]).astype(np.float16)
+    schema = schemas.features_half(vectors.shape[1])
+    flat = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), type=schema.field("vector").type)
+    halved = table.set_column(table.column_names.index("vector"), schema.field("vector"), flat)
+    record = json.loads((table.schema.metadata or {}).get(b"alignrec", b"null"))
+    io.write_table(halved, target, schema, record)
     return target
 
 

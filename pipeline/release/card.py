@@ -11,15 +11,19 @@ import yaml
 
 from pipeline import markdown
 from pipeline.evidence import HEADLINE, Comparison
+from pipeline.release import croissant
 from pipeline.release.licences import LICENCES
 from pipeline.release.manifest import Counts, File, Input
 
 WHAT = {
     "items": "text, and status, address and hash of the picture",
     "features": "one vector an item",
+    "features_half": "the same in float16",
     "edges": "nearest items by cosine, itself first",
     "item_embeddings": "the trained recommender's item vectors",
     "user_embeddings": "the trained recommender's user vectors; score = dot product",
+    "embeddings/items.faiss": "FAISS index of the item vectors, by inner product; row = item_id",
+    "embeddings/index.json": "what the index is, and its recall",
     "results.json": "benchmark figures by seed",
     "probes.json": "feature sets judged before training",
     "croissant.json": "this release for readers of MLCommons' Croissant",
@@ -46,6 +50,7 @@ def render(
     gaps: list[dict[str, Any]],
     inputs: list[Input],
     hardware: str,
+    index: Mapping[str, Any] | None,
 ) -> str:
     """Return the text of README.md.
 
@@ -61,6 +66,7 @@ def render(
         gaps: rows of `what`, `status`, `n` (items), `share`.
         inputs: raw files.
         hardware: kind of machine, without its name.
+        index: what `retrieval.tune` returns, if there is an index.
     """
     environment = jinja2.Environment(
         autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
@@ -88,6 +94,7 @@ def render(
         inputs=inputs,
         source=LICENCES[kind],
         hardware=hardware,
+        index=index,
     )
 
 
@@ -101,8 +108,7 @@ def _header(dataset: str, kind: str, counts: Counts, files: list[File]) -> str:
     configs: dict[str, list[str]] = {}
     for file in files:
         if file.table is not None:
-            name = {"features": "features-{}", "edges": "graph-{}"}.get(file.table, file.table)
-            configs.setdefault(name.format(*file.path.split("/")[1:2]), []).append(file.path)
+            configs.setdefault(croissant.record_set(file), []).append(file.path)
     size = next((name for limit, name in SIZES if counts.items < limit), "1M<n<10M")
     block = {
         "pretty_name": f"alignrec features: {dataset}",

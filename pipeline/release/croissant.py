@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from pipeline.release.licences import LICENCES
 from pipeline.release.manifest import TABLES, File
 
 NAME = "croissant.json"
+FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
 CITATION = (
     "Liu et al. AlignRec: Aligning and Training in Multimodal Recommendations. CIKM 2024. "
     "https://arxiv.org/abs/2403.12384"
@@ -76,7 +78,7 @@ def describe(dataset: str, version: str, kind: str, files: Iterable[File]) -> di
 
 def record_set(file: File) -> str:
     """Return the name of the record set that a table belongs to; the card's configurations are called the same."""
-    kinds = {"features": "features", "edges": "graph"}
+    kinds = {"features": "features", "features_half": "features-half", "edges": "graph"}
     if file.table in kinds:
         return f"{kinds[file.table]}-{file.feature_set}"
     return str(file.table)
@@ -94,7 +96,7 @@ def _file(file: File) -> dict[str, Any]:
         "name": file.path,
         "contentUrl": file.path,
         "contentSize": f"{file.bytes} B",
-        "encodingFormat": "application/json" if file.table is None else "application/x-parquet",
+        "encodingFormat": FORMATS.get(PurePosixPath(file.path).suffix, "application/octet-stream"),
         "sha256": file.sha256,
     }
 

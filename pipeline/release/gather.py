@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 
 import schemas
-from pipeline import io
+from pipeline import io, recommend, retrieval, split
 from pipeline.config import MmrecSource
 from pipeline.errors import UserError
 from pipeline.layout import Layout
@@ -25,6 +27,8 @@ def parts(run: Run) -> build.Parts:
     layout, params = run.layout, run.params.publish
     names = feature_sets(run)
     items = run.read(layout.items, schemas.ITEMS)
+    interactions = run.read(layout.interactions, schemas.INTERACTIONS)
+    index, facts = _index(run, interactions)
     upstream = [layout.interactions, layout.items, layout.results]
     embeddings = {"items": layout.item_embeddings, "users": layout.user_embeddings}
     return build.Parts(
@@ -32,11 +36,14 @@ def parts(run: Run) -> build.Parts:
         version=params.version,
         kind=run.source.kind,
         items=build.released_items(items, _images(layout)),
-        interactions=run.read(layout.interactions, schemas.INTERACTIONS),
+        interactions=interactions,
         n_users=len(run.read(layout.users, schemas.USERS)),
         features={name: io.shards(layout.features(name), "features") for name in names},
         edges={name: layout.edges(name) for name in names if layout.edges(name).exists()},
         embeddings={what: path for what, path in embeddings.items() if path.exists()},
+        index=index,
+        index_facts=facts,
+        half=params.half,
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
         protocol=io.read_json(layout.protocol) if layout.protocol.exists() else None,
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
@@ -72,6 +79,17 @@ def hardware(layout: Layout) -> str:
             record = io.read_json(layout.run_record(stage))
             kinds.append(f"{record['machine']} ({record['device']})")
     return ", ".join(dict.fromkeys(kinds))
+
+
+def _index(run: Run, interactions: pa.Table) -> tuple[bytes | None, dict[str, Any] | None]:
+    """Return the index of the trained item vectors and what it reaches; nothing where nothing was trained."""
+    if not run.layout.item_embeddings.exists():
+        return None, None
+    user, item = recommend.vectors(run.layout)
+    seen = split.load(interactions, len(user), len(item)).train
+    index = retrieval.build(item, run.params.publish.exact_up_to)
+    facts = retrieval.tune(index, item, user, seen)
+    return retrieval.to_bytes(index), facts
 
 
 def _images(layout: Layout) -> pa.Table | None:

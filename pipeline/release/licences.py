@@ -32,6 +32,13 @@ AMAZON_HEADER = {
     "license_name": "amazon-review-data",
     "license_link": "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
 }
+AMAZON_2023 = (
+    "Made from the Amazon Reviews 2023 data collected by Julian McAuley's group at UC San Diego, who ask that their "
+    "paper be cited (Hou et al., *Bridging Language and Items for Retrieval and Recommendation*, arXiv 2403.03952). No "
+    "licence is stated for the data; product texts and pictures belong to their owners. Use the release for research, "
+    "and mind the terms of the source."
+)
+OWN = "Made from files that the publisher of this release named; their terms are the publisher's to state."
 MMREC = (
     "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
     "terms are their publishers'."
@@ -41,5 +48,7 @@ LICENCES = {
     "sample": Licence({"license": "cc-by-sa-4.0"}, OPENMOJI),
     "amazon2014": Licence(AMAZON_HEADER, AMAZON),
     "amazon2018": Licence(AMAZON_HEADER, AMAZON),
+    "amazon2023": Licence(AMAZON_HEADER | {"license_link": "https://amazon-reviews-2023.github.io/"}, AMAZON_2023),
+    "tabular": Licence({"license": "unknown"}, OWN),
     "mmrec": Licence({"license": "unknown"}, MMREC),
 }

@@ -29,6 +29,7 @@ Count = Annotated[int, Field(ge=0)]
 TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "items": lambda width: schemas.RELEASED_ITEMS,
     "features": schemas.features,
+    "features_half": schemas.features_half,
     "edges": lambda width: schemas.EDGES,
     "item_embeddings": schemas.item_embeddings,
     "user_embeddings": schemas.user_embeddings,
@@ -57,7 +58,7 @@ class File(Part):
     """relative to the release folder, with forward slashes"""
     bytes: Count
     sha256: Sha256
-    table: Literal["items", "features", "edges", "item_embeddings", "user_embeddings"] | None = None
+    table: Literal["items", "features", "features_half", "edges", "item_embeddings", "user_embeddings"] | None = None
     """kind of table; null for what is no Parquet"""
     rows: Count | None = None
     columns: list[Column] | None = None
@@ -65,7 +66,8 @@ class File(Part):
     @property
     def feature_set(self) -> str | None:
         """The feature set that a table of features or edges belongs to: the name of its folder."""
-        return PurePosixPath(self.path).parent.name if self.table in ("features", "edges") else None
+        owned = ("features", "features_half", "edges")
+        return PurePosixPath(self.path).parent.name if self.table in owned else None
 
 
 class Counts(Part):

@@ -102,7 +102,7 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
         return ["rows or columns are not as the manifest says"]
     if file.table == "edges":
         return _edge_faults(table, manifest.counts.items)
-    numbered = file.path.rpartition("/")[0] if file.table == "features" else file.path
+    numbered = file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
     names = ["user_id", "user"] if file.table == "user_embeddings" else ["item_id", "asin"]
     ids.setdefault(numbered, []).append(table.select(names).replace_schema_metadata())
     return []
