@@ -5,16 +5,19 @@ from __future__ import annotations
 import gzip
 import shutil
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import httpx
+from isal import igzip, isal_zlib
 
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.retries import PASSING, pause, retry_after
+
+if TYPE_CHECKING:
+    import httpx
 
 BLOCK = 1 << 20
 
@@ -87,6 +90,8 @@ def _copy(address: str, source: Path, part: Path) -> None:
 
 
 def _download(address: str, part: Path, timeout: float, retries: int, progress: Progress) -> None:
+    import httpx  # 0.1 s that files of this machine need not wait for
+
     limits = httpx.Timeout(timeout)
     with httpx.Client(timeout=limits, follow_redirects=True, headers={"Accept-Encoding": "identity"}) as client:
         for attempt in range(retries + 1):
@@ -161,10 +166,10 @@ def _check_gzip(path: Path, head: bytes) -> None:
     if not head.startswith(b"\x1f\x8b"):
         raise ValueError("not gzip, though its name ends in .gz")
     try:
-        with gzip.open(path) as f:
+        with igzip.open(path) as f:
             while f.read(BLOCK):
                 pass
     except EOFError:
         raise ValueError("the gzip file is cut off") from None
-    except (gzip.BadGzipFile, zlib.error) as e:
+    except (gzip.BadGzipFile, isal_zlib.error) as e:
         raise ValueError(f"the gzip file is damaged ({e})") from None

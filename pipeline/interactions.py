@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 
 import schemas
@@ -28,11 +29,11 @@ class Split(NamedTuple):
 
 @contextmanager
 def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a scratch database that lives, spilled rows too, in `folder`: emptied before, removed after."""
+    """Open a database in memory that spills into `folder`, which is emptied before and removed after."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        with duckdb.connect(str(folder / "scratch.duckdb")) as db:
+        with duckdb.connect() as db:
             db.execute(f"SET memory_limit = '{memory_limit.replace(chr(39), '')}'")
             db.execute(f"SET temp_directory = '{str(folder).replace(chr(39), chr(39) * 2)}'")
             db.execute("SET enable_progress_bar = false")
@@ -84,8 +85,8 @@ def split(
         """SELECT user_id, item_id, rating, timestamp, split
         FROM parted JOIN user_ids USING (user) JOIN item_ids USING (item)""",
     )
-    users = "SELECT user_id, name AS user FROM user_ids JOIN names ON code = user ORDER BY user_id"
-    items = "SELECT item_id, name AS asin FROM item_ids JOIN names ON code = item ORDER BY item_id"
+    users = "SELECT user_id, name AS user FROM user_ids JOIN user_names ON code = user ORDER BY user_id"
+    items = "SELECT item_id, name AS asin FROM item_ids JOIN item_names ON code = item ORDER BY item_id"
     return Split(interactions, _named(db, users, schemas.USERS), _named(db, items, schemas.ITEM_IDS), rows, drops)
 
 
@@ -114,7 +115,7 @@ def _part(db: duckdb.DuckDBPyConnection, protocol: str) -> int:
               FROM (SELECT core.*, row_number() OVER (PARTITION BY user ORDER BY {order}) AS place,
                            count(*) OVER (PARTITION BY user) AS n
                     FROM (SELECT core.*, md5_number_lower(concat_ws(',', u.hash, i.hash, timestamp)) AS key FROM core
-                          JOIN names u ON u.code = core.user JOIN names i ON i.code = core.item) AS core)),
+                          JOIN user_names u ON u.code = core.user JOIN item_names i ON i.code = core.item) AS core)),
              (SELECT quantile_disc(timestamp, [0.8, 0.9]) AS cuts FROM core)"""
     )
     db.execute("DROP TABLE core")
@@ -172,12 +173,11 @@ def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) 
 
 def facts(interactions: pa.Table) -> dict[str, int]:
     """Return what a reader of run.json wants to know: rows a split, and pairs that occur more than once."""
-    with duckdb.connect() as db:
-        db.register("interactions", interactions)
-        splits = dict(db.execute("SELECT split, count(*) FROM interactions GROUP BY split").fetchall())
-        pairs = _one(db, "SELECT count(*) FROM (SELECT DISTINCT user_id, item_id FROM interactions)")
-    return {name: splits.get(i, 0) for i, name in enumerate(("train", "valid", "test"))} | {
-        "repeated_pairs": len(interactions) - pairs
+    rows = np.bincount(interactions["split"].to_numpy(), minlength=3).tolist()
+    pairs = interactions["user_id"].to_numpy().astype(np.int64) << 32 | interactions["item_id"].to_numpy()
+    pairs.sort()
+    return dict(zip(("train", "valid", "test"), rows, strict=True)) | {
+        "repeated_pairs": int((pairs[1:] == pairs[:-1]).sum())
     }
 
 
@@ -194,21 +194,19 @@ def _clean(db: duckdb.DuckDBPyConnection, ratings: str, cores: dict[str, int], s
     before, counts = "complete", [_one(db, "SELECT count(*) FROM raw"), _one(db, "SELECT count(*) FROM complete")]
     for what, least in cores.items():
         db.execute(
-            f"""CREATE TABLE enough_{what} AS SELECT * FROM {before}
-            WHERE {what} IN (SELECT {what} FROM {before} GROUP BY {what} HAVING count(*) >= {least})"""
+            f"""CREATE TABLE {what}_names AS
+            SELECT name, row_number() OVER () AS code, md5_number_lower(concat_ws(',', {seed}, name)) AS hash
+            FROM (SELECT {what} AS name FROM {before} GROUP BY {what} HAVING count(*) >= {least})"""
+        )
+        db.execute(
+            f"""CREATE TABLE enough_{what} AS
+            SELECT r.* REPLACE (code AS {what}) FROM {before} AS r JOIN {what}_names ON name = r.{what}"""
         )
         before = f"enough_{what}"
     counts.append(_one(db, f"SELECT count(*) FROM {before}"))
     db.execute(
-        f"""CREATE TABLE names AS
-        SELECT row_number() OVER () AS code, name, md5_number_lower(concat_ws(',', {seed}, name)) AS hash
-        FROM (SELECT DISTINCT user AS name FROM {before} UNION SELECT DISTINCT item FROM {before})"""
-    )
-    db.execute(
-        f"""CREATE TABLE core AS
-        SELECT min(pos) AS pos, u.code AS user, i.code AS item, arg_min(rating, pos) AS rating, timestamp
-        FROM {before} AS r JOIN names u ON u.name = r.user JOIN names i ON i.name = r.item
-        GROUP BY u.code, i.code, timestamp"""
+        f"""CREATE TABLE core AS SELECT * FROM {before}
+        WHERE pos IN (SELECT min(pos) FROM {before} GROUP BY user, item, timestamp)"""
     )
     db.execute("DROP VIEW complete; DROP TABLE raw; DROP TABLE enough_user; DROP TABLE enough_item")
     counts.append(_one(db, "SELECT count(*) FROM core"))

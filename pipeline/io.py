@@ -82,7 +82,8 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         schemas.ContractError: it breaks the schema.
     """
     try:
-        table = pq.read_table(path, columns=columns, partitioning=None)
+        with pq.ParquetFile(path) as f:  # read_table would first load pyarrow.dataset
+            table = f.read(columns)
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {_made_by(path)}") from None
     except (pa.ArrowInvalid, OSError) as e:

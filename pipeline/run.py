@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,7 @@ class Run:
             leftover.unlink()
 
 
+@cache
 def versions() -> dict[str, str]:
     """Return the releases of Python, of ours and of the libraries that shape results."""
     found = {"python": platform.python_version()}

@@ -6,7 +6,6 @@ from pipeline import download, io
 from pipeline.config import SampleSource
 from pipeline.readers import files
 from pipeline.run import Run
-from pipeline.sources import sample
 
 
 def main(run: Run) -> None:
@@ -14,6 +13,8 @@ def main(run: Run) -> None:
     source, raw, params = run.source, run.layout.raw, run.params.download
     addresses: dict[str, list[str]] = {}
     if isinstance(source, SampleSource):
+        from pipeline.sources import sample  # drawing libraries, which other sources need not wait for
+
         run.resume(raw, [], source.model_dump())
         stored = sample.make(source, raw, lambda codes: run.progress(codes, unit="picture"))
     else:

@@ -7,13 +7,13 @@ and nothing in it is run.
 from __future__ import annotations
 
 import ast
-import gzip
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.gz import unpacked
 from pipeline.sources.product import Product, as_list, as_text
 from pipeline.sources.sql import read_csv, read_lines
 
@@ -49,7 +49,7 @@ def metadata(raw: Mapping[str, Path]) -> Path | None:
 
 def lines(path: Path) -> Iterator[bytes]:
     """Yield the lines of a metadata file, gzipped or not."""
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
+    with unpacked(path) as f:
         yield from f
 
 

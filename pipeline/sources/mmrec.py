@@ -6,7 +6,6 @@ The split is imported as it is. Item numbers are kept too, because row i of ever
 from __future__ import annotations
 
 import csv
-import gzip
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import orjson
 
 from pipeline.errors import UserError
+from pipeline.gz import unpacked
 from pipeline.sources.product import Product, as_list, as_text
 from pipeline.sources.sql import read_csv
 
@@ -32,8 +32,8 @@ def ratings(raw: Mapping[str, Path]) -> str:
         UserError: the file has other columns than MMRec's.
     """
     path = raw["interactions"]
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", errors="replace") as f:
-        header = f.readline().rstrip("\r\n").split(TAB)
+    with unpacked(path) as f:
+        header = f.readline().decode("utf-8", errors="replace").rstrip("\r\n").split(TAB)
     if lacking := [c for c in COLUMNS if c not in header]:
         raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
     return (
@@ -50,7 +50,7 @@ def metadata(raw: Mapping[str, Path]) -> Path | None:
 
 def lines(path: Path) -> Iterator[bytes]:
     """Yield each item as one line of JSON, whether the file is JSON lines or CSV with a header, gzipped or not."""
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
+    with unpacked(path) as f:
         if path.name.removesuffix(".gz").endswith(".csv"):
             text = (line.decode("utf-8", errors="replace") for line in f)
             yield from (orjson.dumps(row) for row in csv.DictReader(text, restkey="_extra"))

@@ -6,7 +6,6 @@ Which column is what is said in the parameters; by default columns are called wh
 from __future__ import annotations
 
 import csv
-import gzip
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import TabularSource
 from pipeline.errors import UserError
+from pipeline.gz import unpacked
 from pipeline.sources.product import Product, as_list, as_text
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import quoted, read_csv, read_lines
@@ -68,7 +68,7 @@ class Tabular:
             for batch in pq.ParquetFile(path).iter_batches(4096):
                 yield from (orjson.dumps(row, default=str) for row in batch.to_pylist())
             return
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
+        with unpacked(path) as f:
             if ".csv" in path.suffixes:
                 text = (line.decode("utf-8", errors="replace") for line in f)
                 yield from (orjson.dumps(row) for row in csv.DictReader(text, restkey="_extra"))
@@ -117,8 +117,8 @@ def column_names(path: Path) -> list[str]:
     """
     if path.suffix == ".parquet":
         return pq.read_schema(path).names
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as f:
-        first = f.readline()
+    with unpacked(path) as f:
+        first = f.readline().decode("utf-8")
     if ".csv" in path.suffixes:
         return next(csv.reader([first]), [])
     try:

@@ -1,0 +1,16 @@
+"""Raw files opened for reading; gzip is unpacked by ISA-L, in a thread of its own and three times as fast as by zlib."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from isal import igzip_threaded
+
+
+def unpacked(path: Path) -> BinaryIO:
+    """Open a file for reading bytes, unpacked if its name ends in .gz.
+
+    Reading raises EOFError if a gzip file is cut off, gzip.BadGzipFile or isal_zlib.error if it is damaged.
+    """
+    return cast(BinaryIO, igzip_threaded.open(path, "rb", threads=1)) if path.suffix == ".gz" else path.open("rb")
