@@ -1,4 +1,4 @@
-"""Raw files opened for reading; gzip is unpacked by ISA-L, in a thread of its own and three times as fast as by zlib."""
+"""Raw files opened for reading; gzip is unpacked by ISA-L, in a thread of its own, three times as fast as by zlib."""
 
 from __future__ import annotations
 
