@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from isal import igzip, isal_zlib
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from pipeline import io
 from pipeline.errors import UserError
@@ -171,5 +172,5 @@ def _check_gzip(path: Path, head: bytes) -> None:
                 pass
     except EOFError:
         raise ValueError("the gzip file is cut off") from None
-    except (gzip.BadGzipFile, isal_zlib.error) as e:
+    except (gzip.BadGzipFile, IsalError) as e:
         raise ValueError(f"the gzip file is damaged ({e})") from None

@@ -11,6 +11,6 @@ from isal import igzip_threaded
 def unpacked(path: Path) -> BinaryIO:
     """Open a file for reading bytes, unpacked if its name ends in .gz.
 
-    Reading raises EOFError if a gzip file is cut off, gzip.BadGzipFile or isal_zlib.error if it is damaged.
+    Reading raises EOFError if a gzip file is cut off, gzip.BadGzipFile or isal.igzip_lib.IsalError if it is damaged.
     """
     return cast(BinaryIO, igzip_threaded.open(path, "rb", threads=1)) if path.suffix == ".gz" else path.open("rb")
