@@ -172,5 +172,5 @@ def _check_gzip(path: Path, head: bytes) -> None:
                 pass
     except EOFError:
         raise ValueError("the gzip file is cut off") from None
-    except (gzip.BadGzipFile, IsalError) as e:
+    except (gzip.BadGzipFile, IsalError) as e:  # type: ignore[misc]  # its stub calls the class an instance
         raise ValueError(f"the gzip file is damaged ({e})") from None
