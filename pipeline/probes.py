@@ -1,7 +1,8 @@
 """Feature sets judged before any training: zero-shot, Item-CF (method.md section 5), content neighbours, categories.
 
 The first three ask one question: a few member items, one target item; is the target among the K items that are nearest
-to the members' mean, members left out? Nothing I x I is ever held: questions go through in blocks.
+to the members' mean, members left out? All questions share one pass over a feature set, a block of candidate items
+at a time: each cosine is computed once, and nothing I x I is ever held.
 
 Ties are resolved by expectation, so that no result hangs on the order of rows or ids: a target whose score is shared
 by t items after g better ones is in the top K with probability clip((K - g) / t, 0, 1); where several items are
@@ -24,7 +25,7 @@ from pipeline import categories
 from schemas import TEST, TRAIN
 
 TIE = 1e-6
-"""cosines nearer than this are equal: float32 products of equal rows differ by less"""
+"""cosines nearer than this are equal: features hold single precision, and products of equal rows differ by less"""
 
 PROBES = {"zero_shot": ("users", "hit"), "item_cf": ("items", "hit"), "content_knn": ("users", "recall")}
 """probe -> what its groups are, and the name of its figure"""
@@ -40,6 +41,11 @@ class Questions:
     """int64 [N], the item to be found; never a member of its own question"""
     group: np.ndarray
     """int64 [N], which user (or item) a question belongs to, 0 .. G-1: groups weigh the same, whatever their size"""
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return int(self.group.max(initial=-1)) + 1
 
 
 def last_item(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int) -> Questions:
@@ -170,10 +176,14 @@ def answers(
         seed: of the folds of the linear probe.
     """
     found: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in [*asked, "categories"]}
+    posed = {probe: question for probe, question in asked.items() if isinstance(question, Questions)}
+    whole = joined(list(posed.values())) if posed else None
+    ends = np.cumsum([question.groups for question in posed.values()])
     for name, features in sets:
-        for probe, question in asked.items():
-            if isinstance(question, Questions):
-                found[probe][name] = hits(features, question, ks)
+        if whole is not None:
+            parts = np.split(hits(features, whole, ks), ends[:-1])
+            for probe, part in zip(posed, parts, strict=True):
+                found[probe][name] = part
         if classes is not None:
             found["categories"][name] = categories.accuracy(features, classes, seed)
     return found
@@ -195,30 +205,50 @@ def summaries(
     return out | {"categories": categories.summary(classes, found["categories"])}
 
 
-def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held: int = 1 << 25) -> np.ndarray:
+def joined(asked: Sequence[Questions]) -> Questions:
+    """Return the questions of several probes as one, their groups numbered on, so that one pass answers them all."""
+    offsets = np.cumsum([0, *(question.groups for question in asked)])
+    return Questions(
+        sparse.vstack([question.members for question in asked], format="csr"),
+        np.concatenate([question.target for question in asked]),
+        np.concatenate([question.group + offset for question, offset in zip(asked, offsets, strict=False)]),
+    )
+
+
+def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held: int = 1 << 23) -> np.ndarray:
     """Return how often each group's target is in the top K: float64 [G, len(ks)], in [0, 1].
 
     Args:
         features: float32 [I, F], finite; a row of zeros is equally far from everything.
         asked: N questions.
         ks: cutoffs.
-        scores_held: floats in one block of scores, which bounds memory; changes speed, not results.
+        scores_held: doubles in one block of scores, which bounds memory; changes speed, not results. Few are fast: the
+            sparse product gathers rows of a block, which should fit the processor's cache.
     """
-    unit = normalised(features)
-    block = max(1, scores_held // len(unit))
-    better = np.empty(len(asked.target))
-    tied = np.empty(len(asked.target))
-    for start in range(0, len(asked.target), block):
-        part = slice(start, start + block)
-        members, target = asked.members[part], asked.target[part]
-        mean = (members @ unit) / np.diff(members.indptr)[:, None]  # [block, F]
-        scores = mean @ unit.T  # [block, I]
-        wanted = scores[np.arange(len(target)), target][:, None]
-        scores[np.repeat(np.arange(len(target)), np.diff(members.indptr)), members.indices] = -np.inf
-        better[part] = np.count_nonzero(scores > wanted + TIE, axis=1)
-        tied[part] = np.count_nonzero(scores >= wanted - TIE, axis=1) - better[part]
+    unit = normalised(features).astype(np.float64)  # a score and its rank come from different products: see TIE
+    members = asked.members.astype(np.float64)
+    by_item = members.tocsc()
+    size = np.diff(members.indptr)
+    own = _own_scores(unit, members, asked.target, max(1, scores_held // unit.shape[1]))
+    low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
+    better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
+    block = max(1, scores_held // (len(size) + len(unit)))
+    for at in range(0, len(unit), block):
+        scores = members @ (unit @ unit[at : at + block].T)  # [N, block], the sum of the members' cosines
+        ends = by_item.indptr[at : at + scores.shape[1] + 1]
+        column = np.repeat(np.arange(scores.shape[1]), np.diff(ends))
+        scores[by_item.indices[ends[0] : ends[-1]], column] = -np.inf
+        better += np.count_nonzero(scores > high, axis=1)
+        tied += np.count_nonzero(scores >= low, axis=1)
+    tied -= better
     found = np.clip((np.asarray(ks)[None, :] - better[:, None]) / tied[:, None], 0, 1)  # [N, len(ks)]
     return _group_means(found, asked.group)
+
+
+def _own_scores(unit: np.ndarray, members: sparse.csr_array, target: np.ndarray, block: int) -> np.ndarray:
+    """Return the sum of the cosines of each question's members to its target, float64 [N]."""
+    parts = [slice(at, at + block) for at in range(0, len(target), block)]
+    return np.concatenate([np.einsum("nf,nf->n", members[part] @ unit, unit[target[part]]) for part in parts])
 
 
 def chance(asked: Questions, ks: Sequence[int]) -> np.ndarray:
@@ -239,7 +269,7 @@ def summary(
         unit: what a group is: users or items.
         figure: hit or recall.
     """
-    groups = int(asked.group.max()) + 1
+    groups = asked.groups
     out: dict[str, int | dict[str, float]] = {unit: groups}
     out["chance"] = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, chance(asked, ks), strict=True)}
     for name, found in sets.items():

@@ -25,31 +25,36 @@ class Shape(NamedTuple):
     """items without a direction"""
 
 
-def shape(features: np.ndarray) -> Shape:
-    """Return the shape of float32 [I, F]."""
+def spectrum(features: np.ndarray) -> np.ndarray:
+    """Return the squared singular values of centred features [I, F], float64 [F], ascending; F x F is what it takes."""
+    centred = features - features.mean(axis=0)
+    return np.clip(np.linalg.eigvalsh(_product(centred, centred)), 0, None)
+
+
+def shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
+    """Return the shape of float32 [I, F] with its `spectrum`."""
     unit = normalised(features).astype(np.float64)
     pointing = (np.abs(unit).max(axis=1) > 0).sum()
     total = unit.sum(axis=0)
     mean = (total @ total - pointing) / max(pointing * (pointing - 1), 1)
-    centred = features - features.mean(axis=0)
-    variances = np.clip(np.linalg.eigvalsh(_product(centred, centred)), 0, None)
-    singular = np.sqrt(variances)
+    singular = np.sqrt(spectrum)
     share = singular[singular > 1e-6 * max(singular.max(initial=0), 1e-30)]
     share = share / share.sum() if len(share) and singular.max() > 0 else np.ones(1)
     rank = float(np.exp(-(share * np.log(share)).sum()))
     return Shape(features.shape[1], rank, float(mean), len(features) - int(pointing))
 
 
-def linear_cka(a: np.ndarray, b: np.ndarray) -> float:
+def linear_cka(a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b: np.ndarray) -> float:
     """Return linear CKA, ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) of centred A, B (Kornblith et al. 2019), 0 .. 1.
 
     Args:
         a: float32 [I, F], centred here.
         b: float32 [I, G].
+        spectrum_a: see `spectrum`; its length is ||A^T A||_F.
+        spectrum_b: of b.
     """
-    a, b = a - a.mean(axis=0), b - b.mean(axis=0)
-    scale = np.linalg.norm(_product(a, a)) * np.linalg.norm(_product(b, b))
-    return float((_product(a, b) ** 2).sum() / scale) if scale > 0 else 0.0
+    scale = np.linalg.norm(spectrum_a) * np.linalg.norm(spectrum_b)
+    return float((_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale) if scale > 0 else 0.0
 
 
 def neighbours(features: np.ndarray, k: int, scores_held: int = 1 << 24) -> np.ndarray:
@@ -96,8 +101,12 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a.T @ b in double precision, float64 [F, G], a block of rows at a time."""
+    """Return a.T @ b, float64 [F, G], a block of rows at a time.
+
+    In double precision throughout: the spectrum of a product of single precision has a floor that looks like rank.
+    """
     total = np.zeros((a.shape[1], b.shape[1]))
     for at in range(0, len(a), 8192):
-        total += a[at : at + 8192].astype(np.float64).T @ b[at : at + 8192].astype(np.float64)
+        rows = a[at : at + 8192].astype(np.float64)
+        total += rows.T @ (rows if b is a else b[at : at + 8192].astype(np.float64))  # of one array BLAS needs half
     return total

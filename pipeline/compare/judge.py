@@ -67,22 +67,22 @@ def compared(sets: Sequence[Given], changed: int) -> dict[str, Any]:
     """
     k = min(NEIGHBOURS, len(sets[0].vectors) - 1)
     near = {g.name: geometry.neighbours(g.vectors, k) for g in sets}
+    spectra = {g.name: geometry.spectrum(g.vectors) for g in sets}
     pairs = []
     for a, b in combinations(sets, 2):
         share = geometry.overlap(near[a.name], near[b.name])
         worst = np.argsort(share, kind="stable")[:changed]
+        cka = geometry.linear_cka(a.vectors, b.vectors, spectra[a.name], spectra[b.name])
         pairs.append(
             {
                 "a": a.name,
                 "b": b.name,
                 "neighbours": k,
                 "overlap": round(float(share.mean()), 6),
-                "cka": round(geometry.linear_cka(a.vectors, b.vectors), 6),
+                "cka": round(cka, 6),
                 "most_changed": [{"item_id": int(i), "overlap": round(float(share[i]), 6)} for i in worst],
             }
         )
-    shapes = {
-        g.name: {k: round(v, 6) if isinstance(v, float) else v for k, v in geometry.shape(g.vectors)._asdict().items()}
-        for g in sets
-    }
-    return {"sets": shapes, "pairs": pairs}
+    shapes = {g.name: geometry.shape(g.vectors, spectra[g.name])._asdict() for g in sets}
+    rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in shapes.items()}
+    return {"sets": rounded, "pairs": pairs}
