@@ -457,6 +457,52 @@ class Benchmark(Section):
         return {name: changed.model_dump(exclude_unset=True) for name, changed in ablations.items()}
 
 
+class Range(Section):
+    """Where TPE looks for one setting; whole numbers if both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = True
+    """whether the exponent is drawn evenly"""
+
+
+RATES: dict[str, Range] = {"lr": Range(low=1e-4, high=5e-2), "l2": Range(low=1e-5, high=0.3)}
+LOSSES: dict[str, Range] = {
+    "cca": Range(low=1e-4, high=0.1),
+    "reg": Range(low=1e-2, high=1.0),
+    "uia": Range(low=1e-2, high=1.0),
+}
+AUTHORS: dict[str, list[int | float]] = {
+    "lr": [5e-3, 3e-3, 1e-3, 7e-4, 5e-4, 3e-4, 1e-4],
+    "cca": [1e-4, 1e-3, 5e-3, 1e-2, 1e-1],
+    "reg": [0.1, 0.2, 0.3, 0.4, 0.5],
+}
+"""the grid of AlignRec's authors, method.md section 4"""
+
+
+class Sweep(Section):
+    """Settings of `train` tried against each other: `alignrec sweep`. Valid Recall@20 chooses."""
+
+    grids: dict[Name, dict[Name, list[int | float]]] = {"authors": AUTHORS}
+    """`--grid <name>`: key of `train` -> values; all combinations are tried"""
+    spaces: dict[Model, dict[Name, Range]] = {"alignrec": RATES | LOSSES}
+    """`--tpe`: model -> key of `train` -> range; a model that is not named: lr and l2"""
+    seeds: Positive = 1
+    """trainings of each setting, of which valid is averaged"""
+    startup: Positive = 8
+    """settings that TPE draws at random before it learns from them, and that end before one is pruned"""
+    warmup: Positive = 4
+    """epochs before a setting may be pruned for being below the median of the others"""
+    test_selected: bool = False
+    """also open test for every setting, as published tables do, and show its choice under `selected_by: test`"""
+    workers: Positive = 2
+    """trainings at a time, one thread each; another number may try other settings"""
+
+    def space(self, model: str) -> dict[str, Range]:
+        """Return where TPE looks for a model's settings."""
+        return {str(name): found for name, found in self.spaces.items()}.get(model, RATES)
+
+
 class Report(Section):
     """The HTML page."""
 
@@ -497,6 +543,7 @@ class Params(Section):
     train: Train = Train()
     probe: Probe = Probe()
     benchmark: Benchmark = Benchmark()
+    sweep: Sweep = Sweep()
     report: Report = Report()
     publish: Publish = Publish()
 

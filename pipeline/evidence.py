@@ -72,9 +72,11 @@ def comparisons(results: pa.Table, selected_by: str = "valid") -> list[Compariso
 
 
 def ablations(results: pa.Table) -> list[Comparison]:
-    """Return, for each fingerprint, the ablations and the runs of the same models as they are."""
-    models = pc.unique(results.filter(pc.field("ablation") != "")["model"])
-    return _compared(results.filter(pc.is_in(results["model"], value_set=models)), "valid") if len(models) else []
+    """Return, for each fingerprint, the ablations and the model as it is on the features that they are of."""
+    names = [f"{m}\t{f}" for m, f in zip(results["model"].to_pylist(), results["features"].to_pylist(), strict=True)]
+    left_out = pc.not_equal(results["ablation"], "")
+    of_them = pc.is_in(pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out))
+    return _compared(results.filter(of_them), "valid")
 
 
 def _compared(results: pa.Table, selected_by: str) -> list[Comparison]:

@@ -200,25 +200,30 @@ class Layout:
         return self.runs(model, features, ablation) / f"{seed}.parquet"
 
     # --- sweeps: made by `alignrec sweep`, not by a stage
-    def sweep(self, model: str, features: str) -> Path:
-        """Return the folder of the sweep of one model on one feature set."""
-        return self.folder("sweep") / model / features
+    def sweep(self, model: str, features: str, kind: str) -> Path:
+        """Return the folder of a sweep of one model on one feature set; `kind` is tpe or the grid's name."""
+        return self.folder("sweep") / model / features / kind
 
-    def sweep_study(self, model: str, features: str) -> Path:
+    def sweeps(self) -> list[tuple[str, str, str]]:
+        """Return model, features and kind of every sweep that has ended, sorted."""
+        ended = sorted(self.folder("sweep").glob("*/*/*/results.parquet"))
+        return [(p.parts[-4], p.parts[-3], p.parts[-2]) for p in ended]
+
+    def sweep_study(self, model: str, features: str, kind: str) -> Path:
         """Return Optuna's SQLite file, from which an interrupted sweep goes on."""
-        return self.sweep(model, features) / "study.db"
+        return self.sweep(model, features, kind) / "study.db"
 
-    def sweep_trials(self, model: str, features: str) -> Path:
+    def sweep_trials(self, model: str, features: str, kind: str) -> Path:
         """Return table trials(settings)."""
-        return self.sweep(model, features) / "trials.parquet"
+        return self.sweep(model, features, kind) / "trials.parquet"
 
-    def sweep_effects(self, model: str, features: str) -> Path:
-        """Return the best valid figure at each pair of values of two settings, JSON, for `dvc plots`."""
-        return self.sweep(model, features) / "effects.json"
+    def sweep_effects(self, model: str, features: str, kind: str) -> Path:
+        """Return table EFFECTS as JSON, for `dvc plots`."""
+        return self.sweep(model, features, kind) / "effects.json"
 
-    def sweep_results(self, model: str, features: str) -> Path:
+    def sweep_results(self, model: str, features: str, kind: str) -> Path:
         """Return table RESULTS of the settings that won."""
-        return self.sweep(model, features) / "results.parquet"
+        return self.sweep(model, features, kind) / "results.parquet"
 
     @property
     def report(self) -> Path:

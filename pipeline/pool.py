@@ -5,8 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from itertools import islice
 from typing import TypeVar
 
 Job = TypeVar("Job")
@@ -26,12 +29,32 @@ def each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> It
     """
     if not jobs:
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy locked locks of BLAS and torch threads
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin) as pool:
+    with _processes(min(workers, len(jobs))) as pool:
         begun = {pool.submit(work, job): job for job in jobs}
+        for future in as_completed(begun):
+            yield begun[future], future.result()
+
+
+def in_turn(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
+    """Yield every job with its result, in the jobs' order; the next job is asked for when one has been dealt with.
+
+    So what a job is may depend on the results of all but the `workers` - 1 jobs before it, and on no clock.
+    """
+    source = iter(jobs)
+    with _processes(workers) as pool:
+        begun = deque((job, pool.submit(work, job)) for job in islice(source, workers))
+        while begun:
+            job, future = begun.popleft()
+            yield job, future.result()
+            begun.extend((job, pool.submit(work, job)) for job in islice(source, 1))
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+    context = multiprocessing.get_context("spawn")  # a fork would copy locked locks of BLAS and torch threads
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
         try:
-            for future in as_completed(begun):
-                yield begun[future], future.result()
+            yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():  # the error is shown now, not when a long job ends

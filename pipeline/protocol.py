@@ -36,7 +36,7 @@ class Protocol:
     """sha256 of the catalogue's size and every (user, item) of train, valid and test"""
     candidates: str = "all items"
     users: str = "with train and with a target"
-    selection: str = "first best valid recall@20, rounded to 4 decimals"
+    selection: str = "first epoch of best valid recall@20"
     metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
     version: int = 1
     """counts changes of meaning that no other field shows"""

@@ -71,11 +71,18 @@ class Run:
         self.notes |= facts
 
     def progress(
-        self, iterable: Iterable[Any] | None = None, total: int | None = None, unit: str = "it", what: str = ""
+        self,
+        iterable: Iterable[Any] | None = None,
+        total: int | None = None,
+        unit: str = "it",
+        what: str = "",
+        initial: int = 0,
     ) -> tqdm:
         """Return a progress bar with rate and ETA; quiet when stderr is no terminal."""
         label = f"{self.stage} {self.dataset}{' ' + what if what else ''}"
-        return tqdm(iterable, total=total, unit=unit, desc=label, disable=None, mininterval=0.5, smoothing=0.1)
+        return tqdm(
+            iterable, total=total, unit=unit, desc=label, initial=initial, disable=None, mininterval=0.5, smoothing=0.1
+        )
 
     def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, module: str | None = None) -> None:
         """Keep `folder`'s content if it was begun on the same inputs, facts, versions and code; else empty it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from rich import box
@@ -12,6 +12,8 @@ from pipeline import evidence
 from pipeline.evidence import Cell, Comparison
 
 SHOWN = {"Recall@10": ("recall", 10), "Recall@20": ("recall", 20), "NDCG@20": ("ndcg", 20)}
+BEST = 5
+"""settings of a sweep that are shown"""
 
 
 def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
@@ -21,10 +23,24 @@ def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
         results: table RESULTS of one dataset.
         dataset: the title.
     """
-    for found in evidence.comparisons(results):
-        yield _table(f"{dataset}, protocol {found.protocol} ({found.fingerprint}): test, selected on valid", found)
+    for by in ("valid", "test"):
+        for found in evidence.comparisons(results, by):
+            yield _table(f"{dataset}, protocol {found.protocol} ({found.fingerprint}): test, selected by {by}", found)
     for found in evidence.ablations(results):
         yield _table(f"{dataset}, ablations, protocol {found.protocol} ({found.fingerprint})", found)
+
+
+def trials(found: pa.Table, names: Sequence[str]) -> Table:
+    """Return the best settings of a sweep, table trials(names), and the first, which for TPE is params.yaml's own."""
+    shown = Table(title="settings by valid Recall@20", title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
+    for name in ("trial", "state", *names, "epochs", "valid"):
+        shown.add_column(name, no_wrap=True, justify="left" if name == "state" else "right")
+    ranked = sorted(found.to_pylist(), key=lambda row: (row["state"] != "complete", -(row["valid"] or 0)))
+    for row in [*ranked[:BEST], *(r for r in ranked[BEST:] if r["trial"] == 0)]:
+        values = [f"{row[name]:.4g}" for name in names]
+        valid = "" if row["valid"] is None else f"{row['valid']:.4f}"
+        shown.add_row(str(row["trial"]), row["state"], *values, str(row["epochs"]), valid)
+    return shown
 
 
 def _table(title: str, found: Comparison) -> Table:

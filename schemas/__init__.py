@@ -235,19 +235,24 @@ def features_half(width: int) -> pa.Schema:
 
 def trials(settings: Sequence[str]) -> pa.Schema:
     """Return the schema of a sweep's trials; `settings` are the keys of `train` that it tried."""
+    recall = "Recall@20, mean over the trial's trainings"
     return pa.schema(
         [
             field("trial", pa.int32(), "number, from 0", low=0),
             field("state", pa.string(), "how it ended", one_of=("complete", "pruned", "failed")),
             *(field(name, pa.float64(), f"train.{name} of the trial") for name in settings),
-            field("seeds", pa.int32(), "trainings over which valid was averaged", low=0),
             field("epochs", pa.int32(), "trained, all seeds together", low=0),
             field(
-                "valid", pa.float64(), "valid Recall@20; of a pruned one its best so far", nullable=True, low=0, high=1
+                "valid", pa.float64(), f"valid {recall}; of a pruned one its best so far; null if it failed",
+                nullable=True, low=0, high=1,
+            ),
+            field(
+                "test", pa.float64(), f"test {recall}; null unless `sweep.test_selected` asked", nullable=True, low=0,
+                high=1,
             ),
             field("reason", pa.string(), "why it failed; else empty"),
         ]
-    )
+    )  # fmt: skip
 
 
 def item_embeddings(width: int) -> pa.Schema:

@@ -157,6 +157,40 @@ def recommend(
 
 
 @app.command()
+def sweep(
+    dataset: Dataset,
+    grid: Annotated[
+        str | None, typer.Option("--grid", help="try all of a grid: `authors`, or one of sweep.grids")
+    ] = None,
+    tpe: Annotated[int | None, typer.Option("--tpe", min=1, help="try so many settings, drawn by TPE")] = None,
+    model: Annotated[str, typer.Option(help="whose settings")] = "alignrec",
+    features: Annotated[str | None, typer.Option(help="a feature set; train.features by default")] = None,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+) -> None:
+    """settings tried against each other, chosen on valid; an interrupted sweep goes on."""
+    from rich.console import Console
+
+    import schemas
+    from pipeline import io
+    from pipeline import summary as results
+    from pipeline import sweep as sweeping
+    from pipeline.config import load
+    from pipeline.run import running
+    from stages.sweep import main
+
+    settings = load(params)
+    plan = sweeping.plan(settings, model, features, grid, tpe)
+    with running("sweep", dataset, settings, root) as run:
+        main(run, plan)
+    names = list(plan.space)
+    trials = io.read_table(run.layout.sweep_trials(*plan.names), schemas.trials(names))
+    found = io.read_table(run.layout.sweep_results(*plan.names), schemas.RESULTS)
+    Console().print(results.trials(trials, names), *results.tables(found, dataset))
+    typer.echo(f"all settings: {run.layout.sweep_trials(*plan.names)}")
+
+
+@app.command()
 def compare(
     dataset: Dataset,
     sets: Annotated[

@@ -1,9 +1,13 @@
 """Toy data for the recommender's tests: two tastes, and nobody crosses over."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 
-from pipeline import split
+import schemas
+from pipeline import graph, io, split
+from pipeline.layout import Layout
 
 USERS, ITEMS, WIDTH = 60, 50, 8
 
@@ -39,3 +43,20 @@ def content(seed: int = 0) -> np.ndarray:
     return (rng.normal(size=(2, WIDTH))[np.arange(ITEMS) % 2] + 0.3 * rng.normal(size=(ITEMS, WIDTH))).astype(
         np.float32
     )
+
+
+def outputs(root: Path) -> Layout:
+    """Write `two_tastes` and its content as the stages would leave them: dataset shop, feature set f."""
+    layout, parts = Layout(root, "shop"), two_tastes()
+    numbered = [(pairs, n) for n, pairs in enumerate((parts.train, parts.valid, parts.test))]
+    rows = [(int(u), int(i), n) for pairs, n in numbered for u, i in zip(pairs.users, pairs.items, strict=True)]
+    io.write_table(interactions(rows), layout.interactions, schemas.INTERACTIONS)
+    names = {"user_id": np.arange(USERS, dtype=np.int32), "user": [f"u{i}" for i in range(USERS)]}
+    io.write_table(pa.table(names), layout.users, schemas.USERS)
+    ids = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
+    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
+    known = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
+    vectors = pa.table(ids | known | {"vector": io.vectors(content())})
+    io.write_table(vectors, io.shard(layout.features("f"), "features", 0), schemas.features(WIDTH))
+    io.write_table(graph.neighbours(content(), 4), layout.edges("f"), schemas.EDGES)
+    return layout

@@ -1,12 +1,12 @@
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
-from shops import ITEMS, USERS, content, two_tastes
+import shops
+from shops import ITEMS, two_tastes
 
 import schemas
-from pipeline import benchmark, findings, graph, io
+from pipeline import benchmark, findings, io
 from pipeline.benchmark import Job
 from pipeline.config import Benchmark, Params, Train
 from pipeline.layout import Layout
@@ -90,25 +90,7 @@ def test_results_are_long_and_summary_is_mean_and_sd() -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    layout, split = Layout(tmp_path, "shop"), two_tastes()
-    parts = [(pairs, n) for n, pairs in enumerate((split.train, split.valid, split.test))]
-    users, items = (np.concatenate([getattr(pairs, name) for pairs, _ in parts]) for name in ("users", "items"))
-    table = {
-        "user_id": users,
-        "item_id": items,
-        "rating": pa.nulls(len(users), pa.float32()),
-        "timestamp": pa.nulls(len(users), pa.int64()),
-        "split": np.concatenate([np.full(len(pairs), n, np.int8) for pairs, n in parts]),
-    }
-    io.write_table(pa.table(table), layout.interactions, schemas.INTERACTIONS)
-    names = {"user_id": np.arange(USERS, dtype=np.int32), "user": [f"u{i}" for i in range(USERS)]}
-    io.write_table(pa.table(names), layout.users, schemas.USERS)
-    ids = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
-    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
-    known = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
-    rows = pa.table(ids | known | {"vector": io.vectors(content())})
-    io.write_table(rows, io.shard(layout.features("f"), "features", 0), schemas.features(content().shape[1]))
-    io.write_table(graph.neighbours(content(), 4), layout.edges("f"), schemas.EDGES)
+    shops.outputs(tmp_path)
     return tmp_path
 
 

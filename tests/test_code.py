@@ -9,7 +9,7 @@ def names(module: str) -> set[str]:
 
 def test_closure_follows_imports_but_not_the_harness() -> None:
     assert names("pipeline.io") == {"pipeline/io.py", "schemas/__init__.py"}
-    assert names("pipeline.summary") == {"pipeline/summary.py"}
+    assert names("pipeline.summary") == {"pipeline/evidence.py", "pipeline/summary.py"}
     assert "pipeline/config.py" not in names("stages.interactions")
 
 

@@ -25,12 +25,13 @@ def shown(*rows: dict[str, object]) -> list[str]:
     return texts
 
 
-def test_means_over_seeds_best_first_and_only_what_valid_selected() -> None:
+def test_means_over_seeds_best_first_and_what_test_selected_only_under_that_name() -> None:
     rows = row("bpr", 0, 0.1), row("bpr", 1, 0.2), row("lightgcn", 0, 0.3), row("bpr", 0, 0.9, selected_by="test")
-    (text,) = shown(*rows)
+    text, by_test = shown(*rows)
     assert "0.1500 ±0.0707" in text
     assert "0.9" not in text
     assert text.index("lightgcn") < text.index("bpr")
+    assert ("selected by test" in by_test, "0.9000" in by_test, "lightgcn" in by_test) == (True, True, False)
 
 
 def test_two_fingerprints_never_share_a_table() -> None:
@@ -40,6 +41,8 @@ def test_two_fingerprints_never_share_a_table() -> None:
 
 
 def test_ablations_stand_apart_beside_the_model_as_it_is() -> None:
-    found = shown(row("alignrec", 0, 0.3), row("alignrec", 0, 0.2, ablation="no-cca"), row("bpr", 0, 0.1))
+    found = shown(row("alignrec", 0, 0.3), row("alignrec", 0, 0.2, ablation="no-cca"), row("bpr", 0, 0.1),
+                  row("alignrec", 0, 0.4, features="random"))  # fmt: skip
     assert "no-cca" not in found[0]
-    assert ("0.3000" in found[1], "no-cca" in found[1], "bpr" in found[1]) == (True, True, False)
+    assert ("0.3000" in found[1], "no-cca" in found[1]) == (True, True)
+    assert not any(other in found[1] for other in ("bpr", "random"))

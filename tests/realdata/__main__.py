@@ -56,6 +56,7 @@ def comparison(names: list[str]) -> Table:
             continue
         is_row = (pc.field("model") == model) & (pc.field("features") == features) & (pc.field("split") == "test")
         is_metric = (pc.field("metric") == "recall") & (pc.field("k") == 20) & (pc.field("selected_by") == "valid")
+        is_row &= pc.field("ablation") == ""
         values = io.read_table(Layout(ROOT, dataset).results, schemas.RESULTS).filter(is_row & is_metric)["value"]
         if len(values):
             ours = pc.mean(values).as_py()

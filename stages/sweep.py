@@ -1,0 +1,40 @@
+"""Settings of one model -> every setting's valid figure, heat maps, and the winner's results. Not part of dvc.yaml."""
+
+import pyarrow as pa
+
+import schemas
+from pipeline import dataset, findings, io, pool, sweep
+from pipeline.protocol import protocol
+from pipeline.run import Run
+from pipeline.study import Study
+
+
+def main(run: Run, plan: sweep.Plan) -> None:
+    """Try what has not been tried, then train the winner over the benchmark's seeds and open test."""
+    params, layout = run.params, run.layout
+    inputs = dataset.files(layout, plan.content)
+    rules = protocol(params, run.dataset, dataset.read(layout, None).split)
+    run.resume(layout.sweep(*plan.names), inputs, rules.fingerprint, plan.facts(params))
+    study = Study(layout.sweep_study(*plan.names), params.sweep, plan.space, run.seed(*plan.names), plan.first)
+    attempt = sweep.Attempt(layout, params, rules, plan)
+    asked = study.ask(plan.trials)
+    with run.progress(total=plan.trials, initial=len(study.told()), unit="setting", what=" ".join(plan.names)) as bar:
+        for _, outcome in pool.in_turn(attempt, asked, params.sweep.workers):
+            study.tell(outcome)
+            bar.update()
+
+    told = study.told()[: plan.trials]
+    won = {by: sweep.best(told, by) for by in (("valid", "test") if params.sweep.test_selected else ("valid",))}
+    finale = sweep.Finale(layout, params, rules, plan, {t.number: setting for setting, t in won.values()})
+    finals = [sweep.Final(number, seed) for number in finale.chosen for seed in range(params.benchmark.seeds)]
+    runs = pool.each(finale, finals, params.sweep.workers)
+    records = dict(run.progress(runs, total=len(finals), unit="run", what="winner"))
+    results = [
+        findings.results(run.dataset, [records[final] for final in finals if final.trial == best.number], by)
+        for by, (_, best) in won.items()
+    ]
+    names = list(plan.space)
+    run.write(sweep.table(told, names), layout.sweep_trials(*plan.names), schemas.trials(names))
+    io.write_json(layout.sweep_effects(*plan.names), sweep.effects(told, plan.space))
+    run.write(pa.concat_tables(results), layout.sweep_results(*plan.names), schemas.RESULTS)
+    run.rows_in, run.rows_out = plan.trials, len(told)
