@@ -13,6 +13,7 @@ import pytest
 import toy
 from PIL import Image
 
+from pipeline import io
 from pipeline.layout import Layout
 from pipeline.report import atlas, gallery, plots, tables
 from pipeline.run import running
@@ -60,7 +61,9 @@ def test_the_page_is_well_formed_and_has_every_section(page: str) -> None:
     tags = Tags(page)
     assert tags.open == []
     ids = [a["id"] for t, a in tags.found if t == "section" and "id" in a]
-    assert ids == ["results", "probes", "gallery", "map", "curves", "data", "speed"]
+    assert ids == [
+        "results", "differences", "ablations", "tail", "probes", "gallery", "map", "curves", "data", "speed",
+    ]  # fmt: skip
     links = {a["href"] for t, a in tags.found if t == "a" and (a["href"] or "").startswith("#")}
     assert links == {f"#{i}" for i in ids}
 
@@ -150,6 +153,77 @@ def test_the_markdown_has_the_same_figures_and_whole_tables(tmp_path: Path) -> N
     assert "OpenMoji" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({re.sub(r"\\\|", "", line).count("|") for line in table.splitlines()}) == 1, table
+
+
+def table_of(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of report.md's table under a heading."""
+    lines = text.split(f"### {heading}\n")[1].split("\n#")[0].splitlines()
+    return [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines if line.startswith("| ")]
+
+
+def test_what_the_benchmark_found_is_told_in_tables(tmp_path: Path) -> None:
+    text = (reported(tmp_path).report / "report.md").read_text()
+    head, *rows = table_of(text, "Differences in Recall@20")
+    assert head == ["a", "b", "a - b", "95 % interval", "p"]
+    assert rows == [["alignrec on beit3", "lightgcn", "+0.1000", "+0.0500 .. +0.1500", "0.004"]]  # no ablation
+    _, whole, without = table_of(text, "Without one part, or with one modality")
+    assert whole[:4] == ["as it is (beit3)", "3", "0.3100 ± 0.0100", "0.3100 ± 0.0100"]
+    assert without == [
+        "no-cca", "3", "0.2600 ± 0.0100", "0.2600 ± 0.0100", "-0.0500", "-0.1200 .. +0.0200", "0.2",
+    ]  # fmt: skip
+    head, targets, ours, ids = table_of(text, "Recall@20 by popularity of the target")
+    assert head == ["run", *(str(i) for i in range(1, 11))]  # nothing cold was asked for
+    assert targets == ["targets", *(str(i) for i in range(8, 18))]
+    assert ours == ["alignrec on beit3", *["0.1550"] * 10]
+    assert ids[0] == "lightgcn"
+    assert table_of(text, "Recall@20 by length of history")[1:3] == [
+        ["users", "3", "1"],
+        ["alignrec on beit3", "0.3100", "0.3100"],
+    ]
+    assert table_of(text, "What is shown")[1] == ["alignrec on beit3", "50.0%", "1.25", "10.0%", "50.0%"]
+
+
+def test_bars_share_a_scale_that_holds_zero(page: str) -> None:
+    found = plots.bars([(0.1, 0.2, 0.4), None, (-0.4, -0.2, 0.0)])
+    assert found
+    (low, middle, high), nothing, other = found.rows
+    assert nothing is None
+    assert low < middle < high == plots.BAR - plots.BAR_MARGIN
+    assert other[0] == plots.BAR_MARGIN
+    assert other[2] == found.zero == plots.BAR / 2
+    assert page.count('<svg class="bar"') == 2 + 2 + 2  # results, differences in two metrics, ablations
+
+
+def test_a_line_over_places_leaves_out_what_was_not_measured() -> None:
+    chart = plots.across("recall", ["cold", "1", "2"], {"a": [None, 0.1, 0.2], "b": [0.0, None, None]})
+    assert [len(line["points"].split()) for line in chart.lines] == [2, 1]
+    assert [text for _, text in chart.x_marks] == ["cold", "1", "2"]
+    assert chart.lines[1]["points"].split(",")[0] == str(chart.x_marks[0][0])
+
+
+def test_a_sweeps_effects_are_a_heat_map(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    cells = [("0.001", "0.1", 0.2), ("0.01", "0.1", 0.3), ("0.01", "0.5", 0.25)]
+    rows = [{"settings": "lr, reg", "x": x, "y": y, "valid": v, "trials": 1} for x, y, v in cells]
+    io.write_json(layout.folder("sweep") / "alignrec/beit3/effects.json", rows)
+    with running("report", "shop", toy.PARAMS, tmp_path) as run:
+        report.main(run)
+    text = (layout.report / "report.md").read_text()
+    assert table_of(text, "alignrec · beit3: lr (across) and reg (down)")[1:] == [
+        ["0.1", "0.2000", "0.3000"],
+        ["0.5", "", "0.2500"],
+    ]
+    assert 'class="n heat" style="--heat:0.50">0.2500</td>' in (layout.report / "index.html").read_text()
+
+
+def test_pictures_are_counted_by_reason_and_rare_reasons_together() -> None:
+    many = tables.REASONS + 3
+    status = pa.chunked_array([["ok"] * 5 + ["http_error"] * many])
+    reason = pa.chunked_array([[""] * 5 + [f"status {i}" for i in range(many)]])
+    rows = tables.quality("Pictures", status, reason, "").rows
+    assert rows[0] == ["ok", "", "5", "17.9%"]
+    assert rows[-1] == ["others", "4 more reasons", "4", "14.3%"]
+    assert sum(int(r[2]) for r in rows) == 5 + many
 
 
 def test_the_poster_is_a_picture_with_a_row_an_item(tmp_path: Path) -> None:

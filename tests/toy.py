@@ -144,32 +144,59 @@ def write_evidence(layout: Layout) -> None:
     io.write_json(
         layout.probes, {"zero_shot": {"users": 4, "chance": hits} | sets, "item_cf": {"skipped": "no reason"}}
     )
-    table = {f.name: [] for f in schemas.RESULTS}
-    for model, features, base in (("alignrec", "beit3", 0.3), ("lightgcn", "none", 0.2)):
-        for seed in range(3):
-            for metric in ("recall", "ndcg"):
-                for k in (10, 20):
-                    row = (
-                        "shop",
-                        model,
-                        features,
-                        "",
-                        seed,
-                        "mmrec",
-                        "f" * 16,
-                        "test",
-                        metric,
-                        k,
-                        "valid",
-                        base + 0.01 * seed,
-                    )
-                    for name, value in zip(table, row, strict=True):
-                        table[name].append(value)
-    types = pa.schema([f.remove_metadata() for f in schemas.RESULTS])
-    io.write_table(pa.table(table, schema=types), layout.results, schemas.RESULTS, record("benchmark"))
-    io.write_json(layout.protocol, {"name": "mmrec", "fingerprint": "f" * 16, "rule": "mmrec"})
+    write_benchmark(layout)
     for stage in ("interactions", "items", "images", "pretrain", "encode", "graph", "train", "probe", "benchmark"):
         io.write_json(layout.run_record(stage), run_record(stage))
+
+
+RUNS = {("alignrec", "beit3", ""): 0.3, ("lightgcn", "none", ""): 0.2, ("alignrec", "beit3", "no-cca"): 0.25}
+"""model, features, ablation -> test Recall@20 and NDCG@20 of the first seed; later seeds have .01 more each"""
+
+
+def write_benchmark(layout: Layout) -> None:
+    """Write what three runs over three seeds leave."""
+    judged = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16}
+    results, slices = [], []
+    for (model, features, ablation), base in RUNS.items():
+        for seed in range(3):
+            named = judged | {"model": model, "features": features, "ablation": ablation, "seed": seed}
+            value = base + 0.01 * seed
+            test = named | {"split": "test", "selected_by": "valid", "value": value}
+            results += [test | {"metric": metric, "k": k} for metric in ("recall", "ndcg") for k in (10, 20)]
+            for part in ("cold", *(str(i) for i in range(1, 11))):
+                n = 0 if part == "cold" else 7 + int(part)
+                cut = named | {"k": 20, "n": n, "slice": "popularity", "label": part}
+                slices += [cut | {"metric": "recall", "value": value / 2 if n else None}]
+                slices += [cut | {"metric": "exposure", "value": n and 0.1}]
+            for label, metric, n, v in (("all", "coverage", 4, 0.5), ("all", "novelty", 4, 1.25)):
+                slices.append(
+                    named | {"k": 20, "n": n, "slice": "catalogue", "label": label, "metric": metric, "value": v}
+                )
+            for label, n in (("3", 0), ("4-5", 3), ("6-9", 1)):
+                cut = {"k": 20, "n": n, "slice": "history", "label": label, "metric": "recall"}
+                slices.append(named | cut | {"value": value if n else None})
+    paired = {"k": 20, "seeds": 3, "n": 4, "mean_a": 0.31, "p": 0.001}
+    ours = {"model_a": "alignrec", "features_a": "beit3", "ablation_a": ""}
+    others = [
+        ("lightgcn", "none", "", {"mean_b": 0.21, "difference": 0.1, "low": 0.05, "high": 0.15, "p_holm": 0.004}),
+        (
+            "alignrec",
+            "beit3",
+            "no-cca",
+            {"mean_b": 0.26, "difference": 0.05, "low": -0.02, "high": 0.12, "p_holm": 0.2},
+        ),
+    ]
+    tests = [
+        judged | ours | paired | found | {"metric": m, "model_b": model, "features_b": features, "ablation_b": ablation}
+        for m in ("ndcg", "recall") for model, features, ablation, found in others
+    ]  # fmt: skip
+    for rows, path, schema in (
+        (results, layout.results, schemas.RESULTS),
+        (slices, layout.slices, schemas.SLICES),
+        (tests, layout.tests, schemas.TESTS),
+    ):
+        io.write_table(pa.Table.from_pylist(rows, schema), path, schema, record("benchmark"))
+    io.write_json(layout.protocol, {"name": "mmrec", "fingerprint": "f" * 16, "rule": "mmrec"})
 
 
 def run_record(stage: str) -> dict[str, object]:

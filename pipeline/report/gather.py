@@ -24,10 +24,14 @@ class Evidence:
     items: pa.Table | None
     """item_id, asin, title, categories, text_status of table ITEMS"""
     statuses: pa.Table | None
-    """item_id, status of table IMAGES"""
+    """item_id, status, reason of table IMAGES"""
     edges: dict[str, pa.Table]
     """feature set -> EDGES"""
     results: pa.Table | None
+    slices: pa.Table | None
+    tests: pa.Table | None
+    sweeps: dict[str, list[dict[str, Any]]]
+    """what was swept -> the best valid figure at each pair of values of two settings"""
     probes: dict[str, Any] | None
     histories: dict[str, list[dict[str, Any]]]
     """pretrain, train -> training curve"""
@@ -40,10 +44,13 @@ def evidence(run: Run) -> Evidence:
     layout = run.layout
     columns = ["item_id", "asin", "title", "categories", "text_status"]
     edges = layout.folder("graph").glob("*/edges.parquet")
+    swept = layout.folder("sweep")
+    effects = swept.rglob("effects.json")
     records = [layout.run_record(s) for s in STAGES if s not in ("report", "publish")]
     histories = {stage: layout.history(stage) for stage in ("pretrain", "train")}
     statuses = [
-        io.read_table(p, schemas.IMAGES, ["item_id", "status"]) for p in sorted(layout.images.glob("*.parquet"))
+        io.read_table(p, schemas.IMAGES, ["item_id", "status", "reason"])
+        for p in sorted(layout.images.glob("*.parquet"))
     ]
     return Evidence(
         dataset=run.dataset,
@@ -52,6 +59,9 @@ def evidence(run: Run) -> Evidence:
         statuses=pa.concat_tables(statuses) if statuses else None,
         edges={p.parent.name: run.read(p, schemas.EDGES) for p in sorted(edges)},
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
+        slices=run.read(layout.slices, schemas.SLICES) if layout.slices.exists() else None,
+        tests=run.read(layout.tests, schemas.TESTS) if layout.tests.exists() else None,
+        sweeps={" · ".join(p.parent.relative_to(swept).parts): io.read_json(p) for p in sorted(effects)},
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
         histories={stage: io.read_json(path) for stage, path in histories.items() if path.exists()},
         records=[io.read_json(path) for path in records if path.exists()],

@@ -16,13 +16,11 @@ from PIL import Image
 
 from pipeline import categories, markdown
 from pipeline.config import Report
-from pipeline.evidence import comparisons, statuses
-from pipeline.report import atlas, gallery, plots, tables
+from pipeline.report import atlas, gallery, plots, sections
 from pipeline.report.gather import Evidence
+from pipeline.report.tables import CONTROLS
 
 HERE = Path(__file__).parent
-CONTROLS = ("random", "shuffled", "constant")
-CURVES = {"pretrain": "Pre-training: masked image and language modelling", "train": "Training: AlignRec"}
 POSTER_ITEMS, POSTER_SETS = 8, 4
 MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 1000, 620, 12
 COLOURS = 8
@@ -136,26 +134,13 @@ def poster(view: Shown) -> bytes:
 
 def _content(found: Evidence, view: Shown | None) -> dict[str, Any]:
     notes = {r["stage"]: r.get("notes", {}) for r in found.records}
-    judged = [] if found.results is None else comparisons(found.results)
-    quality = []
-    if found.statuses is not None:
-        note = "How fetching ended, one status an item; an item without a picture is encoded from its text."
-        quality.append(tables.statuses("Pictures", statuses(found.statuses["status"]), note))
-    if found.items is not None:
-        note = "What the metadata gave; an item without text is encoded from its picture."
-        quality.append(tables.statuses("Texts", statuses(found.items["text_status"]), note))
     return {
         "dataset": found.dataset,
         "kind": found.kind,
         "facts": _facts(notes.get("interactions", {})),
-        "results": [tables.results(c) for c in judged],
-        "probes": tables.probes(found.probes),
-        "curves": [(CURVES[stage], plots.charts(history)) for stage, history in found.histories.items()],
+        "before": sections.before(found),
+        "after": sections.after(found),
         "plot": plots,
-        "quality": quality,
-        "drops": tables.drops(found.records),
-        "speed": tables.stages(found.records),
-        "controls": [c for c in CONTROLS if c in found.edges],
     }
 
 

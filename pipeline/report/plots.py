@@ -1,14 +1,16 @@
-"""Training curves as SVG that takes its colours from the page."""
+"""Curves and intervals as SVG that takes its colours from the page."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 WIDTH, HEIGHT = 300, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 24
+BAR, BAR_MARGIN = 160, 6
+"""pixels of an interval's cell"""
 NOT_CURVES = {"epoch", "step", "lr", "seconds"}
 PARTS = ("train_", "valid_", "held_out_", "test_")
 
@@ -19,9 +21,54 @@ class Chart:
 
     title: str
     lines: list[dict[str, Any]]
-    """name, points (SVG), last value"""
+    """name, points (SVG), last value (empty where the last is not the point)"""
     x_marks: list[tuple[float, str]]
     y_marks: list[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class Bars:
+    """One interval a row of a table, all on one scale of 0 .. BAR."""
+
+    zero: float
+    rows: list[tuple[float, float, float] | None]
+    """low end, middle, high end"""
+
+
+def bars(spans: Sequence[tuple[float, float, float] | None]) -> Bars | None:
+    """Return intervals (low, middle, high) on a common scale that holds zero; None where there is none at all."""
+    known = [v for span in spans if span is not None for v in span]
+    if not known:
+        return None
+    low, high = min(0.0, *known), max(0.0, *known)
+    scale = (BAR - 2 * BAR_MARGIN) / ((high - low) or 1.0)
+
+    def x(v: float) -> float:
+        return round(BAR_MARGIN + (v - low) * scale, 1)
+
+    return Bars(x(0.0), [None if s is None else (x(s[0]), x(s[1]), x(s[2])) for s in spans])
+
+
+def across(title: str, labels: Sequence[str], values: Mapping[str, Sequence[float | None]]) -> Chart:
+    """Return a chart of lines over named places; where a line has no value it goes straight on to the next.
+
+    Args:
+        title: what is measured.
+        labels: of the places, left to right; at least two.
+        values: line -> a value a place; at least one of all is a number.
+    """
+    high = max(v for line in values.values() for v in line if v is not None) or 1.0
+    xs = [round(LEFT + i / (len(labels) - 1) * (WIDTH - LEFT - RIGHT), 1) for i in range(len(labels))]
+
+    def y(v: float) -> float:
+        return round(TOP + (1 - v / high) * (HEIGHT - TOP - BOTTOM), 1)
+
+    lines = [
+        {"name": name, "points": " ".join(f"{x},{y(v)}" for x, v in zip(xs, line, strict=True) if v is not None),
+         "last": ""}
+        for name, line in values.items()
+    ]  # fmt: skip
+    return Chart(title, lines, list(zip(xs, labels, strict=True)), [(y(v), f"{v:.4g}") for v in ticks(0, high)])
 
 
 def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:

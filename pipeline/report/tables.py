@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from pipeline.evidence import HEADLINE, Comparison
-from pipeline.markdown import figure
+import pyarrow as pa
 
+from pipeline.evidence import statuses
+from pipeline.report.plots import Bars
+
+CONTROLS = ("random", "shuffled", "constant")
+REASONS = 20
+"""most frequent reasons that are listed"""
 Record = Mapping[str, Any]
 
 
@@ -23,24 +28,11 @@ class Table:
     texts: int = 1
     """columns from the left that hold words; the others hold figures, aligned right"""
     best: frozenset[tuple[int, int]] = frozenset()
-    """(row, column) of the best figure in a column"""
-
-
-def results(found: Comparison) -> Table:
-    """Return the headline comparison under one protocol."""
-    best = set()
-    for column, key in enumerate(HEADLINE):
-        means = [r.cells[key].mean if key in r.cells else -1.0 for r in found.rows]
-        best.add((means.index(max(means)), 3 + column))
-    return Table(
-        "Recommenders on these features",
-        f"Protocol `{found.protocol}`, fingerprint {found.fingerprint}. Test figures at the epoch that was best on "
-        "valid; mean ± standard deviation over seeds; every item is ranked, train items masked.",
-        ["model", "features", "seeds", *(f"{_metric(m)}@{k}" for m, k in HEADLINE)],
-        [[r.model, r.features, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)] for r in found.rows],
-        texts=2,
-        best=frozenset(best),
-    )
+    """(row, column) of figures that stand out: the best of a column, or more than luck"""
+    bars: Bars | None = None
+    """an interval a row"""
+    heat: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    """(row, column) -> 0 .. 1, how strongly the cell is tinted"""
 
 
 def probes(found: Record | None) -> list[Table]:
@@ -73,11 +65,47 @@ def probes(found: Record | None) -> list[Table]:
     return made + ([_masking(found["mask_modality"])] if "mask_modality" in found else [])
 
 
-def statuses(what: str, counts: Mapping[str, int], note: str) -> Table:
-    """Return how many items ended with which status."""
-    total = sum(counts.values())
-    rows = [[status, f"{n:,}", f"{n / total:.1%}"] for status, n in counts.items()]
-    return Table(what, note, ["status", "items", "share"], rows)
+def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, note: str) -> Table:
+    """Return how many items ended with which status, and why where a reason is known."""
+    if reason is None:
+        rows = [[word, f"{n:,}", f"{n / len(status):.1%}"] for word, n in statuses(status).items()]
+        return Table(what, note, ["status", "items", "share"], rows)
+    pairs = pa.chunked_array([[f"{s}\n{r}" for s, r in zip(status.to_pylist(), reason.to_pylist(), strict=True)]])
+    counted = list(statuses(pairs).items())
+    rows = [[*pair.split("\n", 1), f"{n:,}", f"{n / len(status):.1%}"] for pair, n in counted[:REASONS]]
+    if rest := sum(n for _, n in counted[REASONS:]):
+        rows.append(["others", f"{len(counted) - REASONS} more reasons", f"{rest:,}", f"{rest / len(status):.1%}"])
+    return Table(what, note, ["status", "reason", "items", "share"], rows, texts=2)
+
+
+def sweep(where: str, effects: Sequence[Record]) -> list[Table]:
+    """Return a heat map for each pair of settings: the best valid Recall@20 at each pair of values.
+
+    Args:
+        where: model, features and kind of the sweep.
+        effects: rows of settings ("lr, cca"), x, y, valid, trials.
+    """
+    made = []
+    for pair in dict.fromkeys(row["settings"] for row in effects):
+        cells = {(row["x"], row["y"]): row for row in effects if row["settings"] == pair}
+        xs, ys = (sorted({key[axis] for key in cells}, key=float) for axis in (0, 1))
+        values = [row["valid"] for row in cells.values()]
+        low, high = min(values), max(values)
+        tint = {
+            (r, 1 + c): (cells[x, y]["valid"] - low) / ((high - low) or 1.0)
+            for r, y in enumerate(ys) for c, x in enumerate(xs) if (x, y) in cells
+        }  # fmt: skip
+        first, second = pair.split(", ")
+        made.append(
+            Table(
+                f"{where}: {first} (across) and {second} (down)",
+                "The best valid Recall@20 among the settings tried there; nothing here has seen test.",
+                ["", *xs],
+                [[y, *(f"{cells[x, y]['valid']:.4f}" if (x, y) in cells else "" for x in xs)] for y in ys],
+                heat=tint,
+            )
+        )
+    return made
 
 
 def drops(records: Sequence[Record]) -> Table | None:
@@ -105,7 +133,8 @@ def stages(records: Sequence[Record]) -> Table | None:
     )  # fmt: skip
 
 
-def _metric(name: str) -> str:
+def metric_name(name: str) -> str:
+    """Return a metric as people write it."""
     return {"recall": "Recall", "ndcg": "NDCG"}.get(name, name)
 
 

@@ -1,0 +1,196 @@
+"""What the benchmark found, as tables and charts: how good, by how much, through which part, and for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.evidence import HEADLINE, Comparison
+from pipeline.markdown import figure
+from pipeline.report import plots
+from pipeline.report.tables import CONTROLS, Table, metric_name
+
+LINES = 4
+"""runs that a chart shows, best Recall@20 first"""
+MAIN = ("recall", 20)
+SURE = 0.05
+
+Sliced = dict[tuple[str, str], dict[tuple[str, str, str], tuple[int, float | None]]]
+"""(model, features) -> (slice, label, metric) -> n, and the mean over seeds (None where n is 0)"""
+
+
+def name(model: str, features: str, ablation: str = "") -> str:
+    """Return how a run is called in one cell."""
+    content = "" if features == "none" else f" on {features}"
+    return f"{model}{content}" + (f", {ablation}" if ablation else "")
+
+
+def results(found: Comparison) -> Table:
+    """Return the headline comparison under one protocol, with the range of the seeds beside each row."""
+    best = set()
+    for column, key in enumerate(HEADLINE):
+        means = [r.cells[key].mean if key in r.cells else -1.0 for r in found.rows]
+        best.add((means.index(max(means)), 3 + column))
+    cells = [r.cells.get(MAIN) for r in found.rows]
+    spans = [None if c is None else (min(c.values), c.mean, max(c.values)) for c in cells]
+    return Table(
+        "Recommenders on these features",
+        f"Protocol {found.protocol}, fingerprint {found.fingerprint}. Test figures at the epoch that was best on "
+        "valid; mean ± standard deviation over seeds; every item is ranked, train items masked. The bar spans the "
+        "seeds' Recall@20, from 0.",
+        ["model", "features", "seeds", *(f"{metric_name(m)}@{k}" for m, k in HEADLINE)],
+        [[r.model, r.features, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)] for r in found.rows],
+        texts=2,
+        best=frozenset(best),
+        bars=plots.bars(spans),
+    )
+
+
+def tests(found: pa.Table) -> Iterable[Table]:
+    """Yield the paired tests of table TESTS, a table for each fingerprint and metric; ablations are shown elsewhere."""
+    groups = found.group_by(["fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
+    for group in sorted(groups, key=lambda g: g["metric"] != MAIN[0]):
+        rows = found.filter(_equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
+        what = f"{metric_name(group['metric'])}@{group['k']}"
+        yield Table(
+            f"Differences in {what}",
+            "a - b on test: each user's figure is averaged over the seeds of both, then users are paired. The interval "
+            f"is of {rows[0]['n']:,} users resampled (95 %); p is corrected for all {len(found)} comparisons together, "
+            f"those with ablations too (Holm). Differences with p below {SURE} are marked.",
+            ["a", "b", "a - b", "95 % interval", "p"],
+            [
+                [_side(r, "a"), _side(r, "b"), f"{r['difference']:+.4f}", f"{r['low']:+.4f} .. {r['high']:+.4f}",
+                 f"{r['p_holm']:.2g}"]
+                for r in rows
+            ],
+            texts=2,
+            best=frozenset((i, 2) for i, r in enumerate(rows) if r["p_holm"] < SURE),
+            bars=plots.bars([(r["low"], r["difference"], r["high"]) for r in rows]),
+        )  # fmt: skip
+
+
+def ablations(found: Comparison, paired: pa.Table | None) -> Table:
+    """Return what each part is worth: the model without it, and the change against the model as it is.
+
+    Args:
+        found: the ablations and the runs as they are.
+        paired: table TESTS, where the model as it is was tested against each ablation.
+    """
+    asked = _equal({"fingerprint": found.fingerprint, "metric": MAIN[0], "ablation_a": ""})
+    tests = [] if paired is None else paired.filter(asked & (pc.field("ablation_b") != "")).to_pylist()
+    tested = {(t["model_b"], t["features_b"], t["ablation_b"]): t for t in tests}
+    left_out = [r for r in found.rows if r.ablation]
+    wholes = {(t["model_a"], t["features_a"]) for t in tests}
+    rows, spans = [], []
+    for run in [r for r in found.rows if not r.ablation and (r.model, r.features) in wholes] + left_out:
+        test = tested.get((run.model, run.features, run.ablation))
+        span = None if test is None else (0 - test["high"], 0 - test["difference"], 0 - test["low"])
+        change, interval = ("", "") if span is None else (f"{span[1]:+.4f}", f"{span[0]:+.4f} .. {span[2]:+.4f}")
+        p = "" if test is None else f"{test['p_holm']:.2g}"
+        shown = [figure(run.cells.get(key)) for key in (MAIN, ("ndcg", 20))]
+        content = "" if run.ablation and (run.model, run.features) in wholes else f" ({run.features})"
+        rows.append([f"{run.ablation or 'as it is'}{content}", str(run.seeds), *shown, change, interval, p])
+        spans.append(span)
+    return Table(
+        "Without one part, or with one modality",
+        "Each row differs from the model as it is in what its name says. Test figures, mean ± standard deviation over "
+        "seeds; the change in Recall@20 and its 95 % interval are over users, on the seeds of both; p is Holm's.",
+        ["ablation", "seeds", "Recall@20", "NDCG@20", "change", "95 % interval", "p"],
+        rows,
+        best=frozenset((i, 4) for i, r in enumerate(rows) if r[6] and float(r[6]) < SURE),
+        bars=plots.bars(spans),
+    )
+
+
+def sliced(found: pa.Table, judged: Comparison) -> Sliced:
+    """Return the figures of table SLICES at the main cutoff, in the comparison's order; controls and ablations go."""
+    cutoffs = pc.unique(found["k"]).to_pylist()
+    k = MAIN[1] if MAIN[1] in cutoffs else max(cutoffs)
+    kept = found.filter(_equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k}))
+    seeds: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[int, float | None]]]] = {
+        (r.model, r.features): {} for r in judged.rows if r.features not in CONTROLS
+    }
+    for row in kept.to_pylist():  # some dozens a run
+        if (row["model"], row["features"]) in seeds:
+            cells = seeds[row["model"], row["features"]]
+            cells.setdefault((row["slice"], row["label"], row["metric"]), []).append((row["n"], row["value"]))
+    return {run: {key: (v[0][0], _mean([x for _, x in v])) for key, v in cells.items()} for run, cells in seeds.items()}
+
+
+def slice_table(found: Sliced, which: str, metric: str, heading: str, note: str, of: str) -> Table | None:
+    """Return runs x labels of one slice, its sizes in the first row; None without figures.
+
+    Args:
+        found: see `sliced`.
+        which: the slice.
+        metric: the figure shown.
+        heading: of the table.
+        note: below it.
+        of: what the sizes count.
+    """
+    labels = _labels(found, which, metric)
+    if not labels:
+        return None
+    any_run = next(cells for cells in found.values() if cells)
+    sizes = [f"{any_run[which, label, metric][0]:,}" for label in labels]
+    rows = [[name(*run), *(_shown(c.get((which, label, metric))) for label in labels)] for run, c in found.items() if c]
+    return Table(heading, note, ["run", *labels], [[of, *sizes], *rows])
+
+
+def slice_chart(found: Sliced, which: str, metric: str, title: str) -> plots.Chart | None:
+    """Return the best runs over the labels of a slice as lines."""
+    labels = _labels(found, which, metric)
+    runs = [(run, cells) for run, cells in found.items() if cells][:LINES]
+    values = {name(*run): [cells.get((which, x, metric), (0, None))[1] for x in labels] for run, cells in runs}
+    if len(labels) < 2 or not any(v is not None for line in values.values() for v in line):
+        return None
+    return plots.across(title, labels, values)
+
+
+def catalogue(found: Sliced) -> Table | None:
+    """Return coverage, novelty and where the shown items lie."""
+    head = ["run", "coverage", "novelty, bits", "shown: top tenth", "shown: lower half"]
+    rows = []
+    for run, cells in found.items():
+        if ("catalogue", "all", "coverage") in cells:
+            exposed = [cells.get(("popularity", str(part), "exposure"), (0, None))[1] or 0.0 for part in range(11)]
+            rows.append([
+                name(*run), f"{cells['catalogue', 'all', 'coverage'][1]:.1%}",
+                _shown(cells.get(("catalogue", "all", "novelty")), 2), f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}",
+            ])  # fmt: skip
+    note = (
+        "Of the top 20 of all test users. Coverage: share of the catalogue that somebody is shown. Novelty: mean of "
+        "-log2(share of users who have the item). Shown: share of places that go to the tenth of items with the most "
+        "train interactions, and to the half with the fewest."
+    )
+    return Table("What is shown", note, head, rows) if rows else None
+
+
+def _labels(found: Sliced, which: str, metric: str) -> list[str]:
+    """Return the labels of a slice that hold anything, in the order of the table."""
+    cells = next((c for c in found.values() if c), {})
+    return [label for (kind, label, m), (n, _) in cells.items() if kind == which and m == metric and n]
+
+
+def _equal(wanted: dict[str, Any]) -> pc.Expression:
+    found = pc.scalar(True)
+    for column, value in wanted.items():
+        found = found & (pc.field(column) == value)
+    return found
+
+
+def _side(row: dict[str, Any], side: str) -> str:
+    return name(*(row[f"{column}_{side}"] for column in ("model", "features", "ablation")))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _shown(cell: tuple[int, float | None] | None, decimals: int = 4) -> str:
+    return "" if cell is None or cell[1] is None else f"{cell[1]:.{decimals}f}"
