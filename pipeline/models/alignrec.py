@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from pipeline import graph
 from pipeline.config import Train
-from pipeline.models import rounded
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import info_nce
 from pipeline.models.lightgcn import propagate
+from pipeline.models.rounded import rounded_linear
 from pipeline.spmm import Sparse
 
 
@@ -55,7 +55,7 @@ class AlignRec(Recommender):
     def content_branch(self) -> tuple[Tensor, Tensor]:
         """Return h_mm_user [U, D] and h_mm_item [I, D]."""
         w1 = self.w1
-        item = rounded.linear(self.features, w1.weight, w1.bias) if self.bf16 else w1(self.features)  # [I, D]
+        item = rounded_linear(self.features, w1.weight, w1.bias) if self.bf16 else w1(self.features)  # [I, D]
         if self.params.gate:
             item = self.item * torch.sigmoid(self.w2(item))
         for _ in range(self.params.item_layers):

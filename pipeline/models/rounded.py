@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def rounded_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return x [M, K] @ weight.T [K, N] + bias [N], float32, differentiable in all.
 
     Factors and products of the map and of both gradients are rounded to bfloat16: a relative error of 2^-9 each.
