@@ -131,7 +131,7 @@ class Attempt:
         try:
             for i in range(sweep.seeds):
                 seed = seed_for("sweep", self.layout.dataset, job.model, i)
-                found = fit(job.model, *inputs, chosen, seed, None if i else watched, parts=parts)
+                found = fit(MODELS[job.model], *inputs, chosen, seed, None if i else watched, parts=parts)
                 epochs += len(found.history)
                 valid.append(found.valid[f"recall@{CUTOFF}"])
                 if sweep.test_selected:
