@@ -220,7 +220,8 @@ def dataset(root: Path, imported: dict[str, np.ndarray], **given: object) -> Par
     files.write_json(layout.sources, rows)
     files.write_table(pa.table([ids, asin], names=schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
     status = pa.array(["ok" if t else "empty" for t in TEXTS])
-    columns = [ids, asin, empty, empty, lists, empty, pa.array(TEXTS), status, lists]
+    words, extra = pa.array([len(t.split()) for t in TEXTS], pa.int32()), pa.array(["{}"] * n)
+    columns = [ids, asin, empty, empty, lists, empty, pa.array(TEXTS), status, lists, words, extra]
     files.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
     status = pa.array(["ok" if p else "missing" for p in PICTURES])
     size = pa.array([40 if p else 0 for p in PICTURES], pa.int32())

@@ -184,6 +184,8 @@ def _toy(root: Path, images: bool = True, texts: bool = True) -> Path:
         pa.array(words),
         pa.array(["ok" if w else "empty" for w in words]),
         lists,
+        pa.array([len(w.split()) for w in words], pa.int32()),
+        pa.array(["{}"] * n),
     ]
     files.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
     drawn = [
