@@ -160,12 +160,18 @@ class Images(Section):
     """read file:// addresses that the metadata names; for data you made yourself"""
     private_hosts: list[str] = []
     """names or numbers inside private networks, or of this machine, that may be asked; all others there may not"""
+    mirrors: dict[str, Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = {}
+    """host -> http(s)://host[:port] that is asked in its place; what is recorded is the address of the metadata"""
+    placeholders: list[Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{16})$")]] = []
+    """pictures that say there is none: sha256 of their bytes or, for all that look like them, phash in hexadecimal"""
+    shared_above: Positive = 10
+    """a picture of more items than this is listed in run.json: it may be a placeholder"""
     max_bytes: Positive = 20_000_000
     """a larger download is refused"""
     max_pixels: Positive = 100_000_000
     """a larger picture is refused before decoding"""
-    shard_rows: Positive = 8192
-    """items a Parquet file"""
+    shard_rows: Positive = 16384
+    """items a Parquet file: about 256 MB, at 16 kB a picture"""
 
 
 class Pretrain(Section):
