@@ -13,7 +13,7 @@ import socket
 import ssl
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class Policy(NamedTuple):
     rate: float
     give_up_after: int
     max_bytes: int
-    private_hosts: tuple[str, ...]
+    private_hosts: Sequence[str]
     mirrors: Mapping[str, str]
 
 

@@ -16,10 +16,13 @@ from PIL import Image
 
 import schemas
 from pipeline import images
+from pipeline import io as files
 from pipeline.addresses import is_public
-from pipeline.config import Images
+from pipeline.config import Images, Params
 from pipeline.images import Fetcher, Result
 from pipeline.pictures import Picture, normalise, phash
+from pipeline.run import running
+from stages import images as stage
 
 FAST = Images(timeout=0.6, retries=2, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)
 
@@ -469,3 +472,37 @@ def test_a_mirror_is_asked_in_place_of_a_host_and_the_address_stays() -> None:
         blocked = fetch([[elsewhere]], params.model_copy(update={"private_hosts": []}))[0]
     assert (found.picture.status, found.url) == ("ok", elsewhere)
     assert blocked.picture.status == "blocked"  # naming a mirror does not open a private network
+
+
+# --- the stage
+
+
+def test_the_stage_retries_only_failures_and_reports_what_is_shared(tmp_path: Path) -> None:
+    answers = {"/a": body(JPEG), "/b": first(1, status(404), body(JPEG)), "/c": status(404), "/d": body(JPEG)}
+    with serving(answers) as server:
+        section = {"private_hosts": ["127.0.0.1"], "shard_rows": 2, "shared_above": 2}
+        params = Params.model_validate(
+            {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, "images": section}
+        )
+        shop = items([[server.address + path] for path in answers])
+        blank = {name: pa.array([""] * 4) for name in ("title", "brand", "description", "text")}
+        blank |= {"categories": pa.array([[]] * 4, pa.list_(pa.string())), "text_status": pa.array(["empty"] * 4)}
+        columns = {name: blank[name] if name in blank else shop[name] for name in schemas.ITEMS.names}
+
+        def run(**how: bool) -> tuple[list[str], dict[str, object]]:
+            with running("images", "shop", params, tmp_path) as going:
+                stage.main(going, **how)
+            shards = [files.read_table(p, schemas.IMAGES) for p in files.shards(tmp_path / "images/shop", "images")]
+            return pa.concat_tables(shards)["status"].to_pylist(), files.read_json(tmp_path / "images/shop/run.json")
+
+        files.write_table(pa.table(columns), tmp_path / "items/shop/items.parquet", schemas.ITEMS)
+        files.write_json(tmp_path / "download/shop/sources.json", [])
+        assert run()[0] == ["ok", "http_error", "http_error", "ok"]
+        assert run()[0] == ["ok", "http_error", "http_error", "ok"]
+        assert server.asked == {"/a": 1, "/b": 1, "/c": 1, "/d": 1}
+        statuses, record = run(retry_failed=True)
+    assert statuses == ["ok", "ok", "http_error", "ok"]
+    assert server.asked == {"/a": 1, "/b": 2, "/c": 2, "/d": 1}
+    assert record["drops"] == {"http_error": 1}
+    shared = [{"sha256": hashlib.sha256(JPEG).hexdigest(), "items": 3, "url": server.address + "/a"}]
+    assert record["notes"] == {"duplicates": 2, "near_duplicates": 0, "shared": shared}
