@@ -207,6 +207,14 @@ class Pretrain(Section):
     """share of pairs shown as text alone, and as many as image alone"""
     summary: Weight = 1.0
     """weight of telling the whole item from CLS alone; 0: MIM and MLM only"""
+    itc: Weight = 0.0
+    """weight of bringing an item's picture alone and its text alone together, away from those of other items"""
+    collaborative: Weight = 0.0
+    """weight of bringing items together that many users have in common; reads train interactions"""
+    common_users: Positive = 3
+    """train users that two items must have in common to be brought together"""
+    temperature: Annotated[float, Field(ge=0.01)] = 0.1
+    """of the softmax over cosines in the two terms above"""
     whiten: bool = True
     """whether features are whitened CLS vectors; false: CLS as it is"""
     held_out: Share = 0.1
@@ -214,18 +222,29 @@ class Pretrain(Section):
     epochs: Annotated[int, Field(ge=0)] = 24
     """0 leaves the network as it was initialised"""
     batch_size: Positive = 32
-    """items a step"""
+    """items a step of the optimiser, over all processes"""
+    accumulate: Positive = 1
+    """parts that a process computes its items of a step in, for less memory; the same step, but that items are told
+    apart from fewer others where itc or collaborative is on"""
     lr: Rate = 1e-3
     """peak learning rate of AdamW"""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """each layer's learning rate as a share of that of the layer above; 1: the same, below it to go on from `init`"""
     weight_decay: Weight = 0.05
     warmup: Share = 0.1
     """share of steps with rising learning rate, cosine after it"""
     clip: Rate = 3.0
     """gradient norm"""
-    checkpoint_every: Positive = 1
-    """epochs between checkpoints that a killed run resumes from"""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """decay of the average of the weights that is measured and written in their place; 0: the last weights"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of matrix products; auto: bfloat16 on a GPU, float32 on a CPU"""
+    compile: bool = False
+    """whether torch.compile fuses the encoder, for a minute or more at the start; on a CPU it needs a C++ compiler"""
+    checkpoint_every: Positive = 100
+    """steps between checkpoints that a killed run resumes from; one holds three copies of the weights, with ema four"""
     threads: Positive = 2
-    """of the CPU; another number is another order of sums, so other last bits"""
+    """of the CPU, each process; another number is another order of sums, so other last bits"""
     seed: int = 0
 
 
