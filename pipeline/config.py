@@ -277,6 +277,11 @@ class Graph(Section):
 
     k: Positive = 10
     """neighbours an item, itself included"""
+    index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
+    """exact compares all pairs; ivf and hnsw are faster and miss some, which run.json tells; auto: exact, above a size
+    ivf"""
+    exact_up_to: Positive = 100_000
+    """items; where auto goes over to ivf"""
 
 
 class Train(Section):
