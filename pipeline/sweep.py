@@ -186,6 +186,11 @@ def effects(told: Sequence[tuple[Setting, Told]], space: Space) -> list[dict[str
     ]
 
 
+def heatmaps(effects: Mapping[tuple[str, str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the effects of several sweeps as rows of one file; `map` says of which sweep and settings each is."""
+    return [{"map": f"{' '.join(names)}: {row['settings']}", **row} for names, rows in effects.items() for row in rows]
+
+
 class Final(NamedTuple):
     """One training of a setting that won, to be opened on test."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
 import schemas
-from pipeline import encode, feature_sets, tokens
+from pipeline import encode, feature_sets, tokens, whiten
 from pipeline import io as files
 from pipeline.config import Encode, Params
 from pipeline.encoders import ENCODERS, controls
@@ -280,6 +282,28 @@ def test_every_feature_set_is_whole_and_in_item_order(tmp_path: Path, beit3: BEi
     moved = [given[tuple(v)] for v in tables["shuffled"]["vector"].to_pylist()]
     assert sorted(moved) == sorted(given.values())
     assert all(a != b for a, b in zip(moved, tables["shuffled"]["asin"].to_pylist(), strict=True))
+
+
+def test_the_untrained_network_is_another_one_each_time_the_same_and_whitened(
+    tmp_path: Path, beit3: BEiT3Items
+) -> None:
+    params = dataset(tmp_path, {}, encoders=["beit3", "beit3-untrained"], controls=[])
+    pretrained(tmp_path, beit3)
+    plain = stage(tmp_path, params)
+    layout = Layout(tmp_path, "toy")
+    raw = files.matrix(files.read_features(layout.features("beit3-untrained"))["vector"])
+    trained = files.matrix(files.read_features(layout.features("beit3"))["vector"])
+    assert raw.shape == trained.shape
+    assert np.abs(raw - trained).max() > 0.1
+    shutil.rmtree(layout.features("beit3-untrained"))
+    assert stage(tmp_path, params) == plain
+
+    files.write_bytes(layout.whitening, save_arrays(whiten.fit(trained)._asdict()))
+    stage(tmp_path, params)
+    whitened = files.matrix(files.read_features(layout.features("beit3-untrained"))["vector"])
+    has_any = raw.any(axis=1)
+    assert np.abs(whitened[has_any].mean(axis=0)).max() < 1e-3  # whitening of its own, not the trained network's
+    assert not whitened[~has_any].any()
 
 
 def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, beit3: BEiT3Items) -> None:

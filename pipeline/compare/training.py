@@ -18,6 +18,7 @@ from pipeline.metrics import evaluate
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.bm3 import BM3
 from pipeline.models.vbpr import VBPR
+from pipeline.protocol import protocol
 from pipeline.seeds import seed_for
 from pipeline.statistics import corrected
 from pipeline.train import fit
@@ -59,7 +60,8 @@ class Trial:
         seed = seed_for("compare", self.layout.dataset, job.model, job.seed)
         found = fit(MODELS[job.model], parts, vectors, edges, settings, seed)
         cutoff = min(CUTOFF, parts.n_items)
-        per_user = evaluate(found.user, found.item, parts, "test", [cutoff]).per_user["recall", cutoff]
+        masked = protocol(self.params, self.layout.dataset, parts).masked(parts, "test")
+        per_user = evaluate(found.user, found.item, parts, "test", [cutoff], masked).per_user["recall", cutoff]
         return per_user.tolist(), found.best_epoch
 
 

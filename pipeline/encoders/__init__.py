@@ -14,7 +14,7 @@ from pipeline.encoders.base import Context, Encoder
 if (
     TYPE_CHECKING
 ):  # each brings libraries of its own, so they are imported when used; dvc.yaml still has to know of them
-    from pipeline.encoders import beit3_items, clip, cnn, minilm, minilm_cnn  # noqa: F401
+    from pipeline.encoders import beit3_items, beit3_untrained, clip, cnn, minilm, minilm_cnn  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ ENCODERS: dict[str, Entry] = {
     "beit3": Entry("beit3_items", pretrained=True),
     "beit3-image-masked": Entry("beit3_items", reads=("text",), pretrained=True),
     "beit3-text-masked": Entry("beit3_items", reads=("image",), pretrained=True),
+    "beit3-untrained": Entry("beit3_untrained", pretrained=True),
     "minilm": Entry("minilm", reads=("text",)),
     "cnn": Entry("cnn", reads=("image",)),
     "minilm-cnn": Entry("minilm_cnn"),

@@ -15,6 +15,7 @@ from pipeline.encoders.beit3 import FIRST_POSITION, BEiT3, Config
 from pipeline.encoders.device import device_of, pick
 from pipeline.encoders.pixels import normalised, squares
 from pipeline.errors import UserError
+from pipeline.layout import Layout
 from pipeline.tokens import Tokenizer, pad
 from pipeline.whiten import Whitening
 
@@ -59,6 +60,10 @@ def make(context: Context) -> BEiT3Items:
     layout = context.layout
     network = BEiT3(Config(**io.read_json(layout.encoder_config)))
     network.load_state_dict(load_file(layout.encoder_weights), strict=True)
-    tokenizer = Tokenizer(layout.tokenizer.read_bytes()) if layout.tokenizer.is_file() else None
     whitening = Whitening(**load_arrays(layout.whitening)) if layout.whitening.is_file() else None
-    return BEiT3Items(network.to(pick()), tokenizer, context.params.max_tokens, whitening)
+    return BEiT3Items(network.to(pick()), tokenizer(layout), context.params.max_tokens, whitening)
+
+
+def tokenizer(layout: Layout) -> Tokenizer | None:
+    """Return what `pretrain` trained on the items' texts; None where no item had any."""
+    return Tokenizer(layout.tokenizer.read_bytes()) if layout.tokenizer.is_file() else None
