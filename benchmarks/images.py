@@ -90,16 +90,12 @@ def loop(urls: list[str], folder: Path) -> dict[str, object]:
 
 
 def _items(urls: list[str]) -> pa.Table:
-    n = len(urls)
-    columns = {
-        "item_id": pa.array(range(n), pa.int32()),
-        "asin": [f"B{i:09d}" for i in range(n)],
-        "image_urls": [[url] for url in urls],
-        "categories": pa.array([[]] * n, pa.list_(pa.string())),
-        "text_status": ["empty"] * n,
-    }
-    empty = dict.fromkeys(("title", "brand", "description", "text"), [""] * n)
-    return pa.table({name: (columns | empty)[name] for name in schemas.ITEMS.names})
+    """Return an item table that says nothing but where the pictures are."""
+    known = {"item_id": range(len(urls)), "asin": [f"B{i:09d}" for i in range(len(urls))]}
+    known |= {"image_urls": [[url] for url in urls], "text_status": ["empty"] * len(urls)}
+    blank = {"string": "", "int32": 0}
+    columns = {f.name: known.get(f.name, [blank.get(str(f.type), [])] * len(urls)) for f in schemas.ITEMS}
+    return pa.table({name: pa.array(columns[name], schemas.ITEMS.field(name).type) for name in columns})
 
 
 def _rate(work: Callable[[list[str], Path], dict[str, object]], urls: list[str], folder: Path) -> tuple[float, dict]:

@@ -3,7 +3,10 @@
 import gzip
 import hashlib
 import io
+import shutil
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -477,17 +480,23 @@ def test_a_mirror_is_asked_in_place_of_a_host_and_the_address_stays() -> None:
 # --- the stage
 
 
+def shop(root: Path, server: Server, **section: object) -> dict[str, object]:
+    """Write what the stage reads, an item an answer, and return its parameters."""
+    table = items([[server.address + path] for path in server.answers])
+    for field in schemas.ITEMS:
+        if field.name not in table.column_names:
+            blank = "empty" if field.name == "text_status" else {"string": "", "int32": 0}.get(str(field.type), [])
+            table = table.append_column(field.name, pa.array([blank] * len(table), field.type))
+    files.write_table(table, root / "items/shop/items.parquet", schemas.ITEMS)
+    files.write_json(root / "download/shop/sources.json", [])
+    section |= {"private_hosts": ["127.0.0.1"]}
+    return {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, "images": section}
+
+
 def test_the_stage_retries_only_failures_and_reports_what_is_shared(tmp_path: Path) -> None:
     answers = {"/a": body(JPEG), "/b": first(1, status(404), body(JPEG)), "/c": status(404), "/d": body(JPEG)}
     with serving(answers) as server:
-        section = {"private_hosts": ["127.0.0.1"], "shard_rows": 2, "shared_above": 2}
-        params = Params.model_validate(
-            {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, "images": section}
-        )
-        shop = items([[server.address + path] for path in answers])
-        blank = {name: pa.array([""] * 4) for name in ("title", "brand", "description", "text")}
-        blank |= {"categories": pa.array([[]] * 4, pa.list_(pa.string())), "text_status": pa.array(["empty"] * 4)}
-        columns = {name: blank[name] if name in blank else shop[name] for name in schemas.ITEMS.names}
+        params = Params.model_validate(shop(tmp_path, server, shard_rows=2, shared_above=2))
 
         def run(**how: bool) -> tuple[list[str], dict[str, object]]:
             with running("images", "shop", params, tmp_path) as going:
@@ -495,8 +504,6 @@ def test_the_stage_retries_only_failures_and_reports_what_is_shared(tmp_path: Pa
             shards = [files.read_table(p, schemas.IMAGES) for p in files.shards(tmp_path / "images/shop", "images")]
             return pa.concat_tables(shards)["status"].to_pylist(), files.read_json(tmp_path / "images/shop/run.json")
 
-        files.write_table(pa.table(columns), tmp_path / "items/shop/items.parquet", schemas.ITEMS)
-        files.write_json(tmp_path / "download/shop/sources.json", [])
         assert run()[0] == ["ok", "http_error", "http_error", "ok"]
         assert run()[0] == ["ok", "http_error", "http_error", "ok"]
         assert server.asked == {"/a": 1, "/b": 1, "/c": 1, "/d": 1}
@@ -506,3 +513,32 @@ def test_the_stage_retries_only_failures_and_reports_what_is_shared(tmp_path: Pa
     assert record["drops"] == {"http_error": 1}
     shared = [{"sha256": hashlib.sha256(JPEG).hexdigest(), "items": 3, "url": server.address + "/a"}]
     assert record["notes"] == {"duplicates": 2, "near_duplicates": 0, "shared": shared}
+
+
+def test_killed_in_the_middle_of_a_shard_the_next_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    answers = {f"/{i}": body(picture(colour=(i, 0, 0))) for i in range(20)}
+    with serving(answers) as server:
+        files.write_json(tmp_path / "p.yaml", shop(tmp_path, server, shard_rows=6))
+        command = [sys.executable, "-m", "stages.cli", "images", "shop", "--params", str(tmp_path / "p.yaml")]
+
+        def begin() -> subprocess.Popen[bytes]:
+            return subprocess.Popen([*command, "--root", str(tmp_path)], cwd=Path(__file__).parent.parent)
+
+        def shards() -> dict[str, str]:
+            return {p.name: files.sha256(p) for p in files.shards(tmp_path / "images/shop", "images")}
+
+        assert begin().wait(60) == 0
+        whole = shards()
+        shutil.rmtree(tmp_path / "images")
+        server.asked.clear()
+        good, server.answers["/15"] = server.answers["/15"], hang  # of the third shard
+        process = begin()
+        while not server.asked["/15"]:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert shards() == dict(list(whole.items())[:2])
+        server.answers["/15"] = good
+        assert begin().wait(60) == 0
+        assert shards() == whole
+        assert {server.asked[f"/{i}"] for i in range(12)} == {1}
