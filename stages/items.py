@@ -10,14 +10,15 @@ from pipeline.run import Run
 
 def main(run: Run) -> None:
     """Write items.parquet and rejects.parquet."""
-    layout, by = run.layout, reader(run.source)
+    layout, source = run.layout, reader(run.source)
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    path = by.metadata(raw_files(layout.sources))
-    lines = run.progress(by.lines(path), unit="line") if path else []
+    path = source.metadata(raw_files(layout.sources))
+    lines = run.progress(source.lines(path), unit="line") if path else []
     built = items.build(
         lines,
-        run.source,
-        asins,
+        source,
+        wanted=source.wanted(asins),
+        asins=asins,
         file=path.name if path else "",
         max_reject_share=run.params.items.max_reject_share,
     )
