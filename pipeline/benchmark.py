@@ -101,7 +101,7 @@ class Trial:
         # the seed depends on neither feature set nor ablation: all are compared on the same draws
         seed = seed_for("benchmark", self.layout.dataset, job.model, job.seed)
         parts = self.benchmark.modalities.get(job.features, [])
-        found = fit(job.model, *inputs, settings, seed, parts=parts)
+        found = fit(MODELS[job.model], *inputs, settings, seed, parts=parts)
         valid = evaluate(found.user, found.item, inputs.split, "valid", self.benchmark.ks)
         masked = self.protocol.masked(inputs.split, "test")
         test = evaluate(found.user, found.item, inputs.split, "test", self.benchmark.ks, masked)

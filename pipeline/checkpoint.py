@@ -16,11 +16,11 @@ from pipeline import io
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file to resume from, rewritten every few epochs."""
+    """A file to resume from, rewritten every so often."""
 
     path: Path
     every: int
-    """epochs"""
+    """epochs or steps, whichever the training counts"""
 
     def load(self) -> tuple[dict[str, Tensor], Any] | None:
         """Return the tensors and the JSON value that `save` was given last, or None."""

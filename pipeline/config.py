@@ -160,12 +160,18 @@ class Images(Section):
     """read file:// addresses that the metadata names; for data you made yourself"""
     private_hosts: list[str] = []
     """names or numbers inside private networks, or of this machine, that may be asked; all others there may not"""
+    mirrors: dict[str, Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = {}
+    """host -> http(s)://host[:port] that is asked in its place; what is recorded is the address of the metadata"""
+    placeholders: list[Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{16})$")]] = []
+    """pictures that say there is none: sha256 of their bytes or, for all that look like them, phash in hexadecimal"""
+    shared_above: Positive = 10
+    """a picture of more items than this is listed in run.json: it may be a placeholder"""
     max_bytes: Positive = 20_000_000
     """a larger download is refused"""
     max_pixels: Positive = 100_000_000
     """a larger picture is refused before decoding"""
-    shard_rows: Positive = 8192
-    """items a Parquet file"""
+    shard_rows: Positive = 16384
+    """items a Parquet file: about 256 MB, at 16 kB a picture"""
 
 
 class Pretrain(Section):
@@ -201,6 +207,14 @@ class Pretrain(Section):
     """share of pairs shown as text alone, and as many as image alone"""
     summary: Weight = 1.0
     """weight of telling the whole item from CLS alone; 0: MIM and MLM only"""
+    itc: Weight = 0.0
+    """weight of bringing an item's picture alone and its text alone together, away from those of other items"""
+    collaborative: Weight = 0.0
+    """weight of bringing items together that many users have in common; reads train interactions"""
+    common_users: Positive = 3
+    """train users that two items must have in common to be brought together"""
+    temperature: Annotated[float, Field(ge=0.01)] = 0.1
+    """of the softmax over cosines in the two terms above"""
     whiten: bool = True
     """whether features are whitened CLS vectors; false: CLS as it is"""
     held_out: Share = 0.1
@@ -208,18 +222,29 @@ class Pretrain(Section):
     epochs: Annotated[int, Field(ge=0)] = 24
     """0 leaves the network as it was initialised"""
     batch_size: Positive = 32
-    """items a step"""
+    """items a step of the optimiser, over all processes"""
+    accumulate: Positive = 1
+    """parts that a process computes its items of a step in, for less memory; the same step, but that items are told
+    apart from fewer others where itc or collaborative is on"""
     lr: Rate = 1e-3
     """peak learning rate of AdamW"""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """each layer's learning rate as a share of that of the layer above; 1: the same, below it to go on from `init`"""
     weight_decay: Weight = 0.05
     warmup: Share = 0.1
     """share of steps with rising learning rate, cosine after it"""
     clip: Rate = 3.0
     """gradient norm"""
-    checkpoint_every: Positive = 1
-    """epochs between checkpoints that a killed run resumes from"""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """decay of the average of the weights that is measured and written in their place; 0: the last weights"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of matrix products; auto: bfloat16 on a GPU, float32 on a CPU"""
+    compile: bool = False
+    """whether torch.compile fuses the encoder, for a minute or more at the start; on a CPU it needs a C++ compiler"""
+    checkpoint_every: Positive = 100
+    """steps between checkpoints that a killed run resumes from; one holds three copies of the weights, with ema four"""
     threads: Positive = 2
-    """of the CPU; another number is another order of sums, so other last bits"""
+    """of the CPU, each process; another number is another order of sums, so other last bits"""
     seed: int = 0
 
 
@@ -232,13 +257,8 @@ class Encode(Section):
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
     engine: Literal["local", "ray"] = "local"
     """where encoders run: in this process, or on a Ray cluster (extra `ray`) whose nodes see the same files"""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """of BEiT3's products; features are float32 either way. On a GPU, or a CPU that multiplies bfloat16, the faster one
-    for base and large; CLS keeps a cosine of 0.999 to float32, and less where whitening stretches what is left"""
     batch_size: Positive = 64
-    """items a forward pass; changes speed, and results by rounding alone"""
-    workers: Positive = 2
-    """threads that decode pictures and split texts beside the network; changes speed alone"""
+    """items a forward pass; changes speed, not results"""
     max_tokens: Annotated[int, Field(ge=3)] = 128
     """text beyond this is cut"""
     clip_model: str = "ViT-B-32"
@@ -257,6 +277,11 @@ class Graph(Section):
 
     k: Positive = 10
     """neighbours an item, itself included"""
+    index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
+    """exact compares all pairs; ivf and hnsw are faster and miss some, which run.json tells; auto: exact, above a size
+    ivf"""
+    exact_up_to: Positive = 100_000
+    """items; where auto goes over to ivf"""
 
 
 class Train(Section):
@@ -305,6 +330,8 @@ class Train(Section):
     """AlignRec's L2 is divided by batch_size, as published; false: by the batch's pairs, of which the last has few"""
     temperature: Rate = 0.2
     """of CCA's InfoNCE"""
+    precision: Literal["exact", "bf16"] = "exact"
+    """bf16: AlignRec's largest products read bfloat16, a third faster where the processor can; other last digits"""
     checkpoint_every: Positive = 10
     """epochs between checkpoints that a killed run resumes from"""
     threads: Positive = 1

@@ -1,13 +1,13 @@
 """What pre-training reads: items as pixels, visual tokens and text ids; batches of them; what of a batch is masked.
 
 Letters: I items, B batch, S image side, g patches a side, P = g g patches, T text ids.
-Every draw comes from a seed that names its epoch and step, so that a resumed run repeats nothing and skips nothing.
+Every draw comes from a seed that names its epoch and item, so that a resumed run repeats nothing and skips nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,10 +85,8 @@ def decode(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.ndarray
 
 @dataclass(frozen=True)
 class Masked:
-    """One step's items, and what of them is hidden."""
+    """What of a batch is hidden."""
 
-    items: np.ndarray
-    """int64 [B]"""
     patches: np.ndarray
     """bool [B, P], masked and to be predicted; none of an absent picture"""
     tokens: np.ndarray
@@ -113,52 +111,52 @@ class Rates:
     """share of pairs that are shown as picture alone, and as text alone"""
 
 
-def batches(items: np.ndarray, size: int, rng: Generator) -> Iterator[np.ndarray]:
-    """Yield every item once, in random batches of `size`, int64.
+def batches(items: np.ndarray, size: int, rng: Generator) -> list[np.ndarray]:
+    """Return every item once, in random batches of `size` or one less or so, as equal as can be: int64 each.
 
     Batches of like length would save padding, but texts of one length are of one kind, and such batches teach worse.
     """
-    order = rng.permutation(items)
-    yield from (order[start : start + size] for start in range(0, len(order), size))
+    return np.array_split(rng.permutation(items), max(1, math.ceil(len(items) / size)))
+
+
+def draws(items: np.ndarray, *seed: int) -> list[Generator]:
+    """Return a source of randomness for each item, which hangs on nothing but the item and `seed`.
+
+    So what is masked is the same however a batch is cut into parts, and whatever was done before.
+    """
+    return [np.random.default_rng((*seed, int(item))) for item in items]
 
 
 def masked(
-    items: np.ndarray,
-    ids: np.ndarray,
-    has_image: np.ndarray,
-    has_text: np.ndarray,
-    grid: int,
-    rates: Rates,
-    rng: Generator,
+    ids: np.ndarray, has_image: np.ndarray, has_text: np.ndarray, grid: int, rates: Rates, rngs: Sequence[Generator]
 ) -> Masked:
     """Draw what is hidden of a batch.
 
     Args:
-        items: int64 [B].
         ids: int64 [B, T], padded.
         has_image: bool [B].
         has_text: bool [B].
         grid: g.
         rates: shares.
-        rng: draws.
+        rngs: draws, one of each item.
     """
     pair = has_image & has_text
-    lot = rng.random(len(items))
+    lot = np.array([rng.random() for rng in rngs])
     no_image = ~has_image | (pair & (lot < rates.hidden))
     no_text = ~has_text | (pair & (lot >= 1 - rates.hidden))
-    patches = blocks(len(items), grid, rates.patches, rng) & ~no_image[:, None]
-    tokens = pieces(ids, np.where(no_image, rates.alone, rates.paired), rng) & ~no_text[:, None]
-    return Masked(items, patches, tokens, no_image, no_text)
+    patches = blocks(grid, rates.patches, rngs) & ~no_image[:, None]
+    tokens = pieces(ids, np.where(no_image, rates.alone, rates.paired), rngs) & ~no_text[:, None]
+    return Masked(patches, tokens, no_image, no_text)
 
 
-def blocks(n: int, grid: int, share: float, rng: Generator) -> np.ndarray:
-    """Mask `share` of the patches of n pictures in rectangular blocks, exactly the same number in each: bool [n, P].
+def blocks(grid: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
+    """Mask `share` of the patches of a picture for each rng in rectangular blocks, as many in each: bool [B, P].
 
     BEiT's rule: blocks of random size and aspect until the number is reached; what no block fits is drawn singly.
     """
     goal = round(share * grid * grid)
-    out = np.zeros((n, grid, grid), bool)
-    for mask in out:  # pictures are independent, and a block depends on those before it
+    out = np.zeros((len(rngs), grid, grid), bool)
+    for mask, rng in zip(out, rngs, strict=True):  # pictures are independent, and a block depends on those before it
         for _ in range(grid * grid):
             left = goal - int(mask.sum())
             if left <= 0:
@@ -166,7 +164,7 @@ def blocks(n: int, grid: int, share: float, rng: Generator) -> np.ndarray:
             _block(mask, left, rng)
         free = np.flatnonzero(~mask.ravel())
         mask.ravel()[rng.choice(free, goal - int(mask.sum()), replace=False)] = True
-    return out.reshape(n, -1)
+    return out.reshape(len(rngs), -1)
 
 
 def _block(mask: np.ndarray, left: int, rng: Generator) -> None:
@@ -182,15 +180,16 @@ def _block(mask: np.ndarray, left: int, rng: Generator) -> None:
         block[:] = True
 
 
-def pieces(ids: np.ndarray, rates: np.ndarray, rng: Generator) -> np.ndarray:
+def pieces(ids: np.ndarray, rates: np.ndarray, rngs: Sequence[Generator]) -> np.ndarray:
     """Mask whole pieces of each text, special ids never: bool [B, T].
 
     Args:
         ids: int64 [B, T].
         rates: float [B], share of each row's pieces, rounded up.
-        rng: draws.
+        rngs: draws, one of each row; a row's mask does not hang on T.
     """
-    lot = np.where(ids > UNK, rng.random(ids.shape), 2.0)
+    lots = np.stack([rng.random(ids.shape[1]) for rng in rngs])
+    lot = np.where(ids > UNK, lots, 2.0)
     wanted = np.ceil(rates * (ids > UNK).sum(axis=1)).astype(int)
     rank = lot.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
     return rank < wanted[:, None]

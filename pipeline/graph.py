@@ -5,12 +5,15 @@ Letters: U users, I items, F width, K neighbours.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import faiss
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 import torch
 
+from pipeline import approximate
 from pipeline.ranking import select
 from pipeline.split import Split
 
@@ -18,7 +21,17 @@ BLOCK = 1024
 """queries a search: bounds memory to BLOCK x I scores at worst"""
 
 
-def neighbours(features: np.ndarray, k: int) -> pa.Table:
+Index = Literal["exact", "ivf", "hnsw"]
+
+
+def choose(index: Literal["auto", "exact", "ivf", "hnsw"], n_items: int, exact_up_to: int) -> Index:
+    """Return which index to search: of `auto` the exact one up to a size, and an inverted file above it."""
+    if index != "auto":
+        return index
+    return "exact" if n_items <= exact_up_to else "ivf"
+
+
+def neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
     """Return each item's K nearest by cosine, itself first.
 
     Rows that are zero or not finite have no direction: they are nobody's neighbour and keep only themselves. A
@@ -27,25 +40,47 @@ def neighbours(features: np.ndarray, k: int) -> pa.Table:
     Args:
         features: float32 [I, F].
         k: neighbours an item, itself included.
+        index: exact compares all pairs; the others miss some neighbours, see `recall`.
 
     Returns:
         schema EDGES, by item_id, then rank; equal cosines in ascending item order.
     """
     units, usable = normalise(features)
     good = np.flatnonzero(usable)
-    cosines, ids = _search(units[good], min(k, len(good)))
-    ids = good[ids]
+    k = min(k, len(good))
+    if index == "exact" or not k:
+        cosines, near = _search(units[good], k)
+    else:
+        cosines, near = approximate.search(units[good], k, index)
+    rows, ranks = np.nonzero(near >= 0)  # an approximate index may find fewer
     lonely = np.flatnonzero(~usable)
-    item = np.concatenate([np.repeat(good, ids.shape[1]), lonely])
+    item = np.concatenate([good[rows], lonely])
     table = {
         "item_id": item,
-        "neighbour_id": np.concatenate([ids.ravel(), lonely]),
-        "rank": np.concatenate([np.tile(np.arange(ids.shape[1]), len(good)), np.zeros(len(lonely), int)]),
-        "cosine": np.concatenate([cosines.ravel(), np.ones(len(lonely), np.float32)]),
+        "neighbour_id": np.concatenate([good[near[rows, ranks]], lonely]),
+        "rank": np.concatenate([ranks, np.zeros(len(lonely), int)]),
+        "cosine": np.concatenate([cosines[rows, ranks], np.ones(len(lonely), np.float32)]),
     }
     order = np.argsort(item, kind="stable")
     types = {"cosine": np.float32}
     return pa.table({name: column[order].astype(types.get(name, np.int32)) for name, column in table.items()})
+
+
+def recall(features: np.ndarray, edges: pa.Table, sample: int) -> float:
+    """Return the share of the exact neighbours, without the item itself, that `edges` has, on a sample of items.
+
+    Args:
+        features: float32 [I, F].
+        edges: schema EDGES, searched on these features.
+        sample: items that are searched exactly.
+    """
+    units, usable = normalise(features)
+    good = np.flatnonzero(usable)
+    ids = np.full((len(features), int(edges["rank"].to_numpy().max(initial=0)) + 1), -1)
+    ids[edges["item_id"].to_numpy(), edges["rank"].to_numpy()] = edges["neighbour_id"].to_numpy()
+    place = np.full(len(features) + 1, -1)
+    place[good] = np.arange(len(good))
+    return approximate.recall(units[good], place[ids[good]], sample)
 
 
 def normalise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

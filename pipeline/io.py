@@ -74,6 +74,21 @@ def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str
         pq.write_table(table, temporary, compression="zstd")
 
 
+def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any]) -> None:
+    """Do as `write_table`, a row group a table and one table in memory at a time; no tables give no rows."""
+    kept = schema.with_metadata({"alignrec": json.dumps(record, sort_keys=True)})
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, kept, compression="zstd") as file:
+        for table in tables:
+            file.write_table(schemas.check(table, schema, str(path)).replace_schema_metadata(kept.metadata))
+
+
+def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the row groups of a Parquet file that was read before, checked, one in memory at a time."""
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            yield schemas.check(file.read_row_group(number), schema, str(path))
+
+
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """Read one Parquet file and check it, all columns or some.
 

@@ -1,4 +1,4 @@
-"""Metadata lines of the surviving items -> one row an item: clean fields, composed text, image addresses.
+"""Products of the surviving items -> one row an item: clean fields, composed text, image addresses.
 
 Text is composed as `title. brand. category > category. description`, empty parts left out. Several lines of one item
 are merged field by field: the first line that has the field wins; image addresses are joined.
@@ -6,34 +6,18 @@ are merged field by field: the first line that has the field wins; image address
 
 from __future__ import annotations
 
-import html
-import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import pyarrow as pa
 
 import schemas
+from pipeline.config import Source
 from pipeline.errors import UserError
-from pipeline.readers import Reader
-from pipeline.sources.product import Product
-
-LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
-
-_HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL)
-_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")  # "a < b" is no tag
-_CONTROL = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd\ufffe\uffff\ud800-\udfff\s]+"
-)
-
-
-class Line(NamedTuple):
-    """One line of metadata and its number in the file, from 1."""
-
-    number: int
-    raw: bytes
+from pipeline.products import Found, Lines, Reject, products
+from pipeline.readers import reader
+from pipeline.sources.product import Product, as_json
 
 
 class Items(NamedTuple):
@@ -45,16 +29,6 @@ class Items(NamedTuple):
     drops: dict[str, int]  # reason -> lines, or items that are incomplete
 
 
-def clean(text: str) -> str:
-    """Return text without markup, entities, control characters and repeated whitespace, in Unicode's NFC."""
-    for _ in range(3):  # "&amp;lt;br&amp;gt;" is found in the wild: a tag under two layers of entities
-        plain = _TAG.sub(" ", _HIDDEN.sub(" ", html.unescape(text)))
-        if plain == text:
-            break
-        text = plain
-    return unicodedata.normalize("NFC", _CONTROL.sub(" ", text)).strip()
-
-
 def compose(product: Product) -> str:
     """Return what encoders read, from clean fields."""
     path = " > ".join(c for i, c in enumerate(product.categories) if not i or c != product.categories[i - 1])
@@ -62,17 +36,17 @@ def compose(product: Product) -> str:
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in parts if part)
 
 
-def build(lines: Iterable[bytes], reader: Reader, wanted: Mapping[str, int], asins: list[str], file: str,
-          max_reject_share: float) -> Items:  # fmt: skip
+def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, max_reject_share: float,
+          workers: int | None = None) -> Items:  # fmt: skip
     """Turn a metadata file into tables.
 
     Args:
         lines: of the file.
-        reader: of this kind of line.
-        wanted: the source's name of an item -> item_id; other items' lines are not even parsed.
+        source: says what kind of lines they are.
         asins: identifier of items 0 .. I-1.
         file: the file's name, for rejects.
         max_reject_share: of unreadable lines.
+        workers: processes; None: as many as pay.
 
     Returns:
         a row for every item, whether it has metadata or not, and every line that could not be read.
@@ -80,31 +54,28 @@ def build(lines: Iterable[bytes], reader: Reader, wanted: Mapping[str, int], asi
     Raises:
         UserError: more lines are unreadable than allowed; names the three commonest reasons.
     """
+    by = reader(source)
+    wanted = by.wanted(asins)
+    read = Lines(lines, by, wanted)
     drops: Counter[str] = Counter()
     found: dict[int, Product] = {}
-    rejects: list[tuple[Line, str]] = []
-    total = 0
-    for total, raw in enumerate(lines, start=1):
-        line = Line(total, raw)
-        try:
-            named = _read(line.raw, reader, wanted)
-        except ValueError as e:
-            rejects.append((line, str(e)))
-            continue
-        if isinstance(named, str):
-            drops[named] += 1
-            continue
-        item, product = named
-        if item in found:
-            drops["merged_duplicate"] += 1
-            product = merge(found[item], product)
-        found[item] = product
-    _refuse_many(rejects, total, file, max_reject_share)
+    rejects: list[Reject] = []
+    for said in products(read, source, wanted, workers):
+        if isinstance(said, Reject):
+            rejects.append(said)
+        elif isinstance(said, Found):
+            item = wanted[said.name]
+            drops["merged_duplicate"] += item in found
+            found[item] = merge(found[item], said.product) if item in found else said.product
+        else:
+            drops[said.reason] += 1
+    drops["other_item"] += read.other
+    drops["unreadable_line"] = len(rejects)
+    _refuse_many(rejects, read.total, file, max_reject_share)
     table = _items(found, asins)
     for status in ("empty", "no_metadata"):
-        drops[f"text_{status}"] = sum(s == status for s in table["text_status"].to_pylist())
-    drops["unreadable_line"] = len(rejects)
-    return Items(table, _rejects(rejects, file), total, dict(drops))
+        drops[f"text_{status}"] = table["text_status"].to_pylist().count(status)
+    return Items(table, _rejects(rejects, file), read.total, dict(drops))
 
 
 def merge(first: Product, other: Product) -> Product:
@@ -115,48 +86,15 @@ def merge(first: Product, other: Product) -> Product:
         categories=first.categories or other.categories,
         description=first.description or other.description,
         image_urls=list(dict.fromkeys(first.image_urls + other.image_urls)),
+        extra=other.extra | first.extra,
     )
 
 
-def _read(raw: bytes, reader: Reader, wanted: Mapping[str, int]) -> tuple[int, Product] | str:
-    """Return (item_id, clean product), or the reason why a readable line is not used; ValueError: unreadable."""
-    if not raw.strip():
-        return "blank_line"
-    if len(raw) > LONGEST_LINE:
-        raise ValueError("line too long")
-    name = reader.key(raw)
-    if name is not None and name not in wanted:
-        return "other_item"
-    record = reader.parse(raw)
-    name = reader.name(record)
-    if name is None:
-        raise ValueError("no item identifier")
-    if name not in wanted:
-        return "other_item"
-    return wanted[name], _cleaned(reader.product(record))
-
-
-def _cleaned(product: Product) -> Product:
-    return Product(
-        title=clean(product.title),
-        brand=clean(product.brand),
-        categories=[c for c in map(clean, product.categories) if c],
-        description=clean(product.description),
-        image_urls=list(dict.fromkeys(_addresses(product.image_urls))),
-    )
-
-
-def _addresses(urls: list[str]) -> Iterator[str]:
-    for url in urls:
-        plain = _CONTROL.sub("", html.unescape(url))
-        yield f"https:{plain}" if plain.startswith("//") else plain
-
-
-def _refuse_many(rejects: list[tuple[Line, str]], total: int, file: str, share: float) -> None:
+def _refuse_many(rejects: list[Reject], total: int, file: str, share: float) -> None:
     if len(rejects) <= share * total:
         return
-    reasons = ", ".join(f"{reason} ({n}x)" for reason, n in Counter(r for _, r in rejects).most_common(3))
-    first = rejects[0][0].number
+    reasons = ", ".join(f"{reason} ({n}x)" for reason, n in Counter(r.reason for r in rejects).most_common(3))
+    first = rejects[0].line.number
     raise UserError(
         f"{file}: {len(rejects):,} of {total:,} lines cannot be read, more than items.max_reject_share = {share:g} "
         f"allows: {reasons}; the first is line {first}"
@@ -164,31 +102,37 @@ def _refuse_many(rejects: list[tuple[Line, str]], total: int, file: str, share: 
 
 
 def _items(found: Mapping[int, Product], asins: list[str]) -> pa.Table:
-    nothing = Product("", "", [], "", [])
-    products = [found.get(i, nothing) for i in range(len(asins))]
-    texts = [compose(p) for p in products]
+    nothing = Product("", "", [], "", [], {})
+    rows = [found.get(i, nothing) for i in range(len(asins))]
+    texts = [compose(p) for p in rows]
     statuses = ["ok" if text else "empty" if i in found else "no_metadata" for i, text in enumerate(texts)]
     return pa.table(
         {
             "item_id": pa.array(range(len(asins)), pa.int32()),
             "asin": pa.array(asins, pa.string()),
-            "title": pa.array([p.title for p in products], pa.string()),
-            "brand": pa.array([p.brand for p in products], pa.string()),
-            "categories": pa.array([p.categories for p in products], schemas.ITEMS.field("categories").type),
-            "description": pa.array([p.description for p in products], pa.string()),
+            "title": pa.array([p.title for p in rows], pa.string()),
+            "brand": pa.array([p.brand for p in rows], pa.string()),
+            "categories": pa.array([p.categories for p in rows], schemas.ITEMS.field("categories").type),
+            "description": pa.array([p.description for p in rows], pa.string()),
             "text": pa.array(texts, pa.string()),
             "text_status": pa.array(statuses, pa.string()),
-            "image_urls": pa.array([p.image_urls for p in products], schemas.ITEMS.field("image_urls").type),
+            "image_urls": pa.array([p.image_urls for p in rows], schemas.ITEMS.field("image_urls").type),
+            "tokens": pa.array([len(text.split()) for text in texts], pa.int32()),
+            "extra": pa.array([_object(p.extra) for p in rows], pa.string()),
         }
     )
 
 
-def _rejects(rejects: list[tuple[Line, str]], file: str) -> pa.Table:
+def _object(fields: Mapping[str, str]) -> str:
+    return "{" + ",".join(f"{as_json(name)}:{value}" for name, value in fields.items()) + "}"
+
+
+def _rejects(rejects: list[Reject], file: str) -> pa.Table:
     return pa.table(
         {
             "file": pa.array([file] * len(rejects), pa.string()),
-            "line": pa.array([line.number for line, _ in rejects], pa.int64()),
-            "reason": pa.array([reason for _, reason in rejects], pa.string()),
-            "raw": pa.array([line.raw for line, _ in rejects], pa.binary()),
+            "line": pa.array([r.line.number for r in rejects], pa.int64()),
+            "reason": pa.array([r.reason for r in rejects], pa.string()),
+            "raw": pa.array([r.line.raw for r in rejects], pa.binary()),
         }
     )

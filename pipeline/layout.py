@@ -218,8 +218,12 @@ class Layout:
         return self.sweep(model, features, kind) / "trials.parquet"
 
     def sweep_effects(self, model: str, features: str, kind: str) -> Path:
-        """Return table EFFECTS as JSON, for `dvc plots`."""
+        """Return the best valid figure at each pair of values of two settings, JSON."""
         return self.sweep(model, features, kind) / "effects.json"
+
+    def sweep_heatmaps(self) -> Path:
+        """Return the effects of all sweeps, JSON, for `dvc plots`."""
+        return self.folder("sweep") / "heatmaps.json"
 
     def sweep_results(self, model: str, features: str, kind: str) -> Path:
         """Return table RESULTS of the settings that won."""

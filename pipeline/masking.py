@@ -14,6 +14,7 @@ from pipeline.config import Params
 from pipeline.evidence import cell
 from pipeline.layout import Layout
 from pipeline.metrics import evaluate
+from pipeline.models.alignrec import AlignRec
 from pipeline.seeds import seed_for
 from pipeline.train import fit
 
@@ -79,7 +80,7 @@ class Trial:
         parts = dataset.read(self.layout, None).split
         edges = graph.neighbours(vectors, self.params.graph.k)
         seed = seed_for("mask", self.layout.dataset, job.seed)
-        found = fit("alignrec", parts, vectors, edges, self.params.train, seed)
+        found = fit(AlignRec, parts, vectors, edges, self.params.train, seed)
         cutoff = min(CUTOFF, parts.n_items)
         recall = evaluate(found.user, found.item, parts, "test", [cutoff]).mean["recall", cutoff]
         return job._asdict() | {f"recall@{CUTOFF}": recall, "best_epoch": found.best_epoch}

@@ -1,13 +1,19 @@
 """What BEiT3 learns from: masked image and masked language modelling in one pass, and a summary held by CLS.
 
-    L = L_MIM + L_MLM + summary * (L_patches + L_words)
+    L = L_MIM + L_MLM + summary * (L_patches + L_words) + itc * L_ITC + collaborative * L_pairs
 
 L_MIM and L_MLM are cross-entropies over masked positions only. They leave CLS, which is the item's feature, untrained.
 So CLS alone must also tell what the item is: which visual token is at each place, which pieces its text has, the
 masked ones included. Without that, a network trained from scratch on a small dataset had worse features than the same
 network untrained; a contrastive term between image and text in its place made them worse than it does.
+The last two are off by default: L_ITC brings an item's picture alone and its text alone together, L_pairs two items
+that many users have in common (pipeline/collaborative.py). Both are cross-entropies of the right one among those at
+hand.
 
-Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary.
+A step may be cut into parts that are computed one after another, or by several processes. Each term is a sum over a
+part, divided by the number of its targets in the whole step: the parts add up to what one process would find at once.
+
+Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows at hand, M partners of an item.
 """
 
 from __future__ import annotations
@@ -18,7 +24,79 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline import parallel
+from pipeline.config import Pretrain
 from pipeline.encoders.beit3 import BEiT3
+from pipeline.tokens import PAD
+
+TERMS = ("mim", "mlm", "summary", "itc", "collaborative")
+
+
+class Shown(NamedTuple):
+    """Items on the device."""
+
+    image: Tensor
+    """float [B, 3, S, S]"""
+    ids: Tensor
+    """int64 [B, T]"""
+    padding: Tensor
+    """bool [B, T]; all of a row whose text is absent or hidden"""
+    no_image: Tensor
+    """bool [B], absent or hidden"""
+
+
+class Company(NamedTuple):
+    """For some rows of a batch an item that is to come near."""
+
+    row: Tensor
+    """int64 [n], of the batch"""
+    item: Tensor
+    """int64 [n], the row's item"""
+    partner: Tensor
+    """int64 [n]"""
+    kin: Tensor
+    """int64 [n, M], all partners of the row's item, -1 where there are fewer: none of them is pushed away"""
+    shown: Shown
+    """[n], the partners, nothing masked"""
+
+
+class Step(NamedTuple):
+    """One batch on the device, or a part of one."""
+
+    shown: Shown
+    codes: Tensor
+    """int64 [B, P], visual tokens"""
+    patches: Tensor
+    """bool [B, P], masked"""
+    pieces: Tensor
+    """bool [B, T], masked"""
+    has_image: Tensor
+    """bool [B], there is a picture to tell of, hidden or not"""
+    words: Tensor
+    """bool [B, T], pieces to tell of, hidden or not"""
+    company: Company | None = None
+
+    @property
+    def pairs(self) -> Tensor:
+        """bool [B], items with picture and text."""
+        return self.has_image & self.words.any(dim=1)
+
+    def counts(self) -> Tensor:
+        """Return how much there is to predict: masked patches, masked pieces, patches, pieces, pairs, partners; [6]."""
+        told = self.has_image.sum() * self.codes.shape[1]
+        near = torch.tensor(0 if self.company is None else len(self.company.row), device=told.device)
+        return torch.stack([self.patches.sum(), self.pieces.sum(), told, self.words.sum(), self.pairs.sum(), near])
+
+
+class Scores(NamedTuple):
+    """What a masked pass predicts: logits at masked positions, and CLS."""
+
+    patches: Tensor
+    """[masked patches, C]"""
+    pieces: Tensor
+    """[masked pieces, V]"""
+    cls: Tensor
+    """[B, D]"""
 
 
 class Summary(nn.Module):
@@ -39,76 +117,123 @@ class Summary(nn.Module):
         return self.codes(F.gelu(self.look(told[:, None] + self.place))), self.words(told)
 
 
-class Step(NamedTuple):
-    """One batch on the device."""
+class Learner(nn.Module):
+    """The network with all that its loss needs beside it; parts of terms that are off are None."""
 
-    image: Tensor
-    """float [B, 3, S, S]"""
-    codes: Tensor
-    """int64 [B, P], visual tokens"""
-    ids: Tensor
-    """int64 [B, T]"""
-    padding: Tensor
-    """bool [B, T]; all of a row whose text is absent or hidden"""
-    patches: Tensor
-    """bool [B, P], masked"""
-    pieces: Tensor
-    """bool [B, T], masked"""
-    no_image: Tensor
-    """bool [B], absent or hidden"""
-    has_image: Tensor
-    """bool [B], there is a picture to tell of, hidden or not"""
-    words: Tensor
-    """bool [B, T], pieces to tell of, hidden or not"""
+    def __init__(self, network: BEiT3, params: Pretrain, mask_id: int) -> None:
+        super().__init__()
+        c = network.config
+        self.network, self.mask_id, self.temperature = network, mask_id, params.temperature
+        self.summary = Summary(c.width, c.patches, c.codes, c.vocab) if params.summary else None
+        self.sides = nn.Linear(c.width, c.width, bias=False) if params.itc else None  # one map, so that CLS comes near
+        self.taste = nn.Linear(c.width, c.width, bias=False) if params.collaborative else None
+
+    def forward(self, step: Step, counts: Tensor) -> Tensor:
+        """Return this part's share of each of TERMS, float32 [5]; zero where there is nothing to predict.
+
+        Args:
+            step: a part of a batch.
+            counts: see `Step.counts`, of the whole batch.
+        """
+        n = counts.clamp(min=1)
+        scores = predict(self.network, step, self.mask_id)
+        mim = cross_entropy(scores.patches, step.codes[step.patches]) / n[0]
+        mlm = cross_entropy(scores.pieces, step.shown.ids[step.pieces]) / n[1]
+        nothing = torch.zeros_like(mim)
+        summary, itc, near = nothing, nothing, nothing
+        if self.summary is not None:
+            look, word = told(self.summary, scores.cls, step)
+            summary = look / n[2] + word / n[3]
+        if self.sides is not None:
+            image, text = alone(self.network, step.shown, step.pairs)
+            itc = image_text(self.sides(image), self.sides(text), self.temperature) / n[4]
+        if self.taste is not None and step.company is not None:
+            company = step.company
+            cls = whole(self.network, company.shown)
+            near = attraction(self.taste(scores.cls[company.row]), self.taste(cls), company, self.temperature) / n[5]
+        return torch.stack([mim, mlm, summary, itc, near])
 
 
-class Losses(NamedTuple):
-    """Means over what each term predicts; zero where that is nothing."""
-
-    mim: Tensor
-    mlm: Tensor
-    patches: Tensor
-    words: Tensor
-
-
-class Scores(NamedTuple):
-    """What a masked pass predicts: logits at masked positions, and CLS."""
-
-    patches: Tensor
-    """[masked patches, C]"""
-    pieces: Tensor
-    """[masked pieces, V]"""
-    cls: Tensor
-    """[B, D]"""
+def weights(params: Pretrain) -> tuple[float, ...]:
+    """Return the weight of each of TERMS."""
+    return 1.0, 1.0, params.summary, params.itc, params.collaborative
 
 
 def predict(network: BEiT3, step: Step, mask_id: int) -> Scores:
     """Run the joint pass over what is left of a batch."""
-    shown = torch.where(step.pieces, mask_id, step.ids)  # [B, T]
+    ids = torch.where(step.pieces, mask_id, step.shown.ids)  # [B, T]
     vision, text = network(
-        step.image, shown, padding=step.padding, patch_mask=step.patches, no_image=step.no_image
+        step.shown.image, ids, padding=step.shown.padding, patch_mask=step.patches, no_image=step.shown.no_image
     )  # [B, 1+P, D], [B, T, D]
     return Scores(
         _head(network.mim_head, vision[:, 1:][step.patches]), _head(network.mlm_head, text[step.pieces]), vision[:, 0]
     )
 
 
-def losses(scores: Scores, summary: Summary | None, step: Step) -> Losses:
-    """Return the terms of L; without `summary` its two are zero."""
-    mim = mean_cross_entropy(scores.patches, step.codes[step.patches])
-    mlm = mean_cross_entropy(scores.pieces, step.ids[step.pieces])
-    if summary is None:
-        return Losses(mim, mlm, torch.zeros_like(mim), torch.zeros_like(mim))
-    looks, words = summary(scores.cls)  # [B, P, C], [B, V]
-    look = mean_cross_entropy(looks[step.has_image].flatten(0, 1), step.codes[step.has_image].flatten())
+def whole(network: BEiT3, shown: Shown) -> Tensor:
+    """Return CLS of the pass over all that each item has, nothing masked: [B, D]."""
+    out = network(shown.image, shown.ids, padding=shown.padding, no_image=shown.no_image, first_only=True)
+    return out.vision[:, 0]
+
+
+def alone(network: BEiT3, shown: Shown, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return CLS of the picture alone and of the text alone, nothing masked: two of [n, D].
+
+    Args:
+        network: BEiT3.
+        shown: [B].
+        rows: bool [B], n of them True: items that have both.
+    """
+    image = network(shown.image[rows], None, first_only=True).vision[:, 0]
+    ids = shown.ids[rows]
+    text = network(None, ids, padding=ids == PAD, first_only=True).vision[:, 0]
+    return image, text
+
+
+def told(summary: Summary, cls: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+    """Return the summed cross-entropies of what CLS alone says of the patches and of the pieces of its item."""
+    looks, words = summary(cls)  # [B, P, C], [B, V]
+    look = cross_entropy(looks[step.has_image].flatten(0, 1), step.codes[step.has_image].flatten())
     row, place = step.words.nonzero(as_tuple=True)
-    word = -words.float().log_softmax(1)[row, step.ids[row, place]].sum() / max(1, len(row))
-    return Losses(mim, mlm, look, word)
+    return look, -words.float().log_softmax(1)[row, step.shown.ids[row, place]].sum()
 
 
-def mean_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Return the mean of -log softmax(logits)[target], in float32; 0 where there is no target."""
-    return F.cross_entropy(logits.float(), target, reduction="sum") / max(1, len(target))
+def image_text(image: Tensor, text: Tensor, temperature: float) -> Tensor:
+    """Return the summed InfoNCE of pictures and texts, the mean of both directions.
+
+    Args:
+        image: [n, D]; row i belongs to row i of `text`, and to none else of any process.
+        text: [n, D].
+        temperature: of the softmax over cosines.
+    """
+    image, text = F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1)
+    (images, start), (texts, _) = parallel.gathered(image), parallel.gathered(text)
+    own = start + torch.arange(len(image), device=image.device)
+    forth = cross_entropy(image @ texts.T / temperature, own)
+    back = cross_entropy(text @ images.T / temperature, own)
+    return (forth + back) / 2
+
+
+def attraction(item: Tensor, partner: Tensor, company: Company, temperature: float) -> Tensor:
+    """Return the summed InfoNCE of items and partners; an item's other partners and itself are not pushed away.
+
+    Args:
+        item: [n, D].
+        partner: [n, D]; row i belongs to row i of `item`.
+        company: who they are.
+        temperature: of the softmax over cosines.
+    """
+    item, partner = F.normalize(item.float(), dim=1), F.normalize(partner.float(), dim=1)
+    (partners, start), (ids, _) = parallel.gathered(partner), parallel.gathered(company.partner)
+    own = start + torch.arange(len(item), device=item.device)
+    kin = (company.kin[:, :, None] == ids).any(dim=1) | (company.item[:, None] == ids)  # [n, all]
+    kin = kin.scatter(1, own[:, None], False)
+    return cross_entropy((item @ partners.T / temperature).masked_fill(kin, -torch.inf), own)
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the sum of -log softmax(logits)[target], in float32; 0 where there is no target."""
+    return F.cross_entropy(logits.float(), target, reduction="sum")
 
 
 def _head(head: nn.Module | None, x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,11 @@ class Picture(NamedTuple):
 def failed(status: str, reason: str, sha256: str = "") -> Picture:
     """Return an ending without a picture."""
     return Picture(status, reason, None, 0, 0, sha256, None)
+
+
+def normalise_all(data: Sequence[bytes], size: int, quality: int, max_pixels: int) -> list[Picture]:
+    """Return `normalise` of each."""
+    return [normalise(d, size, quality, max_pixels) for d in data]
 
 
 def normalise(data: bytes, size: int, quality: int, max_pixels: int) -> Picture:

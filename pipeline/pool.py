@@ -29,19 +29,22 @@ def each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> It
     """
     if not jobs:
         return
-    with _processes(min(workers, len(jobs))) as pool:
+    with _processes(min(workers, len(jobs)), _begin) as pool:
         begun = {pool.submit(work, job): job for job in jobs}
         for future in as_completed(begun):
             yield begun[future], future.result()
 
 
-def in_turn(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
+def in_turn(
+    work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, torch: bool = True
+) -> Iterator[tuple[Job, Result]]:
     """Yield every job with its result, in the jobs' order; the next job is asked for when one has been dealt with.
 
-    So what a job is may depend on the results of all but the `workers` - 1 jobs before it, and on no clock.
+    So what a job is may depend on the results of all but the `workers` - 1 jobs before it, and on no clock. Workers
+    that do without `torch` start sooner and smaller.
     """
     source = iter(jobs)
-    with _processes(workers) as pool:
+    with _processes(workers, _begin if torch else _watch) as pool:
         begun = deque((job, pool.submit(work, job)) for job in islice(source, workers))
         while begun:
             job, future = begun.popleft()
@@ -50,9 +53,9 @@ def in_turn(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) ->
 
 
 @contextmanager
-def _processes(workers: int) -> Iterator[ProcessPoolExecutor]:
+def _processes(workers: int, begin: Callable[[], None]) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context("spawn")  # a fork would copy locked locks of BLAS and torch threads
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=begin) as pool:
         try:
             yield pool
         except BaseException:
@@ -66,6 +69,10 @@ def _begin() -> None:
     import torch
 
     torch.set_num_threads(1)  # the order of summation, and so the result, does not depend on the machine's cores
+    _watch()
+
+
+def _watch() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save
 
-from pipeline import corpus, io, published, tokens, visual_tokens
+import schemas
+from pipeline import collaborative, corpus, io, published, tokens, visual_tokens
 from pipeline.config import Pretrain
 from pipeline.corpus import Corpus
 from pipeline.encoders.beit3 import FIRST_POSITION, SIZES, BEiT3, Config
 from pipeline.layout import Layout
-from pipeline.pretrain import Task
 from pipeline.published import Shelf
 from pipeline.seeds import seed_for
+from pipeline.task import Task
 
 CENTROIDS = "centroids"
 BLOCK = 4096  # pictures whose tokens are found at a time; bounds memory
 NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
+
+
+def files(layout: Layout, params: Pretrain) -> list[Path]:
+    """Return the files that `everything` reads."""
+    taste = [layout.interactions] if params.collaborative else []
+    return [layout.items, *io.shards(layout.images, "images"), *taste, *published.files(params)]
 
 
 def texts(
@@ -95,4 +103,13 @@ def everything(
         network = BEiT3(replace(shape, vocab=pieces, codes=n, mlm=True))
     else:
         network, told = published.network(params, given, n, pieces)
-    return network.to(device), Task(Corpus(ids, row, pixels), tokens_of, mask_id, params, seed, device), told
+    near = partners(layout, params, len(lines))
+    return network.to(device), Task(Corpus(ids, row, pixels), tokens_of, mask_id, params, seed, device, near), told
+
+
+def partners(layout: Layout, params: Pretrain, items: int) -> np.ndarray | None:
+    """Return whom the collaborative term brings together, see `collaborative.partners`; None where it is off."""
+    if not params.collaborative:
+        return None
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
+    return collaborative.partners(interactions, items, params.common_users)

@@ -1,64 +1,46 @@
-"""The pre-training loop: batches, steps, held-out accuracy, exact checkpoints.
+"""The pre-training loop: steps over one or more processes, exact checkpoints at any step.
 
-Letters: I items, B batch, P patches, T text ids.
+Letters: I items, B batch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
-from pipeline import corpus as data
-from pipeline import whiten
+from pipeline import corpus, optim, parallel
 from pipeline.checkpoint import Checkpoint
-from pipeline.config import Pretrain
-from pipeline.corpus import Corpus, Rates
-from pipeline.encoders import pixels
 from pipeline.encoders.beit3 import BEiT3
-from pipeline.objective import Step, Summary, losses, predict
+from pipeline.errors import UserError
+from pipeline.held_out import measure, precision
+from pipeline.objective import TERMS, Learner, weights
 from pipeline.seeds import seed_for
-from pipeline.tokens import UNK, pad
-from pipeline.whiten import Whitening
-
-BETAS = (0.9, 0.98)  # of AdamW, as BEiT
-EPSILON = 1e-6
-MOST = 50_000
-"""items that the whitening is fitted to, at most"""
-UNDECAYED = ("cls_token", "mask_token", "embed_positions", "place")
+from pipeline.task import Task, batch
 
 
 @dataclass(frozen=True)
-class Task:
-    """All that a training depends on."""
+class Training:
+    """What a step changes."""
 
-    corpus: Corpus
-    codes: np.ndarray
-    """int [n, P], visual tokens of `corpus.pictures`"""
-    mask_id: int
-    params: Pretrain
-    seed: int
-    device: torch.device
+    learner: Learner
+    model: nn.Module
+    """the learner, or what keeps those of several processes equal"""
+    optimizer: torch.optim.AdamW
+    average: AveragedModel | None
 
     @property
-    def rates(self) -> Rates:
-        """How much is hidden while training."""
-        p = self.params
-        return Rates(p.image_mask, p.text_mask, p.text_only_mask, p.hide)
-
-
-class Learner(nn.Module):
-    """What the optimiser moves: the network and, unless None, the reader of CLS."""
-
-    def __init__(self, network: BEiT3, summary: Summary | None) -> None:
-        super().__init__()
-        self.network = network
-        self.summary = summary
+    def result(self) -> BEiT3:
+        """What is measured and written: the average, where there is one."""
+        return self.learner.network if self.average is None else cast(BEiT3, self.average.module)
 
 
 def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> list[dict[str, Any]]:
@@ -67,196 +49,118 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
     Args:
         network: on the task's device.
         task: data, parameters, seed.
-        checkpoint: written every few epochs; the caller deletes it when the result is safe.
+        checkpoint: written by rank 0 every few steps; the caller deletes it when the result is safe.
         done: called after each step with the number of items.
 
     Returns:
-        history, an object an epoch: epoch; means over steps: loss, mim_loss, mlm_loss, summary_loss; lr; of held-out
-        items: mim_accuracy, mim_chance, mlm_accuracy, mlm_chance (None where there is nothing to predict).
+        history, an object an epoch: epoch; means over steps: loss and `<term>_loss` of each term that is on; lr; of
+        held-out items what `measure` returns.
 
     Raises:
         FloatingPointError: the loss is not finite.
+        UserError: batches too small for the number of processes and parts.
     """
-    c = network.config
-    torch.set_num_threads(task.params.threads)
-    torch.manual_seed(seed_for(task.seed, "summary"))
-    summary = Summary(c.width, c.patches, c.codes, c.vocab).to(task.device) if task.params.summary else None
-    learner = Learner(network, summary)
-    optimizer = _optimizer(learner, task.params)
-    train, held_out = split(task.corpus.usable, task.params.held_out, seed_for(task.seed, "held out"))
-    steps = task.params.epochs * math.ceil(len(train) / task.params.batch_size)
-    history: list[dict[str, Any]] = []
+    training = _begin(network, task)
+    per_epoch = math.ceil(len(task.train) / task.params.batch_size)
+    steps = task.params.epochs * per_epoch
+    begin, history, sums = 0, [], np.zeros(1 + len(TERMS))
     if (found := checkpoint.load()) is not None:
-        history = found[1]
-        _restore(learner, optimizer, found[0])
-        done(len(history) * len(train))
-    for epoch in range(len(history) + 1, task.params.epochs + 1):
-        means = _epoch(learner, optimizer, task, train, epoch, steps, done)
-        history.append({"epoch": epoch, **means, **measure(network, task, held_out)})
-        if epoch % checkpoint.every == 0 and epoch < task.params.epochs:
-            checkpoint.save(_state(learner, optimizer), history)
+        _restore(training, found[0])
+        begin, history, sums = found[1]["step"], found[1]["history"], np.array(found[1]["sums"])
+    for at in range(begin, steps):
+        epoch, place = divmod(at, per_epoch)
+        if at == begin or place == 0:
+            plan = _plan(task, epoch)
+        if at == begin:
+            done(epoch * len(task.train) + sum(map(len, plan[:place])))
+        rate = optim.learning_rate(at, steps, task.params)
+        sums = (sums if place else np.zeros_like(sums)) + _step(training, task, plan[place], epoch, rate)
+        done(len(plan[place]))
+        if place == per_epoch - 1:
+            means = _named(task, sums / per_epoch)
+            history.append({"epoch": epoch + 1, **means, "lr": rate, **measure(training.result, task)})
+        if (at + 1) % checkpoint.every == 0 and at + 1 < steps and parallel.rank() == 0:
+            checkpoint.save(_state(training), {"step": at + 1, "history": history, "sums": sums.tolist()})
+    network.load_state_dict(training.result.state_dict())
     return history
 
 
-def split(usable: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return items to learn from and items that only measure, both int64, sorted."""
-    order = np.random.default_rng(seed).permutation(usable)
-    n = round(share * len(order))
-    return np.sort(order[n:]), np.sort(order[:n])
+def _begin(network: BEiT3, task: Task) -> Training:
+    params = task.params
+    torch.set_num_threads(params.threads)
+    torch.manual_seed(seed_for(task.seed, "summary"))
+    learner = Learner(network, params, task.mask_id).to(task.device)
+    average = optim.average(network, params.ema)
+    if params.compile:
+        network.beit3.encoder.compile(dynamic=True)
+    model = DistributedDataParallel(learner) if parallel.world() > 1 else learner
+    return Training(learner, model, optim.adamw(learner, network.config.layers, params), average)
 
 
-def learning_rate(step: int, steps: int, params: Pretrain) -> float:
-    """Return the rate of step 0 .. steps-1: linear up over the warm-up, then half a cosine down to zero."""
-    rising = max(1, round(params.warmup * steps))
-    if step < rising:
-        return params.lr * (step + 1) / rising
-    return params.lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+def _plan(task: Task, epoch: int) -> list[np.ndarray]:
+    """Return the batches of an epoch."""
+    rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
+    plan = corpus.batches(task.train, task.params.batch_size, rng)
+    parts = parallel.world() * task.params.accumulate
+    if plan and len(plan[-1]) < parts:
+        raise UserError(
+            f"pretrain.batch_size {task.params.batch_size} gives batches of {len(plan[-1])} items, which cannot be cut "
+            f"into {parts} parts ({parallel.world()} processes, pretrain.accumulate {task.params.accumulate})"
+        )
+    return plan
 
 
-@torch.no_grad()
-def measure(network: BEiT3, task: Task, items: np.ndarray) -> dict[str, float | None]:
-    """Return accuracies at masked positions of `items`, and what naming the commonest token always would reach.
-
-    The masks are the same at every call.
-    """
-    network.eval()
-    right = {"mim": 0, "mlm": 0}
-    truth: dict[str, list[np.ndarray]] = {"mim": [], "mlm": []}
-    rates = Rates(task.params.image_mask, task.params.text_mask, task.params.text_only_mask, 0.0)
-    rng = np.random.default_rng(seed_for(task.seed, "held out masks"))
-    for start in range(0, len(items), task.params.batch_size):
-        step = batch(task, items[start : start + task.params.batch_size], rates, rng)
-        with _precision(task.device):
-            scores = predict(network, step, task.mask_id)
-        for name, logits, target in (
-            ("mim", scores.patches, step.codes[step.patches]),
-            ("mlm", scores.pieces, step.ids[step.pieces]),
-        ):
-            right[name] += int((logits.argmax(1) == target).sum())
-            truth[name].append(target.cpu().numpy())
-    out: dict[str, float | None] = {}
-    for name, targets in truth.items():
-        counts = np.unique(np.concatenate([np.empty(0, np.int64), *targets]), return_counts=True)[1]
-        n = int(counts.sum())
-        out[f"{name}_accuracy"] = round(right[name] / n, 6) if n else None
-        out[f"{name}_chance"] = round(int(counts.max()) / n, 6) if n else None
-    return out
+def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
+    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 5], equal in all processes."""
+    params, model = task.params, training.model
+    seed = seed_for(task.seed, "epoch", epoch)
+    own = np.array_split(items, parallel.world())[parallel.rank()]
+    parts = [batch(task, part, task.rates, seed, company=True) for part in np.array_split(own, params.accumulate)]
+    counts = parallel.summed(torch.stack([part.counts() for part in parts]).sum(0))
+    weight = torch.tensor(weights(params), device=task.device)
+    terms = torch.zeros_like(weight)
+    training.optimizer.zero_grad()
+    for number, part in enumerate(parts, 1):
+        with _unsynchronised(model) if number < len(parts) else nullcontext():
+            with precision(task):
+                found = model(part, counts)
+            # DDP means the gradients of its processes; the terms of parts are made to be summed
+            (parallel.world() * (weight @ found)).backward()
+        terms += found.detach()
+    values = parallel.summed(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
+    if not np.isfinite(values).all():
+        raise FloatingPointError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
+    nn.utils.clip_grad_norm_(training.learner.parameters(), params.clip)
+    optim.set_rate(training.optimizer, rate)
+    training.optimizer.step()
+    if training.average is not None:
+        training.average.update_parameters(training.learner.network)
+    return values
 
 
-def whitening(network: BEiT3, task: Task) -> Whitening:
-    """Fit the whitening of CLS to the items that were learned from, or to MOST of them."""
-    train, _ = split(task.corpus.usable, task.params.held_out, seed_for(task.seed, "held out"))
-    some = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(train)[:MOST]
-    return whiten.fit(summaries(network, task, np.sort(some)))
+def _unsynchronised(model: nn.Module) -> AbstractContextManager[None]:
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
 
 
-@torch.no_grad()
-def summaries(network: BEiT3, task: Task, items: np.ndarray) -> np.ndarray:
-    """Return CLS of the pass over all that each item has, nothing masked: float32 [n, D]."""
-    network.eval()
-    rng = np.random.default_rng(0)  # draws nothing: all rates are zero
-    found = [np.empty((0, network.config.width), np.float32)]
-    for start in range(0, len(items), task.params.batch_size):
-        step = batch(task, items[start : start + task.params.batch_size], Rates(0, 0, 0, 0), rng)
-        vision = network(step.image, step.ids, padding=step.padding, no_image=step.no_image, first_only=True).vision
-        found.append(vision[:, 0].float().cpu().numpy())
-    return np.concatenate(found)
+def _named(task: Task, means: np.ndarray) -> dict[str, float]:
+    on = [True, *(weight > 0 for weight in weights(task.params))]
+    names = ["loss", *(f"{term}_loss" for term in TERMS)]
+    return {name: round(float(mean), 6) for name, mean, used in zip(names, means, on, strict=True) if used}
 
 
-def batch(task: Task, items: np.ndarray, rates: Rates, rng: np.random.Generator) -> Step:
-    """Draw the masks of some items and bring all of it to the device."""
-    corpus, device = task.corpus, task.device
-    ids, padding = pad([corpus.texts[i] for i in items])
-    has_image, has_text = corpus.row[items] >= 0, np.array([len(corpus.texts[i]) > 2 for i in items])
-    side = corpus.pictures.shape[1]
-    patches = task.codes.shape[1]
-    m = data.masked(items, ids, has_image, has_text, math.isqrt(patches), rates, rng)
-    shown = np.zeros((len(items), side, side, 3), np.uint8)
-    codes = np.zeros((len(items), patches), np.int64)
-    rows = corpus.row[items][has_image]
-    shown[has_image], codes[has_image] = corpus.pictures[rows], task.codes[rows]
-
-    def move(x: np.ndarray) -> Tensor:
-        return torch.from_numpy(x).to(device)
-
-    return Step(
-        pixels.normalised(shown).to(device),
-        move(codes),
-        move(ids),
-        move(padding | m.no_text[:, None]),
-        move(m.patches),
-        move(m.tokens),
-        move(m.no_image),
-        move(has_image),
-        move(~padding & (ids > UNK)),
-    )
+def _state(training: Training) -> dict[str, Tensor]:
+    """Return weights, AdamW's moments and steps, and the average of the weights."""
+    found = {f"weights.{name}": value for name, value in training.learner.state_dict().items()}
+    found |= {f"adam.{name}": value for name, value in optim.state(training.optimizer).items()}
+    average = {} if training.average is None else training.average.state_dict()
+    return found | {f"average.{name}": value for name, value in average.items()}
 
 
-def pick_device() -> torch.device:
-    """Return the GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _restore(training: Training, tensors: dict[str, Tensor]) -> None:
+    def part(name: str) -> dict[str, Tensor]:
+        return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
-
-def _epoch(learner: Learner, optimizer: torch.optim.AdamW, task: Task, train: np.ndarray, epoch: int, steps: int,
-           done: Callable[[int], object]) -> dict[str, float]:  # fmt: skip
-    learner.train()
-    rng = np.random.default_rng(seed_for(task.seed, "epoch", epoch))
-    sums, n, rate = np.zeros(4), 0, 0.0
-    for items in data.batches(train, task.params.batch_size, rng):
-        rate = learning_rate((epoch - 1) * math.ceil(len(train) / task.params.batch_size) + n, steps, task.params)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        step = batch(task, items, task.rates, rng)
-        with _precision(task.device):
-            terms = losses(predict(learner.network, step, task.mask_id), learner.summary, step)
-        total = terms.mim + terms.mlm + task.params.summary * (terms.patches + terms.words)
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"epoch {epoch}, step {n + 1}: the loss is {float(total)}; lower pretrain.lr")
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(learner.parameters(), task.params.clip)
-        optimizer.step()
-        values = [total, terms.mim, terms.mlm, terms.patches + terms.words]
-        sums, n = sums + torch.stack(values).detach().cpu().double().numpy(), n + 1
-        done(len(items))
-    means = dict(zip(("loss", "mim_loss", "mlm_loss", "summary_loss"), sums / max(1, n), strict=True))
-    return {name: round(float(value), 6) for name, value in means.items()} | {"lr": rate}
-
-
-def _precision(device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU; on a CPU float32, which is as fast at small widths and the same bits each time."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-
-
-def _optimizer(learner: Learner, params: Pretrain) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices, not biases, norms, positions and special tokens."""
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in learner.named_parameters():
-        groups[parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)].append(parameter)
-    return torch.optim.AdamW(
-        [{"params": groups[True], "weight_decay": params.weight_decay}, {"params": groups[False], "weight_decay": 0.0}],
-        lr=params.lr,
-        betas=BETAS,
-        eps=EPSILON,
-        fused=True,
-    )
-
-
-def _state(learner: Learner, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """Return weights, and AdamW's moments and steps by parameter number."""
-    found = {f"weights.{name}": value for name, value in learner.state_dict().items()}
-    for number, moments in optimizer.state_dict()["state"].items():
-        found |= {f"adam.{number}.{name}": value for name, value in moments.items()}
-    return found
-
-
-def _restore(learner: Learner, optimizer: torch.optim.AdamW, tensors: dict[str, Tensor]) -> None:
-    learner.load_state_dict(
-        {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}, strict=True
-    )
-    state = optimizer.state_dict()
-    for key, value in tensors.items():
-        if key.startswith("adam."):
-            _, number, name = key.split(".")
-            state["state"].setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict(state)
+    training.learner.load_state_dict(part("weights"))
+    optim.restore(training.optimizer, part("adam"))
+    if training.average is not None:
+        training.average.load_state_dict(part("average"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from pipeline import io
-from pipeline.config import AmazonSource, MmrecSource, SampleSource, TabularSource
+from pipeline.config import AmazonSource, MmrecSource, Source, TabularSource
 from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec
 from pipeline.sources.product import Product
 from pipeline.sources.tabular import Tabular
@@ -50,7 +50,7 @@ MODULES = {
 }
 
 
-def reader(source: SampleSource | AmazonSource | MmrecSource | TabularSource) -> Reader:
+def reader(source: Source) -> Reader:
     """Return the reader of a source."""
     return Tabular(source) if isinstance(source, TabularSource) else cast(Reader, MODULES[source.kind])
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from pipeline import code, io
+from pipeline import code, io, parallel
 from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.layout import Layout
@@ -56,6 +56,10 @@ class Run:
         """Check and write one Parquet file, with this stage's record in its metadata."""
         io.write_table(table, path, schema, self.record())
 
+    def write_all(self, tables: Iterable[pa.Table], path: Path, schema: pa.Schema) -> None:
+        """Write one Parquet file of many tables, holding one at a time."""
+        io.write_tables(tables, path, schema, self.record())
+
     def record(self) -> dict[str, Any]:
         """Return what identifies the making of a file: the same for two runs on the same input and code."""
         section = getattr(self.params, self.stage).model_dump()
@@ -80,8 +84,9 @@ class Run:
     ) -> tqdm:
         """Return a progress bar with rate and ETA; quiet when stderr is no terminal."""
         label = f"{self.stage} {self.dataset}{' ' + what if what else ''}"
+        off = True if parallel.rank() else None  # None: where there is no terminal
         return tqdm(
-            iterable, total=total, unit=unit, desc=label, initial=initial, disable=None, mininterval=0.5, smoothing=0.1
+            iterable, total=total, unit=unit, desc=label, initial=initial, disable=off, mininterval=0.5, smoothing=0.1
         )
 
     def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, module: str | None = None) -> None:
@@ -119,6 +124,11 @@ def versions() -> dict[str, str]:
 def running(stage: str, dataset: str, params: Params, root: Path) -> Iterator[Run]:
     """Hold the stage's lock, yield its Run, and write run.json when the block ends without an error."""
     run = Run(stage, dataset, params, root)
+    if parallel.world() > 1 and stage != "pretrain":
+        raise UserError(f"{stage} runs in one process; only pretrain can be started by torchrun")
+    if parallel.rank():
+        yield run  # a helper of rank 0, which holds the lock and writes the record
+        return
     run.folder.mkdir(parents=True, exist_ok=True)
     with _only_one(run.folder):
         run.layout.run_record(stage).unlink(missing_ok=True)

@@ -131,7 +131,7 @@ class Attempt:
         try:
             for i in range(sweep.seeds):
                 seed = seed_for("sweep", self.layout.dataset, job.model, i)
-                found = fit(job.model, *inputs, chosen, seed, None if i else watched, parts=parts)
+                found = fit(MODELS[job.model], *inputs, chosen, seed, None if i else watched, parts=parts)
                 epochs += len(found.history)
                 valid.append(found.valid[f"recall@{CUTOFF}"])
                 if sweep.test_selected:
@@ -184,6 +184,11 @@ def effects(told: Sequence[tuple[Setting, Told]], space: Space) -> list[dict[str
         {"settings": pair, "x": f"{x:.3g}", "y": f"{y:.3g}", "valid": max(values), "trials": len(values)}
         for (pair, x, y), values in sorted(cells.items())
     ]
+
+
+def heatmaps(effects: Mapping[tuple[str, str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the effects of several sweeps as rows of one file; `map` says of which sweep and settings each is."""
+    return [{"map": f"{' '.join(names)}: {row['settings']}", **row} for names, rows in effects.items() for row in rows]
 
 
 class Final(NamedTuple):

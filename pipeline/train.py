@@ -19,8 +19,7 @@ from pipeline.checkpoint import Checkpoint
 from pipeline.config import Train
 from pipeline.errors import UserError
 from pipeline.metrics import evaluate
-from pipeline.models import MODELS, Recommender
-from pipeline.models.base import Batch, Inputs
+from pipeline.models.base import Batch, Inputs, Recommender
 from pipeline.ranking import Vectors
 from pipeline.sampling import Sampler
 from pipeline.seeds import seed_for
@@ -58,7 +57,7 @@ class _Progress:
 
 
 def fit(
-    model: str,
+    model: type[Recommender],
     split: Split,
     features: np.ndarray | None,
     edges: pa.Table | None,
@@ -74,7 +73,7 @@ def fit(
     one that was never interrupted.
 
     Args:
-        model: a key of MODELS.
+        model: which recommender; the dictionary MODELS of pipeline.models has them by name.
         split: train and valid are used, test is not looked at.
         features: float32 [I, F], for models that read content.
         edges: schema EDGES over the same items, for models that use the item graph.
@@ -85,16 +84,16 @@ def fit(
         parts: widths of the modalities that stand side by side in features; none: one modality.
 
     Raises:
-        UserError: unknown model, an input is missing or does not fit, nothing to select on, or the loss diverges.
+        UserError: an input is missing or does not fit, nothing to select on, or the loss diverges.
     """
     device = pick_device()
     inputs = _checked(model, split, features, edges, device, tuple(parts))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = MODELS[model](inputs, params).to(device)
+        network = model(inputs, params).to(device)
         if not list(network.parameters()):
             return _as_it_is(network, split)
-        return _Loop(network, split, params, seed, checkpoint).run(model, progress)
+        return _Loop(network, split, params, seed, checkpoint).run(progress)
 
 
 def pick_device() -> torch.device:
@@ -128,13 +127,13 @@ class _Loop:
         self.optimiser = torch.optim.Adam(trained, lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
         self.now = _Progress()
 
-    def run(self, model: str, progress: Callable[[dict[str, Any]], object] | None) -> Fit:
+    def run(self, progress: Callable[[dict[str, Any]], object] | None) -> Fit:
         self._restore()
         for epoch in range(len(self.now.history), self.params.epochs):
             if epoch - self.now.best_epoch > self.params.patience:
                 break
             terms = self._epoch(epoch)
-            self._judge(epoch, terms, model)
+            self._judge(epoch, terms)
             if progress:
                 progress(self.now.history[-1])
             if self.checkpoint and (epoch + 1) % self.checkpoint.every == 0:
@@ -169,14 +168,15 @@ class _Loop:
         return {name: float(total) / len(batches) for name, total in totals.items()}
 
     @torch.no_grad()
-    def _judge(self, epoch: int, terms: dict[str, float], model: str) -> None:
+    def _judge(self, epoch: int, terms: dict[str, float]) -> None:
         """Rank valid, note the epoch, and keep it if it is the best so far."""
         self.network.eval()
         user, item = self.network()
         loss = sum(terms.values())
         if not (np.isfinite(loss) and bool(user.isfinite().all()) and bool(item.isfinite().all())):
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
             raise UserError(
-                f"{model}: the loss diverged in epoch {epoch} ({', '.join(f'{k} {v:.4g}' for k, v in terms.items())}) "
+                f"{type(self.network).__name__}: the loss diverged in epoch {epoch} ({shown}) "
                 f"with {self.params.model_dump()}; try a lower train.lr"
             )
         scores = _valid(user, item, self.split)
@@ -218,7 +218,7 @@ class _Loop:
 
 
 def _checked(
-    model: str,
+    model: type[Recommender],
     split: Split,
     features: np.ndarray | None,
     edges: pa.Table | None,
@@ -226,12 +226,10 @@ def _checked(
     parts: tuple[int, ...],
 ) -> Inputs:
     """Return the model's inputs, or say which one is missing or wrong."""
-    if model not in MODELS:
-        raise UserError(f"no model '{model}'; known: {', '.join(MODELS)}")
     given = {"features": features, "edges": edges}
-    for name in sorted(MODELS[model].needs):
+    for name in sorted(model.needs):
         if given[name] is None:
-            raise UserError(f"{model} needs {name}; none were given")
+            raise UserError(f"{model.__name__} needs {name}; none were given")
     if features is not None and len(features) != split.n_items:
         raise UserError(f"features have {len(features)} rows, the catalogue has {split.n_items} items; encode again")
     if features is not None and parts and sum(parts) != features.shape[1]:

@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from pipeline.retries import LONGEST_WAIT, PASSING, pause, retry_after
 
 MAX_REDIRECTS = 5
 LOOKUPS = 3  # tries to resolve a name
+HEADERS = {"User-Agent": "alignrec", "Accept": "image/*", "Accept-Encoding": "identity"}
+ONE = httpx.Limits(max_connections=1)
 NO_CONNECTION = "no connection"
 HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")  # a name as DNS has it, or a number
 
@@ -36,7 +39,8 @@ class Policy(NamedTuple):
     rate: float
     give_up_after: int
     max_bytes: int
-    private_hosts: tuple[str, ...]
+    private_hosts: Sequence[str]
+    mirrors: Mapping[str, str]
 
 
 class Fetched(NamedTuple):
@@ -58,8 +62,7 @@ class _Ended(Exception):
 class _Host:
     """What is known of one scheme, name and port."""
 
-    client: httpx.AsyncClient
-    slots: asyncio.Semaphore
+    free: asyncio.LifoQueue[httpx.AsyncHTTPTransport]  # one connection each; a request takes one
     address: asyncio.Task[str]  # of its name; resolved once
     refused: int = 0  # connections in a row
     given_up: str = ""  # why
@@ -72,13 +75,15 @@ class Web:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self._hosts: dict[str, _Host] = {}
+        self._mirrors = {name: httpx.URL(mirror) for name, mirror in policy.mirrors.items()}
         self._tls = ssl.create_default_context()
 
     async def close(self) -> None:
         """Close every connection."""
         for host in self._hosts.values():
             host.address.cancel()
-            await host.client.aclose()
+            while not host.free.empty():
+                await host.free.get_nowait().aclose()
 
     async def get(self, address: str) -> Fetched:
         """Fetch one http(s) address."""
@@ -103,23 +108,33 @@ class Web:
 
     async def _ask(self, url: httpx.URL) -> bytes | str:
         """Make one request; return the body, or where a redirect points."""
+        if mirror := self._mirrors.get(url.host):
+            url = url.copy_with(scheme=mirror.scheme, host=mirror.host, port=mirror.port)
         host = self._host(url)
-        async with host.slots:
-            if host.given_up:
-                raise _Ended("unreachable", host.given_up)
-            at = max(time.monotonic(), host.next_at)
-            host.next_at = at + 1 / self.policy.rate
-            await asyncio.sleep(at - time.monotonic())
-            address = await self._resolved(host)
-            try:
-                async with asyncio.timeout(self.policy.timeout):
-                    return await self._exchange(host, url, address)
-            except (httpx.ConnectError, httpx.ConnectTimeout):
-                raise self._refused(host) from None
-            except (TimeoutError, httpx.TimeoutException):
-                raise _Ended("timeout", f"not done in {self.policy.timeout:g} s", passing=True) from None
-            except httpx.TransportError as e:
-                raise _Ended("unreachable", f"connection cut ({type(e).__name__})", passing=True) from None
+        line = await host.free.get()
+        try:
+            return await self._turn(host, line, url)
+        finally:
+            host.free.put_nowait(line)
+
+    async def _turn(self, host: _Host, line: httpx.AsyncHTTPTransport, url: httpx.URL) -> bytes | str:
+        if host.given_up:
+            raise _Ended("unreachable", host.given_up)
+        now = time.monotonic()
+        at = max(now, host.next_at)
+        host.next_at = at + 1 / self.policy.rate
+        if at > now:
+            await asyncio.sleep(at - now)
+        address = await self._resolved(host)
+        try:
+            async with asyncio.timeout(self.policy.timeout):
+                return await self._exchange(host, line, url, address)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            raise self._refused(host) from None
+        except (TimeoutError, httpx.TimeoutException):
+            raise _Ended("timeout", f"not done in {self.policy.timeout:g} s", passing=True) from None
+        except httpx.TransportError as e:
+            raise _Ended("unreachable", f"connection cut ({type(e).__name__})", passing=True) from None
 
     async def _resolved(self, host: _Host) -> str:
         try:
@@ -135,14 +150,14 @@ class Web:
             host.given_up = NO_CONNECTION
         return _Ended("unreachable", NO_CONNECTION, passing=not host.given_up)
 
-    async def _exchange(self, host: _Host, url: httpx.URL, address: str) -> bytes | str:
-        request = host.client.build_request(
+    async def _exchange(self, host: _Host, line: httpx.AsyncHTTPTransport, url: httpx.URL, address: str) -> bytes | str:
+        request = httpx.Request(
             "GET",
             url.copy_with(host=address, username=None, password=None),
-            headers={"Host": url.netloc.decode("ascii")},
-            extensions={"sni_hostname": url.raw_host.decode("ascii")},
+            headers=HEADERS | {"Host": url.netloc.decode("ascii")},
+            extensions={"sni_hostname": url.raw_host.decode("ascii"), "timeout": {"connect": self.policy.timeout / 2}},
         )
-        answer = await host.client.send(request, stream=True)
+        answer = await line.handle_async_request(request)
         try:
             host.refused = 0
             if answer.has_redirect_location:
@@ -165,29 +180,30 @@ class Web:
         packed = answer.headers.get("Content-Encoding", "") in ("gzip", "x-gzip", "deflate")
         unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed else None
         body = bytearray()
-        async for block in answer.aiter_raw():
-            try:
+        try:
+            async for block in answer.aiter_raw():
                 body += unpack.decompress(block, limit + 1 - len(body)) if unpack else block
-            except zlib.error:
-                raise _Ended("not_an_image", "damaged Content-Encoding") from None
-            if len(body) > limit:
-                raise _Ended("too_large", f"more than {limit} bytes")
+                if len(body) > limit:
+                    raise _Ended("too_large", f"more than {limit} bytes")
+        except zlib.error:
+            raise _Ended("not_an_image", "damaged Content-Encoding") from None
+        except httpx.TransportError:
+            if not body:
+                raise
+            raise _Ended("truncated", f"connection cut before byte {declared or 'last'}", passing=True) from None
         return bytes(body)
 
     def _host(self, url: httpx.URL) -> _Host:
         port = url.port or (443 if url.scheme == "https" else 80)
         key = f"{url.scheme}://{url.host}:{port}"
         if key not in self._hosts:
-            # a client a host: connections are pooled by number, and two names must not share one
-            client = httpx.AsyncClient(
-                verify=self._tls,
-                trust_env=False,  # a proxy would resolve names itself
-                limits=httpx.Limits(max_connections=self.policy.per_host),
-                timeout=httpx.Timeout(self.policy.timeout, connect=self.policy.timeout / 2),
-                headers={"User-Agent": "alignrec", "Accept": "image/*", "Accept-Encoding": "identity"},
-            )
+            # a transport a connection: httpx's pool looks at all of its connections at every step; transports take
+            # no proxy, which would resolve names itself, and keep no cookies
+            free: asyncio.LifoQueue[httpx.AsyncHTTPTransport] = asyncio.LifoQueue()
+            for _ in range(self.policy.per_host):
+                free.put_nowait(httpx.AsyncHTTPTransport(verify=self._tls, limits=ONE, trust_env=False))
             lookup = asyncio.create_task(_resolve(url.host, port, url.host in self.policy.private_hosts))
-            self._hosts[key] = _Host(client, asyncio.Semaphore(self.policy.per_host), lookup)
+            self._hosts[key] = _Host(free, lookup)
         return self._hosts[key]
 
 

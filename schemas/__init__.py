@@ -85,6 +85,8 @@ ITEMS = pa.schema(
         field("text", pa.string(), "what encoders read: title, brand, categories, description"),
         field("text_status", pa.string(), "why the text is what it is", one_of=("ok", "empty", "no_metadata")),
         field("image_urls", pa.list_(pa.string()), "candidates, best first"),
+        field("tokens", pa.int32(), "length of text in words between blanks; encoders cut these further", low=0),
+        field("extra", pa.string(), "JSON object of the source's other fields, as they were: price, related, ..."),
     ]
 )
 
@@ -198,7 +200,7 @@ TESTS = pa.schema(
 )  # fmt: skip
 
 RELEASED_ITEMS = pa.schema(
-    [f for f in ITEMS if f.name != "image_urls"]
+    [f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")]
     + [
         field(
             "image_status", pa.string(), "how fetching ended; null where nobody tried", nullable=True,

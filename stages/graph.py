@@ -4,13 +4,20 @@ from pipeline import graph, io
 from pipeline.run import Run
 from schemas import EDGES
 
+SAMPLE = 1000
+"""items of which an approximate index's recall is measured"""
+
 
 def main(run: Run) -> None:
     """Search every feature set that encode left."""
+    params = run.params.graph
     names = sorted(p.name for p in run.layout.folder("encode").iterdir() if p.is_dir())
     for name in run.progress(names, unit="set"):
         vectors = io.matrix(io.read_features(run.layout.features(name))["vector"])
-        edges = graph.neighbours(vectors, run.params.graph.k)
+        index = graph.choose(params.index, len(vectors), params.exact_up_to)
+        edges = graph.neighbours(vectors, params.k, index)
+        if index != "exact":
+            run.note(**{name: {"index": index, "recall": graph.recall(vectors, edges, SAMPLE)}})
         run.count(f"{name}: item without direction", len(vectors) - int(graph.normalise(vectors)[1].sum()))
         run.write(edges, run.layout.edges(name), EDGES)
         run.rows_in += len(vectors)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 
+import pyarrow as pa
+
 import schemas
 from pipeline import images, io
 from pipeline.run import Run
@@ -15,8 +17,7 @@ def main(run: Run, retry_failed: bool = False) -> None:
     layout, params, work = run.layout, run.params.images, run.folder / ".blocks"
     items = run.read(layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"])
     run.resume(run.folder, [layout.items, layout.sources], params.model_dump())
-    statuses: Counter[str] = Counter()
-    hashes: Counter[str] = Counter()
+    found = []
     with (
         run.progress(total=len(items), unit="image") as bar,
         images.Fetcher(params, layout.raw if params.allow_file else None) as fetcher,
@@ -24,14 +25,14 @@ def main(run: Run, retry_failed: bool = False) -> None:
         for number, start in enumerate(range(0, len(items), params.shard_rows)):
             part, path = items.slice(start, params.shard_rows), io.shard(run.folder, "images", number)
             if not path.exists():
-                run.write(images.shard(fetcher, part, work / path.stem, bar.update), path, schemas.IMAGES)
+                run.write_all(images.shard(fetcher, part, work / path.stem, bar.update), path, schemas.IMAGES)
             elif retry_failed:
-                run.write(images.again(fetcher, run.read(path, schemas.IMAGES), part), path, schemas.IMAGES)
-            rows = run.read(path, schemas.IMAGES, ["status", "sha256"])
-            statuses.update(rows["status"].to_pylist())
-            hashes.update(rows["sha256"].to_pylist())
+                run.write_all(images.again(fetcher, io.read_tables(path, schemas.IMAGES), part), path, schemas.IMAGES)
+            found.append(run.read(path, schemas.IMAGES, ["status", "url", "sha256", "phash"]))
     shutil.rmtree(work, ignore_errors=True)
+    rows = pa.concat_tables(found)
+    statuses = Counter(rows["status"].to_pylist())
     run.rows_in, run.rows_out = len(items), statuses["ok"]
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
-    run.note(duplicates=sum(n - 1 for sha256, n in hashes.items() if sha256))
+    run.note(**images.repeated(rows, params.shared_above))

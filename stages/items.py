@@ -10,15 +10,14 @@ from pipeline.run import Run
 
 def main(run: Run) -> None:
     """Write items.parquet and rejects.parquet."""
-    layout, source = run.layout, reader(run.source)
+    layout, by = run.layout, reader(run.source)
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    path = source.metadata(raw_files(layout.sources))
-    lines = run.progress(source.lines(path), unit="line") if path else []
+    path = by.metadata(raw_files(layout.sources))
+    lines = run.progress(by.lines(path), unit="line") if path else []
     built = items.build(
         lines,
-        source,
-        wanted=source.wanted(asins),
-        asins=asins,
+        run.source,
+        asins,
         file=path.name if path else "",
         max_reject_share=run.params.items.max_reject_share,
     )

@@ -10,26 +10,30 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
 import schemas
-from pipeline import io, prepare, published
+from pipeline import io, parallel, prepare, published
 from pipeline.checkpoint import Checkpoint
-from pipeline.pretrain import fit, pick_device, whitening
+from pipeline.encoders.device import pick
+from pipeline.held_out import whitening
+from pipeline.pretrain import fit
 from pipeline.run import Run
 
 
 def main(run: Run) -> None:
     """Train, resuming where a killed run left off, and write the network with its tokenizers and its curve."""
     params, layout = run.params.pretrain, run.layout
-    items = run.read(layout.items, schemas.ITEMS, ["item_id", "text"])
+    texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     shelf = published.shelf(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
-    inputs = [layout.items, *io.shards(layout.images, "images"), *published.files(params)]
-    run.resume(run.folder, inputs, params.model_dump(exclude={"checkpoint_every"}))
-    device = pick_device()
-    run.device = str(device)
-    network, task, told = prepare.everything(layout, items["text"].to_pylist(), params, shelf, run.seed(), device)
-    learned_from = len(task.corpus.usable)
-    checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
-    with run.progress(total=learned_from * params.epochs, unit="item") as bar:
-        history = fit(network, task, checkpoint, bar.update)
+    with parallel.group():
+        run.device = str(device := pick())
+        with parallel.first():
+            run.resume(run.folder, prepare.files(layout, params), params.model_dump(exclude={"checkpoint_every"}))
+            network, task, told = prepare.everything(layout, texts, params, shelf, run.seed(), device)
+        learned_from = len(task.corpus.usable)
+        checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
+        with run.progress(total=len(task.train) * params.epochs, unit="item") as bar:
+            history = fit(network, task, checkpoint, bar.update)
+    if parallel.rank():
+        return
 
     io.write_bytes(layout.encoder_weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
     io.write_json(layout.encoder_config, asdict(network.config))
@@ -38,6 +42,6 @@ def main(run: Run) -> None:
     io.write_json(layout.history("pretrain"), history)
     checkpoint.clear()
     shutil.rmtree(layout.encoder_scratch)
-    run.rows_in, run.rows_out = len(items), learned_from
-    run.count("neither image nor text", len(items) - learned_from)
+    run.rows_in, run.rows_out = len(texts), learned_from
+    run.count("neither image nor text", len(texts) - learned_from)
     run.note(**(history[-1] if history else {}), **({"init": told} if params.init else {}))

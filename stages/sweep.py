@@ -37,4 +37,6 @@ def main(run: Run, plan: sweep.Plan) -> None:
     run.write(sweep.table(told, names), layout.sweep_trials(*plan.names), schemas.trials(names))
     io.write_json(layout.sweep_effects(*plan.names), sweep.effects(told, plan.space))
     run.write(pa.concat_tables(results), layout.sweep_results(*plan.names), schemas.RESULTS)
+    all_effects = {names: io.read_json(layout.sweep_effects(*names)) for names in layout.sweeps()}
+    io.write_json(layout.sweep_heatmaps(), sweep.heatmaps(all_effects))
     run.rows_in, run.rows_out = plan.trials, len(told)

@@ -6,6 +6,7 @@ from safetensors.torch import save
 import schemas
 from pipeline import dataset, io
 from pipeline.checkpoint import Checkpoint
+from pipeline.models.alignrec import AlignRec
 from pipeline.run import Run
 from pipeline.train import fit, pick_device
 
@@ -21,7 +22,7 @@ def main(run: Run) -> None:
         run.count(reason, n)
     checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
     with run.progress(unit="epoch") as bar:
-        found = fit("alignrec", *inputs, params, run.seed(), lambda _: bar.update(), checkpoint)
+        found = fit(AlignRec, *inputs, params, run.seed(), lambda _: bar.update(), checkpoint)
     run.note(best_epoch=found.best_epoch, epochs=len(found.history), **found.valid)
 
     users = io.read_table(layout.users, schemas.USERS)

@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def reply(self, code: int, body: bytes = b"", **headers: str) -> None:
         self.send_response(code)
-        for name, value in ({"Content-Length": str(len(body))} | headers).items():
+        for name, value in ({"Content_Length": str(len(body))} | headers).items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(body)
@@ -78,12 +78,12 @@ def first(times: int, answer: Answer, then: Answer) -> Answer:
     return lambda request, before: (answer if before < times else then)(request, before)
 
 
-def cut(data: bytes, at: int) -> Answer:
-    """Promise all of `data` and hang up after `at` bytes."""
+def cut(data: bytes, at: int, of: int | None = None) -> Answer:
+    """Promise all of `data`, or `of` bytes, and hang up after `at`."""
 
     def answer(request: Handler, before: int) -> None:
         request.send_response(200)
-        request.send_header("Content-Length", str(len(data)))
+        request.send_header("Content-Length", str(of or len(data)))
         request.end_headers()
         request.wfile.write(data[:at])
         request.wfile.flush()

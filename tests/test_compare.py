@@ -19,6 +19,7 @@ from pipeline.compare.page import terminal
 from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.layout import Layout
+from pipeline.models.vbpr import VBPR
 from pipeline.release import verify
 from pipeline.report.tables import Table
 from pipeline.run import running
@@ -243,7 +244,7 @@ def test_compare_of_one_set_with_itself_finds_no_difference(layout: Layout, tmp_
 
 
 def test_compare_trains_on_request(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "MODELS", ("vbpr",))  # two processes that load torch are enough
+    monkeypatch.setattr(training, "MODELS", {"vbpr": VBPR})  # two processes that load torch are enough
     fast = {"train": {"epochs": 2, "batch_size": 8, "dim": 4}, "graph": {"k": 3}}
     params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **fast})
     found = command.compare(layout, params, ["beit3", "random"], 1, tmp_path / "out")

@@ -20,8 +20,8 @@ from pipeline.errors import UserError
 from pipeline.export import content as contents
 from pipeline.export.content import Content
 from pipeline.export.write import FORMATS, write
-from pipeline.items import clean
 from pipeline.layout import Layout
+from pipeline.products import clean
 from pipeline.run import running
 from stages import download, interactions, items, publish
 

@@ -1,11 +1,12 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shops import two_tastes
 
 import schemas
-from pipeline import graph
+from pipeline import approximate, graph
 
 
 def lists(edges: object) -> dict[int, list[int]]:
@@ -85,3 +86,45 @@ def test_item_graph_without_itself_and_with_edges_both_ways() -> None:
     both = graph.item_graph(edges, 3, symmetric=True).toarray()
     assert np.argwhere(both).tolist() == sorted([*own, *one_way, [1, 2]])
     np.testing.assert_allclose(both, both.T, rtol=1e-6)
+
+
+def clusters(n: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(20, 8))
+    return (centres[np.arange(n) % 20] + 0.1 * rng.normal(size=(n, 8))).astype(np.float32)
+
+
+@pytest.mark.parametrize("index", ["ivf", "hnsw"])
+def test_an_approximate_index_finds_nearly_all_and_itself_first(index: graph.Index) -> None:
+    features = clusters(2000)
+    features[7] = np.nan
+    features[9] = 0
+    edges = graph.neighbours(features, 6, index)
+    found = lists(schemas.check(edges, schemas.EDGES))
+    assert all(found[i][0] == i for i in range(2000))
+    assert found[7] == [7]
+    assert found[9] == [9]
+    assert not {7, 9} & {j for i in range(2000) if i not in (7, 9) for j in found[i]}
+    assert graph.recall(features, edges, 500) > 0.95
+    assert edges.equals(graph.neighbours(features, 6, index))
+
+
+def test_recall_counts_the_others_that_were_found() -> None:
+    features = clusters(100)
+    exact = graph.neighbours(features, 5)
+    assert graph.recall(features, exact, 100) == 1
+    assert graph.recall(features, exact.filter(pa.array(exact["rank"].to_numpy() < 2)), 100) == 1
+    wrong = exact.set_column(1, "neighbour_id", pa.array((exact["item_id"].to_numpy() + 1) % 100, pa.int32()))
+    assert graph.recall(features, wrong, 100) < 0.1
+
+
+def test_a_missed_row_itself_takes_the_last_place_and_absent_ones_stay_last() -> None:
+    cosines = np.array([[0.9, 0.8, 0.7], [1.0, 0.5, -9]], np.float32)
+    near, ids = approximate._self_first(cosines, np.array([[3, 4, 5], [1, 2, -1]]), np.arange(2), np.ones(2))
+    assert ids.tolist() == [[0, 3, 4], [1, 2, -1]]
+    assert near[0].tolist() == pytest.approx([1, 0.9, 0.8])
+
+
+def test_auto_is_exact_up_to_a_size() -> None:
+    assert [graph.choose("auto", n, 100) for n in (100, 101)] == ["exact", "ivf"]
+    assert graph.choose("hnsw", 5, 100) == "hnsw"

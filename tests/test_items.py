@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import schemas
+from pipeline.config import AmazonSource
 from pipeline.errors import UserError
-from pipeline.items import Items, build, clean, compose
-from pipeline.sources import amazon2018
+from pipeline.items import Items, build, compose
+from pipeline.products import clean
 from pipeline.sources.product import Product
 
 
@@ -41,15 +42,18 @@ def test_clean_text_is_valid_single_spaced_and_stays_clean(raw: str) -> None:
 
 
 def test_text_is_composed_of_what_is_there() -> None:
-    assert compose(Product("Hat!", "Acme", ["A", "A", "B"], "Warm.", [])) == "Hat! Acme. A > B. Warm."
-    assert compose(Product("", "", [], "Warm", [])) == "Warm."
-    assert compose(Product("", "", [], "", [])) == ""
+    assert compose(Product("Hat!", "Acme", ["A", "A", "B"], "Warm.", [], {})) == "Hat! Acme. A > B. Warm."
+    assert compose(Product("", "", [], "Warm", [], {})) == "Warm."
+    assert compose(Product("", "", [], "", [], {})) == ""
 
 
-def made(*records: object, asins: list[str] | None = None, share: float = 0.5) -> Items:
+SOURCE = AmazonSource(kind="amazon2018", reviews=["r"], metadata=["m"])
+
+
+def made(*records: object, asins: list[str] | None = None, share: float = 0.5, workers: int | None = None) -> Items:
     lines = [r if isinstance(r, bytes) else orjson.dumps(r) for r in records]
     asins = asins or ["A", "B"]
-    return build(lines, amazon2018, amazon2018.wanted(asins), asins, "meta.json.gz", share)
+    return build(lines, SOURCE, asins, "meta.json.gz", share, workers)
 
 
 def test_every_item_has_a_row_and_every_line_is_accounted_for() -> None:
@@ -64,6 +68,8 @@ def test_every_item_has_a_row_and_every_line_is_accounted_for() -> None:
     )
     assert found.items["text_status"].to_pylist() == ["ok", "empty", "no_metadata"]
     assert found.items["text"].to_pylist() == ["t.", "", ""]
+    assert found.items["tokens"].to_pylist() == [1, 0, 0]
+    assert found.items["extra"].to_pylist() == ["{}"] * 3
     assert found.items["image_urls"].to_pylist() == [[], ["https://e/x.jpg"], []]
     assert found.rejects.to_pylist() == [
         {"file": "meta.json.gz", "line": 4, "reason": "not JSON", "raw": b'{"asin": "A", '},
@@ -78,11 +84,19 @@ def test_every_item_has_a_row_and_every_line_is_accounted_for() -> None:
 
 def test_lines_of_one_item_are_merged_field_by_field_first_wins() -> None:
     found = made(
-        {"asin": "A", "title": "first", "imageURL": ["http://e/1"]},
-        {"asin": "A", "title": "second", "brand": "late", "imageURL": ["http://e/2", "http://e/1"]},
+        {"asin": "A", "title": "first", "imageURL": ["http://e/1"], "price": "$2", "rank": []},
+        {
+            "asin": "A",
+            "title": "second",
+            "price": "$3",
+            "rank": [5],
+            "brand": "late",
+            "imageURL": ["http://e/2", "http://e/1"],
+        },
     )
     row = found.items.to_pylist()[0]
     assert (row["title"], row["brand"], row["image_urls"]) == ("first", "late", ["http://e/1", "http://e/2"])
+    assert orjson.loads(row["extra"]) == {"price": "$2", "rank": [5]}
     assert found.drops["merged_duplicate"] == 1
 
 
@@ -100,3 +114,12 @@ def test_too_many_unreadable_lines_fail_with_the_reasons() -> None:
 
 def test_no_metadata_at_all_is_no_error() -> None:
     assert made().items["text_status"].to_pylist() == ["no_metadata", "no_metadata"]
+
+
+def test_two_processes_say_what_one_says() -> None:
+    asins = [f"A{i}" for i in range(0, 9000, 2)]
+    lines = [b"broken" if i % 100 == 7 else {"asin": f"A{i % 8000}", "title": f"t{i}", "n": i} for i in range(9000)]
+    one, two = (made(*lines, asins=asins, workers=n) for n in (1, 2))
+    assert one == two
+    assert one.rejects["line"].to_pylist() == list(range(8, 9001, 100))
+    assert one.items["title"].to_pylist()[:2] == ["t0", "t2"]

@@ -1,10 +1,18 @@
-"""Metrics by hand and against the published code's numbers (tests/oracles/metrics_mmrec.npz, MMRec's, 200 users)."""
+"""Metrics by hand, slowly, and against others' numbers.
 
+tests/oracles/metrics_mmrec.npz: the published code's, 200 users. metrics_ranx.npz: ranx 0.3.21's (evaluate, by user),
+60 users with 1 to 15 random targets among 90 items, 50 shown in random order; its numbers are kept, because it compiles
+for 40 seconds before it answers.
+"""
+
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shops import two_tastes
 
 from pipeline.metrics import METRICS, evaluate, judge
@@ -40,6 +48,49 @@ def test_equals_the_published_numbers_at_every_cutoff(metric: str) -> None:
     targets = Pairs(owner[order], items[order].astype(np.int32))
     mean = judge(top.astype(np.int32), users, targets, int(max(top.max(), items.max())) + 1, range(1, 51)).mean
     assert np.abs([mean[metric, k] for k in range(1, 51)] - expected).max() < 1e-12
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_equals_ranx_for_every_user_where_its_definition_is_ours(metric: str) -> None:
+    with np.load(Path(__file__).parent / "oracles/metrics_ranx.npz", allow_pickle=False) as oracle:
+        top, users, items, expected = (oracle[n] for n in ("top", "users", "items", metric))
+    everyone, counts = np.unique(users, return_counts=True)
+    found = judge(top, everyone, Pairs(users, items), 90, (5, 10, 20, 50)).per_user
+    for k, theirs in zip((5, 10, 20, 50), expected, strict=True):
+        same = counts <= k if metric == "map" else counts > 0  # its average precision is over |T|, not min(K, |T|)
+        assert np.abs(found[metric, k] - theirs)[same].max() < 1e-12
+        assert same.sum() > 10
+
+
+def slowly(metric: str, shown: list[int], targets: set[int], k: int) -> float:
+    """Return a user's figure as its definition reads, item by item."""
+    gain = hits = 0.0
+    for rank, item in enumerate(shown[:k], start=1):
+        if item in targets:
+            hits += 1
+            gain += 1 / math.log2(rank + 1) if metric == "ndcg" else hits / rank
+    ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(k, len(targets)) + 1))
+    return {
+        "recall": hits / len(targets),
+        "precision": hits / k,
+        "ndcg": gain / ideal,
+        "map": gain / min(k, len(targets)),
+    }[metric]
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25)
+def test_every_user_equals_the_slow_version(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n_items = int(rng.integers(50, 70))
+    wanted = [np.sort(rng.permutation(n_items)[: rng.integers(1, 60)]) for _ in range(6)]
+    top = np.array([rng.permutation(n_items)[:50] for _ in wanted], np.int32)
+    top[:, int(rng.integers(0, 50)) :] = -1  # the catalogue ran out
+    pairs = Pairs(np.repeat(np.arange(6, dtype=np.int32), [len(w) for w in wanted]), np.concatenate(wanted))
+    found = judge(top, np.arange(6, dtype=np.int32), pairs, n_items, (5, 10, 20, 50)).per_user
+    for (metric, k), values in found.items():
+        slow = [slowly(metric, shown, set(w.tolist()), k) for shown, w in zip(top.tolist(), wanted, strict=True)]
+        assert values == pytest.approx(slow, abs=1e-12)
 
 
 def test_evaluate_masks_train_and_asks_the_right_part() -> None:

@@ -70,7 +70,7 @@ def batch() -> Batch:
 
 
 def trained(model: str, seed: int = 0, parts: list[int] = PARTS) -> Fit:
-    return fit(model, *towns(), settings(model), seed, parts=parts)
+    return fit(MODELS[model], *towns(), settings(model), seed, parts=parts)
 
 
 @cache
@@ -156,13 +156,13 @@ class TestTraining:
 @pytest.mark.parametrize("model", READERS)
 def test_a_model_that_needs_features_says_so(model: str) -> None:
     split, _, edges = towns()
-    with pytest.raises(UserError, match=f"{model} needs features"):
-        fit(model, split, None, edges, settings(model), 0)
+    with pytest.raises(UserError, match=f"{MODELS[model].__name__} needs features"):
+        fit(MODELS[model], split, None, edges, settings(model), 0)
 
 
 def test_modalities_must_fill_the_features() -> None:
     with pytest.raises(UserError, match=r"\[6, 5\] make 11 columns, the features have 10"):
-        fit("vbpr", *towns(), settings("vbpr"), 0, parts=[6, 5])
+        fit(MODELS["vbpr"], *towns(), settings("vbpr"), 0, parts=[6, 5])
 
 
 def test_a_models_own_defaults_yield_to_train_and_train_to_overrides() -> None:

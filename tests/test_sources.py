@@ -1,7 +1,9 @@
 """Readers of raw formats: what they pick, what they refuse, and that nothing in a line is ever run."""
 
+import ast
 import gzip
 import json
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -36,7 +38,8 @@ def test_2014_reads_python_literals() -> None:
     assert amazon2014.key(line) == "0123456789"
     record = amazon2014.parse(line)
     assert amazon2014.name(record) == "0123456789"
-    assert amazon2014.product(record) == ("Bob's", "", ["C", "D", "E"], "", ["http://e/x.jpg"])
+    kept = {"price": "1.5", "categories": '[["A","B"],["C","D","E"]]', "related": '{"also_bought":["B000000000"]}'}
+    assert amazon2014.product(record) == ("Bob's", "", ["C", "D", "E"], "", ["http://e/x.jpg"], kept)
 
 
 EVIL = [
@@ -95,9 +98,48 @@ def test_fields_of_any_type_become_text_and_lists(reader: ModuleType, record: di
     assert all(isinstance(text, str) for text in texts)
 
 
-@given(st.dictionaries(st.sampled_from(FIELDS), JSON, min_size=1).filter(lambda r: "inf" not in repr(r)))
+WORDS = st.text(alphabet="'\"\\ab{}:,\x85\n\u00e9", max_size=8) | st.sampled_from(["true", "null", "None", "#", "'u'"])
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON | WORDS, min_size=1).filter(lambda r: "inf" not in repr(r)))
 def test_2014_reads_back_what_python_printed(record: dict[str, object]) -> None:
     assert amazon2014.parse(repr(record).encode("utf-8", "surrogatepass")) == record
+
+
+PIECES = [
+    *"'\"a}u1#b\t\\é",
+    *("'b'", '"c"', "{'a': ", ": ", ", ", "true", "None", "\\'"),
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_2014_reads_lines_as_pythons_own_parser_does(inner: str) -> None:
+    line = f"{{'asin': 'A'{inner}}}".encode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        try:
+            want = ast.literal_eval(line.decode())
+        except (ValueError, TypeError, SyntaxError):
+            want = None
+    if isinstance(want, dict):
+        assert amazon2014.parse(line) == want
+    else:
+        with pytest.raises(ValueError, match="not a"):
+            amazon2014.parse(line)
+
+
+def test_fields_that_json_has_no_type_for_are_kept_too() -> None:
+    line = rb"{'asin': 'A', 'price': (1, None), 'sets': {'b', 'a'}, 'raw': b'\xff', 'half': '\ud800', 3: 1, 'no': ''}"
+    record = amazon2014.parse(line)
+    kept = {"price": "[1,null]", "sets": '["a","b"]', "raw": "\"b'\\\\xff'\"", "half": '"?"', "3": "1"}
+    assert amazon2014.product(record).extra == kept
+    assert [orjson.loads(v) for v in kept.values()]
+
+
+def test_a_field_too_deep_for_json_is_a_fault_of_its_line() -> None:
+    record = orjson.loads(b'{"deep": ' + b"[" * 1000 + b"]" * 1000 + b"}")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        amazon2018.product(record)
 
 
 def test_2018_prefers_large_pictures_and_drops_titles_that_are_scripts() -> None:
@@ -114,7 +156,7 @@ def test_2018_prefers_large_pictures_and_drops_titles_that_are_scripts() -> None
     )
     assert amazon2018.key(line) == "B1"
     found = amazon2018.product(amazon2018.parse(line))
-    assert found == ("", "X", ["A", "B"], "one two", ["http://e/l.jpg", "http://e/s.jpg"])
+    assert found == ("", "X", ["A", "B"], "one two", ["http://e/l.jpg", "http://e/s.jpg"], {})
 
 
 # --- ratings
@@ -212,7 +254,8 @@ def test_2023_fields() -> None:
     )
     assert amazon2023.key(line) == amazon2023.name(amazon2023.parse(line)) == "B1"
     found = amazon2023.product(amazon2023.parse(line))
-    assert found == ("t", "B", ["c"], "f d", ["http://e/l", "http://e/t", "http://e/2"])
+    kept = {"store": '"S"', "details": '{"Brand":"B"}', "features": '["f"]'}
+    assert found == ("t", "B", ["c"], "f d", ["http://e/l", "http://e/t", "http://e/2"], kept)
 
 
 def test_2023_reviews_and_ratings_say_the_same(tmp_path: Path) -> None:

@@ -132,12 +132,13 @@ def test_test_stays_shut_unless_asked_and_a_diverging_loss_fails(tmp_path: Path)
 
 def test_a_grid_is_tried_whole_and_each_winner_stands_under_its_name(tmp_path: Path) -> None:
     layout = shops.outputs(tmp_path)
-    asked = params(grids={"two": {"lr": [1e-4, 0.05]}}, test_selected=True)
+    asked = params(grids={"two": {"lr": [1e-4, 0.05], "l2": [1e-4]}}, test_selected=True)
     plan = sweep.plan(asked, "bpr", None, "two", None)
     with running("sweep", "shop", asked, tmp_path) as run:
         main(run, plan)
     assert layout.sweeps() == [plan.names]
-    trials = io.read_table(layout.sweep_trials(*plan.names), schemas.trials(["lr"]))
+    assert {row["map"] for row in io.read_json(layout.sweep_heatmaps())} == {"bpr none two: lr, l2"}
+    trials = io.read_table(layout.sweep_trials(*plan.names), schemas.trials(["lr", "l2"]))
     assert trials["lr"].to_pylist() == [1e-4, 0.05]
     assert trials["valid"][1].as_py() > trials["valid"][0].as_py()
     results = io.read_table(layout.sweep_results(*plan.names), schemas.RESULTS).to_pylist()

@@ -21,7 +21,7 @@ TRAINED = ("alignrec", "bpr", "lightgcn", "vbpr")
 
 def train(model: str, settings: Train = SETTINGS, seed: int = 0, **more: Any) -> Fit:
     features = content()
-    return fit(model, two_tastes(), features, graph.neighbours(features, 4), settings, seed, **more)
+    return fit(MODELS[model], two_tastes(), features, graph.neighbours(features, 4), settings, seed, **more)
 
 
 @pytest.mark.parametrize("model", TRAINED)
@@ -91,8 +91,8 @@ def test_recall_is_compared_as_rounded() -> None:
 
 
 def test_a_diverging_loss_names_epoch_and_settings() -> None:
-    with pytest.raises(UserError, match=r"vbpr: the loss diverged in epoch 0 .*'lr': 1e\+30"):
-        fit("vbpr", two_tastes(), content(), None, SETTINGS.model_copy(update={"lr": 1e30}), 0)
+    with pytest.raises(UserError, match=r"VBPR: the loss diverged in epoch 0 .*'lr': 1e\+30"):
+        fit(MODELS["vbpr"], two_tastes(), content(), None, SETTINGS.model_copy(update={"lr": 1e30}), 0)
 
 
 def test_the_callers_random_state_is_untouched() -> None:
@@ -104,13 +104,12 @@ def test_the_callers_random_state_is_untouched() -> None:
 
 def rejects(message: str, model: str, features: Any = None, edges: Any = None, parts: Any = None) -> None:
     with pytest.raises(UserError, match=message):
-        fit(model, parts or two_tastes(), features, edges, SETTINGS, 0)
+        fit(MODELS[model], parts or two_tastes(), features, edges, SETTINGS, 0)
 
 
 def test_bad_input_is_named() -> None:
-    rejects("no model 'nope'", "nope")
-    rejects("alignrec needs edges", "alignrec", content())
-    rejects("vbpr needs features", "vbpr")
+    rejects("AlignRec needs edges", "alignrec", content())
+    rejects("VBPR needs features", "vbpr")
     rejects("features have 3 rows, the catalogue has 50 items", "vbpr", content()[:3])
     holed = content()
     holed[5, 2] = np.nan

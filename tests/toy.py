@@ -67,6 +67,8 @@ def items(item_id: pa.Array, asins: list[str]) -> pa.Table:
             "text": TITLES,
             "text_status": ["ok" if t else "empty" for t in TITLES],
             "image_urls": pa.array([[f"https://pictures.example/{a}.jpg"] for a in asins]),
+            "tokens": pa.array([len(t.split()) for t in TITLES], pa.int32()),
+            "extra": ["{}"] * ITEMS,
         }
     )
 

@@ -64,8 +64,9 @@ def trained(layout: Layout, params: Params, sets: Sequence[Given], seeds: int, t
     import numpy as np
     from tqdm import tqdm
 
-    from pipeline import pool  # these load torch, which the probes do without
+    from pipeline import dataset, pool  # these load torch, which the probes do without
     from pipeline.compare import training
+    from pipeline.protocol import protocol
 
     folder = to / "features"
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,8 @@ def trained(layout: Layout, params: Params, sets: Sequence[Given], seeds: int, t
     trial = training.Trial(layout, params, folder)
     runs = pool.each(trial, todo, params.benchmark.workers)
     done = {job: recall for job, (recall, _) in tqdm(runs, total=len(todo), unit="run", disable=None)}
-    return training.summary(done, names)
+    rules = protocol(params, layout.dataset, dataset.read(layout, None).split)
+    return {"protocol": rules.name, "fingerprint": rules.fingerprint, **training.summary(done, names)}
 
 
 def _items(layout: Layout, asins: list[str]) -> pa.Table:

@@ -105,7 +105,10 @@ def _training(found: Mapping[str, Any]) -> Table:
         for model, by_set in found[figure].items()
         for name, v in by_set.items()
     ]
-    note = f"Test figures at the best valid epoch, mean ± standard deviation over {found['seeds']} seeds."
+    note = (
+        f"Test figures at the best valid epoch, mean ± standard deviation over {found['seeds']} seeds; protocol "
+        f"{found['protocol']} ({found['fingerprint']})."
+    )
     return Table("Trained recommenders", note, ["model", "feature set", figure], rows, texts=2)
 
 

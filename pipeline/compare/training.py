@@ -15,11 +15,15 @@ from pipeline.config import Params
 from pipeline.evidence import cell
 from pipeline.layout import Layout
 from pipeline.metrics import evaluate
+from pipeline.models.alignrec import AlignRec
+from pipeline.models.bm3 import BM3
+from pipeline.models.vbpr import VBPR
+from pipeline.protocol import protocol
 from pipeline.seeds import seed_for
 from pipeline.statistics import corrected
 from pipeline.train import fit
 
-MODELS = ("alignrec", "bm3", "vbpr")
+MODELS = {"alignrec": AlignRec, "bm3": BM3, "vbpr": VBPR}
 """AlignRec, its predecessor in production, and the oldest recommender that reads features"""
 CUTOFF = 20
 
@@ -54,9 +58,10 @@ class Trial:
         edges = graph.neighbours(vectors, self.params.graph.k)
         settings = self.params.benchmark.settings(job.model, self.params.train)
         seed = seed_for("compare", self.layout.dataset, job.model, job.seed)
-        found = fit(job.model, parts, vectors, edges, settings, seed)
+        found = fit(MODELS[job.model], parts, vectors, edges, settings, seed)
         cutoff = min(CUTOFF, parts.n_items)
-        per_user = evaluate(found.user, found.item, parts, "test", [cutoff]).per_user["recall", cutoff]
+        masked = protocol(self.params, self.layout.dataset, parts).masked(parts, "test")
+        per_user = evaluate(found.user, found.item, parts, "test", [cutoff], masked).per_user["recall", cutoff]
         return per_user.tolist(), found.best_epoch
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from torch import Tensor
 
 from pipeline.config import Encode
 from pipeline.layout import Layout
@@ -18,22 +17,13 @@ class Encoder(Protocol):
 
     width: int
     """F"""
-    flops: float
-    """multiplications and additions of all that was encoded so far; stays 0 where nobody counts them"""
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text, int64 [B]: texts of equal length make a batch without padding."""
         ...
 
-    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
-        """Decode pictures and split texts of B items that all have an image, or a text, or both.
-
-        Called from several threads at a time, while `encode` is at work on other items.
-        """
-        ...
-
-    def encode(self, prepared: Any) -> Tensor:
-        """Return float32 [B, F] of what `prepare` made, finite, not normalised; a GPU may still be at work on it."""
+    def encode(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
+        """Return float32 [B, F], finite, for B items that all have an image, or a text, or both; not normalised."""
         ...
 
 
@@ -43,3 +33,9 @@ class Context:
 
     layout: Layout
     params: Encode
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Return rows of length 1, [B, F]; a row of zeros stays."""
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(length > 0, length, 1)

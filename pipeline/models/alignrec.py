@@ -16,6 +16,7 @@ from pipeline.config import Train
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import info_nce
 from pipeline.models.lightgcn import propagate
+from pipeline.models.rounded import rounded_linear
 from pipeline.spmm import Sparse
 
 
@@ -28,7 +29,7 @@ class AlignRec(Recommender):
         super().__init__(inputs, params)
         assert inputs.features is not None
         assert inputs.edges is not None
-        self.params = params
+        self.params, self.bf16 = params, params.precision == "bf16"
         self.user_item = inputs.user_item
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
@@ -53,7 +54,8 @@ class AlignRec(Recommender):
 
     def content_branch(self) -> tuple[Tensor, Tensor]:
         """Return h_mm_user [U, D] and h_mm_item [I, D]."""
-        item = self.w1(self.features)  # [I, D]
+        w1 = self.w1
+        item = rounded_linear(self.features, w1.weight, w1.bias) if self.bf16 else w1(self.features)  # [I, D]
         if self.params.gate:
             item = self.item * torch.sigmoid(self.w2(item))
         for _ in range(self.params.item_layers):
@@ -88,13 +90,13 @@ class AlignRec(Recommender):
         items, item_counts = distinct(batch.positives)
         users, user_counts = distinct(batch.users)
         e = pick(content[1], items)
-        align = cca(e, pick(ids[1], items), item_counts, params.temperature) + cca(
-            pick(content[0], users), pick(ids[0], users), user_counts, params.temperature
+        align = cca(e, pick(ids[1], items), item_counts, params.temperature, self.bf16) + cca(
+            pick(content[0], users), pick(ids[0], users), user_counts, params.temperature, self.bf16
         )
         compared = nnf.normalize(e) if params.reg_cosine else e
         return {
             "cca": params.cca * align,
-            "reg": params.reg * reg(compared, pick(self.target, items), item_counts),
+            "reg": params.reg * reg(compared, pick(self.target, items), item_counts, self.bf16),
         }
 
 
@@ -104,7 +106,7 @@ def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
     return found, counts.float()
 
 
-def cca(content: Tensor, ids: Tensor, counts: Tensor, temperature: float) -> Tensor:
+def cca(content: Tensor, ids: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
     """Content-ID alignment: -mean log softmax_j(cos(content_i, id_j) / temperature)[i], the batch its own negatives.
 
     Args:
@@ -112,8 +114,9 @@ def cca(content: Tensor, ids: Tensor, counts: Tensor, temperature: float) -> Ten
         ids: [N, D], row i the partner of content's row i.
         counts: [N], how often the batch has row i.
         temperature: of the softmax.
+        bf16: as in info_nce.
     """
-    return info_nce(nnf.normalize(content), nnf.normalize(ids), counts, temperature)
+    return info_nce(nnf.normalize(content), nnf.normalize(ids), counts, temperature, bf16)
 
 
 def uia(user: Tensor, item: Tensor) -> Tensor:
@@ -121,7 +124,7 @@ def uia(user: Tensor, item: Tensor) -> Tensor:
     return 1 - nnf.cosine_similarity(user, item).mean()
 
 
-def reg(content: Tensor, features: Tensor, counts: Tensor) -> Tensor:
+def reg(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -> Tensor:
     """|| E E^T - C C^T ||_F / B, E = content un-normalised, C = features normalised and without gradient.
 
     By the Gram identity || E E^T - C C^T ||^2 = || E^T E ||^2 - 2 || C^T E ||^2 + || C^T C ||^2: no B x B matrix.
@@ -131,19 +134,21 @@ def reg(content: Tensor, features: Tensor, counts: Tensor) -> Tensor:
         content: [N, D], the distinct rows of the batch.
         features: [N, F].
         counts: [N], how often the batch has row i; B is their sum.
+        bf16: whether C^T C, by far the largest product and without gradient, reads bfloat16.
     """
     root = counts.to(content.dtype).sqrt()[:, None]
     e, c = root * content, root * nnf.normalize(features)
-    square = (e.T @ e).square().sum() - 2 * (c.T @ e).square().sum() + gram_square(c)
+    square = (e.T @ e).square().sum() - 2 * (c.T @ e).square().sum() + gram_square(c, bf16)
     return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt() / counts.sum()
 
 
-def gram_square(c: Tensor) -> Tensor:
+def gram_square(c: Tensor, bf16: bool = False) -> Tensor:
     """|| C^T C ||_F^2 of C [N, F]: the upper blocks of the symmetric product, or of C C^T where that is smaller."""
     c = c if c.shape[0] > c.shape[1] else c.T
+    c = c.bfloat16() if bf16 else c
     width = -(-c.shape[1] // 3)  # three strips: two thirds of the product, still wide enough for BLAS
-    total = c.new_zeros(())
+    total = torch.zeros((), device=c.device)
     for at in range(0, c.shape[1], width):
-        strip = c[:, at : at + width].T @ c[:, at:]  # [F/3, rest]
+        strip = (c[:, at : at + width].T @ c[:, at:]).float()  # [F/3, rest]
         total = total + 2 * strip.square().sum() - strip[:, :width].square().sum()
     return total

@@ -13,11 +13,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from pipeline.gz import unpacked
-from pipeline.sources.product import Product, as_list, as_text
+from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import read_csv, read_lines
 
+KEPT = frozenset({"asin", "title", "brand", "description", "imUrl"})
+"""fields that come whole into columns of their own; of several category paths only one does"""
+
 _ASIN = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
+_STRING = re.compile(rb"""'([^']*)'|"[^"]*\"""")
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
@@ -65,22 +71,45 @@ def key(line: bytes) -> str | None:
 
 
 def parse(line: bytes) -> dict[str, Any]:
-    """Read one metadata line.
+    """Read one metadata line; an integer beyond 64 bits may come as a float.
 
     Raises:
         ValueError: it is no literal of a dictionary; the message is short and has no text of the line.
     """
     try:
+        record = orjson.loads(_as_json(line))
+    except orjson.JSONDecodeError:
+        record = _literal(line)
+    if not isinstance(record, dict):
+        raise ValueError("not a dictionary")
+    return record
+
+
+def _as_json(line: bytes) -> bytes:
+    """Return a line in JSON's quotes if that makes it mean the same in JSON, else what is no JSON.
+
+    Without backslashes a string is the same in both languages but for its quotes, and reading JSON is ten times as
+    fast as reading Python. What only Python knows (None, tuples, u'') is no JSON, what only JSON knows is told here.
+    """
+    if b"\\" in line or b"true" in line or b"false" in line or b"null" in line:
+        return b""
+    return _STRING.sub(_requoted, line) if b'"' in line else line.replace(b"'", b'"')
+
+
+def _requoted(found: re.Match[bytes]) -> bytes:
+    inner = found[1]
+    return found[0] if inner is None else b'"%b"' % inner.replace(b'"', b'\\"')
+
+
+def _literal(line: bytes) -> Any:
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)  # of odd escapes such as '\d'
-            record = ast.literal_eval(line.decode("utf-8"))
+            return ast.literal_eval(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ValueError("not a Python literal") from None
-    if not isinstance(record, dict):
-        raise ValueError("not a dictionary")
-    return record
 
 
 def name(record: dict[str, Any]) -> str | None:
@@ -99,4 +128,5 @@ def product(record: dict[str, Any]) -> Product:
         categories=max(paths, key=len, default=[]),  # the deepest; the first of equals
         description=as_text(record.get("description")),
         image_urls=as_list([record.get("imUrl")]),
+        extra=others(record, KEPT),
     )

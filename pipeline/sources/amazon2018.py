@@ -13,7 +13,9 @@ from typing import Any
 import orjson
 
 from pipeline.sources import amazon2014
-from pipeline.sources.product import Product, as_list, as_text
+from pipeline.sources.product import Product, as_list, as_text, others
+
+KEPT = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
 
 _ASIN = re.compile(rb'"asin": ?"([^"\\]{1,64})"')
 _SCRIPT = "getTime"  # the dataset's own page names this as the mark of titles that hold a page's script
@@ -56,4 +58,5 @@ def product(record: dict[str, Any]) -> Product:
         categories=as_list(record.get("category")),
         description=as_text(record.get("description")),
         image_urls=list(dict.fromkeys(urls)),
+        extra=others(record, KEPT),
     )

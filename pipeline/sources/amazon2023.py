@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.sources import amazon2014, amazon2018
-from pipeline.sources.product import Product, as_list, as_text
+from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import read_csv, read_lines
+
+KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})
+"""`features` are in the description and `store` may be the brand, but as fields of their own they say more"""
 
 _ASIN = re.compile(rb'"parent_asin": ?"([^"\\]{1,64})"')
 _SIZES = ("hi_res", "large", "thumb")  # best first
@@ -57,6 +60,7 @@ def product(record: dict[str, Any]) -> Product:
         categories=as_list(record.get("categories")),
         description=" ".join(as_list(record.get("features")) + as_list(record.get("description"))),
         image_urls=_pictures(record.get("images")),
+        extra=others(record, KEPT),
     )
 
 

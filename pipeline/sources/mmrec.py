@@ -16,10 +16,12 @@ import orjson
 
 from pipeline.errors import UserError
 from pipeline.gz import unpacked
-from pipeline.sources.product import Product, as_list, as_text
+from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import read_csv
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
+KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
+
 _ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
 TAB = "\t"
 FEATURE = "feature:"  # a feature file's role is this and the feature set's name
@@ -97,6 +99,7 @@ def product(record: dict[str, Any]) -> Product:
         categories=as_list(record.get("categories")),
         description=as_text(record.get("description")),
         image_urls=as_list(record.get("imUrl")),
+        extra=others(record, KEPT),
     )
 
 

@@ -1,8 +1,12 @@
-"""What every source's metadata is reduced to: raw text fields and image addresses of one product."""
+"""What every source's metadata is reduced to: raw text fields and image addresses of one product, and all the rest."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from typing import Any, NamedTuple
+
+import orjson
 
 
 class Product(NamedTuple):
@@ -13,6 +17,7 @@ class Product(NamedTuple):
     categories: list[str]  # path from the root
     description: str
     image_urls: list[str]  # candidates, best first
+    extra: dict[str, str]  # the source's other fields: name -> JSON
 
 
 def as_text(value: Any) -> str:
@@ -28,3 +33,41 @@ def as_list(value: Any) -> list[str]:
     """Return the non-empty strings of a field that may be a list, a string, or absent."""
     values = value if isinstance(value, list) else [value]
     return [v for v in values if isinstance(v, str) and v.strip()]
+
+
+def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
+    """Return the fields that hold something and are not `kept` whole elsewhere, as JSON.
+
+    Raises:
+        ValueError: a field is nested too deeply.
+    """
+    return {
+        _as_str(k): as_json(v) for k, v in record.items() if k not in kept and v is not None and v not in ("", [], {})
+    }
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON; what JSON has no type for comes as Python prints it, sets as sorted lists."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        pass
+    try:
+        return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_as_str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(_plain, value), key=repr)
+    return value if value is None or isinstance(value, (bool, int)) else _as_str(value)
+
+
+def _as_str(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text.encode("utf-8", "replace").decode()

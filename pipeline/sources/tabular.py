@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 from pipeline.config import TabularSource
 from pipeline.errors import UserError
 from pipeline.gz import unpacked
-from pipeline.sources.product import Product, as_list, as_text
+from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import quoted, read_csv, read_lines
 
+KEPT = ("item", "title", "brand", "categories", "description", "image_urls")
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
 
 
@@ -106,6 +107,7 @@ class Tabular:
             categories=_several(record.get(self._theirs("categories"))),
             description=as_text(record.get(self._theirs("description"))),
             image_urls=_several(record.get(self._theirs("image_urls"))),
+            extra=others(record, [self._theirs(c) for c in KEPT]),
         )
 
 

@@ -1,0 +1,124 @@
+"""A toy shop to pre-train on: colours and things, each once said and once drawn."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+import yaml
+from PIL import Image
+
+import schemas
+from pipeline import io as files
+from pipeline.config import Pretrain
+from pipeline.corpus import Corpus
+from pipeline.encoders.beit3 import BEiT3, Config
+from pipeline.layout import Layout
+from pipeline.task import Task
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}
+EPOCHS = 4
+THINGS = ("circle", "square", "bar", "dot")
+MASK = 11
+
+
+def task(n: int = 24, partners: np.ndarray | None = None, **params: Any) -> Task:
+    """Return n items in memory: pictures of four patches in one of four colours, its word and one or two others."""
+    rng = np.random.default_rng(0)
+    colour = np.arange(n) % 4
+    texts = [np.array([0, 4 + c, *rng.integers(8, MASK, rng.integers(1, 3)), 2]) for c in colour]
+    pictures = np.array(list(COLOURS.values()), np.uint8)[colour][:, None, None].repeat(8, 1).repeat(8, 2)
+    row = np.where(np.arange(n) % 7 == 3, -1, np.arange(n))
+    codes = np.repeat(colour[:, None], 4, axis=1).astype(np.int32)
+    settings = Pretrain(**({"epochs": 2, "batch_size": 8, "held_out": 0.2, "threads": 1, "lr": 0.01} | params))
+    return Task(Corpus(texts, row, pictures), codes, MASK, settings, 5, torch.device("cpu"), partners)
+
+
+def network(seed: int = 0) -> BEiT3:
+    """Return a network that fits `task`."""
+    torch.manual_seed(seed)
+    return BEiT3(
+        Config(image=8, patch=4, vocab=12, width=16, layers=2, heads=2, ffn=32, positions=8, codes=8, mlm=True)
+    )
+
+
+def shop(root: Path, images: bool = True, texts: bool = True) -> Path:
+    """Write 96 items, colour and thing each once said and once drawn; a few lack one or both. Return the parameters."""
+    layout, rng = Layout(root, "toy"), np.random.default_rng(0)
+    n = 96
+    colour, thing = rng.integers(0, 4, n), rng.integers(0, 4, n)
+    words = [
+        f"a {list(COLOURS)[c]} {THINGS[t]}" if texts and i % 12 else ""
+        for i, (c, t) in enumerate(zip(colour, thing, strict=True))
+    ]
+    asin = pa.array([f"A{i}" for i in range(n)])
+    ids = pa.array(np.arange(n), pa.int32())
+    lists = pa.array([[]] * n, pa.list_(pa.string()))
+    empty = pa.array([""] * n)
+    columns = [
+        ids,
+        asin,
+        empty,
+        empty,
+        lists,
+        empty,
+        pa.array(words),
+        pa.array(["ok" if w else "empty" for w in words]),
+        lists,
+        pa.array([len(w.split()) for w in words], pa.int32()),
+        pa.array(["{}"] * n),
+    ]
+    files.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
+    drawn = [
+        jpeg(list(COLOURS.values())[c], t) if images and i % 10 else None
+        for i, (c, t) in enumerate(zip(colour, thing, strict=True))
+    ]
+    size = pa.array([16 if d else 0 for d in drawn], pa.int32())
+    status = pa.array(["ok" if d else "missing" for d in drawn])
+    columns = [
+        ids,
+        asin,
+        status,
+        empty,
+        empty,
+        pa.array(drawn, pa.binary()),
+        size,
+        size,
+        empty,
+        pa.array([1 if d else None for d in drawn], pa.uint64()),
+    ]
+    files.write_table(
+        pa.table(columns, names=schemas.IMAGES.names), files.shard(layout.images, "images", 0), schemas.IMAGES
+    )
+    params = root / "params.yaml"
+    params.write_text(
+        yaml.safe_dump(
+            {
+                "datasets": ["toy"],
+                "sources": {"toy": {"kind": "sample"}},
+                "pretrain": {
+                    "epochs": EPOCHS,
+                    "vocab": 60,
+                    "codes": 16,
+                    "batch_size": 8,
+                    "held_out": 0.2,
+                    "checkpoint_every": 3,
+                    "threads": 1,
+                },
+            }
+        )
+    )
+    return params
+
+
+def jpeg(colour: tuple[int, int, int], thing: int) -> bytes:
+    picture = np.full((16, 16, 3), 255, np.uint8)
+    low, high = ((0, 16), (4, 12), (6, 10), (7, 9))[thing]
+    picture[low:high, 4:12] = colour
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "JPEG")
+    return out.getvalue()

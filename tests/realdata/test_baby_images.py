@@ -1,0 +1,80 @@
+"""Baby's 7,050 image addresses, fetched from a mirror on this machine that fails where it is told to."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from faulty import Server, body, first, serving, status
+from PIL import Image
+
+import schemas
+from pipeline import images
+from pipeline.config import Images
+
+ADDRESSES = Path(__file__).parents[3] / "shared" / "data" / "baby_2014" / "item_urls.csv"
+pytestmark = [
+    pytest.mark.skipif(not ADDRESSES.is_file(), reason="../shared/data/baby_2014 is not beside the project"),
+    pytest.mark.slow,
+]
+
+
+def picture(number: int) -> bytes:
+    out = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), np.uint8)
+    Image.fromarray(pixels).resize((40, 30)).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def urls() -> list[str]:
+    with ADDRESSES.open() as f:
+        return [row["imUrl"] for row in csv.DictReader(f)]
+
+
+@pytest.fixture(scope="module")
+def mirror(urls: list[str]) -> Iterator[Server]:
+    """Have a picture of its own under each path; of every hundred one is gone, busy, cut short and a web page."""
+    answers = {}
+    for i, path in enumerate(dict.fromkeys(urlsplit(url).path for url in urls if "/I/" in url)):
+        good = body(picture(i))
+        bad = (status(404), first(1, status(429), good), body(picture(i)[:-99]), body(b"<html>%d</html>" % i))
+        answers[path] = bad[i % 100] if i % 100 < len(bad) else good
+    with serving(answers) as server:
+        yield server
+
+
+def test_every_address_ends_with_one_status(urls: list[str], mirror: Server) -> None:
+    params = Images(
+        mirrors={f"{name}.images-amazon.com": mirror.address for name in ("ecx", "g-ecx")},
+        private_hosts=["127.0.0.1"],
+        rate=10_000,
+        retries=1,
+    )
+    rows = pa.table(
+        {
+            "item_id": pa.array(range(len(urls)), pa.int32()),
+            "asin": [f"A{i}" for i in range(len(urls))],
+        }
+    )
+    with images.Fetcher(params, None) as fetcher:
+        found = images.table(rows, fetcher.fetch([[url] if url else [] for url in urls]))
+    schemas.check(found, schemas.IMAGES)
+    assert found["url"].to_pylist() == urls
+    assert Counter(found["status"].to_pylist()) == {
+        "ok": 6820,
+        "http_error": 70,
+        "truncated": 71,
+        "not_an_image": 70,
+        "missing": 13,
+        "placeholder": 6,
+    }
+    assert set(found.filter(pc.field("status") == "http_error")["reason"].to_pylist()) == {"404"}
+    assert images.repeated(found, above=2)["duplicates"] == 43
+    assert len(mirror.answers) == 6988

@@ -1,0 +1,102 @@
+"""Two processes under torchrun learn what one learns, and only the first writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from pretraining import network, shop, task
+from shops import interactions
+
+import schemas
+from pipeline import io
+from pipeline.checkpoint import Checkpoint
+from pipeline.config import load
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.pretrain import fit
+from pipeline.run import running
+from stages.pretrain import main
+
+FIGURES = ("loss", "mim_loss", "mlm_loss", "summary_loss", "itc_loss", "collaborative_loss", "mlm_held_out_loss")
+
+
+def _prepared(root: Path) -> Path:
+    """Write the toy shop with all terms on, and who bought what."""
+    shop(root)
+    layout, rng = Layout(root, "toy"), np.random.default_rng(0)
+    layout.interactions.parent.mkdir(parents=True)
+    io.write_table(
+        interactions([(int(u), int(i), 0) for u, i in rng.integers(0, (20, 96), (400, 2))]),
+        layout.interactions,
+        schemas.INTERACTIONS,
+    )
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["pretrain"] |= {"itc": 0.5, "collaborative": 0.5, "common_users": 1, "ema": 0.5, "epochs": 2}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    return root
+
+
+def _torchrun(root: Path) -> subprocess.Popen[str]:
+    ours = ["-m", "stages.cli", "pretrain", "toy", "--params", str(root / "params.yaml"), "--root", str(root)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ours]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def _curve(root: Path) -> list[dict[str, float]]:
+    found: list[dict[str, float]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two processes, killed together after a checkpoint and started again."""
+    root = _prepared(tmp_path_factory.mktemp("two"))
+    checkpoint = Layout(root, "toy").encoder_checkpoint
+    process = _torchrun(root)
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert checkpoint.exists(), "they were done before they could be killed"
+    process = _torchrun(root)
+    assert process.wait() == 0, process.stderr.read()
+    return root
+
+
+def test_two_processes_learn_what_one_does_at_the_same_batch(two: Path, tmp_path: Path) -> None:
+    """To 1e-3 of each figure: sums come in another order, and training widens the difference."""
+    with running("pretrain", "toy", load(_prepared(tmp_path) / "params.yaml"), tmp_path) as run:
+        main(run)
+    for a, b in zip(_curve(tmp_path), _curve(two), strict=True):
+        for name in FIGURES:
+            assert a[name] == pytest.approx(b[name], rel=1e-3), name
+
+
+def test_only_the_first_process_writes(two: Path) -> None:
+    """A second hand on a file would show as a leftover or as a wait for the lock."""
+    folder = Layout(two, "toy").encoder
+    assert not list(folder.rglob(".*.tmp"))
+    assert not Layout(two, "toy").encoder_checkpoint.exists()
+    assert io.read_json(folder / "run.json")["notes"]["epoch"] == 2
+
+
+def test_other_stages_refuse_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused = pytest.raises(UserError, match="graph runs in one process; only pretrain can be started by torchrun")
+    with refused, running("graph", "toy", load(tmp_path / "params.yaml"), tmp_path):
+        pass
+
+
+def test_batches_too_small_to_share_are_refused() -> None:
+    with pytest.raises(UserError, match=r"pretrain\.batch_size 4 gives batches of 3 items"):
+        fit(network(), task(24, batch_size=4, accumulate=5), Checkpoint(Path("never"), 1), int)
