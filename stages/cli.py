@@ -203,16 +203,18 @@ def compare(
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
     """feature sets side by side: probes, paired tests, likeness, most changed items."""
-    from rich.console import Console
-
     from pipeline import config
-    from pipeline.compare import command, page
+    from pipeline.compare import command
     from pipeline.layout import Layout
 
     layout, settings = Layout(root, dataset), config.load(params)
     settings.source(dataset)
     folder = to or layout.folder("compare")
     found = command.compare(layout, settings, sets, seeds if train else 0, folder)
+    from rich.console import Console
+
+    from pipeline.compare import page  # loads Pillow: a mistake above is answered without
+
     for name, source in found["sources"].items():
         typer.echo(f"{name}: {source}")
     for table in [*page.judged(found), *page.shapes(found)]:
@@ -228,12 +230,13 @@ def diff(
 ) -> None:
     """two releases side by side: schema, rows, values, and the version that the change deserves."""
     from pipeline import io
-    from pipeline.compare import releases
     from pipeline.release import verify as check
 
     for folder in (a, b):
         for _ in check(folder):
             pass
+    from pipeline.compare import releases  # loads SciPy: a damaged release is named without
+
     found = releases.diff(a, b, changed=5)
     for line in releases.lines(found):
         typer.echo(line)

@@ -4,6 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import toy
+
 from stages import STAGES
 
 
@@ -23,6 +26,46 @@ def test_help_does_not_import_what_is_slow(tmp_path: Path) -> None:
     )
     shown = subprocess.run([sys.executable, "-c", loaded], cwd=tmp_path, capture_output=True, text=True)
     assert shown.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("compare", "shop", "beit4"), ("fetch", "gone", "--to", "new"), ("verify", "gone"), ("diff", "gone", "gone")],
+    ids=lambda command: command[0],
+)
+def test_what_users_do_with_releases_starts_without_what_is_slow(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """These start in half a second of one core; each of these packages would add as much, some of them ten times.
+
+    pandas is not listed: pyarrow loads it by itself where it is installed, which the package alone does not ask for.
+    """
+    toy.outputs(tmp_path / "outputs")
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    slow = "torch transformers open_clip faiss duckdb scipy matplotlib PIL huggingface_hub s3fs dvc".split()
+    code = f"""
+import sys
+from stages.cli import app
+try:
+    app({list(command)!r})
+except SystemExit as end:
+    print(end.code, [name for name in {slow!r} if name in sys.modules])
+"""
+    shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert shown.stdout == "1 []\n", shown.stderr
+
+
+def test_compare_needs_neither_torch_nor_faiss(tmp_path: Path) -> None:
+    toy.outputs(tmp_path / "outputs")
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    code = """
+import sys
+from stages.cli import app
+slow = "torch transformers open_clip faiss duckdb matplotlib huggingface_hub dvc".split()
+sys.modules |= dict.fromkeys(slow)  # as if not installed: importing one raises
+app(["compare", "shop", "beit3", "random"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "outputs/compare/shop/index.html").exists()
 
 
 def test_a_mistake_is_one_line_and_exit_1(tmp_path: Path) -> None:

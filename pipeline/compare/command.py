@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 import schemas
-from pipeline import categories, io, probes
-from pipeline.compare import given, judge, page
+from pipeline import io
+from pipeline.compare import given
 from pipeline.compare.given import Given
 from pipeline.config import Params
 from pipeline.layout import Layout
@@ -38,6 +38,9 @@ def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = given.distinct([given.read(spec, layout, asins) for spec in specs])
+    from pipeline import categories, probes  # these load SciPy and Pillow: a mistake above is answered without
+    from pipeline.compare import judge, page
+
     items = _items(layout, asins)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     asked = probes.questions(interactions, len(asins))
