@@ -34,6 +34,12 @@ class Group(TyperGroup):
             if e.errno is None:
                 raise
             typer.echo(f"error: {e.filename or 'I/O'}: {e.strerror}", err=True)
+        except ModuleNotFoundError as e:
+            if e.name != "faiss":
+                raise
+            typer.echo(
+                'error: FAISS is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA', err=True
+            )
         raise typer.Exit(1)
 
 

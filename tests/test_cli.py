@@ -9,6 +9,8 @@ import toy
 
 from stages import STAGES
 
+HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "matplotlib", "huggingface_hub", "dvc"]
+
 
 def alignrec(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "stages.cli", *args], cwd=cwd, capture_output=True, text=True)
@@ -40,7 +42,7 @@ def test_what_users_do_with_releases_starts_without_what_is_slow(tmp_path: Path,
     """
     toy.outputs(tmp_path / "outputs")
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
-    slow = "torch transformers open_clip faiss duckdb scipy matplotlib PIL huggingface_hub s3fs dvc".split()
+    slow = [*HEAVY, "scipy", "PIL", "s3fs"]
     code = f"""
 import sys
 from stages.cli import app
@@ -56,16 +58,23 @@ except SystemExit as end:
 def test_compare_needs_neither_torch_nor_faiss(tmp_path: Path) -> None:
     toy.outputs(tmp_path / "outputs")
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
-    code = """
+    code = f"""
 import sys
 from stages.cli import app
-slow = "torch transformers open_clip faiss duckdb matplotlib huggingface_hub dvc".split()
-sys.modules |= dict.fromkeys(slow)  # as if not installed: importing one raises
+sys.modules |= dict.fromkeys({HEAVY!r})  # as if not installed: importing one raises
 app(["compare", "shop", "beit3", "random"])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "outputs/compare/shop/index.html").exists()
+
+
+def test_a_missing_faiss_names_the_extras_that_bring_it(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    code = "import sys; sys.modules['faiss'] = None; from stages.cli import app; app(['graph', 'shop'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == 'error: FAISS is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA\n'
 
 
 def test_a_mistake_is_one_line_and_exit_1(tmp_path: Path) -> None:
