@@ -59,14 +59,23 @@ class AmazonSource(Section):
     """reviews as JSON lines, or a CSV of ratings"""
     metadata: Mirrors
     """meta_*.json.gz"""
-    sha256: dict[Name, str] = {}
-    """reviews, metadata -> hex digest that the file must have"""
+    features: dict[Name, Mirrors] = {}
+    """feature set name -> image_features_*.b, by ASIN: a set of its own, and beside MiniLM if encode makes that"""
+    sha256: dict[str, str] = {}
+    """reviews, metadata, feature:<name> -> hex digest that the file must have"""
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: Any) -> Any:
         known = isinstance(given, dict) and given.get("kind") in ADDRESSES and isinstance(given.get("category"), str)
         return addresses(given["kind"], given["category"]) | given if known else given
+
+    @model_validator(mode="after")
+    def _by_asin(self) -> AmazonSource:
+        for name, mirrors in self.features.items():
+            if odd := [a for a in mirrors if not a.endswith((".b", ".b.gz"))]:
+                raise ValueError(f"features.{name}: {odd[0]} does not end in .b; expected records of ASIN and float32")
+        return self
 
 
 class MmrecSource(Section):

@@ -5,7 +5,8 @@ A maker takes the first and the last + 1 item and returns their rows, schema fea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -16,18 +17,21 @@ import schemas
 from pipeline import encode, engines, io
 from pipeline.config import Encode
 from pipeline.encoders import ENCODERS, controls
-from pipeline.encoders.base import Context, Encoder
+from pipeline.encoders.base import Context, Encoder, unit
 from pipeline.errors import UserError
 from pipeline.layout import Layout
+from pipeline.sources import image_features
 from pipeline.sources.mmrec import FEATURE, check_features
 
 Maker = Callable[[int, int], pa.Table]
 
+TEXT = "minilm"
+"""the text encoder that ready features of pictures are joined with"""
 WIDTH = 64
 """width of the controls where there is no other feature set"""
 
 
-def names(params: Encode, imports: Mapping[str, Path]) -> list[str]:
+def names(params: Encode, imports: Iterable[str]) -> list[str]:
     """Return all feature sets in the order in which they are made: encoded, imported, controls.
 
     Raises:
@@ -43,14 +47,39 @@ def names(params: Encode, imports: Mapping[str, Path]) -> list[str]:
     return found
 
 
-def imports(raw: Mapping[str, Path], items: int) -> dict[str, Path]:
-    """Return feature set -> .npy file of those that came ready; `raw` is role -> file.
+@dataclass(frozen=True)
+class Ready:
+    """A feature set that came ready."""
+
+    path: Path
+    """.npy, a row an item, or .b, a record an ASIN"""
+    beside: Path | None = None
+    """folder of the feature set that stands before it in each row; both parts have length 1"""
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        """Return the files that the features depend on."""
+        return [self.path, layout.item_ids, *(io.shards(self.beside, "features") if self.beside else [])]
+
+
+def imports(raw: Mapping[str, Path], layout: Layout, items: int, encoders: Sequence[str]) -> dict[str, Ready]:
+    """Return the feature sets that came ready; pictures' by ASIN also stand beside MiniLM, if that is encoded.
+
+    Args:
+        raw: role -> file.
+        layout: of the dataset.
+        items: I.
+        encoders: that are run.
 
     Raises:
-        UserError: a file that does not have one row of numbers for each of `items`.
+        UserError: a .npy file that does not have one row of numbers for each item.
     """
     check_features(raw, items)
-    return {role.removeprefix(FEATURE): path for role, path in raw.items() if role.startswith(FEATURE)}
+    files = {role.removeprefix(FEATURE): path for role, path in raw.items() if role.startswith(FEATURE)}
+    found = {name: Ready(path) for name, path in files.items()}
+    if TEXT in encoders:
+        pictures = {name: path for name, path in files.items() if image_features.matches(path)}
+        found |= {f"{TEXT}-{name}": Ready(path, layout.features(TEXT)) for name, path in pictures.items()}
+    return found
 
 
 def inputs(name: str, layout: Layout) -> list[Path]:
@@ -101,9 +130,23 @@ def worker(name: str, layout: Layout, params: Encode) -> engines.Worker:
     return lambda job: make(*job)
 
 
-def imported(path: Path, ids: pa.Table) -> Maker:
-    """Return the maker of rows that came ready in a .npy file."""
-    return lambda start, stop: encode.imported(ids.slice(start, stop - start), encode.ready(path, start, stop))
+def imported(ready: Ready, ids: pa.Table) -> Maker:
+    """Return the maker of rows that came ready; `ids` holds item_id and asin of all items."""
+    path = ready.path
+    if not image_features.matches(path):
+        return lambda start, stop: encode.imported(ids.slice(start, stop - start), encode.ready(path, start, stop))
+    text = io.read_features(ready.beside) if ready.beside else None
+
+    def make(start: int, stop: int) -> pa.Table:
+        rows = ids.slice(start, stop - start)
+        vectors, has_image = image_features.read(path, rows["asin"].to_pylist())
+        if text is None:
+            return encode.table(rows, encode.Encoded(vectors, has_image, np.zeros(len(rows), bool)))
+        before = text.slice(start, stop - start)
+        vectors = np.hstack([unit(io.matrix(before["vector"])), unit(vectors)])
+        return encode.table(rows, encode.Encoded(vectors, has_image, before["has_text"].to_numpy()))
+
+    return make
 
 
 def control(kind: str, ids: pa.Table, like: Path | None, seed: int) -> Maker:

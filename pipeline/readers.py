@@ -57,11 +57,12 @@ def reader(source: Source) -> Reader:
 
 def files(source: AmazonSource | MmrecSource | TabularSource) -> dict[str, list[str]]:
     """Return role -> addresses of the files to download."""
+    given = {} if isinstance(source, TabularSource) else source.features
+    features = {f"{mmrec.FEATURE}{name}": addresses for name, addresses in given.items()}
     if isinstance(source, AmazonSource):
-        return {"reviews": source.reviews, "metadata": source.metadata}
+        return {"reviews": source.reviews, "metadata": source.metadata} | features
     items = {"metadata": source.items} if source.items else {}
-    features = source.features if isinstance(source, MmrecSource) else {}
-    return {"interactions": source.interactions} | items | {f"{mmrec.FEATURE}{n}": a for n, a in features.items()}
+    return {"interactions": source.interactions} | items | features
 
 
 def raw_files(sources: Path) -> dict[str, Path]:

@@ -26,7 +26,7 @@ def main(run: Run) -> None:
     params, layout = run.params.encode, run.layout
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
     texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    imports = feature_sets.imports(raw_files(layout.sources), len(ids))
+    imports = feature_sets.imports(raw_files(layout.sources), layout, len(ids), params.encoders)
     names = feature_sets.names(params, imports)
     for folder in run.folder.glob("*/"):
         if folder.name not in names:
@@ -43,9 +43,9 @@ def main(run: Run) -> None:
                 there = Layout(layout.root.resolve(), layout.dataset)
                 worker = partial(feature_sets.worker, name, there, params)
                 _write(run, name, len(ids), partial(engines.ENGINES[params.engine], worker), facts, bar.update)
-    for name, path in imports.items():
-        run.resume(layout.features(name), [path, layout.item_ids], facts)
-        _write(run, name, len(ids), _here(feature_sets.imported(path, ids)), facts)
+    for name, ready in imports.items():
+        run.resume(layout.features(name), ready.inputs(layout), facts)
+        _write(run, name, len(ids), _here(feature_sets.imported(ready, ids)), facts)
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls:
         run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], facts, name)

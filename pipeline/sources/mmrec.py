@@ -16,6 +16,7 @@ import orjson
 
 from pipeline.errors import UserError
 from pipeline.gz import unpacked
+from pipeline.sources import image_features
 from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import read_csv
 
@@ -129,9 +130,9 @@ def asins(path: Path | None, items: int) -> list[str]:
 
 
 def check_features(raw: Mapping[str, Path], items: int) -> None:
-    """Refuse a feature file that does not have one row of numbers for each of `items`."""
+    """Refuse a .npy feature file that does not have one row of numbers for each of `items`."""
     for role, path in raw.items():
-        if not role.startswith(FEATURE):
+        if not role.startswith(FEATURE) or image_features.matches(path):
             continue
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,0 +1,74 @@
+"""The CNN features that Amazon's 2014 data come with: records of a 10-byte ASIN and 4096 float32, little-endian.
+
+Format: jmcauley.ucsd.edu/data/amazon, "visual features". A file of all products of a category is far larger than
+memory (Electronics: 8 GB), so it is read in blocks, and only what belongs to the dataset's items is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.gz import unpacked
+
+ASIN, WIDTH = 10, 4096  # bytes, numbers
+RECORD = ASIN + 4 * WIDTH  # bytes
+BLOCK = 512  # records, 8 MiB
+
+
+def matches(path: Path) -> bool:
+    """Return whether a file's name says that it holds such records."""
+    return path.name.endswith((".b", ".b.gz"))
+
+
+def read(path: Path, asins: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Read the vectors of some items in one pass.
+
+    Args:
+        path: the file, gzipped or not; products that are not asked for are skipped.
+        asins: of n items, in the order wanted.
+
+    Returns:
+        float32 [n, 4096]: the first record of each item, zeros where there is none; bool [n]: whether there is one.
+
+    Raises:
+        UserError: the file ends inside a record, or a wanted vector is not finite; names the offset.
+    """
+    place = {asin.encode(): i for i, asin in enumerate(asins)}
+    vectors, there = np.zeros((len(asins), WIDTH), np.float32), np.zeros(len(asins), bool)
+    for offset, record in _records(path):
+        i = place.get(bytes(record[:ASIN]))
+        if i is None or there[i]:
+            continue
+        vectors[i], there[i] = np.frombuffer(record, "<f4", offset=ASIN), True
+        if not np.isfinite(vectors[i]).all():
+            raise UserError(f"{path}: the record of {asins[i]} at byte {offset:,} has a value that is not finite")
+    return vectors, there
+
+
+def _records(path: Path) -> Iterator[tuple[int, memoryview]]:
+    """Yield each record and its offset."""
+    offset = 0
+    with unpacked(path) as f:
+        while block := _block(f):
+            for start in range(0, len(block) - RECORD + 1, RECORD):
+                yield offset + start, memoryview(block)[start : start + RECORD]
+            if rest := len(block) % RECORD:
+                raise UserError(
+                    f"{path}: cut off at byte {offset + len(block):,}, {rest:,} bytes into a record of {RECORD:,} "
+                    f"(ASIN and {WIDTH} float32); download it again"
+                )
+            offset += len(block)
+
+
+def _block(f: BinaryIO) -> bytes:
+    """Read BLOCK records, or what is left: an unpacking reader may give less at a time."""
+    parts, size = [], 0
+    while size < BLOCK * RECORD and (part := f.read(BLOCK * RECORD - size)):
+        parts.append(part)
+        size += len(part)
+    return b"".join(parts)
