@@ -35,7 +35,7 @@ def run() -> Measurement:
         higher_is_better=False,
         limit=limit,
         limit_is="DuckDB counting the file's lines on all cores",
-        what="60 million ratings -> 5-core, ids, split within 3 GiB; the reference is ten times the 6 million's seconds",
+        what="60 million ratings -> 5-core, ids, split within 3 GiB; the reference is ten times 6 million's",
         details=details,
     )
 
