@@ -1,5 +1,6 @@
 """The whole pipeline on a toy shop under DVC: runs, settles, survives kill -9 with the same release."""
 
+import json
 import os
 import shutil
 import signal
@@ -91,6 +92,25 @@ def test_a_training_parameter_reruns_training_and_what_follows_only(undisturbed:
     stale = {s for s in STAGES if f'"{s}@shop"' in changed}
     params.write_text(before)
     assert stale == {"train", "probe", "benchmark"}  # report and publish go stale when these have run
+
+
+def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path) -> None:
+    text = (undisturbed / "outputs/report/shop/report.md").read_text()
+    page = (undisturbed / "outputs/report/shop/index.html").read_text()
+    shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=undisturbed))[""]["data"]
+    metrics = {path.split("/")[-1]: found["data"] for path, found in shown.items()}
+    for features in ("beit3", "random"):
+        found = metrics["metrics.json"]["alignrec"][features]
+        cells = [f"{found[f'{m}@20']['mean']:.4f} ± {found[f'{m}@20']['sd']:.4f}" for m in ("recall", "ndcg")]
+        (row,) = [line for line in text.splitlines() if line.startswith(f"| alignrec | {features} |")]
+        assert all(cell in row for cell in cells)
+    zero_shot = metrics["probes.json"]["zero_shot"]["beit3"]["hit@20"]
+    assert f"{zero_shot:.4f}" in next(line for line in text.splitlines() if line.startswith("| beit3 |"))
+    plots = json.loads(run("dvc", "plots", "show", "--json", cwd=undisturbed))["data"]
+    points = [p for plot in plots.values() for p in plot[0]["content"]["data"]["values"]]
+    last = {p["field"]: float(p["dvc_inferred_y_value"]) for p in points}  # the last epoch comes last
+    assert set(last) == {"mim_accuracy", "mlm_accuracy", "valid_recall@20"}
+    assert all(f"<b>{value:.4g}</b>" in page for value in last.values())
 
 
 def test_the_summary_shows_results_and_paths(undisturbed: Path) -> None:
