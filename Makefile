@@ -3,20 +3,26 @@ PYTHON ?= python3
 BIN := .venv/bin
 FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test bench realdata clean
+.PHONY: repro test browser bench realdata clean
 
 repro: .venv/installed ## regenerate everything for the datasets in params.yaml, then show what came out
 	alignrec mend
 	dvc repro
 	alignrec summary
 
-test: .venv/installed-test ## lint, type check, all tests
+test: .venv/installed-test browser ## lint, type check, all tests
 	ruff format --check .
 	ruff check .
 	mypy
 	pytest
+
+browser: ## Debian's Chromium for the tests of the report's page, where apt-get may install it; elsewhere they are skipped
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && $(APT) update && $(APT) install chromium; } || \
+	echo "no Chromium, and none can be installed here: the browser's tests will be skipped"
 
 bench: .venv/installed-test ## speed and memory beside a reference -> benchmarks/results/*.json
 	python -m benchmarks
