@@ -1,6 +1,9 @@
-"""Tables in Markdown, for the dataset card and report.md."""
+"""Figures as text, and tables in Markdown, for the dataset card and the report."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from pipeline.evidence import Cell
 
@@ -20,6 +23,19 @@ def figure(cell: Cell | None) -> str:
     if cell is None:
         return ""
     return f"{cell.mean:.4f}" + ("" if cell.sd is None else f" ± {cell.sd:.4f}")
+
+
+def masked_rows(found: Mapping[str, Any]) -> list[list[str]]:
+    """Return the mask-modality probe's rows: feature set, which items, test Recall@20, change against the whole."""
+    rows = []
+    for name, variants in found.items():
+        for variant, v in variants.items():
+            metric = next(k for k in v if "@" in k and not k.endswith("_sd"))
+            change = "" if "relative_change" not in v else f"{v['relative_change']:+.1%}"
+            spread = "" if "relative_change_sd" not in v else f" ± {v['relative_change_sd']:.1%}"
+            recall = f"{v[metric]:.4f}" + (f" ± {v[metric + '_sd']:.4f}" if f"{metric}_sd" in v else "")
+            rows.append([name, variant, recall, change + spread])
+    return rows
 
 
 def escaped(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import resource
 import shutil
@@ -120,6 +121,20 @@ def versions() -> dict[str, str]:
     return found
 
 
+def machine(device: str) -> str:
+    """Return the kind of machine without its name: system, processor, cores, and the GPU if one was used."""
+    cpu = platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    found = f"{platform.system()}, {cpu}, {os.cpu_count()} cores"
+    if device.startswith("cuda"):
+        import torch  # loaded already, by whoever used the GPU
+
+        found += f", {torch.cuda.get_device_name(device)}"
+    return found
+
+
 @contextmanager
 def running(stage: str, dataset: str, params: Params, root: Path) -> Iterator[Run]:
     """Hold the stage's lock, yield its Run, and write run.json when the block ends without an error."""
@@ -152,7 +167,7 @@ def _run_record(run: Run, seconds: float) -> dict[str, Any]:
         "drops": dict(sorted(run.drops.items())),
         "peak_memory_mib": round(peak * unit / 2**20),
         "device": run.device,
-        "machine": f"{platform.system()} {platform.machine()}",
+        "machine": machine(run.device),
         "seed": getattr(getattr(run.params, run.stage), "seed", None),
         "params": getattr(run.params, run.stage).model_dump(),
         "versions": versions(),

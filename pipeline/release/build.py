@@ -107,7 +107,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any], code: str) -> M
     readme = card.render(
         parts.dataset, parts.version, parts.kind, counts, described, coverage(parts.features),
         [] if parts.results is None else evidence.comparisons(parts.results), parts.probes, gaps(parts.items),
-        parts.inputs, parts.hardware, parts.index_facts,
+        incomplete(parts.items),         parts.inputs, parts.hardware, parts.index_facts,
     )  # fmt: skip
     io.write_bytes(folder / "README.md", readme.encode())
     made = Manifest(
@@ -180,6 +180,14 @@ def gaps(items: pa.Table) -> list[dict[str, Any]]:
         for status, n in evidence.statuses(items[column].drop_null()).items()
         if status != "ok"
     ]
+
+
+def incomplete(items: pa.Table) -> dict[str, int]:
+    """Return how many items are without picture, without text, without either, whatever the reason."""
+    picture = pc.fill_null(pc.equal(items["image_status"], "ok"), False)
+    text = pc.equal(items["text_status"], "ok")
+    lacking = {"picture": picture, "text": text, "either": pc.or_(picture, text)}
+    return {what: len(items) - (pc.sum(there).as_py() or 0) for what, there in lacking.items()}
 
 
 def makers(paths: list[Path]) -> dict[str, Maker]:

@@ -48,6 +48,7 @@ def render(
     judged: list[Comparison],
     probes: Mapping[str, Any] | None,
     gaps: list[dict[str, Any]],
+    incomplete: Mapping[str, int],
     inputs: list[Input],
     hardware: str,
     index: Mapping[str, Any] | None,
@@ -64,6 +65,7 @@ def render(
         judged: headline comparisons, one a fingerprint; may be empty.
         probes: probes.json, if there is one.
         gaps: rows of `what`, `status`, `n` (items), `share`.
+        incomplete: items without picture, without text, without either.
         inputs: raw files.
         hardware: kind of machine, without its name.
         index: what `retrieval.tune` returns, if there is an index.
@@ -72,6 +74,7 @@ def render(
         autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
     tables = [_probe_column(*told, (probes or {}).get(key, {})) for key, told in PROBES.items()]
+    masking = (probes or {}).get("mask_modality", {})
     shown = [t for t in tables if t["cells"]]
     return environment.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8")).render(
         header=_header(dataset, kind, counts, files),
@@ -89,10 +92,15 @@ def render(
         cells=lambda name: [t["cells"].get(name, "") for t in shown],
         probes=shown,
         probed=list(dict.fromkeys(name for t in shown for name in t["cells"])),
-        skips=[f"{t['title']}: {t['skipped']}." for t in tables if t["skipped"]],
+        skips=[
+            f"{t['title']}: {t['skipped']}." for t in [*tables, masking | {"title": "Mask modality"}] if "skipped" in t
+        ],
+        masked=[] if "skipped" in masking else markdown.masked_rows(masking),
         gaps=gaps,
+        incomplete=incomplete,
         inputs=inputs,
         source=LICENCES[kind],
+        share=lambda n: f"{n:,} ({n / max(counts.items, 1):.1%})",
         hardware=hardware,
         index=index,
     )
@@ -100,7 +108,8 @@ def render(
 
 def _probe_column(title: str, figure: str, probe: Mapping[str, Any]) -> dict[str, Any]:
     cells = {name: f"{v[figure]:.4f}" for name, v in probe.items() if isinstance(v, dict) and figure in v}
-    return {"title": title, "cells": cells, "skipped": probe.get("skipped", "")}
+    skipped = {"skipped": probe["skipped"]} if "skipped" in probe else {}
+    return {"title": title, "cells": cells, **skipped}
 
 
 def _header(dataset: str, kind: str, counts: Counts, files: list[File]) -> str:

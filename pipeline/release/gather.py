@@ -72,13 +72,13 @@ def feature_sets(run: Run) -> list[str]:
 
 
 def hardware(layout: Layout) -> str:
-    """Return the kind of machine that encoded and trained, as the run records say."""
-    kinds = []
-    for stage in ("pretrain", "encode", "train", "benchmark"):
+    """Return on what kind of machine, without its name, encoding and training ran, as the run records say."""
+    kinds: dict[str, list[str]] = {}
+    for stage in ("pretrain", "encode", "train", "probe", "benchmark"):
         if layout.run_record(stage).exists():
             record = io.read_json(layout.run_record(stage))
-            kinds.append(f"{record['machine']} ({record['device']})")
-    return ", ".join(dict.fromkeys(kinds))
+            kinds.setdefault(f"{record['machine']} ({record['device']})", []).append(stage)
+    return "; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items())
 
 
 def _index(run: Run, interactions: pa.Table) -> tuple[bytes | None, dict[str, Any] | None]:

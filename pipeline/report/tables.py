@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evidence import statuses
+from pipeline.markdown import masked_rows
 from pipeline.report.plots import Bars
 
 CONTROLS = ("random", "shuffled", "constant")
@@ -165,19 +166,11 @@ def _masking(found: Record) -> Table:
     heading = "Mask modality"
     if "skipped" in found:
         return Table(heading, f"Not measured: {found['skipped']}.", [], [])
-    rows = []
-    for name, variants in found.items():
-        for variant, v in variants.items():
-            metric = next(k for k in v if "@" in k and not k.endswith("_sd"))
-            change = "" if "relative_change" not in v else f"{v['relative_change']:+.1%}"
-            spread = "" if "relative_change_sd" not in v else f" ± {v['relative_change_sd']:.1%}"
-            recall = f"{v[metric]:.4f}" + (f" ± {v[metric + '_sd']:.4f}" if f"{metric}_sd" in v else "")
-            rows.append([name, variant, recall, change + spread])
     return Table(
         heading,
         "AlignRec retrained with the picture, or the text, of a share of the items hidden: what each modality is "
         "worth. Mean ± standard deviation over seeds; the change is taken seed by seed.",
         ["feature set", "items", "test Recall@20", "change"],
-        rows,
+        masked_rows(found),
         texts=2,
     )
