@@ -6,6 +6,7 @@ An unknown key, a wrong type or a value out of range is one line that names sect
 from __future__ import annotations
 
 import difflib
+import math
 import types
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -506,6 +507,12 @@ class Range(Section):
     log: bool = True
     """whether the exponent is drawn evenly"""
 
+    @model_validator(mode="after")
+    def _not_empty(self) -> Range:
+        if not (0 if self.log else -math.inf) < self.low < self.high:
+            raise ValueError(f"low must be below high{', and both above 0 with log' if self.log else ''}")
+        return self
+
 
 RATES: dict[str, Range] = {"lr": Range(low=1e-4, high=5e-2), "l2": Range(low=1e-5, high=0.3)}
 LOSSES: dict[str, Range] = {
@@ -524,7 +531,7 @@ AUTHORS: dict[str, list[int | float]] = {
 class Sweep(Section):
     """Settings of `train` tried against each other: `alignrec sweep`. Valid Recall@20 chooses."""
 
-    grids: dict[Name, dict[Name, list[int | float]]] = {"authors": AUTHORS}
+    grids: dict[Name, dict[Name, Annotated[list[int | float], Field(min_length=1)]]] = {"authors": AUTHORS}
     """`--grid <name>`: key of `train` -> values; all combinations are tried"""
     spaces: dict[Model, dict[Name, Range]] = {"alignrec": RATES | LOSSES}
     """`--tpe`: model -> key of `train` -> range; a model that is not named: lr and l2"""

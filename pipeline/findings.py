@@ -103,7 +103,7 @@ def headline(ks: Sequence[int]) -> int:
 def summary(records: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
     """Return model -> features -> "recall@k", "ndcg@k" -> mean and, over two seeds or more, sd (n - 1); on test.
 
-    Ablations stand beside the feature sets as "features without ablation's name".
+    An ablation stands beside the feature sets as "features, ablation".
     """
     values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for record in records:

@@ -105,6 +105,12 @@ def test_plans_say_what_is_tried_first_and_refuse_what_cannot_be() -> None:
             sweep.plan(*asked)
 
 
+@pytest.mark.parametrize("given", [{"low": 0.2, "high": 0.1}, {"low": 0.0, "high": 0.1}])
+def test_an_empty_range_is_refused(given: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="low must be below high, and both above 0 with log"):
+        params(spaces={"bpr": {"lr": given}})
+
+
 def test_effects_are_the_best_at_each_pair_of_values() -> None:
     def told(number: int, valid: float | None) -> Told:
         return Told(number, "failed" if valid is None else "complete", [], 1, valid)
