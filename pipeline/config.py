@@ -267,8 +267,13 @@ class Encode(Section):
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
     engine: Literal["local", "ray"] = "local"
     """where encoders run: in this process, or on a Ray cluster (extra `ray`) whose nodes see the same files"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of BEiT3's products; features are float32 either way. On a GPU, or a CPU that multiplies bfloat16, the faster one
+    for base and large; CLS keeps a cosine of 0.999 to float32, and less where whitening stretches what is left"""
     batch_size: Positive = 64
-    """items a forward pass; changes speed, not results"""
+    """items a forward pass; changes speed, and results by rounding alone"""
+    workers: Positive = 2
+    """threads that decode pictures and split texts beside the network; changes speed alone"""
     max_tokens: Annotated[int, Field(ge=3)] = 128
     """text beyond this is cut"""
     clip_model: str = "ViT-B-32"

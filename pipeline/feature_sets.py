@@ -16,8 +16,9 @@ import pyarrow as pa
 import schemas
 from pipeline import encode, engines, io
 from pipeline.config import Encode
-from pipeline.encoders import ENCODERS, controls
+from pipeline.encoders import controls
 from pipeline.encoders.base import Context, Encoder, unit
+from pipeline.encoders.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.sources import image_features
@@ -96,7 +97,14 @@ def inputs(name: str, layout: Layout) -> list[Path]:
     return files
 
 
-def encoded(name: str, context: Context, ids: pa.Table, texts: Sequence[str], done: Callable[[int], object]) -> Maker:
+def encoded(
+    name: str,
+    context: Context,
+    ids: pa.Table,
+    texts: Sequence[str],
+    done: Callable[[int], object],
+    spent: encode.Spent,
+) -> Maker:
     """Return the maker of an encoder's rows; the network is loaded when the first are wanted.
 
     Args:
@@ -105,6 +113,7 @@ def encoded(name: str, context: Context, ids: pa.Table, texts: Sequence[str], do
         ids: item_id and asin of all items.
         texts: of all items.
         done: called with the number of items after each batch.
+        spent: counts operations and seconds.
     """
     entry = ENCODERS[name]
     shards = io.shards(context.layout.images, "images") if "image" in entry.reads else []
@@ -115,8 +124,10 @@ def encoded(name: str, context: Context, ids: pa.Table, texts: Sequence[str], do
 
     def make(start: int, stop: int) -> pa.Table:
         read = texts[start:stop] if "text" in entry.reads else [""] * (stop - start)
-        images = encode.pictures(shards, start, stop) if shards else [None] * (stop - start)
-        found = encode.encode(encoder(), read, images, context.params.batch_size, done)
+        params = context.params
+        with spent.on("read"):
+            images = encode.pictures(shards, start, stop) if shards else [None] * (stop - start)
+        found = encode.encode(encoder(), read, images, params.batch_size, done, params.workers, spent)
         return encode.table(ids.slice(start, stop - start), found)
 
     return make
@@ -126,7 +137,7 @@ def worker(name: str, layout: Layout, params: Encode) -> engines.Worker:
     """Return what encodes items from (first, last + 1), wherever it runs: it reads the tables itself."""
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    make = encoded(name, Context(layout, params), ids, texts, lambda n: None)
+    make = encoded(name, Context(layout, params), ids, texts, int, encode.Spent())
     return lambda job: make(*job)
 
 

@@ -9,9 +9,9 @@ from functools import partial
 import pyarrow as pa
 
 import schemas
-from pipeline import engines, feature_sets, io
-from pipeline.encoders import ENCODERS
+from pipeline import code, encode, engines, feature_sets, io
 from pipeline.encoders.base import Context
+from pipeline.encoders.registry import ENCODERS
 from pipeline.feature_sets import Maker
 from pipeline.layout import Layout
 from pipeline.readers import raw_files
@@ -31,25 +31,29 @@ def main(run: Run) -> None:
     for folder in run.folder.glob("*/"):
         if folder.name not in names:
             shutil.rmtree(folder)
-    facts = params.model_dump(exclude={"encoders", "controls", "engine"})
+    facts = params.model_dump(exclude={"encoders", "controls", "engine", "workers"})
     with run.progress(total=len(ids) * len(params.encoders), unit="item") as bar:
         for name in params.encoders:
             files = feature_sets.inputs(name, layout)
-            run.resume(layout.features(name), files, facts, name, module=ENCODERS[name].path)
+            batching = code.fingerprint("pipeline.encode")
+            run.resume(layout.features(name), files, facts, name, batching, module=ENCODERS[name].path)
+            spent = encode.Spent()
             if params.engine == "local":
-                make = feature_sets.encoded(name, Context(layout, params), ids, texts, bar.update)
-                _write(run, name, len(ids), _here(make), facts)
+                make = feature_sets.encoded(name, Context(layout, params), ids, texts, bar.update, spent)
+                _write(run, name, len(ids), _here(make), facts, spent)
             else:
                 there = Layout(layout.root.resolve(), layout.dataset)
                 worker = partial(feature_sets.worker, name, there, params)
-                _write(run, name, len(ids), partial(engines.ENGINES[params.engine], worker), facts, bar.update)
+                _write(run, name, len(ids), partial(engines.ENGINES[params.engine], worker), facts, spent, bar.update)
+            if spent.items:
+                run.note(**{name: spent.facts(params.precision)})
     for name, ready in imports.items():
         run.resume(layout.features(name), ready.inputs(layout), facts)
-        _write(run, name, len(ids), _here(feature_sets.imported(ready, ids)), facts)
+        _write(run, name, len(ids), _here(feature_sets.imported(ready, ids)), facts, encode.Spent())
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls:
         run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], facts, name)
-        _write(run, name, len(ids), _here(feature_sets.control(name, ids, like, run.seed(name))), facts)
+        _write(run, name, len(ids), _here(feature_sets.control(name, ids, like, run.seed(name))), facts, encode.Spent())
     run.rows_in, run.rows_out = len(ids), len(ids) * len(names)
     run.count("item without text", sum(not text.strip() for text in texts))
 
@@ -58,12 +62,16 @@ def _here(make: Maker) -> Engine:
     return partial(engines.local, lambda: lambda job: make(*job))
 
 
-def _write(run: Run, name: str, items: int, engine: Engine, facts: dict[str, object], done: Done = int) -> None:
+def _write(
+    run: Run, name: str, items: int, engine: Engine, facts: dict[str, object], spent: encode.Spent, done: Done = int
+) -> None:
     """Write the shards that are not there; their metadata is the same whatever other feature sets are made."""
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     size, folder = run.params.encode.shard_rows, run.layout.features(name)
     starts = [s for s in range(0, items, size) if not io.shard(folder, "features", s // size).exists()]
     for (start, stop), rows in engine([(s, min(s + size, items)) for s in starts]):
         path = io.shard(folder, "features", start // size)
-        io.write_table(rows, path, schemas.features(rows["vector"].type.list_size), record)
+        with spent.on("write"):
+            io.write_table(rows, path, schemas.features(rows["vector"].type.list_size), record)
+        spent.items += stop - start
         done(stop - start)

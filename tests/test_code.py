@@ -26,6 +26,14 @@ def test_the_released_recommender_does_not_depend_on_its_baselines() -> None:
     assert not {"pipeline/models", "pipeline/models/bm3.py"} & set(listed)
 
 
+def test_another_encoder_does_not_rerun_pretraining() -> None:
+    used = set(names("stages.pretrain"))
+    assert "pipeline/encoders/beit3.py" in used
+    assert not used & {
+        f"pipeline/encoders/{name}.py" for name in ("registry", "clip", "cnn", "minilm", "beit3_inference")
+    }
+
+
 def test_functions_own_imports_count() -> None:
     assert "pipeline/summary.py" in names("stages.cli")
 

@@ -22,12 +22,13 @@ import schemas
 from pipeline import encode, feature_sets, tokens, whiten
 from pipeline import io as files
 from pipeline.config import Encode, Params
-from pipeline.encoders import ENCODERS, controls
+from pipeline.encoders import controls
 from pipeline.encoders.base import Context
 from pipeline.encoders.beit3 import BEiT3, Config
 from pipeline.encoders.beit3_items import BEiT3Items
 from pipeline.encoders.clip import Clip
 from pipeline.encoders.pixels import normalised, square
+from pipeline.encoders.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.run import running
@@ -48,13 +49,23 @@ PICTURES = [None if c is None else jpeg(c) for c in IMAGES]
 
 
 @pytest.fixture(scope="module")
-def beit3() -> BEiT3Items:
-    model = tokens.train(TEXTS[:3] * 9, 60)
-    assert model is not None
-    tokenizer = tokens.Tokenizer(model)
+def model() -> bytes:
+    """A tokenizer."""
+    found = tokens.train(TEXTS[:3] * 9, 60)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def network(model: bytes) -> BEiT3:
     torch.manual_seed(0)
-    shape = Config(image=32, patch=16, vocab=tokenizer.vocab, width=32, layers=2, heads=2, ffn=64, positions=34)
-    return BEiT3Items(BEiT3(shape), tokenizer, 128)
+    vocab = tokens.Tokenizer(model).vocab
+    return BEiT3(Config(image=32, patch=16, vocab=vocab, width=32, layers=2, heads=2, ffn=64, positions=34))
+
+
+@pytest.fixture(scope="module")
+def beit3(network: BEiT3, model: bytes) -> BEiT3Items:
+    return BEiT3Items(network, tokens.Tokenizer(model), 128)
 
 
 def run(encoder: BEiT3Items, texts: Sequence[str], images: Sequence[bytes | None], size: int) -> np.ndarray:
@@ -90,6 +101,53 @@ def test_hiding_a_modality_changes_the_vector_and_equals_lacking_it(beit3: BEiT3
     assert not text_only[1].any()
 
 
+def test_workers_change_nothing(beit3: BEiT3Items) -> None:
+    """More batches than threads, and threads than batches: the same bytes."""
+    texts = [f"{'red ' * (i % 9)}{i}" if i % 3 else "" for i in range(40)]
+    pictures = [PICTURES[i % 8] for i in range(40)]
+    found = [encode.encode(beit3, texts, pictures, 3, workers=n).vectors.tobytes() for n in (1, 2, 7, 7)]
+    assert len(set(found)) == 1
+
+
+def test_time_and_operations_are_counted(beit3: BEiT3Items) -> None:
+    spent, before = encode.Spent(), beit3.flops
+    encode.encode(beit3, TEXTS, PICTURES, 2, spent=spent)
+    spent.items = len(TEXTS)
+    assert spent.flops == beit3.flops - before > 0
+    facts = spent.facts("float32")
+    assert facts["items"] == len(TEXTS)
+    assert {"decode_s", "wait_s", "compute_s", "items_per_s", "gemm_gflop_per_s", "share_of_gemm_rate"} <= facts.keys()
+    assert 0 < facts["share_of_gemm_rate"] < 1
+
+
+def test_a_picture_that_cannot_be_decoded_ends_the_run(beit3: BEiT3Items) -> None:
+    with pytest.raises(OSError, match="cannot identify"):
+        run(beit3, [""] * 3, [PICTURES[0], b"no picture", PICTURES[1]], 1)
+
+
+ODD = {
+    "nothing": "",
+    "blank": " \t\n\u3000",
+    "10,000 words": "tree " * 10_000,
+    "one word": "a" * 100_000,
+    "NUL": "red\0apple",
+    "half a character": "red \ud83d apple",
+    "right to left": "תפוח אדום \u202e apple",
+    "emoji": "👩‍👩‍👧‍👦🏽\ufe0f" * 50,
+    "marks": "a" + "\u0301" * 3000,
+    "private and beyond": "\ue000\U0010ffff\ufffe",
+}
+
+
+@pytest.mark.parametrize("name", ["beit3", "minilm"])
+def test_any_text_makes_a_vector_or_is_flagged(name: str, beit3: BEiT3Items, context: Context) -> None:
+    encoder = beit3 if name == "beit3" else ENCODERS[name].make(context)
+    found = encode.encode(encoder, list(ODD.values()), [None] * len(ODD), 4)
+    assert np.isfinite(found.vectors).all()
+    assert found.has_text.tolist() == [bool(t.strip()) for t in ODD.values()]
+    assert (np.abs(found.vectors).max(axis=1) > 0).tolist() == found.has_text.tolist()
+
+
 def test_progress_counts_every_item_once(beit3: BEiT3Items) -> None:
     seen: list[int] = []
     encode.encode(beit3, TEXTS, PICTURES, 3, seen.append)
@@ -107,9 +165,24 @@ def test_batches_are_of_one_kind_and_sorted_by_length() -> None:
         assert (np.diff(length[rows]) >= 0).all()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 900), (3000, 2), (2500, 2500)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (10_000, 2), (2500, 2500)])
 def test_pictures_of_any_size(beit3: BEiT3Items, size: tuple[int, int]) -> None:
     assert np.isfinite(run(beit3, [""], [jpeg("red", size)], 1)).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_huge_picture_takes_little_memory() -> None:
+    huge = jpeg("red", (10_000, 10_000))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before = status("VmRSS")
+    assert square(huge, 224).mean(axis=(0, 1)) == pytest.approx([254, 0, 0], abs=1)
+    assert status("VmHWM") - before < 64 * 1024  # KiB; all pixels are 293 MiB
+
+
+def status(key: str) -> int:
+    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(key))
+    return int(line.split()[1])
 
 
 def test_pixels_are_scaled_as_published() -> None:
@@ -238,13 +311,11 @@ def dataset(root: Path, imported: dict[str, np.ndarray], **given: object) -> Par
     )
 
 
-def pretrained(root: Path, beit3: BEiT3Items) -> None:
+def pretrained(root: Path, network: BEiT3, model: bytes) -> None:
     layout = Layout(root, "toy")
-    model = tokens.train(TEXTS[:3] * 9, 60)
-    assert model is not None
     files.write_bytes(layout.tokenizer, model)
-    files.write_json(layout.encoder_config, vars(beit3.network.config))
-    save_file(beit3.network.state_dict(), layout.encoder_weights)
+    files.write_json(layout.encoder_config, vars(network.config))
+    save_file(network.state_dict(), layout.encoder_weights)
 
 
 def stage(root: Path, params: Params) -> dict[str, dict[str, str]]:
@@ -263,9 +334,11 @@ def stage(root: Path, params: Params) -> dict[str, dict[str, str]]:
 BEIT3 = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 
 
-def test_every_feature_set_is_whole_and_in_item_order(tmp_path: Path, beit3: BEiT3Items) -> None:
+def test_every_feature_set_is_whole_and_in_item_order(
+    tmp_path: Path, network: BEiT3, model: bytes, beit3: BEiT3Items
+) -> None:
     params = dataset(tmp_path, {"ready": np.arange(16.0).reshape(8, 2)}, encoders=BEIT3)
-    pretrained(tmp_path, beit3)
+    pretrained(tmp_path, network, model)
     made = stage(tmp_path, params)
     assert set(made) == {*BEIT3, "ready", "random", "shuffled", "constant"}
     layout = Layout(tmp_path, "toy")
@@ -285,10 +358,10 @@ def test_every_feature_set_is_whole_and_in_item_order(tmp_path: Path, beit3: BEi
 
 
 def test_the_untrained_network_is_another_one_each_time_the_same_and_whitened(
-    tmp_path: Path, beit3: BEiT3Items
+    tmp_path: Path, network: BEiT3, model: bytes
 ) -> None:
     params = dataset(tmp_path, {}, encoders=["beit3", "beit3-untrained"], controls=[])
-    pretrained(tmp_path, beit3)
+    pretrained(tmp_path, network, model)
     plain = stage(tmp_path, params)
     layout = Layout(tmp_path, "toy")
     raw = files.matrix(files.read_features(layout.features("beit3-untrained"))["vector"])
@@ -306,9 +379,9 @@ def test_the_untrained_network_is_another_one_each_time_the_same_and_whitened(
     assert not whitened[~has_any].any()
 
 
-def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, beit3: BEiT3Items) -> None:
+def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, network: BEiT3, model: bytes) -> None:
     params = dataset(tmp_path, {}, encoders=BEIT3[:2])
-    pretrained(tmp_path, beit3)
+    pretrained(tmp_path, network, model)
     whole = stage(tmp_path, params)
     layout = Layout(tmp_path, "toy")
     kept = files.shard(layout.features("beit3"), "features", 0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from pipeline.config import Encode
 from pipeline.layout import Layout
@@ -17,13 +18,22 @@ class Encoder(Protocol):
 
     width: int
     """F"""
+    flops: float
+    """multiplications and additions of all that was encoded so far; stays 0 where nobody counts them"""
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text, int64 [B]: texts of equal length make a batch without padding."""
         ...
 
-    def encode(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
-        """Return float32 [B, F], finite, for B items that all have an image, or a text, or both; not normalised."""
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
+        """Decode pictures and split texts of B items that all have an image, or a text, or both.
+
+        Called from several threads at a time, while `encode` is at work on other items.
+        """
+        ...
+
+    def encode(self, prepared: Any) -> Tensor:
+        """Return float32 [B, F] of what `prepare` made, finite, not normalised; a GPU may still be at work on it."""
         ...
 
 

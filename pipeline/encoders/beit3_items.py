@@ -3,65 +3,97 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pipeline import io
 from pipeline.encoders.base import Context
 from pipeline.encoders.beit3 import FIRST_POSITION, BEiT3, Config
-from pipeline.encoders.device import device_of, pick
+from pipeline.encoders.beit3_inference import Inference, flops
+from pipeline.encoders.device import device_of, pick, pinned, sent
 from pipeline.encoders.pixels import normalised, squares
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.tokens import Tokenizer, pad
+from pipeline.tokens import Tokenizer
 from pipeline.whiten import Whitening
+
+
+class Prepared(NamedTuple):
+    """A batch of B items, decoded."""
+
+    pixels: Tensor | None
+    """uint8 [B, S, S, 3]"""
+    tokens: Tensor | None
+    """int64 [W], one text after the other"""
+    lengths: list[int]
+    """tokens of each item, 0 without a text"""
 
 
 class BEiT3Items:
     """BEiT3 with its tokenizer."""
 
     def __init__(
-        self, network: BEiT3, tokenizer: Tokenizer | None, max_tokens: int, whitening: Whitening | None = None
+        self,
+        network: BEiT3,
+        tokenizer: Tokenizer | None,
+        max_tokens: int,
+        precision: str = "float32",
+        whitening: Whitening | None = None,
     ) -> None:
-        self.network = network.eval()
-        self.whitening = whitening
+        """Lay it out for encoding where the network is; without a tokenizer it reads no texts."""
+        self._device = device_of(network)
+        self._network = Inference(network.eval(), precision)
+        self._whitening = None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
         self.tokenizer = tokenizer
-        self.max_tokens = min(max_tokens, network.config.positions - FIRST_POSITION)
+        self._max_tokens = min(max_tokens, network.config.positions - FIRST_POSITION)
         self.width = network.config.width
+        self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text."""
         return np.array([len(ids) for ids in self._ids(texts)], np.int64)
 
-    @torch.inference_mode()
-    def encode(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
-        """Return CLS, whitened if pre-training says so, float32 [B, D]."""
-        device = device_of(self.network)
-        image = tokens = padding = None
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+        """Decode and tokenise."""
+        pixels = tokens = None
+        lengths = [0] * len(images or ())
         if images is not None:
-            image = normalised(squares(images, self.network.config.image)).to(device)
+            pixels = pinned(torch.from_numpy(squares(images, self._network.config.image)))
         if texts is not None:
-            tokens, padding = (torch.from_numpy(x).to(device) for x in pad(self._ids(texts)))
-            padding = padding if bool(padding.any()) else None  # without a mask attention takes its fastest path
-        cls = self.network.cls(image, tokens, padding).float().cpu().numpy()  # [B, D]
-        return cls if self.whitening is None else self.whitening(cls)
+            ids = self._ids(texts)
+            tokens, lengths = pinned(torch.from_numpy(np.concatenate(ids))), [len(x) for x in ids]
+        return Prepared(pixels, tokens, lengths)
+
+    @torch.inference_mode()
+    def encode(self, prepared: Prepared) -> Tensor:
+        """Return CLS, whitened if pre-training says so, float32 [B, D]."""
+        pixels, tokens, lengths = prepared
+        image = None if pixels is None else normalised(sent(pixels, self._device))
+        cls = self._network.cls(image, None if tokens is None else sent(tokens, self._device), lengths)  # [B, D]
+        self.flops += sum(flops(self._network.config, image is not None, n) for n in lengths)
+        if self._whitening is None:
+            return cls
+        mean, map_ = self._whitening
+        return (cls - mean) @ map_
 
     def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         if self.tokenizer is None:
             raise UserError("beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again")
-        return self.tokenizer.encode(texts, self.max_tokens)
+        return self.tokenizer.encode(texts, self._max_tokens)
 
 
 def make(context: Context) -> BEiT3Items:
     """Load what `pretrain` wrote."""
-    layout = context.layout
+    layout, params = context.layout, context.params
     network = BEiT3(Config(**io.read_json(layout.encoder_config)))
     network.load_state_dict(load_file(layout.encoder_weights), strict=True)
     whitening = Whitening(**load_arrays(layout.whitening)) if layout.whitening.is_file() else None
-    return BEiT3Items(network.to(pick()), tokenizer(layout), context.params.max_tokens, whitening)
+    return BEiT3Items(network.to(pick()), tokenizer(layout), params.max_tokens, params.precision, whitening)
 
 
 def tokenizer(layout: Layout) -> Tokenizer | None:

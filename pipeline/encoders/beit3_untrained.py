@@ -25,11 +25,12 @@ def make(context: Context) -> BEiT3Items:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("untrained", layout.dataset, params.seed))
         network = BEiT3(Config(**io.read_json(layout.encoder_config))).to(pick())
-    plain = BEiT3Items(network, tokenizer(layout), params.max_tokens)
+    plain = BEiT3Items(network, tokenizer(layout), params.max_tokens, params.precision)
     if not layout.whitening.is_file():
         return plain
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].slice(0, MOST).to_pylist()
     images = encode.pictures(io.shards(layout.images, "images"), 0, len(texts))
-    found = encode.encode(plain, texts, images, params.batch_size, lambda n: None)
+    found = encode.encode(plain, texts, images, params.batch_size, workers=params.workers)
     has_any = found.has_image | found.has_text
-    return BEiT3Items(network, plain.tokenizer, params.max_tokens, whiten.fit(found.vectors[has_any]))
+    fitted = whiten.fit(found.vectors[has_any])
+    return BEiT3Items(network, plain.tokenizer, params.max_tokens, params.precision, fitted)

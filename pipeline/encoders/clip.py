@@ -5,16 +5,28 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 import open_clip
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from torch import Tensor
 
-from pipeline.encoders.base import Context, unit
-from pipeline.encoders.device import device_of, pick
+from pipeline.encoders.base import Context
+from pipeline.encoders.device import device_of, pick, pinned, sent
 from pipeline.errors import UserError
+
+
+class Prepared(NamedTuple):
+    """A batch of B items, decoded."""
+
+    pixels: Tensor | None
+    """float32 [B, 3, S, S], normalised as the model wants them"""
+    tokens: Tensor | None
+    """int64 [B, T]"""
 
 
 class Clip:
@@ -28,31 +40,38 @@ class Clip:
         self._tokenizer = open_clip.get_tokenizer(model)
         self._concatenates = joint == "concat"
         with torch.inference_mode():
-            self._half = int(self._network.encode_text(self._tokenizer([""]).to(device_of(self._network))).shape[1])
-        self.width = 2 * self._half if self._concatenates else self._half
+            half = int(self._network.encode_text(self._tokenizer([""]).to(device_of(self._network))).shape[1])
+        self._one_thread = Lock()  # some of open_clip's tokenizers cannot be used by two threads at once
+        self.flops = 0.0
+        self.width = 2 * half if self._concatenates else half
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return zeros: CLIP pads every text to one length."""
         return np.zeros(len(texts), np.int64)
 
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+        """Decode and tokenise."""
+        pixels = tokens = None
+        if images is not None:
+            pixels = pinned(torch.stack([self._look(Image.open(io.BytesIO(i)).convert("RGB")) for i in images]))
+        if texts is not None:
+            with self._one_thread:
+                tokens = pinned(self._tokenizer(list(texts)))
+        return Prepared(pixels, tokens)
+
     @torch.inference_mode()
-    def encode(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
+    def encode(self, prepared: Prepared) -> Tensor:
         """Return float32 [B, F]; what is absent is left out of the mean, or zero in its half."""
-        image = None if images is None else self._images(images)
-        text = None if texts is None else self._texts(texts)
+        device = device_of(self._network)
+        image, text = prepared
+        halves = [
+            None if image is None else F.normalize(self._network.encode_image(sent(image, device)).float()),
+            None if text is None else F.normalize(self._network.encode_text(sent(text, device)).float()),
+        ]
+        present = [half for half in halves if half is not None]
         if self._concatenates:
-            empty = np.zeros((len(images if images is not None else texts or []), self._half), np.float32)
-            return np.hstack([empty if x is None else x for x in (image, text)])
-        present = np.stack([x for x in (image, text) if x is not None])  # [1 or 2, B, F]
-        return np.asarray(present.mean(axis=0), np.float32)
-
-    def _images(self, images: Sequence[bytes]) -> np.ndarray:
-        batch = torch.stack([self._look(Image.open(io.BytesIO(i)).convert("RGB")) for i in images])
-        return unit(self._network.encode_image(batch.to(device_of(self._network))).float().cpu().numpy())
-
-    def _texts(self, texts: Sequence[str]) -> np.ndarray:
-        ids = self._tokenizer(list(texts)).to(device_of(self._network))
-        return unit(self._network.encode_text(ids).float().cpu().numpy())
+            return torch.cat([torch.zeros_like(present[0]) if half is None else half for half in halves], dim=1)
+        return torch.stack(present).mean(dim=0)  # [1 or 2, B, F] -> [B, F]
 
 
 def make(context: Context) -> Clip:

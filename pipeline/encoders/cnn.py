@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.encoders.base import Context
-from pipeline.encoders.device import device_of, pick
+from pipeline.encoders.device import device_of, pick, pinned, sent
 from pipeline.encoders.pixels import normalised, squares
 from pipeline.errors import UserError
 
@@ -45,18 +45,23 @@ class CNN:
         network.reset_classifier(0)
         self._network = network.eval().to(pick())
         self.width = int(network.num_features)
+        self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return zeros: texts are not read."""
         return np.zeros(len(texts), np.int64)
 
-    @torch.inference_mode()
-    def encode(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
-        """Return float32 [B, 1280]; texts are not looked at."""
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Tensor:
+        """Return pixels, uint8 [B, 224, 224, 3]; texts are not looked at."""
         if images is None:
             raise ValueError("a CNN reads images")
-        x = normalised(squares(images, SIDE)).to(device_of(self._network))  # [B, 3, 224, 224]
-        return self._network(x).float().cpu().numpy()
+        return pinned(torch.from_numpy(squares(images, SIDE)))
+
+    @torch.inference_mode()
+    def encode(self, prepared: Tensor) -> Tensor:
+        """Return float32 [B, 1280]."""
+        found: Tensor = self._network(normalised(sent(prepared, device_of(self._network))))
+        return found.float()
 
 
 def make(context: Context) -> CNN:

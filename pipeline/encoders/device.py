@@ -1,7 +1,13 @@
-"""Where networks run."""
+"""Where networks run, and how fast that place multiplies."""
+
+import time
+from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+SECONDS = 0.2
+"""of measuring"""
 
 
 def pick() -> torch.device:
@@ -12,3 +18,29 @@ def pick() -> torch.device:
 def device_of(network: nn.Module) -> torch.device:
     """Return the device that a network's parameters are on."""
     return next(network.parameters()).device
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """Return `x` on the device; from pinned memory it travels while the GPU computes."""
+    return x.to(device, non_blocking=True)
+
+
+def pinned(x: Tensor) -> Tensor:
+    """Return `x` where a GPU can fetch it by itself, if there is one."""
+    return x.pin_memory() if torch.cuda.is_available() else x
+
+
+@cache
+def gemm_rate(precision: str, seconds: float = SECONDS) -> float:
+    """Measure what the device reaches in one large matrix product, operations a second: the best of some; once."""
+    device, dtype = pick(), getattr(torch, precision)
+    rows, inner, columns = (1024, 768, 3072) if device.type == "cpu" else (8192, 4096, 4096)
+    a = torch.randn(rows, inner, device=device, dtype=dtype)
+    b = torch.randn(columns, inner, device=device, dtype=dtype)
+    best, deadline = float("inf"), time.perf_counter() + seconds
+    with torch.inference_mode():
+        while best == float("inf") or time.perf_counter() < deadline:
+            started = time.perf_counter()
+            (a @ b.T)[0, 0].item()  # waits for a GPU
+            best = min(best, time.perf_counter() - started)
+    return 2 * rows * inner * columns / best

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from pipeline.encoders.base import Context, Encoder, unit
+from pipeline.encoders.base import Context, Encoder
 from pipeline.encoders.cnn import make as make_cnn
 from pipeline.encoders.minilm import make as make_minilm
 
@@ -17,20 +21,30 @@ class Beside:
     def __init__(self, text: Encoder, image: Encoder) -> None:
         self.text, self.image = text, image
         self.width = text.width + image.width
+        self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text."""
         return self.text.lengths(texts)
 
-    def encode(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> np.ndarray:
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[Any, Any]:
+        """Return what either encoder prepares of texts and images, None of what is absent."""
+        return (
+            None if texts is None else self.text.prepare(None, texts),
+            None if images is None else self.image.prepare(images, None),
+        )
+
+    def encode(self, prepared: tuple[Any, Any]) -> Tensor:
         """Return float32 [B, text width + image width]."""
-        n = len(images if images is not None else texts or [])
-        out = np.zeros((n, self.width), np.float32)
-        if texts is not None:
-            out[:, : self.text.width] = unit(self.text.encode(None, texts))
-        if images is not None:
-            out[:, self.text.width :] = unit(self.image.encode(images, None))
-        return out
+        halves = [
+            None if given is None else F.normalize(part.encode(given))
+            for part, given in zip((self.text, self.image), prepared, strict=True)
+        ]
+        like = next(half for half in halves if half is not None)
+        widths = self.text.width, self.image.width
+        return torch.cat(
+            [like.new_zeros(len(like), w) if h is None else h for h, w in zip(halves, widths, strict=True)], dim=1
+        )
 
 
 def make(context: Context) -> Beside:

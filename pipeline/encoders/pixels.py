@@ -11,6 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata; the stage `images` has judged sizes
+DRAFT = 4
+"""sides that a picture keeps when it is decoded smaller: bounds memory, and changes none that has less than 8"""
 HALF = (0.5, 0.5, 0.5)
 """mean and sd of the normalisation to [-1, 1], as BEiT3's"""
 
@@ -21,10 +24,11 @@ def square(picture: bytes, side: int) -> np.ndarray:
     Raises:
         OSError: it cannot be decoded; the images stage stores none such.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(picture)) as opened:
-            rgb = opened.convert("RGB")
+    with Image.open(io.BytesIO(picture)) as opened:
+        opened.draft(
+            "RGB", (DRAFT * side, DRAFT * side)
+        )  # a JPEG many times too large is decoded at a part of its size
+        rgb = opened.convert("RGB")
     return np.asarray(rgb.resize((side, side), Image.Resampling.BICUBIC))
 
 
@@ -33,7 +37,8 @@ def squares(pictures: Sequence[bytes], side: int) -> np.ndarray:
     return np.stack([square(p, side) for p in pictures])
 
 
-def normalised(pixels: np.ndarray, mean: Sequence[float] = HALF, sd: Sequence[float] = HALF) -> Tensor:
-    """Scale uint8 [B, S, S, 3] to `(x / 255 - mean) / sd`, float32 [B, 3, S, S]."""
-    x = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float().div(255)
-    return (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(sd).view(3, 1, 1)
+def normalised(pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, sd: Sequence[float] = HALF) -> Tensor:
+    """Scale uint8 [B, S, S, 3] to `(x / 255 - mean) / sd`, float32 [B, 3, S, S], where the pixels are."""
+    x = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
+    x = x.permute(0, 3, 1, 2).float().div(255)
+    return (x - x.new_tensor(mean).view(3, 1, 1)) / x.new_tensor(sd).view(3, 1, 1)
