@@ -5,6 +5,7 @@ Sources: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018),
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,22 @@ def addresses(vintage: str, category: str) -> dict[str, list[str]]:
 
 
 def table(sources: Mapping[str, Any], root: Path) -> Any:
-    """Return a rich table of datasets: name, kind, category, size, and whether download has brought them to `root`."""
+    """Return a rich table of datasets: what they are, size as counted under `root` or as published, whether there."""
     from rich.table import Table
 
-    shown = Table("dataset", "kind", "category", "size after the 5-core", "present")
+    shown = Table("dataset", "kind", "category", "size after filtering", "present")
     for name, source in sources.items():
-        category = getattr(source, "category", None) or ""
-        there = Layout(root, name).run_record("download").exists()
-        shown.add_row(name, source.kind, category, SIZES.get((source.kind, category), ""), "yes" if there else "no")
+        category, layout = getattr(source, "category", None) or "", Layout(root, name)
+        size = _size(layout.run_record("interactions")) or SIZES.get((source.kind, category), "")
+        there = layout.run_record("download").exists()
+        shown.add_row(name, source.kind, category, size, "yes" if there else "no")
     return shown
+
+
+def _size(record: Path) -> str:
+    """Return what the stage interactions has counted here, if it has."""
+    if not record.exists():
+        return ""
+    found = json.loads(record.read_text())
+    users, items = found["notes"]["users"], found["notes"]["items"]
+    return f"{users:,} users, {items:,} items, {found['rows_out']:,} interactions"

@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faulty import Handler, serving
 
 from pipeline.io import sha256
 
@@ -90,6 +92,34 @@ def test_killed_in_the_middle_of_each_stage_the_next_run_gives_the_same_bytes(
         finish(stage, folder)
     assert killed >= 3
     assert contents(folder) == contents(undisturbed)
+
+
+def slowly(data: bytes) -> Callable[[Handler, int], None]:
+    """Take two seconds for an answer, so that both runs are there before it ends."""
+
+    def answer(request: Handler, before: int) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(data)))
+        request.end_headers()
+        for start in range(0, len(data), len(data) // 20 + 1):
+            time.sleep(0.1)
+            request.wfile.write(data[start : start + len(data) // 20 + 1])
+
+    return answer
+
+
+def test_two_downloads_at_once_fetch_each_file_once_and_end_alike(tmp_path: Path) -> None:
+    data = "user,item,timestamp\n" + "".join(f"u{i % 50},i{i % 40},{i}\n" for i in range(20_000))
+    with serving({"/r.csv": slowly(data.encode())}) as server:
+        source = f"{{kind: tabular, interactions: '{server.address}/r.csv'}}"
+        (tmp_path / "p.yaml").write_text(f"datasets: [shop]\nsources: {{shop: {source}}}\n")
+        both = [start("download", tmp_path) for _ in range(2)]
+        said = [p.communicate(timeout=60)[1] for p in both]
+        assert [p.returncode for p in both] == [0, 0], said
+        assert server.asked == {"/r.csv": 1}
+    made = tmp_path / "download" / "shop"
+    assert (made / "r.csv").read_text() == data
+    assert {p.name for p in made.iterdir()} == {".key", "r.csv", "run.json", "sources.json"}
 
 
 def test_a_full_disk_is_one_clear_line_and_what_was_finished_stays(undisturbed: Path, tmp_path: Path) -> None:

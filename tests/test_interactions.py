@@ -1,5 +1,7 @@
 """Filtering, numbering, splitting: toy tables, and the same thing in plain pandas on random ones."""
 
+import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,6 +133,51 @@ def test_equal_to_plain_pandas(do: Do, seed: int) -> None:
     names = want.drop_duplicates("user_id").sort_values("user_id")["user"].tolist()
     assert found.users["user"].to_pylist() == names
     assert sum(found.drops.values()) + len(found.interactions) == found.rows == len(rows)
+
+
+def number(text: str) -> int:
+    return int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little")
+
+
+def reference_split(rows: pd.DataFrame, protocol: str, seed: int) -> list[int]:
+    """Split filtered, numbered rows the plain way, a user at a time; -1 for rows of users who have no train row."""
+    key = [
+        number(f"{number(f'{seed},{r.user}')},{number(f'{seed},{r.item}')},{r.timestamp}") for r in rows.itertuples()
+    ]
+    rows = rows.assign(key=key, pos=range(len(rows)), split=TEST)
+    times = np.sort(rows["timestamp"].to_numpy())
+    for _, own in rows.groupby("user"):
+        n = len(own)
+        out = 2 if n < 10 else int(0.2 * n)
+        valid = out // 2
+        if protocol == "global-time":
+            at = [times[math.ceil(q * len(times)) - 1] for q in (0.8, 0.9)]
+            rows.loc[own.index, "split"] = np.searchsorted(at, own["timestamp"])
+            continue
+        order = own.sort_values(["key", "timestamp", "pos"] if protocol == "mmrec" else ["timestamp", "pos"]).index
+        if protocol == "leave-one-out":
+            out, valid = 2, 1
+        if n >= 3:
+            rows.loc[order, "split"] = [TRAIN] * (n - out) + [VALID] * valid + [TEST] * (out - valid)
+        else:
+            rows.loc[order, "split"] = TRAIN
+    train_users = set(rows.loc[rows["split"] == TRAIN, "user"])
+    return [s if u in train_users else -1 for s, u in zip(rows["split"], rows["user"], strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_is_equal_to_plain_pandas(do: Do, protocol: str, seed: int) -> None:
+    rows = random_ratings(seed)
+    want = reference(rows, 2, 3).reset_index(drop=True)
+    want["split"] = reference_split(want, protocol, seed)
+    want = want[want["split"] >= 0]
+    want = want.assign(user_id=pd.factorize(want["user"])[0], item_id=pd.factorize(want["item"])[0])
+    columns = ["user_id", "timestamp", "item_id", "split", "rating"]
+    want = want.sort_values(columns)
+    found = do(rows, 2, 3, protocol, seed).interactions
+    assert [found[c].to_pylist() for c in columns] == [want[c].tolist() for c in columns]
+    assert set(want["split"]) == {TRAIN, VALID, TEST}
 
 
 def parts(found: Split) -> dict[str, list[tuple[int, ...]]]:
