@@ -86,13 +86,22 @@ def publish(
     to: Annotated[
         str | None, typer.Option("--to", help="send the made release: a folder, s3:// or hf://datasets/")
     ] = None,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", help="sign the made release with this private SSH key; needs ssh-keygen")
+    ] = None,
 ) -> None:
-    """Make the release, or with `--to` send the made one to where others fetch it."""
-    if to is None:
+    """Make the release; with `--to` send the made one to where others fetch it; with `--sign` sign it."""
+    if to is None and sign is None:
         return _command("publish")(dataset, params, root)
     from pipeline.exchange.push import push
     from pipeline.layout import Layout
+    from pipeline.release import signature
 
+    if sign is not None:
+        signature.sign(Layout(root, dataset).release, sign)
+        typer.echo(f"signed: {Layout(root, dataset).release / signature.NAME}")
+    if to is None:
+        return
     with _bytes_bar("publish") as progress:
         where = push(Layout(root, dataset).release, to, progress)
     typer.echo(f"published: alignrec fetch {where}")
@@ -251,11 +260,14 @@ def diff(
 
 
 @app.command()
-def verify(folder: Annotated[Path, typer.Argument(help="a release folder")]) -> None:
-    """check a release folder: every file's bytes, hash, schema and counts."""
+def verify(
+    folder: Annotated[Path, typer.Argument(help="a release folder")],
+    key: Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")] = None,
+) -> None:
+    """check a release folder: every file's bytes, hash, schema and counts, and the signature."""
     from pipeline.release import verify as check
 
-    for line in check(folder):
+    for line in check(folder, key):
         typer.echo(line)
 
 

@@ -18,6 +18,7 @@ from pipeline.exchange import stores
 from pipeline.exchange.fetch import Meter, Progress
 from pipeline.exchange.stores import Absent, Passing, Released
 from pipeline.release import manifest as manifests
+from pipeline.release import signature
 from pipeline.release.manifest import File, Manifest
 
 WORKERS = 4
@@ -41,7 +42,7 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
         if not version.is_released():
             version.claim()
             if not version.is_released():  # by one who was quicker
-                _send(release, manifest.files, version, progress)
+                _send(release, [*manifest.files, *signature.files(release)], version, progress)
                 version.release()
         version.unclaim()
     except Absent:

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,7 +23,7 @@ from pipeline.errors import UserError
 from pipeline.exchange import stores
 from pipeline.exchange.stores import Absent, Passing, Store
 from pipeline.release import manifest as manifests
-from pipeline.release import verify
+from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
 
 WORKERS = 8
@@ -58,6 +58,8 @@ def fetch(address: str, to: Path, encoder: str | None = None, progress: Progress
     with _alone(work, to):
         manifest = _chosen(_manifest(source, work), encoder, work / manifests.NAME)
         if not _there(to, work / manifests.NAME):
+            if encoder is None:  # the manifest of a part is another file
+                _signature(source, work)
             _bring(source, manifest.files, work / "parts", progress)
             _assemble(manifest.files, work)
             for _ in verify(work / "release"):
@@ -91,22 +93,38 @@ def _alone(work: Path, to: Path) -> Iterator[None]:
 
 def _manifest(source: Store, work: Path) -> Manifest:
     """Fetch and check the manifest; it is kept in `work`."""
+    try:
+        io.write_bytes(work / manifests.NAME, _small(source, manifests.NAME, manifests.MAX_BYTES))
+        return manifests.load(work)
+    except Absent:
+        raise UserError(f"{source.shown}: no {manifests.NAME} there; is this the address of a release?") from None
+    except UserError as e:
+        raise UserError(str(e).replace(str(work), source.shown)) from None
+
+
+def _signature(source: Store, work: Path) -> None:
+    """Keep the signature in `work`, if one can be had; it is checked with all the rest.
+
+    Some servers refuse access to what they do not have. Whoever needs a signature asks `verify` for its key.
+    """
+    (work / signature.NAME).unlink(missing_ok=True)
+    with suppress(Absent, UserError):
+        io.write_bytes(work / signature.NAME, _small(source, signature.NAME, signature.MAX_BYTES))
+
+
+def _small(source: Store, name: str, limit: int) -> bytes:
+    """Return a file that fits in memory, or somewhat more than `limit` bytes of it, which whoever reads it refuses."""
     for attempt in range(TRIES):
         data = bytearray()
         try:
-            for block in source.read(manifests.NAME):
+            for block in source.read(name):
                 data += block
-                if len(data) > manifests.MAX_BYTES:
-                    break  # refused by manifests.load
-            io.write_bytes(work / manifests.NAME, bytes(data))
-            return manifests.load(work)
-        except Absent:
-            raise UserError(f"{source.shown}: no {manifests.NAME} there; is this the address of a release?") from None
+                if len(data) > limit:
+                    break
+            return bytes(data)
         except Passing as e:
             cause = str(e)
             time.sleep(0.25 * 2**attempt)
-        except UserError as e:
-            raise UserError(str(e).replace(str(work), source.shown)) from None
     raise UserError(f"{source.shown}: cannot be reached ({cause}); run again later")
 
 
@@ -253,7 +271,9 @@ def _assemble(files: list[File], work: Path) -> None:
         else:
             _link(part, target)
             linked.add(file.sha256)
-    shutil.copyfile(work / manifests.NAME, release / manifests.NAME)
+    for name in (manifests.NAME, signature.NAME):
+        if (work / name).exists():
+            shutil.copyfile(work / name, release / name)
 
 
 def _link(part: Path, target: Path) -> None:

@@ -17,6 +17,7 @@ from pipeline.exchange import stores
 from pipeline.exchange.fetch import Progress
 from pipeline.exchange.stores import Absent, Passing, Released
 from pipeline.release import manifest as manifests
+from pipeline.release import signature
 from pipeline.release.manifest import Manifest
 
 TRIES = 5
@@ -121,6 +122,7 @@ def _files(
 ) -> dict[str, Path | bytes]:
     """Return path in the repository -> content of what the commit adds."""
     files: dict[str, Path | bytes] = {f"{base}/{f.path}": release / f.path for f in manifest.files}
+    files |= {f"{base}/{f.path}": (release / f.path).read_bytes() for f in signature.files(release)}
     files[f"{base}/{manifests.NAME}"] = whole
     if not repository.prefix:
         card = (release / CARD).read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.release import manifest as manifests
+from pipeline.release import signature
 from pipeline.release.manifest import File, Manifest
 
 SHOWN = 5
@@ -24,11 +25,16 @@ TOOLS = (".git", ".gitattributes", ".cache")
 """what Git and the Hub's client leave at the top of a download; not part of a release"""
 
 
-def verify(folder: Path) -> Iterator[str]:
+def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
     """Check a release folder, yielding a line for each thing that held.
 
     Checked in turn: the manifest against its schema, its paths; that the folder holds its files and no other; every
-    file's size and hash; every table's schema, columns and rows; ids that agree between tables.
+    file's size and hash; every table's schema, columns and rows; ids that agree between tables; the signature, if there
+    is one.
+
+    Args:
+        folder: the release.
+        key: public key that must have signed it.
 
     Raises:
         UserError: names the first bad files and what is wrong with each.
@@ -47,6 +53,8 @@ def verify(folder: Path) -> Iterator[str]:
     _refuse("not what the schemas say", faults or _id_faults(found, ids))
     counts = f"{found.counts.items:,} items, {found.counts.users:,} users"
     yield f"{len(tables)} tables keep their schemas; ids agree ({counts})"
+    if signed := signature.check(folder, key):
+        yield signed
     yield f"release {io.sha256(folder / manifests.NAME)}"
 
 
@@ -66,7 +74,7 @@ def _strays(folder: Path, manifest: Manifest) -> list[str]:
         here = Path(at)
         if here == folder:
             names[:] = [n for n in names if n not in TOOLS]
-            files = [f for f in files if f not in TOOLS]
+            files = [f for f in files if f not in (*TOOLS, signature.NAME) or (here / f).is_symlink()]
         for name in sorted(names + files):
             path = here / name
             relative = path.relative_to(folder).as_posix()

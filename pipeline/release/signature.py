@@ -1,0 +1,94 @@
+"""Who made this release? A signature of manifest.json, which names every other file by its hash, by an SSH key.
+
+ssh-keygen makes and checks it, as it does for Git's commits; format: PROTOCOL.sshsig of OpenSSH.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.release import manifest as manifests
+from pipeline.release.manifest import File
+
+NAME = f"{manifests.NAME}.sig"
+MAX_BYTES = 64 << 10
+"""a larger file is no signature"""
+NAMESPACE = "alignrec-release"
+"""what the key signs for: a signature of a Git commit by the same key is none of a release"""
+PUBLISHER = "publisher"
+
+
+def sign(folder: Path, key: Path) -> None:
+    """Sign a release, in place of an older signature; asks for the key's passphrase if it has one.
+
+    Raises:
+        UserError: no such key, or ssh-keygen cannot use it.
+    """
+    if not key.is_file():
+        raise UserError(f"{key}: no such key; make one with `ssh-keygen -t ed25519 -f {key}`")
+    done = _ssh_keygen("sign", ["-f", str(key)], folder)
+    if done.returncode or b"BEGIN SSH SIGNATURE" not in done.stdout:
+        raise UserError(f"{key}: cannot sign with it ({_last(done.stderr)})")
+    io.write_bytes(folder / NAME, done.stdout)
+
+
+def check(folder: Path, key: Path | None) -> str | None:
+    """Return a line on the signature; None where there is none and none is asked for.
+
+    Args:
+        folder: a release.
+        key: public key that must have signed it; None: any, whose fingerprint is told.
+
+    Raises:
+        UserError: the signature is not of this manifest or not by this key, or is wanted and missing.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        if key is not None:
+            raise UserError(f"{folder}: not signed")
+        return None
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(f"{path}: {path.stat().st_size} bytes; this is no signature")
+    if key is None:
+        if shutil.which("ssh-keygen") is None:
+            return "signed; nobody checked by whom: there is no ssh-keygen here"
+        done = _ssh_keygen("check-novalidate", ["-s", str(path)], folder)
+        if done.returncode:
+            raise UserError(f"{path}: not a signature of this manifest ({_last(done.stderr)})")
+        return f"signed with {_last(done.stdout).rpartition(' with ')[2]}; pass --key to say whose that must be"
+    if not key.is_file():
+        raise UserError(f"{key}: no such public key")
+    with tempfile.NamedTemporaryFile("w", suffix=".allowed") as allowed:
+        allowed.write(f'{PUBLISHER} namespaces="{NAMESPACE}" {key.read_text(encoding="utf-8").strip()}\n')
+        allowed.flush()
+        done = _ssh_keygen("verify", ["-f", allowed.name, "-I", PUBLISHER, "-s", str(path)], folder)
+    if done.returncode:
+        raise UserError(f"{path}: not a signature of this manifest by {key} ({_last(done.stderr + done.stdout)})")
+    return f"signed by {key}"
+
+
+def files(folder: Path) -> list[File]:
+    """Return the signature as a file to send along, if there is one."""
+    path = folder / NAME
+    return [manifests.describe(folder, path, None)] if path.is_file() else []
+
+
+def _ssh_keygen(command: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run `ssh-keygen -Y <command>` on the manifest."""
+    with (folder / manifests.NAME).open("rb") as manifest:
+        try:
+            return subprocess.run(
+                ["ssh-keygen", "-Y", command, "-n", NAMESPACE, *arguments], stdin=manifest, capture_output=True
+            )
+        except FileNotFoundError:
+            raise UserError("no ssh-keygen here; signatures need OpenSSH, as Git's do") from None
+
+
+def _last(output: bytes) -> str:
+    lines = output.decode(errors="replace").strip().splitlines() or [""]
+    return "".join(c for c in lines[-1] if c.isprintable())
