@@ -242,6 +242,9 @@ def diff(
     a: Annotated[Path, typer.Argument(help="the older release folder")],
     b: Annotated[Path, typer.Argument(help="the newer release folder")],
     json_to: Annotated[Path | None, typer.Option("--json", help="also write the answer here")] = None,
+    page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
 ) -> None:
     """two releases side by side: schema, rows, values, and the version that the change deserves."""
     from pipeline import io
@@ -257,6 +260,15 @@ def diff(
         typer.echo(line)
     if json_to:
         io.write_json(json_to, found)
+    if page_to:
+        from pipeline.compare import changes
+        from pipeline.config import load
+        from pipeline.layout import Layout
+
+        dataset = found["b"]["dataset"]
+        text = changes.html(a, b, found, Layout(root, dataset).images, load(params).source(dataset).kind)
+        io.write_bytes(page_to, text.encode())
+        typer.echo(f"page: {page_to}")
 
 
 @app.command()

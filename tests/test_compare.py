@@ -14,7 +14,7 @@ import torch
 import toy
 
 from pipeline import io
-from pipeline.compare import command, geometry, given, releases, training
+from pipeline.compare import changes, command, geometry, given, judge, releases, training
 from pipeline.compare.page import terminal
 from pipeline.config import Params
 from pipeline.errors import UserError
@@ -306,6 +306,26 @@ def test_other_vectors_are_a_patch_and_name_the_items(layout: Layout, older: Pat
     assert len(found["features"]["beit3"]["most_changed"]) == 3
     assert {e["asin"] for e in found["features"]["beit3"]["most_changed"]} <= set(ASINS)
     assert "version: a patch change: 0.1.0 -> 0.1.1; it calls itself 0.1.1" in list(releases.lines(found))
+
+
+def test_the_page_of_a_difference_shows_changed_items_before_and_after(
+    layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judge, "NEIGHBOURS", 2)  # of 5 others
+    toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
+    newer = published(layout.root, "0.1.1")
+    found = releases.diff(older, newer, 3)
+    page = changes.html(older, newer, found, layout.images, "sample")
+    assert "beit3 before (0.1.0)</th><th" in page
+    assert "beit3 after (0.1.1)</th></tr>" in page
+    assert "minilm-cnn before" not in page  # it did not change
+    assert page.count('class="pic') > 3
+    assert "No pictures" not in page
+    assert "CC BY-SA" in page  # the sample's pictures want it
+    assert changes.html(older, newer, found, layout.images, "sample") == page
+    alone = changes.html(older, newer, found, layout.root / "nowhere", "sample")
+    assert 'class="pic s' not in alone
+    assert "No pictures" in alone
 
 
 def test_another_width_or_a_missing_set_is_major(layout: Layout, older: Path) -> None:

@@ -81,21 +81,35 @@ def html(
         notes: categories of all items.
         pictures: item_id and image of table IMAGES, a shard at a time; may be empty.
     """
-    vectors = {g.name: g.vectors for g in sets}
-    pairs, wanted = [], set[int]()
-    for p in found["pairs"]:
-        items = [(e["item_id"], e["overlap"]) for e in p["most_changed"]]
-        near = {which: geometry.nearest(vectors[p[which]], [i for i, _ in items], NEAR) for which in ("a", "b")}
-        pairs.append({"a": p["a"], "b": p["b"], "items": items, "near_a": near["a"], "near_b": near["b"]})
-        wanted |= {i for i, _ in items}
-        wanted |= {other for by_item in near.values() for others in by_item.values() for other in others}
-    packed = gallery.sheets(gallery.thumbnails(pictures, wanted))
-    cells = [packed.place.get(i, -1) for i in range(len(titles))]
-    data = {"titles": titles, "notes": notes, "cells": cells}
+    named = {g.name: g for g in sets}
+    pairs = [
+        changed(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
+        for p in found["pairs"]
+    ]
+    packed, data = pictured(pairs, titles, notes, pictures)
     return render(
-        "compare.html", packed, dataset=dataset, kind=kind, data=data, pairs=pairs, sets=list(vectors),
+        "compare.html", packed, dataset=dataset, kind=kind, data=data, pairs=pairs, sets=list(named),
         judged=judged(found), shapes=shapes(found),
     )  # fmt: skip
+
+
+def changed(a: Given, b: Given, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """Return what a page shows of two sets' most changed items (rows and shares of neighbours): both neighbourhoods."""
+    near = [geometry.nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
+    return {"a": a.name, "b": b.name, "items": items, "near_a": near[0], "near_b": near[1]}
+
+
+def pictured(
+    pairs: Iterable[Mapping[str, Any]], titles: Sequence[str], notes: Sequence[str], pictures: Iterable[pa.Table]
+) -> tuple[gallery.Sheets, dict[str, Any]]:
+    """Return the pictures of all items that `pairs` (see `changed`) show, and the page's table of items."""
+    wanted = set[int]()
+    for p in pairs:
+        wanted |= {i for i, _ in p["items"]}
+        wanted |= {other for near in (p["near_a"], p["near_b"]) for others in near.values() for other in others}
+    packed = gallery.sheets(gallery.thumbnails(pictures, wanted))
+    cells = [packed.place.get(i, -1) for i in range(len(titles))]
+    return packed, {"titles": titles, "notes": notes, "cells": cells}
 
 
 def _training(found: Mapping[str, Any]) -> Table:

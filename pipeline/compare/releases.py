@@ -34,8 +34,7 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
     old, new = manifests.load(a), manifests.load(b)
     items_a, items_b = (pq.read_table(f / "items.parquet", columns=["asin", "title"]) for f in (a, b))
     rows = _rows(items_a["asin"].to_pylist(), items_b["asin"].to_pylist())
-    at = {asin: i for i, asin in enumerate(items_b["asin"].to_pylist())}
-    common = [(i, at[asin]) for i, asin in enumerate(items_a["asin"].to_pylist()) if asin in at]
+    common = common_rows(items_a, items_b)
     schema, sets = _schema(old, new)
     features, values = {}, _values(a, b, old, new)
     for name in sets:
@@ -71,8 +70,13 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         for e in f["most_changed"]:
             if e["overlap"] < 1:
                 yield _plain(f"{name}: most changed {e['asin']} ({e['overlap']:.0%} shared) {e['title']}")
+    yield f"version: {verdict(found)}"
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """Return which version the change deserves, and which one it claims."""
     change = "nothing changed" if found["bump"] == "none" else f"a {found['bump']} change"
-    yield f"version: {change}: {found['a']['version']} -> {found['version']}; it calls itself {found['b']['version']}"
+    return f"{change}: {found['a']['version']} -> {found['version']}; it calls itself {found['b']['version']}"
 
 
 def bumped(version: str, bump: str) -> str:
@@ -82,6 +86,12 @@ def bumped(version: str, bump: str) -> str:
         place = PARTS.index(bump)
         numbers = [*numbers[:place], numbers[place] + 1, *[0] * (len(PARTS) - place - 1)]
     return ".".join(map(str, numbers))
+
+
+def common_rows(before: pa.Table, after: pa.Table) -> list[tuple[int, int]]:
+    """Return the row in each of two item tables of the items of both, in the first one's order."""
+    at = {asin: i for i, asin in enumerate(after["asin"].to_pylist())}
+    return [(i, at[asin]) for i, asin in enumerate(before["asin"].to_pylist()) if asin in at]
 
 
 def _plain(text: str) -> str:
@@ -137,11 +147,16 @@ def _features(a: Path, b: Path, name: str, common: list[tuple[int, int]], change
     """Return how alike a feature set of both releases is on the common items; None for too few of them."""
     if len(common) < 3:
         return None
+    found = compared(versions(a, b, name, common), changed)
+    return {"items": len(common)} | {k: v for k, v in found["pairs"][0].items() if k not in ("a", "b")} | found["sets"]
+
+
+def versions(a: Path, b: Path, name: str, common: list[tuple[int, int]]) -> list[Given]:
+    """Return a feature set as it was (`a`) and is (`b`), of the common items."""
     rows = np.array(common)
     sets = []
     for which, folder, column in (("a", a, 0), ("b", b, 1)):
         paths = io.shards(folder / "features" / name, "features")
         vectors = io.matrix(pa.concat_tables([pq.read_table(p, columns=["vector"]) for p in paths])["vector"])
         sets.append(Given(which, str(folder), vectors[rows[:, column]]))
-    found = compared(sets, changed)
-    return {"items": len(common)} | {k: v for k, v in found["pairs"][0].items() if k not in ("a", "b")} | found["sets"]
+    return sets
