@@ -396,6 +396,27 @@ def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, ne
     assert kept.stat().st_mtime_ns == written
 
 
+def test_a_worker_elsewhere_makes_the_same_rows(tmp_path: Path, network: BEiT3, model: bytes) -> None:
+    """What engines send to other machines: it finds everything by itself."""
+    params = dataset(tmp_path, {}, encoders=["beit3"], controls=[])
+    pretrained(tmp_path, network, model)
+    stage(tmp_path, params)
+    layout = Layout(tmp_path, "toy")
+    rows = feature_sets.worker("beit3", layout, params.encode)((3, 6))
+    assert rows.to_pydict() == files.read_features(layout.features("beit3")).slice(3, 3).to_pydict()
+
+
+def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, model: bytes) -> None:
+    params = dataset(tmp_path, {}, encoders=["beit3", "minilm"], controls=["constant"])
+    pretrained(tmp_path, network, model)
+    stage(tmp_path, params)
+    notes = files.read_json(Layout(tmp_path, "toy").run_record("encode"))["notes"]
+    spans = {"read_s", "decode_s", "wait_s", "compute_s", "write_s", "items", "items_per_s"}
+    assert notes.keys() == {"beit3", "minilm"}
+    assert spans <= notes["minilm"].keys()
+    assert notes["beit3"].keys() - notes["minilm"].keys() == {"gemm_gflop_per_s", "share_of_gemm_rate"}
+
+
 def test_nothing_to_encode_leaves_controls_of_the_imported_width(tmp_path: Path) -> None:
     stage(tmp_path, dataset(tmp_path, {"ready": np.ones((8, 5))}, encoders=[]))
     assert width(tmp_path, "random") == 5
