@@ -13,14 +13,16 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import Tensor
 
 import schemas
 from pipeline import io
@@ -99,23 +101,16 @@ def encode(
     if has_text.any():
         lengths[has_text] = encoder.lengths([text for text in texts if text.strip()])
     out = np.zeros((len(texts), encoder.width), np.float32)
-
-    def prepare(rows: np.ndarray) -> tuple[Any, float]:
-        started = time.perf_counter()
-        some_images = [image for i in rows if (image := images[i]) is not None]
-        some_texts = [texts[i] for i in rows] if has_text[rows[0]] else None
-        return encoder.prepare(some_images or None, some_texts), time.perf_counter() - started
-
-    before, late = encoder.flops, deque[tuple[np.ndarray, Any]]()
-    for rows, (prepared, seconds) in _ahead(prepare, batches(has_image, has_text, lengths, batch_size), workers, spent):
+    plan, prepare = batches(has_image, has_text, lengths, batch_size), partial(_prepare, encoder, texts, images)
+    before, late = encoder.flops, deque[tuple[np.ndarray, Tensor]]()
+    for rows, prepared in _ahead(prepare, plan, workers, spent):
         with spent.on("compute"):
             late.append((rows, encoder.encode(prepared)))
             if len(late) > 1:  # fetched when the next has been begun, so that a GPU does not wait
                 _fetch(late, out)
-        spent.seconds["decode"] += seconds
         done(len(rows))
-    if late:
-        with spent.on("compute"):
+    with spent.on("compute"):
+        while late:
             _fetch(late, out)
     spent.flops += encoder.flops - before
     if not np.isfinite(out).all():
@@ -124,7 +119,14 @@ def encode(
     return Encoded(out, has_image, has_text)
 
 
-def _fetch(late: deque[tuple[np.ndarray, Any]], out: np.ndarray) -> None:
+def _prepare(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], rows: np.ndarray) -> Any:
+    """Prepare items that all have the same modalities."""
+    some_images = [image for i in rows if (image := images[i]) is not None]
+    some_texts = [text for i in rows if (text := texts[i]).strip()]
+    return encoder.prepare(some_images or None, some_texts or None)
+
+
+def _fetch(late: deque[tuple[np.ndarray, Tensor]], out: np.ndarray) -> None:
     rows, vectors = late.popleft()
     out[rows] = vectors.cpu().numpy()
 
@@ -132,17 +134,23 @@ def _fetch(late: deque[tuple[np.ndarray, Any]], out: np.ndarray) -> None:
 def _ahead(
     work: Callable[[np.ndarray], Any], plan: Iterable[np.ndarray], workers: int, spent: Spent
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield what `work` makes of each part of the plan, in order; at most `workers` + 1 wait, which bounds memory."""
-    begun: deque[tuple[np.ndarray, Any]] = deque()
+    """Yield what `work` makes of each part of the plan, in order; at most `workers` + 1 are kept, to bound memory."""
+    begun: deque[tuple[np.ndarray, Future[tuple[Any, float]]]] = deque()
+
+    def timed(part: np.ndarray) -> tuple[Any, float]:
+        started = time.perf_counter()
+        return work(part), time.perf_counter() - started
 
     def first() -> tuple[np.ndarray, Any]:
         part, future = begun.popleft()
         with spent.on("wait"):
-            return part, future.result()
+            result, seconds = future.result()
+        spent.seconds["decode"] += seconds
+        return part, result
 
     with ThreadPoolExecutor(workers) as pool:
         for part in plan:
-            begun.append((part, pool.submit(work, part)))
+            begun.append((part, pool.submit(timed, part)))
             if len(begun) > workers:
                 yield first()
         while begun:
