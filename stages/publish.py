@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pipeline import code
 from pipeline.release import build, gather, verify
 from pipeline.run import Run
 
@@ -11,7 +10,7 @@ def main(run: Run) -> None:
     """Write release/."""
     parts = gather.parts(run)
     with build.replacing(run.layout.release) as folder:
-        made = build.write(folder, parts, run.record(), code.fingerprint("stages.publish"))
+        made = build.write(folder, parts, run.record())
         for _ in verify(folder):
             pass
     run.rows_in = run.rows_out = made.counts.items

@@ -1,5 +1,6 @@
 """A release says what is in it, is the same twice, and a changed byte anywhere is named."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ import toy
 import yaml
 
 import schemas
-from pipeline import io, retrieval
+from pipeline import code, io, retrieval
 from pipeline.config import KINDS
 from pipeline.errors import UserError
 from pipeline.release import build, manifest, verify
@@ -209,6 +210,21 @@ def test_the_manifest_says_what_made_the_tables(made: Path) -> None:
     found = manifest.load(made)
     assert set(found.made_by) == {"interactions", "items", "encode", "graph", "train", "benchmark", "publish"}
     assert found.inputs[0].name == "reviews.json.gz"
+    assert found.made_by["train"].code == code.fingerprint("stages.train") != found.made_by["graph"].code
+    assert found.code == code.fingerprint("stages.publish")
+    assert found.weights == []
+
+
+def test_the_manifest_has_the_hashes_of_what_was_learned(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    io.write_bytes(layout.encoder_weights, b"encoder")
+    io.write_bytes(layout.model, b"recommender")
+    with running("publish", "shop", toy.PARAMS, tmp_path) as run:
+        publish.main(run)
+    assert [(w.name, w.bytes, w.sha256) for w in manifest.load(layout.release).weights] == [
+        ("encoder.safetensors", 7, hashlib.sha256(b"encoder").hexdigest()),
+        ("model.safetensors", 11, hashlib.sha256(b"recommender").hexdigest()),
+    ]
 
 
 def test_results_carry_the_protocols_fingerprint_and_what_it_stands_for(made: Path) -> None:

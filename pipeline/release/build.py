@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import schemas
-from pipeline import evidence, io
+from pipeline import code, evidence, io
 from pipeline.release import card, croissant, manifest
 from pipeline.release.manifest import Counts, Input, Maker, Manifest
 
@@ -54,6 +54,7 @@ class Parts:
     """what the results' fingerprint stands for"""
     probes: Mapping[str, Any] | None = None
     inputs: list[Input] = field(default_factory=list)
+    weights: list[Input] = field(default_factory=list)
     upstream: list[Path] = field(default_factory=list)
     """Parquet files of earlier stages whose record of making belongs in the manifest"""
     hardware: str = ""
@@ -73,14 +74,13 @@ def replacing(folder: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def write(folder: Path, parts: Parts, record: Mapping[str, Any], code: str) -> Manifest:
+def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     """Fill an empty folder with a release.
 
     Args:
         folder: where; not yet visible to anyone.
         parts: its content.
         record: what identifies this making: stage, params, versions.
-        code: fingerprint of the code that publishes.
     """
     io.write_table(parts.items, folder / "items.parquet", schemas.RELEASED_ITEMS, dict(record))
     tables: dict[Path, str] = {folder / "items.parquet": "items"}
@@ -117,8 +117,9 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any], code: str) -> M
         counts=counts,
         files=sorted([*described, manifest.describe(folder, folder / "README.md", None)], key=lambda f: f.path),
         inputs=parts.inputs,
+        weights=parts.weights,
         made_by=makers([*tables, *parts.upstream]),
-        code=code,
+        code=code.fingerprint("stages.publish"),
     )
     io.write_json(folder / manifest.NAME, made.model_dump())
     return made
@@ -191,13 +192,17 @@ def incomplete(items: pa.Table) -> dict[str, int]:
 
 
 def makers(paths: list[Path]) -> dict[str, Maker]:
-    """Return stage -> parameters and versions, as the tables' own metadata has them."""
+    """Return stage -> parameters and versions, as the tables' own metadata has them, and its code as it is now."""
     found: dict[str, Maker] = {}
     for path in paths:
         metadata = pq.read_schema(path).metadata or {}
         if b"alignrec" in metadata:
             record = json.loads(metadata[b"alignrec"])
-            found[record["stage"]] = Maker(params=record["params"], versions=record["versions"])
+            found[record["stage"]] = Maker(
+                params=record["params"],
+                versions=record["versions"],
+                code=code.fingerprint(f"stages.{record['stage']}"),
+            )
     return dict(sorted(found.items()))
 
 

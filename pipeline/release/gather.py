@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -48,6 +49,7 @@ def parts(run: Run) -> build.Parts:
         protocol=io.read_json(layout.protocol) if layout.protocol.exists() else None,
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
+        weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in weights(layout)],
         upstream=[p for p in upstream if p.exists()],
         hardware=hardware(layout),
     )
@@ -69,6 +71,12 @@ def feature_sets(run: Run) -> list[str]:
             f"there are {', '.join(there) or 'no feature sets: run `alignrec encode ' + run.dataset + '` first'}"
         )
     return found
+
+
+def weights(layout: Layout) -> list[Path]:
+    """Return the files that were learned and then used, as far as they are there."""
+    learned = [layout.encoder_weights, layout.tokenizer, layout.whitening, layout.model]
+    return [path for path in learned if path.exists()]
 
 
 def hardware(layout: Layout) -> str:

@@ -79,7 +79,7 @@ class Counts(Part):
 
 
 class Input(Part):
-    """A raw file that the release was made from."""
+    """A file that the release was made from."""
 
     name: str
     bytes: Count
@@ -91,6 +91,9 @@ class Maker(Part):
 
     params: dict[str, Any]
     versions: dict[str, str]
+    code: Sha256 | None = None
+    """of the stage's source files when the release was published, as for the whole manifest; under DVC they made the
+    tables"""
 
 
 class Manifest(Part):
@@ -104,10 +107,13 @@ class Manifest(Part):
     counts: Counts
     files: list[File]
     inputs: list[Input]
+    weights: list[Input] = []
+    """trained here: encoder, its tokenizer and whitening, recommender; not part of the release"""
     made_by: dict[str, Maker]
     """stage -> what made its tables"""
     code: Sha256
-    """of the source files that the publishing code uses"""
+    """of the source files that the publishing code uses; not of those that carry a stage without shaping what it makes
+    (pipeline/{code,config,errors,layout,run}.py), on which DVC does not run a stage again either"""
     part_of: Sha256 | None = None
     """of the whole release's manifest, where only a part of its files was fetched"""
 
