@@ -30,8 +30,8 @@ class Evidence:
     results: pa.Table | None
     slices: pa.Table | None
     tests: pa.Table | None
-    sweeps: dict[str, list[dict[str, Any]]]
-    """what was swept -> the best valid figure at each pair of values of two settings"""
+    sweeps: dict[str, tuple[list[dict[str, Any]], pa.Table]]
+    """what was swept -> the best valid figure at each pair of values of two settings, and RESULTS of the winners"""
     probes: dict[str, Any] | None
     histories: dict[str, list[dict[str, Any]]]
     """pretrain, train -> training curve"""
@@ -44,8 +44,6 @@ def evidence(run: Run) -> Evidence:
     layout = run.layout
     columns = ["item_id", "asin", "title", "categories", "text_status"]
     edges = layout.folder("graph").glob("*/edges.parquet")
-    swept = layout.folder("sweep")
-    effects = swept.rglob("effects.json")
     records = [layout.run_record(s) for s in STAGES if s not in ("report", "publish")]
     histories = {stage: layout.history(stage) for stage in ("pretrain", "train")}
     statuses = [
@@ -61,7 +59,13 @@ def evidence(run: Run) -> Evidence:
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
         slices=run.read(layout.slices, schemas.SLICES) if layout.slices.exists() else None,
         tests=run.read(layout.tests, schemas.TESTS) if layout.tests.exists() else None,
-        sweeps={" · ".join(p.parent.relative_to(swept).parts): io.read_json(p) for p in sorted(effects)},
+        sweeps={
+            " · ".join(names): (
+                io.read_json(layout.sweep_effects(*names)),
+                run.read(layout.sweep_results(*names), schemas.RESULTS),
+            )
+            for names in layout.sweeps()
+        },
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
         histories={stage: io.read_json(path) for stage, path in histories.items() if path.exists()},
         records=[io.read_json(path) for path in records if path.exists()],

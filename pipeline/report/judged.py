@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evidence import HEADLINE, Comparison
+from pipeline.evidence import HEADLINE, Comparison, comparisons
 from pipeline.markdown import figure
 from pipeline.report import plots
 from pipeline.report.tables import CONTROLS, Table, metric_name
@@ -103,6 +103,24 @@ def ablations(found: Comparison, paired: pa.Table | None) -> Table:
         rows,
         best=frozenset((i, 4) for i, r in enumerate(rows) if r[6] and float(r[6]) < SURE),
         bars=plots.bars(spans),
+    )
+
+
+def winners(where: str, found: pa.Table) -> Table:
+    """Return what a sweep's winning settings reach on test; RESULTS says what chose them."""
+    chosen = {"valid": "valid", "test": "test, as published tables do"}
+    shown = (MAIN, ("ndcg", MAIN[1]))
+    rows = [
+        [words, str(run.seeds), *(figure(run.cells.get(key)) for key in shown)]
+        for by, words in chosen.items()
+        for comparison in comparisons(found, by)
+        for run in comparison.rows
+    ]
+    return Table(
+        f"{where}: the setting that won",
+        "Test figures of new trainings, mean ± standard deviation over seeds, by what chose the setting.",
+        ["chosen by", "seeds", *(f"{metric_name(m)}@{k}" for m, k in shown)],
+        rows,
     )
 
 

@@ -17,6 +17,7 @@ TAIL_NOTE = (
     "Targets by the popularity of the item in train: tenths of the catalogue from the least (1) to the most popular "
     "(10); cold items have no train interaction at all."
 )
+SWEEP_NOTE = "Each cell of a map is the best valid Recall@20 among the settings tried there; it has not seen test."
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,12 @@ def _served(found: Evidence) -> Iterator[Section]:
 
 
 def _sweeps(found: Evidence) -> Section:
-    made = [table for where, effects in found.sweeps.items() for table in tables.sweep(where, effects)]
-    return Section("sweeps", "Sweeps", "Effects of settings", made, pair=True)
+    made = [
+        table
+        for where, (effects, results) in found.sweeps.items()
+        for table in (judged.winners(where, results), *tables.sweep(where, effects))
+    ]
+    return Section("sweeps", "Sweeps", "Effects of settings", made, note=SWEEP_NOTE, pair=True)
 
 
 def _probes(found: Evidence) -> Section:

@@ -100,9 +100,9 @@ def sweep(where: str, effects: Sequence[Record]) -> list[Table]:
         made.append(
             Table(
                 f"{where}: {first} (across) and {second} (down)",
-                "The best valid Recall@20 among the settings tried there; nothing here has seen test.",
+                "",
                 ["", *xs],
-                [[y, *(f"{cells[x, y]['valid']:.4f}" if (x, y) in cells else "" for x in xs)] for y in ys],
+                [[y, *(f"{cells[x, y]['valid']:.3f}" if (x, y) in cells else "" for x in xs)] for y in ys],
                 heat=tint,
             )
         )
