@@ -14,13 +14,14 @@ N questions, U users, I items, F feature width, K cutoff.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
+import schemas
 from pipeline import categories
 from schemas import TEST, TRAIN
 
@@ -41,6 +42,8 @@ class Questions:
     """int64 [N], the item to be found; never a member of its own question"""
     group: np.ndarray
     """int64 [N], which user (or item) a question belongs to, 0 .. G-1: groups weigh the same, whatever their size"""
+    note: str = ""
+    """what a reader of the figures must know about the questions"""
 
     @property
     def groups(self) -> int:
@@ -137,17 +140,18 @@ def questions(interactions: pa.Table, n_items: int) -> dict[str, Questions | str
     """Return what each probe of PROBES asks, or why it asks nothing.
 
     Args:
-        interactions: schema INTERACTIONS. Zero-shot uses all of them by time, whatever their split; Item-CF train;
-            content neighbours train and test.
+        interactions: schema INTERACTIONS. Zero-shot uses all of them by time or order, whatever their split;
+            Item-CF train; content neighbours train and test.
         n_items: I.
     """
     user, item, split = (interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    timed = interactions["timestamp"].null_count == 0
+    clock = schemas.clock(interactions)
+    note = "The source tells the order of a user's interactions, not their times." if clock == "order" else ""
     train = split == TRAIN
     asked: dict[str, Questions | str] = {
-        "zero_shot": last_item(user, item, interactions["timestamp"].to_numpy(), n_items)
-        if timed
-        else "the source has no real timestamps",
+        "zero_shot": "the source has no real timestamps"
+        if clock == "none"
+        else replace(last_item(user, item, interactions["timestamp"].to_numpy(), n_items), note=note),
         "item_cf": co_bought(user[train], item[train], n_items),
         "content_knn": content_neighbours(user, item, split, n_items),
     }
@@ -259,7 +263,7 @@ def chance(asked: Questions, ks: Sequence[int]) -> np.ndarray:
 
 def summary(
     asked: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], unit: str, figure: str
-) -> dict[str, int | dict[str, float]]:
+) -> dict[str, Any]:
     """Return `{unit: G, "chance": {"hit@K": ...}, <feature set>: {"hit@K": mean, ..., "hit@K_se": standard error}}`.
 
     Args:
@@ -270,7 +274,7 @@ def summary(
         figure: hit or recall.
     """
     groups = asked.groups
-    out: dict[str, int | dict[str, float]] = {unit: groups}
+    out: dict[str, Any] = {unit: groups} | ({"note": asked.note} if asked.note else {})
     out["chance"] = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, chance(asked, ks), strict=True)}
     for name, found in sets.items():
         mean, se = found.mean(axis=0), found.std(axis=0) / np.sqrt(groups)

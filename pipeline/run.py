@@ -53,9 +53,9 @@ class Run:
         """Read and check one Parquet file."""
         return io.read_table(path, schema, columns)
 
-    def write(self, table: pa.Table, path: Path, schema: pa.Schema) -> None:
-        """Check and write one Parquet file, with this stage's record in its metadata."""
-        io.write_table(table, path, schema, self.record())
+    def write(self, table: pa.Table, path: Path, schema: pa.Schema, **facts: Any) -> None:
+        """Check and write one Parquet file, with this stage's record and facts about the rows in its metadata."""
+        io.write_table(table, path, schema, self.record() | facts)
 
     def write_all(self, tables: Iterable[pa.Table], path: Path, schema: pa.Schema) -> None:
         """Write one Parquet file of many tables, holding one at a time."""

@@ -65,10 +65,19 @@ INTERACTIONS = pa.schema(
         USER_ID,
         ITEM_ID,
         field("rating", pa.float32(), "stars, 1 .. 5; null where the source has none", nullable=True),
-        field("timestamp", pa.int64(), "Unix seconds; null where the source has no real time", nullable=True),
+        field("timestamp", pa.int64(), "Unix seconds, or see `clock`; null where it has no real time", nullable=True),
         field("split", pa.int8(), "0 train, 1 valid, 2 test", low=0, high=2),
     ]
 )
+
+
+def clock(interactions: pa.Table) -> str:
+    """Return what the timestamps of a read table INTERACTIONS are: unix, order (positions in a sequence), or none."""
+    if interactions["timestamp"].null_count:
+        return "none"
+    record = json.loads((interactions.schema.metadata or {}).get(b"alignrec", b"{}"))
+    return str(record.get("timestamps", "unix"))
+
 
 USERS = pa.schema([USER_ID, field("user", pa.string(), "the user's identifier at its source")])
 

@@ -27,7 +27,8 @@ def main(run: Run) -> None:
             )
     run.write(split.users, layout.users, schemas.USERS)
     run.write(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
-    run.write(split.interactions, layout.interactions, schemas.INTERACTIONS)
+    clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
+    run.write(split.interactions, layout.interactions, schemas.INTERACTIONS, timestamps=clock)
     run.rows_in, run.rows_out = split.rows, len(split.interactions)
     for reason, n in split.drops.items():
         run.count(reason, n)

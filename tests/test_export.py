@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,17 @@ def test_mmrec_keeps_what_is_unknown_unknown(layout: Layout, tmp_path: Path) -> 
     assert again["rating"].null_count == again["timestamp"].null_count == len(table)
     order = ["user_id", "item_id", "split"]
     assert sorted(again.select(order).to_pylist(), key=str) == sorted(table.select(order).to_pylist(), key=str)
+
+
+def test_positions_are_exported_as_positions(content: Content, tmp_path: Path) -> None:
+    assert content.interactions is not None
+    ordered = content.interactions.replace_schema_metadata({"alignrec": '{"timestamps": "order"}'})
+    write(replace(content, interactions=ordered), "mmrec", tmp_path / "mmrec")
+    assert "Timestamps are positions in the user's sequence" in (tmp_path / "mmrec/README.md").read_text()
+    again = io.read_table(imported(tmp_path / "mmrec", tmp_path / "outputs").interactions, schemas.INTERACTIONS)
+    assert schemas.clock(again) == "order"
+    write(content, "npy", tmp_path / "npy")
+    assert "positions" not in (tmp_path / "npy/README.md").read_text()
 
 
 @pytest.mark.parametrize("form", ["mmrec", "cornac", "npy"])

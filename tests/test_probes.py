@@ -9,6 +9,7 @@ import toy
 
 import schemas
 from pipeline import categories, io, metrics, probes, split
+from pipeline.report import tables
 
 KS = [1, 2, 3]
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
@@ -181,6 +182,20 @@ def test_a_source_without_real_time_says_so_instead_of_a_zero_shot_figure() -> N
     assert 0 <= found["item_cf"]["f"]["hit@5"] <= 1
     assert 0 <= found["content_knn"]["f"]["recall@5"] <= 1
     assert "skipped" in found["categories"]
+
+
+def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
+    table = toy_interactions(5).replace_schema_metadata({"alignrec": '{"timestamps": "order"}'})
+    features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
+    notes = []
+    for interactions in (table, toy_interactions(5)):
+        asked = probes.questions(interactions, 50)
+        found = probes.summaries(asked, None, probes.answers(asked, None, [("f", features)], [5], seed=0), [5])
+        assert 0 <= found["zero_shot"]["f"]["hit@5"] <= 1
+        notes.append(found["zero_shot"].get("note"))
+        shown = tables.probes(found)[0].note
+        assert ("not their times" in shown) == (interactions is table)
+    assert notes == ["The source tells the order of a user's interactions, not their times.", None]
 
 
 def test_zero_shot_uses_all_splits_and_item_cf_only_train(tmp_path: Path) -> None:

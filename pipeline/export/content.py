@@ -45,6 +45,10 @@ class Content:
         assert self.interactions is not None
         return self.interactions.filter(pc.equal(self.interactions["split"], number)).drop_columns(["split"])
 
+    def clock(self) -> str:
+        """Return what the timestamps are: unix, order or none."""
+        return "none" if self.interactions is None else schemas.clock(self.interactions)
+
     def known(self, column: str) -> bool:
         """Return whether an interaction's rating or timestamp is known for any."""
         return self.interactions is not None and self.interactions[column].null_count < len(self.interactions)

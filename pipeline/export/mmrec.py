@@ -46,7 +46,7 @@ def _how(content: Content) -> str:
         "interactions": f"{content.name}.inter",
         "items": "items.jsonl",
         "features": {name: f"{name}.npy" for name in content.features},
-        "timestamps": "unix" if content.known("timestamp") else "none",
+        "timestamps": content.clock(),
     }
     return (
         f"""In MMRec: put this folder under its data folder and set, in its configuration of the dataset,

@@ -52,5 +52,7 @@ def _about(content: Content, form: str) -> str:
         rows.append("Interactions are not here: the export was made from a release, which has none.")
     else:
         rows.append(f"{len(content.interactions):,} interactions, split as in the dataset.")
+        if content.clock() == "order":
+            rows.append("Timestamps are positions in the user's sequence, not times.")
     sets = [f"- `{name}`: {content.matrix(name).shape[1]} dimensions" for name in content.features]
     return "\n".join([*rows, "\nFeature sets, row or file i is item i:\n", *sets, "\n"])

@@ -92,8 +92,10 @@ def render(
         cells=lambda name: [t["cells"].get(name, "") for t in shown],
         probes=shown,
         probed=list(dict.fromkeys(name for t in shown for name in t["cells"])),
-        skips=[
-            f"{t['title']}: {t['skipped']}." for t in [*tables, masking | {"title": "Mask modality"}] if "skipped" in t
+        remarks=[
+            f"{t['title']}: {t['remark']}"
+            for t in [*tables, {"title": "Mask modality", "remark": _remark(masking)}]
+            if t["remark"]
         ],
         masked=[] if "skipped" in masking else markdown.masked_rows(masking),
         gaps=gaps,
@@ -108,8 +110,12 @@ def render(
 
 def _probe_column(title: str, figure: str, probe: Mapping[str, Any]) -> dict[str, Any]:
     cells = {name: f"{v[figure]:.4f}" for name, v in probe.items() if isinstance(v, dict) and figure in v}
-    skipped = {"skipped": probe["skipped"]} if "skipped" in probe else {}
-    return {"title": title, "cells": cells, **skipped}
+    return {"title": title, "cells": cells, "remark": _remark(probe)}
+
+
+def _remark(probe: Mapping[str, Any]) -> str:
+    """Return why a probe was not made, or what its figures do not tell; mostly nothing."""
+    return f"{probe['skipped']}." if "skipped" in probe else probe.get("note", "")
 
 
 def _header(dataset: str, kind: str, counts: Counts, files: list[File]) -> str:

@@ -151,7 +151,7 @@ def _probe(found: Record, heading: str, note: str) -> Table:
     }  # fmt: skip
     return Table(
         heading,
-        note.format(n=next(v for v in found.values() if isinstance(v, int))),
+        " ".join([note.format(n=next(v for v in found.values() if isinstance(v, int))), found.get("note", "")]).strip(),
         ["feature set", *columns],
         rows,
         best=frozenset(best),
