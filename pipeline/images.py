@@ -74,16 +74,17 @@ class Fetcher:
         self._runner.close()
         self._pool.shutdown(cancel_futures=True)
 
-    def fetch(self, candidates: list[list[str]]) -> list[Result]:
+    def fetch(self, candidates: list[list[str]], done: Callable[[int], object] = lambda n: None) -> list[Result]:
         """Return one result an item, in order.
 
         Args:
             candidates: addresses of each item, best first; the first that gives a picture counts. If none does, the
                 first one's failure is the item's.
+            done: called with a number of items that have ended.
         """
-        return self._runner.run(self._all(candidates))
+        return self._runner.run(self._all(candidates, done))
 
-    async def _all(self, candidates: list[list[str]]) -> list[Result]:
+    async def _all(self, candidates: list[list[str]], done: Callable[[int], object]) -> list[Result]:
         results = [Result(failed("missing", "no address in the metadata"), "")] * len(candidates)
         todo = iter(range(len(candidates)))
         self._fetched: asyncio.Queue[tuple[bytes, asyncio.Future[Picture]]] = asyncio.Queue()
@@ -93,6 +94,7 @@ class Fetcher:
             for i in todo:  # shared: each worker takes the next item
                 if candidates[i]:
                     results[i] = await self._item(candidates[i])
+                done(1)
 
         try:
             await asyncio.gather(*(work() for _ in range(min(WINDOW, len(candidates)))))
@@ -170,7 +172,7 @@ def shard(fetcher: Fetcher, items: pa.Table, work: Path, done: Callable[[int], o
         fetcher: does the work.
         items: item_id, asin and image_urls of the shard.
         work: folder of finished blocks, of this shard alone; superfluous when the shard is written.
-        done: called with the number of items that are done.
+        done: called with a number of items that have ended.
 
     Yields:
         tables of schema IMAGES, one a block.
@@ -178,10 +180,11 @@ def shard(fetcher: Fetcher, items: pa.Table, work: Path, done: Callable[[int], o
     paths = []
     for start in range(0, len(items), BLOCK):
         part, path = items.slice(start, BLOCK), work / f"{start:08d}.parquet"
-        if not path.exists():
-            io.write_table(table(part, fetcher.fetch(part["image_urls"].to_pylist())), path, schemas.IMAGES)
+        if path.exists():
+            done(len(part))
+        else:
+            io.write_table(table(part, fetcher.fetch(part["image_urls"].to_pylist(), done)), path, schemas.IMAGES)
         paths.append(path)
-        done(len(part))
     for path in paths:  # only now, as a shard that fails half-way should have kept its blocks
         yield io.read_table(path, schemas.IMAGES)
 

@@ -17,7 +17,7 @@ def main(run: Run, retry_failed: bool = False) -> None:
     layout, params, work = run.layout, run.params.images, run.folder / ".blocks"
     items = run.read(layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"])
     run.resume(run.folder, [layout.items, layout.sources], params.model_dump())
-    found = []
+    ends = []
     with (
         run.progress(total=len(items), unit="image") as bar,
         images.Fetcher(params, layout.raw if params.allow_file else None) as fetcher,
@@ -26,11 +26,14 @@ def main(run: Run, retry_failed: bool = False) -> None:
             part, path = items.slice(start, params.shard_rows), io.shard(run.folder, "images", number)
             if not path.exists():
                 run.write_all(images.shard(fetcher, part, work / path.stem, bar.update), path, schemas.IMAGES)
-            elif retry_failed:
-                run.write_all(images.again(fetcher, io.read_tables(path, schemas.IMAGES), part), path, schemas.IMAGES)
-            found.append(run.read(path, schemas.IMAGES, ["status", "url", "sha256", "phash"]))
-    shutil.rmtree(work, ignore_errors=True)
-    rows = pa.concat_tables(found)
+                shutil.rmtree(work)
+            else:
+                if retry_failed:
+                    found = io.read_tables(path, schemas.IMAGES)
+                    run.write_all(images.again(fetcher, found, part), path, schemas.IMAGES)
+                bar.update(len(part))
+            ends.append(run.read(path, schemas.IMAGES, ["status", "url", "sha256", "phash"]))
+    rows = pa.concat_tables(ends)
     statuses = Counter(rows["status"].to_pylist())
     run.rows_in, run.rows_out = len(items), statuses["ok"]
     for status in schemas.IMAGE_STATUSES[1:]:

@@ -330,7 +330,13 @@ def test_other_schemes_are_blocked(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["http://localhost:{port}/secret", "http://169.254.169.254/latest", "http://[::1]:{port}/secret"]
+    "target",
+    [
+        "http://127.1:{port}/secret",  # another name of 127.0.0.1, which only is allowed as such
+        "http://localhost:{port}/secret",
+        "http://169.254.169.254/latest",
+        "http://[::1]:{port}/secret",
+    ],
 )
 def test_a_redirect_into_a_private_network_is_blocked(target: str) -> None:
     with serving({"/secret": body(JPEG)}) as server:
@@ -412,10 +418,13 @@ def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.Monk
     answers = {f"/{i}": body(picture(colour=(i, 0, 0))) for i in range(10)}
     with serving(answers) as server, Fetcher(FAST, None) as fetcher:
         rows = items([[f"{server.address}/{i}"] for i in range(10)])
-        whole = pa.concat_tables(images.shard(fetcher, rows, tmp_path / "whole", lambda n: None))
+        ended: list[int] = []
+        whole = pa.concat_tables(images.shard(fetcher, rows, tmp_path / "whole", ended.append))
+        assert sum(ended) == 10
         list(images.shard(fetcher, rows.slice(0, 4), tmp_path / "cut", lambda n: None))
         asked = server.asked.total()
-        resumed = pa.concat_tables(images.shard(fetcher, rows, tmp_path / "cut", lambda n: None))
+        resumed = pa.concat_tables(images.shard(fetcher, rows, tmp_path / "cut", ended.append))
+        assert sum(ended) == 20
         assert server.asked.total() == asked + 6
     assert resumed.equals(whole)
     schemas.check(whole, schemas.IMAGES)
