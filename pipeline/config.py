@@ -299,11 +299,20 @@ class Graph(Section):
     """items; where auto goes over to ivf"""
 
 
+FAST: dict[str, Any] = {"mode": "frozen", "precision": "bf16", "lr": 5e-3, "epochs": 10, "patience": 3}
+"""the values that `recipe: fast` has for keys that are not given"""
+
+
 class Train(Section):
     """AlignRec (method.md sections 3, 4); benchmark's other models use the keys that they share."""
 
+    recipe: Literal["published", "fast"] = "published"
+    """what keys that are not given are: the published settings, or those of FAST: ten times the learning rate, fixed
+    features, rounded products, and a stop at the first lull"""
     features: Name = "beit3"
     """feature set the released recommender is trained on"""
+    standardise: bool = False
+    """features are centred and scaled, column by column, before a model reads them; the item graph is not made anew"""
     mode: Literal["compat", "learned", "frozen"] = "compat"
     """compat: as the published code, the feature table learns and moves REG's target; learned: it learns, the target
     stays; frozen: the paper's reading, neither moves"""
@@ -352,6 +361,11 @@ class Train(Section):
     threads: Positive = 1
     """of the train stage on CPU; more are faster on large data, and round differently"""
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        return FAST | given if isinstance(given, dict) and given.get("recipe") == "fast" else given
 
 
 class TrainItemKnn(Train):

@@ -87,13 +87,26 @@ def fit(
         UserError: an input is missing or does not fit, nothing to select on, or the loss diverges.
     """
     device = pick_device()
-    inputs = _checked(model, split, features, edges, device, tuple(parts))
+    inputs = _checked(model, split, features, edges, device, tuple(parts), params.standardise)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = model(inputs, params).to(device)
         if not list(network.parameters()):
             return _as_it_is(network, split)
         return _Loop(network, split, params, seed, checkpoint).run(progress)
+
+
+def standardised(features: np.ndarray) -> np.ndarray:
+    """Return features [I, F] with mean 0 and deviation 1 in each column, float32.
+
+    Rows of zeros have no content: they do not count, and stay zero. So does a column that is the same for all.
+    """
+    has = features.any(1)
+    rows = features[has].astype(np.float64)
+    deviation = rows.std(0)
+    made = np.zeros(features.shape, np.float32)
+    made[has] = (rows - rows.mean(0)) / np.where(deviation > 0, deviation, np.inf)
+    return made
 
 
 def pick_device() -> torch.device:
@@ -224,6 +237,7 @@ def _checked(
     edges: pa.Table | None,
     device: torch.device,
     parts: tuple[int, ...],
+    standardise: bool,
 ) -> Inputs:
     """Return the model's inputs, or say which one is missing or wrong."""
     given = {"features": features, "edges": edges}
@@ -247,5 +261,7 @@ def _checked(
         raise UserError(f"edges name items beyond the catalogue's {split.n_items}; make the graph again")
     if not len(split.valid):
         raise UserError("no valid interactions: the best epoch cannot be chosen; check the split")
+    if features is not None and standardise:
+        features = standardised(features)
     table = None if features is None else torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
     return Inputs(split, table, edges, device, parts)

@@ -58,3 +58,9 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
 def test_parameters_cannot_be_changed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
         load(tmp_path, GOOD).train.lr = 1.0  # type: ignore[misc]
+
+
+def test_the_fast_recipe_fills_in_what_is_not_given() -> None:
+    fast = config.Train(recipe="fast", epochs=7)
+    assert (fast.lr, fast.mode, fast.precision, fast.epochs, fast.patience) == (5e-3, "frozen", "bf16", 7, 3)
+    assert fast.dim == config.Train().dim
