@@ -165,7 +165,12 @@ def test_elliot_finds_every_path_and_a_file_an_item(content: Content, layout: La
     for number, key in enumerate(("train_path", "validation_path", "test_path")):
         read = pd.read_csv(tmp_path / "to" / data[key], sep="\t", header=None)
         assert np.array_equal(read.to_numpy(), rows(layout, number).to_numpy())
-    folder = tmp_path / "to" / data["side_information"][0]["visual_features"]
+    side = data["side_information"][0]
+    # else Elliot may take it for no path, and not look for it beside the configuration
+    assert all(
+        path.startswith("./") for path in [*(v for k, v in data.items() if "path" in k), side["visual_features"]]
+    )
+    folder = tmp_path / "to" / side["visual_features"]
     x = np.stack([np.load(folder / f"{i}.npy") for i in range(toy.ITEMS)])
     assert np.array_equal(x, matrix(layout, "beit3"))
 

@@ -1,6 +1,9 @@
 """Elliot's fixed split: three headerless files, and a folder a feature set with a .npy file an item (VisualAttribute).
 
-Format: https://elliot.readthedocs.io/en/latest/guide/config.html and guide/loading.html
+Format: https://elliot.readthedocs.io/en/latest/guide/config.html and guide/loading.html; its readers are
+elliot/dataset/dataset.py (`fixed`: tab separated, no header) and dataset/modular_loaders/visual/visual_attribute.py
+(one array [F] in <item>.npy). Elliot 0.3.1 takes a text for a path, and reads it from the configuration's folder, only
+if it begins with a dot or looks like a file's name: hence `./`.
 """
 
 from __future__ import annotations
@@ -38,9 +41,10 @@ is 1.
 
 
 def _settings(content: Content) -> dict[str, Any]:
-    paths = {"train_path": "train.tsv", "validation_path": "validation.tsv", "test_path": "test.tsv"}
+    keys = {"train": "train_path", "valid": "validation_path", "test": "test_path"}
+    paths = {keys[split]: f"./{name}" for split, name in FILES.items() if content.interactions is not None}
     data: dict[str, Any] = {"strategy": "fixed", **paths}
     for features in list(content.features)[:1]:
-        loader = {"dataloader": "VisualAttribute", "visual_features": f"features/{features}/"}
+        loader = {"dataloader": "VisualAttribute", "visual_features": f"./features/{features}/"}
         data["side_information"] = [loader]
     return {"experiment": {"data_config": data, "dataset": content.name}}
