@@ -94,13 +94,18 @@ def test_an_item_without_a_row_is_named(layout: Layout, tmp_path: Path) -> None:
         (VECTORS[:5], "5 rows, the dataset has 6 items"),
         (VECTORS[0], r"is float32 \(2,\), expected numbers \[items, width\]"),
         (np.where(VECTORS == 5, np.nan, VECTORS), "row 2: not finite"),
+        (np.where(VECTORS == 5, 1e300, VECTORS.astype(float)), "row 2: not finite in single precision"),
+        (VECTORS[:, :0], r"is float32 \(6, 0\), expected numbers"),
         (np.array([["a", "b"]] * 6), "expected numbers"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(layout: Layout, tmp_path: Path, array: np.ndarray, said: str) -> None:
     np.save(tmp_path / "x.npy", array)
-    with pytest.raises(UserError, match=said):
-        given.read(str(tmp_path / "x.npy"), layout, ASINS)
+    if array.dtype.kind == "f":
+        torch.save(torch.from_numpy(array), tmp_path / "x.pt")
+    for file in tmp_path.glob("x.*"):
+        with pytest.raises(UserError, match=said):
+            given.read(str(file), layout, ASINS)
 
 
 class Evil:

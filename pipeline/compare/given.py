@@ -142,16 +142,23 @@ def _matched(path: Path, key: str, found: list[Any], wanted: list[Any]) -> np.nd
 
 
 def _checked(path: Path, vectors: Any, items: int) -> np.ndarray:
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
+    if (
+        not isinstance(vectors, np.ndarray)
+        or vectors.ndim != 2
+        or not vectors.shape[1]
+        or vectors.dtype.kind not in "fiu"
+    ):
         raise UserError(
             f"{path}: is {getattr(vectors, 'dtype', '?')} {np.shape(vectors)}, expected numbers [items, width]"
         )
     if len(vectors) != items:
         raise UserError(f"{path}: {len(vectors)} rows, the dataset has {items} items")
-    wrong = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(vectors, np.float32)  # before the check: a double may be too large for it
+    wrong = np.flatnonzero(~np.isfinite(single).all(axis=1))
     if wrong.size:
-        raise UserError(f"{path}, row {wrong[0]}: not finite")
-    return np.ascontiguousarray(vectors, np.float32)
+        raise UserError(f"{path}, row {wrong[0]}: not finite in single precision")
+    return single
 
 
 def _is_vector(kind: pa.DataType) -> bool:
