@@ -295,7 +295,7 @@ class Graph(Section):
     index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
     """exact compares all pairs; ivf and hnsw are faster and miss some, which run.json tells; auto: exact, above a size
     ivf"""
-    exact_up_to: Positive = 100_000
+    exact_up_to: Positive = 70_000
     """items; where auto goes over to ivf"""
 
 
@@ -590,7 +590,7 @@ class Publish(Section):
     """feature sets to release"""
     half: bool = False
     """also release each feature set as float16, half the bytes: folder features-half"""
-    exact_up_to: Positive = 100_000
+    exact_up_to: Positive = 70_000
     """items up to which the index of the recommender's vectors is exact; beyond, an inverted file"""
 
 
