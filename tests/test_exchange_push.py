@@ -23,6 +23,7 @@ from pipeline.exchange.hub import root_card
 from pipeline.exchange.push import push
 from pipeline.io import sha256
 from pipeline.release import manifest as manifests
+from pipeline.release import signature
 from pipeline.run import running
 from stages import publish
 
@@ -40,7 +41,13 @@ def made(root: Path, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp("made"))
+    """A release, signed where that is possible: the signature travels like any other file."""
+    folder = made(tmp_path_factory.mktemp("made"))
+    if shutil.which("ssh-keygen"):
+        key = tmp_path_factory.mktemp("key") / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        signature.sign(folder, key)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -124,10 +124,14 @@ def winners(where: str, found: pa.Table) -> Table:
     )
 
 
-def sliced(found: pa.Table, judged: Comparison) -> Sliced:
-    """Return the figures of table SLICES at the main cutoff, in the comparison's order; controls and ablations go."""
-    cutoffs = pc.unique(found["k"]).to_pylist()
-    k = MAIN[1] if MAIN[1] in cutoffs else max(cutoffs)
+def cutoff(found: pa.Table) -> int:
+    """Return the cutoff at which table SLICES is shown: 20, or the largest."""
+    there = pc.unique(found["k"]).to_pylist()
+    return MAIN[1] if MAIN[1] in there else max(there)
+
+
+def sliced(found: pa.Table, judged: Comparison, k: int) -> Sliced:
+    """Return the figures of table SLICES at a cutoff, in the comparison's order; controls and ablations go."""
     kept = found.filter(_equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k}))
     seeds: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[int, float | None]]]] = {
         (r.model, r.features): {} for r in judged.rows if r.features not in CONTROLS
@@ -169,8 +173,8 @@ def slice_chart(found: Sliced, which: str, metric: str, title: str) -> plots.Cha
     return plots.across(title, labels, values)
 
 
-def catalogue(found: Sliced) -> Table | None:
-    """Return coverage, novelty and where the shown items lie."""
+def catalogue(found: Sliced, k: int) -> Table | None:
+    """Return coverage, novelty and where the K shown items lie."""
     head = ["run", "coverage", "novelty, bits", "shown: top tenth", "shown: lower half"]
     rows = []
     for run, cells in found.items():
@@ -181,7 +185,7 @@ def catalogue(found: Sliced) -> Table | None:
                 _shown(cells.get(("catalogue", "all", "novelty")), 2), f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}",
             ])  # fmt: skip
     note = (
-        "Of the top 20 of all test users. Coverage: share of the catalogue that somebody is shown. Novelty: mean of "
+        f"Of the top {k} of all test users. Coverage: share of the catalogue that somebody is shown. Novelty: mean of "
         "-log2(share of users who have the item). Shown: share of places that go to the tenth of items with the most "
         "train interactions, and to the half with the fewest."
     )

@@ -77,16 +77,19 @@ def _served(found: Evidence) -> Iterator[Section]:
     rows = [] if found.results is None else comparisons(found.results)
     if found.slices is None or not rows:
         return
-    cut = judged.sliced(found.slices, rows[0])
+    k = judged.cutoff(found.slices)
+    cut = judged.sliced(found.slices, rows[0], k)
     charts = [
-        judged.slice_chart(cut, "popularity", "recall", "Recall@20 by tenth of popularity"),
+        judged.slice_chart(cut, "popularity", "recall", f"Recall@{k} by tenth of popularity"),
         judged.slice_chart(cut, "popularity", "exposure", "share of what is shown, by tenth"),
-        judged.slice_chart(cut, "history", "recall", "Recall@20 by train interactions of the user"),
+        judged.slice_chart(cut, "history", "recall", f"Recall@{k} by train interactions of the user"),
     ]
     made = [
-        judged.slice_table(cut, "popularity", "recall", "Recall@20 by popularity of the target", TAIL_NOTE, "targets"),
-        judged.slice_table(cut, "history", "recall", "Recall@20 by length of history", HISTORY_NOTE, "users"),
-        judged.catalogue(cut),
+        judged.slice_table(
+            cut, "popularity", "recall", f"Recall@{k} by popularity of the target", TAIL_NOTE, "targets"
+        ),
+        judged.slice_table(cut, "history", "recall", f"Recall@{k} by length of history", HISTORY_NOTE, "users"),
+        judged.catalogue(cut, k),
     ]
     yield Section(
         "tail", "Long tail", "The long tail", [t for t in made if t], [("", [c for c in charts if c])],
