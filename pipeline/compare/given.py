@@ -118,7 +118,7 @@ def _parquet(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[np.ndar
     widths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(widths) != 1 or widths[0] is None:
         raise UserError(f"{path}: column '{lists[0]}' holds vectors of several widths or nulls")
-    values = pc.list_flatten(column).to_numpy().astype(np.float32).reshape(-1, widths[0])
+    values = pc.list_flatten(column).to_numpy().reshape(-1, widths[0])
     for key, wanted in (("asin", list(asins)), ("item_id", list(range(len(asins))))):
         if key in table.column_names:
             return values[_matched(path, key, table[key].to_pylist(), wanted)], f"rows matched by {key}"
@@ -142,15 +142,9 @@ def _matched(path: Path, key: str, found: list[Any], wanted: list[Any]) -> np.nd
 
 
 def _checked(path: Path, vectors: Any, items: int) -> np.ndarray:
-    if (
-        not isinstance(vectors, np.ndarray)
-        or vectors.ndim != 2
-        or not vectors.shape[1]
-        or vectors.dtype.kind not in "fiu"
-    ):
-        raise UserError(
-            f"{path}: is {getattr(vectors, 'dtype', '?')} {np.shape(vectors)}, expected numbers [items, width]"
-        )
+    shape, kind = np.shape(vectors), getattr(vectors, "dtype", np.dtype(object))
+    if len(shape) != 2 or not shape[1] or kind.kind not in "fiu":
+        raise UserError(f"{path}: is {kind} {shape}, expected numbers [items, width]")
     if len(vectors) != items:
         raise UserError(f"{path}: {len(vectors)} rows, the dataset has {items} items")
     with np.errstate(over="ignore"):
