@@ -45,7 +45,8 @@ def judge(
         seed: of controls and folds.
     """
     named = {g.name: g.vectors for g in sets}
-    beside = {k: v for k, v in controls(sets[0].vectors, seed).items() if k not in named}
+    narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # chance is chance at any width
+    beside = {k: v for k, v in controls(narrowest, seed).items() if k not in named}
     found = probes.answers(asked, classes, (named | beside).items(), ks, seed)
     asked_of: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     at = list(ks).index(CUTOFF) if CUTOFF in ks else len(ks) - 1
