@@ -51,6 +51,11 @@ class Comparison:
     """best Recall@20 first"""
 
 
+def masked(found: Comparison) -> str:
+    """Return the parts whose items are never recommended at test."""
+    return "train and valid" if found.protocol.startswith("strict") else "train"
+
+
 def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
     """Return a cell for each combination of KEYS in table RESULTS, sorted."""
     ordered = results.sort_by([(k, "ascending") for k in (*KEYS, "seed")])

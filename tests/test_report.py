@@ -1,5 +1,6 @@
 """The page shows what was measured, survives hostile data and missing stages, and loads nothing from outside."""
 
+import dataclasses
 import io as bytes_io
 import json
 import re
@@ -9,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import toy
 from PIL import Image
 
 import schemas
 from pipeline import io
+from pipeline.evidence import comparisons
 from pipeline.layout import Layout
-from pipeline.report import atlas, gallery, plots, tables
+from pipeline.report import atlas, gallery, judged, plots, tables
 from pipeline.run import running
 from stages import report
 
@@ -182,6 +185,19 @@ def test_what_the_benchmark_found_is_told_in_tables(tmp_path: Path) -> None:
         ["alignrec on beit3", "0.3100", "0.3100"],
     ]
     assert table_of(text, "What is shown")[1] == ["alignrec on beit3", "50.0%", "1.25", "10.0%", "50.0%"]
+
+
+def test_one_run_and_its_ablations_leave_no_differences_between_runs(tmp_path: Path) -> None:
+    found = io.read_table(toy.outputs(tmp_path).tests, schemas.TESTS)
+    assert len(list(judged.tests(found))) == 2
+    assert list(judged.tests(found.filter(pc.field("ablation_b") != ""))) == []
+
+
+def test_what_is_masked_depends_on_the_protocol(tmp_path: Path) -> None:
+    (found,) = comparisons(io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS))
+    assert "ranked, train items masked" in judged.results(found).note
+    strict = dataclasses.replace(found, protocol="strict, user-time")
+    assert "ranked, train and valid items masked" in judged.results(strict).note
 
 
 def test_bars_share_a_scale_that_holds_zero(page: str) -> None:

@@ -10,7 +10,7 @@ import jinja2
 import yaml
 
 from pipeline import markdown
-from pipeline.evidence import HEADLINE, Comparison
+from pipeline.evidence import HEADLINE, Comparison, masked
 from pipeline.release import croissant
 from pipeline.release.licences import LICENCES
 from pipeline.release.manifest import Counts, File, Input
@@ -85,6 +85,7 @@ def render(
         files=[{"path": f.path, "rows": f.rows, "what": WHAT.get(f.table or f.path, "")} for f in files],
         features=[{"name": name, **facts} for name, facts in coverage.items()],
         judged=judged,
+        masked=masked,
         row=markdown.row,
         rule=markdown.rule,
         titles=[f"{metric}@{k}" for metric, k in HEADLINE],
@@ -97,7 +98,7 @@ def render(
             for t in [*tables, {"title": "Mask modality", "remark": _remark(masking)}]
             if t["remark"]
         ],
-        masked=[] if "skipped" in masking else markdown.masked_rows(masking),
+        hidden=[] if "skipped" in masking else markdown.masked_rows(masking),
         gaps=gaps,
         incomplete=incomplete,
         inputs=inputs,

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evidence import HEADLINE, Comparison, comparisons
+from pipeline.evidence import HEADLINE, Comparison, comparisons, masked
 from pipeline.markdown import figure
 from pipeline.report import plots
 from pipeline.report.tables import CONTROLS, Table, metric_name
@@ -40,8 +40,8 @@ def results(found: Comparison) -> Table:
     return Table(
         "Recommenders on these features",
         f"Protocol {found.protocol}, fingerprint {found.fingerprint}. Test figures at the epoch that was best on "
-        "valid; mean ± standard deviation over seeds; every item is ranked, train items masked. The bar spans the "
-        "seeds' Recall@20, from 0.",
+        f"valid; mean ± standard deviation over seeds; every item is ranked, {masked(found)} items masked. The bar "
+        "spans the seeds' Recall@20, from 0.",
         ["model", "features", "seeds", *(f"{metric_name(m)}@{k}" for m, k in HEADLINE)],
         [[r.model, r.features, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)] for r in found.rows],
         texts=2,
@@ -55,6 +55,8 @@ def tests(found: pa.Table) -> Iterable[Table]:
     groups = found.group_by(["fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
     for group in sorted(groups, key=lambda g: g["metric"] != MAIN[0]):
         rows = found.filter(_equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
+        if not rows:  # a benchmark of one run and its ablations
+            continue
         what = f"{metric_name(group['metric'])}@{group['k']}"
         yield Table(
             f"Differences in {what}",
