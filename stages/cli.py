@@ -96,14 +96,18 @@ def publish(
     from pipeline.exchange.push import push
     from pipeline.layout import Layout
     from pipeline.release import signature
+    from pipeline.release import verify as check
 
+    release = Layout(root, dataset).release
     if sign is not None:
-        signature.sign(Layout(root, dataset).release, sign)
-        typer.echo(f"signed: {Layout(root, dataset).release / signature.NAME}")
+        signature.sign(release, sign)
+        for _ in check(release):
+            pass
+        typer.echo(f"signed: {release / signature.NAME}")
     if to is None:
         return
     with _bytes_bar("publish") as progress:
-        where = push(Layout(root, dataset).release, to, progress)
+        where = push(release, to, progress)
     typer.echo(f"published: alignrec fetch {where}")
 
 

@@ -91,6 +91,8 @@ def test_a_signature_that_is_asked_for_and_missing_is_an_error(release: Path, ke
     (release / signature.NAME).unlink()
     with pytest.raises(UserError, match="not signed"):
         list(verify(release, public(keys[0])))
+    with pytest.raises(UserError, match="is this a release folder"):
+        signature.sign(release / "features", keys[0])
     with pytest.raises(UserError, match="no such key; make one"):
         signature.sign(release, release / "nowhere")
 
@@ -115,3 +117,6 @@ def test_the_commands_sign_and_check(signed: Path, keys: tuple[Path, Path], tmp_
     assert f"signed by {public(keys[1])}" in done.output
     done = CliRunner().invoke(app, ["verify", str(release), "--key", str(public(keys[0]))])
     assert done.exit_code == 1
+    (release / "README.md").write_text("?")
+    done = CliRunner().invoke(app, ["publish", "shop", "--root", str(root), "--sign", str(keys[1])])
+    assert "damaged" in done.output

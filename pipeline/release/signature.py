@@ -27,8 +27,9 @@ def sign(folder: Path, key: Path) -> None:
     """Sign a release, in place of an older signature; asks for the key's passphrase if it has one.
 
     Raises:
-        UserError: no such key, or ssh-keygen cannot use it.
+        UserError: no release there, no such key, or ssh-keygen cannot use it.
     """
+    manifests.load(folder)
     if not key.is_file():
         raise UserError(f"{key}: no such key; make one with `ssh-keygen -t ed25519 -f {key}`")
     done = _ssh_keygen("sign", ["-f", str(key)], folder)
