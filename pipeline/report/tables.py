@@ -43,8 +43,8 @@ def probes(found: Record | None) -> list[Table]:
     texts = {
         "zero_shot": (
             "Zero-shot",
-            "Is the item that a user met last among the K nearest to the mean of the earlier ones? ± is the standard "
-            "error over {n:,} users.",
+            "Is the item that a user met last among the K nearest to the mean of the earlier ones? Items of the same "
+            "last second are the target in turn. ± is the standard error over {n:,} users.",
         ),
         "item_cf": (
             "Item-CF",
@@ -58,8 +58,9 @@ def probes(found: Record | None) -> list[Table]:
         ),
         "categories": (
             "Categories",
-            "A linear classifier reads the item's category off its features; each item is held out once. Chance is the "
-            "largest category. ± is the standard error over {n:,} items.",
+            "A linear classifier reads the item's category off its features; each item is held out once. Features "
+            "wider than 1,024 are first projected to that width at random. Chance is the largest category. ± is the "
+            "standard error over {n:,} items.",
         ),
     }
     made = [_probe(found[key], *text) for key, text in texts.items() if key in found]
