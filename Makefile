@@ -20,7 +20,7 @@ test: .venv/installed-test browser ## lint, type check, all tests
 	pytest
 
 browser: ## Debian's Chromium for the tests of the report's page, where apt-get may install it; elsewhere they are skipped
-	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 	{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && $(APT) update && $(APT) install chromium; } || \
 	echo "no Chromium, and none can be installed here: the browser's tests will be skipped"
 
