@@ -217,6 +217,8 @@ class Pretrain(Section):
     """share of pairs shown as text alone, and as many as image alone"""
     summary: Weight = 1.0
     """weight of telling the whole item from CLS alone; 0: MIM and MLM only"""
+    content: Weight = 1.0
+    """weight of naming the item among those of the batch by its content, from CLS alone"""
     itc: Weight = 0.0
     """weight of bringing an item's picture alone and its text alone together, away from those of other items"""
     collaborative: Weight = 0.0
@@ -224,7 +226,7 @@ class Pretrain(Section):
     common_users: Positive = 3
     """train users that two items must have in common to be brought together"""
     temperature: Annotated[float, Field(ge=0.01)] = 0.1
-    """of the softmax over cosines in the two terms above"""
+    """of the softmax over cosines in the three terms above"""
     whiten: bool = True
     """whether features are whitened CLS vectors; false: CLS as it is"""
     held_out: Share = 0.1
@@ -235,7 +237,7 @@ class Pretrain(Section):
     """items a step of the optimiser, over all processes"""
     accumulate: Positive = 1
     """parts that a process computes its items of a step in, for less memory; the same step, but that items are told
-    apart from fewer others where itc or collaborative is on"""
+    apart from fewer others by content, itc and collaborative"""
     lr: Rate = 1e-3
     """peak learning rate of AdamW"""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0

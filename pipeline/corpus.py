@@ -51,6 +51,11 @@ class Corpus:
         """Items with text or picture, int64."""
         return np.flatnonzero(self.has_text | self.has_image)
 
+    def rarity(self, vocab: int) -> np.ndarray:
+        """Return log(I / (1 + texts that have it)) of each id, 0 where that would be less: float32 [vocab]."""
+        held = np.bincount(np.concatenate([np.unique(ids) for ids in self.texts]), minlength=vocab)
+        return np.log(np.maximum(len(self.texts) / (1 + held), 1)).astype(np.float32)
+
 
 def decode(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
     """Decode every stored picture once.

@@ -1,14 +1,16 @@
 """What BEiT3 learns from: masked image and masked language modelling in one pass, and a summary held by CLS.
 
-    L = L_MIM + L_MLM + summary * (L_patches + L_words) + itc * L_ITC + collaborative * L_pairs
+    L = L_MIM + L_MLM + summary * (L_patches + L_words) + content * L_content + itc * L_ITC + collaborative * L_pairs
 
 L_MIM and L_MLM are cross-entropies over masked positions only. They leave CLS, which is the item's feature, untrained.
 So CLS alone must also tell what the item is: which visual token is at each place, which pieces its text has, the
-masked ones included. Without that, a network trained from scratch on a small dataset had worse features than the same
-network untrained; a contrastive term between image and text in its place made them worse than it does.
+masked ones included; and L_content: it must name its item among those at hand by their contents, a bag of pieces in
+which rare ones count more, and a bag of visual tokens. What is common to all items helps there with nothing, so CLS
+comes to hold what tells items apart. Without the two, a network trained from scratch on a small dataset had worse
+features than the same network untrained.
 The last two are off by default: L_ITC brings an item's picture alone and its text alone together, L_pairs two items
-that many users have in common (pipeline/collaborative.py). Both are cross-entropies of the right one among those at
-hand.
+that many users have in common (pipeline/collaborative.py). L_content, L_ITC and L_pairs are cross-entropies of the
+right one among those at hand.
 
 A step may be cut into parts that are computed one after another, or by several processes. Each term is a sum over a
 part, divided by the number of its targets in the whole step: the parts add up to what one process would find at once.
@@ -29,7 +31,7 @@ from pipeline.config import Pretrain
 from pipeline.encoders.beit3 import BEiT3
 from pipeline.tokens import PAD
 
-TERMS = ("mim", "mlm", "summary", "itc", "collaborative")
+TERMS = ("mim", "mlm", "summary", "content", "itc", "collaborative")
 
 
 class Shown(NamedTuple):
@@ -82,10 +84,15 @@ class Step(NamedTuple):
         return self.has_image & self.words.any(dim=1)
 
     def counts(self) -> Tensor:
-        """Return how much there is to predict: masked patches, masked pieces, patches, pieces, pairs, partners; [6]."""
+        """Return what the terms are means over: masked patches, masked pieces, patches, pieces, items, pairs, partners.
+
+        int64 [7].
+        """
         told = self.has_image.sum() * self.codes.shape[1]
-        near = torch.tensor(0 if self.company is None else len(self.company.row), device=told.device)
-        return torch.stack([self.patches.sum(), self.pieces.sum(), told, self.words.sum(), self.pairs.sum(), near])
+        items, near = (told.new_tensor(len(x)) for x in (self.codes, () if self.company is None else self.company.row))
+        return torch.stack(
+            [self.patches.sum(), self.pieces.sum(), told, self.words.sum(), items, self.pairs.sum(), near]
+        )
 
 
 class Scores(NamedTuple):
@@ -117,19 +124,42 @@ class Summary(nn.Module):
         return self.codes(F.gelu(self.look(told[:, None] + self.place))), self.words(told)
 
 
+class Content(nn.Module):
+    """Items as bags of what they hold, and CLS turned to where the bags are."""
+
+    rarity: Tensor
+    """float [V]"""
+
+    def __init__(self, width: int, codes: int, rarity: Tensor) -> None:
+        super().__init__()
+        self.read = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
+        self.pieces = nn.Embedding(len(rarity), width)
+        self.codes = nn.Embedding(max(1, codes), width)
+        self.register_buffer("rarity", rarity, persistent=False)
+
+    def forward(self, step: Step) -> Tensor:
+        """Return the mean of the bag of pieces and the bag of visual tokens of each item, [B, D]."""
+        weight = step.words * self.rarity[step.shown.ids]  # [B, T]
+        pieces = (self.pieces(step.shown.ids) * weight[:, :, None]).sum(dim=1)
+        codes = self.codes(step.codes).mean(dim=1) * step.has_image[:, None]
+        return (F.normalize(pieces, dim=1) + F.normalize(codes, dim=1)) / 2
+
+
 class Learner(nn.Module):
     """The network with all that its loss needs beside it; parts of terms that are off are None."""
 
-    def __init__(self, network: BEiT3, params: Pretrain, mask_id: int) -> None:
+    def __init__(self, network: BEiT3, params: Pretrain, mask_id: int, rarity: Tensor) -> None:
+        """Take the network in; `rarity` float [V] is the weight of each piece in a bag."""
         super().__init__()
         c = network.config
         self.network, self.mask_id, self.temperature = network, mask_id, params.temperature
         self.summary = Summary(c.width, c.patches, c.codes, c.vocab) if params.summary else None
+        self.content = Content(c.width, c.codes, rarity) if params.content else None
         self.sides = nn.Linear(c.width, c.width, bias=False) if params.itc else None  # one map, so that CLS comes near
         self.taste = nn.Linear(c.width, c.width, bias=False) if params.collaborative else None
 
     def forward(self, step: Step, counts: Tensor) -> Tensor:
-        """Return this part's share of each of TERMS, float32 [5]; zero where there is nothing to predict.
+        """Return this part's share of each of TERMS, float32 [6]; zero where there is nothing to predict.
 
         Args:
             step: a part of a batch.
@@ -140,23 +170,25 @@ class Learner(nn.Module):
         mim = cross_entropy(scores.patches, step.codes[step.patches]) / n[0]
         mlm = cross_entropy(scores.pieces, step.shown.ids[step.pieces]) / n[1]
         nothing = torch.zeros_like(mim)
-        summary, itc, near = nothing, nothing, nothing
+        summary, content, itc, near = nothing, nothing, nothing, nothing
         if self.summary is not None:
             look, word = told(self.summary, scores.cls, step)
             summary = look / n[2] + word / n[3]
+        if self.content is not None:
+            content = contrast(self.content.read(scores.cls), self.content(step), self.temperature) / n[4]
         if self.sides is not None:
             image, text = alone(self.network, step.shown, step.pairs)
-            itc = image_text(self.sides(image), self.sides(text), self.temperature) / n[4]
+            itc = contrast(self.sides(image), self.sides(text), self.temperature) / n[5]
         if self.taste is not None and step.company is not None:
             company = step.company
             cls = whole(self.network, company.shown)
-            near = attraction(self.taste(scores.cls[company.row]), self.taste(cls), company, self.temperature) / n[5]
-        return torch.stack([mim, mlm, summary, itc, near])
+            near = attraction(self.taste(scores.cls[company.row]), self.taste(cls), company, self.temperature) / n[6]
+        return torch.stack([mim, mlm, summary, content, itc, near])
 
 
 def weights(params: Pretrain) -> tuple[float, ...]:
     """Return the weight of each of TERMS."""
-    return 1.0, 1.0, params.summary, params.itc, params.collaborative
+    return 1.0, 1.0, params.summary, params.content, params.itc, params.collaborative
 
 
 def predict(network: BEiT3, step: Step, mask_id: int) -> Scores:
@@ -198,19 +230,18 @@ def told(summary: Summary, cls: Tensor, step: Step) -> tuple[Tensor, Tensor]:
     return look, -words.float().log_softmax(1)[row, step.shown.ids[row, place]].sum()
 
 
-def image_text(image: Tensor, text: Tensor, temperature: float) -> Tensor:
-    """Return the summed InfoNCE of pictures and texts, the mean of both directions.
+def contrast(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """Return the summed InfoNCE between the rows of x and y, the mean of both directions.
 
     Args:
-        image: [n, D]; row i belongs to row i of `text`, and to none else of any process.
-        text: [n, D].
+        x: [n, D]; row i belongs to row i of `y`, and to none else of any process.
+        y: [n, D].
         temperature: of the softmax over cosines.
     """
-    image, text = F.normalize(image.float(), dim=1), F.normalize(text.float(), dim=1)
-    (images, start), (texts, _) = parallel.gathered(image), parallel.gathered(text)
-    own = start + torch.arange(len(image), device=image.device)
-    forth = cross_entropy(image @ texts.T / temperature, own)
-    back = cross_entropy(text @ images.T / temperature, own)
+    x, y = F.normalize(x.float(), dim=1), F.normalize(y.float(), dim=1)
+    (xs, start), (ys, _) = parallel.gathered(x), parallel.gathered(y)
+    own = start + torch.arange(len(x), device=x.device)
+    forth, back = cross_entropy(x @ ys.T / temperature, own), cross_entropy(y @ xs.T / temperature, own)
     return (forth + back) / 2
 
 

@@ -89,7 +89,9 @@ def _begin(network: BEiT3, task: Task) -> Training:
     params = task.params
     torch.set_num_threads(params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
-    learner = Learner(network, params, task.mask_id).to(task.device)
+    learner = Learner(network, params, task.mask_id, torch.from_numpy(task.corpus.rarity(network.config.vocab))).to(
+        task.device
+    )
     average = optim.average(network, params.ema)
     if params.compile:
         network.beit3.encoder.compile(dynamic=True)
@@ -111,7 +113,7 @@ def _plan(task: Task, epoch: int) -> list[np.ndarray]:
 
 
 def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
-    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 5], equal in all processes."""
+    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 6], equal in all processes."""
     params, model = task.params, training.model
     seed = seed_for(task.seed, "epoch", epoch)
     own = np.array_split(items, parallel.world())[parallel.rank()]

@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline import objective
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Pretrain
-from pipeline.corpus import Rates
+from pipeline.corpus import Corpus, Rates
 from pipeline.held_out import features
 from pipeline.objective import Learner, Step
 from pipeline.pretrain import fit
@@ -27,7 +27,11 @@ def _step(**params: Any) -> tuple[Step, Learner]:
     made = task(12, _near(12), **params)
     step = batch(made, np.arange(12), Rates(0.5, 0.5, 0.5, 0.0), 3, company=True)
     torch.manual_seed(1)
-    return step, Learner(network(), made.params, MASK)
+    return step, _learner(made)
+
+
+def _learner(made: Task) -> Learner:
+    return Learner(network(), made.params, MASK, torch.from_numpy(made.corpus.rarity(12)))
 
 
 def _near(n: int) -> np.ndarray:
@@ -39,14 +43,14 @@ def _near(n: int) -> np.ndarray:
 
 def test_losses_at_chance_are_the_logarithm_of_the_number_of_choices() -> None:
     """A network that knows nothing pays log C for a patch and log V for a piece."""
-    step, learner = _step()
+    step, learner = _step(content=0.0)
     with torch.no_grad():
         for head in (learner.network.mim_head, learner.network.mlm_head, learner.summary.codes, learner.summary.words):
             head.weight.zero_()
             head.bias.zero_()
         found = learner(step, step.counts())
     log_c, log_v = float(np.log(8)), float(np.log(12))
-    assert found.tolist() == pytest.approx([log_c, log_v, log_c + log_v, 0, 0], abs=1e-5)
+    assert found.tolist() == pytest.approx([log_c, log_v, log_c + log_v, 0, 0, 0], abs=1e-5)
 
 
 def test_masked_content_does_not_reach_the_prediction() -> None:
@@ -67,15 +71,15 @@ def test_masked_content_does_not_reach_the_prediction() -> None:
 
 
 def test_nothing_masked_costs_nothing() -> None:
-    step, learner = _step(summary=0.0)
+    step, learner = _step(summary=0.0, content=0.0)
     bare = step._replace(patches=torch.zeros_like(step.patches), pieces=torch.zeros_like(step.pieces))
     with torch.no_grad():
-        assert learner(bare, bare.counts()).tolist() == [0, 0, 0, 0, 0]
+        assert learner(bare, bare.counts()).tolist() == [0, 0, 0, 0, 0, 0]
 
 
 def test_the_terms_of_parts_add_up_to_those_of_the_whole() -> None:
-    made = task(12)
-    learner = _step()[1]
+    made = task(12, content=0.0)
+    learner = _learner(made)
     whole = batch(made, np.arange(12), made.rates, 3)
     parts = [batch(made, part, made.rates, 3) for part in np.array_split(np.arange(12), 3)]
     with torch.no_grad():
@@ -83,10 +87,34 @@ def test_the_terms_of_parts_add_up_to_those_of_the_whole() -> None:
         torch.testing.assert_close(summed, learner(whole, whole.counts()), rtol=0, atol=1e-6)
 
 
+def test_content_is_the_plain_formula() -> None:
+    step, learner = _step()
+    content, rarity = learner.content, task(12).corpus.rarity(12)
+    with torch.no_grad():
+        found = float(learner(step, step.counts())[3])
+        cls = F.normalize(content.read(objective.predict(learner.network, step, MASK).cls), dim=1)
+        bags = []
+        for ids, codes, has_image in zip(step.shown.ids.tolist(), step.codes.tolist(), step.has_image, strict=True):
+            words = sum(content.pieces.weight[i] * float(rarity[i]) for i in ids if i > 3)
+            looks = sum(content.codes.weight[c] for c in codes) if has_image else torch.zeros(16)
+            bags.append(F.normalize(F.normalize(words, dim=0) + F.normalize(looks, dim=0), dim=0))
+    scores = cls @ torch.stack(bags).T / 0.1
+    plain = -(scores.log_softmax(0).diag() + scores.log_softmax(1).diag()).mean() / 2
+    assert found == pytest.approx(float(plain), abs=1e-5)
+
+
+def test_rare_pieces_weigh_more_and_one_that_all_have_nothing() -> None:
+    texts = [np.array([0, 5, other, 2]) for other in (6, 6, 7, 8)]
+    rarity = Corpus(texts, np.zeros(4), np.zeros(0)).rarity(9)
+    assert rarity[5] == 0
+    assert rarity[6] == pytest.approx(np.log(4 / 3))
+    assert rarity[7] == rarity[8] == pytest.approx(np.log(4 / 2))
+
+
 def test_image_text_is_the_plain_formula() -> None:
     step, learner = _step(**ALL)
     with torch.no_grad():
-        found = float(learner(step, step.counts())[3])
+        found = float(learner(step, step.counts())[4])
         image, text = (
             F.normalize(learner.sides(x), dim=1) for x in objective.alone(learner.network, step.shown, step.pairs)
         )
@@ -103,7 +131,7 @@ def test_attraction_is_the_plain_formula() -> None:
     step, learner = _step(**ALL)
     company, near = step.company, _near(12)
     with torch.no_grad():
-        found = float(learner(step, step.counts())[4])
+        found = float(learner(step, step.counts())[5])
         cls = objective.predict(learner.network, step, MASK).cls
         item = F.normalize(learner.taste(cls), dim=1)
         partner = F.normalize(learner.taste(objective.whole(learner.network, company.shown)), dim=1)
@@ -121,7 +149,7 @@ def test_attraction_is_the_plain_formula() -> None:
 
 def test_image_text_brings_an_items_sides_together(tmp_path: Any) -> None:
     def nearness(weight: float) -> float:
-        made = task(48, itc=weight, summary=0.0, epochs=15, lr=0.003, batch_size=16)
+        made = task(48, itc=weight, summary=0.0, content=0.0, epochs=15, lr=0.003, batch_size=16)
         net = network()
         fit(net, made, Checkpoint(tmp_path / "never", 10_000), int)
         step = batch(made, np.arange(48), Rates(0, 0, 0, 0), 0)
@@ -136,7 +164,7 @@ def test_attraction_brings_partners_together(tmp_path: Any) -> None:
     near = np.arange(48)[:, None] ^ 1
 
     def nearness(weight: float) -> float:
-        made = task(48, near, collaborative=weight, epochs=15, lr=0.003, batch_size=16)
+        made = task(48, near, collaborative=weight, content=0.0, epochs=15, lr=0.003, batch_size=16)
         net = network()
         fit(net, made, Checkpoint(tmp_path / "never", 10_000), int)
         x = torch.from_numpy(features(net, made, np.arange(48)))
@@ -153,7 +181,7 @@ def _margin(a: Tensor, b: Tensor, kind: Tensor) -> float:
 
 
 def test_terms_are_off_unless_asked_for() -> None:
-    assert objective.weights(Pretrain())[3:] == (0, 0)
+    assert objective.weights(Pretrain())[4:] == (0, 0)
     made: Task = task()
-    learner = Learner(network(), made.params, MASK)
+    learner = _learner(made)
     assert learner.sides is learner.taste is None

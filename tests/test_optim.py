@@ -11,7 +11,7 @@ from pipeline.objective import Learner
 
 def _groups(layer_decay: float) -> dict[str, dict[str, float]]:
     params = Pretrain(lr=1.0, layer_decay=layer_decay)
-    learner = Learner(network(), params, MASK)
+    learner = Learner(network(), params, MASK, torch.ones(12))
     optimizer = optim.adamw(learner, 2, params)
     optim.set_rate(optimizer, 0.5)
     names = {id(p): name for name, p in learner.named_parameters()}

@@ -26,7 +26,16 @@ from pipeline.pretrain import fit
 from pipeline.run import running
 from stages.pretrain import main
 
-FIGURES = ("loss", "mim_loss", "mlm_loss", "summary_loss", "itc_loss", "collaborative_loss", "mlm_held_out_loss")
+FIGURES = (
+    "loss",
+    "mim_loss",
+    "mlm_loss",
+    "summary_loss",
+    "content_loss",
+    "itc_loss",
+    "collaborative_loss",
+    "mlm_held_out_loss",
+)
 
 
 def _prepared(root: Path) -> Path:
