@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 import schemas
 from pipeline import config, held_out, io, prepare, probes, published
 from pipeline.checkpoint import Checkpoint
+from pipeline.config import Download, Pretrain
 from pipeline.layout import Layout
 from pipeline.objective import whole
 from pipeline.pretrain import fit
@@ -62,14 +64,14 @@ def table(done: dict[str, Figures]) -> list[str]:
     return lines
 
 
-def _features(layout: Layout, texts: list[str], params: Any, download: Any) -> dict[str, np.ndarray]:
+def _features(layout: Layout, texts: list[str], params: Pretrain, download: Download) -> dict[str, np.ndarray]:
     with TemporaryDirectory() as folder:
         own = Layout(Path(folder), DATASET)
         for source, link in ((layout.items.parent, own.items.parent), (layout.images, own.images)):
             link.parent.mkdir(parents=True)
             link.symlink_to(source.resolve())
         seed, device = seed_for("pretrain", DATASET, params.seed), torch.device("cpu")
-        shelf = published.shelf(own, download, lambda: None)  # type: ignore[arg-type, return-value]
+        shelf = published.shelf(own, download, tqdm)
         network, task, _ = prepare.everything(own, texts, params, shelf, seed, device)
         fit(network, task, Checkpoint(own.encoder_checkpoint, 10**9), lambda n: None)
         whitening = held_out.whitening(network, task)

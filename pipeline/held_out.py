@@ -36,23 +36,27 @@ def measure(network: BEiT3, task: Task) -> dict[str, float | None]:
     params = task.params
     rates = Rates(params.image_mask, params.text_mask, params.text_only_mask, 0.0)
     seed = seed_for(task.seed, "held out masks")
-    told: dict[str, list[tuple[Tensor, Tensor]]] = {"mim": [], "mlm": []}
+    told: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"mim": [], "mlm": []}
     for items in _parts(task, task.held_out):
         step = batch(task, items, rates, seed)
         with precision(task):
             scores = predict(network, step, task.mask_id)
-        told["mim"].append((scores.patches, step.codes[step.patches]))
-        told["mlm"].append((scores.pieces, step.shown.ids[step.pieces]))
+        told["mim"].append(_judged(scores.patches, step.codes[step.patches]))
+        told["mlm"].append(_judged(scores.pieces, step.shown.ids[step.pieces]))
     return {f"{name}_{figure}": value for name, found in told.items() for figure, value in _figures(found).items()}
 
 
-def _figures(found: list[tuple[Tensor, Tensor]]) -> dict[str, float | None]:
+def _judged(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what is right and what was to be told, both [n], and the summed loss; the logits would fill the memory."""
+    return logits.argmax(1) == target, target, cross_entropy(logits, target)
+
+
+def _figures(found: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | None]:
     names = ("held_out_loss", "accuracy", "chance", "rare_accuracy")
-    target = torch.cat([target for _, target in found]) if found else torch.empty(0)
-    if not len(target):
+    if not sum(len(target) for _, target, _ in found):
         return dict.fromkeys(names)
-    right = torch.cat([logits.argmax(1) == target for logits, target in found]).double()
-    loss = sum(float(cross_entropy(logits, target)) for logits, target in found)
+    right, target = torch.cat([part[0] for part in found]).double(), torch.cat([part[1] for part in found])
+    loss = sum(float(part[2]) for part in found)
     common = (target == target.mode().values).double()
     rare = 1 - common
     of_rare = float((right * rare).sum() / rare.sum().clamp(min=1))

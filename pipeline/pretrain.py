@@ -89,9 +89,8 @@ def _begin(network: BEiT3, task: Task) -> Training:
     params = task.params
     torch.set_num_threads(params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
-    learner = Learner(network, params, task.mask_id, torch.from_numpy(task.corpus.rarity(network.config.vocab))).to(
-        task.device
-    )
+    rarity = torch.from_numpy(task.corpus.rarity(network.config.vocab))
+    learner = Learner(network, params, task.mask_id, rarity).to(task.device)
     average = optim.average(network, params.ema)
     if params.compile:
         network.beit3.encoder.compile(dynamic=True)
