@@ -4,10 +4,10 @@
 
 L_MIM and L_MLM are cross-entropies over masked positions only. They leave CLS, which is the item's feature, untrained.
 So CLS alone must also tell what the item is: which visual token is at each place, which pieces its text has, the
-masked ones included; and L_content: it must name its item among those at hand by their contents, a bag of pieces in
-which rare ones count more, and a bag of visual tokens. What is common to all items helps there with nothing, so CLS
-comes to hold what tells items apart. Without the two, a network trained from scratch on a small dataset had worse
-features than the same network untrained.
+masked ones included. Without that, a network trained from scratch on a small dataset had worse features than the same
+network untrained. And L_content: it must name its item among those at hand by their contents, a bag of pieces in which
+rare ones count more, and a bag of visual tokens. What all items have helps nothing there, so CLS comes to hold what
+tells items apart.
 The last two are off by default: L_ITC brings an item's picture alone and its text alone together, L_pairs two items
 that many users have in common (pipeline/collaborative.py). L_content, L_ITC and L_pairs are cross-entropies of the
 right one among those at hand.
