@@ -76,7 +76,8 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
         scale = size / min(width, height)
         if scale < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 of its size at a fraction of the cost
             opened.draft("RGB", (round(width * scale), round(height * scale)))
-        picture = _flat(ImageOps.exif_transpose(opened))
+        ImageOps.exif_transpose(opened, in_place=True)
+        picture = _flat(opened)
     if scale < 1:
         scale = size / min(picture.size)
         target = round(picture.width * scale), round(picture.height * scale)
@@ -94,7 +95,7 @@ def _flat(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         seen = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy
 
 
 def phash(picture: Image.Image) -> int:
