@@ -79,6 +79,23 @@ def test_a_released_version_is_never_changed(release: Path, other: Path, tmp_pat
     assert content(where) == content(release)
 
 
+def test_of_two_that_send_to_a_folder_at_once_one_wins_whole(release: Path, other: Path, tmp_path: Path) -> None:
+    def outcome(folder: Path) -> str:
+        try:
+            return push(folder, str(tmp_path / "public"))
+        except UserError as e:
+            return str(e)
+
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(outcome, [release, other] * 3))
+    there = tmp_path / "public/shop/0.1.0"
+    won = content(there)
+    assert won in (content(release), content(other))
+    assert str(there) in said
+    assert all("is filling it" in s or "other content" in s or "holds" in s or s == str(there) for s in said), said
+    assert [p.name for p in there.parent.iterdir() if not p.name.startswith(".")] == ["0.1.0"]
+
+
 def test_a_damaged_release_or_a_part_of_one_is_not_sent(release: Path, tmp_path: Path) -> None:
     damaged = shutil.copytree(release, tmp_path / "damaged")
     (damaged / "README.md").write_text("?")
