@@ -116,6 +116,23 @@ def test_no_metadata_at_all_is_no_error() -> None:
     assert made().items["text_status"].to_pylist() == ["no_metadata", "no_metadata"]
 
 
+LINE = st.one_of(
+    st.sampled_from([b"\n", b"", b"{'asin': 'A', 'title': 't'}\n", b'{"asin": "B", "price": 1}\n', b"{'asin': 'X'}\n"]),
+    st.binary(max_size=30),
+    st.text(alphabet="{}[]()'\":, asinAB0\\\n-", max_size=40).map(str.encode),
+)
+
+
+@pytest.mark.parametrize("kind", ["amazon2014", "amazon2018"])
+@given(lines=st.lists(LINE, max_size=12))
+def test_every_line_of_any_file_is_accounted_for(kind: str, lines: list[bytes]) -> None:
+    found = build(lines, SOURCE.model_copy(update={"kind": kind}), ["A", "B"], "m", max_reject_share=1)
+    described = 2 - found.items["text_status"].to_pylist().count("no_metadata")
+    unused = sum(found.drops.get(reason, 0) for reason in ("other_item", "blank_line", "merged_duplicate"))
+    assert described + unused + len(found.rejects) == found.lines == len(lines)
+    assert [lines[n - 1] for n in found.rejects["line"].to_pylist()] == found.rejects["raw"].to_pylist()
+
+
 def test_two_processes_say_what_one_says() -> None:
     asins = [f"A{i}" for i in range(0, 9000, 2)]
     lines = [b"broken" if i % 100 == 7 else {"asin": f"A{i % 8000}", "title": f"t{i}", "n": i} for i in range(9000)]
