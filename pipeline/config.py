@@ -32,7 +32,7 @@ Mirrors = Annotated[
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, values are not coerced, instances are read-only."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 # --- where a dataset comes from ---------------------------------------------------------------------------------------
