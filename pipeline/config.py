@@ -136,8 +136,8 @@ class Interactions(Section):
     """items with fewer interactions are dropped, likewise"""
     protocol: Literal["mmrec", "leave-one-out", "user-time", "global-time"] = "mmrec"
     """how each user's interactions are split: method.md section 6"""
-    memory_limit: str = "2GiB"
-    """DuckDB spills to disk above this"""
+    memory_limit: str = "1GiB"
+    """DuckDB spills to disk above this; its process takes some hundred MiB more, and reserves twice as much"""
     seed: int = 0
     """of splits that are random"""
 

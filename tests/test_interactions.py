@@ -270,6 +270,21 @@ def test_a_bad_row_of_a_published_file_names_its_line(tmp_path: Path, bad: tuple
         imported(tmp_path, inter([(0, 0, 0, 0), bad]))
 
 
+MANY = """SELECT 'a longer name of a user ' || (hash(i, 1) % 30000) AS user, 'an item ' || (hash(i, 2) % 5000) AS item,
+    5::FLOAT AS rating, (hash(i, 3) % 1000000)::BIGINT AS timestamp FROM range(200000) r(i)"""
+
+
+def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path) -> None:
+    def run(limit: str, disk: str) -> Split:
+        with database(tmp_path / "scratch", limit) as db:
+            db.execute(f"SET threads = 2; SET max_temp_directory_size = '{disk}'")
+            return split(db, MANY, 5, 5, "mmrec", 0)
+
+    with pytest.raises(UserError, match="failed to offload data block"):
+        run("40MiB", "0KB")
+    assert run("40MiB", "1GiB") == run("1GiB", "0KB")
+
+
 def test_the_scratch_folder_is_gone_afterwards_even_after_an_error(tmp_path: Path) -> None:
     def fail() -> None:
         with database(tmp_path / "scratch", "1GiB") as db:
