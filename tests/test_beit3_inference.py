@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from pipeline.encoders.beit3 import SIZES, BEiT3, Config
-from pipeline.encoders.beit3_inference import Inference, Rows, flops
+from pipeline.encoders.beit3_inference import Inference, Rows, _linear8, flops, multiplies_bytes
 from pipeline.encoders.device import gemm_rate
+from pipeline.errors import UserError
 
 TINY = Config(image=64, patch=16, vocab=100, width=64, layers=3, heads=4, ffn=256, positions=66)
 BASE = replace(SIZES["base"], layers=2, image=64, vocab=300, positions=130)
+INT8 = pytest.param(
+    "int8", marks=pytest.mark.skipif(not multiplies_bytes(torch.device("cpu")), reason="no VNNI on this processor")
+)
 LENGTHS = {"one": [5], "of every kind": [9, 3, 3, 3, 3, 64, 2], "all the same": [7] * 5}
 
 
@@ -57,20 +61,41 @@ def test_it_equals_the_network_item_by_item(lengths: list[int], has: str) -> Non
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", INT8])
 @pytest.mark.parametrize("has_image", [True, False])
-def test_bfloat16_keeps_every_direction(has_image: bool) -> None:
+def test_less_precision_keeps_every_direction(has_image: bool, precision: str) -> None:
     """Cosine to float32 at the base width; features are float32 all the same."""
     whole, lengths = network(BASE), [30, 2, 128, 64, 64, 5]
     images, texts = items(BASE, lengths)
     image = images if has_image else None
     expected = one_by_one(whole, image, texts, len(lengths))
-    found = Inference(whole, "bfloat16").cls(image, torch.cat(texts), lengths)
+    found = Inference(whole, precision).cls(image, torch.cat(texts), lengths)
     assert found.dtype == torch.float32
     assert float(torch.cosine_similarity(found, expected).min()) >= 0.999
     assert not torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@INT8.marks[0]
+def test_an_int8_row_is_near_and_hangs_on_itself_alone() -> None:
+    layer, x = torch.nn.Linear(64, 32), torch.nn.functional.gelu(torch.randn(300, 64))
+    x[7] = 0
+    x[8] = 1e6 * x[9]  # by whose scale its neighbours would all be zero
+    with torch.no_grad():
+        product, exact = _linear8([layer]), layer(x)
+        found = product(x)
+        error = (found - exact).norm(dim=1) / (exact - layer.bias).norm(dim=1).clamp_min(1e-9)
+        assert torch.equal(found[7], layer.bias)
+        assert float(error.max()) < 0.03
+        assert torch.equal(found, torch.cat([product(row[None]) for row in x]))
+
+
+def test_int8_says_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(UserError, match="VNNI"):
+        Inference(network(TINY), "int8")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
 def test_it_repeats_bit_for_bit(precision: str) -> None:
     images, texts = items(TINY, LENGTHS["of every kind"])
     found = [

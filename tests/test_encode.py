@@ -22,7 +22,7 @@ import schemas
 from pipeline import encode, feature_sets, tokens, whiten
 from pipeline import io as files
 from pipeline.config import Encode, Params
-from pipeline.encoders import controls
+from pipeline.encoders import beit3_items, controls
 from pipeline.encoders.base import Context
 from pipeline.encoders.beit3 import BEiT3, Config
 from pipeline.encoders.beit3_items import BEiT3Items
@@ -70,6 +70,23 @@ def beit3(network: BEiT3, model: bytes) -> BEiT3Items:
 
 def run(encoder: BEiT3Items, texts: Sequence[str], images: Sequence[bytes | None], size: int) -> np.ndarray:
     return encode.encode(encoder, texts, images, size, lambda n: None).vectors
+
+
+# --- precision
+
+
+def test_a_precision_that_turns_the_features_is_refused(
+    network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rough = BEiT3Items(network, tokens.Tokenizer(model), 128, "bfloat16")
+    assert run(rough, TEXTS, PICTURES, 3).any(1).sum() == len(BOTH_OR_ONE)  # checked, and faithful
+    monkeypatch.setattr(beit3_items, "FAITHFUL", 1.0)
+    for texts, pictures in ((TEXTS, PICTURES), (TEXTS[:1], [None]), ([""], PICTURES[:1])):
+        rough = BEiT3Items(network, tokens.Tokenizer(model), 128, "bfloat16")
+        with pytest.raises(UserError, match="precision bfloat16 turns"):
+            run(rough, texts, pictures, 3)
+    exact = BEiT3Items(network, tokens.Tokenizer(model), 128, "float32")
+    assert run(exact, TEXTS, PICTURES, 3).any()
 
 
 # --- batches

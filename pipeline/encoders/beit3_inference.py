@@ -4,7 +4,8 @@ It computes what `BEiT3.cls` does, up to rounding, for less:
 - all vision rows of a batch are one matrix and all text rows another: nothing is padded, each expert is one product;
 - weights are cast and packed once, and keys and values are one product;
 - the last layer is computed for CLS alone.
-Products and attention run in the precision that is asked for; what layers add up stays in float32.
+Products and attention run in the precision that is asked for; what layers add up stays in float32. In int8, products
+multiply whole numbers: each row and each output has its own scale, and sums are exact. Attention is bfloat16 there.
 
 Letters: B items, v vision rows an item (1 + P, or CLS alone), W text rows of all items, D width, H heads, d = D / H.
 """
@@ -12,6 +13,7 @@ Letters: B items, v vision rows an item (1 + P, or CLS alone), W text rows of al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple, cast
 
@@ -20,9 +22,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.encoders.beit3 import FIRST_POSITION, BEiT3, Config, Layer, Streams
+from pipeline.encoders.device import device_of
+from pipeline.errors import UserError
 
 CPU_RUN = 2
 """items whose attention a CPU computes at once: their scores stay in its cache"""
+CPU_ROWS = 256
+"""rows that a CPU takes through several maps at once in int8, for the same reason"""
+TINY = 1e-30
+"""the least scale, for rows of one value"""
 
 Map = Callable[[Tensor], Tensor]
 """[n, in] -> [n, out]"""
@@ -61,14 +69,19 @@ class Inference:
 
         Args:
             network: trained.
-            precision: float32 or bfloat16.
+            precision: float32, bfloat16, or on a CPU that multiplies bytes int8.
+
+        Raises:
+            UserError: int8 is not for this device.
         """
         self.config: Config = network.config
         body = network.beit3  # not kept: its layers hold their weights once more
         self._vision, self._text, self._positions = body.vision_embed, body.text_embed, body.encoder.embed_positions
         self._norm = body.encoder.layer_norm.A
+        if precision == "int8" and not multiplies_bytes(device_of(network)):
+            raise UserError("encode.precision int8 needs a CPU that multiplies bytes (VNNI) and no GPU; take bfloat16")
         with torch.no_grad():
-            self._layers = [_Layer(cast(Layer, layer), getattr(torch, precision)) for layer in body.encoder.layers]
+            self._layers = [_Layer(cast(Layer, layer), precision) for layer in body.encoder.layers]
 
     @torch.inference_mode()
     def cls(self, image: Tensor | None, tokens: Tensor | None, lengths: Sequence[int]) -> Tensor:
@@ -100,37 +113,44 @@ def flops(c: Config, image: bool, tokens: int) -> float:
     return (c.layers - 1) * whole + last + image * c.patches * 2 * 3 * c.patch**2 * c.width
 
 
+def multiplies_bytes(device: torch.device) -> bool:
+    """Say whether products of bytes are exact and fast there: processors without VNNI saturate sums of two."""
+    return device.type == "cpu" and torch.cpu._is_vnni_supported()
+
+
 class _Layer:
     """A layer over rows."""
 
-    def __init__(self, layer: Layer, dtype: torch.dtype) -> None:
-        attention, self._dtype = layer.self_attn, dtype
+    def __init__(self, layer: Layer, precision: str) -> None:
+        attention, int8 = layer.self_attn, precision == "int8"
+        self._dtype = torch.float32 if int8 else getattr(torch, precision)  # what products read
+        attends_in = torch.bfloat16 if int8 else self._dtype
+        linear = _linear8 if int8 else partial(_linear, dtype=self._dtype)
+        chain = _by_parts if int8 else _chain
         self._heads = attention.heads
         self._norms = layer.self_attn_layer_norm, layer.final_layer_norm
         self._query, self._seen, self._out, self._ffn = [], [], [], []
         for way in "AB":  # vision, text
             q, k, v = (getattr(m, way) for m in (attention.q_proj, attention.k_proj, attention.v_proj))
-            self._query.append(_linear([q], dtype))
-            self._seen.append(_linear([k, v], dtype))
+            self._query.append(chain(linear([q]), _to(attends_in)))
+            self._seen.append(chain(linear([k, v]), _to(attends_in)))
             norm, out = getattr(attention.inner_attn_ln, way), getattr(attention.out_proj, way)
-            self._out.append(_chain(_norm(norm, dtype), _linear([out], dtype)))
+            self._out.append(chain(_to(self._dtype), _norm(norm, self._dtype), linear([out])))
             ffn = getattr(layer.ffn, way)
-            up, down = _linear([ffn.fc1], dtype), _linear([ffn.fc2], dtype)
-            self._ffn.append(_chain(up, F.gelu, _norm(ffn.ffn_layernorm, dtype), down))
+            up, down = linear([ffn.fc1]), linear([ffn.fc2])
+            self._ffn.append(chain(up, F.gelu, _norm(ffn.ffn_layernorm, self._dtype), down))
 
     def __call__(self, x: Streams, rows: Rows, first_only: bool = False) -> Streams:
         """Vision [B v, D] and text [W, D] -> the same, or CLS alone [B, D]."""
-        y = self._norms[0](x).map(self._cast, self._cast)
+        cast = _to(self._dtype)
+        y = self._norms[0](x).map(cast, cast)
         asking, queries = rows, y
         if first_only:
             asking = Rows(1, [0] * len(rows.lengths))
             x, queries = (Streams(s.vision[:: rows.vision], None) for s in (x, y) if s.vision is not None)
         seen = self._attention(queries.map(*self._query), asking, y.map(*self._seen), rows)
         x = x.plus(seen.map(*self._out))  # float32 plus dtype is float32
-        return x.plus(self._norms[1](x).map(self._cast, self._cast).map(*self._ffn))
-
-    def _cast(self, x: Tensor) -> Tensor:
-        return x.to(self._dtype)
+        return x.plus(self._norms[1](x).map(cast, cast).map(*self._ffn))
 
     def _attention(self, queries: Streams, asking: Rows, x: Streams, rows: Rows) -> Streams:
         """Return what queries see of keys and values [.., 2D], run by run: a run has one length, so no padding."""
@@ -162,6 +182,15 @@ def _chain(*maps: Map) -> Map:
     return apply
 
 
+def _by_parts(*maps: Map) -> Map:
+    whole = _chain(*maps)
+    return lambda x: torch.cat([whole(part) for part in x.split(CPU_ROWS)])
+
+
+def _to(dtype: torch.dtype) -> Map:
+    return lambda x: x.to(dtype)
+
+
 def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> Map:
     weight, bias = norm.weight.to(dtype), norm.bias.to(dtype)
     return lambda x: F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
@@ -178,3 +207,28 @@ def _linear(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Map:
     # reorders them at each call, and a third faster in float32, for which F.linear takes MKL
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
     return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def _linear8(layers: Sequence[nn.Linear]) -> Map:
+    """Return the same in int8: float32 [n, in] -> [n, sum of out].
+
+    A row is low + step q, q in 0 .. 255 between its own least and largest value, so it does not depend on what else is
+    in the batch; a weight is a r, r in -127 .. 127 with a for each output. Then x w^T = step a (q r^T) + low (a r 1)^T.
+    """
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([layer.bias for layer in layers])
+    scale = weight.abs().amax(1).clamp_min(TINY) / 127  # [out]
+    rounded = (weight / scale[:, None]).round().to(torch.int8)
+    ones = scale * rounded.sum(1)  # [out]
+    packed, zeros = torch.ops.onednn.qlinear_prepack(rounded, None), torch.zeros(len(weight), dtype=torch.int32)
+
+    def product(x: Tensor) -> Tensor:
+        low = x.amin(1, keepdim=True)  # [n, 1]
+        step = (x.amax(1, keepdim=True) - low).clamp_min_(TINY) / 255
+        q = (x - low).mul_(1 / step).add_(0.5).to(torch.uint8)  # cut, so rounded
+        y = torch.ops.onednn.qlinear_pointwise(
+            q, 1.0, 0, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return torch.addcmul(bias, y, step).addcmul_(low, ones)
+
+    return product

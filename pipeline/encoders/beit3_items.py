@@ -34,6 +34,12 @@ class Prepared(NamedTuple):
     """tokens of each item, 0 without a text"""
 
 
+FAITHFUL = 0.999
+"""cosine to float32 that CLS keeps in any precision, before whitening"""
+CHECKED = 8
+"""items, the first, on which that is checked"""
+
+
 class BEiT3Items:
     """BEiT3 with its tokenizer."""
 
@@ -48,6 +54,7 @@ class BEiT3Items:
         """Lay it out for encoding where the network is; without a tokenizer it reads no texts."""
         self._device = device_of(network)
         self._network = Inference(network.eval(), precision)
+        self._precision, self._unchecked = precision, None if precision == "float32" else network
         self._whitening = None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
         self.tokenizer = tokenizer
         self._max_tokens = min(max_tokens, network.config.positions - FIRST_POSITION)
@@ -71,15 +78,36 @@ class BEiT3Items:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return CLS, whitened if pre-training says so, float32 [B, D]."""
+        """Return CLS, whitened if pre-training says so, float32 [B, D].
+
+        Raises:
+            UserError: the first items show that these weights lose too much in this precision.
+        """
         pixels, tokens, lengths = prepared
         image = None if pixels is None else normalised(sent(pixels, self._device))
-        cls = self._network.cls(image, None if tokens is None else sent(tokens, self._device), lengths)  # [B, D]
+        tokens = None if tokens is None else sent(tokens, self._device)
+        cls = self._network.cls(image, tokens, lengths)  # [B, D]
+        if self._unchecked is not None:
+            self._check(self._unchecked, image, tokens, lengths, cls)
         self.flops += sum(flops(self._network.config, image is not None, n) for n in lengths)
         if self._whitening is None:
             return cls
         mean, map_ = self._whitening
         return (cls - mean) @ map_
+
+    def _check(
+        self, network: BEiT3, image: Tensor | None, tokens: Tensor | None, lengths: list[int], cls: Tensor
+    ) -> None:
+        """Hold `cls` [B, D] against what the network itself tells in float32."""
+        texts = [None] * len(lengths) if tokens is None else [part[None] for part in tokens.split(lengths)]
+        for i, text in enumerate(texts[:CHECKED]):
+            exact = network.cls(None if image is None else image[i : i + 1], text)  # [1, D]
+            if (cosine := float(torch.cosine_similarity(cls[i : i + 1], exact))) < FAITHFUL:
+                raise UserError(
+                    f"encode.precision {self._precision} turns these weights' features: cosine {cosine:.5f} to "
+                    f"float32, at least {FAITHFUL} is asked for; take a finer precision"
+                )
+        self._unchecked = None
 
     def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         if self.tokenizer is None:

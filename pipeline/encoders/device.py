@@ -35,12 +35,13 @@ def gemm_rate(precision: str, seconds: float = SECONDS) -> float:
     """Measure what the device reaches in one large matrix product, operations a second: the best of some; once."""
     device, dtype = pick(), getattr(torch, precision)
     rows, inner, columns = (1024, 768, 3072) if device.type == "cpu" else (8192, 4096, 4096)
-    a = torch.randn(rows, inner, device=device, dtype=dtype)
-    b = torch.randn(columns, inner, device=device, dtype=dtype)
+    a = torch.randn(rows, inner, device=device).to(dtype)
+    b = torch.randn(columns, inner, device=device).to(dtype)
+    multiply = torch._int_mm if precision == "int8" else torch.mm
     best, deadline = float("inf"), time.perf_counter() + seconds
     with torch.inference_mode():
         while best == float("inf") or time.perf_counter() < deadline:
             started = time.perf_counter()
-            (a @ b.T)[0, 0].item()  # waits for a GPU
+            multiply(a, b.T)[0, 0].item()  # waits for a GPU
             best = min(best, time.perf_counter() - started)
     return 2 * rows * inner * columns / best
