@@ -22,7 +22,7 @@ import pyarrow as pa
 from scipy import sparse
 
 import schemas
-from pipeline import categories
+from pipeline import categories, closeness
 from schemas import TEST, TRAIN
 
 TIE = 1e-6
@@ -82,7 +82,7 @@ def last_item(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items
     return Questions(members, item[asked].astype(np.int64), np.unique(user[asked], return_inverse=True)[1])
 
 
-def co_bought(user: np.ndarray, item: np.ndarray, n_items: int, block: int = 2048) -> Questions:
+def co_bought(user: np.ndarray, item: np.ndarray, n_items: int) -> Questions:
     """Return Item-CF's questions: an item, and the item of highest `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
 
     Of equally close items each is the target in turn. Items that share no user with another ask nothing.
@@ -91,25 +91,14 @@ def co_bought(user: np.ndarray, item: np.ndarray, n_items: int, block: int = 204
         user: int [n], one row a *train* interaction.
         item: int [n].
         n_items: I.
-        block: items whose co-occurrences are held at a time.
     """
-    buys = _indicator(user, item, (int(user.max(initial=-1)) + 1, n_items)).tocsc()
-    buys.data[:] = 1.0  # a repeated purchase is one user
-    popularity = np.diff(buys.indptr).astype(np.float64)
     members, targets = [], []
-    for start in range(0, n_items, block):  # bounds memory: the co-occurrence matrix of all items may be dense
-        together = sparse.coo_array(buys[:, start : start + block].T @ buys)
-        j, i = together.row + start, together.col
-        j, i, count = j[i != j], i[i != j], together.data[i != j]
-        # for one j, c / sqrt(n_i n_j) and c^2 / n_i have the same order, and equal quotients are equal floats
-        score = count * count / popularity[i]
-        best = np.zeros(n_items)
-        np.maximum.at(best, j, score)
-        members.append(j[score == best[j]])
-        targets.append(i[score == best[j]])
+    for first, score in closeness.squared(closeness.bought(user, item, n_items)):
+        row = closeness.rows(score)
+        best = score.data == score.max(axis=1).toarray().ravel()[row]
+        members.append(row[best] + first)
+        targets.append(score.indices[best])
     j, i = np.concatenate(members).astype(np.int64), np.concatenate(targets).astype(np.int64)
-    order = np.lexsort((i, j))
-    j, i = j[order], i[order]
     return Questions(_indicator(np.arange(len(j)), j, (len(j), n_items)), i, np.unique(j, return_inverse=True)[1])
 
 
