@@ -14,11 +14,19 @@ from torch import Tensor
 
 from pipeline import closeness, graph
 from pipeline.config import Train, TrainItemKnn
-from pipeline.models.base import Inputs, Recommender
+from pipeline.models.base import Batch, Inputs, Recommender
 from pipeline.spmm import Sparse
 
 
-class ItemKNN(Recommender):
+class Untrained(Recommender):
+    """A recommender without parameters."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return no terms: there is nothing to minimise."""
+        return {}
+
+
+class ItemKNN(Untrained):
     """score(u, i) = sum_{j in N(i) and N_u} s(i, j): u's history times i's neighbours (Deshpande and Karypis 2004)."""
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
@@ -32,7 +40,7 @@ class ItemKNN(Recommender):
         return self.seen, self.near
 
 
-class ContentKNN(Recommender):
+class ContentKNN(Untrained):
     """score(u, i) = sum_{j in N_u} cos(f_i, f_j) / |N_u|: nearest to the mean of the history's directions."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
