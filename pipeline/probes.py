@@ -22,7 +22,7 @@ import pyarrow as pa
 from scipy import sparse
 
 import schemas
-from pipeline import categories, closeness
+from pipeline import categories, closeness, pool
 from schemas import TEST, TRAIN
 
 TIE = 1e-6
@@ -215,8 +215,8 @@ def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held:
         features: float32 [I, F], finite; a row of zeros is equally far from everything.
         asked: N questions.
         ks: cutoffs.
-        scores_held: doubles in one block of scores, which bounds memory; changes speed, not results. Few are fast: the
-            sparse product gathers rows of a block, which should fit the processor's cache.
+        scores_held: doubles in the blocks of scores at hand, which bounds memory; changes speed, not results. Few are
+            fast: the sparse product gathers rows of a block, which should fit the processor's cache.
     """
     unit = normalised(features).astype(np.float64)  # a score and its rank come from different products: see TIE
     members = asked.members.astype(np.float64)
@@ -224,15 +224,20 @@ def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held:
     size = np.diff(members.indptr)
     own = _own_scores(unit, members, asked.target, max(1, scores_held // unit.shape[1]))
     low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
-    better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
-    block = max(1, scores_held // (len(size) + len(unit)))
-    for at in range(0, len(unit), block):
+    block = max(1, scores_held // pool.CORES // (len(size) + len(unit)))
+
+    def counted(at: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many items of the block that begins at `at` are above the target, and how many not below it."""
         scores = members @ (unit @ unit[at : at + block].T)  # [N, block], the sum of the members' cosines
         ends = by_item.indptr[at : at + scores.shape[1] + 1]
         column = np.repeat(np.arange(scores.shape[1]), np.diff(ends))
         scores[by_item.indices[ends[0] : ends[-1]], column] = -np.inf
-        better += np.count_nonzero(scores > high, axis=1)
-        tied += np.count_nonzero(scores >= low, axis=1)
+        return np.count_nonzero(scores > high, axis=1), np.count_nonzero(scores >= low, axis=1)
+
+    better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
+    for above, reached in pool.threads(counted, range(0, len(unit), block)):
+        better += above
+        tied += reached
     tied -= better
     found = np.clip((np.asarray(ks)[None, :] - better[:, None]) / tied[:, None], 0, 1)  # [N, len(ks)]
     return _group_means(found, asked.group)
