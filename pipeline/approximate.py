@@ -1,7 +1,7 @@
 """Nearest rows from an index that looks at a part of them, and how much that misses. Letters: N rows, F width, K.
 
-Both indexes are built the same way each time: k-means from a fixed seed, and the HNSW graph by one thread, as its
-links depend on the order of insertion.
+Both indexes are built the same way each time: see `inverted`, and the HNSW graph by one thread, as its links depend on
+the order of insertion.
 """
 
 from __future__ import annotations
@@ -11,15 +11,14 @@ from typing import Literal
 import faiss
 import numpy as np
 
+from pipeline.inverted import inverted, one_thread
+
 BLOCK = 1024
 """queries a search"""
 PROBES = 32
 """cells of an inverted file that a query looks into"""
-TRAINED_ON = 64
-"""rows a cell that k-means sees"""
 LINKS, BREADTH = 32, 128
 """HNSW: neighbours a node keeps; candidates held while building and searching"""
-SEED = 0
 
 
 def search(units: np.ndarray, k: int, kind: Literal["ivf", "hnsw"]) -> tuple[np.ndarray, np.ndarray]:
@@ -28,7 +27,7 @@ def search(units: np.ndarray, k: int, kind: Literal["ivf", "hnsw"]) -> tuple[np.
     Args:
         units: float32 [N, F], rows of length 1.
         k: K, at most N.
-        kind: ivf: an inverted file over 4 sqrt(N) cells; hnsw: a navigable small-world graph.
+        kind: ivf: an inverted file; hnsw: a navigable small-world graph.
 
     Returns:
         float32 and int64; a row for which the index finds fewer than K has -1 in what is left.
@@ -51,7 +50,7 @@ def recall(units: np.ndarray, ids: np.ndarray, sample: int) -> float:
         ids: int64 [N, K], found neighbours, the row itself first.
         sample: rows that are searched exactly.
     """
-    rows = np.sort(np.random.default_rng(SEED).permutation(len(units))[:sample])
+    rows = np.sort(np.random.default_rng(0).permutation(len(units))[:sample])
     index = faiss.IndexFlatIP(units.shape[1])
     index.add(units)
     _, exact = index.search(units[rows], ids.shape[1])
@@ -64,26 +63,16 @@ def recall(units: np.ndarray, ids: np.ndarray, sample: int) -> float:
 
 
 def _ivf(units: np.ndarray) -> faiss.Index:
-    n, width = units.shape
-    cells = max(1, min(round(4 * n**0.5), n // 4))
-    index = faiss.index_factory(width, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
-    inverted = faiss.extract_index_ivf(index)
-    inverted.cp.seed, inverted.cp.max_points_per_centroid, inverted.cp.min_points_per_centroid = SEED, TRAINED_ON, 1
-    inverted.nprobe = min(PROBES, cells)
-    index.train(units)
-    index.add(units)
+    index = inverted(units)
+    index.nprobe = min(PROBES, index.nlist)
     return index
 
 
 def _hnsw(units: np.ndarray) -> faiss.Index:
     index = faiss.IndexHNSWFlat(units.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = index.hnsw.efSearch = BREADTH
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
+    with one_thread():
         index.add(units)
-    finally:
-        faiss.omp_set_num_threads(threads)
     return index
 
 

@@ -10,8 +10,10 @@ from pipeline.io import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("pipeline", "stages", "schemas")
-HARNESS = {ROOT / "pipeline" / f"{name}.py" for name in ("__init__", "code", "config", "errors", "layout", "run")} | {
-    ROOT / "stages" / "__init__.py"
+HARNESS = {
+    *(ROOT / "pipeline" / f"{name}.py" for name in ("__init__", "code", "errors", "layout", "run")),
+    *(ROOT / "pipeline" / "config").glob("*.py"),
+    ROOT / "stages" / "__init__.py",
 }
 """Files that carry a stage but do not shape its results."""
 

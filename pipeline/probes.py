@@ -22,7 +22,7 @@ import pyarrow as pa
 from scipy import sparse
 
 import schemas
-from pipeline import categories
+from pipeline import categories, closeness, pool
 from schemas import TEST, TRAIN
 
 TIE = 1e-6
@@ -82,7 +82,7 @@ def last_item(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items
     return Questions(members, item[asked].astype(np.int64), np.unique(user[asked], return_inverse=True)[1])
 
 
-def co_bought(user: np.ndarray, item: np.ndarray, n_items: int, block: int = 2048) -> Questions:
+def co_bought(user: np.ndarray, item: np.ndarray, n_items: int) -> Questions:
     """Return Item-CF's questions: an item, and the item of highest `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
 
     Of equally close items each is the target in turn. Items that share no user with another ask nothing.
@@ -91,25 +91,14 @@ def co_bought(user: np.ndarray, item: np.ndarray, n_items: int, block: int = 204
         user: int [n], one row a *train* interaction.
         item: int [n].
         n_items: I.
-        block: items whose co-occurrences are held at a time.
     """
-    buys = _indicator(user, item, (int(user.max(initial=-1)) + 1, n_items)).tocsc()
-    buys.data[:] = 1.0  # a repeated purchase is one user
-    popularity = np.diff(buys.indptr).astype(np.float64)
     members, targets = [], []
-    for start in range(0, n_items, block):  # bounds memory: the co-occurrence matrix of all items may be dense
-        together = sparse.coo_array(buys[:, start : start + block].T @ buys)
-        j, i = together.row + start, together.col
-        j, i, count = j[i != j], i[i != j], together.data[i != j]
-        # for one j, c / sqrt(n_i n_j) and c^2 / n_i have the same order, and equal quotients are equal floats
-        score = count * count / popularity[i]
-        best = np.zeros(n_items)
-        np.maximum.at(best, j, score)
-        members.append(j[score == best[j]])
-        targets.append(i[score == best[j]])
+    for first, score in closeness.squared(closeness.bought(user, item, n_items)):
+        row = closeness.rows(score)
+        best = score.data == score.max(axis=1).toarray().ravel()[row]
+        members.append(row[best] + first)
+        targets.append(score.indices[best])
     j, i = np.concatenate(members).astype(np.int64), np.concatenate(targets).astype(np.int64)
-    order = np.lexsort((i, j))
-    j, i = j[order], i[order]
     return Questions(_indicator(np.arange(len(j)), j, (len(j), n_items)), i, np.unique(j, return_inverse=True)[1])
 
 
@@ -226,8 +215,8 @@ def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held:
         features: float32 [I, F], finite; a row of zeros is equally far from everything.
         asked: N questions.
         ks: cutoffs.
-        scores_held: doubles in one block of scores, which bounds memory; changes speed, not results. Few are fast: the
-            sparse product gathers rows of a block, which should fit the processor's cache.
+        scores_held: doubles in the blocks of scores at hand, which bounds memory; changes speed, not results. Few are
+            fast: the sparse product gathers rows of a block, which should fit the processor's cache.
     """
     unit = normalised(features).astype(np.float64)  # a score and its rank come from different products: see TIE
     members = asked.members.astype(np.float64)
@@ -235,15 +224,20 @@ def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held:
     size = np.diff(members.indptr)
     own = _own_scores(unit, members, asked.target, max(1, scores_held // unit.shape[1]))
     low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
-    better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
-    block = max(1, scores_held // (len(size) + len(unit)))
-    for at in range(0, len(unit), block):
+    block = max(1, scores_held // pool.CORES // (len(size) + len(unit)))
+
+    def counted(at: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many items of the block that begins at `at` are above the target, and how many not below it."""
         scores = members @ (unit @ unit[at : at + block].T)  # [N, block], the sum of the members' cosines
         ends = by_item.indptr[at : at + scores.shape[1] + 1]
         column = np.repeat(np.arange(scores.shape[1]), np.diff(ends))
         scores[by_item.indices[ends[0] : ends[-1]], column] = -np.inf
-        better += np.count_nonzero(scores > high, axis=1)
-        tied += np.count_nonzero(scores >= low, axis=1)
+        return np.count_nonzero(scores > high, axis=1), np.count_nonzero(scores >= low, axis=1)
+
+    better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
+    for above, reached in pool.threads(counted, range(0, len(unit), block)):
+        better += above
+        tied += reached
     tied -= better
     found = np.clip((np.asarray(ks)[None, :] - better[:, None]) / tied[:, None], 0, 1)  # [N, len(ks)]
     return _group_means(found, asked.group)

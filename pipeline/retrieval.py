@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.inverted import inverted
 from pipeline.split import Pairs, contains, keys
 
 MEASURED_AT = 20
@@ -22,8 +23,6 @@ ENOUGH = 0.95
 """recall that decides how many lists of an inverted file are searched"""
 BLOCK = 1024
 """users a search"""
-POINTS = 64
-"""of the training of an inverted file: items a centroid"""
 
 
 def build(item: np.ndarray, exact_up_to: int) -> faiss.Index:
@@ -34,22 +33,10 @@ def build(item: np.ndarray, exact_up_to: int) -> faiss.Index:
         exact_up_to: a larger catalogue gets an inverted file (k-means lists), searched in part; `tune` sets how much.
     """
     item = np.ascontiguousarray(item, np.float32)
-    n, width = item.shape
-    index = faiss.IndexFlatIP(width) if n <= exact_up_to else _inverted(item)
+    if len(item) > exact_up_to:
+        return inverted(item)
+    index = faiss.IndexFlatIP(item.shape[1])
     index.add(item)
-    return index
-
-
-def _inverted(item: np.ndarray) -> faiss.Index:
-    """Return an empty inverted file whose lists are the k-means clusters of the items."""
-    n, width = item.shape
-    quantiser = faiss.IndexFlatIP(width)
-    index = faiss.IndexIVFFlat(quantiser, width, int(4 * np.sqrt(n)), faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = 0, POINTS, 1
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # sums in one order: the same centroids each time
-    index.train(item)
-    faiss.omp_set_num_threads(threads)
     return index
 
 

@@ -89,7 +89,14 @@ def corrected(asked: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]], see
     Returns:
         measure, a, b, the fields of Paired, and p_holm, a question each.
     """
-    found = [paired(x[:, None], y[:, None], seed)[0] for *_, x, y in asked]
+    alike: dict[int, list[int]] = {}  # questions on as many users have the same resamples: one pass answers them
+    for i, (*_, x, _y) in enumerate(asked):
+        alike.setdefault(len(x), []).append(i)
+    tests: dict[int, Paired] = {}
+    for numbers in alike.values():
+        x, y = (np.stack([asked[i][side] for i in numbers], axis=1) for side in (3, 4))
+        tests |= dict(zip(numbers, paired(x, y, seed), strict=True))
+    found = [tests[i] for i in range(len(asked))]
     after = holm(np.array([test.p for test in found]))
     return [
         {"measure": measure, "a": a, "b": b, **test._asdict(), "p_holm": float(p)}

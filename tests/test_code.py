@@ -10,7 +10,7 @@ def names(module: str) -> set[str]:
 def test_closure_follows_imports_but_not_the_harness() -> None:
     assert names("pipeline.io") == {"pipeline/io.py", "schemas/__init__.py"}
     assert names("pipeline.summary") == {"pipeline/evidence.py", "pipeline/summary.py"}
-    assert "pipeline/config.py" not in names("stages.interactions")
+    assert "pipeline/config/__init__.py" not in names("stages.interactions")
 
 
 def test_a_package_that_is_used_whole_is_listed_as_its_folder() -> None:

@@ -1,10 +1,12 @@
 """Which items users have in common."""
 
+from fractions import Fraction
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import collaborative
+from pipeline import closeness, collaborative
 from schemas import TEST, TRAIN, VALID
 
 
@@ -22,13 +24,14 @@ def test_items_with_enough_common_train_users_are_partners() -> None:
 
 
 @pytest.mark.parametrize("block", [1, 7, 100])
-def test_partners_are_those_of_the_plain_formula(block: int) -> None:
+def test_partners_are_those_of_the_plain_formula(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closeness, "BLOCK", block)
     rng = np.random.default_rng(0)
     rows = [(int(u), int(i), TRAIN) for u, i in rng.integers(0, (30, 40), (400, 2))]
-    found = collaborative.partners(_table(rows), 40, 2, block)
+    found = collaborative.partners(_table(rows), 40, 2)
     users = [{u for u, i, _ in rows if i == item} for item in range(40)]
     for i in range(40):
-        score = {j: len(users[i] & users[j]) / np.sqrt(len(users[j])) for j in range(40) if j != i}
+        score = {j: Fraction(len(users[i] & users[j]) ** 2, len(users[j])) for j in range(40) if j != i}
         enough = [j for j in score if len(users[i] & users[j]) >= 2]
         want = sorted(enough, key=lambda j: (-score[j], j))[: collaborative.MOST]
         assert found[i][found[i] >= 0].tolist() == want

@@ -1,3 +1,4 @@
+import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -107,6 +108,18 @@ def test_an_approximate_index_finds_nearly_all_and_itself_first(index: graph.Ind
     assert not {7, 9} & {j for i in range(2000) if i not in (7, 9) for j in found[i]}
     assert graph.recall(features, edges, 500) > 0.95
     assert edges.equals(graph.neighbours(features, 6, index))
+
+
+@pytest.mark.parametrize("index", ["ivf", "hnsw"])
+def test_an_approximate_index_is_the_same_at_any_number_of_threads(index: graph.Index) -> None:
+    before, found, left = faiss.omp_get_max_threads(), [], []
+    for threads in (1, 3):
+        faiss.omp_set_num_threads(threads)
+        found.append(graph.neighbours(clusters(2000), 6, index))
+        left.append(faiss.omp_get_max_threads())
+    faiss.omp_set_num_threads(before)
+    assert found[0].equals(found[1])
+    assert left == [1, 3], "the caller's number is given back"
 
 
 def test_recall_counts_the_others_that_were_found() -> None:

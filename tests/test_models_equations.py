@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline import graph
+from pipeline import closeness, graph
 from pipeline.config import Benchmark, Train
 from pipeline.edges import Edges
 from pipeline.models import MODELS, Recommender, bm3, dualgnn, freedom, grcn, itemknn, lattice, slmrec
@@ -209,7 +209,7 @@ def test_dualgnn() -> None:
 def test_dualgnn_keeps_few_friends_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = graph.seen(SPLIT)
     whole = dualgnn.co_occurrence(seen, 2).toarray()
-    monkeypatch.setattr(dualgnn, "BLOCK", 2)
+    monkeypatch.setattr(closeness, "BLOCK", 2)
     np.testing.assert_array_equal(dualgnn.co_occurrence(seen, 2).toarray(), whole)
     assert ((whole > 0).sum(1) <= 2).all()
 

@@ -8,7 +8,7 @@ import pytest
 import toy
 
 import schemas
-from pipeline import categories, io, metrics, probes, split
+from pipeline import categories, closeness, io, metrics, probes, split
 from pipeline.report import tables
 
 KS = [1, 2, 3]
@@ -66,7 +66,8 @@ def test_item_cf_target_shares_most_users_relative_to_popularity() -> None:
     assert question.group.tolist() == [0, 1, 2, 2]
 
 
-def test_item_cf_is_its_formula() -> None:
+def test_item_cf_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closeness, "BLOCK", 7)
     rng = np.random.default_rng(0)
     bought = rng.random((40, 25)) < 0.2
     user, item = np.nonzero(bought)
@@ -75,7 +76,7 @@ def test_item_cf_is_its_formula() -> None:
     np.fill_diagonal(score, -1)
     best = np.isclose(score, score.max(axis=1, keepdims=True), rtol=1e-12)
     j, i = np.nonzero(best)
-    question = probes.co_bought(user, item, 25, block=7)
+    question = probes.co_bought(user, item, 25)
     assert question.members.indices.tolist() == j.tolist()
     assert question.target.tolist() == i.tolist()
 

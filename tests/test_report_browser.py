@@ -118,6 +118,16 @@ def test_the_page_never_scrolls_sideways(visit: Visit, width: int) -> None:
     assert visit.tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_on_a_phone_figures_come_before_bars(visit: Visit) -> None:
+    bars, figure = visit.tab.locator("#results svg.bar"), visit.tab.locator("#results tbody .n").nth(1)
+    assert bars.first.is_visible()
+    visit.tab.set_viewport_size({"width": 390, "height": 844})
+    assert not bars.first.is_visible()
+    box = figure.bounding_box()
+    assert box
+    assert box["x"] + box["width"] <= 390
+
+
 def test_dark_and_light_differ_and_stay_readable(browser: "sync_api.Browser", path: Path) -> None:
     seen = {}
     for scheme in ("light", "dark"):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline import pool
 from pipeline.probes import normalised
 
 
@@ -63,18 +64,19 @@ def neighbours(features: np.ndarray, k: int, scores_held: int = 1 << 24) -> np.n
     Args:
         features: float32 [I, F].
         k: less than I.
-        scores_held: scores in one block, which bounds memory.
+        scores_held: scores in the blocks at hand, which bounds memory.
     """
     unit, n = normalised(features), len(features)
-    found = np.empty((n, k), np.int32)
-    block = max(1, scores_held // n)
-    for at in range(0, n, block):
+    block = max(1, scores_held // pool.CORES // n)
+
+    def near(at: int) -> np.ndarray:
         rows = np.arange(at, min(at + block, n))
         # one whole number orders by score, then by id: partitioning it breaks ties the same way everywhere
         key = -np.rint((unit[rows] @ unit.T) * 1e6).astype(np.int64) * n + np.arange(n)
         key[np.arange(len(rows)), rows] = np.iinfo(np.int64).max
-        found[rows] = np.sort(np.argpartition(key, k - 1, axis=1)[:, :k], axis=1)
-    return found
+        return np.sort(np.argpartition(key, k - 1, axis=1)[:, :k], axis=1).astype(np.int32)
+
+    return np.concatenate(list(pool.threads(near, range(0, n, block))))
 
 
 def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:

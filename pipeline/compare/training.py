@@ -16,6 +16,7 @@ from pipeline.evidence import cell
 from pipeline.layout import Layout
 from pipeline.metrics import evaluate
 from pipeline.models.alignrec import AlignRec
+from pipeline.models.base import Recommender
 from pipeline.models.bm3 import BM3
 from pipeline.models.vbpr import VBPR
 from pipeline.protocol import protocol
@@ -23,7 +24,7 @@ from pipeline.seeds import seed_for
 from pipeline.statistics import corrected
 from pipeline.train import fit
 
-MODELS = {"alignrec": AlignRec, "bm3": BM3, "vbpr": VBPR}
+MODELS: dict[str, type[Recommender]] = {"alignrec": AlignRec, "bm3": BM3, "vbpr": VBPR}
 """AlignRec, its predecessor in production, and the oldest recommender that reads features"""
 CUTOFF = 20
 

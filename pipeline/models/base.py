@@ -5,6 +5,7 @@ Letters: U users, I items, F width of features, B batch, D width of embeddings.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -67,7 +68,7 @@ class Batch:
     """int64 [B]"""
 
 
-class Recommender(nn.Module):
+class Recommender(nn.Module, ABC):
     """The interface: `forward` gives user and item vectors whose dot product is the score; `loss` what to minimise."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -79,13 +80,13 @@ class Recommender(nn.Module):
     def start_epoch(self) -> None:
         """Redraw or rebuild what stays the same for one epoch of training; drawn from torch's global generator."""
 
+    @abstractmethod
     def forward(self) -> tuple[Vectors, Vectors]:
         """Return float [U, D'] and [I, D'], D' the model's own width; sparse ones where D' is the catalogue."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms by name; their sum is minimised."""
-        raise NotImplementedError
 
 
 def embedding(rows: int, width: int) -> nn.Parameter:

@@ -12,15 +12,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from pipeline import graph
+from pipeline import closeness, graph
 from pipeline.config import Train, TrainDualgnn
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.itemknn import largest
 from pipeline.models.lightgcn import propagate
 from pipeline.spmm import Sparse
-
-BLOCK = 256
-"""users whose co-occurrence with all others is held at a time"""
 
 
 class DualGNN(Recommender):
@@ -76,11 +72,10 @@ def co_occurrence(seen: sp.csr_array, k: int) -> sp.csr_array:
         seen: R, float32 [U, I].
         k: K.
     """
-    by_item = sp.csr_array(seen.T)
     blocks = []
-    for at in range(0, seen.shape[0], BLOCK):  # blocks bound the memory
-        kept = largest(seen[at : at + BLOCK] @ by_item, k, at)
-        row = np.repeat(np.arange(kept.shape[0]), np.diff(kept.indptr))
+    for _, counts in closeness.common(seen):
+        kept = closeness.largest(counts, k)
+        row = closeness.rows(kept)
         kept.data = np.exp(kept.data - kept.max(axis=1).toarray().ravel()[row])
         blocks.append(graph.mean(kept))
     return sp.csr_array(sp.vstack(blocks, format="csr"))

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import code, evidence, io
 from pipeline.release import card, croissant, manifest
-from pipeline.release.manifest import Counts, Input, Maker, Manifest
+from pipeline.release.manifest import Counts, File, Input, Maker, Manifest
 
 INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
 
@@ -82,16 +82,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         parts: its content.
         record: what identifies this making: stage, params, versions.
     """
-    io.write_table(parts.items, folder / "items.parquet", schemas.RELEASED_ITEMS, dict(record))
-    tables: dict[Path, str] = {folder / "items.parquet": "items"}
-    for name, paths in parts.features.items():
-        tables |= {_copied(p, folder / "features" / name / p.name): "features" for p in paths}
-        if parts.half:
-            tables |= {_halved(p, folder / "features-half" / name / p.name): "features_half" for p in paths}
-    for name, path in parts.edges.items():
-        tables[_copied(path, folder / "graph" / name / path.name)] = "edges"
-    for what, path in parts.embeddings.items():
-        tables[_copied(path, folder / "embeddings" / f"{what}.parquet")] = f"{what.removesuffix('s')}_embeddings"
+    tables = _tables(folder, parts, record)
     if parts.index is not None:
         io.write_bytes(folder / INDEX, parts.index)
         io.write_json(folder / INDEX_FACTS, parts.index_facts)
@@ -99,17 +90,11 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         io.write_json(folder / "results.json", results_json(parts.results, parts.protocol))
     if parts.probes is not None:
         io.write_json(folder / "probes.json", parts.probes)
-
     counts = Counts(users=parts.n_users, items=len(parts.items), interactions=len(parts.interactions))
     described = [manifest.describe(folder, p, tables.get(p)) for p in _files(folder)]
     io.write_json(folder / croissant.NAME, croissant.describe(parts.dataset, parts.version, parts.kind, described))
     described.append(manifest.describe(folder, folder / croissant.NAME, None))
-    readme = card.render(
-        parts.dataset, parts.version, parts.kind, counts, described, coverage(parts.features),
-        [] if parts.results is None else evidence.comparisons(parts.results), parts.probes, gaps(parts.items),
-        incomplete(parts.items),         parts.inputs, parts.hardware, parts.index_facts,
-    )  # fmt: skip
-    io.write_bytes(folder / "README.md", readme.encode())
+    io.write_bytes(folder / "README.md", card.render(_facts(parts, counts, described)).encode())
     made = Manifest(
         format=manifest.FORMAT,
         dataset=parts.dataset,
@@ -123,6 +108,39 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     )
     io.write_json(folder / manifest.NAME, made.model_dump())
     return made
+
+
+def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
+    """Write the Parquet files; return which kind of table each is."""
+    io.write_table(parts.items, folder / "items.parquet", schemas.RELEASED_ITEMS, dict(record))
+    tables: dict[Path, str] = {folder / "items.parquet": "items"}
+    for name, paths in parts.features.items():
+        tables |= {_copied(p, folder / "features" / name / p.name): "features" for p in paths}
+        if parts.half:
+            tables |= {_halved(p, folder / "features-half" / name / p.name): "features_half" for p in paths}
+    for name, path in parts.edges.items():
+        tables[_copied(path, folder / "graph" / name / path.name)] = "edges"
+    for what, path in parts.embeddings.items():
+        tables[_copied(path, folder / "embeddings" / f"{what}.parquet")] = f"{what.removesuffix('s')}_embeddings"
+    return tables
+
+
+def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
+    return card.Facts(
+        dataset=parts.dataset,
+        version=parts.version,
+        kind=parts.kind,
+        counts=counts,
+        files=files,
+        coverage=coverage(parts.features),
+        judged=[] if parts.results is None else evidence.comparisons(parts.results),
+        probes=parts.probes,
+        gaps=gaps(parts.items),
+        incomplete=incomplete(parts.items),
+        inputs=parts.inputs,
+        hardware=parts.hardware,
+        index=parts.index_facts,
+    )
 
 
 def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:

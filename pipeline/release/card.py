@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,75 +39,72 @@ PROBES = {
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def render(
-    dataset: str,
-    version: str,
-    kind: str,
-    counts: Counts,
-    files: list[File],
-    coverage: Mapping[str, Mapping[str, Any]],
-    judged: list[Comparison],
-    probes: Mapping[str, Any] | None,
-    gaps: list[dict[str, Any]],
-    incomplete: Mapping[str, int],
-    inputs: list[Input],
-    hardware: str,
-    index: Mapping[str, Any] | None,
-) -> str:
-    """Return the text of README.md.
+@dataclass(frozen=True)
+class Facts:
+    """What the card tells; the template uses these names."""
 
-    Args:
-        dataset: name in the parameters.
-        version: semantic version of the data.
-        kind: of the source, a key of LICENCES.
-        counts: size of the dataset.
-        files: every other file but the manifest.
-        coverage: feature set -> width, and share of items with image and text ("" where unknown).
-        judged: headline comparisons, one a fingerprint; may be empty.
-        probes: probes.json, if there is one.
-        gaps: rows of `what`, `status`, `n` (items), `share`.
-        incomplete: items without picture, without text, without either.
-        inputs: raw files.
-        hardware: kind of machine, without its name.
-        index: what `retrieval.tune` returns, if there is an index.
-    """
+    dataset: str
+    """name in the parameters"""
+    version: str
+    """semantic version of the data"""
+    kind: str
+    """of the source, a key of LICENCES"""
+    counts: Counts
+    """size of the dataset"""
+    files: list[File]
+    """every other file but the manifest"""
+    coverage: Mapping[str, Mapping[str, Any]]
+    """feature set -> width, and share of items with image and text ("" where unknown)"""
+    judged: list[Comparison]
+    """headline comparisons, one a fingerprint; may be empty"""
+    probes: Mapping[str, Any] | None
+    """probes.json, if there is one"""
+    gaps: list[dict[str, Any]]
+    """rows of `what`, `status`, `n` (items), `share`"""
+    incomplete: Mapping[str, int]
+    """items without picture, without text, without either"""
+    inputs: list[Input]
+    """raw files"""
+    hardware: str
+    """kind of machine, without its name"""
+    index: Mapping[str, Any] | None
+    """what `retrieval.tune` returns, if there is an index"""
+
+
+def render(facts: Facts) -> str:
+    """Return the text of README.md."""
     environment = jinja2.Environment(
         autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )
-    tables = [_probe_column(*told, (probes or {}).get(key, {})) for key, told in PROBES.items()]
-    masking = (probes or {}).get("mask_modality", {})
-    shown = [t for t in tables if t["cells"]]
-    return environment.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8")).render(
-        header=_header(dataset, kind, counts, files),
-        title=f"alignrec features: {dataset}",
-        dataset=dataset,
-        version=version,
-        counts=counts,
-        files=[{"path": f.path, "rows": f.rows, "what": WHAT.get(f.table or f.path, "")} for f in files],
-        features=[{"name": name, **facts} for name, facts in coverage.items()],
-        judged=judged,
+    template = environment.from_string(Path(__file__).with_name("card.md").read_text(encoding="utf-8"))
+    return template.render(
+        vars(facts) | _judged_without_training(facts.probes or {}),
+        header=_header(facts.dataset, facts.kind, facts.counts, facts.files),
+        title=f"alignrec features: {facts.dataset}",
+        files=[{"path": f.path, "rows": f.rows, "what": WHAT.get(f.table or f.path, "")} for f in facts.files],
+        features=[{"name": name, **covered} for name, covered in facts.coverage.items()],
         masked=masked,
         row=markdown.row,
         rule=markdown.rule,
         titles=[f"{metric}@{k}" for metric, k in HEADLINE],
         figures=lambda row: [markdown.figure(row.cells.get(key)) for key in HEADLINE],
-        cells=lambda name: [t["cells"].get(name, "") for t in shown],
-        probes=shown,
-        probed=list(dict.fromkeys(name for t in shown for name in t["cells"])),
-        remarks=[
-            f"{t['title']}: {t['remark']}"
-            for t in [*tables, {"title": "Mask modality", "remark": _remark(masking)}]
-            if t["remark"]
-        ],
-        hidden=[] if "skipped" in masking else markdown.masked_rows(masking),
-        gaps=gaps,
-        incomplete=incomplete,
-        inputs=inputs,
-        source=LICENCES[kind],
-        share=lambda n: f"{n:,} ({n / max(counts.items, 1):.1%})",
-        hardware=hardware,
-        index=index,
+        source=LICENCES[facts.kind],
+        share=lambda n: f"{n:,} ({n / max(facts.counts.items, 1):.1%})",
     )
+
+
+def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the probes that have figures, a row a feature set, what remains to be said, and the masked trainings."""
+    masking = probes.get("mask_modality", {})
+    columns = [_probe_column(*told, probes.get(key, {})) for key, told in PROBES.items()]
+    shown = [c for c in columns if c["cells"]]
+    remarks = [(c["title"], c["remark"]) for c in columns] + [("Mask modality", _remark(masking))]
+    return {
+        "probes": shown,
+        "probed": {name: [c["cells"].get(name, "") for c in shown] for c in shown for name in c["cells"]},
+        "remarks": [f"{title}: {remark}" for title, remark in remarks if remark],
+        "hidden": [] if "skipped" in masking else markdown.masked_rows(masking),
+    }
 
 
 def _probe_column(title: str, figure: str, probe: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from pipeline.sources import amazon2014
-from pipeline.sources.product import Product, as_list, as_text, others
+from pipeline.sources.product import Product, as_list, as_text, json_object, others
 
 KEPT = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
 
@@ -24,6 +22,7 @@ metadata = amazon2014.metadata
 lines = amazon2014.lines
 wanted = amazon2014.wanted
 name = amazon2014.name
+parse = json_object
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
@@ -35,17 +34,6 @@ def key(line: bytes) -> str | None:
     """Return the ASIN of a metadata line without parsing it; None where it is not to be seen."""
     found = _ASIN.search(line)
     return found[1].decode(errors="replace") if found else None
-
-
-def parse(line: bytes) -> dict[str, Any]:
-    """Read one metadata line; ValueError, with a short message, if it is no JSON object."""
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        raise ValueError("not JSON") from None
-    if not isinstance(record, dict):
-        raise ValueError("not an object")
-    return record
 
 
 def product(record: dict[str, Any]) -> Product:

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.sources import amazon2014, amazon2018
-from pipeline.sources.product import Product, as_list, as_text, others
+from pipeline.sources import amazon2014
+from pipeline.sources.product import Product, as_list, as_text, json_object, others
 from pipeline.sources.sql import read_csv, read_lines
 
 KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})
@@ -23,7 +23,7 @@ _SIZES = ("hi_res", "large", "thumb")  # best first
 metadata = amazon2014.metadata
 lines = amazon2014.lines
 wanted = amazon2014.wanted
-parse = amazon2018.parse
+parse = json_object
 
 
 def ratings(raw: Mapping[str, Path]) -> str:

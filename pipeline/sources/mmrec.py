@@ -5,19 +5,17 @@ The split is imported as it is. Item numbers are kept too, because row i of ever
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from pipeline.errors import UserError
 from pipeline.gz import unpacked
 from pipeline.sources import image_features
-from pipeline.sources.product import Product, as_list, as_text, others
+from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.sql import read_csv
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
@@ -26,6 +24,8 @@ KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description
 _ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
 TAB = "\t"
 FEATURE = "feature:"  # a feature file's role is this and the feature set's name
+
+lines = json_lines
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
@@ -51,16 +51,6 @@ def metadata(raw: Mapping[str, Path]) -> Path | None:
     return raw.get("metadata")
 
 
-def lines(path: Path) -> Iterator[bytes]:
-    """Yield each item as one line of JSON, whether the file is JSON lines or CSV with a header, gzipped or not."""
-    with unpacked(path) as f:
-        if path.name.removesuffix(".gz").endswith(".csv"):
-            text = (line.decode("utf-8", errors="replace") for line in f)
-            yield from (orjson.dumps(row) for row in csv.DictReader(text, restkey="_extra"))
-        else:
-            yield from f
-
-
 def wanted(asins: list[str]) -> dict[str, int]:
     """Return what the item file calls an item, its itemID, -> item_id."""
     return {str(i): i for i in range(len(asins))}
@@ -74,12 +64,7 @@ def key(line: bytes) -> str | None:
 
 def parse(line: bytes) -> dict[str, Any]:
     """Read one item; ValueError, with a short message, if it is no JSON object with an itemID."""
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        raise ValueError("not JSON") from None
-    if not isinstance(record, dict):
-        raise ValueError("not an object")
+    record = json_object(line)
     try:
         record["itemID"] = int(record["itemID"])
     except (KeyError, TypeError, ValueError):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+
+from pipeline.gz import unpacked
 
 
 class Product(NamedTuple):
@@ -18,6 +22,27 @@ class Product(NamedTuple):
     description: str
     image_urls: list[str]  # candidates, best first
     extra: dict[str, str]  # the source's other fields: name -> JSON
+
+
+def json_lines(path: Path) -> Iterator[bytes]:
+    """Yield each item as one line of JSON, whether the file is JSON lines or CSV with a header, gzipped or not."""
+    with unpacked(path) as f:
+        if ".csv" in path.suffixes:
+            text = (line.decode("utf-8", errors="replace") for line in f)
+            yield from (orjson.dumps(row) for row in csv.DictReader(text, restkey="_extra"))
+        else:
+            yield from f
+
+
+def json_object(line: bytes) -> dict[str, Any]:
+    """Read one metadata line; ValueError, with a short message, if it is no JSON object."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        raise ValueError("not JSON") from None
+    if not isinstance(record, dict):
+        raise ValueError("not an object")
+    return record
 
 
 def as_text(value: Any) -> str:

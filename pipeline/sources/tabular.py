@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.config import TabularSource
 from pipeline.errors import UserError
 from pipeline.gz import unpacked
-from pipeline.sources.product import Product, as_list, as_text, others
+from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import quoted, read_csv, read_lines
 
@@ -69,12 +69,7 @@ class Tabular:
             for batch in pq.ParquetFile(path).iter_batches(4096):
                 yield from (orjson.dumps(row, default=str) for row in batch.to_pylist())
             return
-        with unpacked(path) as f:
-            if ".csv" in path.suffixes:
-                text = (line.decode("utf-8", errors="replace") for line in f)
-                yield from (orjson.dumps(row) for row in csv.DictReader(text, restkey="_extra"))
-            else:
-                yield from f
+        yield from json_lines(path)
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
         """Return what the item file calls an item -> item_id."""
@@ -86,13 +81,7 @@ class Tabular:
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Read one item; ValueError, with a short message, if it is no JSON object."""
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            raise ValueError("not JSON") from None
-        if not isinstance(record, dict):
-            raise ValueError("not an object")
-        return record
+        return json_object(line)
 
     def name(self, record: dict[str, Any]) -> str | None:
         """Return the item's identifier."""

@@ -1,0 +1,75 @@
+"""Parameters of the stages that make data ready: download, interactions, items, images."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.base import Positive, Rate, Section, Share
+
+
+class Download(Section):
+    """Fetching raw files."""
+
+    timeout: Rate = 30.0
+    """seconds without a byte before a try is given up"""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """tries after the first, with exponential back-off"""
+
+
+class Interactions(Section):
+    """Filtering, numbering, splitting."""
+
+    user_core: Positive = 5
+    """users with fewer interactions are dropped; repeatedly, because that costs items theirs"""
+    item_core: Positive = 5
+    """items with fewer interactions are dropped, likewise"""
+    protocol: Literal["mmrec", "leave-one-out", "user-time", "global-time"] = "mmrec"
+    """how each user's interactions are split: method.md section 6"""
+    memory_limit: str = "1GiB"
+    """DuckDB spills to disk above this; its process takes some hundred MiB more, and reserves twice as much"""
+    seed: int = 0
+    """of splits that are random"""
+
+
+class Items(Section):
+    """Cleaning and composing text."""
+
+    max_reject_share: Share = 0.01
+    """a larger share of unreadable metadata lines fails the stage"""
+
+
+class Images(Section):
+    """Fetching and normalising pictures."""
+
+    size: Positive = 256
+    """shorter side after resizing, pixels; never enlarged"""
+    quality: Annotated[int, Field(ge=1, le=95)] = 90
+    """JPEG quality of the stored picture"""
+    timeout: Rate = 20.0
+    """seconds for one try"""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """tries after the first, for failures that may pass"""
+    per_host: Positive = 8
+    """simultaneous requests to one host"""
+    rate: Rate = 50.0
+    """requests a second to one host, at most"""
+    give_up_after: Positive = 16
+    """connections in a row that a host refuses before the rest of its pictures end as unreachable"""
+    allow_file: bool = False
+    """read file:// addresses that the metadata names; for data you made yourself"""
+    private_hosts: list[str] = []
+    """names or numbers inside private networks, or of this machine, that may be asked; all others there may not"""
+    mirrors: dict[str, Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = {}
+    """host -> http(s)://host[:port] that is asked in its place; what is recorded is the address of the metadata"""
+    placeholders: list[Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{16})$")]] = []
+    """pictures that say there is none: sha256 of their bytes or, for all that look like them, phash in hexadecimal"""
+    shared_above: Positive = 10
+    """a picture of more items than this is listed in run.json: it may be a placeholder"""
+    max_bytes: Positive = 20_000_000
+    """a larger download is refused"""
+    max_pixels: Positive = 100_000_000
+    """a larger picture is refused before decoding"""
+    shard_rows: Positive = 16384
+    """items a Parquet file: about 256 MB, at 16 kB a picture"""

@@ -1,0 +1,127 @@
+"""Parameters of the stages that make features and their graph: pretrain, encode, graph."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.base import Name, Positive, Rate, Section, Sha256, Share, Weight
+
+
+class Pretrain(Section):
+    """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2)."""
+
+    size: Literal["small", "base", "large"] = "small"
+    """network: small fits the embedded dataset; base and large are the published shapes"""
+    init: str | None = None
+    """path or URL of official weights (.pth or .safetensors) to start from; none trains from scratch"""
+    init_sha256: Sha256 | None = None
+    """of the file that `init` names"""
+    tokenizer: str | None = None
+    """path or URL of a SentencePiece model, for official weights theirs (beit3.spm); none trains one"""
+    tokenizer_sha256: Sha256 | None = None
+    """of the file that `tokenizer` names"""
+    visual_tokens: Literal["kmeans", "vqkd"] = "kmeans"
+    """what MIM predicts: the dataset's own typical patches, or the codes of BEiT v2's tokenizer"""
+    vqkd: str | None = None
+    """path or URL of the weights of BEiT v2's tokenizer (vqkd_encoder_base_decoder_*.pth)"""
+    vqkd_sha256: Sha256 | None = None
+    """of the file that `vqkd` names"""
+    vocab: Positive = 2000
+    """SentencePiece pieces, trained on the dataset's text"""
+    codes: Positive = 128
+    """discrete visual tokens: FAISS k-means centroids over patches"""
+    image_mask: Share = 0.4
+    """share of patches masked, block-wise"""
+    text_mask: Share = 0.5
+    """share of text tokens masked in an image-text pair"""
+    text_only_mask: Share = 0.15
+    """share of text tokens masked where the image is absent or hidden"""
+    hide: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    """share of pairs shown as text alone, and as many as image alone"""
+    summary: Weight = 1.0
+    """weight of telling the whole item from CLS alone; 0: MIM and MLM only"""
+    content: Weight = 1.0
+    """weight of naming the item among those of the batch by its content, from CLS alone"""
+    itc: Weight = 0.0
+    """weight of bringing an item's picture alone and its text alone together, away from those of other items"""
+    collaborative: Weight = 0.0
+    """weight of bringing items together that many users have in common; reads train interactions"""
+    common_users: Positive = 3
+    """train users that two items must have in common to be brought together"""
+    temperature: Annotated[float, Field(ge=0.01)] = 0.1
+    """of the softmax over cosines in the three terms above"""
+    whiten: bool = True
+    """whether features are whitened CLS vectors; false: CLS as it is"""
+    held_out: Share = 0.1
+    """share of items that only measure accuracy"""
+    epochs: Annotated[int, Field(ge=0)] = 24
+    """0 leaves the network as it was initialised"""
+    batch_size: Positive = 32
+    """items a step of the optimiser, over all processes"""
+    accumulate: Positive = 1
+    """parts that a process computes its items of a step in, for less memory; the same step, but that items are told
+    apart from fewer others by content, itc and collaborative"""
+    lr: Rate = 1e-3
+    """peak learning rate of AdamW"""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """each layer's learning rate as a share of that of the layer above; 1: the same, below it to go on from `init`"""
+    weight_decay: Weight = 0.05
+    warmup: Share = 0.1
+    """share of steps with rising learning rate, cosine after it"""
+    clip: Rate = 3.0
+    """gradient norm"""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """decay of the average of the weights that is measured and written in their place; 0: the last weights"""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """of matrix products; auto: bfloat16 on a GPU, float32 on a CPU"""
+    compile: bool = False
+    """whether torch.compile fuses the encoder, for a minute or more at the start; on a CPU it needs a C++ compiler"""
+    checkpoint_every: Positive = 100
+    """steps between checkpoints that a killed run resumes from; one holds three copies of the weights, with ema four"""
+    threads: Positive = 2
+    """of the CPU, each process; another number is another order of sums, so other last bits"""
+    seed: int = 0
+
+
+class Encode(Section):
+    """Items -> feature sets."""
+
+    encoders: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
+    """which content encoders to run; see pipeline/encoders"""
+    controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
+    """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
+    engine: Literal["local", "ray"] = "local"
+    """where encoders run: in this process, or on a Ray cluster (extra `ray`) whose nodes see the same files"""
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    """of BEiT3's products; features are float32 in any. For base and large, bfloat16 is twice as fast on a GPU or a CPU
+    that multiplies it, int8 a third faster still on a CPU with VNNI. CLS keeps a cosine of 0.999 to float32, which the
+    first items are checked for, and less where whitening stretches what is left"""
+    batch_size: Positive = 64
+    """items a forward pass; changes speed, and results by rounding alone"""
+    workers: Positive = 2
+    """threads that decode pictures and split texts beside the network; changes speed alone"""
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    """text beyond this is cut"""
+    clip_model: str = "ViT-B-32"
+    """open_clip architecture of the encoder `clip`"""
+    clip_weights: str | None = None
+    """open_clip tag or local file; `clip` needs one"""
+    clip_joint: Literal["mean", "concat"] = "mean"
+    """how `clip` joins image and text"""
+    shard_rows: Positive = 8192
+    """items a Parquet file"""
+    seed: int = 0
+
+
+class Graph(Section):
+    """Item-item neighbours."""
+
+    k: Positive = 10
+    """neighbours an item, itself included"""
+    index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
+    """exact compares all pairs; ivf and hnsw are faster and miss some, which run.json tells; auto: exact, above a size
+    ivf"""
+    exact_up_to: Positive = 70_000
+    """items; where auto goes over to ivf"""

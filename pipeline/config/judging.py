@@ -1,0 +1,114 @@
+"""Parameters of what judges features and models: probe, benchmark, and `alignrec sweep`."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_serializer, model_validator
+
+from pipeline.config.base import Name, Positive, Section, Share
+from pipeline.config.train import Model, Overrides, Train
+
+
+class Probe(Section):
+    """Feature sets judged before and by training (method.md section 5)."""
+
+    ks: list[Positive] = [5, 10, 20, 50]
+    mask_ratio: Share = 0.5
+    """share of items whose image (or text) is hidden in the mask-modality probe"""
+    mask_seeds: Positive = 3
+    """recommender trainings per masked modality"""
+    workers: Positive = 2
+    """trainings at a time, one thread each"""
+
+
+class Benchmark(Section):
+    """Models x feature sets x seeds under one protocol."""
+
+    models: list[Model] = ["bpr", "lightgcn", "vbpr", "alignrec"]
+    features: list[Name] = ["beit3", "minilm-cnn", "random", "shuffled", "constant"]
+    """feature sets for the models that use features"""
+    protocol: Literal["mmrec", "strict"] = "mmrec"
+    """mmrec masks train items at test, as published tables do; strict masks train and valid"""
+    seeds: Positive = 3
+    ks: list[Positive] = [5, 10, 20, 50]
+    """cutoffs"""
+    modalities: dict[Name, list[Positive]] = {"minilm-cnn": [384, 1280]}
+    """feature set -> widths of the modalities that stand side by side in it, for models that treat each by itself; a
+    feature set that is not named is one modality"""
+    overrides: Overrides = Overrides()
+    ablations: dict[Name, Train] = {}
+    """name of a row -> keys of `train` that differ from AlignRec on `train.features`"""
+    ablation_seeds: Positive = 1
+    """runs of each ablation, at most `seeds`; compared with the first runs of the model as it is"""
+    workers: Positive = 2
+    """runs at a time, one thread each"""
+
+    def settings(self, model: str, train: Train, ablation: str = "") -> Train:
+        """Return the model's own defaults, overlaid by `train`, `overrides` and the ablation, in this order."""
+        own: Train = getattr(self.overrides, model)
+        given = train.model_dump(exclude_unset=True) | own.model_dump(exclude_unset=True)
+        if ablation:
+            given |= self.ablations[ablation].model_dump(exclude_unset=True)
+        return type(own).model_validate(given)
+
+    @field_serializer("overrides")
+    def _only_given(self, overrides: Overrides) -> dict[str, dict[str, Any]]:
+        return {model: own for model, own in overrides.model_dump(exclude_unset=True).items() if own}
+
+    @field_serializer("ablations")
+    def _only_changed(self, ablations: dict[str, Train]) -> dict[str, dict[str, Any]]:
+        return {name: changed.model_dump(exclude_unset=True) for name, changed in ablations.items()}
+
+
+class Range(Section):
+    """Where TPE looks for one setting; whole numbers if both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = True
+    """whether the exponent is drawn evenly"""
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Range:
+        if not (0 if self.log else -math.inf) < self.low < self.high:
+            raise ValueError(f"low must be below high{', and both above 0 with log' if self.log else ''}")
+        return self
+
+
+RATES: dict[str, Range] = {"lr": Range(low=1e-4, high=5e-2), "l2": Range(low=1e-5, high=0.3)}
+LOSSES: dict[str, Range] = {
+    "cca": Range(low=1e-4, high=0.1),
+    "reg": Range(low=1e-2, high=1.0),
+    "uia": Range(low=1e-2, high=1.0),
+}
+AUTHORS: dict[str, list[int | float]] = {
+    "lr": [5e-3, 3e-3, 1e-3, 7e-4, 5e-4, 3e-4, 1e-4],
+    "cca": [1e-4, 1e-3, 5e-3, 1e-2, 1e-1],
+    "reg": [0.1, 0.2, 0.3, 0.4, 0.5],
+}
+"""the grid of AlignRec's authors, method.md section 4"""
+
+
+class Sweep(Section):
+    """Settings of `train` tried against each other: `alignrec sweep`. Valid Recall@20 chooses."""
+
+    grids: dict[Name, dict[Name, Annotated[list[int | float], Field(min_length=1)]]] = {"authors": AUTHORS}
+    """`--grid <name>`: key of `train` -> values; all combinations are tried"""
+    spaces: dict[Model, dict[Name, Range]] = {"alignrec": RATES | LOSSES}
+    """`--tpe`: model -> key of `train` -> range; a model that is not named: lr and l2"""
+    seeds: Positive = 1
+    """trainings of each setting, of which valid is averaged"""
+    startup: Positive = 8
+    """settings that TPE draws at random before it learns from them, and that end before one is pruned"""
+    warmup: Positive = 4
+    """epochs before a setting may be pruned for being below the median of the others"""
+    test_selected: bool = False
+    """also open test for every setting, as published tables do, and show its choice under `selected_by: test`"""
+    workers: Positive = 2
+    """trainings at a time, one thread each; another number may try other settings"""
+
+    def space(self, model: str) -> dict[str, Range]:
+        """Return where TPE looks for a model's settings."""
+        return {str(name): found for name, found in self.spaces.items()}.get(model, RATES)

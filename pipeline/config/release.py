@@ -1,0 +1,33 @@
+"""Parameters of the stages that show and release what came out: report, publish."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.config.base import Name, Positive, Section
+
+
+class Report(Section):
+    """The HTML page."""
+
+    gallery_items: Positive = 24
+    """items shown with their neighbours"""
+    neighbours: Positive = 6
+    """pictures beside each item"""
+    searchable: Positive = 3000
+    """up to so many items the page carries every picture, and can search them all"""
+
+
+class Publish(Section):
+    """The release folder."""
+
+    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")] = "0.1.0"
+    """semantic version of the released data"""
+    features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
+    """feature sets to release"""
+    half: bool = False
+    """also release each feature set as float16, half the bytes: folder features-half"""
+    exact_up_to: Positive = 70_000
+    """items up to which the index of the recommender's vectors is exact; beyond, an inverted file"""
