@@ -32,8 +32,8 @@ Do = Callable[..., Whole]
 
 def whole(found: Split) -> Whole:
     """Read all rows; the database is open."""
-    read = (pa.concat_tables(rows) for rows in (found.interactions, found.users, found.item_ids))
-    return Whole(*read, found.rows, found.drops, found.facts)
+    interactions, users, item_ids = (pa.concat_tables(rows) for rows in found[:3])
+    return Whole(interactions, users, item_ids, found.rows, found.drops, found.facts)
 
 
 @pytest.fixture
