@@ -6,6 +6,7 @@ import gzip
 import shutil
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -72,7 +73,10 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
     else:
         _download(address, part, timeout, retries, progress)
     try:
-        check(part, target.name, expected)
+        with ThreadPoolExecutor(1) as pool:  # the disk writes while the file is checked
+            flushed = pool.submit(io.flush, part)
+            check(part, target.name, expected)
+            flushed.result()
     except ValueError as e:
         part.unlink()
         raise UserError(f"{address}: {e}") from None

@@ -10,21 +10,35 @@ from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
 import schemas
 from pipeline.errors import UserError
 
+BLOCK = 1 << 20  # rows that leave the database at a time
+
+
+class Rows:
+    """The rows of a query, which runs when they are asked for: tables of BLOCK rows, one in memory at a time."""
+
+    def __init__(self, db: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema) -> None:
+        self._db, self._sql = db, sql
+        self._schema = pa.schema([f.remove_metadata() for f in schema])
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        for batch in self._db.sql(self._sql).to_arrow_reader(BLOCK):
+            yield pa.Table.from_batches([batch]).cast(self._schema)
+
 
 class Split(NamedTuple):
-    """What the stage writes, and what became of the other rows."""
+    """What the stage writes, to be read while the database is open, and what became of the other rows."""
 
-    interactions: pa.Table  # INTERACTIONS, by user_id, timestamp, item_id
-    users: pa.Table  # USERS
-    item_ids: pa.Table  # ITEM_IDS
+    interactions: Rows  # INTERACTIONS, by user_id, timestamp, item_id
+    users: Rows  # USERS
+    item_ids: Rows  # ITEM_IDS
     rows: int  # ratings read
     drops: dict[str, int]  # reason -> ratings
+    facts: dict[str, int]  # users, items, rows a split, and pairs that occur more than once
 
 
 @contextmanager
@@ -74,31 +88,45 @@ def split(
         raise UserError(
             f"no rating is left of {rows:,}: {lost}; lower interactions.user_core and item_core or give more data"
         )
-    for what in ("user", "item"):
+    for what in cores:
         db.execute(
             f"""CREATE TABLE {what}_ids AS
             SELECT {what}, (row_number() OVER (ORDER BY min(pos)) - 1)::INTEGER AS {what}_id
             FROM parted GROUP BY {what}"""
         )
-    interactions = _table(
-        db,
-        """SELECT user_id, item_id, rating, timestamp, split
-        FROM parted JOIN user_ids USING (user) JOIN item_ids USING (item)""",
-    )
+    interactions = "parted JOIN user_ids USING (user) JOIN item_ids USING (item)"
     users = "SELECT user_id, name AS user FROM user_ids JOIN user_names ON code = user ORDER BY user_id"
     items = "SELECT item_id, name AS asin FROM item_ids JOIN item_names ON code = item ORDER BY item_id"
-    return Split(interactions, _named(db, users, schemas.USERS), _named(db, items, schemas.ITEM_IDS), rows, drops)
+    return Split(
+        Rows(
+            db, f"SELECT user_id, item_id, rating, timestamp, split FROM {interactions} {ORDER}", schemas.INTERACTIONS
+        ),
+        Rows(db, users, schemas.USERS),
+        Rows(db, items, schemas.ITEM_IDS),
+        rows,
+        drops,
+        _facts(db, "parted", _one(db, "SELECT count(*) FROM user_ids"), _one(db, "SELECT count(*) FROM item_ids")),
+    )
 
 
+PARTS = ("train", "valid", "test")  # names of 0, 1, 2
+ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
 RANDOM, TIME = "key, timestamp, pos", "timestamp, pos"
 # SQL over `place` (1 .. n in a user's order) and `n`: of three or more the last `out` leave train, the first half of
 # them, rounded down, for valid; out is a fifth of n, or 2 if n < 10
 _FIFTH = """CASE WHEN n < 3 OR place <= n - out THEN 0 WHEN place <= n - out + out // 2 THEN 1 ELSE 2 END"""
+# the first time at which so many tenths of all ratings are past; unlike quantile_disc it can spill
+_PAST = """(SELECT min(timestamp) FROM (
+    SELECT timestamp, sum(count(*)) OVER (ORDER BY timestamp) AS past, sum(count(*)) OVER () AS n
+    FROM core GROUP BY timestamp) WHERE 10 * past >= {} * n)"""
 PROTOCOLS = {
     "mmrec": (RANDOM, _FIFTH),
     "user-time": (TIME, _FIFTH),
     "leave-one-out": (TIME, "CASE WHEN n < 3 OR place < n - 1 THEN 0 WHEN place = n - 1 THEN 1 ELSE 2 END"),
-    "global-time": (TIME, "CASE WHEN timestamp <= cuts[1] THEN 0 WHEN timestamp <= cuts[2] THEN 1 ELSE 2 END"),
+    "global-time": (
+        TIME,
+        f"CASE WHEN timestamp <= {_PAST.format(8)} THEN 0 WHEN timestamp <= {_PAST.format(9)} THEN 1 ELSE 2 END",
+    ),
 }
 """name -> order of a user's ratings, and the split as SQL. method.md section 6 has `mmrec`. global-time cuts where four
 fifths and nine tenths of all ratings are past; ratings of one second stay together."""
@@ -115,8 +143,7 @@ def _part(db: duckdb.DuckDBPyConnection, protocol: str) -> int:
               FROM (SELECT core.*, row_number() OVER (PARTITION BY user ORDER BY {order}) AS place,
                            count(*) OVER (PARTITION BY user) AS n
                     FROM (SELECT core.*, md5_number_lower(concat_ws(',', u.hash, i.hash, timestamp)) AS key FROM core
-                          JOIN user_names u ON u.code = core.user JOIN item_names i ON i.code = core.item) AS core)),
-             (SELECT quantile_disc(timestamp, [0.8, 0.9]) AS cuts FROM core)"""
+                          JOIN user_names u ON u.code = core.user JOIN item_names i ON i.code = core.item) AS core))"""
     )
     db.execute("DROP TABLE core")
     return _one(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
@@ -159,26 +186,32 @@ def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) 
         keep_time: whether the timestamp column means something.
     """
     time = "timestamp" if keep_time else "NULL::BIGINT"
-    interactions = _table(
-        db,
-        f"SELECT user::INTEGER AS user_id, item::INTEGER AS item_id, rating, {time} AS timestamp, split FROM raw "
-        "WHERE split = 0 OR user IN (SELECT user FROM raw WHERE split = 0)",
+    db.execute(
+        "CREATE VIEW kept AS SELECT * FROM raw WHERE split = 0 OR user IN (SELECT user FROM raw WHERE split = 0)"
     )
-    user_ids = pa.array(range(_one(db, "SELECT max(user) + 1 FROM raw")), pa.int32())
-    users = pa.table({"user_id": user_ids, "user": user_ids.cast(pa.string())})
-    item_ids = pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": pa.array(asins, pa.string())})
-    rows = _one(db, "SELECT count(*) FROM raw")
-    return Split(interactions, users, item_ids, rows, {"user_without_train": rows - len(interactions)})
+    interactions = f"SELECT user::INTEGER AS user_id, item::INTEGER AS item_id, rating, {time} AS timestamp, split"
+    rows, users = _one(db, "SELECT count(*) FROM raw"), _one(db, "SELECT max(user) + 1 FROM raw")
+    db.register("asins", pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": asins}))
+    return Split(
+        Rows(db, f"{interactions} FROM kept {ORDER}", schemas.INTERACTIONS),
+        Rows(
+            db, f"SELECT i::INTEGER AS user_id, i::VARCHAR AS user FROM range({users}) r(i) ORDER BY i", schemas.USERS
+        ),
+        Rows(db, "SELECT * FROM asins ORDER BY item_id", schemas.ITEM_IDS),
+        rows,
+        {"user_without_train": rows - _one(db, "SELECT count(*) FROM kept")},
+        _facts(db, "kept", users, len(asins)),
+    )
 
 
-def facts(interactions: pa.Table) -> dict[str, int]:
-    """Return what a reader of run.json wants to know: rows a split, and pairs that occur more than once."""
-    rows = np.bincount(interactions["split"].to_numpy(), minlength=3).tolist()
-    pairs = interactions["user_id"].to_numpy().astype(np.int64) << 32 | interactions["item_id"].to_numpy()
-    pairs.sort()
-    return dict(zip(("train", "valid", "test"), rows, strict=True)) | {
-        "repeated_pairs": int((pairs[1:] == pairs[:-1]).sum())
-    }
+def _facts(db: duckdb.DuckDBPyConnection, table: str, users: int, items: int) -> dict[str, int]:
+    parts = {name: _one(db, f"SELECT count(*) FROM {table} WHERE split = {i}") for i, name in enumerate(PARTS)}
+    pairs = f"SELECT count(*) AS n FROM {table} GROUP BY user, item"
+    return (
+        {"users": users, "items": items}
+        | parts
+        | {"repeated_pairs": _one(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")}
+    )
 
 
 def _clean(db: duckdb.DuckDBPyConnection, ratings: str, cores: dict[str, int], seed: int) -> tuple[int, dict[str, int]]:
@@ -186,29 +219,31 @@ def _clean(db: duckdb.DuckDBPyConnection, ratings: str, cores: dict[str, int], s
 
     Most ratings are of users or items that have too few even with duplicates: they go before anything is paid for them.
     """
-    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid tells it
+    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid tells it, and `pos` from here on
+    db.execute("SET preserve_insertion_order = false")
     # a column that is null throughout is one that the source does not have
     has = [c for c in ("rating", "timestamp") if _one(db, f"SELECT count({c}) FROM raw")]
     whole = " AND ".join(f"{c} IS NOT NULL" for c in ("user", "item", *has)) + " AND NOT isnan(coalesce(rating, 0))"
-    db.execute(f"CREATE VIEW complete AS SELECT rowid AS pos, * FROM raw WHERE {whole}")
-    before, counts = "complete", [_one(db, "SELECT count(*) FROM raw"), _one(db, "SELECT count(*) FROM complete")]
+    table, before = "raw", f"(SELECT rowid AS pos, * FROM raw WHERE {whole})"
+    counts = [_one(db, "SELECT count(*) FROM raw"), _one(db, f"SELECT count(*) FROM {before}")]
     for what, least in cores.items():
         db.execute(
             f"""CREATE TABLE {what}_names AS
-            SELECT name, row_number() OVER () AS code, md5_number_lower(concat_ws(',', {seed}, name)) AS hash
+            SELECT name, row_number() OVER ()::UINTEGER AS code, md5_number_lower(concat_ws(',', {seed}, name)) AS hash
             FROM (SELECT {what} AS name FROM {before} GROUP BY {what} HAVING count(*) >= {least})"""
         )
         db.execute(
             f"""CREATE TABLE enough_{what} AS
             SELECT r.* REPLACE (code AS {what}) FROM {before} AS r JOIN {what}_names ON name = r.{what}"""
         )
-        before = f"enough_{what}"
-    counts.append(_one(db, f"SELECT count(*) FROM {before}"))
+        db.execute(f"DROP TABLE {table}")
+        table = before = f"enough_{what}"
+    counts.append(_one(db, f"SELECT count(*) FROM {table}"))
     db.execute(
-        f"""CREATE TABLE core AS SELECT * FROM {before}
-        WHERE pos IN (SELECT min(pos) FROM {before} GROUP BY user, item, timestamp)"""
+        f"""CREATE TABLE core AS SELECT min(pos) AS pos, user, item, arg_min(rating, pos) AS rating, timestamp
+        FROM {table} GROUP BY user, item, timestamp"""
     )
-    db.execute("DROP VIEW complete; DROP TABLE raw; DROP TABLE enough_user; DROP TABLE enough_item")
+    db.execute(f"DROP TABLE {table}")
     counts.append(_one(db, "SELECT count(*) FROM core"))
     lost = [left - right for left, right in itertools.pairwise(counts)]
     return counts[0], dict(zip(("missing_value", "below_k_core", "duplicate"), lost, strict=True))
@@ -226,15 +261,6 @@ def _shrink(db: duckdb.DuckDBPyConnection, cores: dict[str, int]) -> int:
         if not now:
             return deleted
         deleted += now
-
-
-def _table(db: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
-    ordered = f"SELECT * FROM ({sql}) ORDER BY user_id, timestamp, item_id, split, rating"
-    return db.sql(ordered).to_arrow_table().cast(pa.schema([f.remove_metadata() for f in schemas.INTERACTIONS]))
-
-
-def _named(db: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema) -> pa.Table:
-    return db.sql(sql).to_arrow_table().cast(schema)
 
 
 def _one(db: duckdb.DuckDBPyConnection, sql: str) -> int:

@@ -26,12 +26,17 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
-        with temporary.open("rb+") as f:
-            os.fsync(f.fileno())
+        flush(temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def flush(path: Path) -> None:
+    """Have a file's bytes on disk."""
+    with path.open("rb+") as f:
+        os.fsync(f.fileno())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -149,7 +149,8 @@ def clean(text: str) -> str:
         text = plain
     if not (text.isascii() and text.isprintable()):
         text = unicodedata.normalize("NFC", _CONTROL.sub(" ", text))
-    return " ".join(text.split())
+    text = text.strip(" ")  # no other blanks are left
+    return " ".join(text.split()) if "  " in text else text
 
 
 def _addresses(urls: list[str]) -> Iterator[str]:

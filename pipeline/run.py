@@ -57,9 +57,9 @@ class Run:
         """Check and write one Parquet file, with this stage's record and facts about the rows in its metadata."""
         io.write_table(table, path, schema, self.record() | facts)
 
-    def write_all(self, tables: Iterable[pa.Table], path: Path, schema: pa.Schema) -> None:
-        """Write one Parquet file of many tables, holding one at a time."""
-        io.write_tables(tables, path, schema, self.record())
+    def write_all(self, tables: Iterable[pa.Table], path: Path, schema: pa.Schema, **facts: Any) -> None:
+        """Do as `write` with a file of many tables, holding one at a time."""
+        io.write_tables(tables, path, schema, self.record() | facts)
 
     def record(self) -> dict[str, Any]:
         """Return what identifies the making of a file: the same for two runs on the same input and code."""

@@ -25,11 +25,11 @@ def main(run: Run) -> None:
             split = interactions.split(
                 db, ratings, params.user_core, params.item_core, params.protocol, run.seed("split")
             )
-    run.write(split.users, layout.users, schemas.USERS)
-    run.write(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
-    clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
-    run.write(split.interactions, layout.interactions, schemas.INTERACTIONS, timestamps=clock)
-    run.rows_in, run.rows_out = split.rows, len(split.interactions)
+        clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
+        run.write_all(split.users, layout.users, schemas.USERS)
+        run.write_all(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
+        run.write_all(split.interactions, layout.interactions, schemas.INTERACTIONS, timestamps=clock)
+    run.rows_in, run.rows_out = split.rows, split.rows - sum(split.drops.values())
     for reason, n in split.drops.items():
         run.count(reason, n)
-    run.note(users=len(split.users), items=len(split.item_ids), **interactions.facts(split.interactions))
+    run.note(**split.facts)

@@ -108,7 +108,7 @@ def test_2014_reads_back_what_python_printed(record: dict[str, object]) -> None:
 
 PIECES = [
     *"'\"a}u1#b\t\\é",
-    *("'b'", '"c"', "{'a': ", ": ", ", ", "true", "None", "\\'"),
+    *("'b'", '"c"', "{'a': ", ": ", ", ", "true", "None", "\\'", "\\n", "\\\\", '\\"'),
 ]
 
 
