@@ -15,7 +15,7 @@ from pipeline import graph
 from pipeline.config import Train
 from pipeline.models import alignrec
 from pipeline.models.base import Batch, Inputs
-from pipeline.models.infonce import distinct, info_nce
+from pipeline.models.infonce import MULTIPLE, distinct, info_nce
 from pipeline.models.lightgcn import propagate
 from pipeline.split import Pairs, Split
 from pipeline.spmm import Sparse
@@ -215,7 +215,7 @@ def test_distinct_rows_make_the_batch_again_and_fill_up_with_rows_that_count_not
     assert torch.equal(rows[at], batch)
     assert rows[:3].tolist() == [4, 7, 9]
     assert counts[:3].tolist() == [1, 1, 3]
-    assert len(rows) == len(counts) == 64
+    assert len(rows) == len(counts) == MULTIPLE
     assert not counts[3:].any()
     assert set(rows[3:].tolist()) == {4}
 

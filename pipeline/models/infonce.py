@@ -12,7 +12,7 @@ from pipeline.gemm import times
 
 ROWS = 512
 """rows of logits at a time on CPU: 512 x 2048 floats stay in the cache while they are exponentiated and multiplied"""
-MULTIPLE = 64
+MULTIPLE = 16
 """N is a multiple of it on CPU: oneDNN compiles a kernel for each new N"""
 
 
