@@ -35,16 +35,19 @@ class Epoch(NamedTuple):
 
 def run(model: AlignRec, inputs: Inputs, settings: Train, batches: list[Batch]) -> Epoch:
     """Take one epoch's steps on `batches`, then rank valid."""
-    parts, n_users, n_items = inputs.split, inputs.split.n_users, inputs.split.n_items
+    parts, device = inputs.split, inputs.device
+    n_users, n_items = parts.n_users, parts.n_items
     block = graph.user_item_graph(parts).tocoo()
     rows, columns = block.coords
     at = np.stack([np.concatenate([rows, columns + n_users]), np.concatenate([columns + n_users, rows])])
     torch.sparse.check_sparse_tensor_invariants.disable()
     whole = torch.sparse_coo_tensor(torch.from_numpy(at), torch.from_numpy(np.tile(block.data, 2)),
-                                    (n_users + n_items,) * 2).coalesce()  # fmt: skip
-    user_item = torch.sparse_coo_tensor(np.stack(block.coords), block.data, block.shape).coalesce()
+                                    (n_users + n_items,) * 2, device=device).coalesce()  # fmt: skip
+    user_item = torch.sparse_coo_tensor(np.stack(block.coords), block.data, block.shape, device=device).coalesce()
     near_items = graph.item_graph(inputs.edges, n_items).tocoo()
-    item_item = torch.sparse_coo_tensor(np.stack(near_items.coords), near_items.data, near_items.shape).coalesce()
+    item_item = torch.sparse_coo_tensor(
+        np.stack(near_items.coords), near_items.data, near_items.shape, device=device
+    ).coalesce()
     taken = [set() for _ in range(n_users)]
     for u, i in zip(parts.train.users.tolist(), parts.train.items.tolist(), strict=True):
         taken[u].add(i)
@@ -126,7 +129,9 @@ def steps(optimiser: torch.optim.Optimizer, batches: list[Batch], loss: Callable
 
 
 def timed(work: Callable[[], Found]) -> tuple[float, Found]:
-    """Return seconds and result."""
+    """Return seconds and result; a GPU is waited for."""
     started = time.perf_counter()
     found = work()
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
     return time.perf_counter() - started, found

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 
 from pipeline.errors import UserError
+from pipeline.gemm import times
 from pipeline.split import Pairs
 
 Vectors: TypeAlias = np.ndarray | torch.Tensor | sp.csr_array
@@ -62,7 +63,7 @@ def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:
     if isinstance(user, sp.csr_array):
         return torch.from_numpy((user[rows] @ item.T).toarray())
     user, item = torch.as_tensor(user), torch.as_tensor(item)
-    return user[torch.from_numpy(rows).long().to(user.device)] @ item.T
+    return times(user[torch.from_numpy(rows).long().to(user.device)], item)
 
 
 def select(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

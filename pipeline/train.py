@@ -15,6 +15,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from pipeline.allocator import keep_large_buffers
 from pipeline.checkpoint import Checkpoint
 from pipeline.config import Train
 from pipeline.errors import UserError
@@ -86,6 +87,7 @@ def fit(
     Raises:
         UserError: an input is missing or does not fit, nothing to select on, or the loss diverges.
     """
+    keep_large_buffers()
     device = pick_device()
     inputs = _checked(model, split, features, edges, device, tuple(parts), params.standardise)
     with torch.random.fork_rng(devices=[]):

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from pipeline import graph
 from pipeline.config import Train
+from pipeline.gemm import linear
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.infonce import info_nce
+from pipeline.models.infonce import Distinct, distinct, info_nce
 from pipeline.models.lightgcn import propagate
-from pipeline.models.rounded import rounded_linear
 from pipeline.spmm import Sparse
+
+STRIPS = 6
+"""of REG's symmetric product: seven twelfths of it are computed, by products still wide enough to be fast"""
 
 
 class AlignRec(Recommender):
@@ -54,10 +57,12 @@ class AlignRec(Recommender):
 
     def content_branch(self) -> tuple[Tensor, Tensor]:
         """Return h_mm_user [U, D] and h_mm_item [I, D]."""
-        w1 = self.w1
-        item = rounded_linear(self.features, w1.weight, w1.bias) if self.bf16 else w1(self.features)  # [I, D]
+        weight, bias = self.w1.weight, self.w1.bias
+        if self.params.gate:  # x goes nowhere but through W2: the product of two small matrices spares one of I rows
+            weight, bias = self.w2.weight @ weight, self.w2(bias)
+        item = linear(self.features, weight, bias, self.bf16)  # [I, D]
         if self.params.gate:
-            item = self.item * torch.sigmoid(self.w2(item))
+            item = self.item * torch.sigmoid(item)
         for _ in range(self.params.item_layers):
             item = self.item_item @ item
         return self.user_item @ item, item
@@ -74,36 +79,38 @@ class AlignRec(Recommender):
         """Return bpr, l2, with the content branch cca and reg, and uia, weighted."""
         ids = self.id_branch()
         content = self.content_branch() if self.params.content else None
-        h_user, h_item = (i + m for i, m in zip(ids, content, strict=True)) if content else ids
-        rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
+        users, items = distinct(batch.users), distinct(batch.positives)
+        both = torch.cat([items.rows, batch.negatives])
+        id_user, id_item = pick(ids[0], users.rows), pick(ids[1], both)
+        h_user, h_item, align = id_user, id_item, {}
+        if content:
+            mm_user, mm_item = pick(content[0], users.rows), pick(content[1], both)
+            h_user, h_item = id_user + mm_user, id_item + mm_item
+            n = len(items.rows)
+            align = self._align((id_user, id_item[:n]), (mm_user, mm_item[:n]), users, items)
+        rows = pick(h_user, users.at), pick(h_item, items.at), h_item[len(items.rows) :]
         params = self.params
         return {
             "bpr": bpr(*rows),
             "l2": params.l2 * l2(*rows, batch_size=params.batch_size if params.l2_constant else len(batch.users)),
-            **(self._align(ids, content, batch) if content else {}),
+            **align,
             "uia": params.uia * uia(*rows[:2]),
         }
 
-    def _align(self, ids: tuple[Tensor, Tensor], content: tuple[Tensor, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Return cca and reg, weighted, of both branches' users [U, D] and items [I, D]."""
+    def _align(
+        self, ids: tuple[Tensor, Tensor], content: tuple[Tensor, Tensor], users: Distinct, items: Distinct
+    ) -> dict[str, Tensor]:
+        """Return cca and reg, weighted, of both branches' distinct users and items, [N, D] each."""
         params = self.params
-        items, item_counts = distinct(batch.positives)
-        users, user_counts = distinct(batch.users)
-        e = pick(content[1], items)
-        align = cca(e, pick(ids[1], items), item_counts, params.temperature, self.bf16) + cca(
-            pick(content[0], users), pick(ids[0], users), user_counts, params.temperature, self.bf16
-        )
-        compared = nnf.normalize(e) if params.reg_cosine else e
+        align = [
+            cca(c, i, side.counts, params.temperature, self.bf16)
+            for c, i, side in zip(content, ids, (users, items), strict=True)
+        ]
+        compared = nnf.normalize(content[1]) if params.reg_cosine else content[1]
         return {
-            "cca": params.cca * align,
-            "reg": params.reg * reg(compared, pick(self.target, items), item_counts, self.bf16),
+            "cca": params.cca * (align[0] + align[1]),
+            "reg": params.reg * reg(compared, pick(self.target, items.rows), items.counts, self.bf16),
         }
-
-
-def distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the distinct numbers in int64 [B], ascending [N], and how often each occurs, float32 [N]."""
-    found, counts = torch.unique(rows, return_counts=True)
-    return found, counts.float()
 
 
 def cca(content: Tensor, ids: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
@@ -137,18 +144,18 @@ def reg(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -
         bf16: whether C^T C, by far the largest product and without gradient, reads bfloat16.
     """
     root = counts.to(content.dtype).sqrt()[:, None]
-    e, c = root * content, root * nnf.normalize(features)
+    e, c = root * content, features * (root / features.norm(dim=1, keepdim=True).clamp_min(1e-12))
     square = (e.T @ e).square().sum() - 2 * (c.T @ e).square().sum() + gram_square(c, bf16)
     return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt() / counts.sum()
 
 
 def gram_square(c: Tensor, bf16: bool = False) -> Tensor:
     """|| C^T C ||_F^2 of C [N, F]: the upper blocks of the symmetric product, or of C C^T where that is smaller."""
-    c = c if c.shape[0] > c.shape[1] else c.T
+    c = c if c.shape[0] > c.shape[1] else c.T  # [N, F]
     c = c.bfloat16() if bf16 else c
-    width = -(-c.shape[1] // 3)  # three strips: two thirds of the product, still wide enough for BLAS
+    width = -(-c.shape[1] // STRIPS)
     total = torch.zeros((), device=c.device)
     for at in range(0, c.shape[1], width):
-        strip = (c[:, at : at + width].T @ c[:, at:]).float()  # [F/3, rest]
+        strip = (c[:, at : at + width].T @ c[:, at:]).float()  # [F / STRIPS, rest]
         total = total + 2 * strip.square().sum() - strip[:, :width].square().sum()
     return total

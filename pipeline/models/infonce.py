@@ -1,14 +1,39 @@
-"""InfoNCE with all of a batch as negatives, without a B x B matrix. Letters: N distinct rows, D width."""
+"""InfoNCE with all of a batch as negatives, without a B x B matrix. Letters: B batch, N distinct rows, D width."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor
 
-ROWS = 256
-"""rows of logits at a time on CPU: 256 x 2048 floats stay in the cache while they are exponentiated and multiplied"""
+from pipeline.gemm import times
+
+ROWS = 512
+"""rows of logits at a time on CPU: 512 x 2048 floats stay in the cache while they are exponentiated and multiplied"""
+MULTIPLE = 16
+"""N is a multiple of it on CPU: oneDNN compiles a kernel for each new N"""
+
+
+class Distinct(NamedTuple):
+    """A batch's rows of a table, each once."""
+
+    rows: Tensor
+    """int64 [N], ascending, then up to MULTIPLE - 1 repeats of the first that count nothing"""
+    at: Tensor
+    """int64 [B], where each row of the batch is in rows"""
+    counts: Tensor
+    """float32 [N], how often the batch has each"""
+
+
+def distinct(batch: Tensor) -> Distinct:
+    """Return the distinct of int64 [B]; on a GPU, which wants one shape a step, all of them."""
+    if not batch.is_cpu:
+        return Distinct(batch, torch.arange(len(batch), device=batch.device), torch.ones_like(batch).float())
+    rows, at, counts = torch.unique(batch, return_inverse=True, return_counts=True)
+    more = -len(rows) % MULTIPLE
+    return Distinct(torch.cat([rows, rows[:1].expand(more)]), at, nnf.pad(counts.float(), (0, more)))
 
 
 def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
@@ -23,34 +48,30 @@ def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: boo
         temperature: t, at least 0.03: exp(1 / t) must not overflow, as no maximum is taken off the logits.
         bf16: whether the N x N products read bfloat16.
     """
-    return _InfoNCE.apply(x / temperature, y, counts, bf16) / counts.sum()
+    return _InfoNCE.apply(x / temperature, y, counts, torch.bfloat16 if bf16 else x.dtype) / counts.sum()
 
 
 class _InfoNCE(torch.autograd.Function):
     """sum_i n_i (log Z_i - x_i . y_i), Z_i = sum_j n_j exp(x_i . y_j); both gradients are made on the way."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, counts: Tensor, bf16: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, counts: Tensor, kind: torch.dtype) -> Tensor:
         n = counts[:, None]  # [N, 1]
-        weighted = n * y  # [N, D]
-        dx, dy = -weighted, torch.zeros_like(y)
-        total = -(n * x * y).sum()
-        kind = torch.bfloat16 if bf16 else x.dtype  # of what the products read
-        y_, weighted_ = y.to(kind), weighted.to(kind)
-        for rows in torch.arange(len(x), device=x.device).split(ROWS if x.is_cpu else len(x)):
-            part = slice(int(rows[0]), int(rows[-1]) + 1)
-            e = (x[part].to(kind) @ y_.T).to(x.dtype).exp_()  # [R, N]
-            z = e @ counts  # [R]
-            total = total + (counts[part] * z.log()).sum()
-            scale = n[part] / z[:, None]  # [R, 1]
-            e_, x_ = e.to(kind), (scale * x[part]).to(kind)
-            dx[part].addcmul_(scale, (e_ @ weighted_).to(x.dtype))
-            if bf16:
-                dy += e_.T @ x_
+        x_, y_, weighted = x.to(kind), y.to(kind), (n * y).to(kind).T  # [D, N] the last
+        z = torch.empty_like(counts)  # [N]
+        dx, dy = torch.empty_like(x), torch.zeros_like(y)
+        rows = ROWS if x.is_cpu else len(x)
+        for part in (slice(at, at + rows) for at in range(0, len(x), rows)):
+            e = times(x_[part], y_).to(x.dtype).exp_()  # [R, N]
+            torch.mv(e, counts, out=z[part])
+            e, scale = e.to(kind), n[part] / z[part, None]  # [R, 1] the second
+            torch.mul(scale, times(e, weighted), out=dx[part])
+            if kind == x.dtype:
+                dy.addmm_(e.T, scale * x[part])
             else:
-                dy.addmm_(e_.T, x_)
-        ctx.save_for_backward(dx, (dy - x) * n)
-        return total
+                dy += e.T @ (scale * x[part]).to(kind)
+        ctx.save_for_backward(dx.sub_(n * y), dy.sub_(x).mul_(n))
+        return torch.dot(counts, z.log() - (x * y).sum(1))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:

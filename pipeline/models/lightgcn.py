@@ -5,6 +5,9 @@ Letters: U users, I items, B batch, D width.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from pipeline.config import Train
@@ -47,8 +50,20 @@ def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[T
         item: [I, D], layer 0.
         layers: L.
     """
-    users, items = user, item
-    for _ in range(layers):
-        user, item = graph @ item, graph.T @ user
-        users, items = users + user, items + item
-    return users / (layers + 1), items / (layers + 1)
+    return _Mean.apply(user, item, graph, layers)
+
+
+class _Mean(torch.autograd.Function):
+    """(1 + A + .. + A^L) e / (L + 1). A_hat is symmetric, so the gradient takes the same walk."""
+
+    @staticmethod
+    def forward(ctx: Any, user: Tensor, item: Tensor, graph: Sparse, layers: int) -> tuple[Tensor, Tensor]:
+        ctx.graph, ctx.layers = graph, layers
+        users, items = user, item
+        for _ in range(layers):  # Horner's rule: e + A (e + A (e + ..))
+            users, items = (graph @ items).add_(user), (graph.T @ users).add_(item)
+        return users / (layers + 1), items / (layers + 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        return *_Mean.apply(*grads, ctx.graph, ctx.layers), None, None

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from pipeline import graph
 from pipeline.config import Train, TrainMgcn
-from pipeline.models.alignrec import distinct
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.infonce import info_nce
+from pipeline.models.infonce import distinct, info_nce
 from pipeline.models.lightgcn import propagate
 from pipeline.spmm import Sparse
 
@@ -68,7 +67,7 @@ class MGCN(Recommender):
         (id_user, id_item), (mul_user, mul_item) = self.views()
         h_user, h_item, params = id_user + mul_user, id_item + mul_item, self.params
         rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
-        (users, n_users), (items, n_items) = distinct(batch.users), distinct(batch.positives)
+        (users, _, n_users), (items, _, n_items) = distinct(batch.users), distinct(batch.positives)
         contrast = l_c(pick(mul_user, users), pick(id_user, users), n_users, params.temperature) + l_c(
             pick(mul_item, items), pick(id_item, items), n_items, params.temperature
         )

@@ -18,9 +18,8 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config import Train, TrainSlmrec
-from pipeline.models.alignrec import distinct
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
-from pipeline.models.infonce import info_nce
+from pipeline.models.infonce import distinct, info_nce
 from pipeline.models.lightgcn import propagate
 
 
@@ -60,7 +59,7 @@ class SLMRec(Recommender):
         user = self.fuse_user(torch.cat([pick(view, batch.users) for view in users], 1))  # [B, D]
         item = self.fuse_item(torch.cat([pick(view, batch.positives) for view in items], 1))  # [B, D]
         ids = pick(self.user, batch.users), pick(self.item, batch.positives)
-        rows, counts = distinct(batch.positives)
+        rows, _, counts = distinct(batch.positives)
         behaviour, *content = (pick(view, rows) for view in items)  # [N, D] each
         fine = [head(view) for head, view in zip(self.fine, content, strict=False)]
         coarse = self.coarse_content(torch.cat(content, 1)), self.coarse_id(behaviour)
