@@ -124,7 +124,8 @@ def test_on_a_phone_figures_come_before_bars(visit: Visit) -> None:
     visit.tab.set_viewport_size({"width": 390, "height": 844})
     assert not bars.first.is_visible()
     box = figure.bounding_box()
-    assert box and box["x"] + box["width"] <= 390
+    assert box
+    assert box["x"] + box["width"] <= 390
 
 
 def test_dark_and_light_differ_and_stay_readable(browser: "sync_api.Browser", path: Path) -> None:
