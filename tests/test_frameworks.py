@@ -1,7 +1,8 @@
 """RecBole and Cornac, as PyPI has them, train an epoch on their exports, each in an environment of its own.
 
 Opt-in, since each installs a torch: ALIGNREC_FRAMEWORKS=1 pytest tests/test_frameworks.py. Environments are kept below
-ALIGNREC_FRAMEWORKS_CACHE, where that is set.
+ALIGNREC_FRAMEWORKS_CACHE, where that is set. Elliot is not on PyPI: its own loader reads the export where
+ALIGNREC_ELLIOT names a checkout of its repository.
 """
 
 import json
@@ -28,6 +29,7 @@ USERS, ITEMS, WIDTH = 120, 50, 16
 NEEDS = {
     "recbole": ["recbole==1.2.1", "numpy<2", "scipy<1.12", "pandas<3"],  # what RecBole's last release still runs with
     "cornac": ["cornac>=2.3,<4", "torch"],
+    "elliot": ["hyperopt", "numpy<2", "pandas<3", "pillow", "pyyaml", "scikit-learn", "scipy", "setuptools<81", "tqdm"],
 }
 
 
@@ -76,7 +78,12 @@ def trained(python: Path, folder: Path, more: str) -> dict:
     """Run the README's snippet and `more` in the export's folder; return what it prints last, as JSON."""
     found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert found
-    (folder / "run.py").write_text(found[1] + more)
+    return printed(python, folder, found[1] + more)
+
+
+def printed(python: Path, folder: Path, code: str) -> dict:
+    """Run code in a folder; return what it prints last, as JSON."""
+    (folder / "run.py").write_text(code)
     done = subprocess.run([python, "run.py"], cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -133,3 +140,43 @@ def test_cornac_trains_an_epoch(content: Content, tmp_path: Path) -> None:
     assert np.array_equal(loaded[: len(said["order"])], content.matrix("our-set")[said["order"]])
     assert said["sizes"] == [USERS * 4, USERS, USERS]
     assert 0 <= said["recall"] <= 1
+
+
+ELLIOT = """
+import json, os, sys
+import numpy as np, yaml
+
+sys.path.insert(0, os.environ["ALIGNREC_ELLIOT"])
+import elliot
+from elliot.dataset.dataset import DataSetLoader
+from elliot.namespace.namespace_model_builder import NameSpaceBuilder
+from elliot.utils import logging
+
+given = yaml.safe_load(open("shop.yml"))
+given["experiment"] |= {
+    "version": "0.3.1", "top_k": 10, "evaluation": {"simple_metrics": ["Recall"]}, "models": {"MostPop": {"meta": {}}}
+}
+yaml.safe_dump(given, open("whole.yml", "w"))
+here = os.getcwd()
+settings = NameSpaceBuilder(here + "/whole.yml", os.path.dirname(elliot.__file__), here).base.base_namespace
+logging.init(settings.path_logger_config, settings.path_log_folder)
+data = DataSetLoader(config=settings).generate_dataobjects()[0][0]
+visual = data.side_information.VisualAttributes
+order = [int(data.private_items[i]) for i in range(data.num_items)]
+features = [np.load(f"{visual.visual_feature_folder_path}/{item}.npy").tolist() for item in order]  # as its samplers do
+assert all(len(row) == visual.visual_features_shape for row in features)
+sizes = [sum(map(len, part.values())) for part in (data.train_dict, data.val_dict, data.test_dict)]
+train = sorted([int(u), int(i)] for u, items in data.train_dict.items() for i in items)
+print(json.dumps({"order": order, "features": features, "sizes": sizes, "train": train}))
+"""
+
+
+@pytest.mark.skipif(not os.environ.get("ALIGNREC_ELLIOT"), reason="ALIGNREC_ELLIOT names no checkout of Elliot")
+def test_elliots_loader_reads_its_export(content: Content, tmp_path: Path) -> None:
+    write(content, "elliot", tmp_path / "export")
+    said = printed(environment("elliot", tmp_path), tmp_path / "export", ELLIOT)
+    assert sorted(said["order"]) == list(range(ITEMS))
+    assert np.array_equal(np.array(said["features"], np.float32), content.matrix("our-set")[said["order"]])
+    assert said["sizes"] == [USERS * 4, USERS, USERS]
+    train = content.split(0)
+    assert said["train"] == sorted(map(list, zip(*(train[c].to_pylist() for c in ("user_id", "item_id")), strict=True)))
