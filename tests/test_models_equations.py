@@ -264,6 +264,16 @@ def test_bm3_learns_through_one_side_and_drops_in_the_other() -> None:
     assert network.loss(BATCH)["rec"] != network.loss(BATCH)["rec"]
 
 
+def test_bm3_ranks_by_content_through_its_predictor_alone() -> None:
+    network = case("bm3")[0]
+    loss = network.loss(BATCH)
+    (loss["align"] + loss["mask"]).backward()
+    reached = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert reached == {
+        f"{layer}.{part}" for layer in ("predict", "project.0", "project.1") for part in ("weight", "bias")
+    }
+
+
 def test_lattice() -> None:
     network, p, modalities = case("lattice", skip=0.6)
     alpha = softmax(p["importance"])
