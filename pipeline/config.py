@@ -417,6 +417,8 @@ class TrainBm3(Train):
     layers: Annotated[int, Field(ge=0)] = 1
     drop: Share = 0.3
     """share of a vector's entries that the second view lacks"""
+    learner: Literal["content", "id"] = "content"
+    """which side of the alignment of content and ID learns; the other is the target, and has no gradient"""
 
 
 class TrainLattice(Train):

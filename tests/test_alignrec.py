@@ -69,7 +69,7 @@ def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
 
 
 def test_every_parameter_starts_from_the_published_distribution(oracle: Any, inputs: Inputs) -> None:
-    """Uniform: the tables up to Xavier's bound sqrt(6 / (rows + D)), both layers and their biases up to 1 / sqrt(width)."""
+    """Uniform: tables up to Xavier's bound sqrt(6 / (rows + D)), layers and their biases up to 1 / sqrt(width)."""
     torch.manual_seed(0)
     ours = alignrec.AlignRec(inputs, Train(dim=16)).state_dict()
     bounds = {"user": (6 / 76) ** 0.5, "item": (6 / 61) ** 0.5, "w1": 24**-0.5, "w2": 16**-0.5}
