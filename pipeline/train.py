@@ -145,7 +145,7 @@ class _Loop:
     def run(self, progress: Callable[[dict[str, Any]], object] | None) -> Fit:
         self._restore()
         for epoch in range(len(self.now.history), self.params.epochs):
-            if epoch - self.now.best_epoch > self.params.patience:
+            if self._is_over(epoch):
                 break
             terms = self._epoch(epoch)
             self._judge(epoch, terms)
@@ -162,6 +162,15 @@ class _Loop:
             best_epoch=self.now.best_epoch,
             valid={k[6:]: v for k, v in self.now.history[self.now.best_epoch].items() if k.startswith("valid_")},
         )
+
+    def _is_over(self, epoch: int) -> bool:
+        """Whether patience is over and, if `falling` asks for it, the loss has come to rest too."""
+        patience, falling, history = self.params.patience, self.params.falling, self.now.history
+        if epoch - self.now.best_epoch <= patience:
+            return False
+        if falling is None:
+            return True
+        return history[-1 - patience]["loss"] - history[-1]["loss"] <= falling * history[0]["loss"]
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """Take one step a batch; return the mean of each loss term."""

@@ -69,6 +69,18 @@ def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
     np.testing.assert_allclose(values, theirs, rtol=0, atol=tolerance)
 
 
+def test_every_parameter_starts_from_the_published_distribution(oracle: Any, inputs: Inputs) -> None:
+    """Uniform: tables up to Xavier's bound sqrt(6 / (rows + D)), layers and their biases up to 1 / sqrt(width)."""
+    torch.manual_seed(0)
+    ours = alignrec.AlignRec(inputs, Train(dim=16)).state_dict()
+    bounds = {"user": (6 / 76) ** 0.5, "item": (6 / 61) ** 0.5, "w1": 24**-0.5, "w2": 16**-0.5}
+    for name, theirs in ((n, oracle[f"param_{t}"]) for n, t in NAMES.items() if n != "features"):
+        bound = bounds[name.split(".")[0]]
+        for values in (ours[name].numpy(), theirs):
+            assert 0.8 * bound < np.abs(values).max() <= bound, name
+            assert values.std() == pytest.approx(bound / 3**0.5, rel=0.05 if values.size > 16 else 0.3), name
+
+
 def test_both_graphs(oracle: Any, inputs: Inputs) -> None:
     close(graph.user_item_graph(inputs.split).toarray(), oracle["adj_user_item"], 1e-6)
     close(graph.item_graph(inputs.edges, inputs.split.n_items).toarray(), oracle["item_graph"], 1e-6)

@@ -264,6 +264,23 @@ def test_bm3_learns_through_one_side_and_drops_in_the_other() -> None:
     assert network.loss(BATCH)["rec"] != network.loss(BATCH)["rec"]
 
 
+@pytest.mark.parametrize(("learner", "ranked_by"), [("content", set()), ("id", {"user", "item"})])
+def test_bm3_ranks_by_content_through_its_predictor_or_its_ids(learner: str, ranked_by: set[str]) -> None:
+    network = case("bm3", learner=learner, drop=0.0)[0]
+    loss = network.loss(BATCH)
+    (loss["align"] + loss["mask"]).backward()
+    reached = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert reached == {"predict", "project"} | ranked_by
+
+
+def test_bm3_aligns_ids_with_fixed_content() -> None:
+    network, p, modalities = case("bm3", learner="id", drop=0.0)
+    item = (light(p["user"], p["item"], layers=1)[1] / 2 + p["item"])[BATCH.positives]
+    online = unit(linear(p, "predict", item))
+    content = [unit(linear(p, f"project.{m}", f)[BATCH.positives]) for m, f in enumerate(modalities)]
+    close(network.loss(BATCH)["align"].item(), sum(1 - np.mean((online * x).sum(1)) for x in content))
+
+
 def test_lattice() -> None:
     network, p, modalities = case("lattice", skip=0.6)
     alpha = softmax(p["importance"])

@@ -82,6 +82,22 @@ def test_returns_the_best_epoch_and_stops_after_patience() -> None:
     assert mean["recall", 20] == found.valid["recall@20"] == found.history[found.best_epoch]["valid_recall@20"]
 
 
+def test_a_run_goes_on_while_its_loss_is_falling() -> None:
+    settings = Train(dim=8, batch_size=64, lr=0.05, epochs=200, patience=4)
+    plain, all_of_it, patient = (
+        train("bpr", settings.model_copy(update={"falling": share})) for share in (None, 1.0, 0.02)
+    )
+    assert all_of_it.history == plain.history  # no loss falls by more than all of itself
+    ended, loss = len(plain.history), [line["loss"] for line in patient.history]
+    assert patient.history[:ended] == plain.history
+    assert ended < len(loss) < 200
+    falls = [loss[epoch - 4] - loss[epoch] for epoch in range(ended - 1, len(loss))]
+    late = [epoch - patient.best_epoch >= 5 for epoch in range(ended - 1, len(loss))]
+    assert all(fall > 0.02 * loss[0] or not waited for fall, waited in zip(falls[:-1], late[:-1], strict=True))
+    assert falls[-1] <= 0.02 * loss[0]
+    assert late[-1]
+
+
 def test_recall_is_compared_as_rounded() -> None:
     """With no decimals every epoch's Recall@20 of this shop rounds to 1 or 0, and the first of the best is kept."""
     settings = Train(dim=8, batch_size=64, lr=0.05, epochs=30, patience=30)

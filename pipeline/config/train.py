@@ -47,6 +47,9 @@ class Train(Section):
     """at most"""
     patience: Positive = 30
     """evaluations without a better valid Recall@20 before stopping"""
+    falling: Share | None = None
+    """a run whose patience is over goes on while its last `patience` epochs took more than this share of the first
+    epoch's loss off the loss, see docs/accuracy.md; null: it stops, as published"""
     decimals: Annotated[int, Field(ge=0)] | None = 4
     """valid Recall@20 is rounded to so many before it is compared, as published; null: compared as it is"""
     cca: Weight = 0.01
@@ -121,6 +124,8 @@ class TrainBm3(Train):
     layers: Annotated[int, Field(ge=0)] = 1
     drop: Share = 0.3
     """share of a vector's entries that the second view lacks"""
+    learner: Literal["content", "id"] = "content"
+    """which side of the alignment of content and ID learns; the other is the target, and has no gradient"""
 
 
 class TrainLattice(Train):

@@ -1,5 +1,8 @@
 """BM3 (Zhou et al., WWW 2023): two views by dropout and no negatives; the authors' first step online before AlignRec.
 
+Where content learns from IDs, it reaches the ranking through the shared predictor alone; `learner: id` is the other way
+round, so that items of like content come to have like IDs. docs/accuracy.md has both, beside random features.
+
 Letters: U users, I items, F_m width of modality m, B batch, D width.
 """
 
@@ -50,9 +53,13 @@ class BM3(Recommender):
         online_user, online_item = self.predict(user), self.predict(item)
         target_user, target_item = self._view(user), self._view(item)
         online = [self.predict(c) for c in content]
+        if self.params.learner == "id":
+            align = [c(online_item, self._view(h)) for h in content]
+        else:
+            align = [c(x, target_item) for x in online]
         return {
             "rec": c(online_user, target_item) + c(online_item, target_user),
-            "align": torch.stack([c(x, target_item) for x in online]).sum(),
+            "align": torch.stack(align).sum(),
             "mask": torch.stack([c(x, self._view(h)) for x, h in zip(online, content, strict=True)]).sum(),
             "l2": self.params.l2 * l2(user, item, batch_size=self.params.batch_size),
         }
@@ -65,6 +72,7 @@ class BM3(Recommender):
 def c(online: Tensor, target: Tensor) -> Tensor:
     """C(h~, h.) = -mean cos(h~, stop-gradient(h.)), plus 1 so that it is not negative.
 
-    L_rec = C(h~_u, h._i) + C(h._u, h~_i); with a modality's h~_m, L_align = C(h~_m, h._i), L_mask = C(h~_m, h._m).
+    L_rec = C(h~_u, h._i) + C(h._u, h~_i); with a modality's h~_m, L_align = C(h~_m, h._i), or C(h~_i, h._m) where the
+    ID learns, and L_mask = C(h~_m, h._m).
     """
     return 1 - nnf.cosine_similarity(online, target.detach()).mean()
