@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -18,6 +20,8 @@ from pipeline.train import pick_device
 
 USERS, ITEMS, TRAIN, VALID, WIDTH = 19_445, 7_050, 118_551, 20_559, 768
 SETTINGS = Train()
+ROUNDS = 3
+"""of each way"""
 OTHERS = {"bf16": {"precision": "bf16"}, "bf16, frozen": {"precision": "bf16", "mode": "frozen"}}
 """faster settings, reported beside the default's"""
 PUBLISHED = 12.4
@@ -40,12 +44,16 @@ def run() -> Measurement:
     torch.manual_seed(0)
     model = AlignRec(inputs, SETTINGS).to(inputs.device)
     state = {name: value.clone() for name, value in model.state_dict().items()}
-    reference = _plain_alignrec.run(model, inputs, SETTINGS, batches)
+
+    def plain() -> Epoch:
+        model.load_state_dict(state)
+        return _plain_alignrec.run(model, inputs, SETTINGS, batches)
+
+    reference = _fastest(plain)
     keep_large_buffers()  # as pipeline.train does
-    model.load_state_dict(state)
-    ours = _ours(model, inputs.split, batches)
+    ours = _ours(inputs, batches, state, {})
     where = _where(model, batches[:8]) if inputs.device.type == "cpu" else {}
-    others = {name: _other(inputs, batches, state, settings) for name, settings in OTHERS.items()}
+    others = {name: _ours(inputs, batches, state, settings) for name, settings in OTHERS.items()}
     gap = max(abs(a - b) for a, b in zip(ours.losses, reference.losses, strict=True))
     if gap > 1e-3:
         raise RuntimeError(f"the plain way's losses differ by {gap}")
@@ -99,19 +107,26 @@ def _inputs() -> Inputs:
     return Inputs(parts, torch.from_numpy(features).to(device), edges, device)
 
 
-def _ours(model: AlignRec, parts: split.Split, batches: list[Batch]) -> Epoch:
-    sample, _ = timed(lambda: Sampler(parts).epoch(np.random.default_rng(1)))
-    optimiser = _optimiser(model)
-    train, losses = timed(lambda: steps(optimiser, batches, lambda b: torch.stack(list(model.loss(b).values())).sum()))
-    with torch.no_grad():
-        rank, found = timed(lambda: evaluate(*model(), parts, "valid", [20]).mean)
-    return Epoch(train + sample, sample, rank, losses, found["recall", 20])
+def _ours(inputs: Inputs, batches: list[Batch], state: dict[str, torch.Tensor], settings: dict[str, str]) -> Epoch:
+    model, parts = AlignRec(inputs, SETTINGS.model_copy(update=settings)).to(inputs.device), inputs.split
+
+    def epoch() -> Epoch:
+        model.load_state_dict(state)
+        sample, _ = timed(lambda: Sampler(parts).epoch(np.random.default_rng(1)))
+        optimiser = _optimiser(model)
+        train, losses = timed(
+            lambda: steps(optimiser, batches, lambda b: torch.stack(list(model.loss(b).values())).sum())
+        )
+        with torch.no_grad():
+            rank, found = timed(lambda: evaluate(*model(), parts, "valid", [20]).mean)
+        return Epoch(train + sample, sample, rank, losses, found["recall", 20])
+
+    return _fastest(epoch)
 
 
-def _other(inputs: Inputs, batches: list[Batch], state: dict[str, torch.Tensor], settings: dict[str, str]) -> Epoch:
-    model = AlignRec(inputs, SETTINGS.model_copy(update=settings)).to(inputs.device)
-    model.load_state_dict(state)
-    return _ours(model, inputs.split, batches)
+def _fastest(epoch: Callable[[], Epoch]) -> Epoch:
+    """Return the fastest of ROUNDS same epochs: the first builds kernels, and others slow what they run beside."""
+    return min((epoch() for _ in range(ROUNDS)), key=lambda e: e.train + e.rank)
 
 
 def _optimiser(model: AlignRec) -> torch.optim.Adam:
