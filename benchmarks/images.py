@@ -28,6 +28,7 @@ from stages import images
 COUNT, DISTINCT = 10_000, 200  # addresses, and pictures behind them
 SIZE, QUALITY = 256, 90
 FILTER = Image.Resampling.BILINEAR
+"""of the reference; the stage has the better bicubic, which would slow the reference more"""
 RATE = 1e6  # requests a second: no limit
 
 
@@ -79,7 +80,7 @@ def stage(urls: list[str], folder: Path) -> dict[str, object]:
 
 
 def loop(urls: list[str], folder: Path) -> dict[str, object]:
-    """Do one after the other, with the filter and the quality of the stage, so that both make the same pictures."""
+    """Do one after the other, at the size and the quality of the stage."""
     with requests.Session() as session:
         for i, url in enumerate(urls):
             picture = Image.open(io.BytesIO(session.get(url, timeout=20).content)).convert("RGB")

@@ -41,7 +41,7 @@ def download(
     timeout: float,
     retries: int,
     progress: Callable[[str], Progress],
-) -> dict[str, str]:
+) -> tuple[dict[str, str], dict[str, str]]:
     """Fetch every file that is not in `raw` yet, each from the first of its addresses that gives it.
 
     Args:
@@ -53,24 +53,24 @@ def download(
         progress: makes the progress callback of one file from its name.
 
     Returns:
-        role -> file name.
+        role -> file name; and file name -> sha256 of those that came now.
 
     Raises:
         UserError: no address gives the file; says why, for each.
     """
-    stored = names(addresses)
+    stored, hashes = names(addresses), {}
     for role, name in stored.items():
         failures: list[str] = []
         for address in addresses[role]:
             if (raw / name).exists():
                 break
             try:
-                fetch(address, raw / name, expected.get(role), timeout, retries, progress(name))
+                hashes[name] = fetch(address, raw / name, expected.get(role), timeout, retries, progress(name))
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
             raise UserError("; ".join(failures))
-    return stored
+    return stored, hashes
 
 
 def expectations(
@@ -108,14 +108,22 @@ def meter(bar: tqdm) -> Progress:
     return at
 
 
-def listing(raw: Path, stored: Mapping[str, str], addresses: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+def listing(
+    raw: Path, stored: Mapping[str, str], addresses: Mapping[str, list[str]], hashes: Mapping[str, str]
+) -> list[dict[str, Any]]:
     """Return what `sources.json` holds: an object a file with role, name, url, bytes, sha256.
 
     A local file's url is its name alone, so that nothing tells where on which machine it lay.
+
+    Args:
+        raw: folder of the files.
+        stored: role -> file name.
+        addresses: role -> URLs or paths.
+        hashes: file name -> sha256, as far as it is known; the rest is hashed.
     """
     rows = []
-    hashes = io.sha256s([raw / name for name in stored.values()])
-    for (role, name), sha256 in zip(stored.items(), hashes, strict=True):
+    for role, name in stored.items():
+        sha256 = hashes.get(name) or io.sha256(raw / name)
         address = addresses.get(role, [name])[0]
         url = address if local(address) is None else f"file:{name}"
         size = (raw / name).stat().st_size

@@ -51,8 +51,8 @@ def local(address: str) -> Path | None:
     return Path(address)
 
 
-def fetch(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> None:
-    """Bring `address` to `target`, which appears only when it is complete and checked.
+def fetch(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> str:
+    """Bring `address` to `target`, which appears only when it is complete and checked; return its sha256.
 
     Args:
         address: http(s) or file URL, or a path.
@@ -73,9 +73,15 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
     else:
         _download(address, part, timeout, retries, progress)
     try:
-        with ThreadPoolExecutor(1) as pool:  # the disk writes while the file is checked
-            flushed = pool.submit(io.flush, part)
-            check(part, target.name, expected)
+        with ThreadPoolExecutor(2) as pool:  # the disk writes and a core hashes while the file is unpacked
+            flushed, hashed = pool.submit(io.flush, part), pool.submit(io.sha256, part)
+            check(part, target.name)
+            sha256 = hashed.result()
+            if expected not in (None, sha256):
+                raise ValueError(
+                    f"its sha256 is {sha256}, expected {expected}: the file is another than before; delete the "
+                    "dataset's sources.json, or change sha256 in the parameters, if that is right"
+                )
             flushed.result()
     except ValueError as e:
         part.unlink()
@@ -83,6 +89,7 @@ def fetch(address: str, target: Path, expected: str | None, timeout: float, retr
     with io.atomic(target) as temporary:
         part.replace(temporary)
     part.with_suffix(".etag").unlink(missing_ok=True)
+    return sha256
 
 
 def _copy(address: str, source: Path, part: Path) -> None:
@@ -143,13 +150,12 @@ def _try(client: httpx.Client, address: str, part: Path, progress: Progress) -> 
         raise _Passing(f"{have:,} of {total:,} bytes came")
 
 
-def check(path: Path, name: str, expected: str | None) -> None:
-    """Refuse a web page in place of a file, a gzip file that is broken or cut off, and a file that is another one.
+def check(path: Path, name: str) -> None:
+    """Refuse a web page in place of a file, and a gzip file that is broken or cut off.
 
     Args:
         path: the file.
         name: its final name; what it should be is told by its ending.
-        expected: sha256, or None if any will do.
 
     Raises:
         ValueError: what is wrong.
@@ -160,11 +166,6 @@ def check(path: Path, name: str, expected: str | None) -> None:
         raise ValueError("the answer is a web page (HTML), not a file")
     if name.endswith(".gz"):
         _check_gzip(path, head)
-    if expected is not None and (found := io.sha256(path)) != expected:
-        raise ValueError(
-            f"its sha256 is {found}, expected {expected}: the file is another than before; delete the dataset's "
-            "sources.json, or change sha256 in the parameters, if that is right"
-        )
 
 
 def _check_gzip(path: Path, head: bytes) -> None:

@@ -117,7 +117,7 @@ def _items(found: Mapping[int, Product], asins: list[str]) -> pa.Table:
             "text": pa.array(texts, pa.string()),
             "text_status": pa.array(statuses, pa.string()),
             "image_urls": pa.array([p.image_urls for p in rows], schemas.ITEMS.field("image_urls").type),
-            "tokens": pa.array([len(text.split()) for text in texts], pa.int32()),
+            "tokens": pa.array([text.count(" ") + bool(text) for text in texts], pa.int32()),
             "extra": pa.array([_object(p.extra) for p in rows], pa.string()),
         }
     )

@@ -27,8 +27,8 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.seeds import seed_for
 
-LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "transformers",
-             "sentencepiece", "open_clip_torch")  # fmt: skip
+LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "simplejpeg",
+             "transformers", "sentencepiece", "open_clip_torch")  # fmt: skip
 
 
 class Run:

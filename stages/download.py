@@ -12,6 +12,7 @@ def main(run: Run) -> None:
     """Write the raw files and sources.json."""
     source, raw, params = run.source, run.layout.raw, run.params.download
     addresses: dict[str, list[str]] = {}
+    hashes: dict[str, str] = {}
     if isinstance(source, SampleSource):
         from pipeline.sources import sample  # drawing libraries, which other sources need not wait for
 
@@ -24,8 +25,8 @@ def main(run: Run) -> None:
         run.resume(raw, download.local_files(addresses), source.model_dump())
         io.write_json(run.layout.sources, seen)  # what was seen first must outlive a failure here
         bars = lambda name: download.meter(run.progress(unit="B", what=name))  # noqa: E731
-        stored = download.download(addresses, raw, expected, params.timeout, params.retries, bars)
-    rows = download.listing(raw, stored, addresses)
+        stored, hashes = download.download(addresses, raw, expected, params.timeout, params.retries, bars)
+    rows = download.listing(raw, stored, addresses, hashes)
     io.write_json(run.layout.sources, rows)
     run.rows_out = len(rows)
     run.note(bytes=sum(row["bytes"] for row in rows))

@@ -164,20 +164,21 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
         addresses = {"reviews": [remote], "metadata": [near]}
         raw = tmp_path / "raw"
-        for _ in range(2):
-            stored = download(addresses, raw, {}, 2, 0, quiet)
+        stored, hashes = download(addresses, raw, {}, 2, 0, quiet)
+        assert download(addresses, raw, {}, 2, 0, quiet) == (stored, {})
         assert server.asked.total() == 1
     common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
-    assert listing(raw, stored, addresses) == [
-        {"role": "reviews", "name": "r.json.gz", "url": f"http://{host}/r.json.gz"} | common,
-        {"role": "metadata", "name": "meta.json.gz", "url": "file:meta.json.gz"} | common,
-    ]
+    for known in (hashes, {}):
+        assert listing(raw, stored, addresses, known) == [
+            {"role": "reviews", "name": "r.json.gz", "url": f"http://{host}/r.json.gz"} | common,
+            {"role": "metadata", "name": "meta.json.gz", "url": "file:meta.json.gz"} | common,
+        ]
 
 
 def test_mirrors_are_tried_in_order(tmp_path: Path) -> None:
     with serving({"/b/x.gz": body(DATA)}) as server:
         mirrors = [f"{server.address}/a/x.gz", f"{server.address}/b/x.gz", f"{server.address}/c/x.gz"]
-        assert download({"reviews": mirrors}, tmp_path, {}, 2, 0, quiet) == {"reviews": "x.gz"}
+        assert download({"reviews": mirrors}, tmp_path, {}, 2, 0, quiet)[0] == {"reviews": "x.gz"}
         assert server.asked == {"/a/x.gz": 1, "/b/x.gz": 1}
         with pytest.raises(UserError, match=r"/a/y: HTTP 404 Not Found; .*/c/y: HTTP 404 Not Found$"):
             download({"reviews": [f"{server.address}/a/y", f"{server.address}/c/y"]}, tmp_path, {}, 2, 0, quiet)
@@ -187,7 +188,7 @@ def test_another_file_than_before_is_refused(tmp_path: Path) -> None:
     with serving({"/x.gz": body(DATA)}) as server:
         address = f"{server.address}/x.gz"
         addresses = {"reviews": [address]}
-        seen = listing(tmp_path, download(addresses, tmp_path, {}, 2, 0, quiet), addresses)
+        seen = listing(tmp_path, download(addresses, tmp_path, {}, 2, 0, quiet)[0], addresses, {})
         (tmp_path / "x.gz").unlink()
         server.answers["/x.gz"] = body(gzip.compress(b"other"))
         with pytest.raises(UserError, match=r"its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}: the file is another"):

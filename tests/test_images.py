@@ -91,10 +91,34 @@ def test_scaled_decoding_looks_like_full_decoding() -> None:
     assert np.abs(got - want).max() < 6
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(("width", "height"), [(506, 514), (499, 300), (257, 1003), (258, 256)])
+def test_a_jpeg_that_is_decoded_by_eighths_is_not_shifted(mode: str, width: int, height: int) -> None:
+    rng = np.random.default_rng(0)
+    scene = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).resize((width, height)).convert(mode)
+    out = io.BytesIO()
+    scene.save(out, "JPEG", quality=95)
+    got = opened(shrunk(out.getvalue(), 256)).convert("L")  # colours are kept at half the size
+    want = scene.convert("RGB").convert("L").resize(got.size, Image.Resampling.LANCZOS)
+    assert min(got.size) == 256
+    assert np.sqrt(np.square(np.asarray(got, np.float32) - np.asarray(want, np.float32)).mean()) < 2
+
+
+def test_a_header_that_promises_two_sizes_is_not_decoded_at_the_larger() -> None:
+    start = JPEG.index(b"\xff\xc0")
+    frame = bytearray(JPEG[start : start + 2 + int.from_bytes(JPEG[start + 2 : start + 4])])
+    frame[5:9] = struct.pack(">HH", 60000, 60000)
+    for data in (JPEG[:start] + frame + JPEG[start:], JPEG[:start] + JPEG[start : start + len(frame)] + frame + JPEG[
+        start + len(frame) :]):  # fmt: skip
+        assert shrunk(data).status in ("not_an_image", "too_large", "truncated")
+
+
 def test_exif_rotation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    assert opened(shrunk(picture(size=(80, 40), exif=exif))).size == (16, 32)
+    for mode in ("RGB", "L", "CMYK"):
+        assert opened(shrunk(picture(mode, (80, 40), exif=exif))).size == (16, 32)
+    assert opened(shrunk(picture("RGBA", (80, 40), "PNG", exif=exif))).size == (16, 32)
 
 
 @pytest.mark.parametrize(
