@@ -6,8 +6,9 @@ import numpy as np
 
 from benchmarks import Measurement
 from benchmarks._plain_alignrec import timed
-from benchmarks.train import ITEMS, TRAIN, USERS, gemm_rate
+from benchmarks.train import ITEMS, TRAIN, USERS
 from pipeline import retrieval
+from pipeline.encoders.device import gemm_rate
 from pipeline.split import Pairs
 
 WIDTH, K, SERVED = 64, 20, 2000
@@ -34,8 +35,8 @@ def run() -> Measurement:
         reference=SERVED / plain,
         unit="users/s",
         higher_is_better=True,
-        limit=gemm_rate() / (2 * ITEMS * WIDTH),
-        limit_is="scores of all items by products at this machine's float32 GEMM rate for 2048^3, nothing selected",
+        limit=gemm_rate("float32", 1.0) / (2 * ITEMS * WIDTH),
+        limit_is="scores of all items by products at this machine's float32 GEMM rate, nothing selected",
         what=f"{USERS:,} users, {ITEMS:,} items, {WIDTH}-d, {len(seen):,} train pairs masked, top {K}; the reference: "
         "a matrix-vector product and a full sort a user",
         details={

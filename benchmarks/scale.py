@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks import Measurement
-from benchmarks.train import gemm_rate
 from pipeline import graph
 from pipeline.allocator import keep_large_buffers
 from pipeline.config import Benchmark, Train
+from pipeline.encoders.device import gemm_rate
 from pipeline.metrics import evaluate
 from pipeline.models import MODELS
 from pipeline.models.base import Batch, Inputs
@@ -66,8 +66,8 @@ def run() -> Measurement:
         reference=small["epoch"] / small["pairs"] * 1e6,
         unit="s a million train pairs",
         higher_is_better=False,
-        limit=found["alignrec"]["projection_flop"] / gemm_rate() * 1e6 / found["alignrec"]["pairs"],
-        limit_is="products of the 768-d features alone, three a step, at this machine's float32 GEMM rate for 2048^3",
+        limit=found["alignrec"]["projection_flop"] / gemm_rate("float32", 1.0) * 1e6 / found["alignrec"]["pairs"],
+        limit_is="products of the 768-d features alone, three a step, at this machine's float32 GEMM rate",
         what=f"AlignRec on {size.users:,} users, {size.items:,} items, {size.interactions:,} interactions, {WIDTH}-d "
         "features that train; the reference: the same at Baby's size. A step walks the whole graph, so at one batch "
         "size the time a pair grows with the graph",

@@ -12,6 +12,7 @@ from benchmarks._plain_alignrec import Epoch, steps, timed
 from pipeline import graph, split
 from pipeline.allocator import keep_large_buffers
 from pipeline.config import Train
+from pipeline.encoders.device import gemm_rate
 from pipeline.metrics import evaluate
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.base import Batch, Inputs
@@ -63,8 +64,8 @@ def run() -> Measurement:
         reference=reference.train + reference.rank,
         unit="s/epoch",
         higher_is_better=False,
-        limit=flops / gemm_rate(inputs.device),
-        limit_is="float32 products that no exact step can avoid, at this machine's GEMM rate for 2048^3",
+        limit=flops / gemm_rate("float32", 1.0),
+        limit_is="float32 products that no exact step can avoid, at this machine's GEMM rate",
         what=f"{USERS:,} users, {ITEMS:,} items, {TRAIN:,} train pairs, {WIDTH}-d features that train; the reference: "
         "COO sparse products, B x B losses, unfused Adam, a Python loop for negatives, a loop over users in ranking",
         details={
@@ -154,10 +155,3 @@ def _flops(batch: Batch) -> float:
     align = 3 * (items**2 + users**2) * dim
     gram = items * WIDTH * (WIDTH + 1) / 2 + 3 * items * dim * (WIDTH + dim)
     return 2 * (projection + align + gram)
-
-
-def gemm_rate(device: torch.device | str = "cpu") -> float:
-    """Return float32 operations a second."""
-    a = torch.randn(2048, 2048, device=device)
-    best = min(timed(lambda: a @ a)[0] for _ in range(5))
-    return 2 * 2048**3 / best

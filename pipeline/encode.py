@@ -26,6 +26,7 @@ from torch import Tensor
 
 import schemas
 from pipeline import io
+from pipeline.allocator import keep_large_buffers
 from pipeline.encoders.base import Encoder
 from pipeline.encoders.device import gemm_rate
 from pipeline.errors import UserError
@@ -93,6 +94,7 @@ def encode(
     Raises:
         ValueError: the encoder gave a value that is not finite.
     """
+    keep_large_buffers()
     spent = spent or Spent()
     texts = [text.encode(errors="replace").decode() for text in texts]  # half a character would stop any tokenizer
     has_text = np.array([bool(text.strip()) for text in texts], bool)

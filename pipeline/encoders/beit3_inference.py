@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from pipeline.encoders.beit3 import FIRST_POSITION, BEiT3, Config, Layer, Streams
 from pipeline.encoders.device import device_of
 from pipeline.errors import UserError
+from pipeline.gemm import by_onednn
 
 CPU_RUN = 2
 """items whose attention a CPU computes at once: their scores stay in its cache"""
@@ -200,8 +201,7 @@ def _linear(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Map:
     """Return the product of layers side by side: [n, in] -> [n, sum of out]."""
     weight = torch.cat([layer.weight for layer in layers]).to(dtype)
     bias = torch.cat([layer.bias for layer in layers]).to(dtype)
-    packs = ("AVX512", "AVX2")[: 2 if dtype == torch.float32 else 1]  # oneDNN has no bfloat16 below AVX512
-    if weight.device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in packs:
+    if not by_onednn(weight.device, dtype):
         return lambda x: F.linear(x, weight, bias)
     # oneDNN with weights in its own order: on an AMD EPYC (Zen 4) a tenth faster than F.linear in bfloat16, which
     # reorders them at each call, and a third faster in float32, for which F.linear takes MKL

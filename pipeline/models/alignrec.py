@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline import graph
 from pipeline.config import Train
-from pipeline.gemm import linear
+from pipeline.gemm import product, times
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import Distinct, distinct, info_nce
 from pipeline.models.lightgcn import propagate
@@ -60,7 +60,7 @@ class AlignRec(Recommender):
         weight, bias = self.w1.weight, self.w1.bias
         if self.params.gate:  # x goes nowhere but through W2: the product of two small matrices spares one of I rows
             weight, bias = self.w2.weight @ weight, self.w2(bias)
-        item = linear(self.features, weight, bias, self.bf16)  # [I, D]
+        item = product(self.features, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:
             item = self.item * torch.sigmoid(item)
         for _ in range(self.params.item_layers):
@@ -145,17 +145,18 @@ def reg(content: Tensor, features: Tensor, counts: Tensor, bf16: bool = False) -
     """
     root = counts.to(content.dtype).sqrt()[:, None]
     e, c = root * content, features * (root / features.norm(dim=1, keepdim=True).clamp_min(1e-12))
-    square = (e.T @ e).square().sum() - 2 * (c.T @ e).square().sum() + gram_square(c, bf16)
+    c = c.T.contiguous()  # [F, N], as its products want it
+    square = product(e.T, e.T).square().sum() - 2 * product(c, e.T).square().sum() + gram_square(c.T, bf16)
     return square.clamp_min(torch.finfo(square.dtype).tiny).sqrt() / counts.sum()
 
 
 def gram_square(c: Tensor, bf16: bool = False) -> Tensor:
     """|| C^T C ||_F^2 of C [N, F]: the upper blocks of the symmetric product, or of C C^T where that is smaller."""
-    c = c if c.shape[0] > c.shape[1] else c.T  # [N, F]
+    c = (c.T if c.shape[0] > c.shape[1] else c).contiguous()  # [F, N], F < N
     c = c.bfloat16() if bf16 else c
-    width = -(-c.shape[1] // STRIPS)
+    width = -(-len(c) // STRIPS)
     total = torch.zeros((), device=c.device)
-    for at in range(0, c.shape[1], width):
-        strip = (c[:, at : at + width].T @ c[:, at:]).float()  # [F / STRIPS, rest]
+    for at in range(0, len(c), width):
+        strip = times(c[at : at + width], c[at:]).float()  # [F / STRIPS, rest]
         total = total + 2 * strip.square().sum() - strip[:, :width].square().sum()
     return total

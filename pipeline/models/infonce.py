@@ -59,18 +59,15 @@ class _InfoNCE(torch.autograd.Function):
         n = counts[:, None]  # [N, 1]
         x_, y_, weighted = x.to(kind), y.to(kind), (n * y).to(kind).T  # [D, N] the last
         z = torch.empty_like(counts)  # [N]
-        dx, dy = torch.empty_like(x), torch.zeros_like(y)
+        dx, dy = torch.empty_like(x), torch.zeros_like(y.T)  # the second [D, N]
         rows = ROWS if x.is_cpu else len(x)
         for part in (slice(at, at + rows) for at in range(0, len(x), rows)):
             e = times(x_[part], y_).to(x.dtype).exp_()  # [R, N]
             torch.mv(e, counts, out=z[part])
             e, scale = e.to(kind), n[part] / z[part, None]  # [R, 1] the second
             torch.mul(scale, times(e, weighted), out=dx[part])
-            if kind == x.dtype:
-                dy.addmm_(e.T, scale * x[part])
-            else:
-                dy += e.T @ (scale * x[part]).to(kind)
-        ctx.save_for_backward(dx.sub_(n * y), dy.sub_(x).mul_(n))
+            dy += times((scale * x[part]).to(kind).T, e.T)
+        ctx.save_for_backward(dx.sub_(n * y), dy.T.sub(x).mul_(n))
         return torch.dot(counts, z.log() - (x * y).sum(1))
 
     @staticmethod
