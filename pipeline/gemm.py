@@ -30,10 +30,10 @@ def by_onednn(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def product(x: Tensor, y: Tensor, bf16: bool = False) -> Tensor:
-    """Return x [M, K] @ y.T [K, N], differentiable in both.
+    """Return x [M, K] @ y.T [K, N] of y's dtype, differentiable in both.
 
     Args:
-        x: float [M, K].
+        x: float [M, K]; if it is bfloat16 already it is not rounded again at each call.
         y: float [N, K].
         bf16: whether factors and products of the map and of both gradients are rounded to bfloat16, a relative error
             of 2^-9 each: twice as fast on processors and GPUs that multiply them.
@@ -48,7 +48,7 @@ class _Product(Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, kind: torch.dtype) -> Tensor:
         x_, y_ = x.to(kind), y.to(kind)
         ctx.save_for_backward(x_, y_)
-        return times(x_, y_).to(x.dtype)
+        return times(x_, y_).to(y.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, None]:

@@ -45,6 +45,7 @@ class AlignRec(Recommender):
             self.w2 = nn.Linear(params.dim, params.dim)
         self.features = nn.Parameter(inputs.features.clone(), requires_grad=params.mode != "frozen")  # [I, F]
         self.fixed = inputs.features  # [I, F]
+        self.rounded = self.fixed.bfloat16() if self.bf16 and params.mode == "frozen" else None
 
     @property
     def target(self) -> Tensor:
@@ -60,7 +61,7 @@ class AlignRec(Recommender):
         weight, bias = self.w1.weight, self.w1.bias
         if self.params.gate:  # x goes nowhere but through W2: the product of two small matrices spares one of I rows
             weight, bias = self.w2.weight @ weight, self.w2(bias)
-        item = product(self.features, weight, self.bf16) + bias  # [I, D]
+        item = product(self.features if self.rounded is None else self.rounded, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:
             item = self.item * torch.sigmoid(item)
         for _ in range(self.params.item_layers):
