@@ -62,5 +62,6 @@ def test_parameters_cannot_be_changed(tmp_path: Path) -> None:
 
 def test_the_fast_recipe_fills_in_what_is_not_given() -> None:
     fast = config.Train(recipe="fast", epochs=7)
-    assert (fast.lr, fast.mode, fast.precision, fast.epochs, fast.patience) == (5e-3, "frozen", "bf16", 7, 3)
-    assert fast.dim == config.Train().dim
+    assert (fast.lr, fast.mode, fast.precision, fast.epochs, fast.patience) == (1.5e-3, "frozen", "bf16", 7, 5)
+    assert (fast.dim, fast.layers) == (128, 4)
+    assert fast.cca == config.Train().cca
