@@ -96,7 +96,7 @@ def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
         decoded = Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", min_height=size, min_width=size))
     except ValueError:
         return None
-    share = round(8 * decoded.width / width) / 8
+    share = 8 * decoded.width // width / 8  # sides were rounded up
     picture = _shrunk(decoded, (width * share, height * share), size)
     picture.info = opened.info  # has the rotation
     ImageOps.exif_transpose(picture, in_place=True)

@@ -104,6 +104,13 @@ def test_a_jpeg_that_is_decoded_by_eighths_is_not_shifted(mode: str, width: int,
     assert np.sqrt(np.square(np.asarray(got, np.float32) - np.asarray(want, np.float32)).mean()) < 2
 
 
+@pytest.mark.parametrize("width", [8, 9, 11, 15, 17, 31])
+def test_small_jpegs_are_decoded_by_eighths_too(width: int) -> None:
+    found = opened(shrunk(picture(size=(width, 40)), 8))
+    assert found.width == 8
+    assert abs(found.height - 40 * 8 / width) < 1.5
+
+
 def test_a_header_that_promises_two_sizes_is_not_decoded_at_the_larger() -> None:
     start = JPEG.index(b"\xff\xc0")
     frame = bytearray(JPEG[start : start + 2 + int.from_bytes(JPEG[start + 2 : start + 4])])
