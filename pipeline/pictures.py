@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
+import torch
+import torch.nn.functional as nnf
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Image.init()  # registers every format, so that FORMATS can name some
@@ -75,17 +78,20 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
         if min(width, height) < SMALLEST:
             return failed("too_small", f"{width} x {height} pixels", digest)
         picture = _jpeg(opened, data, size) or _other(opened, size)
+        picture.info = opened.info  # has the rotation
+        ImageOps.exif_transpose(picture, in_place=True)
+        picture.info = {}  # which would be written too
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=quality)
     return Picture("ok", "", out.getvalue(), picture.width, picture.height, digest, phash(picture))
 
 
 def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
-    """Return a sound JPEG, shrunk and rotated; None for what Pillow has to judge.
+    """Return a sound JPEG, shrunk; None for what Pillow has to judge.
 
-    libjpeg-turbo decodes at the eighths of its size that are next above `size`, in two thirds of the time that Pillow
-    takes, which knows halves alone and copies. Pillow judges damaged files, inks for colours, and headers of which the
-    two make different sizes.
+    libjpeg-turbo decodes at the half, quarter or eighth of its size that is next above `size`, in two thirds of the
+    time that Pillow takes, which copies. Pillow judges damaged files, inks for colours, and headers of which the two
+    make different sizes.
     """
     if opened.format != "JPEG" or opened.mode not in ("RGB", "L"):
         return None
@@ -93,22 +99,19 @@ def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
         if (width, height) != opened.size:
             return None
-        decoded = Image.fromarray(simplejpeg.decode_jpeg(data, "RGB", min_height=size, min_width=size))
+        share = max(1 / 8, min(1, 0.5 ** math.floor(math.log2(min(height, width) / size))))
+        least = math.ceil(height * share), math.ceil(width * share)
+        decoded = simplejpeg.decode_jpeg(data, "RGB", min_height=least[0], min_width=least[1])
     except ValueError:
         return None
-    share = 8 * decoded.width // width / 8  # sides were rounded up
-    picture = _shrunk(decoded, (width * share, height * share), size)
-    picture.info = opened.info  # has the rotation
-    ImageOps.exif_transpose(picture, in_place=True)
-    return picture
+    return _shrunk(decoded, (height * share, width * share), size)
 
 
 def _other(picture: Image.Image, size: int) -> Image.Image:
-    """Return any picture as RGB, rotated and shrunk; what is transparent becomes white."""
-    picture.draft("RGB", (size, size))  # a JPEG of inks or with damage: by halves, while both sides are above `size`
-    ImageOps.exif_transpose(picture, in_place=True)
-    flat = _flat(picture)
-    return _shrunk(flat, flat.size, size)
+    """Return any picture as RGB, shrunk; what is transparent becomes white."""
+    drafted = picture.draft("RGB", (size, size))  # a JPEG of inks or with damage, by halves
+    width, height = drafted[1][2:] if drafted else picture.size
+    return _shrunk(np.array(_flat(picture)), (height, width), size)
 
 
 def _flat(picture: Image.Image) -> Image.Image:
@@ -120,16 +123,25 @@ def _flat(picture: Image.Image) -> Image.Image:
     return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy
 
 
-def _shrunk(picture: Image.Image, extent: tuple[float, float], size: int) -> Image.Image:
-    """Return what fills `extent` (width, height) of a picture, its shorter side `size` pixels unless it is smaller.
+def _shrunk(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
+    """Return what fills `extent` of a picture, its shorter side `size` pixels unless it is smaller.
 
-    A side of 506 pixels at 5/8 fills 316.25 of 317 pixels: to take them for full would shift what is seen.
+    Bicubic with as many taps as the scale asks for, as Pillow does it, by torch in a third of the time.
+
+    Args:
+        pixels: uint8 [height, width, 3].
+        extent: height and width. A side of 507 pixels at a half fills 253.5 of 254: to take them for full would shift
+            what is seen.
+        size: pixels.
     """
     scale = size / min(extent)
     if scale >= 1:
-        return picture
-    target = round(extent[0] * scale), round(extent[1] * scale)
-    return picture.resize(target, Image.Resampling.BICUBIC, box=(0, 0, *extent), reducing_gap=2.0)
+        return Image.fromarray(pixels)
+    # the scale exact, and a hair more, as the sides are rounded down from it
+    scales = [(round(side * scale) / side) * (1 + 1e-9) for side in extent]
+    nchw = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    shrunk = nnf.interpolate(nchw, scale_factor=scales, mode="bicubic", antialias=True, align_corners=False)
+    return Image.fromarray(shrunk[0].permute(1, 2, 0).contiguous().numpy())
 
 
 def phash(picture: Image.Image) -> int:
