@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import orjson
 import pyarrow as pa
 
 import schemas
@@ -17,7 +18,7 @@ from pipeline.config import Source
 from pipeline.errors import UserError
 from pipeline.products import Found, Lines, Reject, products
 from pipeline.readers import reader
-from pipeline.sources.product import Product, as_json
+from pipeline.sources.product import Product
 
 
 class Items(NamedTuple):
@@ -124,7 +125,7 @@ def _items(found: Mapping[int, Product], asins: list[str]) -> pa.Table:
 
 
 def _object(fields: Mapping[str, str]) -> str:
-    return "{" + ",".join(f"{as_json(name)}:{value}" for name, value in fields.items()) + "}"
+    return orjson.dumps({name: orjson.Fragment(value) for name, value in fields.items()}).decode()
 
 
 def _rejects(rejects: list[Reject], file: str) -> pa.Table:

@@ -140,17 +140,21 @@ def cleaned(product: Product) -> Product:
 
 def clean(text: str) -> str:
     """Return text without markup, entities, control characters and repeated whitespace, in Unicode's NFC."""
-    for _ in range(3):  # "&amp;lt;br&amp;gt;" is found in the wild: a tag under two layers of entities
-        plain = html.unescape(text)
-        if "<" in plain:
-            plain = _TAG.sub(" ", _HIDDEN.sub(" ", plain))
-        if plain == text:
-            break
-        text = plain
+    if "&" in text or "<" in text:
+        text = _without_markup(text)
     if not (text.isascii() and text.isprintable()):
         text = unicodedata.normalize("NFC", _CONTROL.sub(" ", text))
     text = text.strip(" ")  # no other blanks are left
     return " ".join(text.split()) if "  " in text else text
+
+
+def _without_markup(text: str) -> str:
+    for _ in range(3):  # "&amp;lt;br&amp;gt;" is found in the wild: a tag under two layers of entities
+        plain = _TAG.sub(" ", _HIDDEN.sub(" ", html.unescape(text)))
+        if plain == text:
+            break
+        text = plain
+    return text
 
 
 def _addresses(urls: list[str]) -> Iterator[str]:

@@ -17,14 +17,17 @@ import orjson
 
 from pipeline.gz import unpacked
 from pipeline.sources.product import Product, as_list, as_text, others
-from pipeline.sources.sql import read_csv, read_lines
+from pipeline.sources.sql import read_csv, read_lines, stripped
 
 KEPT = frozenset({"asin", "title", "brand", "description", "imUrl"})
 """fields that come whole into columns of their own; of several category paths only one does"""
 
 _ASIN = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
-# a string in single quotes or in double quotes, with no escapes but those that JSON knows and \'; or what is neither
-_STRING = re.compile(rb"""'([^'\\]*(?:\\[bfnrt\\'][^'\\]*)*)'|"[^"\\]*(?:\\[bfnrt\\][^"\\]*)*"|(['"\\])""")
+# what is neither string nor backslash, and plain strings in single quotes; or a string in single quotes or in double
+# quotes, with no escapes but those that JSON knows too and \'; or what is none of these
+_PART = re.compile(
+    rb"""((?:[^'"\\]+|'[^'"\\]*')++)|'([^'\\]*(?:\\[bfnrt\\'][^'\\]*)*)'|"[^"\\]*(?:\\[bfnrt\\"][^"\\]*)*"|(['"\\])"""
+)
 
 
 def ratings(raw: Mapping[str, Path]) -> str:
@@ -44,8 +47,8 @@ def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
         user, item, rating, time = "reviewerID", "asin", "overall", "unixReviewTime"
         table = read_lines(path, (user, item, rating, time))
     return (
-        f"SELECT nullif(trim({user}), '') AS user, nullif(trim({item}), '') AS item, "
-        f"try_cast(trim({rating}) AS FLOAT) AS rating, try_cast(trim({time}) AS BIGINT) AS timestamp FROM {table}"
+        f"SELECT {stripped(user)} AS user, {stripped(item)} AS item, try_cast({stripped(rating)} AS FLOAT) AS rating, "
+        f"try_cast({stripped(time)} AS BIGINT) AS timestamp FROM {table}"
     )
 
 
@@ -72,7 +75,7 @@ def key(line: bytes) -> str | None:
 
 
 def parse(line: bytes) -> dict[str, Any]:
-    """Read one metadata line; an integer beyond 64 bits may come as a float.
+    """Read one metadata line, a Python literal or JSON; an integer beyond 64 bits may come as a float.
 
     Raises:
         ValueError: it is no literal of a dictionary; the message is short and has no text of the line.
@@ -87,31 +90,31 @@ def parse(line: bytes) -> dict[str, Any]:
 
 
 def _as_json(line: bytes) -> bytes:
-    """Return a line in JSON's quotes if that makes it mean the same in JSON, else what is no JSON.
+    """Return a line in JSON's quotes if it means the same in JSON, else what is no JSON.
 
     But for quotes and rare escapes strings are the same in both languages, and reading JSON is ten times as fast as
-    reading Python. What only Python knows (None, tuples, u'') is no JSON, what only JSON knows is told here.
+    reading Python. What only Python knows (None, tuples, u'') is no JSON; what only JSON knows (null, true) is welcome.
     """
-    if b"true" in line or b"false" in line or b"null" in line:
-        return b""
     parts = line.split(b'"')  # every second one is the inside of a string, unless a double quote is within single ones
     if b"\\" in line or any(part.count(b"'") % 2 for part in parts[::2]):
-        return _STRING.sub(_requoted, line)
+        return _PART.sub(_requoted, line)
     parts[::2] = [part.replace(b"'", b'"') for part in parts[::2]]
     return b'"'.join(parts)
 
 
 def _requoted(found: re.Match[bytes]) -> bytes:
-    if found[2]:
-        return b"no JSON"
-    inner = found[1]
-    return found[0] if inner is None else b'"%b"' % inner.replace(b"\\'", b"'").replace(b'"', b'\\"')
+    plain, inner, odd = found.groups()
+    if plain is not None:
+        return plain.replace(b"'", b'"')
+    if inner is not None:
+        return b'"%b"' % inner.replace(b"\\'", b"'").replace(b'"', b'\\"')
+    return b"no JSON" if odd else found[0]
 
 
 def _literal(line: bytes) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)  # of odd escapes such as '\d'
+            warnings.simplefilter("ignore")  # of odd escapes such as '\d'
             return ast.literal_eval(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise ValueError("not UTF-8") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.sources import amazon2014
 from pipeline.sources.product import Product, as_list, as_text, json_object, others
-from pipeline.sources.sql import read_csv, read_lines
+from pipeline.sources.sql import read_csv, read_lines, stripped
 
 KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})
 """`features` are in the description and `store` may be the brand, but as fields of their own they say more"""
@@ -32,9 +32,9 @@ def ratings(raw: Mapping[str, Path]) -> str:
     columns = ("user_id", "parent_asin", "rating", "timestamp")
     table = read_csv(path, columns, header=True) if ".csv" in path.suffixes else read_lines(path, columns)
     return (
-        "SELECT nullif(trim(user_id), '') AS user, nullif(trim(parent_asin), '') AS item, "
-        'try_cast(trim(rating) AS FLOAT) AS rating, try_cast(trim("timestamp") AS BIGINT) // 1000 AS timestamp '
-        f"FROM {table}"
+        f"SELECT {stripped('user_id')} AS user, {stripped('parent_asin')} AS item, "
+        f"try_cast({stripped('rating')} AS FLOAT) AS rating, "
+        f"try_cast({stripped('timestamp')} AS BIGINT) // 1000 AS timestamp FROM {table}"
     )
 
 

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.gz import unpacked
 from pipeline.sources import image_features
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
-from pipeline.sources.sql import read_csv
+from pipeline.sources.sql import read_csv, stripped
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
@@ -40,9 +40,10 @@ def ratings(raw: Mapping[str, Path]) -> str:
     if lacking := [c for c in COLUMNS if c not in header]:
         raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
     return (
-        "SELECT try_cast(trim(userID) AS BIGINT) AS user, try_cast(trim(itemID) AS BIGINT) AS item, "
-        "try_cast(trim(rating) AS FLOAT) AS rating, try_cast(try_cast(trim(timestamp) AS DOUBLE) AS BIGINT) AS "
-        f"timestamp, try_cast(trim(x_label) AS TINYINT) AS split FROM {read_csv(path, header, True, delimiter=TAB)}"
+        f"SELECT try_cast({stripped('userID')} AS BIGINT) AS user, try_cast({stripped('itemID')} AS BIGINT) AS item, "
+        f"try_cast({stripped('rating')} AS FLOAT) AS rating, "
+        f"try_cast(try_cast({stripped('timestamp')} AS DOUBLE) AS BIGINT) AS timestamp, "
+        f"try_cast({stripped('x_label')} AS TINYINT) AS split FROM {read_csv(path, header, True, delimiter=TAB)}"
     )
 
 

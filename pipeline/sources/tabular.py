@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.gz import unpacked
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import quoted, read_csv, read_lines
+from pipeline.sources.sql import quoted, read_csv, read_lines, stripped
 
 KEPT = ("item", "title", "brand", "categories", "description", "image_urls")
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
@@ -50,11 +50,11 @@ class Tabular:
                     f"`columns` of the source which one is the {ours}"
                 )
         text = {
-            c: f"trim({identifier(self._theirs(c))}::VARCHAR)" if self._theirs(c) in there else "NULL"
+            c: stripped(f"{identifier(self._theirs(c))}::VARCHAR") if self._theirs(c) in there else "NULL"
             for c in ("user", "item", "rating", "timestamp")
         }
         return (
-            f"SELECT nullif({text['user']}, '') AS user, nullif({text['item']}, '') AS item, "
+            f"SELECT {text['user']} AS user, {text['item']} AS item, "
             f"try_cast({text['rating']} AS FLOAT) AS rating, coalesce(try_cast({text['timestamp']} AS BIGINT), "
             f"epoch(try_cast({text['timestamp']} AS TIMESTAMPTZ))::BIGINT) AS timestamp FROM {_table(path, there)}"
         )
