@@ -120,8 +120,8 @@ def steps(optimiser: torch.optim.Optimizer, batches: list[Batch], loss: Callable
     """Step once a batch; return the losses."""
     losses = []
     for batch in batches:
-        value = loss(batch)
         optimiser.zero_grad()
+        value = loss(batch)
         value.backward()
         optimiser.step()
         losses.append(float(value.detach()))

@@ -111,6 +111,19 @@ def standardised(features: np.ndarray) -> np.ndarray:
     return made
 
 
+def compiled(
+    network: Recommender, backend: str | Callable[..., Any] = "inductor"
+) -> Callable[[Batch], dict[str, Tensor]]:
+    """Return the network's loss, which with its gradient becomes few kernels, replayed as CUDA graphs on a GPU.
+
+    A step is hundreds of small kernels, each faster than its launch. Every shape of a batch is compiled by itself: a
+    whole one, and an epoch's last. A loss must be read before the next is asked for, which overwrites it.
+    """
+    torch.compiler.reset()  # of networks before this one, of which there may be only a few
+    mode = "reduce-overhead" if backend == "inductor" else None
+    return torch.compile(network.loss, backend=backend, mode=mode, dynamic=False)
+
+
 def pick_device() -> torch.device:
     """Return the fastest device at hand: CUDA, Apple's MPS, or the CPU."""
     if torch.cuda.is_available():
@@ -139,6 +152,7 @@ class _Loop:
         self.device = next(network.parameters()).device
         self.sampler = Sampler(split)
         trained = [p for p in network.parameters() if p.requires_grad]
+        self.loss = compiled(network) if params.compile and self.device.type == "cuda" else network.loss
         self.optimiser = torch.optim.Adam(trained, lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
         self.now = _Progress()
 
@@ -183,8 +197,8 @@ class _Loop:
         totals: dict[str, Tensor] = {}
         batches = drawn.split(self.params.batch_size, dim=1)
         for users, positives, negatives in batches:
-            terms = self.network.loss(Batch(users, positives, negatives))
             self.optimiser.zero_grad()
+            terms = self.loss(Batch(users, positives, negatives))
             torch.stack(list(terms.values())).sum().backward()
             self.optimiser.step()
             for name, term in terms.items():

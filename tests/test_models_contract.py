@@ -5,6 +5,7 @@ Two towns: users and items of each have nothing to do with the other's. Whoever 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import get_args
 
@@ -13,16 +14,17 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
-from pipeline import config, graph
+from pipeline import config, gemm, graph
 from pipeline.config import Benchmark, Train
 from pipeline.errors import UserError
 from pipeline.metrics import evaluate
-from pipeline.models import MODELS, Recommender
+from pipeline.models import MODELS, Recommender, infonce
 from pipeline.models.base import Batch, Inputs
 from pipeline.ranking import topk
 from pipeline.split import Pairs, Split
-from pipeline.train import Fit, fit
+from pipeline.train import Fit, compiled, fit
 
 USERS, ITEMS, TOWNS = 60, 40, 2
 PARTS = [6, 4]
@@ -174,3 +176,38 @@ def test_a_models_own_defaults_yield_to_train_and_train_to_overrides() -> None:
     }
     assert benchmark.settings("bm3", Train(lr=3e-3, l2=0.5)).model_dump(include={"lr", "l2"}) == {"lr": 3e-3, "l2": 0.2}
     assert benchmark.model_dump()["overrides"] == {"bm3": {"drop": 0.5, "l2": 0.2}}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_torch_compile_follows_what_a_gpu_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm, "by_onednn", lambda *_: False)
+    monkeypatch.setattr(infonce, "merges", lambda _: False)
+    network, whole = built(name), batch()
+    short = Batch(whole.users[:99], whole.positives[:99], whole.negatives[:99])
+    counter = CompileCounterWithBackend("aot_eager")
+    loss = compiled(network, counter)
+    for _ in range(2):  # epochs
+        network.start_epoch()
+        for one in (whole, whole, short):
+            found = [step(network, f, one) for f in (network.loss, loss)]
+            for want, got in zip(*found, strict=True):
+                torch.testing.assert_close(got, want)
+    if name == "lattice":
+        return  # in pieces: its items' cosines are dots of a table with itself, and dynamo wants two tables
+    assert counter.frame_count == 2  # whole and short, once each
+
+
+def step(network: Recommender, loss: Callable[[Batch], dict[str, torch.Tensor]], one: Batch) -> list[torch.Tensor]:
+    network.zero_grad()
+    torch.manual_seed(0)
+    terms = loss(one)
+    torch.stack(list(terms.values())).sum().backward()
+    return [t.detach() for t in terms.values()] + [p.grad for p in network.parameters() if p.grad is not None]
+
+
+def test_torch_compile_sees_that_a_gpu_has_no_onednn() -> None:
+    cuda = torch.device("cuda")
+    taken = torch.compile(
+        lambda x: x + gemm.by_onednn(cuda, x.dtype) + infonce.merges(cuda), backend="eager", fullgraph=True
+    )
+    assert not taken(torch.zeros(1)).any()

@@ -76,6 +76,8 @@ class Train(Section):
     """of CCA's InfoNCE"""
     precision: Literal["exact", "bf16"] = "exact"
     """bf16: AlignRec's largest products read bfloat16, faster where the processor can; other last digits"""
+    compile: bool = False
+    """whether torch.compile makes CUDA graphs of a step's many small kernels, for a minute at the start; GPU only"""
     checkpoint_every: Positive = 10
     """epochs between checkpoints that a killed run resumes from"""
     threads: Positive = 1

@@ -65,8 +65,8 @@ class AlignRec(Recommender):
         if self.params.gate:
             item = self.item * torch.sigmoid(item)
         for _ in range(self.params.item_layers):
-            item = self.item_item @ item
-        return self.user_item @ item, item
+            item = self.item_item.dot(item)
+        return self.user_item.dot(item), item
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return h_user [U, D] and h_item [I, D]."""

@@ -43,7 +43,7 @@ class DualGNN(Recommender):
             users.append(user * (self.layers + 1))  # ... the paper sums them
             items.append(item * (self.layers + 1))
         user = attentive_sum(users, self.attention)  # [U, D]
-        return user + self.friends @ user, torch.stack(items).sum(0)
+        return user + self.friends.dot(user), torch.stack(items).sum(0)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return bpr, and l2 of the rows that the batch touches."""

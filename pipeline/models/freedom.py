@@ -48,7 +48,7 @@ class FREEDOM(Recommender):
         user_item = self.thinned if self.training else self.whole
         h: Tensor = self.item
         for _ in range(self.params.item_layers):
-            h = self.item_item @ h
+            h = self.item_item.dot(h)
         user, item = propagate(user_item, self.user, self.item, self.params.layers)
         return user, item + h
 

@@ -27,9 +27,14 @@ class Distinct(NamedTuple):
     """float32 [N], how often the batch has each"""
 
 
+def merges(device: torch.device) -> bool:
+    """Whether rows that a batch has several times are computed once: not on a GPU, which wants one shape a step."""
+    return device.type == "cpu"
+
+
 def distinct(batch: Tensor) -> Distinct:
-    """Return the distinct of int64 [B]; on a GPU, which wants one shape a step, all of them."""
-    if not batch.is_cpu:
+    """Return the distinct of int64 [B], or all of them where the device does not merge."""
+    if not merges(batch.device):
         return Distinct(batch, torch.arange(len(batch), device=batch.device), torch.ones_like(batch).float())
     rows, at, counts = torch.unique(batch, return_inverse=True, return_counts=True)
     more = -len(rows) % MULTIPLE

@@ -53,7 +53,7 @@ class ContentKNN(Untrained):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, F] and [I, F]."""
-        return self.mean @ self.direction, self.direction
+        return self.mean.dot(self.direction), self.direction
 
 
 def similar(seen: sp.csr_array, k: int) -> sp.csr_array:

@@ -5,6 +5,7 @@ Letters: U users, I items, B batch, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from pipeline.config import Train
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.spmm import Sparse
+from pipeline.spmm import Sparse, times
 
 
 class LightGCN(Recommender):
@@ -50,20 +51,26 @@ def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[T
         item: [I, D], layer 0.
         layers: L.
     """
-    return _Mean.apply(user, item, graph, layers)
+    return _Mean.apply(user, item, layers, *graph.parts)
 
 
 class _Mean(torch.autograd.Function):
     """(1 + A + .. + A^L) e / (L + 1). A_hat is symmetric, so the gradient takes the same walk."""
 
     @staticmethod
-    def forward(ctx: Any, user: Tensor, item: Tensor, graph: Sparse, layers: int) -> tuple[Tensor, Tensor]:
-        ctx.graph, ctx.layers = graph, layers
-        users, items = user, item
-        for _ in range(layers):  # Horner's rule: e + A (e + A (e + ..))
-            users, items = (graph @ items).add_(user), (graph.T @ users).add_(item)
-        return users / (layers + 1), items / (layers + 1)
+    def forward(ctx: Any, user: Tensor, item: Tensor, layers: int, *parts: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.layers = layers
+        ctx.save_for_backward(*parts)
+        return _walk(user, item, layers, parts)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        return *_Mean.apply(*grads, ctx.graph, ctx.layers), None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return *_walk(grads[0], grads[1], ctx.layers, ctx.saved_tensors), *[None] * 7
+
+
+def _walk(user: Tensor, item: Tensor, layers: int, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    to_user, to_item = parts[:3], parts[3:]  # R_hat, R_hat^T
+    users, items = user, item
+    for _ in range(layers):  # Horner's rule: e + A (e + A (e + ..))
+        users, items = times(to_user, items).add_(user), times(to_item, users).add_(item)
+    return users / (layers + 1), items / (layers + 1)

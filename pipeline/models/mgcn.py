@@ -45,8 +45,8 @@ class MGCN(Recommender):
         for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
             item = purify(self.item, w2(w1(features)))  # [I, D]
             for _ in range(self.params.item_layers):
-                item = item_item @ item
-            content.append((self.graph @ item, item))
+                item = item_item.dot(item)
+            content.append((self.graph.dot(item), item))
         users, items = (self._fuse([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
         return behaviour, (users, items)
 

@@ -74,7 +74,7 @@ class Layer(nn.Module):
             own: the nodes' vectors in the layer before, [N, D].
             ids: the nodes' ID embeddings, [N, D].
         """
-        return combination(aggregation(mean @ self.message(others)), self.own(own), ids, self.merge)
+        return combination(aggregation(mean.dot(self.message(others))), self.own(own), ids, self.merge)
 
 
 def aggregation(mean: Tensor) -> Tensor:

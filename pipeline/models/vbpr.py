@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Train
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.infonce import distinct
 
 
 class VBPR(Recommender):
@@ -39,8 +40,8 @@ class VBPR(Recommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return bpr, and l2 of the rows that the batch touches and of the projection."""
-        chosen, at = torch.unique(torch.cat([batch.positives, batch.negatives]), return_inverse=True)
-        positive, negative = pick(self._items(chosen), at).chunk(2)  # popular items are projected once
+        items = distinct(torch.cat([batch.positives, batch.negatives]))
+        positive, negative = pick(self._items(items.rows), items.at).chunk(2)  # popular items are projected once
         user = self._users(batch.users)
         rows = user[:, :-1], pick(self.item, batch.positives), pick(self.item, batch.negatives), self.project
         return {"bpr": bpr(user, positive, negative), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
