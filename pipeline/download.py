@@ -131,13 +131,17 @@ def listing(
     return rows
 
 
-def local_files(addresses: Mapping[str, list[str]]) -> list[Path]:
-    """Return the addresses that are files of this machine, as paths; UserError for one that is not there."""
+def local_files(addresses: Mapping[str, list[str]]) -> list[tuple[str, int, int]]:
+    """Return path, bytes and time of change (ns) of the addresses that are files of this machine: not read, as large.
+
+    Raises:
+        UserError: one is not there.
+    """
     paths = [path for mirrors in addresses.values() for a in mirrors if (path := local(a)) is not None]
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such file; it is named under `sources` in the parameters")
-    return paths
+    return [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
 
 
 def _public(url: str) -> str:

@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 
 import schemas
 from pipeline import io
@@ -60,7 +61,8 @@ class Fetcher:
         self._bytes = {known for known in params.placeholders if len(known) == 64}
         self._looks = [int(known, 16) for known in params.placeholders if len(known) == 16]
         self._workers = os.cpu_count() or 1
-        self._pool = ThreadPoolExecutor(self._workers)
+        # torch would start threads of its own in each of these
+        self._pool = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,))
         self._normalise = partial(normalise_all, size=params.size, quality=params.quality, max_pixels=params.max_pixels)
         self._runner = asyncio.Runner()
 

@@ -22,7 +22,7 @@ def main(run: Run) -> None:
         addresses = files(source)
         seen = io.read_json(run.layout.sources) if run.layout.sources.exists() else []
         expected = download.expectations(addresses, source.sha256, seen)
-        run.resume(raw, download.local_files(addresses), source.model_dump())
+        run.resume(raw, [], source.model_dump(), download.local_files(addresses))
         io.write_json(run.layout.sources, seen)  # what was seen first must outlive a failure here
         bars = lambda name: download.meter(run.progress(unit="B", what=name))  # noqa: E731
         stored, hashes = download.download(addresses, raw, expected, params.timeout, params.retries, bars)
