@@ -132,7 +132,7 @@ def listing(
 
 
 def local_files(addresses: Mapping[str, list[str]]) -> list[tuple[str, int, int]]:
-    """Return path, bytes and time of change (ns) of the addresses that are files of this machine: not read, as large.
+    """Return path, bytes and time of change (ns) of the addresses that are files of this machine.
 
     Raises:
         UserError: one is not there.
