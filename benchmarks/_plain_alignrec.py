@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline import graph, split
 from pipeline.config import Train
+from pipeline.interactions import split
+from pipeline.models import adjacency
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.base import Batch, Inputs
 
@@ -37,14 +38,14 @@ def run(model: AlignRec, inputs: Inputs, settings: Train, batches: list[Batch]) 
     """Take one epoch's steps on `batches`, then rank valid."""
     parts, device = inputs.split, inputs.device
     n_users, n_items = parts.n_users, parts.n_items
-    block = graph.user_item_graph(parts).tocoo()
+    block = adjacency.user_item_graph(parts).tocoo()
     rows, columns = block.coords
     at = np.stack([np.concatenate([rows, columns + n_users]), np.concatenate([columns + n_users, rows])])
     torch.sparse.check_sparse_tensor_invariants.disable()
     whole = torch.sparse_coo_tensor(torch.from_numpy(at), torch.from_numpy(np.tile(block.data, 2)),
                                     (n_users + n_items,) * 2, device=device).coalesce()  # fmt: skip
     user_item = torch.sparse_coo_tensor(np.stack(block.coords), block.data, block.shape, device=device).coalesce()
-    near_items = graph.item_graph(inputs.edges, n_items).tocoo()
+    near_items = adjacency.item_graph(inputs.edges, n_items).tocoo()
     item_item = torch.sparse_coo_tensor(
         np.stack(near_items.coords), near_items.data, near_items.shape, device=device
     ).coalesce()

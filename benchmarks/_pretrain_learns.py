@@ -19,14 +19,16 @@ import torch
 from tqdm import tqdm
 
 import schemas
-from pipeline import config, held_out, io, prepare, probes, published
-from pipeline.checkpoint import Checkpoint
+from pipeline import config, io
 from pipeline.config import Download, Pretrain
 from pipeline.layout import Layout
-from pipeline.objective import whole
-from pipeline.pretrain import fit
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.pretrain import held_out, prepare, published
+from pipeline.pretrain.batches import batch
+from pipeline.pretrain.loop import fit
+from pipeline.pretrain.losses import whole
+from pipeline.probe import questions
 from pipeline.seeds import seed_for
-from pipeline.task import batch
 
 DATASET, KS = "sample", (5, 10, 20, 50)
 Figures = dict[str, dict[str, list[float]]]
@@ -39,7 +41,7 @@ def main(results: Path, seeds: list[int]) -> None:
     layout = Layout(Path("outputs"), DATASET)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    asked = probes.questions(interactions, len(texts))
+    asked = questions.questions(interactions, len(texts))
     for seed in seeds:
         for name, epochs in (("untrained", 0), ("trained", params.pretrain.epochs)):
             if f"{name} {seed}" not in done:
@@ -53,7 +55,7 @@ def main(results: Path, seeds: list[int]) -> None:
 def table(done: dict[str, Figures]) -> list[str]:
     """Return a row for each probe, network and part: mean and sd over seeds of the hit rate at each K."""
     lines = [f"| probe | features | {' | '.join(f'@{k}' for k in KS)} |", "|---|---|" + "---|" * len(KS)]
-    for probe in probes.PROBES:
+    for probe in questions.PROBES:
         for name in ("untrained", "trained"):
             runs = [found for key, found in done.items() if key.startswith(name)]
             for which in runs[0]:
@@ -88,7 +90,7 @@ def _features(layout: Layout, texts: list[str], params: Pretrain, download: Down
 
 
 def _hits(asked: dict[str, Any], features: np.ndarray) -> dict[str, list[float]]:
-    return {probe: probes.hits(features, asked[probe], KS).mean(axis=0).tolist() for probe in probes.PROBES}
+    return {probe: questions.hits(features, asked[probe], KS).mean(axis=0).tolist() for probe in questions.PROBES}
 
 
 if __name__ == "__main__":

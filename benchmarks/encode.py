@@ -20,13 +20,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from benchmarks import Measurement
-from pipeline import encode
-from pipeline.encoders.beit3 import SIZES, BEiT3
-from pipeline.encoders.beit3_inference import flops, multiplies_bytes
-from pipeline.encoders.beit3_items import BEiT3Items
-from pipeline.encoders.device import gemm_rate, pick
-from pipeline.encoders.pixels import normalised, squares
-from pipeline.tokens import pad
+from pipeline.beit3.inference import flops, multiplies_bytes
+from pipeline.beit3.network import SIZES, BEiT3
+from pipeline.beit3.tokenizer import pad
+from pipeline.encode import batching
+from pipeline.encode.beit3 import BEiT3Items
+from pipeline.images.pixels import normalised, squares
+from pipeline.ops.device import gemm_rate, pick
 
 PADDED = 128  # of the reference's texts, as people do; longer ones are cut
 DECILES = (6, 39, 61, 80, 103, 128, 128, 128, 128, 128, 128)
@@ -112,7 +112,7 @@ def _ours(network: BEiT3, ids: Sequence[np.ndarray], precision: str) -> Way:
 
     def way(pictures: Sequence[bytes], rows: slice) -> Tensor:
         texts = [str(i) for i in range(rows.start, rows.stop)]
-        return torch.from_numpy(encode.encode(encoder, texts, pictures[rows], PASS, workers=WORKERS).vectors)
+        return torch.from_numpy(batching.encode(encoder, texts, pictures[rows], PASS, workers=WORKERS).vectors)
 
     return way
 

@@ -106,13 +106,14 @@ def _work(raw: Path, group: Path | None, to: multiprocessing.connection.Connecti
     if group:
         group.write_text(str(os.getpid()))
     import schemas
-    from pipeline import interactions, io
+    from pipeline import io
     from pipeline.config import Interactions
+    from pipeline.interactions import build
     from pipeline.sources import amazon2014
 
     started, params = time.perf_counter(), Interactions(memory_limit=DUCKDB)
-    with interactions.database(raw / "scratch", params.memory_limit) as db:
-        split = interactions.split(db, amazon2014.ratings({"reviews": raw / "ratings.csv"}), 5, 5, params.protocol, 0)
+    with build.database(raw / "scratch", params.memory_limit) as db:
+        split = build.split(db, amazon2014.ratings({"reviews": raw / "ratings.csv"}), 5, 5, params.protocol, 0)
         io.write_tables(split.users, raw / "users.parquet", schemas.USERS, {})
         io.write_tables(split.item_ids, raw / "item_ids.parquet", schemas.ITEM_IDS, {})
         io.write_tables(split.interactions, raw / "interactions.parquet", schemas.INTERACTIONS, {})

@@ -7,9 +7,9 @@ import numpy as np
 from benchmarks import Measurement
 from benchmarks._plain_alignrec import timed
 from benchmarks.train import ITEMS, TRAIN, USERS
-from pipeline import retrieval
-from pipeline.encoders.device import gemm_rate
-from pipeline.split import Pairs
+from pipeline.interactions.split import Pairs
+from pipeline.ops.device import gemm_rate
+from pipeline.train import retrieval
 
 WIDTH, K, SERVED = 64, 20, 2000
 REPEATS = 5

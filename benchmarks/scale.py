@@ -21,15 +21,15 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks import Measurement
-from pipeline import graph
-from pipeline.allocator import keep_large_buffers
 from pipeline.config import Benchmark, Train
-from pipeline.encoders.device import gemm_rate
-from pipeline.metrics import evaluate
+from pipeline.evaluation.metrics import evaluate
+from pipeline.graph import neighbours
+from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS
 from pipeline.models.base import Batch, Inputs
-from pipeline.sampling import Sampler
-from pipeline.split import Pairs, Split
+from pipeline.ops.allocator import keep_large_buffers
+from pipeline.ops.device import gemm_rate
+from pipeline.train.sampling import Sampler
 
 WIDTH, K = 768, 10
 STEPS = 8
@@ -108,7 +108,7 @@ def generated(size: Size) -> tuple[Split, np.ndarray]:
 
 def _graph(features: np.ndarray, path: Path) -> dict[str, Any]:
     started = time.perf_counter()
-    pq.write_table(graph.neighbours(features, K), path)
+    pq.write_table(neighbours.neighbours(features, K), path)
     return {"seconds": time.perf_counter() - started}
 
 

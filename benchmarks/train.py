@@ -10,15 +10,16 @@ import torch
 
 from benchmarks import Measurement, _plain_alignrec
 from benchmarks._plain_alignrec import Epoch, steps, timed
-from pipeline import graph, split
-from pipeline.allocator import keep_large_buffers
 from pipeline.config import Train
-from pipeline.encoders.device import gemm_rate
-from pipeline.metrics import evaluate
+from pipeline.evaluation.metrics import evaluate
+from pipeline.graph import neighbours
+from pipeline.interactions import split
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.base import Batch, Inputs
-from pipeline.sampling import Sampler
-from pipeline.train import compiled, pick_device
+from pipeline.ops.allocator import keep_large_buffers
+from pipeline.ops.device import gemm_rate
+from pipeline.train.loop import compiled, pick_device
+from pipeline.train.sampling import Sampler
 
 USERS, ITEMS, TRAIN, VALID, WIDTH = 19_445, 7_050, 118_551, 20_559, 768
 SETTINGS = Train()
@@ -109,7 +110,7 @@ def _inputs() -> Inputs:
     features = (rng.normal(size=(200, WIDTH))[rng.integers(0, 200, ITEMS)] + rng.normal(size=(ITEMS, WIDTH))).astype(
         "f4"
     )
-    edges = graph.neighbours(features, 10)
+    edges = neighbours.neighbours(features, 10)
     parts = split.Split(USERS, ITEMS, pairs[0], pairs[1], nobody)
     device = pick_device()
     return Inputs(parts, torch.from_numpy(features).to(device), edges, device)

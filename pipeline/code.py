@@ -56,7 +56,8 @@ def _imports(path: Path) -> tuple[str, ...]:
         if isinstance(node, ast.Import):
             names += [a.name for a in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+            parts = [f"{node.module}.{a.name}" for a in node.names]
+            names += [part if _file(part) else node.module for part in parts]  # of a package only what is named
     return tuple(n for n in names if n.split(".")[0] in OURS)
 
 

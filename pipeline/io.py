@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline.errors import UserError
+from pipeline.layout import STAGES
 
 
 @contextmanager
@@ -198,12 +199,15 @@ def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
 
 def _made_by(path: Path) -> str:
     """Guess from <root>/<stage>/<dataset>/... which command makes `path`."""
-    import stages  # the table of stage names; imports nothing else
-
     parts = path.parts
     for i in range(len(parts) - 2, 0, -1):
-        if parts[i - 1] in stages.STAGES:
+        if parts[i - 1] in STAGES:
             return f"run `alignrec {parts[i - 1]} {parts[i]}` first"
-    if len(parts) >= 2 and parts[-2] in stages.STAGES:
+    if len(parts) >= 2 and parts[-2] in STAGES:
         return f"run `alignrec {parts[-2]} {parts[-1]}` first"
     return "make it first"
+
+
+def raw_files(sources: Path) -> dict[str, Path]:
+    """Return role -> path of the downloaded files, from `sources.json`."""
+    return {row["role"]: sources.parent / row["name"] for row in read_json(sources)}

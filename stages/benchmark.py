@@ -1,30 +1,32 @@
 """Models x feature sets x seeds -> one record a run; results, slices, paired tests, and the headline means."""
 
 import schemas
-from pipeline import benchmark, dataset, findings, io, pool
-from pipeline.protocol import protocol
+from pipeline import io, pool
+from pipeline.benchmark import findings, jobs
+from pipeline.evaluation.protocol import protocol
 from pipeline.run import Run
+from pipeline.train import inputs
 
 
 def main(run: Run) -> None:
     """Train what has no record yet, then gather the records."""
     params, train, layout = run.params.benchmark, run.params.train, run.layout
-    jobs = benchmark.jobs(params, train)
-    parts = dataset.read(layout, None).split
+    planned = jobs.jobs(params, train)
+    parts = inputs.read(layout, None).split
     rules = protocol(run.params, run.dataset, parts)
-    for group in sorted({job._replace(seed=0) for job in jobs}):
+    for group in sorted({job._replace(seed=0) for job in planned}):
         settings = params.settings(group.model, train, group.ablation).model_dump()
         facts = (rules.fingerprint, params.ks, settings, params.modalities.get(group.features, []))
         folder = layout.runs(group.model, group.features, group.ablation)
-        run.resume(folder, dataset.files(layout, group.content), *facts)
+        run.resume(folder, inputs.files(layout, group.content), *facts)
 
-    todo = benchmark.by_length(job for job in jobs if not layout.trial(*job).exists())
-    trial = benchmark.Trial(layout, params, train, rules)
+    todo = jobs.by_length(job for job in planned if not layout.trial(*job).exists())
+    trial = jobs.Trial(layout, params, train, rules)
     for job, found in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
         io.write_table(found.rankings(), layout.trial_rankings(*job), schemas.rankings(max(params.ks)))
         io.write_json(layout.trial(*job), found.record)
 
-    records = {job: io.read_json(layout.trial(*job)) for job in jobs}
+    records = {job: io.read_json(layout.trial(*job)) for job in planned}
     found = findings.gather(layout, records, parts, params.ks, rules, train.features)
     run.write(found.results, layout.results, schemas.RESULTS)
     run.write(found.slices, layout.slices, schemas.SLICES)
@@ -32,5 +34,7 @@ def main(run: Run) -> None:
     io.write_json(layout.protocol, rules.described())
     io.write_json(layout.metrics, found.summary)
     made = [layout.results, layout.slices, layout.tests, layout.protocol, layout.metrics]
-    io.keep_only(run.folder, [*made, *(path(*job) for job in jobs for path in (layout.trial, layout.trial_rankings))])
-    run.rows_in, run.rows_out = len(jobs), len(jobs)
+    io.keep_only(
+        run.folder, [*made, *(path(*job) for job in planned for path in (layout.trial, layout.trial_rankings))]
+    )
+    run.rows_in, run.rows_out = len(planned), len(planned)

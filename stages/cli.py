@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from stages import STAGES
+from pipeline.layout import STAGES
 
 Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
@@ -93,10 +93,10 @@ def publish(
     """Make the release; with `--to` send the made one to where others fetch it; with `--sign` sign it."""
     if to is None and sign is None:
         return _command("publish")(dataset, params, root)
-    from pipeline.exchange.push import push
     from pipeline.layout import Layout
     from pipeline.release import signature
     from pipeline.release import verify as check
+    from pipeline.remote.push import push
 
     release = Layout(root, dataset).release
     if sign is not None:
@@ -130,10 +130,10 @@ def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("output
     """what the parameter file declares: kind, category, size as published, and whether it is there."""
     from rich.console import Console
 
-    from pipeline.catalogue import table
     from pipeline.config import load
+    from pipeline.report.terminal import datasets as shown
 
-    Console().print(table(load(params).sources, root))
+    Console().print(shown(load(params).sources, root))
 
 
 @app.command()
@@ -147,8 +147,8 @@ def summary(
 
     import schemas
     from pipeline import config, io
-    from pipeline import summary as results
     from pipeline.layout import Layout
+    from pipeline.report import terminal as results
 
     for name in [dataset] if dataset else config.load(params).datasets:
         layout = Layout(root, name)
@@ -167,8 +167,8 @@ def recommend(
     """what the trained recommender shows one user: top K with titles and pictures."""
     from rich.console import Console
 
-    from pipeline import recommend as found
     from pipeline.layout import Layout
+    from pipeline.train import recommend as found
 
     shown = found.recommend(Layout(root, dataset), user, k)
     typer.echo(found.history(shown))
@@ -192,9 +192,9 @@ def sweep(
 
     import schemas
     from pipeline import io
-    from pipeline import summary as results
-    from pipeline import sweep as sweeping
+    from pipeline.benchmark import sweep as sweeping
     from pipeline.config import load
+    from pipeline.report import terminal as results
     from pipeline.run import running
     from stages.sweep import main
 
@@ -294,8 +294,8 @@ def fetch(
     encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
 ) -> None:
     """bring a release here, every byte checked before it appears."""
-    from pipeline.exchange.fetch import fetch as bring
     from pipeline.io import sha256
+    from pipeline.remote.fetch import fetch as bring
 
     with _bytes_bar("fetch") as progress:
         folder = bring(address, to, encoder, progress)

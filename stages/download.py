@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from pipeline import download, io
+from pipeline import io
 from pipeline.config import SampleSource
-from pipeline.readers import files
+from pipeline.http import fetch
 from pipeline.run import Run
+from pipeline.sources import download
+from pipeline.sources.registry import files
 
 
 def main(run: Run) -> None:
@@ -24,7 +26,7 @@ def main(run: Run) -> None:
         expected = download.expectations(addresses, source.sha256, seen)
         run.resume(raw, [], source.model_dump(), download.local_files(addresses))
         io.write_json(run.layout.sources, seen)  # what was seen first must outlive a failure here
-        bars = lambda name: download.meter(run.progress(unit="B", what=name))  # noqa: E731
+        bars = lambda name: fetch.meter(run.progress(unit="B", what=name))  # noqa: E731
         stored, hashes = download.download(addresses, raw, expected, params.timeout, params.retries, bars)
     rows = download.listing(raw, stored, addresses, hashes)
     io.write_json(run.layout.sources, rows)

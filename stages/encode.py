@@ -9,12 +9,13 @@ from functools import partial
 import pyarrow as pa
 
 import schemas
-from pipeline import code, encode, engines, feature_sets, io
-from pipeline.encoders.base import Context
-from pipeline.encoders.registry import ENCODERS
-from pipeline.feature_sets import Maker
+from pipeline import code, io
+from pipeline.encode import batching, engines, feature_sets
+from pipeline.encode.base import Context
+from pipeline.encode.feature_sets import Maker
+from pipeline.encode.registry import ENCODERS
+from pipeline.io import raw_files
 from pipeline.layout import Layout
-from pipeline.readers import raw_files
 from pipeline.run import Run, versions
 
 Engine = Callable[[list[tuple[int, int]]], Iterator[tuple[tuple[int, int], pa.Table]]]
@@ -35,9 +36,9 @@ def main(run: Run) -> None:
     with run.progress(total=len(ids) * len(params.encoders), unit="item") as bar:
         for name in params.encoders:
             files = feature_sets.inputs(name, layout)
-            batching = code.fingerprint("pipeline.encode")
-            run.resume(layout.features(name), files, facts, name, batching, module=ENCODERS[name].path)
-            spent = encode.Spent()
+            batches = code.fingerprint("pipeline.encode.batching")
+            run.resume(layout.features(name), files, facts, name, batches, module=ENCODERS[name].path)
+            spent = batching.Spent()
             if params.engine == "local":
                 make = feature_sets.encoded(name, Context(layout, params), ids, texts, bar.update, spent)
                 _write(run, name, len(ids), _here(make), facts, spent)
@@ -49,11 +50,13 @@ def main(run: Run) -> None:
                 run.note(**{name: spent.facts(params.precision)})
     for name, ready in imports.items():
         run.resume(layout.features(name), ready.inputs(layout), facts)
-        _write(run, name, len(ids), _here(feature_sets.imported(ready, ids)), facts, encode.Spent())
+        _write(run, name, len(ids), _here(feature_sets.imported(ready, ids)), facts, batching.Spent())
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls:
         run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], facts, name)
-        _write(run, name, len(ids), _here(feature_sets.control(name, ids, like, run.seed(name))), facts, encode.Spent())
+        _write(
+            run, name, len(ids), _here(feature_sets.control(name, ids, like, run.seed(name))), facts, batching.Spent()
+        )
     run.rows_in, run.rows_out = len(ids), len(ids) * len(names)
     run.count("item without text", sum(not text.strip() for text in texts))
 
@@ -63,7 +66,7 @@ def _here(make: Maker) -> Engine:
 
 
 def _write(
-    run: Run, name: str, items: int, engine: Engine, facts: dict[str, object], spent: encode.Spent, done: Done = int
+    run: Run, name: str, items: int, engine: Engine, facts: dict[str, object], spent: batching.Spent, done: Done = int
 ) -> None:
     """Write the shards that are not there; their metadata is the same whatever other feature sets are made."""
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}

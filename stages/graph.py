@@ -1,6 +1,7 @@
 """Feature sets -> item neighbours: outputs/graph/<dataset>/<feature set>/edges.parquet."""
 
-from pipeline import graph, io
+from pipeline import io
+from pipeline.graph import neighbours
 from pipeline.run import Run
 from schemas import EDGES
 
@@ -14,11 +15,11 @@ def main(run: Run) -> None:
     names = sorted(p.name for p in run.layout.folder("encode").iterdir() if p.is_dir())
     for name in run.progress(names, unit="set"):
         vectors = io.matrix(io.read_features(run.layout.features(name))["vector"])
-        index = graph.choose(params.index, len(vectors), params.exact_up_to)
-        edges = graph.neighbours(vectors, params.k, index)
+        index = neighbours.choose(params.index, len(vectors), params.exact_up_to)
+        edges = neighbours.neighbours(vectors, params.k, index)
         if index != "exact":
-            run.note(**{name: {"index": index, "recall": graph.recall(vectors, edges, SAMPLE)}})
-        run.count(f"{name}: item without direction", len(vectors) - int(graph.normalise(vectors)[1].sum()))
+            run.note(**{name: {"index": index, "recall": neighbours.recall(vectors, edges, SAMPLE)}})
+        run.count(f"{name}: item without direction", len(vectors) - int(neighbours.normalise(vectors)[1].sum()))
         run.write(edges, run.layout.edges(name), EDGES)
         run.rows_in += len(vectors)
         run.rows_out += len(edges)

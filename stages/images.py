@@ -8,7 +8,8 @@ from collections import Counter
 import pyarrow as pa
 
 import schemas
-from pipeline import images, io
+from pipeline import io
+from pipeline.images import fetcher
 from pipeline.run import Run
 
 
@@ -20,17 +21,17 @@ def main(run: Run, retry_failed: bool = False) -> None:
     ends = []
     with (
         run.progress(total=len(items), unit="image") as bar,
-        images.Fetcher(params, layout.raw if params.allow_file else None) as fetcher,
+        fetcher.Fetcher(params, layout.raw if params.allow_file else None) as web,
     ):
         for number, start in enumerate(range(0, len(items), params.shard_rows)):
             part, path = items.slice(start, params.shard_rows), io.shard(run.folder, "images", number)
             if not path.exists():
-                run.write_all(images.shard(fetcher, part, work / path.stem, bar.update), path, schemas.IMAGES)
+                run.write_all(fetcher.shard(web, part, work / path.stem, bar.update), path, schemas.IMAGES)
                 shutil.rmtree(work)
             else:
                 if retry_failed:
                     found = io.read_tables(path, schemas.IMAGES)
-                    run.write_all(images.again(fetcher, found, part), path, schemas.IMAGES)
+                    run.write_all(fetcher.again(web, found, part), path, schemas.IMAGES)
                 bar.update(len(part))
             ends.append(run.read(path, schemas.IMAGES, ["status", "url", "sha256", "phash"]))
     rows = pa.concat_tables(ends)
@@ -38,4 +39,4 @@ def main(run: Run, retry_failed: bool = False) -> None:
     run.rows_in, run.rows_out = len(items), statuses["ok"]
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
-    run.note(**images.repeated(rows, params.shared_above))
+    run.note(**fetcher.repeated(rows, params.shared_above))

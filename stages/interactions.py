@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import schemas
-from pipeline import interactions
 from pipeline.config import MmrecSource
-from pipeline.readers import raw_files, reader
+from pipeline.interactions import build
+from pipeline.io import raw_files
 from pipeline.run import Run
-from pipeline.sources import mmrec
+from pipeline.sources import image_features, mmrec
+from pipeline.sources.registry import reader
 
 
 def main(run: Run) -> None:
@@ -15,16 +16,14 @@ def main(run: Run) -> None:
     source, params, layout = run.source, run.params.interactions, run.layout
     raw = raw_files(layout.sources)
     ratings = reader(source).ratings(raw)
-    with interactions.database(run.folder / ".scratch", params.memory_limit) as db:
+    with build.database(run.folder / ".scratch", params.memory_limit) as db:
         if isinstance(source, MmrecSource):
-            count = interactions.load_published(db, ratings)
-            mmrec.check_features(raw, count)
+            count = build.load_published(db, ratings)
+            image_features.check_features(raw, count)
             asins = mmrec.asins(mmrec.metadata(raw), count)
-            split = interactions.published(db, asins, keep_time=source.timestamps != "none")
+            split = build.published(db, asins, keep_time=source.timestamps != "none")
         else:
-            split = interactions.split(
-                db, ratings, params.user_core, params.item_core, params.protocol, run.seed("split")
-            )
+            split = build.split(db, ratings, params.user_core, params.item_core, params.protocol, run.seed("split"))
         clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
         run.write_all(split.users, layout.users, schemas.USERS)
         run.write_all(split.item_ids, layout.item_ids, schemas.ITEM_IDS)

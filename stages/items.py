@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import schemas
-from pipeline import items
-from pipeline.readers import raw_files, reader
+from pipeline.io import raw_files
+from pipeline.items import build
 from pipeline.run import Run
+from pipeline.sources.registry import reader
 
 
 def main(run: Run) -> None:
@@ -14,7 +15,7 @@ def main(run: Run) -> None:
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     path = by.metadata(raw_files(layout.sources))
     lines = run.progress(by.lines(path), unit="line") if path else []
-    built = items.build(
+    built = build.build(
         lines,
         run.source,
         asins,

@@ -10,11 +10,12 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save
 
 import schemas
-from pipeline import io, parallel, prepare, published
-from pipeline.checkpoint import Checkpoint
-from pipeline.encoders.device import pick
-from pipeline.held_out import whitening
-from pipeline.pretrain import fit
+from pipeline import io, parallel
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.device import pick
+from pipeline.pretrain import prepare, published
+from pipeline.pretrain.held_out import whitening
+from pipeline.pretrain.loop import fit
 from pipeline.run import Run
 
 

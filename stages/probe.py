@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import schemas
-from pipeline import categories, io, masking, pool, probes
+from pipeline import io, pool
+from pipeline.probe import categories, masking, questions
 from pipeline.run import Run
 
 
@@ -15,10 +16,10 @@ def main(run: Run) -> None:
     names = layout.feature_sets()
     paths = run.read(layout.items, schemas.ITEMS, ["categories"])["categories"].to_pylist()
     sets = ((name, io.matrix(io.read_features(layout.features(name))["vector"])) for name in names)
-    asked, classes = probes.questions(interactions, items), categories.labels(paths)
+    asked, classes = questions.questions(interactions, items), categories.labels(paths)
     bar = run.progress(sets, total=len(names), unit="set")
-    answers = probes.answers(asked, classes, bar, params.ks, run.seed("folds"))
-    found = probes.summaries(asked, classes, answers, params.ks)
+    answers = questions.answers(asked, classes, bar, params.ks, run.seed("folds"))
+    found = questions.summaries(asked, classes, answers, params.ks)
 
     maskable = masking.maskable(layout)
     jobs = masking.jobs(maskable, params.mask_seeds)

@@ -3,18 +3,20 @@
 import pyarrow as pa
 
 import schemas
-from pipeline import dataset, findings, io, pool, sweep
-from pipeline.protocol import protocol
+from pipeline import io, pool
+from pipeline.benchmark import findings, sweep
+from pipeline.benchmark.study import Study
+from pipeline.evaluation.protocol import protocol
 from pipeline.run import Run
-from pipeline.study import Study
+from pipeline.train import inputs
 
 
 def main(run: Run, plan: sweep.Plan) -> None:
     """Try what has not been tried, then train the winner over the benchmark's seeds and open test."""
     params, layout = run.params, run.layout
-    inputs = dataset.files(layout, plan.content)
-    rules = protocol(params, run.dataset, dataset.read(layout, None).split)
-    run.resume(layout.sweep(*plan.names), inputs, rules.fingerprint, plan.facts(params))
+    files = inputs.files(layout, plan.content)
+    rules = protocol(params, run.dataset, inputs.read(layout, None).split)
+    run.resume(layout.sweep(*plan.names), files, rules.fingerprint, plan.facts(params))
     study = Study(layout.sweep_study(*plan.names), params.sweep, plan.space, run.seed(*plan.names), plan.first)
     attempt = sweep.Attempt(layout, params, rules, plan)
     asked = study.ask(plan.trials)

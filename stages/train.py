@@ -4,25 +4,26 @@ import torch
 from safetensors.torch import save
 
 import schemas
-from pipeline import dataset, io
-from pipeline.checkpoint import Checkpoint
+from pipeline import io
 from pipeline.models.alignrec import AlignRec
+from pipeline.ops.checkpoint import Checkpoint
 from pipeline.run import Run
-from pipeline.train import fit, pick_device
+from pipeline.train import inputs
+from pipeline.train.loop import fit, pick_device
 
 
 def main(run: Run) -> None:
     """Train AlignRec, resuming where a killed run left off."""
     params, layout = run.params.train, run.layout
-    run.resume(run.folder, dataset.files(layout, params.features), params.model_dump(exclude={"checkpoint_every"}))
+    run.resume(run.folder, inputs.files(layout, params.features), params.model_dump(exclude={"checkpoint_every"}))
     torch.set_num_threads(params.threads)
     run.device = str(pick_device())
-    inputs = dataset.read(layout, params.features)
-    for reason, n in inputs.split.dropped.items():
+    data = inputs.read(layout, params.features)
+    for reason, n in data.split.dropped.items():
         run.count(reason, n)
     checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
     with run.progress(unit="epoch") as bar:
-        found = fit(AlignRec, *inputs, params, run.seed(), lambda _: bar.update(), checkpoint)
+        found = fit(AlignRec, *data, params, run.seed(), lambda _: bar.update(), checkpoint)
     run.note(best_epoch=found.best_epoch, epochs=len(found.history), **found.valid)
 
     users = io.read_table(layout.users, schemas.USERS)
@@ -34,4 +35,4 @@ def main(run: Run) -> None:
     io.write_bytes(layout.model, save(found.state))
     io.write_json(layout.history("train"), found.history)
     checkpoint.clear()
-    run.rows_in, run.rows_out = len(inputs.split.train), len(users) + len(items)
+    run.rows_in, run.rows_out = len(data.split.train), len(users) + len(items)

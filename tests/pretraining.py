@@ -14,11 +14,11 @@ from PIL import Image
 
 import schemas
 from pipeline import io as files
+from pipeline.beit3.network import BEiT3, Config
 from pipeline.config import Pretrain
-from pipeline.corpus import Corpus
-from pipeline.encoders.beit3 import BEiT3, Config
 from pipeline.layout import Layout
-from pipeline.task import Task
+from pipeline.pretrain.batches import Task
+from pipeline.pretrain.corpus import Corpus
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}
 EPOCHS = 4

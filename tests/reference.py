@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.encoders.beit3 import Config
+from pipeline.beit3.network import Config
 
 
 def beit3(c: Config) -> nn.Module:

@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline import graph, io, split
+from pipeline import io
+from pipeline.graph import neighbours
+from pipeline.interactions import split
 from pipeline.layout import Layout
 
 USERS, ITEMS, WIDTH = 60, 50, 8
@@ -58,5 +60,5 @@ def outputs(root: Path) -> Layout:
     known = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
     vectors = pa.table(ids | known | {"vector": io.vectors(content())})
     io.write_table(vectors, io.shard(layout.features("f"), "features", 0), schemas.features(WIDTH))
-    io.write_table(graph.neighbours(content(), 4), layout.edges("f"), schemas.EDGES)
+    io.write_table(neighbours.neighbours(content(), 4), layout.edges("f"), schemas.EDGES)
     return layout

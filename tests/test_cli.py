@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from stages import STAGES
+from pipeline.layout import STAGES
 
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "matplotlib", "huggingface_hub", "dvc"]
 

@@ -7,7 +7,7 @@ import yaml
 
 from pipeline import code
 from pipeline.config import Params
-from stages import STAGES
+from pipeline.layout import STAGES
 
 ROOT = Path(__file__).parent.parent
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -1,7 +1,6 @@
 from pathlib import Path
 
-from pipeline.layout import Layout
-from stages import STAGES
+from pipeline.layout import STAGES, Layout
 
 PROPERTIES = [name for name, kind in vars(Layout).items() if isinstance(kind, property)]
 

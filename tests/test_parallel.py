@@ -18,11 +18,11 @@ from shops import interactions
 
 import schemas
 from pipeline import io
-from pipeline.checkpoint import Checkpoint
 from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.pretrain import fit
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.pretrain.loop import fit
 from pipeline.run import running
 from stages.pretrain import main
 

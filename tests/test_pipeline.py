@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.io import sha256
-from stages import STAGES
+from pipeline.layout import STAGES
 
 ROOT = Path(__file__).parent.parent
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 import schemas
-from pipeline import io, retrieval
+from pipeline import io
+from pipeline.train import retrieval
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 READING = README.split("## Reading the features")[1].split("\n## ")[0]

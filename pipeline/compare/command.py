@@ -38,12 +38,12 @@ def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = given.distinct([given.read(spec, layout, asins) for spec in specs])
-    from pipeline import categories, probes  # these load SciPy and Pillow: a mistake above is answered without
     from pipeline.compare import judge, page
+    from pipeline.probe import categories, questions  # these load SciPy and Pillow: a mistake above is answered without
 
     items = _items(layout, asins)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    asked = probes.questions(interactions, len(asins))
+    asked = questions.questions(interactions, len(asins))
     classes = categories.labels(items["categories"].to_pylist())
     seed = seed_for("compare", layout.dataset)
     found: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
@@ -67,9 +67,10 @@ def trained(layout: Layout, params: Params, sets: Sequence[Given], seeds: int, t
     import numpy as np
     from tqdm import tqdm
 
-    from pipeline import dataset, pool  # these load torch, which the probes do without
+    from pipeline import pool  # these load torch, which the probes do without
     from pipeline.compare import training
-    from pipeline.protocol import protocol
+    from pipeline.evaluation.protocol import protocol
+    from pipeline.train import inputs
 
     folder = to / "features"
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +82,7 @@ def trained(layout: Layout, params: Params, sets: Sequence[Given], seeds: int, t
     trial = training.Trial(layout, params, folder)
     runs = pool.each(trial, todo, params.benchmark.workers)
     done = {job: recall for job, (recall, _) in tqdm(runs, total=len(todo), unit="run", disable=None)}
-    rules = protocol(params, layout.dataset, dataset.read(layout, None).split)
+    rules = protocol(params, layout.dataset, inputs.read(layout, None).split)
     return {"protocol": rules.name, "fingerprint": rules.fingerprint, **training.summary(done, names)}
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline import pool
-from pipeline.probes import normalised
+from pipeline.probe.questions import normalised
 
 
 class Shape(NamedTuple):

@@ -10,19 +10,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline import dataset, graph
 from pipeline.config import Params
-from pipeline.evidence import cell
+from pipeline.evaluation.evidence import cell
+from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.protocol import protocol
+from pipeline.evaluation.statistics import corrected
+from pipeline.graph import neighbours
 from pipeline.layout import Layout
-from pipeline.metrics import evaluate
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.base import Recommender
 from pipeline.models.bm3 import BM3
 from pipeline.models.vbpr import VBPR
-from pipeline.protocol import protocol
 from pipeline.seeds import seed_for
-from pipeline.statistics import corrected
-from pipeline.train import fit
+from pipeline.train import inputs
+from pipeline.train.loop import fit
 
 MODELS: dict[str, type[Recommender]] = {"alignrec": AlignRec, "bm3": BM3, "vbpr": VBPR}
 """AlignRec, its predecessor in production, and the oldest recommender that reads features"""
@@ -55,8 +56,8 @@ class Trial:
     def __call__(self, job: Job) -> tuple[list[float], int]:
         """Return test Recall@20 of each user with a target, in ascending order, and the best valid epoch."""
         vectors = np.load(self.folder / f"{job.features}.npy", allow_pickle=False)
-        parts = dataset.read(self.layout, None).split
-        edges = graph.neighbours(vectors, self.params.graph.k)
+        parts = inputs.read(self.layout, None).split
+        edges = neighbours.neighbours(vectors, self.params.graph.k)
         settings = self.params.benchmark.settings(job.model, self.params.train)
         seed = seed_for("compare", self.layout.dataset, job.model, job.seed)
         found = fit(MODELS[job.model], parts, vectors, edges, settings, seed)

@@ -89,7 +89,7 @@ class Encode(Section):
     """Items -> feature sets."""
 
     encoders: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
-    """which content encoders to run; see pipeline/encoders"""
+    """which content encoders to run; see pipeline/encode/registry.py"""
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
     engine: Literal["local", "ray"] = "local"

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.catalogue import ADDRESSES, addresses
 from pipeline.config.base import Mirrors, Name, Positive, Section
+from pipeline.config.catalogue import ADDRESSES, addresses
 
 
 class SampleSource(Section):

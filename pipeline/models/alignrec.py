@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline import graph
 from pipeline.config import Train
-from pipeline.gemm import product, times
+from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import Distinct, distinct, info_nce
 from pipeline.models.lightgcn import propagate
-from pipeline.spmm import Sparse
+from pipeline.ops.dense import product, times
+from pipeline.ops.sparse import Sparse
 
 STRIPS = 6
 """of REG's symmetric product: seven twelfths of it are computed, by products still wide enough to be fast"""
@@ -38,7 +38,7 @@ class AlignRec(Recommender):
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
         if not params.content:
             return
-        near = graph.item_graph(inputs.edges, inputs.split.n_items, params.self_neighbour, params.symmetric)
+        near = adjacency.item_graph(inputs.edges, inputs.split.n_items, params.self_neighbour, params.symmetric)
         self.item_item = Sparse(near, inputs.device)  # S [I, I]
         self.w1 = nn.Linear(inputs.features.shape[1], params.dim)
         if params.gate:

@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline import graph
 from pipeline.config import Train
-from pipeline.ranking import Vectors
-from pipeline.split import Split
-from pipeline.spmm import Sparse
+from pipeline.graph import neighbours
+from pipeline.interactions.split import Split
+from pipeline.models import adjacency
+from pipeline.ops.sparse import Sparse
+from pipeline.ops.topk import Vectors
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Inputs:
         if len(self.modalities) == 1:
             return [self.edges]
         k = int(self.edges["rank"].to_numpy().max()) + 1
-        return [graph.neighbours(modality.cpu().numpy(), k) for modality in self.modalities]
+        return [neighbours.neighbours(modality.cpu().numpy(), k) for modality in self.modalities]
 
     @cached_property
     def user_item(self) -> Sparse:
         """R_hat [U, I]."""
-        return Sparse(graph.user_item_graph(self.split), self.device)
+        return Sparse(adjacency.user_item_graph(self.split), self.device)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from pipeline import closeness, graph
 from pipeline.config import Train, TrainDualgnn
+from pipeline.interactions import cooccurrence
+from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
-from pipeline.spmm import Sparse
+from pipeline.ops.sparse import Sparse
 
 
 class DualGNN(Recommender):
@@ -29,7 +30,7 @@ class DualGNN(Recommender):
         assert isinstance(params, TrainDualgnn)
         self.l2, self.batch_size, self.layers = params.l2, params.batch_size, params.layers
         self.graph = inputs.user_item
-        self.friends = Sparse(co_occurrence(graph.seen(inputs.split), params.neighbours), inputs.device)  # [U, U]
+        self.friends = Sparse(co_occurrence(adjacency.seen(inputs.split), params.neighbours), inputs.device)  # [U, U]
         self.modalities = inputs.modalities
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in self.modalities)
         self.taste = nn.ParameterList(embedding(inputs.split.n_users, params.dim) for _ in self.modalities)
@@ -73,9 +74,9 @@ def co_occurrence(seen: sp.csr_array, k: int) -> sp.csr_array:
         k: K.
     """
     blocks = []
-    for _, counts in closeness.common(seen):
-        kept = closeness.largest(counts, k)
-        row = closeness.rows(kept)
+    for _, counts in cooccurrence.common(seen):
+        kept = cooccurrence.largest(counts, k)
+        row = cooccurrence.rows(kept)
         kept.data = np.exp(kept.data - kept.max(axis=1).toarray().ravel()[row])
-        blocks.append(graph.mean(kept))
+        blocks.append(adjacency.mean(kept))
     return sp.csr_array(sp.vstack(blocks, format="csr"))

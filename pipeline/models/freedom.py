@@ -13,11 +13,11 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from pipeline import graph
 from pipeline.config import Train, TrainFreedom
+from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, pick
 from pipeline.models.lightgcn import propagate
-from pipeline.spmm import Sparse
+from pipeline.ops.sparse import Sparse
 
 
 class FREEDOM(Recommender):
@@ -29,7 +29,7 @@ class FREEDOM(Recommender):
         super().__init__(inputs, params)
         assert isinstance(params, TrainFreedom)
         self.params, self.modalities, self.device = params, inputs.modalities, inputs.device
-        self.seen = graph.seen(inputs.split)  # R [U, I]
+        self.seen = adjacency.seen(inputs.split)  # R [U, I]
         self.whole = self.thinned = inputs.user_item
         shares = mixture(len(self.modalities), params.first)
         graphs = [share * frozen(e, inputs.split.n_items) for share, e in zip(shares, inputs.modal_edges, strict=True)]
@@ -41,7 +41,7 @@ class FREEDOM(Recommender):
 
     def start_epoch(self) -> None:
         """Draw the epoch's user-item graph."""
-        self.thinned = Sparse(graph.balance(thin(self.seen, self.params.drop)), self.device)
+        self.thinned = Sparse(adjacency.balance(thin(self.seen, self.params.drop)), self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D] and [I, D]; outside training on the whole user-item graph."""
@@ -79,7 +79,7 @@ def frozen(edges: pa.Table, n_items: int) -> sp.csr_array:
         n_items: I.
     """
     ones = pa.array(np.ones(len(edges), np.float32))
-    return graph.item_graph(edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones), n_items)
+    return adjacency.item_graph(edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones), n_items)
 
 
 def thin(seen: sp.csr_array, drop: float) -> sp.csr_array:

@@ -12,8 +12,8 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config import Train, TrainGrcn
-from pipeline.edges import Edges
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.ops.edges import Edges
 
 
 class GRCN(Recommender):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline.gemm import times
+from pipeline.ops.dense import times
 
 ROWS = 512
 """rows of logits at a time on CPU: 512 x 2048 floats stay in the cache while they are exponentiated and multiplied"""

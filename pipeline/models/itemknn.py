@@ -12,10 +12,11 @@ import scipy.sparse as sp
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline import closeness, graph
 from pipeline.config import Train, TrainItemKnn
+from pipeline.interactions import cooccurrence
+from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender
-from pipeline.spmm import Sparse
+from pipeline.ops.sparse import Sparse
 
 
 class Untrained(Recommender):
@@ -32,7 +33,7 @@ class ItemKNN(Untrained):
     def __init__(self, inputs: Inputs, params: Train) -> None:
         super().__init__(inputs, params)
         assert isinstance(params, TrainItemKnn)
-        self.seen = graph.seen(inputs.split)  # R [U, I]
+        self.seen = adjacency.seen(inputs.split)  # R [U, I]
         self.near = similar(self.seen, params.neighbours)  # [I, I], K an item
 
     def forward(self) -> tuple[sp.csr_array, sp.csr_array]:
@@ -49,7 +50,7 @@ class ContentKNN(Untrained):
         super().__init__(inputs, params)
         assert inputs.features is not None
         self.direction = nnf.normalize(inputs.features)  # [I, F]
-        self.mean = Sparse(graph.mean(graph.seen(inputs.split)), inputs.device)  # D_u^-1 R [U, I]
+        self.mean = Sparse(adjacency.mean(adjacency.seen(inputs.split)), inputs.device)  # D_u^-1 R [U, I]
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, F] and [I, F]."""
@@ -65,5 +66,5 @@ def similar(seen: sp.csr_array, k: int) -> sp.csr_array:
         seen: R, float32 [U, I], 1 for each of the E train pairs.
         k: K.
     """
-    near = sp.vstack([closeness.largest(score, k) for _, score in closeness.squared(seen)], format="csr")
+    near = sp.vstack([cooccurrence.largest(score, k) for _, score in cooccurrence.squared(seen)], format="csr")
     return sp.csr_array(np.sqrt(near).astype(np.float32))

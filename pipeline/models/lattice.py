@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline import graph
 from pipeline.config import Train, TrainLattice
-from pipeline.edges import Edges
+from pipeline.graph import neighbours
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
+from pipeline.ops.edges import Edges
 
 
 class LATTICE(Recommender):
@@ -45,7 +45,7 @@ class LATTICE(Recommender):
     @torch.no_grad()
     def start_epoch(self) -> None:
         """Find the neighbours by the projected features as they are now."""
-        tables = (graph.neighbours(x.cpu().numpy(), self.k) for x in self.projected())
+        tables = (neighbours.neighbours(x.cpu().numpy(), self.k) for x in self.projected())
         self.learned = [self._edges(table) for table in tables]
 
     def projected(self) -> list[Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.config import Train
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.spmm import Sparse, times
+from pipeline.ops.sparse import Sparse, times
 
 
 class LightGCN(Recommender):

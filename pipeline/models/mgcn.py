@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline import graph
 from pipeline.config import Train, TrainMgcn
+from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import distinct, info_nce
 from pipeline.models.lightgcn import propagate
-from pipeline.spmm import Sparse
+from pipeline.ops.sparse import Sparse
 
 
 class MGCN(Recommender):
@@ -28,7 +28,9 @@ class MGCN(Recommender):
         super().__init__(inputs, params)
         assert isinstance(params, TrainMgcn)
         self.params, self.graph, self.modalities = params, inputs.user_item, inputs.modalities
-        self.item_item = [Sparse(graph.item_graph(e, inputs.split.n_items), inputs.device) for e in inputs.modal_edges]
+        self.item_item = [
+            Sparse(adjacency.item_graph(e, inputs.split.n_items), inputs.device) for e in inputs.modal_edges
+        ]
         dim = params.dim
         self.user = embedding(inputs.split.n_users, dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, dim)  # [I, D]

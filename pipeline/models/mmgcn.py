@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline import graph
 from pipeline.config import Train
+from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.spmm import Sparse
+from pipeline.ops.sparse import Sparse
 
 
 class MMGCN(Recommender):
@@ -25,9 +25,9 @@ class MMGCN(Recommender):
     def __init__(self, inputs: Inputs, params: Train) -> None:
         super().__init__(inputs, params)
         self.l2, self.batch_size = params.l2, params.batch_size
-        seen = graph.seen(inputs.split)
-        self.to_user = Sparse(graph.mean(seen), inputs.device)  # [U, I]
-        self.to_item = Sparse(graph.mean(seen.T.tocsr()), inputs.device)  # [I, U]
+        seen = adjacency.seen(inputs.split)
+        self.to_user = Sparse(adjacency.mean(seen), inputs.device)  # [U, I]
+        self.to_item = Sparse(adjacency.mean(seen.T.tocsr()), inputs.device)  # [I, U]
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D], u_id
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D], i_id
         self.modalities = inputs.modalities

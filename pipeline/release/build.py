@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import schemas
-from pipeline import code, evidence, io
+from pipeline import code, io
+from pipeline.evaluation import evidence
 from pipeline.release import card, croissant, manifest
 from pipeline.release.manifest import Counts, File, Input, Maker, Manifest
 

@@ -10,11 +10,11 @@ from typing import Any
 import jinja2
 import yaml
 
-from pipeline import markdown
-from pipeline.evidence import HEADLINE, Comparison, masked
+from pipeline.evaluation.evidence import HEADLINE, Comparison, masked
 from pipeline.release import croissant
 from pipeline.release.licences import LICENCES
 from pipeline.release.manifest import Counts, File, Input
+from pipeline.report import markdown
 
 WHAT = {
     "items": "text, and status, address and hash of the picture",

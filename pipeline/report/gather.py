@@ -10,8 +10,8 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
+from pipeline.layout import STAGES
 from pipeline.run import Run
-from stages import STAGES
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evidence import HEADLINE, Comparison, comparisons, masked
-from pipeline.markdown import figure
+from pipeline.evaluation.evidence import HEADLINE, Comparison, comparisons, masked
 from pipeline.report import plots
+from pipeline.report.markdown import figure
 from pipeline.report.tables import CONTROLS, Table, metric_name
 
 LINES = 4

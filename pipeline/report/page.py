@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline import categories, markdown
 from pipeline.config import Report
-from pipeline.report import atlas, gallery, plots, sections
+from pipeline.probe import categories
+from pipeline.report import atlas, gallery, markdown, plots, sections
 from pipeline.report.gather import Evidence
 from pipeline.report.tables import CONTROLS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pipeline.evidence import ablations, comparisons
+from pipeline.evaluation.evidence import ablations, comparisons
 from pipeline.report import judged, plots, tables
 from pipeline.report.gather import Evidence
 from pipeline.report.plots import Chart

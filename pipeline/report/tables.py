@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.evidence import statuses
-from pipeline.markdown import masked_rows
+from pipeline.evaluation.evidence import statuses
+from pipeline.report.markdown import masked_rows
 from pipeline.report.plots import Bars
 
 CONTROLS = ("random", "shuffled", "constant")

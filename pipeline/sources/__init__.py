@@ -1,1 +1,1 @@
-"""Where data comes from: one file a vintage; pipeline/readers.py says which reads what."""
+"""Where data comes from: one file a vintage; pipeline/sources/registry.py says which reads what."""

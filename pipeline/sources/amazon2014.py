@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.gz import unpacked
+from pipeline.sources.gz import unpacked
 from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import read_csv, read_lines, stripped
 

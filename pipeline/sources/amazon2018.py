@@ -1,6 +1,6 @@
 """Amazon review data of 2018: JSON lines; fields may be lists, carry HTML, or hold a page's script.
 
-Format: nijianmo.github.io/amazon. Duplicate lines of one ASIN are merged later, by the rule of pipeline/items.py.
+Format: nijianmo.github.io/amazon. Duplicate lines of one ASIN are merged later, by the rule of pipeline/items/build.py.
 """
 
 from __future__ import annotations

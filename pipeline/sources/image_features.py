@@ -6,18 +6,19 @@ memory (Electronics: 8 GB), so it is read in blocks, and only what belongs to th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from pipeline.errors import UserError
-from pipeline.gz import unpacked
+from pipeline.sources.gz import unpacked
 
 ASIN, WIDTH = 10, 4096  # bytes, numbers
 RECORD = ASIN + 4 * WIDTH  # bytes
 BLOCK = 512  # records, 8 MiB
+FEATURE = "feature:"  # a feature file's role is this and the feature set's name
 
 
 def matches(path: Path) -> bool:
@@ -72,3 +73,16 @@ def _block(f: BinaryIO) -> bytes:
         parts.append(part)
         size += len(part)
     return b"".join(parts)
+
+
+def check_features(raw: Mapping[str, Path], items: int) -> None:
+    """Refuse a .npy feature file that does not have one row of numbers for each of `items`."""
+    for role, path in raw.items():
+        if not role.startswith(FEATURE) or matches(path):
+            continue
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError, OSError) as e:
+            raise UserError(f"{path}: not a readable .npy file ({e})") from None
+        if array.ndim != 2 or array.shape[0] != items or array.dtype.kind not in "fiu":
+            raise UserError(f"{path}: is {array.dtype} {array.shape}, expected numbers [{items}, width], a row an item")

@@ -10,11 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.errors import UserError
-from pipeline.gz import unpacked
-from pipeline.sources import image_features
+from pipeline.sources.gz import unpacked
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.sql import read_csv, stripped
 
@@ -23,7 +20,6 @@ KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description
 
 _ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
 TAB = "\t"
-FEATURE = "feature:"  # a feature file's role is this and the feature set's name
 
 lines = json_lines
 
@@ -113,16 +109,3 @@ def asins(path: Path | None, items: int) -> list[str]:
         again = next(name for i, name in enumerate(names) if name in names[:i])
         raise UserError(f"{path}: asin {again} belongs to several itemIDs; an asin names one item")
     return names
-
-
-def check_features(raw: Mapping[str, Path], items: int) -> None:
-    """Refuse a .npy feature file that does not have one row of numbers for each of `items`."""
-    for role, path in raw.items():
-        if not role.startswith(FEATURE) or image_features.matches(path):
-            continue
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as e:
-            raise UserError(f"{path}: not a readable .npy file ({e})") from None
-        if array.ndim != 2 or array.shape[0] != items or array.dtype.kind not in "fiu":
-            raise UserError(f"{path}: is {array.dtype} {array.shape}, expected numbers [{items}, width], a row an item")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from pipeline.gz import unpacked
+from pipeline.sources.gz import unpacked
 
 
 class Product(NamedTuple):

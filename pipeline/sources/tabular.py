@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import TabularSource
 from pipeline.errors import UserError
-from pipeline.gz import unpacked
+from pipeline.sources.gz import unpacked
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import quoted, read_csv, read_lines, stripped

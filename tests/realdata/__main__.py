@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 import schemas
-from pipeline import io, summary
-from pipeline.layout import Layout
-from stages import STAGES
+from pipeline import io
+from pipeline.layout import STAGES, Layout
+from pipeline.report import terminal
 
 HERE = Path(__file__).parent
 ROOT = Path("outputs/realdata")
@@ -42,7 +42,7 @@ def main(names: list[str]) -> None:
                 subprocess.run([*command, "--params", HERE / f"{name}.yaml", "--root", ROOT], check=True)
     console = Console()
     for name in names or PLAN:
-        console.print(*summary.tables(io.read_table(Layout(ROOT, name).results, schemas.RESULTS), name))
+        console.print(*terminal.tables(io.read_table(Layout(ROOT, name).results, schemas.RESULTS), name))
     console.print(comparison(names or list(PLAN)))
 
 

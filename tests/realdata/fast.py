@@ -19,15 +19,15 @@ import pyarrow.csv as pc
 import torch
 
 from benchmarks import _plain_alignrec
-from pipeline import graph
 from pipeline.config import Train
 from pipeline.config.train import FAST
-from pipeline.encoders import controls
+from pipeline.encode import controls
+from pipeline.graph import neighbours
+from pipeline.interactions.split import Pairs, Split
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.base import Batch, Inputs
-from pipeline.sampling import Sampler
-from pipeline.split import Pairs, Split
-from pipeline.train import fit
+from pipeline.train.loop import fit
+from pipeline.train.sampling import Sampler
 
 DATA = Path("../shared/data/baby_2014/baby.inter.gz")
 WIDTH = 768
@@ -39,7 +39,7 @@ def main(seed: int) -> None:
         sys.exit(f"{DATA} is not there: the real data sets live beside the project, not in it")
     split = published_split()
     features = controls.random(split.n_items, WIDTH, 0)
-    edges = graph.neighbours(features, 10)
+    edges = neighbours.neighbours(features, 10)
     plain = plain_epoch(split, features, edges)
     curves = {
         recipe: curve(split, features, edges, Train(recipe=recipe, patience=patience), seed)

@@ -6,11 +6,12 @@ import numpy as np
 import pyarrow.csv
 import pytest
 
-from pipeline import graph, split
 from pipeline.config import Train
+from pipeline.graph import neighbours
+from pipeline.interactions import split
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.lightgcn import LightGCN
-from pipeline.train import fit
+from pipeline.train.loop import fit
 
 DATA = Path("../shared/data")
 pytestmark = pytest.mark.skipif(
@@ -30,7 +31,7 @@ def test_alignrec_on_industrial_after_six_epochs() -> None:
     features = np.load(DATA / "industrial_2018/minilm_feat.npy", allow_pickle=False)
     parts = published_split(DATA / "industrial_2018/industrial.inter")
     assert (parts.n_users, parts.n_items) == (3210, 3143)
-    found = fit(AlignRec, parts, features, graph.neighbours(features, 10), Train(epochs=6), 0)
+    found = fit(AlignRec, parts, features, neighbours.neighbours(features, 10), Train(epochs=6), 0)
     assert found.valid["recall@20"] > 0.13
 
 

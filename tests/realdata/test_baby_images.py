@@ -15,8 +15,8 @@ from faulty import Server, body, first, serving, status
 from PIL import Image
 
 import schemas
-from pipeline import images
 from pipeline.config import Images
+from pipeline.images import fetcher
 
 ADDRESSES = Path(__file__).parents[3] / "shared" / "data" / "baby_2014" / "item_urls.csv"
 pytestmark = [
@@ -63,8 +63,8 @@ def test_every_address_ends_with_one_status(urls: list[str], mirror: Server) -> 
             "asin": [f"A{i}" for i in range(len(urls))],
         }
     )
-    with images.Fetcher(params, None) as fetcher:
-        found = images.table(rows, fetcher.fetch([[url] if url else [] for url in urls]))
+    with fetcher.Fetcher(params, None) as web:
+        found = fetcher.table(rows, web.fetch([[url] if url else [] for url in urls]))
     schemas.check(found, schemas.IMAGES)
     assert found["url"].to_pylist() == urls
     assert Counter(found["status"].to_pylist()) == {
@@ -76,5 +76,5 @@ def test_every_address_ends_with_one_status(urls: list[str], mirror: Server) -> 
         "placeholder": 6,
     }
     assert set(found.filter(pc.field("status") == "http_error")["reason"].to_pylist()) == {"404"}
-    assert images.repeated(found, above=2)["duplicates"] == 43
+    assert fetcher.repeated(found, above=2)["duplicates"] == 43
     assert len(mirror.answers) == 6988

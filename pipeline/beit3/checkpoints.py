@@ -1,0 +1,276 @@
+"""Published weight files: brought once, read without running anything, converted once, compared both ways.
+
+A published `.pth` is a zip that holds a pickle and raw tensors. It is read with PyTorch's restricted unpickler and
+rewritten as safetensors, whose header keeps the name and the sha256 of the file that it came from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.http.fetch import local
+
+Bring = Callable[[str, Path], None]
+"""fetches an address to a path, whole or not at all"""
+
+SHOWN = 5  # names in a message
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
+NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as PyTorch's hub names files: the first digits of their sha256
+WHOLE = "the .zip or .pth that was downloaded is the checkpoint itself, so give that file, not unpacked"
+
+
+class Loaded(NamedTuple):
+    """What loading did beyond copying equal names."""
+
+    ignored: dict[str, str]
+    """tensor of the file -> why it is not used"""
+    fresh: list[str]
+    """parameters that the file lacks and that keep their initial values"""
+
+
+def obtain(address: str, folder: Path, sha256: str | None, bring: Bring) -> Path:
+    """Return a checked file of this machine for a path or URL.
+
+    Args:
+        address: path, file:// or http(s) URL.
+        folder: where a download is kept for the next call.
+        sha256: what the file must have, hex; the digits in a name such as `vqkd-d93179da.pth` are checked in any case.
+        bring: downloads.
+
+    Raises:
+        UserError: it cannot be had, or its checksum is another.
+    """
+    path = local(address)
+    if path is None:
+        path = folder / _name(address)
+        if not path.exists():
+            bring(address, path)
+        try:
+            _check_sum(path, sha256)
+        except UserError:
+            path.unlink()  # the next call must not find it
+            raise
+    elif path.is_file():
+        _check_sum(path, sha256)
+    return path
+
+
+def prepare(address: str, folder: Path, sha256: str | None, bring: Bring) -> Path:
+    """Return the safetensors file of a published checkpoint, made at the first call.
+
+    Args:
+        address: path or URL of a `.pth` or `.safetensors` file.
+        folder: where the result is kept; of a downloaded `.pth` only the result stays.
+        sha256: of the published file, hex.
+        bring: downloads.
+    """
+    here = local(address)
+    target = folder / f"{Path(_name(address)).stem}.safetensors"
+    if here is None and target.exists() and _is_of(target, address, sha256):
+        return target
+    source = obtain(address, folder, sha256, bring)
+    if source.suffix == ".safetensors":
+        return source
+    if here is not None and here.is_file() and target.exists() and _is_of(target, address, io.sha256(here)):
+        return target
+    convert(source, target)
+    if here is None:
+        source.unlink()
+    return target
+
+
+def convert(source: Path, target: Path) -> None:
+    """Rewrite a checkpoint as safetensors, atomically; every tensor stays, heads too."""
+    tensors = {name: tensor.contiguous() for name, tensor in read_checkpoint(source).items()}
+    header = {"format": "pt", "source": source.name, "source_sha256": io.sha256(source)}
+    with io.atomic(target) as temporary:
+        save_file(tensors, temporary, header)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file; UserError if it is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except SafetensorError as e:
+        raise UserError(f"{path}: not a whole safetensors file ({e})") from None
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the parameters in a `.pth` file, whatever its ending; nothing in it is run.
+
+    Raises:
+        UserError: it is unpacked, cut off, something else, or holds objects that are no data.
+    """
+    _refuse(path)
+    zipped = zipfile.is_zipfile(path)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):  # training options, in some files: plain values
+            content = torch.load(path, "cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as e:
+        found = re.search(r"GLOBAL (\S+)", str(e))
+        why = f"holds {found[1]}, which is no data, and was not run" if found else "is no PyTorch checkpoint"
+        raise UserError(f"{path}: {why}; give the file as published") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
+        raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_line(e)}); fetch it again") from None
+    for key in ("model", "module", "state_dict"):  # where published files keep them
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        raise UserError(f"{path}: a PyTorch file, but without named tensors; give the file as published")
+    return tensors
+
+
+def fill(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    ignorable: Mapping[str, str],
+    optional: tuple[str, ...],
+) -> Loaded:
+    """Copy tensors into a network by name, after names and shapes were compared both ways.
+
+    Args:
+        network: changed in place, or not at all.
+        tensors: by name.
+        where: the file, for messages.
+        ignorable: beginning of a name -> why tensors so named may be left out of the network.
+        optional: beginnings of the names of parameters that may be absent from the file.
+
+    Raises:
+        UserError: a name without its partner, or a shape that differs; the first few are told.
+    """
+    own = network.state_dict()
+    reasons = {
+        n: next((w for start, w in ignorable.items() if n.startswith(start)), None) for n in tensors.keys() - own
+    }
+    absent = sorted(own.keys() - tensors.keys())
+    faults = {
+        "does not know": sorted(n for n, why in reasons.items() if why is None),
+        "lacks": [n for n in absent if not n.startswith(optional)],
+        "has in another shape": [
+            f"{n} ({_shape(tensors[n])}, expected {_shape(own[n])})"
+            for n in own
+            if n in tensors and tensors[n].shape != own[n].shape
+        ],
+    }  # fmt: skip
+    told = [f"{_subject(what)} {what} {_some(found)}" for what, found in faults.items() if found]
+    if told:
+        raise UserError(f"{where}: not the weights of this network: {'; '.join(told)}")
+    with torch.no_grad():
+        for name in own.keys() & tensors.keys():
+            own[name].copy_(tensors[name])
+    return Loaded({n: str(reasons[n]) for n in sorted(reasons)}, absent)
+
+
+def resized(table: Tensor, grid: int) -> Tensor:
+    """Interpolate the positions of square patches to another number of them, as BEiT3's own fine-tuning does.
+
+    Args:
+        table: float [g * g, D], row by row.
+        grid: patches a side wanted.
+
+    Returns:
+        float [grid * grid, D].
+    """
+    old = round(len(table) ** 0.5)
+    if old == grid:
+        return table
+    square = table.float().unflatten(0, (old, old)).permute(2, 0, 1)[None]  # [1, D, g, g]
+    new = F.interpolate(square, (grid, grid), mode="bicubic", align_corners=False)  # [1, D, grid, grid]
+    return new[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
+
+
+def _refuse(path: Path) -> None:
+    """Raise UserError for what people give in place of a checkpoint."""
+    if path.is_dir():
+        unpacked = any(path.glob("data.pkl")) or any(path.glob("*/data.pkl"))
+        raise UserError(f"{path}: an unpacked checkpoint; {WHOLE}" if unpacked else f"{path}: a folder; give a file")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    if path.name == "data.pkl":
+        raise UserError(f"{path}: part of an unpacked checkpoint; {WHOLE}")
+    with path.open("rb") as f:
+        head = f.read(512)
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise UserError(f"{path}: a web page (HTML), not a checkpoint; fetch the file itself")
+    if not zipfile.is_zipfile(path):
+        if head.startswith(b"PK\x03\x04"):
+            raise UserError(f"{path}: cut off after {path.stat().st_size:,} bytes; fetch it again")
+        return
+    with zipfile.ZipFile(path) as file:
+        inside = file.namelist()
+    if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in inside):
+        return
+    if "data.pkl" in inside:
+        raise UserError(f"{path}: a checkpoint that was unpacked and packed again; {WHOLE}")
+    packed = [name for name in inside if name.endswith((".pth", ".pt", ".bin", ".safetensors"))]
+    if packed:
+        raise UserError(f"{path}: a zip around {packed[0]}; unpack it once and give that")
+    raise UserError(f"{path}: a zip, but no checkpoint; it holds {_some(inside)}")
+
+
+def _check_sum(path: Path, sha256: str | None) -> None:
+    named = NAMED_HASH.search(path.name)
+    expected = [digits for digits in (sha256, named[1] if named else None) if digits]
+    if not expected:
+        return
+    found = io.sha256(path)
+    for digits in expected:
+        if not found.startswith(digits.lower()):
+            raise UserError(
+                f"{path.name}: its sha256 is {found}, expected {digits}; the file is damaged or another one"
+            )
+
+
+def _is_of(target: Path, address: str, sha256: str | None) -> bool:
+    """Tell whether `target` was converted from the file that `address` names, of that sha256 unless None."""
+    with safe_open(target, "pt") as file:
+        header = file.metadata() or {}
+    return header.get("source") == _name(address) and (not sha256 or header.get("source_sha256") == sha256.lower())
+
+
+def _name(address: str) -> str:
+    path = local(address)
+    if path is not None:
+        return path.name
+    name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
+    if not PLAIN.fullmatch(name):
+        raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
+    return name
+
+
+def _subject(fault: str) -> str:
+    return "the network" if fault == "does not know" else "the file"
+
+
+def _some(found: list[str]) -> str:
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return ", ".join(found[:SHOWN]) + more
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "scalar"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].strip().rstrip(".")

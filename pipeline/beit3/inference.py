@@ -1,0 +1,234 @@
+"""BEiT3's item feature and nothing else, as fast as the machine gives it: beit3.py's network laid out for encoding.
+
+It computes what `BEiT3.cls` does, up to rounding, for less:
+- all vision rows of a batch are one matrix and all text rows another: nothing is padded, each expert is one product;
+- weights are cast and packed once, and keys and values are one product;
+- the last layer is computed for CLS alone.
+Products and attention run in the precision that is asked for; what layers add up stays in float32. In int8, products
+multiply whole numbers: each row and each output has its own scale, and sums are exact. Attention is bfloat16 there.
+
+Letters: B items, v vision rows an item (1 + P, or CLS alone), W text rows of all items, D width, H heads, d = D / H.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config, Layer, Streams
+from pipeline.errors import UserError
+from pipeline.ops.dense import by_onednn
+from pipeline.ops.device import device_of
+
+CPU_RUN = 2
+"""items whose attention a CPU computes at once: their scores stay in its cache"""
+CPU_ROWS = 256
+"""rows that a CPU takes through several maps at once in int8, for the same reason"""
+TINY = 1e-30
+"""the least scale, for rows of one value"""
+
+Map = Callable[[Tensor], Tensor]
+"""[n, in] -> [n, out]"""
+
+
+class Rows(NamedTuple):
+    """Which rows of the two matrices are whose."""
+
+    vision: int
+    """v"""
+    lengths: Sequence[int]
+    """text rows of each of B items"""
+
+    def runs(self, most: int) -> Iterator[tuple[int, int]]:
+        """Yield neighbours of equal length, at most `most`: the first, the last + 1."""
+        for _, same in groupby(range(len(self.lengths)), key=self.lengths.__getitem__):
+            items = list(same)
+            yield from ((i, min(i + most, items[-1] + 1)) for i in items[::most])
+
+    def of(self, x: Streams, start: int, stop: int) -> list[Tensor]:
+        """Return views of what items start .. stop-1 have: vision [n, v, D], text [n, T, D]."""
+        n, length, before = stop - start, self.lengths[start], sum(self.lengths[:start])
+        found = []
+        if x.vision is not None:
+            found.append(x.vision[start * self.vision : stop * self.vision].unflatten(0, (n, self.vision)))
+        if x.text is not None and length:
+            found.append(x.text[before : before + n * length].unflatten(0, (n, length)))
+        return found
+
+
+class Inference:
+    """A BEiT3 that tells items' CLS and nothing else."""
+
+    def __init__(self, network: BEiT3, precision: str) -> None:
+        """Lay out the weights of `network` where they are; it must not change any more.
+
+        Args:
+            network: trained.
+            precision: float32, bfloat16, or on a CPU that multiplies bytes int8.
+
+        Raises:
+            UserError: int8 is not for this device.
+        """
+        self.config: Config = network.config
+        body = network.beit3  # not kept: its layers hold their weights once more
+        self._vision, self._text, self._positions = body.vision_embed, body.text_embed, body.encoder.embed_positions
+        self._norm = body.encoder.layer_norm.A
+        if precision == "int8" and not multiplies_bytes(device_of(network)):
+            raise UserError("encode.precision int8 needs a CPU that multiplies bytes (VNNI) and no GPU; take bfloat16")
+        with torch.no_grad():
+            self._layers = [_Layer(cast(Layer, layer), precision) for layer in body.encoder.layers]
+
+    @torch.inference_mode()
+    def cls(self, image: Tensor | None, tokens: Tensor | None, lengths: Sequence[int]) -> Tensor:
+        """Return the item feature, CLS of the pass over whatever the items have: float32 [B, D].
+
+        Args:
+            image: float32 [B, 3, S, S], normalised to [-1, 1]; None: no item has one.
+            tokens: int64 [W], the texts one after the other; None: no item has one.
+            lengths: tokens of each of B items.
+        """
+        vision = self._vision(image, None, len(lengths))  # [B, v, D]
+        rows = Rows(vision.shape[1], lengths)
+        places = torch.arange(rows.vision, device=vision.device) + FIRST_POSITION  # [v]
+        x = Streams((vision + self._positions.A(places)).flatten(0, 1), None)  # [B v, D]
+        if tokens is not None:
+            places = torch.cat([torch.arange(n) for n in lengths]).to(tokens.device) + FIRST_POSITION  # [W]
+            x = Streams(x.vision, self._text(tokens) + self._positions.B(places))  # [W, D]
+        for layer in self._layers[:-1]:
+            x = layer(x, rows)
+        return self._norm(self._layers[-1](x, rows, first_only=True).joined())  # [B, D]
+
+
+def flops(c: Config, image: bool, tokens: int) -> float:
+    """Return the additions and multiplications that one item takes, the last layer for CLS alone."""
+    n = 1 + c.patches * image + tokens
+    pair, one = 2 * c.width * c.width, 2 * c.width * c.ffn  # a position through D x D, and through D x FFN
+    whole = n * (4 * pair + 2 * one) + 4 * n * n * c.width
+    last = n * 2 * pair + 2 * pair + 2 * one + 4 * n * c.width
+    return (c.layers - 1) * whole + last + image * c.patches * 2 * 3 * c.patch**2 * c.width
+
+
+def multiplies_bytes(device: torch.device) -> bool:
+    """Say whether products of bytes are exact and fast there: processors without VNNI saturate sums of two."""
+    return device.type == "cpu" and torch.cpu._is_vnni_supported()
+
+
+class _Layer:
+    """A layer over rows."""
+
+    def __init__(self, layer: Layer, precision: str) -> None:
+        attention, int8 = layer.self_attn, precision == "int8"
+        self._dtype = torch.float32 if int8 else getattr(torch, precision)  # what products read
+        attends_in = torch.bfloat16 if int8 else self._dtype
+        linear = _linear8 if int8 else partial(_linear, dtype=self._dtype)
+        chain = _by_parts if int8 else _chain
+        self._heads = attention.heads
+        self._norms = layer.self_attn_layer_norm, layer.final_layer_norm
+        self._query, self._seen, self._out, self._ffn = [], [], [], []
+        for way in "AB":  # vision, text
+            q, k, v = (getattr(m, way) for m in (attention.q_proj, attention.k_proj, attention.v_proj))
+            self._query.append(chain(linear([q]), _to(attends_in)))
+            self._seen.append(chain(linear([k, v]), _to(attends_in)))
+            norm, out = getattr(attention.inner_attn_ln, way), getattr(attention.out_proj, way)
+            self._out.append(chain(_to(self._dtype), _norm(norm, self._dtype), linear([out])))
+            ffn = getattr(layer.ffn, way)
+            up, down = linear([ffn.fc1]), linear([ffn.fc2])
+            self._ffn.append(chain(up, F.gelu, _norm(ffn.ffn_layernorm, self._dtype), down))
+
+    def __call__(self, x: Streams, rows: Rows, first_only: bool = False) -> Streams:
+        """Vision [B v, D] and text [W, D] -> the same, or CLS alone [B, D]."""
+        cast = _to(self._dtype)
+        y = self._norms[0](x).map(cast, cast)
+        asking, queries = rows, y
+        if first_only:
+            asking = Rows(1, [0] * len(rows.lengths))
+            x, queries = (Streams(s.vision[:: rows.vision], None) for s in (x, y) if s.vision is not None)
+        seen = self._attention(queries.map(*self._query), asking, y.map(*self._seen), rows)
+        x = x.plus(seen.map(*self._out))  # float32 plus dtype is float32
+        return x.plus(self._norms[1](x).map(cast, cast).map(*self._ffn))
+
+    def _attention(self, queries: Streams, asking: Rows, x: Streams, rows: Rows) -> Streams:
+        """Return what queries see of keys and values [.., 2D], run by run: a run has one length, so no padding."""
+        out = queries.map(torch.empty_like, torch.empty_like)
+        on_gpu = queries.vision is not None and queries.vision.is_cuda
+        for start, stop in rows.runs(len(rows.lengths) if on_gpu else CPU_RUN):
+            q = torch.cat(asking.of(queries, start, stop), 1).unflatten(2, (self._heads, -1)).transpose(1, 2)
+            k, v = torch.cat(rows.of(x, start, stop), 1).unflatten(2, (2, self._heads, -1)).permute(2, 0, 3, 1, 4)
+            seen = _attend(q, k, v).transpose(1, 2).flatten(2)  # [n, Q, D]
+            places = asking.of(out, start, stop)
+            for place, part in zip(places, seen.split([p.shape[1] for p in places], 1), strict=True):
+                place.copy_(part)
+        return out
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """[n, H, Q, d], [n, H, N, d] -> [n, H, Q, d]."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:  # PyTorch's kernel takes half as long again
+        return (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(3) @ v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+def _chain(*maps: Map) -> Map:
+    def apply(x: Tensor) -> Tensor:
+        for m in maps:
+            x = m(x)
+        return x
+
+    return apply
+
+
+def _by_parts(*maps: Map) -> Map:
+    whole = _chain(*maps)
+    return lambda x: torch.cat([whole(part) for part in x.split(CPU_ROWS)])
+
+
+def _to(dtype: torch.dtype) -> Map:
+    return lambda x: x.to(dtype)
+
+
+def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> Map:
+    weight, bias = norm.weight.to(dtype), norm.bias.to(dtype)
+    return lambda x: F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+
+
+def _linear(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Map:
+    """Return the product of layers side by side: [n, in] -> [n, sum of out]."""
+    weight = torch.cat([layer.weight for layer in layers]).to(dtype)
+    bias = torch.cat([layer.bias for layer in layers]).to(dtype)
+    if not by_onednn(weight.device, dtype):
+        return lambda x: F.linear(x, weight, bias)
+    # oneDNN with weights in its own order: on an AMD EPYC (Zen 4) a tenth faster than F.linear in bfloat16, which
+    # reorders them at each call, and a third faster in float32, for which F.linear takes MKL
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def _linear8(layers: Sequence[nn.Linear]) -> Map:
+    """Return the same in int8: float32 [n, in] -> [n, sum of out].
+
+    A row is low + step q, q in 0 .. 255 between its own least and largest value, so it does not depend on what else is
+    in the batch; a weight is a r, r in -127 .. 127 with a for each output. Then x w^T = step a (q r^T) + low (a r 1)^T.
+    """
+    weight = torch.cat([layer.weight for layer in layers])
+    bias = torch.cat([layer.bias for layer in layers])
+    scale = weight.abs().amax(1).clamp_min(TINY) / 127  # [out]
+    rounded = (weight / scale[:, None]).round().to(torch.int8)
+    ones = scale * rounded.sum(1)  # [out]
+    packed, zeros = torch.ops.onednn.qlinear_prepack(rounded, None), torch.zeros(len(weight), dtype=torch.int32)
+
+    def product(x: Tensor) -> Tensor:
+        low = x.amin(1, keepdim=True)  # [n, 1]
+        step = (x.amax(1, keepdim=True) - low).clamp_min_(TINY) / 255
+        q = (x - low).mul_(1 / step).add_(0.5).to(torch.uint8)  # cut, so rounded
+        y = torch.ops.onednn.qlinear_pointwise(
+            q, 1.0, 0, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        return torch.addcmul(bias, y, step).addcmul_(low, ones)
+
+    return product

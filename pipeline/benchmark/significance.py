@@ -1,0 +1,78 @@
+"""Which runs are compared, declared before any of them is trained, and what the paired tests say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline.benchmark.jobs import ABLATED, NO_FEATURES, Job
+from pipeline.evaluation.statistics import holm, paired
+from pipeline.seeds import seed_for
+
+METRICS = ("recall", "ndcg")
+
+
+class Kind(NamedTuple):
+    """A run whatever its seed."""
+
+    model: str
+    features: str
+    ablation: str = ""
+
+
+def declared(jobs: Sequence[Job], reference: str) -> list[tuple[Kind, Kind]]:
+    """Return which runs are tested against which.
+
+    AlignRec on every feature set against each other model on the same features, or on none; AlignRec on the feature
+    set `reference` against itself on every other, and against each ablation.
+    """
+    kinds = list(dict.fromkeys(Kind(job.model, job.features, job.ablation) for job in jobs))
+    ours = [kind for kind in kinds if kind.model == ABLATED and not kind.ablation]
+    pairs = [
+        (kind, other)
+        for kind in ours
+        for other in kinds
+        if other.model != ABLATED and other.features in (kind.features, NO_FEATURES)
+    ]
+    whole = Kind(ABLATED, reference)
+    if whole in ours:
+        pairs += [(whole, other) for other in kinds if other.model == ABLATED and other != whole]
+    return pairs
+
+
+def tests(named: dict[str, Any], per_user: Mapping[Job, Mapping[str, np.ndarray]], reference: str, k: int) -> pa.Table:
+    """Return table TESTS of all declared comparisons, recall and ndcg at K; p is corrected over all of them.
+
+    A user's figure is first averaged over the seeds that both runs have: the test is over users.
+
+    Args:
+        named: dataset, protocol and fingerprint.
+        per_user: run -> metric -> float64 [N], the same test users in every run.
+        reference: the feature set of AlignRec that others are compared with.
+        k: cutoff.
+    """
+    rows: list[dict[str, Any]] = []
+    left: list[np.ndarray] = []
+    right: list[np.ndarray] = []
+    for a, b in declared(list(per_user), reference):
+        seeds = sorted({j.seed for j in per_user if _kind(j) == a} & {j.seed for j in per_user if _kind(j) == b})
+        sides = {f"{name}_{side}": value for side, kind in zip("ab", (a, b), strict=True)
+                 for name, value in kind._asdict().items()}  # fmt: skip
+        for metric in METRICS:
+            rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
+            for column, kind in ((left, a), (right, b)):
+                column.append(np.mean([per_user[Job(*kind[:2], s, kind.ablation)][metric] for s in seeds], axis=0))
+    if not rows:
+        return schemas.TESTS.empty_table()
+    found = paired(np.stack(left, 1), np.stack(right, 1), seed_for("tests", named["dataset"]))
+    corrected = holm(np.array([test.p for test in found]))
+    made = [row | test._asdict() | {"p_holm": float(p)} for row, test, p in zip(rows, found, corrected, strict=True)]
+    return pa.Table.from_pylist(made, schemas.TESTS)
+
+
+def _kind(job: Job) -> Kind:
+    return Kind(job.model, job.features, job.ablation)

@@ -1,0 +1,104 @@
+"""Who is served and what is shown: a run's figures by length of history, by popularity, and over the catalogue.
+
+Letters: N test users, K cutoff, I items, P pairs of a test user and a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.evaluation.metrics import Evaluation
+from pipeline.interactions.split import Split
+
+HISTORIES = ((1, 2), (3, 3), (4, 5), (6, 9), (10, 19), (20, None))
+"""train interactions of a user, first and last of each group; three is the least that 5-core data leaves"""
+PARTS = 10
+USER_METRICS = ("recall", "ndcg")
+
+
+class Figure(NamedTuple):
+    """One row of table SLICES beside what names the run."""
+
+    slice: str
+    label: str
+    n: int
+    metric: str
+    k: int
+    value: float | None
+    """None where n is 0"""
+
+
+def figures(found: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+    """Yield all figures of one run's test rankings."""
+    yield from histories(found, split, ks)
+    yield from popularity(found, split, ks)
+    yield from catalogue(found, split, ks)
+
+
+def histories(found: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+    """Yield recall and ndcg of users by train interactions; n is users."""
+    length = np.bincount(split.train.users, minlength=split.n_users)[found.users]
+    for first, last in HISTORIES:
+        chosen = (length >= first) & (length <= (last or np.inf))
+        label = f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
+        for metric in USER_METRICS:
+            for k in ks:
+                yield _mean("history", label, metric, k, found.per_user[metric, k][chosen])
+
+
+def popularity(found: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+    """Yield recall of targets and the share of what is shown, by popularity of the item; n is targets.
+
+    1 is the tenth of the items with the fewest train interactions, 10 that with the most (ties by item_id); `cold`
+    items have none.
+    """
+    part = parts(split)
+    at = np.searchsorted(found.users, split.test.users)
+    hit = found.top[at] == split.test.items[:, None]  # [P, max K]
+    shown = np.where(found.top >= 0, part[found.top], -1)  # [N, max K]
+    for number in range(PARTS + 1):
+        label = "cold" if number == 0 else str(number)
+        asked = part[split.test.items] == number
+        n = int(asked.sum())
+        for k in ks:
+            yield _mean("popularity", label, "recall", k, hit[asked, :k].any(1))
+            share = float((shown[:, :k] == number).sum() / max(1, (shown[:, :k] >= 0).sum()))
+            yield Figure("popularity", label, n, "exposure", k, share)
+
+
+def parts(split: Split) -> np.ndarray:
+    """Return each item's tenth by popularity in train, 1 .. 10, and 0 for items that train lacks; int64 [I]."""
+    counts = np.bincount(split.train.items, minlength=split.n_items)
+    warm = np.flatnonzero(counts)
+    rank = np.argsort(np.argsort(counts[warm], kind="stable"), kind="stable")
+    part = np.zeros(split.n_items, np.int64)
+    part[warm] = 1 + rank * PARTS // len(warm)
+    return part
+
+
+def catalogue(found: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+    """Yield coverage and novelty; n is users.
+
+    Coverage is the share of all items that somebody is shown. Novelty is the mean self-information of what is shown,
+    -log2 of the share of train users who have the item, in bits; an item that nobody has counts as if one had it.
+    """
+    counts = np.bincount(split.train.items, minlength=split.n_items)
+    information = -np.log2(np.maximum(counts, 1) / len(np.unique(split.train.users)))
+    for k in ks:
+        shown = found.top[:, :k]
+        shown = shown[shown >= 0]
+        yield Figure("catalogue", "all", len(found.users), "coverage", k, len(np.unique(shown)) / split.n_items)
+        novelty = float(information[shown].mean()) if len(shown) else None
+        yield Figure("catalogue", "all", len(found.users), "novelty", k, novelty)
+
+
+def rows(named: dict[str, Any], found: Evaluation, split: Split, ks: Sequence[int]) -> list[dict[str, Any]]:
+    """Return all figures as rows of table SLICES; `named` has the columns that name the run."""
+    return [named | figure._asdict() for figure in figures(found, split, ks)]
+
+
+def _mean(what: str, label: str, metric: str, k: int, values: np.ndarray) -> Figure:
+    return Figure(what, label, len(values), metric, k, float(values.mean()) if len(values) else None)

@@ -1,0 +1,239 @@
+"""Settings of one model tried against each other; valid Recall@20 decides, and test is opened for the winner alone.
+
+With `sweep.test_selected` test is opened for every setting, as published tables do; what it chooses is called that.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import ValidationError
+
+import schemas
+from pipeline.benchmark.jobs import NO_FEATURES, Job, Trial
+from pipeline.benchmark.study import Asked, Curve, Pruned, Setting, Space, Told
+from pipeline.config import Params, Range, Train
+from pipeline.errors import UserError
+from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.protocol import Protocol
+from pipeline.layout import Layout
+from pipeline.models import MODELS
+from pipeline.seeds import seed_for
+from pipeline.train import inputs
+from pipeline.train.loop import CUTOFF, fit
+
+TPE = "tpe"
+BINS = 5
+"""parts that a range is cut into for the heat maps"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is swept."""
+
+    model: str
+    features: str
+    """feature set, or NO_FEATURES"""
+    kind: str
+    """TPE, or the grid's name"""
+    space: Space
+    first: list[Setting]
+    """settings tried before any that TPE draws: the current one, or the whole grid"""
+    trials: int
+    """settings in all"""
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """What the layout calls it."""
+        return self.model, self.features, self.kind
+
+    @property
+    def content(self) -> str | None:
+        """The feature set to read, if any."""
+        return Job(self.model, self.features, 0).content
+
+    def facts(self, params: Params) -> dict[str, Any]:
+        """Return what its figures depend on; how many settings are tried is none of it: a sweep can be extended."""
+        base = params.benchmark.settings(self.model, params.train)
+        space = {name: v if isinstance(v, list) else v.model_dump() for name, v in self.space.items()}
+        tried = params.sweep.model_dump(exclude={"grids", "spaces"})
+        parts = params.benchmark.modalities.get(self.features, [])
+        return {"settings": base.model_dump(), "space": space, "sweep": tried, "modalities": parts}
+
+
+def plan(params: Params, model: str, features: str | None, grid: str | None, tpe: int | None) -> Plan:
+    """Return what a command line asks for.
+
+    Raises:
+        UserError: neither or both of grid and tpe, an unknown name, or a setting that the model refuses.
+    """
+    if model not in MODELS:
+        raise UserError(f"no model '{model}'; known: {', '.join(MODELS)}")
+    if (grid is None) == (tpe is None):
+        raise UserError("a sweep is either --grid <name> or --tpe <settings to try>")
+    content = (features or params.train.features) if MODELS[model].needs else NO_FEATURES
+    if grid is None:
+        assert tpe is not None
+        ranges = params.sweep.space(model)
+        made = Plan(model, content, TPE, ranges, current(params, model, ranges), tpe)
+    elif grid in params.sweep.grids:
+        lists = params.sweep.grids[grid]
+        every = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
+        made = Plan(model, content, grid, lists, every, len(every))
+    else:
+        raise UserError(f"sweep.grids: no '{grid}'; there are {', '.join(params.sweep.grids)}")
+    settings(params, model, {name: _any(values) for name, values in made.space.items()})
+    return made
+
+
+def current(params: Params, model: str, ranges: Mapping[str, Range]) -> list[Setting]:
+    """Return the setting in params.yaml, if it lies in the ranges: what others have to beat."""
+    now = params.benchmark.settings(model, params.train)
+    found = {name: getattr(now, name, math.nan) for name in ranges}
+    return [found] if all(ranges[name].low <= value <= ranges[name].high for name, value in found.items()) else []
+
+
+def settings(params: Params, model: str, changed: Setting) -> Train:
+    """Return a model's settings with some keys changed; UserError names a key or value that it refuses."""
+    base = params.benchmark.settings(model, params.train)
+    try:
+        return type(base).model_validate(base.model_dump() | changed)
+    except ValidationError as e:
+        fault = e.errors()[0]
+        raise UserError(f"sweep of {model}: '{fault['loc'][0]}': {fault['msg'].lower()}") from None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Trains one setting; made for the processes of a pool."""
+
+    layout: Layout
+    params: Params
+    protocol: Protocol
+    plan: Plan
+
+    def __call__(self, asked: Asked) -> Told:
+        """Train over the sweep's seeds; the first training may be pruned, a loss that diverges fails."""
+        job, sweep = Job(self.plan.model, self.plan.features, 0), self.params.sweep
+        data = inputs.read(self.layout, job.content)
+        chosen = settings(self.params, job.model, asked.setting)
+        parts = self.params.benchmark.modalities.get(job.features, [])
+        curve = Curve(sweep, asked.ended)
+        watched = lambda line: curve.add(line[f"valid_recall@{CUTOFF}"])  # noqa: E731
+        cutoff = min(CUTOFF, data.split.n_items)
+        valid, test, epochs = [], [], 0
+        try:
+            for i in range(sweep.seeds):
+                seed = seed_for("sweep", self.layout.dataset, job.model, i)
+                found = fit(MODELS[job.model], *data, chosen, seed, None if i else watched, parts=parts)
+                epochs += len(found.history)
+                valid.append(found.valid[f"recall@{CUTOFF}"])
+                if sweep.test_selected:
+                    masked = self.protocol.masked(data.split, "test")
+                    judged = evaluate(found.user, found.item, data.split, "test", [cutoff], masked)
+                    test.append(judged.mean["recall", cutoff])
+        except Pruned:
+            return Told(asked.number, "pruned", curve.best, len(curve.best), curve.best[-1])
+        except UserError as e:
+            return Told(asked.number, "failed", curve.best, epochs, reason=str(e))
+        mean = float(np.mean(valid))
+        return Told(asked.number, "complete", curve.best, epochs, mean, float(np.mean(test)) if test else None)
+
+
+def table(told: Sequence[tuple[Setting, Told]], names: Sequence[str]) -> pa.Table:
+    """Return table trials(names)."""
+    rows = [
+        {"trial": t.number, "state": t.state, **{name: float(setting[name]) for name in names}, "epochs": t.epochs,
+         "valid": t.valid, "test": t.test, "reason": t.reason}
+        for setting, t in told
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schemas.trials(names))
+
+
+def best(told: Sequence[tuple[Setting, Told]], by: str) -> tuple[Setting, Told]:
+    """Return the complete setting of highest `by`, valid or test; of equal ones the first.
+
+    Raises:
+        UserError: none is complete.
+    """
+    complete = [found for found in told if found[1].state == "complete"]
+    if not complete:
+        raise UserError(f"sweep: none of {len(told)} settings trained to the end; the first: {told[0][1].reason}")
+    return max(complete, key=lambda found: getattr(found[1], by))
+
+
+def effects(told: Sequence[tuple[Setting, Told]], space: Space) -> list[dict[str, Any]]:
+    """Return the best valid figure at each pair of values of two settings, as rows for a heat map.
+
+    A range is cut into parts, each called by its middle. Rows: settings ("lr, cca"), x and y (values), valid, trials.
+    """
+    labels = {name: _labels(values) for name, values in space.items()}
+    cells: dict[tuple[str, float, float], list[float]] = {}
+    for x, y in itertools.combinations(space, 2):
+        for setting, t in told:
+            if t.valid is not None:
+                key = (f"{x}, {y}", _nearest(labels[x], setting[x]), _nearest(labels[y], setting[y]))
+                cells.setdefault(key, []).append(t.valid)
+    return [
+        {"settings": pair, "x": f"{x:.3g}", "y": f"{y:.3g}", "valid": max(values), "trials": len(values)}
+        for (pair, x, y), values in sorted(cells.items())
+    ]
+
+
+def heatmaps(effects: Mapping[tuple[str, str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the effects of several sweeps as rows of one file; `map` says of which sweep and settings each is."""
+    return [{"map": f"{' '.join(names)}: {row['settings']}", **row} for names, rows in effects.items() for row in rows]
+
+
+class Final(NamedTuple):
+    """One training of a setting that won, to be opened on test."""
+
+    trial: int
+    """number of the setting"""
+    seed: int
+    """number of the run; equal to the benchmark's, so that figures compare"""
+
+
+@dataclass(frozen=True)
+class Finale:
+    """Trains the winners and measures them as the benchmark does; made for the processes of a pool."""
+
+    layout: Layout
+    params: Params
+    protocol: Protocol
+    plan: Plan
+    chosen: Mapping[int, Setting]
+    """number of the setting -> setting"""
+
+    def __call__(self, final: Final) -> dict[str, Any]:
+        """Return the benchmark's record of one run."""
+        won = settings(self.params, self.plan.model, self.chosen[final.trial])
+        overrides = self.params.benchmark.overrides.model_copy(update={self.plan.model: won})
+        changed = self.params.benchmark.model_copy(update={"overrides": overrides})
+        trial = Trial(self.layout, changed, self.params.train, self.protocol)
+        return trial(Job(self.plan.model, self.plan.features, final.seed)).record
+
+
+def _labels(values: Range | list[int | float]) -> list[float]:
+    """Return a list's values, or the middles of a range's parts."""
+    if isinstance(values, list):
+        return [float(v) for v in values]
+    low, high = (math.log(v) if values.log else v for v in (values.low, values.high))
+    middles = [low + (high - low) * (i + 0.5) / BINS for i in range(BINS)]
+    return [math.exp(m) if values.log else m for m in middles]
+
+
+def _nearest(labels: Sequence[float], value: float) -> float:
+    positive = min(*labels, value) > 0
+    distance = (lambda a: abs(math.log(a / value))) if positive else (lambda a: abs(a - value))
+    return min(labels, key=distance)
+
+
+def _any(values: Range | list[int | float]) -> int | float:
+    return values[0] if isinstance(values, list) else values.low

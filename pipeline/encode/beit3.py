@@ -1,0 +1,129 @@
+"""Items through BEiT3: the feature is CLS of one pass over whatever the item has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file as load_arrays
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pipeline import io
+from pipeline.beit3.inference import Inference, flops
+from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
+from pipeline.beit3.tokenizer import Tokenizer
+from pipeline.beit3.whitening import Whitening
+from pipeline.encode.base import Context
+from pipeline.errors import UserError
+from pipeline.images.pixels import normalised, squares
+from pipeline.layout import Layout
+from pipeline.ops.device import device_of, pick, pinned, sent
+
+
+class Prepared(NamedTuple):
+    """A batch of B items, decoded."""
+
+    pixels: Tensor | None
+    """uint8 [B, S, S, 3]"""
+    tokens: Tensor | None
+    """int64 [W], one text after the other"""
+    lengths: list[int]
+    """tokens of each item, 0 without a text"""
+
+
+FAITHFUL = 0.999
+"""cosine to float32 that CLS keeps in any precision, before whitening"""
+CHECKED = 8
+"""items, the first, on which that is checked"""
+
+
+class BEiT3Items:
+    """BEiT3 with its tokenizer."""
+
+    def __init__(
+        self,
+        network: BEiT3,
+        tokenizer: Tokenizer | None,
+        max_tokens: int,
+        precision: str = "float32",
+        whitening: Whitening | None = None,
+    ) -> None:
+        """Lay it out for encoding where the network is; without a tokenizer it reads no texts."""
+        self._device = device_of(network)
+        self._network = Inference(network.eval(), precision)
+        self._precision, self._unchecked = precision, None if precision == "float32" else network
+        self._whitening = None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
+        self.tokenizer = tokenizer
+        self._max_tokens = min(max_tokens, network.config.positions - FIRST_POSITION)
+        self.width = network.config.width
+        self.flops = 0.0
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the number of tokens of each text."""
+        return np.array([len(ids) for ids in self._ids(texts)], np.int64)
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+        """Decode and tokenise."""
+        pixels = tokens = None
+        lengths = [0] * len(images or ())
+        if images is not None:
+            pixels = pinned(torch.from_numpy(squares(images, self._network.config.image)))
+        if texts is not None:
+            ids = self._ids(texts)
+            tokens, lengths = pinned(torch.from_numpy(np.concatenate(ids))), [len(x) for x in ids]
+        return Prepared(pixels, tokens, lengths)
+
+    @torch.inference_mode()
+    def encode(self, prepared: Prepared) -> Tensor:
+        """Return CLS, whitened if pre-training says so, float32 [B, D].
+
+        Raises:
+            UserError: the first items show that these weights lose too much in this precision.
+        """
+        pixels, tokens, lengths = prepared
+        image = None if pixels is None else normalised(sent(pixels, self._device))
+        tokens = None if tokens is None else sent(tokens, self._device)
+        cls = self._network.cls(image, tokens, lengths)  # [B, D]
+        if self._unchecked is not None:
+            self._check(self._unchecked, image, tokens, lengths, cls)
+        self.flops += sum(flops(self._network.config, image is not None, n) for n in lengths)
+        if self._whitening is None:
+            return cls
+        mean, map_ = self._whitening
+        return (cls - mean) @ map_
+
+    def _check(
+        self, network: BEiT3, image: Tensor | None, tokens: Tensor | None, lengths: list[int], cls: Tensor
+    ) -> None:
+        """Hold `cls` [B, D] against what the network itself tells in float32."""
+        texts = [None] * len(lengths) if tokens is None else [part[None] for part in tokens.split(lengths)]
+        for i, text in enumerate(texts[:CHECKED]):
+            exact = network.cls(None if image is None else image[i : i + 1], text)  # [1, D]
+            if (cosine := float(torch.cosine_similarity(cls[i : i + 1], exact))) < FAITHFUL:
+                raise UserError(
+                    f"encode.precision {self._precision} turns these weights' features: cosine {cosine:.5f} to "
+                    f"float32, at least {FAITHFUL} is asked for; take a finer precision"
+                )
+        self._unchecked = None
+
+    def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if self.tokenizer is None:
+            raise UserError("beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again")
+        return self.tokenizer.encode(texts, self._max_tokens)
+
+
+def make(context: Context) -> BEiT3Items:
+    """Load what `pretrain` wrote."""
+    layout, params = context.layout, context.params
+    network = BEiT3(Config(**io.read_json(layout.encoder_config)))
+    network.load_state_dict(load_file(layout.encoder_weights), strict=True)
+    whitening = Whitening(**load_arrays(layout.whitening)) if layout.whitening.is_file() else None
+    return BEiT3Items(network.to(pick()), tokenizer(layout), params.max_tokens, params.precision, whitening)
+
+
+def tokenizer(layout: Layout) -> Tokenizer | None:
+    """Return what `pretrain` trained on the items' texts; None where no item had any."""
+    return Tokenizer(layout.tokenizer.read_bytes()) if layout.tokenizer.is_file() else None

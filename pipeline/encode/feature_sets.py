@@ -1,0 +1,185 @@
+"""The feature sets of one dataset: which there are, what each depends on, and how the rows of each are made.
+
+A maker takes the first and the last + 1 item and returns their rows, schema features(F).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.config import Encode
+from pipeline.encode import batching, controls, engines
+from pipeline.encode.base import Context, Encoder, unit
+from pipeline.encode.registry import ENCODERS
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.sources import image_features
+from pipeline.sources.image_features import FEATURE, check_features
+
+Maker = Callable[[int, int], pa.Table]
+
+TEXT = "minilm"
+"""the text encoder that ready features of pictures are joined with"""
+WIDTH = 64
+"""width of the controls where there is no other feature set"""
+
+
+def names(params: Encode, imports: Iterable[str]) -> list[str]:
+    """Return all feature sets in the order in which they are made: encoded, imported, controls.
+
+    Raises:
+        UserError: an encoder that is not known, or two feature sets of one name.
+    """
+    for name in params.encoders:
+        if name not in ENCODERS:
+            raise UserError(f"encode.encoders: no encoder '{name}'; there are {', '.join(ENCODERS)}")
+    found = [*params.encoders, *imports, *params.controls]
+    twice = next((name for i, name in enumerate(found) if name in found[:i]), None)
+    if twice:
+        raise UserError(f"encode: two feature sets are called '{twice}'; rename the imported one or list it once")
+    return found
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A feature set that came ready."""
+
+    path: Path
+    """.npy, a row an item, or .b, a record an ASIN"""
+    beside: Path | None = None
+    """folder of the feature set that stands before it in each row; both parts have length 1"""
+
+    def inputs(self, layout: Layout) -> list[Path]:
+        """Return the files that the features depend on."""
+        return [self.path, layout.item_ids, *(io.shards(self.beside, "features") if self.beside else [])]
+
+
+def imports(raw: Mapping[str, Path], layout: Layout, items: int, encoders: Sequence[str]) -> dict[str, Ready]:
+    """Return the feature sets that came ready; pictures' by ASIN also stand beside MiniLM, if that is encoded.
+
+    Args:
+        raw: role -> file.
+        layout: of the dataset.
+        items: I.
+        encoders: that are run.
+
+    Raises:
+        UserError: a .npy file that does not have one row of numbers for each item.
+    """
+    check_features(raw, items)
+    files = {role.removeprefix(FEATURE): path for role, path in raw.items() if role.startswith(FEATURE)}
+    found = {name: Ready(path) for name, path in files.items()}
+    if TEXT in encoders:
+        pictures = {name: path for name, path in files.items() if image_features.matches(path)}
+        found |= {f"{TEXT}-{name}": Ready(path, layout.features(TEXT)) for name, path in pictures.items()}
+    return found
+
+
+def inputs(name: str, layout: Layout) -> list[Path]:
+    """Return the files that an encoder's features depend on."""
+    entry, files = ENCODERS[name], [layout.items]
+    if "image" in entry.reads:
+        files += io.shards(layout.images, "images")
+    if entry.pretrained:
+        files += [
+            p
+            for p in (layout.encoder_config, layout.encoder_weights, layout.tokenizer, layout.whitening)
+            if p.is_file()
+        ]
+    return files
+
+
+def encoded(
+    name: str,
+    context: Context,
+    ids: pa.Table,
+    texts: Sequence[str],
+    done: Callable[[int], object],
+    spent: batching.Spent,
+) -> Maker:
+    """Return the maker of an encoder's rows; the network is loaded when the first are wanted.
+
+    Args:
+        name: of the encoder.
+        context: what it is made from.
+        ids: item_id and asin of all items.
+        texts: of all items.
+        done: called with the number of items after each batch.
+        spent: counts operations and seconds.
+    """
+    entry = ENCODERS[name]
+    shards = io.shards(context.layout.images, "images") if "image" in entry.reads else []
+
+    @cache
+    def encoder() -> Encoder:
+        return entry.make(context)
+
+    def make(start: int, stop: int) -> pa.Table:
+        read = texts[start:stop] if "text" in entry.reads else [""] * (stop - start)
+        params = context.params
+        with spent.on("read"):
+            images = batching.pictures(shards, start, stop) if shards else [None] * (stop - start)
+        found = batching.encode(encoder(), read, images, params.batch_size, done, params.workers, spent)
+        return batching.table(ids.slice(start, stop - start), found)
+
+    return make
+
+
+def worker(name: str, layout: Layout, params: Encode) -> engines.Worker:
+    """Return what encodes items from (first, last + 1), wherever it runs: it reads the tables itself."""
+    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    make = encoded(name, Context(layout, params), ids, texts, int, batching.Spent())
+    return lambda job: make(*job)
+
+
+def imported(ready: Ready, ids: pa.Table) -> Maker:
+    """Return the maker of rows that came ready; `ids` holds item_id and asin of all items."""
+    path = ready.path
+    if not image_features.matches(path):
+        return lambda start, stop: batching.imported(ids.slice(start, stop - start), batching.ready(path, start, stop))
+    text = io.read_features(ready.beside) if ready.beside else None
+
+    def make(start: int, stop: int) -> pa.Table:
+        rows = ids.slice(start, stop - start)
+        vectors, has_image = image_features.read(path, rows["asin"].to_pylist())
+        if text is None:
+            return batching.table(rows, batching.Encoded(vectors, has_image, np.zeros(len(rows), bool)))
+        before = text.slice(start, stop - start)
+        vectors = np.hstack([unit(io.matrix(before["vector"])), unit(vectors)])
+        return batching.table(rows, batching.Encoded(vectors, has_image, before["has_text"].to_numpy()))
+
+    return make
+
+
+def control(kind: str, ids: pa.Table, like: Path | None, seed: int) -> Maker:
+    """Return the maker of a control's rows.
+
+    Args:
+        kind: random, shuffled or constant.
+        ids: item_id and asin of all items.
+        like: folder of the feature set whose width it has, and whose rows `shuffled` permutes; None: there is none.
+        seed: of the draws.
+    """
+    original = None if like is None else io.read_features(like)
+    width = WIDTH if original is None else original["vector"].type.list_size
+    if kind == "shuffled" and original is not None:
+        given = original.take(controls.shuffled(len(ids), seed)).drop_columns(["item_id", "asin"])
+        given = given.add_column(0, "asin", ids["asin"]).add_column(0, "item_id", ids["item_id"])
+        return lambda start, stop: given.slice(start, stop - start)
+    vectors = controls.constant(len(ids), width) if kind == "constant" else controls.random(len(ids), width, seed)
+    nothing = np.zeros(len(ids), bool)
+
+    def make(start: int, stop: int) -> pa.Table:
+        found = batching.Encoded(vectors[start:stop], nothing[start:stop], nothing[start:stop])
+        return batching.table(ids.slice(start, stop - start), found)
+
+    return make

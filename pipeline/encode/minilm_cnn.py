@@ -1,0 +1,52 @@
+"""Today's open-source recipe: MiniLM's vector of the text beside the CNN's of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.encode.base import Context, Encoder
+from pipeline.encode.cnn import make as make_cnn
+from pipeline.encode.minilm import make as make_minilm
+
+
+class Beside:
+    """[text, image], each of length 1; the part of an absent modality is zero."""
+
+    def __init__(self, text: Encoder, image: Encoder) -> None:
+        self.text, self.image = text, image
+        self.width = text.width + image.width
+        self.flops = 0.0
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the number of tokens of each text."""
+        return self.text.lengths(texts)
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[Any, Any]:
+        """Return what either encoder prepares of texts and images, None of what is absent."""
+        return (
+            None if texts is None else self.text.prepare(None, texts),
+            None if images is None else self.image.prepare(images, None),
+        )
+
+    def encode(self, prepared: tuple[Any, Any]) -> Tensor:
+        """Return float32 [B, text width + image width]."""
+        halves = [
+            None if given is None else F.normalize(part.encode(given))
+            for part, given in zip((self.text, self.image), prepared, strict=True)
+        ]
+        like = next(half for half in halves if half is not None)
+        widths = self.text.width, self.image.width
+        return torch.cat(
+            [like.new_zeros(len(like), w) if h is None else h for h, w in zip(halves, widths, strict=True)], dim=1
+        )
+
+
+def make(context: Context) -> Beside:
+    """Load both."""
+    return Beside(make_minilm(context), make_cnn(context))

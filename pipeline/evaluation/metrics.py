@@ -1,0 +1,107 @@
+"""What a ranking is worth, per user. Letters: N users with a target, K cutoff, h_i = 1 if the i-th item is a target.
+
+T is the set of a user's targets. Definitions are MMRec's (method.md section 6): numbers compare with published ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from pipeline.evaluation.ranking import topk
+from pipeline.interactions.split import Pairs, Split, contains, keys
+from pipeline.ops.topk import Vectors
+
+
+def recall(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
+    """Return sum_{i<=K} h_i / |T|, float64 [N].
+
+    Args:
+        hits: bool [N, >=K].
+        targets: int [N], |T|, at least 1.
+        k: cutoff.
+    """
+    return hits[:, :k].sum(1) / targets
+
+
+def precision(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
+    """Return sum_{i<=K} h_i / K, float64 [N]; arguments as for recall."""
+    return hits[:, :k].sum(1) / k
+
+
+def ndcg(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
+    """Return sum_{i<=K} h_i / log2(i+1) over sum_{i<=min(K,|T|)} 1 / log2(i+1), float64 [N]; see recall."""
+    gain = 1 / np.log2(np.arange(2, k + 2))
+    return (hits[:, :k] * gain).sum(1) / np.cumsum(gain)[np.minimum(targets, k) - 1]
+
+
+def average_precision(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
+    """Return sum_{i<=K} h_i precision@i / min(K,|T|), float64 [N]; its mean is MAP. Arguments as for recall."""
+    precisions = np.cumsum(hits[:, :k], axis=1) / np.arange(1, k + 1)
+    return (precisions * hits[:, :k]).sum(1) / np.minimum(targets, k)
+
+
+METRICS = {"recall": recall, "ndcg": ndcg, "precision": precision, "map": average_precision}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One ranking judged."""
+
+    users: np.ndarray
+    """int32 [N], the users with a target, ascending"""
+    top: np.ndarray
+    """int32 [N, max K], what they were shown, best first"""
+    per_user: dict[tuple[str, int], np.ndarray]
+    """(metric, K) -> float64 [N]"""
+
+    @property
+    def mean(self) -> dict[tuple[str, int], float]:
+        """(metric, K) -> mean over the users with a target; 0 where there is none."""
+        return {key: float(values.mean()) if len(values) else 0.0 for key, values in self.per_user.items()}
+
+
+def evaluate(
+    user: Vectors,
+    item: Vectors,
+    split: Split,
+    which: Literal["valid", "test"],
+    ks: Sequence[int],
+    masked: Pairs | None = None,
+) -> Evaluation:
+    """Rank all items for every user with a target in `which`, and judge the ranking.
+
+    Args:
+        user: float [U, D].
+        item: float [I, D]; score = dot product.
+        split: what was trained on and what is asked for.
+        which: the part that holds the targets.
+        ks: cutoffs.
+        masked: pairs that are never recommended, ordered by user; train by default.
+
+    Raises:
+        UserError: a cutoff is larger than the catalogue.
+    """
+    targets: Pairs = getattr(split, which)
+    users = np.unique(targets.users)
+    top = topk(user, item, max(ks), split.train if masked is None else masked, users)
+    return judge(top, users, targets, split.n_items, ks)
+
+
+def judge(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: Sequence[int]) -> Evaluation:
+    """Compare rankings with targets.
+
+    Args:
+        top: int32 [N, max K], best first, -1 for nothing.
+        users: int32 [N], whose rows they are; each has a target.
+        targets: what would have been right.
+        n_items: I.
+        ks: cutoffs.
+    """
+    hits = contains(keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top) & (top >= 0)
+    counts = np.bincount(targets.users, minlength=int(users.max(initial=-1)) + 1)[users]
+    values = {(name, k): metric(hits, counts, k) for name, metric in METRICS.items() for k in ks}
+    return Evaluation(users, top, values)

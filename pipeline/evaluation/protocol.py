@@ -1,0 +1,79 @@
+"""How models are judged, as one value: what its name and fingerprint stand for can be told apart, and is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from pipeline.config import Params
+from pipeline.interactions.split import Pairs, Split, union
+
+Rule = Literal["mmrec", "strict"]
+
+METRICS = {
+    "recall": "hits / |T|",
+    "ndcg": "sum_i h_i / log2(i+1) over the same sum of min(K,|T|) hits",
+    "precision": "hits / K",
+    "map": "sum_i h_i precision@i / min(K,|T|)",
+}
+"""metric -> its definition: K cutoff, T a user's targets, h_i = 1 if the i-th item shown is one of them"""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Numbers compare only if all of this is the same (method.md section 6)."""
+
+    rule: Rule
+    """what is masked at test: mmrec only train, as published tables do; strict train and valid"""
+    split: str
+    """how each user's interactions were divided: `interactions.protocol`"""
+    filter: str
+    """which users and items were kept"""
+    questions: str
+    """sha256 of the catalogue's size and every (user, item) of train, valid and test"""
+    candidates: str = "all items"
+    users: str = "with train and with a target"
+    selection: str = "first epoch of best valid recall@20"
+    metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
+    version: int = 1
+    """counts changes of meaning that no other field shows"""
+
+    @property
+    def name(self) -> str:
+        """The table's heading: `mmrec` is the published protocol; anything else says in what it differs."""
+        return self.rule if self.split == "mmrec" else f"{self.rule}, {self.split}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits of all fields."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def described(self) -> dict[str, Any]:
+        """Return name, fingerprint and all fields, for JSON."""
+        return {"name": self.name, "fingerprint": self.fingerprint, **asdict(self)}
+
+    def masked(self, split: Split, which: Literal["valid", "test"]) -> Pairs:
+        """Return the pairs that are never recommended when `which` holds the targets."""
+        if which == "test" and self.rule == "strict":
+            return union(split.train, split.valid, split.n_items)
+        return split.train
+
+
+def protocol(params: Params, dataset: str, split: Split) -> Protocol:
+    """Return the protocol under which the models of one dataset are judged."""
+    asked = params.interactions
+    imported = params.source(dataset).kind == "mmrec"
+    kept = "as imported" if imported else f"users >= {asked.user_core}, items >= {asked.item_core}, repeatedly"
+    return Protocol(params.benchmark.protocol, "mmrec" if imported else asked.protocol, kept, questions(split))
+
+
+def questions(split: Split) -> str:
+    """Return sha256 over the size of the catalogue and the pairs of the three parts."""
+    total = hashlib.sha256(str(split.n_items).encode())
+    for pairs in (split.train, split.valid, split.test):
+        total.update(f"\n{len(pairs)}\n".encode())
+        total.update(pairs.users.astype("<i4").tobytes() + pairs.items.astype("<i4").tobytes())
+    return total.hexdigest()

@@ -1,0 +1,72 @@
+"""Full ranking: every item a candidate, train items masked. Letters: U users, I items, D width, K cutoff."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from pipeline.errors import UserError
+from pipeline.interactions.split import Pairs
+from pipeline.ops.dense import times
+from pipeline.ops.topk import Vectors, select
+
+BLOCK = 1 << 21
+"""scores held at a time: 8 MiB of float32 stay in the cache between product and selection"""
+
+
+@torch.no_grad()
+def topk(
+    user: Vectors,
+    item: Vectors,
+    k: int,
+    seen: Pairs,
+    users: np.ndarray | None = None,
+) -> np.ndarray:
+    """Return each user's K items of highest dot product, best first.
+
+    Args:
+        user: float [U, D].
+        item: float [I, D], sparse if user is.
+        k: items a user.
+        seen: pairs that are never recommended (train), ordered by user.
+        users: int [N], which users to rank; all by default.
+
+    Returns:
+        int32 [N, K]; equal scores in ascending item order; -1 where fewer than K items are left.
+
+    Raises:
+        UserError: k is larger than the catalogue.
+    """
+    n_users, n_items = user.shape[0], item.shape[0]
+    if k > n_items:
+        raise UserError(f"cutoff {k} is larger than the catalogue of {n_items} items; choose a smaller one")
+    users = np.arange(n_users) if users is None else users
+    start = np.searchsorted(seen.users, np.arange(n_users + 1))
+    found = np.empty((len(users), k), np.int32)
+    step = max(1, BLOCK // n_items)
+    for at in range(0, len(users), step):  # blocks bound the memory
+        block = users[at : at + step]
+        scores = _scores(user, item, block)
+        rows, columns = _masked(start, seen.items, block)
+        scores[rows.to(scores.device), columns.to(scores.device)] = -torch.inf
+        values, ids = select(scores, k)
+        found[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
+    return found
+
+
+def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:
+    """Return the dot products of some users with all items, [rows, I]."""
+    if isinstance(user, sp.csr_array):
+        return torch.from_numpy((user[rows] @ item.T).toarray())
+    user, item = torch.as_tensor(user), torch.as_tensor(item)
+    return times(user[torch.from_numpy(rows).long().to(user.device)], item)
+
+
+def _masked(start: np.ndarray, items: np.ndarray, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows and columns of the block's seen pairs; `start` [U+1] points into `items`."""
+    counts = start[users + 1] - start[users]
+    rows = np.repeat(np.arange(len(users)), counts)
+    offset = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    columns = items[np.repeat(start[users], counts) + offset]
+    return torch.from_numpy(rows), torch.from_numpy(columns.astype(np.int64))

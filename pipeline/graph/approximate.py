@@ -1,0 +1,87 @@
+"""Nearest rows from an index that looks at a part of them, and how much that misses. Letters: N rows, F width, K.
+
+Both indexes are built the same way each time: see `inverted`, and the HNSW graph by one thread, as its links depend on
+the order of insertion.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import faiss
+import numpy as np
+
+from pipeline.graph.ivf import inverted, one_thread
+
+BLOCK = 1024
+"""queries a search"""
+PROBES = 32
+"""cells of an inverted file that a query looks into"""
+LINKS, BREADTH = 32, 128
+"""HNSW: neighbours a node keeps; candidates held while building and searching"""
+
+
+def search(units: np.ndarray, k: int, kind: Literal["ivf", "hnsw"]) -> tuple[np.ndarray, np.ndarray]:
+    """Return cosines [N, K], descending, and rows [N, K] of about the nearest rows of `units`, the row itself first.
+
+    Args:
+        units: float32 [N, F], rows of length 1.
+        k: K, at most N.
+        kind: ivf: an inverted file; hnsw: a navigable small-world graph.
+
+    Returns:
+        float32 and int64; a row for which the index finds fewer than K has -1 in what is left.
+    """
+    index = _ivf(units) if kind == "ivf" else _hnsw(units)
+    cosines, ids = np.empty((len(units), k), np.float32), np.empty((len(units), k), np.int64)
+    for at in range(0, len(units), BLOCK):  # blocks bound the memory
+        own = np.arange(at, min(at + BLOCK, len(units)))
+        near, who = index.search(units[own], k)
+        own_cosine = np.einsum("nf,nf->n", units[own], units[own])
+        cosines[own], ids[own] = _self_first(near, who, own, own_cosine)
+    return cosines, ids
+
+
+def recall(units: np.ndarray, ids: np.ndarray, sample: int) -> float:
+    """Return the share of the exact K - 1 nearest others that `ids` holds, on a fixed random sample of rows.
+
+    Args:
+        units: float32 [N, F], rows of length 1.
+        ids: int64 [N, K], found neighbours, the row itself first.
+        sample: rows that are searched exactly.
+    """
+    rows = np.sort(np.random.default_rng(0).permutation(len(units))[:sample])
+    index = faiss.IndexFlatIP(units.shape[1])
+    index.add(units)
+    _, exact = index.search(units[rows], ids.shape[1])
+    found = total = 0
+    for row, truth in zip(rows.tolist(), exact, strict=True):  # a sample's worth of small sets
+        others = set(truth.tolist()) - {row}
+        found += len(others & set(ids[row].tolist()))
+        total += len(others)
+    return found / total if total else 1.0
+
+
+def _ivf(units: np.ndarray) -> faiss.Index:
+    index = inverted(units)
+    index.nprobe = min(PROBES, index.nlist)
+    return index
+
+
+def _hnsw(units: np.ndarray) -> faiss.Index:
+    index = faiss.IndexHNSWFlat(units.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = index.hnsw.efSearch = BREADTH
+    with one_thread():
+        index.add(units)
+    return index
+
+
+def _self_first(
+    cosines: np.ndarray, ids: np.ndarray, own: np.ndarray, own_cosine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put each row itself first, in place of the last where the index missed it; equal others by ascending row."""
+    missed = ~(ids == own[:, None]).any(1)
+    ids[missed, -1], cosines[missed, -1] = own[missed], own_cosine[missed]
+    rank = np.where(ids == own[:, None], np.inf, np.where(ids < 0, -np.inf, cosines))
+    order = np.lexsort((ids, -rank), axis=1)
+    return np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1)

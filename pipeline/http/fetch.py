@@ -1,0 +1,193 @@
+"""One large file from an address to a path: resumed, retried, whole or not there, and really what its name says."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from isal import igzip
+from isal.igzip_lib import IsalError
+from tqdm import tqdm
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.http.retries import PASSING, pause, retry_after
+
+if TYPE_CHECKING:
+    import httpx
+
+BLOCK = 1 << 20
+
+Progress = Callable[[int, int | None], None]
+"""called with (bytes so far, bytes in all or None)"""
+
+
+class _Passing(Exception):
+    """A failure that may pass; `wait` is what the server asked for, in seconds."""
+
+    def __init__(self, cause: str, wait: float | None = None) -> None:
+        super().__init__(cause)
+        self.wait = wait
+
+
+def local(address: str) -> Path | None:
+    """Return the path that `address` (a path or file://) names on this machine, or None for http(s).
+
+    Raises:
+        UserError: another scheme.
+    """
+    parts = urlsplit(address)
+    if parts.scheme in ("http", "https"):
+        return None
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    if parts.scheme and "://" in address:
+        raise UserError(f"{address}: cannot fetch '{parts.scheme}' addresses; use http, https, file or a path")
+    return Path(address)
+
+
+def fetch(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> str:
+    """Bring `address` to `target`, which appears only when it is complete and checked; return its sha256.
+
+    Args:
+        address: http(s) or file URL, or a path.
+        target: where to; a part that an earlier call left beside it is continued if the server still has the same file.
+        expected: sha256 that it must have.
+        timeout: seconds without a byte before a try ends.
+        retries: tries after the first; waits double from one second, with jitter, or follow Retry-After.
+        progress: told about the bytes.
+
+    Raises:
+        UserError: it cannot be had, or is cut off or a web page in place of a file; one line with address and cause.
+    """
+    part = target.with_name(f".{target.name}.part")
+    source = local(address)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    if source is not None:
+        _copy(address, source, part)
+    else:
+        _download(address, part, timeout, retries, progress)
+    try:
+        with ThreadPoolExecutor(2) as pool:  # the disk writes and a core hashes while the file is unpacked
+            flushed, hashed = pool.submit(io.flush, part), pool.submit(io.sha256, part)
+            check(part, target.name)
+            sha256 = hashed.result()
+            if expected not in (None, sha256):
+                raise ValueError(
+                    f"its sha256 is {sha256}, expected {expected}: the file is another than before; delete the "
+                    "dataset's sources.json, or change sha256 in the parameters, if that is right"
+                )
+            flushed.result()
+    except ValueError as e:
+        part.unlink()
+        raise UserError(f"{address}: {e}") from None
+    with io.atomic(target) as temporary:
+        part.replace(temporary)
+    part.with_suffix(".etag").unlink(missing_ok=True)
+    return sha256
+
+
+def _copy(address: str, source: Path, part: Path) -> None:
+    try:
+        shutil.copyfile(source, part)
+    except FileNotFoundError:
+        raise UserError(f"{address}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{address}: is a folder, expected a file") from None
+
+
+def _download(address: str, part: Path, timeout: float, retries: int, progress: Progress) -> None:
+    import httpx  # 0.1 s that files of this machine need not wait for
+
+    limits = httpx.Timeout(timeout)
+    with httpx.Client(timeout=limits, follow_redirects=True, headers={"Accept-Encoding": "identity"}) as client:
+        for attempt in range(retries + 1):
+            try:
+                return _try(client, address, part, progress)
+            except _Passing as e:
+                cause, wait = e, e.wait
+            except httpx.TransportError as e:
+                cause, wait = _Passing(f"{type(e).__name__}: {e}".rstrip(": ")), None
+            except (httpx.TooManyRedirects, httpx.InvalidURL) as e:
+                raise UserError(f"{address}: {e}") from None
+            if attempt < retries:
+                time.sleep(pause(attempt, wait))
+        raise UserError(f"{address}: {cause} (after {retries + 1} tries); run again to continue") from None
+
+
+def _try(client: httpx.Client, address: str, part: Path, progress: Progress) -> None:
+    """Fetch what is still lacking of `part`."""
+    mark = part.with_suffix(".etag")
+    have = part.stat().st_size if part.exists() and mark.exists() else 0
+    headers = {"Range": f"bytes={have}-", "If-Range": mark.read_text()} if have else {}
+    with client.stream("GET", address, headers=headers) as answer:
+        if answer.status_code == 416:  # what we have is no part of what the server has
+            part.unlink(missing_ok=True)
+            raise _Passing("the file changed while it was fetched", 0.0)
+        if answer.status_code in PASSING:
+            raise _Passing(f"HTTP {answer.status_code}", retry_after(answer.headers.get("Retry-After")))
+        if answer.status_code not in (200, 206):
+            raise UserError(f"{address}: HTTP {answer.status_code} {answer.reason_phrase}")
+        if answer.status_code == 200:
+            have = 0
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        same = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        if same and not same.startswith("W/"):
+            mark.write_text(same)
+        else:
+            mark.unlink(missing_ok=True)  # nothing tells whether a later answer is the same file
+        with part.open("ab" if have else "wb") as f:
+            for block in answer.iter_raw():
+                have += f.write(block)
+                progress(have, total)
+    if total is not None and have != total:
+        raise _Passing(f"{have:,} of {total:,} bytes came")
+
+
+def check(path: Path, name: str) -> None:
+    """Refuse a web page in place of a file, and a gzip file that is broken or cut off.
+
+    Args:
+        path: the file.
+        name: its final name; what it should be is told by its ending.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    with path.open("rb") as f:
+        head = f.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        raise ValueError("the answer is a web page (HTML), not a file")
+    if name.endswith(".gz"):
+        _check_gzip(path, head)
+
+
+def _check_gzip(path: Path, head: bytes) -> None:
+    if not head.startswith(b"\x1f\x8b"):
+        raise ValueError("not gzip, though its name ends in .gz")
+    try:
+        with igzip.open(path) as f:
+            while f.read(BLOCK):
+                pass
+    except EOFError:
+        raise ValueError("the gzip file is cut off") from None
+    except (gzip.BadGzipFile, IsalError) as e:  # type: ignore[misc]  # its stub calls the class an instance
+        raise ValueError(f"the gzip file is damaged ({e})") from None
+
+
+def meter(bar: tqdm) -> Progress:
+    """Return a progress callback that moves `bar`, which counts bytes."""
+    bar.unit_scale = True
+
+    def at(done: int, total: int | None) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return at

@@ -1,0 +1,1 @@
+"""Images of items: fetched, decoded, shrunk, and turned into a network's input."""

@@ -1,0 +1,1 @@
+"""Ratings: filtered, numbered, split; and which items occur together."""

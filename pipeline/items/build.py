@@ -1,0 +1,139 @@
+"""Products of the surviving items -> one row an item: clean fields, composed text, image addresses.
+
+Text is composed as `title. brand. category > category. description`, empty parts left out. Several lines of one item
+are merged field by field: the first line that has the field wins; image addresses are joined.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import orjson
+import pyarrow as pa
+
+import schemas
+from pipeline.config import Source
+from pipeline.errors import UserError
+from pipeline.items.parse import Found, Lines, Reject, products
+from pipeline.sources.product import Product
+from pipeline.sources.registry import reader
+
+
+class Items(NamedTuple):
+    """What the stage writes, and what became of the lines."""
+
+    items: pa.Table  # ITEMS
+    rejects: pa.Table  # REJECTS
+    lines: int  # lines read
+    drops: dict[str, int]  # reason -> lines, or items that are incomplete
+
+
+def compose(product: Product) -> str:
+    """Return what encoders read, from clean fields."""
+    path = " > ".join(c for i, c in enumerate(product.categories) if not i or c != product.categories[i - 1])
+    parts = (product.title, product.brand, path, product.description)
+    return " ".join(part if part[-1] in ".!?" else f"{part}." for part in parts if part)
+
+
+def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, max_reject_share: float,
+          workers: int | None = None) -> Items:  # fmt: skip
+    """Turn a metadata file into tables.
+
+    Args:
+        lines: of the file.
+        source: says what kind of lines they are.
+        asins: identifier of items 0 .. I-1.
+        file: the file's name, for rejects.
+        max_reject_share: of unreadable lines.
+        workers: processes; None: as many as pay.
+
+    Returns:
+        a row for every item, whether it has metadata or not, and every line that could not be read.
+
+    Raises:
+        UserError: more lines are unreadable than allowed; names the three commonest reasons.
+    """
+    by = reader(source)
+    wanted = by.wanted(asins)
+    read = Lines(lines, by, wanted)
+    drops: Counter[str] = Counter()
+    found: dict[int, Product] = {}
+    rejects: list[Reject] = []
+    for said in products(read, source, wanted, workers):
+        if isinstance(said, Reject):
+            rejects.append(said)
+        elif isinstance(said, Found):
+            item = wanted[said.name]
+            drops["merged_duplicate"] += item in found
+            found[item] = merge(found[item], said.product) if item in found else said.product
+        else:
+            drops[said.reason] += 1
+    drops["other_item"] += read.other
+    drops["unreadable_line"] = len(rejects)
+    _refuse_many(rejects, read.total, file, max_reject_share)
+    table = _items(found, asins)
+    for status in ("empty", "no_metadata"):
+        drops[f"text_{status}"] = table["text_status"].to_pylist().count(status)
+    return Items(table, _rejects(rejects, file), read.total, dict(drops))
+
+
+def merge(first: Product, other: Product) -> Product:
+    """Return one product of two lines: each field from the first that has it, all image addresses."""
+    return Product(
+        title=first.title or other.title,
+        brand=first.brand or other.brand,
+        categories=first.categories or other.categories,
+        description=first.description or other.description,
+        image_urls=list(dict.fromkeys(first.image_urls + other.image_urls)),
+        extra=other.extra | first.extra,
+    )
+
+
+def _refuse_many(rejects: list[Reject], total: int, file: str, share: float) -> None:
+    if len(rejects) <= share * total:
+        return
+    reasons = ", ".join(f"{reason} ({n}x)" for reason, n in Counter(r.reason for r in rejects).most_common(3))
+    first = rejects[0].line.number
+    raise UserError(
+        f"{file}: {len(rejects):,} of {total:,} lines cannot be read, more than items.max_reject_share = {share:g} "
+        f"allows: {reasons}; the first is line {first}"
+    )
+
+
+def _items(found: Mapping[int, Product], asins: list[str]) -> pa.Table:
+    nothing = Product("", "", [], "", [], {})
+    rows = [found.get(i, nothing) for i in range(len(asins))]
+    texts = [compose(p) for p in rows]
+    statuses = ["ok" if text else "empty" if i in found else "no_metadata" for i, text in enumerate(texts)]
+    return pa.table(
+        {
+            "item_id": pa.array(range(len(asins)), pa.int32()),
+            "asin": pa.array(asins, pa.string()),
+            "title": pa.array([p.title for p in rows], pa.string()),
+            "brand": pa.array([p.brand for p in rows], pa.string()),
+            "categories": pa.array([p.categories for p in rows], schemas.ITEMS.field("categories").type),
+            "description": pa.array([p.description for p in rows], pa.string()),
+            "text": pa.array(texts, pa.string()),
+            "text_status": pa.array(statuses, pa.string()),
+            "image_urls": pa.array([p.image_urls for p in rows], schemas.ITEMS.field("image_urls").type),
+            "tokens": pa.array([text.count(" ") + bool(text) for text in texts], pa.int32()),
+            "extra": pa.array([_object(p.extra) for p in rows], pa.string()),
+        }
+    )
+
+
+def _object(fields: Mapping[str, str]) -> str:
+    return orjson.dumps({name: orjson.Fragment(value) for name, value in fields.items()}).decode()
+
+
+def _rejects(rejects: list[Reject], file: str) -> pa.Table:
+    return pa.table(
+        {
+            "file": pa.array([file] * len(rejects), pa.string()),
+            "line": pa.array([r.line.number for r in rejects], pa.int64()),
+            "reason": pa.array([r.reason for r in rejects], pa.string()),
+            "raw": pa.array([r.line.raw for r in rejects], pa.binary()),
+        }
+    )

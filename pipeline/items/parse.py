@@ -1,0 +1,163 @@
+"""Metadata lines -> clean products of the wanted items, on all cores where there are many.
+
+Other items' lines are not even parsed, where they can be told by their look.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Container, Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from pipeline import pool
+from pipeline.config import Source
+from pipeline.sources.product import Product
+from pipeline.sources.registry import Reader, reader
+
+LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
+BATCH = 2048  # lines that a process is given at a time
+MANY = 50_000  # wanted items from which other processes are worth their half a second of start
+
+_HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"</?[A-Za-z!][^<>]*>")  # "a < b" is no tag
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd\ufffe\uffff\ud800-\udfff\s]+"
+)
+
+
+class Line(NamedTuple):
+    """One line of metadata and its number in the file, from 1."""
+
+    number: int
+    raw: bytes
+
+
+class Found(NamedTuple):
+    """A product of a wanted item."""
+
+    name: str  # what the source calls the item
+    product: Product  # clean
+
+
+class Unused(NamedTuple):
+    """A line that can be read and is of no use."""
+
+    reason: str
+
+
+class Reject(NamedTuple):
+    """A line that cannot be read."""
+
+    line: Line
+    reason: str
+
+
+Read = Found | Unused | Reject
+
+
+class Lines:
+    """The lines that may be of wanted items; counts all of them."""
+
+    def __init__(self, lines: Iterable[bytes], reader: Reader, wanted: Container[str]) -> None:
+        self._lines, self._key, self._wanted = lines, reader.key, wanted
+        self.total = self.other = 0
+
+    def __iter__(self) -> Iterator[Line]:
+        key, wanted = self._key, self._wanted
+        for number, raw in enumerate(self._lines, start=1):
+            self.total = number
+            name = key(raw)
+            if name is None or name in wanted or len(raw) > LONGEST_LINE:
+                yield Line(number, raw)
+            else:
+                self.other += 1
+
+
+class Parser:
+    """Reads batches of lines, here or in another process."""
+
+    def __init__(self, source: Source, wanted: Container[str]) -> None:
+        self._source, self._wanted = source, wanted
+
+    def __call__(self, batch: list[Line]) -> list[Read]:
+        """Read each line."""
+        by = reader(self._source)
+        return [read(line, by, self._wanted) for line in batch]
+
+
+def products(lines: Iterable[Line], source: Source, wanted: Collection[str], workers: int | None) -> Iterator[Read]:
+    """Yield what each line says, in the lines' order.
+
+    Args:
+        lines: in the file's order.
+        source: says what kind of lines they are.
+        wanted: what the source calls the items that are wanted.
+        workers: processes; None: as many as there are cores if the wanted items are many.
+    """
+    if workers is None:
+        workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
+    rest = iter(lines)
+    batches = iter(lambda: list(islice(rest, BATCH)), [])
+    parse = Parser(source, wanted)
+    done = map(parse, batches) if workers == 1 else (r for _, r in pool.in_turn(parse, batches, workers, torch=False))
+    for found in done:
+        yield from found
+
+
+def read(line: Line, by: Reader, wanted: Container[str]) -> Read:
+    """Return what a line says."""
+    if not line.raw.strip():
+        return Unused("blank_line")
+    if len(line.raw) > LONGEST_LINE:
+        return Reject(line, "line too long")
+    try:
+        record = by.parse(line.raw)
+        name = by.name(record)
+        if name is None:
+            return Reject(line, "no item identifier")
+        if name not in wanted:
+            return Unused("other_item")
+        return Found(name, cleaned(by.product(record)))
+    except ValueError as e:
+        return Reject(line, str(e))
+
+
+def cleaned(product: Product) -> Product:
+    """Return a product with clean text and addresses; other fields stay as the source has them."""
+    return Product(
+        title=clean(product.title),
+        brand=clean(product.brand),
+        categories=[c for c in map(clean, product.categories) if c],
+        description=clean(product.description),
+        image_urls=list(dict.fromkeys(_addresses(product.image_urls))),
+        extra=product.extra,
+    )
+
+
+def clean(text: str) -> str:
+    """Return text without markup, entities, control characters and repeated whitespace, in Unicode's NFC."""
+    if "&" in text or "<" in text:
+        text = _without_markup(text)
+    if not (text.isascii() and text.isprintable()):
+        text = unicodedata.normalize("NFC", _CONTROL.sub(" ", text))
+    text = text.strip(" ")  # no other blanks are left
+    return " ".join(text.split()) if "  " in text else text
+
+
+def _without_markup(text: str) -> str:
+    for _ in range(3):  # "&amp;lt;br&amp;gt;" is found in the wild: a tag under two layers of entities
+        plain = _TAG.sub(" ", _HIDDEN.sub(" ", html.unescape(text)))
+        if plain == text:
+            break
+        text = plain
+    return text
+
+
+def _addresses(urls: list[str]) -> Iterator[str]:
+    for url in urls:
+        plain = _CONTROL.sub("", html.unescape(url))
+        yield f"https:{plain}" if plain.startswith("//") else plain

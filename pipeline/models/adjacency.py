@@ -1,0 +1,65 @@
+"""Both graphs that recommenders walk over, normalised: users with items, items with their neighbours.
+
+Letters: U users, I items.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from pipeline.interactions.split import Split
+
+
+def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symmetric: bool = False) -> sp.csr_array:
+    """Return S = D^-1/2 W D^-1/2, float32 [I, I]: W[i, j] the cosine of i's neighbour j, D its row sums on both sides.
+
+    By default as published (method.md section 3). A row whose cosines do not sum to something positive has no scale:
+    it is left without neighbours.
+
+    Args:
+        edges: schema EDGES.
+        n_items: I.
+        self_neighbour: whether W keeps its diagonal.
+        symmetric: whether an edge counts both ways; W, and so S, is not symmetric otherwise.
+    """
+    rows, columns, cosine = (edges[name].to_numpy() for name in ("item_id", "neighbour_id", "cosine"))
+    if not self_neighbour:
+        others = rows != columns
+        rows, columns, cosine = rows[others], columns[others], cosine[others]
+    if symmetric:
+        rows, columns = np.concatenate([rows, columns]), np.concatenate([columns, rows])
+        _, once = np.unique(rows.astype(np.int64) * n_items + columns, return_index=True)
+        rows, columns, cosine = rows[once], columns[once], np.tile(cosine, 2)[once]
+    weights = sp.csr_array((cosine, (rows, columns)), shape=(n_items, n_items))
+    scale = _inverse_root(weights.sum(axis=1))
+    return sp.csr_array(sp.diags_array(scale) @ weights @ sp.diags_array(scale))
+
+
+def user_item_graph(split: Split) -> sp.csr_array:
+    """Return R_hat, float32 [U, I]: the user-item block of A_hat = D^-1/2 A D^-1/2 over the train pairs."""
+    return balance(seen(split))
+
+
+def seen(split: Split) -> sp.csr_array:
+    """Return R, float32 [U, I]: 1 for every train pair."""
+    ones = np.ones(len(split.train), np.float32)
+    return sp.csr_array((ones, (split.train.users, split.train.items)), shape=(split.n_users, split.n_items))
+
+
+def balance(matrix: sp.csr_array) -> sp.csr_array:
+    """Return D_row^-1/2 M D_column^-1/2, D the sums of rows and of columns."""
+    by_row, by_column = _inverse_root(matrix.sum(axis=1)), _inverse_root(matrix.sum(axis=0))
+    return sp.csr_array(sp.diags_array(by_row) @ matrix @ sp.diags_array(by_column))
+
+
+def mean(matrix: sp.csr_array) -> sp.csr_array:
+    """Return D_row^-1 M: the product with it is the mean over a row's entries."""
+    return sp.csr_array(sp.diags_array(_inverse_root(matrix.sum(axis=1)) ** 2) @ matrix)
+
+
+def _inverse_root(sums: np.ndarray) -> np.ndarray:
+    root = np.zeros(len(sums), np.float32)
+    root[sums > 0] = 1 / np.sqrt(sums[sums > 0])
+    return root

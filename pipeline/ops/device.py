@@ -1,0 +1,49 @@
+"""Where networks run, and how fast that place multiplies."""
+
+import time
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.ops.dense import times
+
+SECONDS = 0.2
+"""of measuring"""
+
+
+def pick() -> torch.device:
+    """Return the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Return the device that a network's parameters are on."""
+    return next(network.parameters()).device
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """Return `x` on the device; from pinned memory it travels while the GPU computes."""
+    return x.to(device, non_blocking=True)
+
+
+def pinned(x: Tensor) -> Tensor:
+    """Return `x` where a GPU can fetch it by itself, if there is one."""
+    return x.pin_memory() if torch.cuda.is_available() else x
+
+
+@cache
+def gemm_rate(precision: str, seconds: float = SECONDS) -> float:
+    """Measure what the device reaches in one large matrix product, operations a second: the best of some; once."""
+    device, dtype = pick(), getattr(torch, precision)
+    rows, inner, columns = (1024, 768, 3072) if device.type == "cpu" else (8192, 4096, 4096)
+    a = torch.randn(rows, inner, device=device).to(dtype)
+    b = torch.randn(columns, inner, device=device).to(dtype)
+    multiply = (lambda a, b: torch._int_mm(a, b.T)) if precision == "int8" else times
+    best, deadline = float("inf"), time.perf_counter() + seconds
+    with torch.inference_mode():
+        while best == float("inf") or time.perf_counter() < deadline:
+            started = time.perf_counter()
+            multiply(a, b)[0, 0].item()  # waits for a GPU
+            best = min(best, time.perf_counter() - started)
+    return 2 * rows * inner * columns / best

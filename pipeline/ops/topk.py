@@ -1,0 +1,39 @@
+"""The K largest of each row, with a defined order of equal values."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+Vectors: TypeAlias = np.ndarray | torch.Tensor | sp.csr_array
+"""a table of row vectors"""
+
+
+def select(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return values [N, K] and columns [N, K] of each row's K largest, best first, equal ones by ascending column.
+
+    `torch.topk` leaves the order of equal values open; here it is part of the contract, because constant or missing
+    features tie whole rows.
+    """
+    values, ids = torch.topk(scores, min(k + 1, scores.shape[1]))
+    if values.shape[1] > k:
+        torn = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie reaches over the edge
+        values, ids = values[:, :k].contiguous(), ids[:, :k].contiguous()
+        if len(torn):
+            values[torn], ids[torn] = _lowest_columns(scores[torn], values[torn, -1:], k)
+    by_column = torch.argsort(ids, dim=1)
+    values, ids = values.gather(1, by_column), ids.gather(1, by_column)
+    by_value = torch.argsort(values, dim=1, descending=True, stable=True)
+    return values.gather(1, by_value), ids.gather(1, by_value)
+
+
+def _lowest_columns(scores: torch.Tensor, edge: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the K largest of each row, of the values equal to `edge` [N, 1] those in the lowest columns."""
+    above, tied = scores > edge, scores == edge
+    room = k - above.sum(1, keepdim=True)
+    kept = above | (tied & (tied.cumsum(1) <= room))
+    ids = torch.nonzero(kept)[:, 1].view(-1, k)
+    return scores.gather(1, ids), ids

@@ -1,0 +1,168 @@
+"""The pre-training loop: steps over one or more processes, exact checkpoints at any step.
+
+Letters: I items, B batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+
+from pipeline import parallel
+from pipeline.beit3.network import BEiT3
+from pipeline.errors import UserError
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.pretrain import corpus, optim
+from pipeline.pretrain.batches import Task, batch
+from pipeline.pretrain.held_out import measure, precision
+from pipeline.pretrain.losses import TERMS, Learner, weights
+from pipeline.seeds import seed_for
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a step changes."""
+
+    learner: Learner
+    model: nn.Module
+    """the learner, or what keeps those of several processes equal"""
+    optimizer: torch.optim.AdamW
+    average: AveragedModel | None
+
+    @property
+    def result(self) -> BEiT3:
+        """What is measured and written: the average, where there is one."""
+        return self.learner.network if self.average is None else cast(BEiT3, self.average.module)
+
+
+def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> list[dict[str, Any]]:
+    """Train in place, from the checkpoint if there is one.
+
+    Args:
+        network: on the task's device.
+        task: data, parameters, seed.
+        checkpoint: written by rank 0 every few steps; the caller deletes it when the result is safe.
+        done: called after each step with the number of items.
+
+    Returns:
+        history, an object an epoch: epoch; means over steps: loss and `<term>_loss` of each term that is on; lr; of
+        held-out items what `measure` returns.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+        UserError: batches too small for the number of processes and parts.
+    """
+    training = _begin(network, task)
+    per_epoch = math.ceil(len(task.train) / task.params.batch_size)
+    steps = task.params.epochs * per_epoch
+    begin, history, sums = 0, [], np.zeros(1 + len(TERMS))
+    if (found := checkpoint.load()) is not None:
+        _restore(training, found[0])
+        begin, history, sums = found[1]["step"], found[1]["history"], np.array(found[1]["sums"])
+    for at in range(begin, steps):
+        epoch, place = divmod(at, per_epoch)
+        if at == begin or place == 0:
+            plan = _plan(task, epoch)
+        if at == begin:
+            done(epoch * len(task.train) + sum(map(len, plan[:place])))
+        rate = optim.learning_rate(at, steps, task.params)
+        sums = (sums if place else np.zeros_like(sums)) + _step(training, task, plan[place], epoch, rate)
+        done(len(plan[place]))
+        if place == per_epoch - 1:
+            means = _named(task, sums / per_epoch)
+            history.append({"epoch": epoch + 1, **means, "lr": rate, **measure(training.result, task)})
+        if (at + 1) % checkpoint.every == 0 and at + 1 < steps and parallel.rank() == 0:
+            checkpoint.save(_state(training), {"step": at + 1, "history": history, "sums": sums.tolist()})
+    network.load_state_dict(training.result.state_dict())
+    return history
+
+
+def _begin(network: BEiT3, task: Task) -> Training:
+    params = task.params
+    torch.set_num_threads(params.threads)
+    torch.manual_seed(seed_for(task.seed, "summary"))
+    rarity = torch.from_numpy(task.corpus.rarity(network.config.vocab))
+    learner = Learner(network, params, task.mask_id, rarity).to(task.device)
+    average = optim.average(network, params.ema)
+    if params.compile:
+        network.beit3.encoder.compile(dynamic=True)
+    model = DistributedDataParallel(learner) if parallel.world() > 1 else learner
+    return Training(learner, model, optim.adamw(learner, network.config.layers, params), average)
+
+
+def _plan(task: Task, epoch: int) -> list[np.ndarray]:
+    """Return the batches of an epoch."""
+    rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
+    plan = corpus.batches(task.train, task.params.batch_size, rng)
+    parts = parallel.world() * task.params.accumulate
+    if plan and len(plan[-1]) < parts:
+        raise UserError(
+            f"pretrain.batch_size {task.params.batch_size} gives batches of {len(plan[-1])} items, which cannot be cut "
+            f"into {parts} parts ({parallel.world()} processes, pretrain.accumulate {task.params.accumulate})"
+        )
+    return plan
+
+
+def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
+    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 6], equal in all processes."""
+    params, model = task.params, training.model
+    seed = seed_for(task.seed, "epoch", epoch)
+    own = np.array_split(items, parallel.world())[parallel.rank()]
+    parts = [batch(task, part, task.rates, seed, company=True) for part in np.array_split(own, params.accumulate)]
+    counts = parallel.summed(torch.stack([part.counts() for part in parts]).sum(0))
+    weight = torch.tensor(weights(params), device=task.device)
+    terms = torch.zeros_like(weight)
+    training.optimizer.zero_grad()
+    for number, part in enumerate(parts, 1):
+        with _unsynchronised(model) if number < len(parts) else nullcontext():
+            with precision(task):
+                found = model(part, counts)
+            # DDP means the gradients of its processes; the terms of parts are made to be summed
+            (parallel.world() * (weight @ found)).backward()
+        terms += found.detach()
+    values = parallel.summed(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
+    if not np.isfinite(values).all():
+        raise FloatingPointError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
+    nn.utils.clip_grad_norm_(training.learner.parameters(), params.clip)
+    optim.set_rate(training.optimizer, rate)
+    training.optimizer.step()
+    if training.average is not None:
+        training.average.update_parameters(training.learner.network)
+    return values
+
+
+def _unsynchronised(model: nn.Module) -> AbstractContextManager[None]:
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def _named(task: Task, means: np.ndarray) -> dict[str, float]:
+    on = [True, *(weight > 0 for weight in weights(task.params))]
+    names = ["loss", *(f"{term}_loss" for term in TERMS)]
+    return {name: round(float(mean), 6) for name, mean, used in zip(names, means, on, strict=True) if used}
+
+
+def _state(training: Training) -> dict[str, Tensor]:
+    """Return weights, AdamW's moments and steps, and the average of the weights."""
+    found = {f"weights.{name}": value for name, value in training.learner.state_dict().items()}
+    found |= {f"adam.{name}": value for name, value in optim.state(training.optimizer).items()}
+    average = {} if training.average is None else training.average.state_dict()
+    return found | {f"average.{name}": value for name, value in average.items()}
+
+
+def _restore(training: Training, tensors: dict[str, Tensor]) -> None:
+    def part(name: str) -> dict[str, Tensor]:
+        return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+    training.learner.load_state_dict(part("weights"))
+    optim.restore(training.optimizer, part("adam"))
+    if training.average is not None:
+        training.average.load_state_dict(part("average"))

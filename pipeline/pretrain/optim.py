@@ -1,0 +1,92 @@
+"""How pre-training moves weights: AdamW with layer-wise rates, warm-up and cosine, an average of the weights.
+
+Source of the layer-wise rates: BEiT (arXiv 2106.08254): what lies nearer the input moves less, since it is the part
+that official weights have already learned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pipeline.beit3.network import BEiT3
+from pipeline.config import Pretrain
+
+BETAS = (0.9, 0.98)  # of AdamW, as BEiT
+EPSILON = 1e-6
+UNDECAYED = ("cls_token", "mask_token", "embed_positions", "place")
+LAYER = "network.beit3.encoder.layers."
+EMBEDDINGS = ("network.beit3.text_embed", "network.beit3.vision_embed", "network.beit3.encoder.embed_positions")
+
+
+def adamw(learner: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
+    """Return AdamW that decays matrices, not biases, norms, positions and special tokens.
+
+    Args:
+        learner: its network's parameters are named `network.` and as published.
+        layers: of the network.
+        params: lr, weight_decay, layer_decay.
+    """
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in learner.named_parameters():
+        decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)
+        groups.setdefault((layers + 1 - depth(name, layers), decayed), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {
+                "params": members,
+                "weight_decay": params.weight_decay if decayed else 0.0,
+                "scale": params.layer_decay**below,
+            }
+            for (below, decayed), members in groups.items()
+        ],
+        lr=params.lr,
+        betas=BETAS,
+        eps=EPSILON,
+        fused=True,
+    )
+
+
+def depth(name: str, layers: int) -> int:
+    """Return 0 for embeddings, 1 .. `layers` for the layers, one more for what comes after them."""
+    if name.startswith(EMBEDDINGS):
+        return 0
+    return 1 + int(name.removeprefix(LAYER).split(".")[0]) if name.startswith(LAYER) else layers + 1
+
+
+def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
+    """Give every group its share of `rate`."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]
+
+
+def learning_rate(step: int, steps: int, params: Pretrain) -> float:
+    """Return the rate of step 0 .. steps-1: linear up over the warm-up, then half a cosine down to zero."""
+    rising = max(1, round(params.warmup * steps))
+    if step < rising:
+        return params.lr * (step + 1) / rising
+    return params.lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def average(network: BEiT3, decay: float) -> AveragedModel | None:
+    """Return the exponential moving average of the weights, `decay * average + (1 - decay) * weights`; None if 0."""
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
+
+
+def state(optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+    """Return moments and steps by parameter number."""
+    moments = optimizer.state_dict()["state"].items()
+    return {f"{number}.{name}": value for number, found in moments for name, value in found.items()}
+
+
+def restore(optimizer: torch.optim.AdamW, tensors: Mapping[str, Tensor]) -> None:
+    """Take what `state` returned."""
+    into = optimizer.state_dict()
+    for key, value in tensors.items():
+        number, name = key.split(".")
+        into["state"].setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict(into)

@@ -1,0 +1,110 @@
+"""What pre-training may take from its authors instead of learning it: weights, text tokenizer, visual tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pipeline.beit3 import checkpoints, released
+from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.config import Download, Pretrain
+from pipeline.errors import UserError
+from pipeline.http.fetch import fetch, local, meter
+from pipeline.images import pixels
+from pipeline.layout import Layout
+
+BATCH = 64  # pictures a forward pass of the visual tokenizer
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Where published files are kept on this machine, and how they come there."""
+
+    folder: Path
+    bring: checkpoints.Bring
+
+    def file(self, address: str, sha256: str | None) -> Path:
+        """Return the file at a path or URL, checked."""
+        return checkpoints.obtain(address, self.folder, sha256, self.bring)
+
+    def tensors(self, address: str, sha256: str | None) -> Path:
+        """Return the safetensors file of a checkpoint at a path or URL, checked and converted."""
+        return checkpoints.prepare(address, self.folder, sha256, self.bring)
+
+
+def shelf(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Shelf:
+    """Return the shelf that all datasets share; `progress` makes a bar for each file that is fetched."""
+
+    def bring(address: str, target: Path) -> None:
+        with progress() as bar:
+            fetch(address, target, None, params.timeout, params.retries, meter(bar))
+
+    return Shelf(layout.published, bring)
+
+
+def files(params: Pretrain) -> list[Path]:
+    """Return the published files that lie on this machine; what is made of them changes with them."""
+    named = [address for address in (params.init, params.tokenizer, params.vqkd) if address]
+    return [path for address in named if (path := local(address)) is not None and path.is_file()]
+
+
+def start(params: Pretrain, shelf: Shelf, pieces: int) -> dict[str, Tensor]:
+    """Return the tensors that `init` names, of which it is certain that a network of that size can go on from them.
+
+    Args:
+        params: of pre-training; `size` must be the weights'.
+        shelf: of published files.
+        pieces: ids of the text tokenizer.
+
+    Raises:
+        UserError: no BEiT3 weights, or of another size or tokenizer.
+    """
+    assert params.init is not None
+    tensors = checkpoints.read(shelf.tensors(params.init, params.init_sha256))
+    released.continued(SIZES[params.size], released.shape(tensors, params.init), 0, pieces, params.init)
+    return tensors
+
+
+def network(params: Pretrain, tensors: dict[str, Tensor], codes: int, pieces: int) -> tuple[BEiT3, list[str]]:
+    """Return a BEiT3 that goes on from `start`'s tensors, and a line on each not taken and on each part that is new.
+
+    Args:
+        params: of pre-training.
+        tensors: what `start` returned.
+        codes: visual tokens to predict; 0: none.
+        pieces: ids of the text tokenizer.
+    """
+    assert params.init is not None
+    given = released.shape(tensors, params.init)
+    made = BEiT3(released.continued(SIZES[params.size], given, codes, pieces, params.init))
+    loaded = released.load_beit3(made, tensors, params.init)
+    return made, [f"{n}: not used: {why}" for n, why in loaded.ignored.items()] + [f"{n}: new" for n in loaded.fresh]
+
+
+def visual_tokens(
+    params: Pretrain, shelf: Shelf, pictures: np.ndarray, shape: Config, device: torch.device
+) -> tuple[np.ndarray, int]:
+    """Return the VQ-KD tokens of pictures, int32 [n, P], and how many tokens there are.
+
+    Args:
+        params: of pre-training; `vqkd` names the tokenizer.
+        shelf: of published files.
+        pictures: uint8 [n, S, S, 3].
+        shape: of the network that is to predict them.
+        device: to run on.
+    """
+    if params.vqkd is None:
+        raise UserError("pretrain.visual_tokens is vqkd, so pretrain.vqkd must name the tokenizer's file or URL")
+    path = shelf.tensors(params.vqkd, params.vqkd_sha256)
+    tokenizer = released.load_vqkd(path, shape.grid)[0].to(device)
+    out = np.empty((len(pictures), shape.patches), np.int32)
+    for first in range(0, len(pictures), BATCH):
+        batch = pixels.normalised(np.array(pictures[first : first + BATCH])).to(device)
+        out[first : first + BATCH] = tokenizer.tokens(batch).cpu().numpy()
+    return out, tokenizer.codes

@@ -1,0 +1,1 @@
+"""Feature sets judged without a recommender, and by masking a modality."""

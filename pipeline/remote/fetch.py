@@ -1,0 +1,283 @@
+"""A release from an address to a folder: in parallel, resumed, and visible only when all of it is checked.
+
+Everything comes into a hidden folder beside the target: `parts/<sha256>` once its hash is right, `parts/<sha256>.part`
+before. It is put together, verified, and renamed to the target; a call that was cut off is continued by the next.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.release import manifest as manifests
+from pipeline.release import signature, verify
+from pipeline.release.manifest import File, Manifest
+from pipeline.remote import stores
+from pipeline.remote.stores import Absent, Passing, Store
+
+WORKERS = 8
+TRIES = 6
+"""in a row without a new byte"""
+SHOWN = 5
+"""bad files named in an error"""
+
+Progress = Callable[[int, int], None]
+"""called with (bytes so far, bytes in all)"""
+
+
+def fetch(address: str, to: Path, encoder: str | None = None, progress: Progress = lambda done, total: None) -> Path:
+    """Bring a release, or one feature set of it, to a folder.
+
+    Args:
+        address: of the release folder; see stores.store.
+        to: where to; must be absent or empty, or already hold this very release.
+        encoder: leave out the other feature sets and their graphs; the folder's manifest then lists what came and
+            names the whole release in `part_of`.
+        progress: told about the bytes.
+
+    Returns:
+        `to`.
+
+    Raises:
+        UserError: names what is missing, truncated or tampered with, and what can be done. Nothing appears at `to`.
+    """
+    source = stores.store(address)
+    to = Path(os.path.abspath(to))
+    work = to.with_name(f".{to.name}.fetch")
+    with _alone(work, to):
+        manifest = _chosen(_manifest(source, work), encoder, work / manifests.NAME)
+        if not _there(to, work / manifests.NAME):
+            if encoder is None:  # the manifest of a part is another file
+                _signature(source, work)
+            _bring(source, manifest.files, work / "parts", progress)
+            _assemble(manifest.files, work)
+            for _ in verify(work / "release"):
+                pass
+            (work / "release").rename(to)
+        shutil.rmtree(work / "parts", ignore_errors=True)
+    return to
+
+
+@contextmanager
+def _alone(work: Path, to: Path) -> Iterator[None]:
+    work.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(work / "lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"{to}: another fetch is filling it; wait for that one, or name another folder") from None
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{to}: the disk is full; what has come is kept in {work}: make space and run again, or delete it"
+            ) from None
+        raise
+    finally:
+        lock.release()
+        if not (work / "parts").exists():
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _manifest(source: Store, work: Path) -> Manifest:
+    """Fetch and check the manifest; it is kept in `work`."""
+    try:
+        io.write_bytes(work / manifests.NAME, _small(source, manifests.NAME, manifests.MAX_BYTES))
+        return manifests.load(work)
+    except Absent:
+        raise UserError(f"{source.shown}: no {manifests.NAME} there; is this the address of a release?") from None
+    except UserError as e:
+        raise UserError(str(e).replace(str(work), source.shown)) from None
+
+
+def _signature(source: Store, work: Path) -> None:
+    """Keep the signature in `work`, if one can be had; it is checked with all the rest.
+
+    Some servers refuse access to what they do not have. Whoever needs a signature asks `verify` for its key.
+    """
+    (work / signature.NAME).unlink(missing_ok=True)
+    with suppress(Absent, UserError):
+        io.write_bytes(work / signature.NAME, _small(source, signature.NAME, signature.MAX_BYTES))
+
+
+def _small(source: Store, name: str, limit: int) -> bytes:
+    """Return a file that fits in memory, or somewhat more than `limit` bytes of it, which whoever reads it refuses."""
+    for attempt in range(TRIES):
+        data = bytearray()
+        try:
+            for block in source.read(name):
+                data += block
+                if len(data) > limit:
+                    break
+            return bytes(data)
+        except Passing as e:
+            cause = str(e)
+            time.sleep(0.25 * 2**attempt)
+    raise UserError(f"{source.shown}: cannot be reached ({cause}); run again later")
+
+
+def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
+    """Return the manifest without other feature sets; `kept`, its file, changes with it."""
+    if encoder is None:
+        return manifest
+    sets = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
+    if encoder not in sets:
+        raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
+    files = [f for f in manifest.files if f.feature_set in (None, encoder)]
+    part = manifest.model_copy(update={"files": files, "part_of": manifest.part_of or io.sha256(kept)})
+    io.write_json(kept, part.model_dump())
+    return part
+
+
+def _there(to: Path, manifest: Path) -> bool:
+    """Return whether `to` holds the release already; UserError if it holds anything else."""
+    if not to.exists() or (to.is_dir() and not any(to.iterdir())):
+        return False
+    there = to / manifests.NAME
+    if not there.is_file() or there.read_bytes() != manifest.read_bytes():
+        raise UserError(f"{to}: holds something else; name another folder, or delete this one")
+    for _ in verify(to):
+        pass
+    return True
+
+
+def _bring(source: Store, files: list[File], parts: Path, progress: Progress) -> None:
+    """Fetch what is not in `parts` yet, several files at a time."""
+    parts.mkdir(exist_ok=True)
+    wanted = {f.sha256: f for f in files}
+    sizes = {sha256: f.bytes for sha256, f in wanted.items()}
+    _refuse_full_disk(parts, sizes)
+    meter = Meter(sum(sizes.values()), progress)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        try:
+            jobs = [pool.submit(_one, source, f, parts, meter) for f in wanted.values()]
+            faults = [fault for job in as_completed(jobs) if (fault := job.result())]
+        except BaseException:
+            meter.stopped.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    if faults:
+        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+        named = "; ".join(sorted(faults)[:SHOWN]) + more
+        raise UserError(f"{source.shown}: {named}. What is whole is kept; run again to fetch the rest")
+
+
+def _refuse_full_disk(parts: Path, sizes: dict[str, int]) -> None:
+    have = sum(p.stat().st_size for name in sizes for p in (parts / name, parts / f"{name}.part") if p.exists())
+    needed, free = sum(sizes.values()) - have, shutil.disk_usage(parts).free
+    if needed > free:
+        raise UserError(f"{parts.parent}: {needed:,} bytes are to come, but that disk has {free:,} free; make space")
+
+
+class Meter:
+    """Bytes of all threads, and the sign to stop."""
+
+    def __init__(self, total: int, progress: Progress) -> None:
+        self.total, self.progress, self.done = total, progress, 0
+        self.lock, self.stopped = threading.Lock(), threading.Event()
+
+    def add(self, n: int) -> None:
+        """Count `n` bytes more."""
+        with self.lock:
+            self.done += n
+            self.progress(self.done, self.total)
+
+
+def _one(source: Store, file: File, parts: Path, meter: Meter) -> str | None:
+    """Fetch one file; return what is wrong with it, or None."""
+    whole, part = parts / file.sha256, parts / f"{file.sha256}.part"
+    if whole.exists():
+        meter.add(file.bytes)
+        return None
+    resumed = part.exists()
+    fault = _whole(source, file, part, meter)
+    if fault is None and io.sha256(part) != file.sha256:
+        part.unlink()
+        meter.add(-file.bytes)
+        if resumed:  # the beginning may be another file's
+            return _one(source, file, parts, meter)
+        return f"{file.path}: tampered with, its sha256 is not the manifest's"
+    if fault is None:
+        part.rename(whole)
+        return None
+    return f"{file.path}: {fault}"
+
+
+def _whole(source: Store, file: File, part: Path, meter: Meter) -> str | None:
+    """Append to `part` until it has the file's size; return why it cannot."""
+    part.touch()
+    meter.add(part.stat().st_size)
+    idle, cause = 0, ""
+    while (have := part.stat().st_size) < file.bytes:
+        if meter.stopped.is_set():
+            return "stopped"
+        ended = False
+        try:
+            _append(source, file, part, have, meter)
+            ended = True
+        except Absent:
+            return "missing"
+        except Passing as e:
+            cause = str(e)
+        if part.stat().st_size > have:
+            idle = 0
+            continue
+        if ended:  # asked for more, got nothing, and no failure
+            return f"truncated, {have:,} of {file.bytes:,} bytes"
+        idle += 1
+        if idle == TRIES:
+            return f"cut off at {have:,} of {file.bytes:,} bytes ({cause})"
+        meter.stopped.wait(0.25 * 2 ** (idle - 1))
+    if have > file.bytes:
+        meter.add(-have)
+        part.unlink()
+        return f"longer than the manifest's {file.bytes:,} bytes"
+    return None
+
+
+def _append(source: Store, file: File, part: Path, have: int, meter: Meter) -> None:
+    with part.open("ab") as f:
+        for block in source.read(file.path, have):
+            have += f.write(block)
+            f.flush()  # what has come outlives a kill
+            meter.add(len(block))
+            if have > file.bytes or meter.stopped.is_set():
+                break
+        os.fsync(f.fileno())
+
+
+def _assemble(files: list[File], work: Path) -> None:
+    """Build work/release from the parts, which stay until the release is in place."""
+    release = work / "release"
+    shutil.rmtree(release, ignore_errors=True)
+    linked = set()
+    for file in files:
+        part, target = work / "parts" / file.sha256, release / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if file.sha256 in linked:
+            shutil.copyfile(part, target)
+        else:
+            _link(part, target)
+            linked.add(file.sha256)
+    for name in (manifests.NAME, signature.NAME):
+        if (work / name).exists():
+            shutil.copyfile(work / name, release / name)
+
+
+def _link(part: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(part)
+    except OSError:  # a file system without links
+        shutil.copyfile(part, target)

@@ -1,0 +1,147 @@
+"""A release into a dataset repository of the Hugging Face Hub: one commit, on top of the head that was looked at.
+
+A commit is visible whole or not at all, and the Hub refuses it if the head has moved. Large files are kept there by
+their hash before the commit, so that an interrupted call does not send them again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.release import manifest as manifests
+from pipeline.release import signature
+from pipeline.release.manifest import Manifest
+from pipeline.remote import stores
+from pipeline.remote.fetch import Progress
+from pipeline.remote.stores import Absent, Passing, Released
+
+TRIES = 5
+"""commits on a head that others move"""
+CARD = "README.md"
+
+
+def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
+    """Publish a verified release; see push.push.
+
+    Args:
+        release: its folder.
+        manifest: of it.
+        target: hf://datasets/owner/name, optionally with @revision and a prefix.
+        place: <dataset>/<version>.
+        progress: told about the bytes, once: the Hub's client shows its own bars.
+    """
+    address = f"{target.rstrip('/')}/{place}"
+    whole = (release / manifests.NAME).read_bytes()
+    fs = stores.hf()
+    try:
+        for _ in range(TRIES):
+            repository = _repository(fs, target, address)
+            base = "/".join(p for p in (repository.prefix, place) if p)
+            there = repository.get(f"{base}/{manifests.NAME}")
+            if there is not None and there != whole:
+                raise Released
+            total = sum(f.bytes for f in manifest.files)
+            if there == whole or repository.commit(
+                _files(release, manifest, whole, base, repository), {f.sha256 for f in manifest.files}, place
+            ):
+                progress(total, total)
+                return address
+    except Absent:
+        raise UserError(f"{target}: no such repository; create it on the Hub first, or {stores.HF_HINT}") from None
+    except Passing as e:
+        raise UserError(f"{address}: {e}; run again to continue") from None
+    raise UserError(f"{address}: others keep committing there; run again")
+
+
+@dataclass(frozen=True)
+class _Repository:
+    """A dataset repository as it is at one commit."""
+
+    fs: Any
+    id: str
+    revision: str
+    head: str
+    prefix: str
+    """path in it that the target names"""
+    address: str
+    """of the version, for errors"""
+
+    def get(self, path: str) -> bytes | None:
+        """Return a file at `head`, or None."""
+        try:
+            with stores.plainly(self.address, stores.HF_HINT):
+                return bytes(self.fs.cat_file(f"datasets/{self.id}@{self.head}/{path}"))
+        except Absent:
+            return None
+
+    def commit(self, files: dict[str, Path | bytes], hashes: set[str], place: str) -> bool:
+        """Commit on top of `head`; return False where that is the head no more.
+
+        Args:
+            files: path in the repository -> content.
+            hashes: sha256 that the files must have that are given as a path.
+            place: for the message.
+        """
+        from huggingface_hub import CommitOperationAdd, HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        adds = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=content) for name, content in files.items()]
+        for add in adds:
+            path = files[add.path_in_repo]
+            if isinstance(path, Path) and add.upload_info.sha256.hex() not in hashes:
+                raise UserError(f"{path}: changed while it was published; run again")
+        with stores.plainly(self.address, stores.HF_HINT):
+            try:
+                HfApi().create_commit(
+                    self.id, adds, commit_message=f"Publish {place}", repo_type="dataset", revision=self.revision,
+                    parent_commit=self.head,
+                )  # fmt: skip
+            except HfHubHTTPError as e:
+                if e.response.status_code in (409, 412):
+                    return False
+                raise
+        return True
+
+
+def _repository(fs: Any, target: str, address: str) -> _Repository:
+    from huggingface_hub import HfApi
+
+    with stores.plainly(address, stores.HF_HINT):
+        at = fs.resolve_path(stores.hf_path(target))
+        head = HfApi().repo_info(at.repo_id, repo_type="dataset", revision=at.revision).sha
+    return _Repository(fs, at.repo_id, at.revision, str(head), at.path_in_repo, address)
+
+
+def _files(
+    release: Path, manifest: Manifest, whole: bytes, base: str, repository: _Repository
+) -> dict[str, Path | bytes]:
+    """Return path in the repository -> content of what the commit adds."""
+    files: dict[str, Path | bytes] = {f"{base}/{f.path}": release / f.path for f in manifest.files}
+    files |= {f"{base}/{f.path}": (release / f.path).read_bytes() for f in signature.files(release)}
+    files[f"{base}/{manifests.NAME}"] = whole
+    if not repository.prefix:
+        card = (release / CARD).read_text(encoding="utf-8")
+        if _is_older(repository.get(CARD), card):
+            files[CARD] = root_card(card, base).encode()
+    return files
+
+
+def root_card(card: str, base: str) -> str:
+    """Return the card for the root of the repository, where the Hub looks for it: data files below `base`."""
+    _, block, text = card.split("---\n", 2)
+    header = yaml.safe_load(block)
+    for config in header.get("configs", []):
+        for split in config["data_files"]:
+            split["path"] = [f"{base}/{path}" for path in split["path"]]
+    return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n{text}"
+
+
+def _is_older(there: bytes | None, card: str) -> bool:
+    """Return whether the root has no card yet, or one of an earlier version of this dataset."""
+    title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
+    return there is None or title in there.decode("utf-8", errors="replace").splitlines()

@@ -1,0 +1,76 @@
+"""A checked release from here to where others fetch it: <target>/<dataset>/<version>/, never half-visible.
+
+A released version never changes: publishing the same content again does nothing, other content is refused. All targets
+keep the same order: data first, manifest last, and the manifest only if there is none yet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.release import manifest as manifests
+from pipeline.release import verify
+from pipeline.release.manifest import Manifest
+from pipeline.remote import stores
+from pipeline.remote.fetch import Progress, fetch
+from pipeline.remote.stores import Released
+
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+def push(release: Path, target: str, progress: Progress = lambda done, total: None) -> str:
+    """Publish a release folder.
+
+    Args:
+        release: the folder; verified before anything is sent.
+        target: a path, file://, s3://bucket/prefix, or hf://datasets/owner/name[@revision][/prefix].
+        progress: told about the bytes.
+
+    Returns:
+        the address of the version, which `alignrec fetch` takes.
+
+    Raises:
+        UserError: the release is damaged, the version is released with other content, another publisher is at work
+            on it, or the target cannot be written.
+    """
+    for _ in verify(release):
+        pass
+    manifest = manifests.load(release)
+    if manifest.part_of is not None:
+        raise UserError(f"{release}: a part of a release; publish the whole")
+    if not PLAIN.fullmatch(manifest.dataset):
+        raise UserError(f"{release}: dataset {manifest.dataset!r} cannot be part of an address")
+    place = f"{manifest.dataset}/{manifest.version}"
+    try:
+        return _sender(target)(release, manifest, target, place, progress)
+    except Released:
+        raise UserError(
+            f"{target.rstrip('/')}/{place}: this version is released with other content; raise publish.version"
+        ) from None
+
+
+def _sender(target: str) -> Callable[[Path, Manifest, str, str, Progress], str]:
+    scheme = stores.scheme_of(target)
+    if scheme == "s3":
+        from pipeline.remote import s3
+
+        return s3.push
+    if scheme == "hf":
+        from pipeline.remote import hub
+
+        return hub.push
+    if scheme == "file":
+        return _to_folder
+    raise UserError(f"{stores.Http(target).shown}: nothing can be sent there; publish to a folder, s3:// or hf://")
+
+
+def _to_folder(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
+    """Copy as `fetch` does: into a hidden folder, checked, then renamed, which fails where another came first."""
+    to = stores.path_of(target) / place
+    there = to / manifests.NAME
+    if there.is_file() and there.read_bytes() != (release / manifests.NAME).read_bytes():
+        raise Released
+    return str(fetch(str(release), to, progress=progress))

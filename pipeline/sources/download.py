@@ -1,0 +1,139 @@
+"""All raw files of one dataset, and the list of them with checksums."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.http.fetch import Progress, fetch, local
+
+SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
+
+
+def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
+    """Return role -> the name under which each file is stored: the last part of its first address.
+
+    Raises:
+        UserError: an address ends in no plain file name, or two have the same.
+    """
+    found: dict[str, str] = {}
+    for role, (address, *_) in addresses.items():
+        name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
+        if not SAFE.fullmatch(name) or name == "sources.json":
+            raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
+        if name in found.values():
+            raise UserError(f"{address}: two files of this dataset are called {name}; rename one")
+        found[role] = name
+    return found
+
+
+def download(
+    addresses: Mapping[str, list[str]],
+    raw: Path,
+    expected: Mapping[str, str],
+    timeout: float,
+    retries: int,
+    progress: Callable[[str], Progress],
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Fetch every file that is not in `raw` yet, each from the first of its addresses that gives it.
+
+    Args:
+        addresses: role -> URLs or paths.
+        raw: folder of the raw files; only whole, checked files appear there.
+        expected: role -> sha256 that its file must have.
+        timeout: seconds without a byte.
+        retries: tries after the first.
+        progress: makes the progress callback of one file from its name.
+
+    Returns:
+        role -> file name; and file name -> sha256 of those that came now.
+
+    Raises:
+        UserError: no address gives the file; says why, for each.
+    """
+    stored, hashes = names(addresses), {}
+    for role, name in stored.items():
+        failures: list[str] = []
+        for address in addresses[role]:
+            if (raw / name).exists():
+                break
+            try:
+                hashes[name] = fetch(address, raw / name, expected.get(role), timeout, retries, progress(name))
+            except UserError as e:
+                failures.append(str(e))
+        if not (raw / name).exists():
+            raise UserError("; ".join(failures))
+    return stored, hashes
+
+
+def expectations(
+    addresses: Mapping[str, list[str]], pinned: Mapping[str, str], seen: list[dict[str, Any]]
+) -> dict[str, str]:
+    """Return role -> sha256 that its file must have: what the parameters say, else what was seen at the first download.
+
+    Args:
+        addresses: role -> URLs or paths; a file of this machine may change.
+        pinned: role -> sha256 of the parameters.
+        seen: what `sources.json` held before.
+
+    Raises:
+        UserError: a pinned role is none of this source's.
+    """
+    if unknown := sorted(set(pinned) - set(addresses)):
+        raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
+    before = {(row["role"], row["url"]): row["sha256"] for row in seen}
+    first = {
+        role: before[role, _public(address)]
+        for role, (address, *_) in addresses.items()
+        if local(address) is None and (role, _public(address)) in before
+    }
+    return first | dict(pinned)
+
+
+def listing(
+    raw: Path, stored: Mapping[str, str], addresses: Mapping[str, list[str]], hashes: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Return what `sources.json` holds: an object a file with role, name, url, bytes, sha256.
+
+    A local file's url is its name alone, so that nothing tells where on which machine it lay.
+
+    Args:
+        raw: folder of the files.
+        stored: role -> file name.
+        addresses: role -> URLs or paths.
+        hashes: file name -> sha256, as far as it is known; the rest is hashed.
+    """
+    rows = []
+    for role, name in stored.items():
+        sha256 = hashes.get(name) or io.sha256(raw / name)
+        address = addresses.get(role, [name])[0]
+        url = address if local(address) is None else f"file:{name}"
+        size = (raw / name).stat().st_size
+        rows.append({"role": role, "name": name, "url": _public(url), "bytes": size, "sha256": sha256})
+    return rows
+
+
+def local_files(addresses: Mapping[str, list[str]]) -> list[tuple[str, int, int]]:
+    """Return path, bytes and time of change (ns) of the addresses that are files of this machine.
+
+    Raises:
+        UserError: one is not there.
+    """
+    paths = [path for mirrors in addresses.values() for a in mirrors if (path := local(a)) is not None]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; it is named under `sources` in the parameters")
+    return [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+
+
+def _public(url: str) -> str:
+    """Return the address without user, password and query, which may hold secrets."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):
+        return url
+    return parts._replace(netloc=parts.netloc.rsplit("@", 1)[-1], query="", fragment="").geturl()

@@ -1,0 +1,46 @@
+"""What the recommender's stages read of one dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.interactions import split
+from pipeline.layout import Layout
+
+
+class Inputs(NamedTuple):
+    """One dataset with at most one feature set."""
+
+    split: split.Split
+    features: np.ndarray | None
+    """float32 [I, F]"""
+    edges: pa.Table | None
+    """schema EDGES"""
+
+
+def files(layout: Layout, features: str | None) -> list[Path]:
+    """Return the files that `read` reads."""
+    tables = [layout.interactions, layout.users, layout.item_ids]
+    return (
+        tables
+        if features is None
+        else [*tables, layout.edges(features), *io.shards(layout.features(features), "features")]
+    )
+
+
+def read(layout: Layout, features: str | None) -> Inputs:
+    """Read the split and, unless None, one feature set with its graph; each table is checked."""
+    users = io.read_table(layout.users, schemas.USERS, ["user_id"])
+    items = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["item_id"])
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    parts = split.load(interactions, len(users), len(items))
+    if features is None:
+        return Inputs(parts, None, None)
+    vectors = io.matrix(io.read_features(layout.features(features))["vector"])
+    return Inputs(parts, vectors, io.read_table(layout.edges(features), schemas.EDGES))

@@ -1,0 +1,292 @@
+"""The training loop of every recommender: sample, step, rank valid, keep the best epoch.
+
+Letters: U users, I items, F width of features, D width of embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from pipeline.config import Train
+from pipeline.errors import UserError
+from pipeline.evaluation.metrics import evaluate
+from pipeline.interactions.split import Split
+from pipeline.models.base import Batch, Inputs, Recommender
+from pipeline.ops.allocator import keep_large_buffers
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.topk import Vectors
+from pipeline.seeds import seed_for
+from pipeline.train.sampling import Sampler
+
+CUTOFF = 20
+"""valid Recall at this cutoff chooses the epoch"""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained recommender, as it was at its best valid epoch."""
+
+    user: np.ndarray | sp.csr_array
+    """float32 [U, D]; sparse if the model's vectors are"""
+    item: np.ndarray | sp.csr_array
+    """float32 [I, D]; score = dot product"""
+    state: dict[str, Tensor]
+    """the model's parameters"""
+    history: list[dict[str, Any]]
+    """one object an epoch: epoch, loss and each term (means over batches), valid metrics"""
+    best_epoch: int
+    valid: dict[str, float]
+    """valid metrics at the best epoch: "recall@20", "ndcg@20" """
+
+
+@dataclass
+class _Progress:
+    """What changes from epoch to epoch besides model and optimiser; all of it is in a checkpoint."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -1.0
+    best_epoch: int = -1
+    best_tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+def fit(
+    model: type[Recommender],
+    split: Split,
+    features: np.ndarray | None,
+    edges: pa.Table | None,
+    params: Train,
+    seed: int,
+    progress: Callable[[dict[str, Any]], object] | None = None,
+    checkpoint: Checkpoint | None = None,
+    parts: Sequence[int] = (),
+) -> Fit:
+    """Train a recommender until valid Recall@20 stops growing; return its best epoch.
+
+    The epoch's randomness depends on `seed` and its number alone, so a run that resumes from a checkpoint ends as
+    one that was never interrupted.
+
+    Args:
+        model: which recommender; the dictionary MODELS of pipeline.models has them by name.
+        split: train and valid are used, test is not looked at.
+        features: float32 [I, F], for models that read content.
+        edges: schema EDGES over the same items, for models that use the item graph.
+        params: settings.
+        seed: of initial values, order and negatives.
+        progress: called with each finished epoch's line of the history.
+        checkpoint: where to resume from and to save to.
+        parts: widths of the modalities that stand side by side in features; none: one modality.
+
+    Raises:
+        UserError: an input is missing or does not fit, nothing to select on, or the loss diverges.
+    """
+    keep_large_buffers()
+    device = pick_device()
+    inputs = _checked(model, split, features, edges, device, tuple(parts), params.standardise)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = model(inputs, params).to(device)
+        if not list(network.parameters()):
+            return _as_it_is(network, split)
+        return _Loop(network, split, params, seed, checkpoint).run(progress)
+
+
+def standardised(features: np.ndarray) -> np.ndarray:
+    """Return features [I, F] with mean 0 and deviation 1 in each column, float32.
+
+    Rows of zeros have no content: they do not count, and stay zero. So does a column that is the same for all.
+    """
+    has = features.any(1)
+    rows = features[has].astype(np.float64)
+    deviation = rows.std(0)
+    made = np.zeros(features.shape, np.float32)
+    made[has] = (rows - rows.mean(0)) / np.where(deviation > 0, deviation, np.inf)
+    return made
+
+
+def compiled(
+    network: Recommender, backend: str | Callable[..., Any] = "inductor"
+) -> Callable[[Batch], dict[str, Tensor]]:
+    """Return the network's loss, which with its gradient becomes few kernels, replayed as CUDA graphs on a GPU.
+
+    A step is hundreds of small kernels, each faster than its launch. Every shape of a batch is compiled by itself: a
+    whole one, and an epoch's last. A loss must be read before the next is asked for, which overwrites it.
+    """
+    torch.compiler.reset()  # of networks before this one, of which there may be only a few
+    mode = "reduce-overhead" if backend == "inductor" else None
+    return torch.compile(network.loss, backend=backend, mode=mode, dynamic=False)
+
+
+def pick_device() -> torch.device:
+    """Return the fastest device at hand: CUDA, Apple's MPS, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+@torch.no_grad()
+def _as_it_is(network: Recommender, split: Split) -> Fit:
+    """Judge a recommender that has nothing to train."""
+    user, item = (x.cpu().numpy() if isinstance(x, Tensor) else x for x in network())
+    scores = _valid(user, item, split)
+    line = {"epoch": 0, "loss": 0.0, **{f"valid_{name}": value for name, value in scores.items()}}
+    return Fit(user, item, {}, [line], 0, scores)
+
+
+def _valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
+    cutoff = min(CUTOFF, split.n_items)
+    mean = evaluate(user, item, split, "valid", [cutoff]).mean
+    return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
+
+
+class _Loop:
+    def __init__(self, network: Recommender, split: Split, params: Train, seed: int, checkpoint: Checkpoint | None):
+        self.network, self.split, self.params, self.seed, self.checkpoint = network, split, params, seed, checkpoint
+        self.device = next(network.parameters()).device
+        self.sampler = Sampler(split)
+        trained = [p for p in network.parameters() if p.requires_grad]
+        self.loss = compiled(network) if params.compile and self.device.type == "cuda" else network.loss
+        self.optimiser = torch.optim.Adam(trained, lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
+        self.now = _Progress()
+
+    def run(self, progress: Callable[[dict[str, Any]], object] | None) -> Fit:
+        self._restore()
+        for epoch in range(len(self.now.history), self.params.epochs):
+            if self._is_over(epoch):
+                break
+            terms = self._epoch(epoch)
+            self._judge(epoch, terms)
+            if progress:
+                progress(self.now.history[-1])
+            if self.checkpoint and (epoch + 1) % self.checkpoint.every == 0:
+                self._save()
+        best = self.now.best_tensors
+        return Fit(
+            user=best["user"].numpy(),
+            item=best["item"].numpy(),
+            state={name[6:]: tensor for name, tensor in best.items() if name.startswith("state.")},
+            history=self.now.history,
+            best_epoch=self.now.best_epoch,
+            valid={k[6:]: v for k, v in self.now.history[self.now.best_epoch].items() if k.startswith("valid_")},
+        )
+
+    def _is_over(self, epoch: int) -> bool:
+        """Whether patience is over and, if `falling` asks for it, the loss has come to rest too."""
+        patience, falling, history = self.params.patience, self.params.falling, self.now.history
+        if epoch - self.now.best_epoch <= patience:
+            return False
+        if falling is None:
+            return True
+        return history[-1 - patience]["loss"] - history[-1]["loss"] <= falling * history[0]["loss"]
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """Take one step a batch; return the mean of each loss term."""
+        self.network.train()
+        torch.manual_seed(seed_for("epoch", self.seed, epoch))
+        self.network.start_epoch()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.params.lr * self.params.lr_decay ** (epoch / 50)
+        drawn = torch.from_numpy(self.sampler.epoch(np.random.default_rng([self.seed, epoch]))).to(self.device)
+        totals: dict[str, Tensor] = {}
+        batches = drawn.split(self.params.batch_size, dim=1)
+        for users, positives, negatives in batches:
+            self.optimiser.zero_grad()
+            terms = self.loss(Batch(users, positives, negatives))
+            torch.stack(list(terms.values())).sum().backward()
+            self.optimiser.step()
+            for name, term in terms.items():
+                totals[name] = totals.get(name, torch.zeros((), device=self.device)) + term.detach()
+        return {name: float(total) / len(batches) for name, total in totals.items()}
+
+    @torch.no_grad()
+    def _judge(self, epoch: int, terms: dict[str, float]) -> None:
+        """Rank valid, note the epoch, and keep it if it is the best so far."""
+        self.network.eval()
+        user, item = self.network()
+        loss = sum(terms.values())
+        if not (np.isfinite(loss) and bool(user.isfinite().all()) and bool(item.isfinite().all())):
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+            raise UserError(
+                f"{type(self.network).__name__}: the loss diverged in epoch {epoch} ({shown}) "
+                f"with {self.params.model_dump()}; try a lower train.lr"
+            )
+        scores = _valid(user, item, self.split)
+        line = {f"valid_{name}": value for name, value in scores.items()}
+        self.now.history.append({"epoch": epoch, "loss": loss, **terms, **line})
+        recall = scores[f"recall@{CUTOFF}"]
+        if self.params.decimals is not None:
+            recall = round(recall, self.params.decimals)
+        if recall > self.now.best:
+            self.now.best, self.now.best_epoch = recall, epoch
+            state = {f"state.{name}": value for name, value in self.network.state_dict().items()}
+            self.now.best_tensors = {
+                k: v.detach().cpu().clone() for k, v in {"user": user, "item": item, **state}.items()
+            }
+
+    def _save(self) -> None:
+        assert self.checkpoint
+        tensors = {f"model.{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.now.best_tensors.items()}
+        for i, slots in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{name}": value for name, value in slots.items()}
+        state = {"history": self.now.history, "best": self.now.best, "best_epoch": self.now.best_epoch}
+        self.checkpoint.save(tensors, state)
+
+    def _restore(self) -> None:
+        found = self.checkpoint.load() if self.checkpoint else None
+        if found is None:
+            return
+        tensors, state = found
+        part = {kind: {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(kind)} for kind in
+                ("model.", "best.", "adam.")}  # fmt: skip
+        self.network.load_state_dict(part["model."])
+        slots: dict[int, dict[str, Tensor]] = {}
+        for name, value in part["adam."].items():
+            i, slot = name.split(".")
+            slots.setdefault(int(i), {})[slot] = value
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": slots})
+        self.now = _Progress(state["history"], state["best"], state["best_epoch"], part["best."])
+
+
+def _checked(
+    model: type[Recommender],
+    split: Split,
+    features: np.ndarray | None,
+    edges: pa.Table | None,
+    device: torch.device,
+    parts: tuple[int, ...],
+    standardise: bool,
+) -> Inputs:
+    """Return the model's inputs, or say which one is missing or wrong."""
+    given = {"features": features, "edges": edges}
+    for name in sorted(model.needs):
+        if given[name] is None:
+            raise UserError(f"{model.__name__} needs {name}; none were given")
+    if features is not None and len(features) != split.n_items:
+        raise UserError(f"features have {len(features)} rows, the catalogue has {split.n_items} items; encode again")
+    if features is not None and parts and sum(parts) != features.shape[1]:
+        raise UserError(
+            f"modalities of widths {list(parts)} make {sum(parts)} columns, the features have {features.shape[1]}; "
+            "correct benchmark.modalities"
+        )
+    if features is not None and not np.isfinite(features).all():
+        row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
+        raise UserError(f"features, row {row}: not finite; encode again")
+    if (
+        edges is not None
+        and int(max(edges["item_id"].to_numpy().max(), edges["neighbour_id"].to_numpy().max())) >= split.n_items
+    ):
+        raise UserError(f"edges name items beyond the catalogue's {split.n_items}; make the graph again")
+    if not len(split.valid):
+        raise UserError("no valid interactions: the best epoch cannot be chosen; check the split")
+    if features is not None and standardise:
+        features = standardised(features)
+    table = None if features is None else torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
+    return Inputs(split, table, edges, device, parts)

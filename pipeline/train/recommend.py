@@ -1,0 +1,184 @@
+"""What a trained recommender shows one user: the command `alignrec recommend`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.interactions import split
+from pipeline.interactions.split import Split
+from pipeline.layout import Layout
+from pipeline.train import retrieval
+
+HISTORY = 5
+"""train items named"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item as people see it."""
+
+    item_id: int
+    asin: str
+    title: str
+    picture: str
+    """address or path; empty where there is none"""
+    score: float | None = None
+    """dot product with the user's vector; None where the order is not the recommender's"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one user gets, and why."""
+
+    user_id: int
+    user: str
+    """the user's identifier at the source"""
+    trained: list[Item]
+    """the user's train items, last item_id first"""
+    found: list[Item]
+    """best first; fewer than asked where the catalogue runs out"""
+    popular: bool
+    """the user has no train items, so these are the items that most users have"""
+
+
+def recommend(layout: Layout, user: str, k: int) -> Shown:
+    """Return the top K of one user by the vectors that `train` left, without what the user has in train.
+
+    The ranking is exact, whatever the catalogue's size: one user costs milliseconds.
+
+    Args:
+        layout: of the dataset.
+        user: identifier at the source, or the dense number.
+        k: items.
+
+    Raises:
+        UserError: no such user, K larger than the catalogue, or train has not run.
+    """
+    users = io.read_table(layout.users, schemas.USERS)
+    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    number = find(users["user"], user)
+    parts = split.load(io.read_table(layout.interactions, schemas.INTERACTIONS), len(users), len(ids))
+    own = parts.train.items[parts.train.users == number]
+    if k > len(ids):
+        raise UserError(f"{k} items wanted, and the catalogue has {len(ids)}; ask for fewer")
+    if len(own):
+        found, scores = _ranked(layout, parts, number, k)
+        shown = list(zip(found.tolist(), scores.tolist(), strict=True))
+    else:
+        shown = [(int(i), None) for i in most_popular(parts, k)]
+    titles, pictures = _titles(layout, len(ids)), _pictures(layout, len(ids))
+
+    def item(i: int, score: float | None = None) -> Item:
+        return Item(i, ids["asin"][i].as_py(), titles[i].as_py(), _local(layout, pictures[i].as_py()), score)
+
+    trained = [item(int(i)) for i in own[::-1]]
+    return Shown(number, users["user"][number].as_py(), trained, [item(*pair) for pair in shown], not len(own))
+
+
+def find(names: pa.ChunkedArray, user: str) -> int:
+    """Return the number of a user given by identifier, or else by number.
+
+    Raises:
+        UserError: there is none; names a near one.
+    """
+    at = pc.index(names, user).as_py()
+    if at >= 0:
+        return int(at)
+    if user.isdecimal() and int(user) < len(names):
+        return int(user)
+    # comparing with every one of a million names takes seconds; mistakes are rarely at both ends
+    ends = pc.or_(pc.starts_with(names, user[:2]), pc.ends_with(names, user[-2:]))
+    near = difflib.get_close_matches(user, names.filter(ends).to_pylist(), n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"users are numbered 0 .. {len(names) - 1}"
+    raise UserError(f"no user '{user}'; {hint}")
+
+
+def most_popular(parts: Split, k: int) -> np.ndarray:
+    """Return the K items with the most train users, ties in ascending item order."""
+    counts = np.bincount(parts.train.items, minlength=parts.n_items)
+    return np.argsort(-counts, kind="stable")[:k]
+
+
+def history(shown: Shown) -> str:
+    """Return a line on what the recommender knows of the user."""
+    name = f"user {shown.user} (number {shown.user_id})"
+    if shown.popular:
+        return f"{name} has no train items; what follows is most popular"
+    titles = [item.title or item.asin for item in shown.trained]
+    more = f" and {len(titles) - HISTORY} more" if len(titles) > HISTORY else ""
+    return f"{name} has {len(titles)} train items: {', '.join(titles[:HISTORY])}{more}"
+
+
+def table(shown: Shown) -> Table:
+    """Return the recommended items for a terminal."""
+    drawn = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+    for figure in ("", "score"):
+        drawn.add_column(figure, justify="right")
+    for words in ("asin", "title", "picture"):
+        drawn.add_column(words, overflow="fold")
+    for rank, item in enumerate(shown.found, start=1):
+        score = "" if item.score is None else f"{item.score:.3f}"
+        drawn.add_row(str(rank), score, *(escape(cell) for cell in (item.asin, item.title, item.picture)))
+    return drawn
+
+
+def vectors(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
+    """Return the trained vectors: users float32 [U, D], items float32 [I, D]."""
+    kinds = ((layout.user_embeddings, schemas.user_embeddings), (layout.item_embeddings, schemas.item_embeddings))
+    user, item = (io.matrix(io.read_table(path, schema(_width(path)))["vector"]) for path, schema in kinds)
+    return user, item
+
+
+def _ranked(layout: Layout, parts: Split, number: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+    user, item = vectors(layout)
+    if (len(user), len(item)) != (parts.n_users, parts.n_items):
+        raise UserError(
+            f"{layout.folder('train')}: vectors of {len(user)} users and {len(item)} items, the dataset has "
+            f"{parts.n_users} and {parts.n_items}; run `alignrec train {layout.dataset}` again"
+        )
+    index = retrieval.build(item, exact_up_to=len(item))
+    ids, scores = retrieval.retrieve(index, user, np.array([number]), k, parts.train)
+    return ids[0][ids[0] >= 0], scores[0][ids[0] >= 0]
+
+
+def _width(path: Path) -> int:
+    """Return the width of a table's vectors; of a table that is not there 1, so that reading it says so."""
+    return pq.read_schema(path).field("vector").type.list_size if path.is_file() else 1
+
+
+def _titles(layout: Layout, n: int) -> pa.ChunkedArray:
+    if not layout.items.exists():
+        return pa.chunked_array([[""] * n], pa.string())
+    return io.read_table(layout.items, schemas.ITEMS, ["title"])["title"]
+
+
+def _pictures(layout: Layout, n: int) -> pa.ChunkedArray:
+    """Return where each item's picture came from; if nobody fetched pictures, where the metadata says that it is."""
+    if any(layout.images.glob("images-*.parquet")):
+        tables = [io.read_table(p, schemas.IMAGES, ["status", "url"]) for p in io.shards(layout.images, "images")]
+        found = pa.concat_tables(tables)
+        return pc.if_else(pc.equal(found["status"], "ok"), found["url"], "")
+    if not layout.items.exists():
+        return pa.chunked_array([[""] * n], pa.string())
+    urls = io.read_table(layout.items, schemas.ITEMS, ["image_urls"])["image_urls"]
+    return pa.chunked_array([[u[0] if u else "" for u in urls.to_pylist()]], pa.string())
+
+
+def _local(layout: Layout, address: str) -> str:
+    """Return the path behind a file:// address, whose root is the folder of raw files; other addresses as they are."""
+    parts = urlsplit(address)
+    return str(layout.raw / unquote(parts.path).lstrip("/")) if parts.scheme == "file" else address

@@ -1,0 +1,130 @@
+"""Top-K retrieval from a recommender's vectors: a FAISS index by inner product, exact while the catalogue is small.
+
+Letters: I items, D width, N users, K cutoff.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import faiss
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.graph.ivf import inverted
+from pipeline.interactions.split import Pairs, contains, keys
+
+MEASURED_AT = 20
+"""cutoff of the recall that is recorded"""
+SAMPLE = 1000
+"""users on whom it is measured"""
+ENOUGH = 0.95
+"""recall that decides how many lists of an inverted file are searched"""
+BLOCK = 1024
+"""users a search"""
+
+
+def build(item: np.ndarray, exact_up_to: int) -> faiss.Index:
+    """Return an index of the item vectors, row number = item_id; the same bytes for the same vectors.
+
+    Args:
+        item: float32 [I, D].
+        exact_up_to: a larger catalogue gets an inverted file (k-means lists), searched in part; `tune` sets how much.
+    """
+    item = np.ascontiguousarray(item, np.float32)
+    if len(item) > exact_up_to:
+        return inverted(item)
+    index = faiss.IndexFlatIP(item.shape[1])
+    index.add(item)
+    return index
+
+
+def retrieve(
+    index: faiss.Index, user: np.ndarray, users: np.ndarray, k: int, seen: Pairs
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the K items of highest dot product that a user has not seen, best first.
+
+    Args:
+        index: of all items.
+        user: float32 [U, D].
+        users: int [N], whom to serve.
+        k: items a user.
+        seen: pairs never recommended, ordered by user.
+
+    Returns:
+        item_id int32 [N, K] and scores float32 [N, K]; equal scores in ascending item order; -1 and -inf where no more
+        was found.
+
+    Raises:
+        UserError: k is larger than the catalogue.
+    """
+    n_items = index.ntotal
+    if k > n_items:
+        raise UserError(f"{k} items wanted, and the catalogue has {n_items}; ask for fewer")
+    known, many = keys(seen, n_items), np.bincount(seen.users, minlength=len(user))[users]
+    ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
+    order = np.argsort(many, kind="stable")  # users with as much to leave out search together
+    for at in range(0, len(order), BLOCK):  # blocks bound the memory
+        rows = order[at : at + BLOCK]
+        fetched = min(k + int(many[rows].max()), n_items)
+        value, item = index.search(np.ascontiguousarray(user[users[rows]], np.float32), fetched)
+        gone = contains(known, users[rows, None].astype(np.int64) * n_items + item) | (item < 0)
+        value = np.where(gone, -np.inf, value)
+        best = np.lexsort((item, -value), axis=1)[:, :k]
+        scores[rows] = np.take_along_axis(value, best, 1)
+        ids[rows] = np.where(np.isneginf(scores[rows]), -1, np.take_along_axis(item, best, 1))
+    return ids, scores
+
+
+def tune(index: faiss.Index, item: np.ndarray, user: np.ndarray, seen: Pairs) -> dict[str, Any]:
+    """Let an inverted file search as many lists as ENOUGH takes, and say what the index is and reaches.
+
+    Args:
+        index: of `item`.
+        item: float32 [I, D].
+        user: float32 [U, D].
+        seen: pairs never recommended, ordered by user.
+
+    Returns:
+        kind, items, width, recall at k against the evaluation's full ranking, the users it was measured on, and for an
+        inverted file its lists and how many of them are searched.
+    """
+    from pipeline.evaluation.ranking import topk  # torch, which whoever only retrieves need not load
+
+    k, n = min(MEASURED_AT, len(item)), min(SAMPLE, len(user))
+    users = np.linspace(0, len(user) - 1, n).astype(np.int64)
+    exact = topk(user, item, k, seen, users)
+    found: dict[str, Any] = {"kind": "flat"}
+    if isinstance(index, faiss.IndexIVF):
+        index.nprobe = 1
+        while recall(retrieve(index, user, users, k, seen)[0], exact) < ENOUGH and index.nprobe < index.nlist:
+            index.nprobe = min(2 * index.nprobe, index.nlist)
+        found = {"kind": "ivf", "lists": index.nlist, "searched": index.nprobe}
+    reached = recall(retrieve(index, user, users, k, seen)[0], exact)
+    return found | {"items": len(item), "width": item.shape[1], "recall": round(reached, 4), "k": k, "users": n}
+
+
+def recall(found: np.ndarray, exact: np.ndarray) -> float:
+    """Return the share of the exact items [N, K] that were found [N, K]; where nothing is left to find, -1 is right."""
+    hits = (found[:, :, None] == exact[:, None, :]).any(1) & (exact >= 0)
+    return float(hits.sum() / max((exact >= 0).sum(), 1))
+
+
+def to_bytes(index: faiss.Index) -> bytes:
+    """Return the index as FAISS writes it to a file."""
+    return faiss.serialize_index(index).tobytes()
+
+
+def from_bytes(data: bytes, sha256: str) -> faiss.Index:
+    """Read an index whose hash is known from a source that you trust.
+
+    FAISS does not defend itself against hostile files: whoever made the file, and the manifest that lists it, can run
+    code here. From a publisher whom you do not trust, take the vectors and call `build`.
+
+    Raises:
+        UserError: these are other bytes.
+    """
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise UserError("the index is not the one that its manifest lists; fetch the release again, or build the index")
+    return faiss.deserialize_index(np.frombuffer(data, np.uint8))

@@ -1,0 +1,440 @@
+"""Published weight files, as tests make them: read, refused with a reason, converted, fitted."""
+
+from __future__ import annotations
+
+import argparse
+import io as memory
+import threading
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from pipeline import io
+from pipeline.beit3 import checkpoints, released
+from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.errors import UserError
+from pipeline.http.fetch import fetch
+
+VQKD_ORACLE = Path(__file__).parents[1] / "oracles" / "vqkd_tiny.npz"
+TINY = Config(image=32, patch=8, vocab=58, width=64, layers=2, heads=1, ffn=96, positions=40, codes=20, mlm=True)
+
+
+def official_bytes(tensors: dict[str, torch.Tensor], **beside: object) -> bytes:
+    """A file laid out as the published ones: a zip with the folder `archive`, tensors under `model`."""
+    buffer = memory.BytesIO()
+    torch.save({"model": OrderedDict(tensors), **beside}, buffer)
+    return buffer.getvalue()
+
+
+def parameters(config: Config = TINY, seed: int = 1) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    return BEiT3(config).state_dict()
+
+
+def plain(address: str, target: Path) -> None:
+    fetch(address, target, None, 5.0, 1, lambda done, total: None)
+
+
+def nothing(address: str, target: Path) -> None:
+    raise AssertionError(f"nothing should be fetched, {address} was")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "beit3_tiny.pth"
+    path.write_bytes(official_bytes(parameters()))
+    return path
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_address[1]}"
+    http.shutdown()
+    http.server_close()
+
+
+# --- reading and converting
+
+
+def test_the_fixture_is_laid_out_as_published(file: Path) -> None:
+    names = zipfile.ZipFile(file).namelist()
+    assert "archive/data.pkl" in names
+    assert "archive/data/0" in names
+
+
+def test_conversion_keeps_every_tensor_and_the_sources_hash(file: Path, tmp_path: Path) -> None:
+    target = checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
+    assert target == tmp_path / "made" / "beit3_tiny.safetensors"
+    with safe_open(target, "pt") as opened:
+        assert opened.metadata() == {"format": "pt", "source": file.name, "source_sha256": io.sha256(file)}
+    found = checkpoints.read(target)
+    assert found.keys() == parameters().keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in parameters().items())
+
+
+def test_conversion_happens_once_and_again_when_the_file_changed(file: Path, tmp_path: Path) -> None:
+    target = checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
+    first = target.stat().st_mtime_ns
+    assert checkpoints.prepare(f"file://{file}", tmp_path / "made", None, nothing).stat().st_mtime_ns == first
+    file.write_bytes(official_bytes(parameters(seed=2)))
+    checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
+    assert torch.equal(checkpoints.read(target)["mim_head.weight"], parameters(seed=2)["mim_head.weight"])
+
+
+def test_safetensors_are_used_where_they_lie(file: Path, tmp_path: Path) -> None:
+    ours = checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
+    assert checkpoints.prepare(str(ours), tmp_path / "elsewhere", None, nothing) == ours
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("ending", ["zip", "bin"])
+def test_the_ending_of_the_name_does_not_matter(file: Path, tmp_path: Path, ending: str) -> None:
+    renamed = file.rename(tmp_path / f"beit3 tiny (1).{ending}")
+    assert checkpoints.prepare(str(renamed), tmp_path / "made", None, nothing).name == "beit3 tiny (1).safetensors"
+
+
+@pytest.mark.parametrize("key", ["model", "module", "state_dict", None])
+def test_tensors_are_found_where_published_files_keep_them(tmp_path: Path, key: str | None) -> None:
+    tensors = {"a": torch.ones(2)}
+    torch.save({key: tensors, "epoch": 3} if key else tensors, tmp_path / "a.pth")
+    assert checkpoints.read_checkpoint(tmp_path / "a.pth").keys() == {"a"}
+
+
+def test_files_of_before_the_zip_format_are_read(tmp_path: Path) -> None:
+    torch.save({"model": parameters()}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert checkpoints.read_checkpoint(tmp_path / "old.pth").keys() == parameters().keys()
+
+
+def test_training_options_beside_the_tensors_are_allowed(tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(official_bytes({"a": torch.ones(1)}, args=argparse.Namespace(lr=0.1)))
+    assert checkpoints.read_checkpoint(tmp_path / "a.pth").keys() == {"a"}
+
+
+# --- what people give in place of a checkpoint
+
+
+class Harm:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        import os
+
+        return os.mkdir, ("harm-was-done",)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.pth").write_bytes(official_bytes({"a": torch.ones(1)}, more=Harm()))
+    with pytest.raises(UserError, match=r"a\.pth: holds \S+mkdir, which is no data, and was not run"):
+        checkpoints.read_checkpoint(tmp_path / "a.pth")
+    assert not (tmp_path / "harm-was-done").exists()
+
+
+def unpack(file: Path) -> Path:
+    folder = file.parent / "unpacked"
+    zipfile.ZipFile(file).extractall(folder)
+    return folder
+
+
+@pytest.mark.parametrize("inside", [".", "archive", "archive/data.pkl"])
+def test_an_unpacked_checkpoint_is_told(file: Path, inside: str) -> None:
+    with pytest.raises(
+        UserError, match=r"unpacked checkpoint; the \.zip or \.pth that was downloaded is the checkpoint"
+    ):
+        checkpoints.read_checkpoint(unpack(file) / inside)
+
+
+def test_a_checkpoint_packed_again_is_told(file: Path) -> None:
+    folder = unpack(file) / "archive"
+    with zipfile.ZipFile(file.parent / "again.zip", "w") as packed:
+        for path in folder.rglob("*"):
+            packed.write(path, path.relative_to(folder))
+    with pytest.raises(UserError, match=r"again\.zip: a checkpoint that was unpacked and packed again"):
+        checkpoints.read_checkpoint(file.parent / "again.zip")
+
+
+def test_a_zip_around_a_checkpoint_is_told(file: Path) -> None:
+    with zipfile.ZipFile(file.parent / "around.zip", "w") as packed:
+        packed.write(file, "weights/beit3.pth")
+    with pytest.raises(UserError, match=r"around\.zip: a zip around weights/beit3\.pth; unpack it once"):
+        checkpoints.read_checkpoint(file.parent / "around.zip")
+
+
+def test_another_zip_is_told_with_what_it_holds(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("photo.jpg", b"x")
+    with pytest.raises(UserError, match=r"a\.zip: a zip, but no checkpoint; it holds photo\.jpg"):
+        checkpoints.read_checkpoint(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+def test_a_truncated_file_is_told_with_its_length(file: Path, share: float) -> None:
+    data = file.read_bytes()[: int(file.stat().st_size * share)]
+    file.write_bytes(data)
+    with pytest.raises(UserError, match=rf"beit3_tiny\.pth: cut off after {len(data):,} bytes; fetch it again"):
+        checkpoints.read_checkpoint(file)
+
+
+def test_a_truncated_file_of_before_the_zip_format_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "old.pth"
+    torch.save({"model": parameters()}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"old\.pth: not readable as a PyTorch checkpoint \(.+\); fetch it again"):
+        checkpoints.read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><title>sign in</title>", r"a web page \(HTML\), not a checkpoint"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is no PyTorch checkpoint"),
+        (b"", "not readable as a PyTorch checkpoint"),
+    ],
+)
+def test_what_is_no_checkpoint_is_told(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(UserError, match=rf"a\.pth: {message}") as caught:
+        checkpoints.read_checkpoint(tmp_path / "a.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_without_named_tensors_is_told(tmp_path: Path) -> None:
+    torch.save([torch.ones(1)], tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"a\.pth: a PyTorch file, but without named tensors"):
+        checkpoints.read_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+    for path, message in ((tmp_path / "no.pth", "no such file"), (tmp_path, "a folder; give a file")):
+        with pytest.raises(UserError, match=message):
+            checkpoints.prepare(str(path), tmp_path / "made", None, nothing)
+
+
+def test_a_broken_safetensors_file_is_told(file: Path, tmp_path: Path) -> None:
+    made = checkpoints.prepare(str(file), tmp_path, None, nothing)
+    made.write_bytes(made.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"beit3_tiny\.safetensors: not a whole safetensors file"):
+        checkpoints.read(made)
+
+
+# --- checksums and URLs
+
+
+def test_a_checksum_is_checked_wherever_it_is_given(file: Path, tmp_path: Path) -> None:
+    true = io.sha256(file)
+    checkpoints.prepare(str(file), tmp_path / "made", true.upper(), nothing)
+    with pytest.raises(UserError, match=rf"beit3_tiny\.pth: its sha256 is {true}, expected {'0' * 64}"):
+        checkpoints.prepare(str(file), tmp_path / "made", "0" * 64, nothing)
+    named = file.rename(tmp_path / f"vqkd-{true[:8]}.pth")
+    assert checkpoints.obtain(str(named), tmp_path, None, nothing) == named
+    wrong = named.rename(tmp_path / "vqkd-00000000.pth")
+    with pytest.raises(UserError, match="expected 00000000"):
+        checkpoints.obtain(str(wrong), tmp_path, None, nothing)
+
+
+def test_weights_by_url_are_fetched_once_and_only_the_conversion_stays(server: str, file: Path, tmp_path: Path) -> None:
+    file = file.rename(tmp_path / "served" / "beit3_tiny.pth")
+    address = f"{server}/beit3_tiny.pth?token=secret"
+    target = checkpoints.prepare(address, tmp_path / "made", io.sha256(file), plain)
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["beit3_tiny.safetensors"]
+    assert b"secret" not in target.read_bytes()
+    assert checkpoints.read(target).keys() == parameters().keys()
+    assert checkpoints.prepare(address, tmp_path / "made", io.sha256(file), nothing) == target
+    with pytest.raises(AssertionError, match="nothing should be fetched"):  # another file was asked for
+        checkpoints.prepare(address, tmp_path / "made", "0" * 64, nothing)
+
+
+def test_a_damaged_download_is_not_kept(server: str, file: Path, tmp_path: Path) -> None:
+    file.rename(tmp_path / "served" / "beit3_tiny.pth")
+    with pytest.raises(UserError, match=f"expected {'0' * 64}"):
+        checkpoints.prepare(f"{server}/beit3_tiny.pth", tmp_path / "made", "0" * 64, plain)
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_a_url_that_names_no_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its last part is no usable file name"):
+        checkpoints.obtain("https://host/..", tmp_path, None, nothing)
+
+
+def test_a_tokenizer_by_url_is_kept_as_it_is(server: str, tmp_path: Path) -> None:
+    (tmp_path / "served" / "beit3.spm").write_bytes(b"pieces")
+    found = checkpoints.obtain(f"{server}/beit3.spm", tmp_path / "made", None, plain)
+    assert found.read_bytes() == b"pieces"
+    assert checkpoints.obtain(f"{server}/beit3.spm", tmp_path / "made", io.sha256(found), nothing) == found
+
+
+# --- BEiT3
+
+
+def load(config: Config, tensors: dict[str, torch.Tensor]) -> tuple[BEiT3, checkpoints.Loaded]:
+    torch.manual_seed(9)
+    network = BEiT3(config)
+    return network, released.load_beit3(network, tensors, "a.pth")
+
+
+def test_loading_copies_every_parameter_heads_too() -> None:
+    network, loaded = load(TINY, parameters())
+    assert all(torch.equal(tensor, parameters()[name]) for name, tensor in network.state_dict().items())
+    assert loaded == checkpoints.Loaded({}, [])
+
+
+def test_the_shape_is_read_from_the_file() -> None:
+    assert released.shape(parameters(), "a.pth") == TINY
+    bare = replace(TINY, codes=0, mlm=False)
+    assert released.shape(parameters(bare), "a.pth") == bare
+    for size in ("base", "large"):
+        with torch.device("meta"):
+            published = replace(SIZES[size], codes=8192, mlm=True)
+            assert released.shape(BEiT3(published).state_dict(), "a.pth") == published
+
+
+def test_contrastive_files_lack_heads_and_have_others() -> None:
+    bare = replace(TINY, codes=0, mlm=False)
+    given = parameters(bare) | {
+        "language_head.weight": torch.ones(64, 64),
+        "vision_head.weight": torch.ones(64, 64),
+        "logit_scale": torch.ones(()),
+    }
+    network, loaded = load(TINY, given)
+    assert set(loaded.ignored) == {"language_head.weight", "vision_head.weight", "logit_scale"}
+    assert all("contrast" in why for why in loaded.ignored.values())
+    assert loaded.fresh == ["mim_head.bias", "mim_head.weight", "mlm_head.bias", "mlm_head.weight"]
+    assert torch.equal(network.beit3.text_embed.weight, given["beit3.text_embed.weight"])
+
+
+def test_heads_that_the_network_lacks_are_ignored_with_the_reason() -> None:
+    _, loaded = load(replace(TINY, codes=0, mlm=False), parameters())
+    assert loaded.ignored == {
+        "mim_head.weight": "predicts 20 visual tokens, the network none",
+        "mim_head.bias": "predicts 20 visual tokens, the network none",
+        "mlm_head.weight": "the network has no MLM head",
+        "mlm_head.bias": "the network has no MLM head",
+    }
+
+
+def test_a_head_for_other_visual_tokens_stays_fresh() -> None:
+    network, loaded = load(replace(TINY, codes=7), parameters())
+    assert set(loaded.ignored) == set(loaded.fresh) == {"mim_head.weight", "mim_head.bias"}
+    assert network.mim_head is not None
+    assert network.mim_head.out_features == 7
+
+
+def test_base_given_for_large_is_told_by_name() -> None:
+    with torch.device("meta"):
+        given, network = BEiT3(SIZES["base"]).state_dict(), BEiT3(SIZES["large"])
+    with pytest.raises(UserError, match=r"a\.pth: weights of base \(12 layers, width 768\), but the network is large"):
+        released.load_beit3(network, given, "a.pth")
+
+
+def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> None:
+    given = parameters()
+    del given["beit3.encoder.layer_norm.B.bias"]
+    given["beit3.encoder.surprise"] = torch.ones(1)
+    given["beit3.encoder.layer_norm.A.weight"] = torch.ones(63)
+    network = BEiT3(TINY)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(UserError) as caught:
+        released.load_beit3(network, given, "a.pth")
+    message = str(caught.value)
+    assert "the network does not know beit3.encoder.surprise" in message
+    assert "the file lacks beit3.encoder.layer_norm.B.bias" in message
+    assert "beit3.encoder.layer_norm.A.weight (63, expected 64)" in message
+    assert "\n" not in message
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_no_beit3_file_is_told() -> None:
+    with pytest.raises(UserError, match=r"a\.pth: no BEiT3 weights: it lacks 'beit3\.vision_embed\.proj\.weight'"):
+        released.shape({"model.layer": torch.ones(1)}, "a.pth")
+
+
+def test_positions_are_interpolated_for_another_image_size() -> None:
+    """Down the rows of the grid a ramp stays one, and the rows of the table before the patches stay as they are."""
+    given = parameters()
+    table = given[released.PATCH_POSITIONS]
+    table[3:] = torch.arange(4.0).repeat_interleave(4)[:, None]  # the patch's row on the 4 x 4 grid
+    network, _ = load(replace(TINY, image=64), given)
+    found = network.beit3.encoder.embed_positions.A.weight.detach()
+    assert found.shape == (3 + 64, 64)
+    assert torch.equal(found[:3], table[:3])
+    grid = found[3:].unflatten(0, (8, 8))[:, :, 0]
+    assert (grid == grid[:, :1]).all()
+    ramp = grid[:, 0]
+    assert (ramp.diff() > 0).all()
+    torch.testing.assert_close(ramp + ramp.flip(0), torch.full((8,), 3.0))
+    np.testing.assert_allclose(ramp[2:6], [0.75, 1.25, 1.75, 2.25], atol=0.1)  # the kernel bends a straight line a bit
+
+
+def test_text_positions_are_cut_to_the_networks() -> None:
+    network, _ = load(replace(TINY, positions=30), parameters())
+    assert torch.equal(network.beit3.encoder.embed_positions.B.weight, parameters()[released.TEXT_POSITIONS][:30])
+
+
+def test_a_network_continues_only_with_the_tokenizer_and_the_size_of_its_weights() -> None:
+    given = replace(TINY, codes=0, mlm=False)
+    wanted = replace(given, image=64, vocab=1, positions=2)
+    assert released.continued(wanted, given, 20, 50, "a.pth") == replace(
+        TINY, image=64
+    )  # 58 rows, of which 8 are spare
+    for pieces in (49, 59):
+        with pytest.raises(UserError, match=rf"58 rows, but the tokenizer {pieces} ids; .* \(beit3\.spm\)"):
+            released.continued(wanted, given, 20, pieces, "a.pth")
+    with pytest.raises(UserError, match=r"weights of a size of its own .*, but the network is large \(24 layers"):
+        released.continued(SIZES["large"], given, 20, 50, "a.pth")
+
+
+# --- VQ-KD
+
+
+@pytest.fixture
+def vqkd_file(tmp_path: Path) -> Path:
+    """The tiny tokenizer of the oracle, in a file as published: with decoder, teacher and statistics."""
+    with np.load(VQKD_ORACLE, allow_pickle=False) as oracle:
+        tensors = {k.removeprefix("param:"): torch.from_numpy(v) for k, v in oracle.items() if k.startswith("param:")}
+    extra = {
+        "decoder.cls_token": torch.ones(1),
+        "decode_task_layer.0.bias": torch.ones(1),
+        "teacher_model.proj": torch.ones(1),
+    }
+    path = tmp_path / "vqkd.pth"
+    path.write_bytes(official_bytes(tensors | extra))
+    return checkpoints.prepare(str(path), tmp_path / "made", None, nothing)
+
+
+def test_a_visual_tokenizer_is_loaded_from_its_file(vqkd_file: Path) -> None:
+    network, loaded = released.load_vqkd(vqkd_file, 4, heads=4)
+    with np.load(VQKD_ORACLE, allow_pickle=False) as oracle:
+        image, tokens = torch.from_numpy(oracle["image_0_1"]) * 2 - 1, torch.from_numpy(oracle["tokens"])
+    assert torch.equal(network.tokens(image), tokens)
+    assert loaded.fresh == []
+    assert {"decoder.cls_token", "teacher_model.proj", "quantize.embedding.embed_avg"} < set(loaded.ignored)
+    assert "quantize.embedding.weight" not in loaded.ignored
+
+
+def test_a_visual_tokenizer_is_fitted_to_another_grid(vqkd_file: Path) -> None:
+    network, _ = released.load_vqkd(vqkd_file, 8, heads=4)
+    assert network.tokens(torch.zeros(2, 3, 64, 64)).shape == (2, 64)
+
+
+def test_beit3_weights_given_for_a_visual_tokenizer_are_told(file: Path, tmp_path: Path) -> None:
+    made = checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
+    with pytest.raises(UserError, match=r"no VQ-KD weights: it lacks 'quantize\.embedding\.weight'"):
+        released.load_vqkd(made, 4)

@@ -1,0 +1,122 @@
+"""The network laid out for encoding tells what the network itself tells, of anything that an item may have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.beit3.inference import Inference, Rows, _linear8, flops, multiplies_bytes
+from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.errors import UserError
+from pipeline.ops.device import gemm_rate
+
+TINY = Config(image=64, patch=16, vocab=100, width=64, layers=3, heads=4, ffn=256, positions=66)
+BASE = replace(SIZES["base"], layers=2, image=64, vocab=300, positions=130)
+INT8 = pytest.param(
+    "int8", marks=pytest.mark.skipif(not multiplies_bytes(torch.device("cpu")), reason="no VNNI on this processor")
+)
+LENGTHS = {"one": [5], "of every kind": [9, 3, 3, 3, 3, 64, 2], "all the same": [7] * 5}
+
+
+@cache
+def network(shape: Config) -> BEiT3:
+    """Random weights, of norms and biases too."""
+    torch.manual_seed(0)
+    found = BEiT3(shape).eval()
+    with torch.no_grad():
+        for p in found.parameters():
+            p.add_(torch.randn_like(p), alpha=0.02)
+    return found
+
+
+def items(shape: Config, lengths: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    images = torch.randn(len(lengths), 3, shape.image, shape.image)
+    return images, [torch.randint(4, shape.vocab, (n,)) for n in lengths]
+
+
+def one_by_one(whole: BEiT3, images: Tensor | None, texts: Sequence[Tensor] | None, n: int) -> Tensor:
+    with torch.no_grad():
+        found = [
+            whole.cls(None if images is None else images[i : i + 1], None if texts is None else texts[i][None])
+            for i in range(n)
+        ]
+    return torch.cat(found)
+
+
+@pytest.mark.parametrize("has", ["both", "image", "text"])
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS.keys())
+def test_it_equals_the_network_item_by_item(lengths: list[int], has: str) -> None:
+    whole = network(TINY)
+    images, texts = items(TINY, lengths)
+    image, text = (None if has == "text" else images), (None if has == "image" else texts)
+    expected = one_by_one(whole, image, text, len(lengths))
+    found = Inference(whole, "float32").cls(
+        image, None if text is None else torch.cat(text), [0] * len(lengths) if text is None else lengths
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", INT8])
+@pytest.mark.parametrize("has_image", [True, False])
+def test_less_precision_keeps_every_direction(has_image: bool, precision: str) -> None:
+    """Cosine to float32 at the base width; features are float32 all the same."""
+    whole, lengths = network(BASE), [30, 2, 128, 64, 64, 5]
+    images, texts = items(BASE, lengths)
+    image = images if has_image else None
+    expected = one_by_one(whole, image, texts, len(lengths))
+    found = Inference(whole, precision).cls(image, torch.cat(texts), lengths)
+    assert found.dtype == torch.float32
+    assert float(torch.cosine_similarity(found, expected).min()) >= 0.999
+    assert not torch.equal(found, expected)
+
+
+@INT8.marks[0]
+def test_an_int8_row_is_near_and_hangs_on_itself_alone() -> None:
+    layer, x = torch.nn.Linear(64, 32), torch.nn.functional.gelu(torch.randn(300, 64))
+    x[7] = 0
+    x[8] = 1e6 * x[9]  # by whose scale its neighbours would all be zero
+    with torch.no_grad():
+        product, exact = _linear8([layer]), layer(x)
+        found = product(x)
+        error = (found - exact).norm(dim=1) / (exact - layer.bias).norm(dim=1).clamp_min(1e-9)
+        assert torch.equal(found[7], layer.bias)
+        assert float(error.max()) < 0.03
+        assert torch.equal(found, torch.cat([product(row[None]) for row in x]))
+
+
+def test_int8_says_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    with pytest.raises(UserError, match="VNNI"):
+        Inference(network(TINY), "int8")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
+def test_it_repeats_bit_for_bit(precision: str) -> None:
+    images, texts = items(TINY, LENGTHS["of every kind"])
+    found = [
+        Inference(network(TINY), precision).cls(images, torch.cat(texts), LENGTHS["of every kind"]) for _ in range(2)
+    ]
+    assert torch.equal(*found)
+
+
+def test_runs_are_of_one_length_and_not_too_long() -> None:
+    assert list(Rows(5, [3, 3, 3, 0, 7, 7]).runs(2)) == [(0, 2), (2, 3), (3, 4), (4, 6)]
+
+
+def test_operations_are_counted_by_hand() -> None:
+    """Width 2, no hidden layer to speak of: products of 2 x 2 and 2 x 3 alone."""
+    shape = Config(image=1, patch=1, width=2, layers=2, ffn=3)
+    whole_layer, attention = 3 * (4 * 8 + 2 * 12), 4 * 9 * 2
+    last_layer = 3 * 2 * 8 + 2 * 8 + 2 * 12 + 4 * 3 * 2
+    assert flops(shape, True, 1) == whole_layer + attention + last_layer + 2 * 3 * 2
+
+
+def test_the_gemm_rate_is_measured_once_and_quickly() -> None:
+    rate = gemm_rate("float32", 0.01)
+    assert 1e8 < rate < 1e16
+    assert gemm_rate("float32", 0.01) == rate

@@ -1,0 +1,86 @@
+"""The visual tokenizer against numbers of the reference implementation, and against itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline.beit3.vqkd import VQKD, Config, shape
+
+# Encoder parameters, images, features and ids of BEiT v2's VQ-KD tokenizer in float32 on a tiny random case.
+ORACLE = Path(__file__).parents[1] / "oracles" / "vqkd_tiny.npz"
+HEADS = 4
+
+
+@pytest.fixture(scope="module")
+def oracle() -> dict[str, torch.Tensor]:
+    with np.load(ORACLE, allow_pickle=False) as file:
+        return {name: torch.from_numpy(values) for name, values in file.items()}
+
+
+@pytest.fixture(scope="module")
+def network(oracle: dict[str, torch.Tensor]) -> VQKD:
+    given = {k.removeprefix("param:"): v for k, v in oracle.items() if k.startswith("param:")}
+    network = VQKD(shape(given, HEADS))
+    network.load_state_dict({name: given[name] for name in network.state_dict()})  # every parameter is in the file
+    unused = given.keys() - network.state_dict().keys()
+    assert all(name.startswith("quantize.") for name in unused)  # statistics of its training
+    return network
+
+
+@pytest.fixture(scope="module")
+def image(oracle: dict[str, torch.Tensor]) -> torch.Tensor:
+    return oracle["image_0_1"] * 2 - 1  # as the encoder's preparation leaves it
+
+
+@torch.no_grad()
+def test_features_equal_the_reference(network: VQKD, oracle: dict[str, torch.Tensor], image: torch.Tensor) -> None:
+    torch.testing.assert_close(network.encoder(image), oracle["encoder_patch_features"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(network(image), oracle["to_quantizer"], rtol=0, atol=1e-5)
+
+
+def test_tokens_equal_the_reference(network: VQKD, oracle: dict[str, torch.Tensor], image: torch.Tensor) -> None:
+    assert len(oracle["tokens"].unique()) > 40
+    assert torch.equal(network.tokens(image), oracle["tokens"])
+
+
+def test_a_batch_equals_its_images_one_by_one(network: VQKD, image: torch.Tensor) -> None:
+    assert torch.equal(torch.cat([network.tokens(one[None]) for one in image]), network.tokens(image))
+
+
+def test_codes_are_compared_in_float32_under_autocast(network: VQKD, image: torch.Tensor) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        vectors, tokens = network(image), network.tokens(image)
+    assert vectors.dtype == torch.float32
+    assert torch.equal(tokens, network.quantize.nearest(vectors))  # the same outside autocast
+
+
+def test_an_image_of_another_size_is_resized_to_as_many_patches(network: VQKD, image: torch.Tensor) -> None:
+    large = F.interpolate(image, scale_factor=2, mode="nearest")
+    tokens = network.tokens(large)
+    assert tokens.shape == (6, 16)
+    agree = (tokens == network.tokens(image)).float().mean()
+    assert agree > 0.5  # other pixels, the same picture; chance is below 0.1
+
+
+def test_nearest_is_by_direction_and_ties_go_to_the_first_code() -> None:
+    network = VQKD(Config(image=2, patch=1, width=4, layers=0, heads=1, codes=4, code_width=2))
+    with torch.no_grad():
+        network.quantize.embedding.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]]))
+    found = network.quantize.nearest(torch.tensor([[0.01, 0.0], [100.0, 99.0], [-3.0, 1.0], [0.2, 5.0]]))
+    assert found.tolist() == [0, 0, 2, 1]
+
+
+def test_the_default_shape_is_the_published_one() -> None:
+    with torch.device("meta"):
+        network = VQKD(Config())
+    published = {k: v.shape for k, v in network.state_dict().items()}
+    assert published["encoder.pos_embed"] == (1, 197, 768)
+    assert published["quantize.embedding.weight"] == (8192, 32)
+    assert published["encoder.blocks.11.attn.qkv.weight"] == (2304, 768)
+    assert shape(network.state_dict()) == Config()
+    assert network.codes == 8192

@@ -1,0 +1,25 @@
+"""Whitening of feature vectors."""
+
+import numpy as np
+
+from pipeline.beit3 import whitening
+
+
+def test_directions_vary_equally_afterwards() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5000, 3)) * [10.0, 3.0, 1.0] @ np.linalg.qr(rng.normal(size=(3, 3)))[0] + 7
+    white = whitening.fit(x)(x)
+    np.testing.assert_allclose(white.mean(axis=0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.cov(white.T), np.eye(3), atol=0.05)
+
+
+def test_equal_vectors_are_only_moved() -> None:
+    x = np.full((4, 2), 3.0, np.float32)
+    found = whitening.fit(x)
+    np.testing.assert_array_equal(found(x), 0)
+    np.testing.assert_allclose(found(np.array([[4.0, 3.0]], np.float32)), [[1, 0]], atol=1e-6)
+
+
+def test_a_direction_that_hardly_varies_is_not_blown_up() -> None:
+    x = np.array([[1.0, 0], [-1, 0], [1, 1e-6], [-1, -1e-6]])
+    assert np.abs(whitening.fit(x)(x)).max() < 2

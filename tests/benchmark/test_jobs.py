@@ -1,0 +1,142 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shops
+from shops import ITEMS, two_tastes
+
+import schemas
+from pipeline import io
+from pipeline.benchmark import findings, jobs
+from pipeline.benchmark.jobs import Job
+from pipeline.config import Benchmark, Params, Train
+from pipeline.evaluation.metrics import judge
+from pipeline.layout import Layout
+from pipeline.run import running
+from stages.benchmark import main
+
+
+def test_jobs_train_id_models_once_a_seed_and_ablations_beside_the_model_as_it_is() -> None:
+    asked = Benchmark(models=["alignrec", "bpr"], features=["a", "b"], seeds=2)
+    plain = [
+        *(Job("alignrec", features, seed) for features in ("a", "b") for seed in (0, 1)),
+        Job("bpr", "none", 0),
+        Job("bpr", "none", 1),
+    ]
+    assert jobs.jobs(asked, Train(features="a")) == plain
+    rows = {"no-cca": Train(cca=0.0), "image-only": Train(features="c")}
+    found = jobs.jobs(asked.model_copy(update={"ablations": rows}), Train(features="d"))
+    assert found == [
+        *plain,
+        Job("alignrec", "d", 0),
+        Job("alignrec", "d", 1),
+        Job("alignrec", "d", 0, "no-cca"),
+        Job("alignrec", "c", 0, "image-only"),
+    ]
+
+
+def test_an_ablation_changes_only_what_it_names() -> None:
+    given = {"overrides": {"alignrec": {"lr": 0.5}}, "ablations": {"no-cca": {"cca": 0.0}}}
+    asked = Benchmark.model_validate(given)
+    whole = asked.settings("alignrec", Train(reg=0.7))
+    assert asked.settings("alignrec", Train(reg=0.7), "no-cca") == whole.model_copy(update={"cca": 0.0})
+    assert asked.model_dump()["ablations"] == {"no-cca": {"cca": 0.0}}
+
+
+def test_overrides_change_only_what_they_name() -> None:
+    asked = Benchmark.model_validate({"overrides": {"bpr": {"lr": 0.5}}})
+    train = Train(lr=0.1, patience=3)
+    assert (asked.settings("bpr", train).lr, asked.settings("bpr", train).patience) == (0.5, 3)
+    assert asked.settings("alignrec", train) == train
+    assert asked.model_dump()["overrides"] == {"bpr": {"lr": 0.5}}
+
+
+def record(model: str, seed: int, recall: float) -> dict:  # type: ignore[type-arg]
+    means = {"recall@20": recall, "ndcg@20": recall / 2}
+    return {
+        "model": model,
+        "features": "f",
+        "seed": seed,
+        "ablation": "",
+        "protocol": "mmrec",
+        "fingerprint": "1",
+        "metrics": {"valid": means, "test": means},
+    }
+
+
+def test_results_are_long_and_summary_is_mean_and_sd() -> None:
+    records = [record("bpr", 0, 0.1), record("bpr", 1, 0.3), record("vbpr", 0, 0.5)]
+    table = schemas.check(findings.results("shop", records), schemas.RESULTS)
+    assert len(table) == 3 * 2 * 2
+    assert table.slice(2, 1).to_pylist() == [
+        {
+            "dataset": "shop",
+            "model": "bpr",
+            "features": "f",
+            "ablation": "",
+            "seed": 0,
+            "protocol": "mmrec",
+            "fingerprint": "1",
+            "split": "test",
+            "metric": "recall",
+            "k": 20,
+            "selected_by": "valid",
+            "value": 0.1,
+        }
+    ]
+    found = findings.summary(records, 20)
+    assert found["bpr"]["f"]["recall@20"] == pytest.approx({"mean": 0.2, "sd": np.sqrt(0.02)})
+    assert found["vbpr"]["f"] == {"recall@20": {"mean": 0.5}, "ndcg@20": {"mean": 0.25}}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    shops.outputs(tmp_path)
+    return tmp_path
+
+
+def run_all(root: Path, models: list[str]) -> dict[str, bytes]:
+    params = Params.model_validate(
+        {
+            "datasets": ["shop"],
+            "sources": {"shop": {"kind": "sample"}},
+            "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 3, "lr": 0.01},
+            "benchmark": {"models": models, "features": ["f"], "seeds": 2, "ks": [5, 20], "workers": 2}
+            | ({"ablations": {"no-cca": {"cca": 0.0}}} if "alignrec" in models else {}),
+        }
+    )
+    with running("benchmark", "shop", params, root) as run:
+        main(run)
+    base = root / "benchmark/shop"
+    return {str(p.relative_to(base)): p.read_bytes() for p in base.rglob("*") if p.is_file() and p.name != "run.json"}
+
+
+def test_an_interrupted_benchmark_goes_on_and_ends_the_same(root: Path) -> None:
+    whole = run_all(root, ["bpr", "alignrec"])
+    layout = Layout(root, "shop")
+    untouched = layout.trial("bpr", "none", 0)
+    before = untouched.stat().st_mtime_ns
+    layout.trial("alignrec", "f", 1).unlink()
+    layout.results.unlink()
+    assert run_all(root, ["bpr", "alignrec"]) == whole
+    assert untouched.stat().st_mtime_ns == before
+
+    record = io.read_json(untouched)
+    shown = io.read_table(layout.trial_rankings("bpr", "none", 0), schemas.rankings(20))
+    top = np.array(shown["items"].to_pylist(), np.int32)
+    judged = judge(top, shown["user_id"].to_numpy(), two_tastes().test, ITEMS, [5, 20]).mean
+    assert record["metrics"]["test"]["ndcg@5"] == judged["ndcg", 5]  # the rankings are what the figures are of
+
+    tests = io.read_table(layout.tests, schemas.TESTS).to_pylist()
+    assert {(t["model_a"], t["model_b"], t["ablation_b"], t["seeds"]) for t in tests} == {
+        ("alignrec", "bpr", "", 2),
+        ("alignrec", "alignrec", "no-cca", 1),
+    }
+    results = io.read_table(layout.results, schemas.RESULTS)
+    assert set(results["fingerprint"].to_pylist()) == {io.read_json(layout.protocol)["fingerprint"]}
+    slices = io.read_table(layout.slices, schemas.SLICES)
+    assert set(slices["ablation"].to_pylist()) == {"", "no-cca"}
+
+    fewer = run_all(root, ["bpr"])
+    assert not len(io.read_table(layout.tests, schemas.TESTS))
+    assert [name for name in fewer if "alignrec" in name and not name.endswith(".key")] == []

@@ -1,0 +1,50 @@
+"""Slices of a shop small enough to count by hand."""
+
+import numpy as np
+import pytest
+from shops import interactions
+
+from pipeline.benchmark import slices
+from pipeline.evaluation.metrics import judge
+from pipeline.interactions import split
+
+# user 0 has three train items, user 1 four; item 3 is known to nobody in train, item 4 to user 1 alone
+ROWS = [(0, 0, 0), (0, 1, 0), (0, 2, 0), (1, 0, 0), (1, 1, 0), (1, 2, 0), (1, 4, 0), (0, 4, 2), (1, 3, 2), (1, 5, 2)]
+TOP = np.array([[4, 3], [0, 3]], np.int32)
+KS = (1, 2)
+
+
+@pytest.fixture
+def found() -> dict[tuple[str, str, str, int], slices.Figure]:
+    parts = split.load(interactions(ROWS), 2, 6)
+    judged = judge(TOP, np.array([0, 1], np.int32), parts.test, 6, KS)
+    return {(f.slice, f.label, f.metric, f.k): f for f in slices.figures(judged, parts, KS)}
+
+
+def test_users_by_length_of_history(found: dict[tuple[str, str, str, int], slices.Figure]) -> None:
+    assert found["history", "3", "recall", 1][2:] == (1, "recall", 1, 1.0)
+    assert found["history", "4-5", "recall", 2].value == 0.5
+    assert found["history", "20+", "ndcg", 1][2:] == (0, "ndcg", 1, None)
+    users = sum(f.n for key, f in found.items() if key[0] == "history" and key[2:] == ("recall", 1))
+    assert users == 2
+
+
+def test_items_by_popularity_and_cold_ones(found: dict[tuple[str, str, str, int], slices.Figure]) -> None:
+    assert found["popularity", "cold", "recall", 2][2:] == (2, "recall", 2, 0.5)  # 3 was found, 5 was not
+    assert found["popularity", "1", "recall", 1][2:] == (1, "recall", 1, 1.0)  # item 4, the least popular known one
+    assert found["popularity", "cold", "exposure", 2].value == 0.5
+    shown = [f.value or 0 for key, f in found.items() if key[0] == "popularity" and key[2:] == ("exposure", 1)]
+    assert sum(shown) == 1
+
+
+def test_every_tenth_has_as_many_items() -> None:
+    rows = [(user, item, 0) for item in range(20) for user in range(item + 1)] + [(0, 20, 2)]
+    parts = slices.parts(split.load(interactions(rows), 20, 21))
+    assert parts.tolist() == [*np.repeat(np.arange(1, 11), 2), 0]
+
+
+def test_coverage_and_novelty(found: dict[tuple[str, str, str, int], slices.Figure]) -> None:
+    assert found["catalogue", "all", "coverage", 2].value == pytest.approx(3 / 6)  # items 0, 3, 4
+    # item 0: both users have it, 0 bits; item 4: one of two, 1 bit; item 3: nobody, counts as one
+    assert found["catalogue", "all", "novelty", 1].value == pytest.approx((1 + 0) / 2)
+    assert found["catalogue", "all", "novelty", 2].value == pytest.approx((1 + 1 + 0 + 1) / 4)

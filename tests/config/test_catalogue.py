@@ -1,0 +1,33 @@
+"""The list of datasets: sizes as counted, else as published, and whether they are there."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from pipeline import io
+from pipeline.config import Params
+from pipeline.layout import Layout
+from pipeline.report.terminal import datasets as table
+
+SOURCES = {
+    "baby": {"kind": "amazon2014", "category": "Baby"},
+    "books": {"kind": "amazon2023", "category": "Books"},
+    "mine": {"kind": "tabular", "interactions": "x.csv"},
+}
+
+
+def test_sizes_are_counted_or_published(tmp_path: Path) -> None:
+    counted = {"rows_out": 12345, "notes": {"users": 1000, "items": 7}}
+    io.write_json(Layout(tmp_path, "mine").run_record("interactions"), counted)
+    io.write_json(Layout(tmp_path, "mine").run_record("download"), {})
+    params = Params.model_validate({"datasets": ["mine"], "sources": SOURCES})
+    console = Console(width=200, record=True)
+    console.print(table(params.sources, tmp_path))
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]] for line in console.export_text().splitlines() if "│" in line
+    ]
+    assert rows == [
+        ["baby", "amazon2014", "Baby", "19,445 users, 7,050 items, 160,792 interactions", "no"],
+        ["books", "amazon2023", "Books", "", "no"],
+        ["mine", "tabular", "", "1,000 users, 7 items, 12,345 interactions", "yes"],
+    ]

@@ -1,0 +1,67 @@
+"""Parameters: closed, typed, and mistakes that name themselves."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import config
+from pipeline.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
+
+
+def load(tmp_path: Path, text: str) -> config.Params:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    return config.load(path)
+
+
+def test_the_products_params_are_valid() -> None:
+    assert config.load(ROOT / "params.yaml").datasets == ["sample"]
+
+
+def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
+    train = load(tmp_path, GOOD).train
+    assert (train.dim, train.layers, train.item_layers, train.batch_size) == (64, 2, 1, 2048)
+    assert (train.lr, train.lr_decay, train.cca, train.reg, train.uia, train.l2) == (5e-4, 0.96, 0.01, 0.1, 0.1, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD + "train: {lrr: 0.1}", "unknown key 'train.lrr'; did you mean 'lr'?"),
+        (GOOD + "trian: {}", "unknown key 'trian'; did you mean 'train'?"),
+        (GOOD + "train: {lr: fast}", "'train.lr': input should be a valid number, found 'fast'"),
+        (GOOD + "train: {lr: -1.0}", "'train.lr': input should be greater than 0, found -1.0"),
+        (GOOD + "images: {allow_file: 1}", "'images.allow_file': input should be a valid boolean, found 1"),
+        ("datasets: [shop]\nsources: {shop: {kind: sample, itms: 9}}", "'sources.shop.itms'; did you mean 'items'?"),
+        ("datasets: [shop]\nsources: {shop: {kind: amazon2014, reviews: a}}", "'sources.shop.metadata' is required"),
+        ("datasets: [shpo]\nsources: {shop: {kind: sample}}", "no dataset 'shpo'"),
+        ("datasets: [../x]\nsources: {}", "'datasets.0'"),
+        ("datasets: [", "not YAML"),
+        ("- 1", "params.yaml"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UserError) as e:
+        load(tmp_path, text)
+    assert says in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="pass --params"):
+        config.load(tmp_path / "absent.yaml")
+
+
+def test_parameters_cannot_be_changed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(tmp_path, GOOD).train.lr = 1.0  # type: ignore[misc]
+
+
+def test_the_fast_recipe_fills_in_what_is_not_given() -> None:
+    fast = config.Train(recipe="fast", epochs=7)
+    assert (fast.lr, fast.mode, fast.precision, fast.epochs, fast.patience) == (1.5e-3, "frozen", "bf16", 7, 5)
+    assert (fast.dim, fast.layers) == (128, 4)
+    assert fast.cca == config.Train().cca

@@ -1,0 +1,451 @@
+"""Feature sets: whatever items have, in item order, independent of batches and interruptions."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import save_file
+
+import schemas
+from pipeline import io as files
+from pipeline.beit3 import tokenizer, whitening
+from pipeline.beit3.network import BEiT3, Config
+from pipeline.config import Encode, Params
+from pipeline.encode import batching, controls, feature_sets
+from pipeline.encode.base import Context
+from pipeline.encode.beit3 import BEiT3Items
+from pipeline.encode.clip import Clip
+from pipeline.encode.registry import ENCODERS
+from pipeline.errors import UserError
+from pipeline.images.pixels import normalised, square
+from pipeline.layout import Layout
+from pipeline.run import running
+from stages.encode import main
+
+TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]
+IMAGES = ["red", "green", None, None, "blue", "grey", None, "red"]
+BOTH_OR_ONE = [i for i in range(len(TEXTS)) if i != 3]
+
+
+def jpeg(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, "JPEG")
+    return out.getvalue()
+
+
+PICTURES = [None if c is None else jpeg(c) for c in IMAGES]
+
+
+@pytest.fixture(scope="module")
+def model() -> bytes:
+    """A tokenizer."""
+    found = tokenizer.train(TEXTS[:3] * 9, 60)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def network(model: bytes) -> BEiT3:
+    torch.manual_seed(0)
+    vocab = tokenizer.Tokenizer(model).vocab
+    return BEiT3(Config(image=32, patch=16, vocab=vocab, width=32, layers=2, heads=2, ffn=64, positions=34))
+
+
+@pytest.fixture(scope="module")
+def beit3(network: BEiT3, model: bytes) -> BEiT3Items:
+    return BEiT3Items(network, tokenizer.Tokenizer(model), 128)
+
+
+def run(encoder: BEiT3Items, texts: Sequence[str], images: Sequence[bytes | None], size: int) -> np.ndarray:
+    return batching.encode(encoder, texts, images, size, lambda n: None).vectors
+
+
+# --- precision
+
+
+def test_a_precision_that_turns_the_features_is_refused(
+    network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rough = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "bfloat16")
+    assert run(rough, TEXTS, PICTURES, 3).any(1).sum() == len(BOTH_OR_ONE)  # checked, and faithful
+    monkeypatch.setattr(beit3, "FAITHFUL", 1.0)
+    for texts, pictures in ((TEXTS, PICTURES), (TEXTS[:1], [None]), ([""], PICTURES[:1])):
+        rough = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "bfloat16")
+        with pytest.raises(UserError, match="precision bfloat16 turns"):
+            run(rough, texts, pictures, 3)
+    exact = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "float32")
+    assert run(exact, TEXTS, PICTURES, 3).any()
+
+
+# --- batches
+
+
+def test_a_batch_equals_single_items_in_order(beit3: BEiT3Items) -> None:
+    alone = np.concatenate([run(beit3, [t], [p], 1) for t, p in zip(TEXTS, PICTURES, strict=True)])
+    for size in (1, 3, 64):
+        np.testing.assert_allclose(run(beit3, TEXTS, PICTURES, size), alone, atol=2e-6)
+
+
+def test_an_item_with_nothing_is_zero_and_flagged(beit3: BEiT3Items) -> None:
+    found = batching.encode(beit3, TEXTS, PICTURES, 4, lambda n: None)
+    assert found.has_text.tolist() == [bool(t) for t in TEXTS]
+    assert found.has_image.tolist() == [p is not None for p in PICTURES]
+    assert not found.vectors[3].any()
+    assert (np.abs(found.vectors[BOTH_OR_ONE]).max(axis=1) > 0).all()
+
+
+def test_hiding_a_modality_changes_the_vector_and_equals_lacking_it(beit3: BEiT3Items) -> None:
+    whole = run(beit3, TEXTS, PICTURES, 4)
+    nothing: list[bytes | None] = [None] * len(TEXTS)
+    text_only, image_only = run(beit3, TEXTS, nothing, 4), run(beit3, [""] * len(TEXTS), PICTURES, 4)
+    pairs = [0, 4, 5, 7]
+    assert (np.abs(whole - text_only)[pairs].max(axis=1) > 1e-3).all()
+    assert (np.abs(whole - image_only)[pairs].max(axis=1) > 1e-3).all()
+    np.testing.assert_allclose(text_only[[2, 6]], whole[[2, 6]], atol=2e-6)
+    np.testing.assert_allclose(image_only[1], whole[1], atol=2e-6)
+    assert not text_only[1].any()
+
+
+def test_workers_change_nothing(beit3: BEiT3Items) -> None:
+    """More batches than threads, and threads than batches: the same bytes."""
+    texts = [f"{'red ' * (i % 9)}{i}" if i % 3 else "" for i in range(40)]
+    pictures = [PICTURES[i % 8] for i in range(40)]
+    found = [batching.encode(beit3, texts, pictures, 3, workers=n).vectors.tobytes() for n in (1, 2, 7, 7)]
+    assert len(set(found)) == 1
+
+
+def test_time_and_operations_are_counted(beit3: BEiT3Items) -> None:
+    spent, before = batching.Spent(), beit3.flops
+    batching.encode(beit3, TEXTS, PICTURES, 2, spent=spent)
+    spent.items = len(TEXTS)
+    assert spent.flops == beit3.flops - before > 0
+    facts = spent.facts("float32")
+    assert facts["items"] == len(TEXTS)
+    assert {"decode_s", "wait_s", "compute_s", "items_per_s", "gemm_gflop_per_s", "share_of_gemm_rate"} <= facts.keys()
+    assert 0 < facts["share_of_gemm_rate"] < 1
+
+
+def test_a_picture_that_cannot_be_decoded_ends_the_run(beit3: BEiT3Items) -> None:
+    with pytest.raises(OSError, match="cannot identify"):
+        run(beit3, [""] * 3, [PICTURES[0], b"no picture", PICTURES[1]], 1)
+
+
+ODD = {
+    "nothing": "",
+    "blank": " \t\n\u3000",
+    "10,000 words": "tree " * 10_000,
+    "one word": "a" * 100_000,
+    "NUL": "red\0apple",
+    "half a character": "red \ud83d apple",
+    "right to left": "תפוח אדום \u202e apple",
+    "emoji": "👩‍👩‍👧‍👦🏽\ufe0f" * 50,
+    "marks": "a" + "\u0301" * 3000,
+    "private and beyond": "\ue000\U0010ffff\ufffe",
+}
+
+
+@pytest.mark.parametrize("name", ["beit3", "minilm"])
+def test_any_text_makes_a_vector_or_is_flagged(name: str, beit3: BEiT3Items, context: Context) -> None:
+    encoder = beit3 if name == "beit3" else ENCODERS[name].make(context)
+    found = batching.encode(encoder, list(ODD.values()), [None] * len(ODD), 4)
+    assert np.isfinite(found.vectors).all()
+    assert found.has_text.tolist() == [bool(t.strip()) for t in ODD.values()]
+    assert (np.abs(found.vectors).max(axis=1) > 0).tolist() == found.has_text.tolist()
+
+
+def test_progress_counts_every_item_once(beit3: BEiT3Items) -> None:
+    seen: list[int] = []
+    batching.encode(beit3, TEXTS, PICTURES, 3, seen.append)
+    assert sum(seen) == len(TEXTS)
+
+
+def test_batches_are_of_one_kind_and_sorted_by_length() -> None:
+    rng = np.random.default_rng(0)
+    image, text, length = rng.random(200) < 0.7, rng.random(200) < 0.7, rng.integers(2, 50, 200)
+    found = list(batching.batches(image, text, length, 16))
+    assert sorted(np.concatenate(found)) == np.flatnonzero(image | text).tolist()
+    for rows in found:
+        assert len(rows) <= 16
+        assert len({(image[i], text[i]) for i in rows}) == 1
+        assert (np.diff(length[rows]) >= 0).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (10_000, 2), (2500, 2500)])
+def test_pictures_of_any_size(beit3: BEiT3Items, size: tuple[int, int]) -> None:
+    assert np.isfinite(run(beit3, [""], [jpeg("red", size)], 1)).all()
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_a_huge_picture_takes_little_memory() -> None:
+    huge = jpeg("red", (10_000, 10_000))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+    before = status("VmRSS")
+    assert square(huge, 224).mean(axis=(0, 1)) == pytest.approx([254, 0, 0], abs=1)
+    assert status("VmHWM") - before < 64 * 1024  # KiB; all pixels are 293 MiB
+
+
+def status(key: str) -> int:
+    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(key))
+    return int(line.split()[1])
+
+
+def test_pixels_are_scaled_as_published() -> None:
+    """0.5 / 0.5 normalisation: black is -1, white 1."""
+    black, white = square(jpeg("black"), 8), square(jpeg("white"), 8)
+    scaled = normalised(np.stack([black, white]))
+    assert scaled.shape == (2, 3, 8, 8)
+    assert (float(scaled[0].max()), float(scaled[1].min())) == (-1.0, 1.0)
+
+
+# --- encoders of other people
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    return Context(Layout(tmp_path, "toy"), Encode())
+
+
+def test_minilm_finds_meaning(context: Context) -> None:
+    encoder = ENCODERS["minilm"].make(context)
+    a, b, c = run(encoder, ["a small cat", "a little kitten", "stock market crash"], [None] * 3, 3)
+    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.7
+    assert a @ c / np.linalg.norm(a) / np.linalg.norm(c) < 0.3
+
+
+def test_minilm_and_cnn_stand_side_by_side(context: Context) -> None:
+    encoder = ENCODERS["minilm-cnn"].make(context)
+    assert encoder.width == 384 + 1280
+    found = run(encoder, ["red apple", "", "bus"], [PICTURES[0], PICTURES[1], None], 2)
+    np.testing.assert_allclose(np.linalg.norm(found[:, :384], axis=1), [1, 0, 1], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found[:, 384:], axis=1), [1, 1, 0], atol=1e-5)
+    alone = run(ENCODERS["cnn"].make(context), [""], [PICTURES[1]], 1)[0]
+    np.testing.assert_allclose(found[1, 384:], alone / np.linalg.norm(alone), atol=1e-5)
+
+
+def test_other_weights_than_the_cnns_are_refused(tmp_path: Path) -> None:
+    from pipeline.encode.cnn import CNN
+
+    path = tmp_path / "other.pth"
+    torch.save({"_conv_stem.weight": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match="names or shapes differ"):
+        CNN(str(path))
+
+
+def test_clip_with_random_weights() -> None:
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mean = Clip("RN50-quickgelu", None, "mean")
+    found = run(mean, ["red apple", "", "bus"], [PICTURES[0], PICTURES[1], None], 2)
+    assert found.shape == (3, mean.width)
+    np.testing.assert_allclose(np.linalg.norm(found[1:], axis=1), 1, atol=1e-5)
+    image, text = run(mean, [""], [PICTURES[0]], 1), run(mean, ["red apple"], [None], 1)
+    np.testing.assert_allclose(found[0], (image[0] + text[0]) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "encode.clip_weights: give"),
+        ({"clip_weights": "nothing"}, "'nothing' is neither"),
+        ({"clip_model": "ViT-Z-1", "clip_weights": "openai"}, "open_clip has no 'ViT-Z-1'"),
+    ],
+)
+def test_clip_says_what_is_missing(tmp_path: Path, given: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ENCODERS["clip"].make(Context(Layout(tmp_path, "toy"), Encode(**given)))
+
+
+# --- controls and imports
+
+
+def test_shuffled_gives_nobody_their_own() -> None:
+    for n in (2, 3, 50):
+        source = controls.shuffled(n, seed=4)
+        assert sorted(source) == list(range(n))
+        assert (source != np.arange(n)).all()
+    assert controls.shuffled(1, seed=4).tolist() == [0]
+
+
+def test_unknown_and_repeated_names_are_refused() -> None:
+    with pytest.raises(UserError, match="no encoder 'bert'"):
+        feature_sets.names(Encode(encoders=["bert"]), {})
+    with pytest.raises(UserError, match="two feature sets are called 'random'"):
+        feature_sets.names(Encode(encoders=[]), {"random": Path("x.npy")})
+
+
+def test_a_ready_file_with_a_bad_value_names_its_row(tmp_path: Path) -> None:
+    array = np.ones((5, 3))
+    array[3, 1] = np.inf
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(UserError, match="row 3"):
+        batching.ready(tmp_path / "a.npy", 2, 5)
+    assert batching.ready(tmp_path / "a.npy", 0, 3).dtype == np.float32
+
+
+# --- the stage
+
+
+def dataset(root: Path, imported: dict[str, np.ndarray], **given: object) -> Params:
+    """Write what the stages before encode leave, in image shards of three rows."""
+    layout, n = Layout(root, "toy"), len(TEXTS)
+    ids, asin = pa.array(np.arange(n), pa.int32()), pa.array([f"A{i}" for i in range(n)])
+    empty, lists = pa.array([""] * n), pa.array([[]] * n, pa.list_(pa.string()))
+    rows = []
+    for name, array in imported.items():
+        layout.raw.mkdir(parents=True, exist_ok=True)
+        np.save(layout.raw / f"{name}.npy", array)
+        rows.append({"role": f"feature:{name}", "name": f"{name}.npy"})
+    files.write_json(layout.sources, rows)
+    files.write_table(pa.table([ids, asin], names=schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
+    status = pa.array(["ok" if t else "empty" for t in TEXTS])
+    words, extra = pa.array([len(t.split()) for t in TEXTS], pa.int32()), pa.array(["{}"] * n)
+    columns = [ids, asin, empty, empty, lists, empty, pa.array(TEXTS), status, lists, words, extra]
+    files.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
+    status = pa.array(["ok" if p else "missing" for p in PICTURES])
+    size = pa.array([40 if p else 0 for p in PICTURES], pa.int32())
+    hashes = pa.array([1 if p else None for p in PICTURES], pa.uint64())
+    columns = [ids, asin, status, empty, empty, pa.array(PICTURES, pa.binary()), size, size, empty, hashes]
+    table = pa.table(columns, names=schemas.IMAGES.names)
+    for number, start in enumerate(range(0, n, 3)):
+        files.write_table(table.slice(start, 3), files.shard(layout.images, "images", number), schemas.IMAGES)
+    source = {"kind": "mmrec", "interactions": "x.inter"}
+    return Params.model_validate(
+        {"datasets": ["toy"], "sources": {"toy": source}, "encode": {"shard_rows": 3, "batch_size": 2, **given}}
+    )
+
+
+def pretrained(root: Path, network: BEiT3, model: bytes) -> None:
+    layout = Layout(root, "toy")
+    files.write_bytes(layout.tokenizer, model)
+    files.write_json(layout.encoder_config, vars(network.config))
+    save_file(network.state_dict(), layout.encoder_weights)
+
+
+def stage(root: Path, params: Params) -> dict[str, dict[str, str]]:
+    """Run the stage; return feature set -> shard -> sha256."""
+    with running("encode", "toy", params, root) as run:
+        main(run)
+    layout = Layout(root, "toy")
+    return {
+        name: {
+            p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files.shards(layout.features(name), "features")
+        }
+        for name in layout.feature_sets()
+    }
+
+
+BEIT3 = ["beit3", "beit3-image-masked", "beit3-text-masked"]
+
+
+def test_every_feature_set_is_whole_and_in_item_order(
+    tmp_path: Path, network: BEiT3, model: bytes, beit3: BEiT3Items
+) -> None:
+    params = dataset(tmp_path, {"ready": np.arange(16.0).reshape(8, 2)}, encoders=BEIT3)
+    pretrained(tmp_path, network, model)
+    made = stage(tmp_path, params)
+    assert set(made) == {*BEIT3, "ready", "random", "shuffled", "constant"}
+    layout = Layout(tmp_path, "toy")
+    tables = {name: files.read_features(layout.features(name)) for name in made}
+    assert {len(t) for t in tables.values()} == {len(TEXTS)}
+    np.testing.assert_allclose(files.matrix(tables["beit3"]["vector"]), run(beit3, TEXTS, PICTURES, 2), atol=2e-6)
+    assert tables["ready"]["has_image"].null_count == len(TEXTS)
+    assert tables["beit3-image-masked"]["has_image"].to_pylist() == [False] * len(TEXTS)
+    assert tables["random"]["vector"].type == tables["beit3"]["vector"].type
+    given = {
+        tuple(v): a
+        for v, a in zip(tables["beit3"]["vector"].to_pylist(), tables["beit3"]["asin"].to_pylist(), strict=True)
+    }
+    moved = [given[tuple(v)] for v in tables["shuffled"]["vector"].to_pylist()]
+    assert sorted(moved) == sorted(given.values())
+    assert all(a != b for a, b in zip(moved, tables["shuffled"]["asin"].to_pylist(), strict=True))
+
+
+def test_the_untrained_network_is_another_one_each_time_the_same_and_whitened(
+    tmp_path: Path, network: BEiT3, model: bytes
+) -> None:
+    params = dataset(tmp_path, {}, encoders=["beit3", "beit3-untrained"], controls=[])
+    pretrained(tmp_path, network, model)
+    plain = stage(tmp_path, params)
+    layout = Layout(tmp_path, "toy")
+    raw = files.matrix(files.read_features(layout.features("beit3-untrained"))["vector"])
+    trained = files.matrix(files.read_features(layout.features("beit3"))["vector"])
+    assert raw.shape == trained.shape
+    assert np.abs(raw - trained).max() > 0.1
+    shutil.rmtree(layout.features("beit3-untrained"))
+    assert stage(tmp_path, params) == plain
+
+    files.write_bytes(layout.whitening, save_arrays(whitening.fit(trained)._asdict()))
+    stage(tmp_path, params)
+    whitened = files.matrix(files.read_features(layout.features("beit3-untrained"))["vector"])
+    has_any = raw.any(axis=1)
+    assert np.abs(whitened[has_any].mean(axis=0)).max() < 1e-3  # whitening of its own, not the trained network's
+    assert not whitened[~has_any].any()
+
+
+def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, network: BEiT3, model: bytes) -> None:
+    params = dataset(tmp_path, {}, encoders=BEIT3[:2])
+    pretrained(tmp_path, network, model)
+    whole = stage(tmp_path, params)
+    layout = Layout(tmp_path, "toy")
+    kept = files.shard(layout.features("beit3"), "features", 0)
+    written = kept.stat().st_mtime_ns
+    files.shard(layout.features("beit3"), "features", 1).unlink()
+    (layout.features("beit3") / ".features-00001.parquet.tmp").write_bytes(b"half")
+    assert stage(tmp_path, params) == whole
+    assert kept.stat().st_mtime_ns == written
+
+    fewer = stage(tmp_path, dataset(tmp_path, {}, encoders=["beit3"], controls=["constant"]))
+    assert fewer == {name: whole[name] for name in ("beit3", "constant")}
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_a_worker_elsewhere_makes_the_same_rows(tmp_path: Path, network: BEiT3, model: bytes) -> None:
+    """What engines send to other machines: it finds everything by itself."""
+    params = dataset(tmp_path, {}, encoders=["beit3"], controls=[])
+    pretrained(tmp_path, network, model)
+    stage(tmp_path, params)
+    layout = Layout(tmp_path, "toy")
+    rows = feature_sets.worker("beit3", layout, params.encode)((3, 6))
+    assert rows.to_pydict() == files.read_features(layout.features("beit3")).slice(3, 3).to_pydict()
+
+
+def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, model: bytes) -> None:
+    params = dataset(tmp_path, {}, encoders=["beit3", "minilm"], controls=["constant"])
+    pretrained(tmp_path, network, model)
+    stage(tmp_path, params)
+    notes = files.read_json(Layout(tmp_path, "toy").run_record("encode"))["notes"]
+    spans = {"read_s", "decode_s", "wait_s", "compute_s", "write_s", "items", "items_per_s"}
+    assert notes.keys() == {"beit3", "minilm"}
+    assert spans <= notes["minilm"].keys()
+    assert notes["beit3"].keys() - notes["minilm"].keys() == {"gemm_gflop_per_s", "share_of_gemm_rate"}
+
+
+def test_nothing_to_encode_leaves_controls_of_the_imported_width(tmp_path: Path) -> None:
+    stage(tmp_path, dataset(tmp_path, {"ready": np.ones((8, 5))}, encoders=[]))
+    assert width(tmp_path, "random") == 5
+    stage(tmp_path, dataset(tmp_path, {}, encoders=[]))
+    assert width(tmp_path, "random") == feature_sets.WIDTH
+
+
+def test_a_ready_file_of_other_length_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="7"):
+        stage(tmp_path, dataset(tmp_path, {"ready": np.ones((7, 5))}, encoders=[]))
+
+
+def width(root: Path, name: str) -> int:
+    shard = files.shard(Layout(root, "toy").features(name), "features", 0)
+    return int(pq.read_schema(shard).field("vector").type.list_size)

@@ -1,0 +1,82 @@
+"""Paired bootstrap against the t test and SciPy's bootstrap, Holm by hand, and which comparisons are declared."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pipeline.benchmark import significance
+from pipeline.benchmark.jobs import Job
+from pipeline.evaluation.statistics import corrected, holm, paired
+
+
+def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(300, 3))
+    y = rng.normal((0.0, 0.1, 0.4), size=(300, 3))
+    for i, found in enumerate(paired(x, y, seed=0)):
+        student = stats.ttest_rel(x[:, i], y[:, i])
+        assert found.p == pytest.approx(student.pvalue, abs=0.015)
+        theirs = stats.bootstrap((x[:, i] - y[:, i],), np.mean, method="percentile", rng=1).confidence_interval
+        assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+        assert found.difference == pytest.approx(found.mean_a - found.mean_b)
+
+
+def test_equal_runs_differ_by_nothing_and_unequal_ones_by_all() -> None:
+    x = np.random.default_rng(0).random((50, 1))
+    (same,) = paired(x, x, seed=0)
+    assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
+    (more,) = paired(x + 1, x, seed=0, resamples=99)
+    assert (more.n, more.p) == (50, 0.01)
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.random((40, 2)), rng.random((40, 2))
+    whole = paired(x, y, seed=3, resamples=200)
+    monkeypatch.setattr("pipeline.evaluation.statistics.DRAWS", 700)
+    assert paired(x, y, seed=3, resamples=200) == whole
+
+
+def test_holm_by_hand() -> None:
+    # 3 x .01, 2 x .02, and 1 x .03, which may not be smaller than the one before
+    assert holm(np.array([0.03, 0.01, 0.02])) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm(np.array([0.5, 0.9])).tolist() == [1, 1]
+
+
+def test_questions_with_other_users_are_corrected_together() -> None:
+    rng = np.random.default_rng(2)
+    asked = [("m", "a", "b", rng.random(n), rng.random(n) + 0.2) for n in (20, 30)]
+    found = corrected(asked, seed=0)
+    assert [t["n"] for t in found] == [20, 30]
+    assert [t["p_holm"] for t in found] == pytest.approx(holm(np.array([t["p"] for t in found])).tolist())
+    assert corrected([], seed=0) == []
+
+
+def test_comparisons_are_declared_by_what_they_have_in_common() -> None:
+    jobs = [Job("bpr", "none", 0), Job("vbpr", "f", 0), Job("vbpr", "g", 0)]
+    jobs += [Job("alignrec", f, s) for f in "fg" for s in (0, 1)] + [Job("alignrec", "f", 0, "no-cca")]
+    found = {(*a, *b) for a, b in significance.declared(jobs, "f")}
+    assert found == {
+        ("alignrec", "f", "", "bpr", "none", ""),
+        ("alignrec", "g", "", "bpr", "none", ""),
+        ("alignrec", "f", "", "vbpr", "f", ""),
+        ("alignrec", "g", "", "vbpr", "g", ""),
+        ("alignrec", "f", "", "alignrec", "g", ""),
+        ("alignrec", "f", "", "alignrec", "f", "no-cca"),
+    }
+
+
+def test_a_users_figure_is_averaged_over_the_seeds_that_both_runs_have() -> None:
+    runs = {
+        Job("alignrec", "f", 0): [0.2, 0.4],
+        Job("alignrec", "f", 1): [0.4, 0.6],
+        Job("bpr", "none", 0): [0.1, 0.1],
+        Job("bpr", "none", 1): [0.3, 0.1],
+        Job("alignrec", "f", 0, "no-cca"): [0.0, 0.4],
+    }
+    per_user = {job: dict.fromkeys(significance.METRICS, np.array(v)) for job, v in runs.items()}
+    named = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "1"}
+    bpr, _, ablated, _ = significance.tests(named, per_user, "f", 20).to_pylist()
+    assert (bpr["seeds"], bpr["mean_a"], bpr["mean_b"]) == (2, pytest.approx(0.4), pytest.approx(0.15))
+    assert (ablated["seeds"], ablated["difference"]) == (1, pytest.approx(0.1))
+    assert ablated["ablation_b"] == "no-cca"

@@ -1,0 +1,262 @@
+"""What is exported says the same as what was there: same items, same order, same split, same vectors."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import toy
+import yaml
+
+import schemas
+from pipeline import io
+from pipeline.config import Params
+from pipeline.errors import UserError
+from pipeline.export import content as contents
+from pipeline.export.content import Content
+from pipeline.export.write import FORMATS, write
+from pipeline.items.parse import clean
+from pipeline.layout import Layout
+from pipeline.run import running
+from stages import download, interactions, items, publish
+
+SPLITS = ("train", "valid", "test")
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = toy.outputs(tmp_path_factory.mktemp("made"))
+    with running("publish", "shop", toy.PARAMS, layout.root) as run:
+        publish.main(run)
+    return layout
+
+
+@pytest.fixture(scope="module")
+def content(layout: Layout) -> Content:
+    return contents.of_dataset(layout, [])
+
+
+def matrix(layout: Layout, name: str) -> np.ndarray:
+    return io.matrix(io.read_features(layout.features(name))["vector"])
+
+
+def rows(layout: Layout, split: int) -> pd.DataFrame:
+    table = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    return table.filter(pc.equal(table["split"], split)).drop_columns(["split"]).to_pandas()
+
+
+def snippet(folder: Path, language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert found, folder
+    return found[1]
+
+
+# --- MMRec
+
+
+def imported(folder: Path, root: Path) -> Layout:
+    """Run the first stages on the export as its README says."""
+    source = yaml.safe_load(snippet(folder, "yaml"))["sources"]["shop"]
+    source |= {k: str(folder / source[k]) for k in ("interactions", "items")}
+    source["features"] = {name: str(folder / path) for name, path in source["features"].items()}
+    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}})
+    for stage in (download, interactions, items):
+        with running(stage.__name__.split(".")[1], "shop", params, root) as run:
+            stage.main(run)
+    return Layout(root, "shop")
+
+
+def test_mmrec_is_imported_with_the_same_split_ids_and_texts(content: Content, layout: Layout, tmp_path: Path) -> None:
+    write(content, "mmrec", tmp_path / "mmrec")
+    again = imported(tmp_path / "mmrec", tmp_path / "outputs")
+    for path, schema in ((layout.interactions, schemas.INTERACTIONS), (layout.item_ids, schemas.ITEM_IDS)):
+        ours, theirs = (
+            io.read_table(p, schema).replace_schema_metadata()
+            for p in (path, again.root / path.relative_to(layout.root))
+        )
+        assert theirs.equals(ours), path.name
+    before, after = (io.read_table(x.items, schemas.ITEMS) for x in (layout, again))
+    for name in ("title", "brand", "description", "categories"):
+        assert [v for v, t in zip(after[name].to_pylist(), toy.TITLES, strict=True) if clean(t) == t] == [
+            v for v, t in zip(before[name].to_pylist(), toy.TITLES, strict=True) if clean(t) == t
+        ]
+    assert after["image_urls"].to_pylist() == before["image_urls"].to_pylist()
+    users = pd.read_csv(tmp_path / "mmrec/u_id_mapping.csv", sep="\t")
+    assert users.to_dict("list") == {"user_id": ["U0", "U1", "U2", "U3"], "userID": [0, 1, 2, 3]}
+
+
+def test_mmrec_keeps_what_is_unknown_unknown(layout: Layout, tmp_path: Path) -> None:
+    table = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    blank = table.set_column(2, "rating", pa.nulls(len(table), pa.float32()))
+    blank = blank.set_column(3, "timestamp", pa.nulls(len(table), pa.int64()))
+    content = contents.of_dataset(layout, [])
+    write(Content(content.name, content.items, content.features, content.users, blank), "mmrec", tmp_path / "mmrec")
+    again = io.read_table(imported(tmp_path / "mmrec", tmp_path / "outputs").interactions, schemas.INTERACTIONS)
+    assert again["rating"].null_count == again["timestamp"].null_count == len(table)
+    order = ["user_id", "item_id", "split"]
+    assert sorted(again.select(order).to_pylist(), key=str) == sorted(table.select(order).to_pylist(), key=str)
+
+
+def test_positions_are_exported_as_positions(content: Content, tmp_path: Path) -> None:
+    assert content.interactions is not None
+    ordered = content.interactions.replace_schema_metadata({"alignrec": '{"timestamps": "order"}'})
+    write(replace(content, interactions=ordered), "mmrec", tmp_path / "mmrec")
+    assert "Timestamps are positions in the user's sequence" in (tmp_path / "mmrec/README.md").read_text()
+    again = io.read_table(imported(tmp_path / "mmrec", tmp_path / "outputs").interactions, schemas.INTERACTIONS)
+    assert schemas.clock(again) == "order"
+    write(content, "npy", tmp_path / "npy")
+    assert "positions" not in (tmp_path / "npy/README.md").read_text()
+
+
+@pytest.mark.parametrize("form", ["mmrec", "cornac", "npy"])
+def test_feature_files_are_the_vectors_in_item_order(
+    content: Content, layout: Layout, tmp_path: Path, form: str
+) -> None:
+    write(content, form, tmp_path / "to")
+    for name in toy.SETS:
+        x = np.load(tmp_path / f"to/{name}.npy", allow_pickle=False)
+        assert x.dtype == np.float32
+        assert np.array_equal(x, matrix(layout, name))
+
+
+# --- RecBole
+
+
+def test_recbole_files_hold_the_split_and_exact_vectors(content: Content, layout: Layout, tmp_path: Path) -> None:
+    write(content, "recbole", tmp_path / "to")
+    settings = yaml.safe_load((tmp_path / "to/shop.yaml").read_text())
+    for number, split in enumerate(settings["benchmark_filename"]):
+        read = pd.read_csv(tmp_path / f"to/shop/shop.{split}.inter", sep="\t")
+        assert list(read) == ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
+        assert np.array_equal(read.to_numpy(), rows(layout, number).to_numpy())
+    vectors = pd.read_csv(tmp_path / "to/shop/shop.beit3", sep="\t")
+    assert list(vectors) == ["beit3_id:token", "beit3_emb:float_seq"]
+    x = np.array([[float(v) for v in row.split(" ")] for row in vectors["beit3_emb:float_seq"]], np.float32)
+    assert np.array_equal(x, matrix(layout, "beit3"))
+    fields = pd.read_csv(tmp_path / "to/shop/shop.item", sep="\t", keep_default_na=False)
+    assert fields["title:token_seq"].tolist() == toy.TITLES
+    mapping = pd.read_csv(tmp_path / "to/items.tsv", sep="\t")
+    assert mapping.to_dict("list") == {"item_id": list(range(6)), "asin": [f"A{i}" for i in range(6)]}
+
+
+def test_recbole_leaves_out_a_column_that_is_unknown_everywhere(content: Content, tmp_path: Path) -> None:
+    table = content.interactions
+    assert table is not None
+    blank = table.set_column(2, "rating", pa.nulls(len(table), pa.float32()))
+    write(Content("shop", content.items, content.features, content.users, blank), "recbole", tmp_path / "to")
+    assert list(pd.read_csv(tmp_path / "to/shop/shop.train.inter", sep="\t")) == [
+        "user_id:token", "item_id:token", "timestamp:float",
+    ]  # fmt: skip
+    assert "rating" not in yaml.safe_load((tmp_path / "to/shop.yaml").read_text())["load_col"]["inter"]
+
+
+# --- Elliot, Cornac, Hugging Face
+
+
+def test_elliot_finds_every_path_and_a_file_an_item(content: Content, layout: Layout, tmp_path: Path) -> None:
+    write(content, "elliot", tmp_path / "to")
+    data = yaml.safe_load((tmp_path / "to/shop.yml").read_text())["experiment"]["data_config"]
+    for number, key in enumerate(("train_path", "validation_path", "test_path")):
+        read = pd.read_csv(tmp_path / "to" / data[key], sep="\t", header=None)
+        assert np.array_equal(read.to_numpy(), rows(layout, number).to_numpy())
+    side = data["side_information"][0]
+    # else Elliot may take it for no path, and not look for it beside the configuration
+    assert all(
+        path.startswith("./") for path in [*(v for k, v in data.items() if "path" in k), side["visual_features"]]
+    )
+    folder = tmp_path / "to" / side["visual_features"]
+    x = np.stack([np.load(folder / f"{i}.npy") for i in range(toy.ITEMS)])
+    assert np.array_equal(x, matrix(layout, "beit3"))
+
+
+def test_cornac_gets_a_number_for_every_rating(content: Content, layout: Layout, tmp_path: Path) -> None:
+    table = content.interactions
+    assert table is not None
+    blank = table.set_column(2, "rating", pa.array([None, *[2.0] * (len(table) - 1)], pa.float32()))
+    write(Content("shop", content.items, content.features, content.users, blank), "cornac", tmp_path / "to")
+    read = pd.read_csv(tmp_path / "to/train.tsv", sep="\t", header=None)
+    assert read[2].tolist() == [1.0] + [2.0] * (len(read) - 1)
+    assert read[1].tolist() == rows(layout, 0)["item_id"].tolist()
+
+
+def test_hugging_faces_library_loads_every_table(content: Content, layout: Layout, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    write(content, "hf", tmp_path / "to")
+
+    def load(name: str) -> dict:
+        return datasets.load_dataset(str(tmp_path / "to"), name, cache_dir=str(tmp_path / "cache"))
+
+    loaded = load("beit3")["train"].with_format("numpy")
+    assert np.array_equal(loaded["vector"][:], matrix(layout, "beit3"))
+    assert loaded["item_id"][:].tolist() == list(range(toy.ITEMS))
+    by_split = load("interactions")
+    assert list(by_split) == ["train", "validation", "test"]
+    for number, split in enumerate(by_split):
+        assert by_split[split]["item_id"][:] == rows(layout, number)["item_id"].tolist()
+    assert load("items")["train"]["title"][:] == toy.TITLES
+
+
+# --- all of them
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_two_exports_are_the_same_bytes(content: Content, tmp_path: Path, form: str) -> None:
+    write(content, form, tmp_path / "a")
+    write(content, form, tmp_path / "b")
+    files = [p for p in sorted((tmp_path / "a").rglob("*")) if p.is_file()]
+    assert len(files) > 4
+    for path in files:
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_release_alone_exports_what_it_holds(layout: Layout, tmp_path: Path, form: str) -> None:
+    found = contents.of_release(layout.release, ["minilm-cnn"])
+    write(found, form, tmp_path / "to")
+    text = (tmp_path / "to/README.md").read_text()
+    assert "Interactions are not here" in text
+    assert "`minilm-cnn`: 2 dimensions" in text
+    assert "beit3" not in text
+    assert found.users is not None
+    assert found.users["user"].to_pylist() == ["U0", "U1", "U2", "U3"]
+
+
+def test_no_address_of_this_machine_gets_out(layout: Layout, tmp_path: Path) -> None:
+    table = io.read_table(layout.items, schemas.ITEMS)
+    urls = pa.array([["file:///home/me/1.png", "https://p/1.png"], ["file:///home/me/2.png"]] + [[]] * 4)
+    table = table.set_column(table.column_names.index("image_urls"), "image_urls", urls)
+    changed = Layout(tmp_path, "shop")
+    for path in (layout.item_ids, layout.users, layout.interactions):
+        target = tmp_path / path.relative_to(layout.root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    io.write_table(table, changed.items, schemas.ITEMS)
+    assert contents.of_dataset(changed, []).items["image_url"].to_pylist() == ["https://p/1.png", *[""] * 5]
+
+
+def test_mistakes_are_named(content: Content, layout: Layout, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no format 'csv'; there are mmrec, recbole, elliot, cornac, npy, hf"):
+        write(content, "csv", tmp_path / "to")
+    with pytest.raises(UserError, match="no feature set 'clip'; there are beit3, minilm-cnn, random"):
+        contents.of_dataset(layout, ["clip"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("mine")
+    with pytest.raises(UserError, match="holds something already"):
+        write(content, "npy", tmp_path / "mine")
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_command(layout: Layout, tmp_path: Path) -> None:
+    for what in ("shop", str(layout.release)):
+        command = ["export", what, "--root", str(layout.root), "--format", "npy", "--features", "beit3", "--to", "to"]
+        where = tmp_path / Path(what).name
+        where.mkdir()
+        done = subprocess.run([sys.executable, "-m", "stages.cli", *command], cwd=where, capture_output=True, text=True)
+        assert done.stdout == "exported: to\n", done.stderr
+        assert sorted(p.name for p in (where / "to").glob("*.npy")) == ["beit3.npy"]

@@ -1,0 +1,144 @@
+import faiss
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shops import two_tastes
+
+import schemas
+from pipeline.graph import approximate, neighbours
+from pipeline.models import adjacency
+
+
+def lists(edges: object) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for row in edges.to_pylist():  # type: ignore[attr-defined]
+        assert row["rank"] == len(found.setdefault(row["item_id"], []))
+        found[row["item_id"]].append(row["neighbour_id"])
+    return found
+
+
+def test_each_item_finds_itself_then_its_like() -> None:
+    features = np.array([[1, 0], [0, 2], [3, 0.1], [0.1, 1]], np.float32)
+    edges = schemas.check(neighbours.neighbours(features, 2), schemas.EDGES)
+    assert lists(edges) == {0: [0, 2], 1: [1, 3], 2: [2, 0], 3: [3, 1]}
+    assert edges["cosine"].to_numpy()[::2] == pytest.approx(1)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 9))
+def test_blocked_search_is_plain_sorting(seed: int, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    features = rng.normal(size=(12, 4)).astype(np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(neighbours, "BLOCK", 5)
+        found = lists(neighbours.neighbours(features, k))
+    units, _ = neighbours.normalise(features)
+    cosine = units @ units.T
+    for i in range(12):
+        others = sorted((j for j in range(12) if j != i), key=lambda j: (-cosine[i, j], j))
+        assert found[i] == [i, *others[: k - 1]]
+
+
+def test_equal_items_come_in_order_and_self_first() -> None:
+    found = lists(neighbours.neighbours(np.ones((6, 3), np.float32), 3))
+    assert found == {0: [0, 1, 2], 1: [1, 0, 2], 2: [2, 0, 1], 3: [3, 0, 1], 4: [4, 0, 1], 5: [5, 0, 1]}
+
+
+@pytest.mark.parametrize("broken", [0.0, np.nan, np.inf])
+def test_a_row_without_direction_is_nobodys_neighbour(broken: float) -> None:
+    features = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    features[2] = broken
+    found = lists(schemas.check(neighbours.neighbours(features, 5), schemas.EDGES))
+    assert found[2] == [2]
+    assert all(2 not in found[i] and len(found[i]) == 5 for i in (0, 1, 3, 4, 5))
+
+
+def test_a_small_catalogue_gives_what_it_has() -> None:
+    assert lists(neighbours.neighbours(np.eye(3, dtype=np.float32), 10)) == {0: [0, 1, 2], 1: [1, 0, 2], 2: [2, 0, 1]}
+
+
+def test_item_graph_divides_by_row_sums_on_both_sides() -> None:
+    edges = neighbours.neighbours(np.array([[1, 0], [1, 1], [0, 1]], np.float32), 2)
+    w = np.zeros((3, 3))
+    w[edges["item_id"], edges["neighbour_id"]] = edges["cosine"]
+    d = np.diag(w.sum(1) ** -0.5)
+    np.testing.assert_allclose(adjacency.item_graph(edges, 3).toarray(), d @ w @ d, atol=1e-6)
+
+
+def test_user_item_graph_is_a_block_of_the_bipartite_one() -> None:
+    split = two_tastes()
+    n = split.n_users + split.n_items
+    a = np.zeros((n, n))
+    a[split.train.users, split.n_users + split.train.items] = 1
+    a += a.T
+    d = np.diag(np.maximum(a.sum(1), 1) ** -0.5)
+    block = (d @ a @ d)[: split.n_users, split.n_users :]
+    np.testing.assert_allclose(adjacency.user_item_graph(split).toarray(), block, atol=1e-6)
+
+
+def test_item_graph_without_itself_and_with_edges_both_ways() -> None:
+    """On a fan of directions 0, 20 and 50 degrees the nearest of 0 is 1, of 1 is 0, of 2 is 1."""
+    angle = np.radians([0, 20, 50])
+    edges = neighbours.neighbours(np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), 2)
+    own = [[0, 0], [1, 1], [2, 2]]
+    one_way = [[0, 1], [1, 0], [2, 1]]
+    assert np.argwhere(adjacency.item_graph(edges, 3).toarray()).tolist() == sorted(own + one_way)
+    assert np.argwhere(adjacency.item_graph(edges, 3, self_neighbour=False).toarray()).tolist() == one_way
+    both = adjacency.item_graph(edges, 3, symmetric=True).toarray()
+    assert np.argwhere(both).tolist() == sorted([*own, *one_way, [1, 2]])
+    np.testing.assert_allclose(both, both.T, rtol=1e-6)
+
+
+def clusters(n: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(20, 8))
+    return (centres[np.arange(n) % 20] + 0.1 * rng.normal(size=(n, 8))).astype(np.float32)
+
+
+@pytest.mark.parametrize("index", ["ivf", "hnsw"])
+def test_an_approximate_index_finds_nearly_all_and_itself_first(index: neighbours.Index) -> None:
+    features = clusters(2000)
+    features[7] = np.nan
+    features[9] = 0
+    edges = neighbours.neighbours(features, 6, index)
+    found = lists(schemas.check(edges, schemas.EDGES))
+    assert all(found[i][0] == i for i in range(2000))
+    assert found[7] == [7]
+    assert found[9] == [9]
+    assert not {7, 9} & {j for i in range(2000) if i not in (7, 9) for j in found[i]}
+    assert neighbours.recall(features, edges, 500) > 0.95
+    assert edges.equals(neighbours.neighbours(features, 6, index))
+
+
+@pytest.mark.parametrize("index", ["ivf", "hnsw"])
+def test_an_approximate_index_is_the_same_at_any_number_of_threads(index: neighbours.Index) -> None:
+    before, found, left = faiss.omp_get_max_threads(), [], []
+    for threads in (1, 3):
+        faiss.omp_set_num_threads(threads)
+        found.append(neighbours.neighbours(clusters(2000), 6, index))
+        left.append(faiss.omp_get_max_threads())
+    faiss.omp_set_num_threads(before)
+    assert found[0].equals(found[1])
+    assert left == [1, 3], "the caller's number is given back"
+
+
+def test_recall_counts_the_others_that_were_found() -> None:
+    features = clusters(100)
+    exact = neighbours.neighbours(features, 5)
+    assert neighbours.recall(features, exact, 100) == 1
+    assert neighbours.recall(features, exact.filter(pa.array(exact["rank"].to_numpy() < 2)), 100) == 1
+    wrong = exact.set_column(1, "neighbour_id", pa.array((exact["item_id"].to_numpy() + 1) % 100, pa.int32()))
+    assert neighbours.recall(features, wrong, 100) < 0.1
+
+
+def test_a_missed_row_itself_takes_the_last_place_and_absent_ones_stay_last() -> None:
+    cosines = np.array([[0.9, 0.8, 0.7], [1.0, 0.5, -9]], np.float32)
+    near, ids = approximate._self_first(cosines, np.array([[3, 4, 5], [1, 2, -1]]), np.arange(2), np.ones(2))
+    assert ids.tolist() == [[0, 3, 4], [1, 2, -1]]
+    assert near[0].tolist() == pytest.approx([1, 0.9, 0.8])
+
+
+def test_auto_is_exact_up_to_a_size() -> None:
+    assert [neighbours.choose("auto", n, 100) for n in (100, 101)] == ["exact", "ivf"]
+    assert neighbours.choose("hnsw", 5, 100) == "hnsw"

@@ -1,0 +1,585 @@
+"""Pictures from a server that misbehaves in every way: one status each, nothing lost, nowhere it should not go."""
+
+import gzip
+import hashlib
+import io
+import shutil
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from faulty import Server, body, cut, drip, first, hang, serving, status
+from PIL import Image
+
+import schemas
+from pipeline import io as files
+from pipeline.config import Images, Params
+from pipeline.http.addresses import is_public
+from pipeline.images import fetcher
+from pipeline.images.decode import Picture, normalise, phash
+from pipeline.images.fetcher import Fetcher, Result
+from pipeline.run import running
+from stages import images as stage
+
+FAST = Images(timeout=0.6, retries=2, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)
+
+
+def picture(
+    mode: str = "RGB", size: tuple[int, int] = (40, 30), kind: str = "JPEG", colour: object = None, **save: object
+) -> bytes:
+    out = io.BytesIO()
+    rng = np.random.default_rng(0)
+    made = (
+        Image.new(mode, size, colour)
+        if colour is not None
+        else Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8)).convert(mode)
+    )
+    made.save(out, kind, **save)
+    return out.getvalue()
+
+
+JPEG = picture()
+ANIMATION = picture(
+    colour="red", size=(20, 20), kind="GIF", save_all=True, append_images=[Image.new("RGB", (20, 20), "blue")]
+)
+
+
+def get(server: Server, path: str, params: Images = FAST) -> Picture:
+    return fetch([[server.address + path]], params)[0].picture
+
+
+def fetch(urls: list[list[str]], params: Images = FAST, files: Path | None = None) -> list[Result]:
+    with Fetcher(params, files) as web:
+        return web.fetch(urls)
+
+
+def ending(found: Picture) -> tuple[str, str]:
+    return found.status, found.reason
+
+
+def opened(found: Picture) -> Image.Image:
+    assert found.image is not None, found.reason
+    made = Image.open(io.BytesIO(found.image))
+    assert (made.format, made.mode, made.size) == ("JPEG", "RGB", (found.width, found.height))
+    return made
+
+
+# --- decoding
+
+
+def shrunk(data: bytes, size: int = 16) -> Picture:
+    return normalise(data, size, 90, 10**6)
+
+
+def test_the_shorter_side_is_shrunk_and_never_enlarged() -> None:
+    assert opened(shrunk(picture(size=(80, 40)))).size == (32, 16)
+    assert opened(shrunk(picture(size=(20, 10)))).size == (20, 10)
+
+
+def test_scaled_decoding_looks_like_full_decoding() -> None:
+    ramp = Image.fromarray(np.tile(np.linspace(0, 255, 640, dtype=np.uint8), (320, 1)))
+    out = io.BytesIO()
+    ramp.save(out, "JPEG", quality=95)
+    got = np.asarray(opened(shrunk(out.getvalue(), 40)).convert("L"), np.float32)
+    want = np.asarray(ramp.resize((80, 40), Image.Resampling.BOX), np.float32)
+    assert np.abs(got - want).max() < 6
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize(("width", "height"), [(507, 514), (513, 517), (1031, 1033), (257, 1003), (258, 256)])
+def test_a_jpeg_that_is_decoded_smaller_is_not_shifted(mode: str, width: int, height: int) -> None:
+    rng = np.random.default_rng(0)
+    scene = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).resize((width, height)).convert(mode)
+    out = io.BytesIO()
+    scene.save(out, "JPEG", quality=95)
+    found = normalise(out.getvalue(), 256, 90, max_pixels=2_000_000)
+    got = opened(found).convert("L")  # colours are kept at half the size
+    want = scene.convert("RGB").convert("L").resize(got.size, Image.Resampling.LANCZOS)
+    assert min(got.size) == 256
+    assert np.sqrt(np.square(np.asarray(got, np.float32) - np.asarray(want, np.float32)).mean()) < 2
+
+
+@pytest.mark.parametrize("width", [8, 9, 11, 15, 17, 31])
+def test_small_jpegs_are_decoded_smaller_too(width: int) -> None:
+    found = opened(shrunk(picture(size=(width, 40)), 8))
+    assert found.width == 8
+    assert abs(found.height - 40 * 8 / width) < 1.5
+
+
+def test_a_header_that_promises_two_sizes_is_not_decoded_at_the_larger() -> None:
+    start = JPEG.index(b"\xff\xc0")
+    frame = bytearray(JPEG[start : start + 2 + int.from_bytes(JPEG[start + 2 : start + 4])])
+    frame[5:9] = struct.pack(">HH", 60000, 60000)
+    for data in (JPEG[:start] + frame + JPEG[start:], JPEG[:start] + JPEG[start : start + len(frame)] + frame + JPEG[
+        start + len(frame) :]):  # fmt: skip
+        assert shrunk(data).status in ("not_an_image", "too_large", "truncated")
+
+
+def test_exif_rotation_is_applied() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    for mode in ("RGB", "L", "CMYK"):
+        assert opened(shrunk(picture(mode, (80, 40), exif=exif))).size == (16, 32)
+    assert opened(shrunk(picture("RGBA", (80, 40), "PNG", exif=exif))).size == (16, 32)
+
+
+@pytest.mark.parametrize(
+    ("data", "colour"),
+    [
+        (picture("RGBA", kind="PNG", colour=(255, 0, 0, 0)), (255, 255, 255)),
+        (picture("RGBA", kind="PNG", colour=(255, 0, 0, 255)), (254, 0, 0)),
+        (picture("LA", kind="PNG", colour=(0, 128)), (127, 127, 127)),
+        (picture("P", kind="GIF", colour=3, transparency=3), (255, 255, 255)),
+        (picture("CMYK", colour=(0, 255, 255, 0)), (254, 0, 0)),
+        (picture("I;16", kind="PNG", colour=0x8000), (128, 128, 128)),
+        (picture("1", kind="PNG", colour=1), (255, 255, 255)),
+        (picture(kind="WEBP", colour=(0, 0, 255), lossless=True), (0, 0, 254)),
+        (picture(kind="BMP", colour=(0, 255, 0)), (0, 255, 0)),
+    ],
+)  # fmt: skip
+def test_every_kind_of_picture_becomes_rgb_on_white(data: bytes, colour: tuple[int, int, int]) -> None:
+    middle = opened(shrunk(data)).getpixel((8, 8))
+    assert np.abs(np.subtract(middle, colour)).max() <= 2
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    assert opened(shrunk(ANIMATION)).getpixel((5, 5))[0] > 250
+
+
+def bomb(side: int = 30_000) -> bytes:
+    """Return a PNG of side x side pixels that is a few hundred bytes long."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
+HTML = b"<!DOCTYPE html><html>no</html>"
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (JPEG[: len(JPEG) // 2], "truncated"),
+        (picture(kind="PNG")[:600], "truncated"),
+        (picture(kind="GIF")[:1100], "truncated"),
+        (bomb(), "too_large"),
+        (bomb(2000), "too_large"),
+        (picture("RGB", (1, 1), "GIF"), "placeholder"),
+        (picture("RGB", (500, 3), "PNG"), "too_small"),
+        (SVG, "not_an_image"),
+        (HTML, "not_an_image"),
+        (gzip.compress(HTML), "not_an_image"),
+        (b"", "not_an_image"),
+        (b"%PDF-1.4", "not_an_image"),
+        (b"\xff\xd8\xff\xe0" + bytes(100), "not_an_image"),
+    ],
+)
+def test_what_is_no_usable_picture_says_why(data: bytes, status: str) -> None:
+    found = normalise(data, 16, 90, 3_000_000)
+    assert (found.status, found.image, found.phash) == (status, None, None)
+    assert found.reason
+    assert len(found.sha256) == 64
+
+
+def test_phash_survives_shrinking_and_recompression_but_not_another_picture() -> None:
+    rng = np.random.default_rng(0)
+    one, other = (Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((200, 200), 3) for _ in range(2))
+    out = io.BytesIO()
+    one.resize((90, 90)).save(out, "JPEG", quality=60)
+    near = (phash(one) ^ phash(Image.open(io.BytesIO(out.getvalue())))).bit_count()
+    far = (phash(one) ^ phash(other)).bit_count()
+    assert near <= 4
+    assert far >= 20
+
+
+# --- fetching
+
+
+def test_answers_and_their_statuses() -> None:
+    answers = {
+        "/ok": body(JPEG),
+        "/403": status(403),
+        "/late": first(2, status(500), body(JPEG)),
+        "/never": status(503),
+        "/busy": first(1, status(429, Retry_After="0"), body(JPEG)),
+        "/busier": first(1, status(429), body(JPEG)),
+        "/dated": first(1, status(429, Retry_After="Wed, 21 Oct 2015 07:28:00 GMT"), body(JPEG)),
+        "/full": status(429, Retry_After="0"),
+        "/hang": hang,
+        "/drip": drip,
+        "/cut": cut(JPEG, 100),
+        "/once": first(1, cut(JPEG, 100), body(JPEG)),
+        "/closed": cut(JPEG, 0),
+        "/lengths": body(JPEG, Content_Length="9", Content_length="10"),
+        "/long": cut(JPEG, len(JPEG), of=len(JPEG) + 50),
+        "/short": body(JPEG, Content_Length=str(len(JPEG) - 50)),
+        "/gzip": body(gzip.compress(HTML), Content_Type="image/jpeg"),
+        "/damaged": body(JPEG, Content_Encoding="gzip"),
+        "/jpeg": body(JPEG[: len(JPEG) // 2]),
+        "/svg": body(SVG, Content_Type="image/svg+xml"),
+        "/animation": body(ANIMATION),
+        "/cmyk": body(picture("CMYK", colour=(0, 255, 255, 0))),
+        "/pixel": body(picture("RGB", (1, 1), "GIF")),
+        "/pixels": body(bomb()),
+        "/coded": body(gzip.compress(JPEG), Content_Encoding="gzip"),
+        "/huge": body(bytes(200_001)),
+        "/bomb": body(gzip.compress(bytes(50_000_000)), Content_Encoding="gzip"),
+        "/loop": status(302, Location="/loop"),
+        "/there": status(301, Location="ok"),
+        "/ftp": status(302, Location="ftp://127.0.0.1/x"),
+        "/file": status(302, Location="file:///etc/passwd"),
+        "/bad": status(302, Location="http://[x"),
+        "/../up": body(JPEG),
+    }
+    want = {
+        "/ok": ("ok", ""),
+        "/403": ("http_error", "403"),
+        "/none": ("http_error", "404"),
+        "/late": ("ok", ""),
+        "/never": ("http_error", "503"),
+        "/busy": ("ok", ""),
+        "/busier": ("ok", ""),
+        "/dated": ("ok", ""),
+        "/full": ("http_error", "429"),
+        "/hang": ("timeout", "not done in 0.6 s"),
+        "/drip": ("timeout", "not done in 0.6 s"),
+        "/cut": ("truncated", f"connection cut before byte {len(JPEG)}"),
+        "/closed": ("unreachable", "connection cut (RemoteProtocolError)"),
+        "/once": ("ok", ""),
+        "/lengths": ("unreachable", "connection cut (RemoteProtocolError)"),
+        "/long": ("truncated", f"connection cut before byte {len(JPEG) + 50}"),
+        "/short": ("truncated", "OSError: image file is truncated"),
+        "/gzip": ("not_an_image", "starts with b'\\x1f\\x8b\\x08\\x00"),
+        "/damaged": ("not_an_image", "damaged Content-Encoding"),
+        "/jpeg": ("truncated", "OSError: image file is truncated"),
+        "/svg": ("not_an_image", "starts with b'<svg xml'"),
+        "/animation": ("ok", ""),
+        "/cmyk": ("ok", ""),
+        "/pixel": ("placeholder", "1 x 1 pixel"),
+        "/pixels": ("too_large", "more pixels than any limit"),
+        "/coded": ("ok", ""),
+        "/huge": ("too_large", "more than 200000 bytes"),
+        "/bomb": ("too_large", "more than 200000 bytes"),
+        "/loop": ("http_error", "more than 5 redirects"),
+        "/there": ("ok", ""),
+        "/ftp": ("blocked", "scheme 'ftp' is not http or https"),
+        "/file": ("blocked", "scheme 'file' is not http or https"),
+        "/bad": ("blocked", "not a valid address"),
+        "/../up": ("http_error", "404"),  # the client takes the dots away
+    }
+    with serving(answers) as server:
+        results = fetch([[server.address + path] for path in want])
+    got = {path: ending(r.picture) for path, r in zip(want, results, strict=True)}
+    for path in ("/gzip", "/short", "/jpeg"):  # what follows is not ours to promise
+        got[path] = (got[path][0], got[path][1][: len(want[path][1])])
+    assert got == want
+    assert (server.asked["/late"], server.asked["/403"], server.asked["/never"]) == (3, 1, 3)
+
+
+def test_retry_after_is_obeyed_by_everyone_who_asks_that_host() -> None:
+    with serving({"/busy": first(1, status(429, Retry_After="1"), body(JPEG)), "/ok": body(JPEG)}) as server:
+        started = time.monotonic()
+        found = fetch(
+            [[server.address + "/busy"], *[[server.address + "/ok"]] * 3], FAST.model_copy(update={"per_host": 1})
+        )
+    assert [r.picture.status for r in found] == ["ok"] * 4
+    assert time.monotonic() - started >= 1
+
+
+def test_a_host_gets_few_requests_at_a_time_and_a_second() -> None:
+    with serving({f"/{i}": body(JPEG) for i in range(30)}) as server:
+        urls = [[f"{server.address}/{i}"] for i in range(30)]
+        started = time.monotonic()
+        found = fetch(urls, FAST.model_copy(update={"per_host": 2, "rate": 100.0}))
+    assert time.monotonic() - started >= 0.29
+    assert {r.picture.status for r in found} == {"ok"}
+    assert 1 <= server.busiest <= 2
+
+
+def test_candidates_are_tried_in_order_and_the_first_failure_counts() -> None:
+    with serving({"/ok": body(JPEG), "/403": status(403)}) as server:
+        a = server.address
+        good, bad, none = fetch([[a + "/403", a + "/ok", a + "/x"], [a + "/403", a + "/x"], []])
+    assert (good.picture.status, good.url) == ("ok", a + "/ok")
+    assert (*ending(bad.picture), bad.url) == ("http_error", "403", a + "/403")
+    assert (*ending(none.picture), none.url) == ("missing", "no address in the metadata", "")
+
+
+def test_amazons_no_picture_pictures_are_not_even_asked_for() -> None:
+    url = "https://images-na.ssl-images-amazon.com/images/G/01/x-site/icons/no-img-sm._CB1275522461_.gif"
+    assert fetch([[url]])[0].picture.status == "placeholder"
+
+
+def test_results_do_not_depend_on_concurrency() -> None:
+    answers = {f"/{i}": body(picture(colour=(i, 0, 0))) if i % 3 else status(404) for i in range(40)}
+    with serving(answers) as server:
+        urls = [[f"{server.address}/{i}"] for i in range(40)]
+        wide, narrow = (fetch(urls, FAST.model_copy(update={"per_host": n})) for n in (16, 1))
+    assert wide == narrow
+
+
+# --- where it must not go
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/x", "http://localhost/x", "http://0.0.0.0/x", "http://[::1]/x", "http://[::ffff:127.0.0.1]/",
+        "http://2130706433/x", "http://0x7f.1/x", "http://169.254.169.254/latest/meta-data", "http://10.0.0.1/x",
+        "http://[fe80::1]/", "http://[64:ff9b::a00:1]/",
+    ],
+)  # fmt: skip
+def test_private_addresses_are_blocked(url: str) -> None:
+    found = fetch([[url]], Images(timeout=1, retries=0))[0].picture
+    assert found.status == "blocked"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://e/x",
+        "gopher://e/",
+        "javascript:alert(1)",
+        "/x.jpg",
+        "http:///x",
+        "http://[",
+        "",
+        "data:image/png;base64,AA==",
+    ],
+)
+def test_other_schemes_are_blocked(url: str) -> None:
+    assert fetch([[url]])[0].picture.status == "blocked"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://127.1:{port}/secret",  # another name of 127.0.0.1, which only is allowed as such
+        "http://localhost:{port}/secret",
+        "http://169.254.169.254/latest",
+        "http://[::1]:{port}/secret",
+    ],
+)
+def test_a_redirect_into_a_private_network_is_blocked(target: str) -> None:
+    with serving({"/secret": body(JPEG)}) as server:
+        server.answers["/out"] = status(302, Location=target.format(port=server.server_address[1]))
+        found = get(server, "/out")
+        assert server.asked["/secret"] == 0
+    assert found.status == "blocked"
+
+
+def test_addresses() -> None:
+    assert [a for a in ("8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8") if not is_public(a)] == []
+    private = (
+        "127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.1.1 100.64.0.1 224.0.0.1 0.0.0.0 ::1 fc00::1 fe80::1%eth0"
+    )
+    assert [a for a in private.split() if is_public(a)] == []
+    assert not is_public("2002:7f00:1::")  # 6to4 of 127.0.0.1
+
+
+def test_a_host_that_refuses_is_given_up_with_one_reason_for_all() -> None:
+    with serving({}) as server:
+        closed = server.address
+    started = time.monotonic()
+    found = fetch([[f"{closed}/{i}"] for i in range(500)])
+    assert {ending(r.picture) for r in found} == {("unreachable", "no connection")}
+    assert time.monotonic() - started < 5
+
+
+def test_a_name_that_does_not_resolve_is_asked_for_once() -> None:
+    found = fetch([[f"http://nowhere.invalid/{i}"] for i in range(500)])
+    assert {ending(r.picture) for r in found} == {("unreachable", "name not resolved: nowhere.invalid")}
+
+
+# --- file addresses
+
+
+def test_file_addresses_stay_inside_the_folder(tmp_path: Path) -> None:
+    inside = tmp_path / "raw"
+    (inside / "pictures").mkdir(parents=True)
+    (inside / "pictures" / "a b.jpg").write_bytes(JPEG)
+    (tmp_path / "secret.jpg").write_bytes(JPEG)
+    (inside / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    names = [
+        "/pictures/a%20b.jpg",
+        "/../secret.jpg",
+        "/%2e%2e/secret.jpg",
+        "/link.jpg",
+        "/pictures",
+        "/none.jpg",
+        "/" + "x" * 300,
+        "/%00",
+    ]
+    found = [ending(r.picture) for r in fetch([[f"file://{n}"] for n in names], FAST, inside)]
+    outside, unreadable = ("blocked", "outside the dataset's folder"), ("unreachable", "not a readable file")
+    assert found[:4] == [("ok", ""), outside, outside, outside]
+    assert found[4:6] == [("unreachable", "no such file")] * 2
+    assert {f[0] for f in found[6:]} == {unreadable[0]}
+
+
+def test_file_addresses_are_refused_unless_allowed() -> None:
+    assert fetch([["file:///etc/hostname"]])[0].picture.status == "blocked"
+
+
+# --- shards
+
+
+def items(urls: list[list[str]]) -> pa.Table:
+    ids = pa.array(range(len(urls)), pa.int32())
+    return pa.table(
+        {
+            "item_id": ids,
+            "asin": [f"A{i}" for i in range(len(urls))],
+            "image_urls": pa.array(urls, pa.list_(pa.string())),
+        }
+    )
+
+
+def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetcher, "BLOCK", 4)
+    answers = {f"/{i}": body(picture(colour=(i, 0, 0))) for i in range(10)}
+    with serving(answers) as server, Fetcher(FAST, None) as web:
+        rows = items([[f"{server.address}/{i}"] for i in range(10)])
+        ended: list[int] = []
+        whole = pa.concat_tables(fetcher.shard(web, rows, tmp_path / "whole", ended.append))
+        assert sum(ended) == 10
+        list(fetcher.shard(web, rows.slice(0, 4), tmp_path / "cut", lambda n: None))
+        asked = server.asked.total()
+        resumed = pa.concat_tables(fetcher.shard(web, rows, tmp_path / "cut", ended.append))
+        assert sum(ended) == 20
+        assert server.asked.total() == asked + 6
+    assert resumed.equals(whole)
+    schemas.check(whole, schemas.IMAGES)
+    assert whole["item_id"].to_pylist() == list(range(10))
+
+
+def test_only_failures_are_fetched_again() -> None:
+    answers = {"/a": body(JPEG), "/b": first(1, status(404), body(JPEG)), "/c": status(404)}
+    with serving(answers) as server, Fetcher(FAST, None) as web:
+        rows = items([[server.address + path] for path in ("/a", "/b", "/c")] + [[]])
+        before = fetcher.table(rows, web.fetch(rows["image_urls"].to_pylist()))
+        after = pa.concat_tables(fetcher.again(web, [before.slice(0, 3), before.slice(3)], rows))
+    assert before["status"].to_pylist() == ["ok", "http_error", "http_error", "missing"]
+    assert after["status"].to_pylist() == ["ok", "ok", "http_error", "missing"]
+    assert after["item_id"].to_pylist() == [0, 1, 2, 3]
+    assert server.asked == {"/a": 1, "/b": 2, "/c": 2}
+
+
+# --- placeholders, duplicates, mirrors
+
+
+def test_a_listed_picture_is_a_placeholder_by_its_bytes_or_its_looks() -> None:
+    rng = np.random.default_rng(1)
+    large = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((200, 200))
+    out, again = io.BytesIO(), io.BytesIO()
+    large.save(out, "JPEG")
+    large.resize((90, 90)).save(again, "JPEG", quality=60)
+    whole, copy = out.getvalue(), again.getvalue()
+    with serving({"/whole": body(whole), "/copy": body(copy), "/other": body(JPEG)}) as server:
+
+        def endings(*placeholders: str) -> list[str]:
+            params = FAST.model_copy(update={"placeholders": placeholders})
+            return [get(server, path, params).status for path in ("/whole", "/copy", "/other")]
+
+        assert endings() == ["ok", "ok", "ok"]
+        assert endings(hashlib.sha256(whole).hexdigest()) == ["placeholder", "ok", "ok"]
+        assert endings(f"{phash(large):016x}") == ["placeholder", "placeholder", "ok"]
+
+
+def test_repeated_pictures_are_counted_and_those_of_many_items_named() -> None:
+    made = normalise(JPEG, 16, 90, 10**6)
+    close = made._replace(sha256="c" * 64)  # other bytes, the same looks
+    lone = made._replace(sha256="d" * 64, phash=0)
+    cut = Picture("truncated", "cut", None, 0, 0, "e" * 64, None)
+    none = Picture("missing", "none", None, 0, 0, "", None)
+    rows = [Result(p, f"http://e/{i}") for i, p in enumerate([made, made, close, lone, cut, cut, none, none, made])]
+    found = fetcher.repeated(fetcher.table(items([[]] * len(rows)), rows), above=2)
+    shared = [{"sha256": made.sha256, "items": 3, "url": "http://e/0"}]
+    assert found == {"duplicates": 3, "near_duplicates": 1, "shared": shared}
+
+
+def test_a_mirror_is_asked_in_place_of_a_host_and_the_address_stays() -> None:
+    elsewhere = "http://images.invalid/I/a%2Bb._SX300_.jpg"
+    with serving({"/I/a%2Bb._SX300_.jpg": body(JPEG)}) as server:
+        params = FAST.model_copy(update={"mirrors": {"images.invalid": server.address}})
+        found = fetch([[elsewhere]], params)[0]
+        blocked = fetch([[elsewhere]], params.model_copy(update={"private_hosts": []}))[0]
+    assert (found.picture.status, found.url) == ("ok", elsewhere)
+    assert blocked.picture.status == "blocked"  # naming a mirror does not open a private network
+
+
+# --- the stage
+
+
+def shop(root: Path, server: Server, **section: object) -> dict[str, object]:
+    """Write what the stage reads, an item an answer, and return its parameters."""
+    table = items([[server.address + path] for path in server.answers])
+    for field in schemas.ITEMS:
+        if field.name not in table.column_names:
+            blank = "empty" if field.name == "text_status" else {"string": "", "int32": 0}.get(str(field.type), [])
+            table = table.append_column(field.name, pa.array([blank] * len(table), field.type))
+    files.write_table(table, root / "items/shop/items.parquet", schemas.ITEMS)
+    files.write_json(root / "download/shop/sources.json", [])
+    section |= {"private_hosts": ["127.0.0.1"]}
+    return {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, "images": section}
+
+
+def test_the_stage_retries_only_failures_and_reports_what_is_shared(tmp_path: Path) -> None:
+    answers = {"/a": body(JPEG), "/b": first(1, status(404), body(JPEG)), "/c": status(404), "/d": body(JPEG)}
+    with serving(answers) as server:
+        params = Params.model_validate(shop(tmp_path, server, shard_rows=2, shared_above=2))
+
+        def run(**how: bool) -> tuple[list[str], dict[str, object]]:
+            with running("images", "shop", params, tmp_path) as going:
+                stage.main(going, **how)
+            shards = [files.read_table(p, schemas.IMAGES) for p in files.shards(tmp_path / "images/shop", "images")]
+            return pa.concat_tables(shards)["status"].to_pylist(), files.read_json(tmp_path / "images/shop/run.json")
+
+        assert run()[0] == ["ok", "http_error", "http_error", "ok"]
+        assert run()[0] == ["ok", "http_error", "http_error", "ok"]
+        assert server.asked == {"/a": 1, "/b": 1, "/c": 1, "/d": 1}
+        statuses, record = run(retry_failed=True)
+    assert statuses == ["ok", "ok", "http_error", "ok"]
+    assert server.asked == {"/a": 1, "/b": 2, "/c": 2, "/d": 1}
+    assert record["drops"] == {"http_error": 1}
+    shared = [{"sha256": hashlib.sha256(JPEG).hexdigest(), "items": 3, "url": server.address + "/a"}]
+    assert record["notes"] == {"duplicates": 2, "near_duplicates": 0, "shared": shared}
+
+
+def test_killed_in_the_middle_of_a_shard_the_next_run_gives_the_same_bytes(tmp_path: Path) -> None:
+    answers = {f"/{i}": body(picture(colour=(i, 0, 0))) for i in range(20)}
+    with serving(answers) as server:
+        files.write_json(tmp_path / "p.yaml", shop(tmp_path, server, shard_rows=6))
+        command = [sys.executable, "-m", "stages.cli", "images", "shop", "--params", str(tmp_path / "p.yaml")]
+
+        def begin() -> subprocess.Popen[bytes]:
+            return subprocess.Popen([*command, "--root", str(tmp_path)], cwd=Path(__file__).parents[2])
+
+        def shards() -> dict[str, str]:
+            return {p.name: files.sha256(p) for p in files.shards(tmp_path / "images/shop", "images")}
+
+        assert begin().wait(60) == 0
+        whole = shards()
+        shutil.rmtree(tmp_path / "images")
+        server.asked.clear()
+        good, server.answers["/15"] = server.answers["/15"], hang  # of the third shard
+        process = begin()
+        while not server.asked["/15"]:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        assert shards() == dict(list(whole.items())[:2])
+        server.answers["/15"] = good
+        assert begin().wait(60) == 0
+        assert shards() == whole
+        assert {server.asked[f"/{i}"] for i in range(12)} == {1}

@@ -1,0 +1,335 @@
+"""Filtering, numbering, splitting: toy tables, and the same thing in plain pandas on random ones."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.interactions.build import PROTOCOLS, Rows, Split, database, load_published, published, split
+from schemas import TEST, TRAIN, VALID
+
+
+class Whole(NamedTuple):
+    """A Split whose rows have been read."""
+
+    interactions: pa.Table
+    users: pa.Table
+    item_ids: pa.Table
+    rows: int
+    drops: dict[str, int]
+    facts: dict[str, int]
+
+
+Do = Callable[..., Whole]
+
+
+def whole(found: Split) -> Whole:
+    """Read all rows; the database is open."""
+    interactions, users, item_ids = (pa.concat_tables(rows) for rows in found[:3])
+    return Whole(interactions, users, item_ids, found.rows, found.drops, found.facts)
+
+
+@pytest.fixture
+def do(tmp_path: Path) -> Do:
+    def run(rows: pd.DataFrame, core: int = 1, item_core: int = 1, protocol: str = "mmrec", seed: int = 0) -> Whole:
+        with database(tmp_path / "scratch", "1GiB") as db:
+            db.register("rows", rows)
+            return whole(split(db, "SELECT * FROM rows", core, item_core, protocol, seed))
+
+    return run
+
+
+def table(text: str) -> pd.DataFrame:
+    """Return ratings from `user item timestamp` triples."""
+    rows = [t.split() for t in text.split(",")]
+    return pd.DataFrame(
+        {
+            "user": [r[0] for r in rows],
+            "item": [r[1] for r in rows],
+            "rating": np.float32(5),
+            "timestamp": [int(r[2]) for r in rows],
+        }
+    )
+
+
+def random_ratings(seed: int, n: int = 600) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = pd.DataFrame(
+        {
+            "user": [f"u{int(x)}" for x in rng.pareto(1.0, n) * 5],
+            "item": [f"i{int(x)}" for x in rng.pareto(1.0, n) * 5],
+            "rating": rng.integers(1, 6, n).astype(np.float32),
+            "timestamp": rng.integers(0, 50, n),
+        }
+    )
+    rows.loc[rng.random(n) < 0.02, "user"] = None
+    rows["rating"] = rows["rating"].where(rng.random(n) >= 0.02)
+    return pd.concat([rows, rows.sample(30, random_state=seed)])
+
+
+def reference(rows: pd.DataFrame, user_core: int, item_core: int) -> pd.DataFrame:
+    """Filter and number the plain way."""
+    rows = rows.dropna().drop_duplicates(["user", "item", "timestamp"])
+    while True:
+        enough = (rows.groupby("user")["item"].transform("size") >= user_core) & (
+            rows.groupby("item")["user"].transform("size") >= item_core
+        )
+        if enough.all():
+            break
+        rows = rows[enough]
+    return rows.assign(user_id=pd.factorize(rows["user"])[0], item_id=pd.factorize(rows["item"])[0])
+
+
+def test_ids_count_in_order_of_first_appearance(do: Do) -> None:
+    found = do(table("b y 3, a x 1, b x 2, c z 9"))
+    assert found.users["user"].to_pylist() == ["b", "a", "c"]
+    assert found.item_ids["asin"].to_pylist() == ["y", "x", "z"]
+    keys = zip(*(found.interactions[c].to_pylist() for c in ("user_id", "timestamp", "item_id")), strict=True)
+    assert list(keys) == [(0, 2, 1), (0, 3, 0), (1, 1, 1), (2, 9, 2)]
+
+
+def test_losing_an_item_can_cost_a_user_who_costs_an_item(do: Do) -> None:
+    # z has one buyer; without z, c has one rating; without c, y has one buyer; and b's y goes, but b keeps x twice
+    found = do(table("a x 1, a x 2, b x 1, b x 2, b y 1, c y 1, c z 1"), core=2, item_core=2)
+    assert found.users["user"].to_pylist() == ["a", "b"]
+    assert found.item_ids["asin"].to_pylist() == ["x"]
+    assert found.drops["below_k_core"] == 3
+
+
+def test_user_and_item_thresholds_are_separate(do: Do) -> None:
+    rows = table("a x 1, a y 2, b x 1")
+    assert do(rows, core=2, item_core=1).users["user"].to_pylist() == ["a"]
+    assert do(rows, core=1, item_core=2).item_ids["asin"].to_pylist() == ["x"]
+
+
+def test_exact_duplicates_keep_the_first_and_are_counted(do: Do) -> None:
+    rows = table("a x 1, a x 1, a x 2")
+    rows["rating"] = np.array([3, 4, 5], np.float32)
+    found = do(rows)
+    assert found.interactions["rating"].to_pylist() == [3, 5]
+    assert found.drops["duplicate"] == 1
+    assert found.facts["repeated_pairs"] == 1
+
+
+def test_a_row_that_lacks_something_is_dropped_and_counted(do: Do) -> None:
+    rows = table("a x 1, b y 2, c z 3")
+    rows["rating"] = np.array([5, np.nan, 5], np.float32)
+    rows.loc[2, "user"] = None
+    found = do(rows)
+    assert (found.rows, len(found.interactions), found.drops["missing_value"]) == (3, 1, 2)
+
+
+def test_a_source_without_ratings_or_times_keeps_its_rows(do: Do) -> None:
+    rows = table("a x 0, a y 0, a x 0").assign(rating=np.float32("nan"), timestamp=None)
+    rows["rating"] = None
+    found = do(rows.astype({"rating": "Float32", "timestamp": "Int64"}))
+    assert found.drops == {"missing_value": 0, "duplicate": 1, "below_k_core": 0, "user_without_train": 0}
+    assert (found.interactions["rating"].null_count, found.interactions["timestamp"].null_count) == (2, 2)
+    with pytest.raises(UserError, match="leave-one-out needs times, and this source has none"):
+        do(rows.astype({"rating": "Float32", "timestamp": "Int64"}), protocol="leave-one-out")
+
+
+def test_nothing_left_says_why(do: Do) -> None:
+    with pytest.raises(UserError, match=r"no rating is left of 2: 2 below_k_core; lower"):
+        do(table("a x 1, b y 1"), core=2)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_equal_to_plain_pandas(do: Do, seed: int) -> None:
+    rows = random_ratings(seed)
+    user_core, item_core = 2 + seed % 3, 1 + seed % 4
+    want = reference(rows, user_core, item_core).sort_values(["user_id", "timestamp", "item_id"])
+    found = do(rows, user_core, item_core)
+    for column in ("user_id", "item_id", "rating", "timestamp"):
+        assert found.interactions[column].to_pylist() == want[column].tolist(), column
+    names = want.drop_duplicates("user_id").sort_values("user_id")["user"].tolist()
+    assert found.users["user"].to_pylist() == names
+    assert sum(found.drops.values()) + len(found.interactions) == found.rows == len(rows)
+
+
+def number(text: str) -> int:
+    return int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little")
+
+
+def reference_split(rows: pd.DataFrame, protocol: str, seed: int) -> list[int]:
+    """Split filtered, numbered rows the plain way, a user at a time; -1 for rows of users who have no train row."""
+    key = [
+        number(f"{number(f'{seed},{r.user}')},{number(f'{seed},{r.item}')},{r.timestamp}") for r in rows.itertuples()
+    ]
+    rows = rows.assign(key=key, pos=range(len(rows)), split=TEST)
+    times = np.sort(rows["timestamp"].to_numpy())
+    for _, own in rows.groupby("user"):
+        n = len(own)
+        out = 2 if n < 10 else int(0.2 * n)
+        valid = out // 2
+        if protocol == "global-time":
+            at = [times[math.ceil(q * len(times)) - 1] for q in (0.8, 0.9)]
+            rows.loc[own.index, "split"] = np.searchsorted(at, own["timestamp"])
+            continue
+        order = own.sort_values(["key", "timestamp", "pos"] if protocol == "mmrec" else ["timestamp", "pos"]).index
+        if protocol == "leave-one-out":
+            out, valid = 2, 1
+        if n >= 3:
+            rows.loc[order, "split"] = [TRAIN] * (n - out) + [VALID] * valid + [TEST] * (out - valid)
+        else:
+            rows.loc[order, "split"] = TRAIN
+    train_users = set(rows.loc[rows["split"] == TRAIN, "user"])
+    return [s if u in train_users else -1 for s, u in zip(rows["split"], rows["user"], strict=True)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_is_equal_to_plain_pandas(do: Do, protocol: str, seed: int) -> None:
+    rows = random_ratings(seed)
+    want = reference(rows, 2, 3).reset_index(drop=True)
+    want["split"] = reference_split(want, protocol, seed)
+    want = want[want["split"] >= 0]
+    want = want.assign(user_id=pd.factorize(want["user"])[0], item_id=pd.factorize(want["item"])[0])
+    columns = ["user_id", "timestamp", "item_id", "split", "rating"]
+    want = want.sort_values(columns)
+    found = do(rows, 2, 3, protocol, seed).interactions
+    assert [found[c].to_pylist() for c in columns] == [want[c].tolist() for c in columns]
+    assert set(want["split"]) == {TRAIN, VALID, TEST}
+
+
+def parts(found: Whole) -> dict[str, list[tuple[int, ...]]]:
+    """Return user -> (timestamp, split) by time."""
+    users = found.users["user"].to_pylist()
+    rows = found.interactions.to_pylist()
+    return {u: [(r["timestamp"], r["split"]) for r in rows if users[r["user_id"]] == u] for u in users}
+
+
+SIZES = [
+    (2, (2, 0, 0)),
+    (3, (1, 1, 1)),
+    (5, (3, 1, 1)),
+    (9, (7, 1, 1)),
+    (10, (8, 1, 1)),
+    (16, (13, 1, 2)),
+    (25, (20, 2, 3)),
+]
+
+
+@pytest.mark.parametrize(("n", "sizes"), SIZES)
+@pytest.mark.parametrize("protocol", ["mmrec", "user-time"])
+def test_sizes_of_the_three_parts(do: Do, protocol: str, n: int, sizes: tuple[int, ...]) -> None:
+    found = do(table(", ".join(f"a i{t} {t}" for t in range(n))), protocol=protocol)
+    assert tuple(np.bincount(found.interactions["split"].to_numpy(), minlength=3)) == sizes
+
+
+def test_mmrec_order_is_random_by_seed_and_not_by_file_order(do: Do) -> None:
+    rows = table(", ".join(f"u{u} i{t} {t}" for u in range(30) for t in range(5)))
+    first = parts(do(rows))
+    assert first == parts(do(rows.sample(frac=1, random_state=1)))
+    assert first != parts(do(rows, seed=1))
+    places = {{s: t for t, s in first[u]}[TEST] for u in first}
+    assert places == set(range(5)), "every place in time is somebody's test"
+
+
+def test_time_protocols_follow_time(do: Do) -> None:
+    rows = table("a x 5, a y 1, a z 3, a w 2, b x 9, b y 8")
+    assert parts(do(rows, protocol="leave-one-out"))["a"] == [(1, TRAIN), (2, TRAIN), (3, VALID), (5, TEST)]
+    assert parts(do(rows, protocol="user-time"))["a"] == [(1, TRAIN), (2, TRAIN), (3, VALID), (5, TEST)]
+    assert parts(do(rows, protocol="leave-one-out"))["b"] == [(8, TRAIN), (9, TRAIN)]
+
+
+def test_global_time_cuts_once_and_drops_users_who_come_later(do: Do) -> None:
+    rows = table(", ".join(f"a i{t} {t}" for t in range(1, 10)) + ", late x 10")
+    found = do(rows, protocol="global-time")
+    assert parts(found) == {"a": [(t, TRAIN) for t in range(1, 9)] + [(9, VALID)]}
+    assert found.drops["user_without_train"] == 1
+    assert found.item_ids["asin"].to_pylist() == [f"i{t}" for t in range(1, 10)]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_keeps_every_row_of_users_in_train(do: Do, protocol: str) -> None:
+    rows = random_ratings(1)
+    found = do(rows, 3, 3, protocol)
+    assert sum(found.drops.values()) + len(found.interactions) == found.rows
+    users, which = (found.interactions[c].to_numpy() for c in ("user_id", "split"))
+    assert set(users) == set(users[which == TRAIN]) == set(range(len(found.users)))
+
+
+def imported(folder: Path, rows: pd.DataFrame, asins: int | None = None, keep_time: bool = True) -> Whole:
+    with database(folder / "scratch", "1GiB") as db:
+        db.register("rows", rows)
+        count = load_published(db, "SELECT * FROM rows")
+        return whole(published(db, [f"A{i}" for i in range(asins or count)], keep_time))
+
+
+def inter(rows: list[tuple[int, int, int, int]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["user", "item", "timestamp", "split"]).assign(rating=np.float32(5))
+
+
+def test_a_published_split_is_kept_with_its_gaps(tmp_path: Path) -> None:
+    found = imported(tmp_path, inter([(0, 4, 0, 0), (0, 2, 1, 2), (3, 2, 0, 0), (3, 2, 0, 1)]))
+    assert found.item_ids["asin"].to_pylist() == ["A0", "A1", "A2", "A3", "A4"]
+    assert found.users["user"].to_pylist() == ["0", "1", "2", "3"]
+    got = [tuple(r.values()) for r in found.interactions.select(["user_id", "item_id", "split"]).to_pylist()]
+    assert got == [(0, 4, 0), (0, 2, 2), (3, 2, 0), (3, 2, 1)]
+
+
+def test_users_without_train_leave_valid_and_test(tmp_path: Path) -> None:
+    found = imported(tmp_path, inter([(0, 0, 0, 0), (1, 0, 0, 1), (1, 1, 0, 2)]), keep_time=False)
+    assert found.interactions["user_id"].to_pylist() == [0]
+    assert found.drops == {"user_without_train": 2}
+    assert found.interactions["timestamp"].null_count == 1
+
+
+@pytest.mark.parametrize("bad", [(-1, 0, 0, 0), (0, 0, 0, 3), (0, 1 << 40, 0, 0), (None, 0, 0, 0)])
+def test_a_bad_row_of_a_published_file_names_its_line(tmp_path: Path, bad: tuple[int, int, int, int]) -> None:
+    with pytest.raises(UserError, match=r"line 3: userID"):
+        imported(tmp_path, inter([(0, 0, 0, 0), bad]))
+
+
+MANY = """SELECT 'a longer name of a user ' || (hash(i, 1) % 30000) AS user, 'an item ' || (hash(i, 2) % 5000) AS item,
+    5::FLOAT AS rating, (hash(i, 3) % 1000000)::BIGINT AS timestamp FROM range(200000) r(i)"""
+
+
+def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path) -> None:
+    def run(limit: str, disk: str) -> Whole:
+        with database(tmp_path / "scratch", limit) as db:
+            db.execute(f"SET threads = 2; SET max_temp_directory_size = '{disk}'")
+            return whole(split(db, MANY, 5, 5, "mmrec", 0))
+
+    with pytest.raises(UserError, match="failed to offload data block"):
+        run("28MiB", "0KB")
+    assert run("28MiB", "1GiB") == run("1GiB", "0KB")
+
+
+def test_the_scratch_folder_is_gone_afterwards_even_after_an_error(tmp_path: Path) -> None:
+    def fail() -> None:
+        with database(tmp_path / "scratch", "1GiB") as db:
+            db.execute("SELECT nonsense")
+
+    with pytest.raises(UserError, match="nonsense"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tables_match_their_schemas(do: Do) -> None:
+    import schemas
+
+    found = do(random_ratings(0))
+    for got, schema in zip(found[:3], (schemas.INTERACTIONS, schemas.USERS, schemas.ITEM_IDS), strict=True):
+        assert isinstance(schemas.check(got, schema), pa.Table)
+
+
+def test_rows_leave_the_database_in_blocks_of_one_size_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import schemas
+
+    monkeypatch.setattr("pipeline.interactions.build.BLOCK", 5000)
+    with database(tmp_path / "scratch", "1GiB") as db:
+        sql = "SELECT (i * 7919 % 17000)::BIGINT AS user_id, i::VARCHAR AS user FROM range(17000) r(i) ORDER BY user_id"
+        blocks = list(Rows(db, sql, schemas.USERS))
+    assert [len(block) for block in blocks] == [5000, 5000, 5000, 2000]
+    assert pa.concat_tables(blocks)["user_id"].to_pylist() == list(range(17000))

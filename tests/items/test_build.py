@@ -1,0 +1,142 @@
+"""Cleaning, composing, merging; every line and every item accounted for."""
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import schemas
+from pipeline.config import AmazonSource
+from pipeline.errors import UserError
+from pipeline.items.build import Items, build, compose
+from pipeline.items.parse import clean
+from pipeline.sources.product import Product
+
+
+@pytest.mark.parametrize(
+    ("raw", "plain"),
+    [
+        ("<b>bold</b>er", "bold er"),
+        ("a &amp;lt;br&amp;gt; b &amp;amp; c", "a b & c"),
+        ("5 < 6 > 4 <3", "5 < 6 > 4 <3"),
+        ("x<script>alert('1')</script>y<!-- z -->", "x y"),
+        ("x<style>p {color: red", "x"),
+        ("a\x00\t\u200b\ufeff\n  b\u2028c", "a b c"),
+        ("e\u0301", "\u00e9"),
+        ("\ud800x", "x"),
+        ("<p class='a'>one</p><p>two<br/>", "one two"),
+        ("1 &#0; 2 &#xD800; 3", "1 2 3"),
+        ("", ""),
+    ],
+)
+def test_clean(raw: str, plain: str) -> None:
+    assert clean(raw) == plain
+
+
+@given(st.text(alphabet=st.sampled_from("<>/!-&;#abpx \n\ud800\u0301amltgquo"), max_size=60))
+def test_clean_text_is_valid_single_spaced_and_stays_clean(raw: str) -> None:
+    once = clean(raw)
+    once.encode()
+    assert once == " ".join(once.split())
+    assert "<script" not in once.lower()
+
+
+def test_text_is_composed_of_what_is_there() -> None:
+    assert compose(Product("Hat!", "Acme", ["A", "A", "B"], "Warm.", [], {})) == "Hat! Acme. A > B. Warm."
+    assert compose(Product("", "", [], "Warm", [], {})) == "Warm."
+    assert compose(Product("", "", [], "", [], {})) == ""
+
+
+SOURCE = AmazonSource(kind="amazon2018", reviews=["r"], metadata=["m"])
+
+
+def made(*records: object, asins: list[str] | None = None, share: float = 0.5, workers: int | None = None) -> Items:
+    lines = [r if isinstance(r, bytes) else orjson.dumps(r) for r in records]
+    asins = asins or ["A", "B"]
+    return build(lines, SOURCE, asins, "meta.json.gz", share, workers)
+
+
+def test_every_item_has_a_row_and_every_line_is_accounted_for() -> None:
+    found = made(
+        {"asin": "B", "imageURL": ["//e/x.jpg "]},
+        {"asin": "X"},
+        b"\n",
+        b'{"asin": "A", ',
+        {"title": "who?"},
+        {"asin": "A", "title": "t"},
+        asins=["A", "B", "C"],
+    )
+    assert found.items["text_status"].to_pylist() == ["ok", "empty", "no_metadata"]
+    assert found.items["text"].to_pylist() == ["t.", "", ""]
+    assert found.items["tokens"].to_pylist() == [1, 0, 0]
+    assert found.items["extra"].to_pylist() == ["{}"] * 3
+    assert found.items["image_urls"].to_pylist() == [[], ["https://e/x.jpg"], []]
+    assert found.rejects.to_pylist() == [
+        {"file": "meta.json.gz", "line": 4, "reason": "not JSON", "raw": b'{"asin": "A", '},
+        {"file": "meta.json.gz", "line": 5, "reason": "no item identifier", "raw": b'{"title":"who?"}'},
+    ]
+    used = {"A", "B"}
+    lines = found.drops["other_item"] + found.drops["blank_line"] + found.drops["unreadable_line"] + len(used)
+    assert (lines, found.lines) == (6, 6)
+    schemas.check(found.items, schemas.ITEMS)
+    schemas.check(found.rejects, schemas.REJECTS)
+
+
+def test_lines_of_one_item_are_merged_field_by_field_first_wins() -> None:
+    found = made(
+        {"asin": "A", "title": "first", "imageURL": ["http://e/1"], "price": "$2", "rank": []},
+        {
+            "asin": "A",
+            "title": "second",
+            "price": "$3",
+            "rank": [5],
+            "brand": "late",
+            "imageURL": ["http://e/2", "http://e/1"],
+        },
+    )
+    row = found.items.to_pylist()[0]
+    assert (row["title"], row["brand"], row["image_urls"]) == ("first", "late", ["http://e/1", "http://e/2"])
+    assert orjson.loads(row["extra"]) == {"price": "$2", "rank": [5]}
+    assert found.drops["merged_duplicate"] == 1
+
+
+def test_an_asin_that_only_a_description_names_does_not_count() -> None:
+    found = made(b'{"description": "\\"asin\\": \\"A\\"", "asin": "B", "title": "b"}')
+    assert found.items["title"].to_pylist() == ["", "b"]
+
+
+def test_too_many_unreadable_lines_fail_with_the_reasons() -> None:
+    with pytest.raises(
+        UserError, match=r"meta\.json\.gz: 3 of 4 lines .* = 0\.5 allows: not JSON \(2x\), not an object"
+    ):
+        made(b"x", b"y", b"[1]", {"asin": "A"})
+
+
+def test_no_metadata_at_all_is_no_error() -> None:
+    assert made().items["text_status"].to_pylist() == ["no_metadata", "no_metadata"]
+
+
+LINE = st.one_of(
+    st.sampled_from([b"\n", b"", b"{'asin': 'A', 'title': 't'}\n", b'{"asin": "B", "price": 1}\n', b"{'asin': 'X'}\n"]),
+    st.binary(max_size=30),
+    st.text(alphabet="{}[]()'\":, asinAB0\\\n-", max_size=40).map(str.encode),
+)
+
+
+@pytest.mark.parametrize("kind", ["amazon2014", "amazon2018"])
+@given(lines=st.lists(LINE, max_size=12))
+def test_every_line_of_any_file_is_accounted_for(kind: str, lines: list[bytes]) -> None:
+    found = build(lines, SOURCE.model_copy(update={"kind": kind}), ["A", "B"], "m", max_reject_share=1)
+    described = 2 - found.items["text_status"].to_pylist().count("no_metadata")
+    unused = sum(found.drops.get(reason, 0) for reason in ("other_item", "blank_line", "merged_duplicate"))
+    assert described + unused + len(found.rejects) == found.lines == len(lines)
+    assert [lines[n - 1] for n in found.rejects["line"].to_pylist()] == found.rejects["raw"].to_pylist()
+
+
+def test_two_processes_say_what_one_says() -> None:
+    asins = [f"A{i}" for i in range(0, 9000, 2)]
+    lines = [b"broken" if i % 100 == 7 else {"asin": f"A{i % 8000}", "title": f"t{i}", "n": i} for i in range(9000)]
+    one, two = (made(*lines, asins=asins, workers=n) for n in (1, 2))
+    assert one == two
+    assert one.rejects["line"].to_pylist() == list(range(8, 9001, 100))
+    assert one.items["title"].to_pylist()[:2] == ["t0", "t2"]

@@ -1,0 +1,297 @@
+"""AlignRec against the published code's numbers on one small case (tests/oracles/alignrec_step.npz, copied from the
+reference run: 60 users, 45 items, 24-d features, D = 16, K = 5, batch 32), and its parts against plain versions."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from pipeline.config import Train
+from pipeline.graph import neighbours
+from pipeline.interactions.split import Pairs, Split
+from pipeline.models import adjacency, alignrec
+from pipeline.models.base import Batch, Inputs
+from pipeline.models.infonce import MULTIPLE, distinct, info_nce
+from pipeline.models.lightgcn import propagate
+from pipeline.ops.sparse import Sparse
+
+NAMES = {
+    "user": "user_embedding",
+    "item": "item_embedding",
+    "features": "features",
+    "w1.weight": "w1_weight",
+    "w1.bias": "w1_bias",
+    "w2.weight": "w2_weight",
+    "w2.bias": "w2_bias",
+}
+NOBODY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
+
+
+@pytest.fixture(scope="module")
+def oracle() -> Iterator[Any]:
+    with np.load(Path(__file__).parents[1] / "oracles/alignrec_step.npz", allow_pickle=False) as found:
+        yield {name: found[name] for name in found.files}
+
+
+@pytest.fixture
+def inputs(oracle: Any) -> Inputs:
+    order = np.lexsort((oracle["items"], oracle["users"]))
+    train = Pairs(oracle["users"][order].astype(np.int32), oracle["items"][order].astype(np.int32))
+    split = Split(int(oracle["n_users"]), int(oracle["n_items"]), train, NOBODY, NOBODY)
+    edges = neighbours.neighbours(oracle["features"], int(oracle["knn_k"]))
+    return Inputs(split, torch.from_numpy(oracle["features"]), edges, torch.device("cpu"))
+
+
+def build(oracle: Any, inputs: Inputs, **settings: Any) -> alignrec.AlignRec:
+    model = alignrec.AlignRec(inputs, Train(dim=16, batch_size=int(oracle["batch_size"]), **settings))
+    state = {ours: torch.from_numpy(oracle[f"param_{theirs}"]) for ours, theirs in NAMES.items() if ours != "features"}
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+@pytest.fixture
+def model(oracle: Any, inputs: Inputs) -> alignrec.AlignRec:
+    return build(oracle, inputs)
+
+
+@pytest.fixture(scope="module")
+def batch(oracle: Any) -> Batch:
+    return Batch(*(torch.from_numpy(oracle[f"batch_{part}"]) for part in ("users", "pos", "neg")))
+
+
+def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
+    values = ours.detach().numpy() if isinstance(ours, Tensor) else ours
+    np.testing.assert_allclose(values, theirs, rtol=0, atol=tolerance)
+
+
+def test_every_parameter_starts_from_the_published_distribution(oracle: Any, inputs: Inputs) -> None:
+    """Uniform: tables up to Xavier's bound sqrt(6 / (rows + D)), layers and their biases up to 1 / sqrt(width)."""
+    torch.manual_seed(0)
+    ours = alignrec.AlignRec(inputs, Train(dim=16)).state_dict()
+    bounds = {"user": (6 / 76) ** 0.5, "item": (6 / 61) ** 0.5, "w1": 24**-0.5, "w2": 16**-0.5}
+    for name, theirs in ((n, oracle[f"param_{t}"]) for n, t in NAMES.items() if n != "features"):
+        bound = bounds[name.split(".")[0]]
+        for values in (ours[name].numpy(), theirs):
+            assert 0.8 * bound < np.abs(values).max() <= bound, name
+            assert values.std() == pytest.approx(bound / 3**0.5, rel=0.05 if values.size > 16 else 0.3), name
+
+
+def test_both_graphs(oracle: Any, inputs: Inputs) -> None:
+    close(adjacency.user_item_graph(inputs.split).toarray(), oracle["adj_user_item"], 1e-6)
+    close(adjacency.item_graph(inputs.edges, inputs.split.n_items).toarray(), oracle["item_graph"], 1e-6)
+
+
+def test_both_branches_and_their_sum(oracle: Any, model: alignrec.AlignRec) -> None:
+    id_user, id_item = model.id_branch()
+    mm_user, mm_item = model.content_branch()
+    close(torch.cat([id_user, id_item]), oracle["h_id"], 1e-6)
+    close(torch.cat([mm_user, mm_item]), oracle["h_mm"], 1e-6)
+    user, item = model()
+    close(user, oracle["h_user"], 1e-6)
+    close(item, oracle["h_item"], 1e-6)
+
+
+def test_every_loss_term(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> None:
+    terms = {name: float(term.detach()) for name, term in model.loss(batch).items()}
+    align = 0.01 * (oracle["loss_cca_items"] + oracle["loss_cca_users"])
+    expected = {
+        "bpr": oracle["loss_bpr"],
+        "l2": oracle["loss_l2"],
+        "cca": align,
+        "reg": 0.1 * oracle["loss_reg"],
+        "uia": 0.1 * oracle["loss_uia"],
+    }
+    assert terms == pytest.approx({name: float(value) for name, value in expected.items()}, abs=1e-6)
+    assert sum(terms.values()) == pytest.approx(float(oracle["loss_total"]), abs=1e-6)
+
+
+def test_every_gradient(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> None:
+    torch.stack(list(model.loss(batch).values())).sum().backward()
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    assert gradients.keys() == NAMES.keys()
+    for ours, theirs in NAMES.items():
+        close(gradients[ours], oracle[f"grad_{theirs}"], 1e-7)
+
+
+def losses(model: alignrec.AlignRec, batch: Batch, lr: float) -> list[float]:
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, fused=True)
+    found = []
+    for _ in range(10):
+        loss = torch.stack(list(model.loss(batch).values())).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        found.append(float(loss.detach()))
+    return found
+
+
+def test_ten_steps_of_compat(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> None:
+    close(np.array(losses(model, batch, float(oracle["adam_lr"]))), oracle["adam_losses_compat"], 1e-6)
+    user, item = model()
+    close(user @ item.T, oracle["scores_after"], 1e-5)
+
+
+def test_frozen_keeps_features_and_so_departs(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    frozen = build(oracle, inputs, mode="frozen")
+    found = losses(frozen, batch, float(oracle["adam_lr"]))
+    close(frozen.features, oracle["features"], 0)
+    assert found[0] == pytest.approx(float(oracle["adam_losses_compat"][0]), abs=1e-6)
+    assert abs(found[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
+
+
+def terms(model: alignrec.AlignRec, batch: Batch) -> dict[str, float]:
+    return {name: float(term.detach()) for name, term in model.loss(batch).items()}
+
+
+def test_learned_features_leave_the_target_alone(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    learned = build(oracle, inputs, mode="learned")
+    found = losses(learned, batch, float(oracle["adam_lr"]))
+    assert (learned.features.detach() - inputs.features).abs().max() > 1e-4
+    close(learned.target, oracle["features"], 0)
+    assert abs(found[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
+
+
+def test_without_content_it_is_the_id_branch(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    model = build(oracle, inputs, content=False)
+    assert [name for name, _ in model.named_parameters()] == ["user", "item"]
+    assert list(model.loss(batch)) == ["bpr", "l2", "uia"]
+    for ours, part in zip(model(), model.id_branch(), strict=True):
+        close(ours, part.detach().numpy(), 0)
+
+
+def test_without_gate_the_projection_walks_the_item_graph(oracle: Any, inputs: Inputs) -> None:
+    model = build(oracle, inputs, gate=False)
+    x = oracle["features"] @ oracle["param_w1_weight"].T + oracle["param_w1_bias"]
+    close(model.content_branch()[1], oracle["item_graph"] @ x, 1e-5)
+
+
+def test_without_item_graph_the_gated_items_stay(oracle: Any, inputs: Inputs) -> None:
+    model = build(oracle, inputs, item_layers=0)
+    gated = build(oracle, inputs).item * torch.sigmoid(model.w2(model.w1(model.features)))
+    close(model.content_branch()[1], gated.detach().numpy(), 1e-6)
+
+
+def test_reg_of_cosines_does_not_see_the_length(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    """Twice as long ID embeddings make h_mm twice as long."""
+    for cosine in (True, False):
+        model, longer = (build(oracle, inputs, reg_cosine=cosine) for _ in range(2))
+        longer.item.data.mul_(2)
+        same = terms(model, batch)["reg"] == pytest.approx(terms(longer, batch)["reg"], abs=1e-7)
+        assert same == cosine
+
+
+def test_l2_of_a_short_batch_is_divided_by_its_pairs_where_asked(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    short = Batch(batch.users[:8], batch.positives[:8], batch.negatives[:8])
+    constant, pairs = (terms(build(oracle, inputs, l2_constant=c), short)["l2"] for c in (True, False))
+    assert pairs == pytest.approx(constant * int(oracle["batch_size"]) / 8)
+
+
+def test_the_graphs_quirks_reach_the_model(oracle: Any, inputs: Inputs) -> None:
+    plain = build(oracle, inputs).content_branch()[1]
+    for quirk in ({"self_neighbour": False}, {"symmetric": True}):
+        assert not torch.equal(build(oracle, inputs, **quirk).content_branch()[1], plain)
+
+
+def rows(n: int, width: int, seed: int) -> Tensor:
+    return torch.randn(n, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+COUNTS = torch.tensor([1.0, 3.0, 1.0, 2.0, 1.0], dtype=torch.float64)
+
+
+def repeated(table: Tensor) -> Tensor:
+    return table.repeat_interleave(COUNTS.long(), dim=0)
+
+
+def test_info_nce_is_the_plain_one_on_the_repeated_batch() -> None:
+    x, y = nnf.normalize(rows(5, 3, 0)), nnf.normalize(rows(5, 3, 1))
+    logits = repeated(x) @ repeated(y).T / 0.2
+    plain = -torch.log_softmax(logits, 1).diagonal().mean()
+    torch.testing.assert_close(info_nce(x, y, COUNTS, 0.2), plain)
+
+
+def test_info_nce_in_blocks_has_the_right_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.models.infonce.ROWS", 2)
+    x, y = rows(5, 3, 0).requires_grad_(), rows(5, 3, 1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, y: info_nce(nnf.normalize(x), nnf.normalize(y), COUNTS, 0.2), (x, y))
+
+
+def test_distinct_rows_make_the_batch_again_and_fill_up_with_rows_that_count_nothing() -> None:
+    batch = torch.tensor([9, 4, 9, 9, 7])
+    rows, at, counts = distinct(batch)
+    assert torch.equal(rows[at], batch)
+    assert rows[:3].tolist() == [4, 7, 9]
+    assert counts[:3].tolist() == [1, 1, 3]
+    assert len(rows) == len(counts) == MULTIPLE
+    assert not counts[3:].any()
+    assert set(rows[3:].tolist()) == {4}
+
+
+def test_rows_that_count_nothing_change_nothing() -> None:
+    counts = torch.cat([COUNTS, torch.zeros(3, dtype=torch.float64)])
+    x, features = rows(5, 3, 0).requires_grad_(), rows(5, 3, 1).requires_grad_()
+    for loss in (
+        lambda x, y, c: info_nce(nnf.normalize(x), nnf.normalize(y), c, 0.2),
+        lambda x, y, c: alignrec.reg(x, y.detach(), c),
+    ):
+        plain = loss(x, features, COUNTS)
+        padded = loss(*(torch.cat([table, table[:1].expand(3, -1)]) for table in (x, features)), counts)
+        torch.testing.assert_close(padded, plain)
+        torch.testing.assert_close(*(torch.autograd.grad(value, x)[0] for value in (padded, plain)))
+
+
+@pytest.mark.parametrize("width", [2, 4, 7])
+def test_reg_is_the_plain_norm_on_the_repeated_batch(width: int) -> None:
+    content, features = rows(5, 3, 0).requires_grad_(), rows(5, width, 1)
+    e, c = repeated(content), nnf.normalize(repeated(features))
+    plain = torch.linalg.norm(e @ e.T - c @ c.T) / len(e)
+    ours = alignrec.reg(content, features, COUNTS)
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, content)[0] for loss in (ours, plain)))
+
+
+def test_propagate_is_the_mean_of_powers_of_the_bipartite_graph(inputs: Inputs) -> None:
+    n_users, n_items = inputs.split.n_users, inputs.split.n_items
+    block = adjacency.user_item_graph(inputs.split).toarray().astype(np.float64)
+    whole = np.block([[np.zeros((n_users, n_users)), block], [block.T, np.zeros((n_items, n_items))]])
+    start = rows(n_users + n_items, 4, 0)
+    plain = sum(np.linalg.matrix_power(whole, layer) @ start.numpy() for layer in range(4)) / 4
+    user, item = propagate(inputs.user_item, start[:n_users].float(), start[n_users:].float(), 3)
+    np.testing.assert_allclose(np.concatenate([user, item]), plain, atol=1e-6)
+
+
+def test_propagate_has_the_right_gradient(inputs: Inputs) -> None:
+    n_users, n_items = inputs.split.n_users, inputs.split.n_items
+    wide = Sparse(adjacency.user_item_graph(inputs.split), dtype=torch.float64)
+    user, item = rows(n_users, 2, 0).requires_grad_(), rows(n_items, 2, 1).requires_grad_()
+    weights = rows(n_users, 2, 2), rows(n_items, 2, 3)
+    block = torch.from_numpy(adjacency.user_item_graph(inputs.split).toarray()).double()
+
+    def plain(user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        users, items = block @ item, block.T @ user
+        return (user + users + block @ items) / 3, (item + items + block.T @ users) / 3
+
+    found, expected = (
+        torch.autograd.grad(sum((w * x).sum() for w, x in zip(weights, made, strict=True)), (user, item))
+        for made in (propagate(wide, user, item, 2), plain(user, item))
+    )
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_bf16_is_exact_up_to_its_rounding(oracle: Any, inputs: Inputs, batch: Batch) -> None:
+    """A bfloat16 has 8 bits: 2^-8 = 0.4 % a factor; losses of ten steps and all gradients stay within a few."""
+    exact, rounded = build(oracle, inputs), build(oracle, inputs, precision="bf16")
+    for model in (exact, rounded):
+        torch.stack(list(model.loss(batch).values())).sum().backward()
+    for (name, ours), theirs in zip(rounded.named_parameters(), exact.parameters(), strict=True):
+        apart = (ours.grad - theirs.grad).norm() / theirs.grad.norm()
+        assert 0 <= apart < 0.01, name
+    assert not torch.equal(rounded.w1.weight.grad, exact.w1.weight.grad)
+    rounded.zero_grad()
+    close(np.array(losses(rounded, batch, float(oracle["adam_lr"]))), oracle["adam_losses_compat"], 1e-3)

@@ -1,0 +1,215 @@
+"""What every recommender keeps, whoever wrote its paper. A new model is tested by its entry in MODELS.
+
+Two towns: users and items of each have nothing to do with the other's. Whoever learns anything tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import get_args
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import scipy.sparse as sp
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from pipeline import config
+from pipeline.config import Benchmark, Train
+from pipeline.errors import UserError
+from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.ranking import topk
+from pipeline.graph import neighbours
+from pipeline.interactions.split import Pairs, Split
+from pipeline.models import MODELS, Recommender, infonce
+from pipeline.models.base import Batch, Inputs
+from pipeline.ops import dense
+from pipeline.train.loop import Fit, compiled, fit
+
+USERS, ITEMS, TOWNS = 60, 40, 2
+PARTS = [6, 4]
+LONELY, BARE = USERS - 1, ITEMS - 1
+"""a user without interactions; an item without features or interactions"""
+TRAINED = [name for name in MODELS if name not in ("itemknn", "contentknn")]
+READERS = [name for name, model in MODELS.items() if "features" in model.needs]
+
+
+@cache
+def towns() -> tuple[Split, np.ndarray, pa.Table]:
+    """Return a split, features [I, 10] in which a town shows through noise, and their graph."""
+    rng = np.random.default_rng(0)
+    parts: list[list[tuple[int, int]]] = [[], [], []]
+    for user in range(USERS - 1):
+        home = np.arange(user % TOWNS, ITEMS - 1, TOWNS)
+        for n, item in enumerate(rng.permutation(home)[:12]):
+            parts[0 if n < 8 else 1 + n % 2].append((user, int(item)))
+    train, valid, test = (Pairs(*np.array(sorted(pairs), np.int32).T) for pairs in parts)
+    features = rng.normal(size=(ITEMS, sum(PARTS))).astype(np.float32)
+    features[:, 0] += np.where(np.arange(ITEMS) % TOWNS, 3, -3)
+    features[:, PARTS[0]] += np.where(np.arange(ITEMS) % TOWNS, 3, -3)
+    features[BARE] = 0
+    return Split(USERS, ITEMS, train, valid, test), features, neighbours.neighbours(features, 5)
+
+
+def settings(model: str, **keys: object) -> Train:
+    quick = {"dim": 16, "batch_size": 256, "lr": 0.01, "epochs": 30, "patience": 30}
+    return Benchmark().settings(model, Train.model_validate(quick | keys))
+
+
+def built(model: str, seed: int = 0, parts: list[int] = PARTS) -> Recommender:
+    split, features, edges = towns()
+    torch.manual_seed(seed)
+    inputs = Inputs(split, torch.from_numpy(features), edges, torch.device("cpu"), tuple(parts))
+    return MODELS[model](inputs, settings(model))
+
+
+def batch() -> Batch:
+    split = towns()[0]
+    rng = np.random.default_rng(1)
+    pairs = split.train
+    negatives = torch.from_numpy(rng.integers(0, ITEMS, len(pairs)))
+    return Batch(torch.from_numpy(pairs.users).long(), torch.from_numpy(pairs.items).long(), negatives)
+
+
+def trained(model: str, seed: int = 0, parts: list[int] = PARTS) -> Fit:
+    return fit(MODELS[model], *towns(), settings(model), seed, parts=parts)
+
+
+@cache
+def once(model: str) -> Fit:
+    return trained(model)
+
+
+def array(x: np.ndarray | torch.Tensor | sp.csr_array) -> np.ndarray:
+    if isinstance(x, torch.Tensor):
+        return x.detach().numpy()
+    return x.toarray() if isinstance(x, sp.csr_array) else x
+
+
+def test_the_parameters_name_every_model_and_no_other() -> None:
+    assert list(get_args(config.Model)) == list(MODELS) == list(config.Overrides.model_fields)
+
+
+@pytest.mark.parametrize("model", MODELS)
+class TestContract:
+    def test_vectors_have_one_width_and_are_finite(self, model: str) -> None:
+        for user, item in (built(model).eval()(), (once(model).user, once(model).item)):
+            assert array(user).shape[0] == USERS
+            assert array(item).shape[0] == ITEMS
+            assert array(user).shape[1] == array(item).shape[1]
+            assert np.isfinite(array(user)).all()  # also of the user without interactions
+            assert np.isfinite(array(item)).all()  # and of the item without features
+
+    def test_scores_are_dot_products(self, model: str) -> None:
+        split, found = towns()[0], once(model)
+        scores = array(found.user).astype(np.float64) @ array(found.item).astype(np.float64).T
+        scores[split.train.users, split.train.items] = -np.inf
+        top = topk(found.user, found.item, 10, split.train)
+        ranked = np.take_along_axis(scores, top.astype(np.int64), 1)
+        np.testing.assert_allclose(ranked, -np.sort(-scores, axis=1)[:, :10], rtol=1e-4, atol=1e-5)
+
+    def test_two_towns_are_told_apart(self, model: str) -> None:
+        """Each user has about 11 unseen items at home, 20 abroad, and 2 targets: chance is .33 at 10."""
+        split, found = towns()[0], once(model)
+        assert evaluate(found.user, found.item, split, "test", [10]).mean["recall", 10] > 0.6
+
+    def test_one_modality_is_enough(self, model: str) -> None:
+        split, found = towns()[0], trained(model, parts=[])
+        assert evaluate(found.user, found.item, split, "test", [10]).mean["recall", 10] > 0.6
+
+    def test_two_runs_give_the_same_bytes(self, model: str) -> None:
+        again = trained(model)
+        assert array(again.user).tobytes() == array(once(model).user).tobytes()
+        assert array(again.item).tobytes() == array(once(model).item).tobytes()
+        assert again.history == once(model).history
+
+
+@pytest.mark.parametrize("model", TRAINED)
+class TestTraining:
+    def test_the_loss_goes_down(self, model: str) -> None:
+        history = once(model).history
+        assert history[-1]["loss"] < history[0]["loss"]
+
+    def test_another_seed_is_another_run(self, model: str) -> None:
+        assert array(built(model, 1)()[0]).tobytes() != array(built(model, 0)()[0]).tobytes()
+
+    def test_a_gradient_reaches_every_parameter(self, model: str) -> None:
+        network = built(model)
+        torch.manual_seed(3)
+        network.start_epoch()
+        torch.stack(list(network.loss(batch()).values())).sum().backward()
+        for name, parameter in network.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+            assert parameter.grad.isfinite().all(), name
+
+    def test_saving_and_loading_changes_nothing(self, model: str) -> None:
+        network = built(model, seed=5)
+        torch.manual_seed(0)
+        network.start_epoch()
+        network.loss(batch())
+        network.load_state_dict(once(model).state, strict=True)
+        network.eval()
+        user, item = network()
+        assert array(user).tobytes() == array(once(model).user).tobytes()
+        assert array(item).tobytes() == array(once(model).item).tobytes()
+
+
+@pytest.mark.parametrize("model", READERS)
+def test_a_model_that_needs_features_says_so(model: str) -> None:
+    split, _, edges = towns()
+    with pytest.raises(UserError, match=f"{MODELS[model].__name__} needs features"):
+        fit(MODELS[model], split, None, edges, settings(model), 0)
+
+
+def test_modalities_must_fill_the_features() -> None:
+    with pytest.raises(UserError, match=r"\[6, 5\] make 11 columns, the features have 10"):
+        fit(MODELS["vbpr"], *towns(), settings("vbpr"), 0, parts=[6, 5])
+
+
+def test_a_models_own_defaults_yield_to_train_and_train_to_overrides() -> None:
+    benchmark = Benchmark.model_validate({"overrides": {"bm3": {"drop": 0.5, "l2": 0.2}}})
+    assert benchmark.settings("bm3", Train()).model_dump(include={"lr", "l2", "drop"}) == {
+        "lr": 1e-3,
+        "l2": 0.2,
+        "drop": 0.5,
+    }
+    assert benchmark.settings("bm3", Train(lr=3e-3, l2=0.5)).model_dump(include={"lr", "l2"}) == {"lr": 3e-3, "l2": 0.2}
+    assert benchmark.model_dump()["overrides"] == {"bm3": {"drop": 0.5, "l2": 0.2}}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_torch_compile_follows_what_a_gpu_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dense, "by_onednn", lambda *_: False)
+    monkeypatch.setattr(infonce, "merges", lambda _: False)
+    network, whole = built(name), batch()
+    short = Batch(whole.users[:99], whole.positives[:99], whole.negatives[:99])
+    counter = CompileCounterWithBackend("aot_eager")
+    loss = compiled(network, counter)
+    for _ in range(2):  # epochs
+        network.start_epoch()
+        for one in (whole, whole, short):
+            found = [step(network, f, one) for f in (network.loss, loss)]
+            for want, got in zip(*found, strict=True):
+                torch.testing.assert_close(got, want)
+    if name == "lattice":
+        return  # in pieces: its items' cosines are dots of a table with itself, and dynamo wants two tables
+    assert counter.frame_count == 2  # whole and short, once each
+
+
+def step(network: Recommender, loss: Callable[[Batch], dict[str, torch.Tensor]], one: Batch) -> list[torch.Tensor]:
+    network.zero_grad()
+    torch.manual_seed(0)
+    terms = loss(one)
+    torch.stack(list(terms.values())).sum().backward()
+    return [t.detach() for t in terms.values()] + [p.grad for p in network.parameters() if p.grad is not None]
+
+
+def test_torch_compile_sees_that_a_gpu_has_no_onednn() -> None:
+    cuda = torch.device("cuda")
+    taken = torch.compile(
+        lambda x: x + dense.by_onednn(cuda, x.dtype) + infonce.merges(cuda), backend="eager", fullgraph=True
+    )
+    assert not taken(torch.zeros(1)).any()

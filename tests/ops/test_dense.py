@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from pipeline.ops import dense
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(sum(shape))).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_times_is_the_product_also_of_views(dtype: torch.dtype) -> None:
+    x, y = drawn(70, 33, dtype=dtype), drawn(50, 33, dtype=dtype)
+    tolerance = 2 * torch.finfo(dtype).eps
+    turned = x.T, y[:70].T.repeat(1, 2)[:, :70]
+    for a, b in ((x, y), (x[3:9], y), turned, (drawn(33, 70).to(dtype).T, y), (x[:, 1:9], y[:, 1:9])):
+        plain = a.double() @ b.double().T
+        found = dense.times(a, b)
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), plain, rtol=tolerance, atol=20 * tolerance)
+
+
+def test_product_has_the_gradients_of_both() -> None:
+    tables = [drawn(*shape, dtype=torch.float64).requires_grad_() for shape in ((7, 5), (3, 5))]
+    torch.testing.assert_close(dense.product(*tables), tables[0] @ tables[1].T)
+    assert torch.autograd.gradcheck(dense.product, tables)
+
+
+def test_product_in_float32_and_bfloat16_is_as_close_as_they_are() -> None:
+    """2^-8 is what a bfloat16 may be off by; a sum of products is off by less than a few of them."""
+    exact = [drawn(*shape, dtype=torch.float64).requires_grad_() for shape in ((90, 64), (16, 64))]
+    (exact[0] @ exact[1].T).square().sum().backward()
+    for bf16, most in ((False, 1e-6), (True, 0.01)):
+        ours = [table.detach().float().requires_grad_() for table in exact]
+        dense.product(*ours, bf16=bf16).square().sum().backward()
+        for mine, theirs in zip(ours, exact, strict=True):
+            assert (mine.grad - theirs.grad).norm() < most * theirs.grad.norm()
+
+
+def test_fixed_features_get_no_gradient() -> None:
+    x, weight = drawn(6, 4), drawn(2, 4).requires_grad_()
+    dense.product(x, weight).sum().backward()
+    torch.testing.assert_close(weight.grad, x.sum(0).expand(2, 4))

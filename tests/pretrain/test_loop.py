@@ -1,0 +1,198 @@
+"""Pre-training: that it learns, and that a killed run ends as an undisturbed one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from pretraining import EPOCHS, network, shop, task
+
+from pipeline.config import load
+from pipeline.layout import Layout
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.pretrain import held_out
+from pipeline.pretrain.batches import batch, split
+from pipeline.pretrain.loop import fit
+from pipeline.run import running
+from stages.pretrain import main
+
+# --- the loop
+
+
+def test_held_out_items_are_not_learned_from() -> None:
+    train, held = split(np.arange(5, 105), 0.1, seed=3)
+    assert len(held) == 10
+    assert sorted([*train, *held]) == list(range(5, 105))
+    assert split(np.arange(3), 0.0, seed=3)[1].size == 0
+
+
+class Stopped(Exception):
+    pass
+
+
+def _fit(folder: Path, every: int, stops: tuple[int, ...], **params: object) -> tuple[bytes, list[dict[str, object]]]:
+    """Train, interrupted after each number of steps in `stops`; return all weights' bytes and the history."""
+    made = task(24, np.arange(24)[:, None] ^ 1, epochs=3, **params)
+    checkpoint = Checkpoint(folder / f"{every}.safetensors", every)
+    for stop in (*stops, None):
+        net, steps = network(), 0
+
+        def done(_: int, stop: int | None = stop) -> None:
+            nonlocal steps
+            steps += 1
+            if steps - 1 == stop:  # the first call tells what was done before
+                raise Stopped
+
+        try:
+            history = fit(net, made, checkpoint, done)
+        except Stopped:
+            continue
+    checkpoint.clear()
+    return b"".join(value.numpy().tobytes() for value in net.state_dict().values()), history
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"accumulate": 2, "ema": 0.9, "layer_decay": 0.8},
+        {"precision": "bfloat16", "itc": 0.5, "collaborative": 0.5, "ema": 0.5},
+    ],
+    ids=["plain", "parts and average", "all terms, bfloat16"],
+)
+def test_interrupted_at_any_step_it_ends_with_the_same_bytes(tmp_path: Path, params: dict[str, object]) -> None:
+    whole = _fit(tmp_path, 10_000, (), **params)
+    for every, stops in ((1, (4,)), (2, (5, 2)), (4, (8,))):  # an epoch has three steps
+        assert _fit(tmp_path, every, stops, **params) == whole, f"checkpoint every {every} steps, stopped at {stops}"
+
+
+def test_parts_of_a_step_give_the_same_curve() -> None:
+    curves = [_curve(task(48, accumulate=parts, content=0.0)) for parts in (1, 3)]
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
+
+
+def _curve(made: object) -> list[float]:
+    return [float(e["loss"]) for e in fit(network(), made, Checkpoint(Path("never"), 10_000), int)]
+
+
+def test_the_average_is_what_is_written_and_measured() -> None:
+    last, averaged = (task(24, ema=decay) for decay in (0.0, 0.9))
+    (a, b), histories = (network(), network()), []
+    for net, made in ((a, last), (b, averaged)):
+        histories.append(fit(net, made, Checkpoint(Path("never"), 10_000), int))
+    assert histories[0][-1]["loss"] == histories[1][-1]["loss"], "the average changes no step"
+    assert histories[0][-1]["mlm_held_out_loss"] != histories[1][-1]["mlm_held_out_loss"]
+    assert histories[1][-1]["mlm_held_out_loss"] == held_out.measure(b, averaged)["mlm_held_out_loss"]
+    assert not torch.equal(a.mlm_head.weight, b.mlm_head.weight)
+
+
+def test_bfloat16_learns_alike() -> None:
+    plain = _curve(task(24))
+    np.testing.assert_allclose(_curve(task(24, precision="bfloat16")), plain, rtol=0.03)
+
+
+def test_held_out_figures_are_those_of_counting() -> None:
+    made, net = task(48), network()
+    found = held_out.measure(net, made)
+    rates = held_out.Rates(0.4, 0.5, 0.15, 0.0)
+    right, seen, loss = [], [], []
+    for item in made.held_out:  # one by one
+        step = batch(made, np.array([item]), rates, held_out.seed_for(made.seed, "held out masks"))
+        scores = held_out.predict(net, step, made.mask_id).patches.detach()
+        for row, code in zip(scores, step.codes[step.patches].tolist(), strict=True):
+            right.append(int(row.argmax()) == code)
+            seen.append(code)
+            loss.append(float(torch.logsumexp(row, 0) - row[code]))
+    common = max(sorted(set(seen)), key=seen.count)
+    rare = [r for r, code in zip(right, seen, strict=True) if code != common]
+    assert found["mim_accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
+    assert found["mim_chance"] == pytest.approx(seen.count(common) / len(seen), abs=1e-6)
+    assert found["mim_rare_accuracy"] == pytest.approx(np.mean(rare), abs=1e-6)
+    assert found["mim_held_out_loss"] == pytest.approx(np.mean(loss), abs=1e-4)
+
+
+# --- the stage
+
+
+def _command(root: Path) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        "stages.cli",
+        "pretrain",
+        "toy",
+        "--params",
+        str(root / "params.yaml"),
+        "--root",
+        str(root),
+    ]
+
+
+def _run(root: Path) -> list[dict[str, float | None]]:
+    with running("pretrain", "toy", load(root / "params.yaml"), root) as run:
+        main(run)
+    found: list[dict[str, float | None]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
+    return found
+
+
+def _digests(root: Path) -> dict[str, str]:
+    folder = Layout(root, "toy").encoder
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != "run.json"
+    }
+
+
+def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    shop(tmp_path / "whole")
+    history = _run(tmp_path / "whole")
+    shop(tmp_path / "killed")
+    checkpoint = Layout(tmp_path / "killed", "toy").encoder_checkpoint
+    process = subprocess.Popen(_command(tmp_path / "killed"))
+    while not checkpoint.exists() and process.poll() is None:
+        time.sleep(0.002)
+    time.sleep(0.05)  # into steps after the checkpoint
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
+    _run(tmp_path / "killed")
+    assert _digests(tmp_path / "killed") == _digests(tmp_path / "whole")
+    assert [e["epoch"] for e in history] == list(range(1, EPOCHS + 1))
+    assert sorted(_digests(tmp_path / "whole")) == [
+        ".key", "config.json", "encoder.safetensors", "history.json", "tokenizer.spm", "visual_tokens.safetensors",
+        "whitening.safetensors",
+    ]  # fmt: skip
+
+
+def test_it_learns_more_than_the_commonest_token(tmp_path: Path) -> None:
+    """Colour and thing are in both picture and words, so that what is masked in one can be read in the other."""
+    shop(tmp_path)
+    parameters = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    parameters["pretrain"] |= {"epochs": 24, "lr": 0.003}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters))
+    last = _run(tmp_path)[-1]
+    assert last["mim_accuracy"] > last["mim_chance"] + 0.05
+    assert last["mlm_accuracy"] > last["mlm_chance"] + 0.05
+
+
+@pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False)])
+def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool) -> None:
+    shop(tmp_path, images, texts)
+    last = _run(tmp_path)[-1]
+    assert (last["mim_accuracy"] is not None) == images
+    assert (last["mlm_accuracy"] is not None) == texts
+
+
+def test_a_dataset_may_lack_both(tmp_path: Path) -> None:
+    shop(tmp_path, images=False, texts=False)
+    assert _run(tmp_path) == []

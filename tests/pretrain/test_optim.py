@@ -1,0 +1,71 @@
+"""How weights move."""
+
+import pytest
+import torch
+from pretraining import MASK, network
+
+from pipeline.config import Pretrain
+from pipeline.pretrain import optim
+from pipeline.pretrain.losses import Learner
+
+
+def _groups(layer_decay: float) -> dict[str, dict[str, float]]:
+    params = Pretrain(lr=1.0, layer_decay=layer_decay)
+    learner = Learner(network(), params, MASK, torch.ones(12))
+    optimizer = optim.adamw(learner, 2, params)
+    optim.set_rate(optimizer, 0.5)
+    names = {id(p): name for name, p in learner.named_parameters()}
+    found = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
+    assert sorted(found) == sorted(names.values())
+    return found
+
+
+def test_layers_nearer_the_input_move_less() -> None:
+    groups = _groups(0.1)
+    for name, rate in {
+        "network.beit3.text_embed.weight": 0.0005,
+        "network.beit3.vision_embed.proj.weight": 0.0005,
+        "network.beit3.encoder.embed_positions.A.weight": 0.0005,
+        "network.beit3.encoder.layers.0.ffn.A.fc1.weight": 0.005,
+        "network.beit3.encoder.layers.1.self_attn.q_proj.B.bias": 0.05,
+        "network.beit3.encoder.layer_norm.A.weight": 0.5,
+        "network.mlm_head.weight": 0.5,
+        "summary.place": 0.5,
+    }.items():
+        assert groups[name]["lr"] == pytest.approx(rate), name
+
+
+def test_one_rate_for_all_by_default() -> None:
+    assert {group["lr"] for group in _groups(Pretrain().layer_decay).values()} == {0.5}
+
+
+def test_matrices_decay_and_nothing_else() -> None:
+    groups = _groups(0.9)
+    decayed = {name for name, group in groups.items() if group["weight_decay"] == 0.05}
+    assert "network.beit3.encoder.layers.0.ffn.A.fc1.weight" in decayed
+    assert "network.beit3.vision_embed.proj.weight" in decayed
+    assert not any(name.endswith(("bias", "cls_token", "place")) or "embed_positions" in name for name in decayed)
+    assert all("norm" not in name and "_ln" not in name for name in decayed)
+
+
+def test_the_rate_rises_and_falls() -> None:
+    p = Pretrain(lr=1.0, warmup=0.2)
+    rates = [optim.learning_rate(s, 10, p) for s in range(10)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert 0 < rates[-1] < 0.1
+
+
+def test_the_average_is_the_plain_formula() -> None:
+    net = network()
+    average = optim.average(net, 0.75)
+    assert average is not None
+    plain = None
+    for step in range(4):
+        with torch.no_grad():
+            net.beit3.text_embed.weight.add_(step + 1)
+        average.update_parameters(net)
+        now = net.beit3.text_embed.weight.detach().clone()
+        plain = now if plain is None else 0.75 * plain + 0.25 * now
+    torch.testing.assert_close(average.module.beit3.text_embed.weight.detach(), plain)
+    assert optim.average(net, 0.0) is None

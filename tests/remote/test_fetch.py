@@ -1,0 +1,324 @@
+"""A release comes whole or not at all, from wherever, and says what was wrong with it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import toy
+from webserver import Server, serving
+
+from pipeline.errors import UserError
+from pipeline.io import sha256
+from pipeline.release import manifest, verify
+from pipeline.remote import fetch as module
+from pipeline.remote import stores
+from pipeline.remote.fetch import fetch
+from pipeline.run import running
+from stages import publish
+
+FEATURES = "features/beit3/features-00000.parquet"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("made")
+    layout = toy.outputs(root)
+    with running("publish", "shop", toy.PARAMS, root) as run:
+        publish.main(run)
+    return layout.release
+
+
+@pytest.fixture
+def server(made: Path, tmp_path: Path) -> Iterator[Server]:
+    """Serve a copy of the release, which a test may damage."""
+    with serving(shutil.copytree(made, tmp_path / "served")) as server:
+        yield server
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.name != "served")
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/manifest.json"])
+def test_from_the_web_byte_for_byte(server: Server, made: Path, tmp_path: Path, ending: str) -> None:
+    seen = []
+    fetch(server.address + ending, tmp_path / "here", progress=lambda done, total: seen.append((done, total)))
+    assert content(tmp_path / "here") == content(made)
+    assert left(tmp_path) == ["here"]
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
+def test_from_a_folder_by_path_and_by_file_address(made: Path, tmp_path: Path) -> None:
+    fetch(str(made), tmp_path / "a")
+    fetch(made.as_uri(), tmp_path / "b")
+    assert content(tmp_path / "a") == content(tmp_path / "b") == content(made)
+
+
+def test_one_feature_set_verifies_by_itself_and_names_the_whole(server: Server, made: Path, tmp_path: Path) -> None:
+    fetch(server.address, tmp_path / "here", encoder="minilm-cnn")
+    names = set(content(tmp_path / "here"))
+    assert names == {n for n in content(made) if "/beit3/" not in n}
+    assert len(list(verify(tmp_path / "here"))) == 4
+    assert manifest.load(tmp_path / "here").part_of == sha256(made / "manifest.json")
+    assert server.requests[f"/{FEATURES}"] == 0
+    again = fetch(str(tmp_path / "here"), tmp_path / "again", encoder="minilm-cnn")
+    assert manifest.load(again).part_of == sha256(made / "manifest.json"), "a part of a part is one of the whole"
+
+
+def test_an_unknown_feature_set_names_those_there(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no feature set 'clip' in this release; it has beit3, minilm-cnn"):
+        fetch(server.address, tmp_path / "here", encoder="clip")
+    assert left(tmp_path) == []
+
+
+def test_a_connection_cut_every_few_bytes_is_continued(server: Server, made: Path, tmp_path: Path) -> None:
+    server.cut_after = 701
+    fetch(server.address, tmp_path / "here")
+    assert content(tmp_path / "here") == content(made)
+    size = (made / "items.parquet").stat().st_size
+    assert server.requests["/items.parquet"] == -(-size // 701)
+
+
+def test_a_server_that_knows_no_ranges_is_continued_too(server: Server, made: Path, tmp_path: Path) -> None:
+    server.ranges = False
+    begun(made, tmp_path, (made / FEATURES).read_bytes()[:1000])
+    fetch(server.address, tmp_path / "here")
+    assert content(tmp_path / "here") == content(made)
+
+
+def test_a_beginning_of_another_file_is_thrown_away(server: Server, made: Path, tmp_path: Path) -> None:
+    begun(made, tmp_path, b"?" * 1000)
+    fetch(server.address, tmp_path / "here")
+    assert content(tmp_path / "here") == content(made)
+
+
+def begun(made: Path, tmp_path: Path, data: bytes) -> None:
+    """Leave what an interrupted fetch leaves."""
+    parts = tmp_path / ".here.fetch/parts"
+    parts.mkdir(parents=True)
+    file = next(f for f in manifest.load(made).files if f.path == FEATURES)
+    (parts / f"{file.sha256}.part").write_bytes(data)
+
+
+def test_killed_in_the_middle_it_goes_on_with_what_it_has(server: Server, made: Path, tmp_path: Path) -> None:
+    server.pause = 30
+    command = [sys.executable, "-m", "stages.cli", "fetch", server.address, "--to", str(tmp_path / "here")]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    parts = tmp_path / ".here.fetch/parts"
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (parts.exists() and len(kept := sizes(parts)) > 3 and all(kept)):
+        time.sleep(0.05)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert not (tmp_path / "here").exists()
+    before = sum(sizes(parts))
+    assert before > 0
+    server.pause = 0
+    seen: list[int] = []
+    fetch(server.address, tmp_path / "here", progress=lambda done, total: seen.append(done))
+    assert content(tmp_path / "here") == content(made)
+    assert left(tmp_path) == ["here"]
+
+
+def sizes(parts: Path) -> list[int]:
+    return [p.stat().st_size for p in parts.iterdir()]
+
+
+def test_two_at_once_do_not_mix(server: Server, tmp_path: Path) -> None:
+    server.pause = 30
+    command = [sys.executable, "-m", "stages.cli", "fetch", server.address, "--to", str(tmp_path / "here")]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (tmp_path / ".here.fetch/parts").exists():
+        time.sleep(0.05)
+    with pytest.raises(UserError, match="another fetch is filling it"):
+        fetch(server.address, tmp_path / "here")
+    child.kill()
+    child.wait()
+
+
+def damage(server: Server, how: str) -> None:
+    path = server.folder / FEATURES
+    data = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    else:
+        changed = data[:50] + bytes([data[50] ^ 1]) + data[51:]
+        path.write_bytes({"tampered": changed, "truncated": data[:-7], "longer": data + b"more"}[how])
+
+
+@pytest.mark.parametrize("how", ["missing", "tampered", "truncated", "longer"])
+def test_a_bad_file_is_named_and_nothing_appears(server: Server, made: Path, tmp_path: Path, how: str) -> None:
+    damage(server, how)
+    with pytest.raises(UserError, match=f"{FEATURES}: {how}"):
+        fetch(server.address, tmp_path / "here")
+    assert left(tmp_path) == [".here.fetch"]
+    shutil.copy(made / FEATURES, server.folder / FEATURES)
+    before = server.requests["/items.parquet"]
+    fetch(server.address, tmp_path / "here")
+    assert content(tmp_path / "here") == content(made)
+    assert server.requests["/items.parquet"] == before, "what was whole is not fetched again"
+
+
+@pytest.mark.parametrize("how", ["missing", "tampered", "truncated", "longer"])
+def test_a_bad_file_in_a_folder_is_named_too(server: Server, tmp_path: Path, how: str) -> None:
+    damage(server, how)
+    with pytest.raises(UserError, match=f"{FEATURES}: {how}"):
+        fetch(str(server.folder), tmp_path / "here")
+
+
+def edit(server: Server, **changes: object) -> None:
+    path = server.folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("path", ["../../escaped", "/tmp/escaped", "a/../../escaped", "c:escaped", "..\\escaped"])
+def test_a_hostile_path_is_refused_before_any_file(server: Server, tmp_path: Path, path: str) -> None:
+    files = json.loads((server.folder / "manifest.json").read_text())["files"]
+    edit(server, files=[*files, files[0] | {"path": path}])
+    with pytest.raises(UserError, match="do not trust this release") as e:
+        fetch(server.address, tmp_path / "here")
+    assert server.address in str(e.value)
+    assert set(server.requests) == {"/manifest.json"}
+    assert left(tmp_path) == []
+
+
+def test_a_manifest_of_the_future_says_so(server: Server, tmp_path: Path) -> None:
+    edit(server, format=2)
+    with pytest.raises(UserError, match="format 2, and this alignrec reads up to 1"):
+        fetch(server.address, tmp_path / "here")
+
+
+def test_a_table_outside_any_folder_belongs_to_no_feature_set(server: Server, tmp_path: Path) -> None:
+    files = json.loads((server.folder / "manifest.json").read_text())["files"]
+    edit(server, files=[f | {"path": "stray.parquet"} if f["path"] == FEATURES else f for f in files])
+    with pytest.raises(UserError, match="it has , minilm-cnn"):
+        fetch(server.address, tmp_path / "here", encoder="beit3")
+
+
+def test_tables_that_break_their_schema_never_appear(server: Server, tmp_path: Path) -> None:
+    counts = json.loads((server.folder / "manifest.json").read_text())["counts"]
+    edit(server, counts=counts | {"items": 7})
+    with pytest.raises(UserError, match="6 rows, expected 7"):
+        fetch(server.address, tmp_path / "here")
+    assert left(tmp_path) == [".here.fetch"]
+
+
+def test_no_release_there_and_no_server_there(made: Path, server: Server, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    with pytest.raises(UserError, match=r"/nothing: no manifest\.json there"):
+        fetch(f"{server.address}/nothing", tmp_path / "here")
+    with pytest.raises(UserError, match=r"no manifest\.json there"):
+        fetch(str(made.parent), tmp_path / "here")
+    monkeypatch.setattr(module, "TRIES", 2)
+    with pytest.raises(UserError, match="cannot be reached"):
+        fetch("http://127.0.0.1:9", tmp_path / "here")
+    with pytest.raises(UserError, match="cannot use 'ftp' addresses"):
+        fetch("ftp://host/release", tmp_path / "here")
+    assert left(tmp_path) == []
+
+
+def test_a_server_in_trouble_is_asked_again(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TRIES", 3)
+    server.status = 503
+    with pytest.raises(UserError, match=r"HTTP 503.*run again later"):
+        fetch(server.address, tmp_path / "here")
+    assert server.requests["/manifest.json"] == 3
+
+
+def test_wrong_credentials_are_said_and_never_shown(server: Server, made: Path, tmp_path: Path) -> None:
+    server.password = "Basic dXNlcjpyaWdodA=="  # user:right
+    host = server.address.removeprefix("http://")
+    with pytest.raises(UserError, match="access denied") as e:
+        fetch(f"http://user:wrong@{host}?sig=secret", tmp_path / "here")
+    assert "wrong" not in str(e.value)
+    assert "secret" not in str(e.value)
+    fetch(f"http://user:right@{host}?sig=secret", tmp_path / "here")
+    assert content(tmp_path / "here") == content(made)
+    assert server.queries == {"sig=secret"}, "a signature goes with every request"
+
+
+@pytest.mark.parametrize(
+    ("spare", "said"),
+    [
+        (-8192, "bytes are to come, but that disk has"),
+        (8192, "the disk is full; what has come is kept"),  # files fill whole pages, so it does not suffice
+    ],
+)
+def test_a_full_disk_is_said(made: Path, tmp_path: Path, spare: int, said: str) -> None:
+    """On a real small disk, where the system lets a test mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = sum(p.stat().st_size for p in made.rglob("*") if p.is_file()) + spare
+    mount = f"mount -t tmpfs -o size={size} none {disk} || exit 99"
+    script = f"{mount}; {sys.executable} -m stages.cli fetch {made} --to {disk}/here"
+    if not shutil.which("unshare"):
+        pytest.skip("no unshare here to mount a small disk with")
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip("this system lets no test mount a disk")
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+def test_a_folder_that_holds_something_is_left_alone(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        fetch(server.address, tmp_path / "here")
+    assert content(tmp_path / "here").keys() == {"mine.txt"}
+    assert left(tmp_path) == ["here"]
+
+
+def test_the_same_release_again_fetches_nothing_and_checks_it(server: Server, tmp_path: Path) -> None:
+    fetch(server.address, tmp_path / "here")
+    before = server.requests["/items.parquet"]
+    fetch(server.address, tmp_path / "here")
+    assert server.requests["/items.parquet"] == before
+    (tmp_path / "here/README.md").write_text("changed")
+    with pytest.raises(UserError, match=r"README\.md"):
+        fetch(server.address, tmp_path / "here")
+
+
+def test_files_with_equal_content_are_two_files(made: Path, tmp_path: Path) -> None:
+    release = shutil.copytree(made, tmp_path / "release")
+    shutil.copy(release / "probes.json", release / "results.json")
+    found = json.loads((release / "manifest.json").read_text())
+    twin = next(f for f in found["files"] if f["path"] == "probes.json")
+    found["files"] = [twin | {"path": f["path"]} if f["path"] == "results.json" else f for f in found["files"]]
+    (release / "manifest.json").write_text(json.dumps(found))
+    fetch(str(release), tmp_path / "here")
+    here = tmp_path / "here"
+    assert (here / "probes.json").read_bytes() == (here / "results.json").read_bytes()
+    assert (here / "probes.json").stat().st_ino != (here / "results.json").stat().st_ino
+
+
+def test_an_address_shows_no_secret() -> None:
+    assert stores.Http("https://me:secret@host/x/?key=secret#f").shown == "https://host/x"
+
+
+def test_the_command_says_where_and_which(made: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stages.cli", "fetch", str(made), "--to", "here", "--encoder", "beit3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "fetched: here"
+    assert done.stderr == ""
+
+
+def test_fetching_and_verifying_need_no_heavy_package(made: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pipeline.remote.fetch import fetch; from pathlib import Path;"
+        f"fetch({str(made)!r}, Path({str(tmp_path / 'here')!r}));"
+        "print([m for m in ('torch', 'transformers', 'faiss', 'duckdb', 'httpx', 's3fs') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,367 @@
+"""A released version is there whole, never changes, and two publishers do not spoil it."""
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toy
+import yaml
+from hubserver import Hub, hub
+
+from pipeline.errors import UserError
+from pipeline.io import sha256
+from pipeline.release import manifest as manifests
+from pipeline.release import signature
+from pipeline.remote import fetch as fetching
+from pipeline.remote import stores
+from pipeline.remote.fetch import fetch
+from pipeline.remote.hub import root_card
+from pipeline.remote.push import push
+from pipeline.remote.s3 import Version
+from pipeline.run import running
+from stages import publish
+
+
+def made(root: Path, seed: int = 0) -> Path:
+    """Make a release; another seed is other content under the same version."""
+    layout = toy.outputs(root)
+    if seed:
+        path = layout.probes
+        path.write_text(path.read_text().replace("0.4", f"0.4{seed}"))
+    with running("publish", "shop", toy.PARAMS, root) as run:
+        publish.main(run)
+    return layout.release
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release, signed where that is possible: the signature travels like any other file."""
+    folder = made(tmp_path_factory.mktemp("made"))
+    if shutil.which("ssh-keygen"):
+        key = tmp_path_factory.mktemp("key") / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        signature.sign(folder, key)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("other"), seed=7)
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# --- a folder
+
+
+def test_a_folder_gets_dataset_and_version(release: Path, tmp_path: Path) -> None:
+    where = push(release, str(tmp_path / "to"))
+    assert where == str(tmp_path / "to/shop/0.1.0")
+    assert content(Path(where)) == content(release)
+    assert push(release, (tmp_path / "to").as_uri()) == where
+    assert [p.name for p in (tmp_path / "to/shop").iterdir()] == ["0.1.0"]
+
+
+def test_a_released_version_is_never_changed(release: Path, other: Path, tmp_path: Path) -> None:
+    where = Path(push(release, str(tmp_path)))
+    with pytest.raises(
+        UserError, match=r"0\.1\.0: this version is released with other content; raise publish\.version"
+    ):
+        push(other, str(tmp_path))
+    assert content(where) == content(release)
+
+
+def test_of_two_that_send_to_a_folder_at_once_one_wins_whole(release: Path, other: Path, tmp_path: Path) -> None:
+    def outcome(folder: Path) -> str:
+        try:
+            return push(folder, str(tmp_path / "public"))
+        except UserError as e:
+            return str(e)
+
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(outcome, [release, other] * 3))
+    there = tmp_path / "public/shop/0.1.0"
+    won = content(there)
+    assert won in (content(release), content(other))
+    assert str(there) in said
+    assert all("is filling it" in s or "other content" in s or "holds" in s or s == str(there) for s in said), said
+    assert [p.name for p in there.parent.iterdir() if not p.name.startswith(".")] == ["0.1.0"]
+
+
+def test_a_damaged_release_or_a_part_of_one_is_not_sent(release: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(release, tmp_path / "damaged")
+    (damaged / "README.md").write_text("?")
+    with pytest.raises(UserError, match=r"README\.md"):
+        push(damaged, str(tmp_path / "to"))
+    part = fetch(str(release), tmp_path / "part", encoder="beit3")
+    with pytest.raises(UserError, match="a part of a release"):
+        push(part, str(tmp_path / "to"))
+    with pytest.raises(UserError, match="names no bucket") as e:
+        push(release, "s3://key:secret@bucket/x")
+    assert "secret" not in str(e.value)
+    with pytest.raises(UserError, match="nothing can be sent there"):
+        push(release, "https://me:secret@host/x?key=secret")
+    assert not (tmp_path / "to").exists()
+
+
+def test_the_command_sends_what_the_stage_made(release: Path, tmp_path: Path) -> None:
+    root = release.parents[2]
+    command = [sys.executable, "-m", "stages.cli", "publish", "shop", "--root", str(root), "--to", "target"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"published: alignrec fetch {tmp_path}/target/shop/0.1.0\n"
+
+
+# --- S3, by moto's server on loopback
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(server).items():
+            patch.setenv(name, value)
+        yield stores.s3()
+    server.stop()
+
+
+def environment(server: Any) -> dict[str, str]:
+    host, port = server.get_host_and_port()
+    return {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def target(s3: Any, request: pytest.FixtureRequest) -> str:
+    name = f"bucket{abs(hash(request.node.name))}"
+    s3.mkdir(name)
+    return f"s3://{name}/below"
+
+
+def names(s3: Any, target: str) -> list[str]:
+    return sorted(p.removeprefix(target.removeprefix("s3://") + "/") for p in s3.find(target))
+
+
+def test_to_s3_and_back(s3: Any, release: Path, target: str, tmp_path: Path) -> None:
+    where = push(release, target)
+    assert where == f"{target}/shop/0.1.0"
+    assert names(s3, target) == [f"shop/0.1.0/{n}" for n in content(release)]
+    fetch(where, tmp_path / "here")
+    assert content(tmp_path / "here") == content(release)
+
+
+def test_on_s3_the_same_is_welcome_and_other_content_is_not(s3: Any, release: Path, other: Path, target: str) -> None:
+    push(release, target)
+    before = {n: s3.info(f"{target}/{n}")["ETag"] for n in names(s3, target)}
+    push(release, target)
+    with pytest.raises(UserError, match="released with other content"):
+        push(other, target)
+    assert {n: s3.info(f"{target}/{n}")["ETag"] for n in names(s3, target)} == before
+
+
+def begun(release: Path, target: str) -> Version:
+    """Leave what a publisher leaves who is killed in the middle."""
+    version = Version(f"{target}/shop/0.1.0", (release / "manifest.json").read_bytes())
+    version.claim()
+    for file in manifests.load(release).files[:3]:
+        version.put(file, release / file.path)
+    return version
+
+
+def test_an_interrupted_publisher_leaves_nothing_visible_and_continues(
+    s3: Any, release: Path, target: str, tmp_path: Path
+) -> None:
+    begun(release, target)
+    first = manifests.load(release).files[0]
+    path = f"{target}/shop/0.1.0/{first.path}"
+    s3.pipe_file(path, (release / first.path).read_bytes(), Metadata={"sha256": first.sha256, "sent": "before"})
+    with pytest.raises(UserError, match=r"no manifest\.json there"):
+        fetch(f"{target}/shop/0.1.0", tmp_path / "here")
+    push(release, target)
+    assert s3.metadata(path, refresh=True)["sent"] == "before", "what is there is not sent again"
+    assert names(s3, target) == [f"shop/0.1.0/{n}" for n in content(release)]
+
+
+def test_other_content_waits_for_a_publisher_at_work(s3: Any, release: Path, other: Path, target: str) -> None:
+    begun(release, target)
+    with pytest.raises(UserError, match=r"another publisher.*delete s3://bucket\d+/below/shop/0\.1\.0\.publishing"):
+        push(other, target)
+    s3.rm_file(f"{target}/shop/0.1.0.publishing")
+    push(other, target)
+    with pytest.raises(UserError, match="released with other content"):
+        push(release, target)
+
+
+def test_a_publisher_whose_claim_was_deleted_releases_nothing(s3: Any, release: Path, target: str) -> None:
+    version = begun(release, target)
+    s3.rm_file(f"{target}/shop/0.1.0.publishing")
+    with pytest.raises(UserError, match="our claim was deleted"):
+        version.release()
+    assert not s3.exists(f"{target}/shop/0.1.0/manifest.json")
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_of_two_at_once_one_wins_whole(
+    s3: Any, release: Path, other: Path, target: str, tmp_path: Path, attempt: int
+) -> None:
+    def outcome(folder: Path) -> str:
+        try:
+            return push(folder, target)
+        except UserError as e:
+            return str(e)
+
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(outcome, [release, other, release]))
+    won = [s for s in said if s == f"{target}/shop/0.1.0"]
+    lost = [s for s in said if "another publisher is at work" in s or "released with other content" in s]
+    assert won
+    assert lost
+    assert len(won) + len(lost) == 3
+    fetch(won[0], tmp_path / "here")
+    assert content(tmp_path / "here") in (content(release), content(other))
+    assert not s3.exists(f"{target}/shop/0.1.0.publishing")
+
+
+def test_no_bucket_and_wrong_keys_are_said_without_the_secret(
+    s3: Any, release: Path, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import httpx
+
+    with pytest.raises(UserError, match="no such bucket"):
+        push(release, "s3://nobucket/x")
+    monkeypatch.setattr(fetching, "TRIES", 1)
+    push(release, target)
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"0")
+    try:
+        for act in (lambda: push(release, target), lambda: fetch(f"{target}/shop/0.1.0", tmp_path / "here")):
+            with pytest.raises(UserError, match=r"access denied.*AWS_ACCESS_KEY_ID") as e:
+                act()
+            assert "a-secret" not in str(e.value)
+    finally:
+        httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"inf")
+
+
+def test_without_the_extra_its_name_is_said(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['s3fs'] = None\n"
+        "from pipeline.remote.stores import store\n"
+        "try: store('s3://bucket/x')\n"
+        "except Exception as e: print(e)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 'pip install "alignrec[s3]"' in shown
+
+
+# --- the Hugging Face Hub, by a server on loopback that knows as much of it
+
+
+TARGET = "hf://datasets/owner/name"
+
+
+@pytest.fixture
+def hf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    constants = importlib.import_module("huggingface_hub.constants")
+    with hub() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", "right")
+        yield server
+
+
+def test_the_command_sends_to_the_hub_in_one_commit_and_fetches_from_it(hf: Hub, release: Path, tmp_path: Path) -> None:
+    environment = os.environ | {
+        "HF_ENDPOINT": hf.address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }  # fmt: skip
+
+    def alignrec(*args: str) -> str:
+        command = [sys.executable, "-m", "stages.cli", *args]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = alignrec("publish", "shop", "--root", str(release.parents[2]), "--to", TARGET)
+    assert said == f"published: alignrec fetch {TARGET}/shop/0.1.0\n"
+    assert len(hf.commits) == 2
+    assert set(hf.files) == {"README.md", *(f"shop/0.1.0/{n}" for n in content(release))}
+    alignrec("fetch", f"{TARGET}/shop/0.1.0", "--to", str(tmp_path / "here"))
+    assert content(tmp_path / "here") == content(release)
+
+
+def test_on_the_hub_the_same_is_welcome_and_other_content_is_not(hf: Hub, release: Path, other: Path) -> None:
+    where = push(release, TARGET)
+    assert push(release, TARGET) == where
+    with pytest.raises(UserError, match="released with other content"):
+        push(other, TARGET)
+    assert len(hf.commits) == 2
+
+
+def test_who_is_overtaken_looks_again(hf: Hub, release: Path) -> None:
+    hf.before_commit = lambda: hf.commits.append(hf.files | {"someone/elses": b"file"})
+    push(release, TARGET)
+    assert "someone/elses" in hf.files
+    assert "shop/0.1.0/manifest.json" in hf.files
+    assert hf.uploads == len([f for f in manifests.load(release).files if f.table]), "large files are sent once"
+
+
+def test_who_is_overtaken_by_other_content_is_refused(hf: Hub, release: Path) -> None:
+    hf.before_commit = lambda: hf.commits.append(hf.files | {"shop/0.1.0/manifest.json": b"{}"})
+    with pytest.raises(UserError, match="released with other content"):
+        push(release, TARGET)
+    assert hf.files["shop/0.1.0/manifest.json"] == b"{}"
+
+
+def test_somebodys_own_root_card_stays(hf: Hub, release: Path) -> None:
+    hf.commits.append({"README.md": b"mine"})
+    push(release, TARGET)
+    assert hf.files["README.md"] == b"mine"
+    assert push(release, f"{TARGET}/below") == f"{TARGET}/below/shop/0.1.0"
+    assert "below/shop/0.1.0/manifest.json" in hf.files
+
+
+def test_a_hub_that_does_not_answer_is_said(hf: Hub, release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = importlib.import_module("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="ConnectError; run again to continue"):
+        push(release, TARGET)
+
+
+def test_a_wrong_token_and_a_wrong_repository_are_said_without_the_token(
+    hf: Hub, release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"hf://datasets/owner/nothere: no such repository"):
+        push(release, "hf://datasets/owner/nothere")
+    for target in ("hf://owner/name", "hf://datasets", "hf://datasets/owner"):
+        with pytest.raises(UserError, match="write hf://datasets/owner/name"):
+            push(release, target)
+    push(release, TARGET)
+    monkeypatch.setenv("HF_TOKEN", "hf_wrongtoken")
+    monkeypatch.setattr(fetching, "TRIES", 1)
+    for act in (lambda: push(release, TARGET), lambda: fetch(f"{TARGET}/shop/0.1.0", tmp_path / "here")):
+        with pytest.raises(UserError, match="HF_TOKEN") as e:
+            act()
+        assert "hf_wrongtoken" not in str(e.value)
+
+
+def test_the_root_card_points_to_the_version(release: Path) -> None:
+    card = (release / "README.md").read_text()
+    block = yaml.safe_load(root_card(card, "shop/0.1.0").split("---\n")[1])
+    paths = [p for c in block["configs"] for s in c["data_files"] for p in s["path"]]
+    assert {p.removeprefix("shop/0.1.0/") for p in paths} <= set(content(release))
+    assert all(p.startswith("shop/0.1.0/") for p in paths)
+    assert block["license"] == "cc-by-sa-4.0"

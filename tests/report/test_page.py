@@ -1,0 +1,315 @@
+"""The page shows what was measured, survives hostile data and missing stages, and loads nothing from outside."""
+
+import dataclasses
+import io as bytes_io
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import toy
+from PIL import Image
+
+import schemas
+from pipeline import io
+from pipeline.evaluation.evidence import comparisons
+from pipeline.layout import Layout
+from pipeline.report import atlas, gallery, judged, plots, tables
+from pipeline.run import running
+from stages import report
+
+
+def reported(root: Path, without: tuple[str, ...] = ()) -> Layout:
+    layout = toy.outputs(root)
+    for stage in without:
+        shutil.rmtree(layout.folder(stage))
+    with running("report", "shop", toy.PARAMS, root) as run:
+        report.main(run)
+    return layout
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return (reported(tmp_path_factory.mktemp("page")).report / "index.html").read_text()
+
+
+class Tags(HTMLParser):
+    """Start tags with their attributes, and whether every tag that opens is closed in order."""
+
+    VOID = frozenset({"meta", "link", "input", "br", "line"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_has_every_section(page: str) -> None:
+    tags = Tags(page)
+    assert tags.open == []
+    ids = [a["id"] for t, a in tags.found if t == "section" and "id" in a]
+    assert ids == [
+        "results", "differences", "ablations", "tail", "probes", "gallery", "map", "curves", "data", "speed",
+    ]  # fmt: skip
+    links = {a["href"] for t, a in tags.found if t == "a" and (a["href"] or "").startswith("#")}
+    assert links == {f"#{i}" for i in ids}
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    for tag, attributes in Tags(page).found:
+        assert tag not in ("img", "iframe", "object", "embed", "base", "form[action]"), tag
+        assert "src" not in attributes
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+    assert "@import" not in page
+    assert set(re.findall(r"url\(([^)]{0,22})", page)) == {"data:image/jpeg;base64"[:22]}
+    assert "default-src 'none'" in page
+
+
+def test_titles_from_data_never_become_markup(page: str) -> None:
+    assert "alert(" in page
+    assert "<script>alert" not in page
+    assert "<b>odd</b>" not in page
+    assert [t for t, _ in Tags(page).found].count("script") == 2
+
+
+def test_figures_of_every_kind_are_shown(page: str) -> None:
+    for text in ("0.3100 ± 0.0100", "0.4000 ± 0.0200", "Not measured: no reason.", "16.7%", "duplicate", "123"):
+        assert text in page, text
+
+
+def test_an_item_without_a_picture_shows_its_words(page: str) -> None:
+    words = [a.get("title") for t, a in Tags(page).found if t == "span" and "words" in (a.get("class") or "")]
+    assert set(words) == {"A4"}  # it has no title either, so its identifier
+
+
+def test_the_pictures_are_the_items(page: str) -> None:
+    data = json.loads(re.search(r'id="items">(.*?)</script>', page, re.DOTALL).group(1))  # type: ignore[union-attr]
+    sheet = re.search(r"\.s0\{background-image:url\(data:image/jpeg;base64,([^)]*)\)", page)
+    assert sheet
+    import base64
+
+    picture = Image.open(bytes_io.BytesIO(base64.b64decode(sheet.group(1)))).convert("RGB")
+    for item, colour in enumerate(toy.COLOURS):
+        cell = data["cells"][item]
+        assert (cell < 0) == (colour is None)
+        if colour:
+            middle = picture.getpixel((cell * gallery.CELL + 40, 40))
+            assert np.abs(np.subtract(middle, colour)).max() < 12
+
+
+def test_the_neighbours_are_the_graphs(tmp_path: Path) -> None:
+    edges = pa.table(
+        {"item_id": [1, 1, 1, 0, 0], "neighbour_id": [1, 2, 0, 0, 2], "rank": [0, 1, 2, 0, 1], "cosine": [1.0] * 5}
+    )
+    assert gallery.nearest(edges, 1) == {0: [2], 1: [2]}
+    assert gallery.nearest(edges, 5) == {0: [2], 1: [2, 0]}
+
+
+def test_a_choice_takes_every_category_before_any_twice() -> None:
+    chosen = gallery.choose(["a", "a", "a", "b", "c", "d"], [True] * 5 + [False], 4, seed=1)
+    assert {["a", "a", "a", "b", "c", "d"][i] for i in chosen[:3]} == {"a", "b", "c"}
+    assert 5 not in chosen
+    assert gallery.choose(["a"] * 9, [True] * 9, 4, seed=1) == gallery.choose(["a"] * 9, [True] * 9, 4, seed=1)
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        ("images", "pretrain"),
+        ("images", "pretrain", "items"),
+        ("probe", "benchmark"),
+        ("graph",),
+        ("images", "items", "pretrain", "graph", "train", "probe", "benchmark"),
+    ],
+)
+def test_missing_stages_are_left_out(tmp_path: Path, without: tuple[str, ...]) -> None:
+    layout = reported(tmp_path, without)
+    page = (layout.report / "index.html").read_text()
+    assert Tags(page).open == []
+    assert ('id="gallery"' in page) == ("graph" not in without and "items" not in without)
+    assert ('id="results"' in page) == ("benchmark" not in without)
+    assert (layout.report / "report.md").read_text().startswith("# shop")
+    assert (layout.report / "neighbours.png").exists() == ('id="gallery"' in page)
+
+
+def test_the_markdown_has_the_same_figures_and_whole_tables(tmp_path: Path) -> None:
+    text = (reported(tmp_path).report / "report.md").read_text()
+    assert "| alignrec | beit3 | 3 | 0.3100 ± 0.0100 |" in text
+    assert "![Items and their nearest neighbours](neighbours.png)" in text
+    assert "OpenMoji" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({re.sub(r"\\\|", "", line).count("|") for line in table.splitlines()}) == 1, table
+
+
+def table_of(text: str, heading: str) -> list[list[str]]:
+    """Return the cells of report.md's table under a heading."""
+    lines = text.split(f"### {heading}\n")[1].split("\n#")[0].splitlines()
+    return [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines if line.startswith("| ")]
+
+
+def test_what_the_benchmark_found_is_told_in_tables(tmp_path: Path) -> None:
+    text = (reported(tmp_path).report / "report.md").read_text()
+    head, *rows = table_of(text, "Differences in Recall@20")
+    assert head == ["a", "b", "a - b", "95 % interval", "p"]
+    assert rows == [["alignrec on beit3", "lightgcn", "+0.1000", "+0.0500 .. +0.1500", "0.004"]]  # no ablation
+    _, whole, without = table_of(text, "Without one part, or with one modality")
+    assert whole[:4] == ["as it is (beit3)", "3", "0.3100 ± 0.0100", "0.3100 ± 0.0100"]
+    assert without == [
+        "no-cca", "3", "0.2600 ± 0.0100", "0.2600 ± 0.0100", "-0.0500", "-0.1200 .. +0.0200", "0.2",
+    ]  # fmt: skip
+    head, targets, ours, ids = table_of(text, "Recall@20 by popularity of the target")
+    assert head == ["run", *(str(i) for i in range(1, 11))]  # nothing cold was asked for
+    assert targets == ["targets", *(str(i) for i in range(8, 18))]
+    assert ours == ["alignrec on beit3", *["0.1550"] * 10]
+    assert ids[0] == "lightgcn"
+    assert table_of(text, "Recall@20 by length of history")[1:3] == [
+        ["users", "3", "1"],
+        ["alignrec on beit3", "0.3100", "0.3100"],
+    ]
+    assert table_of(text, "What is shown")[1] == ["alignrec on beit3", "50.0%", "1.25", "10.0%", "50.0%"]
+
+
+def test_one_run_and_its_ablations_leave_no_differences_between_runs(tmp_path: Path) -> None:
+    found = io.read_table(toy.outputs(tmp_path).tests, schemas.TESTS)
+    assert len(list(judged.tests(found))) == 2
+    assert list(judged.tests(found.filter(pc.field("ablation_b") != ""))) == []
+
+
+def test_what_is_masked_depends_on_the_protocol(tmp_path: Path) -> None:
+    (found,) = comparisons(io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS))
+    assert "ranked, train items masked" in judged.results(found).note
+    strict = dataclasses.replace(found, protocol="strict, user-time")
+    assert "ranked, train and valid items masked" in judged.results(strict).note
+
+
+def test_bars_share_a_scale_that_holds_zero(page: str) -> None:
+    found = plots.bars([(0.1, 0.2, 0.4), None, (-0.4, -0.2, 0.0)])
+    assert found
+    (low, middle, high), nothing, other = found.rows
+    assert nothing is None
+    assert low < middle < high == plots.BAR - plots.BAR_MARGIN
+    assert other[0] == plots.BAR_MARGIN
+    assert other[2] == found.zero == plots.BAR / 2
+    assert page.count('<svg class="bar"') == 2 + 2 + 2  # results, differences in two metrics, ablations
+
+
+def test_a_line_over_places_leaves_out_what_was_not_measured() -> None:
+    chart = plots.across("recall", ["cold", "1", "2"], {"a": [None, 0.1, 0.2], "b": [0.0, None, None]})
+    assert [len(line["points"].split()) for line in chart.lines] == [2, 1]
+    assert [text for _, text in chart.x_marks] == ["cold", "1", "2"]
+    assert chart.lines[1]["points"].split(",")[0] == str(chart.x_marks[0][0])
+
+
+def test_a_sweeps_effects_are_a_heat_map(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    cells = [("0.001", "0.1", 0.2), ("0.01", "0.1", 0.3), ("0.01", "0.5", 0.25)]
+    rows = [{"settings": "lr, reg", "x": x, "y": y, "valid": v, "trials": 1} for x, y, v in cells]
+    io.write_json(layout.sweep_effects("alignrec", "beit3", "tpe"), rows)
+    won = io.read_table(layout.results, schemas.RESULTS).slice(0, 12)  # AlignRec on beit3
+    io.write_table(won, layout.sweep_results("alignrec", "beit3", "tpe"), schemas.RESULTS)
+    with running("report", "shop", toy.PARAMS, tmp_path) as run:
+        report.main(run)
+    text = (layout.report / "report.md").read_text()
+    assert table_of(text, "alignrec · beit3 · tpe: lr (across) and reg (down)")[1:] == [
+        ["0.1", "0.200", "0.300"],
+        ["0.5", "", "0.250"],
+    ]
+    assert table_of(text, "alignrec · beit3 · tpe: the setting that won")[1][:3] == ["valid", "3", "0.3100 ± 0.0100"]
+    assert 'class="n heat" style="--heat:0.50">0.250</td>' in (layout.report / "index.html").read_text()
+
+
+def test_pictures_are_counted_by_reason_and_rare_reasons_together() -> None:
+    many = tables.REASONS + 3
+    status = pa.chunked_array([["ok"] * 5 + ["http_error"] * many])
+    reason = pa.chunked_array([[""] * 5 + [f"status {i}" for i in range(many)]])
+    rows = tables.quality("Pictures", status, reason, "").rows
+    assert rows[0] == ["ok", "", "5", "17.9%"]
+    assert rows[-1] == ["others", "4 more reasons", "4", "14.3%"]
+    assert sum(int(r[2]) for r in rows) == 5 + many
+
+
+def test_the_poster_is_a_picture_with_a_row_an_item(tmp_path: Path) -> None:
+    picture = Image.open(reported(tmp_path).report / "neighbours.png")
+    assert picture.height > toy.ITEMS * gallery.CELL
+
+
+def test_a_picture_that_cannot_be_decoded_is_left_out() -> None:
+    table = pa.table({"item_id": pa.array([0, 1], pa.int32()), "image": pa.array([b"no jpeg", toy.jpeg((1, 2, 3))])})
+    assert list(gallery.thumbnails([table], {0, 1})) == [1]
+
+
+def test_charts_group_parts_of_one_measure_and_skip_what_is_no_number() -> None:
+    history = [
+        {"epoch": 0, "train_loss": 4.0, "valid_loss": 5.0, "note": "x", "odd": None},
+        {"epoch": 1, "train_loss": 2.0, "valid_loss": float("nan"), "note": "y", "odd": None},
+    ]
+    (chart,) = plots.charts(history)
+    assert chart.title == "loss"
+    assert [(line["name"], line["last"]) for line in chart.lines] == [("train_loss", "2"), ("valid_loss", "5")]
+    (left, top), (right, bottom) = (tuple(map(float, p.split(","))) for p in chart.lines[0]["points"].split())
+    assert left < right
+    assert top < bottom  # the loss falls
+
+
+def test_a_flat_curve_of_one_epoch_is_drawn() -> None:
+    (chart,) = plots.charts([{"epoch": 0, "loss": 1.0}])
+    assert len(chart.lines[0]["points"].split()) == 1
+    assert plots.charts([]) == []
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 7), (0.013, 0.0131), (0, 1e6), (5, 5)])
+def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
+    found = plots.ticks(low, high)
+    assert 1 <= len(found) <= 6
+    assert all(low - 1e-9 <= t <= high + 1e-9 for t in found)
+
+
+def test_the_best_figure_of_each_column_is_marked() -> None:
+    found = {"users": 5, "chance": {"hit@5": 0.1, "hit@10": 0.2}, "a": {"hit@5": 0.3, "hit@10": 0.3},
+             "b": {"hit@5": 0.2, "hit@10": 0.4}}  # fmt: skip
+    (table,) = tables.probes({"zero_shot": found})
+    assert [r[0] for r in table.rows] == ["b", "a", "chance"]
+    assert table.best == {(1, 1), (0, 2)}
+
+
+def two_rings(n: int) -> pa.Table:
+    """Two groups of n items; each item's neighbours are the next two of its own group."""
+    item = np.repeat(np.arange(2 * n), 2)
+    other = item // n * n + (item % n + np.tile([1, 2], 2 * n)) % n
+    return pa.table({"item_id": item, "neighbour_id": other})
+
+
+def test_the_map_keeps_groups_apart_and_is_the_same_twice() -> None:
+    at = atlas.layout(two_rings(60), 120, seed=3)
+    assert at.shape == (120, 2)
+    assert at.min() >= 0
+    assert at.max() <= 1
+    first, second = at[:60], at[60:]
+    within = np.linalg.norm(first[:, None] - first[None], axis=2).mean()
+    between = np.linalg.norm(first[:, None] - second[None], axis=2).mean()
+    assert between > 1.5 * within
+    assert np.array_equal(at, atlas.layout(two_rings(60), 120, seed=3))
+
+
+def test_the_map_places_items_without_neighbours() -> None:
+    edges = pa.table({"item_id": [0, 1, 1, 2], "neighbour_id": [0, 1, 2, 2]})
+    at = atlas.layout(edges, 4, seed=0)
+    assert np.isfinite(at).all()

@@ -1,0 +1,212 @@
+"""Raw files: whole and checked or not there, resumed, retried, listed without saying where they lay."""
+
+import gzip
+import random
+import time
+from pathlib import Path
+
+import pytest
+from faulty import Answer, Handler, Server, body, cut, first, hang, serving, status
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.http.fetch import Progress, fetch
+from pipeline.http.retries import pause, retry_after
+from pipeline.sources.download import download, expectations, listing, local_files, names
+
+DATA = gzip.compress(random.Random(0).randbytes(300_000), mtime=0)
+HTML = b"<!DOCTYPE html><html>not found</html>"
+
+
+def get(address: str, target: Path, retries: int = 2, timeout: float = 2.0, expected: str | None = None) -> Path:
+    fetch(address, target, expected, timeout, retries, lambda done, total: None)
+    return target
+
+
+def quiet(name: str) -> Progress:
+    return lambda done, total: None
+
+
+def ranged(data: bytes, etag: str = '"v1"', cut_at: int | None = None) -> Answer:
+    """Serve `data` with ranges and an ETag, hanging up after `cut_at` bytes of each answer."""
+
+    def answer(request: Handler, before: int) -> None:
+        start = int(request.headers.get("Range", "bytes=0-")[6:-1])
+        if request.headers.get("If-Range", etag) != etag:
+            start = 0
+        request.send_response(206 if start else 200)
+        request.send_header("ETag", etag)
+        request.send_header("Content-Length", str(len(data) - start))
+        request.end_headers()
+        request.wfile.write(data[start : start + cut_at] if cut_at else data[start:])
+        if cut_at and start + cut_at < len(data):
+            request.wfile.flush()
+            request.connection.shutdown(2)
+            request.close_connection = True
+
+    return answer
+
+
+def ranges(server: Server) -> list[str | None]:
+    return [headers.get("Range") for headers in server.headers]
+
+
+def test_a_cut_connection_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    with serving({"/x.gz": ranged(DATA, cut_at=120_000)}) as server:
+        target = get(f"{server.address}/x.gz", tmp_path / "x.gz")
+        asked = ranges(server)
+    assert target.read_bytes() == DATA
+    assert asked == [None, "bytes=120000-", "bytes=240000-"]
+    assert [p.name for p in tmp_path.iterdir()] == ["x.gz"]
+
+
+def test_a_later_run_continues_what_an_earlier_one_left(tmp_path: Path) -> None:
+    with serving({"/x.gz": ranged(DATA, cut_at=120_000)}) as server:
+        address = f"{server.address}/x.gz"
+        with pytest.raises(UserError, match=r"\(after 1 tries\); run again to continue"):
+            get(address, tmp_path / "x.gz", retries=0)
+        assert not (tmp_path / "x.gz").exists()
+        server.answers["/x.gz"] = ranged(DATA)
+        assert get(address, tmp_path / "x.gz").read_bytes() == DATA
+        assert ranges(server)[-1] == "bytes=120000-"
+
+
+def test_a_file_that_changed_meanwhile_starts_over(tmp_path: Path) -> None:
+    new = gzip.compress(b"new", mtime=0)
+    with serving({"/x.gz": ranged(DATA, cut_at=120_000)}) as server:
+        address = f"{server.address}/x.gz"
+        with pytest.raises(UserError):
+            get(address, tmp_path / "x.gz", retries=0)
+        server.answers["/x.gz"] = ranged(new, etag='"v2"')
+        assert get(address, tmp_path / "x.gz").read_bytes() == new
+
+
+def test_a_server_without_etag_is_asked_from_the_start(tmp_path: Path) -> None:
+    with serving({"/x.gz": first(1, cut(DATA, 1000), body(DATA))}) as server:
+        assert get(f"{server.address}/x.gz", tmp_path / "x.gz").read_bytes() == DATA
+        assert ranges(server) == [None, None]
+
+
+def test_failures_that_may_pass_are_tried_again_and_others_are_not(tmp_path: Path) -> None:
+    answers = {"/a": first(2, status(503, Retry_After="0"), body(b"a")), "/b": status(403), "/c": hang}
+    with serving(answers) as server:
+        assert get(f"{server.address}/a", tmp_path / "a").read_bytes() == b"a"
+        with pytest.raises(UserError, match=r"/b: HTTP 403 Forbidden$"):
+            get(f"{server.address}/b", tmp_path / "b")
+        with pytest.raises(UserError, match=r"/c: ReadTimeout.*after 1 tries"):
+            get(f"{server.address}/c", tmp_path / "c", retries=0, timeout=0.2)
+        with pytest.raises(UserError, match=r"/d: HTTP 404 Not Found$"):
+            get(f"{server.address}/d", tmp_path / "d")
+    assert server.asked == {"/a": 3, "/b": 1, "/c": 1, "/d": 1}
+    with pytest.raises(UserError, match=r"ConnectError.*after 1 tries"):
+        get(f"{server.address}/a", tmp_path / "e", retries=0)
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (HTML, r"the answer is a web page \(HTML\), not a file"),
+        (b"\n <HTML>", r"the answer is a web page \(HTML\), not a file"),
+        (DATA[:1000], "the gzip file is cut off"),
+        (b"plain", r"not gzip, though its name ends in \.gz"),
+        (DATA[:1000] + b"x" * 50 + DATA[1050:], "the gzip file is damaged"),
+        (b"", r"not gzip"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["http", "path", "file"])
+def test_what_is_not_the_file_is_one_line_with_address_and_cause(
+    tmp_path: Path, data: bytes, fault: str, kind: str
+) -> None:
+    (tmp_path / "in.gz").write_bytes(data)
+    with serving({"/in.gz": body(data)}) as server:
+        folder = {"http": server.address, "path": str(tmp_path), "file": f"file://{tmp_path}"}[kind]
+        with pytest.raises(UserError, match=rf"^{folder}/in\.gz: {fault}") as e:
+            get(f"{folder}/in.gz", tmp_path / "out.gz")
+    assert "\n" not in str(e.value)
+    assert {p.name for p in tmp_path.iterdir()} == {"in.gz"}
+
+
+def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
+    (tmp_path / "a b").write_bytes(b"x")
+    assert get(f"file://{tmp_path}/a%20b", tmp_path / "c").read_bytes() == b"x"
+    assert get(str(tmp_path / "a b"), tmp_path / "d").read_bytes() == b"x"
+    with pytest.raises(UserError, match="cannot fetch 'ftp' addresses"):
+        get("ftp://e/x", tmp_path / "e")
+    with pytest.raises(UserError, match="no such file"):
+        get(str(tmp_path / "none"), tmp_path / "e")
+    with pytest.raises(UserError, match="is a folder"):
+        get(str(tmp_path), tmp_path / "e")
+    with pytest.raises(UserError, match="no such file; it is named under `sources`"):
+        local_files({"reviews": [str(tmp_path / "none"), "https://e/x"]})
+
+
+@pytest.mark.parametrize(
+    "address", ["http://e/", "http://e/..", "/a/.hidden", "http://e/a%2fb%00", "sources.json", "http://e/x?y=/../z/"]
+)
+def test_addresses_never_become_odd_file_names(address: str) -> None:
+    try:
+        found = names({"reviews": [address]})["reviews"]
+    except UserError:
+        return
+    assert "/" not in found
+    assert found in ("x", "b")
+
+
+def test_two_files_of_one_name_are_refused() -> None:
+    with pytest.raises(UserError, match=r"two files of this dataset are called x\.gz"):
+        names({"reviews": ["http://a/x.gz"], "metadata": ["http://b/x.gz"]})
+
+
+def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path: Path) -> None:
+    (tmp_path / "meta.json.gz").write_bytes(DATA)
+    with serving({"/r.json.gz": body(DATA)}) as server:
+        host = server.address.removeprefix("http://")
+        remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
+        addresses = {"reviews": [remote], "metadata": [near]}
+        raw = tmp_path / "raw"
+        stored, hashes = download(addresses, raw, {}, 2, 0, quiet)
+        assert download(addresses, raw, {}, 2, 0, quiet) == (stored, {})
+        assert server.asked.total() == 1
+    common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
+    for known in (hashes, {}):
+        assert listing(raw, stored, addresses, known) == [
+            {"role": "reviews", "name": "r.json.gz", "url": f"http://{host}/r.json.gz"} | common,
+            {"role": "metadata", "name": "meta.json.gz", "url": "file:meta.json.gz"} | common,
+        ]
+
+
+def test_mirrors_are_tried_in_order(tmp_path: Path) -> None:
+    with serving({"/b/x.gz": body(DATA)}) as server:
+        mirrors = [f"{server.address}/a/x.gz", f"{server.address}/b/x.gz", f"{server.address}/c/x.gz"]
+        assert download({"reviews": mirrors}, tmp_path, {}, 2, 0, quiet)[0] == {"reviews": "x.gz"}
+        assert server.asked == {"/a/x.gz": 1, "/b/x.gz": 1}
+        with pytest.raises(UserError, match=r"/a/y: HTTP 404 Not Found; .*/c/y: HTTP 404 Not Found$"):
+            download({"reviews": [f"{server.address}/a/y", f"{server.address}/c/y"]}, tmp_path, {}, 2, 0, quiet)
+
+
+def test_another_file_than_before_is_refused(tmp_path: Path) -> None:
+    with serving({"/x.gz": body(DATA)}) as server:
+        address = f"{server.address}/x.gz"
+        addresses = {"reviews": [address]}
+        seen = listing(tmp_path, download(addresses, tmp_path, {}, 2, 0, quiet)[0], addresses, {})
+        (tmp_path / "x.gz").unlink()
+        server.answers["/x.gz"] = body(gzip.compress(b"other"))
+        with pytest.raises(UserError, match=r"its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}: the file is another"):
+            download(addresses, tmp_path, expectations(addresses, {}, seen), 2, 0, quiet)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_expected_comes_from_the_parameters_then_from_the_first_download() -> None:
+    seen = [{"role": r, "url": f"http://e/{r}", "sha256": "first"} for r in "abc"]
+    addresses = {"a": ["http://e/a"], "b": ["http://me:x@e/b"], "c": ["http://other/c"], "d": ["local.gz"]}
+    assert expectations(addresses, {"a": "pinned"}, seen) == {"a": "pinned", "b": "first"}
+    with pytest.raises(UserError, match="sha256 of 'z': this source has a, b, c, d"):
+        expectations(addresses, {"z": "pinned"}, seen)
+
+
+def test_pauses_grow_obey_the_server_and_end() -> None:
+    assert [0.25 * 2**n <= pause(n) <= 0.75 * 2**n for n in range(6)] == [True] * 6
+    assert (pause(0, 7.0), pause(0, 1e9), pause(50)) == (7.0, 60.0, 60.0)
+    assert (retry_after("3"), retry_after(None), retry_after("soon")) == (3.0, None, None)
+    soon = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
+    assert 25 < (retry_after(soon) or 0) <= 30

@@ -1,0 +1,81 @@
+"""Features of pictures by ASIN: only the wanted, in the wanted order; a cut file names the place."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pydantic import ValidationError
+
+import schemas
+from pipeline import io
+from pipeline.config import AmazonSource
+from pipeline.encode import feature_sets
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.sources import image_features
+from pipeline.sources.image_features import BLOCK, RECORD, WIDTH, read
+from pipeline.sources.registry import files
+
+
+def record(asin: str, value: float) -> bytes:
+    return asin.encode() + np.full(WIDTH, value, "<f4").tobytes()
+
+
+def write(path: Path, *records: bytes) -> Path:
+    data = b"".join(records)
+    path.write_bytes(gzip.compress(data, 1) if path.suffix == ".gz" else data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.b", "x.b.gz"])
+def test_wanted_items_in_the_wanted_order_and_the_others_flagged(tmp_path: Path, name: str) -> None:
+    many = [record(f"B{i:09d}", i) for i in range(BLOCK + 2)]
+    path = write(tmp_path / name, *many, record("B000000003", -1))
+    last = f"B{BLOCK + 1:09d}"
+    vectors, there = read(path, [last, "NOT_THERE_", "B000000003"])
+    assert vectors[:, [0, -1]].tolist() == [[BLOCK + 1] * 2, [0, 0], [3, 3]]
+    assert there.tolist() == [True, False, True]
+
+
+def test_a_cut_or_broken_file_is_one_line_with_the_offset(tmp_path: Path) -> None:
+    good = record("B000000000", 1)
+    with pytest.raises(UserError, match=rf"x\.b: cut off at byte {RECORD + 99:,}, 99 bytes into a record of 16,394"):
+        read(write(tmp_path / "x.b", good, good[:99]), ["B000000000"])
+    with pytest.raises(UserError, match=rf"record of B000000001 at byte {RECORD:,} has a value that is not finite"):
+        read(write(tmp_path / "x.b", good, record("B000000001", np.nan)), ["B000000000", "B000000001"])
+
+
+def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
+    layout, asins = Layout(tmp_path, "toy"), ["B000000000", "B000000001", "B000000002"]
+    ids = pa.table([pa.array(range(3), pa.int32()), pa.array(asins)], names=schemas.ITEM_IDS.names)
+    path = write(tmp_path / "image_features_Toy.b", record(asins[2], 2), record(asins[0], 1))
+    text = ids.append_column("has_image", pa.array([False] * 3)).append_column(
+        "has_text", pa.array([True, True, False])
+    )
+    text = text.append_column("vector", io.vectors(np.array([[3.0, 4], [0, 2], [0, 0]])))
+    io.write_table(text, io.shard(layout.features("minilm"), "features", 0), schemas.features(2))
+
+    found = feature_sets.imports({"feature:cnn": path}, layout, 3, ["minilm"])
+    assert list(found) == ["cnn", "minilm-cnn"]
+    assert list(feature_sets.imports({"feature:cnn": path}, layout, 3, [])) == ["cnn"]
+    made = {name: feature_sets.imported(ready, ids)(0, 3) for name, ready in found.items()}
+    assert made["cnn"]["has_image"].to_pylist() == made["minilm-cnn"]["has_image"].to_pylist() == [True, False, True]
+    assert made["minilm-cnn"]["has_text"].to_pylist() == [True, True, False]
+    schemas.check(made["cnn"], schemas.features(WIDTH))
+    schemas.check(made["minilm-cnn"], schemas.features(2 + WIDTH))
+    joined = io.matrix(made["minilm-cnn"]["vector"])
+    np.testing.assert_allclose(joined[:, :2], [[0.6, 0.8], [0, 1], [0, 0]], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(joined[:, 2:], axis=1), [1, 0, 1], atol=1e-5)
+    second = feature_sets.imported(found["minilm-cnn"], ids)(1, 3)
+    assert second.equals(made["minilm-cnn"].slice(1))
+
+
+def test_they_are_named_in_the_parameters() -> None:
+    given = {"kind": "amazon2014", "category": "Baby", "features": {"cnn4096": "a/image_features_Baby.b"}}
+    assert files(AmazonSource.model_validate(given))["feature:cnn4096"] == ["a/image_features_Baby.b"]
+    with pytest.raises(ValidationError, match=r"features\.x: f\.npy does not end in \.b"):
+        AmazonSource.model_validate(given | {"features": {"x": "f.npy"}})
+    assert image_features.matches(Path("x.b.gz"))
+    assert not image_features.matches(Path("x.npy"))

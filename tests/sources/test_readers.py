@@ -1,0 +1,317 @@
+"""Readers of raw formats: what they pick, what they refuse, and that nothing in a line is ever run."""
+
+import ast
+import gzip
+import json
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+import duckdb
+import numpy as np
+import orjson
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.config import AmazonSource, MmrecSource, TabularSource
+from pipeline.errors import UserError
+from pipeline.sources import amazon2014, amazon2018, amazon2023, image_features, mmrec
+from pipeline.sources.registry import files
+from pipeline.sources.tabular import Tabular
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+# --- metadata
+
+
+def test_2014_reads_python_literals() -> None:
+    line = b"""{'asin': '0123456789', 'title': "Bob's", 'price': 1.5, 'categories': [['A', 'B'], ['C', 'D', 'E']],
+        'imUrl': 'http://e/x.jpg', 'related': {'also_bought': ['B000000000']}}""".replace(b"\n", b"")
+    assert amazon2014.key(line) == "0123456789"
+    record = amazon2014.parse(line)
+    assert amazon2014.name(record) == "0123456789"
+    kept = {"price": "1.5", "categories": '[["A","B"],["C","D","E"]]', "related": '{"also_bought":["B000000000"]}'}
+    assert amazon2014.product(record) == ("Bob's", "", ["C", "D", "E"], "", ["http://e/x.jpg"], kept)
+
+
+EVIL = [
+    "__import__('os').system('touch {mark}')",
+    "{{'asin': open('{mark}', 'w')}}",
+    "{{'asin': 'A', 'title': (lambda: open('{mark}', 'w'))()}}",
+    "{{**open('{mark}', 'w').__dict__}}",
+    "[print(x) for x in open('{mark}', 'w')]",
+]
+
+
+@pytest.mark.parametrize("code", EVIL)
+def test_2014_runs_nothing(tmp_path: Path, code: str) -> None:
+    with pytest.raises(ValueError, match="not a Python literal"):
+        amazon2014.parse(code.format(mark=tmp_path / "mark").encode())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line", [b"[" * 5000, b"-" * 9000 + b"1", b"(" * 99 + b"1", b"9" * 9999, b"{'a': \x00}", b"\xff"]
+)
+def test_2014_survives_lines_that_break_parsers(line: bytes) -> None:
+    with pytest.raises(ValueError, match="not"):
+        amazon2014.parse(line)
+
+
+@pytest.mark.parametrize("reader", [amazon2014, amazon2018, amazon2023, mmrec])
+@given(
+    data=st.one_of(
+        st.binary(max_size=200), st.text(alphabet="{}[]()'\":,asin 0\\x\n-+.eN", max_size=80).map(str.encode)
+    )
+)
+def test_any_line_is_read_or_refused(reader: ModuleType, data: bytes) -> None:
+    reader.key(data)
+    try:
+        record = reader.parse(data)
+    except ValueError:
+        return
+    assert isinstance(record, dict)
+    reader.name(record)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+FIELDS = ("asin", "title", "brand", "category", "categories", "description", "imUrl", "imageURL", "imageURLHighRes")
+
+
+@pytest.mark.parametrize("reader", [amazon2014, amazon2018, amazon2023, mmrec])
+@given(record=st.dictionaries(st.sampled_from(FIELDS), JSON))
+def test_fields_of_any_type_become_text_and_lists(reader: ModuleType, record: dict[str, object]) -> None:
+    product = reader.product(record)
+    texts = [product.title, product.brand, product.description, *product.categories, *product.image_urls]
+    assert all(isinstance(text, str) for text in texts)
+
+
+WORDS = st.text(alphabet="'\"\\ab{}:,\x85\n\u00e9", max_size=8) | st.sampled_from(["true", "null", "None", "#", "'u'"])
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON | WORDS, min_size=1).filter(lambda r: "inf" not in repr(r)))
+def test_2014_reads_back_what_python_printed(record: dict[str, object]) -> None:
+    assert amazon2014.parse(repr(record).encode("utf-8", "surrogatepass")) == record
+
+
+PIECES = [
+    *"'\"a}u1#b\t\\é",
+    *("'b'", '"c"', "{'a': ", ": ", ", ", "None", "\\'", "\\n", "\\\\", '\\"'),
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_2014_reads_lines_as_pythons_own_parser_does(inner: str) -> None:
+    line = f"{{'asin': 'A'{inner}}}".encode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd escapes
+        try:
+            want = ast.literal_eval(line.decode())
+        except (ValueError, TypeError, SyntaxError):
+            want = None
+    if isinstance(want, dict):
+        assert amazon2014.parse(line) == want
+    else:
+        with pytest.raises(ValueError, match="not a"):
+            amazon2014.parse(line)
+
+
+def test_2014_lines_may_be_json() -> None:
+    record = {"asin": "A", "on": True, "off": [1.5, False], "none": None, "text": "it's 5\""}
+    for line in (json.dumps(record), json.dumps(record | {"text": 'a "b" c'})):
+        assert amazon2014.parse(line.encode()) == json.loads(line)
+
+
+def test_fields_that_json_has_no_type_for_are_kept_too() -> None:
+    line = rb"{'asin': 'A', 'price': (1, None), 'sets': {'b', 'a'}, 'raw': b'\xff', 'half': '\ud800', 3: 1, 'no': ''}"
+    record = amazon2014.parse(line)
+    kept = {"price": "[1,null]", "sets": '["a","b"]', "raw": "\"b'\\\\xff'\"", "half": '"?"', "3": "1"}
+    assert amazon2014.product(record).extra == kept
+    assert [orjson.loads(v) for v in kept.values()]
+
+
+def test_a_field_too_deep_for_json_is_a_fault_of_its_line() -> None:
+    record = orjson.loads(b'{"deep": ' + b"[" * 1000 + b"]" * 1000 + b"}")
+    with pytest.raises(ValueError, match="nested too deeply"):
+        amazon2018.product(record)
+
+
+def test_2018_prefers_large_pictures_and_drops_titles_that_are_scripts() -> None:
+    line = orjson.dumps(
+        {
+            "asin": "B1",
+            "title": "var aPageStart = (new Date()).getTime();",
+            "brand": "X",
+            "category": ["A", "B"],
+            "description": ["one", "", "two"],
+            "imageURL": ["http://e/s.jpg", "http://e/l.jpg"],
+            "imageURLHighRes": ["http://e/l.jpg"],
+        }
+    )
+    assert amazon2018.key(line) == "B1"
+    found = amazon2018.product(amazon2018.parse(line))
+    assert found == ("", "X", ["A", "B"], "one two", ["http://e/l.jpg", "http://e/s.jpg"], {})
+
+
+# --- ratings
+
+
+def rows(sql: str) -> list[tuple[object, ...]]:
+    return duckdb.sql(sql).fetchall()
+
+
+def test_reviews_as_json_lines(tmp_path: Path) -> None:
+    good = {"reviewerID": "U", "asin": "A", "overall": 4.0, "unixReviewTime": 7, "reviewText": "x"}
+    path = write(tmp_path / "it's.json.gz", f'{json.dumps(good)}\nnonsense\n{{"asin": "B", "overall": "NaN?"}}\n')
+    assert rows(amazon2014.ratings({"reviews": path})) == [("U", "A", 4.0, 7), (None,) * 4, (None, "B", None, None)]
+
+
+@pytest.mark.parametrize(("reader", "line"), [(amazon2014, "U,A,4.0,7"), (amazon2018, "A,U,4.0,7")])
+@pytest.mark.parametrize("name", ["r.csv", "r.csv.gz"])
+def test_ratings_as_csv_have_each_vintages_order(tmp_path: Path, reader: ModuleType, line: str, name: str) -> None:
+    path = write(tmp_path / name, f"{line}\n,,,\n")
+    assert rows(reader.ratings({"reviews": path})) == [("U", "A", 4.0, 7), (None,) * 4]
+
+
+HEADER = "userID\titemID\trating\ttimestamp\tx_label\n"
+
+
+def test_inter_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.inter.gz", HEADER + "3\t5\t1.0\t9\t2\nx\t5\t1.0\t9\t2\n")
+    assert rows(mmrec.ratings({"interactions": path})) == [(3, 5, 1.0, 9, 2), (None, 5, 1.0, 9, 2)]
+
+
+def test_inter_file_with_other_columns_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.inter", "userID\titemID\trating\n")
+    with pytest.raises(UserError, match=r"x\.inter, line 1: no column timestamp, x_label"):
+        mmrec.ratings({"interactions": path})
+
+
+@pytest.mark.parametrize("name", ["items.csv", "items.jsonl", "items.jsonl.gz"])
+def test_item_file_as_csv_or_json_lines(tmp_path: Path, name: str) -> None:
+    records = [{"itemID": 1, "asin": "B", "title": 'a, "b"'}, {"itemID": 0, "asin": "A", "title": "c"}]
+    csv = 'itemID,asin,title\n1,B,"a, ""b"""\n0,A,c\n'
+    path = write(tmp_path / name, csv if name.endswith("csv") else "".join(f"{json.dumps(r)}\n" for r in records))
+    lines = list(mmrec.lines(path))
+    assert [mmrec.key(line) for line in lines] == ["1", "0"]
+    assert [mmrec.product(mmrec.parse(line)).title for line in lines] == ['a, "b"', "c"]
+    assert mmrec.asins(path, 3) == ["A", "B", "2"]
+
+
+ALIKE = [("0,B", "itemID 0 occurs twice"), ("1,A", "asin A belongs to several itemIDs"), ("1,2", "asin 2")]
+
+
+@pytest.mark.parametrize(("second", "fault"), ALIKE)
+def test_item_file_that_names_two_things_alike_is_refused(tmp_path: Path, second: str, fault: str) -> None:
+    path = write(tmp_path / "items.csv", f"itemID,asin\n0,A\n{second}\n")
+    with pytest.raises(UserError, match=fault):
+        mmrec.asins(path, 3)
+
+
+def test_feature_file_must_fit(tmp_path: Path) -> None:
+    path = tmp_path / "f.npy"
+    np.save(path, np.zeros((3, 2), np.float32))
+    image_features.check_features({"feature:f": path, "interactions": tmp_path / "none"}, 3)
+    with pytest.raises(UserError, match=r"float32 \(3, 2\), expected numbers \[4, width\]"):
+        image_features.check_features({"feature:f": path}, 4)
+    np.save(path, np.array([{"a": 1}]), allow_pickle=True)
+    with pytest.raises(UserError, match=r"not a readable \.npy file"):
+        image_features.check_features({"feature:f": path}, 1)
+
+
+def test_roles_of_the_files() -> None:
+    source = MmrecSource(kind="mmrec", interactions=["a/b.inter"], features={"x": ["c.npy"]})
+    assert files(source) == {"interactions": ["a/b.inter"], "feature:x": ["c.npy"]}
+    named = AmazonSource.model_validate({"kind": "amazon2018", "category": "Gift_Cards", "reviews": "mine.json"})
+    assert files(named)["reviews"] == ["mine.json"]
+    assert files(named)["metadata"][0].endswith("/meta_Gift_Cards.json.gz")
+
+
+# --- 2023
+
+
+def test_2023_fields() -> None:
+    line = orjson.dumps(
+        {
+            "parent_asin": "B1",
+            "title": "t",
+            "store": "S",
+            "details": {"Brand": "B"},
+            "features": ["f"],
+            "description": ["d"],
+            "categories": ["c"],
+            "images": [
+                {"variant": "PT01", "hi_res": "http://e/2"},
+                {"variant": "MAIN", "thumb": "http://e/t", "large": "http://e/l", "hi_res": None},
+            ],
+        }
+    )
+    assert amazon2023.key(line) == amazon2023.name(amazon2023.parse(line)) == "B1"
+    found = amazon2023.product(amazon2023.parse(line))
+    kept = {"store": '"S"', "details": '{"Brand":"B"}', "features": '["f"]'}
+    assert found == ("t", "B", ["c"], "f d", ["http://e/l", "http://e/t", "http://e/2"], kept)
+
+
+def test_2023_reviews_and_ratings_say_the_same(tmp_path: Path) -> None:
+    review = {"user_id": "U", "asin": "variant", "parent_asin": "A", "rating": 4.0, "timestamp": 1588687728923}
+    jsonl = write(tmp_path / "r.jsonl.gz", json.dumps(review) + "\n")
+    csv = write(tmp_path / "r.csv.gz", "user_id,parent_asin,rating,timestamp\nU,A,4.0,1588687728923\n")
+    want = [("U", "A", 4.0, 1588687728)]
+    assert rows(amazon2023.ratings({"reviews": jsonl})) == rows(amazon2023.ratings({"reviews": csv})) == want
+
+
+# --- anybody's files
+
+
+def tabular(**columns: str) -> Tabular:
+    given = {"kind": "tabular", "interactions": "i", "items": "m", "columns": columns}
+    return Tabular(TabularSource.model_validate(given))
+
+
+def save(path: Path, table: dict[str, list[object]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table(table), path)
+        return path
+    frame = pd.DataFrame(table)
+    return write(
+        path, frame.to_csv(index=False) if ".csv" in path.suffixes else frame.to_json(orient="records", lines=True)
+    )
+
+
+@pytest.mark.parametrize("name", ["i.parquet", "i.csv", "i.csv.gz", "i.jsonl"])
+def test_tabular_interactions_in_any_format(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, {"who": [7, 8], "what": ["a, b", "c"], "stars": [1.5, 5.0], "at": [100, 200]})
+    reader = tabular(user="who", item="what", rating="stars", timestamp="at")
+    assert rows(reader.ratings({"interactions": path})) == [("7", "a, b", 1.5, 100), ("8", "c", 5.0, 200)]
+
+
+def test_tabular_without_ratings_and_with_dates(tmp_path: Path) -> None:
+    path = save(tmp_path / "i.csv", {"user": ["u", ""], "item": ["a", "b"], "timestamp": ["1970-01-02T00:00:00Z", "x"]})
+    assert rows(tabular().ratings({"interactions": path})) == [("u", "a", None, 86400), (None, "b", None, None)]
+
+
+def test_tabular_names_the_column_that_is_not_there(tmp_path: Path) -> None:
+    path = save(tmp_path / "i.csv", {"who": ["u"], "item": ["a"]})
+    with pytest.raises(UserError, match=r"no column 'user'; it has who, item; say under `columns`"):
+        tabular().ratings({"interactions": path})
+
+
+@pytest.mark.parametrize("name", ["m.parquet", "m.csv", "m.jsonl.gz"])
+def test_tabular_items_in_any_format(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / name, {"sku": ["5", "6"], "title": ["x", "y"], "categories": ["A|B", ""]})
+    reader = tabular(item="sku")
+    records = [reader.parse(line) for line in reader.lines(path)]
+    assert [reader.name(r) for r in records] == ["5", "6"]
+    assert reader.product(records[0])[:3] == ("x", "", ["A", "B"])

@@ -1,0 +1,42 @@
+"""The house: a package a stage, imports go one way, and the tests lie as the packages do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import code
+
+ORDER = [
+    *("config", "ops", "http", "sources", "interactions", "items", "images", "beit3", "pretrain", "encode", "graph"),
+    *("models", "evaluation", "train", "probe", "benchmark", "report", "release", "remote", "export", "compare"),
+]
+FILES = sorted((code.ROOT / "pipeline").rglob("*.py"))
+
+
+def package(module: str) -> str:
+    """Return the package of a module of ours; empty for the harness."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "pipeline" and len(parts) > 1 and parts[1] in ORDER else ""
+
+
+def test_every_package_has_its_place_in_the_order() -> None:
+    assert sorted(path.parent.name for path in (code.ROOT / "pipeline").glob("*/__init__.py")) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(code.ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    here = package(".".join(path.relative_to(code.ROOT).with_suffix("").parts))
+    for name in code._imports(path):
+        assert not name.startswith("stages"), name
+        there = package(name)
+        if here and there:
+            assert ORDER.index(there) <= ORDER.index(here), name
+        elif there:  # the harness carries parameters, and knows of nothing else
+            assert there == "config", name
+
+
+def test_tests_lie_as_the_packages_do() -> None:
+    folders = {path.name for path in (code.ROOT / "tests").iterdir() if any(path.glob("test_*.py"))}
+    assert folders - {"realdata"} <= set(ORDER)

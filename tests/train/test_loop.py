@@ -1,0 +1,154 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+from shops import ITEMS, USERS, content, interactions, two_tastes
+
+from pipeline.config import Train
+from pipeline.errors import UserError
+from pipeline.evaluation.metrics import evaluate
+from pipeline.graph import neighbours
+from pipeline.interactions import split
+from pipeline.models import MODELS
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.train.loop import Fit, fit, standardised
+
+SETTINGS = Train(dim=8, batch_size=64, lr=0.02, epochs=12, patience=30)
+TRAINED = ("alignrec", "bpr", "lightgcn", "vbpr")
+
+
+def train(model: str, settings: Train = SETTINGS, seed: int = 0, **more: Any) -> Fit:
+    features = content()
+    return fit(MODELS[model], two_tastes(), features, neighbours.neighbours(features, 4), settings, seed, **more)
+
+
+@pytest.mark.parametrize("model", TRAINED)
+def test_learns_who_likes_what(model: str) -> None:
+    found = train(model, Train(dim=8, batch_size=64, lr=0.02, epochs=40, patience=40))
+    # 17 of the 42 items left to a user are of the right half; chance finds the target among 17 with 0.40
+    assert evaluate(found.user, found.item, two_tastes(), "test", [17]).mean["recall", 17] > 0.9
+    assert found.history[-1]["bpr"] < found.history[0]["bpr"]
+
+
+@pytest.mark.parametrize("model", TRAINED)
+def test_twice_is_the_same_and_another_seed_is_not(model: str) -> None:
+    first, again, other = train(model), train(model), train(model, seed=1)
+    assert save(first.state) == save(again.state)
+    assert first.history == again.history
+    assert not np.array_equal(first.user, other.user)
+
+
+@pytest.mark.parametrize("model", TRAINED)
+def test_loss_is_the_sum_of_its_terms_and_vectors_have_rows(model: str) -> None:
+    found = train(model)
+    line = found.history[3]
+    terms = {k: v for k, v in line.items() if k not in ("epoch", "loss") and not k.startswith("valid_")}
+    assert line["loss"] == pytest.approx(sum(terms.values()))
+    assert (len(found.user), len(found.item)) == (USERS, ITEMS)
+    assert found.user.shape[1] == found.item.shape[1]
+    assert found.user.dtype == np.float32
+
+
+@pytest.mark.parametrize("model", TRAINED)
+def test_killed_and_resumed_is_as_if_undisturbed(model: str, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill(line: dict[str, Any]) -> None:
+        if line["epoch"] == 7:
+            raise Killed
+
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", 3)
+    with pytest.raises(Killed):
+        train(model, checkpoint=checkpoint, progress=kill)
+    resumed: list[int] = []
+    found = train(model, checkpoint=checkpoint, progress=lambda line: resumed.append(line["epoch"]))
+    assert resumed == list(range(6, 12))
+    whole = train(model)
+    assert found.history == whole.history
+    assert found.best_epoch == whole.best_epoch
+    assert save(found.state) == save(whole.state)
+    assert np.array_equal(found.user, whole.user)
+
+
+def test_returns_the_best_epoch_and_stops_after_patience() -> None:
+    found = train("bpr", Train(dim=8, batch_size=64, lr=0.05, epochs=200, patience=4))
+    curve = [round(line["valid_recall@20"], 4) for line in found.history]
+    assert found.best_epoch == int(np.argmax(curve))  # the first of equal ones: strictly better is asked for
+    assert len(curve) == found.best_epoch + 5 < 200
+    mean = evaluate(found.user, found.item, two_tastes(), "valid", [20]).mean
+    assert mean["recall", 20] == found.valid["recall@20"] == found.history[found.best_epoch]["valid_recall@20"]
+
+
+def test_a_run_goes_on_while_its_loss_is_falling() -> None:
+    settings = Train(dim=8, batch_size=64, lr=0.05, epochs=200, patience=4)
+    plain, all_of_it, patient = (
+        train("bpr", settings.model_copy(update={"falling": share})) for share in (None, 1.0, 0.02)
+    )
+    assert all_of_it.history == plain.history  # no loss falls by more than all of itself
+    ended, loss = len(plain.history), [line["loss"] for line in patient.history]
+    assert patient.history[:ended] == plain.history
+    assert ended < len(loss) < 200
+    falls = [loss[epoch - 4] - loss[epoch] for epoch in range(ended - 1, len(loss))]
+    late = [epoch - patient.best_epoch >= 5 for epoch in range(ended - 1, len(loss))]
+    assert all(fall > 0.02 * loss[0] or not waited for fall, waited in zip(falls[:-1], late[:-1], strict=True))
+    assert falls[-1] <= 0.02 * loss[0]
+    assert late[-1]
+
+
+def test_recall_is_compared_as_rounded() -> None:
+    """With no decimals every epoch's Recall@20 of this shop rounds to 1 or 0, and the first of the best is kept."""
+    settings = Train(dim=8, batch_size=64, lr=0.05, epochs=30, patience=30)
+    coarse, fine = (train("bpr", settings.model_copy(update={"decimals": d})) for d in (0, None))
+    curve = [line["valid_recall@20"] for line in fine.history]
+    assert coarse.best_epoch == int(np.argmax(np.round(curve))) != fine.best_epoch == int(np.argmax(curve))
+
+
+def test_a_diverging_loss_names_epoch_and_settings() -> None:
+    with pytest.raises(UserError, match=r"VBPR: the loss diverged in epoch 0 .*'lr': 1e\+30"):
+        fit(MODELS["vbpr"], two_tastes(), content(), None, SETTINGS.model_copy(update={"lr": 1e30}), 0)
+
+
+def test_the_callers_random_state_is_untouched() -> None:
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    train("bpr")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def rejects(message: str, model: str, features: Any = None, edges: Any = None, parts: Any = None) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(MODELS[model], parts or two_tastes(), features, edges, SETTINGS, 0)
+
+
+def test_standardised_columns_have_mean_0_and_deviation_1_and_empty_rows_stay() -> None:
+    features = np.array([[3, 100, 7], [5, 300, 7], [0, 0, 0]], np.float32)
+    assert standardised(features).tolist() == [[-1, -1, 0], [1, 1, 0], [0, 0, 0]]
+
+
+def test_training_on_standardised_features_does_not_see_shift_and_scale() -> None:
+    settings = SETTINGS.model_copy(update={"standardise": True, "epochs": 3})
+    edges = neighbours.neighbours(content(), 4)
+    one, other = (
+        fit(MODELS["vbpr"], two_tastes(), features, edges, settings, 0) for features in (content(), 64 * content() + 8)
+    )
+    np.testing.assert_allclose(one.user, other.user, atol=1e-3)
+
+
+def test_bad_input_is_named() -> None:
+    rejects("AlignRec needs edges", "alignrec", content())
+    rejects("VBPR needs features", "vbpr")
+    rejects("features have 3 rows, the catalogue has 50 items", "vbpr", content()[:3])
+    holed = content()
+    holed[5, 2] = np.nan
+    rejects("features, row 5: not finite", "vbpr", holed)
+    wide = neighbours.neighbours(np.concatenate([content(), content(1)]), 3)
+    rejects("edges name items beyond the catalogue's 50", "alignrec", content(), wide)
+    rejects("no valid interactions", "bpr", parts=split.load(interactions([(0, 0, 0)]), 1, 1))
+
+
+def test_the_dictionary_has_what_the_parameters_may_name() -> None:
+    assert set(TRAINED) <= MODELS.keys()

@@ -1,0 +1,84 @@
+"""One user's recommendations: masked, titled, and honest about users whom nobody knows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import toy
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.train import recommend
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """The toy shop; user 3 has no train items."""
+    layout = toy.outputs(tmp_path_factory.mktemp("shop"))
+    table = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    io.write_table(table.filter(pc.field("user_id") != 3), layout.interactions, schemas.INTERACTIONS)
+    return layout
+
+
+def test_a_user_gets_the_best_items_that_are_not_in_train(layout: Layout) -> None:
+    shown = recommend.recommend(layout, "U1", 4)
+    user, item = recommend.vectors(layout)
+    assert [i.item_id for i in shown.trained] == [2, 1]
+    expected = [i for i in np.argsort(-item @ user[1]) if i not in (1, 2)]
+    assert [i.item_id for i in shown.found] == expected
+    assert [i.score for i in shown.found] == pytest.approx([float(item[i] @ user[1]) for i in expected])
+    by_id = {i.item_id: i for i in shown.found}
+    assert by_id[3].title == toy.TITLES[3]
+    assert by_id[3].picture == "https://p/3.jpg"
+    assert by_id[4].picture == ""  # it has none
+    assert by_id[0].picture == str(layout.raw / "somewhere/on/this/machine.png")
+
+
+def test_the_catalogue_runs_out_before_k(layout: Layout) -> None:
+    assert len(recommend.recommend(layout, "U1", 6).found) == 4
+    with pytest.raises(UserError, match="7 items wanted, and the catalogue has 6"):
+        recommend.recommend(layout, "U1", 7)
+
+
+def test_an_identifier_comes_before_a_number() -> None:
+    names = pa.chunked_array([["2", "0", "ABC"]])
+    assert recommend.find(names, "2") == 0
+    assert recommend.find(names, "1") == 1
+    for name in ("3", "-1", "1.0", ""):
+        with pytest.raises(UserError, match=r"users are numbered 0 \.\. 2"):
+            recommend.find(names, name)
+    with pytest.raises(UserError, match="no user 'ABD'; did you mean 'ABC'"):
+        recommend.find(names, "ABD")
+
+
+def test_a_user_without_train_items_gets_what_is_popular_and_is_told(layout: Layout) -> None:
+    shown = recommend.recommend(layout, "3", 2)
+    assert shown.popular
+    assert [i.item_id for i in shown.found] == [1, 2]  # two users each; 0 and 3 have one
+    assert [i.score for i in shown.found] == [None, None]
+    assert "no train items" in recommend.history(shown)
+
+
+def test_vectors_of_another_dataset_are_refused(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    short = io.read_table(layout.item_embeddings, schemas.item_embeddings(3)).slice(0, 5)
+    io.write_table(short, layout.item_embeddings, schemas.item_embeddings(3))
+    with pytest.raises(UserError, match="4 users and 5 items, the dataset has 4 and 6; run `alignrec train shop`"):
+        recommend.recommend(layout, "U1", 2)
+    layout.item_embeddings.unlink()
+    with pytest.raises(UserError, match="run `alignrec train shop` first"):
+        recommend.recommend(layout, "U1", 2)
+
+
+def test_the_command_shows_titles_as_text_and_needs_no_torch(layout: Layout) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "stages.cli", "recommend", "shop", "--user", "U0", "--k", "4"]
+    done = subprocess.run([*command, "--root", layout.root], capture_output=True, text=True, check=True)
+    assert "<script>" in done.stdout
+    assert "user U0 (number 0) has 2 train items: red ball, red apple" in done.stdout
+    assert "torch" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
