@@ -1,69 +1,150 @@
-"""Which source files a module really uses, so that an edit re-runs exactly what it affects."""
+"""Which source files shape a result, and a hash of what they say: an edit re-runs only what it can change.
+
+The hash is over syntax trees without docstrings and comments. Files count if a module imports them through any number
+of steps; of a package that only re-exports names, those that define a name which is used. The harness carries stages,
+and `http` carries bytes that are checked where they arrive: neither counts.
+"""
 
 from __future__ import annotations
 
 import ast
+import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-
-from pipeline.io import digest
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("pipeline", "stages", "schemas")
 HARNESS = {
     *(ROOT / "pipeline" / f"{name}.py" for name in ("__init__", "code", "errors", "layout", "run")),
     *(ROOT / "pipeline" / "config").glob("*.py"),
-    ROOT / "stages" / "__init__.py",
-}
-"""Files that carry a stage but do not shape its results."""
+    *(ROOT / "pipeline" / "http").glob("*.py"),
+    *(ROOT / "stages" / f"{name}.py" for name in ("__init__", "needs")),
+} - {ROOT / "pipeline" / "config" / "train.py"}  # its defaults are a recommender's
+"""files that do not shape results; the values of parameters are part of a stage's key by themselves"""
+DATA = frozenset({".html", ".css", ".js", ".md", ".json"})
+"""endings of files that are no Python and count, byte by byte, where a file that counts names them"""
 
 
-def closure(module: str) -> tuple[Path, ...]:
-    """Return the source files of ours that `module` imports through any number of steps, itself included, sorted.
-
-    Imports inside functions count; the harness neither counts nor is followed.
-    """
+def closure(*modules: str) -> tuple[Path, ...]:
+    """Return the files that count for `modules`, themselves included, sorted. Imports inside functions count."""
     seen: set[Path] = set()
-    todo = [_file(module)]
+    todo = [_file(module) for module in modules]
     while todo:
         path = todo.pop()
         if path is None or path in seen or path in HARNESS:
             continue
         seen.add(path)
-        todo += [_file(name) for name in _imports(path)]
+        todo += [_file(name) for name in imports(path)] if path.suffix == ".py" else []
+        todo += _named(path)
     return tuple(sorted(seen))
 
 
-def dependencies(module: str) -> list[str]:
-    """Return the closure as dvc.yaml lists it: relative paths, a folder for a package of which every module is used."""
-    used = set(closure(module))
-    folders = {path.parent for path in used if path.parent.parent != ROOT}
-    whole = {folder for folder in folders if set(folder.glob("*.py")) <= used}
-    named = whole | {path for path in used if path.parent not in whole}
-    return sorted(str(path.relative_to(ROOT)) for path in named)
+def packages(*modules: str) -> list[str]:
+    """Return the closure as dvc.yaml lists it: relative paths of packages, and of files that are in none, sorted."""
+    return sorted({_place(path.relative_to(ROOT)) for path in closure(*modules)})
 
 
 @cache
-def fingerprint(module: str) -> str:
-    """Return the sha256 of the module's closure."""
-    return digest(closure(module))
+def fingerprint(*modules: str) -> str:
+    """Return the sha256 of the closure's names and meanings."""
+    total = hashlib.sha256()
+    for path in closure(*modules):
+        total.update(f"{path.relative_to(ROOT)}\n".encode() + _meaning(path) + b"\n")
+    return total.hexdigest()
 
 
 @cache
-def _imports(path: Path) -> tuple[str, ...]:
+def imports(path: Path) -> tuple[str, ...]:
+    """Return the dotted names of ours that a file imports when it runs, or uses of a package that re-exports them."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    packages: dict[str, str] = {}  # local name -> package that only re-exports
+    nodes = [node for statement in _tree(path).body if not _for_types_alone(statement) for node in ast.walk(statement)]
+    for node in nodes:
         if isinstance(node, ast.Import):
             names += [a.name for a in node.names]
+            packages |= {a.asname or a.name: a.name for a in node.names if _exports(a.name)}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            parts = [f"{node.module}.{a.name}" for a in node.names]
-            names += [part if _file(part) else node.module for part in parts]  # of a package only what is named
+            names += [f"{node.module}.{a.name}" for a in node.names]
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
+            names.append(f"{packages[node.value.id]}.{node.attr}")
     return tuple(n for n in names if n.split(".")[0] in OURS)
 
 
-def _file(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if candidate.is_file():
-            return candidate
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _meaning(path: Path) -> bytes:
+    """Return what a file says, without docstrings, comments and layout."""
+    if path.suffix != ".py":
+        return path.read_bytes()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [s for s in body if not _is_text(s)]  # type: ignore[attr-defined]
+    return ast.dump(tree).encode()
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    """Return whether a statement is a string and nothing else: a docstring of a module, class, function or name."""
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _for_types_alone(statement: ast.stmt) -> bool:
+    """Return whether a statement is `if TYPE_CHECKING:`, which never runs."""
+    return (
+        isinstance(statement, ast.If) and isinstance(statement.test, ast.Name) and statement.test.id == "TYPE_CHECKING"
+    )
+
+
+@cache
+def _exports(module: str) -> dict[str, str]:
+    """Return name -> the dotted name that it stands for, of a package whose __init__ does nothing but re-export."""
+    path = ROOT.joinpath(*module.split("."), "__init__.py")
+    if not path.is_file():
+        return {}
+    found: dict[str, str] = {}
+    for statement in _tree(path).body:
+        if isinstance(statement, ast.ImportFrom) and statement.module:
+            found |= {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
+        elif not _is_text(statement) and not _is_all(statement):
+            return {}
+    return {name: full for name, full in found.items() if full.split(".")[0] in OURS}
+
+
+def _is_all(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Assign) and [ast.unparse(t) for t in statement.targets] == ["__all__"]
+
+
+def _file(name: str) -> Path | None:
+    """Return the file of the longest part of a dotted name that is a module; None for a package that re-exports."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        module, path = ".".join(parts[:end]), ROOT.joinpath(*parts[:end])
+        if exports := _exports(module):
+            return _file(exports[parts[end]]) if end < len(parts) and parts[end] in exports else None
+        for candidate in (path.with_suffix(".py"), path / "__init__.py"):
+            if candidate.is_file():
+                return candidate
     return None
+
+
+def _named(path: Path) -> Iterator[Path]:
+    """Yield the files beside `path`, or in a package of tables, that are no Python and that it names."""
+    text = path.read_text(encoding="utf-8")
+    for folder in {path.parent, ROOT / "schemas"}:
+        yield from (f for f in folder.glob("*") if f.suffix in DATA and f.name in text)
+
+
+def _place(path: Path) -> str:
+    """Return the package of a relative path: pipeline/<package>, or schemas; else the path itself."""
+    if path.parts[0] == "schemas":
+        return "schemas"
+    return str(path.parent) if len(path.parts) > 2 else str(path)

@@ -5,21 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-STAGES = {
-    "download": "raw reviews and metadata of one dataset, with checksums",
-    "interactions": "ratings -> k-core, dense ids, train/valid/test split",
-    "items": "metadata of the surviving items -> clean text, image addresses",
-    "images": "fetch, verify, resize; every item ends with a picture or a reason",
-    "pretrain": "BEiT3 by masked image and masked language modelling",
-    "encode": "items -> feature sets: BEiT3, the open recipe of today, controls",
-    "graph": "FAISS nearest neighbours of every feature set",
-    "train": "AlignRec on one feature set; user and item embeddings",
-    "probe": "feature sets judged without a recommender, and by masking a modality",
-    "benchmark": "models x feature sets x seeds under one protocol",
-    "report": "one self-contained HTML page with tables, curves and a gallery",
-    "publish": "the release folder: features, graph, card, manifest",
-}
-"""name -> what it does: the order of the pipeline and the help of the command line"""
+import yaml
+
+STAGES: dict[str, str] = yaml.safe_load(Path(__file__).with_name("stages.yaml").read_text(encoding="utf-8"))["does"]
+"""name -> what it does, in order"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +25,16 @@ class Layout:
     def run_record(self, stage: str) -> Path:
         """Return the stage's run.json: seconds, rows, drops, memory, versions."""
         return self.folder(stage) / "run.json"
+
+    def seal(self, stage: str) -> Path:
+        """Return what tells that a stage has ended: its key, and the sha256 of each file that it left, JSON."""
+        return self.folder(stage) / ".seal"
+
+    def left(self, stage: str) -> list[Path]:
+        """Return the files that a stage has left, sorted; no records, signatures, and nothing that it resumes from."""
+        base = self.folder(stage)
+        found = (p for p in base.rglob("*") if p.is_file() and p != self.run_record(stage) and p.suffix != ".sig")
+        return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(base).parts))
 
     # --- raw data
     @property

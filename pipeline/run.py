@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -90,6 +91,17 @@ class Run:
             iterable, total=total, unit=unit, desc=label, initial=initial, disable=off, mininterval=0.5, smoothing=0.1
         )
 
+    def key(self, files: Iterable[Path], facts: Any, modules: Sequence[str]) -> str:
+        """Return the sha256 of all that a result depends on: contents of files, parameters, releases, and code.
+
+        Args:
+            files: that are read, in a defined order.
+            facts: anything JSON: parameters, names, seeds.
+            modules: whose code makes the result.
+        """
+        parts = [code.fingerprint(*modules), io.digest(files), facts, versions()]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
     def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, module: str | None = None) -> None:
         """Keep `folder`'s content if it was begun on the same inputs, facts, versions and code; else empty it.
 
@@ -99,8 +111,7 @@ class Run:
             facts: anything JSON that it depends on: parameters, names, seeds.
             module: the module whose code makes the content; the stage's own by default.
         """
-        made_by = code.fingerprint(module or f"stages.{self.stage}")
-        key = json.dumps([made_by, io.digest(inputs), facts, versions()], sort_keys=True, default=str)
+        key = self.key(inputs, facts, [module or f"stages.{self.stage}"])
         mark = folder / ".key"
         if not (mark.is_file() and mark.read_text() == key):
             shutil.rmtree(folder, ignore_errors=True)
@@ -139,19 +150,63 @@ def machine(device: str) -> str:
 def running(stage: str, dataset: str, params: Params, root: Path) -> Iterator[Run]:
     """Hold the stage's lock, yield its Run, and write run.json when the block ends without an error."""
     run = Run(stage, dataset, params, root)
-    if parallel.world() > 1 and stage != "pretrain":
-        raise UserError(f"{stage} runs in one process; only pretrain can be started by torchrun")
+    with _alone(run), _recorded(run):
+        yield run
+
+
+def perform(run: Run, needs: Callable[[Run], tuple[list[Path], Any, list[str]]], main: Callable[[Run], None]) -> bool:
+    """Run a stage, unless it has ended on the same needs and its files are as it left them.
+
+    Args:
+        run: the stage.
+        needs: returns the three arguments of `Run.key`.
+        main: makes the stage's files.
+
+    Returns:
+        whether it was run.
+    """
+    with _alone(run):
+        key, seal = run.key(*needs(run)), run.layout.seal(run.stage)
+        if seal.is_file() and run.layout.run_record(run.stage).is_file() and seal.read_bytes() == _seal(run, key):
+            return False
+        with _recorded(run):
+            main(run)
+        if not parallel.rank():
+            io.write_bytes(seal, _seal(run, key))
+    return True
+
+
+def _seal(run: Run, key: str) -> bytes:
+    """Return what `Layout.seal` holds of a stage that has left what is there now."""
+    files = run.layout.left(run.stage)
+    found = {str(p.relative_to(run.folder)): h for p, h in zip(files, io.sha256s(files), strict=True)}
+    return json.dumps({"key": key, "files": found}, indent=1).encode()
+
+
+@contextmanager
+def _alone(run: Run) -> Iterator[None]:
+    """Hold the stage's lock; helpers of rank 0, which holds it, go on."""
+    if parallel.world() > 1 and run.stage != "pretrain":
+        raise UserError(f"{run.stage} runs in one process; only pretrain can be started by torchrun")
     if parallel.rank():
-        yield run  # a helper of rank 0, which holds the lock and writes the record
+        yield
         return
     run.folder.mkdir(parents=True, exist_ok=True)
     with _only_one(run.folder):
-        run.layout.run_record(stage).unlink(missing_ok=True)
-        for leftover in run.folder.rglob(".*.tmp"):
-            leftover.unlink()
-        started = time.perf_counter()
-        yield run
-        io.write_json(run.layout.run_record(stage), _run_record(run, time.perf_counter() - started))
+        yield
+
+
+@contextmanager
+def _recorded(run: Run) -> Iterator[None]:
+    """Delete what says that the stage has ended; write its record when it has, in rank 0."""
+    if parallel.rank():
+        yield
+        return
+    for mark in (run.layout.seal(run.stage), run.layout.run_record(run.stage), *run.folder.rglob(".*.tmp")):
+        mark.unlink(missing_ok=True)
+    started = time.perf_counter()
+    yield
+    io.write_json(run.layout.run_record(run.stage), _run_record(run, time.perf_counter() - started))
 
 
 def _run_record(run: Run, seconds: float) -> dict[str, Any]:

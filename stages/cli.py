@@ -56,10 +56,12 @@ app = typer.Typer(
 def _command(stage: str) -> Callable[..., None]:
     def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
         from pipeline.config import load
-        from pipeline.run import running
+        from pipeline.run import Run, perform
+        from stages import needs
 
-        with running(stage, dataset, load(params), root) as run:
-            importlib.import_module(f"stages.{stage}").main(run)
+        run = Run(stage, dataset, load(params), root)
+        if not perform(run, needs.of, lambda run: importlib.import_module(f"stages.{stage}").main(run)):
+            typer.echo(f"{stage} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
 
     return command
 
@@ -70,7 +72,9 @@ def images(
     root: Root = Path("outputs"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="fetch only what failed, once more")] = False,
 ) -> None:
-    """Fetch the pictures, or with `--retry-failed` those that failed before."""
+    """Fetch the images, or with `--retry-failed` those that failed before."""
+    if not retry_failed:
+        return _command("images")(dataset, params, root)
     from pipeline.config import load
     from pipeline.run import running
     from stages.images import main

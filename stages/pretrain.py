@@ -17,17 +17,23 @@ from pipeline.pretrain import prepare, published
 from pipeline.pretrain.held_out import whitening
 from pipeline.pretrain.loop import fit
 from pipeline.run import Run
+from stages import needs
 
 
 def main(run: Run) -> None:
     """Train, resuming where a killed run left off, and write the network with its tokenizers and its curve."""
     params, layout = run.params.pretrain, run.layout
+    if not needs.pretrains(run):
+        run.resume(run.folder, [])
+        run.note(skipped="no feature set of encode.encoders reads what pretrain makes")
+        return
     texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     shelf = published.shelf(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
     with parallel.group():
         run.device = str(device := pick())
         with parallel.first():
-            run.resume(run.folder, prepare.files(layout, params), params.model_dump(exclude={"checkpoint_every"}))
+            files, facts, _ = needs.of(run)
+            run.resume(run.folder, files, facts)
             network, task, told = prepare.everything(layout, texts, params, shelf, run.seed(), device)
         learned_from = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)

@@ -10,12 +10,14 @@ from pipeline.ops.checkpoint import Checkpoint
 from pipeline.run import Run
 from pipeline.train import inputs
 from pipeline.train.loop import fit, pick_device
+from stages import needs
 
 
 def main(run: Run) -> None:
     """Train AlignRec, resuming where a killed run left off."""
     params, layout = run.params.train, run.layout
-    run.resume(run.folder, inputs.files(layout, params.features), params.model_dump(exclude={"checkpoint_every"}))
+    files, facts, _ = needs.of(run)
+    run.resume(run.folder, files, facts)
     torch.set_num_threads(params.threads)
     run.device = str(pick_device())
     data = inputs.read(layout, params.features)

@@ -1,6 +1,14 @@
-"""The import closure that decides what an edit re-runs."""
+"""What an edit re-runs: the import closure of a stage, and what of its files counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
 
 from pipeline import code
+from pipeline.layout import STAGES
 
 
 def names(module: str) -> set[str]:
@@ -8,45 +16,88 @@ def names(module: str) -> set[str]:
 
 
 def test_closure_follows_imports_but_not_the_harness() -> None:
-    assert names("pipeline.io") == {"pipeline/io.py", "schemas/__init__.py"}
-    assert names("pipeline.report.terminal") == {
-        f"pipeline/{name}.py" for name in ("evaluation/evidence", "report/terminal")
-    }
+    assert names("pipeline.report.terminal") == {"pipeline/evaluation/evidence.py", "pipeline/report/terminal.py"}
     assert "pipeline/config/__init__.py" not in names("stages.interactions")
+    assert "stages/needs.py" not in names("stages.train")
 
 
-def test_a_package_that_is_used_whole_is_listed_as_its_folder() -> None:
-    listed = code.dependencies("stages.benchmark")
+def test_packages_are_named_once() -> None:
+    listed = code.packages("stages.benchmark")
     assert "pipeline/models" in listed
     assert "pipeline/models/base.py" not in listed
-    assert "pipeline/train/loop.py" in listed
+    assert "pipeline/io.py" in listed
 
 
 def test_the_released_recommender_does_not_depend_on_its_baselines() -> None:
-    listed = code.dependencies("stages.train")
-    assert "pipeline/models/alignrec.py" in listed
-    assert not {"pipeline/models", "pipeline/models/bm3.py"} & set(listed)
+    used = names("stages.train")
+    assert "pipeline/models/alignrec.py" in used
+    assert "pipeline/models/bm3.py" not in used
 
 
-def test_another_encoder_does_not_rerun_pretraining() -> None:
-    used = set(names("stages.pretrain"))
+def test_pretraining_depends_on_no_other_encoder_and_on_no_transport() -> None:
+    used = names("stages.pretrain")
     assert "pipeline/beit3/network.py" in used
-    assert not {path for path in used if path.startswith("pipeline/encode/")}
+    assert not {path for path in used if path.startswith(("pipeline/encode/", "pipeline/http/"))}
     assert "pipeline/beit3/inference.py" not in used
+    assert "pipeline/ops/sparse.py" not in used
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_how_bytes_travel_shapes_no_result(stage: str) -> None:
+    assert not {path for path in names(f"stages.{stage}") if path.startswith("pipeline/http/")}
+
+
+def test_files_that_are_no_python_count_where_they_are_named() -> None:
+    assert {"pipeline/report/page.html", "pipeline/report/base.html"} <= names("stages.report")
+    assert "pipeline/release/card.md" in names("stages.publish")
+    assert "pipeline/release/card.md" not in names("stages.report")
 
 
 def test_functions_own_imports_count() -> None:
     assert "pipeline/report/terminal.py" in names("stages.cli")
 
 
-def test_the_fingerprint_changes_with_the_content(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    package = tmp_path / "pipeline"
-    package.mkdir()
-    (package / "a.py").write_text("from pipeline import b\n")
-    (package / "b.py").write_text("x = 1\n")
+Edit = Callable[[str, str], str]
+
+
+@pytest.fixture
+def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edit]:
+    """Write a file of a small tree, and return the fingerprint of its module a."""
     monkeypatch.setattr(code, "ROOT", tmp_path)
-    before = code.fingerprint("pipeline.a")
-    code.fingerprint.cache_clear()
-    code._imports.cache_clear()
-    (package / "b.py").write_text("x = 2\n")
-    assert code.fingerprint("pipeline.a") != before
+    monkeypatch.setattr(code, "HARNESS", set())
+    caches = code.fingerprint, code.imports, code._tree, code._exports
+
+    def edit(name: str, text: str) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        for cached in caches:
+            cached.cache_clear()
+        return code.fingerprint("pipeline.a")
+
+    yield edit
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_what_a_file_says_counts_and_not_how(edited: Edit) -> None:
+    edited("pipeline/a.py", "from pipeline import b\n")
+    before = edited("pipeline/b.py", "def f(x):\n    return x + 1\n")
+    said = '"""Docstring."""\n\n# comment\nY = """text"""\n'
+    assert edited("pipeline/b.py", 'def f(x):\n    """Add."""\n    # one\n    return (x + 1)\n') == before
+    assert edited("pipeline/b.py", "def f(x):\n    return x + 2\n") != before
+    assert edited("pipeline/b.py", said) != edited("pipeline/b.py", said.replace("text", "other"))
+
+
+def test_only_what_is_used_of_a_package_that_re_exports(edited: Edit) -> None:
+    edited("pipeline/a.py", "import schemas\n\nX = schemas.ONE\n")
+    edited("schemas/__init__.py", '"""Tables."""\n\nfrom schemas.one import ONE\nfrom schemas.two import TWO\n')
+    edited("schemas/two.py", "TWO = 2\n")
+    before = edited("schemas/one.py", "ONE = 1\n")
+    assert edited("schemas/two.py", "TWO = 3\n") == before
+    assert edited("schemas/one.py", "ONE = 2\n") != before
+
+
+def test_imports_for_types_alone_do_not_count(edited: Edit) -> None:
+    edited("pipeline/a.py", "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from pipeline import b\n")
+    assert edited("pipeline/b.py", "x = 1\n") == edited("pipeline/b.py", "x = 2\n")

@@ -28,7 +28,7 @@ def test_every_package_has_its_place_in_the_order() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(code.ROOT)))
 def test_imports_go_one_way(path: Path) -> None:
     here = package(".".join(path.relative_to(code.ROOT).with_suffix("").parts))
-    for name in code._imports(path):
+    for name in code.imports(path):
         assert not name.startswith("stages"), name
         there = package(name)
         if here and there:

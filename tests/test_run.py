@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import config
 from pipeline.io import write_bytes
-from pipeline.run import running
+from pipeline.run import Run, perform, running
 from pipeline.seeds import seed_for
 
 
@@ -59,6 +59,48 @@ def test_resume_keeps_on_equal_grounds_and_empties_on_others(tmp_path: Path, par
         source.write_text("2")
         run.resume(run.folder, [source], {"k": 11}, module="pipeline.io")
         assert not done.exists()
+
+
+def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on_changes(
+    tmp_path: Path, params: config.Params
+) -> None:
+    source, run = tmp_path / "input", Run("graph", "shop", params, tmp_path)
+    source.write_text("1")
+    facts, made = {"k": 10}, run.folder / "set" / "edges.parquet"
+
+    def ran() -> bool:
+        def main(_: Run) -> None:
+            write_bytes(made, source.read_bytes())
+
+        return perform(Run("graph", "shop", params, tmp_path), lambda _: ([source], facts, ["pipeline.io"]), main)
+
+    assert ran()
+    written = made.stat()
+    assert not ran()
+    assert made.stat() == written
+    facts["k"] = 11
+    assert ran()
+    source.write_text("2")
+    assert ran()
+    made.write_text("x")  # altered by somebody else
+    assert ran()
+    assert made.read_text() == "2"
+    (made.parent / "other").write_text("x")  # and added
+    assert ran()
+    run.layout.run_record("graph").unlink()
+    assert ran()
+    assert not ran()
+
+
+def test_a_stage_that_fails_has_not_ended(tmp_path: Path, params: config.Params) -> None:
+    def fail(_: Run) -> None:
+        raise RuntimeError
+
+    for main, ends in ((lambda _: None, True), (lambda _: None, False)):
+        assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), main) is ends
+    with pytest.raises(RuntimeError):
+        perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {"k": 1}, []), fail)
+    assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), lambda _: None)
 
 
 def _hold(params: config.Params, root: Path, seconds: float) -> None:

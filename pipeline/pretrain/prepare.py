@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,12 +24,6 @@ from pipeline.seeds import seed_for
 CENTROIDS = "centroids"
 BLOCK = 4096  # pictures whose tokens are found at a time; bounds memory
 NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
-
-
-def files(layout: Layout, params: Pretrain) -> list[Path]:
-    """Return the files that `everything` reads."""
-    taste = [layout.interactions] if params.collaborative else []
-    return [layout.items, *io.shards(layout.images, "images"), *taste, *published.files(params)]
 
 
 def texts(

@@ -15,7 +15,7 @@ from pipeline.beit3 import checkpoints, released
 from pipeline.beit3.network import SIZES, BEiT3, Config
 from pipeline.config import Download, Pretrain
 from pipeline.errors import UserError
-from pipeline.http.fetch import fetch, local, meter
+from pipeline.http.fetch import fetch, meter
 from pipeline.images import pixels
 from pipeline.layout import Layout
 
@@ -46,12 +46,6 @@ def shelf(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> She
             fetch(address, target, None, params.timeout, params.retries, meter(bar))
 
     return Shelf(layout.published, bring)
-
-
-def files(params: Pretrain) -> list[Path]:
-    """Return the published files that lie on this machine; what is made of them changes with them."""
-    named = [address for address in (params.init, params.tokenizer, params.vqkd) if address]
-    return [path for address in named if (path := local(address)) is not None and path.is_file()]
 
 
 def start(params: Pretrain, shelf: Shelf, pieces: int) -> dict[str, Tensor]:

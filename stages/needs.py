@@ -1,0 +1,102 @@
+"""What each stage's results depend on: files of earlier stages, parameters, code. Loads nothing that takes long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline import io
+from pipeline.config import SampleSource
+from pipeline.encode.registry import ENCODERS
+from pipeline.http.fetch import local
+from pipeline.run import Run
+from pipeline.sources import download, registry
+from pipeline.train import inputs
+
+READS: dict[str, tuple[str, ...]] = {
+    "download": (),
+    "interactions": ("download",),
+    "items": ("download", "interactions"),
+    "images": ("download", "items"),
+    "pretrain": ("interactions", "items", "images"),
+    "encode": ("download", "interactions", "items", "images", "pretrain"),
+    "graph": ("encode",),
+    "train": ("interactions", "encode", "graph"),
+    "probe": ("interactions", "items", "encode"),
+    "benchmark": ("interactions", "encode", "graph"),
+    "report": ("items", "images", "pretrain", "graph", "train", "probe", "benchmark"),
+    "publish": ("interactions", "items", "images", "pretrain", "encode", "graph", "train", "probe", "benchmark"),
+}
+"""stage -> the stages whose files it reads, as dvc.yaml lists them"""
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "pretrain": ("pretrain", "encode"),
+    "probe": ("probe", "train", "graph", "benchmark"),
+    "benchmark": ("benchmark", "train", "interactions"),
+}
+"""stage -> the sections of params.yaml that it reads, where that is not the one of its name"""
+SOURCE = {"download", "interactions", "items", "encode", "probe", "benchmark"}
+"""stages that read what params.yaml says of the dataset's source"""
+SPEED = {
+    "download": {"timeout", "retries"},
+    "pretrain": {"checkpoint_every"},
+    "encode": {"engine", "workers"},
+    "train": {"checkpoint_every"},
+    "probe": {"workers"},
+    "benchmark": {"workers"},
+}
+"""section -> keys that change how long a stage takes, and no result"""
+
+
+class Needs(NamedTuple):
+    """What a result depends on."""
+
+    files: list[Path]
+    facts: list[Any]
+    """parameters, anything JSON"""
+    modules: list[str]
+    """whose code shapes the result"""
+
+
+def of(run: Run) -> Needs:
+    """Return what the results of a run's stage depend on.
+
+    Raises:
+        UserError: a file that is read is not there; says which stage makes it.
+    """
+    stage, layout, params = run.stage, run.layout, run.params
+    files = [path for name in READS[stage] for path in layout.left(name)]
+    facts: list[Any] = [_values(run, section) for section in SECTIONS.get(stage, (stage,))]
+    facts += [run.source.model_dump(mode="json")] if stage in SOURCE else []
+    modules = [f"stages.{stage}"]
+    match stage:
+        case "download" if not isinstance(run.source, SampleSource):
+            facts.append(download.local_files(registry.files(run.source)))  # path, size, time of change
+        case "pretrain" if not pretrains(run):
+            files, facts = [], ["nothing reads it"]
+        case "pretrain":
+            taste = [layout.interactions] if params.pretrain.collaborative else []
+            files, facts = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)], facts[:1]
+        case "encode":
+            modules += [ENCODERS[name].path for name in params.encode.encoders if name in ENCODERS]
+        case "train":
+            files = inputs.files(layout, params.train.features)
+        case "report":
+            files += layout.left("sweep")  # which no stage makes
+    return Needs(files, facts, modules)
+
+
+def pretrains(run: Run) -> bool:
+    """Return whether a feature set that the parameters name reads what `pretrain` makes."""
+    return any(ENCODERS[name].pretrained for name in run.params.encode.encoders if name in ENCODERS)
+
+
+def _values(run: Run, section: str) -> dict[str, Any]:
+    values: dict[str, Any] = getattr(run.params, section).model_dump(mode="json", exclude=SPEED.get(section))
+    return values
+
+
+def _published(run: Run) -> list[Path]:
+    """Return the published files that pre-training starts from, those of this machine; others have a sha256."""
+    params = run.params.pretrain
+    named = [local(address) for address in (params.init, params.tokenizer, params.vqkd) if address]
+    return [path for path in named if path is not None and path.is_file()]
