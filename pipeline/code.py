@@ -37,8 +37,7 @@ def closure(module: str) -> tuple[Path, ...]:
 def dependencies(module: str) -> list[str]:
     """Return the closure as dvc.yaml lists it: relative paths, a folder for a package of which every module is used."""
     used = set(closure(module))
-    folders = {path.parent for path in used if path.parent.parent != ROOT}
-    whole = {folder for folder in folders if set(folder.glob("*.py")) <= used}
+    whole = {folder for folder in {path.parent for path in used} if set(folder.glob("*.py")) <= used}
     named = whole | {path for path in used if path.parent not in whole}
     return sorted(str(path.relative_to(ROOT)) for path in named)
 
