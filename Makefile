@@ -13,10 +13,12 @@ repro: .venv/installed ## regenerate everything for the datasets in params.yaml,
 	dvc repro
 	alignrec summary
 
-test: .venv/installed-test browser ## lint, type check, all tests
+test: .venv/installed-test browser ## lint, type check, declared dependencies, all tests
 	ruff format --check .
 	ruff check .
 	mypy
+	deptry pipeline stages schemas
+	deptry tests benchmarks --ignore DEP002,DEP004 # those may import the product's packages and the tests' own
 	pytest
 
 browser: ## Debian's Chromium for the tests of the report's page, where apt-get may install it; elsewhere they are skipped

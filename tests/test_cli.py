@@ -9,7 +9,7 @@ import toy
 
 from pipeline.layout import STAGES
 
-HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "matplotlib", "huggingface_hub", "dvc"]
+HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
 
 
 def alignrec(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,8 @@
-"""Contracts: a wrong table names file, column and row."""
+"""Contracts: a wrong table names file, column and row; each table lies with its group."""
+
+import ast
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -74,3 +78,20 @@ def test_vectors_are_checked_through_chunks() -> None:
         schemas.check(table, schemas.features(4))
     with pytest.raises(schemas.ContractError, match="expected fixed_size_list"):
         schemas.check(table, schemas.features(5))
+
+
+FOLDER = Path(schemas.__file__).parent
+
+
+def test_the_package_only_names_what_its_files_hold() -> None:
+    doc, *imports, names = ast.parse((FOLDER / "__init__.py").read_text()).body
+    assert isinstance(doc, ast.Expr)
+    assert all(isinstance(node, ast.ImportFrom) for node in imports)
+    assert ast.unparse(names).startswith("__all__ = [")
+
+
+def test_every_table_is_at_hand_under_its_name() -> None:
+    files = [import_module(f"schemas.{path.stem}") for path in FOLDER.glob("*.py") if path.stem != "__init__"]
+    tables = {name: value for file in files for name, value in vars(file).items() if isinstance(value, pa.Schema)}
+    assert set(tables) <= set(schemas.__all__)
+    assert all(getattr(schemas, name) is table for name, table in tables.items())

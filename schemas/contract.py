@@ -1,0 +1,105 @@
+"""What a schema is made of, and the one `check` that enforces it.
+
+Constraints that Arrow's types cannot say (`low`, `high`, `one_of`) live in the field's metadata. So does the
+documentation of the column: both travel inside the Parquet files.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class ContractError(ValueError):
+    """A table breaks its schema. The message is one line that names file, column and row."""
+
+
+def field(
+    name: str,
+    dtype: pa.DataType,
+    doc: str,
+    *,
+    nullable: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+    one_of: tuple[str, ...] | None = None,
+) -> pa.Field:
+    """Return an Arrow field whose metadata carries its meaning (`doc`) and its constraints."""
+    limits = {"low": low, "high": high, "one_of": list(one_of) if one_of else None}
+    metadata = {"doc": doc} | {k: json.dumps(v) for k, v in limits.items() if v is not None}
+    return pa.field(name, dtype, nullable=nullable, metadata=metadata)
+
+
+def vector(width: int) -> pa.DataType:
+    """Return the type of one embedding: a fixed-size list of `width` float32."""
+    return pa.list_(pa.field("element", pa.float32(), nullable=False), width)
+
+
+def check(table: pa.Table, schema: pa.Schema, where: str = "table") -> pa.Table:
+    """Return `table` with the schema's columns, order and metadata, or raise what is wrong with it.
+
+    Args:
+        table: any Arrow table; a column may be chunked.
+        schema: one of this package's.
+        where: what to call the table in the error, usually its path.
+
+    Raises:
+        ContractError: a column is missing, unexpected, of another type, null, out of range or not finite.
+    """
+    missing = [n for n in schema.names if n not in table.column_names]
+    extra = [n for n in table.column_names if n not in schema.names]
+    if missing or extra:
+        wrong = [f"has no column '{n}'" for n in missing] + [f"has an unexpected column '{n}'" for n in extra]
+        raise ContractError(f"{where} {' and '.join(wrong)}; expected {', '.join(schema.names)}")
+    for f in schema:
+        column = table.column(f.name)
+        if column.type != f.type:
+            raise ContractError(f"{where}: column '{f.name}' is {column.type}, expected {f.type}")
+        bad = _first_bad_row(column, f)
+        if bad:
+            raise ContractError(f"{where}: column '{f.name}', row {bad[0]}: {bad[1]}")
+    kept = dict(schema.metadata or {}) | dict(table.schema.metadata or {})
+    return table.select(schema.names).cast(schema).replace_schema_metadata(kept or None)
+
+
+def _first_bad_row(column: pa.ChunkedArray, f: pa.Field) -> tuple[int, str] | None:
+    """Return the number and the fault of the first row of `column` that breaks `f`, or None."""
+    if not f.nullable and (row := _first(pc.is_null(column))) is not None:
+        return row, "is null"
+    meta = {k.decode(): v.decode() for k, v in (f.metadata or {}).items()}
+    if pa.types.is_fixed_size_list(f.type):
+        return _first_not_finite(column, f.type.list_size)
+    if pa.types.is_floating(f.type) and (row := _first(pc.invert(pc.is_finite(column)))) is not None:
+        return row, f"{column[row]} is not finite"
+    for name, outside in (("low", pc.less), ("high", pc.greater)):
+        if name in meta and (row := _first(outside(column, json.loads(meta[name])))) is not None:
+            return row, f"{column[row]} is {'below' if name == 'low' else 'above'} {meta[name]}"
+    if "one_of" in meta:
+        allowed = json.loads(meta["one_of"])
+        row = _first(pc.and_(pc.is_valid(column), pc.invert(pc.is_in(column, value_set=pa.array(allowed, f.type)))))
+        if row is not None:
+            return row, f"{column[row].as_py()!r} is none of {', '.join(allowed)}"
+    return None
+
+
+def _first(mask: Any) -> int | None:
+    row = pc.index(mask, True).as_py()
+    return None if row < 0 else row
+
+
+def _first_not_finite(column: pa.ChunkedArray, width: int) -> tuple[int, str] | None:
+    start = 0
+    for chunk in column.chunks:
+        values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+        bad = ~np.isfinite(values).all(axis=1)
+        if len(values) != len(chunk):
+            return start, "is null"
+        if bad.any():
+            row = int(bad.argmax())
+            return start + row, f"element {int((~np.isfinite(values[row])).argmax())} is not finite"
+        start += len(chunk)
+    return None

@@ -1,0 +1,34 @@
+"""Who took what, when, and in which split; and the identifiers behind the dense numbers."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+
+from schemas.columns import ASIN, ITEM_ID, USER, USER_ID
+from schemas.contract import field
+
+TRAIN, VALID, TEST = 0, 1, 2  # interactions.split, numbered as in MMRec's x_label
+
+INTERACTIONS = pa.schema(
+    [
+        USER_ID,
+        ITEM_ID,
+        field("rating", pa.float32(), "stars, 1 .. 5; null where the source has none", nullable=True),
+        field("timestamp", pa.int64(), "Unix seconds, or see `clock`; null where it has no real time", nullable=True),
+        field("split", pa.int8(), "0 train, 1 valid, 2 test", low=0, high=2),
+    ]
+)
+
+USERS = pa.schema([USER_ID, USER])
+
+ITEM_IDS = pa.schema([ITEM_ID, ASIN])
+
+
+def clock(interactions: pa.Table) -> str:
+    """Return what the timestamps of a read table INTERACTIONS are: unix, order (positions in a sequence), or none."""
+    if interactions["timestamp"].null_count:
+        return "none"
+    record = json.loads((interactions.schema.metadata or {}).get(b"alignrec", b"{}"))
+    return str(record.get("timestamps", "unix"))

@@ -1,0 +1,30 @@
+"""Tables that only a release has; release.schema.json describes its manifest."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas.contract import field
+from schemas.feature_sets import features
+from schemas.images import IMAGE_STATUSES
+from schemas.items import ITEMS
+
+RELEASED_ITEMS = pa.schema(
+    [f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")]
+    + [
+        field(
+            "image_status", pa.string(), "how fetching ended; null where nobody tried", nullable=True,
+            one_of=IMAGE_STATUSES,
+        ),
+        field("image_url", pa.string(), "public address of the picture; empty where there is none"),
+        field("image_sha256", pa.string(), "hex, of the picture's bytes as fetched; empty where none came"),
+        field("image_phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
+    ]
+)  # fmt: skip
+
+
+def features_half(width: int) -> pa.Schema:
+    """Return the schema of a feature set's twin in half precision."""
+    kind = pa.list_(pa.field("element", pa.float16(), nullable=False), width)
+    full = features(width)
+    return full.set(len(full) - 1, field("vector", kind, f"float16[{width}], rounded from float32; finite"))

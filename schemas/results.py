@@ -1,0 +1,118 @@
+"""How recommenders did: figures, slices, tests, rankings, and the trials of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from schemas.columns import USER_ID
+from schemas.contract import field
+
+MODEL = field("model", pa.string(), "alignrec, lightgcn, bpr, vbpr, ...")
+FEATURE_SET = field("features", pa.string(), "feature set, or `none` for models on ids alone")
+ABLATION = field("ablation", pa.string(), "key of `benchmark.ablations`; empty for the model as it is")
+K = field("k", pa.int32(), "cutoff", low=1)
+
+RUN = (
+    field("dataset", pa.string(), "name in params.yaml"),
+    MODEL,
+    FEATURE_SET,
+    ABLATION,
+    field("seed", pa.int32(), "number of the run, from 0", low=0),
+)
+PROTOCOL = (
+    field("protocol", pa.string(), "mmrec, strict, ...: name of the protocol"),
+    field("fingerprint", pa.string(), "of the protocol; figures of two fingerprints never share a column of a table"),
+)
+
+RESULTS = pa.schema(
+    [
+        *RUN,
+        *PROTOCOL,
+        field("split", pa.string(), "where it was measured", one_of=("valid", "test")),
+        field("metric", pa.string(), "what was measured", one_of=("recall", "ndcg", "precision", "map")),
+        K,
+        field(
+            "selected_by", pa.string(), "what chose the settings; the epoch is always valid's", one_of=("valid", "test")
+        ),
+        field("value", pa.float64(), "mean over users with a target in the split", low=0, high=1),
+    ]
+)
+
+SLICES = pa.schema(
+    [
+        *RUN,
+        *PROTOCOL,
+        field(
+            "slice", pa.string(), "users by length of history, items by popularity, or everything shown",
+            one_of=("history", "popularity", "catalogue"),
+        ),
+        field(
+            "label", pa.string(),
+            "history: train interactions (`3`, `4-5`, `20+`); popularity: tenth of the items, `1` the least popular, "
+            "or `cold` for items that train lacks; catalogue: `all`",
+        ),
+        field("n", pa.int64(), "test users of the slice; of popularity: targets", low=0),
+        field(
+            "metric", pa.string(),
+            "recall, ndcg: means over n; exposure: share of what is shown; coverage: share of the catalogue that "
+            "somebody is shown; novelty: mean of -log2(share of users who have the item), bits",
+            one_of=("recall", "ndcg", "exposure", "coverage", "novelty"),
+        ),
+        K,
+        field("value", pa.float64(), "on test, epoch chosen on valid; null where n is 0", nullable=True, low=0),
+    ]
+)  # fmt: skip
+
+TESTS = pa.schema(
+    [
+        RUN[0],
+        *PROTOCOL,
+        *(field(f"{f.name}_{side}", f.type, f"run {side}: {f.metadata[b'doc'].decode()}")
+          for side in "ab" for f in (MODEL, FEATURE_SET, ABLATION)),
+        RESULTS.field("metric"),
+        K,
+        field("seeds", pa.int32(), "runs of each over which a user's figure was averaged before the test", low=1),
+        field("n", pa.int64(), "test users, the pairs of the test", low=1),
+        field("mean_a", pa.float64(), "of run a, on test"),
+        field("mean_b", pa.float64(), "of run b, on test"),
+        field("difference", pa.float64(), "mean_a - mean_b"),
+        field("low", pa.float64(), "95 % interval of the difference: paired bootstrap over users, percentiles"),
+        field("high", pa.float64(), "its other end"),
+        field("p", pa.float64(), "two-sided, of the paired bootstrap", low=0, high=1),
+        field("p_holm", pa.float64(), "p corrected (Holm) for all rows of this table", low=0, high=1),
+    ]
+)  # fmt: skip
+
+
+def ranking(k: int) -> pa.DataType:
+    """Return the type of a list of `k` items, best first."""
+    return pa.list_(pa.field("element", pa.int32(), nullable=False), k)
+
+
+def rankings(k: int) -> pa.Schema:
+    """Return the schema of what each test user was shown."""
+    return pa.schema([USER_ID, field("items", ranking(k), f"item_id[{k}], best first; -1 where the catalogue ran out")])
+
+
+def trials(settings: Sequence[str]) -> pa.Schema:
+    """Return the schema of a sweep's trials; `settings` are the keys of `train` that it tried."""
+    recall = "Recall@20, mean over the trial's trainings"
+    return pa.schema(
+        [
+            field("trial", pa.int32(), "number, from 0", low=0),
+            field("state", pa.string(), "how it ended", one_of=("complete", "pruned", "failed")),
+            *(field(name, pa.float64(), f"train.{name} of the trial") for name in settings),
+            field("epochs", pa.int32(), "trained, all seeds together", low=0),
+            field(
+                "valid", pa.float64(), f"valid {recall}; of a pruned one its best so far; null if it failed",
+                nullable=True, low=0, high=1,
+            ),
+            field(
+                "test", pa.float64(), f"test {recall}; null unless `sweep.test_selected` asked", nullable=True, low=0,
+                high=1,
+            ),
+            field("reason", pa.string(), "why it failed; else empty"),
+        ]
+    )  # fmt: skip
