@@ -94,6 +94,40 @@ def test_a_training_parameter_reruns_training_and_what_follows_only(undisturbed:
     assert stale == {"train", "probe", "benchmark"}  # report and publish go stale when these have run
 
 
+def edit(folder: Path, path: str, before: str, after: str) -> None:
+    text = (folder / path).read_text()
+    assert before in text
+    (folder / path).write_text(text.replace(before, after, 1))
+
+
+def reran(folder: Path) -> set[str]:
+    """Return the stages that `dvc repro` ran and that did not end at once, with nothing to do."""
+    said = run("dvc", "repro", cwd=folder)
+    return {s for s in STAGES if f"Running stage '{s}@shop'" in said and f"\n{s} shop: nothing to do" not in said}
+
+
+def test_an_edit_reruns_what_it_can_change_and_no_more(undisturbed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "edited"
+    shutil.copytree(undisturbed, folder, symlinks=True)
+    before = release(folder)
+    for package in ("pipeline", "stages", "schemas"):
+        for path in (folder / package).rglob("*.py"):  # every module's docstring, and a comment
+            path.write_text(path.read_text().replace('"""', '"""Edited: ', 1) + "# edited\n")
+    assert reran(folder) == set()
+
+    edit(folder, "pipeline/http/retries.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
+    assert reran(folder) == set()
+
+    edit(folder, "pipeline/ops/sparse.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
+    assert reran(folder) == {"train", "probe", "benchmark"}  # report and publish follow where these change a figure
+
+    column = 'field("image_url",'
+    edit(folder, "schemas/release.py", column, f'field("kind", pa.string(), "of an item"),\n        {column}')
+    edit(folder, "pipeline/release/build.py", 'found["image_url"] =', 'found["kind"] = found["image_url"] =')
+    assert reran(folder) == {"publish"}
+    assert {name for name, found in release(folder).items() if before[name] != found} >= {"items.parquet"}
+
+
 def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path) -> None:
     text = (undisturbed / "outputs/report/shop/report.md").read_text()
     page = (undisturbed / "outputs/report/shop/index.html").read_text()
