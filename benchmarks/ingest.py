@@ -97,7 +97,7 @@ def stages(raw: Path) -> None:
     from pipeline.run import running
     from stages import download, interactions, items
 
-    # a path of its own a turn: nothing is found done
+    # a new folder each turn, so that no stage finds its work done
     outputs = Path(tempfile.mkdtemp(dir=raw))
     source = {"kind": "amazon2014", "reviews": str(raw / "ratings.csv"), "metadata": str(raw / "meta.json.gz")}
     params = Params.model_validate({"datasets": ["baby"], "sources": {"baby": source}})
