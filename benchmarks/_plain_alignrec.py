@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from benchmarks._turns import Turn, timed
 from pipeline.config import Train
 from pipeline.interactions import split
 from pipeline.models import adjacency
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.base import Batch, Inputs
-
-Found = TypeVar("Found")
 
 
 class Epoch(NamedTuple):
@@ -28,10 +26,23 @@ class Epoch(NamedTuple):
     sample: float
     """of it, negatives"""
     rank: float
+    cpu: float
+    """CPU seconds of training and ranking"""
     losses: list[float]
     """of each batch"""
     recall: float
     """valid Recall@20 after it"""
+
+    @classmethod
+    def of(cls, sample: Turn[Any], train: Turn[list[float]], rank: Turn[float]) -> Epoch:
+        """Return the epoch that was timed in three parts; `train` lacks the sampling."""
+        cpu = sample.cpu + train.cpu + rank.cpu
+        return cls(sample.wall + train.wall, sample.wall, rank.wall, cpu, train.result, rank.result)
+
+    @property
+    def turn(self) -> Turn[Epoch]:
+        """Return it as a turn, without what lay between its parts."""
+        return Turn(self.train + self.rank, self.cpu, self)
 
 
 def run(model: AlignRec, inputs: Inputs, settings: Train, batches: list[Batch]) -> Epoch:
@@ -77,12 +88,12 @@ def run(model: AlignRec, inputs: Inputs, settings: Train, batches: list[Batch]) 
         near = 1 - nnf.cosine_similarity(u, p).mean()
         return rank + norm + settings.cca * align + settings.reg * apart + settings.uia * near
 
-    sample, _ = timed(lambda: _negatives(parts, taken))
+    sample = timed(_negatives, parts, taken)
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.lr)
-    train, losses = timed(lambda: steps(optimiser, batches, loss))
+    train = timed(steps, optimiser, batches, loss)
     with torch.no_grad():
-        rank, recall = timed(lambda: _recall(forward(), parts, taken))
-    return Epoch(train + sample, sample, rank, losses, recall)
+        rank = timed(lambda: _recall(forward(), parts, taken))
+    return Epoch.of(sample, train, rank)
 
 
 def _cca(content: Tensor, ids: Tensor, temperature: float) -> Tensor:
@@ -127,12 +138,3 @@ def steps(optimiser: torch.optim.Optimizer, batches: list[Batch], loss: Callable
         optimiser.step()
         losses.append(float(value.detach()))
     return losses
-
-
-def timed(work: Callable[[], Found]) -> tuple[float, Found]:
-    """Return seconds and result; a GPU is waited for."""
-    started = time.perf_counter()
-    found = work()
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.perf_counter() - started, found

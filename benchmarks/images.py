@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,13 @@ import requests
 from PIL import Image
 
 import schemas
-from benchmarks import Measurement
+from benchmarks import Measurement, _turns
 from pipeline.config import Params
 from pipeline.io import read_json, write_json, write_table
 from pipeline.run import running
 from stages import images
 
-COUNT, DISTINCT = 10_000, 200  # addresses, and pictures behind them
+COUNT, DISTINCT = 5_000, 200  # addresses, and pictures behind them
 SIZE, QUALITY = 256, 90
 FILTER = Image.Resampling.BILINEAR
 """of the reference; the stage has the better bicubic, which would slow the reference more"""
@@ -33,7 +34,7 @@ RATE = 1e6  # requests a second: no limit
 
 
 def run() -> Measurement:
-    """Start the server in a process of its own, as a shop's would be; run both sides against it."""
+    """Start the server in a process of its own, as a shop's would be; the ways take turns in processes of theirs."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     server = context.Process(target=serve, args=(there,), daemon=True)
@@ -41,27 +42,29 @@ def run() -> Measurement:
     port, pictures = here.recv()
     urls = [f"http://127.0.0.1:{port}/{i}.jpg" for i in range(COUNT)]
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            mine, record = _rate(stage, urls, Path(folder))
-            plain, _ = _rate(loop, urls, Path(folder))
+        with _turns.process() as theirs, _turns.process() as ours:
+            ways = _turns.take(
+                {"loop": partial(theirs, _turn, loop, urls), "stage": partial(ours, _turn, stage, urls)}, work=COUNT
+            )
     finally:
         server.terminate()
         server.join()
     cores = os.cpu_count() or 1
     return Measurement(
-        ours=mine,
-        reference=plain,
+        ways=ways,
+        ours="stage",
+        reference="loop",
         unit="images/s",
         higher_is_better=True,
         limit=_decoding(pictures, cores),
         limit_is=f"libjpeg-turbo decoding the same pictures in memory on {cores} cores, and nothing else",
         what=f"{COUNT:,} JPEGs of about 500 x 500 from a server on the same cores -> shorter side {SIZE}, JPEG, "
         "hashes, Parquet; the reference fetches by one requests session and has Pillow open, resize and save",
-        details=record,
+        details={f"{name}_peak_mib": way.last for name, way in ways.items()},
     )
 
 
-def stage(urls: list[str], folder: Path) -> dict[str, object]:
+def stage(urls: list[str], folder: Path) -> None:
     """Run the stage as `alignrec images` does; rate limits are lifted, as they would measure themselves."""
     params = Params.model_validate(
         {
@@ -76,10 +79,9 @@ def stage(urls: list[str], folder: Path) -> dict[str, object]:
         images.main(run)
     record = read_json(folder / "images" / "shop" / "run.json")
     assert record["rows_out"] == len(urls), record["drops"]
-    return {"peak_memory_mib": record["peak_memory_mib"]}
 
 
-def loop(urls: list[str], folder: Path) -> dict[str, object]:
+def loop(urls: list[str], folder: Path) -> None:
     """Do one after the other, at the size and the quality of the stage."""
     with requests.Session() as session:
         for i, url in enumerate(urls):
@@ -87,7 +89,6 @@ def loop(urls: list[str], folder: Path) -> dict[str, object]:
             scale = SIZE / min(picture.size)
             picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), FILTER)
             picture.save(folder / f"{i}.jpg", quality=QUALITY)
-    return {}
 
 
 def _items(urls: list[str]) -> pa.Table:
@@ -99,10 +100,10 @@ def _items(urls: list[str]) -> pa.Table:
     return pa.table({name: pa.array(columns[name], schemas.ITEMS.field(name).type) for name in columns})
 
 
-def _rate(work: Callable[[list[str], Path], dict[str, object]], urls: list[str], folder: Path) -> tuple[float, dict]:
-    started = time.perf_counter()
-    details = work(urls, folder)
-    return round(len(urls) / (time.perf_counter() - started), 1), details
+def _turn(work: Callable[[list[str], Path], None], urls: list[str]) -> _turns.Turn[int]:
+    """Do `work` in a new folder; the result is the peak MiB of this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _turns.timed(work, urls, Path(folder)).giving(_turns.peak_mib())
 
 
 def _decoding(pictures: list[bytes], cores: int) -> float:
@@ -112,7 +113,7 @@ def _decoding(pictures: list[bytes], cores: int) -> float:
     with ThreadPoolExecutor(cores) as pool:
         for _ in pool.map(lambda data: Image.open(io.BytesIO(data)).load(), many):
             pass
-    return round(len(many) / (time.perf_counter() - started), 1)
+    return len(many) / (time.perf_counter() - started)
 
 
 # --- the server

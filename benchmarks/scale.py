@@ -6,21 +6,17 @@ step as there are batches: every batch walks the whole graph.
 
 from __future__ import annotations
 
-import json
-import resource
-import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks import Measurement
+from benchmarks import Measurement, _turns
 from pipeline.config import Benchmark, Train
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
@@ -46,48 +42,48 @@ class Size(NamedTuple):
     interactions: int
     """train has 74 % of them, valid 13 %, as the published splits"""
 
+    @property
+    def train(self) -> int:
+        """Return the number of train pairs."""
+        return int(0.74 * self.interactions)
+
 
 SIZES = {"baby": Size(19_445, 7_050, 160_792), "electronics": Size(192_403, 63_001, 1_689_188)}
 
 
 def run() -> Measurement:
-    """Measure the graph, every model at Electronics' size, and AlignRec at both."""
+    """Measure AlignRec at both sizes in turn; the graphs, and all other models at Electronics' size, once."""
+    size = SIZES["electronics"]
     with tempfile.TemporaryDirectory() as folder:
-        graphs = {size: child("graph", size, folder) for size in SIZES}
-        small = child("alignrec", "baby", folder)
-        found = {name: child(name, "electronics", folder) for name in MODELS}
+        edges = {name: Path(folder) / f"{name}.parquet" for name in SIZES}
+        graphs = {name: _turns.alone(_graph, SIZES[name], edges[name]) for name in SIZES}
+        turns = {name: partial(_turns.alone, _model, "alignrec", SIZES[name], edges[name]) for name in SIZES}
+        ways = _turns.take(turns, work={name: SIZES[name].train / 1e6 for name in SIZES})
+        others = [name for name in MODELS if name != "alignrec"]
+        found = {name: _turns.alone(_model, name, size, edges["electronics"]).result for name in others}
+    found["alignrec"] = ways["electronics"].last
     peaks = {name: record["peak_mib"] for name, record in {"graph": graphs["electronics"], **found}.items()}
     too_large = {name: peak for name, peak in peaks.items() if peak > LIMIT}
     if too_large:
         raise RuntimeError(f"more than {LIMIT} MiB: {too_large}")
-    size = SIZES["electronics"]
     return Measurement(
-        ours=found["alignrec"]["epoch"] / found["alignrec"]["pairs"] * 1e6,
-        reference=small["epoch"] / small["pairs"] * 1e6,
+        ways=ways,
+        ours="electronics",
+        reference="baby",
         unit="s a million train pairs",
         higher_is_better=False,
-        limit=found["alignrec"]["projection_flop"] / gemm_rate("float32", 1.0) * 1e6 / found["alignrec"]["pairs"],
+        limit=found["alignrec"]["projection_flop"] / gemm_rate("float32", 1.0) * 1e6 / size.train,
         limit_is="products of the 768-d features alone, three a step, at this machine's float32 GEMM rate",
         what=f"AlignRec on {size.users:,} users, {size.items:,} items, {size.interactions:,} interactions, {WIDTH}-d "
         "features that train; the reference: the same at Baby's size. A step walks the whole graph, so at one batch "
         "size the time a pair grows with the graph",
-        details={"graph": graphs, "baby": small, "electronics": found, "threads": torch.get_num_threads()},
+        details={
+            "graph": graphs,
+            "baby": ways["baby"].last,
+            "electronics": found,
+            "threads": torch.get_num_threads(),
+        },
     )
-
-
-def child(work: str, size: str, folder: str) -> dict[str, Any]:
-    """Do a part in a process of its own; return its record."""
-    command = [sys.executable, "-m", "benchmarks.scale", work, size, folder]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-
-
-def main(work: str, size: str, folder: str) -> None:
-    """Print the record of one part: seconds and peak MiB; `folder` keeps the graph between parts."""
-    parts, features = generated(SIZES[size])
-    edges = Path(folder) / f"{size}.parquet"
-    record = _graph(features, edges) if work == "graph" else _model(work, parts, features, pq.read_table(edges))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
-    print(json.dumps(record | {"peak_mib": peak}))
 
 
 def generated(size: Size) -> tuple[Split, np.ndarray]:
@@ -97,7 +93,7 @@ def generated(size: Size) -> tuple[Split, np.ndarray]:
     users = np.concatenate([np.arange(size.users), (size.users * rng.random(2 * size.interactions) ** 1.5).astype(int)])
     items = np.searchsorted(np.cumsum(popular / popular.sum()), rng.random(len(users))).clip(max=size.items - 1)
     pairs = rng.permutation(np.unique(users * size.items + items))[: size.interactions]
-    train, valid, _ = np.split(pairs, [int(0.74 * len(pairs)), int(0.87 * len(pairs))])
+    train, valid, _ = np.split(pairs, [size.train, int(0.87 * size.interactions)])
     known = np.unique(train // size.items)
     valid = valid[np.isin(valid // size.items, known)]
     made = [Pairs((k // size.items).astype("i4"), (k % size.items).astype("i4")) for k in map(np.sort, (train, valid))]
@@ -106,49 +102,53 @@ def generated(size: Size) -> tuple[Split, np.ndarray]:
     return Split(size.users, size.items, made[0], made[1], made[1]), features
 
 
-def _graph(features: np.ndarray, path: Path) -> dict[str, Any]:
-    started = time.perf_counter()
-    pq.write_table(neighbours.neighbours(features, K), path)
-    return {"seconds": time.perf_counter() - started}
+def _graph(size: Size, path: Path) -> dict[str, Any]:
+    """Write the item graph to `path`; return seconds and peak MiB of this process."""
+    _, features = generated(size)
+    turn = _turns.timed(lambda: pq.write_table(neighbours.neighbours(features, K), path))
+    return {"seconds": turn.wall, "cpu_seconds": turn.cpu, "peak_mib": _turns.peak_mib()}
 
 
-def _model(name: str, parts: Split, features: np.ndarray, edges: pa.Table) -> dict[str, Any]:
-    """Build, take some steps, rank every user with a valid target."""
+def _model(name: str, size: Size, edges: Path) -> _turns.Turn[dict[str, Any]]:
+    """Build, take an epoch's steps or some, rank every user with a valid target; the turn is the epoch."""
+    parts, features = generated(size)
     settings = Benchmark().settings(name, Train())
     torch.manual_seed(0)
-    started = time.perf_counter()
-    model = MODELS[name](Inputs(parts, torch.from_numpy(features), edges, torch.device("cpu")), settings)
-    record = {"build": time.perf_counter() - started, "pairs": len(parts.train)}
+    inputs = Inputs(parts, torch.from_numpy(features), pq.read_table(edges), torch.device("cpu"))
+    build = _turns.timed(MODELS[name], inputs, settings)
+    model = build.result
+    epoch: _turns.Turn[dict[str, Any]] = _turns.Turn(0.0, 0.0, {})
     if list(model.parameters()):
-        record |= _steps(model, parts, settings, None if name == "alignrec" else STEPS)
+        epoch = _epoch(model, parts, settings, None if name == "alignrec" else STEPS)
     model.eval()
-    started = time.perf_counter()
     with torch.no_grad():
-        evaluate(*model(), parts, "valid", [20])
-    return record | {"rank": time.perf_counter() - started}
+        rank = _turns.timed(lambda: evaluate(*model(), parts, "valid", [20]))
+    seconds = {"build": build.wall, "epoch": epoch.wall, "rank": rank.wall}
+    return epoch.giving(seconds | epoch.result | {"pairs": len(parts.train), "peak_mib": _turns.peak_mib()})
 
 
-def _steps(model: torch.nn.Module, parts: Split, settings: Train, most: int | None) -> dict[str, Any]:
-    """Time an epoch, or `most` of its steps."""
+def _epoch(model: torch.nn.Module, parts: Split, settings: Train, most: int | None) -> _turns.Turn[dict[str, Any]]:
+    """Time what an epoch begins with and its steps, or `most` of them; the first step, which is longer, is left out."""
     keep_large_buffers()  # as pipeline.train does
-    started = time.perf_counter()
-    model.start_epoch()
-    drawn = torch.from_numpy(Sampler(parts).epoch(np.random.default_rng(0)))
-    before = time.perf_counter() - started
-    batches = drawn.split(settings.batch_size, dim=1)
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=settings.lr, fused=True)
-    timed = batches if most is None else batches[: most + 1]
-    for n, batch in enumerate(timed):
-        started = time.perf_counter() if n == 1 else started
-        loss = torch.stack(list(model.loss(Batch(*batch)).values())).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    step = (time.perf_counter() - started) / max(1, len(timed) - 1)
+
+    def begin() -> torch.Tensor:
+        model.start_epoch()
+        return torch.from_numpy(Sampler(parts).epoch(np.random.default_rng(0)))
+
+    def steps(batches: Sequence[torch.Tensor]) -> None:
+        for batch in batches:
+            loss = torch.stack(list(model.loss(Batch(*batch)).values())).sum()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    before = _turns.timed(begin)
+    batches = before.result.split(settings.batch_size, dim=1)
+    steps(batches[:1])
+    some = batches[1:] if most is None else batches[1 : most + 1]
+    timed, times = _turns.timed(steps, some), len(batches) / len(some)
     flop = len(batches) * 3 * 2 * parts.n_items * WIDTH * settings.dim
-    found = {"steps": len(timed), "step": step, "epoch": before + step * len(batches)}
-    return {"before_an_epoch": before, **found, "projection_flop": flop}
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    facts = {"before_an_epoch": before.wall, "steps": len(some), "step": timed.wall / len(some)}
+    wall, cpu = before.wall + times * timed.wall, before.cpu + times * timed.cpu
+    return _turns.Turn(wall, cpu, facts | {"projection_flop": flop})

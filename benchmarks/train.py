@@ -1,15 +1,20 @@
-"""One epoch of AlignRec at Amazon Baby's size: training and full ranking of valid, ours and the plain way."""
+"""One epoch of AlignRec at Amazon Baby's size: training and full ranking of valid, ours and the plain way.
+
+The plain way has a process of its own, as ours has the C library keep large buffers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks import Measurement, _plain_alignrec
-from benchmarks._plain_alignrec import Epoch, steps, timed
+from benchmarks import Measurement, _plain_alignrec, _turns
+from benchmarks._plain_alignrec import Epoch, steps
+from benchmarks._turns import Turn, timed
 from pipeline.config import Train
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
@@ -23,11 +28,13 @@ from pipeline.train.sampling import Sampler
 
 USERS, ITEMS, TRAIN, VALID, WIDTH = 19_445, 7_050, 118_551, 20_559, 768
 SETTINGS = Train()
-ROUNDS = 3
-"""of each way"""
-OTHERS = {"bf16": {"precision": "bf16"}, "bf16, frozen": {"precision": "bf16", "mode": "frozen"}}
+Loss = Callable[[Batch], Mapping[str, torch.Tensor]]
+OTHERS: dict[str, dict[str, Any]] = {
+    "bf16": {"precision": "bf16"},
+    "bf16, frozen": {"precision": "bf16", "mode": "frozen"},
+}
 """faster settings, reported beside the default's"""
-ON_GPU = {
+ON_GPU: dict[str, dict[str, Any]] = {
     "compiled": {"compile": True},
     "bf16, frozen, compiled": {"precision": "bf16", "mode": "frozen", "compile": True},
 }
@@ -45,31 +52,21 @@ PARTS = {
 
 
 def run() -> Measurement:
-    """Train both from the same parameters on the same batches; their losses must agree."""
-    inputs = _inputs()
-    drawn = torch.from_numpy(Sampler(inputs.split).epoch(np.random.default_rng(0))).to(inputs.device)
-    batches = [Batch(*part) for part in drawn.split(SETTINGS.batch_size, dim=1)]
-    torch.manual_seed(0)
-    model = AlignRec(inputs, SETTINGS).to(inputs.device)
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-
-    def plain() -> Epoch:
-        model.load_state_dict(state)
-        return _plain_alignrec.run(model, inputs, SETTINGS, batches)
-
-    reference = _fastest(plain)
-    keep_large_buffers()  # as pipeline.train does
-    ours = _ours(inputs, batches, state, {})
-    where = _where(model, batches[:8]) if inputs.device.type == "cpu" else {}
-    faster = OTHERS | (ON_GPU if inputs.device.type == "cuda" else {})
-    others = {name: _ours(inputs, batches, state, settings) for name, settings in faster.items()}
-    gap = max(abs(a - b) for a, b in zip(ours.losses, reference.losses, strict=True))
+    """Train all from the same parameters on the same batches; ours and the plain way must have the same losses."""
+    names = ["exact", *OTHERS, *(ON_GPU if pick_device().type == "cuda" else ())]
+    with _turns.process() as theirs, _turns.process() as ours:
+        turns = {"plain": partial(theirs, _plain)} | {name: partial(ours, _ours, name) for name in names}
+        ways = _turns.take(turns, warm_up=True)
+        where = ours(_where) if pick_device().type == "cpu" else {}
+        flops = ours(_flops_of_an_epoch)
+    exact, plain = ways["exact"].last, ways["plain"].last
+    gap = max(abs(a - b) for a, b in zip(exact.losses, plain.losses, strict=True))
     if gap > 1e-3:
         raise RuntimeError(f"the plain way's losses differ by {gap}")
-    flops = sum(_flops(batch) for batch in batches) + 2 * USERS * ITEMS * SETTINGS.dim
     return Measurement(
-        ours=ours.train + ours.rank,
-        reference=reference.train + reference.rank,
+        ways=ways,
+        ours="exact",
+        reference="plain",
         unit="s/epoch",
         higher_is_better=False,
         limit=flops / gemm_rate("float32", 1.0),
@@ -77,23 +74,26 @@ def run() -> Measurement:
         what=f"{USERS:,} users, {ITEMS:,} items, {TRAIN:,} train pairs, {WIDTH}-d features that train; the reference: "
         "COO sparse products, B x B losses, unfused Adam, a Python loop for negatives, a loop over users in ranking",
         details={
-            "ours": {"train": ours.train, "sample": ours.sample, "rank": ours.rank},
-            **{name: {"train": e.train, "rank": e.rank} for name, e in others.items()},
-            "reference": {"train": reference.train, "sample": reference.sample, "rank": reference.rank},
+            "parts": {name: _parts([turn.result for turn in way.turns]) for name, way in ways.items()},
             "largest_difference_of_a_batch_loss": gap,
-            "recall@20": {"ours": ours.recall, "reference": reference.recall},
-            "ratio": {name: (reference.train + reference.rank) / (e.train + e.rank) for name, e in others.items()},
+            "recall@20": {"exact": exact.recall, "plain": plain.recall},
             "ratio_to_the_published_code_on_another_machine": {
-                name: PUBLISHED / (e.train + e.rank) for name, e in {"exact": ours, **others}.items()
+                name: PUBLISHED / ways[name].wall.median for name in names
             },
             "share_of_a_step": where,
             "gflop_an_epoch": flops / 1e9,
-            "device": inputs.device.type,
+            "device": pick_device().type,
             "threads": torch.get_num_threads(),
         },
     )
 
 
+def _parts(epochs: list[Epoch]) -> dict[str, list[float]]:
+    """Return wall seconds of each round, by part of an epoch."""
+    return {part: [getattr(epoch, part) for epoch in epochs] for part in ("train", "sample", "rank")}
+
+
+@cache
 def _inputs() -> Inputs:
     """Generate pairs with long tails on both sides, and features with neighbours in them."""
     rng = np.random.default_rng(0)
@@ -116,40 +116,64 @@ def _inputs() -> Inputs:
     return Inputs(parts, torch.from_numpy(features).to(device), edges, device)
 
 
-def _ours(inputs: Inputs, batches: list[Batch], state: dict[str, torch.Tensor], settings: dict[str, Any]) -> Epoch:
-    model, parts = AlignRec(inputs, SETTINGS.model_copy(update=settings)).to(inputs.device), inputs.split
-    loss = compiled(model) if settings.get("compile") else model.loss
-
-    def epoch() -> Epoch:
-        model.load_state_dict(state)
-        sample, _ = timed(lambda: Sampler(parts).epoch(np.random.default_rng(1)))
-        optimiser = _optimiser(model)
-        train, losses = timed(lambda: steps(optimiser, batches, lambda b: torch.stack(list(loss(b).values())).sum()))
-        with torch.no_grad():
-            rank, found = timed(lambda: evaluate(*model(), parts, "valid", [20]).mean)
-        return Epoch(train + sample, sample, rank, losses, found["recall", 20])
-
-    return _fastest(epoch)
+@cache
+def _batches() -> list[Batch]:
+    drawn = torch.from_numpy(Sampler(_inputs().split).epoch(np.random.default_rng(0))).to(_inputs().device)
+    return [Batch(*part) for part in drawn.split(SETTINGS.batch_size, dim=1)]
 
 
-def _fastest(epoch: Callable[[], Epoch]) -> Epoch:
-    """Return the fastest of ROUNDS same epochs: the first builds kernels, and others slow what they run beside."""
-    return min((epoch() for _ in range(ROUNDS)), key=lambda e: e.train + e.rank)
+@cache
+def _state() -> dict[str, torch.Tensor]:
+    """Return the parameters that every epoch starts from."""
+    torch.manual_seed(0)
+    return AlignRec(_inputs(), SETTINGS).to(_inputs().device).state_dict()
+
+
+@cache
+def _model(name: str) -> tuple[AlignRec, Loss]:
+    """Return the model of one of our ways, and its losses, compiled if it asks for that."""
+    settings = {"exact": {}, **OTHERS, **ON_GPU}[name]
+    model = AlignRec(_inputs(), SETTINGS.model_copy(update=settings)).to(_inputs().device)
+    return model, compiled(model) if settings.get("compile") else model.loss
+
+
+def _plain() -> Turn[Epoch]:
+    model, _ = _model("exact")
+    model.load_state_dict(_state())
+    return _plain_alignrec.run(model, _inputs(), SETTINGS, _batches()).turn
+
+
+def _ours(name: str) -> Turn[Epoch]:
+    keep_large_buffers()  # as pipeline.train does
+    model, loss = _model(name)
+    model.load_state_dict(_state())
+    parts, batches = _inputs().split, _batches()
+    sample = timed(lambda: Sampler(parts).epoch(np.random.default_rng(1)))
+    train = timed(steps, _optimiser(model), batches, lambda b: torch.stack(list(loss(b).values())).sum())
+    with torch.no_grad():
+        rank = timed(lambda: evaluate(*model(), parts, "valid", [20]).mean["recall", 20])
+    return Epoch.of(sample, train, rank).turn
 
 
 def _optimiser(model: AlignRec) -> torch.optim.Adam:
     return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=SETTINGS.lr, fused=True)
 
 
-def _where(model: AlignRec, batches: list[Batch]) -> dict[str, float]:
+def _where() -> dict[str, float]:
     """Return the share of each of PARTS in the time of some steps."""
+    model, _ = _model("exact")
     optimiser = _optimiser(model)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
-        steps(optimiser, batches, lambda b: torch.stack(list(model.loss(b).values())).sum())
+        steps(optimiser, _batches()[:8], lambda b: torch.stack(list(model.loss(b).values())).sum())
     seconds = {event.key: event.self_cpu_time_total for event in found.key_averages()}
     total = sum(seconds.values())
     shares = {part: sum(seconds.get(name, 0.0) for name in names) / total for part, names in PARTS.items()}
     return shares | {"rest": 1 - sum(shares.values())}
+
+
+def _flops_of_an_epoch() -> float:
+    """Return operations of training and of ranking."""
+    return sum(_flops(batch) for batch in _batches()) + 2 * USERS * ITEMS * SETTINGS.dim
 
 
 def _flops(batch: Batch) -> float:
