@@ -10,7 +10,8 @@ def names(module: str) -> set[str]:
 def test_closure_follows_imports_but_not_the_harness() -> None:
     assert names("pipeline.io") == {"pipeline/io.py", "schemas/__init__.py"}
     assert names("pipeline.report.terminal") == {
-        f"pipeline/{name}.py" for name in ("evaluation/evidence", "report/terminal")
+        f"pipeline/{name}.py"
+        for name in ("evaluation/cutoff", "evaluation/evidence", "report/markdown", "report/terminal")
     }
     assert "pipeline/config/__init__.py" not in names("stages.interactions")
 

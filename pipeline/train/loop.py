@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.config import Train
 from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.metrics import evaluate
 from pipeline.interactions.split import Split
 from pipeline.models.base import Batch, Inputs, Recommender
@@ -25,9 +26,6 @@ from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.topk import Vectors
 from pipeline.seeds import seed_for
 from pipeline.train.sampling import Sampler
-
-CUTOFF = 20
-"""valid Recall at this cutoff chooses the epoch"""
 
 
 @dataclass(frozen=True)
@@ -141,7 +139,7 @@ def _as_it_is(network: Recommender, split: Split) -> Fit:
 
 
 def _valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
-    cutoff = min(CUTOFF, split.n_items)
+    cutoff = bounded(split.n_items)
     mean = evaluate(user, item, split, "valid", [cutoff]).mean
     return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
 
