@@ -25,7 +25,7 @@ def main(run: Run) -> None:
     texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     shelf = published.shelf(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
     with parallel.group():
-        run.device = str(device := pick())
+        run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.first():
             run.resume(run.folder, prepare.files(layout, params), params.model_dump(exclude={"checkpoint_every"}))
             network, task, told = prepare.everything(layout, texts, params, shelf, run.seed(), device)

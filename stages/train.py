@@ -7,9 +7,10 @@ import schemas
 from pipeline import io
 from pipeline.models.alignrec import AlignRec
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.device import pick
 from pipeline.run import Run
 from pipeline.train import inputs
-from pipeline.train.loop import fit, pick_device
+from pipeline.train.loop import fit
 
 
 def main(run: Run) -> None:
@@ -17,7 +18,7 @@ def main(run: Run) -> None:
     params, layout = run.params.train, run.layout
     run.resume(run.folder, inputs.files(layout, params.features), params.model_dump(exclude={"checkpoint_every"}))
     torch.set_num_threads(params.threads)
-    run.device = str(pick_device())
+    run.device = str(pick())
     data = inputs.read(layout, params.features)
     for reason, n in data.split.dropped.items():
         run.count(reason, n)
