@@ -68,9 +68,10 @@ def drive(path: Path, until: int, killed_after: int = -1) -> list[tuple[dict[str
 
 
 def test_a_sweep_that_was_killed_asks_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    code = f"import test_sweep, pathlib; test_sweep.drive(pathlib.Path({str(tmp_path / 'b.db')!r}), 14, 6)"
-    here = Path(__file__).parent
-    paths = os.pathsep.join(map(str, (here, here.parent, here.parents[1])))
+    here = "from pathlib import Path; from tests.benchmark.test_sweep import drive"
+    code = f"{here}; drive(Path({str(tmp_path / 'b.db')!r}), 14, 6)"
+    root = Path(__file__).parents[2]
+    paths = os.pathsep.join([str(root), str(root / "tests")])
     killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(Study(tmp_path / "b.db", PARAMS, SPACE, 0, FIRST).told()) == 6

@@ -44,8 +44,7 @@ def test_the_body_may_begin_earlier_than_asked_but_not_later() -> None:
 
 
 def test_what_may_pass_says_when_and_no_message_has_an_address_of_the_server() -> None:
-    answers = {"/busy": status(429, Retry_After="7"), "/cut": cut(b"x" * 100, 10), "/loop": redirect("/loop"),
-               "/odd": redirect("http://me:secret@[bad/")}  # fmt: skip
+    answers = {"/busy": status(429, Retry_After="7"), "/cut": cut(b"x" * 100, 10), "/loop": redirect("/loop")}
     with serving(answers) as server:
         with pytest.raises(Passing, match="HTTP 429") as busy:
             read(f"{server.address}/busy", 0)
@@ -54,8 +53,6 @@ def test_what_may_pass_says_when_and_no_message_has_an_address_of_the_server() -
             read(f"{server.address}/cut", 0)
         with pytest.raises(UserError, match=r"^the shop: too many redirects$"):
             read(f"{server.address}/loop", 0)
-        with pytest.raises(Passing, match=r"^RemoteProtocolError$"):  # its detail tells the redirect's target
-            read(f"{server.address}/odd", 0)
 
 
 def test_a_certificate_that_is_not_trusted_does_not_pass() -> None:
