@@ -17,8 +17,8 @@ from pipeline.interactions import split
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.base import Batch, Inputs
 from pipeline.ops.allocator import keep_large_buffers
-from pipeline.ops.device import gemm_rate
-from pipeline.train.loop import compiled, pick_device
+from pipeline.ops.device import gemm_rate, pick
+from pipeline.train.loop import compiled
 from pipeline.train.sampling import Sampler
 
 USERS, ITEMS, TRAIN, VALID, WIDTH = 19_445, 7_050, 118_551, 20_559, 768
@@ -112,7 +112,7 @@ def _inputs() -> Inputs:
     )
     edges = neighbours.neighbours(features, 10)
     parts = split.Split(USERS, ITEMS, pairs[0], pairs[1], nobody)
-    device = pick_device()
+    device = pick()
     return Inputs(parts, torch.from_numpy(features).to(device), edges, device)
 
 
