@@ -22,8 +22,8 @@ from pipeline.interactions import split
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.base import Batch, Inputs
 from pipeline.ops.allocator import keep_large_buffers
-from pipeline.ops.device import gemm_rate
-from pipeline.train.loop import compiled, pick_device
+from pipeline.ops.device import gemm_rate, pick
+from pipeline.train.loop import compiled
 from pipeline.train.sampling import Sampler
 
 USERS, ITEMS, TRAIN, VALID, WIDTH = 19_445, 7_050, 118_551, 20_559, 768
@@ -53,11 +53,11 @@ PARTS = {
 
 def run() -> Measurement:
     """Train all from the same parameters on the same batches; ours and the plain way must have the same losses."""
-    names = ["exact", *OTHERS, *(ON_GPU if pick_device().type == "cuda" else ())]
+    names = ["exact", *OTHERS, *(ON_GPU if pick().type == "cuda" else ())]
     with _turns.process() as theirs, _turns.process() as ours:
         turns = {"plain": partial(theirs, _plain)} | {name: partial(ours, _ours, name) for name in names}
         ways = _turns.take(turns, warm_up=True)
-        where = ours(_where) if pick_device().type == "cpu" else {}
+        where = ours(_where) if pick().type == "cpu" else {}
         flops = ours(_flops_of_an_epoch)
     exact, plain = ways["exact"].last, ways["plain"].last
     gap = max(abs(a - b) for a, b in zip(exact.losses, plain.losses, strict=True))
@@ -82,7 +82,7 @@ def run() -> Measurement:
             },
             "share_of_a_step": where,
             "gflop_an_epoch": flops / 1e9,
-            "device": pick_device().type,
+            "device": pick().type,
             "threads": torch.get_num_threads(),
         },
     )
@@ -112,7 +112,7 @@ def _inputs() -> Inputs:
     )
     edges = neighbours.neighbours(features, 10)
     parts = split.Split(USERS, ITEMS, pairs[0], pairs[1], nobody)
-    device = pick_device()
+    device = pick()
     return Inputs(parts, torch.from_numpy(features).to(device), edges, device)
 
 

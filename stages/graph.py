@@ -2,6 +2,7 @@
 
 from pipeline import io
 from pipeline.graph import neighbours
+from pipeline.ops.rows import unit_rows
 from pipeline.run import Run
 from schemas import EDGES
 
@@ -19,7 +20,7 @@ def main(run: Run) -> None:
         edges = neighbours.neighbours(vectors, params.k, index)
         if index != "exact":
             run.note(**{name: {"index": index, "recall": neighbours.recall(vectors, edges, SAMPLE)}})
-        run.count(f"{name}: item without direction", len(vectors) - int(neighbours.normalise(vectors)[1].sum()))
+        run.count(f"{name}: item without direction", len(vectors) - int(unit_rows(vectors)[1].sum()))
         run.write(edges, run.layout.edges(name), EDGES)
         run.rows_in += len(vectors)
         run.rows_out += len(edges)

@@ -30,12 +30,14 @@ READS: dict[str, tuple[str, ...]] = {
 """stage -> the stages whose files it reads, as dvc.yaml lists them"""
 SECTIONS: dict[str, tuple[str, ...]] = {
     "pretrain": ("pretrain", "encode"),
-    "probe": ("probe", "train", "graph", "benchmark"),
+    "probe": ("probe", "train", "graph", "benchmark", "interactions"),
     "benchmark": ("benchmark", "train", "interactions"),
 }
 """stage -> the sections of params.yaml that it reads, where that is not the one of its name"""
 SOURCE = {"download", "interactions", "items", "encode", "probe", "benchmark"}
 """stages that read what params.yaml says of the dataset's source"""
+ONLY = {("probe", "benchmark"): {"protocol"}}
+"""(stage, section) -> the keys that it reads, where that is not all"""
 SPEED = {
     "download": {"timeout", "retries"},
     "pretrain": {"checkpoint_every"},
@@ -91,7 +93,8 @@ def pretrains(run: Run) -> bool:
 
 
 def _values(run: Run, section: str) -> dict[str, Any]:
-    values: dict[str, Any] = getattr(run.params, section).model_dump(mode="json", exclude=SPEED.get(section))
+    only, speed = ONLY.get((run.stage, section)), SPEED.get(section)
+    values: dict[str, Any] = getattr(run.params, section).model_dump(mode="json", include=only, exclude=speed)
     return values
 
 

@@ -30,7 +30,7 @@ def main(run: Run) -> None:
     texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     shelf = published.shelf(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
     with parallel.group():
-        run.device = str(device := pick())
+        run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.first():
             files, facts, _ = needs.of(run)
             run.resume(run.folder, files, facts)

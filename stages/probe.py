@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import schemas
 from pipeline import io, pool
+from pipeline.evaluation.protocol import protocol
 from pipeline.probe import categories, masking, questions
 from pipeline.run import Run
+from pipeline.train import inputs
 
 
 def main(run: Run) -> None:
@@ -21,18 +23,19 @@ def main(run: Run) -> None:
     answers = questions.answers(asked, classes, bar, params.ks, run.seed("folds"))
     found = questions.summaries(asked, classes, answers, params.ks)
 
+    rules = protocol(run.params, run.dataset, inputs.read(layout, None).split)
     maskable = masking.maskable(layout)
     jobs = masking.jobs(maskable, params.mask_seeds)
     for name in maskable:
-        facts = run.params.train.model_dump(), run.params.graph.k, params.mask_ratio
+        facts = rules.fingerprint, run.params.train.model_dump(), run.params.graph.k, params.mask_ratio
         run.resume(layout.mask_trials(name), masking.files(layout, name), *facts)
     todo = [job for job in jobs if not layout.mask_trial(*job).exists()]
-    trial = masking.Trial(layout, run.params)
+    trial = masking.Trial(layout, run.params, rules)
     for job, record in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
         io.write_json(layout.mask_trial(*job), record)
     records = [io.read_json(layout.mask_trial(*job)) for job in jobs]
     skipped = {"skipped": "no feature set has both modalities masked"}
-    found["mask_modality"] = masking.summary(records) if records else skipped
+    found["mask_modality"] = rules.label | masking.summary(records) if records else skipped
 
     io.write_json(layout.probes, found)
     io.keep_only(run.folder, [layout.probes, *(layout.mask_trial(*job) for job in jobs)])

@@ -7,9 +7,10 @@ import schemas
 from pipeline import io
 from pipeline.models.alignrec import AlignRec
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.device import pick
 from pipeline.run import Run
 from pipeline.train import inputs
-from pipeline.train.loop import fit, pick_device
+from pipeline.train.loop import fit
 from stages import needs
 
 
@@ -19,7 +20,7 @@ def main(run: Run) -> None:
     files, facts, _ = needs.of(run)
     run.resume(run.folder, files, facts)
     torch.set_num_threads(params.threads)
-    run.device = str(pick_device())
+    run.device = str(pick())
     data = inputs.read(layout, params.features)
     for reason, n in data.split.dropped.items():
         run.count(reason, n)

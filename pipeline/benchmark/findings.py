@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 import schemas
 from pipeline import io
 from pipeline.benchmark import significance, slices
 from pipeline.benchmark.jobs import Job
+from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.metrics import Evaluation, judge
 from pipeline.evaluation.protocol import Protocol
 from pipeline.interactions.split import Split
@@ -50,7 +51,7 @@ def gather(
         protocol: of all runs.
         reference: feature set of the AlignRec that others are tested against.
     """
-    shared = {"dataset": layout.dataset, "protocol": protocol.name, "fingerprint": protocol.fingerprint}
+    shared = {"dataset": layout.dataset} | protocol.label
     k = headline(ks)
     sliced: list[dict[str, Any]] = []
     per_user = {}
@@ -96,11 +97,6 @@ def results(dataset_name: str, records: Iterable[dict[str, Any]], selected_by: s
     return pa.Table.from_pylist(rows, schemas.RESULTS)
 
 
-def headline(ks: Sequence[int]) -> int:
-    """Return the cutoff that headlines and tests are at: 20, or the largest."""
-    return 20 if 20 in ks else max(ks)
-
-
 def summary(records: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
     """Return model -> features -> "recall@k", "ndcg@k" -> mean and, over two seeds or more, sd (n - 1); on test.
 
@@ -113,6 +109,7 @@ def summary(records: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
             values[record["model"], shown, name].append(record["metrics"]["test"][name])
     nested: dict[str, Any] = {}
     for (model, features, name), found in values.items():
-        spread = {"sd": float(np.std(found, ddof=1))} if len(found) > 1 else {}
-        nested.setdefault(model, {}).setdefault(features, {})[name] = {"mean": float(np.mean(found)), **spread}
+        figure = cell(found)
+        spread = {} if figure.sd is None else {"sd": figure.sd}
+        nested.setdefault(model, {}).setdefault(features, {})[name] = {"mean": figure.mean, **spread}
     return nested

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 import schemas
 from pipeline.config import Benchmark, Train
-from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.trial import open_test
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.seeds import seed_for
@@ -102,13 +102,10 @@ class Trial:
         seed = seed_for("benchmark", self.layout.dataset, job.model, job.seed)
         parts = self.benchmark.modalities.get(job.features, [])
         found = fit(MODELS[job.model], *data, settings, seed, parts=parts)
-        valid = evaluate(found.user, found.item, data.split, "valid", self.benchmark.ks)
-        masked = self.protocol.masked(data.split, "test")
-        test = evaluate(found.user, found.item, data.split, "test", self.benchmark.ks, masked)
+        judged = open_test(found.user, found.item, data.split, self.protocol, self.benchmark.ks)
         means = {
             part: {f"{metric}@{k}": value for (metric, k), value in result.mean.items()}
-            for part, result in (("valid", valid), ("test", test))
+            for part, result in (("valid", judged.valid), ("test", judged.test))
         }
-        judged = {"protocol": self.protocol.name, "fingerprint": self.protocol.fingerprint}
-        run = judged | {"epochs": len(found.history), "best_epoch": found.best_epoch, "metrics": means}
-        return Outcome(job._asdict() | run, test.users, test.top)
+        run = {"epochs": len(found.history), "best_epoch": found.best_epoch, "metrics": means}
+        return Outcome(job._asdict() | judged.label | run, judged.test.users, judged.test.top)

@@ -20,13 +20,14 @@ from pipeline.benchmark.jobs import NO_FEATURES, Job, Trial
 from pipeline.benchmark.study import Asked, Curve, Pruned, Setting, Space, Told
 from pipeline.config import Params, Range, Train
 from pipeline.errors import UserError
-from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.trial import open_test
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
-from pipeline.train.loop import CUTOFF, fit
+from pipeline.train.loop import fit
 
 TPE = "tpe"
 BINS = 5
@@ -126,7 +127,7 @@ class Attempt:
         parts = self.params.benchmark.modalities.get(job.features, [])
         curve = Curve(sweep, asked.ended)
         watched = lambda line: curve.add(line[f"valid_recall@{CUTOFF}"])  # noqa: E731
-        cutoff = min(CUTOFF, data.split.n_items)
+        cutoff = bounded(data.split.n_items)
         valid, test, epochs = [], [], 0
         try:
             for i in range(sweep.seeds):
@@ -135,9 +136,8 @@ class Attempt:
                 epochs += len(found.history)
                 valid.append(found.valid[f"recall@{CUTOFF}"])
                 if sweep.test_selected:
-                    masked = self.protocol.masked(data.split, "test")
-                    judged = evaluate(found.user, found.item, data.split, "test", [cutoff], masked)
-                    test.append(judged.mean["recall", cutoff])
+                    judged = open_test(found.user, found.item, data.split, self.protocol, [cutoff])
+                    test.append(judged.test.mean["recall", cutoff])
         except Pruned:
             return Told(asked.number, "pruned", curve.best, len(curve.best), curve.best[-1])
         except UserError as e:

@@ -79,11 +79,10 @@ def trained(layout: Layout, params: Params, sets: Sequence[Given], seeds: int, t
             np.save(f, g.vectors)
     names = [g.name for g in sets]
     todo = training.jobs(names, seeds)
-    trial = training.Trial(layout, params, folder)
-    runs = pool.each(trial, todo, params.benchmark.workers)
-    done = {job: recall for job, (recall, _) in tqdm(runs, total=len(todo), unit="run", disable=None)}
     rules = protocol(params, layout.dataset, inputs.read(layout, None).split)
-    return {"protocol": rules.name, "fingerprint": rules.fingerprint, **training.summary(done, names)}
+    runs = pool.each(training.Trial(layout, params, folder, rules), todo, params.benchmark.workers)
+    done = dict(tqdm(runs, total=len(todo), unit="run", disable=None))
+    return rules.label | training.summary(done, names)
 
 
 def _items(layout: Layout, asins: list[str]) -> pa.Table:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline import pool
-from pipeline.probe.questions import normalised
+from pipeline.ops.rows import unit_rows
 
 
 class Shape(NamedTuple):
@@ -34,9 +34,8 @@ def spectrum(features: np.ndarray) -> np.ndarray:
 
 def shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
     """Return the shape of float32 [I, F] with its `spectrum`."""
-    unit = normalised(features).astype(np.float64)
-    pointing = (np.abs(unit).max(axis=1) > 0).sum()
-    total = unit.sum(axis=0)
+    unit, directed = unit_rows(features)
+    pointing, total = directed.sum(), unit.astype(np.float64).sum(axis=0)
     mean = (total @ total - pointing) / max(pointing * (pointing - 1), 1)
     singular = np.sqrt(spectrum)
     share = singular[singular > 1e-6 * max(singular.max(initial=0), 1e-30)]
@@ -66,7 +65,7 @@ def neighbours(features: np.ndarray, k: int, scores_held: int = 1 << 24) -> np.n
         k: less than I.
         scores_held: scores in the blocks at hand, which bounds memory.
     """
-    unit, n = normalised(features), len(features)
+    unit, n = unit_rows(features)[0], len(features)
     block = max(1, scores_held // pool.CORES // n)
 
     def near(at: int) -> np.ndarray:
@@ -81,7 +80,7 @@ def neighbours(features: np.ndarray, k: int, scores_held: int = 1 << 24) -> np.n
 
 def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:
     """Return item -> its K nearest others, best first, of a few items; ties as in `neighbours`."""
-    unit = normalised(features)
+    unit = unit_rows(features)[0]
     found = {}
     for item in items:  # a screenful
         scores = np.rint((unit @ unit[item]) * 1e6)

@@ -10,21 +10,22 @@ import numpy as np
 
 from pipeline.compare import geometry
 from pipeline.compare.given import Given
+from pipeline.encode import controls
+from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
 from pipeline.probe import categories, questions
+from pipeline.seeds import seed_for
 
-CUTOFF = 20
-"""paired tests are made at this cutoff"""
 NEIGHBOURS = 10
 
 
-def controls(like: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Return random and shuffled features of the same shape as `like`, float32 [I, F], and constant ones, [I, 1]."""
-    rng = np.random.default_rng(seed)
+def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Return random and shuffled features of the shape of `features`, float32 [I, F], and constant ones, [I, 1]."""
+    items, width = features.shape
     return {
-        "random": rng.standard_normal(like.shape, np.float32),
-        "shuffled": rng.permutation(like),
-        "constant": np.ones((len(like), 1), np.float32),
+        "random": controls.random(items, width, seed_for(seed, "random")),
+        "shuffled": features[controls.shuffled(items, seed_for(seed, "shuffled"))],
+        "constant": controls.constant(items, 1),
     }
 
 
@@ -46,10 +47,10 @@ def judge(
     """
     named = {g.name: g.vectors for g in sets}
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # chance is chance at any width
-    beside = {k: v for k, v in controls(narrowest, seed).items() if k not in named}
+    beside = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
     found = questions.answers(asked, classes, (named | beside).items(), ks, seed)
     asked_of: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
-    at = list(ks).index(CUTOFF) if CUTOFF in ks else len(ks) - 1
+    at = list(ks).index(headline(ks))
     for probe, answers in found.items():
         for a, b in combinations(named, 2):
             if a in answers and b in answers:

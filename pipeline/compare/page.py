@@ -13,6 +13,7 @@ from rich.text import Text
 from pipeline.compare import geometry
 from pipeline.compare.given import Given
 from pipeline.report import gallery, tables
+from pipeline.report.markdown import with_error
 from pipeline.report.page import render
 from pipeline.report.tables import Table
 
@@ -115,7 +116,7 @@ def pictured(
 def _training(found: Mapping[str, Any]) -> Table:
     figure = next(key for key in found if "@" in key)
     rows = [
-        [model, name, f"{v['mean']:.4f}" + ("" if v["sd"] is None else f" ± {v['sd']:.4f}")]
+        [model, name, with_error(v["mean"], v["sd"])]
         for model, by_set in found[figure].items()
         for name, v in by_set.items()
     ]

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.config import Params
+from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.evidence import cell
-from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.protocol import protocol
+from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
+from pipeline.evaluation.trial import open_test
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
@@ -27,7 +28,6 @@ from pipeline.train.loop import fit
 
 MODELS: dict[str, type[Recommender]] = {"alignrec": AlignRec, "bm3": BM3, "vbpr": VBPR}
 """AlignRec, its predecessor in production, and the oldest recommender that reads features"""
-CUTOFF = 20
 
 
 class Job(NamedTuple):
@@ -52,19 +52,19 @@ class Trial:
     params: Params
     folder: Path
     """holds <features>.npy"""
+    protocol: Protocol
 
-    def __call__(self, job: Job) -> tuple[list[float], int]:
-        """Return test Recall@20 of each user with a target, in ascending order, and the best valid epoch."""
+    def __call__(self, job: Job) -> list[float]:
+        """Return test Recall@20 of each user with a target, in ascending order, at the best valid epoch."""
         vectors = np.load(self.folder / f"{job.features}.npy", allow_pickle=False)
         parts = inputs.read(self.layout, None).split
         edges = neighbours.neighbours(vectors, self.params.graph.k)
         settings = self.params.benchmark.settings(job.model, self.params.train)
         seed = seed_for("compare", self.layout.dataset, job.model, job.seed)
         found = fit(MODELS[job.model], parts, vectors, edges, settings, seed)
-        cutoff = min(CUTOFF, parts.n_items)
-        masked = protocol(self.params, self.layout.dataset, parts).masked(parts, "test")
-        per_user = evaluate(found.user, found.item, parts, "test", [cutoff], masked).per_user["recall", cutoff]
-        return per_user.tolist(), found.best_epoch
+        cutoff = bounded(parts.n_items)
+        judged = open_test(found.user, found.item, parts, self.protocol, [cutoff])
+        return list(judged.test.per_user["recall", cutoff].tolist())
 
 
 def summary(found: dict[Job, list[float]], names: Sequence[str]) -> dict[str, Any]:

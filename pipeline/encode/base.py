@@ -43,9 +43,3 @@ class Context:
 
     layout: Layout
     params: Encode
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    """Return rows of length 1, [B, F]; a row of zeros stays."""
-    length = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(length > 0, length, 1)

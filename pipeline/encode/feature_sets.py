@@ -17,10 +17,11 @@ import schemas
 from pipeline import io
 from pipeline.config import Encode
 from pipeline.encode import batching, controls, engines
-from pipeline.encode.base import Context, Encoder, unit
+from pipeline.encode.base import Context, Encoder
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.layout import Layout
+from pipeline.ops.rows import unit_rows
 from pipeline.sources import image_features
 from pipeline.sources.image_features import FEATURE, check_features
 
@@ -154,7 +155,7 @@ def imported(ready: Ready, ids: pa.Table) -> Maker:
         if text is None:
             return batching.table(rows, batching.Encoded(vectors, has_image, np.zeros(len(rows), bool)))
         before = text.slice(start, stop - start)
-        vectors = np.hstack([unit(io.matrix(before["vector"])), unit(vectors)])
+        vectors = np.hstack([unit_rows(x)[0] for x in (io.matrix(before["vector"]), vectors)])
         return batching.table(rows, batching.Encoded(vectors, has_image, before["has_text"].to_numpy()))
 
     return make

@@ -9,7 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-HEADLINE = (("recall", 10), ("recall", 20), ("ndcg", 10), ("ndcg", 20))
+from pipeline.evaluation.cutoff import CUTOFF
+
+MAIN = ("recall", CUTOFF)
+"""metric and cutoff that rows are sorted by"""
+HEADLINE = (("recall", 10), MAIN, ("ndcg", 10), ("ndcg", CUTOFF))
 KEYS = ("model", "features", "ablation", "protocol", "fingerprint", "split", "selected_by", "metric", "k")
 
 
@@ -97,7 +101,7 @@ def _compared(results: pa.Table, selected_by: str) -> list[Comparison]:
 
 
 def _worst_last(row: Row) -> float:
-    return -row.cells[("recall", 20)].mean if ("recall", 20) in row.cells else 0.0
+    return -row.cells[MAIN].mean if MAIN in row.cells else 0.0
 
 
 def statuses(column: pa.ChunkedArray) -> dict[str, int]:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from pipeline.config import Params
+from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.interactions.split import Pairs, Split, union
 
 Rule = Literal["mmrec", "strict"]
@@ -36,7 +37,7 @@ class Protocol:
     """sha256 of the catalogue's size and every (user, item) of train, valid and test"""
     candidates: str = "all items"
     users: str = "with train and with a target"
-    selection: str = "first epoch of best valid recall@20"
+    selection: str = f"first epoch of best valid recall@{CUTOFF}"
     metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
     version: int = 1
     """counts changes of meaning that no other field shows"""
@@ -50,6 +51,11 @@ class Protocol:
     def fingerprint(self) -> str:
         """Sixteen hex digits of all fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> dict[str, str]:
+        """What every record and table says of it: protocol (its name) and fingerprint."""
+        return {"protocol": self.name, "fingerprint": self.fingerprint}
 
     def described(self) -> dict[str, Any]:
         """Return name, fingerprint and all fields, for JSON."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 
 from pipeline.graph import approximate
+from pipeline.ops.rows import unit_rows
 from pipeline.ops.topk import select
 
 BLOCK = 1024
@@ -43,7 +44,7 @@ def neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table
     Returns:
         schema EDGES, by item_id, then rank; equal cosines in ascending item order.
     """
-    units, usable = normalise(features)
+    units, usable = unit_rows(features)
     good = np.flatnonzero(usable)
     k = min(k, len(good))
     if index == "exact" or not k:
@@ -72,23 +73,13 @@ def recall(features: np.ndarray, edges: pa.Table, sample: int) -> float:
         edges: schema EDGES, searched on these features.
         sample: items that are searched exactly.
     """
-    units, usable = normalise(features)
+    units, usable = unit_rows(features)
     good = np.flatnonzero(usable)
     ids = np.full((len(features), int(edges["rank"].to_numpy().max(initial=0)) + 1), -1)
     ids[edges["item_id"].to_numpy(), edges["rank"].to_numpy()] = edges["neighbour_id"].to_numpy()
     place = np.full(len(features) + 1, -1)
     place[good] = np.arange(len(good))
     return approximate.recall(units[good], place[ids[good]], sample)
-
-
-def normalise(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows of length 1, float32 [I, F], and which rows had a direction, bool [I]; the others become zero."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        length = np.linalg.norm(features.astype(np.float32, copy=False), axis=1)
-    usable = np.isfinite(length) & (length > 0)
-    units = np.zeros(features.shape, np.float32)
-    units[usable] = features[usable] / length[usable, None]
-    return units, usable
 
 
 def _search(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

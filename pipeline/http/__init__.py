@@ -1,1 +1,1 @@
-"""The one transport: large files (fetch), many small ones (web), what may be retried, where addresses may lead."""
+"""The one transport: large files (fetch, ranged), many small ones (web), what may be retried, which addresses."""

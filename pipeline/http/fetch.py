@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import shutil
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http.retries import PASSING, pause, retry_after
+from pipeline.http.retries import Passing, persist
 
 if TYPE_CHECKING:
     import httpx
@@ -26,14 +25,6 @@ BLOCK = 1 << 20
 
 Progress = Callable[[int, int | None], None]
 """called with (bytes so far, bytes in all or None)"""
-
-
-class _Passing(Exception):
-    """A failure that may pass; `wait` is what the server asked for, in seconds."""
-
-    def __init__(self, cause: str, wait: float | None = None) -> None:
-        super().__init__(cause)
-        self.wait = wait
 
 
 def local(address: str) -> Path | None:
@@ -103,52 +94,43 @@ def _copy(address: str, source: Path, part: Path) -> None:
 
 
 def _download(address: str, part: Path, timeout: float, retries: int, progress: Progress) -> None:
-    import httpx  # 0.1 s that files of this machine need not wait for
+    from pipeline.http import ranged  # httpx takes 0.1 s, which files of this machine need not wait for
 
-    limits = httpx.Timeout(timeout)
-    with httpx.Client(timeout=limits, follow_redirects=True, headers={"Accept-Encoding": "identity"}) as client:
-        for attempt in range(retries + 1):
-            try:
-                return _try(client, address, part, progress)
-            except _Passing as e:
-                cause, wait = e, e.wait
-            except httpx.TransportError as e:
-                cause, wait = _Passing(f"{type(e).__name__}: {e}".rstrip(": ")), None
-            except (httpx.TooManyRedirects, httpx.InvalidURL) as e:
-                raise UserError(f"{address}: {e}") from None
-            if attempt < retries:
-                time.sleep(pause(attempt, wait))
-        raise UserError(f"{address}: {cause} (after {retries + 1} tries); run again to continue") from None
+    with ranged.client(timeout) as client:
+        try:
+            persist(lambda: _try(client, address, part, progress), retries + 1)
+        except Passing as e:
+            cause = f"{e}: {e.detail}" if e.detail else str(e)
+            raise UserError(f"{address}: {cause} (after {retries + 1} tries); run again to continue") from None
 
 
 def _try(client: httpx.Client, address: str, part: Path, progress: Progress) -> None:
     """Fetch what is still lacking of `part`."""
+    from pipeline.http.ranged import ask, first_byte
+
     mark = part.with_suffix(".etag")
     have = part.stat().st_size if part.exists() and mark.exists() else 0
-    headers = {"Range": f"bytes={have}-", "If-Range": mark.read_text()} if have else {}
-    with client.stream("GET", address, headers=headers) as answer:
+    with ask(client, address, address, have, mark.read_text() if have else "") as answer:
         if answer.status_code == 416:  # what we have is no part of what the server has
             part.unlink(missing_ok=True)
-            raise _Passing("the file changed while it was fetched", 0.0)
-        if answer.status_code in PASSING:
-            raise _Passing(f"HTTP {answer.status_code}", retry_after(answer.headers.get("Retry-After")))
+            raise Passing("the file changed while it was fetched", 0.0)
         if answer.status_code not in (200, 206):
             raise UserError(f"{address}: HTTP {answer.status_code} {answer.reason_phrase}")
-        if answer.status_code == 200:
-            have = 0
+        have = first_byte(answer, have)
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
         same = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
-        if same and not same.startswith("W/"):
-            mark.write_text(same)
-        else:
-            mark.unlink(missing_ok=True)  # nothing tells whether a later answer is the same file
-        with part.open("ab" if have else "wb") as f:
+        with part.open("ab") as f:
+            f.truncate(have)
+            if same and not same.startswith("W/"):
+                mark.write_text(same)  # of what is in the part from here on
+            else:
+                mark.unlink(missing_ok=True)  # nothing tells whether a later answer is the same file
             for block in answer.iter_raw():
                 have += f.write(block)
                 progress(have, total)
     if total is not None and have != total:
-        raise _Passing(f"{have:,} of {total:,} bytes came")
+        raise Passing(f"{have:,} of {total:,} bytes came")
 
 
 def check(path: Path, name: str) -> None:

@@ -1,1 +1,1 @@
-"""Building blocks with no knowledge of items or users: products, top K, devices, checkpoints."""
+"""Building blocks with no knowledge of items or users: products, unit rows, top K, devices, checkpoints."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
+from torch.optim import Optimizer
 
 from pipeline import io
 
@@ -37,3 +39,28 @@ class Checkpoint:
     def clear(self) -> None:
         """Delete the file: the training that it belongs to is done."""
         self.path.unlink(missing_ok=True)
+
+
+def named(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors under names `<part>.<name>`, so that several parts fit in one file."""
+    return {f"{part}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Return the tensors that `named` named `<part>.<name>`, by name."""
+    return {name.removeprefix(f"{part}."): x for name, x in tensors.items() if name.startswith(f"{part}.")}
+
+
+def adam_state(optimizer: Optimizer) -> dict[str, Tensor]:
+    """Return Adam's moments and step counts as `<number of the parameter>.<name>`."""
+    slots = optimizer.state_dict()["state"].items()
+    return {f"{number}.{name}": value for number, own in slots for name, value in own.items()}
+
+
+def restore_adam(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Take what `adam_state` returned of an optimizer over the same parameters; rates and decays stay."""
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".")
+        slots.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": slots})

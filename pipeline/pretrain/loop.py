@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from pipeline import parallel
 from pipeline.beit3.network import BEiT3
 from pipeline.errors import UserError
-from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.pretrain import corpus, optim
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.held_out import measure, precision
@@ -152,17 +152,12 @@ def _named(task: Task, means: np.ndarray) -> dict[str, float]:
 
 def _state(training: Training) -> dict[str, Tensor]:
     """Return weights, AdamW's moments and steps, and the average of the weights."""
-    found = {f"weights.{name}": value for name, value in training.learner.state_dict().items()}
-    found |= {f"adam.{name}": value for name, value in optim.state(training.optimizer).items()}
-    average = {} if training.average is None else training.average.state_dict()
-    return found | {f"average.{name}": value for name, value in average.items()}
+    found = named("weights", training.learner.state_dict()) | named("adam", adam_state(training.optimizer))
+    return found | ({} if training.average is None else named("average", training.average.state_dict()))
 
 
 def _restore(training: Training, tensors: dict[str, Tensor]) -> None:
-    def part(name: str) -> dict[str, Tensor]:
-        return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-
-    training.learner.load_state_dict(part("weights"))
-    optim.restore(training.optimizer, part("adam"))
+    training.learner.load_state_dict(part_of(tensors, "weights"))
+    restore_adam(training.optimizer, part_of(tensors, "adam"))
     if training.average is not None:
-        training.average.load_state_dict(part("average"))
+        training.average.load_state_dict(part_of(tensors, "average"))

@@ -7,10 +7,9 @@ that official weights have already learned.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.beit3.network import BEiT3
@@ -75,18 +74,3 @@ def learning_rate(step: int, steps: int, params: Pretrain) -> float:
 def average(network: BEiT3, decay: float) -> AveragedModel | None:
     """Return the exponential moving average of the weights, `decay * average + (1 - decay) * weights`; None if 0."""
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None
-
-
-def state(optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
-    """Return moments and steps by parameter number."""
-    moments = optimizer.state_dict()["state"].items()
-    return {f"{number}.{name}": value for number, found in moments for name, value in found.items()}
-
-
-def restore(optimizer: torch.optim.AdamW, tensors: Mapping[str, Tensor]) -> None:
-    """Take what `state` returned."""
-    into = optimizer.state_dict()
-    for key, value in tensors.items():
-        number, name = key.split(".")
-        into["state"].setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict(into)

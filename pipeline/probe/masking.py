@@ -11,8 +11,10 @@ import numpy as np
 
 from pipeline import io
 from pipeline.config import Params
+from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.evidence import cell
-from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.trial import open_test
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
@@ -22,7 +24,6 @@ from pipeline.train.loop import fit
 
 MODALITIES = ("image", "text")
 NOTHING = "nothing"
-CUTOFF = 20
 
 
 class Job(NamedTuple):
@@ -71,6 +72,7 @@ class Trial:
 
     layout: Layout
     params: Params
+    protocol: Protocol
 
     def __call__(self, job: Job) -> dict[str, Any]:
         """Return the job's record."""
@@ -83,9 +85,10 @@ class Trial:
         edges = neighbours.neighbours(vectors, self.params.graph.k)
         seed = seed_for("mask", self.layout.dataset, job.seed)
         found = fit(AlignRec, parts, vectors, edges, self.params.train, seed)
-        cutoff = min(CUTOFF, parts.n_items)
-        recall = evaluate(found.user, found.item, parts, "test", [cutoff]).mean["recall", cutoff]
-        return job._asdict() | {f"recall@{CUTOFF}": recall, "best_epoch": found.best_epoch}
+        cutoff = bounded(parts.n_items)
+        judged = open_test(found.user, found.item, parts, self.protocol, [cutoff])
+        figures = {f"recall@{CUTOFF}": judged.test.mean["recall", cutoff], "best_epoch": found.best_epoch}
+        return job._asdict() | judged.label | figures
 
     def _vectors(self, name: str) -> np.ndarray:
         return io.matrix(io.read_features(self.layout.features(name))["vector"])

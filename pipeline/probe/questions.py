@@ -24,6 +24,7 @@ from scipy import sparse
 import schemas
 from pipeline import pool
 from pipeline.interactions import cooccurrence
+from pipeline.ops.rows import unit_rows
 from pipeline.probe import categories
 from schemas import TEST, TRAIN
 
@@ -219,8 +220,13 @@ def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held:
         ks: cutoffs.
         scores_held: doubles in the blocks of scores at hand, which bounds memory; changes speed, not results. Few are
             fast: the sparse product gathers rows of a block, which should fit the processor's cache.
+
+    Raises:
+        ValueError: a value is not finite.
     """
-    unit = normalised(features).astype(np.float64)  # a score and its rank come from different products: see TIE
+    if not np.isfinite(features).all():
+        raise ValueError(f"features: row {int((~np.isfinite(features).all(axis=1)).argmax())} is not finite")
+    unit = unit_rows(features)[0].astype(np.float64)  # a score and its rank come from different products: see TIE
     members = asked.members.astype(np.float64)
     by_item = members.tocsc()
     size = np.diff(members.indptr)
@@ -277,19 +283,6 @@ def summary(
         values = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, mean, strict=True)}
         out[name] = values | {f"{figure}@{k}_se": _rounded(v) for k, v in zip(ks, se, strict=True)}
     return out
-
-
-def normalised(features: np.ndarray) -> np.ndarray:
-    """Return rows of length 1, float32 [I, F]; a row of zeros stays zero, so that it is nobody's neighbour.
-
-    Raises:
-        ValueError: a value is not finite.
-    """
-    features = np.asarray(features, np.float32)
-    if not np.isfinite(features).all():
-        raise ValueError(f"features: row {int((~np.isfinite(features).all(axis=1)).argmax())} is not finite")
-    length = np.linalg.norm(features, axis=1, keepdims=True)
-    return features / np.where(length > 0, length, 1)
 
 
 def _indicator(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:

@@ -103,6 +103,7 @@ def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
         "probes": shown,
         "probed": {name: [c["cells"].get(name, "") for c in shown] for c in shown for name in c["cells"]},
         "remarks": [f"{title}: {remark}" for title, remark in remarks if remark],
+        "masking": masking,
         "hidden": [] if "skipped" in masking else markdown.masked_rows(masking),
     }
 

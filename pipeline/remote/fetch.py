@@ -10,7 +10,6 @@ import errno
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -20,11 +19,12 @@ from filelock import FileLock, Timeout
 
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.http.retries import Passing, pause, persist
 from pipeline.release import manifest as manifests
 from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
 from pipeline.remote import stores
-from pipeline.remote.stores import Absent, Passing, Store
+from pipeline.remote.stores import Absent, Store
 
 WORKERS = 8
 TRIES = 6
@@ -114,18 +114,19 @@ def _signature(source: Store, work: Path) -> None:
 
 def _small(source: Store, name: str, limit: int) -> bytes:
     """Return a file that fits in memory, or somewhat more than `limit` bytes of it, which whoever reads it refuses."""
-    for attempt in range(TRIES):
+
+    def read() -> bytes:
         data = bytearray()
-        try:
-            for block in source.read(name):
-                data += block
-                if len(data) > limit:
-                    break
-            return bytes(data)
-        except Passing as e:
-            cause = str(e)
-            time.sleep(0.25 * 2**attempt)
-    raise UserError(f"{source.shown}: cannot be reached ({cause}); run again later")
+        for block in source.read(name):
+            data += block
+            if len(data) > limit:
+                break
+        return bytes(data)
+
+    try:
+        return persist(read, TRIES)
+    except Passing as e:
+        raise UserError(f"{source.shown}: cannot be reached ({e}); run again later") from None
 
 
 def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
@@ -219,27 +220,26 @@ def _whole(source: Store, file: File, part: Path, meter: Meter) -> str | None:
     """Append to `part` until it has the file's size; return why it cannot."""
     part.touch()
     meter.add(part.stat().st_size)
-    idle, cause = 0, ""
+    idle = 0
     while (have := part.stat().st_size) < file.bytes:
         if meter.stopped.is_set():
             return "stopped"
-        ended = False
+        failure = None
         try:
             _append(source, file, part, have, meter)
-            ended = True
         except Absent:
             return "missing"
         except Passing as e:
-            cause = str(e)
+            failure = e
         if part.stat().st_size > have:
             idle = 0
             continue
-        if ended:  # asked for more, got nothing, and no failure
+        if failure is None:  # asked for more, got nothing
             return f"truncated, {have:,} of {file.bytes:,} bytes"
         idle += 1
         if idle == TRIES:
-            return f"cut off at {have:,} of {file.bytes:,} bytes ({cause})"
-        meter.stopped.wait(0.25 * 2 ** (idle - 1))
+            return f"cut off at {have:,} of {file.bytes:,} bytes ({failure})"
+        meter.stopped.wait(pause(idle - 1, failure.wait))
     if have > file.bytes:
         meter.add(-have)
         part.unlink()

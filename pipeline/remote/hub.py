@@ -13,12 +13,13 @@ from typing import Any
 import yaml
 
 from pipeline.errors import UserError
+from pipeline.http.retries import Passing
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import Manifest
 from pipeline.remote import stores
 from pipeline.remote.fetch import Progress
-from pipeline.remote.stores import Absent, Passing, Released
+from pipeline.remote.stores import Absent, Released
 
 TRIES = 5
 """commits on a head that others move"""

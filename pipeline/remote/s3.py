@@ -14,12 +14,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.http.retries import Passing
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import File, Manifest
 from pipeline.remote import stores
 from pipeline.remote.fetch import Meter, Progress
-from pipeline.remote.stores import Absent, Passing, Released
+from pipeline.remote.stores import Absent, Released
 
 WORKERS = 4
 """files at a time; each is in memory"""

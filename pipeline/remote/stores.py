@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from pipeline.errors import UserError
+from pipeline.http.retries import Passing
 
 if TYPE_CHECKING:
     import httpx
 
 BLOCK = 4 << 20
-TIMEOUT = 60.0
-"""seconds without a byte"""
-PASSING = {408, 425, 429, 500, 502, 503, 504}
-"""answers that may be another one later"""
+TIMEOUT, CONNECT = 60.0, 15.0
+"""seconds without a byte, and until there is a connection"""
 CLIENTS = {
     "aiobotocore", "aiohttp", "botocore", "httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "requests",
     "urllib3",
@@ -32,10 +31,6 @@ CLIENTS = {
 
 class Absent(Exception):
     """The store has no such file."""
-
-
-class Passing(Exception):
-    """A failure that may pass."""
 
 
 class Released(Exception):
@@ -124,37 +119,30 @@ class Http:
     def __init__(self, address: str) -> None:
         import httpx
 
+        from pipeline.http import ranged
+
         parts = urlsplit(address)
         try:
             self.url = httpx.URL(parts._replace(path=_base(parts.path), fragment="").geturl())
         except httpx.InvalidURL as e:
             raise UserError(f"the address is not valid: {e}") from None
         self.shown = str(self.url.copy_with(userinfo=b"", query=None))
-        headers = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
-        timeout = httpx.Timeout(TIMEOUT, connect=15.0)
-        self.client = httpx.Client(timeout=timeout, follow_redirects=True, headers=headers)
+        self.client = ranged.client(TIMEOUT, CONNECT)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield blocks of a file; see Store."""
-        import httpx
+        from pipeline.http.ranged import ask, first_byte
 
         url = self.url.copy_with(path=f"{self.url.path}/{quote(name)}")
-        try:
-            with self.client.stream("GET", url, headers={"Range": f"bytes={start}-"} if start else {}) as answer:
-                if answer.status_code == 416:
-                    return
-                self._refuse(answer, name)
-                skip = start - _first_byte(answer, start)
-                for block in answer.iter_raw():  # given a size it would hold bytes back, and a cut lose them
-                    if skip < len(block):
-                        yield block[skip:]
-                    skip = max(0, skip - len(block))
-        except httpx.TransportError as e:
-            if "CERTIFICATE_VERIFY_FAILED" in str(e):
-                raise UserError(f"{self.shown}: the server's certificate is not trusted") from None
-            raise Passing(type(e).__name__) from None
-        except (httpx.TooManyRedirects, httpx.InvalidURL) as e:
-            raise UserError(f"{self.shown}/{name}: {type(e).__name__}") from None
+        with ask(self.client, url, f"{self.shown}/{name}", start) as answer:
+            if answer.status_code == 416:
+                return
+            self._refuse(answer, name)
+            skip = start - first_byte(answer, start)
+            for block in answer.iter_raw():  # given a size it would hold bytes back, and a cut lose them
+                if skip < len(block):
+                    yield block[skip:]
+                skip = max(0, skip - len(block))
 
     def _refuse(self, answer: httpx.Response, name: str) -> None:
         code = answer.status_code
@@ -162,8 +150,6 @@ class Http:
             raise UserError(f"{self.shown}/{name}: the server leads away from https; refused")
         if code in (404, 410):
             raise Absent
-        if code in PASSING:
-            raise Passing(f"HTTP {code}")
         if code in (401, 403):
             raise UserError(
                 f"{self.shown}: access denied (HTTP {code}); are user and password, or the signature, right?"
@@ -254,13 +240,3 @@ def code_of(error: BaseException) -> str:
 
 def _base(path: str) -> str:
     return path.rstrip("/").removesuffix("/manifest.json").rstrip("/")
-
-
-def _first_byte(answer: httpx.Response, start: int) -> int:
-    """Return the number of the first byte of the answer's body, at most `start`: servers may ignore Range."""
-    if answer.status_code != 206:
-        return 0
-    first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    if not first.isdigit() or int(first) > start:
-        raise Passing("the server answered with another range")
-    return int(first)

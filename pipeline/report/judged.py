@@ -9,14 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evaluation.evidence import HEADLINE, Comparison, comparisons, masked
+from pipeline.evaluation.cutoff import CUTOFF, headline
+from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, comparisons, masked
 from pipeline.report import plots
 from pipeline.report.markdown import figure
 from pipeline.report.tables import CONTROLS, Table, metric_name
 
 LINES = 4
 """runs that a chart shows, best Recall@20 first"""
-MAIN = ("recall", 20)
 SURE = 0.05
 
 Sliced = dict[tuple[str, str], dict[tuple[str, str, str], tuple[int, float | None]]]
@@ -93,7 +93,7 @@ def ablations(found: Comparison, paired: pa.Table | None) -> Table:
         span = None if test is None else (0 - test["high"], 0 - test["difference"], 0 - test["low"])
         change, interval = ("", "") if span is None else (f"{span[1]:+.4f}", f"{span[0]:+.4f} .. {span[2]:+.4f}")
         p = "" if test is None else f"{test['p_holm']:.2g}"
-        shown = [figure(run.cells.get(key)) for key in (MAIN, ("ndcg", 20))]
+        shown = [figure(run.cells.get(key)) for key in (MAIN, ("ndcg", CUTOFF))]
         content = "" if run.ablation and (run.model, run.features) in wholes else f" ({run.features})"
         rows.append([f"{run.ablation or 'as it is'}{content}", str(run.seeds), *shown, change, interval, p])
         spans.append(span)
@@ -128,8 +128,7 @@ def winners(where: str, found: pa.Table) -> Table:
 
 def cutoff(found: pa.Table) -> int:
     """Return the cutoff at which table SLICES is shown: 20, or the largest."""
-    there = pc.unique(found["k"]).to_pylist()
-    return MAIN[1] if MAIN[1] in there else max(there)
+    return headline(pc.unique(found["k"]).to_pylist())
 
 
 def sliced(found: pa.Table, judged: Comparison, k: int) -> Sliced:

@@ -20,21 +20,26 @@ def rule(columns: int) -> str:
 
 def figure(cell: Cell | None) -> str:
     """Return mean ± sd with four decimals, or nothing."""
-    if cell is None:
-        return ""
-    return f"{cell.mean:.4f}" + ("" if cell.sd is None else f" ± {cell.sd:.4f}")
+    return "" if cell is None else with_error(cell.mean, cell.sd)
+
+
+def with_error(value: float, error: float | None, form: str = ".4f") -> str:
+    """Return value ± error, or the value alone where the error is not known; only the value may show a plus sign."""
+    return f"{value:{form}}" + ("" if error is None else f" ± {error:{form.removeprefix('+')}}")
 
 
 def masked_rows(found: Mapping[str, Any]) -> list[list[str]]:
     """Return the mask-modality probe's rows: feature set, which items, test Recall@20, change against the whole."""
     rows = []
     for name, variants in found.items():
+        if isinstance(variants, str):  # protocol or fingerprint
+            continue
         for variant, v in variants.items():
             metric = next(k for k in v if "@" in k and not k.endswith("_sd"))
-            change = "" if "relative_change" not in v else f"{v['relative_change']:+.1%}"
-            spread = "" if "relative_change_sd" not in v else f" ± {v['relative_change_sd']:.1%}"
-            recall = f"{v[metric]:.4f}" + (f" ± {v[metric + '_sd']:.4f}" if f"{metric}_sd" in v else "")
-            rows.append([name, variant, recall, change + spread])
+            recall = with_error(v[metric], v.get(f"{metric}_sd"))
+            change = "relative_change"
+            shown = with_error(v[change], v.get(f"{change}_sd"), "+.1%") if change in v else ""
+            rows.append([name, variant, recall, shown])
     return rows
 
 

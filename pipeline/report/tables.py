@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import statuses
-from pipeline.report.markdown import masked_rows
+from pipeline.report.markdown import masked_rows, with_error
 from pipeline.report.plots import Bars
 
 CONTROLS = ("random", "shuffled", "constant")
@@ -146,7 +146,7 @@ def _probe(found: Record, heading: str, note: str) -> Table:
     sets = {name: v for name, v in found.items() if isinstance(v, dict)}
     columns = [c for c in sets["chance"] if not c.endswith("_se")]
     ordered = sorted(sets, key=lambda name: (name == "chance", -sets[name][columns[len(columns) // 2]]))
-    rows = [[name, *(_with_error(sets[name], c) for c in columns)] for name in ordered]
+    rows = [[name, *(with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns)] for name in ordered]
     best = {
         (max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j) for j, c in enumerate(columns, start=1)
     }  # fmt: skip
@@ -159,18 +159,15 @@ def _probe(found: Record, heading: str, note: str) -> Table:
     )
 
 
-def _with_error(values: Record, name: str) -> str:
-    return f"{values[name]:.4f}" + (f" ± {values[f'{name}_se']:.4f}" if f"{name}_se" in values else "")
-
-
 def _masking(found: Record) -> Table:
     heading = "Mask modality"
     if "skipped" in found:
         return Table(heading, f"Not measured: {found['skipped']}.", [], [])
     return Table(
         heading,
-        "AlignRec retrained with the picture, or the text, of a share of the items hidden: what each modality is "
-        "worth. Mean ± standard deviation over seeds; the change is taken seed by seed.",
+        f"Protocol {found['protocol']}, fingerprint {found['fingerprint']}. AlignRec retrained with the image, or the "
+        "text, of a share of the items hidden: what each modality is worth. Mean ± standard deviation over seeds; the "
+        "change is taken seed by seed.",
         ["feature set", "items", "test Recall@20", "change"],
         masked_rows(found),
         texts=2,

@@ -13,8 +13,9 @@ from rich.table import Table
 
 from pipeline.config.catalogue import SIZES
 from pipeline.evaluation import evidence
-from pipeline.evaluation.evidence import Cell, Comparison
+from pipeline.evaluation.evidence import Comparison
 from pipeline.layout import Layout
+from pipeline.report.markdown import figure
 
 SHOWN = {"Recall@10": ("recall", 10), "Recall@20": ("recall", 20), "NDCG@20": ("ndcg", 20)}
 BEST = 5
@@ -57,14 +58,8 @@ def _table(title: str, found: Comparison) -> Table:
         shown.add_column(name, no_wrap=True, justify="right")
     for row in found.rows:
         names = [row.model, row.features, *([row.ablation] if ablated else [])]
-        shown.add_row(*names, str(row.seeds), *(_cell(row.cells.get(key)) for key in SHOWN.values()))
+        shown.add_row(*names, str(row.seeds), *(figure(row.cells.get(key)) for key in SHOWN.values()))
     return shown
-
-
-def _cell(found: Cell | None) -> str:
-    if found is None:
-        return ""
-    return f"{found.mean:.4f}" + ("" if found.sd is None else f" ±{found.sd:.4f}")
 
 
 def datasets(sources: Mapping[str, Any], root: Path) -> Table:

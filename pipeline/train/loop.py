@@ -17,17 +17,16 @@ from torch import Tensor
 
 from pipeline.config import Train
 from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.metrics import evaluate
 from pipeline.interactions.split import Split
 from pipeline.models.base import Batch, Inputs, Recommender
 from pipeline.ops.allocator import keep_large_buffers
-from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
+from pipeline.ops.device import pick
 from pipeline.ops.topk import Vectors
 from pipeline.seeds import seed_for
 from pipeline.train.sampling import Sampler
-
-CUTOFF = 20
-"""valid Recall at this cutoff chooses the epoch"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def fit(
         UserError: an input is missing or does not fit, nothing to select on, or the loss diverges.
     """
     keep_large_buffers()
-    device = pick_device()
+    device = pick()
     inputs = _checked(model, split, features, edges, device, tuple(parts), params.standardise)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -124,13 +123,6 @@ def compiled(
     return torch.compile(network.loss, backend=backend, mode=mode, dynamic=False)
 
 
-def pick_device() -> torch.device:
-    """Return the fastest device at hand: CUDA, Apple's MPS, or the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 @torch.no_grad()
 def _as_it_is(network: Recommender, split: Split) -> Fit:
     """Judge a recommender that has nothing to train."""
@@ -141,7 +133,7 @@ def _as_it_is(network: Recommender, split: Split) -> Fit:
 
 
 def _valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
-    cutoff = min(CUTOFF, split.n_items)
+    cutoff = bounded(split.n_items)
     mean = evaluate(user, item, split, "valid", [cutoff]).mean
     return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
 
@@ -171,7 +163,7 @@ class _Loop:
         return Fit(
             user=best["user"].numpy(),
             item=best["item"].numpy(),
-            state={name[6:]: tensor for name, tensor in best.items() if name.startswith("state.")},
+            state=part_of(best, "state"),
             history=self.now.history,
             best_epoch=self.now.best_epoch,
             valid={k[6:]: v for k, v in self.now.history[self.now.best_epoch].items() if k.startswith("valid_")},
@@ -225,17 +217,13 @@ class _Loop:
             recall = round(recall, self.params.decimals)
         if recall > self.now.best:
             self.now.best, self.now.best_epoch = recall, epoch
-            state = {f"state.{name}": value for name, value in self.network.state_dict().items()}
-            self.now.best_tensors = {
-                k: v.detach().cpu().clone() for k, v in {"user": user, "item": item, **state}.items()
-            }
+            kept = {"user": user, "item": item, **named("state", self.network.state_dict())}
+            self.now.best_tensors = {name: tensor.detach().cpu().clone() for name, tensor in kept.items()}
 
     def _save(self) -> None:
         assert self.checkpoint
-        tensors = {f"model.{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in self.now.best_tensors.items()}
-        for i, slots in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": value for name, value in slots.items()}
+        tensors = named("model", self.network.state_dict()) | named("best", self.now.best_tensors)
+        tensors |= named("adam", adam_state(self.optimiser))
         state = {"history": self.now.history, "best": self.now.best, "best_epoch": self.now.best_epoch}
         self.checkpoint.save(tensors, state)
 
@@ -244,15 +232,9 @@ class _Loop:
         if found is None:
             return
         tensors, state = found
-        part = {kind: {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(kind)} for kind in
-                ("model.", "best.", "adam.")}  # fmt: skip
-        self.network.load_state_dict(part["model."])
-        slots: dict[int, dict[str, Tensor]] = {}
-        for name, value in part["adam."].items():
-            i, slot = name.split(".")
-            slots.setdefault(int(i), {})[slot] = value
-        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": slots})
-        self.now = _Progress(state["history"], state["best"], state["best_epoch"], part["best."])
+        self.network.load_state_dict(part_of(tensors, "model"))
+        restore_adam(self.optimiser, part_of(tensors, "adam"))
+        self.now = _Progress(state["history"], state["best"], state["best_epoch"], part_of(tensors, "best"))
 
 
 def _checked(

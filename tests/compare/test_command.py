@@ -221,6 +221,13 @@ def test_training_averages_users_over_seeds_before_the_test() -> None:
     assert test["n"] == 3
 
 
+def test_controls_are_of_the_same_shape_and_no_item_keeps_its_own_row() -> None:
+    found = judge.controls_of(VECTORS, seed=0)
+    assert sorted(found["shuffled"].tolist()) == VECTORS.tolist()
+    assert not (found["shuffled"] == VECTORS).all(axis=1).any()
+    assert (found["random"].shape, np.unique(found["constant"]).tolist()) == (VECTORS.shape, [1.0])
+
+
 # --- the command
 
 

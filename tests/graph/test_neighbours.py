@@ -9,6 +9,7 @@ from shops import two_tastes
 import schemas
 from pipeline.graph import approximate, neighbours
 from pipeline.models import adjacency
+from pipeline.ops.rows import unit_rows
 
 
 def lists(edges: object) -> dict[int, list[int]]:
@@ -33,7 +34,7 @@ def test_blocked_search_is_plain_sorting(seed: int, k: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "BLOCK", 5)
         found = lists(neighbours.neighbours(features, k))
-    units, _ = neighbours.normalise(features)
+    units, _ = unit_rows(features)
     cosine = units @ units.T
     for i in range(12):
         others = sorted((j for j in range(12) if j != i), key=lambda j: (-cosine[i, j], j))

@@ -196,3 +196,10 @@ def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool
 def test_a_dataset_may_lack_both(tmp_path: Path) -> None:
     shop(tmp_path, images=False, texts=False)
     assert _run(tmp_path) == []
+
+
+def test_it_keeps_off_apples_gpus_which_have_no_float64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    shop(tmp_path, images=False, texts=False)
+    _run(tmp_path)
+    assert json.loads(Layout(tmp_path, "toy").run_record("pretrain").read_text())["device"] != "mps"

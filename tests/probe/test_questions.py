@@ -11,6 +11,7 @@ import schemas
 from pipeline import io
 from pipeline.evaluation import metrics
 from pipeline.interactions import cooccurrence, split
+from pipeline.ops.rows import unit_rows
 from pipeline.probe import categories, questions
 from pipeline.report import tables
 
@@ -138,7 +139,7 @@ def test_masked_rows_of_zeros_are_nobodys_neighbour_and_no_nan() -> None:
 
 def test_features_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="row 1 is not finite"):
-        questions.normalised(np.array([EAST, [np.nan, 0]], np.float32))
+        questions.hits(np.array([EAST, [np.nan, 0]], np.float32), asked([0, 0], [0, 1], [1, 2], 2), KS)
 
 
 def test_summary_holds_means_standard_errors_and_chance() -> None:
@@ -170,7 +171,7 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
     pairs = np.stack([table["user_id"].to_numpy(), table["item_id"].to_numpy()], axis=1)
     table = table.take(np.sort(np.unique(pairs, axis=0, return_index=True)[1]))
     features = np.random.default_rng(4).normal(size=(50, 6)).astype(np.float32)
-    unit = questions.normalised(features)
+    unit = unit_rows(features)[0]
     parts = split.load(table, 30, 50)
     seen = np.zeros((30, 50), np.float32)
     seen[parts.train.users, parts.train.items] = 1

@@ -186,6 +186,7 @@ def test_the_card_has_the_hubs_block_figures_and_credits(made: Path) -> None:
     assert "Item-CF hit@20: no reason." in card
     assert "Measured on: pretrain, encode, train, probe, benchmark: Linux x86_64 (cpu)." in card
     assert "Of 6 items, 1 (16.7%) have no picture here, 1 (16.7%) no text, and 1 (16.7%) neither." in card
+    assert "hidden (protocol\n`mmrec`, fingerprint `eeeeeeeeeeeeeeee`)." in card
     assert "| beit3 | image masked | 0.1700 ± 0.0030 | -9.6% ± 2.5% |" in card
     assert "recall@6 of 1.0000 against the exact ranking" in card
     assert "2403.12384" in card

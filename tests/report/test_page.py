@@ -91,7 +91,16 @@ def test_titles_from_data_never_become_markup(page: str) -> None:
 
 
 def test_figures_of_every_kind_are_shown(page: str) -> None:
-    for text in ("0.3100 ± 0.0100", "0.4000 ± 0.0200", "Not measured: no reason.", "16.7%", "duplicate", "123"):
+    for text in (
+        "0.3100 ± 0.0100",
+        "-9.6% ± 2.5%",
+        "Protocol mmrec, fingerprint eeeeeeeeeeeeeeee. AlignRec",
+        "0.4000 ± 0.0200",
+        "Not measured: no reason.",
+        "16.7%",
+        "duplicate",
+        "123",
+    ):
         assert text in page, text
 
 

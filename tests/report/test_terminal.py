@@ -28,7 +28,7 @@ def shown(*rows: dict[str, object]) -> list[str]:
 def test_means_over_seeds_best_first_and_what_test_selected_only_under_that_name() -> None:
     rows = row("bpr", 0, 0.1), row("bpr", 1, 0.2), row("lightgcn", 0, 0.3), row("bpr", 0, 0.9, selected_by="test")
     text, by_test = shown(*rows)
-    assert "0.1500 ±0.0707" in text
+    assert "0.1500 ± 0.0707" in text
     assert "0.9" not in text
     assert text.index("lightgcn") < text.index("bpr")
     assert ("selected by test" in by_test, "0.9000" in by_test, "lightgcn" in by_test) == (True, True, False)

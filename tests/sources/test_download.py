@@ -36,6 +36,8 @@ def ranged(data: bytes, etag: str = '"v1"', cut_at: int | None = None) -> Answer
             start = 0
         request.send_response(206 if start else 200)
         request.send_header("ETag", etag)
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         request.send_header("Content-Length", str(len(data) - start))
         request.end_headers()
         request.wfile.write(data[start : start + cut_at] if cut_at else data[start:])

@@ -1,0 +1,59 @@
+"""Test is opened in one place, and by the rules of the protocol."""
+
+import ast
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from shops import ITEMS, USERS, two_tastes
+
+from pipeline import code
+from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import bounded, headline
+from pipeline.evaluation.protocol import Protocol, questions
+from pipeline.evaluation.trial import open_test
+from pipeline.interactions.split import union
+
+RULES = Protocol("mmrec", "mmrec", "core", questions(two_tastes()))
+
+
+def opens_test(call: ast.Call) -> bool:
+    """Whether it is a call of `evaluate` on anything but, in so many words, "valid"."""
+    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+    which = [*call.args[3:4], *(k.value for k in call.keywords if k.arg == "which")]
+    return name == "evaluate" and not (which and isinstance(which[0], ast.Constant) and which[0].value == "valid")
+
+
+def test_one_file_opens_test() -> None:
+    files = [path for folder in ("pipeline", "stages") for path in (code.ROOT / folder).rglob("*.py")]
+    calls = {path: [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)] for path in files}
+    opening = [str(path.relative_to(code.ROOT)) for path, found in calls.items() if any(map(opens_test, found))]
+    assert opening == ["pipeline/evaluation/trial.py"]
+
+
+def vectors() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(USERS, 4)).astype(np.float32), rng.normal(size=(ITEMS, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("rule", ["mmrec", "strict"])
+def test_what_is_masked_is_what_the_rule_says_and_the_label_tells_it(rule: str) -> None:
+    split, rules = two_tastes(), replace(RULES, rule=rule)
+    found = open_test(*vectors(), split, rules, [5, 20])
+    assert found.label == {"protocol": rule, "fingerprint": rules.fingerprint}
+    train_and_valid = union(split.train, split.valid, split.n_items)
+    for result, seen in ((found.valid, split.train), (found.test, split.train if rule == "mmrec" else train_and_valid)):
+        user, item = vectors()
+        scores = (user @ item.T).astype(float)
+        scores[seen.users, seen.items] = -np.inf
+        assert np.array_equal(result.top, np.argsort(-scores, axis=1, kind="stable")[:, :20])
+
+
+def test_a_cutoff_beyond_the_catalogue_is_refused() -> None:
+    with pytest.raises(UserError, match="cutoff 51 is larger than the catalogue of 50 items"):
+        open_test(*vectors(), two_tastes(), RULES, [51])
+
+
+def test_the_headline_is_at_20_where_that_can_be() -> None:
+    assert (bounded(19), bounded(21)) == (19, 20)
+    assert (headline([5, 20, 50]), headline([50, 5])) == (20, 50)
