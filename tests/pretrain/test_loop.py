@@ -203,3 +203,16 @@ def test_it_keeps_off_apples_gpus_which_have_no_float64(tmp_path: Path, monkeypa
     shop(tmp_path, images=False, texts=False)
     _run(tmp_path)
     assert json.loads(Layout(tmp_path, "toy").run_record("pretrain").read_text())["device"] != "mps"
+
+
+@pytest.mark.parametrize("encoders", [[], ["minilm", "cnn"]])
+def test_it_does_not_run_where_no_feature_set_reads_it(tmp_path: Path, encoders: list[str]) -> None:
+    shop(tmp_path)
+    parameters = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters | {"encode": {"encoders": encoders}}))
+    for images in (tmp_path / "images" / "toy").iterdir():
+        images.unlink()  # nor is anything read
+    subprocess.run(_command(tmp_path), check=True)
+    layout = Layout(tmp_path, "toy")
+    assert layout.left("pretrain") == []
+    assert "no feature set" in json.loads(layout.run_record("pretrain").read_text())["notes"]["skipped"]
