@@ -19,10 +19,11 @@ import torch
 from tqdm import tqdm
 
 import schemas
-from pipeline import config, io
+from pipeline import io
 from pipeline.config import Download, Pretrain
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.params import load
 from pipeline.pretrain import held_out, prepare, published
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.loop import fit
@@ -37,7 +38,7 @@ Figures = dict[str, dict[str, list[float]]]
 def main(results: Path, seeds: list[int]) -> None:
     """Train what RESULTS lacks, then print means and sds over seeds as Markdown."""
     done: dict[str, Figures] = io.read_json(results) if results.is_file() else {}
-    params = config.load(Path("params.yaml"))
+    params = load(Path("params.yaml"))
     layout = Layout(Path("outputs"), DATASET)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()

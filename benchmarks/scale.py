@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks import Measurement
-from pipeline.config import Benchmark, Train
+from pipeline.config import Train
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
@@ -114,7 +114,7 @@ def _graph(features: np.ndarray, path: Path) -> dict[str, Any]:
 
 def _model(name: str, parts: Split, features: np.ndarray, edges: pa.Table) -> dict[str, Any]:
     """Build, take some steps, rank every user with a valid target."""
-    settings = Benchmark().settings(name, Train())
+    settings = MODELS[name].Params()
     torch.manual_seed(0)
     started = time.perf_counter()
     model = MODELS[name](Inputs(parts, torch.from_numpy(features), edges, torch.device("cpu")), settings)

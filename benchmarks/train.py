@@ -10,11 +10,10 @@ import torch
 
 from benchmarks import Measurement, _plain_alignrec
 from benchmarks._plain_alignrec import Epoch, steps, timed
-from pipeline.config import Train
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
 from pipeline.interactions import split
-from pipeline.models.alignrec import AlignRec
+from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Batch, Inputs
 from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.device import gemm_rate
@@ -22,7 +21,7 @@ from pipeline.train.loop import compiled, pick_device
 from pipeline.train.sampling import Sampler
 
 USERS, ITEMS, TRAIN, VALID, WIDTH = 19_445, 7_050, 118_551, 20_559, 768
-SETTINGS = Train()
+SETTINGS = AlignRecParams()
 ROUNDS = 3
 """of each way"""
 OTHERS = {"bf16": {"precision": "bf16"}, "bf16, frozen": {"precision": "bf16", "mode": "frozen"}}
@@ -45,7 +44,7 @@ PARTS = {
 
 
 def run() -> Measurement:
-    """Train both from the same parameters on the same batches; their losses must agree."""
+    """AlignRecParams both from the same parameters on the same batches; their losses must agree."""
     inputs = _inputs()
     drawn = torch.from_numpy(Sampler(inputs.split).epoch(np.random.default_rng(0))).to(inputs.device)
     batches = [Batch(*part) for part in drawn.split(SETTINGS.batch_size, dim=1)]

@@ -11,7 +11,7 @@ from pipeline.io import digest
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("pipeline", "stages", "schemas")
 HARNESS = {
-    *(ROOT / "pipeline" / f"{name}.py" for name in ("__init__", "code", "errors", "layout", "run")),
+    *(ROOT / "pipeline" / f"{n}.py" for n in ("__init__", "code", "errors", "layout", "params", "registry", "run")),
     *(ROOT / "pipeline" / "config").glob("*.py"),
     ROOT / "stages" / "__init__.py",
 }

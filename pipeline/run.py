@@ -22,9 +22,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from pipeline import code, io, parallel
-from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.layout import Layout
+from pipeline.params import Params
 from pipeline.seeds import seed_for
 
 LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "simplejpeg",

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from pipeline import code
-from pipeline.config import Params
 from pipeline.layout import STAGES
+from pipeline.params import Params
 
 ROOT = Path(__file__).parent.parent
 DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -34,7 +34,7 @@ def test_every_stage_writes_where_its_name_says(stage: str) -> None:
 def test_parameters_are_the_stages_sections(stage: str) -> None:
     sections = {p for p in DVC[stage]["params"] if not p.startswith("sources.")}
     assert stage in sections
-    assert sections <= set(Params.model_fields)
+    assert sections <= {field.alias or name for name, field in Params.model_fields.items()}
 
 
 def test_inputs_come_from_earlier_stages() -> None:

@@ -12,8 +12,8 @@ import schemas
 from pipeline import io
 from pipeline.compare import given
 from pipeline.compare.given import Given
-from pipeline.config import Params
 from pipeline.layout import Layout
+from pipeline.params import Params
 from pipeline.seeds import seed_for
 
 CHANGED = 12

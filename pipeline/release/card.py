@@ -12,9 +12,9 @@ import yaml
 
 from pipeline.evaluation.evidence import HEADLINE, Comparison, masked
 from pipeline.release import croissant
-from pipeline.release.licences import LICENCES
 from pipeline.release.manifest import Counts, File, Input
 from pipeline.report import markdown
+from pipeline.sources.registry import SOURCES
 
 WHAT = {
     "items": "text, and status, address and hash of the picture",
@@ -48,7 +48,7 @@ class Facts:
     version: str
     """semantic version of the data"""
     kind: str
-    """of the source, a key of LICENCES"""
+    """of the source, a name in SOURCES"""
     counts: Counts
     """size of the dataset"""
     files: list[File]
@@ -88,7 +88,7 @@ def render(facts: Facts) -> str:
         rule=markdown.rule,
         titles=[f"{metric}@{k}" for metric, k in HEADLINE],
         figures=lambda row: [markdown.figure(row.cells.get(key)) for key in HEADLINE],
-        source=LICENCES[facts.kind],
+        source=SOURCES[facts.kind].licence,
         share=lambda n: f"{n:,} ({n / max(facts.counts.items, 1):.1%})",
     )
 
@@ -126,7 +126,7 @@ def _header(dataset: str, kind: str, counts: Counts, files: list[File]) -> str:
     size = next((name for limit, name in SIZES if counts.items < limit), "1M<n<10M")
     block = {
         "pretty_name": f"alignrec features: {dataset}",
-        **LICENCES[kind].header,
+        **SOURCES[kind].licence.header,
         "language": ["en"],
         "tags": ["recommendation", "multimodal", "feature-extraction", "alignrec"],
         "size_categories": [size],

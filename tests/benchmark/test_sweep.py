@@ -15,9 +15,10 @@ import schemas
 from pipeline import io
 from pipeline.benchmark import sweep
 from pipeline.benchmark.study import Asked, Curve, Pruned, Study, Told
-from pipeline.config import Params, Range, Sweep
+from pipeline.config import Range, Sweep
 from pipeline.errors import UserError
 from pipeline.evaluation.protocol import protocol
+from pipeline.params import Params
 from pipeline.run import running
 from stages.sweep import main
 
