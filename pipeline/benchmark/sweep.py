@@ -105,7 +105,7 @@ def current(params: Params, model: str, ranges: Mapping[str, Range]) -> list[Set
 def settings(params: Params, model: str, changed: Setting) -> Train:
     """Return a model's settings with some keys changed; UserError names a key or value that it refuses."""
     base = params.settings(model)
-    return checked(type(base), base.model_dump() | changed, f"sweep of {model}")
+    return checked(type(base), base.model_dump() | changed, model)
 
 
 @dataclass(frozen=True)

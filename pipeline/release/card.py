@@ -11,6 +11,7 @@ import jinja2
 import yaml
 
 from pipeline.evaluation.evidence import HEADLINE, Comparison, masked
+from pipeline.probe.registry import PROBES
 from pipeline.release import croissant
 from pipeline.release.manifest import Counts, File, Input
 from pipeline.report import markdown
@@ -29,13 +30,6 @@ WHAT = {
     "probes.json": "feature sets judged before training",
     "croissant.json": "this release for readers of MLCommons' Croissant",
 }
-PROBES = {
-    "zero_shot": ("zero-shot hit@20", "hit@20"),
-    "item_cf": ("Item-CF hit@20", "hit@20"),
-    "content_knn": ("content neighbours recall@20", "recall@20"),
-    "categories": ("category accuracy", "accuracy"),
-}
-"""probe -> title and figure in the card"""
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -96,11 +90,12 @@ def render(facts: Facts) -> str:
 def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the probes that have figures, a row a feature set, what remains to be said, and the masked trainings."""
     masking = probes.get("mask_modality", {})
-    columns = [_probe_column(*told, probes.get(key, {})) for key, told in PROBES.items()]
+    columns = [_probe_column(f"{p.name} {p.figure}", p.figure, probes.get(key, {})) for key, p in PROBES.items()]
     shown = [c for c in columns if c["cells"]]
     remarks = [(c["title"], c["remark"]) for c in columns] + [("Mask modality", _remark(masking))]
     return {
         "probes": shown,
+        "asks": "; ".join(f"{probe.name}, {probe.asks}" for key, probe in PROBES.items() if key in probes),
         "probed": {name: [c["cells"].get(name, "") for c in shown] for c in shown for name in c["cells"]},
         "remarks": [f"{title}: {remark}" for title, remark in remarks if remark],
         "hidden": [] if "skipped" in masking else markdown.masked_rows(masking),

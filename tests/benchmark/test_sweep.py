@@ -102,7 +102,7 @@ def test_plans_say_what_is_tried_first_and_refuse_what_cannot_be() -> None:
         ((params(), "alignrec", None, None, None), "either --grid"),
         ((params(), "alignrec", None, "mine", None), "no 'mine'; there are authors"),
         ((params(), "alingrec", None, None, 3), "no model 'alingrec'"),
-        ((params(grids={"odd": {"rate": [1]}}), "bpr", None, "odd", None), "sweep of bpr: 'rate'"),
+        ((params(grids={"odd": {"rate": [1]}}), "bpr", None, "odd", None), "unknown key 'bpr.rate'"),
     ):
         with pytest.raises(UserError, match=said):
             sweep.plan(*asked)

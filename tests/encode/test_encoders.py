@@ -81,7 +81,7 @@ def test_a_precision_that_turns_the_features_is_refused(
 ) -> None:
     rough = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "bfloat16")
     assert run(rough, TEXTS, PICTURES, 3).any(1).sum() == len(BOTH_OR_ONE)  # checked, and faithful
-    monkeypatch.setattr(beit3, "FAITHFUL", 1.0)
+    monkeypatch.setattr("pipeline.encode.beit3.FAITHFUL", 1.0)
     for texts, pictures in ((TEXTS, PICTURES), (TEXTS[:1], [None]), ([""], PICTURES[:1])):
         rough = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "bfloat16")
         with pytest.raises(UserError, match="precision bfloat16 turns"):

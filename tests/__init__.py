@@ -1,0 +1,1 @@
+"""The tests lie as the packages do; what they share lies here."""
