@@ -11,10 +11,9 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from benchmarks._turns import Turn, timed
-from pipeline.config import Train
 from pipeline.interactions import split
 from pipeline.models import adjacency
-from pipeline.models.alignrec import AlignRec
+from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Batch, Inputs
 
 
@@ -45,7 +44,7 @@ class Epoch(NamedTuple):
         return Turn(self.train + self.rank, self.cpu, self)
 
 
-def run(model: AlignRec, inputs: Inputs, settings: Train, batches: list[Batch]) -> Epoch:
+def run(model: AlignRec, inputs: Inputs, settings: AlignRecParams, batches: list[Batch]) -> Epoch:
     """Take one epoch's steps on `batches`, then rank valid."""
     parts, device = inputs.split, inputs.device
     n_users, n_items = parts.n_users, parts.n_items

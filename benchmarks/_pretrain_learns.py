@@ -19,29 +19,33 @@ import torch
 from tqdm import tqdm
 
 import schemas
-from pipeline import config, io
+from pipeline import io
 from pipeline.config import Download, Pretrain
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.params import load
 from pipeline.pretrain import held_out, prepare, published
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import whole
 from pipeline.probe import questions
+from pipeline.probe.base import Data
 from pipeline.seeds import seed_for
 
 DATASET, KS = "sample", (5, 10, 20, 50)
 Figures = dict[str, dict[str, list[float]]]
 
+PROBES = ("zero_shot", "item_cf", "content_knn")
+
 
 def main(results: Path, seeds: list[int]) -> None:
     """Train what RESULTS lacks, then print means and sds over seeds as Markdown."""
     done: dict[str, Figures] = io.read_json(results) if results.is_file() else {}
-    params = config.load(Path("params.yaml"))
+    params = load(Path("params.yaml"))
     layout = Layout(Path("outputs"), DATASET)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    asked = questions.questions(interactions, len(texts))
+    asked = questions.questions(Data(interactions, len(texts), []))
     for seed in seeds:
         for name, epochs in (("untrained", 0), ("trained", params.pretrain.epochs)):
             if f"{name} {seed}" not in done:
@@ -55,7 +59,7 @@ def main(results: Path, seeds: list[int]) -> None:
 def table(done: dict[str, Figures]) -> list[str]:
     """Return a row for each probe, network and part: mean and sd over seeds of the hit rate at each K."""
     lines = [f"| probe | features | {' | '.join(f'@{k}' for k in KS)} |", "|---|---|" + "---|" * len(KS)]
-    for probe in questions.PROBES:
+    for probe in PROBES:
         for name in ("untrained", "trained"):
             runs = [found for key, found in done.items() if key.startswith(name)]
             for which in runs[0]:
@@ -90,7 +94,7 @@ def _features(layout: Layout, texts: list[str], params: Pretrain, download: Down
 
 
 def _hits(asked: dict[str, Any], features: np.ndarray) -> dict[str, list[float]]:
-    return {probe: questions.hits(features, asked[probe], KS).mean(axis=0).tolist() for probe in questions.PROBES}
+    return {probe: questions.hits(features, asked[probe], KS).mean(axis=0).tolist() for probe in PROBES}
 
 
 if __name__ == "__main__":

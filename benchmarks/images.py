@@ -21,8 +21,8 @@ from PIL import Image
 
 import schemas
 from benchmarks import Measurement, _turns
-from pipeline.config import Params
 from pipeline.io import read_json, write_json, write_table
+from pipeline.params import Params
 from pipeline.run import running
 from stages import images
 

@@ -93,7 +93,7 @@ class _NoPandas(MetaPathFinder):
 def stages(raw: Path) -> None:
     """Run download, interactions and items, as installed without the tests' extra."""
     sys.meta_path.insert(0, _NoPandas())
-    from pipeline.config import Params
+    from pipeline.params import Params
     from pipeline.run import running
     from stages import download, interactions, items
 

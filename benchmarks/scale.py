@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks import Measurement, _turns
-from pipeline.config import Benchmark, Train
+from pipeline.config import Train
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
@@ -112,7 +112,7 @@ def _graph(size: Size, path: Path) -> dict[str, Any]:
 def _model(name: str, size: Size, edges: Path) -> _turns.Turn[dict[str, Any]]:
     """Build, take an epoch's steps or some, rank every user with a valid target; the turn is the epoch."""
     parts, features = generated(size)
-    settings = Benchmark().settings(name, Train())
+    settings = MODELS[name].Params()
     torch.manual_seed(0)
     inputs = Inputs(parts, torch.from_numpy(features), pq.read_table(edges), torch.device("cpu"))
     build = _turns.timed(MODELS[name], inputs, settings)

@@ -15,11 +15,10 @@ import torch
 from benchmarks import Measurement, _plain_alignrec, _turns
 from benchmarks._plain_alignrec import Epoch, steps
 from benchmarks._turns import Turn, timed
-from pipeline.config import Train
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
 from pipeline.interactions import split
-from pipeline.models.alignrec import AlignRec
+from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Batch, Inputs
 from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.device import gemm_rate, pick
@@ -27,7 +26,7 @@ from pipeline.train.loop import compiled
 from pipeline.train.sampling import Sampler
 
 USERS, ITEMS, TRAIN, VALID, WIDTH = 19_445, 7_050, 118_551, 20_559, 768
-SETTINGS = Train()
+SETTINGS = AlignRecParams()
 Loss = Callable[[Batch], Mapping[str, torch.Tensor]]
 OTHERS: dict[str, dict[str, Any]] = {
     "bf16": {"precision": "bf16"},

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 OURS = ("pipeline", "stages", "schemas")
 HARNESS = {
-    *(ROOT / "pipeline" / f"{name}.py" for name in ("__init__", "code", "errors", "layout", "run")),
+    *(ROOT / "pipeline" / f"{n}.py" for n in ("__init__", "code", "errors", "layout", "params", "registry", "run")),
     *(ROOT / "pipeline" / "config").glob("*.py"),
     *(ROOT / "pipeline" / "http").glob("*.py"),
     *(ROOT / "stages" / f"{name}.py" for name in ("__init__", "needs")),

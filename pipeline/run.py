@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from pipeline import code, io, parallel
-from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.layout import Layout
+from pipeline.params import Params
 from pipeline.seeds import seed_for
 
 LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "simplejpeg",
@@ -102,16 +102,16 @@ class Run:
         parts = [code.fingerprint(*modules), io.digest(files), facts, versions()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, module: str | None = None) -> None:
+    def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()) -> None:
         """Keep `folder`'s content if it was begun on the same inputs, facts, versions and code; else empty it.
 
         Args:
             folder: the stage's folder or a part of it that is resumed by itself.
             inputs: files that the content depends on; hashed.
             facts: anything JSON that it depends on: parameters, names, seeds.
-            module: the module whose code makes the content; the stage's own by default.
+            modules: whose code makes the content; the stage's own by default.
         """
-        key = self.key(inputs, facts, [module or f"stages.{self.stage}"])
+        key = self.key(inputs, facts, modules or [f"stages.{self.stage}"])
         mark = folder / ".key"
         if not (mark.is_file() and mark.read_text() == key):
             shutil.rmtree(folder, ignore_errors=True)

@@ -4,30 +4,32 @@ import schemas
 from pipeline import io, pool
 from pipeline.benchmark import findings, jobs
 from pipeline.evaluation.protocol import protocol
+from pipeline.models import MODELS
 from pipeline.run import Run
 from pipeline.train import inputs
 
 
 def main(run: Run) -> None:
     """Train what has no record yet, then gather the records."""
-    params, train, layout = run.params.benchmark, run.params.train, run.layout
-    planned = jobs.jobs(params, train)
+    params, layout = run.params.benchmark, run.layout
+    planned = jobs.jobs(run.params)
     parts = inputs.read(layout, None).split
     rules = protocol(run.params, run.dataset, parts)
     for group in sorted({job._replace(seed=0) for job in planned}):
-        settings = params.settings(group.model, train, group.ablation).model_dump()
+        settings = run.params.settings(group.model, group.ablation).model_dump()
         facts = (rules.fingerprint, params.ks, settings, params.modalities.get(group.features, []))
         folder = layout.runs(group.model, group.features, group.ablation)
-        run.resume(folder, inputs.files(layout, group.content), *facts)
+        files, made_by = inputs.files(layout, group.content), ["pipeline.benchmark.jobs", MODELS.module(group.model)]
+        run.resume(folder, [*files, *MODELS.foreign(group.model)], *facts, modules=made_by)
 
     todo = jobs.by_length(job for job in planned if not layout.trial(*job).exists())
-    trial = jobs.Trial(layout, params, train, rules)
+    trial = jobs.Trial(layout, run.params, rules)
     for job, found in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
         io.write_table(found.rankings(), layout.trial_rankings(*job), schemas.rankings(max(params.ks)))
         io.write_json(layout.trial(*job), found.record)
 
     records = {job: io.read_json(layout.trial(*job)) for job in planned}
-    found = findings.gather(layout, records, parts, params.ks, rules, train.features)
+    found = findings.gather(layout, records, parts, params.ks, rules, run.params.train.features)
     run.write(found.results, layout.results, schemas.RESULTS)
     run.write(found.slices, layout.slices, schemas.SLICES)
     run.write(found.tests, layout.tests, schemas.TESTS)

@@ -55,12 +55,15 @@ app = typer.Typer(
 
 def _command(stage: str) -> Callable[..., None]:
     def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
-        from pipeline.config import load
+        from pipeline.params import check, read
         from pipeline.run import Run, perform
         from stages import needs
 
-        run = Run(stage, dataset, load(params), root)
-        if not perform(run, needs.of, lambda run: importlib.import_module(f"stages.{stage}").main(run)):
+        def main(run: Run) -> None:
+            check(run.params, params)
+            importlib.import_module(f"stages.{stage}").main(run)
+
+        if not perform(Run(stage, dataset, read(params), root), needs.of, main):
             typer.echo(f"{stage} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
 
     return command
@@ -75,11 +78,11 @@ def images(
     """Fetch the images, or with `--retry-failed` those that failed before."""
     if not retry_failed:
         return _command("images")(dataset, params, root)
-    from pipeline.config import load
+    from pipeline.params import read
     from pipeline.run import running
     from stages.images import main
 
-    with running("images", dataset, load(params), root) as run:
+    with running("images", dataset, read(params), root) as run:
         main(run, retry_failed)
 
 
@@ -134,10 +137,10 @@ def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("output
     """what the parameter file declares: kind, category, size as published, and whether it is there."""
     from rich.console import Console
 
-    from pipeline.config import load
+    from pipeline.params import read
     from pipeline.report.terminal import datasets as shown
 
-    Console().print(shown(load(params).sources, root))
+    Console().print(shown(read(params).sources, root))
 
 
 @app.command()
@@ -150,11 +153,12 @@ def summary(
     from rich.console import Console
 
     import schemas
-    from pipeline import config, io
+    from pipeline import io
     from pipeline.layout import Layout
+    from pipeline.params import read
     from pipeline.report import terminal as results
 
-    for name in [dataset] if dataset else config.load(params).datasets:
+    for name in [dataset] if dataset else read(params).datasets:
         layout = Layout(root, name)
         Console().print(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
         for what, path in (("report", layout.report / "index.html"), ("release", layout.release)):
@@ -197,7 +201,7 @@ def sweep(
     import schemas
     from pipeline import io
     from pipeline.benchmark import sweep as sweeping
-    from pipeline.config import load
+    from pipeline.params import load
     from pipeline.report import terminal as results
     from pipeline.run import running
     from stages.sweep import main
@@ -226,11 +230,11 @@ def compare(
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
     """feature sets side by side: probes, paired tests, likeness, most changed items."""
-    from pipeline import config
     from pipeline.compare import command
     from pipeline.layout import Layout
+    from pipeline.params import load, read
 
-    layout, settings = Layout(root, dataset), config.load(params)
+    layout, settings = Layout(root, dataset), (load if train else read)(params)
     settings.source(dataset)
     folder = to or layout.folder("compare")
     found = command.compare(layout, settings, sets, seeds if train else 0, folder)
@@ -270,11 +274,11 @@ def diff(
         io.write_json(json_to, found)
     if page_to:
         from pipeline.compare import changes
-        from pipeline.config import load
         from pipeline.layout import Layout
+        from pipeline.params import read
 
         dataset = found["b"]["dataset"]
-        text = changes.html(a, b, found, Layout(root, dataset).images, load(params).source(dataset).kind)
+        text = changes.html(a, b, found, Layout(root, dataset).images, read(params).source(dataset).kind)
         io.write_bytes(page_to, text.encode())
         typer.echo(f"page: {page_to}")
 

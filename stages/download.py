@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from pipeline import io
-from pipeline.config import SampleSource
 from pipeline.http import fetch
 from pipeline.run import Run
 from pipeline.sources import download
-from pipeline.sources.registry import files
+from pipeline.sources.base import Downloaded, Made
+from pipeline.sources.registry import SOURCES
 
 
 def main(run: Run) -> None:
     """Write the raw files and sources.json."""
     source, raw, params = run.source, run.layout.raw, run.params.download
     addresses: dict[str, list[str]] = {}
+    stored: dict[str, str] = {}
     hashes: dict[str, str] = {}
-    if isinstance(source, SampleSource):
-        from pipeline.sources import sample  # drawing libraries, which other sources need not wait for
-
-        run.resume(raw, [], source.model_dump())
-        stored = sample.make(source, raw, lambda codes: run.progress(codes, unit="picture"))
-    else:
-        addresses = files(source)
+    code = SOURCES.foreign(source.kind)
+    if isinstance(source, Made):
+        run.resume(raw, code, source.model_dump())
+        stored = source.make(raw, lambda what: run.progress(what, unit="picture"))
+    elif isinstance(source, Downloaded):
+        addresses = source.files()
         seen = io.read_json(run.layout.sources) if run.layout.sources.exists() else []
         expected = download.expectations(addresses, source.sha256, seen)
-        run.resume(raw, [], source.model_dump(), download.local_files(addresses))
+        run.resume(raw, code, source.model_dump(), download.local_files(addresses))
         io.write_json(run.layout.sources, seen)  # what was seen first must outlive a failure here
         bars = lambda name: fetch.meter(run.progress(unit="B", what=name))  # noqa: E731
         stored, hashes = download.download(addresses, raw, expected, params.timeout, params.retries, bars)

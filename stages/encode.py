@@ -9,11 +9,11 @@ from functools import partial
 import pyarrow as pa
 
 import schemas
-from pipeline import code, io
+from pipeline import io
 from pipeline.encode import batching, engines, feature_sets
 from pipeline.encode.base import Context
 from pipeline.encode.feature_sets import Maker
-from pipeline.encode.registry import ENCODERS
+from pipeline.encode.registry import ENCODERS, settings
 from pipeline.io import raw_files
 from pipeline.layout import Layout
 from pipeline.run import Run, versions
@@ -32,12 +32,13 @@ def main(run: Run) -> None:
     for folder in run.folder.glob("*/"):
         if folder.name not in names:
             shutil.rmtree(folder)
-    facts = params.model_dump(exclude={"encoders", "controls", "engine", "workers"})
+    shared = params.model_dump(exclude={"encoders", "settings", "controls", "engine", "workers"})
     with run.progress(total=len(ids) * len(params.encoders), unit="item") as bar:
         for name in params.encoders:
-            files = feature_sets.inputs(name, layout)
-            batches = code.fingerprint("pipeline.encode.batching")
-            run.resume(layout.features(name), files, facts, name, batches, module=ENCODERS[name].path)
+            own = settings(params, name).model_dump()
+            files, facts = feature_sets.inputs(name, layout), shared | own
+            made_by = [ENCODERS.module(name), "pipeline.encode.batching"]
+            run.resume(layout.features(name), files, facts, name, modules=made_by)
             spent = batching.Spent()
             if params.engine == "local":
                 make = feature_sets.encoded(name, Context(layout, params), ids, texts, bar.update, spent)
@@ -47,15 +48,15 @@ def main(run: Run) -> None:
                 worker = partial(feature_sets.worker, name, there, params)
                 _write(run, name, len(ids), partial(engines.ENGINES[params.engine], worker), facts, spent, bar.update)
             if spent.items:
-                run.note(**{name: spent.facts(params.precision)})
+                run.note(**{name: spent.facts(own.get("precision", "float32"))})
     for name, ready in imports.items():
-        run.resume(layout.features(name), ready.inputs(layout), facts)
-        _write(run, name, len(ids), _here(feature_sets.imported(ready, ids)), facts, batching.Spent())
+        run.resume(layout.features(name), ready.inputs(layout), shared)
+        _write(run, name, len(ids), _here(feature_sets.imported(ready, ids)), shared, batching.Spent())
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls:
-        run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], facts, name)
+        run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], shared, name)
         _write(
-            run, name, len(ids), _here(feature_sets.control(name, ids, like, run.seed(name))), facts, batching.Spent()
+            run, name, len(ids), _here(feature_sets.control(name, ids, like, run.seed(name))), shared, batching.Spent()
         )
     run.rows_in, run.rows_out = len(ids), len(ids) * len(names)
     run.count("item without text", sum(not text.strip() for text in texts))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import schemas
-from pipeline.config import MmrecSource
 from pipeline.interactions import build
 from pipeline.io import raw_files
 from pipeline.run import Run
 from pipeline.sources import image_features, mmrec
+from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.registry import reader
 
 

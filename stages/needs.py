@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import io
-from pipeline.config import SampleSource
 from pipeline.encode.registry import ENCODERS
 from pipeline.http.fetch import local
+from pipeline.models import MODELS
+from pipeline.params import RELEASED
+from pipeline.probe.registry import PROBES
+from pipeline.registry import Registry
 from pipeline.run import Run
-from pipeline.sources import download, registry
+from pipeline.sources import download
+from pipeline.sources.base import Downloaded
+from pipeline.sources.registry import SOURCES
 from pipeline.train import inputs
 
 READS: dict[str, tuple[str, ...]] = {
@@ -69,31 +74,45 @@ def of(run: Run) -> Needs:
     files = [path for name in READS[stage] for path in layout.left(name)]
     facts: list[Any] = [_values(run, section) for section in SECTIONS.get(stage, (stage,))]
     facts += [run.source.model_dump(mode="json")] if stage in SOURCE else []
-    modules = [f"stages.{stage}"]
+    parts = loaded(run)
+    modules = [f"stages.{stage}", *(registry.module(name) for registry, name in parts)]
     match stage:
-        case "download" if not isinstance(run.source, SampleSource):
-            facts.append(download.local_files(registry.files(run.source)))  # path, size, time of change
+        case "download" if isinstance(run.source, Downloaded):
+            facts.append(download.local_files(run.source.files()))  # path, size, time of change
         case "pretrain" if not pretrains(run):
             files, facts = [], ["nothing reads it"]
         case "pretrain":
             taste = [layout.interactions] if params.pretrain.collaborative else []
             files, facts = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)], facts[:1]
-        case "encode":
-            modules += [ENCODERS[name].path for name in params.encode.encoders if name in ENCODERS]
         case "train":
-            files = inputs.files(layout, params.train.features)
+            files = inputs.files(layout, params.trained_on)
         case "report":
             files += layout.left("sweep")  # which no stage makes
-    return Needs(files, facts, modules)
+    return Needs([*files, *(p for registry, name in parts for p in registry.foreign(name))], facts, modules)
+
+
+def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
+    """Return the parts that a run's stage loads by name, each with its registry."""
+    asked, parts = run.params, dict[str, list[tuple[Registry[Any], str]]]()
+    source = [(SOURCES, run.source.kind)]
+    probes = [(PROBES, name) for name in PROBES]
+    parts["encode"] = [*source, *((ENCODERS, name) for name in asked.encode.encoders)]
+    parts["benchmark"] = [*source, *((MODELS, name) for name in dict.fromkeys([*asked.benchmark.models, RELEASED]))]
+    parts |= dict.fromkeys(("download", "interactions", "items"), source)
+    parts |= {"probe": [*source, *probes], "report": probes, "publish": probes}
+    return parts.get(run.stage, [])
 
 
 def pretrains(run: Run) -> bool:
     """Return whether a feature set that the parameters name reads what `pretrain` makes."""
-    return any(ENCODERS[name].pretrained for name in run.params.encode.encoders if name in ENCODERS)
+    return any(ENCODERS[name].pretrained for name in run.params.encode.encoders)
 
 
 def _values(run: Run, section: str) -> dict[str, Any]:
-    only, speed = ONLY.get((run.stage, section)), SPEED.get(section)
+    """Return a section; of `train` what the file gives: its class, which has the defaults, counts as code."""
+    only, speed = ONLY.get((run.stage, section)), SPEED.get(section, set())
+    if section == "train":
+        return {key: value for key, value in run.params.given_train.items() if key not in speed}
     values: dict[str, Any] = getattr(run.params, section).model_dump(mode="json", include=only, exclude=speed)
     return values
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 import schemas
 from pipeline import io, pool
 from pipeline.evaluation.protocol import protocol
-from pipeline.probe import categories, masking, questions
+from pipeline.probe import masking, questions
+from pipeline.probe.base import Data
 from pipeline.run import Run
 from pipeline.train import inputs
 
 
 def main(run: Run) -> None:
-    """Ask zero-shot's and Item-CF's questions of every feature set, then train what mask modality still lacks."""
+    """Ask every probe's questions of every feature set, then train what mask modality still lacks."""
     params, layout = run.params.probe, run.layout
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
     names = layout.feature_sets()
     paths = run.read(layout.items, schemas.ITEMS, ["categories"])["categories"].to_pylist()
     sets = ((name, io.matrix(io.read_features(layout.features(name))["vector"])) for name in names)
-    asked, classes = questions.questions(interactions, items), categories.labels(paths)
+    asked = questions.questions(Data(interactions, items, paths))
     bar = run.progress(sets, total=len(names), unit="set")
-    answers = questions.answers(asked, classes, bar, params.ks, run.seed("folds"))
-    found = questions.summaries(asked, classes, answers, params.ks)
+    answers = questions.answers(asked, bar, params.ks, run.seed("folds"))
+    found = questions.summaries(asked, answers, params.ks)
 
     rules = protocol(run.params, run.dataset, inputs.read(layout, None).split)
     maskable = masking.maskable(layout)

@@ -7,6 +7,7 @@ from pipeline import io, pool
 from pipeline.benchmark import findings, sweep
 from pipeline.benchmark.study import Study
 from pipeline.evaluation.protocol import protocol
+from pipeline.models import MODELS
 from pipeline.run import Run
 from pipeline.train import inputs
 
@@ -14,7 +15,7 @@ from pipeline.train import inputs
 def main(run: Run, plan: sweep.Plan) -> None:
     """Try what has not been tried, then train the winner over the benchmark's seeds and open test."""
     params, layout = run.params, run.layout
-    files = inputs.files(layout, plan.content)
+    files = [*inputs.files(layout, plan.content), *MODELS.foreign(plan.model)]
     rules = protocol(params, run.dataset, inputs.read(layout, None).split)
     run.resume(layout.sweep(*plan.names), files, rules.fingerprint, plan.facts(params))
     study = Study(layout.sweep_study(*plan.names), params.sweep, plan.space, run.seed(*plan.names), plan.first)

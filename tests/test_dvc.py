@@ -6,16 +6,29 @@ import pytest
 import yaml
 
 from pipeline import code
-from pipeline.config import Params
 from pipeline.encode.registry import ENCODERS
 from pipeline.layout import STAGES
+from pipeline.models import MODELS
+from pipeline.params import Params
+from pipeline.probe.registry import PROBES
+from pipeline.registry import Registry
+from pipeline.sources.registry import SOURCES
 from stages import needs
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "dvc.yaml").read_text()
 DVC = yaml.safe_load(TEXT)["stages"]
-LATER = {"encode": [entry.path for entry in ENCODERS.values()]}
-"""modules that a stage imports by name, when the parameters name them"""
+PARTS: dict[str, tuple[Registry, ...]] = {
+    "download": (SOURCES,),
+    "interactions": (SOURCES,),
+    "items": (SOURCES,),
+    "encode": (SOURCES, ENCODERS),
+    "probe": (SOURCES, PROBES),
+    "benchmark": (SOURCES, MODELS),
+    "report": (PROBES,),
+    "publish": (PROBES,),
+}
+"""stage -> what it loads by name"""
 
 
 def test_dvc_yaml_lists_the_stages_in_order_about_ten_lines_each() -> None:
@@ -27,7 +40,8 @@ def test_dvc_yaml_lists_the_stages_in_order_about_ten_lines_each() -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_dependencies_are_packages_and_the_stages_that_are_read(stage: str) -> None:
     inputs = [f"outputs/{other}/${{item.dataset}}" for other in needs.READS[stage]]
-    assert DVC[stage]["deps"] == inputs + code.packages(f"stages.{stage}", *LATER.get(stage, []))
+    parts = [registry.module(name) for registry in PARTS.get(stage, ()) for name in registry]
+    assert DVC[stage]["deps"] == inputs + code.packages(f"stages.{stage}", *parts)
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -45,13 +59,15 @@ def test_what_a_stage_does_stands_once(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_parameters_are_the_stages_sections(stage: str) -> None:
     source = ["sources.${item.dataset}"] if stage in needs.SOURCE else []
-    assert DVC[stage]["params"] == [*needs.SECTIONS.get(stage, (stage,)), *source]
-    assert set(needs.SECTIONS.get(stage, (stage,))) <= set(Params.model_fields)
+    sections = needs.SECTIONS.get(stage, (stage,))
+    assert DVC[stage]["params"] == [*sections, *source]
+    assert set(sections) <= {field.alias or name for name, field in Params.model_fields.items()}
 
 
 @pytest.mark.parametrize(("section", "keys"), needs.SPEED.items())
 def test_keys_that_change_speed_alone_are_keys(section: str, keys: set[str]) -> None:
-    assert keys <= set(Params.model_fields[section].annotation.model_fields)  # type: ignore[union-attr]
+    kind = MODELS["alignrec"].Params if section == "train" else Params.model_fields[section].annotation
+    assert keys <= set(kind.model_fields)  # type: ignore[union-attr]
 
 
 def test_inputs_come_from_earlier_stages() -> None:

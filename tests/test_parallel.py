@@ -18,10 +18,10 @@ from shops import interactions
 
 import schemas
 from pipeline import io
-from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.params import load
 from pipeline.pretrain.loop import fit
 from pipeline.run import running
 from stages.pretrain import main

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config
 from pipeline.io import write_bytes
+from pipeline.params import Params, load
 from pipeline.run import Run, perform, running
 from pipeline.seeds import seed_for
 
 
 @pytest.fixture
-def params(tmp_path: Path) -> config.Params:
+def params(tmp_path: Path) -> Params:
     path = tmp_path / "params.yaml"
     path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
-    return config.load(path)
+    return load(path)
 
 
-def test_a_run_leaves_a_record(tmp_path: Path, params: config.Params) -> None:
+def test_a_run_leaves_a_record(tmp_path: Path, params: Params) -> None:
     with running("train", "shop", params, tmp_path) as run:
         run.rows_in, run.rows_out = 5, 3
         run.count("too rare", 2)
@@ -34,7 +34,7 @@ def test_a_run_leaves_a_record(tmp_path: Path, params: config.Params) -> None:
     assert {"python", "torch", "pyarrow"} <= set(record["versions"])
 
 
-def test_a_failed_run_leaves_no_record(tmp_path: Path, params: config.Params) -> None:
+def test_a_failed_run_leaves_no_record(tmp_path: Path, params: Params) -> None:
     with running("train", "shop", params, tmp_path):
         pass
     with pytest.raises(RuntimeError), running("train", "shop", params, tmp_path):
@@ -42,27 +42,27 @@ def test_a_failed_run_leaves_no_record(tmp_path: Path, params: config.Params) ->
     assert not (tmp_path / "train" / "shop" / "run.json").exists()
 
 
-def test_resume_keeps_on_equal_grounds_and_empties_on_others(tmp_path: Path, params: config.Params) -> None:
+def test_resume_keeps_on_equal_grounds_and_empties_on_others(tmp_path: Path, params: Params) -> None:
     source = tmp_path / "input"
     source.write_text("1")
     with running("graph", "shop", params, tmp_path) as run:
         done = run.folder / "shard"
-        run.resume(run.folder, [source], {"k": 10}, module="pipeline.io")
+        run.resume(run.folder, [source], {"k": 10}, modules=["pipeline.io"])
         write_bytes(done, b"x")
         (run.folder / ".other.tmp").write_bytes(b"debris")
-        run.resume(run.folder, [source], {"k": 10}, module="pipeline.io")
+        run.resume(run.folder, [source], {"k": 10}, modules=["pipeline.io"])
         assert done.exists()
         assert not (run.folder / ".other.tmp").exists()
-        run.resume(run.folder, [source], {"k": 11}, module="pipeline.io")
+        run.resume(run.folder, [source], {"k": 11}, modules=["pipeline.io"])
         assert not done.exists()
         write_bytes(done, b"x")
         source.write_text("2")
-        run.resume(run.folder, [source], {"k": 11}, module="pipeline.io")
+        run.resume(run.folder, [source], {"k": 11}, modules=["pipeline.io"])
         assert not done.exists()
 
 
 def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on_changes(
-    tmp_path: Path, params: config.Params
+    tmp_path: Path, params: Params
 ) -> None:
     source, run = tmp_path / "input", Run("graph", "shop", params, tmp_path)
     source.write_text("1")
@@ -92,7 +92,7 @@ def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on
     assert not ran()
 
 
-def test_a_stage_that_fails_has_not_ended(tmp_path: Path, params: config.Params) -> None:
+def test_a_stage_that_fails_has_not_ended(tmp_path: Path, params: Params) -> None:
     def fail(_: Run) -> None:
         raise RuntimeError
 
@@ -103,14 +103,14 @@ def test_a_stage_that_fails_has_not_ended(tmp_path: Path, params: config.Params)
     assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), lambda _: None)
 
 
-def _hold(params: config.Params, root: Path, seconds: float) -> None:
+def _hold(params: Params, root: Path, seconds: float) -> None:
     with running("graph", "shop", params, root) as run:
         write_bytes(run.folder / "started", b"")
         time.sleep(seconds)
         write_bytes(run.folder / "ended", b"")
 
 
-def test_two_runs_of_one_stage_take_turns(tmp_path: Path, params: config.Params) -> None:
+def test_two_runs_of_one_stage_take_turns(tmp_path: Path, params: Params) -> None:
     other = multiprocessing.get_context("spawn").Process(target=_hold, args=(params, tmp_path, 0.5))
     other.start()
     folder = tmp_path / "graph" / "shop"
@@ -126,8 +126,8 @@ def test_seeds_come_from_names() -> None:
     assert seed_for("a", "bc") != seed_for("ab", "c")
 
 
-def test_the_seed_parameter_shifts_every_seed(tmp_path: Path, params: config.Params) -> None:
-    other = params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})})
+def test_the_seed_parameter_shifts_every_seed(tmp_path: Path, params: Params) -> None:
+    other = params.model_copy(update={"given_train": {"seed": 1}})
     with running("train", "shop", params, tmp_path) as run:
         first = run.seed("init")
     with running("train", "shop", other, tmp_path) as run:

@@ -9,14 +9,21 @@ from PIL import Image
 
 import schemas
 from pipeline import io
-from pipeline.config import Params
 from pipeline.layout import Layout
+from pipeline.params import Params
 
 ITEMS, USERS, WIDTH = 6, 4, 2
 TITLES = ["red apple", "red ball", '<script>alert("1")</script> & "x"', "blue car", "", "green tree"]
 COLOURS = [(220, 40, 40), (200, 60, 60), (240, 200, 0), (40, 60, 220), None, (20, 160, 60)]
 SETS = {"beit3": 1, "minilm-cnn": 2, "random": 3}
-PARAMS = Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}})
+
+
+def params(**sections: object) -> Params:
+    """Return the parameters of the dataset shop."""
+    return Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **sections})
+
+
+PARAMS = params()
 
 
 def record(stage: str) -> dict[str, object]:

@@ -10,18 +10,16 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline.config import Benchmark, Train
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.trial import open_test
 from pipeline.layout import Layout
 from pipeline.models import MODELS
+from pipeline.params import RELEASED, Params
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
 
 NO_FEATURES = "none"
-ABLATED = "alignrec"
-"""the model whose parts are left out"""
 
 
 class Job(NamedTuple):
@@ -41,23 +39,24 @@ class Job(NamedTuple):
         return None if self.features == NO_FEATURES else self.features
 
 
-def jobs(params: Benchmark, train: Train) -> list[Job]:
+def jobs(params: Params) -> list[Job]:
     """Return what the parameters ask for; models that read nothing but ids run once a seed.
 
     Ablations are of AlignRec on `train.features`, which then also runs as it is; an ablation may name other features.
     """
+    wanted = params.benchmark
     asked = [
         Job(model, features, seed)
-        for model in params.models
-        for features in (params.features if MODELS[model].needs else [NO_FEATURES])
-        for seed in range(params.seeds)
+        for model in wanted.models
+        for features in (wanted.features if MODELS[model].needs else [NO_FEATURES])
+        for seed in range(wanted.seeds)
     ]
-    if params.ablations:
-        asked += [Job(ABLATED, train.features, seed) for seed in range(params.seeds)]
+    if wanted.ablations:
+        asked += [Job(RELEASED, params.train.features, seed) for seed in range(wanted.seeds)]
     left_out = [
-        Job(ABLATED, params.settings(ABLATED, train, name).features, seed, name)
-        for name in params.ablations
-        for seed in range(min(params.ablation_seeds, params.seeds))
+        Job(RELEASED, params.released(name).features, seed, name)
+        for name in wanted.ablations
+        for seed in range(min(wanted.ablation_seeds, wanted.seeds))
     ]
     return list(dict.fromkeys(asked)) + left_out
 
@@ -90,19 +89,18 @@ class Trial:
     """Trains one job and measures it; made for the processes of a pool."""
 
     layout: Layout
-    benchmark: Benchmark
-    train: Train
+    params: Params
     protocol: Protocol
 
     def __call__(self, job: Job) -> Outcome:
         """Train, then open the test split, once, at the best valid epoch."""
         data = inputs.read(self.layout, job.content)
-        settings = self.benchmark.settings(job.model, self.train, job.ablation)
+        asked, settings = self.params.benchmark, self.params.settings(job.model, job.ablation)
         # the seed depends on neither feature set nor ablation: all are compared on the same draws
         seed = seed_for("benchmark", self.layout.dataset, job.model, job.seed)
-        parts = self.benchmark.modalities.get(job.features, [])
+        parts = asked.modalities.get(job.features, [])
         found = fit(MODELS[job.model], *data, settings, seed, parts=parts)
-        judged = open_test(found.user, found.item, data.split, self.protocol, self.benchmark.ks)
+        judged = open_test(found.user, found.item, data.split, self.protocol, asked.ks)
         means = {
             part: {f"{metric}@{k}": value for (metric, k), value in result.mean.items()}
             for part, result in (("valid", judged.valid), ("test", judged.test))

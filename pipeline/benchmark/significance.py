@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline.benchmark.jobs import ABLATED, NO_FEATURES, Job
+from pipeline.benchmark.jobs import NO_FEATURES, Job
 from pipeline.evaluation.statistics import holm, paired
+from pipeline.params import RELEASED
 from pipeline.seeds import seed_for
 
 METRICS = ("recall", "ndcg")
@@ -31,16 +32,16 @@ def declared(jobs: Sequence[Job], reference: str) -> list[tuple[Kind, Kind]]:
     set `reference` against itself on every other, and against each ablation.
     """
     kinds = list(dict.fromkeys(Kind(job.model, job.features, job.ablation) for job in jobs))
-    ours = [kind for kind in kinds if kind.model == ABLATED and not kind.ablation]
+    ours = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
     pairs = [
         (kind, other)
         for kind in ours
         for other in kinds
-        if other.model != ABLATED and other.features in (kind.features, NO_FEATURES)
+        if other.model != RELEASED and other.features in (kind.features, NO_FEATURES)
     ]
-    whole = Kind(ABLATED, reference)
+    whole = Kind(RELEASED, reference)
     if whole in ours:
-        pairs += [(whole, other) for other in kinds if other.model == ABLATED and other != whole]
+        pairs += [(whole, other) for other in kinds if other.model == RELEASED and other != whole]
     return pairs
 
 

@@ -13,18 +13,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
 
 import schemas
 from pipeline.benchmark.jobs import NO_FEATURES, Job, Trial
 from pipeline.benchmark.study import Asked, Curve, Pruned, Setting, Space, Told
-from pipeline.config import Params, Range, Train
+from pipeline.config import Range, Train
+from pipeline.config.base import checked
+from pipeline.config.judging import RATES
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.trial import open_test
 from pipeline.layout import Layout
 from pipeline.models import MODELS
+from pipeline.params import Params
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
@@ -61,7 +63,7 @@ class Plan:
 
     def facts(self, params: Params) -> dict[str, Any]:
         """Return what its figures depend on; how many settings are tried is none of it: a sweep can be extended."""
-        base = params.benchmark.settings(self.model, params.train)
+        base = params.settings(self.model)
         space = {name: v if isinstance(v, list) else v.model_dump() for name, v in self.space.items()}
         tried = params.sweep.model_dump(exclude={"grids", "spaces"})
         parts = params.benchmark.modalities.get(self.features, [])
@@ -81,7 +83,8 @@ def plan(params: Params, model: str, features: str | None, grid: str | None, tpe
     content = (features or params.train.features) if MODELS[model].needs else NO_FEATURES
     if grid is None:
         assert tpe is not None
-        ranges = params.sweep.space(model)
+        reads = MODELS[model].Params.model_fields
+        ranges = params.sweep.spaces.get(model) or {key: found for key, found in RATES.items() if key in reads}
         made = Plan(model, content, TPE, ranges, current(params, model, ranges), tpe)
     elif grid in params.sweep.grids:
         lists = params.sweep.grids[grid]
@@ -95,19 +98,15 @@ def plan(params: Params, model: str, features: str | None, grid: str | None, tpe
 
 def current(params: Params, model: str, ranges: Mapping[str, Range]) -> list[Setting]:
     """Return the setting in params.yaml, if it lies in the ranges: what others have to beat."""
-    now = params.benchmark.settings(model, params.train)
+    now = params.settings(model)
     found = {name: getattr(now, name, math.nan) for name in ranges}
     return [found] if all(ranges[name].low <= value <= ranges[name].high for name, value in found.items()) else []
 
 
 def settings(params: Params, model: str, changed: Setting) -> Train:
     """Return a model's settings with some keys changed; UserError names a key or value that it refuses."""
-    base = params.benchmark.settings(model, params.train)
-    try:
-        return type(base).model_validate(base.model_dump() | changed)
-    except ValidationError as e:
-        fault = e.errors()[0]
-        raise UserError(f"sweep of {model}: '{fault['loc'][0]}': {fault['msg'].lower()}") from None
+    base = params.settings(model)
+    return checked(type(base), base.model_dump() | changed, model)
 
 
 @dataclass(frozen=True)
@@ -214,9 +213,9 @@ class Finale:
     def __call__(self, final: Final) -> dict[str, Any]:
         """Return the benchmark's record of one run."""
         won = settings(self.params, self.plan.model, self.chosen[final.trial])
-        overrides = self.params.benchmark.overrides.model_copy(update={self.plan.model: won})
+        overrides = self.params.benchmark.overrides | {self.plan.model: won.model_dump()}
         changed = self.params.benchmark.model_copy(update={"overrides": overrides})
-        trial = Trial(self.layout, changed, self.params.train, self.protocol)
+        trial = Trial(self.layout, self.params.model_copy(update={"benchmark": changed}), self.protocol)
         return trial(Job(self.plan.model, self.plan.features, final.seed)).record
 
 

@@ -12,8 +12,9 @@ import schemas
 from pipeline import io
 from pipeline.compare import given
 from pipeline.compare.given import Given
-from pipeline.config import Params
 from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.probe.base import Data
 from pipeline.seeds import seed_for
 
 CHANGED = 12
@@ -39,15 +40,14 @@ def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = given.distinct([given.read(spec, layout, asins) for spec in specs])
     from pipeline.compare import judge, page
-    from pipeline.probe import categories, questions  # these load SciPy and Pillow: a mistake above is answered without
+    from pipeline.probe import questions  # these load SciPy and Pillow: a mistake above is answered without
 
     items = _items(layout, asins)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    asked = questions.questions(interactions, len(asins))
-    classes = categories.labels(items["categories"].to_pylist())
+    asked = questions.questions(Data(interactions, len(asins), items["categories"].to_pylist()))
     seed = seed_for("compare", layout.dataset)
     found: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    found |= judge.judge(sets, asked, classes, params.probe.ks, seed) | judge.compared(sets, CHANGED)
+    found |= judge.judge(sets, asked, params.probe.ks, seed) | judge.compared(sets, CHANGED)
     if seeds:
         found["training"] = trained(layout, params, sets, seeds, to)
     titles = [t or a for t, a in zip(items["title"].to_pylist(), asins, strict=True)]

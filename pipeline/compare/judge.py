@@ -13,7 +13,9 @@ from pipeline.compare.given import Given
 from pipeline.encode import controls
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
-from pipeline.probe import categories, questions
+from pipeline.probe import questions
+from pipeline.probe.base import Task
+from pipeline.probe.registry import PROBES
 from pipeline.seeds import seed_for
 
 NEIGHBOURS = 10
@@ -31,8 +33,7 @@ def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 def judge(
     sets: Sequence[Given],
-    asked: Mapping[str, questions.Questions | str],
-    classes: categories.Labels | None,
+    asked: Mapping[str, questions.Questions | Task | str],
     ks: Sequence[int],
     seed: int,
 ) -> dict[str, Any]:
@@ -41,23 +42,22 @@ def judge(
     Args:
         sets: at least one.
         asked: see probes.questions.
-        classes: see categories.labels.
         ks: cutoffs.
         seed: of controls and folds.
     """
     named = {g.name: g.vectors for g in sets}
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # chance is chance at any width
     beside = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
-    found = questions.answers(asked, classes, (named | beside).items(), ks, seed)
+    found = questions.answers(asked, (named | beside).items(), ks, seed)
     asked_of: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     at = list(ks).index(headline(ks))
     for probe, answers in found.items():
         for a, b in combinations(named, 2):
             if a in answers and b in answers:
                 columns = [v if v.ndim == 1 else v[:, at] for v in (answers[a], answers[b])]
-                figure = "accuracy" if probe == "categories" else f"{questions.PROBES[probe][1]}@{ks[at]}"
+                figure = PROBES[probe].measure + ("" if answers[a].ndim == 1 else f"@{ks[at]}")
                 asked_of.append((f"{probe} {figure}", a, b, columns[0], columns[1]))
-    return {"probes": questions.summaries(asked, classes, found, ks), "paired": corrected(asked_of, seed)}
+    return {"probes": questions.summaries(asked, found, ks), "paired": corrected(asked_of, seed)}
 
 
 def compared(sets: Sequence[Given], changed: int) -> dict[str, Any]:

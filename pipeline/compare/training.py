@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.config import Params
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
@@ -22,6 +21,7 @@ from pipeline.models.alignrec import AlignRec
 from pipeline.models.base import Recommender
 from pipeline.models.bm3 import BM3
 from pipeline.models.vbpr import VBPR
+from pipeline.params import Params
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
@@ -59,7 +59,7 @@ class Trial:
         vectors = np.load(self.folder / f"{job.features}.npy", allow_pickle=False)
         parts = inputs.read(self.layout, None).split
         edges = neighbours.neighbours(vectors, self.params.graph.k)
-        settings = self.params.benchmark.settings(job.model, self.params.train)
+        settings = self.params.settings(job.model)
         seed = seed_for("compare", self.layout.dataset, job.model, job.seed)
         found = fit(MODELS[job.model], parts, vectors, edges, settings, seed)
         cutoff = bounded(parts.n_items)

@@ -1,12 +1,17 @@
-"""What every section of params.yaml is, and the kinds of values that it holds."""
+"""What every section of params.yaml is, the kinds of values that it holds, and how a mistake in one is told."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from pipeline.errors import UserError
 
 Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
@@ -22,3 +27,59 @@ class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, values are not coerced, instances are read-only."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+Kind = TypeVar("Kind", bound=Section)
+
+
+def checked(kind: type[Kind], given: Any, where: str = "") -> Kind:
+    """Return a section from what YAML holds.
+
+    Args:
+        kind: the section's class.
+        given: a mapping of its keys.
+        where: path of the section, such as `benchmark.overrides.bpr`; empty for the whole file.
+
+    Raises:
+        UserError: a key is unknown or missing, or a value is refused; one line, the first fault.
+    """
+    try:
+        return kind.model_validate(given)
+    except ValidationError as e:
+        raise UserError(_first_fault(e, kind, where)) from None
+
+
+def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
+    """Refuse a name that is not `among` those known: UserError with the nearest, or all."""
+    for name in names:
+        if name not in among:
+            raise UserError(f"'{where}': no '{name}'{nearest(name, among)}")
+
+
+def nearest(name: str, among: Iterable[str]) -> str:
+    """Return the end of a sentence that refuses `name`: the most similar of `among`, else all of them."""
+    among = list(among)
+    near = difflib.get_close_matches(name, among, n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else f"; valid: {', '.join(among)}" if among else ""
+
+
+def _first_fault(error: ValidationError, kind: type[Section], where: str) -> str:
+    fault = error.errors()[0]
+    path = ".".join([where] * bool(where) + [str(part) for part in fault["loc"]]) or "the file"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key '{path}'{nearest(str(fault['loc'][-1]), _keys(kind, fault['loc'][:-1]))}"
+    if fault["type"] == "missing":
+        return f"'{path}' is required"
+    return f"'{path}': {fault['msg'].lower()}, found {fault['input']!r}"
+
+
+def _keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """Return the keys of the section at `loc`, following the annotations from `kind` down."""
+    for part in loc:
+        if isinstance(kind, type) and issubclass(kind, Section):
+            kind = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}[str(part)]
+        elif get_origin(kind) in (dict, Mapping):
+            kind = get_args(kind)[1]
+    if not (isinstance(kind, type) and issubclass(kind, Section)):
+        return []
+    return [field.alias or name for name, field in kind.model_fields.items()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -90,26 +90,16 @@ class Encode(Section):
 
     encoders: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
     """which content encoders to run; see pipeline/encode/registry.py"""
+    settings: dict[Name, dict[str, Any]] = {}
+    """encoder -> keys of its own class in pipeline/encode/; an encoder that is not named has its defaults"""
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
     engine: Literal["local", "ray"] = "local"
     """where encoders run: in this process, or on a Ray cluster (extra `ray`) whose nodes see the same files"""
-    precision: Literal["float32", "bfloat16", "int8"] = "float32"
-    """of BEiT3's products; features are float32 in any. For base and large, bfloat16 is twice as fast on a GPU or a CPU
-    that multiplies it, int8 a third faster still on a CPU with VNNI. CLS keeps a cosine of 0.999 to float32, which the
-    first items are checked for, and less where whitening stretches what is left"""
     batch_size: Positive = 64
     """items a forward pass; changes speed, and results by rounding alone"""
     workers: Positive = 2
     """threads that decode pictures and split texts beside the network; changes speed alone"""
-    max_tokens: Annotated[int, Field(ge=3)] = 128
-    """text beyond this is cut"""
-    clip_model: str = "ViT-B-32"
-    """open_clip architecture of the encoder `clip`"""
-    clip_weights: str | None = None
-    """open_clip tag or local file; `clip` needs one"""
-    clip_joint: Literal["mean", "concat"] = "mean"
-    """how `clip` joins image and text"""
     shard_rows: Positive = 8192
     """items a Parquet file"""
     seed: int = 0

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Positive, Section, Share
-from pipeline.config.train import Model, Overrides, Train
 
 
 class Probe(Section):
@@ -26,7 +25,8 @@ class Probe(Section):
 class Benchmark(Section):
     """Models x feature sets x seeds under one protocol."""
 
-    models: list[Model] = ["bpr", "lightgcn", "vbpr", "alignrec"]
+    models: list[Name] = ["bpr", "lightgcn", "vbpr", "alignrec"]
+    """see pipeline/models/__init__.py"""
     features: list[Name] = ["beit3", "minilm-cnn", "random", "shuffled", "constant"]
     """feature sets for the models that use features"""
     protocol: Literal["mmrec", "strict"] = "mmrec"
@@ -37,29 +37,14 @@ class Benchmark(Section):
     modalities: dict[Name, list[Positive]] = {"minilm-cnn": [384, 1280]}
     """feature set -> widths of the modalities that stand side by side in it, for models that treat each by itself; a
     feature set that is not named is one modality"""
-    overrides: Overrides = Overrides()
-    ablations: dict[Name, Train] = {}
+    overrides: dict[Name, dict[str, Any]] = {}
+    """model -> keys of its own class in pipeline/models/ that differ for it; params.settings resolves them"""
+    ablations: dict[Name, dict[str, Any]] = {}
     """name of a row -> keys of `train` that differ from AlignRec on `train.features`"""
     ablation_seeds: Positive = 1
     """runs of each ablation, at most `seeds`; compared with the first runs of the model as it is"""
     workers: Positive = 2
     """runs at a time, one thread each"""
-
-    def settings(self, model: str, train: Train, ablation: str = "") -> Train:
-        """Return the model's own defaults, overlaid by `train`, `overrides` and the ablation, in this order."""
-        own: Train = getattr(self.overrides, model)
-        given = train.model_dump(exclude_unset=True) | own.model_dump(exclude_unset=True)
-        if ablation:
-            given |= self.ablations[ablation].model_dump(exclude_unset=True)
-        return type(own).model_validate(given)
-
-    @field_serializer("overrides")
-    def _only_given(self, overrides: Overrides) -> dict[str, dict[str, Any]]:
-        return {model: own for model, own in overrides.model_dump(exclude_unset=True).items() if own}
-
-    @field_serializer("ablations")
-    def _only_changed(self, ablations: dict[str, Train]) -> dict[str, dict[str, Any]]:
-        return {name: changed.model_dump(exclude_unset=True) for name, changed in ablations.items()}
 
 
 class Range(Section):
@@ -96,8 +81,8 @@ class Sweep(Section):
 
     grids: dict[Name, dict[Name, Annotated[list[int | float], Field(min_length=1)]]] = {"authors": AUTHORS}
     """`--grid <name>`: key of `train` -> values; all combinations are tried"""
-    spaces: dict[Model, dict[Name, Range]] = {"alignrec": RATES | LOSSES}
-    """`--tpe`: model -> key of `train` -> range; a model that is not named: lr and l2"""
+    spaces: dict[Name, dict[Name, Range]] = {"alignrec": RATES | LOSSES}
+    """`--tpe`: model -> key of its settings -> range; a model that is not named: those of lr and l2 that it reads"""
     seeds: Positive = 1
     """trainings of each setting, of which valid is averaged"""
     startup: Positive = 8
@@ -108,7 +93,3 @@ class Sweep(Section):
     """also open test for every setting, as published tables do, and show its choice under `selected_by: test`"""
     workers: Positive = 2
     """trainings at a time, one thread each; another number may try other settings"""
-
-    def space(self, model: str) -> dict[str, Range]:
-        """Return where TPE looks for a model's settings."""
-        return {str(name): found for name, found in self.spaces.items()}.get(model, RATES)

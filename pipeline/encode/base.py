@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from pipeline.config import Encode
+from pipeline.config import Encode, Section
 from pipeline.layout import Layout
+
+Params = TypeVar("Params", bound=Section)
 
 
 class Encoder(Protocol):
@@ -39,7 +41,27 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What encoders are made from besides their own weights."""
+    """What encoders are made from besides their own weights and settings."""
 
     layout: Layout
     params: Encode
+
+
+@dataclass(frozen=True)
+class Spec(Generic[Params]):
+    """An encoder as the registry has it."""
+
+    make: Callable[[Context, Params], Encoder]
+    """loads the network"""
+    params: type[Params]
+    """the closed class of its settings, `encode.settings.<name>`"""
+    reads: tuple[str, ...] = ("image", "text")
+    """modalities that it is shown; the other is hidden from it"""
+    pretrained: bool = False
+    """whether it loads what the stage `pretrain` wrote"""
+    variant_of: str = ""
+    """the encoder whose settings it takes: the two must differ in one thing alone"""
+
+
+class Nothing(Section):
+    """Settings of an encoder that has none."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from torch import Tensor
@@ -16,11 +18,23 @@ from pipeline.beit3.inference import Inference, flops
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.beit3.whitening import Whitening
-from pipeline.encode.base import Context
+from pipeline.config import Section
+from pipeline.encode.base import Context, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.layout import Layout
 from pipeline.ops.device import device_of, pick, pinned, sent
+
+
+class BEiT3Params(Section):
+    """What BEiT3 reads as an encoder."""
+
+    precision: Literal["float32", "bfloat16", "int8"] = "float32"
+    """of its products; features are float32 in any. For base and large, bfloat16 is twice as fast on a GPU or a CPU
+    that multiplies it, int8 a third faster still on a CPU with VNNI. CLS keeps a cosine of 0.999 to float32, which the
+    first items are checked for, and less where whitening stretches what is left"""
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    """text beyond this is cut"""
 
 
 class Prepared(NamedTuple):
@@ -104,8 +118,8 @@ class BEiT3Items:
             exact = network.cls(None if image is None else image[i : i + 1], text)  # [1, D]
             if (cosine := float(torch.cosine_similarity(cls[i : i + 1], exact))) < FAITHFUL:
                 raise UserError(
-                    f"encode.precision {self._precision} turns these weights' features: cosine {cosine:.5f} to "
-                    f"float32, at least {FAITHFUL} is asked for; take a finer precision"
+                    f"encode.settings.beit3.precision {self._precision} turns these weights' features: cosine "
+                    f"{cosine:.5f} to float32, at least {FAITHFUL} is asked for; take a finer precision"
                 )
         self._unchecked = None
 
@@ -115,9 +129,9 @@ class BEiT3Items:
         return self.tokenizer.encode(texts, self._max_tokens)
 
 
-def make(context: Context) -> BEiT3Items:
+def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     """Load what `pretrain` wrote."""
-    layout, params = context.layout, context.params
+    layout = context.layout
     network = BEiT3(Config(**io.read_json(layout.encoder_config)))
     network.load_state_dict(load_file(layout.encoder_weights), strict=True)
     whitening = Whitening(**load_arrays(layout.whitening)) if layout.whitening.is_file() else None
@@ -127,3 +141,8 @@ def make(context: Context) -> BEiT3Items:
 def tokenizer(layout: Layout) -> Tokenizer | None:
     """Return what `pretrain` trained on the items' texts; None where no item had any."""
     return Tokenizer(layout.tokenizer.read_bytes()) if layout.tokenizer.is_file() else None
+
+
+BEIT3 = Spec(make, BEiT3Params, pretrained=True)
+IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
+TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")

@@ -6,18 +6,29 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import open_clip
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from pipeline.encode.base import Context
+from pipeline.config import Section
+from pipeline.encode.base import Context, Spec
 from pipeline.errors import UserError
 from pipeline.ops.device import device_of, pick, pinned, sent
+
+
+class ClipParams(Section):
+    """What CLIP reads."""
+
+    model: str = "ViT-B-32"
+    """open_clip architecture"""
+    weights: str | None = None
+    """open_clip tag or local file; it needs one"""
+    joint: Literal["mean", "concat"] = "mean"
+    """how image and text are joined"""
 
 
 class Prepared(NamedTuple):
@@ -34,6 +45,8 @@ class Clip:
 
     def __init__(self, model: str, weights: str | None, joint: str) -> None:
         """Build it; `weights` None leaves it untrained."""
+        import open_clip  # seconds, which settings need not wait for
+
         network, _, look = open_clip.create_model_and_transforms(model, pretrained=weights, device=pick())
         self._network: Any = network.eval()
         self._look: Any = look
@@ -74,20 +87,25 @@ class Clip:
         return torch.stack(present).mean(dim=0)  # [1 or 2, B, F] -> [B, F]
 
 
-def make(context: Context) -> Clip:
-    """Load what the parameters name.
+def make(context: Context, params: ClipParams) -> Clip:
+    """Load what the settings name.
 
     Raises:
         UserError: no weights named, or an unknown architecture or tag.
     """
-    p = context.params
-    if p.clip_model not in open_clip.list_models():
-        raise UserError(f"encode.clip_model: open_clip has no '{p.clip_model}'; see open_clip.list_models()")
-    if p.clip_weights is None:
+    import open_clip
+
+    model, weights = params.model, params.weights
+    if model not in open_clip.list_models():
+        raise UserError(f"encode.settings.clip.model: open_clip has no '{model}'; see open_clip.list_models()")
+    if weights is None:
         raise UserError(
-            "encode.clip_weights: give a local file or one of open_clip's tags, for example laion2b_s34b_b79k"
+            "encode.settings.clip.weights: give a local file or one of open_clip's tags, for example laion2b_s34b_b79k"
         )
-    tags = open_clip.list_pretrained_tags_by_model(p.clip_model)
-    if p.clip_weights not in tags and not Path(p.clip_weights).is_file():
-        raise UserError(f"encode.clip_weights: '{p.clip_weights}' is neither a file nor one of {', '.join(tags)}")
-    return Clip(p.clip_model, p.clip_weights, p.clip_joint)
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if weights not in tags and not Path(weights).is_file():
+        raise UserError(f"encode.settings.clip.weights: '{weights}' is neither a file nor one of {', '.join(tags)}")
+    return Clip(model, weights, params.joint)
+
+
+CLIP = Spec(make, ClipParams)

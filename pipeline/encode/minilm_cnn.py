@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.encode.base import Context, Encoder
+from pipeline.encode.base import Context, Encoder, Nothing, Spec
 from pipeline.encode.cnn import make as make_cnn
+from pipeline.encode.minilm import MiniLMParams
 from pipeline.encode.minilm import make as make_minilm
 
 
@@ -47,6 +48,9 @@ class Beside:
         )
 
 
-def make(context: Context) -> Beside:
+def make(context: Context, params: MiniLMParams) -> Beside:
     """Load both."""
-    return Beside(make_minilm(context), make_cnn(context))
+    return Beside(make_minilm(context, params), make_cnn(context, Nothing()))
+
+
+MINILM_CNN = Spec(make, MiniLMParams)

@@ -1,52 +1,42 @@
-"""Content encoders: pictures and texts in, one vector an item out.
-
-Another encoder is one module with `make(context)` that returns an Encoder (base.py), and one entry below.
-"""
+"""Content encoders: images and texts in, one vector an item out. A new one is a file with a Spec, and an entry here."""
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pipeline.encode.base import Context, Encoder
+from pipeline.config import Encode, Section
+from pipeline.config.base import checked
+from pipeline.errors import UserError
+from pipeline.registry import Registry
 
-if (
-    TYPE_CHECKING
-):  # each brings libraries of its own, so they are imported when used; dvc.yaml still has to know of them
+if TYPE_CHECKING:  # each is imported when it is asked for; the fingerprints of stages have to know of all
     from pipeline.encode import beit3, beit3_untrained, clip, cnn, minilm, minilm_cnn  # noqa: F401
+    from pipeline.encode.base import Spec
 
-
-@dataclass(frozen=True)
-class Entry:
-    """How to make one encoder."""
-
-    module: str
-    """a module of this package"""
-    reads: tuple[str, ...] = ("image", "text")
-    """modalities that it is shown; the other is hidden from it"""
-    pretrained: bool = False
-    """whether it loads what the stage `pretrain` wrote"""
-
-    @property
-    def path(self) -> str:
-        """The module's full name."""
-        return f"{__package__}.{self.module}"
-
-    def make(self, context: Context) -> Encoder:
-        """Load the network."""
-        made: Encoder = importlib.import_module(self.path).make(context)
-        return made
-
-
-ENCODERS: dict[str, Entry] = {
-    "beit3": Entry("beit3", pretrained=True),
-    "beit3-image-masked": Entry("beit3", reads=("text",), pretrained=True),
-    "beit3-text-masked": Entry("beit3", reads=("image",), pretrained=True),
-    "beit3-untrained": Entry("beit3_untrained", pretrained=True),
-    "minilm": Entry("minilm", reads=("text",)),
-    "cnn": Entry("cnn", reads=("image",)),
-    "minilm-cnn": Entry("minilm_cnn"),
-    "clip": Entry("clip"),
-}
+ENCODERS: Registry[Spec[Any]] = Registry(
+    "encoders",
+    {
+        "beit3": "pipeline.encode.beit3:BEIT3",
+        "beit3-image-masked": "pipeline.encode.beit3:IMAGE_MASKED",
+        "beit3-text-masked": "pipeline.encode.beit3:TEXT_MASKED",
+        "beit3-untrained": "pipeline.encode.beit3_untrained:UNTRAINED",
+        "minilm": "pipeline.encode.minilm:MINILM",
+        "cnn": "pipeline.encode.cnn:CNN_LITE",
+        "minilm-cnn": "pipeline.encode.minilm_cnn:MINILM_CNN",
+        "clip": "pipeline.encode.clip:CLIP",
+    },
+)
 """name of the feature set -> encoder"""
+
+
+def settings(params: Encode, name: str) -> Section:
+    """Return an encoder's own settings.
+
+    Raises:
+        UserError: a key that it does not read, a value that it refuses, or settings of a variant.
+    """
+    spec = ENCODERS[name]
+    if spec.variant_of and name in params.settings:
+        raise UserError(f"'encode.settings.{name}': it takes those of {spec.variant_of}; give them there")
+    owner = spec.variant_of or name
+    return checked(spec.params, params.settings.get(owner, {}), f"encode.settings.{owner}")

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pipeline.config import Params
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.interactions.split import Pairs, Split, union
+from pipeline.params import Params
+from pipeline.sources.mmrec import MmrecSource
 
 Rule = Literal["mmrec", "strict"]
 
@@ -71,7 +72,7 @@ class Protocol:
 def protocol(params: Params, dataset: str, split: Split) -> Protocol:
     """Return the protocol under which the models of one dataset are judged."""
     asked = params.interactions
-    imported = params.source(dataset).kind == "mmrec"
+    imported = isinstance(params.source(dataset), MmrecSource)
     kept = "as imported" if imported else f"users >= {asked.user_core}, items >= {asked.item_core}, repeatedly"
     return Protocol(params.benchmark.protocol, "mmrec" if imported else asked.protocol, kept, questions(split))
 

@@ -14,9 +14,9 @@ import orjson
 import pyarrow as pa
 
 import schemas
-from pipeline.config import Source
 from pipeline.errors import UserError
 from pipeline.items.parse import Found, Lines, Reject, products
+from pipeline.sources.base import Source
 from pipeline.sources.product import Product
 from pipeline.sources.registry import reader
 

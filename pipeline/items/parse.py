@@ -14,9 +14,9 @@ from itertools import islice
 from typing import NamedTuple
 
 from pipeline import pool
-from pipeline.config import Source
+from pipeline.sources.base import Reader, Source
 from pipeline.sources.product import Product
-from pipeline.sources.registry import Reader, reader
+from pipeline.sources.registry import reader
 
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
 BATCH = 2048  # lines that a process is given at a time

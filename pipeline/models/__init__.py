@@ -1,33 +1,46 @@
-"""The recommenders, one file each; a new one is a file, an entry here, and in config Model and Overrides."""
+"""The recommenders, one file each with its parameters; a new one is a file and an entry here."""
 
-from pipeline.models.alignrec import AlignRec
-from pipeline.models.base import Recommender
-from pipeline.models.bm3 import BM3
-from pipeline.models.bpr import BPR
-from pipeline.models.dualgnn import DualGNN
-from pipeline.models.freedom import FREEDOM
-from pipeline.models.grcn import GRCN
-from pipeline.models.itemknn import ContentKNN, ItemKNN
-from pipeline.models.lattice import LATTICE
-from pipeline.models.lightgcn import LightGCN
-from pipeline.models.mgcn import MGCN
-from pipeline.models.mmgcn import MMGCN
-from pipeline.models.slmrec import SLMRec
-from pipeline.models.vbpr import VBPR
+from __future__ import annotations
 
-MODELS: dict[str, type[Recommender]] = {
-    "itemknn": ItemKNN,
-    "contentknn": ContentKNN,
-    "bpr": BPR,
-    "lightgcn": LightGCN,
-    "vbpr": VBPR,
-    "mmgcn": MMGCN,
-    "grcn": GRCN,
-    "dualgnn": DualGNN,
-    "slmrec": SLMRec,
-    "bm3": BM3,
-    "lattice": LATTICE,
-    "freedom": FREEDOM,
-    "mgcn": MGCN,
-    "alignrec": AlignRec,
-}
+from typing import TYPE_CHECKING
+
+from pipeline.registry import Registry
+
+if TYPE_CHECKING:  # each is imported when it is asked for; the fingerprints of stages have to know of all
+    from pipeline.models import (  # noqa: F401  # noqa: F401
+        alignrec,
+        bm3,
+        bpr,
+        dualgnn,
+        freedom,
+        grcn,
+        itemknn,
+        lattice,
+        lightgcn,
+        mgcn,
+        mmgcn,
+        slmrec,
+        vbpr,
+    )
+    from pipeline.models.base import Recommender
+
+MODELS: Registry[type[Recommender]] = Registry(
+    "models",
+    {
+        "itemknn": "pipeline.models.itemknn:ItemKNN",
+        "contentknn": "pipeline.models.itemknn:ContentKNN",
+        "bpr": "pipeline.models.bpr:BPR",
+        "lightgcn": "pipeline.models.lightgcn:LightGCN",
+        "vbpr": "pipeline.models.vbpr:VBPR",
+        "mmgcn": "pipeline.models.mmgcn:MMGCN",
+        "grcn": "pipeline.models.grcn:GRCN",
+        "dualgnn": "pipeline.models.dualgnn:DualGNN",
+        "slmrec": "pipeline.models.slmrec:SLMRec",
+        "bm3": "pipeline.models.bm3:BM3",
+        "lattice": "pipeline.models.lattice:LATTICE",
+        "freedom": "pipeline.models.freedom:FREEDOM",
+        "mgcn": "pipeline.models.mgcn:MGCN",
+        "alignrec": "pipeline.models.alignrec:AlignRec",
+    },
+)
+"""name -> recommender, the faster first"""

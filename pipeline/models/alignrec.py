@@ -5,13 +5,15 @@ Letters: U users, I items, F width of features, B batch, D width of embeddings.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as nnf
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from pipeline.config import Train
+from pipeline.config.base import Count, Name, Rate, Weight
+from pipeline.config.train import FEATURES, Regularised
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import Distinct, distinct, info_nce
@@ -19,16 +21,71 @@ from pipeline.models.lightgcn import propagate
 from pipeline.ops.dense import product, times
 from pipeline.ops.sparse import Sparse
 
+FAST: dict[str, Any] = {
+    "mode": "frozen",
+    "precision": "bf16",
+    "dim": 128,
+    "layers": 4,
+    "lr": 1.5e-3,
+    "epochs": 30,
+    "patience": 5,
+}
+"""the values that `recipe: fast` has for keys that are not given; how they were found: docs/accuracy.md"""
 STRIPS = 6
 """of REG's symmetric product: seven twelfths of it are computed, by products still wide enough to be fast"""
+
+
+class AlignRecParams(Regularised):
+    """What AlignRec reads (method.md sections 3, 4): section `train` of params.yaml."""
+
+    recipe: Literal["published", "fast"] = "published"
+    """what keys that are not given are: the published settings, or those of FAST: wider and deeper, at three times the
+    learning rate, with fixed features and rounded products, so that a quarter of the epochs is enough"""
+    features: Name = FEATURES
+    """feature set the released recommender is trained on"""
+    mode: Literal["compat", "learned", "frozen"] = "compat"
+    """compat: as the published code, the feature table learns and moves REG's target; learned: it learns, the target
+    stays; frozen: the paper's reading, neither moves"""
+    layers: Count = 2
+    """LightGCN layers over the user-item graph"""
+    item_layers: Count = 1
+    """propagations over the item graph; 0: none"""
+    content: bool = True
+    """AlignRec's content branch; false: the ID branch alone, without CCA and REG"""
+    gate: bool = True
+    """content gates the item's ID embedding; false: the projected features walk the item graph themselves"""
+    self_neighbour: bool = True
+    """the published item graph has each item among its own neighbours; false: only others"""
+    symmetric: bool = False
+    """false, as published: an edge counts as the search found it; true: both ways"""
+    cca: Weight = 0.01
+    """weight of content-ID alignment"""
+    reg: Weight = 0.1
+    """weight of the similarity regulariser"""
+    reg_cosine: bool = False
+    """false, as published: REG compares the content branch's dot products with cosines; true: its cosines"""
+    uia: Weight = 0.1
+    """weight of user-item alignment"""
+    l2_constant: bool = True
+    """AlignRec's L2 is divided by batch_size, as published; false: by the batch's pairs, of which the last has few"""
+    temperature: Rate = 0.2
+    """of CCA's InfoNCE"""
+    precision: Literal["exact", "bf16"] = "exact"
+    """bf16: AlignRec's largest products read bfloat16, faster where the processor can; other last digits"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        return FAST | given if isinstance(given, dict) and given.get("recipe") == "fast" else given
 
 
 class AlignRec(Recommender):
     """score(u, i) = h_u . h_i, h the sum of an ID branch and a content branch."""
 
+    Params = AlignRecParams
     needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    def __init__(self, inputs: Inputs, params: AlignRecParams) -> None:
         super().__init__(inputs, params)
         assert inputs.features is not None
         assert inputs.edges is not None

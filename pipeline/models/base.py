@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config import Train
+from pipeline.config.train import Train
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Split
 from pipeline.models import adjacency
@@ -72,6 +72,8 @@ class Batch:
 class Recommender(nn.Module, ABC):
     """The interface: `forward` gives user and item vectors whose dot product is the score; `loss` what to minimise."""
 
+    Params: ClassVar[type[Train]] = Train
+    """the closed class of the settings that the model is given, `params` of its __init__"""
     needs: ClassVar[frozenset[str]] = frozenset()
     """the optional inputs that the model cannot do without: features, edges"""
 

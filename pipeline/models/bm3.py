@@ -8,25 +8,38 @@ Letters: U users, I items, F_m width of modality m, B batch, D width.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config import Train, TrainBm3
+from pipeline.config.base import Count, Rate, Share
+from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
+
+
+class BM3Params(Regularised):
+    """What BM3 reads; the learning rate is that of the published benchmarks."""
+
+    lr: Rate = 1e-3
+    layers: Count = 1
+    """LightGCN layers over the user-item graph"""
+    drop: Share = 0.3
+    """share of a vector's entries that the second view lacks"""
+    learner: Literal["content", "id"] = "content"
+    """which side of the alignment of content and ID learns; the other is the target, and has no gradient"""
 
 
 class BM3(Recommender):
     """score(u, i) = h~_u . h~_i, h~ the predictor's output."""
 
+    Params = BM3Params
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    def __init__(self, inputs: Inputs, params: BM3Params) -> None:
         super().__init__(inputs, params)
-        assert isinstance(params, TrainBm3)
         self.params, self.graph, self.modalities = params, inputs.user_item, inputs.modalities
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.config import Train
+from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 
 
 class BPR(Recommender):
     """score(u, i) = e_u . e_i."""
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    Params = Regularised
+
+    def __init__(self, inputs: Inputs, params: Regularised) -> None:
         super().__init__(inputs, params)
         self.l2, self.batch_size = params.l2, params.batch_size
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Train, TrainDualgnn
+from pipeline.config.base import Count, Positive, Rate
+from pipeline.config.train import Regularised
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
@@ -20,14 +21,24 @@ from pipeline.models.lightgcn import propagate
 from pipeline.ops.sparse import Sparse
 
 
+class DualGNNParams(Regularised):
+    """What DualGNN reads; the learning rate is that of the published benchmarks."""
+
+    lr: Rate = 1e-3
+    layers: Count = 2
+    """LightGCN layers over the user-item graph"""
+    neighbours: Positive = 10
+    """users with the most items in common that a user listens to"""
+
+
 class DualGNN(Recommender):
     """score(u, i) = u* . i*, i* the sum over modalities, u* an attentive sum that has passed the user graph."""
 
+    Params = DualGNNParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    def __init__(self, inputs: Inputs, params: DualGNNParams) -> None:
         super().__init__(inputs, params)
-        assert isinstance(params, TrainDualgnn)
         self.l2, self.batch_size, self.layers = params.l2, params.batch_size, params.layers
         self.graph = inputs.user_item
         self.friends = Sparse(co_occurrence(adjacency.seen(inputs.split), params.neighbours), inputs.device)  # [U, U]

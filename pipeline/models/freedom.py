@@ -13,21 +13,38 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Train, TrainFreedom
+from pipeline.config.base import Count, Rate, Share, Weight
+from pipeline.config.train import Train
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, pick
 from pipeline.models.lightgcn import propagate
 from pipeline.ops.sparse import Sparse
 
 
+class FREEDOMParams(Train):
+    """What FREEDOM reads; the learning rate is that of the published benchmarks."""
+
+    lr: Rate = 1e-3
+    layers: Count = 2
+    """LightGCN layers over the user-item graph"""
+    item_layers: Count = 1
+    """propagations over the item graph; 0: none"""
+    drop: Share = 0.8
+    """share of user-item edges that an epoch lacks"""
+    first: Share = 0.9
+    """weight of the first modality's graph; the others share the rest"""
+    modal: Weight = 1e-3
+    """weight of the modalities' own ranking losses, lambda"""
+
+
 class FREEDOM(Recommender):
     """score(u, i) = x_u . (x_i + h_i), x from LightGCN, h the item's ID after the frozen item graph."""
 
+    Params = FREEDOMParams
     needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    def __init__(self, inputs: Inputs, params: FREEDOMParams) -> None:
         super().__init__(inputs, params)
-        assert isinstance(params, TrainFreedom)
         self.params, self.modalities, self.device = params, inputs.modalities, inputs.device
         self.seen = adjacency.seen(inputs.split)  # R [U, I]
         self.whole = self.thinned = inputs.user_item

@@ -11,19 +11,30 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config import Train, TrainGrcn
+from pipeline.config.base import Count, Positive, Rate
+from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.ops.edges import Edges
+
+
+class GRCNParams(Regularised):
+    """What GRCN reads; the learning rate is that of the published benchmarks."""
+
+    lr: Rate = 1e-3
+    layers: Count = 2
+    """graph convolutions over the refined graph"""
+    routings: Positive = 3
+    """iterations of neighbour routing T"""
 
 
 class GRCN(Recommender):
     """score(u, i) = [e_u | p_u1 | ..] . [e_i | q_i1 | ..]: IDs on the refined graph beside prototypes and content."""
 
+    Params = GRCNParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    def __init__(self, inputs: Inputs, params: GRCNParams) -> None:
         super().__init__(inputs, params)
-        assert isinstance(params, TrainGrcn)
         self.l2, self.batch_size, self.layers, self.routings = (
             params.l2,
             params.batch_size,

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline.config import Train, TrainItemKnn
+from pipeline.config.base import Positive
+from pipeline.config.train import Train
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender
@@ -27,12 +28,20 @@ class Untrained(Recommender):
         return {}
 
 
+class ItemKNNParams(Train):
+    """What ItemKNN reads."""
+
+    neighbours: Positive = 100
+    """most similar items that an item keeps"""
+
+
 class ItemKNN(Untrained):
     """score(u, i) = sum_{j in N(i) and N_u} s(i, j): u's history times i's neighbours (Deshpande and Karypis 2004)."""
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    Params = ItemKNNParams
+
+    def __init__(self, inputs: Inputs, params: ItemKNNParams) -> None:
         super().__init__(inputs, params)
-        assert isinstance(params, TrainItemKnn)
         self.seen = adjacency.seen(inputs.split)  # R [U, I]
         self.near = similar(self.seen, params.neighbours)  # [I, I], K an item
 

@@ -15,21 +15,34 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config import Train, TrainLattice
+from pipeline.config.base import Count, Rate, Share
+from pipeline.config.train import Regularised
 from pipeline.graph import neighbours
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
 from pipeline.ops.edges import Edges
 
 
+class LATTICEParams(Regularised):
+    """What LATTICE reads; the learning rate is that of the published benchmarks."""
+
+    lr: Rate = 1e-3
+    layers: Count = 2
+    """LightGCN layers over the user-item graph"""
+    item_layers: Count = 1
+    """propagations over the item graph; 0: none"""
+    skip: Share = 0.7
+    """share of the fixed graph in the sum with the learned one, lambda"""
+
+
 class LATTICE(Recommender):
     """score(u, i) = x_u . (x_i + h_i / |h_i|), x from LightGCN, h the item's ID after the item graph."""
 
+    Params = LATTICEParams
     needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    def __init__(self, inputs: Inputs, params: LATTICEParams) -> None:
         super().__init__(inputs, params)
-        assert isinstance(params, TrainLattice)
         self.params, self.device, self.modalities = params, inputs.device, inputs.modalities
         self.user_item = inputs.user_item
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]

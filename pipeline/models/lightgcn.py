@@ -11,15 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import Train
+from pipeline.config.base import Count
+from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.ops.sparse import Sparse, times
+
+
+class LightGCNParams(Regularised):
+    """What LightGCN reads."""
+
+    layers: Count = 2
+    """LightGCN layers over the user-item graph"""
 
 
 class LightGCN(Recommender):
     """score(u, i) = h_u . h_i, h the mean over layers of embeddings that walk the user-item graph."""
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    Params = LightGCNParams
+
+    def __init__(self, inputs: Inputs, params: LightGCNParams) -> None:
         super().__init__(inputs, params)
         self.l2, self.batch_size, self.layers = params.l2, params.batch_size, params.layers
         self.graph = inputs.user_item

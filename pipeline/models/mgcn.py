@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config import Train, TrainMgcn
+from pipeline.config.base import Count, Rate, Weight
+from pipeline.config.train import Regularised
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import distinct, info_nce
@@ -19,14 +20,28 @@ from pipeline.models.lightgcn import propagate
 from pipeline.ops.sparse import Sparse
 
 
+class MGCNParams(Regularised):
+    """What MGCN reads; the learning rate is that of the published benchmarks."""
+
+    lr: Rate = 1e-3
+    layers: Count = 2
+    """LightGCN layers over the user-item graph"""
+    item_layers: Count = 1
+    """propagations over the item graph; 0: none"""
+    temperature: Rate = 0.2
+    """of the contrastive loss"""
+    contrast: Weight = 0.01
+    """weight of the contrastive loss between behaviour and content"""
+
+
 class MGCN(Recommender):
     """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i. With one modality nothing is specific: e_mul is its view."""
 
+    Params = MGCNParams
     needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    def __init__(self, inputs: Inputs, params: MGCNParams) -> None:
         super().__init__(inputs, params)
-        assert isinstance(params, TrainMgcn)
         self.params, self.graph, self.modalities = params, inputs.user_item, inputs.modalities
         self.item_item = [
             Sparse(adjacency.item_graph(e, inputs.split.n_items), inputs.device) for e in inputs.modal_edges

@@ -11,18 +11,28 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config import Train
+from pipeline.config.base import Count, Rate
+from pipeline.config.train import Regularised
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.ops.sparse import Sparse
 
 
+class MMGCNParams(Regularised):
+    """What MMGCN reads; the learning rate is that of the published benchmarks."""
+
+    lr: Rate = 1e-3
+    layers: Count = 2
+    """graph convolutions of each modality"""
+
+
 class MMGCN(Recommender):
     """score(u, i) = u* . i*, each the sum over modalities of the last layer."""
 
+    Params = MMGCNParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    def __init__(self, inputs: Inputs, params: MMGCNParams) -> None:
         super().__init__(inputs, params)
         self.l2, self.batch_size = params.l2, params.batch_size
         seen = adjacency.seen(inputs.split)

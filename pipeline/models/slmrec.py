@@ -17,20 +17,33 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config import Train, TrainSlmrec
+from pipeline.config.base import Count, Rate, Weight
+from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
 from pipeline.models.infonce import distinct, info_nce
 from pipeline.models.lightgcn import propagate
 
 
+class SLMRecParams(Regularised):
+    """What SLMRec reads; the learning rate is that of the published benchmarks."""
+
+    lr: Rate = 1e-3
+    layers: Count = 2
+    """LightGCN layers over the user-item graph"""
+    temperature: Rate = 0.2
+    """of both contrastive losses"""
+    contrast: Weight = 0.01
+    """weight of the self-supervised task"""
+
+
 class SLMRec(Recommender):
     """score(u, i) = z_u . z_i, z a linear map of the ID view and every content view."""
 
+    Params = SLMRecParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    def __init__(self, inputs: Inputs, params: SLMRecParams) -> None:
         super().__init__(inputs, params)
-        assert isinstance(params, TrainSlmrec)
         self.params, self.graph, self.modalities = params, inputs.user_item, inputs.modalities
         m, dim = len(self.modalities), params.dim
         self.user = embedding(inputs.split.n_users, dim)  # [U, D]

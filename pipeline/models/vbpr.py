@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config import Train
+from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import distinct
 
@@ -19,9 +19,10 @@ from pipeline.models.infonce import distinct
 class VBPR(Recommender):
     """score(u, i) = b_i + e_u . e_i + t_u . (E f_i) + b' . f_i (equation 4, without the terms that rank nothing)."""
 
+    Params = Regularised
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
-    def __init__(self, inputs: Inputs, params: Train) -> None:
+    def __init__(self, inputs: Inputs, params: Regularised) -> None:
         super().__init__(inputs, params)
         assert inputs.features is not None
         self.l2, self.batch_size = params.l2, params.batch_size

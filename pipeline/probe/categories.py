@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.probe.base import Data, Probe
+
 FOLDS = 5
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """times the mean variance of a feature, times the rows"""
@@ -33,6 +35,30 @@ class Labels(NamedTuple):
     """int64 [n], 0 .. C-1"""
     names: list[str]
     """C names, sorted"""
+
+    def answer(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """Return which held-out predictions were right, see `accuracy`."""
+        return accuracy(features, self, seed)
+
+    def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return `{items: n, classes: C, "chance": {"accuracy": of the largest class}, <feature set>: ...}`.
+
+        Args:
+            sets: feature set -> result of `answer`.
+        """
+        n = len(self.rows)
+        largest = np.bincount(self.label).max() / n
+        chance = {"accuracy": round(float(largest), 6)}
+        out: dict[str, Any] = {"items": n, "classes": len(self.names), "chance": chance}
+        for name, right in sets.items():
+            p = float(right.mean())
+            out[name] = {"accuracy": round(p, 6), "accuracy_se": round(float(np.sqrt(p * (1 - p) / n)), 6)}
+        return out
+
+
+def ask(data: Data) -> Labels | str:
+    """Return the labels, or why there are none."""
+    return labels(data.categories) or f"no level of the category path has two classes of {SMALLEST} items"
 
 
 def labels(paths: Sequence[Sequence[str]]) -> Labels | None:
@@ -89,24 +115,6 @@ def accuracy(features: np.ndarray, asked: Labels, seed: int) -> np.ndarray:
     return right
 
 
-def summary(asked: Labels | None, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return `{items: n, classes: C, "chance": {"accuracy": of the largest class}, <feature set>: ...}`.
-
-    Args:
-        asked: labels; None where categories tell nothing.
-        sets: feature set -> result of `accuracy`.
-    """
-    if asked is None:
-        return {"skipped": f"no level of the category path has two classes of {SMALLEST} items"}
-    n = len(asked.rows)
-    largest = np.bincount(asked.label).max() / n
-    out: dict[str, Any] = {"items": n, "classes": len(asked.names), "chance": {"accuracy": round(float(largest), 6)}}
-    for name, right in sets.items():
-        p = float(right.mean())
-        out[name] = {"accuracy": round(p, 6), "accuracy_se": round(float(np.sqrt(p * (1 - p) / n)), 6)}
-    return out
-
-
 def _solved(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
     """Return W [F, C] of ridge regression."""
     from scipy import linalg  # a third of a second, and reports read labels alone
@@ -118,3 +126,14 @@ def _solved(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
 
 def _right(scores: np.ndarray, label: np.ndarray) -> np.ndarray:
     return scores.argmax(axis=1) == label
+
+
+CATEGORIES = Probe(
+    ask,
+    name="category",
+    figure="accuracy",
+    asks="read off by a linear classifier, each item held out once",
+    note="A linear classifier reads the item's category off its features; each item is held out once. Features wider "
+    "than 1,024 are first projected to that width at random. Chance is the largest category. ± is the standard error "
+    "over {n:,} items.",
+)

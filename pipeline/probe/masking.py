@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline import io
-from pipeline.config import Params
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
@@ -18,6 +17,7 @@ from pipeline.evaluation.trial import open_test
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
+from pipeline.params import Params
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit

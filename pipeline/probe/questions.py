@@ -1,7 +1,7 @@
-"""Feature sets judged before any training: zero-shot, Item-CF (method.md section 5), content neighbours, categories.
+"""Feature sets judged before any training (method.md section 5), by the probes of registry.py.
 
-The first three ask one question: a few member items, one target item; is the target among the K items that are nearest
-to the members' mean, members left out? All questions share one pass over a feature set, a block of candidate items
+Most ask one kind of question: a few member items, one target item; is the target among the K items that are nearest
+to the members' mean, members left out? All such questions share one pass over a feature set, a block of candidate items
 at a time: each cosine is computed once, and nothing I x I is ever held.
 
 Ties are resolved by expectation, so that no result hangs on the order of rows or ids: a target whose score is shared
@@ -14,25 +14,19 @@ N questions, U users, I items, F feature width, K cutoff.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from scipy import sparse
 
-import schemas
 from pipeline import pool
-from pipeline.interactions import cooccurrence
 from pipeline.ops.rows import unit_rows
-from pipeline.probe import categories
-from schemas import TEST, TRAIN
+from pipeline.probe.base import Data, Task
+from pipeline.probe.registry import PROBES
 
 TIE = 1e-6
 """cosines nearer than this are equal: features hold single precision, and products of equal rows differ by less"""
-
-PROBES = {"zero_shot": ("users", "hit"), "item_cf": ("items", "hit"), "content_knn": ("users", "recall")}
-"""probe -> what its groups are, and the name of its figure"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,8 @@ class Questions:
     """int64 [N], the item to be found; never a member of its own question"""
     group: np.ndarray
     """int64 [N], which user (or item) a question belongs to, 0 .. G-1: groups weigh the same, whatever their size"""
+    unit: str = "users"
+    """what a group is: users or items"""
     note: str = ""
     """what a reader of the figures must know about the questions"""
 
@@ -54,124 +50,23 @@ class Questions:
         return int(self.group.max(initial=-1)) + 1
 
 
-def last_item(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int) -> Questions:
-    """Return zero-shot's questions: the items a user met before, and the one met last.
-
-    A repeated (user, item) counts once, at its first time. Of items that share a user's last second each is the
-    target in turn, with the others as members: the mean over all orders that the clock allows. Users with one item
-    have no history and ask nothing.
-
-    Args:
-        user: int [n], one row an interaction, in any order.
-        item: int [n].
-        timestamp: int64 [n], Unix seconds or a position.
-        n_items: I.
-    """
-    order = np.lexsort((timestamp, item, user))
-    user, item, timestamp = user[order], item[order], timestamp[order]
-    first = np.r_[True, (user[1:] != user[:-1]) | (item[1:] != item[:-1])][: len(user)]
-    user, item, timestamp = user[first], item[first], timestamp[first]
-
-    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
-    sizes = np.diff(np.r_[starts, len(user)])
-    latest = np.repeat(np.maximum.reduceat(timestamp, starts) if len(starts) else timestamp, sizes)
-    asked = np.flatnonzero((timestamp == latest) & (np.repeat(sizes, sizes) > 1))
-
-    # question q holds all rows of its user but its own
-    rows = _ranges(np.repeat(starts, sizes)[asked], np.repeat(sizes, sizes)[asked])
-    owner = np.repeat(np.arange(len(asked)), np.repeat(sizes, sizes)[asked])
-    kept = rows != asked[owner]
-    members = _indicator(owner[kept], item[rows[kept]], (len(asked), n_items))
-    return Questions(members, item[asked].astype(np.int64), np.unique(user[asked], return_inverse=True)[1])
-
-
-def co_bought(user: np.ndarray, item: np.ndarray, n_items: int) -> Questions:
-    """Return Item-CF's questions: an item, and the item of highest `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
-
-    Of equally close items each is the target in turn. Items that share no user with another ask nothing.
-
-    Args:
-        user: int [n], one row a *train* interaction.
-        item: int [n].
-        n_items: I.
-    """
-    members, targets = [], []
-    for first, score in cooccurrence.squared(cooccurrence.bought(user, item, n_items)):
-        row = cooccurrence.rows(score)
-        best = score.data == score.max(axis=1).toarray().ravel()[row]
-        members.append(row[best] + first)
-        targets.append(score.indices[best])
-    j, i = np.concatenate(members).astype(np.int64), np.concatenate(targets).astype(np.int64)
-    return Questions(_indicator(np.arange(len(j)), j, (len(j), n_items)), i, np.unique(j, return_inverse=True)[1])
-
-
-def content_neighbours(
-    user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int, judged_on: int = TEST
-) -> Questions:
-    """Return the questions of a recommender that only knows content: a user's train items, each test item a target.
-
-    Its hit rate, averaged by user, is Recall@K of ranking all items by mean cosine to the train items, train masked.
-
-    Args:
-        user: int [n], one row an interaction.
-        item: int [n].
-        split: int [n], TRAIN, VALID, TEST.
-        n_items: I.
-        judged_on: the split that holds the targets.
-    """
-    train = _indicator(user[split == TRAIN], item[split == TRAIN], (int(user.max(initial=-1)) + 1, n_items))
-    train.data[:] = 1.0
-    asked = np.unique(np.stack([user, item], axis=1)[split == judged_on], axis=0).reshape(-1, 2)
-    members = train[asked[:, 0]]
-    seen = np.asarray(train[asked[:, 0], asked[:, 1]]).reshape(-1) > 0 if len(asked) else np.zeros(0, bool)
-    kept = (np.diff(members.indptr) > 0) & ~seen
-    return Questions(members[kept], asked[kept, 1].astype(np.int64), np.unique(asked[kept, 0], return_inverse=True)[1])
-
-
-def questions(interactions: pa.Table, n_items: int) -> dict[str, Questions | str]:
-    """Return what each probe of PROBES asks, or why it asks nothing.
-
-    Args:
-        interactions: schema INTERACTIONS. Zero-shot uses all of them by time or order, whatever their split;
-            Item-CF train; content neighbours train and test.
-        n_items: I.
-    """
-    user, item, split = (interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    clock = schemas.clock(interactions)
-    note = "The source tells the order of a user's interactions, not their times." if clock == "order" else ""
-    train = split == TRAIN
-    asked: dict[str, Questions | str] = {
-        "zero_shot": "the source has no real timestamps"
-        if clock == "none"
-        else replace(last_item(user, item, interactions["timestamp"].to_numpy(), n_items), note=note),
-        "item_cf": co_bought(user[train], item[train], n_items),
-        "content_knn": content_neighbours(user, item, split, n_items),
-    }
-    empty = {
-        "zero_shot": "no user has two items",
-        "item_cf": "no two items share a train user",
-        "content_knn": "no user has train and test items",
-    }
-    return {k: v if isinstance(v, str) or len(v.target) else empty[k] for k, v in asked.items()}
+def questions(data: Data) -> dict[str, Questions | Task | str]:
+    """Return what each probe of PROBES asks, or why it asks nothing."""
+    return {name: probe.ask(data) for name, probe in PROBES.items()}
 
 
 def answers(
-    asked: Mapping[str, Questions | str],
-    classes: categories.Labels | None,
-    sets: Iterable[tuple[str, np.ndarray]],
-    ks: Sequence[int],
-    seed: int,
+    asked: Mapping[str, Questions | Task | str], sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return probe -> feature set -> hits [G, len(ks)] of its groups; for `categories` what was right, bool [n].
+    """Return probe -> feature set -> hits [G, len(ks)] of its groups, or of a task the figure of each case, [n].
 
     Args:
         asked: see `questions`.
-        classes: see `categories.labels`.
         sets: name and float32 [I, F] of each feature set; one is held at a time.
         ks: cutoffs.
-        seed: of the folds of the linear probe.
+        seed: of what tasks draw.
     """
-    found: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in [*asked, "categories"]}
+    found: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in asked}
     posed = {probe: question for probe, question in asked.items() if isinstance(question, Questions)}
     whole = joined(list(posed.values())) if posed else None
     ends = np.cumsum([question.groups for question in posed.values()])
@@ -180,25 +75,25 @@ def answers(
             parts = np.split(hits(features, whole, ks), ends[:-1])
             for probe, part in zip(posed, parts, strict=True):
                 found[probe][name] = part
-        if classes is not None:
-            found["categories"][name] = categories.accuracy(features, classes, seed)
+        for probe, task in asked.items():
+            if not isinstance(task, (Questions, str)):
+                found[probe][name] = task.answer(features, seed)
     return found
 
 
 def summaries(
-    asked: Mapping[str, Questions | str],
-    classes: categories.Labels | None,
-    found: Mapping[str, Mapping[str, np.ndarray]],
-    ks: Sequence[int],
+    asked: Mapping[str, Questions | Task | str], found: Mapping[str, Mapping[str, np.ndarray]], ks: Sequence[int]
 ) -> dict[str, Any]:
     """Return probe -> feature set -> figures (see `summary`), or `{"skipped": reason}`; arguments as for `answers`."""
-    out: dict[str, Any] = {
-        probe: {"skipped": question}
-        if isinstance(question, str)
-        else summary(question, found[probe], ks, *PROBES[probe])
-        for probe, question in asked.items()
-    }
-    return out | {"categories": categories.summary(classes, found["categories"])}
+    out: dict[str, Any] = {}
+    for probe, question in asked.items():
+        if isinstance(question, str):
+            out[probe] = {"skipped": question}
+        elif isinstance(question, Questions):
+            out[probe] = summary(question, found[probe], ks, PROBES[probe].measure)
+        else:
+            out[probe] = question.summary(found[probe])
+    return out
 
 
 def joined(asked: Sequence[Questions]) -> Questions:
@@ -263,20 +158,17 @@ def chance(asked: Questions, ks: Sequence[int]) -> np.ndarray:
     return _group_means(np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), asked.group).mean(axis=0)
 
 
-def summary(
-    asked: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], unit: str, figure: str
-) -> dict[str, Any]:
+def summary(asked: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], figure: str) -> dict[str, Any]:
     """Return `{unit: G, "chance": {"hit@K": ...}, <feature set>: {"hit@K": mean, ..., "hit@K_se": standard error}}`.
 
     Args:
         asked: the questions.
         sets: feature set -> hits [G, len(ks)].
         ks: cutoffs.
-        unit: what a group is: users or items.
         figure: hit or recall.
     """
     groups = asked.groups
-    out: dict[str, Any] = {unit: groups} | ({"note": asked.note} if asked.note else {})
+    out: dict[str, Any] = {asked.unit: groups} | ({"note": asked.note} if asked.note else {})
     out["chance"] = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, chance(asked, ks), strict=True)}
     for name, found in sets.items():
         mean, se = found.mean(axis=0), found.std(axis=0) / np.sqrt(groups)
@@ -285,14 +177,9 @@ def summary(
     return out
 
 
-def _indicator(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
+def indicator(row: np.ndarray, column: np.ndarray, shape: tuple[int, int]) -> sparse.csr_array:
+    """Return float32 `shape`, 1 at every pair; pairs that occur twice add up."""
     return sparse.csr_array((np.ones(len(row), np.float32), (row, column)), shape=shape)
-
-
-def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return start, start + 1, ... start + size - 1 of every pair, one after the other."""
-    ends = np.cumsum(sizes)
-    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes - starts, sizes)
 
 
 def _group_means(values: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -11,10 +11,11 @@ import jinja2
 import yaml
 
 from pipeline.evaluation.evidence import HEADLINE, Comparison, masked
+from pipeline.probe.registry import PROBES
 from pipeline.release import croissant
-from pipeline.release.licences import LICENCES
 from pipeline.release.manifest import Counts, File, Input
 from pipeline.report import markdown
+from pipeline.sources.registry import SOURCES
 
 WHAT = {
     "items": "text, and status, address and hash of the picture",
@@ -29,13 +30,6 @@ WHAT = {
     "probes.json": "feature sets judged before training",
     "croissant.json": "this release for readers of MLCommons' Croissant",
 }
-PROBES = {
-    "zero_shot": ("zero-shot hit@20", "hit@20"),
-    "item_cf": ("Item-CF hit@20", "hit@20"),
-    "content_knn": ("content neighbours recall@20", "recall@20"),
-    "categories": ("category accuracy", "accuracy"),
-}
-"""probe -> title and figure in the card"""
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -48,7 +42,7 @@ class Facts:
     version: str
     """semantic version of the data"""
     kind: str
-    """of the source, a key of LICENCES"""
+    """of the source, a name in SOURCES"""
     counts: Counts
     """size of the dataset"""
     files: list[File]
@@ -88,7 +82,7 @@ def render(facts: Facts) -> str:
         rule=markdown.rule,
         titles=[f"{metric}@{k}" for metric, k in HEADLINE],
         figures=lambda row: [markdown.figure(row.cells.get(key)) for key in HEADLINE],
-        source=LICENCES[facts.kind],
+        source=SOURCES[facts.kind].licence,
         share=lambda n: f"{n:,} ({n / max(facts.counts.items, 1):.1%})",
     )
 
@@ -96,11 +90,12 @@ def render(facts: Facts) -> str:
 def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the probes that have figures, a row a feature set, what remains to be said, and the masked trainings."""
     masking = probes.get("mask_modality", {})
-    columns = [_probe_column(*told, probes.get(key, {})) for key, told in PROBES.items()]
+    columns = [_probe_column(f"{p.name} {p.figure}", p.figure, probes.get(key, {})) for key, p in PROBES.items()]
     shown = [c for c in columns if c["cells"]]
     remarks = [(c["title"], c["remark"]) for c in columns] + [("Mask modality", _remark(masking))]
     return {
         "probes": shown,
+        "asks": "; ".join(f"{probe.name}, {probe.asks}" for key, probe in PROBES.items() if key in probes),
         "probed": {name: [c["cells"].get(name, "") for c in shown] for c in shown for name in c["cells"]},
         "remarks": [f"{title}: {remark}" for title, remark in remarks if remark],
         "masking": masking,
@@ -127,7 +122,7 @@ def _header(dataset: str, kind: str, counts: Counts, files: list[File]) -> str:
     size = next((name for limit, name in SIZES if counts.items < limit), "1M<n<10M")
     block = {
         "pretty_name": f"alignrec features: {dataset}",
-        **LICENCES[kind].header,
+        **SOURCES[kind].licence.header,
         "language": ["en"],
         "tags": ["recommendation", "multimodal", "feature-extraction", "alignrec"],
         "size_categories": [size],

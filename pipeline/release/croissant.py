@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.release.licences import LICENCES
 from pipeline.release.manifest import TABLES, File
+from pipeline.sources.registry import SOURCES
 
 NAME = "croissant.json"
 FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
@@ -53,7 +53,7 @@ def describe(dataset: str, version: str, kind: str, files: Iterable[File]) -> di
     Args:
         dataset: name of the dataset.
         version: semantic version of the data.
-        kind: of the source, a key of LICENCES.
+        kind: of the source, a name in SOURCES.
         files: the release's files but for the card, the manifest and this one, in the manifest's order.
     """
     tables: dict[str, list[File]] = {}
@@ -85,8 +85,8 @@ def record_set(file: File) -> str:
 
 
 def _licence(kind: str) -> str:
-    header = LICENCES[kind].header
-    return header.get("license_link") or LINKS.get(header["license"]) or LICENCES[kind].text
+    found = SOURCES[kind].licence
+    return found.header.get("license_link") or LINKS.get(found.header["license"]) or found.text
 
 
 def _file(file: File) -> dict[str, Any]:

@@ -9,13 +9,13 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.config import MmrecSource
 from pipeline.errors import UserError
 from pipeline.interactions import split
 from pipeline.layout import Layout
 from pipeline.release import build
 from pipeline.release.manifest import Input
 from pipeline.run import Run
+from pipeline.sources.mmrec import MmrecSource
 from pipeline.train import recommend, retrieval
 
 HASHES = ["item_id", "status", "url", "sha256", "phash"]

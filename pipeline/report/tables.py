@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import statuses
+from pipeline.probe.registry import PROBES
 from pipeline.report.markdown import masked_rows, with_error
 from pipeline.report.plots import Bars
 
@@ -40,30 +41,7 @@ def probes(found: Record | None) -> list[Table]:
     """Return a table a probe; a skipped one is a table without rows."""
     if not found:
         return []
-    texts = {
-        "zero_shot": (
-            "Zero-shot",
-            "Is the item that a user met last among the K nearest to the mean of the earlier ones? Items of the same "
-            "last second are the target in turn. ± is the standard error over {n:,} users.",
-        ),
-        "item_cf": (
-            "Item-CF",
-            "Is the item most often bought together with an item among its K nearest? ± is the standard error over "
-            "{n:,} items.",
-        ),
-        "content_knn": (
-            "Content neighbours",
-            "A recommender that knows content alone: all items ranked by mean cosine to the user's train items; test "
-            "Recall@K. ± is the standard error over {n:,} users.",
-        ),
-        "categories": (
-            "Categories",
-            "A linear classifier reads the item's category off its features; each item is held out once. Features "
-            "wider than 1,024 are first projected to that width at random. Chance is the largest category. ± is the "
-            "standard error over {n:,} items.",
-        ),
-    }
-    made = [_probe(found[key], *text) for key, text in texts.items() if key in found]
+    made = [_probe(found[key], probe.title, probe.note) for key, probe in PROBES.items() if key in found]
     return made + ([_masking(found["mask_modality"])] if "mask_modality" in found else [])
 
 

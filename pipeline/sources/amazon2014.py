@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import orjson
 
+from pipeline.sources.amazon import AmazonSource
+from pipeline.sources.base import Reader
 from pipeline.sources.gz import unpacked
 from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import read_csv, read_lines, stripped
@@ -28,6 +31,16 @@ _ASIN = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
 _PART = re.compile(
     rb"""((?:[^'"\\]+|'[^'"\\]*')++)|'([^'\\]*(?:\\[bfnrt\\'][^'\\]*)*)'|"[^"\\]*(?:\\[bfnrt\\"][^"\\]*)*"|(['"\\])"""
 )
+
+
+class Amazon2014(AmazonSource):
+    """Amazon's review data of 2014."""
+
+    kind: Literal["amazon2014"]
+
+    def reader(self) -> Reader:
+        """Return this module."""
+        return cast(Reader, sys.modules[__name__])
 
 
 def ratings(raw: Mapping[str, Path]) -> str:

@@ -6,17 +6,31 @@ Format: nijianmo.github.io/amazon. Duplicate lines of one ASIN are merged later,
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from pipeline.sources import amazon2014
+from pipeline.sources.amazon import AmazonSource
+from pipeline.sources.base import Reader
 from pipeline.sources.product import Product, as_list, as_text, json_object, others
 
 KEPT = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
 
 _ASIN = re.compile(rb'"asin": ?"([^"\\]{1,64})"')
 _SCRIPT = "getTime"  # the dataset's own page names this as the mark of titles that hold a page's script
+
+
+class Amazon2018(AmazonSource):
+    """Amazon's review data of 2018."""
+
+    kind: Literal["amazon2018"]
+
+    def reader(self) -> Reader:
+        """Return this module."""
+        return cast(Reader, sys.modules[__name__])
+
 
 metadata = amazon2014.metadata
 lines = amazon2014.lines

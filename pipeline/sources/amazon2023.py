@@ -6,11 +6,14 @@ Format: amazon-reviews-2023.github.io. Times are milliseconds there and seconds 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, cast
 
 from pipeline.sources import amazon2014
+from pipeline.sources.amazon import HEADER, AmazonSource
+from pipeline.sources.base import Licence, Reader
 from pipeline.sources.product import Product, as_list, as_text, json_object, others
 from pipeline.sources.sql import read_csv, read_lines, stripped
 
@@ -19,6 +22,27 @@ KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"}
 
 _ASIN = re.compile(rb'"parent_asin": ?"([^"\\]{1,64})"')
 _SIZES = ("hi_res", "large", "thumb")  # best first
+
+
+TERMS = Licence(
+    HEADER | {"license_link": "https://amazon-reviews-2023.github.io/"},
+    "Made from the Amazon Reviews 2023 data collected by Julian McAuley's group at UC San Diego, who ask that their "
+    "paper be cited (Hou et al., *Bridging Language and Items for Retrieval and Recommendation*, arXiv 2403.03952). No "
+    "licence is stated for the data; product texts and pictures belong to their owners. Use the release for research, "
+    "and mind the terms of the source.",
+)
+
+
+class Amazon2023(AmazonSource):
+    """Amazon's review data of 2023."""
+
+    kind: Literal["amazon2023"]
+    licence: ClassVar[Licence] = TERMS
+
+    def reader(self) -> Reader:
+        """Return this module."""
+        return cast(Reader, sys.modules[__name__])
+
 
 metadata = amazon2014.metadata
 lines = amazon2014.lines

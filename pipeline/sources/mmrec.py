@@ -6,12 +6,16 @@ The split is imported as it is. Item numbers are kept too, because row i of ever
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, cast
 
+from pipeline.config.base import Mirrors, Name
 from pipeline.errors import UserError
+from pipeline.sources.base import Downloaded, Licence, Reader
 from pipeline.sources.gz import unpacked
+from pipeline.sources.image_features import FEATURE
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.sql import read_csv, stripped
 
@@ -20,6 +24,39 @@ KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description
 
 _ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
 TAB = "\t"
+
+
+TERMS = Licence(
+    {"license": "unknown"},
+    "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
+    "terms are their publishers'.",
+)
+
+
+class MmrecSource(Downloaded):
+    """A folder in MMRec's format: the split is imported as it is, features come ready."""
+
+    kind: Literal["mmrec"]
+    interactions: Mirrors
+    """*.inter or *.inter.gz: tab separated userID itemID rating timestamp x_label"""
+    items: Mirrors | None = None
+    """JSON lines or CSV with itemID and any of asin, title, brand, categories, description, imUrl"""
+    features: dict[Name, Mirrors] = {}
+    """feature set name -> .npy file, row i = itemID i"""
+    timestamps: Literal["unix", "order", "none"] = "none"
+    """what the timestamp column means: seconds, the position in the user's sequence, or nothing"""
+    licence: ClassVar[Licence] = TERMS
+
+    def reader(self) -> Reader:
+        """Return this module."""
+        return cast(Reader, sys.modules[__name__])
+
+    def files(self) -> dict[str, list[str]]:
+        """Return role -> addresses: interactions, metadata, feature files."""
+        items = {"metadata": self.items} if self.items else {}
+        features = {f"{FEATURE}{name}": mirrors for name, mirrors in self.features.items()}
+        return {"interactions": self.interactions} | items | features
+
 
 lines = json_lines
 

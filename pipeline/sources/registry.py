@@ -1,64 +1,50 @@
-"""Which reader reads which kind of source, and which raw file is what."""
+"""Which kinds of source there are; a new one is a file with a Source (base.py), and an entry here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
-from pipeline.config import AmazonSource, MmrecSource, Source, TabularSource
-from pipeline.sources import amazon2014, amazon2018, amazon2023, image_features, mmrec
-from pipeline.sources.product import Product
-from pipeline.sources.tabular import Tabular
+from pipeline.config.base import checked, nearest
+from pipeline.errors import UserError
+from pipeline.registry import Registry
+from pipeline.sources.base import Reader, Source
 
+if TYPE_CHECKING:  # each is imported when it is asked for; the fingerprints of stages have to know of all
+    from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec, sample, tabular  # noqa: F401
 
-class Reader(Protocol):
-    """What later stages ask of a source: a module of pipeline/sources, or an object that knows its parameters."""
-
-    def ratings(self, raw: Mapping[str, Path]) -> str:
-        """Return SQL that selects user, item, rating, timestamp in the file's order; null is what cannot be read."""
-
-    def metadata(self, raw: Mapping[str, Path]) -> Path | None:
-        """Return the file that describes items, if there is one."""
-
-    def lines(self, path: Path) -> Iterator[bytes]:
-        """Yield the metadata, a line an item."""
-
-    def wanted(self, asins: list[str]) -> dict[str, int]:
-        """Return what metadata calls an item -> item_id."""
-
-    def key(self, line: bytes) -> str | None:
-        """Return what a line calls its item, without parsing it; None where that cannot be seen."""
-
-    def parse(self, line: bytes) -> dict[str, Any]:
-        """Read a line; ValueError, short and without the line's text, if it cannot be read."""
-
-    def name(self, record: dict[str, Any]) -> str | None:
-        """Return what a parsed line calls its item."""
-
-    def product(self, record: dict[str, Any]) -> Product:
-        """Pick the fields that items are made of; none is missing, some are empty."""
-
-
-MODULES = {
-    "sample": amazon2014,  # the sticker shop writes Amazon's 2014 format
-    "amazon2014": amazon2014,
-    "amazon2018": amazon2018,
-    "amazon2023": amazon2023,
-    "mmrec": mmrec,
-}
+SOURCES: Registry[type[Source]] = Registry(
+    "sources",
+    {
+        "sample": "pipeline.sources.sample:SampleSource",
+        "amazon2014": "pipeline.sources.amazon2014:Amazon2014",
+        "amazon2018": "pipeline.sources.amazon2018:Amazon2018",
+        "amazon2023": "pipeline.sources.amazon2023:Amazon2023",
+        "mmrec": "pipeline.sources.mmrec:MmrecSource",
+        "tabular": "pipeline.sources.tabular:TabularSource",
+    },
+)
+"""kind -> source"""
 
 
 def reader(source: Source) -> Reader:
     """Return the reader of a source."""
-    return Tabular(source) if isinstance(source, TabularSource) else cast(Reader, MODULES[source.kind])
+    return source.reader()
 
 
-def files(source: AmazonSource | MmrecSource | TabularSource) -> dict[str, list[str]]:
-    """Return role -> addresses of the files to download."""
-    given = {} if isinstance(source, TabularSource) else source.features
-    features = {f"{image_features.FEATURE}{name}": addresses for name, addresses in given.items()}
-    if isinstance(source, AmazonSource):
-        return {"reviews": source.reviews, "metadata": source.metadata} | features
-    items = {"metadata": source.items} if source.items else {}
-    return {"interactions": source.interactions} | items | features
+def declared(given: Any, where: str) -> Source:
+    """Return a source from what stands under `sources`.
+
+    Args:
+        given: a source, or a mapping of `kind` and the keys of that kind.
+        where: its path in the parameter file.
+
+    Raises:
+        UserError: no or an unknown kind, or a key or value that the kind refuses.
+    """
+    if isinstance(given, Source):
+        return given
+    if not isinstance(given, dict) or "kind" not in given:
+        raise UserError(f"'{where}.kind' is required; valid: {', '.join(SOURCES)}")
+    if given["kind"] not in SOURCES:
+        raise UserError(f"'{where}.kind': no '{given['kind']}'{nearest(str(given['kind']), SOURCES)}")
+    return checked(SOURCES[given["kind"]], given, where)

@@ -1,117 +1,41 @@
-"""The embedded dataset: raw files of a sticker shop in Amazon's 2014 format, made on the spot.
-
-Pictures and words are real (stickers.py), shoppers are synthetic (shoppers.py). About 3 % of the stickers name no
-picture, 1 % have a broken one, 2 % have no words, and 1 % of the reviews come twice: what a real crawl brings.
-Everything depends on the parameters alone: two runs write the same bytes.
-"""
+"""The embedded dataset as a source: it is made on the spot (sticker_shop.py), in Amazon's 2014 format."""
 
 from __future__ import annotations
 
-import gzip
-import html
-import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import ClassVar, Literal, cast
 
-import numpy as np
-import orjson
-from PIL import Image
+from pipeline.config.base import Positive
+from pipeline.sources import amazon2014
+from pipeline.sources.base import Licence, Made, Reader
 
-from pipeline import io as files
-from pipeline.config import SampleSource
-from pipeline.sources.shoppers import purchases
-from pipeline.sources.stickers import Sticker, drawings, look, stickers
-
-NO_PICTURE, BROKEN_PICTURE, NO_WORDS, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
-PICTURES = "pictures"  # folder beside the metadata; metadata names file:///pictures/<code>.png
-SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; nothing about the sticker
-
-
-def make(source: SampleSource, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-    """Write reviews, metadata and pictures into `raw`.
-
-    Args:
-        source: number of stickers and shoppers, seed.
-        raw: folder of the raw files.
-        progress: wraps the list of picture names while they are drawn.
-
-    Returns:
-        role -> file name in `raw`: reviews and metadata.
-    """
-    shop = stickers(source.items)
-    rng = np.random.default_rng((source.seed, 1))
-    fate = rng.permutation(len(shop)) / len(shop)  # the first share has no picture, the next a broken one
-    silent = rng.permutation(len(shop)) / len(shop) < NO_WORDS
-    looks = _draw(shop, fate, raw / PICTURES, progress)
-    meta = [_metadata(s, fate[i] >= NO_PICTURE, not silent[i]) for i, s in enumerate(shop)]
-    _write_lines(raw / "meta_Stickers.json.gz", meta)
-    _write_lines(raw / "reviews_Stickers.json.gz", _reviews(shop, looks, source, rng))
-    return {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
+TERMS = Licence(
+    {"license": "cc-by-sa-4.0"},
+    "The pictures behind the features are [OpenMoji](https://openmoji.org), the open-source emoji and icon project, "
+    "licence [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/); so is this release. Names and categories "
+    "are Unicode's ([Unicode License](https://www.unicode.org/license.txt)). The shoppers are synthetic.",
+)
 
 
-def _draw(
-    shop: list[Sticker], fate: np.ndarray, folder: Path, progress: Callable[[list[str]], Iterable[str]]
-) -> np.ndarray:
-    """Write every picture that is there and return what all of them look like, int [I, 2]: colour, shape."""
-    folder.mkdir(parents=True, exist_ok=True)
-    looks = np.empty((len(shop), 2), np.int64)
-    codes = [s.code for s in shop]
-    for i, (code, picture) in enumerate(zip(progress(codes), drawings(codes), strict=True)):
-        looks[i] = look(picture)
-        if fate[i] >= NO_PICTURE:
-            broken = fate[i] < NO_PICTURE + BROKEN_PICTURE
-            (folder / f"{code}.png").write_bytes(_damaged(picture, i) if broken else _png(picture))
-    return looks
+class SampleSource(Made):
+    """The embedded sticker shop: OpenMoji drawings, Unicode names, synthetic shoppers."""
 
+    kind: Literal["sample"]
+    users: Positive = 3600
+    """shoppers before filtering"""
+    items: Positive = 1600
+    """stickers before filtering; the first in Unicode order, no skin tones"""
+    seed: int = 0
+    """another seed is another shop with the same stickers"""
+    licence: ClassVar[Licence] = TERMS
 
-def _png(picture: Image.Image) -> bytes:
-    data = io.BytesIO()
-    picture.save(data, "PNG", compress_level=3)
-    return data.getvalue()
+    def reader(self) -> Reader:
+        """Return the reader of Amazon's 2014 format."""
+        return cast(Reader, amazon2014)
 
+    def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
+        """Write reviews, metadata and pictures."""
+        from pipeline.sources import sticker_shop  # drawing libraries, which other sources need not wait for
 
-def _damaged(picture: Image.Image, i: int) -> bytes:
-    """Return, by turns, the first half of the file and a web page in its place."""
-    data = _png(picture)
-    return data[: len(data) // 2] if i % 2 else b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
-
-
-def _metadata(sticker: Sticker, pictured: bool, worded: bool) -> str:
-    """Return one line of metadata: a Python literal, with the HTML that Amazon's descriptions have."""
-    record: dict[str, object] = {"asin": sticker.asin}
-    if worded:
-        also = [alias for alias in sticker.aliases if alias.lower() != sticker.name.lower()]
-        record |= {
-            "title": sticker.name,
-            "categories": [[html.escape(sticker.category), sticker.subcategory]],
-            "description": f"<p>{html.escape(', '.join(also))}</p>" if also else "",
-        }
-    if pictured:
-        record["imUrl"] = f"file:///{PICTURES}/{sticker.code}.png"
-    return repr(record)
-
-
-def _reviews(shop: list[Sticker], looks: np.ndarray, source: SampleSource, rng: np.random.Generator) -> list[str]:
-    category = np.unique([s.category for s in shop], return_inverse=True)[1]
-    subcategory = np.unique([s.subcategory for s in shop], return_inverse=True)[1]
-    bought = purchases(category, subcategory, looks[:, 0], looks[:, 1], source.users, source.seed).to_pylist()
-    lines = [
-        orjson.dumps(
-            {
-                "reviewerID": f"S{row['user']:06d}",
-                "asin": shop[row["item"]].asin,
-                "overall": float(row["stars"]),
-                "summary": SUMMARIES[row["stars"] - 1],
-                "reviewText": "",
-                "unixReviewTime": row["timestamp"],
-            }
-        ).decode()
-        for row in bought
-    ]
-    twice = rng.choice(len(lines), round(TWICE * len(lines)), replace=False)
-    return lines + [lines[i] for i in twice]
-
-
-def _write_lines(path: Path, lines: list[str]) -> None:
-    text = "".join(f"{line}\n" for line in lines).encode()
-    files.write_bytes(path, gzip.compress(text, compresslevel=6, mtime=0))
+        return sticker_shop.make(self, raw, progress)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pyarrow.parquet as pq
 
-from pipeline.config import TabularSource
+from pipeline.config.base import Mirrors
 from pipeline.errors import UserError
+from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.gz import unpacked
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.sql import name as identifier
@@ -24,8 +25,30 @@ KEPT = ("item", "title", "brand", "categories", "description", "image_urls")
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
 
 
+class TabularSource(Downloaded):
+    """Two files of your own, as Parquet, CSV or JSON lines."""
+
+    kind: Literal["tabular"]
+    interactions: Mirrors
+    """a row an interaction: user, item, and if there are, rating and timestamp (seconds, or a date)"""
+    items: Mirrors | None = None
+    """a row an item: item, and any of title, brand, categories, description, image_urls; | parts several in one cell"""
+    columns: dict[
+        Literal["user", "item", "rating", "timestamp", "title", "brand", "categories", "description", "image_urls"], str
+    ] = {}
+    """our name -> the files' name, where they differ"""
+
+    def reader(self) -> Reader:
+        """Return a reader that knows the columns."""
+        return Tabular(self)
+
+    def files(self) -> dict[str, list[str]]:
+        """Return role -> addresses: interactions, metadata."""
+        return {"interactions": self.interactions} | ({"metadata": self.items} if self.items else {})
+
+
 class Tabular:
-    """Reads the files of one source; see readers.Reader."""
+    """Reads the files of one source; see base.Reader."""
 
     def __init__(self, source: TabularSource) -> None:
         self._columns: dict[str, str] = dict(source.columns.items())

@@ -73,11 +73,11 @@ def fit(
     one that was never interrupted.
 
     Args:
-        model: which recommender; the dictionary MODELS of pipeline.models has them by name.
+        model: which recommender; MODELS of pipeline.models has them by name.
         split: train and valid are used, test is not looked at.
         features: float32 [I, F], for models that read content.
         edges: schema EDGES over the same items, for models that use the item graph.
-        params: settings.
+        params: settings, of the model's class Params.
         seed: of initial values, order and negatives.
         progress: called with each finished epoch's line of the history.
         checkpoint: where to resume from and to save to.

@@ -3,30 +3,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shops
+import toy
 from shops import ITEMS, two_tastes
 
 import schemas
 from pipeline import io
 from pipeline.benchmark import findings, jobs
 from pipeline.benchmark.jobs import Job
-from pipeline.config import Benchmark, Params, Train
 from pipeline.evaluation.metrics import judge
 from pipeline.layout import Layout
+from pipeline.params import Params
 from pipeline.run import running
 from stages.benchmark import main
 
 
 def test_jobs_train_id_models_once_a_seed_and_ablations_beside_the_model_as_it_is() -> None:
-    asked = Benchmark(models=["alignrec", "bpr"], features=["a", "b"], seeds=2)
+    asked = {"models": ["alignrec", "bpr"], "features": ["a", "b"], "seeds": 2}
     plain = [
         *(Job("alignrec", features, seed) for features in ("a", "b") for seed in (0, 1)),
         Job("bpr", "none", 0),
         Job("bpr", "none", 1),
     ]
-    assert jobs.jobs(asked, Train(features="a")) == plain
-    rows = {"no-cca": Train(cca=0.0), "image-only": Train(features="c")}
-    found = jobs.jobs(asked.model_copy(update={"ablations": rows}), Train(features="d"))
-    assert found == [
+    assert jobs.jobs(toy.params(benchmark=asked, train={"features": "a"})) == plain
+    rows = {"no-cca": {"cca": 0.0}, "image-only": {"features": "c"}}
+    assert jobs.jobs(toy.params(benchmark=asked | {"ablations": rows}, train={"features": "d"})) == [
         *plain,
         Job("alignrec", "d", 0),
         Job("alignrec", "d", 1),
@@ -37,18 +37,19 @@ def test_jobs_train_id_models_once_a_seed_and_ablations_beside_the_model_as_it_i
 
 def test_an_ablation_changes_only_what_it_names() -> None:
     given = {"overrides": {"alignrec": {"lr": 0.5}}, "ablations": {"no-cca": {"cca": 0.0}}}
-    asked = Benchmark.model_validate(given)
-    whole = asked.settings("alignrec", Train(reg=0.7))
-    assert asked.settings("alignrec", Train(reg=0.7), "no-cca") == whole.model_copy(update={"cca": 0.0})
-    assert asked.model_dump()["ablations"] == {"no-cca": {"cca": 0.0}}
+    asked = toy.params(benchmark=given, train={"reg": 0.7})
+    assert asked.settings("alignrec", "no-cca") == asked.settings("alignrec").model_copy(update={"cca": 0.0})
 
 
 def test_overrides_change_only_what_they_name() -> None:
-    asked = Benchmark.model_validate({"overrides": {"bpr": {"lr": 0.5}}})
-    train = Train(lr=0.1, patience=3)
-    assert (asked.settings("bpr", train).lr, asked.settings("bpr", train).patience) == (0.5, 3)
-    assert asked.settings("alignrec", train) == train
-    assert asked.model_dump()["overrides"] == {"bpr": {"lr": 0.5}}
+    asked = toy.params(benchmark={"overrides": {"bpr": {"lr": 0.5}}}, train={"lr": 0.1, "patience": 3})
+    assert (asked.settings("bpr").lr, asked.settings("bpr").patience) == (0.5, 3)
+    assert asked.settings("alignrec") == asked.train
+
+
+def test_slow_models_begin_first() -> None:
+    todo = [Job(model, "f", 0) for model in ("bpr", "alignrec", "lattice")]
+    assert [job.model for job in jobs.by_length(todo)] == ["alignrec", "lattice", "bpr"]
 
 
 def record(model: str, seed: int, recall: float) -> dict:  # type: ignore[type-arg]

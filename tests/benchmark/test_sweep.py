@@ -15,9 +15,10 @@ import schemas
 from pipeline import io
 from pipeline.benchmark import sweep
 from pipeline.benchmark.study import Asked, Curve, Pruned, Study, Told
-from pipeline.config import Params, Range, Sweep
+from pipeline.config import Range, Sweep
 from pipeline.errors import UserError
 from pipeline.evaluation.protocol import protocol
+from pipeline.params import Params
 from pipeline.run import running
 from stages.sweep import main
 
@@ -101,7 +102,7 @@ def test_plans_say_what_is_tried_first_and_refuse_what_cannot_be() -> None:
         ((params(), "alignrec", None, None, None), "either --grid"),
         ((params(), "alignrec", None, "mine", None), "no 'mine'; there are authors"),
         ((params(), "alingrec", None, None, 3), "no model 'alingrec'"),
-        ((params(grids={"odd": {"rate": [1]}}), "bpr", None, "odd", None), "sweep of bpr: 'rate'"),
+        ((params(grids={"odd": {"rate": [1]}}), "bpr", None, "odd", None), "unknown key 'bpr.rate'"),
     ):
         with pytest.raises(UserError, match=said):
             sweep.plan(*asked)

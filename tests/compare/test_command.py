@@ -16,10 +16,10 @@ import toy
 from pipeline import io
 from pipeline.compare import changes, command, geometry, given, judge, releases, training
 from pipeline.compare.page import terminal
-from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.models.vbpr import VBPR
+from pipeline.params import Params
 from pipeline.release import verify
 from pipeline.report.tables import Table
 from pipeline.run import running

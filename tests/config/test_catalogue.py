@@ -5,8 +5,8 @@ from pathlib import Path
 from rich.console import Console
 
 from pipeline import io
-from pipeline.config import Params
 from pipeline.layout import Layout
+from pipeline.params import Params
 from pipeline.report.terminal import datasets as table
 
 SOURCES = {

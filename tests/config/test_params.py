@@ -1,24 +1,27 @@
 """Parameters: closed, typed, and mistakes that name themselves."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from pipeline import config
+from pipeline import params
 from pipeline.errors import UserError
+from pipeline.models.alignrec import AlignRecParams
 
 ROOT = Path(__file__).parents[2]
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 
 
-def load(tmp_path: Path, text: str) -> config.Params:
+def load(tmp_path: Path, text: str) -> params.Params:
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    return config.load(path)
+    return params.load(path)
 
 
 def test_the_products_params_are_valid() -> None:
-    assert config.load(ROOT / "params.yaml").datasets == ["sample"]
+    assert params.load(ROOT / "params.yaml").datasets == ["sample"]
 
 
 def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
@@ -34,6 +37,21 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         (GOOD + "trian: {}", "unknown key 'trian'; did you mean 'train'?"),
         (GOOD + "train: {lr: fast}", "'train.lr': input should be a valid number, found 'fast'"),
         (GOOD + "train: {lr: -1.0}", "'train.lr': input should be greater than 0, found -1.0"),
+        (GOOD + "benchmark: {overrides: {bpr: {gate: false}}}", "unknown key 'benchmark.overrides.bpr.gate'; valid: "),
+        (GOOD + "benchmark: {overrides: {bm3: {layer: 1}}}", "'benchmark.overrides.bm3.layer'; did you mean 'layers'?"),
+        (GOOD + "benchmark: {overrides: {bprr: {}}}", "'benchmark.overrides': no 'bprr'; did you mean 'bpr'?"),
+        (GOOD + "benchmark: {models: [ngcf]}", "'benchmark.models': no 'ngcf'; "),
+        (GOOD + "benchmark: {ablations: {x: {gat: 1}}}", "'benchmark.ablations.x.gat'; did you mean 'gate'?"),
+        (GOOD + "encode: {clip_model: RN50}", "unknown key 'encode.clip_model'; valid: encoders, settings, "),
+        (GOOD + "encode: {settings: {clip: {weight: x}}}", "'encode.settings.clip.weight'; did you mean 'weights'?"),
+        (GOOD + "encode: {settings: {minilm: {precision: int8}}}", "unknown key 'encode.settings.minilm.precision'; "),
+        (GOOD + "encode: {settings: {beit3-untrained: {}}}", "takes those of beit3; give them there"),
+        (GOOD + "encode: {encoders: [bert]}", "'encode.encoders': no 'bert'"),
+        (
+            "datasets: [shop]\nsources: {shop: {kind: amazon}}",
+            "'sources.shop.kind': no 'amazon'; did you mean 'amazon2",
+        ),
+        ("datasets: [shop]\nsources: {shop: {}}", "'sources.shop.kind' is required; valid: sample, "),
         (GOOD + "images: {allow_file: 1}", "'images.allow_file': input should be a valid boolean, found 1"),
         ("datasets: [shop]\nsources: {shop: {kind: sample, itms: 9}}", "'sources.shop.itms'; did you mean 'items'?"),
         ("datasets: [shop]\nsources: {shop: {kind: amazon2014, reviews: a}}", "'sources.shop.metadata' is required"),
@@ -52,7 +70,7 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, says: st
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="pass --params"):
-        config.load(tmp_path / "absent.yaml")
+        params.load(tmp_path / "absent.yaml")
 
 
 def test_parameters_cannot_be_changed(tmp_path: Path) -> None:
@@ -61,7 +79,14 @@ def test_parameters_cannot_be_changed(tmp_path: Path) -> None:
 
 
 def test_the_fast_recipe_fills_in_what_is_not_given() -> None:
-    fast = config.Train(recipe="fast", epochs=7)
+    fast = AlignRecParams(recipe="fast", epochs=7)
     assert (fast.lr, fast.mode, fast.precision, fast.epochs, fast.patience) == (1.5e-3, "frozen", "bf16", 7, 5)
     assert (fast.dim, fast.layers) == (128, 4)
-    assert fast.cca == config.Train().cca
+    assert fast.cca == AlignRecParams().cca
+
+
+def test_reading_needs_no_torch(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(GOOD + "train: {lr: 0.1}\nbenchmark: {overrides: {bm3: {drop: 0.1}}}\nencode: {encoders: [clip]}\n")
+    code = f"import sys; from pathlib import Path; from pipeline.params import read; read(Path({str(path)!r})); "
+    subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], cwd=ROOT, check=True)

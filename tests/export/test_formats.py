@@ -16,13 +16,13 @@ import yaml
 
 import schemas
 from pipeline import io
-from pipeline.config import Params
 from pipeline.errors import UserError
 from pipeline.export import content as contents
 from pipeline.export.content import Content
 from pipeline.export.write import FORMATS, write
 from pipeline.items.parse import clean
 from pipeline.layout import Layout
+from pipeline.params import Params
 from pipeline.run import running
 from stages import download, interactions, items, publish
 

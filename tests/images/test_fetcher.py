@@ -19,11 +19,12 @@ from PIL import Image
 
 import schemas
 from pipeline import io as files
-from pipeline.config import Images, Params
+from pipeline.config import Images
 from pipeline.http.addresses import is_public
 from pipeline.images import fetcher
 from pipeline.images.decode import Picture, normalise, phash
 from pipeline.images.fetcher import Fetcher, Result
+from pipeline.params import Params
 from pipeline.run import running
 from stages import images as stage
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import schemas
-from pipeline.config import AmazonSource
 from pipeline.errors import UserError
 from pipeline.items.build import Items, build, compose
 from pipeline.items.parse import clean
+from pipeline.sources.amazon2018 import Amazon2018
 from pipeline.sources.product import Product
 
 
@@ -47,7 +47,7 @@ def test_text_is_composed_of_what_is_there() -> None:
     assert compose(Product("", "", [], "", [], {})) == ""
 
 
-SOURCE = AmazonSource(kind="amazon2018", reviews=["r"], metadata=["m"])
+SOURCE = Amazon2018(kind="amazon2018", reviews=["r"], metadata=["m"])
 
 
 def made(*records: object, asins: list[str] | None = None, share: float = 0.5, workers: int | None = None) -> Items:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline.config import Train
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import adjacency, alignrec
@@ -48,7 +47,7 @@ def inputs(oracle: Any) -> Inputs:
 
 
 def build(oracle: Any, inputs: Inputs, **settings: Any) -> alignrec.AlignRec:
-    model = alignrec.AlignRec(inputs, Train(dim=16, batch_size=int(oracle["batch_size"]), **settings))
+    model = alignrec.AlignRec(inputs, alignrec.AlignRecParams(dim=16, batch_size=int(oracle["batch_size"]), **settings))
     state = {ours: torch.from_numpy(oracle[f"param_{theirs}"]) for ours, theirs in NAMES.items() if ours != "features"}
     model.load_state_dict(state, strict=False)
     return model
@@ -72,7 +71,7 @@ def close(ours: Any, theirs: np.ndarray, tolerance: float) -> None:
 def test_every_parameter_starts_from_the_published_distribution(oracle: Any, inputs: Inputs) -> None:
     """Uniform: tables up to Xavier's bound sqrt(6 / (rows + D)), layers and their biases up to 1 / sqrt(width)."""
     torch.manual_seed(0)
-    ours = alignrec.AlignRec(inputs, Train(dim=16)).state_dict()
+    ours = alignrec.AlignRec(inputs, alignrec.AlignRecParams(dim=16)).state_dict()
     bounds = {"user": (6 / 76) ** 0.5, "item": (6 / 61) ** 0.5, "w1": 24**-0.5, "w2": 16**-0.5}
     for name, theirs in ((n, oracle[f"param_{t}"]) for n, t in NAMES.items() if n != "features"):
         bound = bounds[name.split(".")[0]]

@@ -9,12 +9,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipeline.config import Benchmark, Train
 from pipeline.graph import neighbours
 from pipeline.interactions import cooccurrence
 from pipeline.interactions.split import Pairs, Split
-from pipeline.models import MODELS, Recommender, adjacency, bm3, dualgnn, freedom, grcn, itemknn, lattice, slmrec
-from pipeline.models.base import Batch, Inputs
+from pipeline.models import MODELS, adjacency, bm3, dualgnn, freedom, grcn, itemknn, lattice, slmrec
+from pipeline.models.base import Batch, Inputs, Recommender
 from pipeline.ops.edges import Edges
 
 PAIRS = [(0, 0), (0, 1), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 3), (3, 4), (4, 4), (4, 1)]  # user 5, item 5: none
@@ -32,7 +31,7 @@ BATCH = Batch(torch.tensor([0, 1, 2, 1]), torch.tensor([1, 3, 3, 2]), torch.tens
 
 def case(model: str, **keys: object) -> tuple[Recommender, dict[str, np.ndarray], list[np.ndarray]]:
     """Return a model, its parameters in float64, and the feature matrix of each modality in float64."""
-    settings = Benchmark.model_validate({"overrides": {model: keys}}).settings(model, Train(dim=DIM))
+    settings = MODELS[model].Params(dim=DIM, **keys)
     torch.manual_seed(0)
     inputs = Inputs(SPLIT, torch.from_numpy(FEATURES), EDGES, torch.device("cpu"), tuple(PARTS))
     network = MODELS[model](inputs, settings)

@@ -16,9 +16,9 @@ import torch
 import yaml
 from pretraining import EPOCHS, network, shop, task
 
-from pipeline.config import load
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.params import load
 from pipeline.pretrain import held_out
 from pipeline.pretrain.batches import batch, split
 from pipeline.pretrain.loop import fit

@@ -12,7 +12,8 @@ from pipeline import io
 from pipeline.evaluation import metrics
 from pipeline.interactions import cooccurrence, split
 from pipeline.ops.rows import unit_rows
-from pipeline.probe import categories, questions
+from pipeline.probe import categories, content_knn, item_cf, questions, zero_shot
+from pipeline.probe.base import Data
 from pipeline.report import tables
 
 KS = [1, 2, 3]
@@ -20,7 +21,7 @@ EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
 
 
 def asked(user: list[int], item: list[int], time: list[int], items: int) -> questions.Questions:
-    return questions.last_item(np.array(user), np.array(item), np.array(time), items)
+    return zero_shot.last_item(np.array(user), np.array(item), np.array(time), items)
 
 
 def test_zero_shot_finds_the_item_that_looks_like_the_history() -> None:
@@ -64,7 +65,7 @@ def test_item_cf_target_shares_most_users_relative_to_popularity() -> None:
     # items 0 and 1: both users of each; item 2 is everyone's, so less close to either
     user = np.array([0, 1, 0, 1, 0, 1, 2, 3])
     item = np.array([0, 0, 1, 1, 2, 2, 2, 2])
-    question = questions.co_bought(user, item, 4)
+    question = item_cf.co_bought(user, item, 4)
     pairs = sorted(zip(question.members.indices.tolist(), question.target.tolist(), strict=True))
     assert pairs == [(0, 1), (1, 0), (2, 0), (2, 1)]  # item 3 was never bought; item 2 is equally close to both
     assert question.group.tolist() == [0, 1, 2, 2]
@@ -80,7 +81,7 @@ def test_item_cf_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
     np.fill_diagonal(score, -1)
     best = np.isclose(score, score.max(axis=1, keepdims=True), rtol=1e-12)
     j, i = np.nonzero(best)
-    question = questions.co_bought(user, item, 25)
+    question = item_cf.co_bought(user, item, 25)
     assert question.members.indices.tolist() == j.tolist()
     assert question.target.tolist() == i.tolist()
 
@@ -100,7 +101,7 @@ def plain_hits(features: np.ndarray, question: questions.Questions, k: int) -> l
 def test_hits_are_their_definition_in_any_block_size(scores_held: int) -> None:
     rng = np.random.default_rng(1)
     features = rng.normal(size=(60, 8)).astype(np.float32)
-    question = questions.last_item(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
+    question = zero_shot.last_item(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
     found = questions.hits(features, question, [5, 20], scores_held)
     assert found[:, 0] == pytest.approx(plain_hits(features, question, 5))
     assert found[:, 1] == pytest.approx(plain_hits(features, question, 20))
@@ -111,8 +112,8 @@ def test_one_pass_answers_several_probes_as_each_alone() -> None:
     features = rng.normal(size=(40, 5)).astype(np.float32)
     draws = (rng.integers(0, high, 200) for high in (30, 40, 9))
     parts = [
-        questions.last_item(*draws, 40),
-        questions.co_bought(rng.integers(0, 30, 200), rng.integers(0, 40, 200), 40),
+        zero_shot.last_item(*draws, 40),
+        item_cf.co_bought(rng.integers(0, 30, 200), rng.integers(0, 40, 200), 40),
     ]
     alone = [questions.hits(features, part, KS) for part in parts]
     assert np.array_equal(questions.hits(features, questions.joined(parts), KS), np.concatenate(alone))
@@ -126,7 +127,7 @@ def test_equal_rows_of_any_width_tie_exactly() -> None:
 
 def test_constant_features_score_as_chance_and_order_does_not_matter() -> None:
     rng = np.random.default_rng(2)
-    question = questions.last_item(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
+    question = zero_shot.last_item(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
     found = questions.hits(np.full((60, 7), 0.3, np.float32), question, [5, 20]).mean(axis=0)
     assert found == pytest.approx(questions.chance(question, [5, 20]))
 
@@ -144,7 +145,7 @@ def test_features_that_are_not_finite_are_refused() -> None:
 
 def test_summary_holds_means_standard_errors_and_chance() -> None:
     question = asked([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2], 5)
-    out = questions.summary(question, {"f": np.array([[0.0, 1.0], [1.0, 1.0]])}, [1, 2], "users", "hit")
+    out = questions.summary(question, {"f": np.array([[0.0, 1.0], [1.0, 1.0]])}, [1, 2], "hit")
     assert out == {
         "users": 2,
         "chance": {"hit@1": 0.25, "hit@2": 0.5},
@@ -178,14 +179,14 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
     profile = seen @ unit / np.maximum(seen.sum(axis=1, keepdims=True), 1)
     expected = metrics.evaluate(profile, unit, parts, "test", [5, 10]).mean
     columns = (table[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    found = questions.hits(features, questions.content_neighbours(*columns, 50), [5, 10]).mean(axis=0)
+    found = questions.hits(features, content_knn.content_neighbours(*columns, 50), [5, 10]).mean(axis=0)
     assert found == pytest.approx([expected["recall", 5], expected["recall", 10]])
 
 
 def test_a_source_without_real_time_says_so_instead_of_a_zero_shot_figure() -> None:
-    asked = questions.questions(toy_interactions(5, timed=False), 50)
+    asked = questions.questions(Data(toy_interactions(5, timed=False), 50, []))
     features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
-    found = questions.summaries(asked, None, questions.answers(asked, None, [("f", features)], [5], seed=0), [5])
+    found = questions.summaries(asked, questions.answers(asked, [("f", features)], [5], seed=0), [5])
     assert found["zero_shot"] == {"skipped": "the source has no real timestamps"}
     assert 0 <= found["item_cf"]["f"]["hit@5"] <= 1
     assert 0 <= found["content_knn"]["f"]["recall@5"] <= 1
@@ -197,8 +198,8 @@ def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
     features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
     notes = []
     for interactions in (table, toy_interactions(5)):
-        asked = questions.questions(interactions, 50)
-        found = questions.summaries(asked, None, questions.answers(asked, None, [("f", features)], [5], seed=0), [5])
+        asked = questions.questions(Data(interactions, 50, []))
+        found = questions.summaries(asked, questions.answers(asked, [("f", features)], [5], seed=0), [5])
         assert 0 <= found["zero_shot"]["f"]["hit@5"] <= 1
         notes.append(found["zero_shot"].get("note"))
         shown = tables.probes(found)[0].note
@@ -208,7 +209,7 @@ def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
 
 def test_zero_shot_uses_all_splits_and_item_cf_only_train(tmp_path: Path) -> None:
     table = io.read_table(toy.outputs(tmp_path).interactions, schemas.INTERACTIONS)
-    asked = questions.questions(table, toy.ITEMS)
+    asked = questions.questions(Data(table, toy.ITEMS, []))
     assert isinstance(asked["zero_shot"], questions.Questions)
     assert isinstance(asked["item_cf"], questions.Questions)
     assert asked["zero_shot"].target.tolist() == [3, 4, 5, 0]  # each user's test item is the latest
@@ -246,6 +247,6 @@ def test_a_linear_probe_reads_what_is_linearly_there_and_nothing_else() -> None:
     noise = categories.accuracy(rng.normal(size=(300, 12)).astype(np.float32), found, 0).mean()
     assert noise < 0.45
     flat = categories.accuracy(np.ones((300, 5), np.float32), found, 0).mean()
-    out = categories.summary(found, {"told": np.ones(300, bool)})
+    out = found.summary({"told": np.ones(300, bool)})
     assert out["chance"]["accuracy"] == pytest.approx(flat, abs=1e-6)
     assert out["told"] == {"accuracy": 1.0, "accuracy_se": 0.0}

@@ -19,12 +19,10 @@ import pyarrow.csv as pc
 import torch
 
 from benchmarks import _plain_alignrec
-from pipeline.config import Train
-from pipeline.config.train import FAST
 from pipeline.encode import controls
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
-from pipeline.models.alignrec import AlignRec
+from pipeline.models.alignrec import FAST, AlignRec, AlignRecParams
 from pipeline.models.base import Batch, Inputs
 from pipeline.train.loop import fit
 from pipeline.train.sampling import Sampler
@@ -34,7 +32,7 @@ WIDTH = 768
 
 
 def main(seed: int) -> None:
-    """Train with both recipes, print what each took."""
+    """AlignRecParams with both recipes, print what each took."""
     if not DATA.exists():
         sys.exit(f"{DATA} is not there: the real data sets live beside the project, not in it")
     split = published_split()
@@ -42,7 +40,7 @@ def main(seed: int) -> None:
     edges = neighbours.neighbours(features, 10)
     plain = plain_epoch(split, features, edges)
     curves = {
-        recipe: curve(split, features, edges, Train(recipe=recipe, patience=patience), seed)
+        recipe: curve(split, features, edges, AlignRecParams(recipe=recipe, patience=patience), seed)
         for recipe, patience in (("published", 20), ("fast", FAST["patience"]))
     }
     aim = max(recall for _, recall in curves["published"])
@@ -75,14 +73,16 @@ def epochs_to(aim: float, found: list[tuple[float, float]]) -> int | None:
 
 def plain_epoch(split: Split, features: np.ndarray, edges: Any) -> float:
     """Return seconds of one epoch as the published code does it, sampling and ranking valid included."""
-    inputs, params = Inputs(split, torch.from_numpy(features), edges, torch.device("cpu")), Train()
+    inputs, params = Inputs(split, torch.from_numpy(features), edges, torch.device("cpu")), AlignRecParams()
     drawn = torch.from_numpy(Sampler(split).epoch(np.random.default_rng(0)))
     batches = [Batch(*part) for part in drawn.split(params.batch_size, dim=1)]
     epoch = _plain_alignrec.run(AlignRec(inputs, params), inputs, params, batches)
     return epoch.train + epoch.rank
 
 
-def curve(split: Split, features: np.ndarray, edges: Any, params: Train, seed: int) -> list[tuple[float, float]]:
+def curve(
+    split: Split, features: np.ndarray, edges: Any, params: AlignRecParams, seed: int
+) -> list[tuple[float, float]]:
     """Return seconds since the start and valid Recall@20 at the end of each epoch."""
     started, found = time.perf_counter(), []
 

@@ -6,7 +6,6 @@ import numpy as np
 import pyarrow.csv
 import pytest
 
-from pipeline.config import Train
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.models.alignrec import AlignRec
@@ -31,12 +30,12 @@ def test_alignrec_on_industrial_after_six_epochs() -> None:
     features = np.load(DATA / "industrial_2018/minilm_feat.npy", allow_pickle=False)
     parts = published_split(DATA / "industrial_2018/industrial.inter")
     assert (parts.n_users, parts.n_items) == (3210, 3143)
-    found = fit(AlignRec, parts, features, neighbours.neighbours(features, 10), Train(epochs=6), 0)
+    found = fit(AlignRec, parts, features, neighbours.neighbours(features, 10), AlignRec.Params(epochs=6), 0)
     assert found.valid["recall@20"] > 0.13
 
 
 def test_lightgcn_on_baby_after_three_epochs() -> None:
     parts = published_split(DATA / "baby_2014/baby.inter.gz")
     assert [len(pairs) for pairs in (parts.train, parts.valid, parts.test)] == [118_551, 20_559, 21_682]
-    found = fit(LightGCN, parts, None, None, Train(epochs=3, lr=5e-3), 0)
+    found = fit(LightGCN, parts, None, None, LightGCN.Params(epochs=3, lr=5e-3), 0)
     assert found.valid["recall@20"] > 0.055

@@ -11,7 +11,7 @@ from PIL import Image
 
 import schemas
 from pipeline import io
-from pipeline.config import load
+from pipeline.params import load
 from pipeline.run import running
 from stages import download, images, interactions, items
 

@@ -18,10 +18,8 @@ import yaml
 
 import schemas
 from pipeline import code, io
-from pipeline.config import KINDS
 from pipeline.errors import UserError
 from pipeline.release import build, manifest, verify
-from pipeline.release.licences import LICENCES
 from pipeline.run import running
 from pipeline.train import retrieval
 from stages import publish
@@ -202,10 +200,6 @@ def test_the_card_has_no_holes_in_its_tables(made: Path) -> None:
                 assert lines[j].count("|") == cells, lines[j]
                 j += 1
             assert j > i + 1, f"an empty table after {lines[i - 1]}"
-
-
-def test_every_kind_of_source_has_terms() -> None:
-    assert set(LICENCES) == set(KINDS)
 
 
 def test_the_manifest_says_what_made_the_tables(made: Path) -> None:

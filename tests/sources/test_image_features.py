@@ -10,13 +10,12 @@ from pydantic import ValidationError
 
 import schemas
 from pipeline import io
-from pipeline.config import AmazonSource
 from pipeline.encode import feature_sets
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.sources import image_features
+from pipeline.sources.amazon2014 import Amazon2014
 from pipeline.sources.image_features import BLOCK, RECORD, WIDTH, read
-from pipeline.sources.registry import files
 
 
 def record(asin: str, value: float) -> bytes:
@@ -74,8 +73,8 @@ def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
 
 def test_they_are_named_in_the_parameters() -> None:
     given = {"kind": "amazon2014", "category": "Baby", "features": {"cnn4096": "a/image_features_Baby.b"}}
-    assert files(AmazonSource.model_validate(given))["feature:cnn4096"] == ["a/image_features_Baby.b"]
+    assert Amazon2014.model_validate(given).files()["feature:cnn4096"] == ["a/image_features_Baby.b"]
     with pytest.raises(ValidationError, match=r"features\.x: f\.npy does not end in \.b"):
-        AmazonSource.model_validate(given | {"features": {"x": "f.npy"}})
+        Amazon2014.model_validate(given | {"features": {"x": "f.npy"}})
     assert image_features.matches(Path("x.b.gz"))
     assert not image_features.matches(Path("x.npy"))

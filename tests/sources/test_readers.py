@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.config import AmazonSource, MmrecSource, TabularSource
 from pipeline.errors import UserError
 from pipeline.sources import amazon2014, amazon2018, amazon2023, image_features, mmrec
-from pipeline.sources.registry import files
-from pipeline.sources.tabular import Tabular
+from pipeline.sources.amazon2018 import Amazon2018
+from pipeline.sources.mmrec import MmrecSource
+from pipeline.sources.tabular import Tabular, TabularSource
 
 
 def write(path: Path, text: str) -> Path:
@@ -233,10 +233,10 @@ def test_feature_file_must_fit(tmp_path: Path) -> None:
 
 def test_roles_of_the_files() -> None:
     source = MmrecSource(kind="mmrec", interactions=["a/b.inter"], features={"x": ["c.npy"]})
-    assert files(source) == {"interactions": ["a/b.inter"], "feature:x": ["c.npy"]}
-    named = AmazonSource.model_validate({"kind": "amazon2018", "category": "Gift_Cards", "reviews": "mine.json"})
-    assert files(named)["reviews"] == ["mine.json"]
-    assert files(named)["metadata"][0].endswith("/meta_Gift_Cards.json.gz")
+    assert source.files() == {"interactions": ["a/b.inter"], "feature:x": ["c.npy"]}
+    named = Amazon2018.model_validate({"kind": "amazon2018", "category": "Gift_Cards", "reviews": "mine.json"})
+    assert named.files()["reviews"] == ["mine.json"]
+    assert named.files()["metadata"][0].endswith("/meta_Gift_Cards.json.gz")
 
 
 # --- 2023

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pipeline.config import SampleSource
 from pipeline.io import digest
-from pipeline.sources.sample import make
+from pipeline.sources.sample import SampleSource
 from pipeline.sources.shoppers import purchases
+from pipeline.sources.sticker_shop import make
 from pipeline.sources.stickers import COLOURS, SHAPES, drawings, look, stickers
 
 SMALL = SampleSource(kind="sample", users=150, items=100)

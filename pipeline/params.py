@@ -1,0 +1,165 @@
+"""The whole of params.yaml. It knows every registry: what belongs to one model or encoder, that one's class reads."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import yaml
+from pydantic import Field, SerializeAsAny, field_validator
+
+from pipeline.config import (
+    Benchmark,
+    Download,
+    Encode,
+    Graph,
+    Images,
+    Interactions,
+    Items,
+    Pretrain,
+    Probe,
+    Publish,
+    Report,
+    Section,
+    Sweep,
+    Train,
+)
+from pipeline.config.base import Name, checked, known, nearest
+from pipeline.config.train import FEATURES
+from pipeline.encode import registry as encoders
+from pipeline.encode.registry import ENCODERS
+from pipeline.errors import UserError
+from pipeline.models import MODELS
+from pipeline.sources import registry as sources
+from pipeline.sources.base import Source
+
+if TYPE_CHECKING:
+    from pipeline.models.alignrec import AlignRecParams
+
+RELEASED = "alignrec"
+"""the recommender that is trained for the release, and that ablations are of"""
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    datasets: Annotated[list[Name], Field(min_length=1)]
+    """what `dvc repro` builds; each is declared under `sources`"""
+    sources: dict[Name, SerializeAsAny[Source]]
+    download: Download = Download()
+    interactions: Interactions = Interactions()
+    items: Items = Items()
+    images: Images = Images()
+    pretrain: Pretrain = Pretrain()
+    encode: Encode = Encode()
+    graph: Graph = Graph()
+    given_train: Annotated[dict[str, Any], Field(alias="train")] = {}
+    """section `train` as it stands in the file; `train` has it with defaults"""
+    probe: Probe = Probe()
+    benchmark: Benchmark = Benchmark()
+    sweep: Sweep = Sweep()
+    report: Report = Report()
+    publish: Publish = Publish()
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _declared(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: sources.declared(source, f"sources.{name}") for name, source in given.items()}
+
+    def source(self, dataset: str) -> Source:
+        """Return where `dataset` comes from; an unknown name raises UserError with the nearest known one."""
+        if dataset not in self.sources:
+            raise UserError(f"no dataset '{dataset}' under sources in the parameters{nearest(dataset, self.sources)}")
+        return self.sources[dataset]
+
+    @cached_property
+    def train(self) -> AlignRecParams:
+        """AlignRec's settings: section `train` with defaults; UserError names a key or value that it refuses."""
+        return cast("AlignRecParams", checked(MODELS[RELEASED].Params, self.given_train, "train"))
+
+    @property
+    def trained_on(self) -> str:
+        """The feature set that the released recommender is trained on; known without loading torch."""
+        return str(self.given_train.get("features", FEATURES))
+
+    def released(self, ablation: str = "") -> AlignRecParams:
+        """Return AlignRec's settings in the benchmark, see `settings`."""
+        return cast("AlignRecParams", self.settings(RELEASED, ablation))
+
+    def settings(self, model: str, ablation: str = "") -> Train:
+        """Return a model's settings in the benchmark.
+
+        They are the model's own defaults, overlaid by what `train` gives of its keys, by `benchmark.overrides` and by
+        the ablation. What else `train` gives is AlignRec's.
+
+        Raises:
+            UserError: an override or the ablation has a key that the model does not read, or a value that it refuses.
+        """
+        kind, asked = MODELS[model].Params, self.benchmark
+        shared = {key: value for key, value in _given(self.train).items() if key in kind.model_fields}
+        own = _given(checked(kind, asked.overrides.get(model, {}), f"benchmark.overrides.{model}"))
+        changed = asked.ablations[ablation] if ablation else {}
+        changed = _given(checked(kind, changed, f"benchmark.ablations.{ablation}"))
+        return kind.model_validate(shared | own | changed)
+
+
+def read(path: Path) -> Params:
+    """Read a parameter file; what needs torch to be checked is not: settings of single models and encoders.
+
+    Raises:
+        UserError: the file is absent or no YAML mapping, has a fault, or names a model or encoder that there is not.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such parameter file; run from the project's root or pass --params") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
+    try:
+        params = checked(Params, raw)
+        _names(params)
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from None
+    return params
+
+
+def check(params: Params, path: Path) -> None:
+    """Check the settings of every model and encoder that the parameters name; loads torch.
+
+    Raises:
+        UserError: one has a fault; one line, which begins with `path`.
+    """
+    try:
+        for model in {RELEASED: 0, **dict.fromkeys(params.benchmark.models), **params.benchmark.overrides}:
+            params.settings(model)
+        for ablation in params.benchmark.ablations:
+            params.settings(RELEASED, ablation)
+        for encoder in {**dict.fromkeys(params.encode.encoders), **params.encode.settings}:
+            encoders.settings(params.encode, encoder)
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from None
+
+
+def load(path: Path) -> Params:
+    """Do as `read`, then as `check`."""
+    params = read(path)
+    check(params, path)
+    return params
+
+
+def _names(params: Params) -> None:
+    for dataset in params.datasets:
+        params.source(dataset)
+    known(params.encode.encoders, ENCODERS, "encode.encoders")
+    known(params.encode.settings, ENCODERS, "encode.settings")
+    known(params.benchmark.models, MODELS, "benchmark.models")
+    known(params.benchmark.overrides, MODELS, "benchmark.overrides")
+    known(params.sweep.spaces, MODELS, "sweep.spaces")
+
+
+def _given(section: Section) -> dict[str, Any]:
+    """Return the keys that are not left to defaults; a recipe's count as given."""
+    return section.model_dump(exclude_unset=True)

@@ -1,0 +1,61 @@
+"""What a probe of features is: what it asks of a dataset, and the words in which its figures are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from pipeline.probe.questions import Questions
+
+
+@dataclass(frozen=True)
+class Data:
+    """What probes may ask about: one dataset with I items."""
+
+    interactions: pa.Table
+    """schema INTERACTIONS"""
+    items: int
+    """I"""
+    categories: Sequence[Sequence[str]]
+    """path from the root, of each item; may be empty"""
+
+
+class Task(Protocol):
+    """A probe's task that is done feature set by feature set, by itself; n cases."""
+
+    def answer(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """Return the figure of each case, number or bool [n], of features float32 [I, F]."""
+
+    def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return `{<what a case is>: n, "chance": {figure: ...}, <feature set>: {figure: mean, figure_se: error}}`."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe as the registry has it."""
+
+    ask: Callable[[Data], Questions | Task | str]
+    """what is asked of every feature set, or why nothing is"""
+    name: str
+    """as people write it"""
+    figure: str
+    """the figure that stands for it: accuracy, or with its cutoff hit@20"""
+    asks: str
+    """the question in a phrase, for the dataset card"""
+    note: str
+    """what stands under its table in the report; {n} is the number of groups or cases"""
+
+    @property
+    def title(self) -> str:
+        """The name as a heading."""
+        return self.name[:1].upper() + self.name[1:]
+
+    @property
+    def measure(self) -> str:
+        """The figure without its cutoff."""
+        return self.figure.partition("@")[0]

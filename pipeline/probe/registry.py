@@ -1,0 +1,22 @@
+"""The probes, one file each; a new one is a file with a Probe (base.py), and an entry here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.registry import Registry
+
+if TYPE_CHECKING:  # each is imported when it is asked for; the fingerprints of stages have to know of all
+    from pipeline.probe import categories, content_knn, item_cf, zero_shot  # noqa: F401
+    from pipeline.probe.base import Probe
+
+PROBES: Registry[Probe] = Registry(
+    "probes",
+    {
+        "zero_shot": "pipeline.probe.zero_shot:ZERO_SHOT",
+        "item_cf": "pipeline.probe.item_cf:ITEM_CF",
+        "content_knn": "pipeline.probe.content_knn:CONTENT_KNN",
+        "categories": "pipeline.probe.categories:CATEGORIES",
+    },
+)
+"""key in probes.json -> probe, in the order in which they are shown"""

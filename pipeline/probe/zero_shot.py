@@ -1,0 +1,69 @@
+"""Zero-shot: is the item that a user met last near to the mean of the earlier ones?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+import schemas
+from pipeline.probe.base import Data, Probe
+from pipeline.probe.questions import Questions, indicator
+
+
+def ask(data: Data) -> Questions | str:
+    """Return the questions of all interactions by time or order, whatever their split; or why there are none."""
+    clock = schemas.clock(data.interactions)
+    if clock == "none":
+        return "the source has no real timestamps"
+    user, item, time = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "timestamp"))
+    asked = last_item(user, item, time, data.items)
+    note = "The source tells the order of a user's interactions, not their times." if clock == "order" else ""
+    return replace(asked, note=note) if len(asked.target) else "no user has two items"
+
+
+def last_item(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int) -> Questions:
+    """Return zero-shot's questions: the items a user met before, and the one met last.
+
+    A repeated (user, item) counts once, at its first time. Of items that share a user's last second each is the
+    target in turn, with the others as members: the mean over all orders that the clock allows. Users with one item
+    have no history and ask nothing.
+
+    Args:
+        user: int [n], one row an interaction, in any order.
+        item: int [n].
+        timestamp: int64 [n], Unix seconds or a position.
+        n_items: I.
+    """
+    order = np.lexsort((timestamp, item, user))
+    user, item, timestamp = user[order], item[order], timestamp[order]
+    first = np.r_[True, (user[1:] != user[:-1]) | (item[1:] != item[:-1])][: len(user)]
+    user, item, timestamp = user[first], item[first], timestamp[first]
+
+    starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
+    sizes = np.diff(np.r_[starts, len(user)])
+    latest = np.repeat(np.maximum.reduceat(timestamp, starts) if len(starts) else timestamp, sizes)
+    asked = np.flatnonzero((timestamp == latest) & (np.repeat(sizes, sizes) > 1))
+
+    # question q holds all rows of its user but its own
+    rows = _ranges(np.repeat(starts, sizes)[asked], np.repeat(sizes, sizes)[asked])
+    owner = np.repeat(np.arange(len(asked)), np.repeat(sizes, sizes)[asked])
+    kept = rows != asked[owner]
+    members = indicator(owner[kept], item[rows[kept]], (len(asked), n_items))
+    return Questions(members, item[asked].astype(np.int64), np.unique(user[asked], return_inverse=True)[1])
+
+
+def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return start, start + 1, ... start + size - 1 of every pair, one after the other."""
+    ends = np.cumsum(sizes)
+    return np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - sizes - starts, sizes)
+
+
+ZERO_SHOT = Probe(
+    ask,
+    name="zero-shot",
+    figure="hit@20",
+    asks="is the item that a user met last among the K nearest to the mean of the earlier ones",
+    note="Is the item that a user met last among the K nearest to the mean of the earlier ones? Items of the same last "
+    "second are the target in turn. ± is the standard error over {n:,} users.",
+)

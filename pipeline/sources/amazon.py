@@ -1,0 +1,60 @@
+"""What the three vintages of Amazon's review data share: parameters and terms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import Mirrors, Name
+from pipeline.config.catalogue import ADDRESSES, addresses
+from pipeline.sources.base import Downloaded, Licence
+from pipeline.sources.image_features import FEATURE
+
+HEADER = {
+    "license": "other",
+    "license_name": "amazon-review-data",
+    "license_link": "https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
+}
+
+
+TERMS = Licence(
+    HEADER,
+    "Made from the Amazon review data collected by Julian McAuley's group at UC San Diego, who ask that their papers "
+    "be cited (2014: McAuley et al., *Image-based recommendations on styles and substitutes*; 2018: Ni et al., "
+    "*Justifying recommendations using distantly-labeled reviews and fine-grained aspects*). No licence is stated for "
+    "the data; product texts and pictures belong to their owners. Use the release for research, and mind the terms of "
+    "the source.",
+)
+
+
+class AmazonSource(Downloaded):
+    """Raw Amazon review data as published; `category: Baby` stands for the publisher's addresses of that category."""
+
+    category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
+    """as the publisher spells it: fills in what of `reviews` and `metadata` is not given"""
+    reviews: Mirrors
+    """reviews as JSON lines, or a CSV of ratings"""
+    metadata: Mirrors
+    """meta_*.json.gz"""
+    features: dict[Name, Mirrors] = {}
+    """feature set name -> image_features_*.b, by ASIN: a set of its own, and beside MiniLM if encode makes that"""
+    licence: ClassVar[Licence] = TERMS
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        known = isinstance(given, dict) and given.get("kind") in ADDRESSES and isinstance(given.get("category"), str)
+        return addresses(given["kind"], given["category"]) | given if known else given
+
+    @model_validator(mode="after")
+    def _by_asin(self) -> AmazonSource:
+        for name, mirrors in self.features.items():
+            if odd := [a for a in mirrors if not a.endswith((".b", ".b.gz"))]:
+                raise ValueError(f"features.{name}: {odd[0]} does not end in .b; expected records of ASIN and float32")
+        return self
+
+    def files(self) -> dict[str, list[str]]:
+        """Return role -> addresses: reviews, metadata, feature files."""
+        features = {f"{FEATURE}{name}": mirrors for name, mirrors in self.features.items()}
+        return {"reviews": self.reviews, "metadata": self.metadata} | features

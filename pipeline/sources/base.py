@@ -1,0 +1,95 @@
+"""What every source of a dataset is: parameters, files, a reader of them, and terms."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from pipeline.config.base import Section
+from pipeline.sources.product import Product
+
+
+class Reader(Protocol):
+    """What later stages ask of a source: a module of pipeline/sources, or an object that knows its parameters."""
+
+    def ratings(self, raw: Mapping[str, Path]) -> str:
+        """Return SQL that selects user, item, rating, timestamp in the file's order; null is what cannot be read."""
+
+    def metadata(self, raw: Mapping[str, Path]) -> Path | None:
+        """Return the file that describes items, if there is one."""
+
+    def lines(self, path: Path) -> Iterator[bytes]:
+        """Yield the metadata, a line an item."""
+
+    def wanted(self, asins: list[str]) -> dict[str, int]:
+        """Return what metadata calls an item -> item_id."""
+
+    def key(self, line: bytes) -> str | None:
+        """Return what a line calls its item, without parsing it; None where that cannot be seen."""
+
+    def parse(self, line: bytes) -> dict[str, Any]:
+        """Read a line; ValueError, short and without the line's text, if it cannot be read."""
+
+    def name(self, record: dict[str, Any]) -> str | None:
+        """Return what a parsed line calls its item."""
+
+    def product(self, record: dict[str, Any]) -> Product:
+        """Pick the fields that items are made of; none is missing, some are empty."""
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Terms of what is made from a source."""
+
+    header: Mapping[str, str]
+    """keys of the Hub's metadata block"""
+    text: str
+    """for people"""
+
+
+OWN = Licence(
+    {"license": "unknown"},
+    "Made from files that the publisher of this release named; their terms are the publisher's to state.",
+)
+
+
+class Source(Section):
+    """A dataset under `sources` of params.yaml. A new kind is a file with a subclass, and an entry in registry.py."""
+
+    kind: str
+    """a name in registry.SOURCES"""
+    licence: ClassVar[Licence] = OWN
+
+    @abstractmethod
+    def reader(self) -> Reader:
+        """Return what reads its files."""
+
+
+class Made(Source):
+    """A source that writes its raw files itself."""
+
+    @abstractmethod
+    def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
+        """Write the raw files.
+
+        Args:
+            raw: folder of the raw files.
+            progress: wraps the list of what is made.
+
+        Returns:
+            role -> file name in `raw`.
+        """
+
+
+class Downloaded(Source):
+    """A source whose raw files lie somewhere."""
+
+    sha256: dict[str, str] = {}
+    """role of a file -> hex digest that it must have"""
+
+    @abstractmethod
+    def files(self) -> dict[str, list[str]]:
+        """Return role -> addresses of the file, tried in order; a feature file's role is FEATURE and its name."""
