@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -74,7 +73,7 @@ class Params(Section):
             raise UserError(f"no dataset '{dataset}' under sources in the parameters{nearest(dataset, self.sources)}")
         return self.sources[dataset]
 
-    @cached_property
+    @property
     def train(self) -> AlignRecParams:
         """AlignRec's settings: section `train` with defaults; UserError names a key or value that it refuses."""
         return cast("AlignRecParams", checked(MODELS[RELEASED].Params, self.given_train, "train"))
