@@ -127,11 +127,11 @@ def load(path: Path) -> Params:
     """
     params = read(path)
     try:
-        for model in {RELEASED: 0, **dict.fromkeys(params.benchmark.models), **params.benchmark.overrides}:
+        for model in dict.fromkeys([RELEASED, *params.benchmark.models, *params.benchmark.overrides]):
             params.settings(model)
         for ablation in params.benchmark.ablations:
             params.settings(RELEASED, ablation)
-        for encoder in {**dict.fromkeys(params.encode.encoders), **params.encode.settings}:
+        for encoder in dict.fromkeys([*params.encode.encoders, *params.encode.settings]):
             encoders.settings(params.encode, encoder)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
