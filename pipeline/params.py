@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -75,7 +74,7 @@ class Params(Section):
             raise UserError(f"no dataset '{dataset}' under sources in the parameters{nearest(dataset, self.sources)}")
         return self.sources[dataset]
 
-    @cached_property
+    @property
     def train(self) -> AlignRecParams:
         """AlignRec's settings: section `train` with defaults; UserError names a key or value that it refuses."""
         return cast("AlignRecParams", checked(MODELS[RELEASED].Params, self.given_train, "train"))
@@ -133,11 +132,11 @@ def check(params: Params, path: Path) -> None:
         UserError: one has a fault; one line, which begins with `path`.
     """
     try:
-        for model in {RELEASED: 0, **dict.fromkeys(params.benchmark.models), **params.benchmark.overrides}:
+        for model in dict.fromkeys([RELEASED, *params.benchmark.models, *params.benchmark.overrides]):
             params.settings(model)
         for ablation in params.benchmark.ablations:
             params.settings(RELEASED, ablation)
-        for encoder in {**dict.fromkeys(params.encode.encoders), **params.encode.settings}:
+        for encoder in dict.fromkeys([*params.encode.encoders, *params.encode.settings]):
             encoders.settings(params.encode, encoder)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.interactions.split import Pairs, Split, union
 from pipeline.params import Params
-from pipeline.sources.mmrec import MmrecSource
 
 Rule = Literal["mmrec", "strict"]
 
@@ -72,7 +71,7 @@ class Protocol:
 def protocol(params: Params, dataset: str, split: Split) -> Protocol:
     """Return the protocol under which the models of one dataset are judged."""
     asked = params.interactions
-    imported = isinstance(params.source(dataset), MmrecSource)
+    imported = params.source(dataset).has_split
     kept = "as imported" if imported else f"users >= {asked.user_core}, items >= {asked.item_core}, repeatedly"
     return Protocol(params.benchmark.protocol, "mmrec" if imported else asked.protocol, kept, questions(split))
 

@@ -62,6 +62,8 @@ class Source(Section):
     kind: str
     """a name in registry.SOURCES"""
     licence: ClassVar[Licence] = OWN
+    has_split: ClassVar[bool] = False
+    """whether its interactions come with a split, which is imported as it is"""
 
     @abstractmethod
     def reader(self) -> Reader:

@@ -46,6 +46,7 @@ class MmrecSource(Downloaded):
     timestamps: Literal["unix", "order", "none"] = "none"
     """what the timestamp column means: seconds, the position in the user's sequence, or nothing"""
     licence: ClassVar[Licence] = TERMS
+    has_split: ClassVar[bool] = True
 
     def reader(self) -> Reader:
         """Return this module."""

@@ -85,8 +85,13 @@ def test_the_fast_recipe_fills_in_what_is_not_given() -> None:
     assert fast.cca == AlignRecParams().cca
 
 
-def test_reading_needs_no_torch(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("how", "without"), [("read", {"torch"}), ("load", {"transformers", "open_clip", "timm"})], ids=["read", "load"]
+)
+def test_parameters_do_without_what_networks_need(tmp_path: Path, how: str, without: set[str]) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(GOOD + "train: {lr: 0.1}\nbenchmark: {overrides: {bm3: {drop: 0.1}}}\nencode: {encoders: [clip]}\n")
-    code = f"import sys; from pathlib import Path; from pipeline.params import read; read(Path({str(path)!r})); "
-    subprocess.run([sys.executable, "-c", code + "sys.exit('torch' in sys.modules)"], cwd=ROOT, check=True)
+    path.write_text(GOOD + "train: {lr: 0.1}\nencode: {encoders: [clip, minilm-cnn]}\n")
+    code = f"import sys; from pathlib import Path; from pipeline.params import {how}; {how}(Path({str(path)!r})); "
+    subprocess.run(
+        [sys.executable, "-c", code + f"sys.exit(bool({without} & sys.modules.keys()))"], cwd=ROOT, check=True
+    )

@@ -9,12 +9,12 @@ import shops
 
 import schemas
 from pipeline import io
-from pipeline.config import Params
 from pipeline.evaluation import cutoff
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.protocol import protocol
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
+from pipeline.params import Params
 from pipeline.probe import masking
 from pipeline.probe.masking import Job, Trial
 from pipeline.run import running

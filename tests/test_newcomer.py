@@ -1,0 +1,241 @@
+"""A recommender, an encoder, a source and a probe of somebody else's package: one file and one entry each, no other."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline import registry
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.models import MODELS
+from pipeline.params import load
+from pipeline.run import running
+
+SOURCE = '''
+"""Stationery: forty users, half of whom buy pens, half paper."""
+import json
+from typing import Literal
+
+from pipeline.config.base import Positive
+from pipeline.sources.base import Licence, Made
+from pipeline.sources.tabular import Tabular, TabularSource
+
+
+class Stationery(Made):
+    kind: Literal["stationery"]
+    users: Positive = 40
+    licence = Licence({"license": "cc0-1.0"}, "Nobody owns stationery.")
+
+    def reader(self):
+        return Tabular(TabularSource(kind="tabular", interactions=["unused"]))
+
+    def make(self, raw, progress):
+        raw.mkdir(parents=True, exist_ok=True)
+        bought = [(u, 2 * ((u + n) % 12) + u % 2, n) for u in range(self.users) for n in range(8)]
+        lines = ["user,item,timestamp", *(f"u{u},i{i},{n}" for u, i, n in bought)]
+        (raw / "bought.csv").write_text("\\n".join(lines))
+        items = [{"item": f"i{i}", "title": ("pen", "paper")[i % 2] * (1 + i)} for i in progress(list(range(24)))]
+        (raw / "items.jsonl").write_text("\\n".join(map(json.dumps, items)))
+        return {"interactions": "bought.csv", "metadata": "items.jsonl"}
+'''
+ENCODER = '''
+"""Letters: how often a text has each."""
+import numpy as np
+import torch
+
+from pipeline.config import Section
+from pipeline.encode.base import Spec
+
+
+class Params(Section):
+    scale: float = 1.0
+
+
+class Letters:
+    width, flops = 26, 0.0
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def lengths(self, texts):
+        return np.array([len(text) for text in texts])
+
+    def prepare(self, images, texts):
+        return torch.tensor([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts])
+
+    def encode(self, prepared):
+        return self.scale * prepared.float()
+
+
+SPEC = Spec(lambda context, params: Letters(params.scale), Params, reads=("text",))
+'''
+MODEL = '''
+"""Popularity, to a power."""
+import torch
+
+from pipeline.config import Train
+from pipeline.models.base import Recommender
+
+
+class PopularityParams(Train):
+    power: float = 1.0
+
+
+class Popularity(Recommender):
+    Params = PopularityParams
+    needs = frozenset({"features"})
+
+    def __init__(self, inputs, params):
+        super().__init__(inputs, params)
+        split = inputs.split
+        counts = torch.bincount(torch.from_numpy(split.train.items).long(), minlength=split.n_items)
+        self.vectors = torch.ones(split.n_users, 1), counts.float()[:, None] ** params.power
+
+    def forward(self):
+        return self.vectors
+
+    def loss(self, batch):
+        return {}
+'''
+PROBE = '''
+"""Size: how long vectors are."""
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.probe.base import Probe
+
+
+@dataclass
+class Size:
+    items: int
+
+    def answer(self, features, seed):
+        return np.linalg.norm(features, axis=1)
+
+    def summary(self, sets):
+        figures = {name: {"length": float(found.mean())} for name, found in sets.items()}
+        return {"items": self.items, "chance": {"length": 1.0}, **figures}
+
+
+PROBE = Probe(
+    lambda data: Size(data.items), name="size", figure="length", asks="how long vectors are", note="Of {n:,} items."
+)
+'''
+ENTRIES = """
+[alignrec.sources]
+stationery = newcomer.source:Stationery
+[alignrec.encoders]
+letters = newcomer.encoder:SPEC
+[alignrec.models]
+popularity = newcomer.model:Popularity
+[alignrec.probes]
+size = newcomer.probe:PROBE
+"""
+PARAMS = """
+datasets: [desk]
+sources: {desk: {kind: stationery}}
+encode: {encoders: [letters], settings: {letters: {scale: 2.0}}, controls: [random]}
+train: {features: letters}
+benchmark:
+  models: [popularity]
+  features: [letters]
+  seeds: 1
+  ks: [5, 10, 20]
+  overrides: {popularity: {power: 0.5}}
+publish: {features: [letters]}
+"""
+STAGES = ("download", "interactions", "items", "encode", "graph", "probe", "benchmark", "report", "publish")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package in a folder of its own, on the path as if pip had put it there."""
+    site = tmp_path / "site"
+    for name, text in (("source", SOURCE), ("encoder", ENCODER), ("model", MODEL), ("probe", PROBE)):
+        path = site / "newcomer" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    about = site / "newcomer-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: newcomer\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(ENTRIES)
+    monkeypatch.syspath_prepend(site)
+    importlib.invalidate_caches()
+    registry.installed.cache_clear()
+    yield
+    monkeypatch.undo()
+    registry.installed.cache_clear()
+    for name in [name for name in sys.modules if name.startswith("newcomer")]:
+        del sys.modules[name]
+
+
+def params(folder: Path, text: str = PARAMS) -> Path:
+    path = folder / "params.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.usefixtures("installed")
+def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> None:
+    asked, layout = load(params(tmp_path)), Layout(tmp_path, "desk")
+    for stage in STAGES:
+        with running(stage, "desk", asked, tmp_path) as run:
+            importlib.import_module(f"stages.{stage}").main(run)
+    for text in ((layout.report / "report.md").read_text(), (layout.release / "README.md").read_text()):
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        assert any(row.startswith("| popularity | letters | 1 |") for row in rows)
+        assert any("length" in row for row in rows)  # the probe's figure
+        assert any(row.startswith("| letters |") for row in rows)
+    card = (layout.release / "README.md").read_text()
+    assert "size, how long vectors are" in card
+    assert "Nobody owns stationery." in card
+    assert "license: cc0-1.0" in card
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("good", "bad", "says"),
+    [
+        ("power: 0.5", "powr: 0.5", "unknown key 'benchmark.overrides.popularity.powr'; did you mean 'power'?"),
+        ("scale: 2.0", "scales: 2.0", "unknown key 'encode.settings.letters.scales'; did you mean 'scale'?"),
+        ("{kind: stationery}", "{kind: stationery, user: 3}", "unknown key 'sources.desk.user'; did you mean 'users'?"),
+        (
+            "{kind: stationery}",
+            "{kind: stationary}",
+            "'sources.desk.kind': no 'stationary'; did you mean 'stationery'?",
+        ),
+    ],
+)
+def test_its_parameters_are_as_closed_as_ours(tmp_path: Path, good: str, bad: str, says: str) -> None:
+    with pytest.raises(UserError) as e:
+        load(params(tmp_path, PARAMS.replace(good, bad)))
+    assert str(e.value).endswith(says)
+
+
+@pytest.mark.usefixtures("installed")
+def test_its_code_counts_as_an_input_and_comes_after_ours() -> None:
+    (file,) = MODELS.foreign("popularity")
+    assert file.name == "model.py"
+    assert MODELS.foreign("bpr") == []
+    assert [*MODELS][-2:] == ["alignrec", "popularity"]
+
+
+def test_without_the_package_there_is_none_of_it(tmp_path: Path) -> None:
+    assert "popularity" not in MODELS
+    with pytest.raises(UserError, match="no 'stationery'"):
+        load(params(tmp_path))
+
+
+def test_an_entry_that_cannot_be_loaded_or_takes_a_name_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "installed", lambda group: {"mine": "nowhere.to_be:Found"})
+    with pytest.raises(UserError, match=r"'mine = nowhere\.to_be:Found' .*: No module named 'nowhere'"):
+        MODELS["mine"]
+    monkeypatch.setattr(registry, "installed", lambda group: {"bpr": "nowhere.to_be:Found"})
+    with pytest.raises(UserError, match=r"'bpr' of alignrec\.models: the name is taken"):
+        list(MODELS)
