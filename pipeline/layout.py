@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-STAGES: dict[str, str] = yaml.safe_load(Path(__file__).with_name("stages.yaml").read_text(encoding="utf-8"))["does"]
-"""name -> what it does, in order"""
+
+class Stage(NamedTuple):
+    """One stage, as stages.yaml has it."""
+
+    does: str
+    reads: list[str]
+    """the stages whose files it reads"""
+    params: list[str]
+    """the sections of params.yaml that it reads; `source` is the dataset's own"""
+
+
+_TEXT = Path(__file__).with_name("stages.yaml").read_text(encoding="utf-8")
+STAGES = {name: Stage(**facts) for name, facts in yaml.safe_load(_TEXT)["stages"].items()}
+"""name -> stage, in order"""
 
 
 @dataclass(frozen=True)

@@ -154,21 +154,29 @@ def running(stage: str, dataset: str, params: Params, root: Path) -> Iterator[Ru
         yield run
 
 
-def perform(run: Run, needs: Callable[[Run], tuple[list[Path], Any, list[str]]], main: Callable[[Run], None]) -> bool:
+def perform(
+    run: Run,
+    needs: Callable[[Run], tuple[list[Path], Any, list[str]]],
+    check: Callable[[Run], None],
+    main: Callable[[Run], None],
+) -> bool:
     """Run a stage, unless it has ended on the same needs and its files are as it left them.
 
     Args:
         run: the stage.
         needs: returns the three arguments of `Run.key`.
+        check: refuses parameters; called before a stage that is run.
         main: makes the stage's files.
 
     Returns:
         whether it was run.
     """
+    seal, record = run.layout.seal(run.stage), run.layout.run_record(run.stage)
     with _alone(run):
-        key, seal = run.key(*needs(run)), run.layout.seal(run.stage)
-        if seal.is_file() and run.layout.run_record(run.stage).is_file() and seal.read_bytes() == _seal(run, key):
+        if seal.is_file() and record.is_file() and seal.read_bytes() == _seal(run, run.key(*needs(run))):
             return False
+        check(run)
+        key = run.key(*needs(run))
         with _recorded(run):
             main(run)
         if not parallel.rank():

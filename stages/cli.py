@@ -59,11 +59,9 @@ def _command(stage: str) -> Callable[..., None]:
         from pipeline.run import Run, perform
         from stages import needs
 
-        def main(run: Run) -> None:
-            check(run.params, params)
-            importlib.import_module(f"stages.{stage}").main(run)
-
-        if not perform(Run(stage, dataset, read(params), root), needs.of, main):
+        main = lambda run: importlib.import_module(f"stages.{stage}").main(run)  # noqa: E731
+        run = Run(stage, dataset, read(params), root)
+        if not perform(run, needs.of, lambda run: check(run.params, params), main):
             typer.echo(f"{stage} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
 
     return command
@@ -119,7 +117,7 @@ def publish(
 
 
 _SPECIAL: dict[str, Callable[..., None]] = {"images": images, "publish": publish}  # stages with an option of their own
-for _stage, _help in STAGES.items():
+for _stage, (_help, _, _) in STAGES.items():
     app.command(_stage, help=_help)(_SPECIAL.get(_stage) or _command(_stage))
 
 

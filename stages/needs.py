@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pipeline import io
 from pipeline.encode.registry import ENCODERS
 from pipeline.http.fetch import local
+from pipeline.layout import STAGES
 from pipeline.models import MODELS
 from pipeline.params import RELEASED
 from pipeline.probe.registry import PROBES
@@ -18,29 +19,6 @@ from pipeline.sources.base import Downloaded
 from pipeline.sources.registry import SOURCES
 from pipeline.train import inputs
 
-READS: dict[str, tuple[str, ...]] = {
-    "download": (),
-    "interactions": ("download",),
-    "items": ("download", "interactions"),
-    "images": ("download", "items"),
-    "pretrain": ("interactions", "items", "images"),
-    "encode": ("download", "interactions", "items", "images", "pretrain"),
-    "graph": ("encode",),
-    "train": ("interactions", "encode", "graph"),
-    "probe": ("interactions", "items", "encode"),
-    "benchmark": ("interactions", "encode", "graph"),
-    "report": ("items", "images", "pretrain", "graph", "train", "probe", "benchmark"),
-    "publish": ("interactions", "items", "images", "pretrain", "encode", "graph", "train", "probe", "benchmark"),
-}
-"""stage -> the stages whose files it reads, as dvc.yaml lists them"""
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "pretrain": ("pretrain", "encode"),
-    "probe": ("probe", "train", "graph", "benchmark", "interactions"),
-    "benchmark": ("benchmark", "train", "interactions"),
-}
-"""stage -> the sections of params.yaml that it reads, where that is not the one of its name"""
-SOURCE = {"download", "interactions", "items", "encode", "probe", "benchmark"}
-"""stages that read what params.yaml says of the dataset's source"""
 ONLY = {("probe", "benchmark"): {"protocol"}}
 """(stage, section) -> the keys that it reads, where that is not all"""
 SPEED = {
@@ -71,9 +49,8 @@ def of(run: Run) -> Needs:
         UserError: a file that is read is not there; says which stage makes it.
     """
     stage, layout, params = run.stage, run.layout, run.params
-    files = [path for name in READS[stage] for path in layout.left(name)]
-    facts: list[Any] = [_values(run, section) for section in SECTIONS.get(stage, (stage,))]
-    facts += [run.source.model_dump(mode="json")] if stage in SOURCE else []
+    files = [path for name in STAGES[stage].reads for path in layout.left(name)]
+    facts: list[Any] = [_values(run, section) for section in STAGES[stage].params]
     parts = loaded(run)
     modules = [f"stages.{stage}", *(registry.module(name) for registry, name in parts)]
     match stage:
@@ -111,6 +88,8 @@ def pretrains(run: Run) -> bool:
 def _values(run: Run, section: str) -> dict[str, Any]:
     """Return a section; of `train` what the file gives: its class, which has the defaults, counts as code."""
     only, speed = ONLY.get((run.stage, section)), SPEED.get(section, set())
+    if section == "source":
+        return run.source.model_dump(mode="json")
     if section == "train":
         return {key: value for key, value in run.params.given_train.items() if key not in speed}
     values: dict[str, Any] = getattr(run.params, section).model_dump(mode="json", include=only, exclude=speed)

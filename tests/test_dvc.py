@@ -39,7 +39,7 @@ def test_dvc_yaml_lists_the_stages_in_order_about_ten_lines_each() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_dependencies_are_packages_and_the_stages_that_are_read(stage: str) -> None:
-    inputs = [f"outputs/{other}/${{item.dataset}}" for other in needs.READS[stage]]
+    inputs = [f"outputs/{other}/${{item.dataset}}" for other in STAGES[stage].reads]
     parts = [registry.module(name) for registry in PARTS.get(stage, ()) for name in registry]
     assert DVC[stage]["deps"] == inputs + code.packages(f"stages.{stage}", *parts)
 
@@ -52,16 +52,15 @@ def test_every_stage_writes_where_its_name_says(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_a_stage_does_stands_once(stage: str) -> None:
-    assert DVC[stage]["desc"] == f"${{does.{stage}}}"
-    assert f"| {stage} | {STAGES[stage]} | " in (ROOT / "README.md").read_text()
+    assert DVC[stage]["desc"] == f"${{stages.{stage}.does}}"
+    assert f"| {stage} | {STAGES[stage].does} | " in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_parameters_are_the_stages_sections(stage: str) -> None:
-    source = ["sources.${item.dataset}"] if stage in needs.SOURCE else []
-    sections = needs.SECTIONS.get(stage, (stage,))
-    assert DVC[stage]["params"] == [*sections, *source]
-    assert set(sections) <= {field.alias or name for name, field in Params.model_fields.items()}
+    listed = ["source" if name == "sources.${item.dataset}" else name for name in DVC[stage]["params"]]
+    assert listed == STAGES[stage].params
+    assert {*listed} - {"source"} <= {field.alias or name for name, field in Params.model_fields.items()}
 
 
 @pytest.mark.parametrize(("section", "keys"), needs.SPEED.items())
@@ -72,5 +71,5 @@ def test_keys_that_change_speed_alone_are_keys(section: str, keys: set[str]) -> 
 
 def test_inputs_come_from_earlier_stages() -> None:
     order = list(STAGES)
-    for stage, read in needs.READS.items():
-        assert all(order.index(other) < order.index(stage) for other in read)
+    for name, stage in STAGES.items():
+        assert all(order.index(other) < order.index(name) for other in stage.reads)

@@ -61,6 +61,10 @@ def test_resume_keeps_on_equal_grounds_and_empties_on_others(tmp_path: Path, par
         assert not done.exists()
 
 
+def nothing(_: Run) -> None:
+    pass
+
+
 def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on_changes(
     tmp_path: Path, params: Params
 ) -> None:
@@ -72,7 +76,9 @@ def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on
         def main(_: Run) -> None:
             write_bytes(made, source.read_bytes())
 
-        return perform(Run("graph", "shop", params, tmp_path), lambda _: ([source], facts, ["pipeline.io"]), main)
+        return perform(
+            Run("graph", "shop", params, tmp_path), lambda _: ([source], facts, ["pipeline.io"]), nothing, main
+        )
 
     assert ran()
     written = made.stat()
@@ -96,11 +102,11 @@ def test_a_stage_that_fails_has_not_ended(tmp_path: Path, params: Params) -> Non
     def fail(_: Run) -> None:
         raise RuntimeError
 
-    for main, ends in ((lambda _: None, True), (lambda _: None, False)):
-        assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), main) is ends
+    for main, ends in ((nothing, True), (nothing, False)):
+        assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), nothing, main) is ends
     with pytest.raises(RuntimeError):
-        perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {"k": 1}, []), fail)
-    assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), lambda _: None)
+        perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {"k": 1}, []), nothing, fail)
+    assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), nothing, nothing)
 
 
 def _hold(params: Params, root: Path, seconds: float) -> None:
