@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -27,13 +27,16 @@ def world() -> int:
 
 @contextmanager
 def group() -> Iterator[None]:
-    """Join the processes while the block runs, each on a GPU of its own; nothing when this one is alone."""
+    """Join the processes while the block runs, each on a GPU of its own; nothing when this one is alone or joined."""
     if world() == 1:
         yield
         return
     import torch
     import torch.distributed as dist
 
+    if dist.is_initialized():
+        yield
+        return
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -57,6 +60,17 @@ def first() -> Iterator[None]:
     yield
     if not rank():
         dist.barrier()
+
+
+def agreed(decide: Callable[[], bool]) -> bool:
+    """Return what rank 0 decides, in every process."""
+    if world() == 1:
+        return decide()
+    import torch.distributed as dist
+
+    decision = [None if rank() else decide()]
+    dist.broadcast_object_list(decision)
+    return bool(decision[0])
 
 
 def summed(x: Tensor) -> Tensor:

@@ -172,8 +172,13 @@ def perform(
         whether it was run.
     """
     seal, record = run.layout.seal(run.stage), run.layout.run_record(run.stage)
-    with _alone(run):
-        if seal.is_file() and record.is_file() and seal.read_bytes() == _seal(run, run.key(*needs(run))):
+
+    def ended() -> bool:
+        """Return whether the stage has ended as it would end now."""
+        return seal.is_file() and record.is_file() and seal.read_bytes() == _seal(run, run.key(*needs(run)))
+
+    with parallel.group(), _alone(run):
+        if parallel.agreed(ended):
             return False
         check(run)
         key = run.key(*needs(run))
