@@ -25,7 +25,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.http.fetch import local
 
-Bring = Callable[[str, Path], None]
+Fetch = Callable[[str, Path], None]
 """fetches an address to a path, whole or not at all"""
 
 SHOWN = 5  # names in a message
@@ -43,14 +43,14 @@ class Loaded(NamedTuple):
     """parameters that the file lacks and that keep their initial values"""
 
 
-def obtain(address: str, folder: Path, sha256: str | None, bring: Bring) -> Path:
+def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
     """Return a checked file of this machine for a path or URL.
 
     Args:
         address: path, file:// or http(s) URL.
         folder: where a download is kept for the next call.
         sha256: what the file must have, hex; the digits in a name such as `vqkd-d93179da.pth` are checked in any case.
-        bring: downloads.
+        fetch: downloads.
 
     Raises:
         UserError: it cannot be had, or its checksum is another.
@@ -59,7 +59,7 @@ def obtain(address: str, folder: Path, sha256: str | None, bring: Bring) -> Path
     if path is None:
         path = folder / _name(address)
         if not path.exists():
-            bring(address, path)
+            fetch(address, path)
         try:
             _check_sum(path, sha256)
         except UserError:
@@ -70,20 +70,20 @@ def obtain(address: str, folder: Path, sha256: str | None, bring: Bring) -> Path
     return path
 
 
-def prepare(address: str, folder: Path, sha256: str | None, bring: Bring) -> Path:
+def prepare(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
     """Return the safetensors file of a published checkpoint, made at the first call.
 
     Args:
         address: path or URL of a `.pth` or `.safetensors` file.
         folder: where the result is kept; of a downloaded `.pth` only the result stays.
         sha256: of the published file, hex.
-        bring: downloads.
+        fetch: downloads.
     """
     here = local(address)
     target = folder / f"{Path(_name(address)).stem}.safetensors"
     if here is None and target.exists() and _is_of(target, address, sha256):
         return target
-    source = obtain(address, folder, sha256, bring)
+    source = obtain(address, folder, sha256, fetch)
     if source.suffix == ".safetensors":
         return source
     if here is not None and here.is_file() and target.exists() and _is_of(target, address, io.sha256(here)):
