@@ -31,7 +31,7 @@ def main(run: Run) -> None:
     cache = published.cache(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
     with parallel.group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64
-        with parallel.first():
+        with parallel.rank_zero_first():
             files, facts, _ = needs.of(run)
             run.resume(run.folder, files, facts)
             network, task, notes = prepare.network_and_task(layout, texts, params, cache, run.seed(), device)

@@ -119,7 +119,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     seed = seed_for(task.seed, "epoch", epoch)
     own = np.array_split(items, parallel.world())[parallel.rank()]
     parts = [batch(task, part, task.rates, seed, positives=True) for part in np.array_split(own, params.accumulate)]
-    counts = parallel.summed(torch.stack([part.counts() for part in parts]).sum(0))
+    counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     weight = torch.tensor(weights(params), device=task.device)
     terms = torch.zeros_like(weight)
     training.optimizer.zero_grad()
@@ -130,7 +130,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
             # DDP averages the gradients of its processes; the terms of parts are to be summed
             (parallel.world() * (weight @ losses)).backward()
         terms += losses.detach()
-    values = parallel.summed(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
+    values = parallel.all_reduce(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
     if not np.isfinite(values).all():
         raise FloatingPointError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
     nn.utils.clip_grad_norm_(training.model.parameters(), params.clip)

@@ -246,7 +246,7 @@ def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
         temperature: of the softmax over cosines.
     """
     x, y = F.normalize(x.float(), dim=1), F.normalize(y.float(), dim=1)
-    (xs, start), (ys, _) = parallel.gathered(x), parallel.gathered(y)
+    (xs, start), (ys, _) = parallel.all_gather(x), parallel.all_gather(y)
     own = start + torch.arange(len(x), device=x.device)
     return (cross_entropy(x @ ys.T / temperature, own) + cross_entropy(y @ xs.T / temperature, own)) / 2
 
@@ -261,7 +261,7 @@ def collaborative_loss(item: Tensor, partner: Tensor, positives: Positives, temp
         temperature: of the softmax over cosines.
     """
     item, partner = F.normalize(item.float(), dim=1), F.normalize(partner.float(), dim=1)
-    (partners, start), (ids, _) = parallel.gathered(partner), parallel.gathered(positives.partner)
+    (partners, start), (ids, _) = parallel.all_gather(partner), parallel.all_gather(positives.partner)
     own = start + torch.arange(len(item), device=item.device)
     positive_mask = (positives.partners[:, :, None] == ids).any(dim=1) | (positives.item[:, None] == ids)  # [n, all]
     ignored = positive_mask.scatter(1, own[:, None], False)  # all but the row's own positive

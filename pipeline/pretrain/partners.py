@@ -19,7 +19,7 @@ MOST = 10
 
 
 def partners(interactions: pa.Table, n_items: int, least: int) -> np.ndarray:
-    """Return the items with the highest co-occurrence with each item, by `cooccurrence.squared`.
+    """Return the items with the highest co-occurrence with each item, by `cooccurrence.squared_cosines`.
 
     Args:
         interactions: schema INTERACTIONS; only rows of the train split are read.
@@ -32,8 +32,8 @@ def partners(interactions: pa.Table, n_items: int, least: int) -> np.ndarray:
     train = interactions["split"].to_numpy() == TRAIN
     user, item = (interactions[c].to_numpy()[train] for c in ("user_id", "item_id"))
     out = np.full((n_items, MOST), -1, np.int64)
-    for first, score in cooccurrence.squared(cooccurrence.bought(user, item, n_items), least):
-        top = cooccurrence.largest(score, MOST)
+    for first, score in cooccurrence.squared_cosines(cooccurrence.user_item_matrix(user, item, n_items), least):
+        top = cooccurrence.top_k(score, MOST)
         row = cooccurrence.rows(top)
         order = np.lexsort((top.indices, -top.data, row))
         place = np.arange(len(row)) - top.indptr[row]  # within the item's own run

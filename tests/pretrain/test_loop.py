@@ -214,5 +214,5 @@ def test_it_does_not_run_where_no_feature_set_reads_it(tmp_path: Path, encoders:
         images.unlink()  # nor is anything read
     subprocess.run(_command(tmp_path), check=True)
     layout = Layout(tmp_path, "toy")
-    assert layout.left("pretrain") == []
+    assert layout.outputs("pretrain") == []
     assert "no feature set" in json.loads(layout.run_record("pretrain").read_text())["notes"]["skipped"]
