@@ -27,7 +27,7 @@ from pipeline.params import load
 from pipeline.pretrain import held_out, prepare, published
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.loop import fit
-from pipeline.pretrain.losses import whole
+from pipeline.pretrain.losses import joint_cls
 from pipeline.probe import questions
 from pipeline.probe.base import Data
 from pipeline.seeds import seed_for
@@ -77,19 +77,18 @@ def _features(layout: Layout, texts: list[str], params: Pretrain, download: Down
             link.parent.mkdir(parents=True)
             link.symlink_to(source.resolve())
         seed, device = seed_for("pretrain", DATASET, params.seed), torch.device("cpu")
-        shelf = published.shelf(own, download, tqdm)
-        network, task, _ = prepare.everything(own, texts, params, shelf, seed, device)
+        cache = published.cache(own, download, tqdm)
+        network, task, _ = prepare.network_and_task(own, texts, params, cache, seed, device)
         fit(network, task, Checkpoint(own.encoder_checkpoint, 10**9), lambda n: None)
         whitening = held_out.whitening(network, task)
-        shown = batch(task, np.arange(len(texts)), held_out.NOTHING, 0).shown
-        hidden = torch.ones_like(shown.no_image)
-        ways = {
-            "joint": shown,
-            "text alone": shown._replace(no_image=hidden),
-            "picture alone": shown._replace(padding=torch.ones_like(shown.padding)),
+        joint = batch(task, np.arange(len(texts)), held_out.NO_MASKING, 0).inputs
+        variants = {
+            "joint": joint,
+            "text alone": joint._replace(no_image=torch.ones_like(joint.no_image)),
+            "image alone": joint._replace(padding=torch.ones_like(joint.padding)),
         }
         with torch.no_grad():
-            sets = {name: whitening(whole(network, way).float().numpy()) for name, way in ways.items()}
+            sets = {name: whitening(joint_cls(network, inputs).float().numpy()) for name, inputs in variants.items()}
     return sets | {"joint, rows shuffled": np.random.default_rng(seed).permutation(sets["joint"])}
 
 

@@ -1,4 +1,4 @@
-"""Which source files shape a result, and a hash of what they say: an edit re-runs only what it can change.
+"""Fingerprints of code: a hash of the source files that a result depends on; an edit re-runs only what it affects.
 
 The hash is over syntax trees without docstrings and comments. Files count if a module imports them through any number
 of steps; of a package that only re-exports names, those that define a name which is used. The harness carries stages,
@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = ("pipeline", "stages", "schemas")
+TOP_LEVEL = ("pipeline", "stages", "schemas")
 HARNESS = {
     *(ROOT / "pipeline" / f"{n}.py" for n in ("__init__", "code", "errors", "layout", "params", "registry", "run")),
     *(ROOT / "pipeline" / "config").glob("*.py"),
@@ -47,16 +47,16 @@ def packages(*modules: str) -> list[str]:
 
 @cache
 def fingerprint(*modules: str) -> str:
-    """Return the sha256 of the closure's names and meanings."""
+    """Return the sha256 of the closure's file names and syntax trees."""
     total = hashlib.sha256()
     for path in closure(*modules):
-        total.update(f"{path.relative_to(ROOT)}\n".encode() + _meaning(path) + b"\n")
+        total.update(f"{path.relative_to(ROOT)}\n".encode() + _canonical(path) + b"\n")
     return total.hexdigest()
 
 
 @cache
 def imports(path: Path) -> tuple[str, ...]:
-    """Return the dotted names of ours that a file imports when it runs, or uses of a package that re-exports them."""
+    """Return the dotted names of this project that a file imports when it runs, re-exported names resolved."""
     names: list[str] = []
     packages: dict[str, str] = {}  # local name -> package that only re-exports
     nodes = [node for statement in _tree(path).body if not _for_types_alone(statement) for node in ast.walk(statement)]
@@ -69,7 +69,7 @@ def imports(path: Path) -> tuple[str, ...]:
     for node in nodes:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
             names.append(f"{packages[node.value.id]}.{node.attr}")
-    return tuple(n for n in names if n.split(".")[0] in OURS)
+    return tuple(n for n in names if n.split(".")[0] in TOP_LEVEL)
 
 
 @cache
@@ -77,8 +77,8 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def _meaning(path: Path) -> bytes:
-    """Return what a file says, without docstrings, comments and layout."""
+def _canonical(path: Path) -> bytes:
+    """Return a file's syntax tree without docstrings; other files byte by byte."""
     if path.suffix != ".py":
         return path.read_bytes()
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -110,13 +110,13 @@ def _exports(module: str) -> dict[str, str]:
     path = ROOT.joinpath(*module.split("."), "__init__.py")
     if not path.is_file():
         return {}
-    found: dict[str, str] = {}
+    exports: dict[str, str] = {}
     for statement in _tree(path).body:
         if isinstance(statement, ast.ImportFrom) and statement.module:
-            found |= {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
+            exports |= {a.asname or a.name: f"{statement.module}.{a.name}" for a in statement.names}
         elif not _is_text(statement) and not _is_all(statement):
             return {}
-    return {name: full for name, full in found.items() if full.split(".")[0] in OURS}
+    return {name: full for name, full in exports.items() if full.split(".")[0] in TOP_LEVEL}
 
 
 def _is_all(statement: ast.stmt) -> bool:

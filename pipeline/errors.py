@@ -1,5 +1,5 @@
-"""The one error that is the user's to fix: shown as one line, without a traceback."""
+"""The error for users to fix, printed as one line without a traceback."""
 
 
 class UserError(Exception):
-    """Something the user can mend. The message says what, where, and what to do."""
+    """Something the user can fix. The message says what, where, and what to do."""

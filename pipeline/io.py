@@ -1,4 +1,4 @@
-"""Reading and writing: every file appears whole or not at all, every table is checked on its way in and out."""
+"""Reading and writing: every file appears whole or not at all, every table is checked when read and written."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Have a file's bytes on disk."""
+    """Flush a file's bytes to disk."""
     with path.open("rb+") as f:
         os.fsync(f.fileno())
 
@@ -52,7 +52,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file of ours; UserError says what to run when it is absent or broken."""
+    """Read a JSON file of the pipeline; UserError says what to run when it is absent or broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -66,9 +66,9 @@ def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str
 
     Args:
         table: the rows.
-        path: where; missing folders are made.
+        path: of the file; missing folders are made.
         schema: one of `schemas`.
-        record: what made this file (stage, parameters, versions; nothing that differs between equal runs);
+        record: provenance of the file (stage, parameters, versions; nothing that differs between equal runs);
             stored as JSON under the key `alignrec` of the file's metadata.
 
     Raises:
@@ -90,7 +90,7 @@ def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, reco
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the row groups of a Parquet file that was read before, checked, one in memory at a time."""
+    """Yield the row groups of a Parquet file, checked, one in memory at a time."""
     with pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             yield schemas.check(file.read_row_group(number), schema, str(path))
@@ -110,16 +110,16 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         raise UserError(f"{path}: not there; {_made_by(path)}") from None
     except (pa.ArrowInvalid, OSError) as e:
         raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {_made_by(path)}") from None
-    wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
-    return schemas.check(table, wanted, str(path))
+    expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
+    return schemas.check(table, expected, str(path))
 
 
 def shards(folder: Path, stem: str) -> list[Path]:
     """Return `<stem>-*.parquet` of a folder in order; UserError if there is none."""
-    found = sorted(folder.glob(f"{stem}-*.parquet"))
-    if not found:
+    paths = sorted(folder.glob(f"{stem}-*.parquet"))
+    if not paths:
         raise UserError(f"{folder}: no {stem}-*.parquet there; {_made_by(folder)}")
-    return found
+    return paths
 
 
 def shard(folder: Path, stem: str, number: int) -> Path:
@@ -176,10 +176,10 @@ def sha256s(paths: Sequence[Path]) -> list[str]:
 
 
 def digest(paths: Iterable[Path]) -> str:
-    """Return one sha256 over names and contents of files, in the order given."""
-    total, given = hashlib.sha256(), list(paths)
-    for path, found in zip(given, sha256s(given), strict=True):
-        total.update(f"{path.name} {found}\n".encode())
+    """Return one sha256 over names and contents of files, in their order."""
+    total, files = hashlib.sha256(), list(paths)
+    for path, hex_digest in zip(files, sha256s(files), strict=True):
+        total.update(f"{path.name} {hex_digest}\n".encode())
     return total.hexdigest()
 
 

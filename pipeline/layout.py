@@ -1,4 +1,4 @@
-"""The stages in order, and the only module that spells a file name: where every stage of every dataset writes."""
+"""The stages in order, and the paths of all their files; no other module spells a file name."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Layout:
         return self.folder(stage) / "run.json"
 
     def seal(self, stage: str) -> Path:
-        """Return what tells that a stage has ended: its key, and the sha256 of each file that it left, JSON."""
+        """Return the file that says a stage is done: its key, and the sha256 of each of its files, JSON."""
         return self.folder(stage) / ".seal"
 
-    def left(self, stage: str) -> list[Path]:
-        """Return the files that a stage has left, sorted; no records, signatures, and nothing that it resumes from."""
+    def outputs(self, stage: str) -> list[Path]:
+        """Return the files that a stage has written, sorted; without run records, signatures and scratch files."""
         base = self.folder(stage)
-        found = (p for p in base.rglob("*") if p.is_file() and p != self.run_record(stage) and p.suffix != ".sig")
-        return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(base).parts))
+        files = (p for p in base.rglob("*") if p.is_file() and p != self.run_record(stage) and p.suffix != ".sig")
+        return sorted(p for p in files if not any(part.startswith(".") for part in p.relative_to(base).parts))
 
     # --- raw data
     @property
@@ -124,7 +124,7 @@ class Layout:
 
     @property
     def whitening(self) -> Path:
-        """What is done to CLS vectors before they are features: mean and map; absent if nothing is."""
+        """Mean and map that whiten CLS vectors; absent if they are not whitened."""
         return self.encoder / "whitening.safetensors"
 
     @property
@@ -134,7 +134,7 @@ class Layout:
 
     @property
     def encoder_scratch(self) -> Path:
-        """Decoded pictures and their tokens while pre-training; gone when it is done."""
+        """Decoded images during pre-training; gone when it is done."""
         return self.encoder / ".scratch"
 
     def features(self, name: str) -> Path:
@@ -142,7 +142,7 @@ class Layout:
         return self.folder("encode") / name
 
     def feature_sets(self) -> list[str]:
-        """Return the names of the feature sets that encode has left, sorted."""
+        """Return the names of the feature sets that encode has written, sorted."""
         folders = self.folder("encode").glob("*/")
         return sorted(f.name for f in folders if any(f.glob("features-*.parquet")))
 
@@ -185,9 +185,9 @@ class Layout:
         """Return the folder of the mask-modality probe's runs on one feature set."""
         return self.folder("probe") / "runs" / features
 
-    def mask_trial(self, features: str, masked: str, seed: int) -> Path:
+    def mask_trial(self, features: str, modality: str, seed: int) -> Path:
         """Return the record of one run, JSON."""
-        return self.mask_trials(features) / f"{masked}-{seed}.json"
+        return self.mask_trials(features) / f"{modality}-{seed}.json"
 
     @property
     def results(self) -> Path:
@@ -206,7 +206,7 @@ class Layout:
 
     @property
     def protocol(self) -> Path:
-        """What the fingerprint beside every figure stands for, JSON."""
+        """The protocol that the fingerprint beside every figure identifies, JSON."""
         return self.folder("benchmark") / "protocol.json"
 
     @property
@@ -220,7 +220,7 @@ class Layout:
         return (folder / "ablations" / ablation if ablation else folder / "runs") / model / features
 
     def trial(self, model: str, features: str, seed: int, ablation: str = "") -> Path:
-        """Return the record of one run, JSON; it is written last, so it says that the run is done."""
+        """Return the record of one run, JSON; it is written last, so its existence means that the run is done."""
         return self.runs(model, features, ablation) / f"{seed}.json"
 
     def trial_rankings(self, model: str, features: str, seed: int, ablation: str = "") -> Path:
@@ -233,9 +233,9 @@ class Layout:
         return self.folder("sweep") / model / features / kind
 
     def sweeps(self) -> list[tuple[str, str, str]]:
-        """Return model, features and kind of every sweep that has ended, sorted."""
-        ended = sorted(self.folder("sweep").glob("*/*/*/results.parquet"))
-        return [(p.parts[-4], p.parts[-3], p.parts[-2]) for p in ended]
+        """Return model, features and kind of every finished sweep, sorted."""
+        finished = sorted(self.folder("sweep").glob("*/*/*/results.parquet"))
+        return [(p.parts[-4], p.parts[-3], p.parts[-2]) for p in finished]
 
     def sweep_study(self, model: str, features: str, kind: str) -> Path:
         """Return Optuna's SQLite file, from which an interrupted sweep goes on."""

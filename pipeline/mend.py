@@ -1,7 +1,7 @@
-"""Mend what a kill left of DVC: it writes two of its own files in place, and refuses to run when one is cut short.
+"""Repair DVC after a kill: it writes two of its own files in place, and refuses to run when one is truncated.
 
-Neither holds anything that cannot be had again: `.dvc/tmp/rwlock` says who is running, `dvc.lock` what has run, and DVC
-finds finished stages in its run cache.
+Both can be made again: `.dvc/tmp/rwlock` says who is running, `dvc.lock` what has run. DVC finds finished stages in its
+run cache.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import yaml
 
 
 def mend(project: Path) -> list[Path]:
-    """Delete what DVC cannot read of its own; return what was deleted.
+    """Delete DVC's own files that it cannot read; return the deleted ones.
 
     Args:
         project: the folder that holds dvc.yaml.

@@ -1,4 +1,4 @@
-"""Several processes that train one network. `torchrun` starts them; the one of rank 0 writes, the others help it."""
+"""Data-parallel training in several processes. `torchrun` starts them; the process of rank 0 writes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PATIENCE = timedelta(hours=6)
-"""how long helpers wait while rank 0 decodes pictures or measures"""
+"""how long the other ranks wait while rank 0 decodes images or measures"""
 
 
 def rank() -> int:
-    """Return this process's number, 0 when it is alone."""
+    """Return the rank of this process, 0 for a single process."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -27,7 +27,7 @@ def world() -> int:
 
 @contextmanager
 def group() -> Iterator[None]:
-    """Join the processes while the block runs, each on a GPU of its own; nothing when this one is alone or joined."""
+    """Join the processes while the block runs, each on its own GPU; does nothing for a single process, or again."""
     if world() == 1:
         yield
         return
@@ -48,8 +48,8 @@ def group() -> Iterator[None]:
 
 
 @contextmanager
-def first() -> Iterator[None]:
-    """Run the block in rank 0, then in the others, which find what rank 0 has written."""
+def rank_zero_first() -> Iterator[None]:
+    """Run the block in rank 0, then in the other ranks, which read what rank 0 has written."""
     if world() == 1:
         yield
         return
@@ -73,7 +73,7 @@ def agreed(decide: Callable[[], bool]) -> bool:
     return bool(decision[0])
 
 
-def summed(x: Tensor) -> Tensor:
+def all_reduce(x: Tensor) -> Tensor:
     """Return the sum over processes; no gradient flows through it."""
     if world() == 1:
         return x
@@ -84,8 +84,8 @@ def summed(x: Tensor) -> Tensor:
     return total
 
 
-def gathered(x: Tensor) -> tuple[Tensor, int]:
-    """Return the rows [n, ...] of all processes one after another, and where this one's begin.
+def all_gather(x: Tensor) -> tuple[Tensor, int]:
+    """Return the rows [n, ...] of all processes in rank order, and the index of this process's first row.
 
     n may differ between processes; gradients flow back to each.
     """
@@ -93,11 +93,11 @@ def gathered(x: Tensor) -> tuple[Tensor, int]:
         return x, 0
     import torch
     import torch.distributed as dist
-    from torch.distributed.nn.functional import all_gather
+    from torch.distributed.nn import functional
 
     sizes = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(world())]
     dist.all_gather(sizes, torch.tensor([len(x)], device=x.device))
     n = [int(size) for size in sizes]
     padded = torch.cat([x, x.new_zeros((max(n) - len(x), *x.shape[1:]))])
-    parts = zip(all_gather(padded), n, strict=True)
+    parts = zip(functional.all_gather(padded), n, strict=True)
     return torch.cat([part[:own] for part, own in parts]), sum(n[: rank()])

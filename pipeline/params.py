@@ -1,4 +1,4 @@
-"""The whole of params.yaml. It knows every registry: what belongs to one model or encoder, that one's class reads."""
+"""The whole of params.yaml: the sections, and the settings of each model, encoder and source by its own class."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Params(Section):
     pretrain: Pretrain = Pretrain()
     encode: Encode = Encode()
     graph: Graph = Graph()
-    given_train: Annotated[dict[str, Any], Field(alias="train")] = {}
+    train_section: Annotated[dict[str, Any], Field(alias="train")] = {}
     """section `train` as it stands in the file; `train` has it with defaults"""
     probe: Probe = Probe()
     benchmark: Benchmark = Benchmark()
@@ -63,10 +63,10 @@ class Params(Section):
 
     @field_validator("sources", mode="before")
     @classmethod
-    def _declared(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {name: sources.declared(source, f"sources.{name}") for name, source in given.items()}
+    def _declared(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        return {name: sources.declared(source, f"sources.{name}") for name, source in raw.items()}
 
     def source(self, dataset: str) -> Source:
         """Return where `dataset` comes from; an unknown name raises UserError with the nearest known one."""
@@ -77,12 +77,12 @@ class Params(Section):
     @property
     def train(self) -> AlignRecParams:
         """AlignRec's settings: section `train` with defaults; UserError names a key or value that it refuses."""
-        return cast("AlignRecParams", checked(MODELS[RELEASED].Params, self.given_train, "train"))
+        return cast("AlignRecParams", checked(MODELS[RELEASED].Params, self.train_section, "train"))
 
     @property
     def trained_on(self) -> str:
         """The feature set that the released recommender is trained on; known without loading torch."""
-        return str(self.given_train.get("features", FEATURES))
+        return str(self.train_section.get("features", FEATURES))
 
     def released(self, ablation: str = "") -> AlignRecParams:
         """Return AlignRec's settings in the benchmark, see `settings`."""
@@ -91,25 +91,25 @@ class Params(Section):
     def settings(self, model: str, ablation: str = "") -> Train:
         """Return a model's settings in the benchmark.
 
-        They are the model's own defaults, overlaid by what `train` gives of its keys, by `benchmark.overrides` and by
-        the ablation. What else `train` gives is AlignRec's.
+        They are the model's own defaults, overridden by its keys in `train`, by `benchmark.overrides` and by the
+        ablation. Other keys of `train` are AlignRec's.
 
         Raises:
             UserError: an override or the ablation has a key that the model does not read, or a value that it refuses.
         """
-        kind, asked = MODELS[model].Params, self.benchmark
-        shared = {key: value for key, value in _given(self.train).items() if key in kind.model_fields}
-        own = _given(checked(kind, asked.overrides.get(model, {}), f"benchmark.overrides.{model}"))
-        changed = asked.ablations[ablation] if ablation else {}
-        changed = _given(checked(kind, changed, f"benchmark.ablations.{ablation}"))
+        kind, benchmark = MODELS[model].Params, self.benchmark
+        shared = {key: value for key, value in _explicit(self.train).items() if key in kind.model_fields}
+        own = _explicit(checked(kind, benchmark.overrides.get(model, {}), f"benchmark.overrides.{model}"))
+        changed = benchmark.ablations[ablation] if ablation else {}
+        changed = _explicit(checked(kind, changed, f"benchmark.ablations.{ablation}"))
         return kind.model_validate(shared | own | changed)
 
 
 def read(path: Path) -> Params:
-    """Read a parameter file; what needs torch to be checked is not: settings of single models and encoders.
+    """Read a parameter file without loading torch: settings of single models and encoders are not checked.
 
     Raises:
-        UserError: the file is absent or no YAML mapping, has a fault, or names a model or encoder that there is not.
+        UserError: the file is absent or no YAML mapping, has a fault, or names an unknown model or encoder.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -159,6 +159,6 @@ def _names(params: Params) -> None:
     known(params.sweep.spaces, MODELS, "sweep.spaces")
 
 
-def _given(section: Section) -> dict[str, Any]:
-    """Return the keys that are not left to defaults; a recipe's count as given."""
+def _explicit(section: Section) -> dict[str, Any]:
+    """Return the keys that are set, not left to defaults; those of a recipe count as set."""
     return section.model_dump(exclude_unset=True)

@@ -22,7 +22,7 @@ CORES = min(os.cpu_count() or 1, 8)
 
 
 def each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Result]]:
-    """Yield every job with its result, in the order in which they end.
+    """Yield every job with its result, in the order in which they finish.
 
     Args:
         work: a module's function or an instance of a module's class; it and the jobs are pickled.
@@ -30,35 +30,35 @@ def each(work: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> It
         workers: processes at a time.
 
     Raises:
-        what `work` raises; jobs that have not ended are dropped.
+        what `work` raises; unfinished jobs are dropped.
     """
     if not jobs:
         return
     with _processes(min(workers, len(jobs)), _begin) as pool:
-        begun = {pool.submit(work, job): job for job in jobs}
-        for future in as_completed(begun):
-            yield begun[future], future.result()
+        pending = {pool.submit(work, job): job for job in jobs}
+        for future in as_completed(pending):
+            yield pending[future], future.result()
 
 
-def in_turn(
+def in_order(
     work: Callable[[Job], Result], jobs: Iterable[Job], workers: int, torch: bool = True
 ) -> Iterator[tuple[Job, Result]]:
-    """Yield every job with its result, in the jobs' order; the next job is asked for when one has been dealt with.
+    """Yield every job with its result, in the jobs' order; takes the next job when a result is consumed.
 
-    So what a job is may depend on the results of all but the `workers` - 1 jobs before it, and on no clock. Workers
-    that do without `torch` start sooner and smaller.
+    So a job may depend on the results of all but the `workers` - 1 jobs before it, and never on timing. Workers without
+    `torch` start faster and take less memory.
     """
     source = iter(jobs)
     with _processes(workers, _begin if torch else _watch) as pool:
-        begun = deque((job, pool.submit(work, job)) for job in islice(source, workers))
-        while begun:
-            job, future = begun.popleft()
+        pending = deque((job, pool.submit(work, job)) for job in islice(source, workers))
+        while pending:
+            job, future = pending.popleft()
             yield job, future.result()
-            begun.extend((job, pool.submit(work, job)) for job in islice(source, 1))
+            pending.extend((job, pool.submit(work, job)) for job in islice(source, 1))
 
 
 def threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
-    """Yield the results in the jobs' order; for work that NumPy and SciPy do outside Python's lock."""
+    """Yield the results in the jobs' order; for NumPy and SciPy work, which releases Python's lock."""
     with ThreadPoolExecutor(CORES) as pool:
         yield from pool.map(work, jobs)
 
@@ -88,7 +88,7 @@ def _watch() -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker whose parent was killed would otherwise wait for work for ever."""
+    """Exit with the parent: a worker whose parent was killed would otherwise wait for ever."""
     parent = multiprocessing.parent_process()
     assert parent
     parent.join()

@@ -1,7 +1,7 @@
-"""Parts that go by a name, loaded when they are asked for: recommenders, encoders, sources, probes.
+"""Registries of named parts, which are imported on first use: recommenders, encoders, sources, probes.
 
-An entry is a name and `module:attribute`. Ours stand in the registry of their package. Another package adds its own as
-entry points of the group `alignrec.<kind>`, in its pyproject.toml:
+An entry is a name and `module:attribute`. Built-in ones are in the registry of their package. Another package adds its
+own as entry points of the group `alignrec.<kind>`, in its pyproject.toml:
 
     [project.entry-points."alignrec.models"]
     mine = "my_package.mine:Mine"
@@ -20,27 +20,27 @@ from typing import TypeVar, cast
 from pipeline.errors import UserError
 
 Part = TypeVar("Part")
-OURS = "pipeline."
+BUILT_IN = "pipeline."
 
 
 class Registry(Mapping[str, Part]):
-    """Name -> part, ours first; only names are known until one is asked for."""
+    """Name -> part, built-in ones first; a part is imported when it is looked up."""
 
-    def __init__(self, kind: str, ours: Mapping[str, str]) -> None:
-        """Take our entries; `kind` is the plural that the group of entry points is called after."""
-        self.kind, self.ours = kind, ours
+    def __init__(self, kind: str, built_in: Mapping[str, str]) -> None:
+        """Take the built-in entries; `kind` is the plural that names the group of entry points."""
+        self.kind, self.built_in = kind, built_in
 
     @property
     def entries(self) -> dict[str, str]:
         """Name -> `module:attribute`.
 
         Raises:
-            UserError: another package calls its part as we call one of ours.
+            UserError: another package uses the name of a built-in part.
         """
         others = installed(f"alignrec.{self.kind}")
-        if twice := sorted(others.keys() & self.ours.keys()):
+        if twice := sorted(others.keys() & self.built_in.keys()):
             raise UserError(f"entry point '{twice[0]}' of alignrec.{self.kind}: the name is taken; choose another")
-        return {**self.ours, **others}
+        return {**self.built_in, **others}
 
     def __getitem__(self, name: str) -> Part:
         """Import the part.
@@ -53,7 +53,7 @@ class Registry(Mapping[str, Part]):
         try:
             return cast(Part, getattr(importlib.import_module(module), attribute))
         except (ImportError, AttributeError) as e:
-            if path.startswith(OURS):
+            if path.startswith(BUILT_IN):
                 raise
             raise UserError(f"entry point '{name} = {path}' of alignrec.{self.kind}: {e}; mend its package") from e
 
@@ -73,16 +73,16 @@ class Registry(Mapping[str, Part]):
         """Return the full name of the module that holds a part."""
         return self.entries[name].partition(":")[0]
 
-    def foreign(self, name: str) -> list[Path]:
-        """Return the source file of another package's part, to be hashed with a stage's inputs; of ours nothing.
+    def source_files(self, name: str) -> list[Path]:
+        """Return the source file of another package's part, to be hashed with a stage's inputs; none for a built-in.
 
-        Ours is part of the stage's own code, whose fingerprint the stage's key has anyway.
+        A built-in is part of the stage's own code, whose fingerprint is in the stage's key.
         """
-        spec = None if self.entries[name].startswith(OURS) else importlib.util.find_spec(self.module(name))
+        spec = None if self.entries[name].startswith(BUILT_IN) else importlib.util.find_spec(self.module(name))
         return [Path(spec.origin)] if spec and spec.origin else []
 
 
 @cache
 def installed(group: str) -> dict[str, str]:
     """Return the entry points of a group: name -> `module:attribute`, sorted."""
-    return {found.name: found.value for found in sorted(entry_points(group=group), key=lambda found: found.name)}
+    return {point.name: point.value for point in sorted(entry_points(group=group), key=lambda point: point.name)}

@@ -33,7 +33,7 @@ LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy
 
 
 class Run:
-    """One stage of one dataset under way. Stages read, write, count and show progress through it."""
+    """One run of one stage on one dataset. Stages read, write, count and show progress through it."""
 
     def __init__(self, stage: str, dataset: str, params: Params, root: Path) -> None:
         self.stage, self.dataset, self.params = stage, dataset, params
@@ -63,7 +63,7 @@ class Run:
         io.write_tables(tables, path, schema, self.record() | facts)
 
     def record(self) -> dict[str, Any]:
-        """Return what identifies the making of a file: the same for two runs on the same input and code."""
+        """Return the provenance of a file: equal for two runs on the same input and code."""
         section = getattr(self.params, self.stage).model_dump()
         return {"stage": self.stage, "dataset": self.dataset, "params": section, "versions": versions()}
 
@@ -84,32 +84,39 @@ class Run:
         what: str = "",
         initial: int = 0,
     ) -> tqdm:
-        """Return a progress bar with rate and ETA; quiet when stderr is no terminal."""
+        """Return a progress bar with rate and ETA; silent when stderr is no terminal."""
         label = f"{self.stage} {self.dataset}{' ' + what if what else ''}"
-        off = True if parallel.rank() else None  # None: where there is no terminal
+        disabled = True if parallel.rank() else None  # None: where there is no terminal
         return tqdm(
-            iterable, total=total, unit=unit, desc=label, initial=initial, disable=off, mininterval=0.5, smoothing=0.1
+            iterable,
+            total=total,
+            unit=unit,
+            desc=label,
+            initial=initial,
+            disable=disabled,
+            mininterval=0.5,
+            smoothing=0.1,
         )
 
     def key(self, files: Iterable[Path], facts: Any, modules: Sequence[str]) -> str:
-        """Return the sha256 of all that a result depends on: contents of files, parameters, releases, and code.
+        """Return the sha256 of all that a result depends on: contents of files, parameters, versions, and code.
 
         Args:
             files: that are read, in a defined order.
             facts: anything JSON: parameters, names, seeds.
-            modules: whose code makes the result.
+            modules: whose code the result depends on.
         """
         parts = [code.fingerprint(*modules), io.digest(files), facts, versions()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
     def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()) -> None:
-        """Keep `folder`'s content if it was begun on the same inputs, facts, versions and code; else empty it.
+        """Keep `folder`'s content if it was begun with the same inputs, facts, versions and code; else empty it.
 
         Args:
             folder: the stage's folder or a part of it that is resumed by itself.
             inputs: files that the content depends on; hashed.
             facts: anything JSON that it depends on: parameters, names, seeds.
-            modules: whose code makes the content; the stage's own by default.
+            modules: whose code the content depends on; the stage's own by default.
         """
         key = self.key(inputs, facts, modules or [f"stages.{self.stage}"])
         mark = folder / ".key"
@@ -122,14 +129,14 @@ class Run:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the releases of Python, of ours and of the libraries that shape results."""
-    found = {"python": platform.python_version()}
+    """Return the versions of Python, of alignrec and of the libraries that results depend on."""
+    installed = {"python": platform.python_version()}
     for name in ("alignrec", *LIBRARIES):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def machine(device: str) -> str:
@@ -138,19 +145,19 @@ def machine(device: str) -> str:
     if (info := Path("/proc/cpuinfo")).exists():
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
         cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
-    found = f"{platform.system()}, {cpu}, {os.cpu_count()} cores"
+    description = f"{platform.system()}, {cpu}, {os.cpu_count()} cores"
     if device.startswith("cuda"):
-        import torch  # loaded already, by whoever used the GPU
+        import torch  # already loaded by the code that used the GPU
 
-        found += f", {torch.cuda.get_device_name(device)}"
-    return found
+        description += f", {torch.cuda.get_device_name(device)}"
+    return description
 
 
 @contextmanager
 def running(stage: str, dataset: str, params: Params, root: Path) -> Iterator[Run]:
     """Hold the stage's lock, yield its Run, and write run.json when the block ends without an error."""
     run = Run(stage, dataset, params, root)
-    with _alone(run), _recorded(run):
+    with _locked(run), _recorded(run):
         yield run
 
 
@@ -160,7 +167,7 @@ def perform(
     check: Callable[[Run], None],
     main: Callable[[Run], None],
 ) -> bool:
-    """Run a stage, unless it has ended on the same needs and its files are as it left them.
+    """Run a stage, unless it is done with the same needs and its files are unchanged.
 
     Args:
         run: the stage.
@@ -173,12 +180,11 @@ def perform(
     """
     seal, record = run.layout.seal(run.stage), run.layout.run_record(run.stage)
 
-    def ended() -> bool:
-        """Return whether the stage has ended as it would end now."""
+    def done() -> bool:
         return seal.is_file() and record.is_file() and seal.read_bytes() == _seal(run, run.key(*needs(run)))
 
-    with parallel.group(), _alone(run):
-        if parallel.agreed(ended):
+    with parallel.group(), _locked(run):
+        if parallel.agreed(done):
             return False
         check(run)
         key = run.key(*needs(run))
@@ -190,28 +196,28 @@ def perform(
 
 
 def _seal(run: Run, key: str) -> bytes:
-    """Return what `Layout.seal` holds of a stage that has left what is there now."""
-    files = run.layout.left(run.stage)
-    found = {str(p.relative_to(run.folder)): h for p, h in zip(files, io.sha256s(files), strict=True)}
-    return json.dumps({"key": key, "files": found}, indent=1).encode()
+    """Return the content of `Layout.seal` for the stage's present files."""
+    files = run.layout.outputs(run.stage)
+    digests = {str(p.relative_to(run.folder)): h for p, h in zip(files, io.sha256s(files), strict=True)}
+    return json.dumps({"key": key, "files": digests}, indent=1).encode()
 
 
 @contextmanager
-def _alone(run: Run) -> Iterator[None]:
-    """Hold the stage's lock; helpers of rank 0, which holds it, go on."""
+def _locked(run: Run) -> Iterator[None]:
+    """Hold the stage's lock; rank 0 holds it for all ranks."""
     if parallel.world() > 1 and run.stage != "pretrain":
         raise UserError(f"{run.stage} runs in one process; only pretrain can be started by torchrun")
     if parallel.rank():
         yield
         return
     run.folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(run.folder):
+    with _exclusive(run.folder):
         yield
 
 
 @contextmanager
 def _recorded(run: Run) -> Iterator[None]:
-    """Delete what says that the stage has ended; write its record when it has, in rank 0."""
+    """Delete the marks of a finished stage; write its record when the block ends, in rank 0."""
     if parallel.rank():
         yield
         return
@@ -244,7 +250,7 @@ def _run_record(run: Run, seconds: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def _exclusive(folder: Path) -> Iterator[None]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)

@@ -1,4 +1,4 @@
-"""Seeds come from names, so that a run's randomness never depends on what ran before it."""
+"""Seeds from names, so that a run's randomness never depends on what ran before it."""
 
 import hashlib
 

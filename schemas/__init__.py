@@ -1,6 +1,6 @@
 """Every table of the pipeline as an Arrow schema, one file a group of tables.
 
-Each column says what it holds, its unit and its shape. `check` holds a table to its schema.
+Each column documents its content, unit and shape. `check` validates a table against its schema.
 """
 
 from schemas.contract import ContractError, check, field, vector

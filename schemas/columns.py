@@ -1,4 +1,4 @@
-"""The columns that tell items and users apart, in every table alike."""
+"""The columns that identify items and users, the same in every table."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a schema is made of, and the one `check` that enforces it.
+"""Fields of schemas, and the one `check` that enforces them.
 
-Constraints that Arrow's types cannot say (`low`, `high`, `one_of`) live in the field's metadata. So does the
+Constraints that Arrow's types cannot express (`low`, `high`, `one_of`) are in the field's metadata. So does the
 documentation of the column: both travel inside the Parquet files.
 """
 
@@ -40,7 +40,7 @@ def vector(width: int) -> pa.DataType:
 
 
 def check(table: pa.Table, schema: pa.Schema, where: str = "table") -> pa.Table:
-    """Return `table` with the schema's columns, order and metadata, or raise what is wrong with it.
+    """Return `table` with the schema's columns, order and metadata, or raise ContractError for its first fault.
 
     Args:
         table: any Arrow table; a column may be chunked.

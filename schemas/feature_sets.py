@@ -1,4 +1,4 @@
-"""What an encoder makes of the items: one vector each."""
+"""Feature sets: one vector an item."""
 
 from __future__ import annotations
 

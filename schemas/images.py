@@ -10,14 +10,14 @@ from schemas.contract import field
 IMAGE_STATUSES = (
     "ok",  # decoded, resized, stored
     "missing",  # the metadata names no image
-    "http_error",  # the server said no; reason holds the code
+    "http_error",  # an HTTP error; reason has the code
     "unreachable",  # no connection: name not resolved, refused, cut
     "timeout",
     "not_an_image",
     "truncated",
     "too_small",
     "too_large",
-    "placeholder",  # a "no image available" picture or a 1x1 pixel
+    "placeholder",  # a "no image available" file or a 1x1 pixel
     "blocked",  # address or scheme that the parameters do not allow
 )
 

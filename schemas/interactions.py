@@ -1,4 +1,4 @@
-"""Who took what, when, and in which split; and the identifiers behind the dense numbers."""
+"""Interactions with their split, and the identifiers of users and items."""
 
 from __future__ import annotations
 

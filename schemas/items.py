@@ -1,4 +1,4 @@
-"""What the metadata says of each item, and the lines that could not be read."""
+"""The metadata of each item, and the lines that could not be read."""
 
 from __future__ import annotations
 

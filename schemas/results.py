@@ -1,4 +1,4 @@
-"""How recommenders did: figures, slices, tests, rankings, and the trials of a sweep."""
+"""Results of recommenders: metrics, slices, paired tests, rankings, and the trials of a sweep."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def ranking(k: int) -> pa.DataType:
 
 
 def rankings(k: int) -> pa.Schema:
-    """Return the schema of what each test user was shown."""
+    """Return the schema of each test user's ranking."""
     return pa.schema([USER_ID, field("items", ranking(k), f"item_id[{k}], best first; -1 where the catalogue ran out")])
 
 

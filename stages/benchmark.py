@@ -19,24 +19,24 @@ def main(run: Run) -> None:
         settings = run.params.settings(group.model, group.ablation).model_dump()
         facts = (rules.fingerprint, params.ks, settings, params.modalities.get(group.features, []))
         folder = layout.runs(group.model, group.features, group.ablation)
-        files, made_by = inputs.files(layout, group.content), ["pipeline.benchmark.jobs", MODELS.module(group.model)]
-        run.resume(folder, [*files, *MODELS.foreign(group.model)], *facts, modules=made_by)
+        files, modules = inputs.files(layout, group.content), ["pipeline.benchmark.jobs", MODELS.module(group.model)]
+        run.resume(folder, [*files, *MODELS.source_files(group.model)], *facts, modules=modules)
 
     todo = jobs.by_length(job for job in planned if not layout.trial(*job).exists())
     trial = jobs.Trial(layout, run.params, rules)
-    for job, found in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
-        io.write_table(found.rankings(), layout.trial_rankings(*job), schemas.rankings(max(params.ks)))
-        io.write_json(layout.trial(*job), found.record)
+    for job, trained in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
+        io.write_table(trained.rankings(), layout.trial_rankings(*job), schemas.rankings(max(params.ks)))
+        io.write_json(layout.trial(*job), trained.record)
 
     records = {job: io.read_json(layout.trial(*job)) for job in planned}
-    found = findings.gather(layout, records, parts, params.ks, rules, run.params.train.features)
-    run.write(found.results, layout.results, schemas.RESULTS)
-    run.write(found.slices, layout.slices, schemas.SLICES)
-    run.write(found.tests, layout.tests, schemas.TESTS)
+    evidence = findings.gather(layout, records, parts, params.ks, rules, run.params.train.features)
+    run.write(evidence.results, layout.results, schemas.RESULTS)
+    run.write(evidence.slices, layout.slices, schemas.SLICES)
+    run.write(evidence.tests, layout.tests, schemas.TESTS)
     io.write_json(layout.protocol, rules.described())
-    io.write_json(layout.metrics, found.summary)
-    made = [layout.results, layout.slices, layout.tests, layout.protocol, layout.metrics]
+    io.write_json(layout.metrics, evidence.summary)
+    outputs = [layout.results, layout.slices, layout.tests, layout.protocol, layout.metrics]
     io.keep_only(
-        run.folder, [*made, *(path(*job) for job in planned for path in (layout.trial, layout.trial_rankings))]
+        run.folder, [*outputs, *(path(*job) for job in planned for path in (layout.trial, layout.trial_rankings))]
     )
     run.rows_in, run.rows_out = len(planned), len(planned)

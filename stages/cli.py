@@ -88,14 +88,12 @@ def publish(
     dataset: Dataset,
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
-    to: Annotated[
-        str | None, typer.Option("--to", help="send the made release: a folder, s3:// or hf://datasets/")
-    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="send the release: a folder, s3:// or hf://datasets/")] = None,
     sign: Annotated[
-        Path | None, typer.Option("--sign", help="sign the made release with this private SSH key; needs ssh-keygen")
+        Path | None, typer.Option("--sign", help="sign the release with this private SSH key; needs ssh-keygen")
     ] = None,
 ) -> None:
-    """Make the release; with `--to` send the made one to where others fetch it; with `--sign` sign it."""
+    """Make the release; with `--to` upload an existing one; with `--sign` sign it."""
     if to is None and sign is None:
         return _command("publish")(dataset, params, root)
     from pipeline.layout import Layout
@@ -123,7 +121,7 @@ for _stage, (_help, _, _) in STAGES.items():
 
 @app.command()
 def mend() -> None:
-    """After a kill that hit DVC itself: delete the half-written file that it refuses to read."""
+    """After DVC itself was killed: delete the half-written file that it refuses to read."""
     from pipeline.mend import mend as delete_broken
 
     for path in delete_broken(Path()):
@@ -132,13 +130,13 @@ def mend() -> None:
 
 @app.command()
 def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
-    """what the parameter file declares: kind, category, size as published, and whether it is there."""
+    """what the parameter file declares: kind, category, size as published, and whether it is downloaded."""
     from rich.console import Console
 
     from pipeline.params import read
-    from pipeline.report.terminal import datasets as shown
+    from pipeline.report.terminal import datasets as table
 
-    Console().print(shown(read(params).sources, root))
+    Console().print(table(read(params).sources, root))
 
 
 @app.command()
@@ -170,15 +168,15 @@ def recommend(
     k: Annotated[int, typer.Option("--k", min=1, help="how many items")] = 10,
     root: Root = Path("outputs"),
 ) -> None:
-    """what the trained recommender shows one user: top K with titles and pictures."""
+    """what the trained recommender suggests to one user: top K with titles and images."""
     from rich.console import Console
 
     from pipeline.layout import Layout
-    from pipeline.train import recommend as found
+    from pipeline.train import recommend as recommender
 
-    shown = found.recommend(Layout(root, dataset), user, k)
-    typer.echo(found.history(shown))
-    Console().print(found.table(shown))
+    recommendations = recommender.recommend(Layout(root, dataset), user, k)
+    typer.echo(recommender.history(recommendations))
+    Console().print(recommender.table(recommendations))
 
 
 @app.command()
@@ -193,7 +191,7 @@ def sweep(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
 ) -> None:
-    """settings tried against each other, chosen on valid; an interrupted sweep goes on."""
+    """settings tried against each other, chosen on valid; an interrupted sweep resumes."""
     from rich.console import Console
 
     import schemas
@@ -210,17 +208,15 @@ def sweep(
         main(run, plan)
     names = list(plan.space)
     trials = io.read_table(run.layout.sweep_trials(*plan.names), schemas.trials(names))
-    found = io.read_table(run.layout.sweep_results(*plan.names), schemas.RESULTS)
-    Console().print(results.trials(trials, names), *results.tables(found, dataset))
+    winners = io.read_table(run.layout.sweep_results(*plan.names), schemas.RESULTS)
+    Console().print(results.trials(trials, names), *results.tables(winners, dataset))
     typer.echo(f"all settings: {run.layout.sweep_trials(*plan.names)}")
 
 
 @app.command()
 def compare(
     dataset: Dataset,
-    sets: Annotated[
-        list[str], typer.Argument(help="encoders of ours, or .npy, .pt, .parquet files; name=path renames")
-    ],
+    sets: Annotated[list[str], typer.Argument(help="our encoders, or .npy, .pt, .parquet files; name=path renames")],
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
     train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
@@ -235,14 +231,14 @@ def compare(
     layout, settings = Layout(root, dataset), (load if train else read)(params)
     settings.source(dataset)
     folder = to or layout.folder("compare")
-    found = command.compare(layout, settings, sets, seeds if train else 0, folder)
+    comparison = command.compare(layout, settings, sets, seeds if train else 0, folder)
     from rich.console import Console
 
-    from pipeline.compare import page  # loads Pillow: a mistake above is answered without
+    from pipeline.compare import page  # loads Pillow, which an error above need not wait for
 
-    for name, source in found["sources"].items():
+    for name, source in comparison["sources"].items():
         typer.echo(f"{name}: {source}")
-    for table in [*page.judged(found), *page.shapes(found)]:
+    for table in [*page.judged(comparison), *page.shapes(comparison)]:
         Console().print(page.terminal(table))
     typer.echo(f"page: {folder / 'index.html'}")
 
@@ -251,7 +247,7 @@ def compare(
 def diff(
     a: Annotated[Path, typer.Argument(help="the older release folder")],
     b: Annotated[Path, typer.Argument(help="the newer release folder")],
-    json_to: Annotated[Path | None, typer.Option("--json", help="also write the answer here")] = None,
+    json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
     page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
@@ -263,20 +259,20 @@ def diff(
     for folder in (a, b):
         for _ in check(folder):
             pass
-    from pipeline.compare import releases  # loads SciPy: a damaged release is named without
+    from pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
 
-    found = releases.diff(a, b, changed=5)
-    for line in releases.lines(found):
+    difference = releases.diff(a, b, changed=5)
+    for line in releases.lines(difference):
         typer.echo(line)
     if json_to:
-        io.write_json(json_to, found)
+        io.write_json(json_to, difference)
     if page_to:
         from pipeline.compare import changes
         from pipeline.layout import Layout
         from pipeline.params import read
 
-        dataset = found["b"]["dataset"]
-        text = changes.html(a, b, found, Layout(root, dataset).images, read(params).source(dataset).kind)
+        dataset = difference["b"]["dataset"]
+        text = changes.html(a, b, difference, Layout(root, dataset).images, read(params).source(dataset).kind)
         io.write_bytes(page_to, text.encode())
         typer.echo(f"page: {page_to}")
 
@@ -296,15 +292,15 @@ def verify(
 @app.command()
 def fetch(
     address: Annotated[str, typer.Argument(help="of a release: a path, https://, s3:// or hf://datasets/")],
-    to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch continues")],
+    to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
     encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
 ) -> None:
-    """bring a release here, every byte checked before it appears."""
+    """fetch a release, every byte checked before it appears."""
     from pipeline.io import sha256
-    from pipeline.remote.fetch import fetch as bring
+    from pipeline.remote.fetch import fetch as fetch_release
 
     with _bytes_bar("fetch") as progress:
-        folder = bring(address, to, encoder, progress)
+        folder = fetch_release(address, to, encoder, progress)
     typer.echo(f"release {sha256(folder / 'manifest.json')}")
     typer.echo(f"fetched: {to}")
 
@@ -325,10 +321,10 @@ def export(
     from pipeline.layout import Layout
 
     if (Path(what) / "manifest.json").exists():
-        found = content.of_release(Path(what), features or [])
+        exported = content.of_release(Path(what), features or [])
     else:
-        found = content.of_dataset(Layout(root, what), features or [])
-    write(found, form, to)
+        exported = content.of_dataset(Layout(root, what), features or [])
+    write(exported, form, to)
     typer.echo(f"exported: {to}")
 
 

@@ -1,4 +1,4 @@
-"""download: bring the raw files of one dataset into outputs/download/<dataset>/ and list them with checksums."""
+"""download: fetch the raw files of one dataset into outputs/download/<dataset>/ and list them with checksums."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pipeline import io
 from pipeline.http import fetch
 from pipeline.run import Run
 from pipeline.sources import download
-from pipeline.sources.base import Downloaded, Made
+from pipeline.sources.base import Downloaded, Generated
 from pipeline.sources.registry import SOURCES
 
 
@@ -16,16 +16,16 @@ def main(run: Run) -> None:
     addresses: dict[str, list[str]] = {}
     stored: dict[str, str] = {}
     hashes: dict[str, str] = {}
-    code = SOURCES.foreign(source.kind)
-    if isinstance(source, Made):
+    code = SOURCES.source_files(source.kind)
+    if isinstance(source, Generated):
         run.resume(raw, code, source.model_dump())
-        stored = source.make(raw, lambda what: run.progress(what, unit="picture"))
+        stored = source.make(raw, lambda names: run.progress(names, unit="image"))
     elif isinstance(source, Downloaded):
         addresses = source.files()
-        seen = io.read_json(run.layout.sources) if run.layout.sources.exists() else []
-        expected = download.expectations(addresses, source.sha256, seen)
+        earlier = io.read_json(run.layout.sources) if run.layout.sources.exists() else []
+        expected = download.expectations(addresses, source.sha256, earlier)
         run.resume(raw, code, source.model_dump(), download.local_files(addresses))
-        io.write_json(run.layout.sources, seen)  # what was seen first must outlive a failure here
+        io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
         bars = lambda name: fetch.meter(run.progress(unit="B", what=name))  # noqa: E731
         stored, hashes = download.download(addresses, raw, expected, params.timeout, params.retries, bars)
     rows = download.listing(raw, stored, addresses, hashes)

@@ -39,43 +39,56 @@ def main(run: Run) -> None:
             files, facts = feature_sets.inputs(name, layout), shared | own
             made_by = [ENCODERS.module(name), "pipeline.encode.batching"]
             run.resume(layout.features(name), files, facts, name, modules=made_by)
-            spent = batching.Spent()
+            throughput = batching.Throughput()
             if params.engine == "local":
-                make = feature_sets.encoded(name, Context(layout, params), ids, texts, bar.update, spent)
-                _write(run, name, len(ids), _here(make), facts, spent)
+                make = feature_sets.encoded(name, Context(layout, params), ids, texts, bar.update, throughput)
+                _write(run, name, len(ids), _local(make), facts, throughput)
             else:
-                there = Layout(layout.root.resolve(), layout.dataset)
-                worker = partial(feature_sets.worker, name, there, params)
-                _write(run, name, len(ids), partial(engines.ENGINES[params.engine], worker), facts, spent, bar.update)
-            if spent.items:
-                run.note(**{name: spent.facts(own.get("precision", "float32"))})
-    for name, ready in imports.items():
-        run.resume(layout.features(name), ready.inputs(layout), shared)
-        _write(run, name, len(ids), _here(feature_sets.imported(ready, ids)), shared, batching.Spent())
+                absolute = Layout(layout.root.resolve(), layout.dataset)
+                worker = partial(feature_sets.worker, name, absolute, params)
+                _write(
+                    run, name, len(ids), partial(engines.ENGINES[params.engine], worker), facts, throughput, bar.update
+                )
+            if throughput.items:
+                run.note(**{name: throughput.facts(own.get("precision", "float32"))})
+    for name, features in imports.items():
+        run.resume(layout.features(name), features.inputs(layout), shared)
+        _write(run, name, len(ids), _local(feature_sets.imported(features, ids)), shared, batching.Throughput())
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls:
         run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], shared, name)
         _write(
-            run, name, len(ids), _here(feature_sets.control(name, ids, like, run.seed(name))), shared, batching.Spent()
+            run,
+            name,
+            len(ids),
+            _local(feature_sets.control(name, ids, like, run.seed(name))),
+            shared,
+            batching.Throughput(),
         )
     run.rows_in, run.rows_out = len(ids), len(ids) * len(names)
     run.count("item without text", sum(not text.strip() for text in texts))
 
 
-def _here(make: Maker) -> Engine:
+def _local(make: Maker) -> Engine:
     return partial(engines.local, lambda: lambda job: make(*job))
 
 
 def _write(
-    run: Run, name: str, items: int, engine: Engine, facts: dict[str, object], spent: batching.Spent, done: Done = int
+    run: Run,
+    name: str,
+    items: int,
+    engine: Engine,
+    facts: dict[str, object],
+    throughput: batching.Throughput,
+    done: Done = int,
 ) -> None:
-    """Write the shards that are not there; their metadata is the same whatever other feature sets are made."""
+    """Write the missing shards; their metadata does not depend on which other feature sets are made."""
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     size, folder = run.params.encode.shard_rows, run.layout.features(name)
     starts = [s for s in range(0, items, size) if not io.shard(folder, "features", s // size).exists()]
     for (start, stop), rows in engine([(s, min(s + size, items)) for s in starts]):
         path = io.shard(folder, "features", start // size)
-        with spent.on("write"):
+        with throughput.on("write"):
             io.write_table(rows, path, schemas.features(rows["vector"].type.list_size), record)
-        spent.items += stop - start
+        throughput.items += stop - start
         done(stop - start)

@@ -7,11 +7,11 @@ from pipeline.run import Run
 from schemas import EDGES
 
 SAMPLE = 1000
-"""items of which an approximate index's recall is measured"""
+"""items on which an approximate index's recall is measured"""
 
 
 def main(run: Run) -> None:
-    """Search every feature set that encode left."""
+    """Search every feature set that encode wrote."""
     params = run.params.graph
     names = sorted(p.name for p in run.layout.folder("encode").iterdir() if p.is_dir())
     for name in run.progress(names, unit="set"):

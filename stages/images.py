@@ -1,4 +1,4 @@
-"""images: fetch, verify and shrink the picture of every item; each ends with a picture or with one reason."""
+"""images: fetch, verify and shrink the image of every item; each ends with an image or with one reason."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.run import Run
 
 
 def main(run: Run, retry_failed: bool = False) -> None:
-    """Write images-*.parquet, a shard at a time; shards that are there are kept, or retried where they failed."""
+    """Write images-*.parquet, a shard at a time; existing shards are kept, or their failures fetched again."""
     layout, params, work = run.layout, run.params.images, run.folder / ".blocks"
     items = run.read(layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"])
     run.resume(run.folder, [layout.items, layout.sources], params.model_dump())
-    ends = []
+    outcomes = []
     with (
         run.progress(total=len(items), unit="image") as bar,
         fetcher.Fetcher(params, layout.raw if params.allow_file else None) as web,
@@ -30,13 +30,13 @@ def main(run: Run, retry_failed: bool = False) -> None:
                 shutil.rmtree(work)
             else:
                 if retry_failed:
-                    found = io.read_tables(path, schemas.IMAGES)
-                    run.write_all(fetcher.again(web, found, part), path, schemas.IMAGES)
+                    blocks = io.read_tables(path, schemas.IMAGES)
+                    run.write_all(fetcher.retry_failed(web, blocks, part), path, schemas.IMAGES)
                 bar.update(len(part))
-            ends.append(run.read(path, schemas.IMAGES, ["status", "url", "sha256", "phash"]))
-    rows = pa.concat_tables(ends)
+            outcomes.append(run.read(path, schemas.IMAGES, ["status", "url", "sha256", "phash"]))
+    rows = pa.concat_tables(outcomes)
     statuses = Counter(rows["status"].to_pylist())
     run.rows_in, run.rows_out = len(items), statuses["ok"]
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
-    run.note(**fetcher.repeated(rows, params.shared_above))
+    run.note(**fetcher.duplicates(rows, params.shared_above))

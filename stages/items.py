@@ -11,10 +11,10 @@ from pipeline.sources.registry import reader
 
 def main(run: Run) -> None:
     """Write items.parquet and rejects.parquet."""
-    layout, by = run.layout, reader(run.source)
+    layout, source_reader = run.layout, reader(run.source)
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    path = by.metadata(raw_files(layout.sources))
-    lines = run.progress(by.lines(path), unit="line") if path else []
+    path = source_reader.metadata(raw_files(layout.sources))
+    lines = run.progress(source_reader.lines(path), unit="line") if path else []
     built = build.build(
         lines,
         run.source,

@@ -1,4 +1,4 @@
-"""What each stage's results depend on: files of earlier stages, parameters, code. Loads nothing that takes long."""
+"""What each stage's results depend on: files of earlier stages, parameters, code. Imports no slow library."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.sources.registry import SOURCES
 from pipeline.train import inputs
 
 ONLY = {("probe", "benchmark"): {"protocol"}}
-"""(stage, section) -> the keys that it reads, where that is not all"""
+"""(stage, section) -> the keys that it reads, where it does not read all"""
 SPEED = {
     "download": {"timeout", "retries"},
     "pretrain": {"checkpoint_every"},
@@ -29,7 +29,7 @@ SPEED = {
     "probe": {"workers"},
     "benchmark": {"workers"},
 }
-"""section -> keys that change how long a stage takes, and no result"""
+"""section -> keys that affect the run time of a stage, and no result"""
 
 
 class Needs(NamedTuple):
@@ -39,17 +39,17 @@ class Needs(NamedTuple):
     facts: list[Any]
     """parameters, anything JSON"""
     modules: list[str]
-    """whose code shapes the result"""
+    """whose code the result depends on"""
 
 
 def of(run: Run) -> Needs:
     """Return what the results of a run's stage depend on.
 
     Raises:
-        UserError: a file that is read is not there; says which stage makes it.
+        UserError: an input file is missing; says which stage makes it.
     """
     stage, layout, params = run.stage, run.layout, run.params
-    files = [path for name in STAGES[stage].reads for path in layout.left(name)]
+    files = [path for name in STAGES[stage].reads for path in layout.outputs(name)]
     facts: list[Any] = [_values(run, section) for section in STAGES[stage].params]
     parts = loaded(run)
     modules = [f"stages.{stage}", *(registry.module(name) for registry, name in parts)]
@@ -59,22 +59,25 @@ def of(run: Run) -> Needs:
         case "pretrain" if not pretrains(run):
             files, facts = [], ["nothing reads it"]
         case "pretrain":
-            taste = [layout.interactions] if params.pretrain.collaborative else []
-            files, facts = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)], facts[:1]
+            interactions = [layout.interactions] if params.pretrain.collaborative else []
+            files, facts = (
+                [layout.items, *io.shards(layout.images, "images"), *interactions, *_published(run)],
+                facts[:1],
+            )
         case "train":
             files = inputs.files(layout, params.trained_on)
         case "report":
-            files += layout.left("sweep")  # which no stage makes
-    return Needs([*files, *(p for registry, name in parts for p in registry.foreign(name))], facts, modules)
+            files += layout.outputs("sweep")  # which no stage makes
+    return Needs([*files, *(p for registry, name in parts for p in registry.source_files(name))], facts, modules)
 
 
 def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
     """Return the parts that a run's stage loads by name, each with its registry."""
-    asked, parts = run.params, dict[str, list[tuple[Registry[Any], str]]]()
+    params, parts = run.params, dict[str, list[tuple[Registry[Any], str]]]()
     source = [(SOURCES, run.source.kind)]
     probes = [(PROBES, name) for name in PROBES]
-    parts["encode"] = [*source, *((ENCODERS, name) for name in asked.encode.encoders)]
-    parts["benchmark"] = [*source, *((MODELS, name) for name in dict.fromkeys([*asked.benchmark.models, RELEASED]))]
+    parts["encode"] = [*source, *((ENCODERS, name) for name in params.encode.encoders)]
+    parts["benchmark"] = [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
     parts |= dict.fromkeys(("download", "interactions", "items"), source)
     parts |= {"probe": [*source, *probes], "report": probes, "publish": probes}
     return parts.get(run.stage, [])
@@ -91,7 +94,7 @@ def _values(run: Run, section: str) -> dict[str, Any]:
     if section == "source":
         return run.source.model_dump(mode="json")
     if section == "train":
-        return {key: value for key, value in run.params.given_train.items() if key not in speed}
+        return {key: value for key, value in run.params.train_section.items() if key not in speed}
     values: dict[str, Any] = getattr(run.params, section).model_dump(mode="json", include=only, exclude=speed)
     return values
 
@@ -99,5 +102,5 @@ def _values(run: Run, section: str) -> dict[str, Any]:
 def _published(run: Run) -> list[Path]:
     """Return the published files that pre-training starts from, those of this machine; others have a sha256."""
     params = run.params.pretrain
-    named = [local(address) for address in (params.init, params.tokenizer, params.vqkd) if address]
-    return [path for path in named if path is not None and path.is_file()]
+    paths = [local(address) for address in (params.init, params.tokenizer, params.vqkd) if address]
+    return [path for path in paths if path is not None and path.is_file()]

@@ -1,4 +1,4 @@
-"""pretrain: BEiT3 by masked image and masked language modelling on the dataset's own pictures and texts."""
+"""pretrain: BEiT3 by masked image and masked language modelling on the dataset's own images and texts."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from stages import needs
 
 
 def main(run: Run) -> None:
-    """Train, resuming where a killed run left off, and write the network with its tokenizers and its curve."""
+    """Train, resuming where a killed run left off; write the network, its tokenizers and its training curve."""
     params, layout = run.params.pretrain, run.layout
     if not needs.pretrains(run):
         run.resume(run.folder, [])
         run.note(skipped="no feature set of encode.encoders reads what pretrain makes")
         return
     texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    shelf = published.shelf(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
+    cache = published.cache(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
     with parallel.group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64
-        with parallel.first():
+        with parallel.rank_zero_first():
             files, facts, _ = needs.of(run)
             run.resume(run.folder, files, facts)
-            network, task, told = prepare.everything(layout, texts, params, shelf, run.seed(), device)
-        learned_from = len(task.corpus.usable)
+            network, task, notes = prepare.network_and_task(layout, texts, params, cache, run.seed(), device)
+        usable = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
         with run.progress(total=len(task.train) * params.epochs, unit="item") as bar:
             history = fit(network, task, checkpoint, bar.update)
@@ -49,6 +49,6 @@ def main(run: Run) -> None:
     io.write_json(layout.history("pretrain"), history)
     checkpoint.clear()
     shutil.rmtree(layout.encoder_scratch)
-    run.rows_in, run.rows_out = len(texts), learned_from
-    run.count("neither image nor text", len(texts) - learned_from)
-    run.note(**(history[-1] if history else {}), **({"init": told} if params.init else {}))
+    run.rows_in, run.rows_out = len(texts), usable
+    run.count("neither image nor text", len(texts) - usable)
+    run.note(**(history[-1] if history else {}), **({"init": notes} if params.init else {}))

@@ -10,8 +10,8 @@ def main(run: Run) -> None:
     """Write release/."""
     parts = gather.parts(run)
     with build.replacing(run.layout.release) as folder:
-        made = build.write(folder, parts, run.record())
+        manifest = build.write(folder, parts, run.record())
         for _ in verify(folder):
             pass
-    run.rows_in = run.rows_out = made.counts.items
-    run.note(files=len(made.files), bytes=sum(f.bytes for f in made.files), features=list(parts.features))
+    run.rows_in = run.rows_out = manifest.counts.items
+    run.note(files=len(manifest.files), bytes=sum(f.bytes for f in manifest.files), features=list(parts.features))

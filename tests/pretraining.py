@@ -1,4 +1,4 @@
-"""A toy shop to pre-train on: colours and things, each once said and once drawn."""
+"""A toy shop to pre-train on: items with a colour and a thing, both in the text and in the image."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ MASK = 11
 
 
 def task(n: int = 24, partners: np.ndarray | None = None, **params: Any) -> Task:
-    """Return n items in memory: pictures of four patches in one of four colours, its word and one or two others."""
+    """Return n items in memory: images of four patches in one of four colours, its word and one or two others."""
     rng = np.random.default_rng(0)
     colour = np.arange(n) % 4
     texts = [np.array([0, 4 + c, *rng.integers(8, MASK, rng.integers(1, 3)), 2]) for c in colour]
-    pictures = np.array(list(COLOURS.values()), np.uint8)[colour][:, None, None].repeat(8, 1).repeat(8, 2)
+    pixels = np.array(list(COLOURS.values()), np.uint8)[colour][:, None, None].repeat(8, 1).repeat(8, 2)
     row = np.where(np.arange(n) % 7 == 3, -1, np.arange(n))
     codes = np.repeat(colour[:, None], 4, axis=1).astype(np.int32)
     settings = Pretrain(**({"epochs": 2, "batch_size": 8, "held_out": 0.2, "threads": 1, "lr": 0.01} | params))
-    return Task(Corpus(texts, row, pictures), codes, MASK, settings, 5, torch.device("cpu"), partners)
+    return Task(Corpus(texts, row, pixels), codes, MASK, settings, 5, torch.device("cpu"), partners)
 
 
 def network(seed: int = 0) -> BEiT3:
@@ -47,7 +47,7 @@ def network(seed: int = 0) -> BEiT3:
 
 
 def shop(root: Path, images: bool = True, texts: bool = True) -> Path:
-    """Write 96 items, colour and thing each once said and once drawn; a few lack one or both. Return the parameters."""
+    """Write 96 items whose colour and thing are in text and image; a few lack one or both. Return the parameters."""
     layout, rng = Layout(root, "toy"), np.random.default_rng(0)
     n = 96
     colour, thing = rng.integers(0, 4, n), rng.integers(0, 4, n)
@@ -116,9 +116,9 @@ def shop(root: Path, images: bool = True, texts: bool = True) -> Path:
 
 
 def jpeg(colour: tuple[int, int, int], thing: int) -> bytes:
-    picture = np.full((16, 16, 3), 255, np.uint8)
+    pixels = np.full((16, 16, 3), 255, np.uint8)
     low, high = ((0, 16), (4, 12), (6, 10), (7, 9))[thing]
-    picture[low:high, 4:12] = colour
+    pixels[low:high, 4:12] = colour
     out = io.BytesIO()
-    Image.fromarray(picture).save(out, "JPEG")
+    Image.fromarray(pixels).save(out, "JPEG")
     return out.getvalue()

@@ -55,8 +55,8 @@ def finish(stage: str, folder: Path) -> None:
 
 def contents(folder: Path) -> dict[str, str]:
     """Return path -> sha256 of what the stages wrote; how they ran does not count."""
-    found = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("run.json", ".key", "p.yaml")]
-    return {str(p.relative_to(folder)): sha256(p) for p in found if not p.name.endswith(".lock")}
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("run.json", ".key", "p.yaml")]
+    return {str(p.relative_to(folder)): sha256(p) for p in files if not p.name.endswith(".lock")}
 
 
 def project(folder: Path) -> Path:

@@ -22,11 +22,11 @@ import json
 from typing import Literal
 
 from pipeline.config.base import Positive
-from pipeline.sources.base import Licence, Made
+from pipeline.sources.base import Generated, Licence
 from pipeline.sources.tabular import Tabular, TabularSource
 
 
-class Stationery(Made):
+class Stationery(Generated):
     kind: Literal["stationery"]
     users: Positive = 40
     licence = Licence({"license": "cc0-1.0"}, "Nobody owns stationery.")
@@ -220,9 +220,9 @@ def test_its_parameters_are_as_closed_as_ours(tmp_path: Path, good: str, bad: st
 
 @pytest.mark.usefixtures("installed")
 def test_its_code_counts_as_an_input_and_comes_after_ours() -> None:
-    (file,) = MODELS.foreign("popularity")
+    (file,) = MODELS.source_files("popularity")
     assert file.name == "model.py"
-    assert MODELS.foreign("bpr") == []
+    assert MODELS.source_files("bpr") == []
     assert [*MODELS][-2:] == ["alignrec", "popularity"]
 
 

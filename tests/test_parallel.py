@@ -61,8 +61,8 @@ def _torchrun(root: Path) -> subprocess.Popen[str]:
 
 
 def _curve(root: Path) -> list[dict[str, float]]:
-    found: list[dict[str, float]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
-    return found
+    history: list[dict[str, float]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
+    return history
 
 
 @pytest.fixture(scope="module")

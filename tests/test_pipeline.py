@@ -125,17 +125,17 @@ def test_an_edit_reruns_what_it_can_change_and_no_more(undisturbed: Path, tmp_pa
     edit(folder, "schemas/release.py", column, f'field("kind", pa.string(), "of an item"),\n        {column}')
     edit(folder, "pipeline/release/build.py", 'found["image_url"] =', 'found["kind"] = found["image_url"] =')
     assert reran(folder) == {"publish"}
-    assert {name for name, found in release(folder).items() if before[name] != found} >= {"items.parquet"}
+    assert {name for name, actual in release(folder).items() if before[name] != actual} >= {"items.parquet"}
 
 
 def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path) -> None:
     text = (undisturbed / "outputs/report/shop/report.md").read_text()
     page = (undisturbed / "outputs/report/shop/index.html").read_text()
     shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=undisturbed))[""]["data"]
-    metrics = {path.split("/")[-1]: found["data"] for path, found in shown.items()}
+    metrics = {path.split("/")[-1]: plot["data"] for path, plot in shown.items()}
     for features in ("beit3", "random"):
-        found = metrics["metrics.json"]["alignrec"][features]
-        cells = [f"{found[f'{m}@20']['mean']:.4f} ± {found[f'{m}@20']['sd']:.4f}" for m in ("recall", "ndcg")]
+        headline = metrics["metrics.json"]["alignrec"][features]
+        cells = [f"{headline[f'{m}@20']['mean']:.4f} ± {headline[f'{m}@20']['sd']:.4f}" for m in ("recall", "ndcg")]
         (row,) = [line for line in text.splitlines() if line.startswith(f"| alignrec | {features} |")]
         assert all(cell in row for cell in cells)
     zero_shot = metrics["probes.json"]["zero_shot"]["beit3"]["hit@20"]

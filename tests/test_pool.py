@@ -23,14 +23,14 @@ def test_every_job_comes_back_with_its_result() -> None:
     assert list(pool.each(double, [], workers=2)) == []
 
 
-def test_in_turn_keeps_the_order_and_asks_for_a_job_when_an_earlier_one_was_dealt_with() -> None:
+def test_in_order_keeps_the_order_and_takes_a_job_when_an_earlier_result_was_consumed() -> None:
     dealt: list[int] = []
 
     def jobs() -> Iterator[int]:
         for n in range(4):
             yield 10 * n + len(dealt)
 
-    for job, result in pool.in_turn(double, jobs(), workers=2):
+    for job, result in pool.in_order(double, jobs(), workers=2):
         assert result == 2 * job
         dealt.append(job)
     assert dealt == [0, 10, 21, 32]  # the first two knew nothing, the others all but the one before them

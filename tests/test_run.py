@@ -133,7 +133,7 @@ def test_seeds_come_from_names() -> None:
 
 
 def test_the_seed_parameter_shifts_every_seed(tmp_path: Path, params: Params) -> None:
-    other = params.model_copy(update={"given_train": {"seed": 1}})
+    other = params.model_copy(update={"train_section": {"seed": 1}})
     with running("train", "shop", params, tmp_path) as run:
         first = run.seed("init")
     with running("train", "shop", other, tmp_path) as run:

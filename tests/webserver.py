@@ -62,9 +62,9 @@ class Handler(BaseHTTPRequestHandler):
             return self._empty(404)
         data = path.read_bytes()
         start = 0
-        found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-        if found and server.ranges:
-            start = int(found[1])
+        requested = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if requested and server.ranges:
+            start = int(requested[1])
             if start >= len(data):
                 return self._empty(416)
         self.send_response(206 if start else 200)

@@ -1,4 +1,4 @@
-"""Published weight files: brought once, read without running anything, converted once, compared both ways.
+"""Published weight files: fetched once, read without running code, converted once, compared both ways.
 
 A published `.pth` is a zip that holds a pickle and raw tensors. It is read with PyTorch's restricted unpickler and
 rewritten as safetensors, whose header keeps the name and the sha256 of the file that it came from.
@@ -25,10 +25,10 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.http.fetch import local
 
-Bring = Callable[[str, Path], None]
+Fetch = Callable[[str, Path], None]
 """fetches an address to a path, whole or not at all"""
 
-SHOWN = 5  # names in a message
+MOST_NAMES = 5  # in a message
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as PyTorch's hub names files: the first digits of their sha256
 WHOLE = "the .zip or .pth that was downloaded is the checkpoint itself, so give that file, not unpacked"
@@ -43,23 +43,23 @@ class Loaded(NamedTuple):
     """parameters that the file lacks and that keep their initial values"""
 
 
-def obtain(address: str, folder: Path, sha256: str | None, bring: Bring) -> Path:
+def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
     """Return a checked file of this machine for a path or URL.
 
     Args:
         address: path, file:// or http(s) URL.
         folder: where a download is kept for the next call.
         sha256: what the file must have, hex; the digits in a name such as `vqkd-d93179da.pth` are checked in any case.
-        bring: downloads.
+        fetch: downloads.
 
     Raises:
-        UserError: it cannot be had, or its checksum is another.
+        UserError: it cannot be fetched, or its checksum differs.
     """
     path = local(address)
     if path is None:
         path = folder / _name(address)
         if not path.exists():
-            bring(address, path)
+            fetch(address, path)
         try:
             _check_sum(path, sha256)
         except UserError:
@@ -70,26 +70,26 @@ def obtain(address: str, folder: Path, sha256: str | None, bring: Bring) -> Path
     return path
 
 
-def prepare(address: str, folder: Path, sha256: str | None, bring: Bring) -> Path:
-    """Return the safetensors file of a published checkpoint, made at the first call.
+def prepare(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
+    """Return the safetensors file of a published checkpoint, converted at the first call.
 
     Args:
         address: path or URL of a `.pth` or `.safetensors` file.
         folder: where the result is kept; of a downloaded `.pth` only the result stays.
         sha256: of the published file, hex.
-        bring: downloads.
+        fetch: downloads.
     """
-    here = local(address)
+    path = local(address)
     target = folder / f"{Path(_name(address)).stem}.safetensors"
-    if here is None and target.exists() and _is_of(target, address, sha256):
+    if path is None and target.exists() and _is_of(target, address, sha256):
         return target
-    source = obtain(address, folder, sha256, bring)
+    source = obtain(address, folder, sha256, fetch)
     if source.suffix == ".safetensors":
         return source
-    if here is not None and here.is_file() and target.exists() and _is_of(target, address, io.sha256(here)):
+    if path is not None and path.is_file() and target.exists() and _is_of(target, address, io.sha256(path)):
         return target
     convert(source, target)
-    if here is None:
+    if path is None:
         source.unlink()
     return target
 
@@ -117,7 +117,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read the parameters in a `.pth` file, whatever its ending; nothing in it is run.
 
     Raises:
-        UserError: it is unpacked, cut off, something else, or holds objects that are no data.
+        UserError: it is unpacked, cut off, something else, or holds objects other than data.
     """
     _refuse(path)
     zipped = zipfile.is_zipfile(path)
@@ -125,8 +125,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):  # training options, in some files: plain values
             content = torch.load(path, "cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as e:
-        found = re.search(r"GLOBAL (\S+)", str(e))
-        why = f"holds {found[1]}, which is no data, and was not run" if found else "is no PyTorch checkpoint"
+        match = re.search(r"GLOBAL (\S+)", str(e))
+        why = f"holds {match[1]}, which is no data, and was not run" if match else "is no PyTorch checkpoint"
         raise UserError(f"{path}: {why}; give the file as published") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
         raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_line(e)}); fetch it again") from None
@@ -157,7 +157,7 @@ def fill(
         optional: beginnings of the names of parameters that may be absent from the file.
 
     Raises:
-        UserError: a name without its partner, or a shape that differs; the first few are told.
+        UserError: a name that only one side has, or a shape that differs; names the first few.
     """
     own = network.state_dict()
     reasons = {
@@ -173,9 +173,9 @@ def fill(
             if n in tensors and tensors[n].shape != own[n].shape
         ],
     }  # fmt: skip
-    told = [f"{_subject(what)} {what} {_some(found)}" for what, found in faults.items() if found]
-    if told:
-        raise UserError(f"{where}: not the weights of this network: {'; '.join(told)}")
+    messages = [f"{_subject(what)} {what} {_some(names)}" for what, names in faults.items() if names]
+    if messages:
+        raise UserError(f"{where}: not the weights of this network: {'; '.join(messages)}")
     with torch.no_grad():
         for name in own.keys() & tensors.keys():
             own[name].copy_(tensors[name])
@@ -201,7 +201,7 @@ def resized(table: Tensor, grid: int) -> Tensor:
 
 
 def _refuse(path: Path) -> None:
-    """Raise UserError for what people give in place of a checkpoint."""
+    """Raise UserError for common mistakes: a folder, a web page, an unpacked or repacked checkpoint."""
     if path.is_dir():
         unpacked = any(path.glob("data.pkl")) or any(path.glob("*/data.pkl"))
         raise UserError(f"{path}: an unpacked checkpoint; {WHOLE}" if unpacked else f"{path}: a folder; give a file")
@@ -234,16 +234,16 @@ def _check_sum(path: Path, sha256: str | None) -> None:
     expected = [digits for digits in (sha256, named[1] if named else None) if digits]
     if not expected:
         return
-    found = io.sha256(path)
+    actual = io.sha256(path)
     for digits in expected:
-        if not found.startswith(digits.lower()):
+        if not actual.startswith(digits.lower()):
             raise UserError(
-                f"{path.name}: its sha256 is {found}, expected {digits}; the file is damaged or another one"
+                f"{path.name}: its sha256 is {actual}, expected {digits}; the file is damaged or another one"
             )
 
 
 def _is_of(target: Path, address: str, sha256: str | None) -> bool:
-    """Tell whether `target` was converted from the file that `address` names, of that sha256 unless None."""
+    """Return whether `target` was converted from the file that `address` names, of that sha256 unless None."""
     with safe_open(target, "pt") as file:
         header = file.metadata() or {}
     return header.get("source") == _name(address) and (not sha256 or header.get("source_sha256") == sha256.lower())
@@ -263,9 +263,9 @@ def _subject(fault: str) -> str:
     return "the network" if fault == "does not know" else "the file"
 
 
-def _some(found: list[str]) -> str:
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + more
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _shape(tensor: Tensor) -> str:

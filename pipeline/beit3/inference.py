@@ -1,11 +1,11 @@
-"""BEiT3's item feature and nothing else, as fast as the machine gives it: beit3.py's network laid out for encoding.
+"""Fast inference of BEiT3's item feature: the network of network.py, with its weights laid out for encoding.
 
 It computes what `BEiT3.cls` does, up to rounding, for less:
 - all vision rows of a batch are one matrix and all text rows another: nothing is padded, each expert is one product;
 - weights are cast and packed once, and keys and values are one product;
 - the last layer is computed for CLS alone.
-Products and attention run in the precision that is asked for; what layers add up stays in float32. In int8, products
-multiply whole numbers: each row and each output has its own scale, and sums are exact. Attention is bfloat16 there.
+Products and attention run in the chosen precision; the residual stream stays in float32. In int8, products multiply
+whole numbers: each row and each output has its own scale, and sums are exact. Attention is bfloat16 there.
 
 Letters: B items, v vision rows an item (1 + P, or CLS alone), W text rows of all items, D width, H heads, d = D / H.
 """
@@ -38,7 +38,7 @@ Map = Callable[[Tensor], Tensor]
 
 
 class Rows(NamedTuple):
-    """Which rows of the two matrices are whose."""
+    """Which rows of the two matrices belong to which item."""
 
     vision: int
     """v"""
@@ -52,18 +52,18 @@ class Rows(NamedTuple):
             yield from ((i, min(i + most, items[-1] + 1)) for i in items[::most])
 
     def of(self, x: Streams, start: int, stop: int) -> list[Tensor]:
-        """Return views of what items start .. stop-1 have: vision [n, v, D], text [n, T, D]."""
+        """Return views of the rows of items start .. stop-1: vision [n, v, D], text [n, T, D]."""
         n, length, before = stop - start, self.lengths[start], sum(self.lengths[:start])
-        found = []
+        views = []
         if x.vision is not None:
-            found.append(x.vision[start * self.vision : stop * self.vision].unflatten(0, (n, self.vision)))
+            views.append(x.vision[start * self.vision : stop * self.vision].unflatten(0, (n, self.vision)))
         if x.text is not None and length:
-            found.append(x.text[before : before + n * length].unflatten(0, (n, length)))
-        return found
+            views.append(x.text[before : before + n * length].unflatten(0, (n, length)))
+        return views
 
 
 class Inference:
-    """A BEiT3 that tells items' CLS and nothing else."""
+    """A BEiT3 that computes CLS and nothing else."""
 
     def __init__(self, network: BEiT3, precision: str) -> None:
         """Lay out the weights of `network` where they are; it must not change any more.
@@ -73,7 +73,7 @@ class Inference:
             precision: float32, bfloat16, or on a CPU that multiplies bytes int8.
 
         Raises:
-            UserError: int8 is not for this device.
+            UserError: this device has no int8 products.
         """
         self.config: Config = network.config
         body = network.beit3  # not kept: its layers hold their weights once more
@@ -86,7 +86,7 @@ class Inference:
 
     @torch.inference_mode()
     def cls(self, image: Tensor | None, tokens: Tensor | None, lengths: Sequence[int]) -> Tensor:
-        """Return the item feature, CLS of the pass over whatever the items have: float32 [B, D].
+        """Return the item feature, CLS of the pass over image, text or both: float32 [B, D].
 
         Args:
             image: float32 [B, 3, S, S], normalised to [-1, 1]; None: no item has one.
@@ -115,7 +115,7 @@ def flops(c: Config, image: bool, tokens: int) -> float:
 
 
 def multiplies_bytes(device: torch.device) -> bool:
-    """Say whether products of bytes are exact and fast there: processors without VNNI saturate sums of two."""
+    """Return whether int8 products are exact and fast there: processors without VNNI saturate sums of two."""
     return device.type == "cpu" and torch.cpu._is_vnni_supported()
 
 
@@ -124,20 +124,20 @@ class _Layer:
 
     def __init__(self, layer: Layer, precision: str) -> None:
         attention, int8 = layer.self_attn, precision == "int8"
-        self._dtype = torch.float32 if int8 else getattr(torch, precision)  # what products read
+        self._dtype = torch.float32 if int8 else getattr(torch, precision)  # of the factors of products
         attends_in = torch.bfloat16 if int8 else self._dtype
         linear = _linear8 if int8 else partial(_linear, dtype=self._dtype)
         chain = _by_parts if int8 else _chain
         self._heads = attention.heads
         self._norms = layer.self_attn_layer_norm, layer.final_layer_norm
-        self._query, self._seen, self._out, self._ffn = [], [], [], []
-        for way in "AB":  # vision, text
-            q, k, v = (getattr(m, way) for m in (attention.q_proj, attention.k_proj, attention.v_proj))
+        self._query, self._key_value, self._out, self._ffn = [], [], [], []
+        for expert in "AB":  # vision, text
+            q, k, v = (getattr(m, expert) for m in (attention.q_proj, attention.k_proj, attention.v_proj))
             self._query.append(chain(linear([q]), _to(attends_in)))
-            self._seen.append(chain(linear([k, v]), _to(attends_in)))
-            norm, out = getattr(attention.inner_attn_ln, way), getattr(attention.out_proj, way)
+            self._key_value.append(chain(linear([k, v]), _to(attends_in)))
+            norm, out = getattr(attention.inner_attn_ln, expert), getattr(attention.out_proj, expert)
             self._out.append(chain(_to(self._dtype), _norm(norm, self._dtype), linear([out])))
-            ffn = getattr(layer.ffn, way)
+            ffn = getattr(layer.ffn, expert)
             up, down = linear([ffn.fc1]), linear([ffn.fc2])
             self._ffn.append(chain(up, F.gelu, _norm(ffn.ffn_layernorm, self._dtype), down))
 
@@ -145,24 +145,24 @@ class _Layer:
         """Vision [B v, D] and text [W, D] -> the same, or CLS alone [B, D]."""
         cast = _to(self._dtype)
         y = self._norms[0](x).map(cast, cast)
-        asking, queries = rows, y
+        query_rows, queries = rows, y
         if first_only:
-            asking = Rows(1, [0] * len(rows.lengths))
+            query_rows = Rows(1, [0] * len(rows.lengths))
             x, queries = (Streams(s.vision[:: rows.vision], None) for s in (x, y) if s.vision is not None)
-        seen = self._attention(queries.map(*self._query), asking, y.map(*self._seen), rows)
-        x = x.plus(seen.map(*self._out))  # float32 plus dtype is float32
+        attended = self._attention(queries.map(*self._query), query_rows, y.map(*self._key_value), rows)
+        x = x.plus(attended.map(*self._out))  # float32 plus dtype is float32
         return x.plus(self._norms[1](x).map(cast, cast).map(*self._ffn))
 
-    def _attention(self, queries: Streams, asking: Rows, x: Streams, rows: Rows) -> Streams:
-        """Return what queries see of keys and values [.., 2D], run by run: a run has one length, so no padding."""
+    def _attention(self, queries: Streams, query_rows: Rows, x: Streams, rows: Rows) -> Streams:
+        """Return attention of queries over keys and values [.., 2D], one run of equal lengths at a time: no padding."""
         out = queries.map(torch.empty_like, torch.empty_like)
         on_gpu = queries.vision is not None and queries.vision.is_cuda
         for start, stop in rows.runs(len(rows.lengths) if on_gpu else CPU_RUN):
-            q = torch.cat(asking.of(queries, start, stop), 1).unflatten(2, (self._heads, -1)).transpose(1, 2)
+            q = torch.cat(query_rows.of(queries, start, stop), 1).unflatten(2, (self._heads, -1)).transpose(1, 2)
             k, v = torch.cat(rows.of(x, start, stop), 1).unflatten(2, (2, self._heads, -1)).permute(2, 0, 3, 1, 4)
-            seen = _attend(q, k, v).transpose(1, 2).flatten(2)  # [n, Q, D]
-            places = asking.of(out, start, stop)
-            for place, part in zip(places, seen.split([p.shape[1] for p in places], 1), strict=True):
+            attended = _attend(q, k, v).transpose(1, 2).flatten(2)  # [n, Q, D]
+            places = query_rows.of(out, start, stop)
+            for place, part in zip(places, attended.split([p.shape[1] for p in places], 1), strict=True):
                 place.copy_(part)
         return out
 

@@ -65,7 +65,7 @@ SIZES: dict[str, Config] = {
 
 
 class Streams(NamedTuple):
-    """What flows through the network: vision [B, 1+P, D] and text [B, T, D]; either may be absent."""
+    """Hidden states of the two modalities: vision [B, 1+P, D] and text [B, T, D]; either may be absent."""
 
     vision: Tensor | None
     text: Tensor | None
@@ -123,12 +123,12 @@ class Attention(nn.Module):
         self.out_proj = Multiway(lambda: nn.Linear(c.width, c.width))
 
     def forward(self, queries: Streams, x: Streams, visible: Tensor | None) -> Streams:
-        """Return what `queries` see of `x`; `visible` bool [B, 1, 1, N] hides positions (None: all visible)."""
+        """Return attention of `queries` over `x`; `visible` bool [B, 1, 1, N], False at masked keys (None: none)."""
         q = self._split_heads(self.q_proj(queries))  # [B, H, Q, D/H]
         k = self._split_heads(self.k_proj(x))  # [B, H, N, D/H]
         v = self._split_heads(self.v_proj(x))  # [B, H, N, D/H]
-        seen = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, Q, D/H]
-        return self.out_proj(self.inner_attn_ln(queries.split(seen.transpose(1, 2).flatten(2))))  # [B, Q, D]
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)  # [B, H, Q, D/H]
+        return self.out_proj(self.inner_attn_ln(queries.split(attended.transpose(1, 2).flatten(2))))  # [B, Q, D]
 
     def _split_heads(self, x: Streams) -> Tensor:
         return x.joined().unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -159,7 +159,7 @@ class Layer(nn.Module):
         self.ffn = Multiway(lambda: FeedForward(c))
 
     def forward(self, x: Streams, visible: Tensor | None, first_only: bool = False) -> Streams:
-        """Return the streams, or position 0 alone when nobody reads the others."""
+        """Return the streams, or position 0 alone with `first_only`."""
         y = self.self_attn_layer_norm(x)
         queries = y
         if first_only:
@@ -177,14 +177,14 @@ class VisionEmbed(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.width))
         self.proj = nn.Conv2d(3, c.width, c.patch, c.patch)
 
-    def forward(self, image: Tensor | None, masked: Tensor | None, batch: int) -> Tensor:
-        """[B, 3, S, S], masked bool [B, P] -> [B, 1+P, D]; CLS alone [B, 1, D] without an image."""
+    def forward(self, image: Tensor | None, patch_mask: Tensor | None, batch: int) -> Tensor:
+        """[B, 3, S, S], patch_mask bool [B, P] -> [B, 1+P, D]; CLS alone [B, 1, D] without an image."""
         cls = self.cls_token.expand(batch, -1, -1)  # [B, 1, D]
         if image is None:
             return cls
         x = self.proj(image).flatten(2).transpose(1, 2)  # [B, P, D]
-        if masked is not None:
-            x = torch.where(masked.unsqueeze(2), self.mask_token.to(x.dtype), x)
+        if patch_mask is not None:
+            x = torch.where(patch_mask.unsqueeze(2), self.mask_token.to(x.dtype), x)
         return torch.cat([cls.to(x.dtype), x], dim=1)  # [B, 1+P, D]
 
 
@@ -203,15 +203,15 @@ class Encoder(nn.Module):
 
         Args:
             x: vision [B, 1+P, D], text [B, T, D].
-            hidden: bool [B, 1+P] and [B, T], True at positions that nobody may read; None: none of a stream.
+            hidden: bool [B, 1+P] and [B, T], True at positions that attention skips; None: none of a stream.
             first_only: compute position 0 alone in the last layer; the same numbers for less work.
         """
         x = self._with_positions(x)
         visible = None
         if any(h is not None for h in hidden):
-            gone = Streams(*(_none_hidden(s) if h is None else h for s, h in zip(x, hidden, strict=True)))
-            x = x.map(lambda s: _zeroed(s, gone.vision), lambda s: _zeroed(s, gone.text))
-            visible = ~gone.joined()[:, None, None, :]  # [B, 1, 1, N]
+            mask = Streams(*(_none_hidden(s) if h is None else h for s, h in zip(x, hidden, strict=True)))
+            x = x.map(lambda s: _zeroed(s, mask.vision), lambda s: _zeroed(s, mask.text))
+            visible = ~mask.joined()[:, None, None, :]  # [B, 1, 1, N]
         for i, layer in enumerate(self.layers):
             x = layer(x, visible, first_only and i == len(self.layers) - 1)
         return self.layer_norm(x)

@@ -1,4 +1,4 @@
-"""The released BEiT3 and VQ-KD weights: which network a file is of, and how it is fitted to the one wanted.
+"""The released BEiT3 and VQ-KD weights: the shape of a file's network, and loading into a network of another shape.
 
 Files: beit3_{base,large}[_itc|_indomain]_patch16_224.pth and vqkd_encoder_base_decoder_*.pth of their authors. All
 BEiT3 files share the backbone; -itc ones have heads for contrast in place of those for masked modelling.
@@ -21,7 +21,7 @@ TEXT_POSITIONS = "beit3.encoder.embed_positions.B.weight"
 BEFORE_PATCHES = FIRST_POSITION + 1
 """rows of the vision positions before those of the patches: two unused, CLS"""
 SPARE_PIECES = 8
-"""rows of the published text table beyond the pieces of beit3.spm, which nobody uses"""
+"""rows of the published text table beyond the pieces of beit3.spm, unused"""
 
 CONTRAST = "serves image-text contrast; the feature is CLS before any projection"
 TASK = "serves a task that the file was fine-tuned on"
@@ -44,7 +44,7 @@ VQKD_UNUSED = {
 
 
 def shape(tensors: dict[str, Tensor], where: str) -> Config:
-    """Return the shape of the network that a BEiT3 file is of, with the heads that the file has.
+    """Return the shape of a BEiT3 file's network, with the heads that the file has.
 
     Raises:
         UserError: no BEiT3 file.
@@ -58,7 +58,7 @@ def shape(tensors: dict[str, Tensor], where: str) -> Config:
             vocab=len(tensors["beit3.text_embed.weight"]),
             width=width,
             layers=len({name.split(".")[3] for name in tensors if name.startswith("beit3.encoder.layers.")}),
-            heads=max(1, width // 64),  # no tensor tells; released networks have 64 dimensions a head
+            heads=max(1, width // 64),  # no tensor's shape has them; released networks have 64 dimensions a head
             ffn=len(tensors["beit3.encoder.layers.0.ffn.A.fc1.weight"]),
             positions=len(tensors[TEXT_POSITIONS]),
             codes=len(tensors["mim_head.weight"]) if "mim_head.weight" in tensors else 0,
@@ -68,12 +68,12 @@ def shape(tensors: dict[str, Tensor], where: str) -> Config:
         raise UserError(f"{where}: no BEiT3 weights: it lacks {e}") from None
 
 
-def continued(wanted: Config, given: Config, codes: int, pieces: int, where: str) -> Config:
+def continued(wanted: Config, published: Config, codes: int, pieces: int, where: str) -> Config:
     """Return the shape of a network that goes on from published weights.
 
     Args:
-        wanted: the size, and the image side, that is asked for.
-        given: shape of the file.
+        wanted: network size and image side.
+        published: shape of the file.
         codes: visual tokens to predict; 0: no MIM head.
         pieces: ids of the tokenizer, special ones included.
         where: the file, for messages.
@@ -81,37 +81,37 @@ def continued(wanted: Config, given: Config, codes: int, pieces: int, where: str
     Raises:
         UserError: weights of another size, or of another tokenizer.
     """
-    _same_size(wanted, given, where)
-    if not 0 <= given.vocab - pieces <= SPARE_PIECES:
+    _same_size(wanted, published, where)
+    if not 0 <= published.vocab - pieces <= SPARE_PIECES:
         raise UserError(
-            f"{where}: its text table has {given.vocab:,} rows, but the tokenizer {pieces:,} ids; "
+            f"{where}: its text table has {published.vocab:,} rows, but the tokenizer {pieces:,} ids; "
             "give the tokenizer that was published with the weights (beit3.spm)"
         )
-    return replace(wanted, vocab=given.vocab, positions=given.positions, codes=codes, mlm=True)
+    return replace(wanted, vocab=published.vocab, positions=published.positions, codes=codes, mlm=True)
 
 
 def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkpoints.Loaded:
     """Fill a network from a BEiT3 file; positions are interpolated for other image sizes.
 
     Args:
-        network: of the same width and layers; it may lack either head, have a text table that is shorter, or have a
-            MIM head for another visual tokenizer: then the file's is left out and the network's stays as it is.
+        network: of the same width and layers. It may lack either head, have a shorter text position table, or a MIM
+            head for another visual tokenizer: then the file's head is left out and the network's stays as it is.
         tensors: the file's.
         where: the file, for messages.
 
     Returns:
-        what of the file was ignored and why, and which parameters it lacks.
+        which tensors of the file were ignored and why, and which parameters it lacks.
 
     Raises:
-        UserError: the weights are of another network, told by its size where it is a published one.
+        UserError: the weights are of another network; named by its size where it is a published one.
     """
-    wanted, given = network.config, shape(tensors, where)
-    _same_size(wanted, given, where)
-    if given.vocab != wanted.vocab:
-        raise UserError(f"{where}: its text table has {given.vocab:,} rows, the network's {wanted.vocab:,}")
+    wanted, published = network.config, shape(tensors, where)
+    _same_size(wanted, published, where)
+    if published.vocab != wanted.vocab:
+        raise UserError(f"{where}: its text table has {published.vocab:,} rows, the network's {wanted.vocab:,}")
     left_out: dict[str, str] = {}
-    if given.codes != wanted.codes:
-        why = f"predicts {given.codes:,} visual tokens, the network {wanted.codes or 'none'}"
+    if published.codes != wanted.codes:
+        why = f"predicts {published.codes:,} visual tokens, the network {wanted.codes or 'none'}"
         left_out |= {name: why for name in tensors if name.startswith("mim_head.")}
     if not wanted.mlm:
         left_out |= {name: "the network has no MLM head" for name in tensors if name.startswith("mlm_head.")}
@@ -124,7 +124,7 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQK
     """Return the tokenizer in a safetensors file, for images of `grid` patches a side, ready to use.
 
     Args:
-        path: as `weights.prepare` makes it from a published file.
+        path: as `checkpoints.prepare` makes it from a published file.
         grid: patches a side; positions are interpolated where the file has others.
         heads: attention heads; of 64 dimensions each by default, as published.
 
@@ -133,12 +133,12 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQK
     """
     tensors = checkpoints.read(path)
     try:
-        given = vqkd.shape(tensors, heads)
+        published = vqkd.shape(tensors, heads)
         table = tensors["encoder.pos_embed"][0]  # [1+P, D]
     except KeyError as e:
         raise UserError(f"{path}: no VQ-KD weights: it lacks {e}") from None
     tensors["encoder.pos_embed"] = torch.cat([table[:1], checkpoints.resized(table[1:], grid)])[None]
-    network = vqkd.VQKD(replace(given, image=grid * given.patch))
+    network = vqkd.VQKD(replace(published, image=grid * published.patch))
     loaded = checkpoints.fill(network, tensors, str(path), VQKD_UNUSED, ())
     return network.eval().requires_grad_(False), loaded
 
@@ -150,9 +150,11 @@ def _fitted(tensors: dict[str, Tensor], wanted: Config) -> dict[str, Tensor]:
     return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: text[: wanted.positions]}
 
 
-def _same_size(wanted: Config, given: Config, where: str) -> None:
-    if (given.width, given.layers) != (wanted.width, wanted.layers):
-        raise UserError(f"{where}: weights of {_size(given)}, but the network is {_size(wanted)}; change one of them")
+def _same_size(wanted: Config, published: Config, where: str) -> None:
+    if (published.width, published.layers) != (wanted.width, wanted.layers):
+        raise UserError(
+            f"{where}: weights of {_size(published)}, but the network is {_size(wanted)}; change one of them"
+        )
 
 
 def _size(c: Config) -> str:

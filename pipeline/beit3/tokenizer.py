@@ -24,7 +24,7 @@ class Tokenizer:
     """Text -> ids of one SentencePiece model."""
 
     def __init__(self, model: bytes) -> None:
-        """Load a serialised model; UserError if it is none, or if its special pieces are not where they must be."""
+        """Load a serialised model; UserError if it is none, or if its first three pieces are not <unk>, <s>, </s>."""
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             self._pieces.LoadFromSerializedProto(model)
@@ -38,14 +38,14 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
         """Return ids of each text, int64 [<= max_tokens], between <s> and </s>; longer texts are cut."""
-        found = self._pieces.Encode(list(texts), out_type=int, num_threads=1)
-        return [_with_ends(ids[: max_tokens - 2]) for ids in found]
+        encoded = self._pieces.Encode(list(texts), out_type=int, num_threads=1)
+        return [_with_ends(ids[: max_tokens - 2]) for ids in encoded]
 
 
 def train(texts: Iterable[str], vocab: int) -> bytes | None:
     """Train a unigram model on `texts` and return it serialised; None if there are no words to learn from.
 
-    One thread, lines in the order given: the same bytes each time. A small text gives fewer pieces than asked for.
+    One thread and lines in order give the same bytes each time. A small text gives fewer pieces than `vocab`.
     """
     lines = [part for text in texts for part in _parts(text)][:MOST_SENTENCES]
     if not lines:

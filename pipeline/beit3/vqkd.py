@@ -1,7 +1,7 @@
 """BEiT v2's VQ-KD tokenizer: image -> one discrete visual token a patch.
 
 Source: "BEiT v2: Masked Image Modeling with Vector-Quantized Visual Tokenizers" (arXiv 2208.06366). A plain vision
-transformer, trained to rebuild CLIP's features from its quantised output; here only the half that makes tokens.
+transformer, trained to reconstruct CLIP's features from its quantised output; here only its encoder.
 Parameter names are those of the released checkpoints, so that their files load by name.
 
 Letters: B batch, S image side, P patches, D width, H heads, C codes, E code width.
@@ -152,11 +152,11 @@ class VQKD(nn.Module):
 
     @property
     def codes(self) -> int:
-        """How many different tokens there are, C."""
+        """Size of the codebook, C."""
         return self.config.codes
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return what is quantised: float [B, 3, S, S] in [-1, 1] -> float32 or float64 [B, P, E]."""
+        """Return the vectors that are quantised: float [B, 3, S, S] in [-1, 1] -> float32 or float64 [B, P, E]."""
         features = self.encoder(image)  # [B, P, D]
         with torch.autocast(image.device.type, enabled=False):  # a rounded vector may fall to another code
             return self.encode_task_layer(features.to(self.quantize.embedding.weight.dtype))
@@ -183,8 +183,8 @@ def shape(tensors: dict[str, Tensor], heads: int | None = None) -> Config:
     """Return the shape of the tokenizer that `tensors` are the parameters of.
 
     Args:
-        tensors: under official names; KeyError if one that tells the shape is absent.
-        heads: attention heads, which no tensor tells; of 64 dimensions each by default.
+        tensors: under official names; KeyError if one that the shape is read from is absent.
+        heads: attention heads, which no tensor's shape has; of 64 dimensions each by default.
     """
     codes, code_width = tensors["quantize.embedding.weight"].shape
     width, _, patch, _ = tensors["encoder.patch_embed.proj.weight"].shape

@@ -1,4 +1,4 @@
-"""Whitening: vectors moved and scaled so that every direction varies equally over the items.
+"""Whitening: vectors centred and scaled so that every direction has the same variance over the items.
 
 CLS vectors share a large mean and vary most along a few directions, which then decide every cosine; after whitening
 fine differences count as much as coarse ones (as in BERT-whitening, arXiv 2103.15316).
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 FLOOR = 1e-3
-"""added to every variance, as a share of the mean variance: directions that hardly vary are not blown up"""
+"""added to every variance, as a share of the mean variance: directions of little variance are not amplified"""
 
 
 class Whitening(NamedTuple):
@@ -20,7 +20,7 @@ class Whitening(NamedTuple):
     mean: np.ndarray
     """float32 [D]"""
     map: np.ndarray
-    """float32 [D, D], symmetric, so that it does not hang on the signs of eigenvectors"""
+    """float32 [D, D], symmetric, so that it does not depend on the signs of eigenvectors"""
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Return float32 [B, D]."""
@@ -28,7 +28,7 @@ class Whitening(NamedTuple):
 
 
 def fit(x: np.ndarray) -> Whitening:
-    """Fit to vectors [n, D]; vectors that do not vary are only moved, and none at all leave everything as it is."""
+    """Fit to vectors [n, D]; vectors without variance are only centred, and no vectors give the identity."""
     mean = x.sum(axis=0, dtype=np.float64) / max(1, len(x))
     centred = x - mean
     variance, directions = np.linalg.eigh(centred.T @ centred / max(1, len(x)))

@@ -1,11 +1,11 @@
 """params.yaml as closed, typed, frozen classes: one a stage.
 
 An unknown key, a wrong type or a value out of range is one line that names section, key and the nearest valid key.
-Where each section stands: data.py (download, interactions, items, images); features.py (pretrain, encode, graph);
+The sections: data.py (download, interactions, items, images); features.py (pretrain, encode, graph);
 train.py (what every recommender's training shares); judging.py (probe, benchmark, sweep); release.py (report, publish).
 
-What belongs to one recommender, encoder or source stands beside it: pipeline/models/, pipeline/encode/,
-pipeline/sources/. pipeline/params.py puts all of it together.
+Settings of one recommender, encoder or source are beside it: pipeline/models/, pipeline/encode/, pipeline/sources/.
+pipeline/params.py puts all of it together.
 """
 
 from pipeline.config.base import Section

@@ -1,4 +1,4 @@
-"""What every section of params.yaml is, the kinds of values that it holds, and how a mistake in one is told."""
+"""The base class of sections of params.yaml, the types of their values, and the messages for faults in them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-Mirrors = Annotated[
-    list[str], Field(min_length=1), BeforeValidator(lambda given: [given] if isinstance(given, str) else given)
-]
-"""addresses of one file, tried in order: URLs (http, https, file) or paths; one may stand without brackets"""
+Mirrors = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
+"""addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no brackets"""
 
 
 class Section(BaseModel):
@@ -32,25 +30,25 @@ class Section(BaseModel):
 Kind = TypeVar("Kind", bound=Section)
 
 
-def checked(kind: type[Kind], given: Any, where: str = "") -> Kind:
-    """Return a section from what YAML holds.
+def checked(kind: type[Kind], raw: Any, where: str = "") -> Kind:
+    """Return a section from parsed YAML.
 
     Args:
         kind: the section's class.
-        given: a mapping of its keys.
+        raw: a mapping of its keys.
         where: path of the section, such as `benchmark.overrides.bpr`; empty for the whole file.
 
     Raises:
         UserError: a key is unknown or missing, or a value is refused; one line, the first fault.
     """
     try:
-        return kind.model_validate(given)
+        return kind.model_validate(raw)
     except ValidationError as e:
         raise UserError(_first_fault(e, kind, where)) from None
 
 
 def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
-    """Refuse a name that is not `among` those known: UserError with the nearest, or all."""
+    """Raise UserError for a name that is not `among` the known ones; it names the nearest, or all."""
     for name in names:
         if name not in among:
             raise UserError(f"'{where}': no '{name}'{nearest(name, among)}")
@@ -59,8 +57,8 @@ def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
 def nearest(name: str, among: Iterable[str]) -> str:
     """Return the end of a sentence that refuses `name`: the most similar of `among`, else all of them."""
     among = list(among)
-    near = difflib.get_close_matches(name, among, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else f"; valid: {', '.join(among)}" if among else ""
+    similar = difflib.get_close_matches(name, among, n=1, cutoff=0.6)
+    return f"; did you mean '{similar[0]}'?" if similar else f"; valid: {', '.join(among)}" if among else ""
 
 
 def _first_fault(error: ValidationError, kind: type[Section], where: str) -> str:

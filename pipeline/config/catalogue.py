@@ -1,4 +1,4 @@
-"""Where the Amazon review data lie: addresses of a category by its vintage, and the sizes of the usual ones.
+"""The Amazon review data: addresses of a category in each version, and sizes of common ones.
 
 Sources: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018), amazon-reviews-2023.github.io (2023).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph"
 _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
 
-# vintage -> role -> addresses, mirrors in order; {} is the category as the publisher spells it
+# version -> role -> addresses, mirrors in order; {} is the category as the publisher spells it
 ADDRESSES: dict[str, dict[str, list[str]]] = {
     "amazon2014": {
         "reviews": [f"{_SNAP}/categoryFiles/reviews_{{}}_5.json.gz"],
@@ -30,9 +30,9 @@ SIZES: dict[tuple[str, str], str] = {
     ("amazon2014", "Electronics"): "192,403 users, 63,001 items, 1,689,188 interactions",
     ("amazon2014", "Clothing_Shoes_and_Jewelry"): "39,387 users, 23,033 items, 278,677 interactions",
 }
-"""(vintage, category) -> size after the 5-core, as published"""
+"""(version, category) -> size after the 5-core, as published"""
 
 
-def addresses(vintage: str, category: str) -> dict[str, list[str]]:
+def addresses(version: str, category: str) -> dict[str, list[str]]:
     """Return role -> addresses of a category."""
-    return {role: [a.format(category) for a in found] for role, found in ADDRESSES[vintage].items()}
+    return {role: [a.format(category) for a in templates] for role, templates in ADDRESSES[version].items()}

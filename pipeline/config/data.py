@@ -1,4 +1,4 @@
-"""Parameters of the stages that make data ready: download, interactions, items, images."""
+"""Parameters of the stages that prepare data: download, interactions, items, images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Interactions(Section):
     """Filtering, numbering, splitting."""
 
     user_core: Positive = 5
-    """users with fewer interactions are dropped; repeatedly, because that costs items theirs"""
+    """users with fewer interactions are dropped; repeatedly, because items lose interactions too"""
     item_core: Positive = 5
     """items with fewer interactions are dropped, likewise"""
     protocol: Literal["mmrec", "leave-one-out", "user-time", "global-time"] = "mmrec"
@@ -41,35 +41,35 @@ class Items(Section):
 
 
 class Images(Section):
-    """Fetching and normalising pictures."""
+    """Fetching and normalising images."""
 
     size: Positive = 256
     """shorter side after resizing, pixels; never enlarged"""
     quality: Annotated[int, Field(ge=1, le=95)] = 90
-    """JPEG quality of the stored picture"""
+    """JPEG quality of the stored image"""
     timeout: Rate = 20.0
     """seconds for one try"""
     retries: Annotated[int, Field(ge=0)] = 3
-    """tries after the first, for failures that may pass"""
+    """tries after the first, for transient failures"""
     per_host: Positive = 8
     """simultaneous requests to one host"""
     rate: Rate = 50.0
     """requests a second to one host, at most"""
     give_up_after: Positive = 16
-    """connections in a row that a host refuses before the rest of its pictures end as unreachable"""
+    """connections in a row that a host refuses before the rest of its images end as unreachable"""
     allow_file: bool = False
     """read file:// addresses that the metadata names; for data you made yourself"""
     private_hosts: list[str] = []
-    """names or numbers inside private networks, or of this machine, that may be asked; all others there may not"""
+    """hosts of private networks or of this machine, by name or number, that may be requested; others are refused"""
     mirrors: dict[str, Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = {}
-    """host -> http(s)://host[:port] that is asked in its place; what is recorded is the address of the metadata"""
+    """host -> http(s)://host[:port] that is requested instead; the metadata's address is recorded"""
     placeholders: list[Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{16})$")]] = []
-    """pictures that say there is none: sha256 of their bytes or, for all that look like them, phash in hexadecimal"""
+    """images that say there is none: sha256 of their bytes or, for all that look alike, phash in hexadecimal"""
     shared_above: Positive = 10
-    """a picture of more items than this is listed in run.json: it may be a placeholder"""
+    """an image of more items than this is listed in run.json: it may be a placeholder"""
     max_bytes: Positive = 20_000_000
     """a larger download is refused"""
     max_pixels: Positive = 100_000_000
-    """a larger picture is refused before decoding"""
+    """a larger image is refused before decoding"""
     shard_rows: Positive = 16384
-    """items a Parquet file: about 256 MB, at 16 kB a picture"""
+    """items a Parquet file: about 256 MB, at 16 kB an image"""

@@ -23,7 +23,7 @@ class Pretrain(Section):
     tokenizer_sha256: Sha256 | None = None
     """of the file that `tokenizer` names"""
     visual_tokens: Literal["kmeans", "vqkd"] = "kmeans"
-    """what MIM predicts: the dataset's own typical patches, or the codes of BEiT v2's tokenizer"""
+    """what MIM predicts: k-means centroids of the dataset's patches, or the codes of BEiT v2's tokenizer"""
     vqkd: str | None = None
     """path or URL of the weights of BEiT v2's tokenizer (vqkd_encoder_base_decoder_*.pth)"""
     vqkd_sha256: Sha256 | None = None
@@ -39,30 +39,30 @@ class Pretrain(Section):
     text_only_mask: Share = 0.15
     """share of text tokens masked where the image is absent or hidden"""
     hide: Annotated[float, Field(ge=0, le=0.5)] = 0.2
-    """share of pairs shown as text alone, and as many as image alone"""
+    """share of pairs whose image is hidden, and as many whose text is hidden"""
     summary: Weight = 1.0
-    """weight of telling the whole item from CLS alone; 0: MIM and MLM only"""
+    """weight of the readout loss: CLS alone predicts all patches and pieces of the item"""
     content: Weight = 1.0
-    """weight of naming the item among those of the batch by its content, from CLS alone"""
+    """weight of InfoNCE between CLS and the content of the items of the batch"""
     itc: Weight = 0.0
-    """weight of bringing an item's picture alone and its text alone together, away from those of other items"""
+    """weight of InfoNCE between an item's image alone and its text alone (image-text contrast)"""
     collaborative: Weight = 0.0
-    """weight of bringing items together that many users have in common; reads train interactions"""
+    """weight of InfoNCE between items that many users have in common; reads train interactions"""
     common_users: Positive = 3
-    """train users that two items must have in common to be brought together"""
+    """train users that two items must have in common to be positives"""
     temperature: Annotated[float, Field(ge=0.01)] = 0.1
     """of the softmax over cosines in the three terms above"""
     whiten: bool = True
     """whether features are whitened CLS vectors; false: CLS as it is"""
     held_out: Share = 0.1
-    """share of items that only measure accuracy"""
+    """share of items held out to measure accuracy"""
     epochs: Annotated[int, Field(ge=0)] = 24
     """0 leaves the network as it was initialised"""
     batch_size: Positive = 32
     """items a step of the optimiser, over all processes"""
     accumulate: Positive = 1
-    """parts that a process computes its items of a step in, for less memory; the same step, but that items are told
-    apart from fewer others by content, itc and collaborative"""
+    """parts in which a process computes its items of a step, for less memory; the step is the same, except that
+    content, itc and collaborative have fewer negatives"""
     lr: Rate = 1e-3
     """peak learning rate of AdamW"""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -73,7 +73,7 @@ class Pretrain(Section):
     clip: Rate = 3.0
     """gradient norm"""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """decay of the average of the weights that is measured and written in their place; 0: the last weights"""
+    """decay of the average of the weights, which is measured and written instead of them; 0: the last weights"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """of matrix products; auto: bfloat16 on a GPU, float32 on a CPU"""
     compile: bool = False
@@ -99,7 +99,7 @@ class Encode(Section):
     batch_size: Positive = 64
     """items a forward pass; changes speed, and results by rounding alone"""
     workers: Positive = 2
-    """threads that decode pictures and split texts beside the network; changes speed alone"""
+    """threads that decode images and tokenise texts beside the network; changes speed alone"""
     shard_rows: Positive = 8192
     """items a Parquet file"""
     seed: int = 0
@@ -111,7 +111,7 @@ class Graph(Section):
     k: Positive = 10
     """neighbours an item, itself included"""
     index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
-    """exact compares all pairs; ivf and hnsw are faster and miss some, which run.json tells; auto: exact, above a size
-    ivf"""
+    """exact compares all pairs; ivf and hnsw are faster and miss some: run.json has their recall; auto: exact, and
+    ivf above a size"""
     exact_up_to: Positive = 70_000
-    """items; where auto goes over to ivf"""
+    """items; above it auto takes ivf"""

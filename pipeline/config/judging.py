@@ -1,4 +1,4 @@
-"""Parameters of what judges features and models: probe, benchmark, and `alignrec sweep`."""
+"""Parameters of evaluation: probe, benchmark, and `alignrec sweep`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.config.base import Name, Positive, Section, Share
 
 
 class Probe(Section):
-    """Feature sets judged before and by training (method.md section 5)."""
+    """Evaluation of feature sets without and with training (method.md section 5)."""
 
     ks: list[Positive] = [5, 10, 20, 50]
     mask_ratio: Share = 0.5
@@ -35,7 +35,7 @@ class Benchmark(Section):
     ks: list[Positive] = [5, 10, 20, 50]
     """cutoffs"""
     modalities: dict[Name, list[Positive]] = {"minilm-cnn": [384, 1280]}
-    """feature set -> widths of the modalities that stand side by side in it, for models that treat each by itself; a
+    """feature set -> widths of the modalities concatenated in it, for models that treat each by itself; a
     feature set that is not named is one modality"""
     overrides: dict[Name, dict[str, Any]] = {}
     """model -> keys of its own class in pipeline/models/ that differ for it; params.settings resolves them"""
@@ -48,12 +48,12 @@ class Benchmark(Section):
 
 
 class Range(Section):
-    """Where TPE looks for one setting; whole numbers if both ends are."""
+    """The search range of one setting; whole numbers if both ends are."""
 
     low: int | float
     high: int | float
     log: bool = True
-    """whether the exponent is drawn evenly"""
+    """whether to draw on a logarithmic scale"""
 
     @model_validator(mode="after")
     def _not_empty(self) -> Range:
@@ -86,10 +86,10 @@ class Sweep(Section):
     seeds: Positive = 1
     """trainings of each setting, of which valid is averaged"""
     startup: Positive = 8
-    """settings that TPE draws at random before it learns from them, and that end before one is pruned"""
+    """settings that TPE draws at random first, and that finish before one is pruned"""
     warmup: Positive = 4
     """epochs before a setting may be pruned for being below the median of the others"""
     test_selected: bool = False
-    """also open test for every setting, as published tables do, and show its choice under `selected_by: test`"""
+    """also measure every setting on test, as published tables do, and report its choice as `selected_by: test`"""
     workers: Positive = 2
     """trainings at a time, one thread each; another number may try other settings"""

@@ -1,4 +1,4 @@
-"""Parameters of the stages that show and release what came out: report, publish."""
+"""Parameters of the stages that report and release results: report, publish."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Report(Section):
     gallery_items: Positive = 24
     """items shown with their neighbours"""
     neighbours: Positive = 6
-    """pictures beside each item"""
+    """images beside each item"""
     searchable: Positive = 3000
-    """up to so many items the page carries every picture, and can search them all"""
+    """up to so many items the page has every image, and can search them all"""
 
 
 class Publish(Section):

@@ -16,7 +16,7 @@ class Train(Section):
     """The training loop (method.md sections 3, 4)."""
 
     standardise: bool = False
-    """features are centred and scaled, column by column, before a model reads them; the item graph is not made anew"""
+    """features are centred and scaled, column by column, before a model reads them; the item graph stays"""
     dim: Positive = 64
     """embedding width D"""
     batch_size: Positive = 2048

@@ -1,1 +1,1 @@
-"""Networks that turn pictures and texts into vectors; `registry` lists those that make feature sets."""
+"""Content encoders: images and texts -> vectors; `registry` lists them."""

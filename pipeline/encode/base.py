@@ -1,4 +1,4 @@
-"""What every encoder is, and what it is made from."""
+"""The interface of encoders, and what they are made from."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class Encoder(Protocol):
     width: int
     """F"""
     flops: float
-    """multiplications and additions of all that was encoded so far; stays 0 where nobody counts them"""
+    """multiplications and additions of all encoding so far; stays 0 where they are not counted"""
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text, int64 [B]: texts of equal length make a batch without padding."""
         ...
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Any:
-        """Decode pictures and split texts of B items that all have an image, or a text, or both.
+        """Decode images and tokenise texts of B items that all have an image, or a text, or both.
 
-        Called from several threads at a time, while `encode` is at work on other items.
+        Called from several threads at a time, while `encode` runs on other items.
         """
         ...
 
     def encode(self, prepared: Any) -> Tensor:
-        """Return float32 [B, F] of what `prepare` made, finite, not normalised; a GPU may still be at work on it."""
+        """Return float32 [B, F] of what `prepare` returned, finite, not normalised; a GPU may still compute it."""
         ...
 
 
 @dataclass(frozen=True)
 class Context:
-    """What encoders are made from besides their own weights and settings."""
+    """What encoders read besides their own weights and settings."""
 
     layout: Layout
     params: Encode
@@ -49,19 +49,19 @@ class Context:
 
 @dataclass(frozen=True)
 class Spec(Generic[Params]):
-    """An encoder as the registry has it."""
+    """A registry entry of an encoder."""
 
     make: Callable[[Context, Params], Encoder]
     """loads the network"""
     params: type[Params]
     """the closed class of its settings, `encode.settings.<name>`"""
     reads: tuple[str, ...] = ("image", "text")
-    """modalities that it is shown; the other is hidden from it"""
+    """modalities that it reads; the other is hidden from it"""
     pretrained: bool = False
     """whether it loads what the stage `pretrain` wrote"""
     variant_of: str = ""
-    """the encoder whose settings it takes: the two must differ in one thing alone"""
+    """the encoder whose settings it takes, as the two must differ in one thing alone"""
 
 
-class Nothing(Section):
+class NoSettings(Section):
     """Settings of an encoder that has none."""

@@ -1,11 +1,11 @@
-"""Items -> feature tables: batches by what an item has and how long its text is, results in item order.
+"""Items -> feature tables: batches by modality and text length, results in item order.
 
-Pictures are decoded and texts split in threads, ahead of the network (neither holds Python's lock for long).
+Images are decoded and texts tokenised in threads, ahead of the network (neither holds Python's lock for long).
 
 The order of rows never depends on batches. Their values do, in the last bits: a matrix product over more rows may add
 up in another order, so batch_size and shard_rows change features by about 1e-6 of their length in float32, and 1e-3 in
-bfloat16. With both fixed, a run that was interrupted, resumed, repeated or given other workers on the same machine
-gives the same bytes.
+bfloat16. With both fixed, an interrupted, resumed or repeated run on the same machine gives the same bytes, with any
+number of workers.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ class Encoded(NamedTuple):
     """bool [n], a text went in"""
 
 
-class Spent:
-    """Where the time of making one feature set went."""
+class Throughput:
+    """Items, operations and seconds of one feature set's making."""
 
     def __init__(self) -> None:
         self.items = 0
         self.flops = 0.0
         self.seconds: dict[str, float] = defaultdict(float)
         """read; decode: of all threads together; wait: for them; compute: in the network; write"""
-        self._begun = time.perf_counter()
+        self._started = time.perf_counter()
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
@@ -61,14 +61,14 @@ class Spent:
         self.seconds[what] += time.perf_counter() - started
 
     def facts(self, precision: str) -> dict[str, Any]:
-        """Return items a second from the beginning until now, and how near that is to the device's GEMM rate."""
-        wall = time.perf_counter() - self._begun
-        found: dict[str, Any] = {"items": self.items, "items_per_s": round(self.items / wall, 2)}
-        found |= {f"{what}_s": round(seconds, 3) for what, seconds in self.seconds.items()}
+        """Return items a second so far, and the share of the device's GEMM rate that is reached."""
+        wall = time.perf_counter() - self._started
+        facts: dict[str, Any] = {"items": self.items, "items_per_s": round(self.items / wall, 2)}
+        facts |= {f"{what}_s": round(seconds, 3) for what, seconds in self.seconds.items()}
         if not self.flops:
-            return found
+            return facts
         rate = gemm_rate(precision)
-        return found | {"gemm_gflop_per_s": round(rate / 1e9), "share_of_gemm_rate": round(self.flops / wall / rate, 3)}
+        return facts | {"gemm_gflop_per_s": round(rate / 1e9), "share_of_gemm_rate": round(self.flops / wall / rate, 3)}
 
 
 def encode(
@@ -78,9 +78,9 @@ def encode(
     batch_size: int,
     done: Callable[[int], object] = int,
     workers: int = 1,
-    spent: Spent | None = None,
+    throughput: Throughput | None = None,
 ) -> Encoded:
-    """Encode items from what they have.
+    """Encode items from the modalities that they have.
 
     Args:
         encoder: ready to use.
@@ -95,7 +95,7 @@ def encode(
         ValueError: the encoder gave a value that is not finite.
     """
     keep_large_buffers()
-    spent = spent or Spent()
+    throughput = throughput or Throughput()
     texts = [text.encode(errors="replace").decode() for text in texts]  # half a character would stop any tokenizer
     has_text = np.array([bool(text.strip()) for text in texts], bool)
     has_image = np.array([image is not None for image in images], bool)
@@ -104,17 +104,17 @@ def encode(
         lengths[has_text] = encoder.lengths([text for text in texts if text.strip()])
     out = np.zeros((len(texts), encoder.width), np.float32)
     plan, prepare = batches(has_image, has_text, lengths, batch_size), partial(_prepare, encoder, texts, images)
-    before, late = encoder.flops, deque[tuple[np.ndarray, Tensor]]()
-    for rows, prepared in _ahead(prepare, plan, workers, spent):
-        with spent.on("compute"):
-            late.append((rows, encoder.encode(prepared)))
-            if len(late) > 1:  # fetched when the next has been begun, so that a GPU does not wait
-                _fetch(late, out)
+    before, pending = encoder.flops, deque[tuple[np.ndarray, Tensor]]()
+    for rows, prepared in _prefetched(prepare, plan, workers, throughput):
+        with throughput.on("compute"):
+            pending.append((rows, encoder.encode(prepared)))
+            if len(pending) > 1:  # fetched when the next has been started, so that a GPU does not wait
+                _fetch(pending, out)
         done(len(rows))
-    with spent.on("compute"):
-        while late:
-            _fetch(late, out)
-    spent.flops += encoder.flops - before
+    with throughput.on("compute"):
+        while pending:
+            _fetch(pending, out)
+    throughput.flops += encoder.flops - before
     if not np.isfinite(out).all():
         raise ValueError(f"row {int((~np.isfinite(out).all(axis=1)).argmax())}: the encoder's vector is not finite")
     done(int((~has_image & ~has_text).sum()))
@@ -128,34 +128,34 @@ def _prepare(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | No
     return encoder.prepare(some_images or None, some_texts or None)
 
 
-def _fetch(late: deque[tuple[np.ndarray, Tensor]], out: np.ndarray) -> None:
-    rows, vectors = late.popleft()
+def _fetch(pending: deque[tuple[np.ndarray, Tensor]], out: np.ndarray) -> None:
+    rows, vectors = pending.popleft()
     out[rows] = vectors.cpu().numpy()
 
 
-def _ahead(
-    work: Callable[[np.ndarray], Any], plan: Iterable[np.ndarray], workers: int, spent: Spent
+def _prefetched(
+    work: Callable[[np.ndarray], Any], plan: Iterable[np.ndarray], workers: int, throughput: Throughput
 ) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield what `work` makes of each part of the plan, in order; at most `workers` + 1 are kept, to bound memory."""
-    begun: deque[tuple[np.ndarray, Future[tuple[Any, float]]]] = deque()
+    """Yield each part of the plan with its result, in order; at most `workers` + 1 are held, to bound memory."""
+    futures: deque[tuple[np.ndarray, Future[tuple[Any, float]]]] = deque()
 
     def timed(part: np.ndarray) -> tuple[Any, float]:
         started = time.perf_counter()
         return work(part), time.perf_counter() - started
 
     def first() -> tuple[np.ndarray, Any]:
-        part, future = begun.popleft()
-        with spent.on("wait"):
+        part, future = futures.popleft()
+        with throughput.on("wait"):
             result, seconds = future.result()
-        spent.seconds["decode"] += seconds
+        throughput.seconds["decode"] += seconds
         return part, result
 
     with ThreadPoolExecutor(workers) as pool:
         for part in plan:
-            begun.append((part, pool.submit(timed, part)))
-            if len(begun) > workers:
+            futures.append((part, pool.submit(timed, part)))
+            if len(futures) > workers:
                 yield first()
-        while begun:
+        while futures:
             yield first()
 
 
@@ -168,13 +168,13 @@ def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, si
         yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def table(ids: pa.Table, found: Encoded) -> pa.Table:
+def table(ids: pa.Table, encoded: Encoded) -> pa.Table:
     """Return rows of schema features(F); `ids` holds item_id and asin of the same items."""
-    return _table(ids, found.vectors, pa.array(found.has_image), pa.array(found.has_text))
+    return _table(ids, encoded.vectors, pa.array(encoded.has_image), pa.array(encoded.has_text))
 
 
 def imported(ids: pa.Table, vectors: np.ndarray) -> pa.Table:
-    """Return rows of schema features(F) for vectors that came ready: nobody knows what went into them."""
+    """Return rows of schema features(F) for imported vectors; which modalities they are made from is unknown."""
     unknown = pa.nulls(len(ids), pa.bool_())
     return _table(ids, vectors, unknown, unknown)
 
@@ -184,28 +184,28 @@ def _table(ids: pa.Table, vectors: np.ndarray, has_image: pa.Array, has_text: pa
     return pa.table(columns | {"vector": io.vectors(vectors)})
 
 
-def pictures(paths: Sequence[Path], start: int, stop: int) -> list[bytes | None]:
-    """Return the JPEGs of items start .. stop-1, None where an item has none; reads only the shards that hold them."""
-    found: list[bytes | None] = []
+def read_images(paths: Sequence[Path], start: int, stop: int) -> list[bytes | None]:
+    """Return the JPEGs of items start .. stop-1, None where an item has none; reads only the shards that have them."""
+    images: list[bytes | None] = []
     first = 0
     for path in paths:
         rows = pq.read_metadata(path).num_rows
         low, high = max(start, first), min(stop, first + rows)
         if low < high:
             column = io.read_table(path, schemas.IMAGES, ["image"])["image"]
-            found += column.slice(low - first, high - low).to_pylist()
+            images += column.slice(low - first, high - low).to_pylist()
         first += rows
-    return found
+    return images
 
 
-def ready(path: Path, start: int, stop: int) -> np.ndarray:
-    """Read rows start .. stop-1 of a feature file that was made elsewhere: float32 [n, F].
+def read_npy(path: Path, start: int, stop: int) -> np.ndarray:
+    """Read rows start .. stop-1 of an imported feature file: float32 [n, F].
 
     Raises:
         UserError: a value is not finite.
     """
     vectors = np.load(path, mmap_mode="r", allow_pickle=False)[start:stop].astype(np.float32)
-    bad = ~np.isfinite(vectors).all(axis=1)
-    if bad.any():
-        raise UserError(f"{path}: row {start + int(bad.argmax())}: a value is not finite; mend the file")
+    invalid = ~np.isfinite(vectors).all(axis=1)
+    if invalid.any():
+        raise UserError(f"{path}: row {start + int(invalid.argmax())}: a value is not finite; repair the file")
     return vectors

@@ -1,4 +1,4 @@
-"""Items through BEiT3: the feature is CLS of one pass over whatever the item has."""
+"""Items through BEiT3: the feature is CLS of one pass over image, text or both."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class BEiT3Params(Section):
 
     precision: Literal["float32", "bfloat16", "int8"] = "float32"
     """of its products; features are float32 in any. For base and large, bfloat16 is twice as fast on a GPU or a CPU
-    that multiplies it, int8 a third faster still on a CPU with VNNI. CLS keeps a cosine of 0.999 to float32, which the
-    first items are checked for, and less where whitening stretches what is left"""
+    that multiplies it, int8 a third faster still on a CPU with VNNI. CLS keeps a cosine of 0.999 to float32,
+    checked on the first items; whitening may amplify the difference"""
     max_tokens: Annotated[int, Field(ge=3)] = 128
     """text beyond this is cut"""
 
@@ -48,10 +48,10 @@ class Prepared(NamedTuple):
     """tokens of each item, 0 without a text"""
 
 
-FAITHFUL = 0.999
-"""cosine to float32 that CLS keeps in any precision, before whitening"""
+MIN_COSINE = 0.999
+"""to float32 that CLS keeps in any precision, before whitening"""
 CHECKED = 8
-"""items, the first, on which that is checked"""
+"""first items on which it is checked"""
 
 
 class BEiT3Items:
@@ -65,7 +65,7 @@ class BEiT3Items:
         precision: str = "float32",
         whitening: Whitening | None = None,
     ) -> None:
-        """Lay it out for encoding where the network is; without a tokenizer it reads no texts."""
+        """Lay the network out for encoding on its device; without a tokenizer no texts can be read."""
         self._device = device_of(network)
         self._network = Inference(network.eval(), precision)
         self._precision, self._unchecked = precision, None if precision == "float32" else network
@@ -92,10 +92,10 @@ class BEiT3Items:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return CLS, whitened if pre-training says so, float32 [B, D].
+        """Return CLS, whitened where `pretrain` wrote a whitening, float32 [B, D].
 
         Raises:
-            UserError: the first items show that these weights lose too much in this precision.
+            UserError: on the first items this precision changes the features too much.
         """
         pixels, tokens, lengths = prepared
         image = None if pixels is None else normalised(sent(pixels, self._device))
@@ -112,14 +112,14 @@ class BEiT3Items:
     def _check(
         self, network: BEiT3, image: Tensor | None, tokens: Tensor | None, lengths: list[int], cls: Tensor
     ) -> None:
-        """Hold `cls` [B, D] against what the network itself tells in float32."""
+        """Compare `cls` [B, D] with the network's own in float32."""
         texts = [None] * len(lengths) if tokens is None else [part[None] for part in tokens.split(lengths)]
         for i, text in enumerate(texts[:CHECKED]):
             exact = network.cls(None if image is None else image[i : i + 1], text)  # [1, D]
-            if (cosine := float(torch.cosine_similarity(cls[i : i + 1], exact))) < FAITHFUL:
+            if (cosine := float(torch.cosine_similarity(cls[i : i + 1], exact))) < MIN_COSINE:
                 raise UserError(
-                    f"encode.settings.beit3.precision {self._precision} turns these weights' features: cosine "
-                    f"{cosine:.5f} to float32, at least {FAITHFUL} is asked for; take a finer precision"
+                    f"encode.settings.beit3.precision {self._precision} changes these weights' features: cosine "
+                    f"{cosine:.5f} to float32, expected at least {MIN_COSINE}; take a finer precision"
                 )
         self._unchecked = None
 

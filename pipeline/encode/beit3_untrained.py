@@ -1,6 +1,6 @@
-"""BEiT3 as pre-training found it, with the same shape and tokenizer and fresh weights: what pre-training is worth.
+"""BEiT3 as initialised, with the trained one's shape and tokenizer: the control for pre-training.
 
-Its CLS vectors are whitened where the trained one's are, so that the two differ by what was learned alone.
+Its CLS vectors are whitened where the trained one's are, so that the two differ in the weights alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipeline.ops.device import pick
 from pipeline.seeds import seed_for
 
 MOST = 4096
-"""items, the first, that whitening is fitted to; bounds memory"""
+"""first items, to which whitening is fitted; bounds memory"""
 
 
 def make(context: Context, params: BEiT3Params) -> BEiT3Items:
@@ -27,15 +27,15 @@ def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("untrained", layout.dataset, shared.seed))
         network = BEiT3(Config(**io.read_json(layout.encoder_config))).to(pick())
-    plain = BEiT3Items(network, tokenizer(layout), params.max_tokens, params.precision)
+    unwhitened = BEiT3Items(network, tokenizer(layout), params.max_tokens, params.precision)
     if not layout.whitening.is_file():
-        return plain
+        return unwhitened
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].slice(0, MOST).to_pylist()
-    images = batching.pictures(io.shards(layout.images, "images"), 0, len(texts))
-    found = batching.encode(plain, texts, images, shared.batch_size, workers=shared.workers)
-    has_any = found.has_image | found.has_text
-    fitted = whitening.fit(found.vectors[has_any])
-    return BEiT3Items(network, plain.tokenizer, params.max_tokens, params.precision, fitted)
+    images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
+    encoded = batching.encode(unwhitened, texts, images, shared.batch_size, workers=shared.workers)
+    has_any = encoded.has_image | encoded.has_text
+    fitted = whitening.fit(encoded.vectors[has_any])
+    return BEiT3Items(network, unwhitened.tokenizer, params.max_tokens, params.precision, fitted)
 
 
 UNTRAINED = Spec(make, BEiT3Params, pretrained=True, variant_of="beit3")

@@ -45,16 +45,16 @@ class Clip:
 
     def __init__(self, model: str, weights: str | None, joint: str) -> None:
         """Build it; `weights` None leaves it untrained."""
-        import open_clip  # seconds, which settings need not wait for
+        import open_clip  # takes seconds, and settings do not need it
 
-        network, _, look = open_clip.create_model_and_transforms(model, pretrained=weights, device=pick())
+        network, _, transform = open_clip.create_model_and_transforms(model, pretrained=weights, device=pick())
         self._network: Any = network.eval()
-        self._look: Any = look
+        self._transform: Any = transform
         self._tokenizer = open_clip.get_tokenizer(model)
         self._concatenates = joint == "concat"
         with torch.inference_mode():
             half = int(self._network.encode_text(self._tokenizer([""]).to(device_of(self._network))).shape[1])
-        self._one_thread = Lock()  # some of open_clip's tokenizers cannot be used by two threads at once
+        self._lock = Lock()  # some of open_clip's tokenizers cannot be used by two threads at once
         self.flops = 0.0
         self.width = 2 * half if self._concatenates else half
 
@@ -66,9 +66,9 @@ class Clip:
         """Decode and tokenise."""
         pixels = tokens = None
         if images is not None:
-            pixels = pinned(torch.stack([self._look(Image.open(io.BytesIO(i)).convert("RGB")) for i in images]))
+            pixels = pinned(torch.stack([self._transform(Image.open(io.BytesIO(i)).convert("RGB")) for i in images]))
         if texts is not None:
-            with self._one_thread:
+            with self._lock:
                 tokens = pinned(self._tokenizer(list(texts)))
         return Prepared(pixels, tokens)
 

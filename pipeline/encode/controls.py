@@ -1,4 +1,4 @@
-"""Feature sets that a useful one must beat: noise, the right vectors on the wrong items, no information.
+"""Feature sets that a useful one must beat: random, shuffled, constant.
 
 Letters: I items, F width.
 """
@@ -14,7 +14,7 @@ def random(items: int, width: int, seed: int) -> np.ndarray:
 
 
 def shuffled(items: int, seed: int) -> np.ndarray:
-    """Return whose vector each item is given, int64 [I]: one random cycle of all items, so that none keeps its own."""
+    """Return the item whose vector each item takes, int64 [I]: one random cycle, so that none keeps its own."""
     order = np.random.default_rng(seed).permutation(items)
     source = np.empty(items, np.int64)
     source[order] = np.roll(order, 1)

@@ -1,4 +1,4 @@
-"""Where long work on independent jobs is done: in this process, or on a Ray cluster. The results are the same.
+"""Engines that run independent jobs: in this process, or on a Ray cluster. The results are the same.
 
 A job is a small value, such as the rows of a shard. A worker is made once where it runs, because it may load a network,
 and turns jobs into Arrow tables.
@@ -18,8 +18,8 @@ import pyarrow as pa
 from pipeline import code
 from pipeline.errors import UserError
 
-PASSES = 5  # in a row without one job ended, after which a cluster counts as broken
-PAUSE = 3.0  # seconds until the cluster knows what it lost
+PASSES = 5  # in a row without one finished job, after which a cluster counts as broken
+PAUSE = 3.0  # seconds for the cluster to notice lost nodes
 
 Worker = Callable[[Any], pa.Table]
 Make = Callable[[], Worker]
@@ -35,12 +35,12 @@ def local(make: Make, jobs: Sequence[Any]) -> Iterator[tuple[Any, pa.Table]]:
 
 
 def on_ray(make: Make, jobs: Sequence[Any]) -> Iterator[tuple[Any, pa.Table]]:
-    """Yield each job with its table from an actor pool over a Ray cluster, in the order in which they end.
+    """Yield each job with its table from an actor pool over a Ray cluster, in the order in which they finish.
 
     The cluster is the one that this process is connected to, else the one that RAY_ADDRESS names, else a new one on
     this machine. Every node needs this package with the same code, and the files that jobs name under the same paths.
-    An actor takes a GPU if the cluster has any, and as many threads as this process has: then sums are added in the
-    same order here and there. When a node dies, others do again what it had not ended.
+    An actor takes a GPU if the cluster has any, and as many threads as this process has, so that sums are added in the
+    same order. When a node dies, others repeat its unfinished jobs.
 
     Raises:
         UserError: Ray is not installed, or a node has other code; and what a worker raises.
@@ -57,7 +57,7 @@ def on_ray(make: Make, jobs: Sequence[Any]) -> Iterator[tuple[Any, pa.Table]]:
                 failures = 0
                 yield jobs[number], table
         except ray.exceptions.RayTaskError:
-            raise  # our own fault
+            raise  # of the worker itself
         except ray.exceptions.RayError:  # a node is gone, and with it what ran there
             failures += 1
             if failures == PASSES:

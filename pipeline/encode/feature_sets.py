@@ -1,4 +1,4 @@
-"""The feature sets of one dataset: which there are, what each depends on, and how the rows of each are made.
+"""The feature sets of one dataset: their names, the files that each depends on, and how their rows are made.
 
 A maker takes the first and the last + 1 item and returns their rows, schema features(F).
 """
@@ -28,9 +28,9 @@ from pipeline.sources.image_features import FEATURE, check_features
 Maker = Callable[[int, int], pa.Table]
 
 TEXT = "minilm"
-"""the text encoder that ready features of pictures are joined with"""
+"""the text encoder that imported image features are concatenated with"""
 WIDTH = 64
-"""width of the controls where there is no other feature set"""
+"""of the controls where there is no other feature set"""
 
 
 def names(params: Encode, imports: Iterable[str]) -> list[str]:
@@ -39,51 +39,51 @@ def names(params: Encode, imports: Iterable[str]) -> list[str]:
     Raises:
         UserError: two feature sets of one name.
     """
-    found = [*params.encoders, *imports, *params.controls]
-    twice = next((name for i, name in enumerate(found) if name in found[:i]), None)
-    if twice:
-        raise UserError(f"encode: two feature sets are called '{twice}'; rename the imported one or list it once")
-    return found
+    names = [*params.encoders, *imports, *params.controls]
+    repeated = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if repeated:
+        raise UserError(f"encode: two feature sets are called '{repeated}'; rename the imported one or list it once")
+    return names
 
 
 @dataclass(frozen=True)
-class Ready:
-    """A feature set that came ready."""
+class Imported:
+    """A feature set from an imported file."""
 
     path: Path
     """.npy, a row an item, or .b, a record an ASIN"""
-    beside: Path | None = None
-    """folder of the feature set that stands before it in each row; both parts have length 1"""
+    before: Path | None = None
+    """folder of the feature set that is concatenated before it; both parts have length 1"""
 
     def inputs(self, layout: Layout) -> list[Path]:
         """Return the files that the features depend on."""
-        return [self.path, layout.item_ids, *(io.shards(self.beside, "features") if self.beside else [])]
+        return [self.path, layout.item_ids, *(io.shards(self.before, "features") if self.before else [])]
 
 
-def imports(raw: Mapping[str, Path], layout: Layout, items: int, encoders: Sequence[str]) -> dict[str, Ready]:
-    """Return the feature sets that came ready; pictures' by ASIN also stand beside MiniLM, if that is encoded.
+def imports(raw: Mapping[str, Path], layout: Layout, items: int, encoders: Sequence[str]) -> dict[str, Imported]:
+    """Return the imported feature sets; image features by ASIN also concatenated with MiniLM, if that is encoded.
 
     Args:
         raw: role -> file.
         layout: of the dataset.
         items: I.
-        encoders: that are run.
+        encoders: names of those that run.
 
     Raises:
         UserError: a .npy file that does not have one row of numbers for each item.
     """
     check_features(raw, items)
     files = {role.removeprefix(FEATURE): path for role, path in raw.items() if role.startswith(FEATURE)}
-    found = {name: Ready(path) for name, path in files.items()}
+    features = {name: Imported(path) for name, path in files.items()}
     if TEXT in encoders:
-        pictures = {name: path for name, path in files.items() if image_features.matches(path)}
-        found |= {f"{TEXT}-{name}": Ready(path, layout.features(TEXT)) for name, path in pictures.items()}
-    return found
+        image_files = {name: path for name, path in files.items() if image_features.matches(path)}
+        features |= {f"{TEXT}-{name}": Imported(path, layout.features(TEXT)) for name, path in image_files.items()}
+    return features
 
 
 def inputs(name: str, layout: Layout) -> list[Path]:
     """Return the files that an encoder's features depend on."""
-    spec, files = ENCODERS[name], [layout.items, *ENCODERS.foreign(name)]
+    spec, files = ENCODERS[name], [layout.items, *ENCODERS.source_files(name)]
     if "image" in spec.reads:
         files += io.shards(layout.images, "images")
     if spec.pretrained:
@@ -101,9 +101,9 @@ def encoded(
     ids: pa.Table,
     texts: Sequence[str],
     done: Callable[[int], object],
-    spent: batching.Spent,
+    throughput: batching.Throughput,
 ) -> Maker:
-    """Return the maker of an encoder's rows; the network is loaded when the first are wanted.
+    """Return the maker of an encoder's rows; the network is loaded on the first call.
 
     Args:
         name: of the encoder.
@@ -121,30 +121,32 @@ def encoded(
         return spec.make(context, own)
 
     def make(start: int, stop: int) -> pa.Table:
-        read = texts[start:stop] if "text" in spec.reads else [""] * (stop - start)
+        visible = texts[start:stop] if "text" in spec.reads else [""] * (stop - start)
         params = context.params
-        with spent.on("read"):
-            images = batching.pictures(shards, start, stop) if shards else [None] * (stop - start)
-        found = batching.encode(encoder(), read, images, params.batch_size, done, params.workers, spent)
-        return batching.table(ids.slice(start, stop - start), found)
+        with throughput.on("read"):
+            images = batching.read_images(shards, start, stop) if shards else [None] * (stop - start)
+        batch = batching.encode(encoder(), visible, images, params.batch_size, done, params.workers, throughput)
+        return batching.table(ids.slice(start, stop - start), batch)
 
     return make
 
 
 def worker(name: str, layout: Layout, params: Encode) -> engines.Worker:
-    """Return what encodes items from (first, last + 1), wherever it runs: it reads the tables itself."""
+    """Return a function that encodes items (first, last + 1) on any node: it reads the tables itself."""
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    make = encoded(name, Context(layout, params), ids, texts, int, batching.Spent())
+    make = encoded(name, Context(layout, params), ids, texts, int, batching.Throughput())
     return lambda job: make(*job)
 
 
-def imported(ready: Ready, ids: pa.Table) -> Maker:
-    """Return the maker of rows that came ready; `ids` holds item_id and asin of all items."""
-    path = ready.path
+def imported(features: Imported, ids: pa.Table) -> Maker:
+    """Return the maker of imported rows; `ids` holds item_id and asin of all items."""
+    path = features.path
     if not image_features.matches(path):
-        return lambda start, stop: batching.imported(ids.slice(start, stop - start), batching.ready(path, start, stop))
-    text = io.read_features(ready.beside) if ready.beside else None
+        return lambda start, stop: batching.imported(
+            ids.slice(start, stop - start), batching.read_npy(path, start, stop)
+        )
+    text = io.read_features(features.before) if features.before else None
 
     def make(start: int, stop: int) -> pa.Table:
         rows = ids.slice(start, stop - start)
@@ -170,14 +172,14 @@ def control(kind: str, ids: pa.Table, like: Path | None, seed: int) -> Maker:
     original = None if like is None else io.read_features(like)
     width = WIDTH if original is None else original["vector"].type.list_size
     if kind == "shuffled" and original is not None:
-        given = original.take(controls.shuffled(len(ids), seed)).drop_columns(["item_id", "asin"])
-        given = given.add_column(0, "asin", ids["asin"]).add_column(0, "item_id", ids["item_id"])
-        return lambda start, stop: given.slice(start, stop - start)
+        shuffled = original.take(controls.shuffled(len(ids), seed)).drop_columns(["item_id", "asin"])
+        shuffled = shuffled.add_column(0, "asin", ids["asin"]).add_column(0, "item_id", ids["item_id"])
+        return lambda start, stop: shuffled.slice(start, stop - start)
     vectors = controls.constant(len(ids), width) if kind == "constant" else controls.random(len(ids), width, seed)
-    nothing = np.zeros(len(ids), bool)
+    absent = np.zeros(len(ids), bool)
 
     def make(start: int, stop: int) -> pa.Table:
-        found = batching.Encoded(vectors[start:stop], nothing[start:stop], nothing[start:stop])
-        return batching.table(ids.slice(start, stop - start), found)
+        rows = batching.Encoded(vectors[start:stop], absent[start:stop], absent[start:stop])
+        return batching.table(ids.slice(start, stop - start), rows)
 
     return make

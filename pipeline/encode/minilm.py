@@ -17,7 +17,7 @@ from pipeline.encode.base import Context, Spec
 from pipeline.ops.device import pick, pinned, sent
 
 LONGEST = 256
-"""tokens that the model was made for, <s> and </s> included"""
+"""tokens of the longest text that the model was trained for, <s> and </s> included"""
 
 
 class MiniLMParams(Section):
@@ -31,7 +31,7 @@ class MiniLM:
     """Mean of the last layer over the text's tokens, as its model card says; not normalised."""
 
     def __init__(self, max_tokens: int) -> None:
-        from transformers import AutoModel, AutoTokenizer  # seconds, which settings need not wait for
+        from transformers import AutoModel, AutoTokenizer  # takes seconds, and settings do not need it
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -39,21 +39,21 @@ class MiniLM:
         self.max_tokens = min(max_tokens, LONGEST)
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._network = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(pick())
-        self._one_thread = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
+        self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
         self.width = int(self._network.config.hidden_size)
         self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text."""
-        with self._one_thread:
+        with self._lock:
             ids = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
         return np.array([len(i) for i in ids], np.int64)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> dict[str, Tensor]:
-        """Return ids and what of them is no padding, int64 [B, T]; images are not looked at."""
+        """Return ids and attention mask, int64 [B, T]; images are ignored."""
         if texts is None:
             raise ValueError("MiniLM reads texts")
-        with self._one_thread:
+        with self._lock:
             batch = self._tokenizer(
                 list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
             )
@@ -64,8 +64,8 @@ class MiniLM:
         """Return float32 [B, 384]."""
         batch = {name: sent(x, self._network.device) for name, x in prepared.items()}
         hidden: Tensor = self._network(**batch).last_hidden_state  # [B, T, 384]
-        real = batch["attention_mask"].unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
-        return ((hidden * real).sum(1) / real.sum(1)).float()
+        mask = batch["attention_mask"].unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
+        return ((hidden * mask).sum(1) / mask.sum(1)).float()
 
 
 def make(context: Context, params: MiniLMParams) -> MiniLM:

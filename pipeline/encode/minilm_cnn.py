@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.encode.base import Context, Encoder, Nothing, Spec
+from pipeline.encode.base import Context, Encoder, NoSettings, Spec
 from pipeline.encode.cnn import make as make_cnn
 from pipeline.encode.minilm import MiniLMParams
 from pipeline.encode.minilm import make as make_minilm
 
 
-class Beside:
+class Concatenated:
     """[text, image], each of length 1; the part of an absent modality is zero."""
 
     def __init__(self, text: Encoder, image: Encoder) -> None:
@@ -29,7 +29,7 @@ class Beside:
         return self.text.lengths(texts)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[Any, Any]:
-        """Return what either encoder prepares of texts and images, None of what is absent."""
+        """Return what each encoder prepares, None for an absent modality."""
         return (
             None if texts is None else self.text.prepare(None, texts),
             None if images is None else self.image.prepare(images, None),
@@ -38,8 +38,8 @@ class Beside:
     def encode(self, prepared: tuple[Any, Any]) -> Tensor:
         """Return float32 [B, text width + image width]."""
         halves = [
-            None if given is None else F.normalize(part.encode(given))
-            for part, given in zip((self.text, self.image), prepared, strict=True)
+            None if inputs is None else F.normalize(encoder.encode(inputs))
+            for encoder, inputs in zip((self.text, self.image), prepared, strict=True)
         ]
         like = next(half for half in halves if half is not None)
         widths = self.text.width, self.image.width
@@ -48,9 +48,9 @@ class Beside:
         )
 
 
-def make(context: Context, params: MiniLMParams) -> Beside:
+def make(context: Context, params: MiniLMParams) -> Concatenated:
     """Load both."""
-    return Beside(make_minilm(context, params), make_cnn(context, Nothing()))
+    return Concatenated(make_minilm(context, params), make_cnn(context, NoSettings()))
 
 
 MINILM_CNN = Spec(make, MiniLMParams)

@@ -9,7 +9,7 @@ from pipeline.config.base import checked
 from pipeline.errors import UserError
 from pipeline.registry import Registry
 
-if TYPE_CHECKING:  # each is imported when it is asked for; the fingerprints of stages have to know of all
+if TYPE_CHECKING:  # each is imported on first use; fingerprints of stages need them all
     from pipeline.encode import beit3, beit3_untrained, clip, cnn, minilm, minilm_cnn  # noqa: F401
     from pipeline.encode.base import Spec
 

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.interactions.split import Pairs
-from pipeline.ops.dense import times
+from pipeline.ops.dense import gemm
 from pipeline.ops.topk import Vectors, select
 
 BLOCK = 1 << 21
@@ -60,7 +60,7 @@ def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:
     if isinstance(user, sp.csr_array):
         return torch.from_numpy((user[rows] @ item.T).toarray())
     user, item = torch.as_tensor(user), torch.as_tensor(item)
-    return times(user[torch.from_numpy(rows).long().to(user.device)], item)
+    return gemm(user[torch.from_numpy(rows).long().to(user.device)], item)
 
 
 def _masked(start: np.ndarray, items: np.ndarray, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

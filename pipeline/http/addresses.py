@@ -1,4 +1,4 @@
-"""Which network addresses may be asked: public ones, and hosts that the parameters name."""
+"""Which network addresses may be requested: public ones, and hosts that the parameters name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: an IPv4 address in 
 
 
 def is_public(address: str) -> bool:
-    """Tell whether a numeric address is out on the internet, whatever way it is wrapped.
+    """Return whether a numeric address is public, also where it is wrapped in another.
 
     Loopback, private, link-local (cloud metadata services), multicast and reserved ones are not.
     """

@@ -1,4 +1,4 @@
-"""One large file from an address to a path: resumed, retried, whole or not there, and really what its name says."""
+"""Fetches one large file from an address to a path: resumed, retried, checked, and whole or absent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http.retries import Passing, persist
+from pipeline.http.retries import TransientError, retry
 
 if TYPE_CHECKING:
     import httpx
@@ -44,18 +44,18 @@ def local(address: str) -> Path | None:
 
 
 def fetch(address: str, target: Path, expected: str | None, timeout: float, retries: int, progress: Progress) -> str:
-    """Bring `address` to `target`, which appears only when it is complete and checked; return its sha256.
+    """Fetch `address` to `target`, which appears only when it is complete and checked; return its sha256.
 
     Args:
         address: http(s) or file URL, or a path.
         target: where to; a part that an earlier call left beside it is continued if the server still has the same file.
         expected: sha256 that it must have.
         timeout: seconds without a byte before a try ends.
-        retries: tries after the first; waits double from one second, with jitter, or follow Retry-After.
-        progress: told about the bytes.
+        retries: tries after the first; waits double from half a second, with jitter, or follow Retry-After.
+        progress: called with the bytes so far and in all.
 
     Raises:
-        UserError: it cannot be had, or is cut off or a web page in place of a file; one line with address and cause.
+        UserError: it cannot be fetched, is cut off, or is a web page; one line with address and cause.
     """
     part = target.with_name(f".{target.name}.part")
     source = local(address)
@@ -98,39 +98,39 @@ def _download(address: str, part: Path, timeout: float, retries: int, progress: 
 
     with ranged.client(timeout) as client:
         try:
-            persist(lambda: _try(client, address, part, progress), retries + 1)
-        except Passing as e:
+            retry(lambda: _attempt(client, address, part, progress), retries + 1)
+        except TransientError as e:
             cause = f"{e}: {e.detail}" if e.detail else str(e)
             raise UserError(f"{address}: {cause} (after {retries + 1} tries); run again to continue") from None
 
 
-def _try(client: httpx.Client, address: str, part: Path, progress: Progress) -> None:
-    """Fetch what is still lacking of `part`."""
-    from pipeline.http.ranged import ask, first_byte
+def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress) -> None:
+    """Fetch the bytes that `part` lacks."""
+    from pipeline.http.ranged import first_byte, request
 
     mark = part.with_suffix(".etag")
-    have = part.stat().st_size if part.exists() and mark.exists() else 0
-    with ask(client, address, address, have, mark.read_text() if have else "") as answer:
-        if answer.status_code == 416:  # what we have is no part of what the server has
+    received = part.stat().st_size if part.exists() and mark.exists() else 0
+    with request(client, address, address, received, mark.read_text() if received else "") as response:
+        if response.status_code == 416:  # the part is not of the server's file
             part.unlink(missing_ok=True)
-            raise Passing("the file changed while it was fetched", 0.0)
-        if answer.status_code not in (200, 206):
-            raise UserError(f"{address}: HTTP {answer.status_code} {answer.reason_phrase}")
-        have = first_byte(answer, have)
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        same = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+            raise TransientError("the file changed while it was fetched", 0.0)
+        if response.status_code not in (200, 206):
+            raise UserError(f"{address}: HTTP {response.status_code} {response.reason_phrase}")
+        received = first_byte(response, received)
+        length = response.headers.get("Content-Length")
+        total = received + int(length) if length else None
+        validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
         with part.open("ab") as f:
-            f.truncate(have)
-            if same and not same.startswith("W/"):
-                mark.write_text(same)  # of what is in the part from here on
+            f.truncate(received)
+            if validator and not validator.startswith("W/"):
+                mark.write_text(validator)  # of what is in the part from here on
             else:
-                mark.unlink(missing_ok=True)  # nothing tells whether a later answer is the same file
-            for block in answer.iter_raw():
-                have += f.write(block)
-                progress(have, total)
-    if total is not None and have != total:
-        raise Passing(f"{have:,} of {total:,} bytes came")
+                mark.unlink(missing_ok=True)  # nothing says whether a later response is of the same file
+            for block in response.iter_raw():
+                received += f.write(block)
+                progress(received, total)
+    if total is not None and received != total:
+        raise TransientError(f"{received:,} of {total:,} bytes came")
 
 
 def check(path: Path, name: str) -> None:
@@ -138,10 +138,10 @@ def check(path: Path, name: str) -> None:
 
     Args:
         path: the file.
-        name: its final name; what it should be is told by its ending.
+        name: its final name, whose ending says what it should be.
 
     Raises:
-        ValueError: what is wrong.
+        ValueError: with the fault.
     """
     with path.open("rb") as f:
         head = f.read(512).lstrip().lower()

@@ -1,4 +1,4 @@
-"""A file on a web server, from any of its bytes on."""
+"""Range requests: a file on a web server, from any byte on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import httpx
 
 from pipeline.errors import UserError
-from pipeline.http.retries import PASSING, Passing, retry_after
+from pipeline.http.retries import RETRYABLE, TransientError, retry_after
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
-"""identity: bytes are counted as they lie on the server"""
+"""identity: byte offsets are those of the file on the server"""
 
 
 def client(timeout: float, connect: float | None = None) -> httpx.Client:
@@ -26,47 +26,47 @@ def client(timeout: float, connect: float | None = None) -> httpx.Client:
 
 
 @contextmanager
-def ask(
-    client: httpx.Client, address: httpx.URL | str, shown: str, start: int, same: str = ""
+def request(
+    client: httpx.Client, address: httpx.URL | str, label: str, start: int, validator: str = ""
 ) -> Iterator[httpx.Response]:
-    """Ask for an address's bytes from `start` on; yield the answer, whose body is still to be read.
+    """Request an address's bytes from `start` on; yield the response, whose body is not read yet.
 
     Args:
         client: see `client`.
         address: http(s).
-        shown: the address in errors.
+        label: the address in errors.
         start: number of the first byte wanted; the server may ignore it, see `first_byte`.
-        same: ETag or date of the file that the bytes before `start` are of; of another file all bytes come.
+        validator: ETag or Last-Modified of the file that the bytes before `start` are of; another file is sent whole.
 
     Raises:
-        Passing: the server is in trouble, or the connection was cut, now or while the body is read.
-        UserError: the address or the server's certificate is no good.
+        TransientError: a retryable status, or a connection cut now or while the body is read.
+        UserError: the address or the server's certificate is invalid.
     """
-    headers = ({"Range": f"bytes={start}-"} | ({"If-Range": same} if same else {})) if start else {}
+    headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
     try:
-        with client.stream("GET", address, headers=headers) as answer:
-            if answer.status_code in PASSING:
-                raise Passing(f"HTTP {answer.status_code}", retry_after(answer.headers.get("Retry-After")))
-            yield answer
+        with client.stream("GET", address, headers=headers) as response:
+            if response.status_code in RETRYABLE:
+                raise TransientError(f"HTTP {response.status_code}", retry_after(response.headers.get("Retry-After")))
+            yield response
     except httpx.TransportError as e:
         if "CERTIFICATE_VERIFY_FAILED" in str(e):
-            raise UserError(f"{shown}: the server's certificate is not trusted") from None
-        raise Passing(type(e).__name__, detail=str(e)) from None
+            raise UserError(f"{label}: the server's certificate is not trusted") from None
+        raise TransientError(type(e).__name__, detail=str(e)) from None
     except httpx.TooManyRedirects:
-        raise UserError(f"{shown}: too many redirects") from None
+        raise UserError(f"{label}: too many redirects") from None
     except httpx.InvalidURL:
-        raise UserError(f"{shown}: not a valid address, or a redirect to one") from None
+        raise UserError(f"{label}: not a valid address, or a redirect to one") from None
 
 
-def first_byte(answer: httpx.Response, start: int) -> int:
-    """Return the number of the first byte of the answer's body: `start`, or less where the server ignored it.
+def first_byte(response: httpx.Response, start: int) -> int:
+    """Return the number of the first byte of the response's body: `start`, or less where the server ignored it.
 
     Raises:
-        Passing: the body begins after `start`, or nobody knows where.
+        TransientError: the body begins after `start`, or its range is not stated.
     """
-    if answer.status_code != 206:
+    if response.status_code != 206:
         return 0
-    first = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
+    first = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
     if not first.isdigit() or int(first) > start:
-        raise Passing("the server answered with another range")
+        raise TransientError("the server answered with another range")
     return int(first)

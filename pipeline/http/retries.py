@@ -1,4 +1,4 @@
-"""What may be tried again, and when."""
+"""Which failures are retried, and after how long."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be another one later
+RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
 LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
 
 Result = TypeVar("Result")
 
 
-class Passing(Exception):
-    """A failure that may pass."""
+class TransientError(Exception):
+    """A failure that a retry may cure."""
 
     def __init__(self, cause: str, wait: float | None = None, detail: str = "") -> None:
-        """Note what is known of it.
+        """Describe the failure.
 
         Args:
             cause: for people, and without secrets.
-            wait: seconds that the server asked for.
-            detail: more words on it; they may hold an address.
+            wait: seconds that the server requests before the next try.
+            detail: more on the cause; it may hold an address.
         """
         super().__init__(cause)
         self.wait, self.detail = wait, detail
 
 
-def persist(work: Callable[[], Result], tries: int) -> Result:
-    """Return what `work` returns, called again after a pause while it raises Passing; the last one is raised."""
+def retry(work: Callable[[], Result], tries: int) -> Result:
+    """Return what `work` returns, called again after a pause while it raises TransientError; raises the last."""
     for attempt in range(tries - 1):
         try:
             return work()
-        except Passing as e:
+        except TransientError as e:
             time.sleep(pause(attempt, e.wait))
     return work()
 
 
-def pause(attempt: int, asked: float | None = None) -> float:
+def pause(attempt: int, requested: float | None = None) -> float:
     """Return the seconds to wait after try number `attempt`, from 0.
 
-    What the server asked for, or half a second that doubles with every try; the random half keeps clients that failed
-    together from coming back together.
+    What the server requests, or half a second that doubles with every try. Random jitter keeps clients that failed
+    together from retrying together.
     """
-    return min(asked if asked is not None else 2**attempt * random.uniform(0.25, 0.75), LONGEST_WAIT)
+    return min(requested if requested is not None else 2**attempt * random.uniform(0.25, 0.75), LONGEST_WAIT)
 
 
 def retry_after(value: str | None) -> float | None:

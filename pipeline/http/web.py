@@ -1,8 +1,8 @@
-"""A polite and wary HTTP client: untrusted address -> bytes, or one status and reason.
+"""An HTTP client for untrusted addresses: address -> bytes, or one status and reason.
 
-Polite: few requests to a host at a time and a second, retries with growing pauses, Retry-After obeyed for the whole
-host, a host that does not answer given up. Wary: every address, of every redirect too, is resolved here, checked, and
-then connected to by number, so that a name cannot turn private between check and use; bytes and redirects are capped.
+It is polite: few requests a host and second, retries with growing pauses, Retry-After obeyed for the whole host. A host
+that does not answer is given up. It is safe: every address, of redirects too, is resolved here, checked, and connected
+to by number. So a name cannot become private between check and use. Bytes and redirects are limited.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import httpx
 
 from pipeline.http.addresses import is_public
-from pipeline.http.retries import LONGEST_WAIT, PASSING, pause, retry_after
+from pipeline.http.retries import LONGEST_WAIT, RETRYABLE, pause, retry_after
 
 MAX_REDIRECTS = 5
 LOOKUPS = 3  # tries to resolve a name
@@ -51,16 +51,16 @@ class Fetched(NamedTuple):
     reason: str = ""
 
 
-class _Ended(Exception):
-    """This try ended; `passing` failures may be tried again, after `wait` seconds if the server said so."""
+class _Failure(Exception):
+    """A failed try; `retryable` ones may be tried again, after `wait` seconds if the server says so."""
 
-    def __init__(self, status: str, reason: str, passing: bool = False, wait: float | None = None) -> None:
-        self.status, self.reason, self.passing, self.wait = status, reason, passing, wait
+    def __init__(self, status: str, reason: str, retryable: bool = False, wait: float | None = None) -> None:
+        self.status, self.reason, self.retryable, self.wait = status, reason, retryable, wait
 
 
 @dataclass
 class _Host:
-    """What is known of one scheme, name and port."""
+    """State of one scheme, name and port."""
 
     free: asyncio.LifoQueue[httpx.AsyncHTTPTransport]  # one connection each; a request takes one
     address: asyncio.Task[str]  # of its name; resolved once
@@ -69,7 +69,7 @@ class _Host:
     next_at: float = 0.0  # monotonic seconds: no request before
 
 
-class Web:
+class Client:
     """Client of one run, on one event loop; `close` it."""
 
     def __init__(self, policy: Policy) -> None:
@@ -90,36 +90,36 @@ class Web:
         for attempt in range(self.policy.retries + 1):
             try:
                 return Fetched(await self._follow(address))
-            except _Ended as e:
-                end = e
-            if not end.passing or attempt == self.policy.retries:
+            except _Failure as e:
+                failure = e
+            if not failure.retryable or attempt == self.policy.retries:
                 break
-            await asyncio.sleep(pause(attempt, end.wait))
-        return Fetched(None, end.status, end.reason)
+            await asyncio.sleep(pause(attempt, failure.wait))
+        return Fetched(None, failure.status, failure.reason)
 
     async def _follow(self, address: str) -> bytes:
         at = _parsed(address)
         for _ in range(MAX_REDIRECTS + 1):
-            found = await self._ask(at)
-            if isinstance(found, bytes):
-                return found
-            at = _parsed(found, at)
-        raise _Ended("http_error", f"more than {MAX_REDIRECTS} redirects")
+            body = await self._request(at)
+            if isinstance(body, bytes):
+                return body
+            at = _parsed(body, at)
+        raise _Failure("http_error", f"more than {MAX_REDIRECTS} redirects")
 
-    async def _ask(self, url: httpx.URL) -> bytes | str:
+    async def _request(self, url: httpx.URL) -> bytes | str:
         """Make one request; return the body, or where a redirect points."""
         if mirror := self._mirrors.get(url.host):
             url = url.copy_with(scheme=mirror.scheme, host=mirror.host, port=mirror.port)
         host = self._host(url)
-        line = await host.free.get()
+        transport = await host.free.get()
         try:
-            return await self._turn(host, line, url)
+            return await self._send(host, transport, url)
         finally:
-            host.free.put_nowait(line)
+            host.free.put_nowait(transport)
 
-    async def _turn(self, host: _Host, line: httpx.AsyncHTTPTransport, url: httpx.URL) -> bytes | str:
+    async def _send(self, host: _Host, transport: httpx.AsyncHTTPTransport, url: httpx.URL) -> bytes | str:
         if host.given_up:
-            raise _Ended("unreachable", host.given_up)
+            raise _Failure("unreachable", host.given_up)
         now = time.monotonic()
         at = max(now, host.next_at)
         host.next_at = at + 1 / self.policy.rate
@@ -128,69 +128,71 @@ class Web:
         address = await self._resolved(host)
         try:
             async with asyncio.timeout(self.policy.timeout):
-                return await self._exchange(host, line, url, address)
+                return await self._exchange(host, transport, url, address)
         except (httpx.ConnectError, httpx.ConnectTimeout):
             raise self._refused(host) from None
         except (TimeoutError, httpx.TimeoutException):
-            raise _Ended("timeout", f"not done in {self.policy.timeout:g} s", passing=True) from None
+            raise _Failure("timeout", f"not done in {self.policy.timeout:g} s", retryable=True) from None
         except httpx.TransportError as e:
-            raise _Ended("unreachable", f"connection cut ({type(e).__name__})", passing=True) from None
+            raise _Failure("unreachable", f"connection cut ({type(e).__name__})", retryable=True) from None
 
     async def _resolved(self, host: _Host) -> str:
         try:
-            return await asyncio.shield(host.address)  # one lookup for all who wait
-        except _Ended as e:
+            return await asyncio.shield(host.address)  # one lookup for all requests that wait
+        except _Failure as e:
             if e.status == "unreachable":
                 host.given_up = e.reason
             raise
 
-    def _refused(self, host: _Host) -> _Ended:
+    def _refused(self, host: _Host) -> _Failure:
         host.refused += 1
         if host.refused >= self.policy.give_up_after:
             host.given_up = NO_CONNECTION
-        return _Ended("unreachable", NO_CONNECTION, passing=not host.given_up)
+        return _Failure("unreachable", NO_CONNECTION, retryable=not host.given_up)
 
-    async def _exchange(self, host: _Host, line: httpx.AsyncHTTPTransport, url: httpx.URL, address: str) -> bytes | str:
+    async def _exchange(
+        self, host: _Host, transport: httpx.AsyncHTTPTransport, url: httpx.URL, address: str
+    ) -> bytes | str:
         request = httpx.Request(
             "GET",
             url.copy_with(host=address, username=None, password=None),
             headers=HEADERS | {"Host": url.netloc.decode("ascii")},
             extensions={"sni_hostname": url.raw_host.decode("ascii"), "timeout": {"connect": self.policy.timeout / 2}},
         )
-        answer = await line.handle_async_request(request)
+        response = await transport.handle_async_request(request)
         try:
             host.refused = 0
-            if answer.has_redirect_location:
-                return answer.headers["Location"]
-            if answer.status_code != 200:
-                wait = retry_after(answer.headers.get("Retry-After"))
+            if response.has_redirect_location:
+                return response.headers["Location"]
+            if response.status_code != 200:
+                wait = retry_after(response.headers.get("Retry-After"))
                 if wait is not None:
                     host.next_at = max(host.next_at, time.monotonic() + min(wait, LONGEST_WAIT))
-                raise _Ended("http_error", str(answer.status_code), answer.status_code in PASSING, wait)
-            return await self._body(answer)
+                raise _Failure("http_error", str(response.status_code), response.status_code in RETRYABLE, wait)
+            return await self._body(response)
         finally:
-            await answer.aclose()
+            await response.aclose()
 
-    async def _body(self, answer: httpx.Response) -> bytes:
+    async def _body(self, response: httpx.Response) -> bytes:
         limit = self.policy.max_bytes
-        declared = answer.headers.get("Content-Length", "")
+        declared = response.headers.get("Content-Length", "")
         if declared.isdigit() and int(declared) > limit:
-            raise _Ended("too_large", f"more than {limit} bytes")
-        # unpacked here and not by httpx, which has no limit: a small answer may unpack to gigabytes
-        packed = answer.headers.get("Content-Encoding", "") in ("gzip", "x-gzip", "deflate")
+            raise _Failure("too_large", f"more than {limit} bytes")
+        # unpacked here and not by httpx, which has no limit: a small response may unpack to gigabytes
+        packed = response.headers.get("Content-Encoding", "") in ("gzip", "x-gzip", "deflate")
         unpack = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed else None
         body = bytearray()
         try:
-            async for block in answer.aiter_raw():
+            async for block in response.aiter_raw():
                 body += unpack.decompress(block, limit + 1 - len(body)) if unpack else block
                 if len(body) > limit:
-                    raise _Ended("too_large", f"more than {limit} bytes")
+                    raise _Failure("too_large", f"more than {limit} bytes")
         except zlib.error:
-            raise _Ended("not_an_image", "damaged Content-Encoding") from None
+            raise _Failure("not_an_image", "damaged Content-Encoding") from None
         except httpx.TransportError:
             if not body:
                 raise
-            raise _Ended("truncated", f"connection cut before byte {declared or 'last'}", passing=True) from None
+            raise _Failure("truncated", f"connection cut before byte {declared or 'last'}", retryable=True) from None
         return bytes(body)
 
     def _host(self, url: httpx.URL) -> _Host:
@@ -211,11 +213,11 @@ def _parsed(address: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
         url = base.join(address) if base else httpx.URL(address)
     except (httpx.InvalidURL, ValueError, TypeError):
-        raise _Ended("blocked", "not a valid address") from None
+        raise _Failure("blocked", "not a valid address") from None
     if url.scheme not in ("http", "https"):
-        raise _Ended("blocked", f"scheme '{url.scheme[:20]}' is not http or https")
+        raise _Failure("blocked", f"scheme '{url.scheme[:20]}' is not http or https")
     if not HOST.fullmatch(url.raw_host):
-        raise _Ended("blocked", "not a valid address")
+        raise _Failure("blocked", "not a valid address")
     return url
 
 
@@ -224,13 +226,13 @@ async def _resolve(name: str, port: int, private: bool) -> str:
     loop = asyncio.get_running_loop()
     for attempt in range(LOOKUPS):
         try:
-            found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            infos = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
             break
         except (OSError, UnicodeError):
             if attempt == LOOKUPS - 1:
-                raise _Ended("unreachable", f"name not resolved: {name}") from None
+                raise _Failure("unreachable", f"name not resolved: {name}") from None
             await asyncio.sleep(pause(attempt))
-    addresses = [str(info[4][0]) for info in found]
+    addresses = [str(info[4][0]) for info in infos]
     if not private and not all(map(is_public, addresses)):
-        raise _Ended("blocked", f"{name} is inside a private network or this machine")
+        raise _Failure("blocked", f"{name} is inside a private network or this machine")
     return addresses[0]

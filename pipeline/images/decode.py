@@ -1,4 +1,4 @@
-"""Bytes from anywhere -> a normal picture, or the reason why not."""
+"""Untrusted bytes -> a normalised JPEG, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 Image.init()  # registers every format, so that FORMATS can name some
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats that shops use; nothing that can hold a script
-SMALLEST = 8  # pixels: shorter side of a real picture
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, and of sizes that are judged here
+SMALLEST = 8  # pixels: shorter side of a real image
+warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, and of sizes that are checked here
 
 # rows of the 32-point DCT-II for the 8 lowest frequencies
 _DCT = np.cos(np.pi / 32 * (np.arange(32) + 0.5) * np.arange(8)[:, None])
 
 
-class Picture(NamedTuple):
-    """How decoding ended: a status of schemas.IMAGE_STATUSES and, if it is ok, the normal picture."""
+class Decoded(NamedTuple):
+    """The outcome of decoding: a status of schemas.IMAGE_STATUSES and, if it is ok, the normalised image."""
 
     status: str
     reason: str
     image: bytes | None  # JPEG, RGB
     width: int  # pixels
     height: int
-    sha256: str  # hex, of the bytes as they came
+    sha256: str  # hex, of the bytes as fetched
     phash: int | None  # 64 bit
 
 
-def failed(status: str, reason: str, sha256: str = "") -> Picture:
-    """Return an ending without a picture."""
-    return Picture(status, reason, None, 0, 0, sha256, None)
+def failed(status: str, reason: str, sha256: str = "") -> Decoded:
+    """Return an outcome without an image."""
+    return Decoded(status, reason, None, 0, 0, sha256, None)
 
 
-def normalise_all(data: Sequence[bytes], size: int, quality: int, max_pixels: int) -> list[Picture]:
+def normalise_all(data: Sequence[bytes], size: int, quality: int, max_pixels: int) -> list[Decoded]:
     """Return `normalise` of each."""
     return [normalise(d, size, quality, max_pixels) for d in data]
 
 
-def normalise(data: bytes, size: int, quality: int, max_pixels: int) -> Picture:
+def normalise(data: bytes, size: int, quality: int, max_pixels: int) -> Decoded:
     """Decode, rotate as EXIF says, flatten onto white, shrink and encode as JPEG. Animations give their first frame.
 
     Args:
         data: bytes as fetched, untrusted.
-        size: shorter side after shrinking, pixels; smaller pictures keep theirs.
-        quality: of the JPEG.
+        size: shorter side after shrinking, pixels; smaller images keep theirs.
+        quality: of the JPEG, 1 .. 95.
         max_pixels: larger ones are not decoded.
     """
     digest = hashlib.sha256(data).hexdigest()
@@ -62,13 +62,13 @@ def normalise(data: bytes, size: int, quality: int, max_pixels: int) -> Picture:
         return failed("not_an_image", f"starts with {data[:8]!r}", digest)
     except Image.DecompressionBombError:
         return failed("too_large", "more pixels than any limit", digest)
-    except Exception as e:  # decoders raise whatever they like on damaged data; none of it may stop the run
+    except Exception as e:  # decoders raise any exception on damaged data; none may stop the run
         cut = "truncated" in str(e).lower() or isinstance(e, EOFError)
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         return failed("truncated" if cut else "not_an_image", reason, digest)
 
 
-def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: int) -> Picture:
+def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: int) -> Decoded:
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         width, height = opened.size
         if width * height > max_pixels:
@@ -77,21 +77,20 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
             return failed("placeholder", "1 x 1 pixel", digest)
         if min(width, height) < SMALLEST:
             return failed("too_small", f"{width} x {height} pixels", digest)
-        picture = _jpeg(opened, data, size) or _other(opened, size)
-        picture.info = opened.info  # has the rotation
-        ImageOps.exif_transpose(picture, in_place=True)
-        picture.info = {}  # which would be written too
+        image = _jpeg(opened, data, size) or _other(opened, size)
+        image.info = opened.info  # has the rotation
+        ImageOps.exif_transpose(image, in_place=True)
+        image.info = {}  # which would be written too
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=quality)
-    return Picture("ok", "", out.getvalue(), picture.width, picture.height, digest, phash(picture))
+    image.save(out, "JPEG", quality=quality)
+    return Decoded("ok", "", out.getvalue(), image.width, image.height, digest, phash(image))
 
 
 def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
-    """Return a sound JPEG, shrunk; None for what Pillow has to judge.
+    """Return a sound JPEG, shrunk; None for what Pillow has to decode.
 
     libjpeg-turbo decodes at the half, quarter or eighth of its size that is next above `size`, in two thirds of the
-    time that Pillow takes, which copies. Pillow judges damaged files, inks for colours, and headers of which the two
-    make different sizes.
+    time that Pillow takes, which copies. Pillow decodes damaged files, CMYK, and headers that the two read differently.
     """
     if opened.format != "JPEG" or opened.mode not in ("RGB", "L"):
         return None
@@ -107,31 +106,31 @@ def _jpeg(opened: Image.Image, data: bytes, size: int) -> Image.Image | None:
     return _shrunk(decoded, (height * share, width * share), size)
 
 
-def _other(picture: Image.Image, size: int) -> Image.Image:
-    """Return any picture as RGB, shrunk; what is transparent becomes white."""
-    drafted = picture.draft("RGB", (size, size))  # a JPEG of inks or with damage, by halves
-    width, height = drafted[1][2:] if drafted else picture.size
-    return _shrunk(np.array(_flat(picture)), (height, width), size)
+def _other(image: Image.Image, size: int) -> Image.Image:
+    """Return any image as RGB, shrunk; transparent pixels become white."""
+    drafted = image.draft("RGB", (size, size))  # a CMYK or damaged JPEG is decoded at a half, quarter or eighth
+    width, height = drafted[1][2:] if drafted else image.size
+    return _shrunk(np.array(_flat(image)), (height, width), size)
 
 
-def _flat(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16 bits a pixel; Pillow's conversion would cut off what is above 255
-        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
-    if picture.has_transparency_data:
-        seen = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
-    return picture if picture.mode == "RGB" else picture.convert("RGB")  # which would copy
+def _flat(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits a pixel; Pillow's conversion would cut off what is above 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy
 
 
 def _shrunk(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image.Image:
-    """Return what fills `extent` of a picture, its shorter side `size` pixels unless it is smaller.
+    """Return the part `extent` of an image, its shorter side `size` pixels unless it is smaller.
 
-    Bicubic with as many taps as the scale asks for, as Pillow does it, by torch in a third of the time.
+    Antialiased bicubic as Pillow's, by torch in a third of the time.
 
     Args:
         pixels: uint8 [height, width, 3].
-        extent: height and width. A side of 507 pixels at a half fills 253.5 of 254: to take them for full would shift
-            what is seen.
+        extent: height and width. A side of 507 pixels at a half fills 253.5 of 254: taking 254 would shift the
+            content.
         size: pixels.
     """
     scale = size / min(extent)
@@ -144,11 +143,11 @@ def _shrunk(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image
     return Image.fromarray(shrunk[0].permute(1, 2, 0).contiguous().numpy())
 
 
-def phash(picture: Image.Image) -> int:
-    """Return 64 bits that pictures which look alike share: signs of the low frequencies around their median.
+def phash(image: Image.Image) -> int:
+    """Return the perceptual hash, 64 bits: which low frequencies are above their median.
 
     The usual DCT hash: grey, 32 x 32, DCT-II, the 8 x 8 lowest frequencies, a bit each; the first bit is the highest.
     """
-    grey = np.asarray(picture.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
+    grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), dtype=np.float64)
     low = (_DCT @ grey @ _DCT.T).ravel()
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes())

@@ -1,4 +1,4 @@
-"""Image addresses -> pictures or reasons, a row an item.
+"""Image addresses -> images or reasons, a row an item.
 
 The result depends on what the addresses answer, never on the order in which answers come.
 """
@@ -24,28 +24,28 @@ import torch
 import schemas
 from pipeline import io
 from pipeline.config import Images
-from pipeline.http.web import Fetched, Policy, Web
-from pipeline.images.decode import Picture, failed, normalise_all
+from pipeline.http.web import Client, Fetched, Policy
+from pipeline.images.decode import Decoded, failed, normalise_all
 
 WINDOW = 64  # items under way at a time; bounds memory
-BATCH = 16  # pictures that a decoder takes at a time, at most
+BATCH = 16  # images that a decoder takes at a time, at most
 BLOCK = 1024  # items between two saves
-NEAR = 4  # bits of 64 by which hashes of one picture differ after shrinking and compressing it again
-# names of Amazon's "no image available" pictures
+NEAR = 4  # bits of 64 by which hashes of one image differ at most after resizing and recompressing
+# names of Amazon's "no image available" files
 PLACEHOLDER = re.compile(r"/(no-img|no-image|no_image|noimage|01RmK%2BJ4pJL|01RmK\+J4pJL)[-._]", re.IGNORECASE)
 
 
 class Result(NamedTuple):
-    """The ending of one item, and the address that gave it."""
+    """The outcome of one item, and the address that gave it."""
 
-    picture: Picture
+    decoded: Decoded
     url: str
 
 
 class Fetcher:
-    """Fetches and normalises; keeps connections, and what it learned of hosts, from call to call.
+    """Fetches and normalises images; keeps connections and the state of hosts from call to call.
 
-    One thread fetches; a thread a core decodes, taking several pictures at a time from those that wait. Pillow decodes,
+    One thread fetches; a thread a core decodes, taking several images at a time from a queue. Pillow decodes,
     shrinks and encodes without holding Python's lock: processes were slower.
     """
 
@@ -57,9 +57,9 @@ class Fetcher:
             files: folder that file:// addresses start from; None refuses them.
         """
         self.params, self.files = params, files
-        self._web = Web(Policy(**{name: getattr(params, name) for name in Policy._fields}))
-        self._bytes = {known for known in params.placeholders if len(known) == 64}
-        self._looks = [int(known, 16) for known in params.placeholders if len(known) == 16]
+        self._web = Client(Policy(**{name: getattr(params, name) for name in Policy._fields}))
+        self._known_sha256 = {known for known in params.placeholders if len(known) == 64}
+        self._known_phashes = [int(known, 16) for known in params.placeholders if len(known) == 16]
         self._workers = os.cpu_count() or 1
         # torch would start threads of its own in each of these
         self._pool = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,))
@@ -80,16 +80,16 @@ class Fetcher:
         """Return one result an item, in order.
 
         Args:
-            candidates: addresses of each item, best first; the first that gives a picture counts. If none does, the
+            candidates: addresses of each item, best first; the first that gives an image counts. If none does, the
                 first one's failure is the item's.
-            done: called with a number of items that have ended.
+            done: called with a number of items that are done.
         """
         return self._runner.run(self._all(candidates, done))
 
     async def _all(self, candidates: list[list[str]], done: Callable[[int], object]) -> list[Result]:
         results = [Result(failed("missing", "no address in the metadata"), "")] * len(candidates)
         todo = iter(range(len(candidates)))
-        self._fetched: asyncio.Queue[tuple[bytes, asyncio.Future[Picture]]] = asyncio.Queue()
+        self._fetched: asyncio.Queue[tuple[bytes, asyncio.Future[Decoded]]] = asyncio.Queue()
         decoders = [asyncio.create_task(self._decode()) for _ in range(self._workers)]
 
         async def work() -> None:
@@ -113,40 +113,40 @@ class Fetcher:
             while len(batch) < BATCH and not self._fetched.empty():
                 batch.append(self._fetched.get_nowait())
             try:
-                made = await loop.run_in_executor(self._pool, self._normalise, [data for data, _ in batch])
+                results = await loop.run_in_executor(self._pool, self._normalise, [data for data, _ in batch])
             except Exception as e:  # out of memory
-                for _, to in batch:
-                    to.set_exception(e)
+                for _, future in batch:
+                    future.set_exception(e)
             else:
-                for (_, to), picture in zip(batch, made, strict=True):
-                    to.set_result(picture)
+                for (_, future), decoded in zip(batch, results, strict=True):
+                    future.set_result(decoded)
 
     async def _item(self, urls: list[str]) -> Result:
-        ends = []
+        results = []
         for url in urls:
-            ends.append(Result(await self._one(url), url))
-            if ends[-1].picture.status == "ok":
-                return ends[-1]
-        return ends[0]
+            results.append(Result(await self._one(url), url))
+            if results[-1].decoded.status == "ok":
+                return results[-1]
+        return results[0]
 
-    async def _one(self, url: str) -> Picture:
+    async def _one(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):
-            return failed("placeholder", "the address names a picture that says there is none")
-        got = self._read(url) if url[:5].lower() == "file:" else await self._web.get(url)
-        if got.data is None:
-            return failed(got.status, got.reason)
-        made: asyncio.Future[Picture] = asyncio.get_running_loop().create_future()
-        self._fetched.put_nowait((got.data, made))
-        picture = await made
-        if self._known(picture):
-            return failed("placeholder", "one of images.placeholders", picture.sha256)
-        return picture
+            return failed("placeholder", "the address is that of a file for 'no image available'")
+        fetched = self._read(url) if url[:5].lower() == "file:" else await self._web.get(url)
+        if fetched.data is None:
+            return failed(fetched.status, fetched.reason)
+        future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()
+        self._fetched.put_nowait((fetched.data, future))
+        decoded = await future
+        if self._is_placeholder(decoded):
+            return failed("placeholder", "one of images.placeholders", decoded.sha256)
+        return decoded
 
-    def _known(self, picture: Picture) -> bool:
-        """Tell whether images.placeholders lists a picture, or one that looks like it."""
-        phash = picture.phash
-        return picture.sha256 in self._bytes or (
-            phash is not None and any((phash ^ look).bit_count() <= NEAR for look in self._looks)
+    def _is_placeholder(self, decoded: Decoded) -> bool:
+        """Return whether images.placeholders has an image's sha256, or a phash that is NEAR its own."""
+        phash = decoded.phash
+        return decoded.sha256 in self._known_sha256 or (
+            phash is not None and any((phash ^ other).bit_count() <= NEAR for other in self._known_phashes)
         )
 
     def _read(self, url: str) -> Fetched:
@@ -168,13 +168,13 @@ class Fetcher:
 
 
 def shard(fetcher: Fetcher, items: pa.Table, work: Path, done: Callable[[int], object]) -> Iterator[pa.Table]:
-    """Fetch the pictures of one shard's items, block by block, so that a killed run loses one block at most.
+    """Fetch the images of one shard's items, block by block, so that a killed run loses one block at most.
 
     Args:
         fetcher: does the work.
         items: item_id, asin and image_urls of the shard.
-        work: folder of finished blocks, of this shard alone; superfluous when the shard is written.
-        done: called with a number of items that have ended.
+        work: folder of finished blocks, of this shard alone; not needed once the shard is written.
+        done: called with a number of items that are done.
 
     Yields:
         tables of schema IMAGES, one a block.
@@ -191,16 +191,16 @@ def shard(fetcher: Fetcher, items: pa.Table, work: Path, done: Callable[[int], o
         yield io.read_table(path, schemas.IMAGES)
 
 
-def again(fetcher: Fetcher, found: Iterable[pa.Table], items: pa.Table) -> Iterator[pa.Table]:
-    """Yield the blocks of a shard with their failures fetched once more; what is ok or has no address stays.
+def retry_failed(fetcher: Fetcher, blocks: Iterable[pa.Table], items: pa.Table) -> Iterator[pa.Table]:
+    """Yield the blocks of a shard with failed images fetched again; rows that are ok or have no address stay.
 
     Args:
         fetcher: does the work.
-        found: tables of schema IMAGES.
+        blocks: tables of schema IMAGES.
         items: item_id, asin and image_urls of the shard.
     """
     start = 0
-    for block in found:
+    for block in blocks:
         rows = np.flatnonzero([status not in ("ok", "missing") for status in block["status"].to_pylist()])
         part = items.slice(start, len(block)).take(rows)
         start += len(block)
@@ -210,42 +210,42 @@ def again(fetcher: Fetcher, found: Iterable[pa.Table], items: pa.Table) -> Itera
         yield pa.concat_tables([block, fresh.select(block.column_names).cast(block.schema)]).take(where)
 
 
-def repeated(images: pa.Table, above: int) -> dict[str, object]:
-    """Count pictures that several items share.
+def duplicates(images: pa.Table, above: int) -> dict[str, object]:
+    """Count images that several items share.
 
     Args:
         images: url, sha256 and phash of every item.
-        above: items that a real picture may stand for.
+        above: items that a real image may belong to.
 
     Returns:
-        duplicates (items whose bytes an earlier item has), near_duplicates (other items whose picture looks the same:
-        equal phash) and shared: the pictures of more than `above` items, most frequent first: likely placeholders, for
-        images.placeholders if they are.
+        duplicates (items whose bytes an earlier item has), near_duplicates (other items of equal phash) and shared: the
+        images of more than `above` items, most frequent first: likely placeholders, for images.placeholders if they
+        are.
     """
-    came = images.filter(pc.field("sha256") != "")
-    groups = came.group_by("sha256").aggregate([("url", "count"), ("url", "min"), ("phash", "min")])
-    seen = groups.filter(pc.field("phash_min").is_valid())
+    fetched = images.filter(pc.field("sha256") != "")
+    groups = fetched.group_by("sha256").aggregate([("url", "count"), ("url", "min"), ("phash", "min")])
+    decoded = groups.filter(pc.field("phash_min").is_valid())
     names = {"sha256": "sha256", "url_count": "items", "url_min": "url"}
     many = groups.filter(pc.field("url_count") > above).sort_by([("url_count", "descending"), ("sha256", "ascending")])
     return {
-        "duplicates": len(came) - len(groups),
-        "near_duplicates": len(seen) - pc.count_distinct(seen["phash_min"]).as_py(),
+        "duplicates": len(fetched) - len(groups),
+        "near_duplicates": len(decoded) - pc.count_distinct(decoded["phash_min"]).as_py(),
         "shared": many.drop_columns("phash_min").rename_columns(names).to_pylist(),
     }
 
 
 def table(items: pa.Table, results: list[Result]) -> pa.Table:
     """Return results as a table of schema IMAGES, beside the item_id and asin of `items`."""
-    pictures = [r.picture for r in results]
+    decoded = [r.decoded for r in results]
     columns = {
-        "status": [p.status for p in pictures],
-        "reason": [p.reason for p in pictures],
+        "status": [p.status for p in decoded],
+        "reason": [p.reason for p in decoded],
         "url": [r.url for r in results],
-        "image": [p.image for p in pictures],
-        "width": [p.width for p in pictures],
-        "height": [p.height for p in pictures],
-        "sha256": [p.sha256 for p in pictures],
-        "phash": [p.phash for p in pictures],
+        "image": [p.image for p in decoded],
+        "width": [p.width for p in decoded],
+        "height": [p.height for p in decoded],
+        "sha256": [p.sha256 for p in decoded],
+        "phash": [p.phash for p in decoded],
     }
-    made = {name: pa.array(values, schemas.IMAGES.field(name).type) for name, values in columns.items()}
-    return pa.table({"item_id": items["item_id"], "asin": items["asin"]} | made)
+    arrays = {name: pa.array(values, schemas.IMAGES.field(name).type) for name, values in columns.items()}
+    return pa.table({"item_id": items["item_id"], "asin": items["asin"]} | arrays)

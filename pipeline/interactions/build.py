@@ -18,8 +18,8 @@ from pipeline.errors import UserError
 BLOCK = 1 << 20  # rows that leave the database at a time
 
 
-class Rows:
-    """The rows of a query, which runs when they are asked for: tables of BLOCK rows, one in memory at a time."""
+class Query:
+    """The rows of a query, which runs when they are iterated: tables of BLOCK rows, one in memory at a time."""
 
     def __init__(self, db: duckdb.DuckDBPyConnection, sql: str, schema: pa.Schema) -> None:
         self._db, self._sql = db, sql
@@ -30,12 +30,12 @@ class Rows:
             yield pa.Table.from_batches([batch]).cast(self._schema)
 
 
-class Split(NamedTuple):
-    """What the stage writes, to be read while the database is open, and what became of the other rows."""
+class SplitTables(NamedTuple):
+    """The tables that the stage writes, to be read while the database is open, and counts of the other rows."""
 
-    interactions: Rows  # INTERACTIONS, by user_id, timestamp, item_id
-    users: Rows  # USERS
-    item_ids: Rows  # ITEM_IDS
+    interactions: Query  # INTERACTIONS, by user_id, timestamp, item_id
+    users: Query  # USERS
+    item_ids: Query  # ITEM_IDS
     rows: int  # ratings read
     drops: dict[str, int]  # reason -> ratings
     facts: dict[str, int]  # users, items, rows a split, and pairs that occur more than once
@@ -60,7 +60,7 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
 
 def split(
     db: duckdb.DuckDBPyConnection, ratings: str, user_core: int, item_core: int, protocol: str, seed: int
-) -> Split:
+) -> SplitTables:
     """Filter, split and number raw ratings.
 
     Args:
@@ -84,9 +84,9 @@ def split(
     drops["below_k_core"] += _shrink(db, cores)
     drops["user_without_train"] = _part(db, protocol)
     if not _one(db, "SELECT count(*) FROM parted"):
-        lost = ", ".join(f"{n:,} {reason}" for reason, n in drops.items() if n)
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in drops.items() if n)
         raise UserError(
-            f"no rating is left of {rows:,}: {lost}; lower interactions.user_core and item_core or give more data"
+            f"no rating is left of {rows:,}: {reasons}; lower interactions.user_core and item_core or give more data"
         )
     for what in cores:
         db.execute(
@@ -97,12 +97,12 @@ def split(
     interactions = "parted JOIN user_ids USING (user) JOIN item_ids USING (item)"
     users = "SELECT user_id, name AS user FROM user_ids JOIN user_names ON code = user ORDER BY user_id"
     items = "SELECT item_id, name AS asin FROM item_ids JOIN item_names ON code = item ORDER BY item_id"
-    return Split(
-        Rows(
+    return SplitTables(
+        Query(
             db, f"SELECT user_id, item_id, rating, timestamp, split FROM {interactions} {ORDER}", schemas.INTERACTIONS
         ),
-        Rows(db, users, schemas.USERS),
-        Rows(db, items, schemas.ITEM_IDS),
+        Query(db, users, schemas.USERS),
+        Query(db, items, schemas.ITEM_IDS),
         rows,
         drops,
         _facts(db, "parted", _one(db, "SELECT count(*) FROM user_ids"), _one(db, "SELECT count(*) FROM item_ids")),
@@ -133,7 +133,7 @@ fifths and nine tenths of all ratings are past; ratings of one second stay toget
 
 
 def _part(db: duckdb.DuckDBPyConnection, protocol: str) -> int:
-    """Give each rating of `core` its split, in table `parted`; return how many left for want of train."""
+    """Give each rating of `core` its split, in table `parted`; return how many were dropped for lack of train rows."""
     order, rule = PROTOCOLS[protocol]
     if order == TIME and not _one(db, "SELECT count(timestamp) FROM core"):
         raise UserError(f"interactions.protocol {protocol} needs times, and this source has none; use mmrec")
@@ -159,7 +159,7 @@ def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
     Raises:
         UserError: a value is no number or out of range; names the line.
     """
-    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid tells the line
+    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives the line
     bad = db.execute(
         "SELECT rowid + 2, user, item, split FROM raw WHERE NOT (user BETWEEN 0 AND 2147483646 AND "
         "item BETWEEN 0 AND 2147483646 AND split BETWEEN 0 AND 2) IS TRUE ORDER BY rowid LIMIT 1"
@@ -175,7 +175,7 @@ def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
     return _one(db, "SELECT max(item) + 1 FROM raw")
 
 
-def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) -> Split:
+def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) -> SplitTables:
     """Return what `load_published` loaded: numbers and split are the source's.
 
     Users and items that have a number but no rows stay. Users without train rows leave valid and test.
@@ -192,12 +192,12 @@ def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) 
     interactions = f"SELECT user::INTEGER AS user_id, item::INTEGER AS item_id, rating, {time} AS timestamp, split"
     rows, users = _one(db, "SELECT count(*) FROM raw"), _one(db, "SELECT max(user) + 1 FROM raw")
     db.register("asins", pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": asins}))
-    return Split(
-        Rows(db, f"{interactions} FROM kept {ORDER}", schemas.INTERACTIONS),
-        Rows(
+    return SplitTables(
+        Query(db, f"{interactions} FROM kept {ORDER}", schemas.INTERACTIONS),
+        Query(
             db, f"SELECT i::INTEGER AS user_id, i::VARCHAR AS user FROM range({users}) r(i) ORDER BY i", schemas.USERS
         ),
-        Rows(db, "SELECT * FROM asins ORDER BY item_id", schemas.ITEM_IDS),
+        Query(db, "SELECT * FROM asins ORDER BY item_id", schemas.ITEM_IDS),
         rows,
         {"user_without_train": rows - _one(db, "SELECT count(*) FROM kept")},
         _facts(db, "kept", users, len(asins)),
@@ -217,9 +217,9 @@ def _facts(db: duckdb.DuckDBPyConnection, table: str, users: int, items: int) ->
 def _clean(db: duckdb.DuckDBPyConnection, ratings: str, cores: dict[str, int], seed: int) -> tuple[int, dict[str, int]]:
     """Load the ratings into `core` with integer codes for users and items; return rows read and drops.
 
-    Most ratings are of users or items that have too few even with duplicates: they go before anything is paid for them.
+    Most ratings are of users or items that have too few even with duplicates: these are dropped first, to save time.
     """
-    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid tells it, and `pos` from here on
+    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives it, and `pos` from here on
     db.execute("SET preserve_insertion_order = false")
     # a column that is null throughout is one that the source does not have
     has = [c for c in ("rating", "timestamp") if _one(db, f"SELECT count({c}) FROM raw")]
@@ -245,14 +245,14 @@ def _clean(db: duckdb.DuckDBPyConnection, ratings: str, cores: dict[str, int], s
     )
     db.execute(f"DROP TABLE {table}")
     counts.append(_one(db, "SELECT count(*) FROM core"))
-    lost = [left - right for left, right in itertools.pairwise(counts)]
-    return counts[0], dict(zip(("missing_value", "below_k_core", "duplicate"), lost, strict=True))
+    dropped = [left - right for left, right in itertools.pairwise(counts)]
+    return counts[0], dict(zip(("missing_value", "below_k_core", "duplicate"), dropped, strict=True))
 
 
 def _shrink(db: duckdb.DuckDBPyConnection, cores: dict[str, int]) -> int:
-    """Delete ratings of users and items with too few, until there are none such; return how many."""
+    """Delete ratings of users and items with too few, until none is left; return how many."""
     deleted = 0
-    while True:  # each pass may bring others below
+    while True:  # each pass may push others below
         few = " OR ".join(
             f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least})"
             for what, least in cores.items()

@@ -27,7 +27,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Split:
-    """What a recommender learns from, is selected on, and is judged by."""
+    """The pairs that a recommender is trained on, selected on and tested on."""
 
     n_users: int
     n_items: int
@@ -76,8 +76,8 @@ def keys(pairs: Pairs, n_items: int) -> np.ndarray:
 
 def union(one: Pairs, other: Pairs, n_items: int) -> Pairs:
     """Return the pairs of both, in order, each once."""
-    found = np.union1d(keys(one, n_items), keys(other, n_items))
-    return _pairs(found, n_items)
+    merged = np.union1d(keys(one, n_items), keys(other, n_items))
+    return _pairs(merged, n_items)
 
 
 def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -90,12 +90,12 @@ def contains(sorted_keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 def _unique(users: np.ndarray, items: np.ndarray, where: np.ndarray, n_items: int) -> tuple[Pairs, int]:
     """Return the distinct pairs of the chosen rows, in order, and how many rows were repeats."""
-    found = np.unique(users[where].astype(np.int64) * n_items + items[where])
-    return _pairs(found, n_items), int(where.sum()) - len(found)
+    unique = np.unique(users[where].astype(np.int64) * n_items + items[where])
+    return _pairs(unique, n_items), int(where.sum()) - len(unique)
 
 
-def _pairs(found: np.ndarray, n_items: int) -> Pairs:
-    return Pairs((found // n_items).astype(np.int32), (found % n_items).astype(np.int32))
+def _pairs(unique: np.ndarray, n_items: int) -> Pairs:
+    return Pairs((unique // n_items).astype(np.int32), (unique % n_items).astype(np.int32))
 
 
 def _ids(table: pa.Table, column: str, n: int) -> np.ndarray:

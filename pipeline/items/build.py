@@ -15,14 +15,14 @@ import pyarrow as pa
 
 import schemas
 from pipeline.errors import UserError
-from pipeline.items.parse import Found, Lines, Reject, products
+from pipeline.items.parse import Lines, Parsed, Reject, products
 from pipeline.sources.base import Source
 from pipeline.sources.product import Product
 from pipeline.sources.registry import reader
 
 
 class Items(NamedTuple):
-    """What the stage writes, and what became of the lines."""
+    """The tables that the stage writes, and counts of the lines."""
 
     items: pa.Table  # ITEMS
     rejects: pa.Table  # REJECTS
@@ -43,7 +43,7 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
 
     Args:
         lines: of the file.
-        source: says what kind of lines they are.
+        source: says which reader the lines need.
         asins: identifier of items 0 .. I-1.
         file: the file's name, for rejects.
         max_reject_share: of unreadable lines.
@@ -55,28 +55,28 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
     Raises:
         UserError: more lines are unreadable than allowed; names the three commonest reasons.
     """
-    by = reader(source)
-    wanted = by.wanted(asins)
-    read = Lines(lines, by, wanted)
+    source_reader = reader(source)
+    wanted = source_reader.wanted(asins)
+    relevant = Lines(lines, source_reader, wanted)
     drops: Counter[str] = Counter()
-    found: dict[int, Product] = {}
+    merged: dict[int, Product] = {}
     rejects: list[Reject] = []
-    for said in products(read, source, wanted, workers):
-        if isinstance(said, Reject):
-            rejects.append(said)
-        elif isinstance(said, Found):
-            item = wanted[said.name]
-            drops["merged_duplicate"] += item in found
-            found[item] = merge(found[item], said.product) if item in found else said.product
+    for outcome in products(relevant, source, wanted, workers):
+        if isinstance(outcome, Reject):
+            rejects.append(outcome)
+        elif isinstance(outcome, Parsed):
+            item = wanted[outcome.name]
+            drops["merged_duplicate"] += item in merged
+            merged[item] = merge(merged[item], outcome.product) if item in merged else outcome.product
         else:
-            drops[said.reason] += 1
-    drops["other_item"] += read.other
+            drops[outcome.reason] += 1
+    drops["other_item"] += relevant.other
     drops["unreadable_line"] = len(rejects)
-    _refuse_many(rejects, read.total, file, max_reject_share)
-    table = _items(found, asins)
+    _refuse_many(rejects, relevant.total, file, max_reject_share)
+    table = _items(merged, asins)
     for status in ("empty", "no_metadata"):
         drops[f"text_{status}"] = table["text_status"].to_pylist().count(status)
-    return Items(table, _rejects(rejects, file), read.total, dict(drops))
+    return Items(table, _rejects(rejects, file), relevant.total, dict(drops))
 
 
 def merge(first: Product, other: Product) -> Product:
@@ -102,11 +102,11 @@ def _refuse_many(rejects: list[Reject], total: int, file: str, share: float) -> 
     )
 
 
-def _items(found: Mapping[int, Product], asins: list[str]) -> pa.Table:
+def _items(products: Mapping[int, Product], asins: list[str]) -> pa.Table:
     nothing = Product("", "", [], "", [], {})
-    rows = [found.get(i, nothing) for i in range(len(asins))]
+    rows = [products.get(i, nothing) for i in range(len(asins))]
     texts = [compose(p) for p in rows]
-    statuses = ["ok" if text else "empty" if i in found else "no_metadata" for i, text in enumerate(texts)]
+    statuses = ["ok" if text else "empty" if i in products else "no_metadata" for i, text in enumerate(texts)]
     return pa.table(
         {
             "item_id": pa.array(range(len(asins)), pa.int32()),

@@ -1,6 +1,6 @@
 """Metadata lines -> clean products of the wanted items, on all cores where there are many.
 
-Other items' lines are not even parsed, where they can be told by their look.
+Lines of other items are not even parsed, where their identifier can be seen without.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.sources.product import Product
 from pipeline.sources.registry import reader
 
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
-BATCH = 2048  # lines that a process is given at a time
+BATCH = 2048  # lines a job of a process
 MANY = 50_000  # wanted items from which other processes are worth their half a second of start
 
 _HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL)
@@ -36,15 +36,15 @@ class Line(NamedTuple):
     raw: bytes
 
 
-class Found(NamedTuple):
+class Parsed(NamedTuple):
     """A product of a wanted item."""
 
     name: str  # what the source calls the item
     product: Product  # clean
 
 
-class Unused(NamedTuple):
-    """A line that can be read and is of no use."""
+class Skipped(NamedTuple):
+    """A line that can be read but is not needed."""
 
     reason: str
 
@@ -56,11 +56,12 @@ class Reject(NamedTuple):
     reason: str
 
 
-Read = Found | Unused | Reject
+Outcome = Parsed | Skipped | Reject
+"""of reading one line"""
 
 
 class Lines:
-    """The lines that may be of wanted items; counts all of them."""
+    """The lines that may be of wanted items; counts all lines."""
 
     def __init__(self, lines: Iterable[bytes], reader: Reader, wanted: Container[str]) -> None:
         self._lines, self._key, self._wanted = lines, reader.key, wanted
@@ -83,18 +84,18 @@ class Parser:
     def __init__(self, source: Source, wanted: Container[str]) -> None:
         self._source, self._wanted = source, wanted
 
-    def __call__(self, batch: list[Line]) -> list[Read]:
+    def __call__(self, batch: list[Line]) -> list[Outcome]:
         """Read each line."""
-        by = reader(self._source)
-        return [read(line, by, self._wanted) for line in batch]
+        source_reader = reader(self._source)
+        return [read(line, source_reader, self._wanted) for line in batch]
 
 
-def products(lines: Iterable[Line], source: Source, wanted: Collection[str], workers: int | None) -> Iterator[Read]:
-    """Yield what each line says, in the lines' order.
+def products(lines: Iterable[Line], source: Source, wanted: Collection[str], workers: int | None) -> Iterator[Outcome]:
+    """Yield the outcome of each line, in the lines' order.
 
     Args:
         lines: in the file's order.
-        source: says what kind of lines they are.
+        source: says which reader the lines need.
         wanted: what the source calls the items that are wanted.
         workers: processes; None: as many as there are cores if the wanted items are many.
     """
@@ -103,25 +104,25 @@ def products(lines: Iterable[Line], source: Source, wanted: Collection[str], wor
     rest = iter(lines)
     batches = iter(lambda: list(islice(rest, BATCH)), [])
     parse = Parser(source, wanted)
-    done = map(parse, batches) if workers == 1 else (r for _, r in pool.in_turn(parse, batches, workers, torch=False))
-    for found in done:
-        yield from found
+    done = map(parse, batches) if workers == 1 else (r for _, r in pool.in_order(parse, batches, workers, torch=False))
+    for outcomes in done:
+        yield from outcomes
 
 
-def read(line: Line, by: Reader, wanted: Container[str]) -> Read:
-    """Return what a line says."""
+def read(line: Line, reader: Reader, wanted: Container[str]) -> Outcome:
+    """Return the outcome of one line."""
     if not line.raw.strip():
-        return Unused("blank_line")
+        return Skipped("blank_line")
     if len(line.raw) > LONGEST_LINE:
         return Reject(line, "line too long")
     try:
-        record = by.parse(line.raw)
-        name = by.name(record)
+        record = reader.parse(line.raw)
+        name = reader.name(record)
         if name is None:
             return Reject(line, "no item identifier")
         if name not in wanted:
-            return Unused("other_item")
-        return Found(name, cleaned(by.product(record)))
+            return Skipped("other_item")
+        return Parsed(name, cleaned(reader.product(record)))
     except ValueError as e:
         return Reject(line, str(e))
 
@@ -149,7 +150,7 @@ def clean(text: str) -> str:
 
 
 def _without_markup(text: str) -> str:
-    for _ in range(3):  # "&amp;lt;br&amp;gt;" is found in the wild: a tag under two layers of entities
+    for _ in range(3):  # "&amp;lt;br&amp;gt;" occurs in real data: a tag under two layers of entities
         plain = _TAG.sub(" ", _HIDDEN.sub(" ", html.unescape(text)))
         if plain == text:
             break

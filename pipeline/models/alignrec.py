@@ -18,7 +18,7 @@ from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import Distinct, distinct, info_nce
 from pipeline.models.lightgcn import propagate
-from pipeline.ops.dense import product, times
+from pipeline.ops.dense import gemm, product
 from pipeline.ops.sparse import Sparse
 
 FAST: dict[str, Any] = {
@@ -215,6 +215,6 @@ def gram_square(c: Tensor, bf16: bool = False) -> Tensor:
     width = -(-len(c) // STRIPS)
     total = torch.zeros((), device=c.device)
     for at in range(0, len(c), width):
-        strip = times(c[at : at + width], c[at:]).float()  # [F / STRIPS, rest]
+        strip = gemm(c[at : at + width], c[at:]).float()  # [F / STRIPS, rest]
         total = total + 2 * strip.square().sum() - strip[:, :width].square().sum()
     return total

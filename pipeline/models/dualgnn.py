@@ -85,8 +85,8 @@ def co_occurrence(seen: sp.csr_array, k: int) -> sp.csr_array:
         k: K.
     """
     blocks = []
-    for _, counts in cooccurrence.common(seen):
-        kept = cooccurrence.largest(counts, k)
+    for _, counts in cooccurrence.cooccurrences(seen):
+        kept = cooccurrence.top_k(counts, k)
         row = cooccurrence.rows(kept)
         kept.data = np.exp(kept.data - kept.max(axis=1).toarray().ravel()[row])
         blocks.append(adjacency.mean(kept))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.config.base import Count, Positive, Rate
 from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.ops.edges import Edges
+from pipeline.ops.edges import SparsityPattern
 
 
 class GRCNParams(Regularised):
@@ -42,7 +42,9 @@ class GRCN(Recommender):
             params.routings,
         )
         split = inputs.split
-        self.edges = Edges(split.train.users, split.train.items, (split.n_users, split.n_items), inputs.device)
+        self.edges = SparsityPattern(
+            split.train.users, split.train.items, (split.n_users, split.n_items), inputs.device
+        )
         self.user = embedding(split.n_users, params.dim)  # [U, D]
         self.item = embedding(split.n_items, params.dim)  # [I, D]
         self.modalities = inputs.modalities
@@ -75,7 +77,7 @@ class GRCN(Recommender):
         return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
 
 
-def route(edges: Edges, prototype: Tensor, content: Tensor, times: int) -> Tensor:
+def route(edges: SparsityPattern, prototype: Tensor, content: Tensor, times: int) -> Tensor:
     """Neighbour routing: T times p <- norm(p + sum_{i in N_u} softmax_{N_u}(p . q_i) q_i).
 
     Args:
@@ -90,7 +92,7 @@ def route(edges: Edges, prototype: Tensor, content: Tensor, times: int) -> Tenso
     return p
 
 
-def refine(edges: Edges, affinity: list[Tensor], trust: Tensor) -> Tensor:
+def refine(edges: SparsityPattern, affinity: list[Tensor], trust: Tensor) -> Tensor:
     """Soft pruning: s_e = ReLU(max_m c_m softmax_N(a_m)_e), N the edges of e's row.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline.ops.dense import times
+from pipeline.ops.dense import gemm
 
 ROWS = 512
 """rows of logits at a time on CPU: 512 x 2048 floats stay in the cache while they are exponentiated and multiplied"""
@@ -67,11 +67,11 @@ class _InfoNCE(torch.autograd.Function):
         dx, dy = torch.empty_like(x), torch.zeros_like(y.T)  # the second [D, N]
         rows = ROWS if x.is_cpu else len(x)
         for part in (slice(at, at + rows) for at in range(0, len(x), rows)):
-            e = times(x_[part], y_).to(x.dtype).exp_()  # [R, N]
+            e = gemm(x_[part], y_).to(x.dtype).exp_()  # [R, N]
             torch.mv(e, counts, out=z[part])
             e, scale = e.to(kind), n[part] / z[part, None]  # [R, 1] the second
-            torch.mul(scale, times(e, weighted), out=dx[part])
-            dy += times((scale * x[part]).to(kind).T, e.T)
+            torch.mul(scale, gemm(e, weighted), out=dx[part])
+            dy += gemm((scale * x[part]).to(kind).T, e.T)
         ctx.save_for_backward(dx.sub_(n * y), dy.T.sub(x).mul_(n))
         return torch.dot(counts, z.log() - (x * y).sum(1))
 

@@ -75,5 +75,5 @@ def similar(seen: sp.csr_array, k: int) -> sp.csr_array:
         seen: R, float32 [U, I], 1 for each of the E train pairs.
         k: K.
     """
-    near = sp.vstack([cooccurrence.largest(score, k) for _, score in cooccurrence.squared(seen)], format="csr")
+    near = sp.vstack([cooccurrence.top_k(score, k) for _, score in cooccurrence.squared_cosines(seen)], format="csr")
     return sp.csr_array(np.sqrt(near).astype(np.float32))

@@ -20,7 +20,7 @@ from pipeline.config.train import Regularised
 from pipeline.graph import neighbours
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
-from pipeline.ops.edges import Edges
+from pipeline.ops.edges import SparsityPattern
 
 
 class LATTICEParams(Regularised):
@@ -53,7 +53,7 @@ class LATTICE(Recommender):
         self.fixed = [self._edges(table) for table in inputs.modal_edges]
         with torch.no_grad():
             self.fixed_weights = [weights(e, f) for e, f in zip(self.fixed, self.modalities, strict=True)]  # M x [E]
-        self.learned: list[Edges] = []
+        self.learned: list[SparsityPattern] = []
 
     @torch.no_grad()
     def start_epoch(self) -> None:
@@ -95,12 +95,12 @@ class LATTICE(Recommender):
             "l2": self.params.l2 * l2(*ids, batch_size=self.params.batch_size),
         }
 
-    def _edges(self, table: pa.Table) -> Edges:
+    def _edges(self, table: pa.Table) -> SparsityPattern:
         n = len(self.item)
-        return Edges(table["item_id"].to_numpy(), table["neighbour_id"].to_numpy(), (n, n), self.device)
+        return SparsityPattern(table["item_id"].to_numpy(), table["neighbour_id"].to_numpy(), (n, n), self.device)
 
 
-def weights(edges: Edges, features: Tensor) -> Tensor:
+def weights(edges: SparsityPattern, features: Tensor) -> Tensor:
     """D^-1/2 S D^-1/2 with S_ij = max(cos(f_i, f_j), 0) on the edges, D its row sums, [E].
 
     Args:

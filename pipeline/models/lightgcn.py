@@ -14,7 +14,7 @@ from torch import Tensor
 from pipeline.config.base import Count
 from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.ops.sparse import Sparse, times
+from pipeline.ops.sparse import Sparse, spmm
 
 
 class LightGCNParams(Regularised):
@@ -82,5 +82,5 @@ def _walk(user: Tensor, item: Tensor, layers: int, parts: Sequence[Tensor]) -> t
     to_user, to_item = parts[:3], parts[3:]  # R_hat, R_hat^T
     users, items = user, item
     for _ in range(layers):  # Horner's rule: e + A (e + A (e + ..))
-        users, items = times(to_user, items).add_(user), times(to_item, users).add_(item)
+        users, items = spmm(to_user, items).add_(user), spmm(to_item, users).add_(item)
     return users / (layers + 1), items / (layers + 1)

@@ -1,4 +1,4 @@
-"""What glibc does with large buffers that are freed."""
+"""How glibc frees large buffers."""
 
 from __future__ import annotations
 

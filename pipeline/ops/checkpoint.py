@@ -1,4 +1,4 @@
-"""Where a long training left off: one safetensors file, whole or absent."""
+"""The checkpoint of a long training: one safetensors file, whole or absent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Checkpoint:
     """epochs or steps, whichever the training counts"""
 
     def load(self) -> tuple[dict[str, Tensor], Any] | None:
-        """Return the tensors and the JSON value that `save` was given last, or None."""
+        """Return the tensors and the JSON value of the last `save`, or None."""
         if not self.path.is_file():
             return None
         with safe_open(self.path, "pt") as file:
@@ -58,7 +58,7 @@ def adam_state(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def restore_adam(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Take what `adam_state` returned of an optimizer over the same parameters; rates and decays stay."""
+    """Restore what `adam_state` returned of an optimizer over the same parameters; rates and decays stay."""
     slots: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         number, name = key.split(".")

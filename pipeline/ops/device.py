@@ -1,4 +1,4 @@
-"""Where networks run, and how fast that place multiplies."""
+"""The device that networks run on, and its GEMM rate."""
 
 import time
 from functools import cache
@@ -6,17 +6,17 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from pipeline.ops.dense import times
+from pipeline.ops.dense import gemm
 
 SECONDS = 0.2
-"""of measuring"""
+"""of one measurement"""
 
 
 def pick(mps: bool = True) -> torch.device:
-    """Return the fastest device at hand: CUDA, then Apple's MPS, then the CPU.
+    """Return the fastest available device: CUDA, then Apple's MPS, then the CPU.
 
     Args:
-        mps: whether MPS will do; it has no float64.
+        mps: whether MPS is allowed; it has no float64.
     """
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -29,23 +29,23 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 def sent(x: Tensor, device: torch.device) -> Tensor:
-    """Return `x` on the device; from pinned memory it travels while a CUDA device computes."""
+    """Return `x` on the device; from pinned memory the copy overlaps with computation on CUDA."""
     return x.to(device, non_blocking=device.type == "cuda")
 
 
 def pinned(x: Tensor) -> Tensor:
-    """Return `x` where a GPU can fetch it by itself, if there is one."""
+    """Return `x` in pinned memory if there is a GPU, else `x`."""
     return x.pin_memory() if torch.cuda.is_available() else x
 
 
 @cache
 def gemm_rate(precision: str, seconds: float = SECONDS) -> float:
-    """Measure what the device reaches in one large matrix product, operations a second: the best of some; once."""
+    """Return the device's rate in one large matrix product, operations a second: the best of several; measured once."""
     device, dtype = pick(), getattr(torch, precision)
     rows, inner, columns = (1024, 768, 3072) if device.type == "cpu" else (8192, 4096, 4096)
     a = torch.randn(rows, inner, device=device).to(dtype)
     b = torch.randn(columns, inner, device=device).to(dtype)
-    multiply = (lambda a, b: torch._int_mm(a, b.T)) if precision == "int8" else times
+    multiply = (lambda a, b: torch._int_mm(a, b.T)) if precision == "int8" else gemm
     best, deadline = float("inf"), time.perf_counter() + seconds
     with torch.inference_mode():
         while best == float("inf") or time.perf_counter() < deadline:

@@ -1,4 +1,4 @@
-"""Sparse matrices whose entries learn: products, dot products and softmax over the edges of a graph.
+"""Sparse matrices with trainable values: products, dot products and softmax over the edges of a graph.
 
 Letters: M rows, N columns, E edges, D width.
 """
@@ -12,25 +12,25 @@ import torch
 from torch import Tensor
 
 BLOCK = 1 << 18
-"""floats that are gathered at a time on CPU: 1 MiB stays in the cache, ten times as fast as all at once"""
+"""floats that are gathered at a time on CPU: 1 MiB fits in the cache, ten times as fast as all at once"""
 BLOCK_GPU = 1 << 26
 """the same elsewhere: memory grows with M + N + E, not with E x D"""
 
 
-class Edges:
-    """The places of a sparse matrix [M, N]; its E entries are given with each call, in the order of the edges.
+class SparsityPattern:
+    """Which entries of a sparse matrix [M, N] exist; their E values are arguments of each call, in the edges' order.
 
-    Every sum over a row's edges is one thread's, in a fixed order, as in `pipeline/ops/sparse.py`.
+    One thread sums over a row's edges, in a fixed order, as in `pipeline/ops/sparse.py`.
     """
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], device: torch.device) -> None:
-        """Place the edges.
+        """Take the edges.
 
         Args:
             rows: int [E].
             columns: int [E].
             shape: M, N.
-            device: where everything lives.
+            device: of all tensors.
         """
         self.shape = shape
         self.rows, self.columns = (torch.from_numpy(x.astype(np.int64)).to(device) for x in (rows, columns))
@@ -38,9 +38,9 @@ class Edges:
         self._by_column = _Side(columns, rows, shape[1], device)
 
     @property
-    def T(self) -> Edges:
+    def T(self) -> SparsityPattern:
         """The transpose, its edges in the same order; shares memory."""
-        other = object.__new__(Edges)
+        other = object.__new__(SparsityPattern)
         other.shape = self.shape[1], self.shape[0]
         other.rows, other.columns = self.columns, self.rows
         other._by_row, other._by_column = self._by_column, self._by_row
@@ -89,22 +89,22 @@ class _Side:
         )[0]
 
 
-def _dots(edges: Edges, x: Tensor, y: Tensor) -> Tensor:
+def _dots(edges: SparsityPattern, x: Tensor, y: Tensor) -> Tensor:
     x, y = x.detach(), y.detach()
-    found = x.new_empty(len(edges.rows))
+    products = x.new_empty(len(edges.rows))
     step = max(1, (BLOCK if x.is_cpu else BLOCK_GPU) // x.shape[1])
-    for at in range(0, len(found), step):  # blocks bound the memory
+    for at in range(0, len(products), step):  # blocks bound the memory
         part = slice(at, at + step)
         rows, columns = x.index_select(0, edges.rows[part]), y.index_select(0, edges.columns[part])
-        found[part] = rows.mul_(columns).sum(1)
-    return found
+        products[part] = rows.mul_(columns).sum(1)
+    return products
 
 
 class _Product(torch.autograd.Function):
     """z_m = sum_e w_e x_n; dw_e = g_m . x_n, dx_n = sum_e w_e g_m."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, x: Tensor, edges: Edges) -> Tensor:
+    def forward(ctx: Any, weights: Tensor, x: Tensor, edges: SparsityPattern) -> Tensor:
         ctx.edges = edges
         ctx.save_for_backward(weights, x)
         return edges._by_row.sum(weights, x)
@@ -124,7 +124,7 @@ class _Dots(torch.autograd.Function):
     """s_e = x_m . y_n; dx_m = sum_e g_e y_n, dy_n = sum_e g_e x_m."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, edges: Edges) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, edges: SparsityPattern) -> Tensor:
         ctx.edges = edges
         ctx.save_for_backward(x, y)
         return _dots(edges, x, y)

@@ -1,4 +1,4 @@
-"""Rows as directions."""
+"""L2 normalisation of rows."""
 
 from __future__ import annotations
 

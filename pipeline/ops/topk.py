@@ -20,19 +20,19 @@ def select(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """
     values, ids = torch.topk(scores, min(k + 1, scores.shape[1]))
     if values.shape[1] > k:
-        torn = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie reaches over the edge
+        tied_rows = torch.nonzero(values[:, k - 1] == values[:, k])[:, 0]  # a tie crosses the cut
         values, ids = values[:, :k].contiguous(), ids[:, :k].contiguous()
-        if len(torn):
-            values[torn], ids[torn] = _lowest_columns(scores[torn], values[torn, -1:], k)
+        if len(tied_rows):
+            values[tied_rows], ids[tied_rows] = _lowest_columns(scores[tied_rows], values[tied_rows, -1:], k)
     by_column = torch.argsort(ids, dim=1)
     values, ids = values.gather(1, by_column), ids.gather(1, by_column)
     by_value = torch.argsort(values, dim=1, descending=True, stable=True)
     return values.gather(1, by_value), ids.gather(1, by_value)
 
 
-def _lowest_columns(scores: torch.Tensor, edge: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the K largest of each row, of the values equal to `edge` [N, 1] those in the lowest columns."""
-    above, tied = scores > edge, scores == edge
+def _lowest_columns(scores: torch.Tensor, threshold: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the K largest of each row, of the values equal to `threshold` [N, 1] those in the lowest columns."""
+    above, tied = scores > threshold, scores == threshold
     room = k - above.sum(1, keepdim=True)
     kept = above | (tied & (tied.cumsum(1) <= room))
     ids = torch.nonzero(kept)[:, 1].view(-1, k)

@@ -1,4 +1,4 @@
-"""What one pre-training works on, and batches of it on the device.
+"""The task of one pre-training, and its batches on the device.
 
 Letters: I items, B batch, P patches, T text ids, M partners of an item at most.
 """
@@ -20,7 +20,7 @@ from pipeline.images import pixels
 from pipeline.pretrain import corpus as data
 from pipeline.pretrain import partners
 from pipeline.pretrain.corpus import Corpus, Rates
-from pipeline.pretrain.losses import Company, Shown, Step
+from pipeline.pretrain.losses import NetworkInputs, Positives, Step
 from pipeline.seeds import seed_for
 
 
@@ -30,28 +30,28 @@ class Task:
 
     corpus: Corpus
     codes: np.ndarray
-    """int [n, P], visual tokens of `corpus.pictures`"""
+    """int [n, P], visual tokens of `corpus.pixels`"""
     mask_id: int
     params: Pretrain
     seed: int
     device: torch.device
     partners: np.ndarray | None = None
-    """int64 [I, M], see `collaborative.partners`; None: the term is off"""
+    """int64 [I, M], see `partners.partners`; None: the term is off"""
 
     @property
     def rates(self) -> Rates:
-        """How much is hidden while training."""
+        """How much is masked in training."""
         p = self.params
         return Rates(p.image_mask, p.text_mask, p.text_only_mask, p.hide)
 
     @cached_property
     def train(self) -> np.ndarray:
-        """Items to learn from, int64, sorted."""
+        """Train items, int64, sorted."""
         return self._split[0]
 
     @cached_property
     def held_out(self) -> np.ndarray:
-        """Items that only measure, int64, sorted."""
+        """Items for measurement alone, int64, sorted."""
         return self._split[1]
 
     @property
@@ -60,64 +60,69 @@ class Task:
 
 
 def split(usable: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return items to learn from and items that only measure, both int64, sorted."""
+    """Return train items and held-out items, both int64, sorted."""
     order = np.random.default_rng(seed).permutation(usable)
     n = round(share * len(order))
     return np.sort(order[n:]), np.sort(order[:n])
 
 
-def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, company: bool = False) -> Step:
+def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, positives: bool = False) -> Step:
     """Draw the masks of some items and bring all of it to the device.
 
     Args:
         task: data.
         items: int64 [B].
-        rates: what is hidden.
-        seed: of what is drawn; an item's draws hang on nothing else.
-        company: whether each item is to have one of its partners with it.
+        rates: of masking.
+        seed: of the draws; an item's draws depend on nothing else.
+        positives: whether to draw a positive for the collaborative term of each item.
     """
-    shown, ids, has_text = _shown(task, items)
+    inputs, ids, has_text = _inputs(task, items)
     corpus, patches = task.corpus, task.codes.shape[1]
-    rngs = data.draws(items, seed)
-    near = _company(task, items, rngs) if company else None  # before the masks, which draw as often as texts are long
+    rngs = data.generators(items, seed)
+    # before the masks, which draw as often as the batch's longest text has ids
+    drawn = _positives(task, items, rngs) if positives else None
     has_image = corpus.row[items] >= 0
-    m = data.masked(ids, has_image, has_text, math.isqrt(patches), rates, rngs)
+    masks = data.draw_masks(ids, has_image, has_text, math.isqrt(patches), rates, rngs)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[corpus.row[items][has_image]]
     move = _mover(task)
     return Step(
-        shown._replace(padding=shown.padding | move(m.no_text)[:, None], no_image=move(m.no_image)),
+        inputs._replace(padding=inputs.padding | move(masks.no_text)[:, None], no_image=move(masks.no_image)),
         move(codes),
-        move(m.patches),
-        move(m.tokens),
+        move(masks.patches),
+        move(masks.tokens),
         move(has_image),
         move(ids > UNK),
-        near,
+        drawn,
     )
 
 
-def _company(task: Task, items: np.ndarray, rngs: list[np.random.Generator]) -> Company | None:
+def _positives(task: Task, items: np.ndarray, rngs: list[np.random.Generator]) -> Positives | None:
     if task.partners is None:
         return None
-    kin = task.partners[items]  # [B, M]
-    partner = partners.draw(kin, rngs)
+    all_partners = task.partners[items]  # [B, M]
+    partner = partners.draw(all_partners, rngs)
     row = np.flatnonzero(np.isin(partner, task.corpus.usable))
     move = _mover(task)
-    shown, *_ = _shown(task, partner[row])
-    return Company(move(row), move(items[row]), move(partner[row]), move(kin[row]), shown)
+    inputs, *_ = _inputs(task, partner[row])
+    return Positives(move(row), move(items[row]), move(partner[row]), move(all_partners[row]), inputs)
 
 
-def _shown(task: Task, items: np.ndarray) -> tuple[Shown, np.ndarray, np.ndarray]:
-    """Return items with all that they have; also their ids, int64 [B, T], and who has a text, bool [B]."""
+def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, np.ndarray]:
+    """Return items with nothing hidden; also their ids, int64 [B, T], and which have a text, bool [B]."""
     corpus, move = task.corpus, _mover(task)
     texts = [corpus.texts[i] for i in items]
     ids, padding = pad(texts)
     has_text = np.array([len(text) > 2 for text in texts], bool)
-    has_image, side = corpus.row[items] >= 0, corpus.pictures.shape[1]
+    has_image, side = corpus.row[items] >= 0, corpus.pixels.shape[1]
     image = np.zeros((len(items), side, side, 3), np.uint8)
-    image[has_image] = corpus.pictures[corpus.row[items][has_image]]
+    image[has_image] = corpus.pixels[corpus.row[items][has_image]]
     padding |= ~has_text[:, None]
-    return Shown(pixels.normalised(image).to(task.device), move(ids), move(padding), move(~has_image)), ids, has_text
+    return (
+        NetworkInputs(pixels.normalised(image).to(task.device), move(ids), move(padding), move(~has_image)),
+        ids,
+        has_text,
+    )
 
 
 def _mover(task: Task) -> Callable[[np.ndarray], Tensor]:

@@ -1,7 +1,7 @@
-"""What pre-training reads: items as pixels, visual tokens and text ids; batches of them; what of a batch is masked.
+"""The data of pre-training: items as pixels and text ids, the batches of an epoch, and the masks of a batch.
 
 Letters: I items, B batch, S image side, g patches a side, P = g g patches, T text ids.
-Every draw comes from a seed that names its epoch and item, so that a resumed run repeats nothing and skips nothing.
+Every draw comes from a seed that names its epoch and item, so a resumed run draws what an undisturbed one does.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3: 16 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All items that have anything to learn from."""
+    """All items of a dataset."""
 
     texts: list[np.ndarray]
     """I arrays of ids, int64 [<= T]; only <s> </s> where there is no text"""
     row: np.ndarray
-    """int64 [I], the item's row in `pictures`; -1 where there is no picture"""
-    pictures: np.ndarray
+    """int64 [I], the item's row in `pixels`; -1 where there is no image"""
+    pixels: np.ndarray
     """uint8 [n, S, S, 3], a memory map"""
 
     @property
@@ -48,25 +48,25 @@ class Corpus:
 
     @property
     def usable(self) -> np.ndarray:
-        """Items with text or picture, int64."""
+        """Items with text or image, int64."""
         return np.flatnonzero(self.has_text | self.has_image)
 
-    def rarity(self, vocab: int) -> np.ndarray:
-        """Return log(I / (1 + texts that have it)) of each id, 0 where that would be less: float32 [vocab]."""
-        held = np.bincount(np.concatenate([np.unique(ids) for ids in self.texts]), minlength=vocab)
-        return np.log(np.maximum(len(self.texts) / (1 + held), 1)).astype(np.float32)
+    def idf(self, vocab: int) -> np.ndarray:
+        """Return each id's inverse document frequency, max(0, log(I / (1 + texts with the id))): float32 [vocab]."""
+        frequency = np.bincount(np.concatenate([np.unique(ids) for ids in self.texts]), minlength=vocab)
+        return np.log(np.maximum(len(self.texts) / (1 + frequency), 1)).astype(np.float32)
 
 
 def decode(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Decode every stored picture once.
+    """Decode every stored image once.
 
     Args:
         images: folder of the images stage.
         side: S.
-        cache: file that the pixels are kept in; made if it is not there.
+        cache: file of the pixels; written if it does not exist.
 
     Returns:
-        row int64 [I] (-1: no picture) and pictures uint8 [n, S, S, 3], memory-mapped.
+        row int64 [I] (-1: no image) and pixels uint8 [n, S, S, 3], memory-mapped.
     """
     paths = io.shards(images, "images")
     status = [pq.read_table(p, columns=["status"])["status"].to_numpy(zero_copy_only=False) for p in paths]
@@ -77,65 +77,65 @@ def decode(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.ndarray
         if not shape[0]:
             return row, np.empty(shape, np.uint8)
         with io.atomic(cache) as temporary:
-            kept = open_memmap(temporary, "w+", np.uint8, shape)
-            at = 0
-            for path in paths:  # a shard at a time bounds memory
+            array = open_memmap(temporary, "w+", np.uint8, shape)
+            number = 0
+            for path in paths:  # a shard number a time bounds memory
                 for image in io.read_table(path, schemas.IMAGES, ["image"])["image"]:
                     if image.is_valid:
-                        kept[at] = pixels.square(image.as_py(), side)
-                        at += 1
-            kept.flush()
+                        array[number] = pixels.square(image.as_py(), side)
+                        number += 1
+            array.flush()
     return row, np.load(cache, mmap_mode="r", allow_pickle=False)
 
 
 @dataclass(frozen=True)
-class Masked:
-    """What of a batch is hidden."""
+class Masks:
+    """The masks of a batch."""
 
     patches: np.ndarray
-    """bool [B, P], masked and to be predicted; none of an absent picture"""
+    """bool [B, P], masked and to be predicted; none of an absent image"""
     tokens: np.ndarray
     """bool [B, T], masked and to be predicted"""
     no_image: np.ndarray
-    """bool [B], no picture, or hidden in this step"""
+    """bool [B], no image, or hidden in this step"""
     no_text: np.ndarray
     """bool [B], no text, or hidden in this step"""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """How much is hidden."""
+    """How much is masked or hidden."""
 
     patches: float
     """share of the patches, block-wise"""
     paired: float
     """share of the text ids of a pair"""
-    alone: float
-    """share of the text ids without their picture"""
+    unpaired: float
+    """share of the text ids whose image is absent or hidden"""
     hidden: float
-    """share of pairs that are shown as picture alone, and as text alone"""
+    """share of pairs whose image is hidden, and of pairs whose text is"""
 
 
 def batches(items: np.ndarray, size: int, rng: Generator) -> list[np.ndarray]:
-    """Return every item once, in random batches of `size` or one less or so, as equal as can be: int64 each.
+    """Return every item once, in random batches of at most `size` items, as equal as possible: int64 each.
 
-    Batches of like length would save padding, but texts of one length are of one kind, and such batches teach worse.
+    Batches of texts of equal length would save padding. But texts of one length are alike, and features got worse.
     """
     return np.array_split(rng.permutation(items), max(1, math.ceil(len(items) / size)))
 
 
-def draws(items: np.ndarray, *seed: int) -> list[Generator]:
-    """Return a source of randomness for each item, which hangs on nothing but the item and `seed`.
+def generators(items: np.ndarray, *seed: int) -> list[Generator]:
+    """Return a random generator for each item; it depends on the item and `seed` alone.
 
-    So what is masked is the same however a batch is cut into parts, and whatever was done before.
+    So the masks do not depend on how a batch is cut into parts, nor on what was drawn before.
     """
     return [np.random.default_rng((*seed, int(item))) for item in items]
 
 
-def masked(
+def draw_masks(
     ids: np.ndarray, has_image: np.ndarray, has_text: np.ndarray, grid: int, rates: Rates, rngs: Sequence[Generator]
-) -> Masked:
-    """Draw what is hidden of a batch.
+) -> Masks:
+    """Draw the masks of a batch.
 
     Args:
         ids: int64 [B, T], padded.
@@ -143,33 +143,34 @@ def masked(
         has_text: bool [B].
         grid: g.
         rates: shares.
-        rngs: draws, one of each item.
+        rngs: one an item.
     """
     pair = has_image & has_text
-    lot = np.array([rng.random() for rng in rngs])
-    no_image = ~has_image | (pair & (lot < rates.hidden))
-    no_text = ~has_text | (pair & (lot >= 1 - rates.hidden))
-    patches = blocks(grid, rates.patches, rngs) & ~no_image[:, None]
-    tokens = pieces(ids, np.where(no_image, rates.alone, rates.paired), rngs) & ~no_text[:, None]
-    return Masked(patches, tokens, no_image, no_text)
+    draw = np.array([rng.random() for rng in rngs])
+    no_image = ~has_image | (pair & (draw < rates.hidden))
+    no_text = ~has_text | (pair & (draw >= 1 - rates.hidden))
+    patches = mask_blocks(grid, rates.patches, rngs) & ~no_image[:, None]
+    tokens = mask_pieces(ids, np.where(no_image, rates.unpaired, rates.paired), rngs) & ~no_text[:, None]
+    return Masks(patches, tokens, no_image, no_text)
 
 
-def blocks(grid: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
-    """Mask `share` of the patches of a picture for each rng in rectangular blocks, as many in each: bool [B, P].
+def mask_blocks(grid: int, share: float, rngs: Sequence[Generator]) -> np.ndarray:
+    """Mask the same share of the patches of B images in rectangular blocks: bool [B, P].
 
-    BEiT's rule: blocks of random size and aspect until the number is reached; what no block fits is drawn singly.
+    BEiT's rule: blocks of random size and aspect ratio until the number is reached. Patches that no block fits are
+    drawn singly.
     """
-    goal = round(share * grid * grid)
-    out = np.zeros((len(rngs), grid, grid), bool)
-    for mask, rng in zip(out, rngs, strict=True):  # pictures are independent, and a block depends on those before it
+    wanted = round(share * grid * grid)
+    masks = np.zeros((len(rngs), grid, grid), bool)
+    for mask, rng in zip(masks, rngs, strict=True):  # images are independent; a block depends on those before it
         for _ in range(grid * grid):
-            left = goal - int(mask.sum())
+            left = wanted - int(mask.sum())
             if left <= 0:
                 break
             _block(mask, left, rng)
         free = np.flatnonzero(~mask.ravel())
-        mask.ravel()[rng.choice(free, goal - int(mask.sum()), replace=False)] = True
-    return out.reshape(len(rngs), -1)
+        mask.ravel()[rng.choice(free, wanted - int(mask.sum()), replace=False)] = True
+    return masks.reshape(len(rngs), -1)
 
 
 def _block(mask: np.ndarray, left: int, rng: Generator) -> None:
@@ -185,16 +186,16 @@ def _block(mask: np.ndarray, left: int, rng: Generator) -> None:
         block[:] = True
 
 
-def pieces(ids: np.ndarray, rates: np.ndarray, rngs: Sequence[Generator]) -> np.ndarray:
+def mask_pieces(ids: np.ndarray, rates: np.ndarray, rngs: Sequence[Generator]) -> np.ndarray:
     """Mask whole pieces of each text, special ids never: bool [B, T].
 
     Args:
         ids: int64 [B, T].
         rates: float [B], share of each row's pieces, rounded up.
-        rngs: draws, one of each row; a row's mask does not hang on T.
+        rngs: one a row; a row's mask does not depend on T.
     """
-    lots = np.stack([rng.random(ids.shape[1]) for rng in rngs])
-    lot = np.where(ids > UNK, lots, 2.0)
+    draws = np.stack([rng.random(ids.shape[1]) for rng in rngs])
+    draws = np.where(ids > UNK, draws, 2.0)  # special ids come last
     wanted = np.ceil(rates * (ids > UNK).sum(axis=1)).astype(int)
-    rank = lot.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
+    rank = draws.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
     return rank < wanted[:, None]

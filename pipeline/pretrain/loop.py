@@ -23,25 +23,25 @@ from pipeline.errors import UserError
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.pretrain import corpus, optim
 from pipeline.pretrain.batches import Task, batch
-from pipeline.pretrain.held_out import measure, precision
-from pipeline.pretrain.losses import TERMS, Learner, weights
+from pipeline.pretrain.held_out import autocast, measure
+from pipeline.pretrain.losses import TERMS, PretrainingModel, weights
 from pipeline.seeds import seed_for
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a step changes."""
+    """State that a step changes."""
 
-    learner: Learner
-    model: nn.Module
-    """the learner, or what keeps those of several processes equal"""
+    model: PretrainingModel
+    distributed: nn.Module
+    """the model, or its DistributedDataParallel wrapper"""
     optimizer: torch.optim.AdamW
     average: AveragedModel | None
 
     @property
     def result(self) -> BEiT3:
-        """What is measured and written: the average, where there is one."""
-        return self.learner.network if self.average is None else cast(BEiT3, self.average.module)
+        """The network that is measured and written: the average of the weights, where there is one."""
+        return self.model.network if self.average is None else cast(BEiT3, self.average.module)
 
 
 def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> list[dict[str, Any]]:
@@ -54,8 +54,8 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
         done: called after each step with the number of items.
 
     Returns:
-        history, an object an epoch: epoch; means over steps: loss and `<term>_loss` of each term that is on; lr; of
-        held-out items what `measure` returns.
+        history, an object an epoch: epoch; means over its steps of loss and of `<term>_loss` of each term that is on;
+        lr; what `measure` returns of the held-out items.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -65,23 +65,24 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
     per_epoch = math.ceil(len(task.train) / task.params.batch_size)
     steps = task.params.epochs * per_epoch
     begin, history, sums = 0, [], np.zeros(1 + len(TERMS))
-    if (found := checkpoint.load()) is not None:
-        _restore(training, found[0])
-        begin, history, sums = found[1]["step"], found[1]["history"], np.array(found[1]["sums"])
-    for at in range(begin, steps):
-        epoch, place = divmod(at, per_epoch)
-        if at == begin or place == 0:
+    if (saved := checkpoint.load()) is not None:
+        tensors, state = saved
+        _restore(training, tensors)
+        begin, history, sums = state["step"], state["history"], np.array(state["sums"])
+    for step in range(begin, steps):
+        epoch, place = divmod(step, per_epoch)
+        if step == begin or place == 0:
             plan = _plan(task, epoch)
-        if at == begin:
+        if step == begin:
             done(epoch * len(task.train) + sum(map(len, plan[:place])))
-        rate = optim.learning_rate(at, steps, task.params)
+        rate = optim.learning_rate(step, steps, task.params)
         sums = (sums if place else np.zeros_like(sums)) + _step(training, task, plan[place], epoch, rate)
         done(len(plan[place]))
         if place == per_epoch - 1:
             means = _named(task, sums / per_epoch)
             history.append({"epoch": epoch + 1, **means, "lr": rate, **measure(training.result, task)})
-        if (at + 1) % checkpoint.every == 0 and at + 1 < steps and parallel.rank() == 0:
-            checkpoint.save(_state(training), {"step": at + 1, "history": history, "sums": sums.tolist()})
+        if (step + 1) % checkpoint.every == 0 and step + 1 < steps and parallel.rank() == 0:
+            checkpoint.save(_state(training), {"step": step + 1, "history": history, "sums": sums.tolist()})
     network.load_state_dict(training.result.state_dict())
     return history
 
@@ -90,13 +91,13 @@ def _begin(network: BEiT3, task: Task) -> Training:
     params = task.params
     torch.set_num_threads(params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
-    rarity = torch.from_numpy(task.corpus.rarity(network.config.vocab))
-    learner = Learner(network, params, task.mask_id, rarity).to(task.device)
+    idf = torch.from_numpy(task.corpus.idf(network.config.vocab))
+    model = PretrainingModel(network, params, task.mask_id, idf).to(task.device)
     average = optim.average(network, params.ema)
     if params.compile:
         network.beit3.encoder.compile(dynamic=True)
-    model = DistributedDataParallel(learner) if parallel.world() > 1 else learner
-    return Training(learner, model, optim.adamw(learner, network.config.layers, params), average)
+    distributed = DistributedDataParallel(model) if parallel.world() > 1 else model
+    return Training(model, distributed, optim.adamw(model, network.config.layers, params), average)
 
 
 def _plan(task: Task, epoch: int) -> list[np.ndarray]:
@@ -114,29 +115,29 @@ def _plan(task: Task, epoch: int) -> list[np.ndarray]:
 
 def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
     """Take one step of the optimiser and return the loss and its terms, float64 [1 + 6], equal in all processes."""
-    params, model = task.params, training.model
+    params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
     own = np.array_split(items, parallel.world())[parallel.rank()]
-    parts = [batch(task, part, task.rates, seed, company=True) for part in np.array_split(own, params.accumulate)]
-    counts = parallel.summed(torch.stack([part.counts() for part in parts]).sum(0))
+    parts = [batch(task, part, task.rates, seed, positives=True) for part in np.array_split(own, params.accumulate)]
+    counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     weight = torch.tensor(weights(params), device=task.device)
     terms = torch.zeros_like(weight)
     training.optimizer.zero_grad()
     for number, part in enumerate(parts, 1):
         with _unsynchronised(model) if number < len(parts) else nullcontext():
-            with precision(task):
-                found = model(part, counts)
-            # DDP means the gradients of its processes; the terms of parts are made to be summed
-            (parallel.world() * (weight @ found)).backward()
-        terms += found.detach()
-    values = parallel.summed(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
+            with autocast(task):
+                losses = model(part, counts)
+            # DDP averages the gradients of its processes; the terms of parts are to be summed
+            (parallel.world() * (weight @ losses)).backward()
+        terms += losses.detach()
+    values = parallel.all_reduce(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
     if not np.isfinite(values).all():
         raise FloatingPointError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
-    nn.utils.clip_grad_norm_(training.learner.parameters(), params.clip)
+    nn.utils.clip_grad_norm_(training.model.parameters(), params.clip)
     optim.set_rate(training.optimizer, rate)
     training.optimizer.step()
     if training.average is not None:
-        training.average.update_parameters(training.learner.network)
+        training.average.update_parameters(training.model.network)
     return values
 
 
@@ -151,13 +152,13 @@ def _named(task: Task, means: np.ndarray) -> dict[str, float]:
 
 
 def _state(training: Training) -> dict[str, Tensor]:
-    """Return weights, AdamW's moments and steps, and the average of the weights."""
-    found = named("weights", training.learner.state_dict()) | named("adam", adam_state(training.optimizer))
-    return found | ({} if training.average is None else named("average", training.average.state_dict()))
+    """Return weights, AdamW's moments and step counts, and the average of the weights."""
+    tensors = named("weights", training.model.state_dict()) | named("adam", adam_state(training.optimizer))
+    return tensors | ({} if training.average is None else named("average", training.average.state_dict()))
 
 
 def _restore(training: Training, tensors: dict[str, Tensor]) -> None:
-    training.learner.load_state_dict(part_of(tensors, "weights"))
+    training.model.load_state_dict(part_of(tensors, "weights"))
     restore_adam(training.optimizer, part_of(tensors, "adam"))
     if training.average is not None:
         training.average.load_state_dict(part_of(tensors, "average"))

@@ -1,7 +1,7 @@
-"""How pre-training moves weights: AdamW with layer-wise rates, warm-up and cosine, an average of the weights.
+"""The optimiser of pre-training: AdamW with layer-wise learning rates, warm-up and cosine, an average of the weights.
 
-Source of the layer-wise rates: BEiT (arXiv 2106.08254): what lies nearer the input moves less, since it is the part
-that official weights have already learned.
+Source of the layer-wise rates: BEiT (arXiv 2106.08254). Layers near the input have lower rates, as official weights
+have already learned them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ LAYER = "network.beit3.encoder.layers."
 EMBEDDINGS = ("network.beit3.text_embed", "network.beit3.vision_embed", "network.beit3.encoder.embed_positions")
 
 
-def adamw(learner: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
+def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
     """Return AdamW that decays matrices, not biases, norms, positions and special tokens.
 
     Args:
-        learner: its network's parameters are named `network.` and as published.
+        model: its network's parameters are named `network.` and as published.
         layers: of the network.
         params: lr, weight_decay, layer_decay.
     """
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
-    for name, parameter in learner.named_parameters():
+    for name, parameter in model.named_parameters():
         decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)
         groups.setdefault((layers + 1 - depth(name, layers), decayed), []).append(parameter)
     return torch.optim.AdamW(
@@ -65,10 +65,10 @@ def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
 
 def learning_rate(step: int, steps: int, params: Pretrain) -> float:
     """Return the rate of step 0 .. steps-1: linear up over the warm-up, then half a cosine down to zero."""
-    rising = max(1, round(params.warmup * steps))
-    if step < rising:
-        return params.lr * (step + 1) / rising
-    return params.lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+    warmup = max(1, round(params.warmup * steps))
+    if step < warmup:
+        return params.lr * (step + 1) / warmup
+    return params.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
 def average(network: BEiT3, decay: float) -> AveragedModel | None:

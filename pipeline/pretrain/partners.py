@@ -1,4 +1,4 @@
-"""Which items many users have in common: what the collaborative term of pre-training brings together.
+"""Item pairs that many users have in common: the positives of pre-training's collaborative term.
 
 Letters: I items, M partners of an item at most, B batch.
 """
@@ -19,7 +19,7 @@ MOST = 10
 
 
 def partners(interactions: pa.Table, n_items: int, least: int) -> np.ndarray:
-    """Return the items that share most users with each item, by `closeness.squared`.
+    """Return the items with the highest co-occurrence with each item, by `cooccurrence.squared_cosines`.
 
     Args:
         interactions: schema INTERACTIONS; only rows of the train split are read.
@@ -27,22 +27,22 @@ def partners(interactions: pa.Table, n_items: int, least: int) -> np.ndarray:
         least: users that a pair must have in common.
 
     Returns:
-        int64 [I, M], closest first, of equally close ones the lower id; -1 where there are fewer.
+        int64 [I, M], highest score first, of equal scores the lower id; -1 where there are fewer.
     """
     train = interactions["split"].to_numpy() == TRAIN
     user, item = (interactions[c].to_numpy()[train] for c in ("user_id", "item_id"))
     out = np.full((n_items, MOST), -1, np.int64)
-    for first, score in cooccurrence.squared(cooccurrence.bought(user, item, n_items), least):
-        near = cooccurrence.largest(score, MOST)
-        row = cooccurrence.rows(near)
-        order = np.lexsort((near.indices, -near.data, row))
-        place = np.arange(len(row)) - near.indptr[row]  # within the item's own run
-        out[first + row, place] = near.indices[order]
+    for first, score in cooccurrence.squared_cosines(cooccurrence.user_item_matrix(user, item, n_items), least):
+        top = cooccurrence.top_k(score, MOST)
+        row = cooccurrence.rows(top)
+        order = np.lexsort((top.indices, -top.data, row))
+        place = np.arange(len(row)) - top.indptr[row]  # within the item's own run
+        out[first + row, place] = top.indices[order]
     return out
 
 
-def draw(found: np.ndarray, rngs: Sequence[Generator]) -> np.ndarray:
+def draw(candidates: np.ndarray, rngs: Sequence[Generator]) -> np.ndarray:
     """Draw one partner for each row of int64 [B, M], each as likely: int64 [B], -1 where there is none."""
-    lots = np.array([rng.random() for rng in rngs])
-    have = (found >= 0).sum(axis=1)
-    return np.where(have > 0, found[np.arange(len(found)), (lots * have).astype(int)], -1)
+    draws = np.array([rng.random() for rng in rngs])
+    counts = (candidates >= 0).sum(axis=1)
+    return np.where(counts > 0, candidates[np.arange(len(candidates)), (draws * counts).astype(int)], -1)

@@ -1,4 +1,4 @@
-"""From items and pictures to all that pre-training starts from: tokenizer, visual tokens, pixels, network."""
+"""From items and images to the inputs of pre-training: tokenizer, visual tokens, pixels, network."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ from pipeline.layout import Layout
 from pipeline.pretrain import corpus, partners, published, visual_tokens
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
-from pipeline.pretrain.published import Shelf
+from pipeline.pretrain.published import Cache
 from pipeline.seeds import seed_for
 
 CENTROIDS = "centroids"
-BLOCK = 4096  # pictures whose tokens are found at a time; bounds memory
+BLOCK = 4096  # images whose tokens are assigned at a time; bounds memory
 NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
 
 
 def texts(
-    layout: Layout, lines: Sequence[str], params: Pretrain, shelf: Shelf, max_tokens: int
+    layout: Layout, lines: Sequence[str], params: Pretrain, cache: Cache, max_tokens: int
 ) -> tuple[list[np.ndarray], int, int]:
-    """Take the tokenizer that is named or train one on the dataset's own text, and read all texts with it.
+    """Tokenise all texts with the tokenizer that the parameters name, or train one on the dataset's own text.
 
     Returns:
         ids of each text, the vocabulary, the id of <mask>.
     """
     if not layout.tokenizer.is_file():
         if params.tokenizer is not None:
-            model: bytes | None = shelf.file(params.tokenizer, params.tokenizer_sha256).read_bytes()
+            model: bytes | None = cache.file(params.tokenizer, params.tokenizer_sha256).read_bytes()
         else:
             model = train(lines, params.vocab)
         if model is None:
             return [np.array([BOS, EOS])] * len(lines), NO_PIECES, NO_PIECES - 1
         io.write_bytes(layout.tokenizer, model)
-    reader = Tokenizer(layout.tokenizer.read_bytes())
-    return reader.encode(lines, max_tokens), reader.vocab, reader.mask
+    tokenizer = Tokenizer(layout.tokenizer.read_bytes())
+    return tokenizer.encode(lines, max_tokens), tokenizer.vocab, tokenizer.mask
 
 
-def pictures(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
-    """Decode every picture once, into the scratch folder: row int64 [I] (-1: none), pixels uint8 [n, S, S, 3]."""
+def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Decode every image once, into the scratch folder: row int64 [I] (-1: none), pixels uint8 [n, S, S, 3]."""
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
     return corpus.decode(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
 
 
 def codes(layout: Layout, pixels: np.ndarray, shape: Config, n: int, seed: int) -> tuple[np.ndarray, int]:
-    """Learn the visual tokens, unless they are there, and give each patch its own.
+    """Learn the codebook of visual tokens, unless it exists, and assign each patch its token.
 
     Returns:
-        int32 [pictures, P], and how many tokens there are.
+        int32 [images, P], and how many tokens there are.
     """
     if not len(pixels):
         return np.zeros((0, shape.patches), np.int32), 0
@@ -71,39 +71,39 @@ def codes(layout: Layout, pixels: np.ndarray, shape: Config, n: int, seed: int) 
     return np.concatenate(parts).astype(np.int32), len(centroids)
 
 
-def everything(
-    layout: Layout, lines: Sequence[str], params: Pretrain, shelf: Shelf, seed: int, device: torch.device
+def network_and_task(
+    layout: Layout, lines: Sequence[str], params: Pretrain, cache: Cache, seed: int, device: torch.device
 ) -> tuple[BEiT3, Task, list[str]]:
-    """Return the network to train, on the device, its task, and lines on how published weights were taken.
+    """Return the network to train, on the device, its task, and lines on how published weights were used.
 
     Args:
         layout: of the dataset; tokenizer and visual tokens are written there.
         lines: text of each item, in order.
         params: of pre-training.
-        shelf: of published files.
-        seed: of all that is drawn.
+        cache: of published files.
+        seed: of all draws.
         device: to train on.
     """
     shape = SIZES[params.size]
-    ids, pieces, mask_id = texts(layout, lines, params, shelf, shape.positions - FIRST_POSITION)
-    given = published.start(params, shelf, pieces) if params.init else None  # before the work that may be in vain
-    row, pixels = pictures(layout, shape)
+    ids, pieces, mask_id = texts(layout, lines, params, cache, shape.positions - FIRST_POSITION)
+    tensors = published.start(params, cache, pieces) if params.init else None  # fails before the long work
+    row, pixels = decode(layout, shape)
     if params.visual_tokens == "vqkd" and len(pixels):
-        tokens_of, n = published.visual_tokens(params, shelf, pixels, shape, device)
+        tokens, n = published.visual_tokens(params, cache, pixels, shape, device)
     else:
-        tokens_of, n = codes(layout, pixels, shape, params.codes, seed_for(seed, "visual tokens"))
+        tokens, n = codes(layout, pixels, shape, params.codes, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
-    told: list[str] = []
-    if given is None:
+    notes: list[str] = []
+    if tensors is None:
         network = BEiT3(replace(shape, vocab=pieces, codes=n, mlm=True))
     else:
-        network, told = published.network(params, given, n, pieces)
-    near = _partners(layout, params, len(lines))
-    return network.to(device), Task(Corpus(ids, row, pixels), tokens_of, mask_id, params, seed, device, near), told
+        network, notes = published.network(params, tensors, n, pieces)
+    positives = _partners(layout, params, len(lines))
+    return network.to(device), Task(Corpus(ids, row, pixels), tokens, mask_id, params, seed, device, positives), notes
 
 
 def _partners(layout: Layout, params: Pretrain, items: int) -> np.ndarray | None:
-    """Return whom the collaborative term brings together, see `partners.partners`; None where it is off."""
+    """Return the positives of the collaborative term, see `partners.partners`; None where it is off."""
     if not params.collaborative:
         return None
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])

@@ -1,4 +1,4 @@
-"""What pre-training may take from its authors instead of learning it: weights, text tokenizer, visual tokenizer."""
+"""Published files that pre-training may start from: weights, text tokenizer, visual tokenizer."""
 
 from __future__ import annotations
 
@@ -19,54 +19,54 @@ from pipeline.http.fetch import fetch, meter
 from pipeline.images import pixels
 from pipeline.layout import Layout
 
-BATCH = 64  # pictures a forward pass of the visual tokenizer
+BATCH = 64  # images a forward pass of the visual tokenizer
 
 
 @dataclass(frozen=True)
-class Shelf:
-    """Where published files are kept on this machine, and how they come there."""
+class Cache:
+    """The folder of published files on this machine, and the function that downloads one."""
 
     folder: Path
-    bring: checkpoints.Bring
+    fetch: checkpoints.Fetch
 
     def file(self, address: str, sha256: str | None) -> Path:
         """Return the file at a path or URL, checked."""
-        return checkpoints.obtain(address, self.folder, sha256, self.bring)
+        return checkpoints.obtain(address, self.folder, sha256, self.fetch)
 
     def tensors(self, address: str, sha256: str | None) -> Path:
         """Return the safetensors file of a checkpoint at a path or URL, checked and converted."""
-        return checkpoints.prepare(address, self.folder, sha256, self.bring)
+        return checkpoints.prepare(address, self.folder, sha256, self.fetch)
 
 
-def shelf(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Shelf:
-    """Return the shelf that all datasets share; `progress` makes a bar for each file that is fetched."""
+def cache(layout: Layout, params: Download, progress: Callable[[], tqdm]) -> Cache:
+    """Return the cache that all datasets share; `progress` makes a bar for each file that is fetched."""
 
-    def bring(address: str, target: Path) -> None:
+    def fetch_file(address: str, target: Path) -> None:
         with progress() as bar:
             fetch(address, target, None, params.timeout, params.retries, meter(bar))
 
-    return Shelf(layout.published, bring)
+    return Cache(layout.published, fetch_file)
 
 
-def start(params: Pretrain, shelf: Shelf, pieces: int) -> dict[str, Tensor]:
-    """Return the tensors that `init` names, of which it is certain that a network of that size can go on from them.
+def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
+    """Return the tensors that `init` names, after checking that they fit the network.
 
     Args:
         params: of pre-training; `size` must be the weights'.
-        shelf: of published files.
+        cache: of published files.
         pieces: ids of the text tokenizer.
 
     Raises:
-        UserError: no BEiT3 weights, or of another size or tokenizer.
+        UserError: they are no BEiT3 weights, or of another size or tokenizer.
     """
     assert params.init is not None
-    tensors = checkpoints.read(shelf.tensors(params.init, params.init_sha256))
+    tensors = checkpoints.read(cache.tensors(params.init, params.init_sha256))
     released.continued(SIZES[params.size], released.shape(tensors, params.init), 0, pieces, params.init)
     return tensors
 
 
 def network(params: Pretrain, tensors: dict[str, Tensor], codes: int, pieces: int) -> tuple[BEiT3, list[str]]:
-    """Return a BEiT3 that goes on from `start`'s tensors, and a line on each not taken and on each part that is new.
+    """Return a BEiT3 with `start`'s tensors, and a line for each tensor not used and each parameter that is new.
 
     Args:
         params: of pre-training.
@@ -75,30 +75,30 @@ def network(params: Pretrain, tensors: dict[str, Tensor], codes: int, pieces: in
         pieces: ids of the text tokenizer.
     """
     assert params.init is not None
-    given = released.shape(tensors, params.init)
-    made = BEiT3(released.continued(SIZES[params.size], given, codes, pieces, params.init))
-    loaded = released.load_beit3(made, tensors, params.init)
-    return made, [f"{n}: not used: {why}" for n, why in loaded.ignored.items()] + [f"{n}: new" for n in loaded.fresh]
+    shape = released.shape(tensors, params.init)
+    beit3 = BEiT3(released.continued(SIZES[params.size], shape, codes, pieces, params.init))
+    loaded = released.load_beit3(beit3, tensors, params.init)
+    return beit3, [f"{n}: not used: {why}" for n, why in loaded.ignored.items()] + [f"{n}: new" for n in loaded.fresh]
 
 
 def visual_tokens(
-    params: Pretrain, shelf: Shelf, pictures: np.ndarray, shape: Config, device: torch.device
+    params: Pretrain, cache: Cache, images: np.ndarray, shape: Config, device: torch.device
 ) -> tuple[np.ndarray, int]:
-    """Return the VQ-KD tokens of pictures, int32 [n, P], and how many tokens there are.
+    """Return the VQ-KD tokens of images, int32 [n, P], and how many tokens there are.
 
     Args:
         params: of pre-training; `vqkd` names the tokenizer.
-        shelf: of published files.
-        pictures: uint8 [n, S, S, 3].
+        cache: of published files.
+        images: uint8 [n, S, S, 3].
         shape: of the network that is to predict them.
         device: to run on.
     """
     if params.vqkd is None:
         raise UserError("pretrain.visual_tokens is vqkd, so pretrain.vqkd must name the tokenizer's file or URL")
-    path = shelf.tensors(params.vqkd, params.vqkd_sha256)
+    path = cache.tensors(params.vqkd, params.vqkd_sha256)
     tokenizer = released.load_vqkd(path, shape.grid)[0].to(device)
-    out = np.empty((len(pictures), shape.patches), np.int32)
-    for first in range(0, len(pictures), BATCH):
-        batch = pixels.normalised(np.array(pictures[first : first + BATCH])).to(device)
+    out = np.empty((len(images), shape.patches), np.int32)
+    for first in range(0, len(images), BATCH):
+        batch = pixels.normalised(np.array(images[first : first + BATCH])).to(device)
         out[first : first + BATCH] = tokenizer.tokens(batch).cpu().numpy()
     return out, tokenizer.codes

@@ -1,4 +1,4 @@
-"""Discrete visual tokens without a download: the nearest of C typical patches, found by k-means.
+"""Discrete visual tokens without a download: the nearest of C k-means centroids of patches.
 
 Letters: B batch, S image side, P patches, p patch side, C codes.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 ITERATIONS = 20
 SAMPLE = 128
-"""patches that k-means sees for each code; more changes little and costs time"""
+"""patches that k-means is given for each code; more changes little and costs time"""
 
 
 def patches(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -22,25 +22,25 @@ def patches(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def learn(pixels: np.ndarray, side: int, codes: int, seed: int) -> np.ndarray:
-    """Find typical patches.
+    """Learn the codebook by k-means.
 
     Equal patches count once: else most codes of drawings on white would be shades of white.
 
     Args:
-        pixels: uint8 [n, S, S, 3], some pictures; more of them than SAMPLE * codes patches are left out.
+        pixels: uint8 [n, S, S, 3]; at most SAMPLE * codes patches of them are used.
         side: of a patch, p.
-        codes: C; fewer are found where fewer patches differ.
+        codes: C; fewer where fewer patches differ.
         seed: of the sample and the start.
 
     Returns:
         float32 [C, 3 p p].
     """
     rng = np.random.default_rng(seed)
-    per_picture = (pixels.shape[1] // side) ** 2
-    enough = 4 * SAMPLE * codes // per_picture + 1
+    per_image = (pixels.shape[1] // side) ** 2
+    enough = 4 * SAMPLE * codes // per_image + 1
     some = pixels[np.sort(rng.permutation(len(pixels))[:enough])]
-    different = np.unique(patches(some, side).reshape(len(some) * per_picture, -1), axis=0)
-    sample = different[np.sort(rng.permutation(len(different))[: SAMPLE * codes])]
+    distinct = np.unique(patches(some, side).reshape(len(some) * per_image, -1), axis=0)
+    sample = distinct[np.sort(rng.permutation(len(distinct))[: SAMPLE * codes])]
     if len(sample) <= codes:
         return sample
     faiss.omp_set_num_threads(1)  # sums in one order on every machine
@@ -57,7 +57,7 @@ def learn(pixels: np.ndarray, side: int, codes: int, seed: int) -> np.ndarray:
 
 
 def assign(pixels: np.ndarray, side: int, centroids: np.ndarray) -> np.ndarray:
-    """Return each patch's nearest code, int64 [B, P]."""
+    """Return the nearest code of each patch, int64 [B, P]."""
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)
     cut = patches(pixels, side)

@@ -28,7 +28,7 @@ def co_bought(user: np.ndarray, item: np.ndarray, n_items: int) -> Questions:
         n_items: I.
     """
     found, targets = [], []
-    for first, score in cooccurrence.squared(cooccurrence.bought(user, item, n_items)):
+    for first, score in cooccurrence.squared_cosines(cooccurrence.user_item_matrix(user, item, n_items)):
         row = cooccurrence.rows(score)
         best = score.data == score.max(axis=1).toarray().ravel()[row]
         found.append(row[best] + first)

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http.retries import Passing, pause, persist
+from pipeline.http.retries import TransientError, pause, retry
 from pipeline.release import manifest as manifests
 from pipeline.release import signature, verify
 from pipeline.release.manifest import File, Manifest
@@ -124,8 +124,8 @@ def _small(source: Store, name: str, limit: int) -> bytes:
         return bytes(data)
 
     try:
-        return persist(read, TRIES)
-    except Passing as e:
+        return retry(read, TRIES)
+    except TransientError as e:
         raise UserError(f"{source.shown}: cannot be reached ({e}); run again later") from None
 
 
@@ -229,7 +229,7 @@ def _whole(source: Store, file: File, part: Path, meter: Meter) -> str | None:
             _append(source, file, part, have, meter)
         except Absent:
             return "missing"
-        except Passing as e:
+        except TransientError as e:
             failure = e
         if part.stat().st_size > have:
             idle = 0

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.http.retries import Passing
+from pipeline.http.retries import TransientError
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import Manifest
@@ -54,7 +54,7 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
                 return address
     except Absent:
         raise UserError(f"{target}: no such repository; create it on the Hub first, or {stores.HF_HINT}") from None
-    except Passing as e:
+    except TransientError as e:
         raise UserError(f"{address}: {e}; run again to continue") from None
     raise UserError(f"{address}: others keep committing there; run again")
 

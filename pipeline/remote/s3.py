@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.http.retries import Passing
+from pipeline.http.retries import TransientError
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import File, Manifest
@@ -48,7 +48,7 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
         version.unclaim()
     except Absent:
         raise UserError(f"{version.shown}: no such bucket") from None
-    except Passing as e:
+    except TransientError as e:
         raise UserError(f"{version.shown}: {e}; run again to continue") from None
     return version.shown
 
@@ -141,7 +141,7 @@ class Version:
         try:
             with self._talking():
                 self.fs.pipe_file(path, data, mode="create")
-        except Passing as e:
+        except TransientError as e:
             if str(e) not in TAKEN:
                 raise
             return False

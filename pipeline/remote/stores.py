@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
 
 from pipeline.errors import UserError
-from pipeline.http.retries import Passing
+from pipeline.http.retries import TransientError
 
 if TYPE_CHECKING:
     import httpx
@@ -47,7 +47,7 @@ class Store(Protocol):
         """Yield the bytes of a file from byte `start` on; nothing if it ends before.
 
         Raises:
-            Absent: no such file. Passing: worth another try. UserError: no try will help.
+            Absent: no such file. TransientError: worth another try. UserError: no try will help.
         """
 
 
@@ -131,10 +131,10 @@ class Http:
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield blocks of a file; see Store."""
-        from pipeline.http.ranged import ask, first_byte
+        from pipeline.http.ranged import first_byte, request
 
         url = self.url.copy_with(path=f"{self.url.path}/{quote(name)}")
-        with ask(self.client, url, f"{self.shown}/{name}", start) as answer:
+        with request(self.client, url, f"{self.shown}/{name}", start) as answer:
             if answer.status_code == 416:
                 return
             self._refuse(answer, name)
@@ -204,7 +204,7 @@ def hf() -> Any:
 
 @contextmanager
 def plainly(shown: str, hint: str) -> Iterator[None]:
-    """Turn a remote file system's exceptions into Absent, Passing or a UserError.
+    """Turn a remote file system's exceptions into Absent, TransientError or a UserError.
 
     Of their texts only short codes are kept: clients put signed addresses and keys into them.
     """
@@ -224,7 +224,7 @@ def plainly(shown: str, hint: str) -> Iterator[None]:
             raise UserError(f"{shown}: access denied (HTTP {status}); {hint}") from None
         if status == 404:
             raise Absent from None
-        raise Passing(code_of(e)) from None
+        raise TransientError(code_of(e)) from None
 
 
 def code_of(error: BaseException) -> str:

@@ -1,1 +1,1 @@
-"""Where data comes from: one file a vintage; pipeline/sources/registry.py says which reads what."""
+"""Sources of datasets: one file a format; registry.py lists them."""

@@ -1,4 +1,4 @@
-"""What the three vintages of Amazon's review data share: parameters and terms."""
+"""What the three versions of Amazon's review data share: parameters and licence."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ TERMS = Licence(
     "Made from the Amazon review data collected by Julian McAuley's group at UC San Diego, who ask that their papers "
     "be cited (2014: McAuley et al., *Image-based recommendations on styles and substitutes*; 2018: Ni et al., "
     "*Justifying recommendations using distantly-labeled reviews and fine-grained aspects*). No licence is stated for "
-    "the data; product texts and pictures belong to their owners. Use the release for research, and mind the terms of "
+    "the data; product texts and images belong to their owners. Use the release for research, and mind the terms of "
     "the source.",
 )
 
 
 class AmazonSource(Downloaded):
-    """Raw Amazon review data as published; `category: Baby` stands for the publisher's addresses of that category."""
+    """Raw Amazon review data as published; `category: Baby` fills in the publisher's addresses."""
 
     category: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] | None = None
-    """as the publisher spells it: fills in what of `reviews` and `metadata` is not given"""
+    """as the publisher spells it: fills in `reviews` and `metadata` where they are absent"""
     reviews: Mirrors
     """reviews as JSON lines, or a CSV of ratings"""
     metadata: Mirrors
@@ -43,9 +43,9 @@ class AmazonSource(Downloaded):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in(cls, given: Any) -> Any:
-        known = isinstance(given, dict) and given.get("kind") in ADDRESSES and isinstance(given.get("category"), str)
-        return addresses(given["kind"], given["category"]) | given if known else given
+    def _fill_in(cls, raw: Any) -> Any:
+        known = isinstance(raw, dict) and raw.get("kind") in ADDRESSES and isinstance(raw.get("category"), str)
+        return addresses(raw["kind"], raw["category"]) | raw if known else raw
 
     @model_validator(mode="after")
     def _by_asin(self) -> AmazonSource:

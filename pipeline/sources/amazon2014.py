@@ -23,7 +23,7 @@ from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import read_csv, read_lines, stripped
 
 KEPT = frozenset({"asin", "title", "brand", "description", "imUrl"})
-"""fields that come whole into columns of their own; of several category paths only one does"""
+"""fields that have a column of their own; of several category paths only one is kept"""
 
 _ASIN = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
 # what is neither string nor backslash, and plain strings in single quotes; or a string in single quotes or in double
@@ -51,7 +51,7 @@ def ratings(raw: Mapping[str, Path]) -> str:
 def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
     """Return SQL over a reviews file (.json, .json.gz) or a ratings file (.csv, .csv.gz) without a header.
 
-    Values that cannot be read as what they should be, and lines that cannot be read at all, come out as nulls.
+    Values of another type and unreadable lines become nulls.
     """
     if ".csv" in path.suffixes:
         user, item, rating, time = "user", "item", "rating", "timestamp"
@@ -77,14 +77,14 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def wanted(asins: list[str]) -> dict[str, int]:
-    """Return what metadata calls an item -> item_id."""
+    """Return ASIN -> item_id."""
     return {asin: i for i, asin in enumerate(asins)}
 
 
 def key(line: bytes) -> str | None:
-    """Return the ASIN of a metadata line without parsing it; None where it is not to be seen."""
-    found = _ASIN.search(line)
-    return found[1].decode(errors="replace") if found else None
+    """Return the ASIN of a metadata line without parsing it; None where it cannot be seen."""
+    match = _ASIN.search(line)
+    return match[1].decode(errors="replace") if match else None
 
 
 def parse(line: bytes) -> dict[str, Any]:
@@ -103,10 +103,10 @@ def parse(line: bytes) -> dict[str, Any]:
 
 
 def _as_json(line: bytes) -> bytes:
-    """Return a line in JSON's quotes if it means the same in JSON, else what is no JSON.
+    """Return a line in JSON's quotes if it means the same in JSON, else invalid JSON.
 
     But for quotes and rare escapes strings are the same in both languages, and reading JSON is ten times as fast as
-    reading Python. What only Python knows (None, tuples, u'') is no JSON; what only JSON knows (null, true) is welcome.
+    reading Python. Python's own syntax (None, tuples, u'') is invalid JSON; JSON's own (null, true) is accepted.
     """
     parts = line.split(b'"')  # every second one is the inside of a string, unless a double quote is within single ones
     if b"\\" in line or any(part.count(b"'") % 2 for part in parts[::2]):
@@ -115,13 +115,13 @@ def _as_json(line: bytes) -> bytes:
     return b'"'.join(parts)
 
 
-def _requoted(found: re.Match[bytes]) -> bytes:
-    plain, inner, odd = found.groups()
+def _requoted(match: re.Match[bytes]) -> bytes:
+    plain, inner, odd = match.groups()
     if plain is not None:
         return plain.replace(b"'", b'"')
     if inner is not None:
         return b'"%b"' % inner.replace(b"\\'", b"'").replace(b'"', b'\\"')
-    return b"no JSON" if odd else found[0]
+    return b"no JSON" if odd else match[0]
 
 
 def _literal(line: bytes) -> Any:
@@ -142,9 +142,9 @@ def name(record: dict[str, Any]) -> str | None:
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Pick the fields that items are made of; whatever is absent or of another type is empty."""
-    found = record.get("categories")
-    paths = [as_list(path) for path in found if isinstance(path, list)] if isinstance(found, list) else []
+    """Return the fields of the item; absent fields, and those of another type, are empty."""
+    categories = record.get("categories")
+    paths = [as_list(path) for path in categories if isinstance(path, list)] if isinstance(categories, list) else []
     return Product(
         title=as_text(record.get("title")),
         brand=as_text(record.get("brand")),

@@ -19,7 +19,7 @@ from pipeline.sources.product import Product, as_list, as_text, json_object, oth
 KEPT = frozenset({"asin", "title", "brand", "category", "description", "imageURL", "imageURLHighRes"})
 
 _ASIN = re.compile(rb'"asin": ?"([^"\\]{1,64})"')
-_SCRIPT = "getTime"  # the dataset's own page names this as the mark of titles that hold a page's script
+_SCRIPT = "getTime"  # the dataset's own page names this as the sign of titles that are a page's script
 
 
 class Amazon2018(AmazonSource):
@@ -45,13 +45,13 @@ def ratings(raw: Mapping[str, Path]) -> str:
 
 
 def key(line: bytes) -> str | None:
-    """Return the ASIN of a metadata line without parsing it; None where it is not to be seen."""
-    found = _ASIN.search(line)
-    return found[1].decode(errors="replace") if found else None
+    """Return the ASIN of a metadata line without parsing it; None where it cannot be seen."""
+    match = _ASIN.search(line)
+    return match[1].decode(errors="replace") if match else None
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Pick the fields that items are made of; high-resolution pictures come first, position by position."""
+    """Return the fields of the item; high-resolution images come first, position by position."""
     title = as_text(record.get("title"))
     urls = as_list(record.get("imageURLHighRes")) + as_list(record.get("imageURL"))
     return Product(

@@ -28,7 +28,7 @@ TERMS = Licence(
     HEADER | {"license_link": "https://amazon-reviews-2023.github.io/"},
     "Made from the Amazon Reviews 2023 data collected by Julian McAuley's group at UC San Diego, who ask that their "
     "paper be cited (Hou et al., *Bridging Language and Items for Retrieval and Recommendation*, arXiv 2403.03952). No "
-    "licence is stated for the data; product texts and pictures belong to their owners. Use the release for research, "
+    "licence is stated for the data; product texts and images belong to their owners. Use the release for research, "
     "and mind the terms of the source.",
 )
 
@@ -63,9 +63,9 @@ def ratings(raw: Mapping[str, Path]) -> str:
 
 
 def key(line: bytes) -> str | None:
-    """Return the parent ASIN of a metadata line without parsing it; None where it is not to be seen."""
-    found = _ASIN.search(line)
-    return found[1].decode(errors="replace") if found else None
+    """Return the parent ASIN of a metadata line without parsing it; None where it cannot be seen."""
+    match = _ASIN.search(line)
+    return match[1].decode(errors="replace") if match else None
 
 
 def name(record: dict[str, Any]) -> str | None:
@@ -75,7 +75,7 @@ def name(record: dict[str, Any]) -> str | None:
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Pick the fields that items are made of; the shop's bullet points come before its prose."""
+    """Return the fields of the item; the shop's bullet points come before its prose."""
     details = record.get("details")
     brand = as_text(details.get("Brand")) if isinstance(details, dict) else ""
     return Product(
@@ -83,13 +83,13 @@ def product(record: dict[str, Any]) -> Product:
         brand=brand or as_text(record.get("store")),
         categories=as_list(record.get("categories")),
         description=" ".join(as_list(record.get("features")) + as_list(record.get("description"))),
-        image_urls=_pictures(record.get("images")),
+        image_urls=_image_urls(record.get("images")),
         extra=others(record, KEPT),
     )
 
 
-def _pictures(images: Any) -> list[str]:
-    """Return addresses: the MAIN picture in its sizes, the largest first, then the others likewise."""
-    found = [i for i in images if isinstance(i, dict)] if isinstance(images, list) else []
-    found.sort(key=lambda i: i.get("variant") != "MAIN")  # stable: the others keep their order
-    return list(dict.fromkeys(url for image in found for size in _SIZES for url in as_list(image.get(size))))
+def _image_urls(images: Any) -> list[str]:
+    """Return addresses: the MAIN image in its sizes, the largest first, then the others likewise."""
+    entries = [i for i in images if isinstance(i, dict)] if isinstance(images, list) else []
+    entries.sort(key=lambda i: i.get("variant") != "MAIN")  # stable: the others keep their order
+    return list(dict.fromkeys(url for image in entries for size in _SIZES for url in as_list(image.get(size))))

@@ -1,4 +1,4 @@
-"""What every source of a dataset is: parameters, files, a reader of them, and terms."""
+"""The interface of sources: parameters, files, a reader, and licence."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pipeline.sources.product import Product
 
 
 class Reader(Protocol):
-    """What later stages ask of a source: a module of pipeline/sources, or an object that knows its parameters."""
+    """The interface that later stages use: a module of pipeline/sources, or an object with parameters."""
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        """Return SQL that selects user, item, rating, timestamp in the file's order; null is what cannot be read."""
+        """Return SQL that selects user, item, rating, timestamp in the file's order; unreadable values are null."""
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
         """Return the file that describes items, if there is one."""
@@ -25,24 +25,24 @@ class Reader(Protocol):
         """Yield the metadata, a line an item."""
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
-        """Return what metadata calls an item -> item_id."""
+        """Return the metadata's identifier of each item -> item_id."""
 
     def key(self, line: bytes) -> str | None:
-        """Return what a line calls its item, without parsing it; None where that cannot be seen."""
+        """Return a line's item identifier without parsing the line; None where that is impossible."""
 
     def parse(self, line: bytes) -> dict[str, Any]:
         """Read a line; ValueError, short and without the line's text, if it cannot be read."""
 
     def name(self, record: dict[str, Any]) -> str | None:
-        """Return what a parsed line calls its item."""
+        """Return the item identifier of a parsed line."""
 
     def product(self, record: dict[str, Any]) -> Product:
-        """Pick the fields that items are made of; none is missing, some are empty."""
+        """Return the fields of the item; absent ones are empty."""
 
 
 @dataclass(frozen=True)
 class Licence:
-    """Terms of what is made from a source."""
+    """Licence of data that is made from a source."""
 
     header: Mapping[str, str]
     """keys of the Hub's metadata block"""
@@ -70,8 +70,8 @@ class Source(Section):
         """Return what reads its files."""
 
 
-class Made(Source):
-    """A source that writes its raw files itself."""
+class Generated(Source):
+    """A source that generates its raw files."""
 
     @abstractmethod
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
@@ -79,7 +79,7 @@ class Made(Source):
 
         Args:
             raw: folder of the raw files.
-            progress: wraps the list of what is made.
+            progress: wraps the list of generated files.
 
         Returns:
             role -> file name in `raw`.
@@ -87,7 +87,7 @@ class Made(Source):
 
 
 class Downloaded(Source):
-    """A source whose raw files lie somewhere."""
+    """A source whose raw files are downloaded."""
 
     sha256: dict[str, str] = {}
     """role of a file -> hex digest that it must have"""

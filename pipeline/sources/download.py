@@ -1,4 +1,4 @@
-"""All raw files of one dataset, and the list of them with checksums."""
+"""Downloads the raw files of one dataset, and lists them with checksums."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
     Raises:
         UserError: an address ends in no plain file name, or two have the same.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for role, (address, *_) in addresses.items():
         name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
         if not SAFE.fullmatch(name) or name == "sources.json":
             raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
-        if name in found.values():
+        if name in names.values():
             raise UserError(f"{address}: two files of this dataset are called {name}; rename one")
-        found[role] = name
-    return found
+        names[role] = name
+    return names
 
 
 def download(
@@ -40,7 +40,7 @@ def download(
     retries: int,
     progress: Callable[[str], Progress],
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Fetch every file that is not in `raw` yet, each from the first of its addresses that gives it.
+    """Fetch every file that `raw` lacks, each from the first of its addresses that works.
 
     Args:
         addresses: role -> URLs or paths.
@@ -51,10 +51,10 @@ def download(
         progress: makes the progress callback of one file from its name.
 
     Returns:
-        role -> file name; and file name -> sha256 of those that came now.
+        role -> file name; and file name -> sha256 of those that were fetched now.
 
     Raises:
-        UserError: no address gives the file; says why, for each.
+        UserError: no address of a file works; says why, for each.
     """
     stored, hashes = names(addresses), {}
     for role, name in stored.items():
@@ -72,21 +72,21 @@ def download(
 
 
 def expectations(
-    addresses: Mapping[str, list[str]], pinned: Mapping[str, str], seen: list[dict[str, Any]]
+    addresses: Mapping[str, list[str]], pinned: Mapping[str, str], earlier: list[dict[str, Any]]
 ) -> dict[str, str]:
-    """Return role -> sha256 that its file must have: what the parameters say, else what was seen at the first download.
+    """Return role -> sha256 that its file must have: the parameters', else that of the first download.
 
     Args:
         addresses: role -> URLs or paths; a file of this machine may change.
         pinned: role -> sha256 of the parameters.
-        seen: what `sources.json` held before.
+        earlier: what `sources.json` held before.
 
     Raises:
-        UserError: a pinned role is none of this source's.
+        UserError: a pinned role is not one of this source's.
     """
     if unknown := sorted(set(pinned) - set(addresses)):
         raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
-    before = {(row["role"], row["url"]): row["sha256"] for row in seen}
+    before = {(row["role"], row["url"]): row["sha256"] for row in earlier}
     first = {
         role: before[role, _public(address)]
         for role, (address, *_) in addresses.items()
@@ -100,7 +100,7 @@ def listing(
 ) -> list[dict[str, Any]]:
     """Return what `sources.json` holds: an object a file with role, name, url, bytes, sha256.
 
-    A local file's url is its name alone, so that nothing tells where on which machine it lay.
+    A local file's url is its name alone, so that it names no folder of the machine.
 
     Args:
         raw: folder of the files.
@@ -122,7 +122,7 @@ def local_files(addresses: Mapping[str, list[str]]) -> list[tuple[str, int, int]
     """Return path, bytes and time of change (ns) of the addresses that are files of this machine.
 
     Raises:
-        UserError: one is not there.
+        UserError: a file is missing.
     """
     paths = [path for mirrors in addresses.values() for a in mirrors if (path := local(a)) is not None]
     for path in paths:

@@ -1,4 +1,4 @@
-"""Raw files opened for reading; gzip is unpacked by ISA-L, in a thread of its own, three times as fast as by zlib."""
+"""Raw files opened for reading; ISA-L unpacks gzip in its own thread, three times as fast as zlib."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ FEATURE = "feature:"  # a feature file's role is this and the feature set's name
 
 
 def matches(path: Path) -> bool:
-    """Return whether a file's name says that it holds such records."""
+    """Return whether a file's name has the ending of such files."""
     return path.name.endswith((".b", ".b.gz"))
 
 
@@ -30,7 +30,7 @@ def read(path: Path, asins: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Read the vectors of some items in one pass.
 
     Args:
-        path: the file, gzipped or not; products that are not asked for are skipped.
+        path: the file, gzipped or not; other products are skipped.
         asins: of n items, in the order wanted.
 
     Returns:
@@ -40,15 +40,15 @@ def read(path: Path, asins: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         UserError: the file ends inside a record, or a wanted vector is not finite; names the offset.
     """
     place = {asin.encode(): i for i, asin in enumerate(asins)}
-    vectors, there = np.zeros((len(asins), WIDTH), np.float32), np.zeros(len(asins), bool)
+    vectors, present = np.zeros((len(asins), WIDTH), np.float32), np.zeros(len(asins), bool)
     for offset, record in _records(path):
         i = place.get(bytes(record[:ASIN]))
-        if i is None or there[i]:
+        if i is None or present[i]:
             continue
-        vectors[i], there[i] = np.frombuffer(record, "<f4", offset=ASIN), True
+        vectors[i], present[i] = np.frombuffer(record, "<f4", offset=ASIN), True
         if not np.isfinite(vectors[i]).all():
             raise UserError(f"{path}: the record of {asins[i]} at byte {offset:,} has a value that is not finite")
-    return vectors, there
+    return vectors, present
 
 
 def _records(path: Path) -> Iterator[tuple[int, memoryview]]:

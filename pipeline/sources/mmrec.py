@@ -1,4 +1,4 @@
-"""A folder in MMRec's format: `.inter` with a published split, an optional item file, ready feature files.
+"""A folder in MMRec's format: `.inter` with a published split, an optional item file, feature files.
 
 The split is imported as it is. Item numbers are kept too, because row i of every feature file belongs to itemID i.
 """
@@ -34,7 +34,7 @@ TERMS = Licence(
 
 
 class MmrecSource(Downloaded):
-    """A folder in MMRec's format: the split is imported as it is, features come ready."""
+    """A folder in MMRec's format: split and features are imported as they are."""
 
     kind: Literal["mmrec"]
     interactions: Mirrors
@@ -87,14 +87,14 @@ def metadata(raw: Mapping[str, Path]) -> Path | None:
 
 
 def wanted(asins: list[str]) -> dict[str, int]:
-    """Return what the item file calls an item, its itemID, -> item_id."""
+    """Return itemID -> item_id."""
     return {str(i): i for i in range(len(asins))}
 
 
 def key(line: bytes) -> str | None:
-    """Return the itemID of a line without parsing it; None where it is not to be seen."""
-    found = _ITEM.search(line)
-    return str(int(found[1])) if found else None
+    """Return the itemID of a line without parsing it; None where it cannot be seen."""
+    match = _ITEM.search(line)
+    return str(int(match[1])) if match else None
 
 
 def parse(line: bytes) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def name(record: dict[str, Any]) -> str | None:
 
 
 def product(record: dict[str, Any]) -> Product:
-    """Pick the fields that items are made of."""
+    """Return the fields of the item."""
     return Product(
         title=as_text(record.get("title")),
         brand=as_text(record.get("brand")),
@@ -144,6 +144,6 @@ def asins(path: Path | None, items: int) -> list[str]:
         if 0 <= item < items and as_text(record.get("asin")):
             names[item] = as_text(record["asin"])
     if len(set(names)) < items:
-        again = next(name for i, name in enumerate(names) if name in names[:i])
-        raise UserError(f"{path}: asin {again} belongs to several itemIDs; an asin names one item")
+        repeated = next(name for i, name in enumerate(names) if name in names[:i])
+        raise UserError(f"{path}: asin {repeated} belongs to several itemIDs; an asin names one item")
     return names

@@ -1,4 +1,4 @@
-"""What every source's metadata is reduced to: raw text fields and image addresses of one product, and all the rest."""
+"""The common form of all metadata: text fields and image addresses of one product, other fields as JSON."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def as_list(value: Any) -> list[str]:
 
 
 def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
-    """Return the fields that hold something and are not `kept` whole elsewhere, as JSON.
+    """Return the non-empty fields that are not in `kept`, as JSON.
 
     Raises:
         ValueError: a field is nested too deeply.
@@ -72,7 +72,7 @@ def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
 
 
 def as_json(value: Any) -> str:
-    """Return a value as JSON; what JSON has no type for comes as Python prints it, sets as sorted lists."""
+    """Return a value as JSON; values without a JSON type as Python prints them, sets as sorted lists."""
     try:
         return orjson.dumps(value).decode()
     except TypeError:

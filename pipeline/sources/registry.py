@@ -1,4 +1,4 @@
-"""Which kinds of source there are; a new one is a file with a Source (base.py), and an entry here."""
+"""The registry of sources; a new one is a file with a Source (base.py), and an entry here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 from pipeline.registry import Registry
 from pipeline.sources.base import Reader, Source
 
-if TYPE_CHECKING:  # each is imported when it is asked for; the fingerprints of stages have to know of all
+if TYPE_CHECKING:  # each is imported on first use; fingerprints of stages need them all
     from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec, sample, tabular  # noqa: F401
 
 SOURCES: Registry[type[Source]] = Registry(
@@ -31,20 +31,20 @@ def reader(source: Source) -> Reader:
     return source.reader()
 
 
-def declared(given: Any, where: str) -> Source:
-    """Return a source from what stands under `sources`.
+def declared(raw: Any, where: str) -> Source:
+    """Return a source from its entry under `sources`.
 
     Args:
-        given: a source, or a mapping of `kind` and the keys of that kind.
+        raw: a source, or a mapping of `kind` and the keys of that kind.
         where: its path in the parameter file.
 
     Raises:
         UserError: no or an unknown kind, or a key or value that the kind refuses.
     """
-    if isinstance(given, Source):
-        return given
-    if not isinstance(given, dict) or "kind" not in given:
+    if isinstance(raw, Source):
+        return raw
+    if not isinstance(raw, dict) or "kind" not in raw:
         raise UserError(f"'{where}.kind' is required; valid: {', '.join(SOURCES)}")
-    if given["kind"] not in SOURCES:
-        raise UserError(f"'{where}.kind': no '{given['kind']}'{nearest(str(given['kind']), SOURCES)}")
-    return checked(SOURCES[given["kind"]], given, where)
+    if raw["kind"] not in SOURCES:
+        raise UserError(f"'{where}.kind': no '{raw['kind']}'{nearest(str(raw['kind']), SOURCES)}")
+    return checked(SOURCES[raw["kind"]], raw, where)

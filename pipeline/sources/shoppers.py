@@ -1,17 +1,17 @@
-"""Synthetic shoppers of the embedded shop: planted tastes, so that it is known what good features should find.
+"""Synthetic shoppers of the embedded shop: planted preferences, which good features should recover.
 
 A shopper comes in a few sessions spread over two years and picks a few stickers in each. A session has a mood: one
 theme and one look of the shopper's own. Every pick has one of three motives:
 
-    theme  45 %  a sticker of the mood's subcategory (weight 1) or category (weight KIN): readable in the text;
-    look   40 %  a sticker of the mood's colour and shape (weight 1) or colour alone (weight KIN): visible in the
-                 picture, in no text as such;
+    theme  45 %  a sticker of the mood's subcategory (weight 1) or category (weight COARSE): readable in the text;
+    look   40 %  a sticker of the mood's colour and shape (weight 1) or colour alone (weight COARSE): visible in the
+                 image, in no text as such;
     noise  15 %  any sticker.
 
 Within a motive stickers are drawn by popularity, which falls as (rank + 10)^-0.7 over a random order of stickers: a
-long tail that neither text nor picture explains. A shopper has THEMES subcategories and LOOKS (colour, shape) pairs,
+long tail that neither text nor image explains. A shopper has THEMES subcategories and LOOKS (colour, shape) pairs,
 each drawn by the square root of its number of stickers, and keeps the mood of the session before with chance STAY:
-what comes last can be foreseen from what came before.
+the last session can be predicted from those before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 MOTIVES = (0.45, 0.40, 0.15)  # theme, look, noise
-KIN = 0.03
+COARSE = 0.03
 THEMES, LOOKS = 2, 2
 STAY = 0.6
 START, SPAN = 1_388_534_400, 2 * 365 * 86_400  # seconds: 2014-01-01, two years
@@ -64,11 +64,11 @@ def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray,
     draw = rng.random(len(row))
     item = np.empty(len(row), np.int64)
     for m, cumulative in enumerate(weights):
-        mine = np.flatnonzero(motive == m)
-        item[mine] = _pick(cumulative, group[mine] if m < 2 else np.zeros(len(mine), np.int64), draw[mine])
+        chosen = np.flatnonzero(motive == m)
+        item[chosen] = _pick(cumulative, group[chosen] if m < 2 else np.zeros(len(chosen), np.int64), draw[chosen])
     time = begins[row] + 60 * minute
     stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
-    return _in_time(buyer, item, stars, time)
+    return _by_time(buyer, item, stars, time)
 
 
 def _drawer(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.ndarray:
@@ -76,7 +76,7 @@ def _drawer(fine: np.ndarray, coarse: np.ndarray, popularity: np.ndarray) -> np.
     groups = np.arange(fine.max() + 1)
     parent = np.zeros(len(groups), coarse.dtype)
     parent[fine] = coarse
-    weight = (fine == groups[:, None]) + KIN * (coarse == parent[:, None])
+    weight = (fine == groups[:, None]) + COARSE * (coarse == parent[:, None])
     chance = weight * popularity
     return np.cumsum(chance / np.maximum(chance.sum(1, keepdims=True), 1e-300), axis=1)
 
@@ -103,10 +103,10 @@ def _pick(cumulative: np.ndarray, group: np.ndarray, draw: np.ndarray) -> np.nda
     return np.minimum(at - group * cumulative.shape[1], cumulative.shape[1] - 1)
 
 
-def _in_time(user: np.ndarray, item: np.ndarray, stars: np.ndarray, time: np.ndarray) -> pa.Table:
+def _by_time(user: np.ndarray, item: np.ndarray, stars: np.ndarray, time: np.ndarray) -> pa.Table:
     order = np.lexsort((item, user, time))
     pair = user[order] * (item.max() + 1) + item[order]
-    first = np.sort(np.unique(pair, return_index=True)[1])  # nobody buys the same sticker twice
+    first = np.sort(np.unique(pair, return_index=True)[1])  # no shopper buys the same sticker twice
     keep = order[first]
     return pa.table(
         {

@@ -1,4 +1,4 @@
-"""Raw files as tables of strings in SQL: what cannot be read is null, the file's order is kept.
+"""Raw files as tables of strings in SQL: unreadable values are null, the file's order is kept.
 
 Casts belong around `stripped(...)`: DuckDB 2.0 moves a bare try_cast into its CSV reader, where a bad value is an error
 and not a null.

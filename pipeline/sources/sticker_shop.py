@@ -1,8 +1,8 @@
-"""The embedded dataset: raw files of a sticker shop in Amazon's 2014 format, made on the spot.
+"""The embedded dataset: raw files of a sticker shop in Amazon's 2014 format, generated.
 
-Pictures and words are real (stickers.py), shoppers are synthetic (shoppers.py). About 3 % of the stickers name no
-picture, 1 % have a broken one, 2 % have no words, and 1 % of the reviews come twice: what a real crawl brings.
-Everything depends on the parameters alone: two runs write the same bytes.
+Images and texts are real (stickers.py), shoppers are synthetic (shoppers.py). About 3 % of the stickers have no image,
+1 % have a broken one, 2 % have no text, and 1 % of the reviews are duplicates, as in a real crawl. Everything depends
+on the parameters alone: two runs write the same bytes.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from pipeline.sources.sample import SampleSource
 from pipeline.sources.shoppers import purchases
 from pipeline.sources.stickers import Sticker, drawings, look, stickers
 
-NO_PICTURE, BROKEN_PICTURE, NO_WORDS, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
-PICTURES = "pictures"  # folder beside the metadata; metadata names file:///pictures/<code>.png
+NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
+FOLDER = "pictures"  # of images, beside the metadata; metadata names file:///pictures/<code>.png
 SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; nothing about the sticker
 
 
 def make(source: SampleSource, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-    """Write reviews, metadata and pictures into `raw`.
+    """Write reviews, metadata and images into `raw`.
 
     Args:
         source: number of stickers and shoppers, seed.
         raw: folder of the raw files.
-        progress: wraps the list of picture names while they are drawn.
+        progress: wraps the list of image names while they are drawn.
 
     Returns:
         role -> file name in `raw`: reviews and metadata.
     """
     shop = stickers(source.items)
     rng = np.random.default_rng((source.seed, 1))
-    fate = rng.permutation(len(shop)) / len(shop)  # the first share has no picture, the next a broken one
-    silent = rng.permutation(len(shop)) / len(shop) < NO_WORDS
-    looks = _draw(shop, fate, raw / PICTURES, progress)
-    meta = [_metadata(s, fate[i] >= NO_PICTURE, not silent[i]) for i, s in enumerate(shop)]
+    fate = rng.permutation(len(shop)) / len(shop)  # the first share has no image, the next a broken one
+    textless = rng.permutation(len(shop)) / len(shop) < NO_TEXT
+    looks = _draw(shop, fate, raw / FOLDER, progress)
+    meta = [_metadata(s, fate[i] >= NO_IMAGE, not textless[i]) for i, s in enumerate(shop)]
     _write_lines(raw / "meta_Stickers.json.gz", meta)
     _write_lines(raw / "reviews_Stickers.json.gz", _reviews(shop, looks, source, rng))
     return {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
@@ -52,42 +52,42 @@ def make(source: SampleSource, raw: Path, progress: Callable[[list[str]], Iterab
 def _draw(
     shop: list[Sticker], fate: np.ndarray, folder: Path, progress: Callable[[list[str]], Iterable[str]]
 ) -> np.ndarray:
-    """Write every picture that is there and return what all of them look like, int [I, 2]: colour, shape."""
+    """Write the images and return the look of all, int [I, 2]: colour, shape."""
     folder.mkdir(parents=True, exist_ok=True)
     looks = np.empty((len(shop), 2), np.int64)
     codes = [s.code for s in shop]
-    for i, (code, picture) in enumerate(zip(progress(codes), drawings(codes), strict=True)):
-        looks[i] = look(picture)
-        if fate[i] >= NO_PICTURE:
-            broken = fate[i] < NO_PICTURE + BROKEN_PICTURE
-            (folder / f"{code}.png").write_bytes(_damaged(picture, i) if broken else _png(picture))
+    for i, (code, image) in enumerate(zip(progress(codes), drawings(codes), strict=True)):
+        looks[i] = look(image)
+        if fate[i] >= NO_IMAGE:
+            broken = fate[i] < NO_IMAGE + BROKEN_IMAGE
+            (folder / f"{code}.png").write_bytes(_damaged(image, i) if broken else _png(image))
     return looks
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     data = io.BytesIO()
-    picture.save(data, "PNG", compress_level=3)
+    image.save(data, "PNG", compress_level=3)
     return data.getvalue()
 
 
-def _damaged(picture: Image.Image, i: int) -> bytes:
+def _damaged(image: Image.Image, i: int) -> bytes:
     """Return, by turns, the first half of the file and a web page in its place."""
-    data = _png(picture)
+    data = _png(image)
     return data[: len(data) // 2] if i % 2 else b"<!DOCTYPE html><html><body>Sorry, no such picture</body></html>"
 
 
-def _metadata(sticker: Sticker, pictured: bool, worded: bool) -> str:
+def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:
     """Return one line of metadata: a Python literal, with the HTML that Amazon's descriptions have."""
     record: dict[str, object] = {"asin": sticker.asin}
-    if worded:
+    if has_text:
         also = [alias for alias in sticker.aliases if alias.lower() != sticker.name.lower()]
         record |= {
             "title": sticker.name,
             "categories": [[html.escape(sticker.category), sticker.subcategory]],
             "description": f"<p>{html.escape(', '.join(also))}</p>" if also else "",
         }
-    if pictured:
-        record["imUrl"] = f"file:///{PICTURES}/{sticker.code}.png"
+    if has_image:
+        record["imUrl"] = f"file:///{FOLDER}/{sticker.code}.png"
     return repr(record)
 
 

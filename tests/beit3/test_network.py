@@ -55,7 +55,7 @@ def test_all_four_passes_equal_the_reference(network: BEiT3, oracle: dict[str, n
         np.testing.assert_allclose(output.detach().numpy(), oracle[name], rtol=0, atol=1e-9, err_msg=name)
 
 
-def test_without_its_float32_rounding_the_reference_is_still_near(
+def test_without_its_float32_rounding_the_reference_is_still_close(
     network: BEiT3, oracle: dict[str, np.ndarray]
 ) -> None:
     for name, output in four_passes(network, oracle).items():

@@ -1,4 +1,4 @@
-"""Pictures and texts become what the released encoder was trained on."""
+"""Images and texts are preprocessed as for the released encoder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def reference(oracle: dict[str, np.ndarray], tmp_path_factory: pytest.TempPathFa
     return XLMRobertaTokenizer.from_pretrained(folder)
 
 
-# --- pictures
+# --- images
 
 
 def png(values: np.ndarray) -> bytes:
@@ -52,7 +52,7 @@ def png(values: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (500, 300), (300, 500), (224, 224), (20, 900)])
-def test_pictures_equal_the_official_evaluation_transform(size: tuple[int, int]) -> None:
+def test_images_equal_the_official_evaluation_transform(size: tuple[int, int]) -> None:
     values = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     official = transforms.Compose(
         [
@@ -71,9 +71,9 @@ def test_pictures_equal_the_official_evaluation_transform(size: tuple[int, int])
 def test_ids_equal_those_of_the_tokenizer_that_beit3_uses(tokenizer: Tokenizer, oracle: dict[str, np.ndarray]) -> None:
     texts = json.loads(oracle["texts"].tobytes())
     expected = np.split(oracle["ids"], np.cumsum(oracle["lengths"])[:-1])
-    found = tokenizer.encode(texts, 10**6)
+    actual = tokenizer.encode(texts, 10**6)
     assert len(texts) == len(expected) == 425
-    assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
+    assert [ids.tolist() for ids in actual] == [ids.tolist() for ids in expected]
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)

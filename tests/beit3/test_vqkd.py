@@ -64,15 +64,15 @@ def test_an_image_of_another_size_is_resized_to_as_many_patches(network: VQKD, i
     tokens = network.tokens(large)
     assert tokens.shape == (6, 16)
     agree = (tokens == network.tokens(image)).float().mean()
-    assert agree > 0.5  # other pixels, the same picture; chance is below 0.1
+    assert agree > 0.5  # other pixels, the same image; chance is below 0.1
 
 
 def test_nearest_is_by_direction_and_ties_go_to_the_first_code() -> None:
     network = VQKD(Config(image=2, patch=1, width=4, layers=0, heads=1, codes=4, code_width=2))
     with torch.no_grad():
         network.quantize.embedding.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]]))
-    found = network.quantize.nearest(torch.tensor([[0.01, 0.0], [100.0, 99.0], [-3.0, 1.0], [0.2, 5.0]]))
-    assert found.tolist() == [0, 0, 2, 1]
+    actual = network.quantize.nearest(torch.tensor([[0.01, 0.0], [100.0, 99.0], [-3.0, 1.0], [0.2, 5.0]]))
+    assert actual.tolist() == [0, 0, 2, 1]
 
 
 def test_the_default_shape_is_the_published_one() -> None:

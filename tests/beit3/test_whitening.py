@@ -15,9 +15,9 @@ def test_directions_vary_equally_afterwards() -> None:
 
 def test_equal_vectors_are_only_moved() -> None:
     x = np.full((4, 2), 3.0, np.float32)
-    found = whitening.fit(x)
-    np.testing.assert_array_equal(found(x), 0)
-    np.testing.assert_allclose(found(np.array([[4.0, 3.0]], np.float32)), [[1, 0]], atol=1e-6)
+    actual = whitening.fit(x)
+    np.testing.assert_array_equal(actual(x), 0)
+    np.testing.assert_allclose(actual(np.array([[4.0, 3.0]], np.float32)), [[1, 0]], atol=1e-6)
 
 
 def test_a_direction_that_hardly_varies_is_not_blown_up() -> None:

@@ -36,7 +36,7 @@ from pipeline.run import running
 from stages.encode import main
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]
-IMAGES = ["red", "green", None, None, "blue", "grey", None, "red"]
+COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]
 BOTH_OR_ONE = [i for i in range(len(TEXTS)) if i != 3]
 
 
@@ -46,15 +46,15 @@ def jpeg(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
     return out.getvalue()
 
 
-PICTURES = [None if c is None else jpeg(c) for c in IMAGES]
+IMAGES = [None if c is None else jpeg(c) for c in COLOURS]
 
 
 @pytest.fixture(scope="module")
 def model() -> bytes:
     """A tokenizer."""
-    found = tokenizer.train(TEXTS[:3] * 9, 60)
-    assert found is not None
-    return found
+    actual = tokenizer.train(TEXTS[:3] * 9, 60)
+    assert actual is not None
+    return actual
 
 
 @pytest.fixture(scope="module")
@@ -76,41 +76,41 @@ def run(encoder: BEiT3Items, texts: Sequence[str], images: Sequence[bytes | None
 # --- precision
 
 
-def test_a_precision_that_turns_the_features_is_refused(
+def test_a_precision_that_changes_the_features_is_refused(
     network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rough = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "bfloat16")
-    assert run(rough, TEXTS, PICTURES, 3).any(1).sum() == len(BOTH_OR_ONE)  # checked, and faithful
-    monkeypatch.setattr("pipeline.encode.beit3.FAITHFUL", 1.0)
-    for texts, pictures in ((TEXTS, PICTURES), (TEXTS[:1], [None]), ([""], PICTURES[:1])):
+    assert run(rough, TEXTS, IMAGES, 3).any(1).sum() == len(BOTH_OR_ONE)  # checked, and close enough
+    monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 1.0)
+    for texts, images in ((TEXTS, IMAGES), (TEXTS[:1], [None]), ([""], IMAGES[:1])):
         rough = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "bfloat16")
-        with pytest.raises(UserError, match="precision bfloat16 turns"):
-            run(rough, texts, pictures, 3)
+        with pytest.raises(UserError, match="precision bfloat16 changes"):
+            run(rough, texts, images, 3)
     exact = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "float32")
-    assert run(exact, TEXTS, PICTURES, 3).any()
+    assert run(exact, TEXTS, IMAGES, 3).any()
 
 
 # --- batches
 
 
 def test_a_batch_equals_single_items_in_order(beit3: BEiT3Items) -> None:
-    alone = np.concatenate([run(beit3, [t], [p], 1) for t, p in zip(TEXTS, PICTURES, strict=True)])
+    alone = np.concatenate([run(beit3, [t], [p], 1) for t, p in zip(TEXTS, IMAGES, strict=True)])
     for size in (1, 3, 64):
-        np.testing.assert_allclose(run(beit3, TEXTS, PICTURES, size), alone, atol=2e-6)
+        np.testing.assert_allclose(run(beit3, TEXTS, IMAGES, size), alone, atol=2e-6)
 
 
 def test_an_item_with_nothing_is_zero_and_flagged(beit3: BEiT3Items) -> None:
-    found = batching.encode(beit3, TEXTS, PICTURES, 4, lambda n: None)
-    assert found.has_text.tolist() == [bool(t) for t in TEXTS]
-    assert found.has_image.tolist() == [p is not None for p in PICTURES]
-    assert not found.vectors[3].any()
-    assert (np.abs(found.vectors[BOTH_OR_ONE]).max(axis=1) > 0).all()
+    actual = batching.encode(beit3, TEXTS, IMAGES, 4, lambda n: None)
+    assert actual.has_text.tolist() == [bool(t) for t in TEXTS]
+    assert actual.has_image.tolist() == [p is not None for p in IMAGES]
+    assert not actual.vectors[3].any()
+    assert (np.abs(actual.vectors[BOTH_OR_ONE]).max(axis=1) > 0).all()
 
 
 def test_hiding_a_modality_changes_the_vector_and_equals_lacking_it(beit3: BEiT3Items) -> None:
-    whole = run(beit3, TEXTS, PICTURES, 4)
+    whole = run(beit3, TEXTS, IMAGES, 4)
     nothing: list[bytes | None] = [None] * len(TEXTS)
-    text_only, image_only = run(beit3, TEXTS, nothing, 4), run(beit3, [""] * len(TEXTS), PICTURES, 4)
+    text_only, image_only = run(beit3, TEXTS, nothing, 4), run(beit3, [""] * len(TEXTS), IMAGES, 4)
     pairs = [0, 4, 5, 7]
     assert (np.abs(whole - text_only)[pairs].max(axis=1) > 1e-3).all()
     assert (np.abs(whole - image_only)[pairs].max(axis=1) > 1e-3).all()
@@ -122,17 +122,17 @@ def test_hiding_a_modality_changes_the_vector_and_equals_lacking_it(beit3: BEiT3
 def test_workers_change_nothing(beit3: BEiT3Items) -> None:
     """More batches than threads, and threads than batches: the same bytes."""
     texts = [f"{'red ' * (i % 9)}{i}" if i % 3 else "" for i in range(40)]
-    pictures = [PICTURES[i % 8] for i in range(40)]
-    found = [batching.encode(beit3, texts, pictures, 3, workers=n).vectors.tobytes() for n in (1, 2, 7, 7)]
-    assert len(set(found)) == 1
+    images = [IMAGES[i % 8] for i in range(40)]
+    actual = [batching.encode(beit3, texts, images, 3, workers=n).vectors.tobytes() for n in (1, 2, 7, 7)]
+    assert len(set(actual)) == 1
 
 
 def test_time_and_operations_are_counted(beit3: BEiT3Items) -> None:
-    spent, before = batching.Spent(), beit3.flops
-    batching.encode(beit3, TEXTS, PICTURES, 2, spent=spent)
-    spent.items = len(TEXTS)
-    assert spent.flops == beit3.flops - before > 0
-    facts = spent.facts("float32")
+    throughput, before = batching.Throughput(), beit3.flops
+    batching.encode(beit3, TEXTS, IMAGES, 2, throughput=throughput)
+    throughput.items = len(TEXTS)
+    assert throughput.flops == beit3.flops - before > 0
+    facts = throughput.facts("float32")
     assert facts["items"] == len(TEXTS)
     assert {"decode_s", "wait_s", "compute_s", "items_per_s", "gemm_gflop_per_s", "share_of_gemm_rate"} <= facts.keys()
     assert 0 < facts["share_of_gemm_rate"] < 1
@@ -140,7 +140,7 @@ def test_time_and_operations_are_counted(beit3: BEiT3Items) -> None:
 
 def test_a_picture_that_cannot_be_decoded_ends_the_run(beit3: BEiT3Items) -> None:
     with pytest.raises(OSError, match="cannot identify"):
-        run(beit3, [""] * 3, [PICTURES[0], b"no picture", PICTURES[1]], 1)
+        run(beit3, [""] * 3, [IMAGES[0], b"no picture", IMAGES[1]], 1)
 
 
 ODD = {
@@ -160,24 +160,24 @@ ODD = {
 @pytest.mark.parametrize("name", ["beit3", "minilm"])
 def test_any_text_makes_a_vector_or_is_flagged(name: str, beit3: BEiT3Items, context: Context) -> None:
     encoder = beit3 if name == "beit3" else make(name, context)
-    found = batching.encode(encoder, list(ODD.values()), [None] * len(ODD), 4)
-    assert np.isfinite(found.vectors).all()
-    assert found.has_text.tolist() == [bool(t.strip()) for t in ODD.values()]
-    assert (np.abs(found.vectors).max(axis=1) > 0).tolist() == found.has_text.tolist()
+    actual = batching.encode(encoder, list(ODD.values()), [None] * len(ODD), 4)
+    assert np.isfinite(actual.vectors).all()
+    assert actual.has_text.tolist() == [bool(t.strip()) for t in ODD.values()]
+    assert (np.abs(actual.vectors).max(axis=1) > 0).tolist() == actual.has_text.tolist()
 
 
 def test_progress_counts_every_item_once(beit3: BEiT3Items) -> None:
     seen: list[int] = []
-    batching.encode(beit3, TEXTS, PICTURES, 3, seen.append)
+    batching.encode(beit3, TEXTS, IMAGES, 3, seen.append)
     assert sum(seen) == len(TEXTS)
 
 
 def test_batches_are_of_one_kind_and_sorted_by_length() -> None:
     rng = np.random.default_rng(0)
     image, text, length = rng.random(200) < 0.7, rng.random(200) < 0.7, rng.integers(2, 50, 200)
-    found = list(batching.batches(image, text, length, 16))
-    assert sorted(np.concatenate(found)) == np.flatnonzero(image | text).tolist()
-    for rows in found:
+    actual = list(batching.batches(image, text, length, 16))
+    assert sorted(np.concatenate(actual)) == np.flatnonzero(image | text).tolist()
+    for rows in actual:
         assert len(rows) <= 16
         assert len({(image[i], text[i]) for i in rows}) == 1
         assert (np.diff(length[rows]) >= 0).all()
@@ -233,11 +233,11 @@ def test_minilm_finds_meaning(context: Context) -> None:
 def test_minilm_and_cnn_stand_side_by_side(context: Context) -> None:
     encoder = make("minilm-cnn", context)
     assert encoder.width == 384 + 1280
-    found = run(encoder, ["red apple", "", "bus"], [PICTURES[0], PICTURES[1], None], 2)
-    np.testing.assert_allclose(np.linalg.norm(found[:, :384], axis=1), [1, 0, 1], atol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(found[:, 384:], axis=1), [1, 1, 0], atol=1e-5)
-    alone = run(make("cnn", context), [""], [PICTURES[1]], 1)[0]
-    np.testing.assert_allclose(found[1, 384:], alone / np.linalg.norm(alone), atol=1e-5)
+    actual = run(encoder, ["red apple", "", "bus"], [IMAGES[0], IMAGES[1], None], 2)
+    np.testing.assert_allclose(np.linalg.norm(actual[:, :384], axis=1), [1, 0, 1], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(actual[:, 384:], axis=1), [1, 1, 0], atol=1e-5)
+    alone = run(make("cnn", context), [""], [IMAGES[1]], 1)[0]
+    np.testing.assert_allclose(actual[1, 384:], alone / np.linalg.norm(alone), atol=1e-5)
 
 
 def test_other_weights_than_the_cnns_are_refused(tmp_path: Path) -> None:
@@ -254,11 +254,11 @@ def test_clip_with_random_weights() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mean = Clip("RN50-quickgelu", None, "mean")
-    found = run(mean, ["red apple", "", "bus"], [PICTURES[0], PICTURES[1], None], 2)
-    assert found.shape == (3, mean.width)
-    np.testing.assert_allclose(np.linalg.norm(found[1:], axis=1), 1, atol=1e-5)
-    image, text = run(mean, [""], [PICTURES[0]], 1), run(mean, ["red apple"], [None], 1)
-    np.testing.assert_allclose(found[0], (image[0] + text[0]) / 2, atol=1e-5)
+    actual = run(mean, ["red apple", "", "bus"], [IMAGES[0], IMAGES[1], None], 2)
+    assert actual.shape == (3, mean.width)
+    np.testing.assert_allclose(np.linalg.norm(actual[1:], axis=1), 1, atol=1e-5)
+    image, text = run(mean, [""], [IMAGES[0]], 1), run(mean, ["red apple"], [None], 1)
+    np.testing.assert_allclose(actual[0], (image[0] + text[0]) / 2, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -295,8 +295,8 @@ def test_a_ready_file_with_a_bad_value_names_its_row(tmp_path: Path) -> None:
     array[3, 1] = np.inf
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(UserError, match="row 3"):
-        batching.ready(tmp_path / "a.npy", 2, 5)
-    assert batching.ready(tmp_path / "a.npy", 0, 3).dtype == np.float32
+        batching.read_npy(tmp_path / "a.npy", 2, 5)
+    assert batching.read_npy(tmp_path / "a.npy", 0, 3).dtype == np.float32
 
 
 # --- the stage
@@ -318,10 +318,10 @@ def dataset(root: Path, imported: dict[str, np.ndarray], **given: object) -> Par
     words, extra = pa.array([len(t.split()) for t in TEXTS], pa.int32()), pa.array(["{}"] * n)
     columns = [ids, asin, empty, empty, lists, empty, pa.array(TEXTS), status, lists, words, extra]
     files.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
-    status = pa.array(["ok" if p else "missing" for p in PICTURES])
-    size = pa.array([40 if p else 0 for p in PICTURES], pa.int32())
-    hashes = pa.array([1 if p else None for p in PICTURES], pa.uint64())
-    columns = [ids, asin, status, empty, empty, pa.array(PICTURES, pa.binary()), size, size, empty, hashes]
+    status = pa.array(["ok" if p else "missing" for p in IMAGES])
+    size = pa.array([40 if p else 0 for p in IMAGES], pa.int32())
+    hashes = pa.array([1 if p else None for p in IMAGES], pa.uint64())
+    columns = [ids, asin, status, empty, empty, pa.array(IMAGES, pa.binary()), size, size, empty, hashes]
     table = pa.table(columns, names=schemas.IMAGES.names)
     for number, start in enumerate(range(0, n, 3)):
         files.write_table(table.slice(start, 3), files.shard(layout.images, "images", number), schemas.IMAGES)
@@ -364,7 +364,7 @@ def test_every_feature_set_is_whole_and_in_item_order(
     layout = Layout(tmp_path, "toy")
     tables = {name: files.read_features(layout.features(name)) for name in made}
     assert {len(t) for t in tables.values()} == {len(TEXTS)}
-    np.testing.assert_allclose(files.matrix(tables["beit3"]["vector"]), run(beit3, TEXTS, PICTURES, 2), atol=2e-6)
+    np.testing.assert_allclose(files.matrix(tables["beit3"]["vector"]), run(beit3, TEXTS, IMAGES, 2), atol=2e-6)
     assert tables["ready"]["has_image"].null_count == len(TEXTS)
     assert tables["beit3-image-masked"]["has_image"].to_pylist() == [False] * len(TEXTS)
     assert tables["random"]["vector"].type == tables["beit3"]["vector"].type

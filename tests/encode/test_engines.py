@@ -49,9 +49,9 @@ def jobs(*seeds: int) -> list[dict[str, Any]]:
 
 
 def test_local_keeps_the_order_and_makes_one_worker(tmp_path: Path) -> None:
-    found = list(engines.local(functools.partial(work, tmp_path), jobs(3, 1, 2)))
-    assert [job["seed"] for job, _ in found] == [3, 1, 2]
-    assert [table["seed"][0].as_py() for _, table in found] == [3, 1, 2]
+    actual = list(engines.local(functools.partial(work, tmp_path), jobs(3, 1, 2)))
+    assert [job["seed"] for job, _ in actual] == [3, 1, 2]
+    assert [table["seed"][0].as_py() for _, table in actual] == [3, 1, 2]
 
 
 def test_no_jobs_need_no_worker() -> None:
@@ -105,17 +105,17 @@ def test_a_killed_node_costs_time_alone(cluster: Any, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=2 * torch.get_num_threads(), num_gpus=0, object_store_memory=200 * 2**20)
     gate, begun = tmp_path / "gate", tmp_path / "begun"
     begun.mkdir()
-    found: dict[int, pa.Table] = {}
+    actual: dict[int, pa.Table] = {}
     waiting = [{**job, "wait_for": str(gate)} if job["seed"] >= 4 else job for job in todo]
     for job, table in engines.on_ray(functools.partial(work, begun), waiting):
-        assert job["seed"] not in found
-        found[job["seed"]] = table
-        if len(found) == 3:
+        assert job["seed"] not in actual
+        actual[job["seed"]] = table
+        if len(actual) == 3:
             wait_until(lambda: any(path.name.endswith(node.node_id) for path in begun.iterdir()))
             cluster.remove_node(node, allow_graceful=False)  # kill -9
             gate.touch()
-    assert found.keys() == expected.keys()
-    assert all(found[seed].equals(table) for seed, table in expected.items())
+    assert actual.keys() == expected.keys()
+    assert all(actual[seed].equals(table) for seed, table in expected.items())
     assert len(list(begun.iterdir())) > len(todo)  # what the dead node had begun was done again
 
 

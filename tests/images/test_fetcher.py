@@ -1,4 +1,4 @@
-"""Pictures from a server that misbehaves in every way: one status each, nothing lost, nowhere it should not go."""
+"""Images from a server that misbehaves in every way: one status each, nothing lost, no forbidden address reached."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ from pipeline import io as files
 from pipeline.config import Images
 from pipeline.http.addresses import is_public
 from pipeline.images import fetcher
-from pipeline.images.decode import Picture, normalise, phash
+from pipeline.images.decode import Decoded, normalise, phash
 from pipeline.images.fetcher import Fetcher, Result
 from pipeline.params import Params
 from pipeline.run import running
@@ -31,7 +31,7 @@ from stages import images as stage
 FAST = Images(timeout=0.6, retries=2, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)
 
 
-def picture(
+def encoded(
     mode: str = "RGB", size: tuple[int, int] = (40, 30), kind: str = "JPEG", colour: object = None, **save: object
 ) -> bytes:
     out = io.BytesIO()
@@ -45,14 +45,14 @@ def picture(
     return out.getvalue()
 
 
-JPEG = picture()
-ANIMATION = picture(
+JPEG = encoded()
+ANIMATION = encoded(
     colour="red", size=(20, 20), kind="GIF", save_all=True, append_images=[Image.new("RGB", (20, 20), "blue")]
 )
 
 
-def get(server: Server, path: str, params: Images = FAST) -> Picture:
-    return fetch([[server.address + path]], params)[0].picture
+def get(server: Server, path: str, params: Images = FAST) -> Decoded:
+    return fetch([[server.address + path]], params)[0].decoded
 
 
 def fetch(urls: list[list[str]], params: Images = FAST, files: Path | None = None) -> list[Result]:
@@ -60,27 +60,27 @@ def fetch(urls: list[list[str]], params: Images = FAST, files: Path | None = Non
         return web.fetch(urls)
 
 
-def ending(found: Picture) -> tuple[str, str]:
-    return found.status, found.reason
+def ending(actual: Decoded) -> tuple[str, str]:
+    return actual.status, actual.reason
 
 
-def opened(found: Picture) -> Image.Image:
-    assert found.image is not None, found.reason
-    made = Image.open(io.BytesIO(found.image))
-    assert (made.format, made.mode, made.size) == ("JPEG", "RGB", (found.width, found.height))
+def opened(actual: Decoded) -> Image.Image:
+    assert actual.image is not None, actual.reason
+    made = Image.open(io.BytesIO(actual.image))
+    assert (made.format, made.mode, made.size) == ("JPEG", "RGB", (actual.width, actual.height))
     return made
 
 
 # --- decoding
 
 
-def shrunk(data: bytes, size: int = 16) -> Picture:
+def shrunk(data: bytes, size: int = 16) -> Decoded:
     return normalise(data, size, 90, 10**6)
 
 
 def test_the_shorter_side_is_shrunk_and_never_enlarged() -> None:
-    assert opened(shrunk(picture(size=(80, 40)))).size == (32, 16)
-    assert opened(shrunk(picture(size=(20, 10)))).size == (20, 10)
+    assert opened(shrunk(encoded(size=(80, 40)))).size == (32, 16)
+    assert opened(shrunk(encoded(size=(20, 10)))).size == (20, 10)
 
 
 def test_scaled_decoding_looks_like_full_decoding() -> None:
@@ -99,8 +99,8 @@ def test_a_jpeg_that_is_decoded_smaller_is_not_shifted(mode: str, width: int, he
     scene = Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).resize((width, height)).convert(mode)
     out = io.BytesIO()
     scene.save(out, "JPEG", quality=95)
-    found = normalise(out.getvalue(), 256, 90, max_pixels=2_000_000)
-    got = opened(found).convert("L")  # colours are kept at half the size
+    actual = normalise(out.getvalue(), 256, 90, max_pixels=2_000_000)
+    got = opened(actual).convert("L")  # colours are kept at half the size
     want = scene.convert("RGB").convert("L").resize(got.size, Image.Resampling.LANCZOS)
     assert min(got.size) == 256
     assert np.sqrt(np.square(np.asarray(got, np.float32) - np.asarray(want, np.float32)).mean()) < 2
@@ -108,9 +108,9 @@ def test_a_jpeg_that_is_decoded_smaller_is_not_shifted(mode: str, width: int, he
 
 @pytest.mark.parametrize("width", [8, 9, 11, 15, 17, 31])
 def test_small_jpegs_are_decoded_smaller_too(width: int) -> None:
-    found = opened(shrunk(picture(size=(width, 40)), 8))
-    assert found.width == 8
-    assert abs(found.height - 40 * 8 / width) < 1.5
+    actual = opened(shrunk(encoded(size=(width, 40)), 8))
+    assert actual.width == 8
+    assert abs(actual.height - 40 * 8 / width) < 1.5
 
 
 def test_a_header_that_promises_two_sizes_is_not_decoded_at_the_larger() -> None:
@@ -126,25 +126,25 @@ def test_exif_rotation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     for mode in ("RGB", "L", "CMYK"):
-        assert opened(shrunk(picture(mode, (80, 40), exif=exif))).size == (16, 32)
-    assert opened(shrunk(picture("RGBA", (80, 40), "PNG", exif=exif))).size == (16, 32)
+        assert opened(shrunk(encoded(mode, (80, 40), exif=exif))).size == (16, 32)
+    assert opened(shrunk(encoded("RGBA", (80, 40), "PNG", exif=exif))).size == (16, 32)
 
 
 @pytest.mark.parametrize(
     ("data", "colour"),
     [
-        (picture("RGBA", kind="PNG", colour=(255, 0, 0, 0)), (255, 255, 255)),
-        (picture("RGBA", kind="PNG", colour=(255, 0, 0, 255)), (254, 0, 0)),
-        (picture("LA", kind="PNG", colour=(0, 128)), (127, 127, 127)),
-        (picture("P", kind="GIF", colour=3, transparency=3), (255, 255, 255)),
-        (picture("CMYK", colour=(0, 255, 255, 0)), (254, 0, 0)),
-        (picture("I;16", kind="PNG", colour=0x8000), (128, 128, 128)),
-        (picture("1", kind="PNG", colour=1), (255, 255, 255)),
-        (picture(kind="WEBP", colour=(0, 0, 255), lossless=True), (0, 0, 254)),
-        (picture(kind="BMP", colour=(0, 255, 0)), (0, 255, 0)),
+        (encoded("RGBA", kind="PNG", colour=(255, 0, 0, 0)), (255, 255, 255)),
+        (encoded("RGBA", kind="PNG", colour=(255, 0, 0, 255)), (254, 0, 0)),
+        (encoded("LA", kind="PNG", colour=(0, 128)), (127, 127, 127)),
+        (encoded("P", kind="GIF", colour=3, transparency=3), (255, 255, 255)),
+        (encoded("CMYK", colour=(0, 255, 255, 0)), (254, 0, 0)),
+        (encoded("I;16", kind="PNG", colour=0x8000), (128, 128, 128)),
+        (encoded("1", kind="PNG", colour=1), (255, 255, 255)),
+        (encoded(kind="WEBP", colour=(0, 0, 255), lossless=True), (0, 0, 254)),
+        (encoded(kind="BMP", colour=(0, 255, 0)), (0, 255, 0)),
     ],
 )  # fmt: skip
-def test_every_kind_of_picture_becomes_rgb_on_white(data: bytes, colour: tuple[int, int, int]) -> None:
+def test_every_kind_of_image_becomes_rgb_on_white(data: bytes, colour: tuple[int, int, int]) -> None:
     middle = opened(shrunk(data)).getpixel((8, 8))
     assert np.abs(np.subtract(middle, colour)).max() <= 2
 
@@ -171,12 +171,12 @@ HTML = b"<!DOCTYPE html><html>no</html>"
     ("data", "status"),
     [
         (JPEG[: len(JPEG) // 2], "truncated"),
-        (picture(kind="PNG")[:600], "truncated"),
-        (picture(kind="GIF")[:1100], "truncated"),
+        (encoded(kind="PNG")[:600], "truncated"),
+        (encoded(kind="GIF")[:1100], "truncated"),
         (bomb(), "too_large"),
         (bomb(2000), "too_large"),
-        (picture("RGB", (1, 1), "GIF"), "placeholder"),
-        (picture("RGB", (500, 3), "PNG"), "too_small"),
+        (encoded("RGB", (1, 1), "GIF"), "placeholder"),
+        (encoded("RGB", (500, 3), "PNG"), "too_small"),
         (SVG, "not_an_image"),
         (HTML, "not_an_image"),
         (gzip.compress(HTML), "not_an_image"),
@@ -185,14 +185,14 @@ HTML = b"<!DOCTYPE html><html>no</html>"
         (b"\xff\xd8\xff\xe0" + bytes(100), "not_an_image"),
     ],
 )
-def test_what_is_no_usable_picture_says_why(data: bytes, status: str) -> None:
-    found = normalise(data, 16, 90, 3_000_000)
-    assert (found.status, found.image, found.phash) == (status, None, None)
-    assert found.reason
-    assert len(found.sha256) == 64
+def test_what_is_no_usable_image_says_why(data: bytes, status: str) -> None:
+    actual = normalise(data, 16, 90, 3_000_000)
+    assert (actual.status, actual.image, actual.phash) == (status, None, None)
+    assert actual.reason
+    assert len(actual.sha256) == 64
 
 
-def test_phash_survives_shrinking_and_recompression_but_not_another_picture() -> None:
+def test_phash_survives_shrinking_and_recompression_but_not_another_image() -> None:
     rng = np.random.default_rng(0)
     one, other = (Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((200, 200), 3) for _ in range(2))
     out = io.BytesIO()
@@ -229,8 +229,8 @@ def test_answers_and_their_statuses() -> None:
         "/jpeg": body(JPEG[: len(JPEG) // 2]),
         "/svg": body(SVG, Content_Type="image/svg+xml"),
         "/animation": body(ANIMATION),
-        "/cmyk": body(picture("CMYK", colour=(0, 255, 255, 0))),
-        "/pixel": body(picture("RGB", (1, 1), "GIF")),
+        "/cmyk": body(encoded("CMYK", colour=(0, 255, 255, 0))),
+        "/pixel": body(encoded("RGB", (1, 1), "GIF")),
         "/pixels": body(bomb()),
         "/coded": body(gzip.compress(JPEG), Content_Encoding="gzip"),
         "/huge": body(bytes(200_001)),
@@ -280,7 +280,7 @@ def test_answers_and_their_statuses() -> None:
     }
     with serving(answers) as server:
         results = fetch([[server.address + path] for path in want])
-    got = {path: ending(r.picture) for path, r in zip(want, results, strict=True)}
+    got = {path: ending(r.decoded) for path, r in zip(want, results, strict=True)}
     for path in ("/gzip", "/short", "/jpeg"):  # what follows is not ours to promise
         got[path] = (got[path][0], got[path][1][: len(want[path][1])])
     assert got == want
@@ -290,10 +290,10 @@ def test_answers_and_their_statuses() -> None:
 def test_retry_after_is_obeyed_by_everyone_who_asks_that_host() -> None:
     with serving({"/busy": first(1, status(429, Retry_After="1"), body(JPEG)), "/ok": body(JPEG)}) as server:
         started = time.monotonic()
-        found = fetch(
+        actual = fetch(
             [[server.address + "/busy"], *[[server.address + "/ok"]] * 3], FAST.model_copy(update={"per_host": 1})
         )
-    assert [r.picture.status for r in found] == ["ok"] * 4
+    assert [r.decoded.status for r in actual] == ["ok"] * 4
     assert time.monotonic() - started >= 1
 
 
@@ -301,9 +301,9 @@ def test_a_host_gets_few_requests_at_a_time_and_a_second() -> None:
     with serving({f"/{i}": body(JPEG) for i in range(30)}) as server:
         urls = [[f"{server.address}/{i}"] for i in range(30)]
         started = time.monotonic()
-        found = fetch(urls, FAST.model_copy(update={"per_host": 2, "rate": 100.0}))
+        actual = fetch(urls, FAST.model_copy(update={"per_host": 2, "rate": 100.0}))
     assert time.monotonic() - started >= 0.29
-    assert {r.picture.status for r in found} == {"ok"}
+    assert {r.decoded.status for r in actual} == {"ok"}
     assert 1 <= server.busiest <= 2
 
 
@@ -311,18 +311,18 @@ def test_candidates_are_tried_in_order_and_the_first_failure_counts() -> None:
     with serving({"/ok": body(JPEG), "/403": status(403)}) as server:
         a = server.address
         good, bad, none = fetch([[a + "/403", a + "/ok", a + "/x"], [a + "/403", a + "/x"], []])
-    assert (good.picture.status, good.url) == ("ok", a + "/ok")
-    assert (*ending(bad.picture), bad.url) == ("http_error", "403", a + "/403")
-    assert (*ending(none.picture), none.url) == ("missing", "no address in the metadata", "")
+    assert (good.decoded.status, good.url) == ("ok", a + "/ok")
+    assert (*ending(bad.decoded), bad.url) == ("http_error", "403", a + "/403")
+    assert (*ending(none.decoded), none.url) == ("missing", "no address in the metadata", "")
 
 
-def test_amazons_no_picture_pictures_are_not_even_asked_for() -> None:
+def test_amazons_no_image_files_are_not_even_requested() -> None:
     url = "https://images-na.ssl-images-amazon.com/images/G/01/x-site/icons/no-img-sm._CB1275522461_.gif"
-    assert fetch([[url]])[0].picture.status == "placeholder"
+    assert fetch([[url]])[0].decoded.status == "placeholder"
 
 
 def test_results_do_not_depend_on_concurrency() -> None:
-    answers = {f"/{i}": body(picture(colour=(i, 0, 0))) if i % 3 else status(404) for i in range(40)}
+    answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) if i % 3 else status(404) for i in range(40)}
     with serving(answers) as server:
         urls = [[f"{server.address}/{i}"] for i in range(40)]
         wide, narrow = (fetch(urls, FAST.model_copy(update={"per_host": n})) for n in (16, 1))
@@ -341,8 +341,8 @@ def test_results_do_not_depend_on_concurrency() -> None:
     ],
 )  # fmt: skip
 def test_private_addresses_are_blocked(url: str) -> None:
-    found = fetch([[url]], Images(timeout=1, retries=0))[0].picture
-    assert found.status == "blocked"
+    actual = fetch([[url]], Images(timeout=1, retries=0))[0].decoded
+    assert actual.status == "blocked"
 
 
 @pytest.mark.parametrize(
@@ -359,7 +359,7 @@ def test_private_addresses_are_blocked(url: str) -> None:
     ],
 )
 def test_other_schemes_are_blocked(url: str) -> None:
-    assert fetch([[url]])[0].picture.status == "blocked"
+    assert fetch([[url]])[0].decoded.status == "blocked"
 
 
 @pytest.mark.parametrize(
@@ -374,9 +374,9 @@ def test_other_schemes_are_blocked(url: str) -> None:
 def test_a_redirect_into_a_private_network_is_blocked(target: str) -> None:
     with serving({"/secret": body(JPEG)}) as server:
         server.answers["/out"] = status(302, Location=target.format(port=server.server_address[1]))
-        found = get(server, "/out")
+        actual = get(server, "/out")
         assert server.asked["/secret"] == 0
-    assert found.status == "blocked"
+    assert actual.status == "blocked"
 
 
 def test_addresses() -> None:
@@ -392,14 +392,14 @@ def test_a_host_that_refuses_is_given_up_with_one_reason_for_all() -> None:
     with serving({}) as server:
         closed = server.address
     started = time.monotonic()
-    found = fetch([[f"{closed}/{i}"] for i in range(500)])
-    assert {ending(r.picture) for r in found} == {("unreachable", "no connection")}
+    actual = fetch([[f"{closed}/{i}"] for i in range(500)])
+    assert {ending(r.decoded) for r in actual} == {("unreachable", "no connection")}
     assert time.monotonic() - started < 5
 
 
 def test_a_name_that_does_not_resolve_is_asked_for_once() -> None:
-    found = fetch([[f"http://nowhere.invalid/{i}"] for i in range(500)])
-    assert {ending(r.picture) for r in found} == {("unreachable", "name not resolved: nowhere.invalid")}
+    actual = fetch([[f"http://nowhere.invalid/{i}"] for i in range(500)])
+    assert {ending(r.decoded) for r in actual} == {("unreachable", "name not resolved: nowhere.invalid")}
 
 
 # --- file addresses
@@ -407,29 +407,29 @@ def test_a_name_that_does_not_resolve_is_asked_for_once() -> None:
 
 def test_file_addresses_stay_inside_the_folder(tmp_path: Path) -> None:
     inside = tmp_path / "raw"
-    (inside / "pictures").mkdir(parents=True)
-    (inside / "pictures" / "a b.jpg").write_bytes(JPEG)
+    (inside / "images").mkdir(parents=True)
+    (inside / "images" / "a b.jpg").write_bytes(JPEG)
     (tmp_path / "secret.jpg").write_bytes(JPEG)
     (inside / "link.jpg").symlink_to(tmp_path / "secret.jpg")
     names = [
-        "/pictures/a%20b.jpg",
+        "/images/a%20b.jpg",
         "/../secret.jpg",
         "/%2e%2e/secret.jpg",
         "/link.jpg",
-        "/pictures",
+        "/images",
         "/none.jpg",
         "/" + "x" * 300,
         "/%00",
     ]
-    found = [ending(r.picture) for r in fetch([[f"file://{n}"] for n in names], FAST, inside)]
+    actual = [ending(r.decoded) for r in fetch([[f"file://{n}"] for n in names], FAST, inside)]
     outside, unreadable = ("blocked", "outside the dataset's folder"), ("unreachable", "not a readable file")
-    assert found[:4] == [("ok", ""), outside, outside, outside]
-    assert found[4:6] == [("unreachable", "no such file")] * 2
-    assert {f[0] for f in found[6:]} == {unreadable[0]}
+    assert actual[:4] == [("ok", ""), outside, outside, outside]
+    assert actual[4:6] == [("unreachable", "no such file")] * 2
+    assert {f[0] for f in actual[6:]} == {unreadable[0]}
 
 
 def test_file_addresses_are_refused_unless_allowed() -> None:
-    assert fetch([["file:///etc/hostname"]])[0].picture.status == "blocked"
+    assert fetch([["file:///etc/hostname"]])[0].decoded.status == "blocked"
 
 
 # --- shards
@@ -448,7 +448,7 @@ def items(urls: list[list[str]]) -> pa.Table:
 
 def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "BLOCK", 4)
-    answers = {f"/{i}": body(picture(colour=(i, 0, 0))) for i in range(10)}
+    answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) for i in range(10)}
     with serving(answers) as server, Fetcher(FAST, None) as web:
         rows = items([[f"{server.address}/{i}"] for i in range(10)])
         ended: list[int] = []
@@ -469,7 +469,7 @@ def test_only_failures_are_fetched_again() -> None:
     with serving(answers) as server, Fetcher(FAST, None) as web:
         rows = items([[server.address + path] for path in ("/a", "/b", "/c")] + [[]])
         before = fetcher.table(rows, web.fetch(rows["image_urls"].to_pylist()))
-        after = pa.concat_tables(fetcher.again(web, [before.slice(0, 3), before.slice(3)], rows))
+        after = pa.concat_tables(fetcher.retry_failed(web, [before.slice(0, 3), before.slice(3)], rows))
     assert before["status"].to_pylist() == ["ok", "http_error", "http_error", "missing"]
     assert after["status"].to_pylist() == ["ok", "ok", "http_error", "missing"]
     assert after["item_id"].to_pylist() == [0, 1, 2, 3]
@@ -479,7 +479,7 @@ def test_only_failures_are_fetched_again() -> None:
 # --- placeholders, duplicates, mirrors
 
 
-def test_a_listed_picture_is_a_placeholder_by_its_bytes_or_its_looks() -> None:
+def test_a_listed_image_is_a_placeholder_by_its_bytes_or_its_phash() -> None:
     rng = np.random.default_rng(1)
     large = Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).resize((200, 200))
     out, again = io.BytesIO(), io.BytesIO()
@@ -497,26 +497,26 @@ def test_a_listed_picture_is_a_placeholder_by_its_bytes_or_its_looks() -> None:
         assert endings(f"{phash(large):016x}") == ["placeholder", "placeholder", "ok"]
 
 
-def test_repeated_pictures_are_counted_and_those_of_many_items_named() -> None:
+def test_duplicate_images_are_counted_and_those_of_many_items_named() -> None:
     made = normalise(JPEG, 16, 90, 10**6)
     close = made._replace(sha256="c" * 64)  # other bytes, the same looks
     lone = made._replace(sha256="d" * 64, phash=0)
-    cut = Picture("truncated", "cut", None, 0, 0, "e" * 64, None)
-    none = Picture("missing", "none", None, 0, 0, "", None)
+    cut = Decoded("truncated", "cut", None, 0, 0, "e" * 64, None)
+    none = Decoded("missing", "none", None, 0, 0, "", None)
     rows = [Result(p, f"http://e/{i}") for i, p in enumerate([made, made, close, lone, cut, cut, none, none, made])]
-    found = fetcher.repeated(fetcher.table(items([[]] * len(rows)), rows), above=2)
+    actual = fetcher.duplicates(fetcher.table(items([[]] * len(rows)), rows), above=2)
     shared = [{"sha256": made.sha256, "items": 3, "url": "http://e/0"}]
-    assert found == {"duplicates": 3, "near_duplicates": 1, "shared": shared}
+    assert actual == {"duplicates": 3, "near_duplicates": 1, "shared": shared}
 
 
 def test_a_mirror_is_asked_in_place_of_a_host_and_the_address_stays() -> None:
     elsewhere = "http://images.invalid/I/a%2Bb._SX300_.jpg"
     with serving({"/I/a%2Bb._SX300_.jpg": body(JPEG)}) as server:
         params = FAST.model_copy(update={"mirrors": {"images.invalid": server.address}})
-        found = fetch([[elsewhere]], params)[0]
+        actual = fetch([[elsewhere]], params)[0]
         blocked = fetch([[elsewhere]], params.model_copy(update={"private_hosts": []}))[0]
-    assert (found.picture.status, found.url) == ("ok", elsewhere)
-    assert blocked.picture.status == "blocked"  # naming a mirror does not open a private network
+    assert (actual.decoded.status, actual.url) == ("ok", elsewhere)
+    assert blocked.decoded.status == "blocked"  # naming a mirror does not open a private network
 
 
 # --- the stage
@@ -558,7 +558,7 @@ def test_the_stage_retries_only_failures_and_reports_what_is_shared(tmp_path: Pa
 
 
 def test_killed_in_the_middle_of_a_shard_the_next_run_gives_the_same_bytes(tmp_path: Path) -> None:
-    answers = {f"/{i}": body(picture(colour=(i, 0, 0))) for i in range(20)}
+    answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) for i in range(20)}
     with serving(answers) as server:
         files.write_json(tmp_path / "p.yaml", shop(tmp_path, server, shard_rows=6))
         command = [sys.executable, "-m", "stages.cli", "images", "shop", "--params", str(tmp_path / "p.yaml")]

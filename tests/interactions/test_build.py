@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.interactions.build import PROTOCOLS, Rows, Split, database, load_published, published, split
+from pipeline.interactions.build import PROTOCOLS, Query, SplitTables, database, load_published, published, split
 from schemas import TEST, TRAIN, VALID
 
 
 class Whole(NamedTuple):
-    """A Split whose rows have been read."""
+    """A SplitTables whose rows have been read."""
 
     interactions: pa.Table
     users: pa.Table
@@ -30,10 +30,10 @@ class Whole(NamedTuple):
 Do = Callable[..., Whole]
 
 
-def whole(found: Split) -> Whole:
+def whole(actual: SplitTables) -> Whole:
     """Read all rows; the database is open."""
-    interactions, users, item_ids = (pa.concat_tables(rows) for rows in found[:3])
-    return Whole(interactions, users, item_ids, found.rows, found.drops, found.facts)
+    interactions, users, item_ids = (pa.concat_tables(rows) for rows in actual[:3])
+    return Whole(interactions, users, item_ids, actual.rows, actual.drops, actual.facts)
 
 
 @pytest.fixture
@@ -88,19 +88,19 @@ def reference(rows: pd.DataFrame, user_core: int, item_core: int) -> pd.DataFram
 
 
 def test_ids_count_in_order_of_first_appearance(do: Do) -> None:
-    found = do(table("b y 3, a x 1, b x 2, c z 9"))
-    assert found.users["user"].to_pylist() == ["b", "a", "c"]
-    assert found.item_ids["asin"].to_pylist() == ["y", "x", "z"]
-    keys = zip(*(found.interactions[c].to_pylist() for c in ("user_id", "timestamp", "item_id")), strict=True)
+    actual = do(table("b y 3, a x 1, b x 2, c z 9"))
+    assert actual.users["user"].to_pylist() == ["b", "a", "c"]
+    assert actual.item_ids["asin"].to_pylist() == ["y", "x", "z"]
+    keys = zip(*(actual.interactions[c].to_pylist() for c in ("user_id", "timestamp", "item_id")), strict=True)
     assert list(keys) == [(0, 2, 1), (0, 3, 0), (1, 1, 1), (2, 9, 2)]
 
 
 def test_losing_an_item_can_cost_a_user_who_costs_an_item(do: Do) -> None:
     # z has one buyer; without z, c has one rating; without c, y has one buyer; and b's y goes, but b keeps x twice
-    found = do(table("a x 1, a x 2, b x 1, b x 2, b y 1, c y 1, c z 1"), core=2, item_core=2)
-    assert found.users["user"].to_pylist() == ["a", "b"]
-    assert found.item_ids["asin"].to_pylist() == ["x"]
-    assert found.drops["below_k_core"] == 3
+    actual = do(table("a x 1, a x 2, b x 1, b x 2, b y 1, c y 1, c z 1"), core=2, item_core=2)
+    assert actual.users["user"].to_pylist() == ["a", "b"]
+    assert actual.item_ids["asin"].to_pylist() == ["x"]
+    assert actual.drops["below_k_core"] == 3
 
 
 def test_user_and_item_thresholds_are_separate(do: Do) -> None:
@@ -112,26 +112,26 @@ def test_user_and_item_thresholds_are_separate(do: Do) -> None:
 def test_exact_duplicates_keep_the_first_and_are_counted(do: Do) -> None:
     rows = table("a x 1, a x 1, a x 2")
     rows["rating"] = np.array([3, 4, 5], np.float32)
-    found = do(rows)
-    assert found.interactions["rating"].to_pylist() == [3, 5]
-    assert found.drops["duplicate"] == 1
-    assert found.facts["repeated_pairs"] == 1
+    actual = do(rows)
+    assert actual.interactions["rating"].to_pylist() == [3, 5]
+    assert actual.drops["duplicate"] == 1
+    assert actual.facts["repeated_pairs"] == 1
 
 
 def test_a_row_that_lacks_something_is_dropped_and_counted(do: Do) -> None:
     rows = table("a x 1, b y 2, c z 3")
     rows["rating"] = np.array([5, np.nan, 5], np.float32)
     rows.loc[2, "user"] = None
-    found = do(rows)
-    assert (found.rows, len(found.interactions), found.drops["missing_value"]) == (3, 1, 2)
+    actual = do(rows)
+    assert (actual.rows, len(actual.interactions), actual.drops["missing_value"]) == (3, 1, 2)
 
 
 def test_a_source_without_ratings_or_times_keeps_its_rows(do: Do) -> None:
     rows = table("a x 0, a y 0, a x 0").assign(rating=np.float32("nan"), timestamp=None)
     rows["rating"] = None
-    found = do(rows.astype({"rating": "Float32", "timestamp": "Int64"}))
-    assert found.drops == {"missing_value": 0, "duplicate": 1, "below_k_core": 0, "user_without_train": 0}
-    assert (found.interactions["rating"].null_count, found.interactions["timestamp"].null_count) == (2, 2)
+    actual = do(rows.astype({"rating": "Float32", "timestamp": "Int64"}))
+    assert actual.drops == {"missing_value": 0, "duplicate": 1, "below_k_core": 0, "user_without_train": 0}
+    assert (actual.interactions["rating"].null_count, actual.interactions["timestamp"].null_count) == (2, 2)
     with pytest.raises(UserError, match="leave-one-out needs times, and this source has none"):
         do(rows.astype({"rating": "Float32", "timestamp": "Int64"}), protocol="leave-one-out")
 
@@ -146,12 +146,12 @@ def test_equal_to_plain_pandas(do: Do, seed: int) -> None:
     rows = random_ratings(seed)
     user_core, item_core = 2 + seed % 3, 1 + seed % 4
     want = reference(rows, user_core, item_core).sort_values(["user_id", "timestamp", "item_id"])
-    found = do(rows, user_core, item_core)
+    actual = do(rows, user_core, item_core)
     for column in ("user_id", "item_id", "rating", "timestamp"):
-        assert found.interactions[column].to_pylist() == want[column].tolist(), column
+        assert actual.interactions[column].to_pylist() == want[column].tolist(), column
     names = want.drop_duplicates("user_id").sort_values("user_id")["user"].tolist()
-    assert found.users["user"].to_pylist() == names
-    assert sum(found.drops.values()) + len(found.interactions) == found.rows == len(rows)
+    assert actual.users["user"].to_pylist() == names
+    assert sum(actual.drops.values()) + len(actual.interactions) == actual.rows == len(rows)
 
 
 def number(text: str) -> int:
@@ -194,15 +194,15 @@ def test_every_protocol_is_equal_to_plain_pandas(do: Do, protocol: str, seed: in
     want = want.assign(user_id=pd.factorize(want["user"])[0], item_id=pd.factorize(want["item"])[0])
     columns = ["user_id", "timestamp", "item_id", "split", "rating"]
     want = want.sort_values(columns)
-    found = do(rows, 2, 3, protocol, seed).interactions
-    assert [found[c].to_pylist() for c in columns] == [want[c].tolist() for c in columns]
+    actual = do(rows, 2, 3, protocol, seed).interactions
+    assert [actual[c].to_pylist() for c in columns] == [want[c].tolist() for c in columns]
     assert set(want["split"]) == {TRAIN, VALID, TEST}
 
 
-def parts(found: Whole) -> dict[str, list[tuple[int, ...]]]:
+def parts(actual: Whole) -> dict[str, list[tuple[int, ...]]]:
     """Return user -> (timestamp, split) by time."""
-    users = found.users["user"].to_pylist()
-    rows = found.interactions.to_pylist()
+    users = actual.users["user"].to_pylist()
+    rows = actual.interactions.to_pylist()
     return {u: [(r["timestamp"], r["split"]) for r in rows if users[r["user_id"]] == u] for u in users}
 
 
@@ -220,8 +220,8 @@ SIZES = [
 @pytest.mark.parametrize(("n", "sizes"), SIZES)
 @pytest.mark.parametrize("protocol", ["mmrec", "user-time"])
 def test_sizes_of_the_three_parts(do: Do, protocol: str, n: int, sizes: tuple[int, ...]) -> None:
-    found = do(table(", ".join(f"a i{t} {t}" for t in range(n))), protocol=protocol)
-    assert tuple(np.bincount(found.interactions["split"].to_numpy(), minlength=3)) == sizes
+    actual = do(table(", ".join(f"a i{t} {t}" for t in range(n))), protocol=protocol)
+    assert tuple(np.bincount(actual.interactions["split"].to_numpy(), minlength=3)) == sizes
 
 
 def test_mmrec_order_is_random_by_seed_and_not_by_file_order(do: Do) -> None:
@@ -242,19 +242,19 @@ def test_time_protocols_follow_time(do: Do) -> None:
 
 def test_global_time_cuts_once_and_drops_users_who_come_later(do: Do) -> None:
     rows = table(", ".join(f"a i{t} {t}" for t in range(1, 10)) + ", late x 10")
-    found = do(rows, protocol="global-time")
-    assert parts(found) == {"a": [(t, TRAIN) for t in range(1, 9)] + [(9, VALID)]}
-    assert found.drops["user_without_train"] == 1
-    assert found.item_ids["asin"].to_pylist() == [f"i{t}" for t in range(1, 10)]
+    actual = do(rows, protocol="global-time")
+    assert parts(actual) == {"a": [(t, TRAIN) for t in range(1, 9)] + [(9, VALID)]}
+    assert actual.drops["user_without_train"] == 1
+    assert actual.item_ids["asin"].to_pylist() == [f"i{t}" for t in range(1, 10)]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_every_protocol_keeps_every_row_of_users_in_train(do: Do, protocol: str) -> None:
     rows = random_ratings(1)
-    found = do(rows, 3, 3, protocol)
-    assert sum(found.drops.values()) + len(found.interactions) == found.rows
-    users, which = (found.interactions[c].to_numpy() for c in ("user_id", "split"))
-    assert set(users) == set(users[which == TRAIN]) == set(range(len(found.users)))
+    actual = do(rows, 3, 3, protocol)
+    assert sum(actual.drops.values()) + len(actual.interactions) == actual.rows
+    users, which = (actual.interactions[c].to_numpy() for c in ("user_id", "split"))
+    assert set(users) == set(users[which == TRAIN]) == set(range(len(actual.users)))
 
 
 def imported(folder: Path, rows: pd.DataFrame, asins: int | None = None, keep_time: bool = True) -> Whole:
@@ -269,18 +269,18 @@ def inter(rows: list[tuple[int, int, int, int]]) -> pd.DataFrame:
 
 
 def test_a_published_split_is_kept_with_its_gaps(tmp_path: Path) -> None:
-    found = imported(tmp_path, inter([(0, 4, 0, 0), (0, 2, 1, 2), (3, 2, 0, 0), (3, 2, 0, 1)]))
-    assert found.item_ids["asin"].to_pylist() == ["A0", "A1", "A2", "A3", "A4"]
-    assert found.users["user"].to_pylist() == ["0", "1", "2", "3"]
-    got = [tuple(r.values()) for r in found.interactions.select(["user_id", "item_id", "split"]).to_pylist()]
+    actual = imported(tmp_path, inter([(0, 4, 0, 0), (0, 2, 1, 2), (3, 2, 0, 0), (3, 2, 0, 1)]))
+    assert actual.item_ids["asin"].to_pylist() == ["A0", "A1", "A2", "A3", "A4"]
+    assert actual.users["user"].to_pylist() == ["0", "1", "2", "3"]
+    got = [tuple(r.values()) for r in actual.interactions.select(["user_id", "item_id", "split"]).to_pylist()]
     assert got == [(0, 4, 0), (0, 2, 2), (3, 2, 0), (3, 2, 1)]
 
 
 def test_users_without_train_leave_valid_and_test(tmp_path: Path) -> None:
-    found = imported(tmp_path, inter([(0, 0, 0, 0), (1, 0, 0, 1), (1, 1, 0, 2)]), keep_time=False)
-    assert found.interactions["user_id"].to_pylist() == [0]
-    assert found.drops == {"user_without_train": 2}
-    assert found.interactions["timestamp"].null_count == 1
+    actual = imported(tmp_path, inter([(0, 0, 0, 0), (1, 0, 0, 1), (1, 1, 0, 2)]), keep_time=False)
+    assert actual.interactions["user_id"].to_pylist() == [0]
+    assert actual.drops == {"user_without_train": 2}
+    assert actual.interactions["timestamp"].null_count == 1
 
 
 @pytest.mark.parametrize("bad", [(-1, 0, 0, 0), (0, 0, 0, 3), (0, 1 << 40, 0, 0), (None, 0, 0, 0)])
@@ -317,8 +317,8 @@ def test_the_scratch_folder_is_gone_afterwards_even_after_an_error(tmp_path: Pat
 def test_tables_match_their_schemas(do: Do) -> None:
     import schemas
 
-    found = do(random_ratings(0))
-    for got, schema in zip(found[:3], (schemas.INTERACTIONS, schemas.USERS, schemas.ITEM_IDS), strict=True):
+    actual = do(random_ratings(0))
+    for got, schema in zip(actual[:3], (schemas.INTERACTIONS, schemas.USERS, schemas.ITEM_IDS), strict=True):
         assert isinstance(schemas.check(got, schema), pa.Table)
 
 
@@ -330,6 +330,6 @@ def test_rows_leave_the_database_in_blocks_of_one_size_in_order(
     monkeypatch.setattr("pipeline.interactions.build.BLOCK", 5000)
     with database(tmp_path / "scratch", "1GiB") as db:
         sql = "SELECT (i * 7919 % 17000)::BIGINT AS user_id, i::VARCHAR AS user FROM range(17000) r(i) ORDER BY user_id"
-        blocks = list(Rows(db, sql, schemas.USERS))
+        blocks = list(Query(db, sql, schemas.USERS))
     assert [len(block) for block in blocks] == [5000, 5000, 5000, 2000]
     assert pa.concat_tables(blocks)["user_id"].to_pylist() == list(range(17000))

@@ -16,7 +16,7 @@ def seen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> sp.
     """Purchases, some repeated, in blocks of a size."""
     monkeypatch.setattr(cooccurrence, "BLOCK", request.param)
     user, item = np.random.default_rng(0).integers(0, (USERS, ITEMS), (200, 2)).T
-    return cooccurrence.bought(user, item, ITEMS)
+    return cooccurrence.user_item_matrix(user, item, ITEMS)
 
 
 def test_scores_are_the_formula_and_equal_ones_are_equal_floats(seen: sp.csr_array) -> None:
@@ -29,7 +29,7 @@ def test_scores_are_the_formula_and_equal_ones_are_equal_floats(seen: sp.csr_arr
     }
     ours = {
         (first + i, j): score[i, j]
-        for first, score in cooccurrence.squared(seen, least=2)
+        for first, score in cooccurrence.squared_cosines(seen, least=2)
         for i, j in zip(*map(np.ndarray.tolist, score.nonzero()), strict=True)
     }
     assert ours == {pair: float(score) for pair, score in slow.items()}
@@ -38,10 +38,10 @@ def test_scores_are_the_formula_and_equal_ones_are_equal_floats(seen: sp.csr_arr
 def test_what_users_have_in_common_is_counted(seen: sp.csr_array) -> None:
     plain = seen.toarray() @ seen.toarray().T
     np.fill_diagonal(plain, 0)
-    blocks = [counts.toarray() for _, counts in cooccurrence.common(seen)]
+    blocks = [counts.toarray() for _, counts in cooccurrence.cooccurrences(seen)]
     assert np.array_equal(np.concatenate(blocks), plain)
 
 
 def test_the_largest_of_a_row_are_kept_and_of_equal_ones_the_first() -> None:
     matrix = sp.csr_array(np.array([[1, 3, 3, 0, 3], [0, 0, 0, 0, 0], [0, 2, 0, 0, 1]], np.float32))
-    assert cooccurrence.largest(matrix, 2).toarray().tolist() == [[0, 3, 3, 0, 0], [0] * 5, [0, 2, 0, 0, 1]]
+    assert cooccurrence.top_k(matrix, 2).toarray().tolist() == [[0, 3, 3, 0, 0], [0] * 5, [0, 2, 0, 0, 1]]

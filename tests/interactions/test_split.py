@@ -7,18 +7,18 @@ from pipeline.interactions.split import contains, keys, load
 
 
 def test_rows_go_where_they_say_in_order() -> None:
-    found = load(interactions([(1, 2, 0), (0, 1, 0), (1, 0, 1), (0, 2, 2)]), 3, 4)
-    assert found.train.users.tolist() == [0, 1]
-    assert found.train.items.tolist() == [1, 2]
-    assert (found.valid.users.tolist(), found.valid.items.tolist()) == ([1], [0])
-    assert (found.test.users.tolist(), found.test.items.tolist()) == ([0], [2])
-    assert (found.n_users, found.n_items, found.dropped) == (3, 4, {})
+    actual = load(interactions([(1, 2, 0), (0, 1, 0), (1, 0, 1), (0, 2, 2)]), 3, 4)
+    assert actual.train.users.tolist() == [0, 1]
+    assert actual.train.items.tolist() == [1, 2]
+    assert (actual.valid.users.tolist(), actual.valid.items.tolist()) == ([1], [0])
+    assert (actual.test.users.tolist(), actual.test.items.tolist()) == ([0], [2])
+    assert (actual.n_users, actual.n_items, actual.dropped) == (3, 4, {})
 
 
 def test_repeats_and_strangers_leave_and_are_counted() -> None:
-    found = load(interactions([(0, 1, 0), (0, 1, 0), (0, 2, 1), (1, 2, 1), (1, 0, 2)]), 2, 3)
-    assert (len(found.train), len(found.valid), len(found.test)) == (1, 1, 0)
-    assert found.dropped == {"pair repeated in its split": 1, "user without train interactions": 2}
+    actual = load(interactions([(0, 1, 0), (0, 1, 0), (0, 2, 1), (1, 2, 1), (1, 0, 2)]), 2, 3)
+    assert (len(actual.train), len(actual.valid), len(actual.test)) == (1, 1, 0)
+    assert actual.dropped == {"pair repeated in its split": 1, "user without train interactions": 2}
 
 
 @pytest.mark.parametrize(("row", "column"), [((0, 3, 0), "item_id"), ((5, 0, 0), "user_id")])

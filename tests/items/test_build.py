@@ -57,7 +57,7 @@ def made(*records: object, asins: list[str] | None = None, share: float = 0.5, w
 
 
 def test_every_item_has_a_row_and_every_line_is_accounted_for() -> None:
-    found = made(
+    actual = made(
         {"asin": "B", "imageURL": ["//e/x.jpg "]},
         {"asin": "X"},
         b"\n",
@@ -66,24 +66,24 @@ def test_every_item_has_a_row_and_every_line_is_accounted_for() -> None:
         {"asin": "A", "title": "t"},
         asins=["A", "B", "C"],
     )
-    assert found.items["text_status"].to_pylist() == ["ok", "empty", "no_metadata"]
-    assert found.items["text"].to_pylist() == ["t.", "", ""]
-    assert found.items["tokens"].to_pylist() == [1, 0, 0]
-    assert found.items["extra"].to_pylist() == ["{}"] * 3
-    assert found.items["image_urls"].to_pylist() == [[], ["https://e/x.jpg"], []]
-    assert found.rejects.to_pylist() == [
+    assert actual.items["text_status"].to_pylist() == ["ok", "empty", "no_metadata"]
+    assert actual.items["text"].to_pylist() == ["t.", "", ""]
+    assert actual.items["tokens"].to_pylist() == [1, 0, 0]
+    assert actual.items["extra"].to_pylist() == ["{}"] * 3
+    assert actual.items["image_urls"].to_pylist() == [[], ["https://e/x.jpg"], []]
+    assert actual.rejects.to_pylist() == [
         {"file": "meta.json.gz", "line": 4, "reason": "not JSON", "raw": b'{"asin": "A", '},
         {"file": "meta.json.gz", "line": 5, "reason": "no item identifier", "raw": b'{"title":"who?"}'},
     ]
     used = {"A", "B"}
-    lines = found.drops["other_item"] + found.drops["blank_line"] + found.drops["unreadable_line"] + len(used)
-    assert (lines, found.lines) == (6, 6)
-    schemas.check(found.items, schemas.ITEMS)
-    schemas.check(found.rejects, schemas.REJECTS)
+    lines = actual.drops["other_item"] + actual.drops["blank_line"] + actual.drops["unreadable_line"] + len(used)
+    assert (lines, actual.lines) == (6, 6)
+    schemas.check(actual.items, schemas.ITEMS)
+    schemas.check(actual.rejects, schemas.REJECTS)
 
 
 def test_lines_of_one_item_are_merged_field_by_field_first_wins() -> None:
-    found = made(
+    actual = made(
         {"asin": "A", "title": "first", "imageURL": ["http://e/1"], "price": "$2", "rank": []},
         {
             "asin": "A",
@@ -94,15 +94,15 @@ def test_lines_of_one_item_are_merged_field_by_field_first_wins() -> None:
             "imageURL": ["http://e/2", "http://e/1"],
         },
     )
-    row = found.items.to_pylist()[0]
+    row = actual.items.to_pylist()[0]
     assert (row["title"], row["brand"], row["image_urls"]) == ("first", "late", ["http://e/1", "http://e/2"])
     assert orjson.loads(row["extra"]) == {"price": "$2", "rank": [5]}
-    assert found.drops["merged_duplicate"] == 1
+    assert actual.drops["merged_duplicate"] == 1
 
 
 def test_an_asin_that_only_a_description_names_does_not_count() -> None:
-    found = made(b'{"description": "\\"asin\\": \\"A\\"", "asin": "B", "title": "b"}')
-    assert found.items["title"].to_pylist() == ["", "b"]
+    actual = made(b'{"description": "\\"asin\\": \\"A\\"", "asin": "B", "title": "b"}')
+    assert actual.items["title"].to_pylist() == ["", "b"]
 
 
 def test_too_many_unreadable_lines_fail_with_the_reasons() -> None:
@@ -126,11 +126,11 @@ LINE = st.one_of(
 @pytest.mark.parametrize("kind", ["amazon2014", "amazon2018"])
 @given(lines=st.lists(LINE, max_size=12))
 def test_every_line_of_any_file_is_accounted_for(kind: str, lines: list[bytes]) -> None:
-    found = build(lines, SOURCE.model_copy(update={"kind": kind}), ["A", "B"], "m", max_reject_share=1)
-    described = 2 - found.items["text_status"].to_pylist().count("no_metadata")
-    unused = sum(found.drops.get(reason, 0) for reason in ("other_item", "blank_line", "merged_duplicate"))
-    assert described + unused + len(found.rejects) == found.lines == len(lines)
-    assert [lines[n - 1] for n in found.rejects["line"].to_pylist()] == found.rejects["raw"].to_pylist()
+    actual = build(lines, SOURCE.model_copy(update={"kind": kind}), ["A", "B"], "m", max_reject_share=1)
+    described = 2 - actual.items["text_status"].to_pylist().count("no_metadata")
+    unused = sum(actual.drops.get(reason, 0) for reason in ("other_item", "blank_line", "merged_duplicate"))
+    assert described + unused + len(actual.rejects) == actual.lines == len(lines)
+    assert [lines[n - 1] for n in actual.rejects["line"].to_pylist()] == actual.rejects["raw"].to_pylist()
 
 
 def test_two_processes_say_what_one_says() -> None:

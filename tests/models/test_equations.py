@@ -14,7 +14,7 @@ from pipeline.interactions import cooccurrence
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS, adjacency, bm3, dualgnn, freedom, grcn, itemknn, lattice, slmrec
 from pipeline.models.base import Batch, Inputs, Recommender
-from pipeline.ops.edges import Edges
+from pipeline.ops.edges import SparsityPattern
 
 PAIRS = [(0, 0), (0, 1), (1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 3), (3, 4), (4, 4), (4, 1)]  # user 5, item 5: none
 USERS = ITEMS = 6
@@ -185,7 +185,7 @@ def test_grcn() -> None:
 
 
 def test_grcn_prunes_what_no_modality_trusts() -> None:
-    edges = Edges(np.array([0, 0]), np.array([0, 1]), (1, 2), torch.device("cpu"))
+    edges = SparsityPattern(np.array([0, 0]), np.array([0, 1]), (1, 2), torch.device("cpu"))
     weights = grcn.refine(edges, [torch.zeros(2), torch.zeros(2)], torch.tensor([[-1.0, -2.0]]))
     assert weights.tolist() == [0.0, 0.0]
 
@@ -296,7 +296,9 @@ def test_lattice() -> None:
 
 
 def test_lattice_weights_learn() -> None:
-    edges = Edges(EDGES["item_id"].to_numpy(), EDGES["neighbour_id"].to_numpy(), (ITEMS, ITEMS), torch.device("cpu"))
+    edges = SparsityPattern(
+        EDGES["item_id"].to_numpy(), EDGES["neighbour_id"].to_numpy(), (ITEMS, ITEMS), torch.device("cpu")
+    )
     features = torch.from_numpy(FEATURES).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: lattice.weights(edges, x), (features,))
 

@@ -24,12 +24,12 @@ def test_adam_goes_on_from_a_file_with_its_own_rate(kind: type[torch.optim.Adam]
     checkpoint = Checkpoint(tmp_path / "x.safetensors", 1)
     checkpoint.save(named("model", {"w": whole}) | named("adam", adam_state(optimizer)), {"step": 3})
 
-    found = checkpoint.load()
-    assert found is not None
-    assert found[1] == {"step": 3}
-    resumed = nn.Parameter(part_of(found[0], "model")["w"])
+    actual = checkpoint.load()
+    assert actual is not None
+    assert actual[1] == {"step": 3}
+    resumed = nn.Parameter(part_of(actual[0], "model")["w"])
     other = kind([resumed], lr=0.05)
-    restore_adam(other, part_of(found[0], "adam"))
+    restore_adam(other, part_of(actual[0], "adam"))
     assert other.param_groups[0]["lr"] == 0.05
     other.param_groups[0]["lr"] = 0.1
     step(whole, optimizer)

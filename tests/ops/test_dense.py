@@ -9,15 +9,15 @@ def drawn(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_times_is_the_product_also_of_views(dtype: torch.dtype) -> None:
+def test_gemm_is_the_product_also_of_views(dtype: torch.dtype) -> None:
     x, y = drawn(70, 33, dtype=dtype), drawn(50, 33, dtype=dtype)
     tolerance = 2 * torch.finfo(dtype).eps
     turned = x.T, y[:70].T.repeat(1, 2)[:, :70]
     for a, b in ((x, y), (x[3:9], y), turned, (drawn(33, 70).to(dtype).T, y), (x[:, 1:9], y[:, 1:9])):
         plain = a.double() @ b.double().T
-        found = dense.times(a, b)
-        assert found.dtype == dtype
-        torch.testing.assert_close(found.double(), plain, rtol=tolerance, atol=20 * tolerance)
+        actual = dense.gemm(a, b)
+        assert actual.dtype == dtype
+        torch.testing.assert_close(actual.double(), plain, rtol=tolerance, atol=20 * tolerance)
 
 
 def test_product_has_the_gradients_of_both() -> None:

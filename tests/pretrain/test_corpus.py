@@ -1,4 +1,4 @@
-"""What is hidden of a batch, and in which order items come."""
+"""The masks of a batch, and the order of items."""
 
 import numpy as np
 import pytest
@@ -8,21 +8,21 @@ from pipeline.pretrain.corpus import Rates
 
 
 @pytest.mark.parametrize(("grid", "share"), [(14, 0.4), (4, 0.4), (6, 0.75), (2, 0.5), (5, 0.0), (5, 1.0), (1, 1.0)])
-def test_every_picture_has_exactly_the_share_masked(grid: int, share: float) -> None:
-    masks = corpus.blocks(grid, share, corpus.draws(np.arange(40), 3))
+def test_every_image_has_exactly_the_share_masked(grid: int, share: float) -> None:
+    masks = corpus.mask_blocks(grid, share, corpus.generators(np.arange(40), 3))
     assert set(masks.sum(axis=1)) == {round(share * grid * grid)}
 
 
 def test_masks_are_blocks_not_noise() -> None:
     """In a block most masked patches have a masked right neighbour; in noise at 40 % about 40 % have."""
-    masks = corpus.blocks(14, 0.4, corpus.draws(np.arange(200), 3)).reshape(-1, 14, 14)
+    masks = corpus.mask_blocks(14, 0.4, corpus.generators(np.arange(200), 3)).reshape(-1, 14, 14)
     assert masks[:, :, 1:][masks[:, :, :-1]].mean() > 0.7
 
 
 def test_pieces_are_masked_at_the_rate_and_special_ids_never() -> None:
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 2, 1, 1, 1], [0, 2, 1, 1, 1, 1]])
     for seed in range(20):
-        mask = corpus.pieces(ids, np.array([0.5, 0.15, 0.5]), corpus.draws(np.arange(3), seed))
+        mask = corpus.mask_pieces(ids, np.array([0.5, 0.15, 0.5]), corpus.generators(np.arange(3), seed))
         assert mask.sum(axis=1).tolist() == [2, 1, 0]
         assert (ids[mask] > 3).all()
 
@@ -31,7 +31,7 @@ def test_absent_and_hidden_modalities_are_not_predicted() -> None:
     n = 400
     ids = np.tile([0, 5, 6, 7, 2], (n, 1))
     has_image, has_text = np.arange(n) % 4 != 0, np.arange(n) % 4 != 1
-    m = corpus.masked(ids, has_image, has_text, 4, Rates(0.4, 0.5, 0.15, 0.2), corpus.draws(np.arange(n), 1))
+    m = corpus.draw_masks(ids, has_image, has_text, 4, Rates(0.4, 0.5, 0.15, 0.2), corpus.generators(np.arange(n), 1))
     assert m.no_image[~has_image].all()
     assert m.no_text[~has_text].all()
     assert not (m.no_image & m.no_text).any()
@@ -45,30 +45,30 @@ def test_absent_and_hidden_modalities_are_not_predicted() -> None:
 
 def test_an_epoch_has_every_item_once_in_random_order() -> None:
     items = np.arange(0, 1000, 2)
-    found = corpus.batches(items, 16, np.random.default_rng(0))
-    assert {len(b) for b in found} == {15, 16}
-    order = np.concatenate(found)
+    batches = corpus.batches(items, 16, np.random.default_rng(0))
+    assert {len(b) for b in batches} == {15, 16}
+    order = np.concatenate(batches)
     assert sorted(order) == items.tolist()
     assert abs(np.corrcoef(order, np.arange(500))[0, 1]) < 0.2
 
 
-def test_what_is_masked_of_an_item_hangs_on_nothing_but_the_item_and_the_seed() -> None:
+def test_what_is_masked_of_an_item_depends_on_the_item_and_the_seed_alone() -> None:
     """Not on the batch: so parts, processes and interruptions change nothing."""
     items, rates = np.array([3, 8, 5, 9]), Rates(0.4, 0.5, 0.15, 0.2)
     ids = np.array([[0, 5, 6, 7, 8, 2], [0, 5, 6, 2, 1, 1], [0, 9, 9, 9, 2, 1], [0, 4, 4, 4, 4, 2]])
     both = np.ones(4, bool)
-    whole = corpus.masked(ids, both, both, 4, rates, corpus.draws(items, 7))
-    part = corpus.masked(ids[1:3, :5], both[1:3], both[1:3], 4, rates, corpus.draws(items[1:3], 7))
+    whole = corpus.draw_masks(ids, both, both, 4, rates, corpus.generators(items, 7))
+    part = corpus.draw_masks(ids[1:3, :5], both[1:3], both[1:3], 4, rates, corpus.generators(items[1:3], 7))
     assert (part.patches == whole.patches[1:3]).all()
     assert (part.tokens == whole.tokens[1:3, :5]).all()
     assert (part.no_image == whole.no_image[1:3]).all()
-    other = corpus.masked(ids, both, both, 4, rates, corpus.draws(items, 8))
+    other = corpus.draw_masks(ids, both, both, 4, rates, corpus.generators(items, 8))
     assert (other.patches != whole.patches).any()
 
 
-@pytest.mark.parametrize(("hide", "pictures", "texts"), [(0.0, 0.0, 0.0), (0.25, 0.25, 0.25), (0.5, 0.5, 0.5)])
-def test_pairs_are_mixed_with_texts_alone_and_pictures_alone(hide: float, pictures: float, texts: float) -> None:
+@pytest.mark.parametrize(("hide", "images", "texts"), [(0.0, 0.0, 0.0), (0.25, 0.25, 0.25), (0.5, 0.5, 0.5)])
+def test_pairs_are_mixed_with_texts_alone_and_images_alone(hide: float, images: float, texts: float) -> None:
     ids, both = np.tile([0, 5, 6, 7, 2], (2000, 1)), np.ones(2000, bool)
-    m = corpus.masked(ids, both, both, 2, Rates(0.4, 0.5, 0.15, hide), corpus.draws(np.arange(2000), 1))
+    m = corpus.draw_masks(ids, both, both, 2, Rates(0.4, 0.5, 0.15, hide), corpus.generators(np.arange(2000), 1))
     assert abs(m.no_image.mean() - texts) < 0.03
-    assert abs(m.no_text.mean() - pictures) < 0.03
+    assert abs(m.no_text.mean() - images) < 0.03

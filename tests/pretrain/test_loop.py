@@ -41,7 +41,7 @@ class Stopped(Exception):
 
 def _fit(folder: Path, every: int, stops: tuple[int, ...], **params: object) -> tuple[bytes, list[dict[str, object]]]:
     """Train, interrupted after each number of steps in `stops`; return all weights' bytes and the history."""
-    made = task(24, np.arange(24)[:, None] ^ 1, epochs=3, **params)
+    toy = task(24, np.arange(24)[:, None] ^ 1, epochs=3, **params)
     checkpoint = Checkpoint(folder / f"{every}.safetensors", every)
     for stop in (*stops, None):
         net, steps = network(), 0
@@ -49,11 +49,11 @@ def _fit(folder: Path, every: int, stops: tuple[int, ...], **params: object) -> 
         def done(_: int, stop: int | None = stop) -> None:
             nonlocal steps
             steps += 1
-            if steps - 1 == stop:  # the first call tells what was done before
+            if steps - 1 == stop:  # the first call counts what was done before
                 raise Stopped
 
         try:
-            history = fit(net, made, checkpoint, done)
+            history = fit(net, toy, checkpoint, done)
         except Stopped:
             continue
     checkpoint.clear()
@@ -80,15 +80,15 @@ def test_parts_of_a_step_give_the_same_curve() -> None:
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
 
 
-def _curve(made: object) -> list[float]:
-    return [float(e["loss"]) for e in fit(network(), made, Checkpoint(Path("never"), 10_000), int)]
+def _curve(toy: object) -> list[float]:
+    return [float(e["loss"]) for e in fit(network(), toy, Checkpoint(Path("never"), 10_000), int)]
 
 
 def test_the_average_is_what_is_written_and_measured() -> None:
     last, averaged = (task(24, ema=decay) for decay in (0.0, 0.9))
     (a, b), histories = (network(), network()), []
-    for net, made in ((a, last), (b, averaged)):
-        histories.append(fit(net, made, Checkpoint(Path("never"), 10_000), int))
+    for net, toy in ((a, last), (b, averaged)):
+        histories.append(fit(net, toy, Checkpoint(Path("never"), 10_000), int))
     assert histories[0][-1]["loss"] == histories[1][-1]["loss"], "the average changes no step"
     assert histories[0][-1]["mlm_held_out_loss"] != histories[1][-1]["mlm_held_out_loss"]
     assert histories[1][-1]["mlm_held_out_loss"] == held_out.measure(b, averaged)["mlm_held_out_loss"]
@@ -101,23 +101,23 @@ def test_bfloat16_learns_alike() -> None:
 
 
 def test_held_out_figures_are_those_of_counting() -> None:
-    made, net = task(48), network()
-    found = held_out.measure(net, made)
+    toy, net = task(48), network()
+    measured = held_out.measure(net, toy)
     rates = held_out.Rates(0.4, 0.5, 0.15, 0.0)
-    right, seen, loss = [], [], []
-    for item in made.held_out:  # one by one
-        step = batch(made, np.array([item]), rates, held_out.seed_for(made.seed, "held out masks"))
-        scores = held_out.predict(net, step, made.mask_id).patches.detach()
-        for row, code in zip(scores, step.codes[step.patches].tolist(), strict=True):
+    right, targets, loss = [], [], []
+    for item in toy.held_out:  # one by one
+        step = batch(toy, np.array([item]), rates, held_out.seed_for(toy.seed, "held out masks"))
+        scores = held_out.predict(net, step, toy.mask_id).patches.detach()
+        for row, code in zip(scores, step.codes[step.patch_mask].tolist(), strict=True):
             right.append(int(row.argmax()) == code)
-            seen.append(code)
+            targets.append(code)
             loss.append(float(torch.logsumexp(row, 0) - row[code]))
-    common = max(sorted(set(seen)), key=seen.count)
-    rare = [r for r, code in zip(right, seen, strict=True) if code != common]
-    assert found["mim_accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
-    assert found["mim_chance"] == pytest.approx(seen.count(common) / len(seen), abs=1e-6)
-    assert found["mim_rare_accuracy"] == pytest.approx(np.mean(rare), abs=1e-6)
-    assert found["mim_held_out_loss"] == pytest.approx(np.mean(loss), abs=1e-4)
+    common = max(sorted(set(targets)), key=targets.count)
+    rare = [r for r, code in zip(right, targets, strict=True) if code != common]
+    assert measured["mim_accuracy"] == pytest.approx(np.mean(right), abs=1e-6)
+    assert measured["mim_chance"] == pytest.approx(targets.count(common) / len(targets), abs=1e-6)
+    assert measured["mim_rare_accuracy"] == pytest.approx(np.mean(rare), abs=1e-6)
+    assert measured["mim_held_out_loss"] == pytest.approx(np.mean(loss), abs=1e-4)
 
 
 # --- the stage
@@ -140,8 +140,8 @@ def _command(root: Path) -> list[str]:
 def _run(root: Path) -> list[dict[str, float | None]]:
     with running("pretrain", "toy", load(root / "params.yaml"), root) as run:
         main(run)
-    found: list[dict[str, float | None]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
-    return found
+    history: list[dict[str, float | None]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
+    return history
 
 
 def _digests(root: Path) -> dict[str, str]:
@@ -175,7 +175,7 @@ def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_it_learns_more_than_the_commonest_token(tmp_path: Path) -> None:
-    """Colour and thing are in both picture and words, so that what is masked in one can be read in the other."""
+    """Colour and thing are in both image and text, so that what is masked in one can be read in the other."""
     shop(tmp_path)
     parameters = yaml.safe_load((tmp_path / "params.yaml").read_text())
     parameters["pretrain"] |= {"epochs": 24, "lr": 0.003}
@@ -214,5 +214,5 @@ def test_it_does_not_run_where_no_feature_set_reads_it(tmp_path: Path, encoders:
         images.unlink()  # nor is anything read
     subprocess.run(_command(tmp_path), check=True)
     layout = Layout(tmp_path, "toy")
-    assert layout.left("pretrain") == []
+    assert layout.outputs("pretrain") == []
     assert "no feature set" in json.loads(layout.run_record("pretrain").read_text())["notes"]["skipped"]

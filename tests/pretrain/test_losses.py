@@ -1,4 +1,4 @@
-"""What is learned: each term beside a slow, obvious version of it, and what it brings about."""
+"""Each term of the loss beside a slow, obvious version of it, and what training on it does."""
 
 from __future__ import annotations
 
@@ -18,52 +18,52 @@ from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.corpus import Corpus, Rates
 from pipeline.pretrain.held_out import features
 from pipeline.pretrain.loop import fit
-from pipeline.pretrain.losses import Learner, Step
+from pipeline.pretrain.losses import PretrainingModel, Step
 
 ALL = {"itc": 1.0, "collaborative": 1.0, "common_users": 1}
 
 
-def _step(**params: Any) -> tuple[Step, Learner]:
-    made = task(12, _near(12), **params)
-    step = batch(made, np.arange(12), Rates(0.5, 0.5, 0.5, 0.0), 3, company=True)
+def _step(**params: Any) -> tuple[Step, PretrainingModel]:
+    toy = task(12, _partners(12), **params)
+    step = batch(toy, np.arange(12), Rates(0.5, 0.5, 0.5, 0.0), 3, positives=True)
     torch.manual_seed(1)
-    return step, _learner(made)
+    return step, _model(toy)
 
 
-def _learner(made: Task) -> Learner:
-    return Learner(network(), made.params, MASK, torch.from_numpy(made.corpus.rarity(12)))
+def _model(toy: Task) -> PretrainingModel:
+    return PretrainingModel(network(), toy.params, MASK, torch.from_numpy(toy.corpus.idf(12)))
 
 
-def _near(n: int) -> np.ndarray:
+def _partners(n: int) -> np.ndarray:
     """Item i's partners are i + 1 and i + 2, round the circle; the last two have none."""
-    found = np.stack([(np.arange(n) + 1) % n, (np.arange(n) + 2) % n], axis=1)
-    found[-2:] = -1
-    return found
+    partners = np.stack([(np.arange(n) + 1) % n, (np.arange(n) + 2) % n], axis=1)
+    partners[-2:] = -1
+    return partners
 
 
 def test_losses_at_chance_are_the_logarithm_of_the_number_of_choices() -> None:
     """A network that knows nothing pays log C for a patch and log V for a piece."""
-    step, learner = _step(content=0.0)
+    step, model = _step(content=0.0)
     with torch.no_grad():
-        for head in (learner.network.mim_head, learner.network.mlm_head, learner.summary.codes, learner.summary.words):
+        for head in (model.network.mim_head, model.network.mlm_head, model.summary.codes, model.summary.words):
             head.weight.zero_()
             head.bias.zero_()
-        found = learner(step, step.counts())
+        terms = model(step, step.counts())
     log_c, log_v = float(np.log(8)), float(np.log(12))
-    assert found.tolist() == pytest.approx([log_c, log_v, log_c + log_v, 0, 0, 0], abs=1e-5)
+    assert terms.tolist() == pytest.approx([log_c, log_v, log_c + log_v, 0, 0, 0], abs=1e-5)
 
 
 def test_masked_content_does_not_reach_the_prediction() -> None:
-    step, learner = _step()
-    image, ids = step.shown.image.clone(), step.shown.ids.clone()
-    at = step.patches.unflatten(1, (2, 2)).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    step, model = _step()
+    image, ids = step.inputs.image.clone(), step.inputs.ids.clone()
+    at = step.patch_mask.unflatten(1, (2, 2)).repeat_interleave(4, 1).repeat_interleave(4, 2)
     image[at[:, None].expand_as(image)] = 0.7
-    ids[step.pieces] = 4
-    changed = step._replace(shown=step.shown._replace(image=image, ids=ids))
+    ids[step.piece_mask] = 4
+    changed = step._replace(inputs=step.inputs._replace(image=image, ids=ids))
     with torch.no_grad():
         pairs = zip(
-            losses.predict(learner.network, step, MASK),
-            losses.predict(learner.network, changed, MASK),
+            losses.predict(model.network, step, MASK),
+            losses.predict(model.network, changed, MASK),
             strict=True,
         )
         for a, b in pairs:
@@ -71,52 +71,53 @@ def test_masked_content_does_not_reach_the_prediction() -> None:
 
 
 def test_nothing_masked_costs_nothing() -> None:
-    step, learner = _step(summary=0.0, content=0.0)
-    bare = step._replace(patches=torch.zeros_like(step.patches), pieces=torch.zeros_like(step.pieces))
+    step, model = _step(summary=0.0, content=0.0)
+    bare = step._replace(patch_mask=torch.zeros_like(step.patch_mask), piece_mask=torch.zeros_like(step.piece_mask))
     with torch.no_grad():
-        assert learner(bare, bare.counts()).tolist() == [0, 0, 0, 0, 0, 0]
+        assert model(bare, bare.counts()).tolist() == [0, 0, 0, 0, 0, 0]
 
 
 def test_the_terms_of_parts_add_up_to_those_of_the_whole() -> None:
-    made = task(12, content=0.0)
-    learner = _learner(made)
-    whole = batch(made, np.arange(12), made.rates, 3)
-    parts = [batch(made, part, made.rates, 3) for part in np.array_split(np.arange(12), 3)]
+    toy = task(12, content=0.0)
+    model = _model(toy)
+    whole = batch(toy, np.arange(12), toy.rates, 3)
+    parts = [batch(toy, part, toy.rates, 3) for part in np.array_split(np.arange(12), 3)]
     with torch.no_grad():
-        summed = sum(learner(part, whole.counts()) for part in parts)
-        torch.testing.assert_close(summed, learner(whole, whole.counts()), rtol=0, atol=1e-6)
+        summed = sum(model(part, whole.counts()) for part in parts)
+        torch.testing.assert_close(summed, model(whole, whole.counts()), rtol=0, atol=1e-6)
 
 
 def test_content_is_the_plain_formula() -> None:
-    step, learner = _step()
-    content, rarity = learner.content, task(12).corpus.rarity(12)
+    step, model = _step()
+    content, idf = model.content, task(12).corpus.idf(12)
     with torch.no_grad():
-        found = float(learner(step, step.counts())[3])
-        cls = F.normalize(content.read(losses.predict(learner.network, step, MASK).cls), dim=1)
+        loss = float(model(step, step.counts())[3])
+        cls = F.normalize(content.read(losses.predict(model.network, step, MASK).cls), dim=1)
         bags = []
-        for ids, codes, has_image in zip(step.shown.ids.tolist(), step.codes.tolist(), step.has_image, strict=True):
-            words = sum(content.pieces.weight[i] * float(rarity[i]) for i in ids if i > 3)
-            looks = sum(content.codes.weight[c] for c in codes) if has_image else torch.zeros(16)
-            bags.append(F.normalize(F.normalize(words, dim=0) + F.normalize(looks, dim=0), dim=0))
+        for ids, codes, has_image in zip(step.inputs.ids.tolist(), step.codes.tolist(), step.has_image, strict=True):
+            words = sum(content.pieces.weight[i] * float(idf[i]) for i in ids if i > 3)
+            patches = sum(content.codes.weight[c] for c in codes) if has_image else torch.zeros(16)
+            bags.append(F.normalize(F.normalize(words, dim=0) + F.normalize(patches, dim=0), dim=0))
     scores = cls @ torch.stack(bags).T / 0.1
     plain = -(scores.log_softmax(0).diag() + scores.log_softmax(1).diag()).mean() / 2
-    assert found == pytest.approx(float(plain), abs=1e-5)
+    assert loss == pytest.approx(float(plain), abs=1e-5)
 
 
 def test_rare_pieces_weigh_more_and_one_that_all_have_nothing() -> None:
     texts = [np.array([0, 5, other, 2]) for other in (6, 6, 7, 8)]
-    rarity = Corpus(texts, np.zeros(4), np.zeros(0)).rarity(9)
-    assert rarity[5] == 0
-    assert rarity[6] == pytest.approx(np.log(4 / 3))
-    assert rarity[7] == rarity[8] == pytest.approx(np.log(4 / 2))
+    idf = Corpus(texts, np.zeros(4), np.zeros(0)).idf(9)
+    assert idf[5] == 0
+    assert idf[6] == pytest.approx(np.log(4 / 3))
+    assert idf[7] == idf[8] == pytest.approx(np.log(4 / 2))
 
 
-def test_image_text_is_the_plain_formula() -> None:
-    step, learner = _step(**ALL)
+def test_itc_is_the_plain_formula() -> None:
+    step, model = _step(**ALL)
     with torch.no_grad():
-        found = float(learner(step, step.counts())[4])
+        loss = float(model(step, step.counts())[4])
         image, text = (
-            F.normalize(learner.sides(x), dim=1) for x in losses.alone(learner.network, step.shown, step.pairs)
+            F.normalize(model.itc_projection(x), dim=1)
+            for x in losses.unimodal_cls(model.network, step.inputs, step.pairs)
         )
     n, plain = len(image), 0.0
     for i in range(n):
@@ -124,53 +125,53 @@ def test_image_text_is_the_plain_formula() -> None:
             scores = [float(a[i] @ b[j]) / 0.1 for j in range(n)]
             plain += (np.log(np.sum(np.exp(scores))) - scores[i]) / (2 * n)
     assert 0 < n < 12
-    assert found == pytest.approx(plain, abs=1e-5)
+    assert loss == pytest.approx(plain, abs=1e-5)
 
 
-def test_attraction_is_the_plain_formula() -> None:
-    step, learner = _step(**ALL)
-    company, near = step.company, _near(12)
+def test_collaborative_is_the_plain_formula() -> None:
+    step, model = _step(**ALL)
+    positives, partners = step.positives, _partners(12)
     with torch.no_grad():
-        found = float(learner(step, step.counts())[5])
-        cls = losses.predict(learner.network, step, MASK).cls
-        item = F.normalize(learner.taste(cls), dim=1)
-        partner = F.normalize(learner.taste(losses.whole(learner.network, company.shown)), dim=1)
+        loss = float(model(step, step.counts())[5])
+        cls = losses.predict(model.network, step, MASK).cls
+        item = F.normalize(model.collaborative_projection(cls), dim=1)
+        partner = F.normalize(model.collaborative_projection(losses.joint_cls(model.network, positives.inputs)), dim=1)
     plain = 0.0
-    for n, (row, own) in enumerate(zip(company.row.tolist(), company.partner.tolist(), strict=True)):
-        assert own in near[row]
+    for n, (row, own) in enumerate(zip(positives.row.tolist(), positives.partner.tolist(), strict=True)):
+        assert own in partners[row]
         scores = {n: float(item[row] @ partner[n]) / 0.1}
-        for other, candidate in enumerate(company.partner.tolist()):
-            if candidate != row and candidate not in near[row]:
+        for other, candidate in enumerate(positives.partner.tolist()):
+            if candidate != row and candidate not in partners[row]:
                 scores[other] = float(item[row] @ partner[other]) / 0.1
-        plain += (np.log(np.sum(np.exp(list(scores.values())))) - scores[n]) / len(company.row)
-    assert company.row.tolist() == list(range(10))
-    assert found == pytest.approx(plain, abs=1e-5)
+        plain += (np.log(np.sum(np.exp(list(scores.values())))) - scores[n]) / len(positives.row)
+    assert positives.row.tolist() == list(range(10))
+    assert loss == pytest.approx(plain, abs=1e-5)
 
 
-def test_image_text_brings_an_items_sides_together(tmp_path: Any) -> None:
-    def nearness(weight: float) -> float:
-        made = task(48, itc=weight, summary=0.0, content=0.0, epochs=15, lr=0.003, batch_size=16)
+def test_itc_brings_an_items_image_and_text_together(tmp_path: Any) -> None:
+    def alignment(weight: float) -> float:
+        toy = task(48, itc=weight, summary=0.0, content=0.0, epochs=15, lr=0.003, batch_size=16)
         net = network()
-        fit(net, made, Checkpoint(tmp_path / "never", 10_000), int)
-        step = batch(made, np.arange(48), Rates(0, 0, 0, 0), 0)
+        fit(net, toy, Checkpoint(tmp_path / "never", 10_000), int)
+        step = batch(toy, np.arange(48), Rates(0, 0, 0, 0), 0)
         with torch.no_grad():
-            return _margin(*losses.alone(net, step.shown, step.pairs), torch.arange(48)[step.pairs] % 4)
+            return _margin(*losses.unimodal_cls(net, step.inputs, step.pairs), torch.arange(48)[step.pairs] % 4)
 
-    assert nearness(1.0) > nearness(0.0) + 0.5
+    assert alignment(1.0) > alignment(0.0) + 0.5
 
 
-def test_attraction_brings_partners_together(tmp_path: Any) -> None:
+def test_collaborative_brings_partners_together(tmp_path: Any) -> None:
     """Partners have nothing in common but their users: item i and i + 1 differ in colour and words."""
-    near = np.arange(48)[:, None] ^ 1
+    partners = np.arange(48)[:, None] ^ 1
 
-    def nearness(weight: float) -> float:
-        made = task(48, near, collaborative=weight, content=0.0, epochs=15, lr=0.003, batch_size=16)
+    def alignment(weight: float) -> float:
+        toy = task(48, partners, collaborative=weight, content=0.0, epochs=15, lr=0.003, batch_size=16)
         net = network()
-        fit(net, made, Checkpoint(tmp_path / "never", 10_000), int)
-        x = torch.from_numpy(features(net, made, np.arange(48)))
+        fit(net, toy, Checkpoint(tmp_path / "never", 10_000), int)
+        x = torch.from_numpy(features(net, toy, np.arange(48)))
         return _margin(x[::2], x[1::2], torch.arange(24) % 2)
 
-    assert nearness(1.0) > nearness(0.0) + 0.5
+    assert alignment(1.0) > alignment(0.0) + 0.5
 
 
 def _margin(a: Tensor, b: Tensor, kind: Tensor) -> float:
@@ -180,8 +181,8 @@ def _margin(a: Tensor, b: Tensor, kind: Tensor) -> float:
     return float(cosine[same].mean() - cosine[~same].mean())
 
 
-def test_terms_are_off_unless_asked_for() -> None:
+def test_itc_and_collaborative_are_off_by_default() -> None:
     assert losses.weights(Pretrain())[4:] == (0, 0)
-    made: Task = task()
-    learner = _learner(made)
-    assert learner.sides is learner.taste is None
+    toy: Task = task()
+    model = _model(toy)
+    assert model.itc_projection is model.collaborative_projection is None

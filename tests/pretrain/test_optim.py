@@ -1,4 +1,4 @@
-"""How weights move."""
+"""The optimiser of pre-training."""
 
 import pytest
 import torch
@@ -6,18 +6,18 @@ from pretraining import MASK, network
 
 from pipeline.config import Pretrain
 from pipeline.pretrain import optim
-from pipeline.pretrain.losses import Learner
+from pipeline.pretrain.losses import PretrainingModel
 
 
 def _groups(layer_decay: float) -> dict[str, dict[str, float]]:
     params = Pretrain(lr=1.0, layer_decay=layer_decay)
-    learner = Learner(network(), params, MASK, torch.ones(12))
-    optimizer = optim.adamw(learner, 2, params)
+    model = PretrainingModel(network(), params, MASK, torch.ones(12))
+    optimizer = optim.adamw(model, 2, params)
     optim.set_rate(optimizer, 0.5)
-    names = {id(p): name for name, p in learner.named_parameters()}
-    found = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
-    assert sorted(found) == sorted(names.values())
-    return found
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
+    assert sorted(groups) == sorted(names.values())
+    return groups
 
 
 def test_layers_nearer_the_input_move_less() -> None:

@@ -29,18 +29,18 @@ def test_partners_are_those_of_the_plain_formula(block: int, monkeypatch: pytest
     monkeypatch.setattr(cooccurrence, "BLOCK", block)
     rng = np.random.default_rng(0)
     rows = [(int(u), int(i), TRAIN) for u, i in rng.integers(0, (30, 40), (400, 2))]
-    found = partners.partners(_table(rows), 40, 2)
+    top = partners.partners(_table(rows), 40, 2)
     users = [{u for u, i, _ in rows if i == item} for item in range(40)]
     for i in range(40):
         score = {j: Fraction(len(users[i] & users[j]) ** 2, len(users[j])) for j in range(40) if j != i}
         enough = [j for j in score if len(users[i] & users[j]) >= 2]
         want = sorted(enough, key=lambda j: (-score[j], j))[: partners.MOST]
-        assert found[i][found[i] >= 0].tolist() == want
+        assert top[i][top[i] >= 0].tolist() == want
 
 
 def test_each_partner_is_drawn_as_often() -> None:
-    found = np.tile([[4, 6, -1], [-1, -1, -1]], (600, 1))
-    drawn = partners.draw(found, [np.random.default_rng(s) for s in range(1200)])
+    candidates = np.tile([[4, 6, -1], [-1, -1, -1]], (600, 1))
+    drawn = partners.draw(candidates, [np.random.default_rng(s) for s in range(1200)])
     assert set(drawn[1::2]) == {-1}
     assert set(drawn[::2]) == {4, 6}
     assert abs((drawn[::2] == 4).mean() - 0.5) < 0.1

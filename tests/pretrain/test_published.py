@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.pretrain import published
 
 PIECES = 50
-GIVEN = replace(SIZES["small"], vocab=58, positions=40)  # as published: eight rows more than pieces
+SHAPE = replace(SIZES["small"], vocab=58, positions=40)  # as published: eight rows more than pieces
 
 
 def nothing(address: str, target: Path) -> None:
@@ -32,62 +32,62 @@ def write(path: Path, network: torch.nn.Module) -> str:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> published.Shelf:
-    return published.Shelf(tmp_path / "published", nothing)
+def cache(tmp_path: Path) -> published.Cache:
+    return published.Cache(tmp_path / "published", nothing)
 
 
-def network(params: Pretrain, shelf: published.Shelf, codes: int) -> tuple[BEiT3, list[str]]:
-    return published.network(params, published.start(params, shelf, PIECES), codes, PIECES)
+def network(params: Pretrain, cache: published.Cache, codes: int) -> tuple[BEiT3, list[str]]:
+    return published.network(params, published.start(params, cache, PIECES), codes, PIECES)
 
 
-def test_a_network_goes_on_from_published_weights(tmp_path: Path, shelf: published.Shelf) -> None:
+def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: published.Cache) -> None:
     torch.manual_seed(1)
-    given = BEiT3(GIVEN)
-    params = Pretrain(init=write(tmp_path / "beit3.pth", given))
-    made, lines = network(params, shelf, 7)
-    assert made.config == replace(GIVEN, codes=7, mlm=True)
-    for name, tensor in given.state_dict().items():
-        assert torch.equal(made.state_dict()[name], tensor), name
+    source = BEiT3(SHAPE)
+    params = Pretrain(init=write(tmp_path / "beit3.pth", source))
+    beit3, lines = network(params, cache, 7)
+    assert beit3.config == replace(SHAPE, codes=7, mlm=True)
+    for name, tensor in source.state_dict().items():
+        assert torch.equal(beit3.state_dict()[name], tensor), name
     assert lines == ["mim_head.bias: new", "mim_head.weight: new", "mlm_head.bias: new", "mlm_head.weight: new"]
 
 
-def test_heads_go_on_too_and_others_are_told(tmp_path: Path, shelf: published.Shelf) -> None:
-    given = BEiT3(replace(GIVEN, codes=7, mlm=True))
-    params = Pretrain(init=write(tmp_path / "beit3.pth", given))
-    made, lines = network(params, shelf, 7)
+def test_heads_go_on_too_and_others_are_reported(tmp_path: Path, cache: published.Cache) -> None:
+    source = BEiT3(replace(SHAPE, codes=7, mlm=True))
+    params = Pretrain(init=write(tmp_path / "beit3.pth", source))
+    beit3, lines = network(params, cache, 7)
     assert lines == []
-    assert torch.equal(made.state_dict()["mim_head.weight"], given.state_dict()["mim_head.weight"])
-    _, lines = network(params, shelf, 9)
+    assert torch.equal(beit3.state_dict()["mim_head.weight"], source.state_dict()["mim_head.weight"])
+    _, lines = network(params, cache, 9)
     assert "mim_head.weight: not used: predicts 7 visual tokens, the network 9" in lines
     assert "mim_head.weight: new" in lines
 
 
-def test_weights_of_another_size_or_tokenizer_are_refused(tmp_path: Path, shelf: published.Shelf) -> None:
-    address = write(tmp_path / "beit3.pth", BEiT3(GIVEN))
+def test_weights_of_another_size_or_tokenizer_are_refused(tmp_path: Path, cache: published.Cache) -> None:
+    address = write(tmp_path / "beit3.pth", BEiT3(SHAPE))
     with pytest.raises(
         UserError, match=r"beit3\.pth: weights of small \(3 layers, width 128\), but the network is base"
     ):
-        published.start(Pretrain(init=address, size="base"), shelf, PIECES)
+        published.start(Pretrain(init=address, size="base"), cache, PIECES)
     with pytest.raises(UserError, match=r"beit3\.pth: its text table has 58 rows, but the tokenizer 2,000 ids"):
-        published.start(Pretrain(init=address), shelf, 2000)
+        published.start(Pretrain(init=address), cache, 2000)
 
 
-def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: Path, shelf: published.Shelf) -> None:
+def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: Path, cache: published.Cache) -> None:
     torch.manual_seed(2)
     c = SIZES["small"]
     tokenizer = vqkd.VQKD(vqkd.Config(16 * c.grid, 16, 64, 2, 1, 30, 4))
     torch.nn.init.normal_(tokenizer.encoder.pos_embed)
     params = Pretrain(visual_tokens="vqkd", vqkd=write(tmp_path / "vqkd.pth", tokenizer))
-    pictures = np.random.default_rng(0).integers(0, 256, (70, c.image, c.image, 3), np.uint8)
-    found, n = published.visual_tokens(params, shelf, pictures, c, torch.device("cpu"))
+    images = np.random.default_rng(0).integers(0, 256, (70, c.image, c.image, 3), np.uint8)
+    tokens, n = published.visual_tokens(params, cache, images, c, torch.device("cpu"))
     assert n == 30
-    assert found.shape == (70, c.patches)
-    assert len(np.unique(found)) > 5
-    image = torch.from_numpy(pictures[69:]).permute(0, 3, 1, 2) / 127.5 - 1
-    assert found[69].tolist() == tokenizer.tokens(image)[0].tolist()  # the last of the second batch
+    assert tokens.shape == (70, c.patches)
+    assert len(np.unique(tokens)) > 5
+    pixels = torch.from_numpy(images[69:]).permute(0, 3, 1, 2) / 127.5 - 1
+    assert tokens[69].tolist() == tokenizer.tokens(pixels)[0].tolist()  # the last of the second batch
 
 
-def test_without_a_tokenizer_the_message_names_the_key(shelf: published.Shelf) -> None:
+def test_without_a_tokenizer_the_message_names_the_key(cache: published.Cache) -> None:
     empty = np.zeros((1, 48, 48, 3), np.uint8)
     with pytest.raises(UserError, match=r"pretrain\.vqkd must name the tokenizer's file or URL"):
-        published.visual_tokens(Pretrain(visual_tokens="vqkd"), shelf, empty, SIZES["small"], torch.device("cpu"))
+        published.visual_tokens(Pretrain(visual_tokens="vqkd"), cache, empty, SIZES["small"], torch.device("cpu"))

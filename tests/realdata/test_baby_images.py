@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 
-def picture(number: int) -> bytes:
+def jpeg(number: int) -> bytes:
     out = io.BytesIO()
     pixels = np.random.default_rng(number).integers(0, 256, (6, 8, 3), np.uint8)
     Image.fromarray(pixels).resize((40, 30)).save(out, "JPEG")
@@ -40,11 +40,11 @@ def urls() -> list[str]:
 
 @pytest.fixture(scope="module")
 def mirror(urls: list[str]) -> Iterator[Server]:
-    """Have a picture of its own under each path; of every hundred one is gone, busy, cut short and a web page."""
+    """Serve an image of its own under each path; of every hundred one is gone, busy, cut short and a web page."""
     answers = {}
     for i, path in enumerate(dict.fromkeys(urlsplit(url).path for url in urls if "/I/" in url)):
-        good = body(picture(i))
-        bad = (status(404), first(1, status(429), good), body(picture(i)[:-99]), body(b"<html>%d</html>" % i))
+        good = body(jpeg(i))
+        bad = (status(404), first(1, status(429), good), body(jpeg(i)[:-99]), body(b"<html>%d</html>" % i))
         answers[path] = bad[i % 100] if i % 100 < len(bad) else good
     with serving(answers) as server:
         yield server
@@ -64,10 +64,10 @@ def test_every_address_ends_with_one_status(urls: list[str], mirror: Server) -> 
         }
     )
     with fetcher.Fetcher(params, None) as web:
-        found = fetcher.table(rows, web.fetch([[url] if url else [] for url in urls]))
-    schemas.check(found, schemas.IMAGES)
-    assert found["url"].to_pylist() == urls
-    assert Counter(found["status"].to_pylist()) == {
+        images = fetcher.table(rows, web.fetch([[url] if url else [] for url in urls]))
+    schemas.check(images, schemas.IMAGES)
+    assert images["url"].to_pylist() == urls
+    assert Counter(images["status"].to_pylist()) == {
         "ok": 6820,
         "http_error": 70,
         "truncated": 71,
@@ -75,6 +75,6 @@ def test_every_address_ends_with_one_status(urls: list[str], mirror: Server) -> 
         "missing": 13,
         "placeholder": 6,
     }
-    assert set(found.filter(pc.field("status") == "http_error")["reason"].to_pylist()) == {"404"}
-    assert fetcher.repeated(found, above=2)["duplicates"] == 43
+    assert set(images.filter(pc.field("status") == "http_error")["reason"].to_pylist()) == {"404"}
+    assert fetcher.duplicates(images, above=2)["duplicates"] == 43
     assert len(mirror.answers) == 6988

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/gift_c
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run the four stages; pictures come from a mirror on this machine, where every third item's first is gone."""
-    found = tmp_path_factory.mktemp("outputs")
+    """Run the four stages; images come from a mirror on this machine, where every third item's first is gone."""
+    actual = tmp_path_factory.mktemp("outputs")
     here = Path.cwd()
     os.chdir(HERE.parent.parent)  # the parameter file names data relative to the project
     try:
@@ -33,13 +33,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             mirrored = {"mirrors": {HOST: server.address}, "private_hosts": ["127.0.0.1"], "rate": 1000.0}
             params = params.model_copy(update={"images": params.images.model_copy(update=mirrored)})
             for stage in (download, interactions, items, images):
-                with running(stage.__name__.split(".")[1], "gift_cards", params, found) as run:
+                with running(stage.__name__.split(".")[1], "gift_cards", params, actual) as run:
                     stage.main(run)
                 if stage is items:
-                    server.answers |= pictures(candidates(found))
+                    server.answers |= jpegs(candidates(actual))
     finally:
         os.chdir(here)
-    return found
+    return actual
 
 
 def candidates(root: Path) -> list[list[str]]:
@@ -47,7 +47,7 @@ def candidates(root: Path) -> list[list[str]]:
     return table["image_urls"].to_pylist()
 
 
-def pictures(urls: list[list[str]]) -> dict[str, Answer]:
+def jpegs(urls: list[list[str]]) -> dict[str, Answer]:
     answers = {}
     for i, path in enumerate(dict.fromkeys(urlsplit(url).path for item in urls for url in item)):
         out = BytesIO()
@@ -58,8 +58,8 @@ def pictures(urls: list[list[str]]) -> dict[str, Answer]:
 
 
 def record(root: Path, stage: str) -> dict[str, object]:
-    found = io.read_json(root / stage / "gift_cards" / "run.json")
-    return {name: found[name] for name in ("rows_in", "rows_out", "drops")}
+    actual = io.read_json(root / stage / "gift_cards" / "run.json")
+    return {name: actual[name] for name in ("rows_in", "rows_out", "drops")}
 
 
 def test_download(root: Path) -> None:

@@ -147,11 +147,11 @@ def test_local_files_and_odd_addresses(tmp_path: Path) -> None:
 )
 def test_addresses_never_become_odd_file_names(address: str) -> None:
     try:
-        found = names({"reviews": [address]})["reviews"]
+        actual = names({"reviews": [address]})["reviews"]
     except UserError:
         return
-    assert "/" not in found
-    assert found in ("x", "b")
+    assert "/" not in actual
+    assert actual in ("x", "b")
 
 
 def test_two_files_of_one_name_are_refused() -> None:

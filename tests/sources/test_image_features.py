@@ -1,4 +1,4 @@
-"""Features of pictures by ASIN: only the wanted, in the wanted order; a cut file names the place."""
+"""Image features by ASIN: only the wanted, in the wanted order; a cut file names the place."""
 
 import gzip
 from pathlib import Path
@@ -56,10 +56,10 @@ def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     text = text.append_column("vector", io.vectors(np.array([[3.0, 4], [0, 2], [0, 0]])))
     io.write_table(text, io.shard(layout.features("minilm"), "features", 0), schemas.features(2))
 
-    found = feature_sets.imports({"feature:cnn": path}, layout, 3, ["minilm"])
-    assert list(found) == ["cnn", "minilm-cnn"]
+    actual = feature_sets.imports({"feature:cnn": path}, layout, 3, ["minilm"])
+    assert list(actual) == ["cnn", "minilm-cnn"]
     assert list(feature_sets.imports({"feature:cnn": path}, layout, 3, [])) == ["cnn"]
-    made = {name: feature_sets.imported(ready, ids)(0, 3) for name, ready in found.items()}
+    made = {name: feature_sets.imported(ready, ids)(0, 3) for name, ready in actual.items()}
     assert made["cnn"]["has_image"].to_pylist() == made["minilm-cnn"]["has_image"].to_pylist() == [True, False, True]
     assert made["minilm-cnn"]["has_text"].to_pylist() == [True, True, False]
     schemas.check(made["cnn"], schemas.features(WIDTH))
@@ -67,7 +67,7 @@ def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     joined = io.matrix(made["minilm-cnn"]["vector"])
     np.testing.assert_allclose(joined[:, :2], [[0.6, 0.8], [0, 1], [0, 0]], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(joined[:, 2:], axis=1), [1, 0, 1], atol=1e-5)
-    second = feature_sets.imported(found["minilm-cnn"], ids)(1, 3)
+    second = feature_sets.imported(actual["minilm-cnn"], ids)(1, 3)
     assert second.equals(made["minilm-cnn"].slice(1))
 
 

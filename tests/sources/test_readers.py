@@ -161,8 +161,8 @@ def test_2018_prefers_large_pictures_and_drops_titles_that_are_scripts() -> None
         }
     )
     assert amazon2018.key(line) == "B1"
-    found = amazon2018.product(amazon2018.parse(line))
-    assert found == ("", "X", ["A", "B"], "one two", ["http://e/l.jpg", "http://e/s.jpg"], {})
+    actual = amazon2018.product(amazon2018.parse(line))
+    assert actual == ("", "X", ["A", "B"], "one two", ["http://e/l.jpg", "http://e/s.jpg"], {})
 
 
 # --- ratings
@@ -259,9 +259,9 @@ def test_2023_fields() -> None:
         }
     )
     assert amazon2023.key(line) == amazon2023.name(amazon2023.parse(line)) == "B1"
-    found = amazon2023.product(amazon2023.parse(line))
+    actual = amazon2023.product(amazon2023.parse(line))
     kept = {"store": '"S"', "details": '{"Brand":"B"}', "features": '["f"]'}
-    assert found == ("t", "B", ["c"], "f d", ["http://e/l", "http://e/t", "http://e/2"], kept)
+    assert actual == ("t", "B", ["c"], "f d", ["http://e/l", "http://e/t", "http://e/2"], kept)
 
 
 def test_2023_reviews_and_ratings_say_the_same(tmp_path: Path) -> None:

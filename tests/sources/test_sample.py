@@ -43,12 +43,12 @@ def test_two_runs_write_the_same_bytes_and_another_seed_does_not(shop: Path, tmp
 
 def test_shares_of_what_is_wrong(shop: Path) -> None:
     lines = metadata(shop)
-    pictures = {p.name for p in (shop / "pictures").iterdir()}
+    files = {p.name for p in (shop / "pictures").iterdir()}
     named = [str(r["imUrl"]).removeprefix("file:///pictures/") for r in lines if "imUrl" in r]
     assert len(named) == 97
-    assert set(named) == pictures
+    assert set(named) == files
     assert sum("title" not in r for r in lines) == 2
-    broken = [n for n in pictures if not (shop / "pictures" / n).read_bytes().endswith(b"IEND\xaeB`\x82")]
+    broken = [n for n in files if not (shop / "pictures" / n).read_bytes().endswith(b"IEND\xaeB`\x82")]
     assert len(broken) == 1
 
 
@@ -69,11 +69,11 @@ def test_nothing_tells_where_or_when_it_was_made(shop: Path) -> None:
 
 
 def test_stickers_are_unicodes_without_skin_tones() -> None:
-    found = stickers(1600)
-    assert len({s.asin for s in found}) == 1600
-    assert {len(s.asin) for s in found} == {10}
-    assert not [s for s in found if set(s.code.split("-")) & {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}]
-    assert (found[0].name, found[0].category, found[0].subcategory) == (
+    actual = stickers(1600)
+    assert len({s.asin for s in actual}) == 1600
+    assert {len(s.asin) for s in actual} == {10}
+    assert not [s for s in actual if set(s.code.split("-")) & {"1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF"}]
+    assert (actual[0].name, actual[0].category, actual[0].subcategory) == (
         "Grinning face",
         "Smileys & Emotion",
         "face smiling",
@@ -98,10 +98,10 @@ def test_sequences_are_drawn_as_one_picture() -> None:
     ],
 )
 def test_look(box: tuple[int, ...], fill: str, drawn: str, colour: str, shape: str) -> None:
-    picture = Image.new("RGB", (160, 160), "white")
-    getattr(ImageDraw.Draw(picture), drawn)(box, fill=fill, outline="black", width=4)
-    found = look(picture)
-    assert (COLOURS[found[0]], SHAPES[found[1]]) == (colour, shape)
+    image = Image.new("RGB", (160, 160), "white")
+    getattr(ImageDraw.Draw(image), drawn)(box, fill=fill, outline="black", width=4)
+    actual = look(image)
+    assert (COLOURS[actual[0]], SHAPES[actual[1]]) == (colour, shape)
 
 
 def shopping() -> tuple[np.ndarray, ...]:
