@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from pipeline.evaluation.evidence import HEADLINE, Comparison, masked
+from pipeline.evaluation.evidence import HEADLINE, Comparison, masked_splits
 from pipeline.probe.registry import PROBES
 from pipeline.release import croissant
 from pipeline.release.manifest import Counts, File, Input
@@ -77,7 +77,7 @@ def render(facts: Facts) -> str:
         title=f"alignrec features: {facts.dataset}",
         files=[{"path": f.path, "rows": f.rows, "what": WHAT.get(f.table or f.path, "")} for f in facts.files],
         features=[{"name": name, **covered} for name, covered in facts.coverage.items()],
-        masked=masked,
+        masked_splits=masked_splits,
         row=markdown.row,
         rule=markdown.rule,
         titles=[f"{metric}@{k}" for metric, k in HEADLINE],

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF, headline
-from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, comparisons, masked
+from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, comparisons, masked_splits
 from pipeline.report import plots
 from pipeline.report.markdown import figure
 from pipeline.report.tables import CONTROLS, Table, metric_name
@@ -40,8 +40,8 @@ def results(found: Comparison) -> Table:
     return Table(
         "Recommenders on these features",
         f"Protocol {found.protocol}, fingerprint {found.fingerprint}. Test figures at the epoch that was best on "
-        f"valid; mean ± standard deviation over seeds; every item is ranked, {masked(found)} items masked. The bar "
-        "spans the seeds' Recall@20, from 0.",
+        f"valid; mean ± standard deviation over seeds; every item is ranked, {masked_splits(found)} items masked. "
+        "The bar spans the seeds' Recall@20, from 0.",
         ["model", "features", "seeds", *(f"{metric_name(m)}@{k}" for m, k in HEADLINE)],
         [[r.model, r.features, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)] for r in found.rows],
         texts=2,
