@@ -44,7 +44,7 @@ def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to
 
     items = _items(layout, asins)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    asked = questions.questions(Data(interactions, len(asins), items["categories"].to_pylist()))
+    asked = questions.ask(Data(interactions, len(asins), items["categories"].to_pylist()))
     seed = seed_for("compare", layout.dataset)
     found: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     found |= judge.judge(sets, asked, params.probe.ks, seed) | judge.compared(sets, CHANGED)

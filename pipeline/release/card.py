@@ -95,7 +95,7 @@ def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
     remarks = [(c["title"], c["remark"]) for c in columns] + [("Mask modality", _remark(masking))]
     return {
         "probes": shown,
-        "asks": "; ".join(f"{probe.name}, {probe.asks}" for key, probe in PROBES.items() if key in probes),
+        "questions": "; ".join(f"{probe.name}, {probe.question}" for key, probe in PROBES.items() if key in probes),
         "probed": {name: [c["cells"].get(name, "") for c in shown] for c in shown for name in c["cells"]},
         "remarks": [f"{title}: {remark}" for title, remark in remarks if remark],
         "masking": masking,
