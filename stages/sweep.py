@@ -20,26 +20,30 @@ def main(run: Run, plan: sweep.Plan) -> None:
     run.resume(layout.sweep(*plan.names), files, rules.fingerprint, plan.facts(params))
     study = Study(layout.sweep_study(*plan.names), params.sweep, plan.space, run.seed(*plan.names), plan.first)
     attempt = sweep.Attempt(layout, params, rules, plan)
-    asked = study.ask(plan.trials)
-    with run.progress(total=plan.trials, initial=len(study.told()), unit="setting", what=" ".join(plan.names)) as bar:
-        for _, outcome in pool.in_turn(attempt, asked, params.sweep.workers):
+    suggestions = study.ask(plan.trials)
+    with run.progress(
+        total=plan.trials, initial=len(study.outcomes()), unit="setting", what=" ".join(plan.names)
+    ) as bar:
+        for _, outcome in pool.in_turn(attempt, suggestions, params.sweep.workers):
             study.tell(outcome)
             bar.update()
 
-    told = study.told()[: plan.trials]
-    won = {by: sweep.best(told, by) for by in (("valid", "test") if params.sweep.test_selected else ("valid",))}
-    finale = sweep.Finale(layout, params, rules, plan, {t.number: setting for setting, t in won.values()})
-    finals = [sweep.Final(number, seed) for number in finale.chosen for seed in range(params.benchmark.seeds)]
-    runs = pool.each(finale, finals, params.sweep.workers)
-    records = dict(run.progress(runs, total=len(finals), unit="run", what="winner"))
+    outcomes = study.outcomes()[: plan.trials]
+    won = {by: sweep.best(outcomes, by) for by in (("valid", "test") if params.sweep.test_selected else ("valid",))}
+    final_trial = sweep.FinalTrial(layout, params, rules, plan, {t.number: setting for setting, t in won.values()})
+    final_jobs = [
+        sweep.FinalJob(number, seed) for number in final_trial.chosen for seed in range(params.benchmark.seeds)
+    ]
+    runs = pool.each(final_trial, final_jobs, params.sweep.workers)
+    records = dict(run.progress(runs, total=len(final_jobs), unit="run", what="winner"))
     results = [
-        findings.results(run.dataset, [records[final] for final in finals if final.trial == best.number], by)
+        findings.results(run.dataset, [records[job] for job in final_jobs if job.trial == best.number], by)
         for by, (_, best) in won.items()
     ]
     names = list(plan.space)
-    run.write(sweep.table(told, names), layout.sweep_trials(*plan.names), schemas.trials(names))
-    io.write_json(layout.sweep_effects(*plan.names), sweep.effects(told, plan.space))
+    run.write(sweep.table(outcomes, names), layout.sweep_trials(*plan.names), schemas.trials(names))
+    io.write_json(layout.sweep_effects(*plan.names), sweep.effects(outcomes, plan.space))
     run.write(pa.concat_tables(results), layout.sweep_results(*plan.names), schemas.RESULTS)
     all_effects = {names: io.read_json(layout.sweep_effects(*names)) for names in layout.sweeps()}
     io.write_json(layout.sweep_heatmaps(), sweep.heatmaps(all_effects))
-    run.rows_in, run.rows_out = plan.trials, len(told)
+    run.rows_in, run.rows_out = plan.trials, len(outcomes)

@@ -100,10 +100,10 @@ class Trial:
         seed = seed_for("benchmark", self.layout.dataset, job.model, job.seed)
         parts = benchmark.modalities.get(job.features, [])
         fitted = fit(MODELS[job.model], *data, settings, seed, parts=parts)
-        evaluation = open_test(fitted.user, fitted.item, data.split, self.protocol, benchmark.ks)
+        result = open_test(fitted.user, fitted.item, data.split, self.protocol, benchmark.ks)
         means = {
             part: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
-            for part, evaluation in (("valid", evaluation.valid), ("test", evaluation.test))
+            for part, evaluation in (("valid", result.valid), ("test", result.test))
         }
         run = {"epochs": len(fitted.history), "best_epoch": fitted.best_epoch, "metrics": means}
-        return TrialResult(job._asdict() | evaluation.label | run, evaluation.test.users, evaluation.test.top)
+        return TrialResult(job._asdict() | result.label | run, result.test.users, result.test.top)

@@ -46,8 +46,8 @@ def html(a: Path, b: Path, found: dict[str, Any], images: Path, kind: str) -> st
     packed, data = page.pictured(pairs, titles, notes, _pictures(images, items, at))
     missing = "" if packed.data else f"No pictures: {images.name} has no images here, and releases hold addresses only."
     return render(
-        "diff.html", packed, dataset=found["b"]["dataset"], kind=kind, found=found, verdict=releases.verdict(found),
-        pairs=pairs, tables=_shown(found), data=data, pictures=missing,
+        "diff.html", packed, dataset=found["b"]["dataset"], kind=kind, diff=found, verdict=releases.verdict(found),
+        pairs=pairs, tables=_shown(found), data=data, no_images=missing,
     )  # fmt: skip
 
 
