@@ -327,10 +327,10 @@ def export(
     from pipeline.layout import Layout
 
     if (Path(what) / "manifest.json").exists():
-        found = content.of_release(Path(what), features or [])
+        exported = content.of_release(Path(what), features or [])
     else:
-        found = content.of_dataset(Layout(root, what), features or [])
-    write(found, form, to)
+        exported = content.of_dataset(Layout(root, what), features or [])
+    write(exported, form, to)
     typer.echo(f"exported: {to}")
 
 
