@@ -237,14 +237,14 @@ def compare(
     layout, settings = Layout(root, dataset), (load if train else read)(params)
     settings.source(dataset)
     folder = to or layout.folder("compare")
-    found = command.compare(layout, settings, sets, seeds if train else 0, folder)
+    comparison = command.compare(layout, settings, sets, seeds if train else 0, folder)
     from rich.console import Console
 
     from pipeline.compare import page  # loads Pillow: a mistake above is answered without
 
-    for name, source in found["sources"].items():
+    for name, source in comparison["sources"].items():
         typer.echo(f"{name}: {source}")
-    for table in [*page.judged(found), *page.shapes(found)]:
+    for table in [*page.judged(comparison), *page.shapes(comparison)]:
         Console().print(page.terminal(table))
     typer.echo(f"page: {folder / 'index.html'}")
 
@@ -267,18 +267,18 @@ def diff(
             pass
     from pipeline.compare import releases  # loads SciPy: a damaged release is named without
 
-    found = releases.diff(a, b, changed=5)
-    for line in releases.lines(found):
+    differences = releases.diff(a, b, changed=5)
+    for line in releases.lines(differences):
         typer.echo(line)
     if json_to:
-        io.write_json(json_to, found)
+        io.write_json(json_to, differences)
     if page_to:
         from pipeline.compare import changes
         from pipeline.layout import Layout
         from pipeline.params import read
 
-        dataset = found["b"]["dataset"]
-        text = changes.html(a, b, found, Layout(root, dataset).images, read(params).source(dataset).kind)
+        dataset = differences["b"]["dataset"]
+        text = changes.html(a, b, differences, Layout(root, dataset).images, read(params).source(dataset).kind)
         io.write_bytes(page_to, text.encode())
         typer.echo(f"page: {page_to}")
 
