@@ -45,7 +45,7 @@ def main(results: Path, seeds: list[int]) -> None:
     layout = Layout(Path("outputs"), DATASET)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    asked = questions.questions(Data(interactions, len(texts), []))
+    asked = questions.ask(Data(interactions, len(texts), []))
     for seed in seeds:
         for name, epochs in (("untrained", 0), ("trained", params.pretrain.epochs)):
             if f"{name} {seed}" not in done:

@@ -24,19 +24,19 @@ def main(run: Run) -> None:
 
     todo = jobs.by_length(job for job in planned if not layout.trial(*job).exists())
     trial = jobs.Trial(layout, run.params, rules)
-    for job, trained in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
-        io.write_table(trained.rankings(), layout.trial_rankings(*job), schemas.rankings(max(params.ks)))
-        io.write_json(layout.trial(*job), trained.record)
+    for job, result in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
+        io.write_table(result.rankings(), layout.trial_rankings(*job), schemas.rankings(max(params.ks)))
+        io.write_json(layout.trial(*job), result.record)
 
     records = {job: io.read_json(layout.trial(*job)) for job in planned}
-    evidence = findings.gather(layout, records, parts, params.ks, rules, run.params.train.features)
-    run.write(evidence.results, layout.results, schemas.RESULTS)
-    run.write(evidence.slices, layout.slices, schemas.SLICES)
-    run.write(evidence.tests, layout.tests, schemas.TESTS)
+    tables = findings.gather(layout, records, parts, params.ks, rules, run.params.train.features)
+    run.write(tables.results, layout.results, schemas.RESULTS)
+    run.write(tables.slices, layout.slices, schemas.SLICES)
+    run.write(tables.tests, layout.tests, schemas.TESTS)
     io.write_json(layout.protocol, rules.described())
-    io.write_json(layout.metrics, evidence.summary)
-    outputs = [layout.results, layout.slices, layout.tests, layout.protocol, layout.metrics]
+    io.write_json(layout.metrics, tables.summary)
+    made = [layout.results, layout.slices, layout.tests, layout.protocol, layout.metrics]
     io.keep_only(
-        run.folder, [*outputs, *(path(*job) for job in planned for path in (layout.trial, layout.trial_rankings))]
+        run.folder, [*made, *(path(*job) for job in planned for path in (layout.trial, layout.trial_rankings))]
     )
     run.rows_in, run.rows_out = len(planned), len(planned)

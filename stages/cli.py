@@ -261,18 +261,18 @@ def diff(
             pass
     from pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
 
-    difference = releases.diff(a, b, changed=5)
-    for line in releases.lines(difference):
+    differences = releases.diff(a, b, changed=5)
+    for line in releases.lines(differences):
         typer.echo(line)
     if json_to:
-        io.write_json(json_to, difference)
+        io.write_json(json_to, differences)
     if page_to:
         from pipeline.compare import changes
         from pipeline.layout import Layout
         from pipeline.params import read
 
-        dataset = difference["b"]["dataset"]
-        text = changes.html(a, b, difference, Layout(root, dataset).images, read(params).source(dataset).kind)
+        dataset = differences["b"]["dataset"]
+        text = changes.html(a, b, differences, Layout(root, dataset).images, read(params).source(dataset).kind)
         io.write_bytes(page_to, text.encode())
         typer.echo(f"page: {page_to}")
 

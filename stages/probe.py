@@ -19,10 +19,10 @@ def main(run: Run) -> None:
     names = layout.feature_sets()
     paths = run.read(layout.items, schemas.ITEMS, ["categories"])["categories"].to_pylist()
     sets = ((name, io.matrix(io.read_features(layout.features(name))["vector"])) for name in names)
-    probe_questions = questions.questions(Data(interactions, items, paths))
+    probes = questions.ask(Data(interactions, items, paths))
     bar = run.progress(sets, total=len(names), unit="set")
-    answers = questions.answers(probe_questions, bar, params.ks, run.seed("folds"))
-    results = questions.summaries(probe_questions, answers, params.ks)
+    answers = questions.answers(probes, bar, params.ks, run.seed("folds"))
+    figures = questions.summaries(probes, answers, params.ks)
 
     rules = protocol(run.params, run.dataset, inputs.read(layout, None).split)
     maskable = masking.maskable(layout)
@@ -36,8 +36,8 @@ def main(run: Run) -> None:
         io.write_json(layout.mask_trial(*job), record)
     records = [io.read_json(layout.mask_trial(*job)) for job in jobs]
     skipped = {"skipped": "no feature set has both modalities masked"}
-    results["mask_modality"] = rules.label | masking.summary(records) if records else skipped
+    figures["mask_modality"] = rules.label | masking.summary(records) if records else skipped
 
-    io.write_json(layout.probes, results)
+    io.write_json(layout.probes, figures)
     io.keep_only(run.folder, [layout.probes, *(layout.mask_trial(*job) for job in jobs)])
     run.rows_in, run.rows_out = len(names), len(jobs)

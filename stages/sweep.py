@@ -21,20 +21,24 @@ def main(run: Run, plan: sweep.Plan) -> None:
     study = Study(layout.sweep_study(*plan.names), params.sweep, plan.space, run.seed(*plan.names), plan.first)
     attempt = sweep.Attempt(layout, params, rules, plan)
     suggestions = study.ask(plan.trials)
-    with run.progress(total=plan.trials, initial=len(study.told()), unit="setting", what=" ".join(plan.names)) as bar:
+    with run.progress(
+        total=plan.trials, initial=len(study.outcomes()), unit="setting", what=" ".join(plan.names)
+    ) as bar:
         for _, outcome in pool.in_order(attempt, suggestions, params.sweep.workers):
             study.tell(outcome)
             bar.update()
 
-    outcomes = study.told()[: plan.trials]
-    winners = {by: sweep.best(outcomes, by) for by in (("valid", "test") if params.sweep.test_selected else ("valid",))}
-    finale = sweep.Finale(layout, params, rules, plan, {t.number: setting for setting, t in winners.values()})
-    finals = [sweep.Final(number, seed) for number in finale.chosen for seed in range(params.benchmark.seeds)]
-    runs = pool.each(finale, finals, params.sweep.workers)
-    records = dict(run.progress(runs, total=len(finals), unit="run", what="winner"))
+    outcomes = study.outcomes()[: plan.trials]
+    won = {by: sweep.best(outcomes, by) for by in (("valid", "test") if params.sweep.test_selected else ("valid",))}
+    final_trial = sweep.FinalTrial(layout, params, rules, plan, {t.number: setting for setting, t in won.values()})
+    final_jobs = [
+        sweep.FinalJob(number, seed) for number in final_trial.chosen for seed in range(params.benchmark.seeds)
+    ]
+    runs = pool.each(final_trial, final_jobs, params.sweep.workers)
+    records = dict(run.progress(runs, total=len(final_jobs), unit="run", what="winner"))
     results = [
-        findings.results(run.dataset, [records[final] for final in finals if final.trial == best.number], by)
-        for by, (_, best) in winners.items()
+        findings.results(run.dataset, [records[job] for job in final_jobs if job.trial == best.number], by)
+        for by, (_, best) in won.items()
     ]
     names = list(plan.space)
     run.write(sweep.table(outcomes, names), layout.sweep_trials(*plan.names), schemas.trials(names))

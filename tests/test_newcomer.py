@@ -124,7 +124,7 @@ class Size:
 
 
 PROBE = Probe(
-    lambda data: Size(data.items), name="size", figure="length", asks="how long vectors are", note="Of {n:,} items."
+    lambda data: Size(data.items), name="size", figure="length", question="how long vectors are", note="Of {n:,} items."
 )
 '''
 ENTRIES = """

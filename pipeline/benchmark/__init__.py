@@ -1,1 +1,1 @@
-"""Models x feature sets x seeds: what is run, what is found, what is significant; and sweeps of settings."""
+"""Models x feature sets x seeds: jobs, results, paired tests; and sweeps of settings."""

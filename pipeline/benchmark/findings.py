@@ -21,7 +21,7 @@ from pipeline.layout import Layout
 
 
 class Findings(NamedTuple):
-    """Everything that a benchmark found out."""
+    """The tables and the summary of a benchmark."""
 
     results: pa.Table
     """RESULTS"""
@@ -41,24 +41,24 @@ def gather(
     protocol: Protocol,
     reference: str,
 ) -> Findings:
-    """Return the tables of finished runs, which lie in `layout` with their rankings.
+    """Return the tables of finished runs; `layout` has their rankings.
 
     Args:
         layout: of the dataset.
         records: run -> its record, in the tables' order.
-        split: what was asked.
+        split: train, and the targets of test.
         ks: cutoffs.
         protocol: of all runs.
-        reference: feature set of the AlignRec that others are tested against.
+        reference: feature set of the AlignRec that the other runs are compared with.
     """
     shared = {"dataset": layout.dataset} | protocol.label
     k = headline(ks)
     sliced: list[dict[str, Any]] = []
     per_user = {}
     for job, record in records.items():  # a run's rankings at a time
-        found = judged(layout, job, split, ks)
-        sliced += slices.rows(named(layout.dataset, record), found, split, ks)
-        per_user[job] = {metric: found.per_user[metric, k] for metric in significance.METRICS}
+        per_run = evaluation(layout, job, split, ks)
+        sliced += slices.rows(named(layout.dataset, record), per_run, split, ks)
+        per_user[job] = {metric: per_run.per_user[metric, k] for metric in significance.METRICS}
     return Findings(
         results(layout.dataset, records.values()),
         pa.Table.from_pylist(sliced, schemas.SLICES),
@@ -67,11 +67,11 @@ def gather(
     )  # fmt: skip
 
 
-def judged(layout: Layout, job: Job, split: Split, ks: Sequence[int]) -> Evaluation:
-    """Return a finished run's test figures by user, from the rankings that it left."""
-    shown = io.read_table(layout.trial_rankings(*job), schemas.rankings(max(ks)))
-    top = shown["items"].combine_chunks().flatten().to_numpy().reshape(-1, max(ks))
-    return judge(top, shown["user_id"].to_numpy(), split.test, split.n_items, ks)
+def evaluation(layout: Layout, job: Job, split: Split, ks: Sequence[int]) -> Evaluation:
+    """Return a finished run's test figures by user, from its rankings."""
+    rankings = io.read_table(layout.trial_rankings(*job), schemas.rankings(max(ks)))
+    top = rankings["items"].combine_chunks().flatten().to_numpy().reshape(-1, max(ks))
+    return judge(top, rankings["user_id"].to_numpy(), split.test, split.n_items, ks)
 
 
 def named(dataset_name: str, record: dict[str, Any]) -> dict[str, Any]:
@@ -104,12 +104,12 @@ def summary(records: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
     """
     values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     for record in records:
-        shown = f"{record['features']}, {record['ablation']}" if record["ablation"] else record["features"]
+        column = f"{record['features']}, {record['ablation']}" if record["ablation"] else record["features"]
         for name in (f"recall@{k}", f"ndcg@{k}"):
-            values[record["model"], shown, name].append(record["metrics"]["test"][name])
+            values[record["model"], column, name].append(record["metrics"]["test"][name])
     nested: dict[str, Any] = {}
-    for (model, features, name), found in values.items():
-        figure = cell(found)
-        spread = {} if figure.sd is None else {"sd": figure.sd}
-        nested.setdefault(model, {}).setdefault(features, {})[name] = {"mean": figure.mean, **spread}
+    for (model, features, name), by_seed in values.items():
+        figure = cell(by_seed)
+        sd = {} if figure.sd is None else {"sd": figure.sd}
+        nested.setdefault(model, {}).setdefault(features, {})[name] = {"mean": figure.mean, **sd}
     return nested

@@ -1,4 +1,4 @@
-"""Models x feature sets x seeds under one protocol, and ablations: what is trained, and how one run is measured."""
+"""Models x feature sets x seeds under one protocol, and ablations: the jobs, and how one run is measured."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job(NamedTuple):
     seed: int
     """number of the run"""
     ablation: str = ""
-    """key of `benchmark.ablations`; empty for the model as it is"""
+    """key of `benchmark.ablations`; empty for the full model"""
 
     @property
     def content(self) -> str | None:
@@ -40,42 +40,42 @@ class Job(NamedTuple):
 
 
 def jobs(params: Params) -> list[Job]:
-    """Return what the parameters ask for; models that read nothing but ids run once a seed.
+    """Return the jobs of the parameters; models that read ids alone run once a seed.
 
-    Ablations are of AlignRec on `train.features`, which then also runs as it is; an ablation may name other features.
+    Ablations are of AlignRec on `train.features`, which then also runs in full; an ablation may name other features.
     """
-    wanted = params.benchmark
-    asked = [
+    benchmark = params.benchmark
+    full = [
         Job(model, features, seed)
-        for model in wanted.models
-        for features in (wanted.features if MODELS[model].needs else [NO_FEATURES])
-        for seed in range(wanted.seeds)
+        for model in benchmark.models
+        for features in (benchmark.features if MODELS[model].needs else [NO_FEATURES])
+        for seed in range(benchmark.seeds)
     ]
-    if wanted.ablations:
-        asked += [Job(RELEASED, params.train.features, seed) for seed in range(wanted.seeds)]
-    left_out = [
+    if benchmark.ablations:
+        full += [Job(RELEASED, params.train.features, seed) for seed in range(benchmark.seeds)]
+    ablated = [
         Job(RELEASED, params.released(name).features, seed, name)
-        for name in wanted.ablations
-        for seed in range(min(wanted.ablation_seeds, wanted.seeds))
+        for name in benchmark.ablations
+        for seed in range(min(benchmark.ablation_seeds, benchmark.seeds))
     ]
-    return list(dict.fromkeys(asked)) + left_out
+    return list(dict.fromkeys(full)) + ablated
 
 
 def by_length(todo: Iterable[Job]) -> list[Job]:
-    """Return jobs with the slow models first: a pool that ends on short jobs ends together."""
+    """Return jobs with the slow models first, so that the processes of a pool end together."""
     slow = list(reversed(MODELS))
     return sorted(todo, key=lambda job: slow.index(job.model))
 
 
-class Outcome(NamedTuple):
-    """What one training is worth."""
+class TrialResult(NamedTuple):
+    """The record of one training, and its test rankings."""
 
     record: dict[str, Any]
     """job, protocol, fingerprint, epochs, best_epoch, and metrics: split -> "recall@20" -> mean over users"""
     users: np.ndarray
     """int32 [N], the test users"""
     top: np.ndarray
-    """int32 [N, max K], what they were shown"""
+    """int32 [N, max K], the items recommended to them"""
 
     def rankings(self) -> pa.Table:
         """Return users and top, schema rankings(max K)."""
@@ -86,24 +86,24 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """Trains one job and measures it; made for the processes of a pool."""
+    """Trains one job and measures it; pickled for the processes of a pool."""
 
     layout: Layout
     params: Params
     protocol: Protocol
 
-    def __call__(self, job: Job) -> Outcome:
+    def __call__(self, job: Job) -> TrialResult:
         """Train, then open the test split, once, at the best valid epoch."""
         data = inputs.read(self.layout, job.content)
-        asked, settings = self.params.benchmark, self.params.settings(job.model, job.ablation)
+        benchmark, settings = self.params.benchmark, self.params.settings(job.model, job.ablation)
         # the seed depends on neither feature set nor ablation: all are compared on the same draws
         seed = seed_for("benchmark", self.layout.dataset, job.model, job.seed)
-        parts = asked.modalities.get(job.features, [])
-        found = fit(MODELS[job.model], *data, settings, seed, parts=parts)
-        judged = open_test(found.user, found.item, data.split, self.protocol, asked.ks)
+        parts = benchmark.modalities.get(job.features, [])
+        fitted = fit(MODELS[job.model], *data, settings, seed, parts=parts)
+        result = open_test(fitted.user, fitted.item, data.split, self.protocol, benchmark.ks)
         means = {
-            part: {f"{metric}@{k}": value for (metric, k), value in result.mean.items()}
-            for part, result in (("valid", judged.valid), ("test", judged.test))
+            part: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
+            for part, evaluation in (("valid", result.valid), ("test", result.test))
         }
-        run = {"epochs": len(found.history), "best_epoch": found.best_epoch, "metrics": means}
-        return Outcome(job._asdict() | judged.label | run, judged.test.users, judged.test.top)
+        run = {"epochs": len(fitted.history), "best_epoch": fitted.best_epoch, "metrics": means}
+        return TrialResult(job._asdict() | result.label | run, result.test.users, result.test.top)

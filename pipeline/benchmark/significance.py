@@ -1,4 +1,4 @@
-"""Which runs are compared, declared before any of them is trained, and what the paired tests say."""
+"""The comparisons, declared before any run is trained, and their paired tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ METRICS = ("recall", "ndcg")
 
 
 class Kind(NamedTuple):
-    """A run whatever its seed."""
+    """Runs that differ by their seed alone."""
 
     model: str
     features: str
@@ -32,16 +32,16 @@ def declared(jobs: Sequence[Job], reference: str) -> list[tuple[Kind, Kind]]:
     set `reference` against itself on every other, and against each ablation.
     """
     kinds = list(dict.fromkeys(Kind(job.model, job.features, job.ablation) for job in jobs))
-    ours = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
+    full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
     pairs = [
         (kind, other)
-        for kind in ours
+        for kind in full
         for other in kinds
         if other.model != RELEASED and other.features in (kind.features, NO_FEATURES)
     ]
-    whole = Kind(RELEASED, reference)
-    if whole in ours:
-        pairs += [(whole, other) for other in kinds if other.model == RELEASED and other != whole]
+    base = Kind(RELEASED, reference)
+    if base in full:
+        pairs += [(base, other) for other in kinds if other.model == RELEASED and other != base]
     return pairs
 
 
@@ -69,10 +69,12 @@ def tests(named: dict[str, Any], per_user: Mapping[Job, Mapping[str, np.ndarray]
                 column.append(np.mean([per_user[Job(*kind[:2], s, kind.ablation)][metric] for s in seeds], axis=0))
     if not rows:
         return schemas.TESTS.empty_table()
-    found = paired(np.stack(left, 1), np.stack(right, 1), seed_for("tests", named["dataset"]))
-    corrected = holm(np.array([test.p for test in found]))
-    made = [row | test._asdict() | {"p_holm": float(p)} for row, test, p in zip(rows, found, corrected, strict=True)]
-    return pa.Table.from_pylist(made, schemas.TESTS)
+    results = paired(np.stack(left, 1), np.stack(right, 1), seed_for("tests", named["dataset"]))
+    corrected = holm(np.array([test.p for test in results]))
+    tested = [
+        row | test._asdict() | {"p_holm": float(p)} for row, test, p in zip(rows, results, corrected, strict=True)
+    ]
+    return pa.Table.from_pylist(tested, schemas.TESTS)
 
 
 def _kind(job: Job) -> Kind:

@@ -1,4 +1,4 @@
-"""Who is served and what is shown: a run's figures by length of history, by popularity, and over the catalogue.
+"""A run's figures by length of history, by popularity of the item, and over the catalogue.
 
 Letters: N test users, K cutoff, I items, P pairs of a test user and a target.
 """
@@ -14,13 +14,13 @@ from pipeline.evaluation.metrics import Evaluation
 from pipeline.interactions.split import Split
 
 HISTORIES = ((1, 2), (3, 3), (4, 5), (6, 9), (10, 19), (20, None))
-"""train interactions of a user, first and last of each group; three is the least that 5-core data leaves"""
+"""train interactions of a user, first and last of each group; 5-core data has at least three"""
 PARTS = 10
 USER_METRICS = ("recall", "ndcg")
 
 
 class Figure(NamedTuple):
-    """One row of table SLICES beside what names the run."""
+    """One row of table SLICES, without the columns that name the run."""
 
     slice: str
     label: str
@@ -31,41 +31,41 @@ class Figure(NamedTuple):
     """None where n is 0"""
 
 
-def figures(found: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+def figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
     """Yield all figures of one run's test rankings."""
-    yield from histories(found, split, ks)
-    yield from popularity(found, split, ks)
-    yield from catalogue(found, split, ks)
+    yield from histories(evaluation, split, ks)
+    yield from popularity(evaluation, split, ks)
+    yield from catalogue(evaluation, split, ks)
 
 
-def histories(found: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+def histories(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
     """Yield recall and ndcg of users by train interactions; n is users."""
-    length = np.bincount(split.train.users, minlength=split.n_users)[found.users]
+    length = np.bincount(split.train.users, minlength=split.n_users)[evaluation.users]
     for first, last in HISTORIES:
         chosen = (length >= first) & (length <= (last or np.inf))
         label = f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
         for metric in USER_METRICS:
             for k in ks:
-                yield _mean("history", label, metric, k, found.per_user[metric, k][chosen])
+                yield _mean("history", label, metric, k, evaluation.per_user[metric, k][chosen])
 
 
-def popularity(found: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield recall of targets and the share of what is shown, by popularity of the item; n is targets.
+def popularity(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+    """Yield recall of targets and exposure (share of all recommended items), by popularity; n is targets.
 
     1 is the tenth of the items with the fewest train interactions, 10 that with the most (ties by item_id); `cold`
     items have none.
     """
     part = parts(split)
-    at = np.searchsorted(found.users, split.test.users)
-    hit = found.top[at] == split.test.items[:, None]  # [P, max K]
-    shown = np.where(found.top >= 0, part[found.top], -1)  # [N, max K]
+    at = np.searchsorted(evaluation.users, split.test.users)
+    hit = evaluation.top[at] == split.test.items[:, None]  # [P, max K]
+    recommended = np.where(evaluation.top >= 0, part[evaluation.top], -1)  # [N, max K]
     for number in range(PARTS + 1):
         label = "cold" if number == 0 else str(number)
-        asked = part[split.test.items] == number
-        n = int(asked.sum())
+        of_part = part[split.test.items] == number
+        n = int(of_part.sum())
         for k in ks:
-            yield _mean("popularity", label, "recall", k, hit[asked, :k].any(1))
-            share = float((shown[:, :k] == number).sum() / max(1, (shown[:, :k] >= 0).sum()))
+            yield _mean("popularity", label, "recall", k, hit[of_part, :k].any(1))
+            share = float((recommended[:, :k] == number).sum() / max(1, (recommended[:, :k] >= 0).sum()))
             yield Figure("popularity", label, n, "exposure", k, share)
 
 
@@ -79,25 +79,28 @@ def parts(split: Split) -> np.ndarray:
     return part
 
 
-def catalogue(found: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
+def catalogue(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
     """Yield coverage and novelty; n is users.
 
-    Coverage is the share of all items that somebody is shown. Novelty is the mean self-information of what is shown,
-    -log2 of the share of train users who have the item, in bits; an item that nobody has counts as if one had it.
+    Coverage is the share of all items that are recommended to somebody. Novelty is the mean self-information of
+    recommended items, -log2 of the share of train users who have the item, in bits; an item without users counts as
+    if it had one.
     """
     counts = np.bincount(split.train.items, minlength=split.n_items)
     information = -np.log2(np.maximum(counts, 1) / len(np.unique(split.train.users)))
     for k in ks:
-        shown = found.top[:, :k]
-        shown = shown[shown >= 0]
-        yield Figure("catalogue", "all", len(found.users), "coverage", k, len(np.unique(shown)) / split.n_items)
-        novelty = float(information[shown].mean()) if len(shown) else None
-        yield Figure("catalogue", "all", len(found.users), "novelty", k, novelty)
+        recommended = evaluation.top[:, :k]
+        recommended = recommended[recommended >= 0]
+        yield Figure(
+            "catalogue", "all", len(evaluation.users), "coverage", k, len(np.unique(recommended)) / split.n_items
+        )
+        novelty = float(information[recommended].mean()) if len(recommended) else None
+        yield Figure("catalogue", "all", len(evaluation.users), "novelty", k, novelty)
 
 
-def rows(named: dict[str, Any], found: Evaluation, split: Split, ks: Sequence[int]) -> list[dict[str, Any]]:
+def rows(named: dict[str, Any], evaluation: Evaluation, split: Split, ks: Sequence[int]) -> list[dict[str, Any]]:
     """Return all figures as rows of table SLICES; `named` has the columns that name the run."""
-    return [named | figure._asdict() for figure in figures(found, split, ks)]
+    return [named | figure._asdict() for figure in figures(evaluation, split, ks)]
 
 
 def _mean(what: str, label: str, metric: str, k: int, values: np.ndarray) -> Figure:

@@ -1,7 +1,7 @@
-"""A sweep's questions and answers, kept by Optuna in an SQLite file from which a killed sweep goes on.
+"""A sweep's suggestions and outcomes, kept by Optuna in an SQLite file from which a killed sweep goes on.
 
-What is asked depends on seeds and on earlier answers, never on which training ended first, so a sweep that was killed
-ends as one that was not.
+Suggestions depend on seeds and earlier outcomes, never on which training ended first: a sweep that was killed ends as
+one that was not.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 Setting = dict[str, int | float]
 Space = Mapping[str, Range | list[int | float]]
-"""key of `train` -> where to look, or what to choose from"""
+"""key of `train` -> range, or values to choose from"""
+ATTRIBUTE = "told"
+"""of a trial in the SQLite file: its outcome"""
 
 
-class Asked(NamedTuple):
+class Suggestion(NamedTuple):
     """One setting to try."""
 
     number: int
@@ -33,8 +35,8 @@ class Asked(NamedTuple):
     """complete trials, by whose curves it is pruned"""
 
 
-class Told(NamedTuple):
-    """What became of it."""
+class Outcome(NamedTuple):
+    """What became of a suggestion."""
 
     number: int
     state: str
@@ -49,7 +51,7 @@ class Told(NamedTuple):
 
 
 class Study:
-    """Asks settings one after the other, and is told what they are worth."""
+    """Suggests settings one after the other, and records their outcomes."""
 
     def __init__(self, path: Path, params: Sweep, space: Space, seed: int, first: Sequence[Setting]) -> None:
         """Open or begin a study.
@@ -57,35 +59,35 @@ class Study:
         Args:
             path: SQLite file.
             params: how many are drawn at random, how many run at a time.
-            space: what may be asked.
+            space: what may be suggested.
             seed: of what TPE draws.
-            first: settings asked before TPE draws any; all there are, for a grid.
+            first: settings suggested before TPE draws any; for a grid, all.
 
         Raises:
-            UserError: Optuna is not installed, or the file is none of its own.
+            UserError: Optuna is not installed, or the file is no study.
         """
         self.optuna, self.params, self.seed, self.first = library(), params, seed, first
-        self.distributions = {name: self._distribution(found) for name, found in space.items()}
+        self.distributions = {name: self._distribution(values) for name, values in space.items()}
         try:
             storage = self.optuna.storages.RDBStorage(f"sqlite:///{path}")
             self.study = self.optuna.create_study(
                 storage=storage, study_name="sweep", direction="maximize", load_if_exists=True
             )
-        except Exception as e:  # whatever SQLAlchemy makes of a file that is not its own
+        except Exception as e:  # SQLAlchemy raises many kinds for a file that is no database
             raise UserError(f"{path}: no study that can go on ({type(e).__name__}); delete it to start over") from e
         self.open: dict[int, optuna.trial.Trial] = {}
-        self.again: list[Setting] = []
-        died = self.study.get_trials(states=[self.optuna.trial.TrialState.RUNNING])
-        for trial in died:  # a kill cut them short: they are asked again first, in their order
+        self.interrupted: list[Setting] = []
+        running = self.study.get_trials(states=[self.optuna.trial.TrialState.RUNNING])
+        for trial in running:  # cut short by a kill: suggested again first, in their order
             self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
             if trial.params:
-                self.again.append(trial.params)
+                self.interrupted.append(trial.params)
 
-    def ask(self, until: int) -> Iterator[Asked]:
-        """Yield settings until `until` have been told of or are under way."""
-        for number in range(len(self.told()), until):
-            again = self.again.pop(0) if self.again else None
-            fixed = again or (self.first[number] if number < len(self.first) else None)
+    def ask(self, until: int) -> Iterator[Suggestion]:
+        """Yield settings until `until` have ended or are under way."""
+        for number in range(len(self.outcomes()), until):
+            interrupted = self.interrupted.pop(0) if self.interrupted else None
+            fixed = interrupted or (self.first[number] if number < len(self.first) else None)
             if fixed is not None:
                 self.study.enqueue_trial(fixed)
             self.study.sampler = self.optuna.samplers.TPESampler(
@@ -93,40 +95,40 @@ class Study:
             )
             trial = self.study.ask(self.distributions)
             self.open[number] = trial
-            yield Asked(number, dict(trial.params), self._ended(number))
+            yield Suggestion(number, dict(trial.params), self._ended(number))
 
-    def tell(self, told: Told) -> None:
+    def tell(self, outcome: Outcome) -> None:
         """Record what became of a setting."""
-        trial = self.open.pop(told.number)
-        for epoch, value in enumerate(told.curve):
+        trial = self.open.pop(outcome.number)
+        for epoch, value in enumerate(outcome.curve):
             trial.report(value, epoch)
-        trial.set_user_attr("told", told._asdict())
+        trial.set_user_attr(ATTRIBUTE, outcome._asdict())
         states = self.optuna.trial.TrialState
-        state = {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[told.state]
-        self.study.tell(trial, told.valid if told.state == "complete" else None, state)
+        state = {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[outcome.state]
+        self.study.tell(trial, outcome.valid if outcome.state == "complete" else None, state)
 
-    def told(self) -> list[tuple[Setting, Told]]:
-        """Return every setting that has ended and what it was worth, by number."""
-        found = [
-            (dict(trial.params), Told(**trial.user_attrs["told"]))
+    def outcomes(self) -> list[tuple[Setting, Outcome]]:
+        """Return every setting that has ended, and its outcome, by number."""
+        ended = [
+            (dict(trial.params), Outcome(**trial.user_attrs[ATTRIBUTE]))
             for trial in self.study.get_trials(deepcopy=False)
-            if trial.state.is_finished() and "told" in trial.user_attrs
+            if trial.state.is_finished() and ATTRIBUTE in trial.user_attrs
         ]
-        by_number = {told.number: (setting, told) for setting, told in found}  # of one cut short and retried, the last
+        by_number = {outcome.number: (setting, outcome) for setting, outcome in ended}  # the last one of retries
         return [by_number[number] for number in sorted(by_number)]
 
     def _ended(self, number: int) -> list[optuna.trial.FrozenTrial]:
-        """Return the complete trials that ended before `number` was asked, had nothing been killed."""
+        """Return the complete trials that ended before `number` was suggested, had nothing been killed."""
         complete = self.study.get_trials(states=[self.optuna.trial.TrialState.COMPLETE])
-        return [t for t in complete if t.user_attrs["told"]["number"] <= number - self.params.workers]
+        return [t for t in complete if t.user_attrs[ATTRIBUTE]["number"] <= number - self.params.workers]
 
-    def _distribution(self, found: Range | list[int | float]) -> optuna.distributions.BaseDistribution:
+    def _distribution(self, values: Range | list[int | float]) -> optuna.distributions.BaseDistribution:
         kinds = self.optuna.distributions
-        if isinstance(found, list):
-            return kinds.CategoricalDistribution(found)
-        if isinstance(found.low, int) and isinstance(found.high, int):
-            return kinds.IntDistribution(found.low, found.high, log=found.log)
-        return kinds.FloatDistribution(found.low, found.high, log=found.log)
+        if isinstance(values, list):
+            return kinds.CategoricalDistribution(values)
+        if isinstance(values.low, int) and isinstance(values.high, int):
+            return kinds.IntDistribution(values.low, values.high, log=values.log)
+        return kinds.FloatDistribution(values.low, values.high, log=values.log)
 
 
 class Pruned(Exception):
@@ -134,7 +136,7 @@ class Pruned(Exception):
 
 
 class Curve:
-    """One training's valid figures, held against those of trials that have ended, in a study in memory."""
+    """One training's valid figures, compared with those of trials that have ended, in a study in memory."""
 
     def __init__(self, params: Sweep, ended: Sequence[optuna.trial.FrozenTrial]) -> None:
         optuna = library()
@@ -145,7 +147,7 @@ class Curve:
         self.best: list[float] = []
 
     def add(self, value: float) -> None:
-        """Note an epoch's figure; raise Pruned if the setting is not worth another epoch."""
+        """Add an epoch's figure; raise Pruned if the setting is below the median of the others."""
         self.best.append(max([value, *self.best[-1:]]))
         self.trial.report(self.best[-1], len(self.best) - 1)
         if self.trial.should_prune():
@@ -153,7 +155,7 @@ class Curve:
 
 
 def library() -> ModuleType:
-    """Return Optuna, quiet; UserError says how to install it."""
+    """Return Optuna, with warnings alone; UserError says how to install it."""
     try:
         import optuna
     except ImportError:

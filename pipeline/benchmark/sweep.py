@@ -1,6 +1,6 @@
-"""Settings of one model tried against each other; valid Recall@20 decides, and test is opened for the winner alone.
+"""Search over settings of one model; valid Recall@20 decides, and test is opened for the winner alone.
 
-With `sweep.test_selected` test is opened for every setting, as published tables do; what it chooses is called that.
+With `sweep.test_selected` test is opened for every setting, as published tables do; its choice has a name of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline.benchmark.jobs import NO_FEATURES, Job, Trial
-from pipeline.benchmark.study import Asked, Curve, Pruned, Setting, Space, Told
+from pipeline.benchmark.study import Curve, Outcome, Pruned, Setting, Space, Suggestion
 from pipeline.config import Range, Train
 from pipeline.config.base import checked
 from pipeline.config.judging import RATES
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def names(self) -> tuple[str, str, str]:
-        """What the layout calls it."""
+        """Its names in the layout."""
         return self.model, self.features, self.kind
 
     @property
@@ -62,7 +62,7 @@ class Plan:
         return Job(self.model, self.features, 0).content
 
     def facts(self, params: Params) -> dict[str, Any]:
-        """Return what its figures depend on; how many settings are tried is none of it: a sweep can be extended."""
+        """Return what its figures depend on, without the number of settings: a sweep can be extended."""
         base = params.settings(self.model)
         space = {name: v if isinstance(v, list) else v.model_dump() for name, v in self.space.items()}
         tried = params.sweep.model_dump(exclude={"grids", "spaces"})
@@ -71,7 +71,7 @@ class Plan:
 
 
 def plan(params: Params, model: str, features: str | None, grid: str | None, tpe: int | None) -> Plan:
-    """Return what a command line asks for.
+    """Return the plan of a command line.
 
     Raises:
         UserError: neither or both of grid and tpe, an unknown name, or a setting that the model refuses.
@@ -84,23 +84,23 @@ def plan(params: Params, model: str, features: str | None, grid: str | None, tpe
     if grid is None:
         assert tpe is not None
         reads = MODELS[model].Params.model_fields
-        ranges = params.sweep.spaces.get(model) or {key: found for key, found in RATES.items() if key in reads}
-        made = Plan(model, content, TPE, ranges, current(params, model, ranges), tpe)
+        ranges = params.sweep.spaces.get(model) or {key: values for key, values in RATES.items() if key in reads}
+        planned = Plan(model, content, TPE, ranges, current(params, model, ranges), tpe)
     elif grid in params.sweep.grids:
         lists = params.sweep.grids[grid]
         every = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
-        made = Plan(model, content, grid, lists, every, len(every))
+        planned = Plan(model, content, grid, lists, every, len(every))
     else:
         raise UserError(f"sweep.grids: no '{grid}'; there are {', '.join(params.sweep.grids)}")
-    settings(params, model, {name: _any(values) for name, values in made.space.items()})
-    return made
+    settings(params, model, {name: _any(values) for name, values in planned.space.items()})
+    return planned
 
 
 def current(params: Params, model: str, ranges: Mapping[str, Range]) -> list[Setting]:
-    """Return the setting in params.yaml, if it lies in the ranges: what others have to beat."""
-    now = params.settings(model)
-    found = {name: getattr(now, name, math.nan) for name in ranges}
-    return [found] if all(ranges[name].low <= value <= ranges[name].high for name, value in found.items()) else []
+    """Return the setting of params.yaml, if it lies in the ranges: the baseline."""
+    base = params.settings(model)
+    setting = {name: getattr(base, name, math.nan) for name in ranges}
+    return [setting] if all(ranges[name].low <= value <= ranges[name].high for name, value in setting.items()) else []
 
 
 def settings(params: Params, model: str, changed: Setting) -> Train:
@@ -111,71 +111,73 @@ def settings(params: Params, model: str, changed: Setting) -> Train:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Trains one setting; made for the processes of a pool."""
+    """Trains one setting; pickled for the processes of a pool."""
 
     layout: Layout
     params: Params
     protocol: Protocol
     plan: Plan
 
-    def __call__(self, asked: Asked) -> Told:
-        """Train over the sweep's seeds; the first training may be pruned, a loss that diverges fails."""
+    def __call__(self, suggestion: Suggestion) -> Outcome:
+        """Train over the sweep's seeds; the first training may be pruned, a diverging loss fails."""
         job, sweep = Job(self.plan.model, self.plan.features, 0), self.params.sweep
         data = inputs.read(self.layout, job.content)
-        chosen = settings(self.params, job.model, asked.setting)
+        chosen = settings(self.params, job.model, suggestion.setting)
         parts = self.params.benchmark.modalities.get(job.features, [])
-        curve = Curve(sweep, asked.ended)
+        curve = Curve(sweep, suggestion.ended)
         watched = lambda line: curve.add(line[f"valid_recall@{CUTOFF}"])  # noqa: E731
         cutoff = bounded(data.split.n_items)
         valid, test, epochs = [], [], 0
         try:
             for i in range(sweep.seeds):
                 seed = seed_for("sweep", self.layout.dataset, job.model, i)
-                found = fit(MODELS[job.model], *data, chosen, seed, None if i else watched, parts=parts)
-                epochs += len(found.history)
-                valid.append(found.valid[f"recall@{CUTOFF}"])
+                fitted = fit(MODELS[job.model], *data, chosen, seed, None if i else watched, parts=parts)
+                epochs += len(fitted.history)
+                valid.append(fitted.valid[f"recall@{CUTOFF}"])
                 if sweep.test_selected:
-                    judged = open_test(found.user, found.item, data.split, self.protocol, [cutoff])
-                    test.append(judged.test.mean["recall", cutoff])
+                    result = open_test(fitted.user, fitted.item, data.split, self.protocol, [cutoff])
+                    test.append(result.test.mean["recall", cutoff])
         except Pruned:
-            return Told(asked.number, "pruned", curve.best, len(curve.best), curve.best[-1])
+            return Outcome(suggestion.number, "pruned", curve.best, len(curve.best), curve.best[-1])
         except UserError as e:
-            return Told(asked.number, "failed", curve.best, epochs, reason=str(e))
+            return Outcome(suggestion.number, "failed", curve.best, epochs, reason=str(e))
         mean = float(np.mean(valid))
-        return Told(asked.number, "complete", curve.best, epochs, mean, float(np.mean(test)) if test else None)
+        return Outcome(suggestion.number, "complete", curve.best, epochs, mean, float(np.mean(test)) if test else None)
 
 
-def table(told: Sequence[tuple[Setting, Told]], names: Sequence[str]) -> pa.Table:
+def table(outcomes: Sequence[tuple[Setting, Outcome]], names: Sequence[str]) -> pa.Table:
     """Return table trials(names)."""
     rows = [
         {"trial": t.number, "state": t.state, **{name: float(setting[name]) for name in names}, "epochs": t.epochs,
          "valid": t.valid, "test": t.test, "reason": t.reason}
-        for setting, t in told
+        for setting, t in outcomes
     ]  # fmt: skip
     return pa.Table.from_pylist(rows, schemas.trials(names))
 
 
-def best(told: Sequence[tuple[Setting, Told]], by: str) -> tuple[Setting, Told]:
+def best(outcomes: Sequence[tuple[Setting, Outcome]], by: str) -> tuple[Setting, Outcome]:
     """Return the complete setting of highest `by`, valid or test; of equal ones the first.
 
     Raises:
         UserError: none is complete.
     """
-    complete = [found for found in told if found[1].state == "complete"]
+    complete = [pair for pair in outcomes if pair[1].state == "complete"]
     if not complete:
-        raise UserError(f"sweep: none of {len(told)} settings trained to the end; the first: {told[0][1].reason}")
-    return max(complete, key=lambda found: getattr(found[1], by))
+        raise UserError(
+            f"sweep: none of {len(outcomes)} settings trained to the end; the first: {outcomes[0][1].reason}"
+        )
+    return max(complete, key=lambda pair: getattr(pair[1], by))
 
 
-def effects(told: Sequence[tuple[Setting, Told]], space: Space) -> list[dict[str, Any]]:
+def effects(outcomes: Sequence[tuple[Setting, Outcome]], space: Space) -> list[dict[str, Any]]:
     """Return the best valid figure at each pair of values of two settings, as rows for a heat map.
 
-    A range is cut into parts, each called by its middle. Rows: settings ("lr, cca"), x and y (values), valid, trials.
+    A range is cut into parts, each named by its middle. Rows: settings ("lr, cca"), x and y (values), valid, trials.
     """
     labels = {name: _labels(values) for name, values in space.items()}
     cells: dict[tuple[str, float, float], list[float]] = {}
     for x, y in itertools.combinations(space, 2):
-        for setting, t in told:
+        for setting, t in outcomes:
             if t.valid is not None:
                 key = (f"{x}, {y}", _nearest(labels[x], setting[x]), _nearest(labels[y], setting[y]))
                 cells.setdefault(key, []).append(t.valid)
@@ -190,8 +192,8 @@ def heatmaps(effects: Mapping[tuple[str, str, str], list[dict[str, Any]]]) -> li
     return [{"map": f"{' '.join(names)}: {row['settings']}", **row} for names, rows in effects.items() for row in rows]
 
 
-class Final(NamedTuple):
-    """One training of a setting that won, to be opened on test."""
+class FinalJob(NamedTuple):
+    """One training of a winning setting, evaluated on test."""
 
     trial: int
     """number of the setting"""
@@ -200,8 +202,8 @@ class Final(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Finale:
-    """Trains the winners and measures them as the benchmark does; made for the processes of a pool."""
+class FinalTrial:
+    """Trains the winners and measures them as the benchmark does; pickled for the processes of a pool."""
 
     layout: Layout
     params: Params
@@ -210,13 +212,13 @@ class Finale:
     chosen: Mapping[int, Setting]
     """number of the setting -> setting"""
 
-    def __call__(self, final: Final) -> dict[str, Any]:
+    def __call__(self, job: FinalJob) -> dict[str, Any]:
         """Return the benchmark's record of one run."""
-        won = settings(self.params, self.plan.model, self.chosen[final.trial])
+        won = settings(self.params, self.plan.model, self.chosen[job.trial])
         overrides = self.params.benchmark.overrides | {self.plan.model: won.model_dump()}
         changed = self.params.benchmark.model_copy(update={"overrides": overrides})
         trial = Trial(self.layout, self.params.model_copy(update={"benchmark": changed}), self.protocol)
-        return trial(Job(self.plan.model, self.plan.features, final.seed)).record
+        return trial(Job(self.plan.model, self.plan.features, job.seed)).record
 
 
 def _labels(values: Range | list[int | float]) -> list[float]:

@@ -1,2 +1,2 @@
-"""Feature set against feature set: anybody's file (given), probes with paired tests (judge), trained recommenders
-(training), geometry, two releases (releases), and what is shown of it all (page)."""
+"""Comparison of feature sets: reading (feature_set), probes and paired tests (judge), trained recommenders (training),
+geometry, two releases (releases), tables and pages (page, changes)."""

@@ -1,4 +1,4 @@
-"""`alignrec compare`: one dataset, some feature sets, everything that tells them apart."""
+"""`alignrec compare`: feature sets of one dataset, compared by probes, geometry and training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.compare import given
-from pipeline.compare.given import Given
+from pipeline.compare import feature_set
+from pipeline.compare.feature_set import FeatureSet
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.probe.base import Data
@@ -27,47 +27,47 @@ def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to
     Args:
         layout: of the dataset; its interactions stage must have run.
         params: settings of probes and trainings.
-        specs: see given.read.
+        specs: see feature_set.read.
         seeds: trainings per model and set; 0 for none.
         to: folder to write into.
 
     Returns:
-        what compare.json holds: sources, probes, paired, sets, pairs, and training if asked.
+        the content of compare.json: sources, probes, paired, sets, pairs, and training if seeds > 0.
 
     Raises:
-        UserError: see given.read.
+        UserError: see feature_set.read.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    sets = given.distinct([given.read(spec, layout, asins) for spec in specs])
+    sets = feature_set.distinct([feature_set.read(spec, layout, asins) for spec in specs])
     from pipeline.compare import judge, page
-    from pipeline.probe import questions  # these load SciPy and Pillow: a mistake above is answered without
+    from pipeline.probe import questions  # loads SciPy and Pillow, which the errors above do not need
 
     items = _items(layout, asins)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    asked = questions.questions(Data(interactions, len(asins), items["categories"].to_pylist()))
+    probes = questions.ask(Data(interactions, len(asins), items["categories"].to_pylist()))
     seed = seed_for("compare", layout.dataset)
-    found: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    found |= judge.judge(sets, asked, params.probe.ks, seed) | judge.compared(sets, CHANGED)
+    comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
+    comparison |= judge.judge(sets, probes, params.probe.ks, seed) | judge.compared(sets, CHANGED)
     if seeds:
-        found["training"] = trained(layout, params, sets, seeds, to)
+        comparison["training"] = trained(layout, params, sets, seeds, to)
     titles = [t or a for t, a in zip(items["title"].to_pylist(), asins, strict=True)]
     notes = [" › ".join(p) for p in items["categories"].to_pylist()]
-    pictures = (
+    images = (
         io.read_table(p, schemas.IMAGES, ["item_id", "image"]) for p in sorted(layout.images.glob("images-*.parquet"))
     )
     kind = params.source(layout.dataset).kind
-    io.write_json(to / "compare.json", found)
-    text = page.html(layout.dataset, kind, found, sets, titles, notes, pictures)
+    io.write_json(to / "compare.json", comparison)
+    text = page.html(layout.dataset, kind, comparison, sets, titles, notes, images)
     io.write_bytes(to / "index.html", text.encode())
-    return found
+    return comparison
 
 
-def trained(layout: Layout, params: Params, sets: Sequence[Given], seeds: int, to: Path) -> dict[str, Any]:
-    """Return AlignRec's and two baselines' figures on each set; trainings run beside each other."""
+def trained(layout: Layout, params: Params, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
+    """Return AlignRec's and two baselines' figures on each set; trainings run in parallel."""
     import numpy as np
     from tqdm import tqdm
 
-    from pipeline import pool  # these load torch, which the probes do without
+    from pipeline import pool  # loads torch, which the probes do not need
     from pipeline.compare import training
     from pipeline.evaluation.protocol import protocol
     from pipeline.train import inputs
@@ -78,11 +78,11 @@ def trained(layout: Layout, params: Params, sets: Sequence[Given], seeds: int, t
         with io.atomic(folder / f"{g.name}.npy") as temporary, temporary.open("wb") as f:
             np.save(f, g.vectors)
     names = [g.name for g in sets]
-    todo = training.jobs(names, seeds)
+    jobs = training.jobs(names, seeds)
     rules = protocol(params, layout.dataset, inputs.read(layout, None).split)
-    runs = pool.each(training.Trial(layout, params, folder, rules), todo, params.benchmark.workers)
-    done = dict(tqdm(runs, total=len(todo), unit="run", disable=None))
-    return rules.label | training.summary(done, names)
+    trials = pool.each(training.Trial(layout, params, folder, rules), jobs, params.benchmark.workers)
+    recalls = dict(tqdm(trials, total=len(jobs), unit="run", disable=None))
+    return rules.label | training.summary(recalls, names)
 
 
 def _items(layout: Layout, asins: list[str]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""How two feature sets lie in space, and how alike they are. Nothing I x I is held.
+"""Geometry of feature sets, and similarity of two. No I x I matrix is held.
 
 I items, F and G feature widths, K neighbours.
 """
@@ -15,19 +15,19 @@ from pipeline.ops.rows import unit_rows
 
 
 class Shape(NamedTuple):
-    """How one feature set fills its space."""
+    """The geometry of one feature set."""
 
     width: int
     effective_rank: float
     """exp of the entropy of the normalised singular values of the centred features (Roy and Vetterli 2007), 1 .. F"""
     mean_cosine: float
-    """over all pairs of different items; 0 for features that point everywhere alike, 1 for a cone of no width"""
+    """over all pairs of different items; 0 for isotropic features, 1 for equal directions"""
     zero_rows: int
     """items without a direction"""
 
 
 def spectrum(features: np.ndarray) -> np.ndarray:
-    """Return the squared singular values of centred features [I, F], float64 [F], ascending; F x F is what it takes."""
+    """Return the squared singular values of centred features [I, F], float64 [F], ascending, from an F x F matrix."""
     centred = features - features.mean(axis=0)
     return np.clip(np.linalg.eigvalsh(_product(centred, centred)), 0, None)
 
@@ -63,34 +63,34 @@ def neighbours(features: np.ndarray, k: int, scores_held: int = 1 << 24) -> np.n
     Args:
         features: float32 [I, F].
         k: less than I.
-        scores_held: scores in the blocks at hand, which bounds memory.
+        scores_held: scores held, which bounds memory.
     """
     unit, n = unit_rows(features)[0], len(features)
     block = max(1, scores_held // pool.CORES // n)
 
-    def near(at: int) -> np.ndarray:
+    def of_block(at: int) -> np.ndarray:
         rows = np.arange(at, min(at + block, n))
         # one whole number orders by score, then by id: partitioning it breaks ties the same way everywhere
         key = -np.rint((unit[rows] @ unit.T) * 1e6).astype(np.int64) * n + np.arange(n)
         key[np.arange(len(rows)), rows] = np.iinfo(np.int64).max
         return np.sort(np.argpartition(key, k - 1, axis=1)[:, :k], axis=1).astype(np.int32)
 
-    return np.concatenate(list(pool.threads(near, range(0, n, block))))
+    return np.concatenate(list(pool.threads(of_block, range(0, n, block))))
 
 
 def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:
     """Return item -> its K nearest others, best first, of a few items; ties as in `neighbours`."""
     unit = unit_rows(features)[0]
-    found = {}
-    for item in items:  # a screenful
+    neighbours = {}
+    for item in items:  # a few
         scores = np.rint((unit @ unit[item]) * 1e6)
         scores[item] = -np.inf
-        found[int(item)] = np.argsort(-scores, kind="stable")[:k].tolist()
-    return found
+        neighbours[int(item)] = np.argsort(-scores, kind="stable")[:k].tolist()
+    return neighbours
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the share of neighbours that two sets have in common, float64 [I].
+    """Return the share of neighbours that two sets share, float64 [I].
 
     Args:
         a: int [I, K], see `neighbours`.
@@ -104,7 +104,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return a.T @ b, float64 [F, G], a block of rows at a time.
 
-    In double precision throughout: the spectrum of a product of single precision has a floor that looks like rank.
+    In double precision: rounding in single precision would add to the effective rank.
     """
     total = np.zeros((a.shape[1], b.shape[1]))
     for at in range(0, len(a), 8192):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.compare import geometry
-from pipeline.compare.given import Given
+from pipeline.compare.feature_set import FeatureSet
 from pipeline.encode import controls
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
@@ -32,48 +32,48 @@ def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 
 def judge(
-    sets: Sequence[Given],
-    asked: Mapping[str, questions.Questions | Task | str],
+    sets: Sequence[FeatureSet],
+    probes: Mapping[str, questions.Questions | Task | str],
     ks: Sequence[int],
     seed: int,
 ) -> dict[str, Any]:
-    """Return probes of the sets and of controls beside them, and paired tests of every two sets.
+    """Return probes of the sets and of their controls, and paired tests of every two sets.
 
     Args:
         sets: at least one.
-        asked: see probes.questions.
+        probes: see questions.ask.
         ks: cutoffs.
         seed: of controls and folds.
     """
     named = {g.name: g.vectors for g in sets}
-    narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # chance is chance at any width
-    beside = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
-    found = questions.answers(asked, (named | beside).items(), ks, seed)
-    asked_of: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
+    narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
+    controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
+    answers = questions.answers(probes, (named | controls_added).items(), ks, seed)
+    comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     at = list(ks).index(headline(ks))
-    for probe, answers in found.items():
+    for probe, of_probe in answers.items():
         for a, b in combinations(named, 2):
-            if a in answers and b in answers:
-                columns = [v if v.ndim == 1 else v[:, at] for v in (answers[a], answers[b])]
-                figure = PROBES[probe].measure + ("" if answers[a].ndim == 1 else f"@{ks[at]}")
-                asked_of.append((f"{probe} {figure}", a, b, columns[0], columns[1]))
-    return {"probes": questions.summaries(asked, found, ks), "paired": corrected(asked_of, seed)}
+            if a in of_probe and b in of_probe:
+                columns = [v if v.ndim == 1 else v[:, at] for v in (of_probe[a], of_probe[b])]
+                figure = PROBES[probe].measure + ("" if of_probe[a].ndim == 1 else f"@{ks[at]}")
+                comparisons.append((f"{probe} {figure}", a, b, columns[0], columns[1]))
+    return {"probes": questions.summaries(probes, answers, ks), "paired": corrected(comparisons, seed)}
 
 
-def compared(sets: Sequence[Given], changed: int) -> dict[str, Any]:
-    """Return the shape of each set, and of every two how alike they are and which items changed most.
+def compared(sets: Sequence[FeatureSet], changed: int) -> dict[str, Any]:
+    """Return the shape of each set, and of every two the similarity and the most changed items.
 
     Args:
         sets: at least one.
         changed: items named per pair.
     """
     k = min(NEIGHBOURS, len(sets[0].vectors) - 1)
-    near = {g.name: geometry.neighbours(g.vectors, k) for g in sets}
+    neighbours = {g.name: geometry.neighbours(g.vectors, k) for g in sets}
     spectra = {g.name: geometry.spectrum(g.vectors) for g in sets}
     pairs = []
     for a, b in combinations(sets, 2):
-        share = geometry.overlap(near[a.name], near[b.name])
-        worst = np.argsort(share, kind="stable")[:changed]
+        share = geometry.overlap(neighbours[a.name], neighbours[b.name])
+        lowest = np.argsort(share, kind="stable")[:changed]
         cka = geometry.linear_cka(a.vectors, b.vectors, spectra[a.name], spectra[b.name])
         pairs.append(
             {
@@ -82,7 +82,7 @@ def compared(sets: Sequence[Given], changed: int) -> dict[str, Any]:
                 "neighbours": k,
                 "overlap": round(float(share.mean()), 6),
                 "cka": round(cka, 6),
-                "most_changed": [{"item_id": int(i), "overlap": round(float(share[i]), 6)} for i in worst],
+                "most_changed": [{"item_id": int(i), "overlap": round(float(share[i]), 6)} for i in lowest],
             }
         )
     shapes = {g.name: geometry.shape(g.vectors, spectra[g.name])._asdict() for g in sets}

@@ -1,4 +1,4 @@
-"""A comparison as tables for the terminal and as a page with pictures."""
+"""A comparison as tables for the terminal, and as a page with images."""
 
 from __future__ import annotations
 
@@ -11,118 +11,117 @@ from rich.table import Table as Terminal
 from rich.text import Text
 
 from pipeline.compare import geometry
-from pipeline.compare.given import Given
+from pipeline.compare.feature_set import FeatureSet
 from pipeline.report import gallery, tables
 from pipeline.report.markdown import with_error
 from pipeline.report.page import render
 from pipeline.report.tables import Table
 
 NEAR = 6
-"""neighbours shown beside an item"""
+"""neighbours beside an item"""
 
 
-def judged(found: Mapping[str, Any]) -> list[Table]:
-    """Return the tables of what was measured: probes, trainings, paired tests."""
-    shown = tables.probes(found["probes"])
-    if "training" in found:
-        shown.append(_training(found["training"]))
-        shown.append(_paired("Trained recommenders, pair by pair", "users", found["training"]["paired"]))
-    if found["paired"]:
-        shown.insert(len(found["probes"]), _paired("Probes, pair by pair", "users or items", found["paired"]))
-    return [t for t in shown if t.rows or t.note]
+def judged(comparison: Mapping[str, Any]) -> list[Table]:
+    """Return the tables of probes, trainings and paired tests."""
+    evaluated = tables.probes(comparison["probes"])
+    if "training" in comparison:
+        evaluated.append(_training(comparison["training"]))
+        evaluated.append(_paired("Trained recommenders, pair by pair", "users", comparison["training"]["paired"]))
+    if comparison["paired"]:
+        evaluated.insert(
+            len(comparison["probes"]), _paired("Probes, pair by pair", "users or items", comparison["paired"])
+        )
+    return [t for t in evaluated if t.rows or t.note]
 
 
-def shapes(found: Mapping[str, Any]) -> list[Table]:
-    """Return the tables of how the sets lie in space."""
+def shapes(comparison: Mapping[str, Any]) -> list[Table]:
+    """Return the tables of geometry and similarity."""
     rows = [
         [name, str(s["width"]), f"{s['effective_rank']:.1f}", f"{s['mean_cosine']:.3f}", str(s["zero_rows"])]
-        for name, s in found["sets"].items()
+        for name, s in comparison["sets"].items()
     ]
-    note = (
-        "Effective rank: how many directions are really used. Mean cosine: 0 for features that point everywhere alike, "
-        "1 for features that all point the same way."
-    )
+    note = "Effective rank: number of directions in use. Mean cosine: 0 for isotropic features, 1 for equal directions."
     head = ["feature set", "width", "effective rank", "mean cosine", "items without direction"]
-    made = [Table("Shape", note, head, rows)]
-    if found["pairs"]:
-        pairs = [[p["a"], p["b"], f"{p['overlap']:.1%}", f"{p['cka']:.4f}"] for p in found["pairs"]]
-        shared = f"shared of {found['pairs'][0]['neighbours']} neighbours"
+    geometric = [Table("Shape", note, head, rows)]
+    if comparison["pairs"]:
+        pairs = [[p["a"], p["b"], f"{p['overlap']:.1%}", f"{p['cka']:.4f}"] for p in comparison["pairs"]]
+        shared = f"shared of {comparison['pairs'][0]['neighbours']} neighbours"
         note = "Linear CKA is 1 for features that differ by a rotation and a scale, 0 for unrelated ones."
-        made.append(Table("Likeness", note, ["a", "b", shared, "linear CKA"], pairs, texts=2))
-    return made
+        geometric.append(Table("Similarity", note, ["a", "b", shared, "linear CKA"], pairs, texts=2))
+    return geometric
 
 
-def terminal(shown: Table) -> Terminal:
+def terminal(table: Table) -> Terminal:
     """Return a table for the terminal; control characters in cells are dropped by Rich's Text."""
-    made = Terminal(title=shown.heading, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
-    for i, name in enumerate(shown.head):
-        made.add_column(Text(name), justify="left" if i < shown.texts else "right", overflow="fold")
-    for row in shown.rows:
-        made.add_row(*(Text("".join(c for c in cell if c.isprintable())) for cell in row))
-    return made
+    printed = Terminal(title=table.heading, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
+    for i, name in enumerate(table.head):
+        printed.add_column(Text(name), justify="left" if i < table.texts else "right", overflow="fold")
+    for row in table.rows:
+        printed.add_row(*(Text("".join(c for c in cell if c.isprintable())) for cell in row))
+    return printed
 
 
 def html(
     dataset: str,
     kind: str,
-    found: Mapping[str, Any],
-    sets: Sequence[Given],
+    comparison: Mapping[str, Any],
+    sets: Sequence[FeatureSet],
     titles: Sequence[str],
     notes: Sequence[str],
-    pictures: Iterable[pa.Table],
+    images: Iterable[pa.Table],
 ) -> str:
     """Return the page of a comparison.
 
     Args:
         dataset: its name.
         kind: of its source.
-        found: see command.compare.
-        sets: the feature sets, in the order of `found`.
+        comparison: see command.compare.
+        sets: the feature sets, in the order of `comparison`.
         titles: of all items.
         notes: categories of all items.
-        pictures: item_id and image of table IMAGES, a shard at a time; may be empty.
+        images: item_id and image of table IMAGES, a shard at a time; may be empty.
     """
     named = {g.name: g for g in sets}
     pairs = [
         changed(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
-        for p in found["pairs"]
+        for p in comparison["pairs"]
     ]
-    packed, data = pictured(pairs, titles, notes, pictures)
+    packed, data = with_images(pairs, titles, notes, images)
     return render(
         "compare.html", packed, dataset=dataset, kind=kind, data=data, pairs=pairs, sets=list(named),
-        judged=judged(found), shapes=shapes(found),
+        judged=judged(comparison), shapes=shapes(comparison),
     )  # fmt: skip
 
 
-def changed(a: Given, b: Given, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
-    """Return what a page shows of two sets' most changed items (rows and shares of neighbours): both neighbourhoods."""
-    near = [geometry.nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
-    return {"a": a.name, "b": b.name, "items": items, "near_a": near[0], "near_b": near[1]}
+def changed(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
+    """Return two sets' neighbours of the most changed items (rows, and shares of common neighbours), for a page."""
+    neighbours = [geometry.nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
+    return {"a": a.name, "b": b.name, "items": items, "near_a": neighbours[0], "near_b": neighbours[1]}
 
 
-def pictured(
-    pairs: Iterable[Mapping[str, Any]], titles: Sequence[str], notes: Sequence[str], pictures: Iterable[pa.Table]
+def with_images(
+    pairs: Iterable[Mapping[str, Any]], titles: Sequence[str], notes: Sequence[str], images: Iterable[pa.Table]
 ) -> tuple[gallery.Sheets, dict[str, Any]]:
-    """Return the pictures of all items that `pairs` (see `changed`) show, and the page's table of items."""
+    """Return the images of all items in `pairs` (see `changed`), and the page's table of items."""
     wanted = set[int]()
     for p in pairs:
         wanted |= {i for i, _ in p["items"]}
         wanted |= {other for near in (p["near_a"], p["near_b"]) for others in near.values() for other in others}
-    packed = gallery.sheets(gallery.thumbnails(pictures, wanted))
+    packed = gallery.sheets(gallery.thumbnails(images, wanted))
     cells = [packed.place.get(i, -1) for i in range(len(titles))]
     return packed, {"titles": titles, "notes": notes, "cells": cells}
 
 
-def _training(found: Mapping[str, Any]) -> Table:
-    figure = next(key for key in found if "@" in key)
+def _training(training: Mapping[str, Any]) -> Table:
+    figure = next(key for key in training if "@" in key)
     rows = [
         [model, name, with_error(v["mean"], v["sd"])]
-        for model, by_set in found[figure].items()
+        for model, by_set in training[figure].items()
         for name, v in by_set.items()
     ]
     note = (
-        f"Test figures at the best valid epoch, mean ± standard deviation over {found['seeds']} seeds; protocol "
-        f"{found['protocol']} ({found['fingerprint']})."
+        f"Test figures at the best valid epoch, mean ± standard deviation over {training['seeds']} seeds; protocol "
+        f"{training['protocol']} ({training['fingerprint']})."
     )
     return Table("Trained recommenders", note, ["model", "feature set", figure], rows, texts=2)
 

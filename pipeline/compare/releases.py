@@ -1,4 +1,4 @@
-"""Two releases side by side: what changed in schema, rows and values, and which version the change deserves."""
+"""Two releases side by side: differences in schema, rows and values, and the semantic version that they call for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import io
-from pipeline.compare.given import Given
+from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import compared
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import Manifest
@@ -20,7 +20,7 @@ PARTS = ("major", "minor", "patch")
 
 
 def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
-    """Return what differs from release `a` to release `b`.
+    """Return the differences from release `a` to release `b`.
 
     Args:
         a: the older release folder; verified by the caller.
@@ -29,7 +29,7 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
 
     Returns:
         `schema`, `rows`, `values`: lines of text; `features`: per common feature set the similarity of the common
-        items; `bump` and `version`: what the newer one should be called.
+        items; `bump` and `version`: of the newer one, by semantic versioning.
     """
     old, new = manifests.load(a), manifests.load(b)
     items_a, items_b = (pq.read_table(f / "items.parquet", columns=["asin", "title"]) for f in (a, b))
@@ -38,12 +38,12 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
     schema, sets = _schema(old, new)
     features, values = {}, _values(a, b, old, new)
     for name in sets:
-        found = _features(a, b, name, common, changed)
-        if found is not None:
-            for entry in found["most_changed"]:
+        similarity = _features(a, b, name, common, changed)
+        if similarity is not None:
+            for entry in similarity["most_changed"]:
                 row = common[entry.pop("item_id")][0]
                 entry |= {column: items_a[column][row].as_py() for column in ("asin", "title")}
-            features[name] = found
+            features[name] = similarity
     bump = "major" if schema else "minor" if rows else "patch" if values else "none"
     return {
         "a": {"dataset": old.dataset, "version": old.version},
@@ -57,11 +57,11 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any]) -> Iterator[str]:
-    """Yield the answer of `diff` for a terminal; what would steer a terminal is left out of names."""
+def lines(diff: dict[str, Any]) -> Iterator[str]:
+    """Yield the result of `diff` for a terminal, without control characters."""
     for part in ("schema", "rows", "values"):
-        yield from (_plain(f"{part}: {line}") for line in found[part] or ["the same"])
-    for name, f in found["features"].items():
+        yield from (_plain(f"{part}: {line}") for line in diff[part] or ["the same"])
+    for name, f in diff["features"].items():
         yield _plain(
             f"{name}: {f['overlap']:.1%} of {f['neighbours']} neighbours shared, CKA {f['cka']:.4f}, effective rank "
             f"{f['a']['effective_rank']:.1f} -> {f['b']['effective_rank']:.1f}, mean cosine "
@@ -70,13 +70,13 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         for e in f["most_changed"]:
             if e["overlap"] < 1:
                 yield _plain(f"{name}: most changed {e['asin']} ({e['overlap']:.0%} shared) {e['title']}")
-    yield f"version: {verdict(found)}"
+    yield f"version: {verdict(diff)}"
 
 
-def verdict(found: dict[str, Any]) -> str:
-    """Return which version the change deserves, and which one it claims."""
-    change = "nothing changed" if found["bump"] == "none" else f"a {found['bump']} change"
-    return f"{change}: {found['a']['version']} -> {found['version']}; it calls itself {found['b']['version']}"
+def verdict(diff: dict[str, Any]) -> str:
+    """Return the version that the change calls for, and the one in the manifest."""
+    change = "nothing changed" if diff["bump"] == "none" else f"a {diff['bump']} change"
+    return f"{change}: {diff['a']['version']} -> {diff['version']}; it calls itself {diff['b']['version']}"
 
 
 def bumped(version: str, bump: str) -> str:
@@ -108,7 +108,7 @@ def _tables(release: Manifest) -> dict[str, list[tuple[str, str]]]:
 
 
 def _schema(old: Manifest, new: Manifest) -> tuple[list[str], list[str]]:
-    """Return what a reader of the old release would trip over, and the feature sets of both."""
+    """Return what breaks a reader of the old release, and the feature sets of both."""
     before, after = _tables(old), _tables(new)
     lines = [f"{where}: gone" for where in before if where not in after]
     for where in before.keys() & after.keys():
@@ -128,9 +128,9 @@ def _rows(before: list[str], after: list[str]) -> list[str]:
 
 
 def _values(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
-    """Return tables with other values, and new ones; documents do not count, they follow from the rest.
+    """Return tables with other values, and new ones; documents do not count.
 
-    A file's bytes also change with the version that is written into them, so tables whose hashes differ are read.
+    A version is written into each file, so tables whose hashes differ are compared by values.
     """
     before = {f.path: f.sha256 for f in old.files if f.table is not None}
     after = {f.path: f.sha256 for f in new.files if f.table is not None}
@@ -144,19 +144,23 @@ def _values(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
 
 
 def _features(a: Path, b: Path, name: str, common: list[tuple[int, int]], changed: int) -> dict[str, Any] | None:
-    """Return how alike a feature set of both releases is on the common items; None for too few of them."""
+    """Return the similarity of a feature set in both releases on the common items; None for fewer than 3."""
     if len(common) < 3:
         return None
-    found = compared(versions(a, b, name, common), changed)
-    return {"items": len(common)} | {k: v for k, v in found["pairs"][0].items() if k not in ("a", "b")} | found["sets"]
+    comparison = compared(versions(a, b, name, common), changed)
+    return (
+        {"items": len(common)}
+        | {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")}
+        | comparison["sets"]
+    )
 
 
-def versions(a: Path, b: Path, name: str, common: list[tuple[int, int]]) -> list[Given]:
-    """Return a feature set as it was (`a`) and is (`b`), of the common items."""
+def versions(a: Path, b: Path, name: str, common: list[tuple[int, int]]) -> list[FeatureSet]:
+    """Return a feature set in releases `a` and `b`, of the common items."""
     rows = np.array(common)
     sets = []
     for which, folder, column in (("a", a, 0), ("b", b, 1)):
         paths = io.shards(folder / "features" / name, "features")
         vectors = io.matrix(pa.concat_tables([pq.read_table(p, columns=["vector"]) for p in paths])["vector"])
-        sets.append(Given(which, str(folder), vectors[rows[:, column]]))
+        sets.append(FeatureSet(which, str(folder), vectors[rows[:, column]]))
     return sets

@@ -46,7 +46,7 @@ def jobs(names: Sequence[str], seeds: int) -> list[Job]:
 
 @dataclass(frozen=True)
 class Trial:
-    """Trains one job; made for the processes of a pool."""
+    """Trains one job; pickled for the processes of a pool."""
 
     layout: Layout
     params: Params
@@ -61,29 +61,33 @@ class Trial:
         edges = neighbours.neighbours(vectors, self.params.graph.k)
         settings = self.params.settings(job.model)
         seed = seed_for("compare", self.layout.dataset, job.model, job.seed)
-        found = fit(MODELS[job.model], parts, vectors, edges, settings, seed)
+        fitted = fit(MODELS[job.model], parts, vectors, edges, settings, seed)
         cutoff = bounded(parts.n_items)
-        judged = open_test(found.user, found.item, parts, self.protocol, [cutoff])
-        return list(judged.test.per_user["recall", cutoff].tolist())
+        result = open_test(fitted.user, fitted.item, parts, self.protocol, [cutoff])
+        return list(result.test.per_user["recall", cutoff].tolist())
 
 
-def summary(found: dict[Job, list[float]], names: Sequence[str]) -> dict[str, Any]:
+def summary(recalls: dict[Job, list[float]], names: Sequence[str]) -> dict[str, Any]:
     """Return mean and sd over seeds of each model on each set, and paired tests of every two sets.
 
     The test is over users: each user's recall is first averaged over seeds.
 
     Args:
-        found: job -> recall of each test user.
-        names: feature sets, in the order shown.
+        recalls: job -> recall of each test user.
+        names: feature sets, in order.
     """
-    seeds = sorted({job.seed for job in found})
+    seeds = sorted({job.seed for job in recalls})
     recall: dict[str, Any] = {}
-    asked: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
+    comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     for model in MODELS:
-        by_user = {name: np.mean([found[Job(model, name, s)] for s in seeds], axis=0) for name in names}
+        by_user = {name: np.mean([recalls[Job(model, name, s)] for s in seeds], axis=0) for name in names}
         for name in names:
-            spread = cell([float(np.mean(found[Job(model, name, s)])) for s in seeds])
-            recall.setdefault(model, {})[name] = {"mean": spread.mean, "sd": spread.sd, "values": list(spread.values)}
-        figure = f"{model} recall@{CUTOFF}"
-        asked += [(figure, a, b, by_user[a], by_user[b]) for a, b in combinations(names, 2)]
-    return {"seeds": len(seeds), f"recall@{CUTOFF}": recall, "paired": corrected(asked, seed_for("compare", "tests"))}
+            figure = cell([float(np.mean(recalls[Job(model, name, s)])) for s in seeds])
+            recall.setdefault(model, {})[name] = {"mean": figure.mean, "sd": figure.sd, "values": list(figure.values)}
+        measure = f"{model} recall@{CUTOFF}"
+        comparisons += [(measure, a, b, by_user[a], by_user[b]) for a, b in combinations(names, 2)]
+    return {
+        "seeds": len(seeds),
+        f"recall@{CUTOFF}": recall,
+        "paired": corrected(comparisons, seed_for("compare", "tests")),
+    }

@@ -1,4 +1,4 @@
-"""The cutoff at which epochs are chosen, settings are compared and figures are told first."""
+"""The cutoff at which epochs are chosen, settings are compared and headline figures are given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures behind the report and the dataset card: seeds to mean and sd, statuses to counts."""
+"""The figures behind the report and the dataset card: mean and sd over seeds, counts of statuses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Row:
     model: str
     features: str
     ablation: str
-    """what was left out; empty for the model as it is"""
+    """what was left out; empty for the full model"""
     cells: dict[tuple[str, int], Cell]
     """(metric, k) -> figure"""
 
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows that may stand in one table: all have the same fingerprint."""
+    """Rows of one table: all have the same fingerprint."""
 
     protocol: str
     fingerprint: str
@@ -55,9 +55,9 @@ class Comparison:
     """best Recall@20 first"""
 
 
-def masked(found: Comparison) -> str:
-    """Return the parts whose items are never recommended at test."""
-    return "train and valid" if found.protocol.startswith("strict") else "train"
+def masked_splits(comparison: Comparison) -> str:
+    """Return the splits whose items are masked at test."""
+    return "train and valid" if comparison.protocol.startswith("strict") else "train"
 
 
 def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
@@ -66,7 +66,7 @@ def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
     values: dict[tuple[Any, ...], list[float]] = {}
     for row in ordered.select([*KEYS, "value"]).to_pylist():  # a few thousand rows at most
         values.setdefault(tuple(row[k] for k in KEYS), []).append(row["value"])
-    return {key: cell(found) for key, found in values.items()}
+    return {key: cell(by_seed) for key, by_seed in values.items()}
 
 
 def cell(values: list[float]) -> Cell:
@@ -76,27 +76,27 @@ def cell(values: list[float]) -> Cell:
 
 
 def comparisons(results: pa.Table, selected_by: str = "valid") -> list[Comparison]:
-    """Return what the headline tables show, one for each fingerprint: test, settings chosen by `selected_by`."""
+    """Return the headline comparisons, one a fingerprint: test figures, settings chosen by `selected_by`."""
     return _compared(results.filter(pc.field("ablation") == ""), selected_by)
 
 
 def ablations(results: pa.Table) -> list[Comparison]:
-    """Return, for each fingerprint, the ablations and the model as it is on the features that they are of."""
+    """Return, for each fingerprint, the ablations beside the full model on the same features."""
     names = [f"{m}\t{f}" for m, f in zip(results["model"].to_pylist(), results["features"].to_pylist(), strict=True)]
     left_out = pc.not_equal(results["ablation"], "")
-    of_them = pc.is_in(pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out))
-    return _compared(results.filter(of_them), "valid")
+    compared = pc.is_in(pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out))
+    return _compared(results.filter(compared), "valid")
 
 
 def _compared(results: pa.Table, selected_by: str) -> list[Comparison]:
-    found: dict[tuple[str, str], dict[tuple[str, str, str], dict[tuple[str, int], Cell]]] = {}
+    groups: dict[tuple[str, str], dict[tuple[str, str, str], dict[tuple[str, int], Cell]]] = {}
     kept = results.filter((pc.field("split") == "test") & (pc.field("selected_by") == selected_by))
     for (model, features, ablation, protocol, fingerprint, _, _, metric, k), figure in figures(kept).items():
-        rows = found.setdefault((protocol, fingerprint), {})
+        rows = groups.setdefault((protocol, fingerprint), {})
         rows.setdefault((model, features, ablation), {})[metric, k] = figure
     return [
         Comparison(*key, sorted((Row(*run, cells) for run, cells in rows.items()), key=_worst_last))
-        for key, rows in found.items()
+        for key, rows in groups.items()
     ]
 
 

@@ -1,6 +1,6 @@
-"""What a ranking is worth, per user. Letters: N users with a target, K cutoff, h_i = 1 if the i-th item is a target.
+"""Ranking metrics, per user. Letters: N users with a target, K cutoff, h_i = 1 if the i-th item is a target.
 
-T is the set of a user's targets. Definitions are MMRec's (method.md section 6): numbers compare with published ones.
+T is the set of a user's targets. Definitions are MMRec's (method.md section 6).
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ METRICS = {"recall": recall, "ndcg": ndcg, "precision": precision, "map": averag
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One ranking judged."""
+    """The metrics of one ranking."""
 
     users: np.ndarray
     """int32 [N], the users with a target, ascending"""
     top: np.ndarray
-    """int32 [N, max K], what they were shown, best first"""
+    """int32 [N, max K], the items recommended to them, best first"""
     per_user: dict[tuple[str, int], np.ndarray]
     """(metric, K) -> float64 [N]"""
 
@@ -70,24 +70,24 @@ def evaluate(
     split: Split,
     which: Literal["valid", "test"],
     ks: Sequence[int],
-    masked: Pairs | None = None,
+    seen: Pairs | None = None,
 ) -> Evaluation:
     """Rank all items for every user with a target in `which`, and judge the ranking.
 
     Args:
         user: float [U, D].
         item: float [I, D]; score = dot product.
-        split: what was trained on and what is asked for.
+        split: train, and the targets.
         which: the part that holds the targets.
         ks: cutoffs.
-        masked: pairs that are never recommended, ordered by user; train by default.
+        seen: pairs that are never recommended, ordered by user; train by default.
 
     Raises:
         UserError: a cutoff is larger than the catalogue.
     """
     targets: Pairs = getattr(split, which)
     users = np.unique(targets.users)
-    top = topk(user, item, max(ks), split.train if masked is None else masked, users)
+    top = topk(user, item, max(ks), split.train if seen is None else seen, users)
     return judge(top, users, targets, split.n_items, ks)
 
 
@@ -95,9 +95,9 @@ def judge(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: 
     """Compare rankings with targets.
 
     Args:
-        top: int32 [N, max K], best first, -1 for nothing.
+        top: int32 [N, max K], best first, -1 where no item is left.
         users: int32 [N], whose rows they are; each has a target.
-        targets: what would have been right.
+        targets: the relevant pairs.
         n_items: I.
         ks: cutoffs.
     """

@@ -1,4 +1,4 @@
-"""How models are judged, as one value: what its name and fingerprint stand for can be told apart, and is."""
+"""How models are evaluated, as one value with a name and a fingerprint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Protocol:
     """Numbers compare only if all of this is the same (method.md section 6)."""
 
     rule: Rule
-    """what is masked at test: mmrec only train, as published tables do; strict train and valid"""
+    """what is masked at test: mmrec train alone, as published tables do; strict train and valid"""
     split: str
     """how each user's interactions were divided: `interactions.protocol`"""
     filter: str
@@ -44,7 +44,7 @@ class Protocol:
 
     @property
     def name(self) -> str:
-        """The table's heading: `mmrec` is the published protocol; anything else says in what it differs."""
+        """A table's heading: `mmrec` is the published protocol; any other name says how it differs."""
         return self.rule if self.split == "mmrec" else f"{self.rule}, {self.split}"
 
     @property
@@ -54,14 +54,14 @@ class Protocol:
 
     @property
     def label(self) -> dict[str, str]:
-        """What every record and table says of it: protocol (its name) and fingerprint."""
+        """The columns of every record and table: protocol (its name) and fingerprint."""
         return {"protocol": self.name, "fingerprint": self.fingerprint}
 
     def described(self) -> dict[str, Any]:
         """Return name, fingerprint and all fields, for JSON."""
         return {"name": self.name, "fingerprint": self.fingerprint, **asdict(self)}
 
-    def masked(self, split: Split, which: Literal["valid", "test"]) -> Pairs:
+    def seen(self, split: Split, which: Literal["valid", "test"]) -> Pairs:
         """Return the pairs that are never recommended when `which` holds the targets."""
         if which == "test" and self.rule == "strict":
             return union(split.train, split.valid, split.n_items)
@@ -70,10 +70,10 @@ class Protocol:
 
 def protocol(params: Params, dataset: str, split: Split) -> Protocol:
     """Return the protocol under which the models of one dataset are judged."""
-    asked = params.interactions
+    settings = params.interactions
     imported = params.source(dataset).has_split
-    kept = "as imported" if imported else f"users >= {asked.user_core}, items >= {asked.item_core}, repeatedly"
-    return Protocol(params.benchmark.protocol, "mmrec" if imported else asked.protocol, kept, questions(split))
+    core = "as imported" if imported else f"users >= {settings.user_core}, items >= {settings.item_core}, repeatedly"
+    return Protocol(params.benchmark.protocol, "mmrec" if imported else settings.protocol, core, questions(split))
 
 
 def questions(split: Split) -> str:

@@ -43,16 +43,16 @@ def topk(
         raise UserError(f"cutoff {k} is larger than the catalogue of {n_items} items; choose a smaller one")
     users = np.arange(n_users) if users is None else users
     start = np.searchsorted(seen.users, np.arange(n_users + 1))
-    found = np.empty((len(users), k), np.int32)
+    top = np.empty((len(users), k), np.int32)
     step = max(1, BLOCK // n_items)
     for at in range(0, len(users), step):  # blocks bound the memory
         block = users[at : at + step]
         scores = _scores(user, item, block)
-        rows, columns = _masked(start, seen.items, block)
+        rows, columns = _seen_pairs(start, seen.items, block)
         scores[rows.to(scores.device), columns.to(scores.device)] = -torch.inf
         values, ids = select(scores, k)
-        found[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
-    return found
+        top[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
+    return top
 
 
 def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:
@@ -63,7 +63,7 @@ def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:
     return gemm(user[torch.from_numpy(rows).long().to(user.device)], item)
 
 
-def _masked(start: np.ndarray, items: np.ndarray, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _seen_pairs(start: np.ndarray, items: np.ndarray, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Return rows and columns of the block's seen pairs; `start` [U+1] points into `items`."""
     counts = start[users + 1] - start[users]
     rows = np.repeat(np.arange(len(users)), counts)

@@ -1,4 +1,4 @@
-"""Is a difference more than luck? Paired bootstrap and Holm's correction. Letters: N users, C comparisons."""
+"""Significance of differences: paired bootstrap and Holm's correction. Letters: N users, C comparisons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 RESAMPLES = 9_999
 DRAWS = 1 << 22
-"""users drawn at a time, which bounds memory; the resamples are the same for every block size"""
+"""users drawn at a time, which bounds memory; the resamples do not depend on it"""
 
 
 class Paired(NamedTuple):
@@ -55,21 +55,21 @@ def resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Return the column means of `values` [N, C] over N rows drawn with replacement, float64 [resamples, C]."""
     n = len(values)
     rng = np.random.default_rng(seed)
-    found = []
+    means = []
     step = max(1, DRAWS // n)
     for at in range(0, resamples, step):
         rows = min(step, resamples - at)
         drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)  # how often each user was drawn
-        found.append(times @ values / n)
-    return np.concatenate(found)
+        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)  # how often each user was drawn
+        means.append(counts @ values / n)
+    return np.concatenate(means)
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Return p corrected for all of them being asked at once (Holm 1979), float64 of p's shape, at most 1.
+    """Return p corrected for multiple comparisons (Holm 1979), float64 of p's shape, at most 1.
 
-    The smallest p counts as often as there are questions, the next once less, and so on; none may become smaller than
-    one before it.
+    The smallest p is multiplied by the number of tests, the next by one less, and so on; none may become smaller
+    than one before it.
     """
     p = np.asarray(p, np.float64)
     order = np.argsort(p, kind="stable")
@@ -79,26 +79,26 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
-def corrected(asked: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]], seed: int) -> list[dict[str, Any]]:
-    """Return the tests of several questions, each on users or items of its own, corrected for all of them.
+def corrected(comparisons: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]], seed: int) -> list[dict[str, Any]]:
+    """Return the tests of several comparisons, each on users or items of its own, corrected for all of them.
 
     Args:
-        asked: what is measured, names of a and b, and the figures of both, float64 [N] each.
+        comparisons: measure, names of a and b, and the figures of both, float64 [N] each.
         seed: of the resamples.
 
     Returns:
-        measure, a, b, the fields of Paired, and p_holm, a question each.
+        measure, a, b, the fields of Paired, and p_holm, a row a comparison.
     """
-    alike: dict[int, list[int]] = {}  # questions on as many users have the same resamples: one pass answers them
-    for i, (*_, x, _y) in enumerate(asked):
-        alike.setdefault(len(x), []).append(i)
+    by_size: dict[int, list[int]] = {}  # comparisons of equal N share resamples: one pass tests them
+    for i, (*_, x, _y) in enumerate(comparisons):
+        by_size.setdefault(len(x), []).append(i)
     tests: dict[int, Paired] = {}
-    for numbers in alike.values():
-        x, y = (np.stack([asked[i][side] for i in numbers], axis=1) for side in (3, 4))
+    for numbers in by_size.values():
+        x, y = (np.stack([comparisons[i][side] for i in numbers], axis=1) for side in (3, 4))
         tests |= dict(zip(numbers, paired(x, y, seed), strict=True))
-    found = [tests[i] for i in range(len(asked))]
-    after = holm(np.array([test.p for test in found]))
+    ordered = [tests[i] for i in range(len(comparisons))]
+    p_holm = holm(np.array([test.p for test in ordered]))
     return [
         {"measure": measure, "a": a, "b": b, **test._asdict(), "p_holm": float(p)}
-        for (measure, a, b, *_), test, p in zip(asked, found, after, strict=True)
+        for (measure, a, b, *_), test, p in zip(comparisons, ordered, p_holm, strict=True)
     ]

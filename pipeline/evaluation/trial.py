@@ -12,12 +12,12 @@ from pipeline.ops.topk import Vectors
 
 
 class Result(NamedTuple):
-    """What a trained model is worth, and under which rules."""
+    """A trained model's metrics on valid and test, and the protocol."""
 
     valid: Evaluation
     test: Evaluation
     label: dict[str, str]
-    """protocol and fingerprint, as every record carries them"""
+    """protocol and fingerprint, columns of every record"""
 
 
 def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]) -> Result:
@@ -26,13 +26,13 @@ def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks
     Args:
         user: float [U, D], as at the best valid epoch.
         item: float [I, D]; score = dot product.
-        split: what was trained on and what is asked for.
-        protocol: says which items are never recommended.
+        split: train, valid and test.
+        protocol: which items are masked.
         ks: cutoffs.
 
     Raises:
         UserError: a cutoff is larger than the catalogue.
     """
-    valid = evaluate(user, item, split, "valid", ks, protocol.masked(split, "valid"))
-    test = evaluate(user, item, split, "test", ks, protocol.masked(split, "test"))
+    valid = evaluate(user, item, split, "valid", ks, protocol.seen(split, "valid"))
+    test = evaluate(user, item, split, "test", ks, protocol.seen(split, "test"))
     return Result(valid, test, protocol.label)

@@ -1,4 +1,4 @@
-"""What there is to export: of a dataset all of it, of a release what it holds."""
+"""The content of an export, read from a dataset's stages or from a release."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FIELDS = ("item_id", "asin", "title", "brand", "categories", "description")
 
 
 @dataclass(frozen=True)
-class Content:
-    """Tables in item order and user order; None is what the origin does not hold."""
+class ExportContent:
+    """Tables in item order and user order; None where the origin has none."""
 
     name: str
     items: pa.Table
-    """FIELDS as in schema ITEMS, and image_url: public or empty; I rows"""
+    """FIELDS of schema ITEMS, and image_url, public or empty; I rows"""
     features: Mapping[str, pa.Table]
     """feature set -> schema features(F), I rows"""
     users: pa.Table | None = None
@@ -46,16 +46,16 @@ class Content:
         return self.interactions.filter(pc.equal(self.interactions["split"], number)).drop_columns(["split"])
 
     def clock(self) -> str:
-        """Return what the timestamps are: unix, order or none."""
+        """Return the kind of timestamps: unix, order or none."""
         return "none" if self.interactions is None else schemas.clock(self.interactions)
 
     def known(self, column: str) -> bool:
-        """Return whether an interaction's rating or timestamp is known for any."""
+        """Return whether any interaction has a rating, or a timestamp."""
         return self.interactions is not None and self.interactions[column].null_count < len(self.interactions)
 
 
-def of_dataset(layout: Layout, features: list[str]) -> Content:
-    """Gather what the stages have made of a dataset.
+def of_dataset(layout: Layout, features: list[str]) -> ExportContent:
+    """Read the outputs of a dataset's stages.
 
     Args:
         layout: of the dataset.
@@ -64,7 +64,7 @@ def of_dataset(layout: Layout, features: list[str]) -> Content:
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     items = io.read_table(layout.items, schemas.ITEMS) if layout.items.exists() else _without_texts(ids)
     urls = [next(filter(_public, urls or []), "") for urls in items["image_urls"].to_pylist()]
-    return Content(
+    return ExportContent(
         name=layout.dataset,
         items=items.select(FIELDS).append_column("image_url", pa.array(urls, pa.string())),
         features={n: io.read_features(layout.features(n)) for n in _chosen(features, layout.feature_sets())},
@@ -73,27 +73,27 @@ def of_dataset(layout: Layout, features: list[str]) -> Content:
     )
 
 
-def of_release(folder: Path, features: list[str]) -> Content:
-    """Gather what a release holds: items and features, the users' names, no interactions; it is verified first."""
+def of_release(folder: Path, features: list[str]) -> ExportContent:
+    """Verify and read a release: items, features and the users' names, no interactions."""
     for _ in verify(folder):
         pass
     manifest = manifests.load(folder)
-    there = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
+    available = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
     embeddings = folder / "embeddings/users.parquet"
     width = [f for f in manifest.files if f.table == "user_embeddings"]
     users = io.read_table(embeddings, schemas.USERS, schemas.USERS.names) if width else None
-    return Content(
+    return ExportContent(
         name=manifest.dataset,
         items=io.read_table(folder / "items.parquet", schemas.RELEASED_ITEMS).select([*FIELDS, "image_url"]),
-        features={n: io.read_features(folder / "features" / n) for n in _chosen(features, there)},
+        features={n: io.read_features(folder / "features" / n) for n in _chosen(features, available)},
         users=users,
     )
 
 
-def _chosen(wanted: list[str], there: list[str]) -> list[str]:
-    if unknown := [n for n in wanted if n not in there]:
-        raise UserError(f"no feature set '{unknown[0]}'; there are {', '.join(there) or 'none'}")
-    return wanted or there
+def _chosen(wanted: list[str], available: list[str]) -> list[str]:
+    if unknown := [n for n in wanted if n not in available]:
+        raise UserError(f"no feature set '{unknown[0]}'; there are {', '.join(available) or 'none'}")
+    return wanted or available
 
 
 def _public(address: str) -> bool:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.export.content import SPLITS, Content
+from pipeline.export.content import SPLITS, ExportContent
 from pipeline.export.text import whole_ratings, write_mappings, write_tsv
 
 
-def write(content: Content, folder: Path) -> str:
+def write(content: ExportContent, folder: Path) -> str:
     """Write the files; return how to read them."""
     timed = content.known("timestamp")
     if content.interactions is not None:

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.export.content import SPLITS, Content
+from pipeline.export.content import SPLITS, ExportContent
 from pipeline.export.text import whole_ratings, write_mappings, write_tsv
 
 FILES = {"train": "train.tsv", "valid": "validation.tsv", "test": "test.tsv"}
 
 
-def write(content: Content, folder: Path) -> str:
+def write(content: ExportContent, folder: Path) -> str:
     """Write the files and <name>.yml, the part of a configuration that reads them; return how to use it."""
     if content.interactions is not None:
         columns = ["user_id", "item_id", "rating", *(["timestamp"] if content.known("timestamp") else [])]
@@ -40,7 +40,7 @@ is 1.
 """
 
 
-def _settings(content: Content) -> dict[str, Any]:
+def _settings(content: ExportContent) -> dict[str, Any]:
     keys = {"train": "train_path", "valid": "validation_path", "test": "test_path"}
     paths = {keys[split]: f"./{name}" for split, name in FILES.items() if content.interactions is not None}
     data: dict[str, Any] = {"strategy": "fixed", **paths}

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline.export.content import SPLITS, Content
+from pipeline.export.content import SPLITS, ExportContent
 
 NAMES = {"train": "train", "valid": "validation", "test": "test"}
 """our splits as the Hub calls them"""
 
 
-def write(content: Content, folder: Path) -> str:
+def write(content: ExportContent, folder: Path) -> str:
     """Write data/<table>/<split>.parquet and the card's metadata; return how to read them."""
     tables: dict[str, dict[str, pa.Table]] = {name: {"train": t} for name, t in content.features.items()}
     tables["items"] = {"train": content.items}

@@ -11,13 +11,13 @@ import numpy as np
 import orjson
 import yaml
 
-from pipeline.export.content import Content
+from pipeline.export.content import ExportContent
 from pipeline.export.text import write_tsv
 
 INTER = ["userID", "itemID", "rating", "timestamp", "x_label"]
 
 
-def write(content: Content, folder: Path) -> str:
+def write(content: ExportContent, folder: Path) -> str:
     """Write the folder; return how to read it."""
     name = content.name
     items = content.items
@@ -40,7 +40,7 @@ def _item(row: dict) -> bytes:
     return orjson.dumps(named | more) + b"\n"
 
 
-def _how(content: Content) -> str:
+def _how(content: ExportContent) -> str:
     source = {
         "kind": "mmrec",
         "interactions": f"{content.name}.inter",

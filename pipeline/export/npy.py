@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.export.content import Content
+from pipeline.export.content import ExportContent
 from pipeline.export.text import write_mappings, write_tsv
 
 
-def write(content: Content, folder: Path) -> str:
+def write(content: ExportContent, folder: Path) -> str:
     """Write the files; return how to read them."""
     for name, table in content.features.items():
         np.save(folder / f"{name}.npy", content.matrix(name), allow_pickle=False)

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from pipeline.export.content import SPLITS, Content
+from pipeline.export.content import SPLITS, ExportContent
 from pipeline.export.text import write_mappings, write_tsv
 
 
-def write(content: Content, folder: Path) -> str:
+def write(content: ExportContent, folder: Path) -> str:
     """Write <name>/<name>.* and <name>.yaml; return how to read them."""
     name = content.name
     data = folder / name
@@ -51,7 +51,7 @@ def _vectors(path: Path, features: str, x: np.ndarray) -> None:
             f.write(f"{i}\t{' '.join(map('{:.9g}'.format, row.tolist()))}\n")
 
 
-def _settings(content: Content, known: list[str]) -> dict[str, Any]:
+def _settings(content: ExportContent, known: list[str]) -> dict[str, Any]:
     sets = list(content.features)
     loaded = {"inter": ["user_id", "item_id", *known], "item": ["item_id", "title", "categories"]}
     settings: dict[str, Any] = {
@@ -67,7 +67,7 @@ def _settings(content: Content, known: list[str]) -> dict[str, Any]:
     return settings | ({"TIME_FIELD": "timestamp"} if "timestamp" in known else {})
 
 
-def _how(content: Content) -> str:
+def _how(content: ExportContent) -> str:
     name, first = content.name, next(iter(content.features), "features")
     return f"""Tokens are our numbers; `items.tsv` and `users.tsv` give the source's identifiers.
 

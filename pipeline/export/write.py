@@ -1,4 +1,4 @@
-"""Writing an export: a folder that appears whole, with a README that says how to read it."""
+"""Writes an export: a folder that appears whole, with a README on reading it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import ModuleType
 
 from pipeline.errors import UserError
 from pipeline.export import cornac, elliot, hf, mmrec, npy, recbole
-from pipeline.export.content import Content
+from pipeline.export.content import ExportContent
 
 FORMATS: dict[str, ModuleType] = {
     "mmrec": mmrec,
@@ -20,16 +20,16 @@ FORMATS: dict[str, ModuleType] = {
 }
 
 
-def write(content: Content, form: str, to: Path) -> None:
+def write(content: ExportContent, form: str, to: Path) -> None:
     """Write `content` in a format.
 
     Args:
         content: what to export.
         form: a key of FORMATS.
-        to: folder to make; absent or empty.
+        to: folder to write; absent or empty.
 
     Raises:
-        UserError: unknown format, or `to` holds something.
+        UserError: unknown format, or `to` is not empty.
     """
     if form not in FORMATS:
         raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
@@ -46,7 +46,7 @@ def write(content: Content, form: str, to: Path) -> None:
     new.rename(to)
 
 
-def _about(content: Content, form: str) -> str:
+def _about(content: ExportContent, form: str) -> str:
     rows = [f"# {content.name} for {form}\n", f"{len(content.items):,} items, numbered as in the dataset's `item_id`."]
     if content.interactions is None:
         rows.append("Interactions are not here: the export was made from a release, which has none.")

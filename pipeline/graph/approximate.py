@@ -1,6 +1,6 @@
-"""Nearest rows from an index that looks at a part of them, and how much that misses. Letters: N rows, F width, K.
+"""Approximate nearest neighbours, by an inverted file or an HNSW graph. Letters: N rows, F width, K neighbours.
 
-Both indexes are built the same way each time: see `inverted`, and the HNSW graph by one thread, as its links depend on
+Both indexes are deterministic: see `inverted`. The HNSW graph is built by one thread, as its links depend on
 the order of insertion.
 """
 
@@ -22,7 +22,7 @@ LINKS, BREADTH = 32, 128
 
 
 def search(units: np.ndarray, k: int, kind: Literal["ivf", "hnsw"]) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosines [N, K], descending, and rows [N, K] of about the nearest rows of `units`, the row itself first.
+    """Return cosines [N, K], descending, and rows [N, K] of approximate neighbours in `units`, the row itself first.
 
     Args:
         units: float32 [N, F], rows of length 1.
@@ -30,15 +30,15 @@ def search(units: np.ndarray, k: int, kind: Literal["ivf", "hnsw"]) -> tuple[np.
         kind: ivf: an inverted file; hnsw: a navigable small-world graph.
 
     Returns:
-        float32 and int64; a row for which the index finds fewer than K has -1 in what is left.
+        float32 and int64; -1 fills up a row for which the index returns fewer than K.
     """
     index = _ivf(units) if kind == "ivf" else _hnsw(units)
     cosines, ids = np.empty((len(units), k), np.float32), np.empty((len(units), k), np.int64)
     for at in range(0, len(units), BLOCK):  # blocks bound the memory
         own = np.arange(at, min(at + BLOCK, len(units)))
-        near, who = index.search(units[own], k)
+        near_cosines, near_ids = index.search(units[own], k)
         own_cosine = np.einsum("nf,nf->n", units[own], units[own])
-        cosines[own], ids[own] = _self_first(near, who, own, own_cosine)
+        cosines[own], ids[own] = _self_first(near_cosines, near_ids, own, own_cosine)
     return cosines, ids
 
 
@@ -47,19 +47,19 @@ def recall(units: np.ndarray, ids: np.ndarray, sample: int) -> float:
 
     Args:
         units: float32 [N, F], rows of length 1.
-        ids: int64 [N, K], found neighbours, the row itself first.
+        ids: int64 [N, K], the neighbours of the index, the row itself first.
         sample: rows that are searched exactly.
     """
     rows = np.sort(np.random.default_rng(0).permutation(len(units))[:sample])
     index = faiss.IndexFlatIP(units.shape[1])
     index.add(units)
     _, exact = index.search(units[rows], ids.shape[1])
-    found = total = 0
+    hits = total = 0
     for row, truth in zip(rows.tolist(), exact, strict=True):  # a sample's worth of small sets
         others = set(truth.tolist()) - {row}
-        found += len(others & set(ids[row].tolist()))
+        hits += len(others & set(ids[row].tolist()))
         total += len(others)
-    return found / total if total else 1.0
+    return hits / total if total else 1.0
 
 
 def _ivf(units: np.ndarray) -> faiss.Index:

@@ -1,6 +1,6 @@
-"""Who is near whom: FAISS neighbours of items, and both graphs normalised.
+"""The K nearest neighbours of each item by cosine, searched with FAISS.
 
-Letters: U users, I items, F width, K neighbours.
+Letters: I items, N rows, F width, K neighbours.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def choose(index: Literal["auto", "exact", "ivf", "hnsw"], n_items: int, exact_u
 def neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
     """Return each item's K nearest by cosine, itself first.
 
-    Rows that are zero or not finite have no direction: they are nobody's neighbour and keep only themselves. A
-    catalogue with fewer than K usable items gives that many.
+    Rows that are zero or not finite have no direction: they are nobody's neighbour and keep only themselves.
+    With fewer than K usable items, each gets that many.
 
     Args:
         features: float32 [I, F].
@@ -45,20 +45,20 @@ def neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table
         schema EDGES, by item_id, then rank; equal cosines in ascending item order.
     """
     units, usable = unit_rows(features)
-    good = np.flatnonzero(usable)
-    k = min(k, len(good))
+    usable_rows = np.flatnonzero(usable)
+    k = min(k, len(usable_rows))
     if index == "exact" or not k:
-        cosines, near = _search(units[good], k)
+        cosines, columns = _search(units[usable_rows], k)
     else:
-        cosines, near = approximate.search(units[good], k, index)
-    rows, ranks = np.nonzero(near >= 0)  # an approximate index may find fewer
-    lonely = np.flatnonzero(~usable)
-    item = np.concatenate([good[rows], lonely])
+        cosines, columns = approximate.search(units[usable_rows], k, index)
+    rows, ranks = np.nonzero(columns >= 0)  # an approximate index may find fewer
+    unusable_rows = np.flatnonzero(~usable)
+    item = np.concatenate([usable_rows[rows], unusable_rows])
     table = {
         "item_id": item,
-        "neighbour_id": np.concatenate([good[near[rows, ranks]], lonely]),
-        "rank": np.concatenate([ranks, np.zeros(len(lonely), int)]),
-        "cosine": np.concatenate([cosines[rows, ranks], np.ones(len(lonely), np.float32)]),
+        "neighbour_id": np.concatenate([usable_rows[columns[rows, ranks]], unusable_rows]),
+        "rank": np.concatenate([ranks, np.zeros(len(unusable_rows), int)]),
+        "cosine": np.concatenate([cosines[rows, ranks], np.ones(len(unusable_rows), np.float32)]),
     }
     order = np.argsort(item, kind="stable")
     types = {"cosine": np.float32}
@@ -74,12 +74,12 @@ def recall(features: np.ndarray, edges: pa.Table, sample: int) -> float:
         sample: items that are searched exactly.
     """
     units, usable = unit_rows(features)
-    good = np.flatnonzero(usable)
+    usable_rows = np.flatnonzero(usable)
     ids = np.full((len(features), int(edges["rank"].to_numpy().max(initial=0)) + 1), -1)
     ids[edges["item_id"].to_numpy(), edges["rank"].to_numpy()] = edges["neighbour_id"].to_numpy()
-    place = np.full(len(features) + 1, -1)
-    place[good] = np.arange(len(good))
-    return approximate.recall(units[good], place[ids[good]], sample)
+    position = np.full(len(features) + 1, -1)
+    position[usable_rows] = np.arange(len(usable_rows))
+    return approximate.recall(units[usable_rows], position[ids[usable_rows]], sample)
 
 
 def _search(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -92,20 +92,20 @@ def _search(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     index.add(units)
     for at in range(0, n, BLOCK):  # blocks bound the memory
         own = np.arange(at, min(at + BLOCK, n))
-        near, who = index.search(units[own], min(k + 1, n))
-        clear = (who[:, :k] == own[:, None]).any(1)  # found itself, and no tie reaches over the edge
-        if near.shape[1] > k:
-            clear &= near[:, k - 1] > near[:, k]
-            near, who = near[:, :k], who[:, :k]
-        torn = own[~clear]
-        if len(torn):
-            near[~clear], who[~clear] = _exact(units, torn, k)
-        cosines[own], ids[own] = _self_first(near, who, own)
+        near_cosines, near_ids = index.search(units[own], min(k + 1, n))
+        untied = (near_ids[:, :k] == own[:, None]).any(1)  # has itself, and no tie crosses position K
+        if near_cosines.shape[1] > k:
+            untied &= near_cosines[:, k - 1] > near_cosines[:, k]
+            near_cosines, near_ids = near_cosines[:, :k], near_ids[:, :k]
+        tied = own[~untied]
+        if len(tied):
+            near_cosines[~untied], near_ids[~untied] = _exact(units, tied, k)
+        cosines[own], ids[own] = _self_first(near_cosines, near_ids, own)
     return cosines, ids
 
 
 def _exact(units: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the same for rows with ties, where FAISS leaves open which of the equal ones it keeps."""
+    """Return the same for rows with ties; which equal neighbours FAISS keeps is undefined."""
     scores = torch.from_numpy(units[rows] @ units.T)
     own = torch.from_numpy(rows)[:, None]
     cosine = scores.gather(1, own)

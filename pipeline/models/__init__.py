@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.registry import Registry
 
-if TYPE_CHECKING:  # each is imported when it is asked for; the fingerprints of stages have to know of all
-    from pipeline.models import (  # noqa: F401  # noqa: F401
+if TYPE_CHECKING:  # each is imported on first use; stage fingerprints read all of them here
+    from pipeline.models import (  # noqa: F401
         alignrec,
         bm3,
         bpr,

@@ -1,4 +1,4 @@
-"""Both graphs that recommenders walk over, normalised: users with items, items with their neighbours.
+"""The normalised graphs of recommenders: users with items, and items with their neighbours.
 
 Letters: U users, I items.
 """
@@ -15,8 +15,7 @@ from pipeline.interactions.split import Split
 def item_graph(edges: pa.Table, n_items: int, self_neighbour: bool = True, symmetric: bool = False) -> sp.csr_array:
     """Return S = D^-1/2 W D^-1/2, float32 [I, I]: W[i, j] the cosine of i's neighbour j, D its row sums on both sides.
 
-    By default as published (method.md section 3). A row whose cosines do not sum to something positive has no scale:
-    it is left without neighbours.
+    By default as published (method.md section 3). A row whose cosines sum to zero or less is left without neighbours.
 
     Args:
         edges: schema EDGES.

@@ -32,20 +32,20 @@ FAST: dict[str, Any] = {
 }
 """the values that `recipe: fast` has for keys that are not given; how they were found: docs/accuracy.md"""
 STRIPS = 6
-"""of REG's symmetric product: seven twelfths of it are computed, by products still wide enough to be fast"""
+"""strips of REG's symmetric product: 7/12 of it are computed, by products wide enough to be fast"""
 
 
 class AlignRecParams(Regularised):
     """What AlignRec reads (method.md sections 3, 4): section `train` of params.yaml."""
 
     recipe: Literal["published", "fast"] = "published"
-    """what keys that are not given are: the published settings, or those of FAST: wider and deeper, at three times the
-    learning rate, with fixed features and rounded products, so that a quarter of the epochs is enough"""
+    """defaults of keys that are not given: the published settings, or FAST: wider and deeper, at three times the
+    learning rate, with frozen features and bfloat16 products; a quarter of the epochs is enough"""
     features: Name = FEATURES
     """feature set the released recommender is trained on"""
     mode: Literal["compat", "learned", "frozen"] = "compat"
-    """compat: as the published code, the feature table learns and moves REG's target; learned: it learns, the target
-    stays; frozen: the paper's reading, neither moves"""
+    """compat: as in the published code, the feature table is trained, and REG's target with it; learned: it is trained,
+    the target is fixed; frozen: as in the paper, both are fixed"""
     layers: Count = 2
     """LightGCN layers over the user-item graph"""
     item_layers: Count = 1
@@ -53,11 +53,11 @@ class AlignRecParams(Regularised):
     content: bool = True
     """AlignRec's content branch; false: the ID branch alone, without CCA and REG"""
     gate: bool = True
-    """content gates the item's ID embedding; false: the projected features walk the item graph themselves"""
+    """content gates the item's ID embedding; false: the projected features are propagated themselves"""
     self_neighbour: bool = True
     """the published item graph has each item among its own neighbours; false: only others"""
     symmetric: bool = False
-    """false, as published: an edge counts as the search found it; true: both ways"""
+    """false, as published: edges are directed, from an item to its neighbours; true: undirected"""
     cca: Weight = 0.01
     """weight of content-ID alignment"""
     reg: Weight = 0.1
@@ -95,8 +95,8 @@ class AlignRec(Recommender):
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
         if not params.content:
             return
-        near = adjacency.item_graph(inputs.edges, inputs.split.n_items, params.self_neighbour, params.symmetric)
-        self.item_item = Sparse(near, inputs.device)  # S [I, I]
+        item_graph = adjacency.item_graph(inputs.edges, inputs.split.n_items, params.self_neighbour, params.symmetric)
+        self.item_item = Sparse(item_graph, inputs.device)  # S [I, I]
         self.w1 = nn.Linear(inputs.features.shape[1], params.dim)
         if params.gate:
             self.w2 = nn.Linear(params.dim, params.dim)
@@ -106,7 +106,7 @@ class AlignRec(Recommender):
 
     @property
     def target(self) -> Tensor:
-        """What REG compares with, [I, F]: in compat it is, as in the published code, the table that learns."""
+        """REG's target, [I, F]: in compat, as in the published code, the table that is trained."""
         return self.features.detach() if self.params.mode == "compat" else self.fixed
 
     def id_branch(self) -> tuple[Tensor, Tensor]:
@@ -116,7 +116,7 @@ class AlignRec(Recommender):
     def content_branch(self) -> tuple[Tensor, Tensor]:
         """Return h_mm_user [U, D] and h_mm_item [I, D]."""
         weight, bias = self.w1.weight, self.w1.bias
-        if self.params.gate:  # x goes nowhere but through W2: the product of two small matrices spares one of I rows
+        if self.params.gate:  # x is read by W2 alone: multiplying the two weights first spares a product of I rows
             weight, bias = self.w2.weight @ weight, self.w2(bias)
         item = product(self.features if self.rounded is None else self.rounded, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:

@@ -1,4 +1,4 @@
-"""What every recommender is: two tables of vectors, and a loss.
+"""The interface of a recommender: user and item vectors, and a loss.
 
 Letters: U users, I items, F width of features, B batch, D width of embeddings.
 """
@@ -25,7 +25,7 @@ from pipeline.ops.topk import Vectors
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a model may be built from; the graphs are made when a model asks for them."""
+    """A model's inputs; the graphs are computed when a model first reads them."""
 
     split: Split
     features: Tensor | None
@@ -73,9 +73,9 @@ class Recommender(nn.Module, ABC):
     """The interface: `forward` gives user and item vectors whose dot product is the score; `loss` what to minimise."""
 
     Params: ClassVar[type[Train]] = Train
-    """the closed class of the settings that the model is given, `params` of its __init__"""
+    """class of the model's settings, `params` of its __init__; unknown keys are refused"""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """the optional inputs that the model cannot do without: features, edges"""
+    """the optional inputs that the model requires: features, edges"""
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
         super().__init__()
@@ -108,5 +108,5 @@ def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def l2(*rows: Tensor, batch_size: int) -> Tensor:
-    """1/2 sum |row|^2 / batch_size; the constant batch size, so that a short last batch does not weigh more."""
+    """1/2 sum |row|^2 / batch_size, the constant one: a short last batch weighs no more than others."""
     return sum((table.square().sum() for table in rows), start=rows[0].new_zeros(())) / (2 * batch_size)

@@ -1,7 +1,7 @@
-"""BM3 (Zhou et al., WWW 2023): two views by dropout and no negatives; the authors' first step online before AlignRec.
+"""BM3 (Zhou et al., WWW 2023): two views by dropout, no negatives; AlignRec's predecessor in production.
 
-Where content learns from IDs, it reaches the ranking through the shared predictor alone; `learner: id` is the other way
-round, so that items of like content come to have like IDs. docs/accuracy.md has both, beside random features.
+By default content is aligned to IDs and reaches the ranking through the shared predictor alone. `learner: id` aligns
+IDs to content: items of similar content get similar IDs. docs/accuracy.md has both, beside random features.
 
 Letters: U users, I items, F_m width of modality m, B batch, D width.
 """
@@ -29,7 +29,7 @@ class BM3Params(Regularised):
     drop: Share = 0.3
     """share of a vector's entries that the second view lacks"""
     learner: Literal["content", "id"] = "content"
-    """which side of the alignment of content and ID learns; the other is the target, and has no gradient"""
+    """which side of the alignment gets the gradient; the other is the target"""
 
 
 class BM3(Recommender):
@@ -57,7 +57,7 @@ class BM3(Recommender):
         return self.predict(user), self.predict(item)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return rec, align, mask and l2; the batch's negatives are not looked at."""
+        """Return rec, align, mask and l2; negatives are not used."""
         h_user, h_item = self.hidden()
         user, item = pick(h_user, batch.users), pick(h_item, batch.positives)  # [B, D]
         content = [

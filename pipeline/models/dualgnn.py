@@ -1,4 +1,4 @@
-"""DualGNN (Wang et al., TMM 2023): users learn from users with the same items how to weigh the modalities.
+"""DualGNN (Wang et al., TMM 2023): a user's weights of the modalities pass over a graph of users with common items.
 
 Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, B batch, D width.
 """
@@ -28,11 +28,11 @@ class DualGNNParams(Regularised):
     layers: Count = 2
     """LightGCN layers over the user-item graph"""
     neighbours: Positive = 10
-    """users with the most items in common that a user listens to"""
+    """users with the most items in common, whose vectors a user aggregates"""
 
 
 class DualGNN(Recommender):
-    """score(u, i) = u* . i*, i* the sum over modalities, u* an attentive sum that has passed the user graph."""
+    """score(u, i) = u* . i*, i* the sum over modalities, u* an attentive sum propagated over the user graph."""
 
     Params = DualGNNParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
@@ -41,7 +41,7 @@ class DualGNN(Recommender):
         super().__init__(inputs, params)
         self.l2, self.batch_size, self.layers = params.l2, params.batch_size, params.layers
         self.graph = inputs.user_item
-        self.friends = Sparse(co_occurrence(adjacency.seen(inputs.split), params.neighbours), inputs.device)  # [U, U]
+        self.user_user = Sparse(co_occurrence(adjacency.seen(inputs.split), params.neighbours), inputs.device)  # [U, U]
         self.modalities = inputs.modalities
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in self.modalities)
         self.taste = nn.ParameterList(embedding(inputs.split.n_users, params.dim) for _ in self.modalities)
@@ -55,7 +55,7 @@ class DualGNN(Recommender):
             users.append(user * (self.layers + 1))  # ... the paper sums them
             items.append(item * (self.layers + 1))
         user = attentive_sum(users, self.attention)  # [U, D]
-        return user + self.friends.dot(user), torch.stack(items).sum(0)
+        return user + self.user_user.dot(user), torch.stack(items).sum(0)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return bpr, and l2 of the rows that the batch touches."""
@@ -76,9 +76,9 @@ def attentive_sum(users: list[Tensor], attention: Tensor) -> Tensor:
 
 
 def co_occurrence(seen: sp.csr_array, k: int) -> sp.csr_array:
-    """Return the user graph, float32 [U, U]: softmax over each user's K users of the number of common items.
+    """Return the user graph, float32 [U, U]: softmax of the numbers of common items over each user's K nearest users.
 
-    Equal numbers are kept by ascending user. Only K a user are kept of each block: never U x U.
+    Equal numbers are kept by ascending user. Blocked, so that no U x U matrix is held.
 
     Args:
         seen: R, float32 [U, I].

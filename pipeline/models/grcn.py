@@ -1,4 +1,4 @@
-"""GRCN (Wei et al., MM 2020): content decides how much each interaction counts, soft-pruning the user-item graph.
+"""GRCN (Wei et al., MM 2020): content weighs each interaction, a soft pruning of the user-item graph.
 
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
@@ -77,17 +77,17 @@ class GRCN(Recommender):
         return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
 
 
-def route(edges: SparsityPattern, prototype: Tensor, content: Tensor, times: int) -> Tensor:
-    """Neighbour routing: T times p <- norm(p + sum_{i in N_u} softmax_{N_u}(p . q_i) q_i).
+def route(edges: SparsityPattern, prototype: Tensor, content: Tensor, iterations: int) -> Tensor:
+    """Neighbour routing: T iterations p <- norm(p + sum_{i in N_u} softmax_{N_u}(p . q_i) q_i).
 
     Args:
         edges: the train pairs, rows are users.
         prototype: p of one modality, [U, D].
         content: q, the items' projected features, [I, D].
-        times: T.
+        iterations: T.
     """
     p = nnf.normalize(prototype)
-    for _ in range(times):
+    for _ in range(iterations):
         p = nnf.normalize(p + edges.product(edges.softmax(edges.dots(p, content)), content))
     return p
 
@@ -96,7 +96,7 @@ def refine(edges: SparsityPattern, affinity: list[Tensor], trust: Tensor) -> Ten
     """Soft pruning: s_e = ReLU(max_m c_m softmax_N(a_m)_e), N the edges of e's row.
 
     Args:
-        edges: rows are the nodes that listen.
+        edges: rows are the nodes that aggregate.
         affinity: p . q of every edge, M x [E].
         trust: c, how far a node relies on each modality, [rows, M].
     """

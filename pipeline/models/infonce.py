@@ -20,7 +20,7 @@ class Distinct(NamedTuple):
     """A batch's rows of a table, each once."""
 
     rows: Tensor
-    """int64 [N], ascending, then up to MULTIPLE - 1 repeats of the first that count nothing"""
+    """int64 [N], ascending, padded with up to MULTIPLE - 1 repeats of the first, of count 0"""
     at: Tensor
     """int64 [B], where each row of the batch is in rows"""
     counts: Tensor
@@ -28,12 +28,12 @@ class Distinct(NamedTuple):
 
 
 def merges(device: torch.device) -> bool:
-    """Whether rows that a batch has several times are computed once: not on a GPU, which wants one shape a step."""
+    """Return whether repeated rows of a batch are computed once: not on a GPU, where every step has one shape."""
     return device.type == "cpu"
 
 
 def distinct(batch: Tensor) -> Distinct:
-    """Return the distinct of int64 [B], or all of them where the device does not merge."""
+    """Return the distinct rows of int64 [B], or all of them on a GPU; see `merges`."""
     if not merges(batch.device):
         return Distinct(batch, torch.arange(len(batch), device=batch.device), torch.ones_like(batch).float())
     rows, at, counts = torch.unique(batch, return_inverse=True, return_counts=True)
@@ -57,7 +57,7 @@ def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: boo
 
 
 class _InfoNCE(torch.autograd.Function):
-    """sum_i n_i (log Z_i - x_i . y_i), Z_i = sum_j n_j exp(x_i . y_j); both gradients are made on the way."""
+    """sum_i n_i (log Z_i - x_i . y_i), Z_i = sum_j n_j exp(x_i . y_j); forward computes both gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, counts: Tensor, kind: torch.dtype) -> Tensor:

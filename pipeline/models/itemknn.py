@@ -36,22 +36,22 @@ class ItemKNNParams(Train):
 
 
 class ItemKNN(Untrained):
-    """score(u, i) = sum_{j in N(i) and N_u} s(i, j): u's history times i's neighbours (Deshpande and Karypis 2004)."""
+    """score(u, i) = sum_{j in N(i) and N_u} s(i, j): i's neighbours in u's history (Deshpande and Karypis 2004)."""
 
     Params = ItemKNNParams
 
     def __init__(self, inputs: Inputs, params: ItemKNNParams) -> None:
         super().__init__(inputs, params)
         self.seen = adjacency.seen(inputs.split)  # R [U, I]
-        self.near = similar(self.seen, params.neighbours)  # [I, I], K an item
+        self.similarity = similar(self.seen, params.neighbours)  # [I, I], K an item
 
     def forward(self) -> tuple[sp.csr_array, sp.csr_array]:
         """Return R [U, I] and S [I, I], both sparse."""
-        return self.seen, self.near
+        return self.seen, self.similarity
 
 
 class ContentKNN(Untrained):
-    """score(u, i) = sum_{j in N_u} cos(f_i, f_j) / |N_u|: nearest to the mean of the history's directions."""
+    """score(u, i) = sum_{j in N_u} cos(f_i, f_j) / |N_u|: the mean cosine to the user's train items."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
@@ -75,5 +75,5 @@ def similar(seen: sp.csr_array, k: int) -> sp.csr_array:
         seen: R, float32 [U, I], 1 for each of the E train pairs.
         k: K.
     """
-    near = sp.vstack([cooccurrence.top_k(score, k) for _, score in cooccurrence.squared_cosines(seen)], format="csr")
-    return sp.csr_array(np.sqrt(near).astype(np.float32))
+    squared = sp.vstack([cooccurrence.top_k(score, k) for _, score in cooccurrence.squared_cosines(seen)], format="csr")
+    return sp.csr_array(np.sqrt(squared).astype(np.float32))

@@ -1,7 +1,7 @@
 """LATTICE (Zhang et al., MM 2021): an item graph that is learned from each modality's features.
 
-Which items are neighbours is decided once an epoch by a blocked search; how near they are is computed in every
-batch from the projected features, so the graph learns without an I x I matrix.
+Neighbours are searched once an epoch. Their similarities are computed in every batch from the projected features,
+so the graph is learned without an I x I matrix.
 
 Letters: I items, F_m width of modality m, M modalities, K neighbours, E = I K edges, B batch, D width.
 """
@@ -57,7 +57,7 @@ class LATTICE(Recommender):
 
     @torch.no_grad()
     def start_epoch(self) -> None:
-        """Find the neighbours by the projected features as they are now."""
+        """Search the neighbours by the current projected features."""
         tables = (neighbours.neighbours(x.cpu().numpy(), self.k) for x in self.projected())
         self.learned = [self._edges(table) for table in tables]
 
@@ -66,7 +66,7 @@ class LATTICE(Recommender):
         return [w(f) for w, f in zip(self.project, self.modalities, strict=True)]
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        """Return [U, D] and [I, D]; outside training the graph is searched anew."""
+        """Return [U, D] and [I, D]; outside training the neighbours are searched again."""
         if not self.training or not self.learned:
             self.start_epoch()
         learned = [weights(e, x) for e, x in zip(self.learned, self.projected(), strict=True)]  # M x [E]
@@ -108,7 +108,7 @@ def weights(edges: SparsityPattern, features: Tensor) -> Tensor:
         features: of one modality, as they are or projected, [I, .].
     """
     direction = nnf.normalize(features)
-    near = edges.dots(direction, direction).relu()  # [E]
-    degree = edges.product(near, near.new_ones(len(features), 1))[:, 0]  # [I]
+    similarity = edges.dots(direction, direction).relu()  # [E]
+    degree = edges.product(similarity, similarity.new_ones(len(features), 1))[:, 0]  # [I]
     root = torch.where(degree > 0, degree, torch.ones_like(degree)).rsqrt()
-    return edges.of_row(root) * near * edges.T.of_row(root)
+    return edges.of_row(root) * similarity * edges.T.of_row(root)

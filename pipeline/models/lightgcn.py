@@ -25,7 +25,7 @@ class LightGCNParams(Regularised):
 
 
 class LightGCN(Recommender):
-    """score(u, i) = h_u . h_i, h the mean over layers of embeddings that walk the user-item graph."""
+    """score(u, i) = h_u . h_i, h the mean over layers of embeddings propagated over the user-item graph."""
 
     Params = LightGCNParams
 
@@ -53,7 +53,7 @@ class LightGCN(Recommender):
 def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:
     """Return the mean of layers 0 .. L of e <- A_hat e (equations 3, 4).
 
-    A_hat has only its user-item block R_hat and the transpose, so each layer is two products of half its size.
+    A_hat consists of its user-item block R_hat and the transpose: a layer is two products of half its size.
 
     Args:
         graph: R_hat [U, I].
@@ -65,20 +65,20 @@ def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[T
 
 
 class _Mean(torch.autograd.Function):
-    """(1 + A + .. + A^L) e / (L + 1). A_hat is symmetric, so the gradient takes the same walk."""
+    """(1 + A + .. + A^L) e / (L + 1). A_hat is symmetric, so the gradient is propagated the same way."""
 
     @staticmethod
     def forward(ctx: Any, user: Tensor, item: Tensor, layers: int, *parts: Tensor) -> tuple[Tensor, Tensor]:
         ctx.layers = layers
         ctx.save_for_backward(*parts)
-        return _walk(user, item, layers, parts)
+        return _propagate(user, item, layers, parts)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return *_walk(grads[0], grads[1], ctx.layers, ctx.saved_tensors), *[None] * 7
+        return *_propagate(grads[0], grads[1], ctx.layers, ctx.saved_tensors), *[None] * 7
 
 
-def _walk(user: Tensor, item: Tensor, layers: int, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _propagate(user: Tensor, item: Tensor, layers: int, parts: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     to_user, to_item = parts[:3], parts[3:]  # R_hat, R_hat^T
     users, items = user, item
     for _ in range(layers):  # Horner's rule: e + A (e + A (e + ..))

@@ -1,4 +1,4 @@
-"""MGCN (Yu et al., MM 2023): content purified by behaviour, spread over item graphs, fused by what a user prefers.
+"""MGCN (Yu et al., MM 2023): content purified by behaviour, propagated over item graphs, fused by user preference.
 
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
@@ -35,7 +35,7 @@ class MGCNParams(Regularised):
 
 
 class MGCN(Recommender):
-    """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i. With one modality nothing is specific: e_mul is its view."""
+    """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i. With one modality e_mul is its view."""
 
     Params = MGCNParams
     needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})

@@ -1,9 +1,9 @@
 """SLMRec (Tao et al., TMM 2023): one graph encoder a modality, and contrast between the modalities of an item.
 
-The paper contrasts in two spaces (its operator FAC): "fine", where two content modalities of three meet, and "coarse",
-where their union meets the third. Feature sets here have any number of modalities, so fine is every pair of content
+The paper contrasts in two spaces (its operator FAC): "fine", between two of three content modalities, and "coarse",
+between their union and the third. Feature sets here have any number of modalities, so fine is every pair of content
 modalities, and coarse is the union of all content against the ID view. With one modality only coarse is left. The
-supervised term is a softmax over the batch's items: on valid data it is worth .137 where BPR is worth .109.
+supervised term is a softmax over the batch's items: on valid it reaches .137, BPR .109.
 
 Letters: U users, I items, F_m width of modality m, M modalities, B batch, N distinct items of it, D width.
 """
@@ -50,7 +50,7 @@ class SLMRec(Recommender):
         self.item = embedding(inputs.split.n_items, dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
         self.fuse_user = nn.Linear((1 + m) * dim, dim)
-        self.fuse_item = nn.Linear((1 + m) * dim, dim, bias=False)  # a constant in items ranks nothing
+        self.fuse_item = nn.Linear((1 + m) * dim, dim, bias=False)  # a constant over items does not change the ranking
         self.fine = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities if m > 1)
         self.coarse_content = nn.Linear(m * dim, dim)
         self.coarse_id = nn.Linear(dim, dim)
@@ -67,7 +67,7 @@ class SLMRec(Recommender):
         return self.fuse_user(torch.cat(users, 1)), self.fuse_item(torch.cat(items, 1))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the supervised and the weighted self-supervised term, and l2; the negatives are not looked at."""
+        """Return the supervised and the weighted self-supervised term, and l2; negatives are not used."""
         users, items = self.views()
         user = self.fuse_user(torch.cat([pick(view, batch.users) for view in users], 1))  # [B, D]
         item = self.fuse_item(torch.cat([pick(view, batch.positives) for view in items], 1))  # [B, D]

@@ -17,7 +17,7 @@ from pipeline.models.infonce import distinct
 
 
 class VBPR(Recommender):
-    """score(u, i) = b_i + e_u . e_i + t_u . (E f_i) + b' . f_i (equation 4, without the terms that rank nothing)."""
+    """score(u, i) = b_i + e_u . e_i + t_u . (E f_i) + b' . f_i (equation 4 without terms constant over items)."""
 
     Params = Regularised
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
@@ -30,7 +30,7 @@ class VBPR(Recommender):
         self.features = nnf.normalize(inputs.features)  # [I, F], fixed
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
-        self.taste = embedding(inputs.split.n_users, params.dim)  # [U, D], what the user likes in content
+        self.taste = embedding(inputs.split.n_users, params.dim)  # [U, D], the user's preference over content
         self.project = embedding(params.dim + 1, self.features.shape[1])  # [D + 1, F], E and b'
         self.bias = nn.Parameter(torch.zeros(inputs.split.n_items))  # [I]
 

@@ -1,4 +1,4 @@
-"""What a probe of features is: what it asks of a dataset, and the words in which its figures are told."""
+"""The interface of a probe: its questions about a dataset, and the texts that report its figures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Data:
-    """What probes may ask about: one dataset with I items."""
+    """What probes read: one dataset with I items."""
 
     interactions: pa.Table
     """schema INTERACTIONS"""
@@ -26,7 +26,7 @@ class Data:
 
 
 class Task(Protocol):
-    """A probe's task that is done feature set by feature set, by itself; n cases."""
+    """A probe that evaluates each feature set by itself, over n cases."""
 
     def answer(self, features: np.ndarray, seed: int) -> np.ndarray:
         """Return the figure of each case, number or bool [n], of features float32 [I, F]."""
@@ -37,18 +37,18 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Probe:
-    """A probe as the registry has it."""
+    """An entry of the registry."""
 
     ask: Callable[[Data], Questions | Task | str]
-    """what is asked of every feature set, or why nothing is"""
+    """returns the questions to every feature set, or why there are none"""
     name: str
-    """as people write it"""
+    """in texts"""
     figure: str
-    """the figure that stands for it: accuracy, or with its cutoff hit@20"""
-    asks: str
+    """its headline figure: accuracy, or with its cutoff hit@20"""
+    question: str
     """the question in a phrase, for the dataset card"""
     note: str
-    """what stands under its table in the report; {n} is the number of groups or cases"""
+    """note to its table in the report; {n} is the number of groups or cases"""
 
     @property
     def title(self) -> str:

@@ -1,4 +1,4 @@
-"""Linear probe: can a linear classifier read an item's category off its features?
+"""Linear probe: an item's category, predicted from its features by a linear classifier.
 
 Ridge regression onto one-hot labels, closed form, five folds; the penalty is chosen inside each fold's training part.
 I items, F feature width, C classes.
@@ -18,16 +18,16 @@ FOLDS = 5
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """times the mean variance of a feature, times the rows"""
 WIDEST = 1024
-"""features wider than this are projected to this width at random first, which nearly keeps their geometry: solving
-costs F^3, and 4096 dimensions would take minutes"""
+"""features wider than this are first projected to it at random, which nearly keeps their geometry: solving
+costs F^3, which takes minutes at 4096"""
 SMALLEST = 10
 """items a class must have"""
 SAME = 0.95
-"""a level of the category path where one label holds this share tells nothing: the next level is asked"""
+"""share of one label at which a level of the category path is skipped for the next"""
 
 
 class Labels(NamedTuple):
-    """What is to be predicted."""
+    """The labels to predict."""
 
     rows: np.ndarray
     """int64 [n], the items that have a label, ascending"""
@@ -37,7 +37,7 @@ class Labels(NamedTuple):
     """C names, sorted"""
 
     def answer(self, features: np.ndarray, seed: int) -> np.ndarray:
-        """Return which held-out predictions were right, see `accuracy`."""
+        """Return which held-out predictions are right, see `accuracy`."""
         return accuracy(features, self, seed)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -80,25 +80,25 @@ def labels(paths: Sequence[Sequence[str]]) -> Labels | None:
     return None
 
 
-def accuracy(features: np.ndarray, asked: Labels, seed: int) -> np.ndarray:
-    """Return which held-out predictions were right: bool [n], every row held out once.
+def accuracy(features: np.ndarray, labels: Labels, seed: int) -> np.ndarray:
+    """Return which held-out predictions are right: bool [n], every row held out once.
 
     Args:
         features: float32 [I, F], finite.
-        asked: labels of n items.
+        labels: labels of n items.
         seed: of the folds.
     """
     rng = np.random.default_rng(seed)
-    fold = rng.permutation(len(asked.rows)) % FOLDS
-    x = features[asked.rows]
-    x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-6)  # float32 [n, F]; no label is looked at
+    fold = rng.permutation(len(labels.rows)) % FOLDS
+    x = features[labels.rows]
+    x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-6)  # float32 [n, F]; labels are not used
     if x.shape[1] > WIDEST:
         x = x @ rng.standard_normal((x.shape[1], WIDEST), np.float32)  # [n, WIDEST]
-    y = np.eye(len(asked.names), dtype=np.float32)[asked.label]
-    prior = y.mean(axis=0)  # what is predicted where features tell nothing: the largest class
+    y = np.eye(len(labels.names), dtype=np.float32)[labels.label]
+    prior = y.mean(axis=0)  # the prediction of constant features: the largest class
     y = y - prior
     parts = [fold == f for f in range(FOLDS)]
-    gram = np.stack([x[p].T @ x[p] for p in parts], dtype=np.float64)  # [FOLDS, F, F]: made once, used in every sum
+    gram = np.stack([x[p].T @ x[p] for p in parts], dtype=np.float64)  # [FOLDS, F, F]: computed once, used in every sum
     cross = np.stack([x[p].T @ y[p] for p in parts], dtype=np.float64)  # [FOLDS, F, C]
     right = np.zeros(len(x), bool)
     for f in range(FOLDS):
@@ -107,17 +107,17 @@ def accuracy(features: np.ndarray, asked: Labels, seed: int) -> np.ndarray:
         scores = []
         for penalty in PENALTIES:
             w = _solved(gram[fitted].sum(0), cross[fitted].sum(0), penalty)
-            scores.append(_right(x[parts[inner]] @ w + prior, asked.label[parts[inner]]).mean())
+            scores.append(_right(x[parts[inner]] @ w + prior, labels.label[parts[inner]]).mean())
         best = PENALTIES[int(np.argmax(scores))]
         both = [*fitted, inner]
         w = _solved(gram[both].sum(0), cross[both].sum(0), best)
-        right[parts[f]] = _right(x[parts[f]] @ w + prior, asked.label[parts[f]])
+        right[parts[f]] = _right(x[parts[f]] @ w + prior, labels.label[parts[f]])
     return right
 
 
 def _solved(gram: np.ndarray, cross: np.ndarray, penalty: float) -> np.ndarray:
     """Return W [F, C] of ridge regression."""
-    from scipy import linalg  # a third of a second, and reports read labels alone
+    from scipy import linalg  # takes a third of a second, and reports need labels alone
 
     ridge = penalty * np.trace(gram) / len(gram)
     ridged = gram + (ridge if ridge > 0 else 1.0) * np.eye(len(gram))  # constant features: any penalty does
@@ -132,7 +132,7 @@ CATEGORIES = Probe(
     ask,
     name="category",
     figure="accuracy",
-    asks="read off by a linear classifier, each item held out once",
+    question="read off by a linear classifier, each item held out once",
     note="A linear classifier reads the item's category off its features; each item is held out once. Features wider "
     "than 1,024 are first projected to that width at random. Chance is the largest category. ± is the standard error "
     "over {n:,} items.",

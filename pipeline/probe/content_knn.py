@@ -1,4 +1,4 @@
-"""Content neighbours: a recommender that knows content alone, judged on test."""
+"""Content neighbours: a recommender by content alone, evaluated on test."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from schemas import TEST, TRAIN
 def ask(data: Data) -> Questions | str:
     """Return the questions of train and test, or why there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    asked = content_neighbours(user, item, split, data.items)
-    return asked if len(asked.target) else "no user has train and test items"
+    questions = content_neighbours(user, item, split, data.items)
+    return questions if len(questions.target) else "no user has train and test items"
 
 
 def content_neighbours(
     user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int, judged_on: int = TEST
 ) -> Questions:
-    """Return the questions of a recommender that only knows content: a user's train items, each test item a target.
+    """Return the questions of a recommender by content alone: a user's train items, each test item a target.
 
     Its hit rate, averaged by user, is Recall@K of ranking all items by mean cosine to the train items, train masked.
 
@@ -32,18 +32,18 @@ def content_neighbours(
     """
     train = indicator(user[split == TRAIN], item[split == TRAIN], (int(user.max(initial=-1)) + 1, n_items))
     train.data[:] = 1.0
-    asked = np.unique(np.stack([user, item], axis=1)[split == judged_on], axis=0).reshape(-1, 2)
-    members = train[asked[:, 0]]
-    seen = np.asarray(train[asked[:, 0], asked[:, 1]]).reshape(-1) > 0 if len(asked) else np.zeros(0, bool)
+    pairs = np.unique(np.stack([user, item], axis=1)[split == judged_on], axis=0).reshape(-1, 2)
+    members = train[pairs[:, 0]]
+    seen = np.asarray(train[pairs[:, 0], pairs[:, 1]]).reshape(-1) > 0 if len(pairs) else np.zeros(0, bool)
     kept = (np.diff(members.indptr) > 0) & ~seen
-    return Questions(members[kept], asked[kept, 1].astype(np.int64), np.unique(asked[kept, 0], return_inverse=True)[1])
+    return Questions(members[kept], pairs[kept, 1].astype(np.int64), np.unique(pairs[kept, 0], return_inverse=True)[1])
 
 
 CONTENT_KNN = Probe(
     ask,
     name="content neighbours",
     figure="recall@20",
-    asks="all items ranked by mean cosine to the user's train items",
+    question="all items ranked by mean cosine to the user's train items",
     note="A recommender that knows content alone: all items ranked by mean cosine to the user's train items; test "
     "Recall@K. ± is the standard error over {n:,} users.",
 )

@@ -1,4 +1,4 @@
-"""Item-CF: is the item that is most bought together with an item near to it?"""
+"""Item-CF: is the item most often bought together with an item among its nearest?"""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from schemas import TRAIN
 def ask(data: Data) -> Questions | str:
     """Return the questions of train, or why there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    asked = co_bought(user[split == TRAIN], item[split == TRAIN], data.items)
-    return asked if len(asked.target) else "no two items share a train user"
+    questions = co_bought(user[split == TRAIN], item[split == TRAIN], data.items)
+    return questions if len(questions.target) else "no two items share a train user"
 
 
 def co_bought(user: np.ndarray, item: np.ndarray, n_items: int) -> Questions:
     """Return Item-CF's questions: an item, and the item of highest `|U_i & U_j| / sqrt(|U_i| |U_j|)`.
 
-    Of equally close items each is the target in turn. Items that share no user with another ask nothing.
+    Of equally similar items each is the target in turn. Items that share no user with another have no question.
 
     Args:
         user: int [n], one row a *train* interaction.
         item: int [n].
         n_items: I.
     """
-    found, targets = [], []
+    sources, targets = [], []
     for first, score in cooccurrence.squared_cosines(cooccurrence.user_item_matrix(user, item, n_items)):
         row = cooccurrence.rows(score)
         best = score.data == score.max(axis=1).toarray().ravel()[row]
-        found.append(row[best] + first)
+        sources.append(row[best] + first)
         targets.append(score.indices[best])
-    j, i = np.concatenate(found).astype(np.int64), np.concatenate(targets).astype(np.int64)
+    j, i = np.concatenate(sources).astype(np.int64), np.concatenate(targets).astype(np.int64)
     members = indicator(np.arange(len(j)), j, (len(j), n_items))
     return Questions(members, i, np.unique(j, return_inverse=True)[1], unit="items")
 
@@ -42,7 +42,7 @@ ITEM_CF = Probe(
     ask,
     name="Item-CF",
     figure="hit@20",
-    asks="is the item most co-bought with an item among its K nearest",
+    question="is the item most co-bought with an item among its K nearest",
     note="Is the item most often bought together with an item among its K nearest? ± is the standard error over {n:,} "
     "items.",
 )

@@ -1,4 +1,4 @@
-"""Mask modality (method.md section 5): hide one modality of some items, retrain, see what the recommender loses."""
+"""Mask modality (method.md section 5): mask one modality of some items, retrain, compare Recall@20."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def chosen(n_items: int, ratio: float, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Trial:
-    """Trains one job and measures it on test at the best valid epoch; made for the processes of a pool."""
+    """Trains one job and measures it on test at the best valid epoch; pickled for the processes of a pool."""
 
     layout: Layout
     params: Params
@@ -78,17 +78,17 @@ class Trial:
         """Return the job's record."""
         vectors = self._vectors(job.features)
         if job.masked != NOTHING:
-            # one permutation for both modalities: the same items lose their pictures, or their texts
+            # one permutation for both modalities: the same items lose their images, or their texts
             rows = chosen(len(vectors), self.params.probe.mask_ratio, seed_for("mask", self.layout.dataset))
             vectors = np.where(rows[:, None], self._vectors(variant(job.features, job.masked)), vectors)
         parts = inputs.read(self.layout, None).split
         edges = neighbours.neighbours(vectors, self.params.graph.k)
         seed = seed_for("mask", self.layout.dataset, job.seed)
-        found = fit(AlignRec, parts, vectors, edges, self.params.train, seed)
+        fitted = fit(AlignRec, parts, vectors, edges, self.params.train, seed)
         cutoff = bounded(parts.n_items)
-        judged = open_test(found.user, found.item, parts, self.protocol, [cutoff])
-        figures = {f"recall@{CUTOFF}": judged.test.mean["recall", cutoff], "best_epoch": found.best_epoch}
-        return job._asdict() | judged.label | figures
+        result = open_test(fitted.user, fitted.item, parts, self.protocol, [cutoff])
+        figures = {f"recall@{CUTOFF}": result.test.mean["recall", cutoff], "best_epoch": fitted.best_epoch}
+        return job._asdict() | result.label | figures
 
     def _vectors(self, name: str) -> np.ndarray:
         return io.matrix(io.read_features(self.layout.features(name))["vector"])
@@ -114,5 +114,5 @@ def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _spread(name: str, values: list[float]) -> dict[str, float]:
-    found = cell(values)
-    return {name: round(found.mean, 6)} | ({} if found.sd is None else {f"{name}_sd": round(found.sd, 6)})
+    figure = cell(values)
+    return {name: round(figure.mean, 6)} | ({} if figure.sd is None else {f"{name}_sd": round(figure.sd, 6)})

@@ -1,12 +1,12 @@
-"""Feature sets judged before any training (method.md section 5), by the probes of registry.py.
+"""Feature sets evaluated before any training (method.md section 5), by the probes of registry.py.
 
-Most ask one kind of question: a few member items, one target item; is the target among the K items that are nearest
-to the members' mean, members left out? All such questions share one pass over a feature set, a block of candidate items
-at a time: each cosine is computed once, and nothing I x I is ever held.
+Most have one kind of question: some member items, one target. Is the target among the K nearest to the members' mean,
+members left out? All such questions share one pass over a feature set, a block of candidate items at a time: each
+cosine is computed once, and no I x I matrix is held.
 
-Ties are resolved by expectation, so that no result hangs on the order of rows or ids: a target whose score is shared
-by t items after g better ones is in the top K with probability clip((K - g) / t, 0, 1); where several items are
-equally the target, each is, in turn, with equal weight. Constant features therefore score exactly as chance does.
+Ties count by expectation, so that no result depends on the order of rows or ids. A target that shares its score
+with t items, after g better ones, is in the top K with probability clip((K - g) / t, 0, 1). Several targets of equal
+right take turns with equal weight. Constant features therefore score exactly as chance does.
 
 N questions, U users, I items, F feature width, K cutoff.
 """
@@ -31,18 +31,18 @@ TIE = 1e-6
 
 @dataclass(frozen=True)
 class Questions:
-    """What a probe asks of every feature set; the answer to all N is one blocked pass."""
+    """A probe's N questions, answered in one blocked pass over a feature set."""
 
     members: sparse.csr_array
     """[N, I], 1 where an item is one of the question's members"""
     target: np.ndarray
-    """int64 [N], the item to be found; never a member of its own question"""
+    """int64 [N], the target item; never a member of its own question"""
     group: np.ndarray
     """int64 [N], which user (or item) a question belongs to, 0 .. G-1: groups weigh the same, whatever their size"""
     unit: str = "users"
     """what a group is: users or items"""
     note: str = ""
-    """what a reader of the figures must know about the questions"""
+    """caveat of the figures"""
 
     @property
     def groups(self) -> int:
@@ -50,71 +50,71 @@ class Questions:
         return int(self.group.max(initial=-1)) + 1
 
 
-def questions(data: Data) -> dict[str, Questions | Task | str]:
-    """Return what each probe of PROBES asks, or why it asks nothing."""
+def ask(data: Data) -> dict[str, Questions | Task | str]:
+    """Return the questions or task of each probe of PROBES, or why it has none."""
     return {name: probe.ask(data) for name, probe in PROBES.items()}
 
 
 def answers(
-    asked: Mapping[str, Questions | Task | str], sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], seed: int
+    probes: Mapping[str, Questions | Task | str], sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], seed: int
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return probe -> feature set -> hits [G, len(ks)] of its groups, or of a task the figure of each case, [n].
 
     Args:
-        asked: see `questions`.
+        probes: see `ask`.
         sets: name and float32 [I, F] of each feature set; one is held at a time.
         ks: cutoffs.
         seed: of what tasks draw.
     """
-    found: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in asked}
-    posed = {probe: question for probe, question in asked.items() if isinstance(question, Questions)}
-    whole = joined(list(posed.values())) if posed else None
-    ends = np.cumsum([question.groups for question in posed.values()])
+    answers: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in probes}
+    questions = {probe: question for probe, question in probes.items() if isinstance(question, Questions)}
+    whole = joined(list(questions.values())) if questions else None
+    ends = np.cumsum([question.groups for question in questions.values()])
     for name, features in sets:
         if whole is not None:
             parts = np.split(hits(features, whole, ks), ends[:-1])
-            for probe, part in zip(posed, parts, strict=True):
-                found[probe][name] = part
-        for probe, task in asked.items():
+            for probe, part in zip(questions, parts, strict=True):
+                answers[probe][name] = part
+        for probe, task in probes.items():
             if not isinstance(task, (Questions, str)):
-                found[probe][name] = task.answer(features, seed)
-    return found
+                answers[probe][name] = task.answer(features, seed)
+    return answers
 
 
 def summaries(
-    asked: Mapping[str, Questions | Task | str], found: Mapping[str, Mapping[str, np.ndarray]], ks: Sequence[int]
+    probes: Mapping[str, Questions | Task | str], answers: Mapping[str, Mapping[str, np.ndarray]], ks: Sequence[int]
 ) -> dict[str, Any]:
     """Return probe -> feature set -> figures (see `summary`), or `{"skipped": reason}`; arguments as for `answers`."""
     out: dict[str, Any] = {}
-    for probe, question in asked.items():
-        if isinstance(question, str):
-            out[probe] = {"skipped": question}
-        elif isinstance(question, Questions):
-            out[probe] = summary(question, found[probe], ks, PROBES[probe].measure)
+    for probe, task in probes.items():
+        if isinstance(task, str):
+            out[probe] = {"skipped": task}
+        elif isinstance(task, Questions):
+            out[probe] = summary(task, answers[probe], ks, PROBES[probe].measure)
         else:
-            out[probe] = question.summary(found[probe])
+            out[probe] = task.summary(answers[probe])
     return out
 
 
-def joined(asked: Sequence[Questions]) -> Questions:
+def joined(questions: Sequence[Questions]) -> Questions:
     """Return the questions of several probes as one, their groups numbered on, so that one pass answers them all."""
-    offsets = np.cumsum([0, *(question.groups for question in asked)])
+    offsets = np.cumsum([0, *(part.groups for part in questions)])
     return Questions(
-        sparse.vstack([question.members for question in asked], format="csr"),
-        np.concatenate([question.target for question in asked]),
-        np.concatenate([question.group + offset for question, offset in zip(asked, offsets, strict=False)]),
+        sparse.vstack([part.members for part in questions], format="csr"),
+        np.concatenate([part.target for part in questions]),
+        np.concatenate([part.group + offset for part, offset in zip(questions, offsets, strict=False)]),
     )
 
 
-def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held: int = 1 << 23) -> np.ndarray:
-    """Return how often each group's target is in the top K: float64 [G, len(ks)], in [0, 1].
+def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_held: int = 1 << 23) -> np.ndarray:
+    """Return the hit rate of each group in the top K: float64 [G, len(ks)], in [0, 1].
 
     Args:
         features: float32 [I, F], finite; a row of zeros is equally far from everything.
-        asked: N questions.
+        questions: N of them.
         ks: cutoffs.
-        scores_held: doubles in the blocks of scores at hand, which bounds memory; changes speed, not results. Few are
-            fast: the sparse product gathers rows of a block, which should fit the processor's cache.
+        scores_held: doubles held as scores, which bounds memory; no result depends on it. Fewer are faster: the
+            sparse product gathers rows of a block, which should fit the processor's cache.
 
     Raises:
         ValueError: a value is not finite.
@@ -122,10 +122,10 @@ def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held:
     if not np.isfinite(features).all():
         raise ValueError(f"features: row {int((~np.isfinite(features).all(axis=1)).argmax())} is not finite")
     unit = unit_rows(features)[0].astype(np.float64)  # a score and its rank come from different products: see TIE
-    members = asked.members.astype(np.float64)
+    members = questions.members.astype(np.float64)
     by_item = members.tocsc()
     size = np.diff(members.indptr)
-    own = _own_scores(unit, members, asked.target, max(1, scores_held // unit.shape[1]))
+    own = _own_scores(unit, members, questions.target, max(1, scores_held // unit.shape[1]))
     low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
     block = max(1, scores_held // pool.CORES // (len(size) + len(unit)))
 
@@ -142,8 +142,8 @@ def hits(features: np.ndarray, asked: Questions, ks: Sequence[int], scores_held:
         better += above
         tied += reached
     tied -= better
-    found = np.clip((np.asarray(ks)[None, :] - better[:, None]) / tied[:, None], 0, 1)  # [N, len(ks)]
-    return _group_means(found, asked.group)
+    probability = np.clip((np.asarray(ks)[None, :] - better[:, None]) / tied[:, None], 0, 1)  # [N, len(ks)]
+    return _group_means(probability, questions.group)
 
 
 def _own_scores(unit: np.ndarray, members: sparse.csr_array, target: np.ndarray, block: int) -> np.ndarray:
@@ -152,26 +152,26 @@ def _own_scores(unit: np.ndarray, members: sparse.csr_array, target: np.ndarray,
     return np.concatenate([np.einsum("nf,nf->n", members[part] @ unit, unit[target[part]]) for part in parts])
 
 
-def chance(asked: Questions, ks: Sequence[int]) -> np.ndarray:
+def chance(questions: Questions, ks: Sequence[int]) -> np.ndarray:
     """Return the hit rates of a random order of the candidates: float64 [len(ks)]."""
-    candidates = asked.members.shape[1] - np.diff(asked.members.indptr)
-    return _group_means(np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), asked.group).mean(axis=0)
+    candidates = questions.members.shape[1] - np.diff(questions.members.indptr)
+    return _group_means(np.minimum(np.asarray(ks)[None, :] / candidates[:, None], 1), questions.group).mean(axis=0)
 
 
-def summary(asked: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], figure: str) -> dict[str, Any]:
+def summary(questions: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[int], figure: str) -> dict[str, Any]:
     """Return `{unit: G, "chance": {"hit@K": ...}, <feature set>: {"hit@K": mean, ..., "hit@K_se": standard error}}`.
 
     Args:
-        asked: the questions.
+        questions: of one probe.
         sets: feature set -> hits [G, len(ks)].
         ks: cutoffs.
         figure: hit or recall.
     """
-    groups = asked.groups
-    out: dict[str, Any] = {asked.unit: groups} | ({"note": asked.note} if asked.note else {})
-    out["chance"] = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, chance(asked, ks), strict=True)}
-    for name, found in sets.items():
-        mean, se = found.mean(axis=0), found.std(axis=0) / np.sqrt(groups)
+    groups = questions.groups
+    out: dict[str, Any] = {questions.unit: groups} | ({"note": questions.note} if questions.note else {})
+    out["chance"] = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, chance(questions, ks), strict=True)}
+    for name, hits in sets.items():
+        mean, se = hits.mean(axis=0), hits.std(axis=0) / np.sqrt(groups)
         values = {f"{figure}@{k}": _rounded(v) for k, v in zip(ks, mean, strict=True)}
         out[name] = values | {f"{figure}@{k}_se": _rounded(v) for k, v in zip(ks, se, strict=True)}
     return out

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.registry import Registry
 
-if TYPE_CHECKING:  # each is imported when it is asked for; the fingerprints of stages have to know of all
+if TYPE_CHECKING:  # each is imported on first use; stage fingerprints read all of them here
     from pipeline.probe import categories, content_knn, item_cf, zero_shot  # noqa: F401
     from pipeline.probe.base import Probe
 

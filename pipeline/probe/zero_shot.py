@@ -1,4 +1,4 @@
-"""Zero-shot: is the item that a user met last near to the mean of the earlier ones?"""
+"""Zero-shot: is a user's last item among the nearest to the mean of the earlier ones?"""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ def ask(data: Data) -> Questions | str:
     if clock == "none":
         return "the source has no real timestamps"
     user, item, time = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "timestamp"))
-    asked = last_item(user, item, time, data.items)
+    questions = last_item(user, item, time, data.items)
     note = "The source tells the order of a user's interactions, not their times." if clock == "order" else ""
-    return replace(asked, note=note) if len(asked.target) else "no user has two items"
+    return replace(questions, note=note) if len(questions.target) else "no user has two items"
 
 
 def last_item(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items: int) -> Questions:
-    """Return zero-shot's questions: the items a user met before, and the one met last.
+    """Return zero-shot's questions: a user's earlier items, and the last one.
 
     A repeated (user, item) counts once, at its first time. Of items that share a user's last second each is the
-    target in turn, with the others as members: the mean over all orders that the clock allows. Users with one item
-    have no history and ask nothing.
+    target in turn, with the others as members: the mean over all orders of equal times. Users with one item
+    have no question.
 
     Args:
         user: int [n], one row an interaction, in any order.
@@ -43,14 +43,14 @@ def last_item(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items
     starts = np.flatnonzero(np.r_[True, user[1:] != user[:-1]][: len(user)])
     sizes = np.diff(np.r_[starts, len(user)])
     latest = np.repeat(np.maximum.reduceat(timestamp, starts) if len(starts) else timestamp, sizes)
-    asked = np.flatnonzero((timestamp == latest) & (np.repeat(sizes, sizes) > 1))
+    targets = np.flatnonzero((timestamp == latest) & (np.repeat(sizes, sizes) > 1))
 
-    # question q holds all rows of its user but its own
-    rows = _ranges(np.repeat(starts, sizes)[asked], np.repeat(sizes, sizes)[asked])
-    owner = np.repeat(np.arange(len(asked)), np.repeat(sizes, sizes)[asked])
-    kept = rows != asked[owner]
-    members = indicator(owner[kept], item[rows[kept]], (len(asked), n_items))
-    return Questions(members, item[asked].astype(np.int64), np.unique(user[asked], return_inverse=True)[1])
+    # question q has all rows of its user but the target's
+    rows = _ranges(np.repeat(starts, sizes)[targets], np.repeat(sizes, sizes)[targets])
+    owner = np.repeat(np.arange(len(targets)), np.repeat(sizes, sizes)[targets])
+    kept = rows != targets[owner]
+    members = indicator(owner[kept], item[rows[kept]], (len(targets), n_items))
+    return Questions(members, item[targets].astype(np.int64), np.unique(user[targets], return_inverse=True)[1])
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ ZERO_SHOT = Probe(
     ask,
     name="zero-shot",
     figure="hit@20",
-    asks="is the item that a user met last among the K nearest to the mean of the earlier ones",
+    question="is the item that a user met last among the K nearest to the mean of the earlier ones",
     note="Is the item that a user met last among the K nearest to the mean of the earlier ones? Items of the same last "
     "second are the target in turn. ± is the standard error over {n:,} users.",
 )

@@ -1,4 +1,4 @@
-"""The release folder: what is in it (manifest), how it is made (build, card), how anyone checks it (verify)."""
+"""The release folder: its content (manifest), its making (build, card) and its verification (verify)."""
 
 from pipeline.release.verify import verify
 

@@ -1,4 +1,4 @@
-"""Making a release folder: everything is built beside the old one, checked, and swapped in."""
+"""Builds a release folder beside the old one, and swaps it in once it is checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
 
 @dataclass(frozen=True)
 class Parts:
-    """What a release is made of; what a dataset does not have stays empty."""
+    """The content of a release; empty where a dataset has none."""
 
     dataset: str
     version: str
@@ -47,23 +47,23 @@ class Parts:
     index: bytes | None = None
     """FAISS index of the item vectors"""
     index_facts: Mapping[str, Any] | None = None
-    """what it is, and its recall"""
+    """facts of the index, and its recall"""
     half: bool = False
     """also release features as float16"""
     results: pa.Table | None = None
     protocol: Mapping[str, Any] | None = None
-    """what the results' fingerprint stands for"""
+    """the protocol behind the results' fingerprint"""
     probes: Mapping[str, Any] | None = None
     inputs: list[Input] = field(default_factory=list)
     weights: list[Input] = field(default_factory=list)
     upstream: list[Path] = field(default_factory=list)
-    """Parquet files of earlier stages whose record of making belongs in the manifest"""
+    """Parquet files of earlier stages whose parameters and versions the manifest records"""
     hardware: str = ""
 
 
 @contextmanager
 def replacing(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder`; when the block ends well it takes `folder`'s place."""
+    """Yield an empty folder beside `folder`; when the block ends without an error it replaces `folder`."""
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -79,9 +79,9 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     """Fill an empty folder with a release.
 
     Args:
-        folder: where; not yet visible to anyone.
-        parts: its content.
-        record: what identifies this making: stage, params, versions.
+        folder: an empty one.
+        parts: the content.
+        record: stage, params and versions of this run.
     """
     tables = _tables(folder, parts, record)
     if parts.index is not None:
@@ -96,7 +96,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     io.write_json(folder / croissant.NAME, croissant.describe(parts.dataset, parts.version, parts.kind, described))
     described.append(manifest.describe(folder, folder / croissant.NAME, None))
     io.write_bytes(folder / "README.md", card.render(_facts(parts, counts, described)).encode())
-    made = Manifest(
+    written = Manifest(
         format=manifest.FORMAT,
         dataset=parts.dataset,
         version=parts.version,
@@ -107,8 +107,8 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         made_by=makers([*tables, *parts.upstream]),
         code=code.fingerprint("stages.publish"),
     )
-    io.write_json(folder / manifest.NAME, made.model_dump())
-    return made
+    io.write_json(folder / manifest.NAME, written.model_dump())
+    return written
 
 
 def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path, str]:
@@ -145,32 +145,38 @@ def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
 
 
 def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
-    """Return schema RELEASED_ITEMS: an address is kept if anyone can follow it, a picture never.
+    """Return schema RELEASED_ITEMS: public image addresses are kept, image bytes never.
 
     Args:
         items: schema ITEMS, I rows.
         images: columns item_id, status, url, sha256, phash of schema IMAGES, I rows in item order; None where no
-            one fetched pictures.
+            images were fetched.
     """
     n = len(items)
     if images is None:
         addresses = [urls[0] if urls else "" for urls in items["image_urls"].to_pylist()]
-        found = {
+        image_columns = {
             "image_status": pa.nulls(n, pa.string()),
             "image_sha256": pa.array([""] * n, pa.string()),
             "image_phash": pa.nulls(n, pa.uint64()),
         }
     else:
         addresses = images["url"].to_pylist()
-        found = {"image_status": images["status"], "image_sha256": images["sha256"], "image_phash": images["phash"]}
+        image_columns = {
+            "image_status": images["status"],
+            "image_sha256": images["sha256"],
+            "image_phash": images["phash"],
+        }
     public = [a if urlsplit(a).scheme in ("http", "https") else "" for a in addresses]
-    found["image_url"] = pa.array(public, pa.string())
-    columns = {f.name: items[f.name] if f.name in items.column_names else found[f.name] for f in schemas.RELEASED_ITEMS}
+    image_columns["image_url"] = pa.array(public, pa.string())
+    columns = {
+        f.name: items[f.name] if f.name in items.column_names else image_columns[f.name] for f in schemas.RELEASED_ITEMS
+    }
     return pa.table(columns)
 
 
 def results_json(results: pa.Table, protocol: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the benchmark's figures by seed, each with the fingerprint of its protocol, and what that stands for."""
+    """Return the benchmark's figures by seed, each with its protocol's fingerprint, and the protocols."""
     return {
         "protocols": {protocol["fingerprint"]: dict(protocol)} if protocol else {},
         "results": [
@@ -181,48 +187,50 @@ def results_json(results: pa.Table, protocol: Mapping[str, Any] | None) -> dict[
 
 
 def coverage(features: Mapping[str, list[Path]]) -> dict[str, dict[str, Any]]:
-    """Return feature set -> width, and the share of items whose image and text went into the vector."""
-    found = {}
+    """Return feature set -> width, and the share of items encoded with image, and with text."""
+    by_set = {}
     for name, paths in features.items():
         width = pq.read_schema(paths[0]).field("vector").type.list_size
-        asked = {"image": "has_image", "text": "has_text"}
-        flags = pa.concat_tables([pq.read_table(p, columns=list(asked.values()), partitioning=None) for p in paths])
-        shares = {what: pc.mean(flags[column]).as_py() for what, column in asked.items()}
-        found[name] = {"width": width} | {k: "" if v is None else f"{v:.1%}" for k, v in shares.items()}
-    return found
+        flag_columns = {"image": "has_image", "text": "has_text"}
+        flags = pa.concat_tables(
+            [pq.read_table(p, columns=list(flag_columns.values()), partitioning=None) for p in paths]
+        )
+        shares = {what: pc.mean(flags[column]).as_py() for what, column in flag_columns.items()}
+        by_set[name] = {"width": width} | {k: "" if v is None else f"{v:.1%}" for k, v in shares.items()}
+    return by_set
 
 
 def gaps(items: pa.Table) -> list[dict[str, Any]]:
-    """Return how many items ended with which status of picture and text, `ok` left out."""
+    """Return how many items ended with which status of image and text, without `ok`."""
     return [
         {"what": what, "status": status, "n": n, "share": n / len(items)}
-        for what, column in (("picture", "image_status"), ("text", "text_status"))
+        for what, column in (("image", "image_status"), ("text", "text_status"))
         for status, n in evidence.statuses(items[column].drop_null()).items()
         if status != "ok"
     ]
 
 
 def incomplete(items: pa.Table) -> dict[str, int]:
-    """Return how many items are without picture, without text, without either, whatever the reason."""
-    picture = pc.fill_null(pc.equal(items["image_status"], "ok"), False)
+    """Return how many items have no image, no text, neither, whatever the reason."""
+    image = pc.fill_null(pc.equal(items["image_status"], "ok"), False)
     text = pc.equal(items["text_status"], "ok")
-    lacking = {"picture": picture, "text": text, "either": pc.or_(picture, text)}
-    return {what: len(items) - (pc.sum(there).as_py() or 0) for what, there in lacking.items()}
+    has = {"image": image, "text": text, "either": pc.or_(image, text)}
+    return {what: len(items) - (pc.sum(present).as_py() or 0) for what, present in has.items()}
 
 
 def makers(paths: list[Path]) -> dict[str, Maker]:
-    """Return stage -> parameters and versions, as the tables' own metadata has them, and its code as it is now."""
-    found: dict[str, Maker] = {}
+    """Return stage -> parameters and versions from the tables' metadata, and the hash of its present code."""
+    by_stage: dict[str, Maker] = {}
     for path in paths:
         metadata = pq.read_schema(path).metadata or {}
         if b"alignrec" in metadata:
             record = json.loads(metadata[b"alignrec"])
-            found[record["stage"]] = Maker(
+            by_stage[record["stage"]] = Maker(
                 params=record["params"],
                 versions=record["versions"],
                 code=code.fingerprint(f"stages.{record['stage']}"),
             )
-    return dict(sorted(found.items()))
+    return dict(sorted(by_stage.items()))
 
 
 def _copied(source: Path, target: Path) -> Path:
@@ -233,7 +241,7 @@ def _copied(source: Path, target: Path) -> Path:
 
 
 def _halved(source: Path, target: Path) -> Path:
-    """Write a file of features with float16 vectors; what float16 cannot hold is an error."""
+    """Write a file of features with float16 vectors; values out of its range are an error."""
     table = pq.read_table(source, partitioning=None)
     with np.errstate(over="ignore"):
         vectors = io.matrix(table["vector"]).astype(np.float16)

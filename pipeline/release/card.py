@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from pipeline.evaluation.evidence import HEADLINE, Comparison, masked
+from pipeline.evaluation.evidence import HEADLINE, Comparison, masked_splits
 from pipeline.probe.registry import PROBES
 from pipeline.release import croissant
 from pipeline.release.manifest import Counts, File, Input
@@ -18,14 +18,14 @@ from pipeline.report import markdown
 from pipeline.sources.registry import SOURCES
 
 WHAT = {
-    "items": "text, and status, address and hash of the picture",
+    "items": "text, and status, address and hash of the image",
     "features": "one vector an item",
     "features_half": "the same in float16",
     "edges": "nearest items by cosine, itself first",
     "item_embeddings": "the trained recommender's item vectors",
     "user_embeddings": "the trained recommender's user vectors; score = dot product",
     "embeddings/items.faiss": "FAISS index of the item vectors, by inner product; row = item_id",
-    "embeddings/index.json": "what the index is, and its recall",
+    "embeddings/index.json": "facts of the index, and its recall",
     "results.json": "benchmark figures by seed",
     "probes.json": "feature sets judged before training",
     "croissant.json": "this release for readers of MLCommons' Croissant",
@@ -35,7 +35,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 @dataclass(frozen=True)
 class Facts:
-    """What the card tells; the template uses these names."""
+    """The variables of the card's template."""
 
     dataset: str
     """name in the parameters"""
@@ -56,13 +56,13 @@ class Facts:
     gaps: list[dict[str, Any]]
     """rows of `what`, `status`, `n` (items), `share`"""
     incomplete: Mapping[str, int]
-    """items without picture, without text, without either"""
+    """items without image, without text, with neither"""
     inputs: list[Input]
     """raw files"""
     hardware: str
-    """kind of machine, without its name"""
+    """kinds of machine"""
     index: Mapping[str, Any] | None
-    """what `retrieval.tune` returns, if there is an index"""
+    """from `retrieval.tune`, if there is an index"""
 
 
 def render(facts: Facts) -> str:
@@ -77,7 +77,7 @@ def render(facts: Facts) -> str:
         title=f"alignrec features: {facts.dataset}",
         files=[{"path": f.path, "rows": f.rows, "what": WHAT.get(f.table or f.path, "")} for f in facts.files],
         features=[{"name": name, **covered} for name, covered in facts.coverage.items()],
-        masked=masked,
+        masked_splits=masked_splits,
         row=markdown.row,
         rule=markdown.rule,
         titles=[f"{metric}@{k}" for metric, k in HEADLINE],
@@ -88,18 +88,18 @@ def render(facts: Facts) -> str:
 
 
 def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the probes that have figures, a row a feature set, what remains to be said, and the masked trainings."""
+    """Return the probes' figures, a row a feature set, remarks on them, and the masked trainings."""
     masking = probes.get("mask_modality", {})
     columns = [_probe_column(f"{p.name} {p.figure}", p.figure, probes.get(key, {})) for key, p in PROBES.items()]
-    shown = [c for c in columns if c["cells"]]
+    with_figures = [c for c in columns if c["cells"]]
     remarks = [(c["title"], c["remark"]) for c in columns] + [("Mask modality", _remark(masking))]
     return {
-        "probes": shown,
-        "asks": "; ".join(f"{probe.name}, {probe.asks}" for key, probe in PROBES.items() if key in probes),
-        "probed": {name: [c["cells"].get(name, "") for c in shown] for c in shown for name in c["cells"]},
+        "probes": with_figures,
+        "questions": "; ".join(f"{probe.name}, {probe.question}" for key, probe in PROBES.items() if key in probes),
+        "probed": {name: [c["cells"].get(name, "") for c in with_figures] for c in with_figures for name in c["cells"]},
         "remarks": [f"{title}: {remark}" for title, remark in remarks if remark],
         "masking": masking,
-        "hidden": [] if "skipped" in masking else markdown.masked_rows(masking),
+        "masked": [] if "skipped" in masking else markdown.masked_rows(masking),
     }
 
 
@@ -109,7 +109,7 @@ def _probe_column(title: str, figure: str, probe: Mapping[str, Any]) -> dict[str
 
 
 def _remark(probe: Mapping[str, Any]) -> str:
-    """Return why a probe was not made, or what its figures do not tell; mostly nothing."""
+    """Return why a probe was skipped, or the caveat of its figures; mostly nothing."""
     return f"{probe['skipped']}." if "skipped" in probe else probe.get("note", "")
 
 

@@ -1,4 +1,4 @@
-"""croissant.json: the release for readers of MLCommons' Croissant, made from what the manifest says of its files.
+"""croissant.json: the release for readers of MLCommons' Croissant, from the manifest's entries.
 
 Format: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 """
@@ -77,7 +77,7 @@ def describe(dataset: str, version: str, kind: str, files: Iterable[File]) -> di
 
 
 def record_set(file: File) -> str:
-    """Return the name of the record set that a table belongs to; the card's configurations are called the same."""
+    """Return the name of the record set that a table belongs to; the card's configurations have the same names."""
     kinds = {"features": "features", "features_half": "features-half", "edges": "graph"}
     if file.table in kinds:
         return f"{kinds[file.table]}-{file.feature_set}"
@@ -85,8 +85,8 @@ def record_set(file: File) -> str:
 
 
 def _licence(kind: str) -> str:
-    found = SOURCES[kind].licence
-    return found.header.get("license_link") or LINKS.get(found.header["license"]) or found.text
+    licence = SOURCES[kind].licence
+    return licence.header.get("license_link") or LINKS.get(licence.header["license"]) or licence.text
 
 
 def _file(file: File) -> dict[str, Any]:
@@ -150,5 +150,5 @@ def _type(kind: pa.DataType) -> str:
 
 def _width(file: File) -> int:
     """Return the width of a table's vectors, as the manifest writes Arrow's types; 1 where there are none."""
-    found = [re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", c.type) for c in file.columns or []]
-    return next((int(f[1]) for f in found if f), 1)
+    matches = [re.fullmatch(r"fixed_size_list<.*>\[(\d+)\]", c.type) for c in file.columns or []]
+    return next((int(f[1]) for f in matches if f), 1)

@@ -1,4 +1,4 @@
-"""What one dataset's stages left for a release: whatever is there, nothing imagined."""
+"""Reads the outputs of one dataset's stages for a release; a missing stage is left out."""
 
 from __future__ import annotations
 
@@ -58,31 +58,31 @@ def parts(run: Run) -> build.Parts:
 
 
 def feature_sets(run: Run) -> list[str]:
-    """Return which of `publish.features`, and of the source's own, have been made.
+    """Return those of `publish.features`, and of the source's own, that are encoded.
 
     Raises:
         UserError: none.
     """
     imported = list(run.source.features) if isinstance(run.source, MmrecSource) else []
     wanted = dict.fromkeys([*run.params.publish.features, *imported])
-    there = run.layout.feature_sets()
-    found = [name for name in wanted if name in there]
-    if not found:
+    encoded = run.layout.feature_sets()
+    names = [name for name in wanted if name in encoded]
+    if not names:
         raise UserError(
             f"publish.features ({', '.join(wanted)}): none has been encoded for {run.dataset}; "
-            f"there are {', '.join(there) or 'no feature sets: run `alignrec encode ' + run.dataset + '` first'}"
+            f"there are {', '.join(encoded) or 'no feature sets: run `alignrec encode ' + run.dataset + '` first'}"
         )
-    return found
+    return names
 
 
 def weights(layout: Layout) -> list[Path]:
-    """Return the files that were learned and then used, as far as they are there."""
+    """Return the existing files of learned weights."""
     learned = [layout.encoder_weights, layout.tokenizer, layout.whitening, layout.model]
     return [path for path in learned if path.exists()]
 
 
 def hardware(layout: Layout) -> str:
-    """Return on what kind of machine, without its name, encoding and training ran, as the run records say."""
+    """Return the kinds of machine that encoding and training ran on, from the run records."""
     kinds: dict[str, list[str]] = {}
     for stage in ("pretrain", "encode", "train", "probe", "benchmark"):
         if layout.run_record(stage).exists():
@@ -92,7 +92,7 @@ def hardware(layout: Layout) -> str:
 
 
 def _index(run: Run, interactions: pa.Table) -> tuple[bytes | None, dict[str, Any] | None]:
-    """Return the index of the trained item vectors and what it reaches; nothing where nothing was trained."""
+    """Return the index of the trained item vectors and its facts; None where train has not run."""
     if not run.layout.item_embeddings.exists():
         return None, None
     user, item = recommend.vectors(run.layout)

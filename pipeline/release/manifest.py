@@ -141,8 +141,8 @@ def describe(folder: Path, path: Path, table: str | None) -> File:
 
 def shape(path: Path) -> tuple[int, list[Column]]:
     """Return rows and columns of a Parquet file."""
-    found = pq.read_metadata(path)
-    return found.num_rows, [Column(name=f.name, type=str(f.type)) for f in found.schema.to_arrow_schema()]
+    metadata = pq.read_metadata(path)
+    return metadata.num_rows, [Column(name=f.name, type=str(f.type)) for f in metadata.schema.to_arrow_schema()]
 
 
 def load(folder: Path) -> Manifest:
@@ -161,9 +161,9 @@ def load(folder: Path) -> Manifest:
         raw = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as e:
         raise UserError(f"{path}: not JSON ({e}); fetch the release again") from None
-    found = raw.get("format") if isinstance(raw, dict) else None
-    if isinstance(found, int) and found > FORMAT:
-        raise UserError(f"{path}: format {found}, and this alignrec reads up to {FORMAT}; install a later alignrec")
+    version = raw.get("format") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise UserError(f"{path}: format {version}, and this alignrec reads up to {FORMAT}; install a later alignrec")
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:

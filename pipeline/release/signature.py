@@ -1,4 +1,4 @@
-"""Who made this release? A signature of manifest.json, which names every other file by its hash, by an SSH key.
+"""An SSH signature of manifest.json, which lists every other file by its hash.
 
 ssh-keygen makes and checks it, as it does for Git's commits; format: PROTOCOL.sshsig of OpenSSH.
 """
@@ -19,7 +19,7 @@ NAME = f"{manifests.NAME}.sig"
 MAX_BYTES = 64 << 10
 """a larger file is no signature"""
 NAMESPACE = "alignrec-release"
-"""what the key signs for: a signature of a Git commit by the same key is none of a release"""
+"""a signature for another purpose, such as a Git commit, is not accepted"""
 PUBLISHER = "publisher"
 
 
@@ -39,11 +39,11 @@ def sign(folder: Path, key: Path) -> None:
 
 
 def check(folder: Path, key: Path | None) -> str | None:
-    """Return a line on the signature; None where there is none and none is asked for.
+    """Return a line on the signature; None where there is none and no key is given.
 
     Args:
         folder: a release.
-        key: public key that must have signed it; None: any, whose fingerprint is told.
+        key: public key that must have signed it; None: any, and its fingerprint is returned.
 
     Raises:
         UserError: the signature is not of this manifest or not by this key, or is wanted and missing.
@@ -57,7 +57,7 @@ def check(folder: Path, key: Path | None) -> str | None:
         raise UserError(f"{path}: {path.stat().st_size} bytes; this is no signature")
     if key is None:
         if shutil.which("ssh-keygen") is None:
-            return "signed; nobody checked by whom: there is no ssh-keygen here"
+            return "signed; not checked: there is no ssh-keygen here"
         done = _ssh_keygen("check-novalidate", ["-s", str(path)], folder)
         if done.returncode:
             raise UserError(f"{path}: not a signature of this manifest ({_last(done.stderr)})")

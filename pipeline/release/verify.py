@@ -1,4 +1,4 @@
-"""Is this folder the release that its manifest describes? Offline, without torch, reading each file once or twice."""
+"""Checks a release folder against its manifest: offline, without torch, reading each file once or twice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import File, Manifest
 
-SHOWN = 5
+MAX_LISTED = 5
 """bad files named in an error"""
 
 TOOLS = (".git", ".gitattributes", ".cache")
@@ -26,7 +26,7 @@ TOOLS = (".git", ".gitattributes", ".cache")
 
 
 def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
-    """Check a release folder, yielding a line for each thing that held.
+    """Check a release folder, yielding a line for each check that passed.
 
     Checked in turn: the manifest against its schema, its paths; that the folder holds its files and no other; every
     file's size and hash; every table's schema, columns and rows; ids that agree between tables; the signature, if there
@@ -37,21 +37,21 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
         key: public key that must have signed it.
 
     Raises:
-        UserError: names the first bad files and what is wrong with each.
+        UserError: names the first bad files and their faults.
     """
     folder = Path(folder)
-    found = manifests.load(folder)
-    yield f"{folder}: {found.dataset} {found.version}, {len(found.files)} files"
-    _refuse("not as the manifest lists them", _strays(folder, found))
-    _refuse("damaged", _damaged(folder, found))
-    total = sum(f.bytes for f in found.files)
+    manifest = manifests.load(folder)
+    yield f"{folder}: {manifest.dataset} {manifest.version}, {len(manifest.files)} files"
+    _refuse("not as the manifest lists them", _strays(folder, manifest))
+    _refuse("damaged", _damaged(folder, manifest))
+    total = sum(f.bytes for f in manifest.files)
     yield f"bytes and sha256 of every file agree ({total:,} bytes)"
-    tables = [f for f in found.files if f.table is not None]
+    tables = [f for f in manifest.files if f.table is not None]
     faults, ids = [], dict[str, list[pa.Table]]()
     for file in tables:
-        faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, found, ids)]
-    _refuse("not what the schemas say", faults or _id_faults(found, ids))
-    counts = f"{found.counts.items:,} items, {found.counts.users:,} users"
+        faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, manifest, ids)]
+    _refuse("not what the schemas say", faults or _id_faults(manifest, ids))
+    counts = f"{manifest.counts.items:,} items, {manifest.counts.users:,} users"
     yield f"{len(tables)} tables keep their schemas; ids agree ({counts})"
     if signed := signature.check(folder, key):
         yield signed
@@ -60,15 +60,15 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
 
 def _refuse(what: str, faults: list[str]) -> None:
     if faults:
-        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        line = f"release is {what}: {'; '.join(faults[:SHOWN])}{more}"
-        raise UserError("".join(c if c.isprintable() else "?" for c in line))  # names come from anywhere
+        more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
+        line = f"release is {what}: {'; '.join(faults[:MAX_LISTED])}{more}"
+        raise UserError("".join(c if c.isprintable() else "?" for c in line))  # names are untrusted
 
 
 def _strays(folder: Path, manifest: Manifest) -> list[str]:
-    """Return what is missing, extra, or no plain file."""
+    """Return the faults of files that are missing, extra, or not plain."""
     listed = {f.path for f in manifest.files} | {manifests.NAME}
-    found: set[str] = set()
+    present: set[str] = set()
     faults = []
     for at, names, files in os.walk(folder):
         here = Path(at)
@@ -80,11 +80,11 @@ def _strays(folder: Path, manifest: Manifest) -> list[str]:
             relative = path.relative_to(folder).as_posix()
             if path.is_symlink() or not (path.is_file() or path.is_dir()):
                 faults.append(f"{relative}: neither file nor folder")
-                found.add(relative)
+                present.add(relative)
             elif path.is_file():
-                found.add(relative)
-    faults += [f"{name}: missing" for name in sorted(listed - found)]
-    return faults + [f"{name}: not in the manifest" for name in sorted(found - listed)]
+                present.add(relative)
+    faults += [f"{name}: missing" for name in sorted(listed - present)]
+    return faults + [f"{name}: not in the manifest" for name in sorted(present - listed)]
 
 
 def _damaged(folder: Path, manifest: Manifest) -> list[str]:
@@ -99,7 +99,7 @@ def _damaged(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
-    """Return what is wrong with one table; its ids go to `ids`, under the folder or file that numbers them."""
+    """Return the faults of one table; its ids are added to `ids`, by folder of a feature set, or file."""
     path = folder / file.path
     try:
         widths = [f.type.list_size for f in pq.read_schema(path) if pa.types.is_fixed_size_list(f.type)]
@@ -132,12 +132,12 @@ def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
         table = pa.concat_tables(tables)
         key, name = table.column_names
         expected = manifest.counts.users if key == "user_id" else manifest.counts.items
-        found = table[key].to_numpy()
+        numbers = table[key].to_numpy()
         names = first.setdefault(name, table[name])
-        if len(found) != expected:
-            faults.append(f"{where}: {len(found)} rows, expected {expected}")
-        elif (wrong := np.flatnonzero(found != np.arange(expected))).size:
-            faults.append(f"{where}, row {wrong[0]}: {key} {found[wrong[0]]}, expected {wrong[0]}")
+        if len(numbers) != expected:
+            faults.append(f"{where}: {len(numbers)} rows, expected {expected}")
+        elif (wrong := np.flatnonzero(numbers != np.arange(expected))).size:
+            faults.append(f"{where}, row {wrong[0]}: {key} {numbers[wrong[0]]}, expected {wrong[0]}")
         elif not names.equals(table[name]):
             row = pc.index(pc.equal(names, table[name]), False).as_py()
             faults.append(f"{where}, row {row}: {name} {table[name][row].as_py()!r}, elsewhere {names[row].as_py()!r}")

@@ -1,1 +1,1 @@
-"""Releases on their way: where they can be read (stores), brought here (fetch), sent there (push, bucket, hub)."""
+"""Transport of releases: reading (stores), downloading (fetch), uploading (push, s3, hub)."""

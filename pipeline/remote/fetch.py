@@ -1,7 +1,7 @@
-"""A release from an address to a folder: in parallel, resumed, and visible only when all of it is checked.
+"""Downloads a release to a folder: in parallel, resumable, visible only when all of it is checked.
 
-Everything comes into a hidden folder beside the target: `parts/<sha256>` once its hash is right, `parts/<sha256>.part`
-before. It is put together, verified, and renamed to the target; a call that was cut off is continued by the next.
+Files go to a hidden folder beside the target: `parts/<sha256>.part`, and `parts/<sha256>` once the hash is right. The
+release is assembled there, verified, and renamed to the target. The next call continues an interrupted one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pipeline.remote.stores import Absent, Store
 WORKERS = 8
 TRIES = 6
 """in a row without a new byte"""
-SHOWN = 5
+MAX_LISTED = 5
 """bad files named in an error"""
 
 Progress = Callable[[int, int], None]
@@ -37,30 +37,30 @@ Progress = Callable[[int, int], None]
 
 
 def fetch(address: str, to: Path, encoder: str | None = None, progress: Progress = lambda done, total: None) -> Path:
-    """Bring a release, or one feature set of it, to a folder.
+    """Download a release, or one feature set of it, to a folder.
 
     Args:
         address: of the release folder; see stores.store.
         to: where to; must be absent or empty, or already hold this very release.
-        encoder: leave out the other feature sets and their graphs; the folder's manifest then lists what came and
-            names the whole release in `part_of`.
-        progress: told about the bytes.
+        encoder: only this feature set and its graph; the manifest then lists the files of this part and names the
+            whole release in `part_of`.
+        progress: see Progress.
 
     Returns:
         `to`.
 
     Raises:
-        UserError: names what is missing, truncated or tampered with, and what can be done. Nothing appears at `to`.
+        UserError: names what is missing, truncated or tampered with, and a remedy. `to` is then not written.
     """
     source = stores.store(address)
     to = Path(os.path.abspath(to))
     work = to.with_name(f".{to.name}.fetch")
-    with _alone(work, to):
+    with _exclusive(work, to):
         manifest = _chosen(_manifest(source, work), encoder, work / manifests.NAME)
-        if not _there(to, work / manifests.NAME):
+        if not _is_complete(to, work / manifests.NAME):
             if encoder is None:  # the manifest of a part is another file
                 _signature(source, work)
-            _bring(source, manifest.files, work / "parts", progress)
+            _download(source, manifest.files, work / "parts", progress)
             _assemble(manifest.files, work)
             for _ in verify(work / "release"):
                 pass
@@ -70,7 +70,7 @@ def fetch(address: str, to: Path, encoder: str | None = None, progress: Progress
 
 
 @contextmanager
-def _alone(work: Path, to: Path) -> Iterator[None]:
+def _exclusive(work: Path, to: Path) -> Iterator[None]:
     work.mkdir(parents=True, exist_ok=True)
     lock = FileLock(work / "lock")
     try:
@@ -82,7 +82,7 @@ def _alone(work: Path, to: Path) -> Iterator[None]:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
-                f"{to}: the disk is full; what has come is kept in {work}: make space and run again, or delete it"
+                f"{to}: the disk is full; downloaded files are kept in {work}: make space and run again, or delete it"
             ) from None
         raise
     finally:
@@ -97,15 +97,15 @@ def _manifest(source: Store, work: Path) -> Manifest:
         io.write_bytes(work / manifests.NAME, _small(source, manifests.NAME, manifests.MAX_BYTES))
         return manifests.load(work)
     except Absent:
-        raise UserError(f"{source.shown}: no {manifests.NAME} there; is this the address of a release?") from None
+        raise UserError(f"{source.address}: no {manifests.NAME} there; is this the address of a release?") from None
     except UserError as e:
-        raise UserError(str(e).replace(str(work), source.shown)) from None
+        raise UserError(str(e).replace(str(work), source.address)) from None
 
 
 def _signature(source: Store, work: Path) -> None:
-    """Keep the signature in `work`, if one can be had; it is checked with all the rest.
+    """Keep the signature in `work`, if there is one; `verify` checks it.
 
-    Some servers refuse access to what they do not have. Whoever needs a signature asks `verify` for its key.
+    Some servers refuse access to missing files. Who requires a signature passes its key to `verify`.
     """
     (work / signature.NAME).unlink(missing_ok=True)
     with suppress(Absent, UserError):
@@ -113,7 +113,7 @@ def _signature(source: Store, work: Path) -> None:
 
 
 def _small(source: Store, name: str, limit: int) -> bytes:
-    """Return a file that fits in memory, or somewhat more than `limit` bytes of it, which whoever reads it refuses."""
+    """Return a file, or somewhat more than `limit` bytes of it, which the caller refuses."""
 
     def read() -> bytes:
         data = bytearray()
@@ -126,11 +126,11 @@ def _small(source: Store, name: str, limit: int) -> bytes:
     try:
         return retry(read, TRIES)
     except TransientError as e:
-        raise UserError(f"{source.shown}: cannot be reached ({e}); run again later") from None
+        raise UserError(f"{source.address}: cannot be reached ({e}); run again later") from None
 
 
 def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
-    """Return the manifest without other feature sets; `kept`, its file, changes with it."""
+    """Return the manifest without other feature sets, and write it to `kept`."""
     if encoder is None:
         return manifest
     sets = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
@@ -142,19 +142,19 @@ def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
     return part
 
 
-def _there(to: Path, manifest: Path) -> bool:
+def _is_complete(to: Path, manifest: Path) -> bool:
     """Return whether `to` holds the release already; UserError if it holds anything else."""
     if not to.exists() or (to.is_dir() and not any(to.iterdir())):
         return False
-    there = to / manifests.NAME
-    if not there.is_file() or there.read_bytes() != manifest.read_bytes():
+    present = to / manifests.NAME
+    if not present.is_file() or present.read_bytes() != manifest.read_bytes():
         raise UserError(f"{to}: holds something else; name another folder, or delete this one")
     for _ in verify(to):
         pass
     return True
 
 
-def _bring(source: Store, files: list[File], parts: Path, progress: Progress) -> None:
+def _download(source: Store, files: list[File], parts: Path, progress: Progress) -> None:
     """Fetch what is not in `parts` yet, several files at a time."""
     parts.mkdir(exist_ok=True)
     wanted = {f.sha256: f for f in files}
@@ -170,20 +170,20 @@ def _bring(source: Store, files: list[File], parts: Path, progress: Progress) ->
             pool.shutdown(cancel_futures=True)
             raise
     if faults:
-        more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        named = "; ".join(sorted(faults)[:SHOWN]) + more
-        raise UserError(f"{source.shown}: {named}. What is whole is kept; run again to fetch the rest")
+        more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
+        named = "; ".join(sorted(faults)[:MAX_LISTED]) + more
+        raise UserError(f"{source.address}: {named}. What is whole is kept; run again to fetch the rest")
 
 
 def _refuse_full_disk(parts: Path, sizes: dict[str, int]) -> None:
     have = sum(p.stat().st_size for name in sizes for p in (parts / name, parts / f"{name}.part") if p.exists())
     needed, free = sum(sizes.values()) - have, shutil.disk_usage(parts).free
     if needed > free:
-        raise UserError(f"{parts.parent}: {needed:,} bytes are to come, but that disk has {free:,} free; make space")
+        raise UserError(f"{parts.parent}: {needed:,} bytes to download, but that disk has {free:,} free; make space")
 
 
 class Meter:
-    """Bytes of all threads, and the sign to stop."""
+    """Counts the bytes of all threads, and tells them to stop."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self.total, self.progress, self.done = total, progress, 0
@@ -207,7 +207,7 @@ def _one(source: Store, file: File, parts: Path, meter: Meter) -> str | None:
     if fault is None and io.sha256(part) != file.sha256:
         part.unlink()
         meter.add(-file.bytes)
-        if resumed:  # the beginning may be another file's
+        if resumed:  # the kept beginning may be of another file
             return _one(source, file, parts, meter)
         return f"{file.path}: tampered with, its sha256 is not the manifest's"
     if fault is None:
@@ -234,7 +234,7 @@ def _whole(source: Store, file: File, part: Path, meter: Meter) -> str | None:
         if part.stat().st_size > have:
             idle = 0
             continue
-        if failure is None:  # asked for more, got nothing
+        if failure is None:  # the file ends early
             return f"truncated, {have:,} of {file.bytes:,} bytes"
         idle += 1
         if idle == TRIES:
@@ -251,7 +251,7 @@ def _append(source: Store, file: File, part: Path, have: int, meter: Meter) -> N
     with part.open("ab") as f:
         for block in source.read(file.path, have):
             have += f.write(block)
-            f.flush()  # what has come outlives a kill
+            f.flush()  # downloaded bytes survive a kill
             meter.add(len(block))
             if have > file.bytes or meter.stopped.is_set():
                 break

@@ -1,4 +1,4 @@
-"""A release into a dataset repository of the Hugging Face Hub: one commit, on top of the head that was looked at.
+"""Uploads a release to a dataset repository of the Hugging Face Hub: one commit, on top of the head that was read.
 
 A commit is visible whole or not at all, and the Hub refuses it if the head has moved. Large files are kept there by
 their hash before the commit, so that an interrupted call does not send them again.
@@ -22,7 +22,7 @@ from pipeline.remote.fetch import Progress
 from pipeline.remote.stores import Absent, Released
 
 TRIES = 5
-"""commits on a head that others move"""
+"""attempts while others move the head"""
 CARD = "README.md"
 
 
@@ -34,7 +34,7 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
         manifest: of it.
         target: hf://datasets/owner/name, optionally with @revision and a prefix.
         place: <dataset>/<version>.
-        progress: told about the bytes, once: the Hub's client shows its own bars.
+        progress: called once: the Hub's client shows its own bars.
     """
     address = f"{target.rstrip('/')}/{place}"
     whole = (release / manifests.NAME).read_bytes()
@@ -43,11 +43,11 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
         for _ in range(TRIES):
             repository = _repository(fs, target, address)
             base = "/".join(p for p in (repository.prefix, place) if p)
-            there = repository.get(f"{base}/{manifests.NAME}")
-            if there is not None and there != whole:
+            released = repository.get(f"{base}/{manifests.NAME}")
+            if released is not None and released != whole:
                 raise Released
             total = sum(f.bytes for f in manifest.files)
-            if there == whole or repository.commit(
+            if released == whole or repository.commit(
                 _files(release, manifest, whole, base, repository), {f.sha256 for f in manifest.files}, place
             ):
                 progress(total, total)
@@ -68,24 +68,24 @@ class _Repository:
     revision: str
     head: str
     prefix: str
-    """path in it that the target names"""
+    """path of the target in it"""
     address: str
     """of the version, for errors"""
 
     def get(self, path: str) -> bytes | None:
         """Return a file at `head`, or None."""
         try:
-            with stores.plainly(self.address, stores.HF_HINT):
+            with stores.translated_errors(self.address, stores.HF_HINT):
                 return bytes(self.fs.cat_file(f"datasets/{self.id}@{self.head}/{path}"))
         except Absent:
             return None
 
     def commit(self, files: dict[str, Path | bytes], hashes: set[str], place: str) -> bool:
-        """Commit on top of `head`; return False where that is the head no more.
+        """Commit on top of `head`; return False where the head has moved.
 
         Args:
             files: path in the repository -> content.
-            hashes: sha256 that the files must have that are given as a path.
+            hashes: sha256 of the files that are given as paths.
             place: for the message.
         """
         from huggingface_hub import CommitOperationAdd, HfApi
@@ -96,7 +96,7 @@ class _Repository:
             path = files[add.path_in_repo]
             if isinstance(path, Path) and add.upload_info.sha256.hex() not in hashes:
                 raise UserError(f"{path}: changed while it was published; run again")
-        with stores.plainly(self.address, stores.HF_HINT):
+        with stores.translated_errors(self.address, stores.HF_HINT):
             try:
                 HfApi().create_commit(
                     self.id, adds, commit_message=f"Publish {place}", repo_type="dataset", revision=self.revision,
@@ -112,7 +112,7 @@ class _Repository:
 def _repository(fs: Any, target: str, address: str) -> _Repository:
     from huggingface_hub import HfApi
 
-    with stores.plainly(address, stores.HF_HINT):
+    with stores.translated_errors(address, stores.HF_HINT):
         at = fs.resolve_path(stores.hf_path(target))
         head = HfApi().repo_info(at.repo_id, repo_type="dataset", revision=at.revision).sha
     return _Repository(fs, at.repo_id, at.revision, str(head), at.path_in_repo, address)
@@ -142,7 +142,7 @@ def root_card(card: str, base: str) -> str:
     return f"---\n{yaml.safe_dump(header, sort_keys=False, allow_unicode=True)}---\n{text}"
 
 
-def _is_older(there: bytes | None, card: str) -> bool:
+def _is_older(root: bytes | None, card: str) -> bool:
     """Return whether the root has no card yet, or one of an earlier version of this dataset."""
     title = next(line for line in card.splitlines() if line.startswith("pretty_name:"))
-    return there is None or title in there.decode("utf-8", errors="replace").splitlines()
+    return root is None or title in root.decode("utf-8", errors="replace").splitlines()

@@ -1,7 +1,7 @@
-"""A checked release from here to where others fetch it: <target>/<dataset>/<version>/, never half-visible.
+"""Publishes a checked release to <target>/<dataset>/<version>/, visible only as a whole.
 
-A released version never changes: publishing the same content again does nothing, other content is refused. All targets
-keep the same order: data first, manifest last, and the manifest only if there is none yet.
+A released version never changes: publishing the same content again does nothing, other content is refused. The order
+is the same everywhere: data first, manifest last, and the manifest only if there is none yet.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
     Args:
         release: the folder; verified before anything is sent.
         target: a path, file://, s3://bucket/prefix, or hf://datasets/owner/name[@revision][/prefix].
-        progress: told about the bytes.
+        progress: see Progress.
 
     Returns:
         the address of the version, which `alignrec fetch` takes.
@@ -64,13 +64,13 @@ def _sender(target: str) -> Callable[[Path, Manifest, str, str, Progress], str]:
         return hub.push
     if scheme == "file":
         return _to_folder
-    raise UserError(f"{stores.Http(target).shown}: nothing can be sent there; publish to a folder, s3:// or hf://")
+    raise UserError(f"{stores.Http(target).address}: nothing can be sent there; publish to a folder, s3:// or hf://")
 
 
 def _to_folder(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
-    """Copy as `fetch` does: into a hidden folder, checked, then renamed, which fails where another came first."""
+    """Copy by `fetch`: into a hidden folder, checked, then renamed, which fails where another was first."""
     to = stores.path_of(target) / place
-    there = to / manifests.NAME
-    if there.is_file() and there.read_bytes() != (release / manifests.NAME).read_bytes():
+    released = to / manifests.NAME
+    if released.is_file() and released.read_bytes() != (release / manifests.NAME).read_bytes():
         raise Released
     return str(fetch(str(release), to, progress=progress))

@@ -1,6 +1,6 @@
-"""Where a release can be read from: one class a kind of address, each with the one method `read`.
+"""Read access to releases: one class a kind of address, each with the method `read`.
 
-Nothing that an address or an environment keeps secret gets into `shown` or into an error.
+No secret of an address or of the environment gets into `Store.address` or into an error.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Released(Exception):
 class Store(Protocol):
     """Read access to the files below one address."""
 
-    shown: str
-    """the address, for people"""
+    address: str
+    """for messages: without user, password and query"""
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield the bytes of a file from byte `start` on; nothing if it ends before.
 
         Raises:
-            Absent: no such file. TransientError: worth another try. UserError: no try will help.
+            Absent: no such file. TransientError: worth another try. UserError: not worth one.
         """
 
 
@@ -100,7 +100,7 @@ class Folder:
     """A folder of this machine."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.shown = path, str(path)
+        self.path, self.address = path, str(path)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield blocks of a file; see Store."""
@@ -126,7 +126,7 @@ class Http:
             self.url = httpx.URL(parts._replace(path=_base(parts.path), fragment="").geturl())
         except httpx.InvalidURL as e:
             raise UserError(f"the address is not valid: {e}") from None
-        self.shown = str(self.url.copy_with(userinfo=b"", query=None))
+        self.address = str(self.url.copy_with(userinfo=b"", query=None))
         self.client = ranged.client(TIMEOUT, CONNECT)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
@@ -134,12 +134,12 @@ class Http:
         from pipeline.http.ranged import first_byte, request
 
         url = self.url.copy_with(path=f"{self.url.path}/{quote(name)}")
-        with request(self.client, url, f"{self.shown}/{name}", start) as answer:
+        with request(self.client, url, f"{self.address}/{name}", start) as answer:
             if answer.status_code == 416:
                 return
             self._refuse(answer, name)
             skip = start - first_byte(answer, start)
-            for block in answer.iter_raw():  # given a size it would hold bytes back, and a cut lose them
+            for block in answer.iter_raw():  # with a size it would buffer bytes, and lose them when cut off
                 if skip < len(block):
                     yield block[skip:]
                 skip = max(0, skip - len(block))
@@ -147,15 +147,15 @@ class Http:
     def _refuse(self, answer: httpx.Response, name: str) -> None:
         code = answer.status_code
         if self.url.scheme == "https" and answer.url.scheme != "https":
-            raise UserError(f"{self.shown}/{name}: the server leads away from https; refused")
+            raise UserError(f"{self.address}/{name}: the server leads away from https; refused")
         if code in (404, 410):
             raise Absent
         if code in (401, 403):
             raise UserError(
-                f"{self.shown}: access denied (HTTP {code}); are user and password, or the signature, right?"
+                f"{self.address}: access denied (HTTP {code}); are user and password, or the signature, right?"
             )
         if code not in (200, 206):
-            raise UserError(f"{self.shown}/{name}: HTTP {code} {answer.reason_phrase}")
+            raise UserError(f"{self.address}/{name}: HTTP {code} {answer.reason_phrase}")
 
 
 class Remote:
@@ -163,15 +163,15 @@ class Remote:
 
     def __init__(self, fs: Any, base: str, scheme: str, hint: str) -> None:
         self.fs, self.base, self.hint = fs, base, hint
-        self.shown = f"{scheme}{base}"
+        self.address = f"{scheme}{base}"
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield blocks of a file; see Store."""
         path = f"{self.base}/{name}"
-        with plainly(self.shown, self.hint):
+        with translated_errors(self.address, self.hint):
             size = int(self.fs.info(path)["size"])
         for at in range(start, size, BLOCK):
-            with plainly(self.shown, self.hint):
+            with translated_errors(self.address, self.hint):
                 block = self.fs.cat_file(path, start=at, end=min(at + BLOCK, size))
             yield block
 
@@ -187,7 +187,7 @@ def s3() -> Any:
         from botocore.exceptions import BotoCoreError
         from botocore.session import Session
     except ImportError:
-        raise UserError('s3:// needs a package more: pip install "alignrec[s3]"') from None
+        raise UserError('s3:// needs another package: pip install "alignrec[s3]"') from None
     try:
         anonymous = Session().get_credentials() is None
     except BotoCoreError as e:
@@ -203,32 +203,32 @@ def hf() -> Any:
 
 
 @contextmanager
-def plainly(shown: str, hint: str) -> Iterator[None]:
-    """Turn a remote file system's exceptions into Absent, TransientError or a UserError.
+def translated_errors(address: str, hint: str) -> Iterator[None]:
+    """Translate a remote file system's exceptions into Absent, TransientError or a UserError.
 
-    Of their texts only short codes are kept: clients put signed addresses and keys into them.
+    Of their messages only short codes are kept: clients put signed addresses and keys into them.
     """
     try:
         yield
     except FileNotFoundError:
         raise Absent from None
     except PermissionError as e:
-        raise UserError(f"{shown}: access denied ({code_of(e)}); {hint}") from None
+        raise UserError(f"{address}: access denied ({code_of(e)}); {hint}") from None
     except Exception as e:
         if not isinstance(e, OSError) and type(e).__module__.partition(".")[0] not in CLIENTS:
             raise
         if type(e).__name__ in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"):
-            raise UserError(f"{shown}: {type(e).__name__}; {hint}") from None
+            raise UserError(f"{address}: {type(e).__name__}; {hint}") from None
         status = getattr(getattr(e, "response", None), "status_code", None)
         if status in (401, 403):
-            raise UserError(f"{shown}: access denied (HTTP {status}); {hint}") from None
+            raise UserError(f"{address}: access denied (HTTP {status}); {hint}") from None
         if status == 404:
             raise Absent from None
         raise TransientError(code_of(e)) from None
 
 
 def code_of(error: BaseException) -> str:
-    """Return the server's code for what went wrong, such as SignatureDoesNotMatch, or the exception's class."""
+    """Return the server's error code, such as SignatureDoesNotMatch, or the exception's class."""
     for e in (error, error.__cause__):
         answer = getattr(e, "response", None)
         if isinstance(answer, dict):

@@ -1,1 +1,1 @@
-"""One self-contained page a dataset: tables, plots, gallery, and the template that holds them."""
+"""One self-contained page a dataset: tables, plots, gallery, and their templates."""

@@ -1,4 +1,4 @@
-"""A flat map of the items: neighbours in the item graph pull each other close, random others push each other apart.
+"""A 2-d map of the items: neighbours in the item graph attract each other, random pairs repel each other.
 
 The forces are UMAP's (McInnes et al. 2018, with a = b = 1): attraction along edges, repulsion from items drawn at
 random, a falling step. I items, E edges.
@@ -14,10 +14,10 @@ ROUNDS = 400
 PUSHES = 5
 """items drawn at random, an item and round, to push away"""
 SMOOTHING = 40
-"""walks along the graph that give the starting positions their rough order"""
+"""averagings along the graph that order the starting positions"""
 STEP = 0.3
 FARTHEST = 4.0
-"""largest move along one axis that one force asks for"""
+"""largest move along one axis by one force"""
 
 
 def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:
@@ -47,12 +47,12 @@ def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np
             push = 2 * gap / ((0.01 + square) * (1 + square))
             move += np.clip(push, -FARTHEST, FARTHEST)
         at += step * move
-    low, high = np.quantile(at, [0.005, 0.995], axis=0)  # a stray item shall not squeeze the rest
+    low, high = np.quantile(at, [0.005, 0.995], axis=0)  # outliers are clipped
     return np.clip((at - low) / np.maximum(high - low, 1e-9), 0, 1)
 
 
 def _start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return rough positions: random ones averaged along the graph, then ranked, so that no island lies far out."""
+    """Return starting positions: random, averaged along the graph, then ranked, so that no component lies far out."""
     ones = np.ones(len(item))
     walk = sparse.csr_array((ones, (item, other)), shape=(n, n))
     walk = walk + walk.T + sparse.eye_array(n, format="csr")

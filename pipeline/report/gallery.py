@@ -1,4 +1,4 @@
-"""Items and their nearest neighbours as pictures, under each feature set."""
+"""Images of items and of their nearest neighbours under each feature set."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 CELL = 80
-"""pixels of one picture in a sheet"""
+"""pixels of one image in a sheet"""
 COLUMNS = 20
-"""pictures a row, and rows, of a sheet: 1600 x 1600 pixels, which phones decode without trouble"""
-PAPER = (255, 255, 255)
+"""images a row, and rows, of a sheet: 1600 x 1600 pixels, which phones decode without trouble"""
+BACKGROUND = (255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Sheets:
-    """Small pictures of many items, packed into a few JPEG sheets."""
+    """Thumbnails of many items, packed into a few JPEG sheets."""
 
     data: list[str]
     """base64 JPEG"""
@@ -28,13 +28,13 @@ class Sheets:
     """item_id -> number of its cell, counted through all sheets"""
 
 
-def choose(categories: Sequence[str], has_picture: Sequence[bool], count: int, seed: int) -> list[int]:
-    """Return items to show: drawn by seed, one of each category before a second of any, pictures first."""
+def choose(categories: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
+    """Return items to show: drawn by seed, each category once before any twice, items with images first."""
     order = np.random.default_rng(seed).permutation(len(categories))
     seen: dict[tuple[bool, str], int] = {}
     rounds = []
-    for i in order:  # a few thousand items at most matter; the rank within its category decides
-        key = (not has_picture[i], categories[i])
+    for i in order:  # ranked by how many of the category came before
+        key = (not has_image[i], categories[i])
         seen[key] = seen.get(key, 0) + 1
         rounds.append((key[0], seen[key]))
     ranked = sorted(range(len(order)), key=lambda j: rounds[j])
@@ -53,31 +53,31 @@ def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
 
 
 def thumbnails(tables: Iterable[pa.Table], wanted: set[int], side: int = CELL) -> dict[int, Image.Image]:
-    """Return item_id -> RGB picture of side x side pixels, whole, on white.
+    """Return item_id -> RGB image of side x side pixels, uncropped, on white.
 
     Args:
         tables: item_id and image (JPEG or null) of table IMAGES, a shard at a time.
-        wanted: items; those without a picture are left out.
+        wanted: items; those without a image are left out.
         side: pixels.
     """
-    found = {}
+    images = {}
     for table in tables:
         for item, data in zip(table["item_id"].to_pylist(), table["image"], strict=True):
             if item in wanted and data.is_valid:
-                found[item] = _fitted(data.as_py(), side)
-    return {item: picture for item, picture in found.items() if picture is not None}
+                images[item] = _fitted(data.as_py(), side)
+    return {item: image for item, image in images.items() if image is not None}
 
 
-def sheets(pictures: Mapping[int, Image.Image]) -> Sheets:
-    """Pack pictures, in order of item_id, into JPEG sheets."""
-    items = sorted(pictures)
+def sheets(images: Mapping[int, Image.Image]) -> Sheets:
+    """Pack images, in order of item_id, into JPEG sheets."""
+    items = sorted(images)
     data = []
     for start in range(0, len(items), COLUMNS * COLUMNS):
         part = items[start : start + COLUMNS * COLUMNS]
         rows = -(-len(part) // COLUMNS)
-        sheet = Image.new("RGB", (COLUMNS * CELL, rows * CELL), PAPER)
+        sheet = Image.new("RGB", (COLUMNS * CELL, rows * CELL), BACKGROUND)
         for i, item in enumerate(part):
-            sheet.paste(pictures[item], (i % COLUMNS * CELL, i // COLUMNS * CELL))
+            sheet.paste(images[item], (i % COLUMNS * CELL, i // COLUMNS * CELL))
         out = bytes_io.BytesIO()
         sheet.save(out, "JPEG", quality=80, optimize=True)
         data.append(base64.b64encode(out.getvalue()).decode())
@@ -87,34 +87,34 @@ def sheets(pictures: Mapping[int, Image.Image]) -> Sheets:
 def poster(
     items: Sequence[int],
     sets: Mapping[str, Mapping[int, list[int]]],
-    pictures: Mapping[int, Image.Image],
+    images: Mapping[int, Image.Image],
     titles: Sequence[str],
     count: int = 4,
 ) -> bytes:
-    """Return a PNG: a row an item, a column a feature set with its `count` nearest; text where there is no picture."""
+    """Return a PNG: a row an item, a column a feature set with its `count` nearest; titles for missing images."""
     gap, top, side = 28, 46, CELL
     width = side + len(sets) * (gap + count * (side + 4))
-    canvas = Image.new("RGB", (width + 2 * gap, top + len(items) * (side + 14) + gap), PAPER)
+    canvas = Image.new("RGB", (width + 2 * gap, top + len(items) * (side + 14) + gap), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     draw.text((gap, 16), "item", fill=(110, 110, 118), font=ImageFont.load_default(19))
-    for s, (name, near) in enumerate(sets.items()):
+    for s, (name, neighbours) in enumerate(sets.items()):
         left = gap + side + gap + s * (gap + count * (side + 4))
         draw.text((left, 16), name, fill=(110, 110, 118), font=ImageFont.load_default(19))
         for r, item in enumerate(items):
-            for c, other in enumerate(near.get(item, [])[:count]):
-                _place(canvas, (left + c * (side + 4), top + r * (side + 14)), pictures.get(other), titles[other])
+            for c, other in enumerate(neighbours.get(item, [])[:count]):
+                _place(canvas, (left + c * (side + 4), top + r * (side + 14)), images.get(other), titles[other])
     for r, item in enumerate(items):
         at = (gap, top + r * (side + 14))
-        _place(canvas, at, pictures.get(item), titles[item])
+        _place(canvas, at, images.get(item), titles[item])
         draw.rectangle((at[0] - 3, at[1] - 3, at[0] + side + 2, at[1] + side + 2), outline=(90, 110, 200), width=2)
     out = bytes_io.BytesIO()
     canvas.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
-def _place(canvas: Image.Image, at: tuple[int, int], picture: Image.Image | None, title: str) -> None:
-    if picture is not None:
-        canvas.paste(picture, at)
+def _place(canvas: Image.Image, at: tuple[int, int], image: Image.Image | None, title: str) -> None:
+    if image is not None:
+        canvas.paste(image, at)
         return
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
     lines = "\n".join(_wrapped(title or "no text", 11)[:4])
@@ -133,10 +133,10 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 def _fitted(data: bytes, side: int) -> Image.Image | None:
     try:
-        picture = Image.open(bytes_io.BytesIO(data), formats=["JPEG"]).convert("RGB")
+        image = Image.open(bytes_io.BytesIO(data), formats=["JPEG"]).convert("RGB")
     except (UnidentifiedImageError, OSError):
         return None
-    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
-    square = Image.new("RGB", (side, side), PAPER)
-    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (side, side), BACKGROUND)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return square

@@ -1,4 +1,4 @@
-"""What the stages of one dataset left for the report: whatever is there, nothing imagined."""
+"""Reads the outputs of one dataset's stages for the report; a missing stage is left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.run import Run
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that the page shows; a stage that did not run leaves None or nothing."""
+    """The content of the page; None or empty for a stage that did not run."""
 
     dataset: str
     kind: str
@@ -31,7 +31,7 @@ class Evidence:
     slices: pa.Table | None
     tests: pa.Table | None
     sweeps: dict[str, tuple[list[dict[str, Any]], pa.Table]]
-    """what was swept -> the best valid figure at each pair of values of two settings, and RESULTS of the winners"""
+    """name of the sweep -> the best valid figure at each pair of values of two settings, and RESULTS of the winners"""
     probes: dict[str, Any] | None
     histories: dict[str, list[dict[str, Any]]]
     """pretrain, train -> training curve"""
@@ -40,7 +40,7 @@ class Evidence:
 
 
 def evidence(run: Run) -> Evidence:
-    """Read what is there, each table checked."""
+    """Read the outputs that exist, each table checked."""
     layout = run.layout
     columns = ["item_id", "asin", "title", "categories", "text_status"]
     edges = layout.folder("graph").glob("*/edges.parquet")
@@ -72,7 +72,7 @@ def evidence(run: Run) -> Evidence:
     )
 
 
-def pictures(run: Run) -> Iterator[pa.Table]:
+def images(run: Run) -> Iterator[pa.Table]:
     """Yield item_id and image of table IMAGES, a shard at a time."""
     for path in sorted(run.layout.images.glob("images-*.parquet")):
         yield io.read_table(path, schemas.IMAGES, ["item_id", "image"])

@@ -1,4 +1,4 @@
-"""What the benchmark found, as tables and charts: how good, by how much, through which part, and for whom."""
+"""The benchmark as tables and charts: results, paired tests, ablations, slices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF, headline
-from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, comparisons, masked
+from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, comparisons, masked_splits
 from pipeline.report import plots
 from pipeline.report.markdown import figure
 from pipeline.report.tables import CONTROLS, Table, metric_name
@@ -24,45 +24,45 @@ Sliced = dict[tuple[str, str], dict[tuple[str, str, str], tuple[int, float | Non
 
 
 def name(model: str, features: str, ablation: str = "") -> str:
-    """Return how a run is called in one cell."""
+    """Return the name of a run, for one cell."""
     content = "" if features == "none" else f" on {features}"
     return f"{model}{content}" + (f", {ablation}" if ablation else "")
 
 
-def results(found: Comparison) -> Table:
+def results(comparison: Comparison) -> Table:
     """Return the headline comparison under one protocol, with the range of the seeds beside each row."""
     best = set()
     for column, key in enumerate(HEADLINE):
-        means = [r.cells[key].mean if key in r.cells else -1.0 for r in found.rows]
+        means = [r.cells[key].mean if key in r.cells else -1.0 for r in comparison.rows]
         best.add((means.index(max(means)), 3 + column))
-    cells = [r.cells.get(MAIN) for r in found.rows]
+    cells = [r.cells.get(MAIN) for r in comparison.rows]
     spans = [None if c is None else (min(c.values), c.mean, max(c.values)) for c in cells]
     return Table(
         "Recommenders on these features",
-        f"Protocol {found.protocol}, fingerprint {found.fingerprint}. Test figures at the epoch that was best on "
-        f"valid; mean ± standard deviation over seeds; every item is ranked, {masked(found)} items masked. The bar "
-        "spans the seeds' Recall@20, from 0.",
+        f"Protocol {comparison.protocol}, fingerprint {comparison.fingerprint}. Test figures at the best valid "
+        f"epoch; mean ± standard deviation over seeds; every item is ranked, {masked_splits(comparison)} items masked. "
+        "The bar spans the seeds' Recall@20, from 0.",
         ["model", "features", "seeds", *(f"{metric_name(m)}@{k}" for m, k in HEADLINE)],
-        [[r.model, r.features, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)] for r in found.rows],
+        [[r.model, r.features, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)] for r in comparison.rows],
         texts=2,
         best=frozenset(best),
         bars=plots.bars(spans),
     )
 
 
-def tests(found: pa.Table) -> Iterable[Table]:
-    """Yield the paired tests of table TESTS, a table for each fingerprint and metric; ablations are shown elsewhere."""
-    groups = found.group_by(["fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
+def tests(paired: pa.Table) -> Iterable[Table]:
+    """Yield the paired tests of table TESTS, a table for each fingerprint and metric; without ablations."""
+    groups = paired.group_by(["fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
     for group in sorted(groups, key=lambda g: g["metric"] != MAIN[0]):
-        rows = found.filter(_equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
-        if not rows:  # a benchmark of one run and its ablations
+        rows = paired.filter(_equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
+        if not rows:  # one run and its ablations alone
             continue
         what = f"{metric_name(group['metric'])}@{group['k']}"
         yield Table(
             f"Differences in {what}",
-            "a - b on test: each user's figure is averaged over the seeds of both, then users are paired. The interval "
-            f"is of {rows[0]['n']:,} users resampled (95 %); p is corrected for all {len(found)} comparisons together, "
-            f"those with ablations too (Holm). Differences with p below {SURE} are marked.",
+            "a - b on test: each user's figure is averaged over the seeds of both, then users are paired. The "
+            f"interval is of {rows[0]['n']:,} users resampled (95 %); p is corrected for all {len(paired)} comparisons "
+            f"together, those with ablations too (Holm). Differences with p below {SURE} are marked.",
             ["a", "b", "a - b", "95 % interval", "p"],
             [
                 [_side(r, "a"), _side(r, "b"), f"{r['difference']:+.4f}", f"{r['low']:+.4f} .. {r['high']:+.4f}",
@@ -75,31 +75,31 @@ def tests(found: pa.Table) -> Iterable[Table]:
         )  # fmt: skip
 
 
-def ablations(found: Comparison, paired: pa.Table | None) -> Table:
-    """Return what each part is worth: the model without it, and the change against the model as it is.
+def ablations(comparison: Comparison, paired: pa.Table | None) -> Table:
+    """Return each ablation, and its change against the full model.
 
     Args:
-        found: the ablations and the runs as they are.
-        paired: table TESTS, where the model as it is was tested against each ablation.
+        comparison: the ablations and the full models.
+        paired: table TESTS, where the full model is tested against each ablation.
     """
-    asked = _equal({"fingerprint": found.fingerprint, "metric": MAIN[0], "ablation_a": ""})
-    tests = [] if paired is None else paired.filter(asked & (pc.field("ablation_b") != "")).to_pylist()
+    wanted = _equal({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
+    tests = [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
     tested = {(t["model_b"], t["features_b"], t["ablation_b"]): t for t in tests}
-    left_out = [r for r in found.rows if r.ablation]
-    wholes = {(t["model_a"], t["features_a"]) for t in tests}
+    left_out = [r for r in comparison.rows if r.ablation]
+    full = {(t["model_a"], t["features_a"]) for t in tests}
     rows, spans = [], []
-    for run in [r for r in found.rows if not r.ablation and (r.model, r.features) in wholes] + left_out:
+    for run in [r for r in comparison.rows if not r.ablation and (r.model, r.features) in full] + left_out:
         test = tested.get((run.model, run.features, run.ablation))
         span = None if test is None else (0 - test["high"], 0 - test["difference"], 0 - test["low"])
         change, interval = ("", "") if span is None else (f"{span[1]:+.4f}", f"{span[0]:+.4f} .. {span[2]:+.4f}")
         p = "" if test is None else f"{test['p_holm']:.2g}"
-        shown = [figure(run.cells.get(key)) for key in (MAIN, ("ndcg", CUTOFF))]
-        content = "" if run.ablation and (run.model, run.features) in wholes else f" ({run.features})"
-        rows.append([f"{run.ablation or 'as it is'}{content}", str(run.seeds), *shown, change, interval, p])
+        figures = [figure(run.cells.get(key)) for key in (MAIN, ("ndcg", CUTOFF))]
+        content = "" if run.ablation and (run.model, run.features) in full else f" ({run.features})"
+        rows.append([f"{run.ablation or 'full model'}{content}", str(run.seeds), *figures, change, interval, p])
         spans.append(span)
     return Table(
         "Without one part, or with one modality",
-        "Each row differs from the model as it is in what its name says. Test figures, mean ± standard deviation over "
+        "Each row differs from the full model in what its name says. Test figures, mean ± standard deviation over "
         "seeds; the change in Recall@20 and its 95 % interval are over users, on the seeds of both; p is Holm's.",
         ["ablation", "seeds", "Recall@20", "NDCG@20", "change", "95 % interval", "p"],
         rows,
@@ -108,32 +108,32 @@ def ablations(found: Comparison, paired: pa.Table | None) -> Table:
     )
 
 
-def winners(where: str, found: pa.Table) -> Table:
-    """Return what a sweep's winning settings reach on test; RESULTS says what chose them."""
+def winners(where: str, results: pa.Table) -> Table:
+    """Return the test figures of a sweep's winning settings, by what selected them, from table RESULTS."""
     chosen = {"valid": "valid", "test": "test, as published tables do"}
-    shown = (MAIN, ("ndcg", MAIN[1]))
+    keys = (MAIN, ("ndcg", MAIN[1]))
     rows = [
-        [words, str(run.seeds), *(figure(run.cells.get(key)) for key in shown)]
+        [words, str(run.seeds), *(figure(run.cells.get(key)) for key in keys)]
         for by, words in chosen.items()
-        for comparison in comparisons(found, by)
+        for comparison in comparisons(results, by)
         for run in comparison.rows
     ]
     return Table(
         f"{where}: the setting that won",
         "Test figures of new trainings, mean ± standard deviation over seeds, by what chose the setting.",
-        ["chosen by", "seeds", *(f"{metric_name(m)}@{k}" for m, k in shown)],
+        ["chosen by", "seeds", *(f"{metric_name(m)}@{k}" for m, k in keys)],
         rows,
     )
 
 
-def cutoff(found: pa.Table) -> int:
-    """Return the cutoff at which table SLICES is shown: 20, or the largest."""
-    return headline(pc.unique(found["k"]).to_pylist())
+def cutoff(slices: pa.Table) -> int:
+    """Return the cutoff of the slices' tables: 20, or the largest."""
+    return headline(pc.unique(slices["k"]).to_pylist())
 
 
-def sliced(found: pa.Table, judged: Comparison, k: int) -> Sliced:
-    """Return the figures of table SLICES at a cutoff, in the comparison's order; controls and ablations go."""
-    kept = found.filter(_equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k}))
+def sliced(slices: pa.Table, judged: Comparison, k: int) -> Sliced:
+    """Return the figures of table SLICES at a cutoff, in the comparison's order, without controls and ablations."""
+    kept = slices.filter(_equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k}))
     seeds: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[int, float | None]]]] = {
         (r.model, r.features): {} for r in judged.rows if r.features not in CONTROLS
     }
@@ -144,66 +144,66 @@ def sliced(found: pa.Table, judged: Comparison, k: int) -> Sliced:
     return {run: {key: (v[0][0], _mean([x for _, x in v])) for key, v in cells.items()} for run, cells in seeds.items()}
 
 
-def slice_table(found: Sliced, which: str, metric: str, heading: str, note: str, of: str) -> Table | None:
+def slice_table(slices: Sliced, which: str, metric: str, heading: str, note: str, of: str) -> Table | None:
     """Return runs x labels of one slice, its sizes in the first row; None without figures.
 
     Args:
-        found: see `sliced`.
+        slices: see `sliced`.
         which: the slice.
-        metric: the figure shown.
+        metric: the figure in the cells.
         heading: of the table.
         note: below it.
         of: what the sizes count.
     """
-    labels = _labels(found, which, metric)
+    labels = _labels(slices, which, metric)
     if not labels:
         return None
-    any_run = next(cells for cells in found.values() if cells)
+    any_run = next(cells for cells in slices.values() if cells)
     sizes = [f"{any_run[which, label, metric][0]:,}" for label in labels]
-    rows = [[name(*run), *(_shown(c.get((which, label, metric))) for label in labels)] for run, c in found.items() if c]
+    rows = [[name(*run), *(_text(c.get((which, label, metric))) for label in labels)] for run, c in slices.items() if c]
     return Table(heading, note, ["run", *labels], [[of, *sizes], *rows])
 
 
-def slice_chart(found: Sliced, which: str, metric: str, title: str) -> plots.Chart | None:
+def slice_chart(slices: Sliced, which: str, metric: str, title: str) -> plots.Chart | None:
     """Return the best runs over the labels of a slice as lines."""
-    labels = _labels(found, which, metric)
-    runs = [(run, cells) for run, cells in found.items() if cells][:LINES]
+    labels = _labels(slices, which, metric)
+    runs = [(run, cells) for run, cells in slices.items() if cells][:LINES]
     values = {name(*run): [cells.get((which, x, metric), (0, None))[1] for x in labels] for run, cells in runs}
     if len(labels) < 2 or not any(v is not None for line in values.values() for v in line):
         return None
     return plots.across(title, labels, values)
 
 
-def catalogue(found: Sliced, k: int) -> Table | None:
-    """Return coverage, novelty and where the K shown items lie."""
-    head = ["run", "coverage", "novelty, bits", "shown: top tenth", "shown: lower half"]
+def catalogue(slices: Sliced, k: int) -> Table | None:
+    """Return coverage, novelty and exposure of the top K."""
+    head = ["run", "coverage", "novelty, bits", "exposure: top tenth", "exposure: lower half"]
     rows = []
-    for run, cells in found.items():
+    for run, cells in slices.items():
         if ("catalogue", "all", "coverage") in cells:
             exposed = [cells.get(("popularity", str(part), "exposure"), (0, None))[1] or 0.0 for part in range(11)]
             rows.append([
                 name(*run), f"{cells['catalogue', 'all', 'coverage'][1]:.1%}",
-                _shown(cells.get(("catalogue", "all", "novelty")), 2), f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}",
+                _text(cells.get(("catalogue", "all", "novelty")), 2), f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}",
             ])  # fmt: skip
     note = (
-        f"Of the top {k} of all test users. Coverage: share of the catalogue that somebody is shown. Novelty: mean of "
-        "-log2(share of users who have the item). Shown: share of places that go to the tenth of items with the most "
-        "train interactions, and to the half with the fewest."
+        f"Of the top {k} of all test users. Coverage: share of the catalogue that is recommended. Novelty: mean of "
+        "-log2(share of users who have the item). Exposure: share of places of the tenth of items with the most "
+        "train interactions, and of the half with the fewest."
     )
-    return Table("What is shown", note, head, rows) if rows else None
+    return Table("What is recommended", note, head, rows) if rows else None
 
 
-def _labels(found: Sliced, which: str, metric: str) -> list[str]:
-    """Return the labels of a slice that hold anything, in the order of the table."""
-    cells = next((c for c in found.values() if c), {})
+def _labels(slices: Sliced, which: str, metric: str) -> list[str]:
+    """Return the labels of a slice that are not empty, in the order of the table."""
+    cells = next((c for c in slices.values() if c), {})
     return [label for (kind, label, m), (n, _) in cells.items() if kind == which and m == metric and n]
 
 
 def _equal(wanted: dict[str, Any]) -> pc.Expression:
-    found = pc.scalar(True)
+    condition = pc.scalar(True)
     for column, value in wanted.items():
-        found = found & (pc.field(column) == value)
-    return found
+        condition = condition & (pc.field(column) == value)
+    return condition
 
 
 def _side(row: dict[str, Any], side: str) -> str:
@@ -215,5 +215,5 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _shown(cell: tuple[int, float | None] | None, decimals: int = 4) -> str:
+def _text(cell: tuple[int, float | None] | None, decimals: int = 4) -> str:
     return "" if cell is None or cell[1] is None else f"{cell[1]:.{decimals}f}"

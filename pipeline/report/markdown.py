@@ -9,7 +9,7 @@ from pipeline.evaluation.evidence import Cell
 
 
 def row(*cells: object) -> str:
-    """Return one table row; what would end a cell or begin HTML in it is escaped, so that data stays data."""
+    """Return one table row; Markdown and HTML in cells are escaped."""
     return "| " + " | ".join(escaped(str(c)) for c in cells) + " |"
 
 
@@ -28,23 +28,23 @@ def with_error(value: float, error: float | None, form: str = ".4f") -> str:
     return f"{value:{form}}" + ("" if error is None else f" ± {error:{form.removeprefix('+')}}")
 
 
-def masked_rows(found: Mapping[str, Any]) -> list[list[str]]:
-    """Return the mask-modality probe's rows: feature set, which items, test Recall@20, change against the whole."""
+def masked_rows(probe: Mapping[str, Any]) -> list[list[str]]:
+    """Return the mask-modality probe's rows: feature set, items, test Recall@20, change against the unmasked."""
     rows = []
-    for name, variants in found.items():
+    for name, variants in probe.items():
         if isinstance(variants, str):  # protocol or fingerprint
             continue
         for variant, v in variants.items():
             metric = next(k for k in v if "@" in k and not k.endswith("_sd"))
             recall = with_error(v[metric], v.get(f"{metric}_sd"))
             change = "relative_change"
-            shown = with_error(v[change], v.get(f"{change}_sd"), "+.1%") if change in v else ""
-            rows.append([name, variant, recall, shown])
+            text = with_error(v[change], v.get(f"{change}_sd"), "+.1%") if change in v else ""
+            rows.append([name, variant, recall, text])
     return rows
 
 
 def escaped(text: str) -> str:
-    """Return text that shows as itself inside a table cell."""
+    """Return text with Markdown and HTML escaped, for a table cell."""
     text = " ".join(text.split())
     for mark in "\\|<>[]":
         text = text.replace(mark, f"\\{mark}")

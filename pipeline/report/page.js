@@ -17,7 +17,7 @@
     return node;
   };
 
-  const picture = (item, size) => {
+  const image = (item, size) => {
     const cell = data.cells[item];
     const node = make("span", `pic ${size}`);
     node.title = data.titles[item];
@@ -38,11 +38,11 @@
     const row = make("tr");
     const head = make("th");
     head.scope = "row";
-    head.append(picture(item, "big"), make("span", "title", data.titles[item]), make("span", "path", data.notes[item]));
+    head.append(image(item, "big"), make("span", "title", data.titles[item]), make("span", "path", data.notes[item]));
     row.append(head);
     for (const near of Object.values(data.near)) {
       const cell = make("td"), box = make("div", "near");
-      box.append(...near[item].map((other) => picture(other, "")));
+      box.append(...near[item].map((other) => image(other, "")));
       cell.append(box);
       row.append(cell);
     }
@@ -65,8 +65,8 @@
     count.textContent = found.length > LIMIT ? `${LIMIT} of ${found.length} shown` : `${found.length} found`;
   };
 
-  const tell = (node, item) => {
-    node.replaceChildren(picture(item, "big"), make("span", "title", data.titles[item]), make("span", "path", data.notes[item]));
+  const fill = (node, item) => {
+    node.replaceChildren(image(item, "big"), make("span", "title", data.titles[item]), make("span", "path", data.notes[item]));
   };
 
   const dots = document.getElementById("dots");
@@ -79,7 +79,7 @@
       const item = number.get(event.target);
       tip.hidden = item === undefined;
       if (tip.hidden) return;
-      tell(tip, item);
+      fill(tip, item);
       tip.style.left = `${Math.min(event.clientX + 14, innerWidth - 148)}px`;
       tip.style.top = `${Math.max(8, Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 8))}px`;
     };

@@ -24,12 +24,12 @@ HERE = Path(__file__).parent
 POSTER_ITEMS, POSTER_SETS = 8, 4
 MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 1000, 620, 12
 COLOURS = 8
-"""categories that have a colour of their own on the map"""
+"""categories with a colour of their own on the map"""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The gallery: which items, under which feature sets, with which pictures."""
+class GalleryView:
+    """The gallery: items, their neighbours under each feature set, images, and the map."""
 
     items: list[int]
     sets: dict[str, dict[int, list[int]]]
@@ -37,9 +37,9 @@ class Shown:
     titles: list[str]
     notes: list[str]
     """categories, by item_id"""
-    pictures: dict[int, Image.Image]
+    images: dict[int, Image.Image]
     searchable: bool
-    """whether pictures and neighbours of all items are here"""
+    """whether it has images and neighbours of all items"""
     maps: dict[str, list[list[int]]]
     """feature set -> position of each item on the map; empty if not searchable"""
     classes: list[str]
@@ -48,27 +48,27 @@ class Shown:
     """by item_id: place of its category among `classes`, -1 for none of them"""
 
 
-def shown(found: Evidence, params: Report, seed: int, pictures: Iterable[pa.Table]) -> Shown | None:
-    """Choose the gallery's items and load their pictures; None without items or graphs."""
-    if found.items is None or not found.edges:
+def gallery_view(evidence: Evidence, params: Report, seed: int, images: Iterable[pa.Table]) -> GalleryView | None:
+    """Choose the gallery's items and load their images; return None without items or graphs."""
+    if evidence.items is None or not evidence.edges:
         return None
-    n = len(found.items)
-    has_picture = [False] * n
-    if found.statuses is not None:
-        for item, status in zip(*(found.statuses[c].to_pylist() for c in ("item_id", "status")), strict=True):
-            has_picture[item] = status == "ok"
-    paths = found.items["categories"].to_pylist()
-    items = gallery.choose([p[0] if p else "" for p in paths], has_picture, params.gallery_items, seed)
-    names = sorted(found.edges, key=lambda name: (name in CONTROLS, name))
-    sets = {name: gallery.nearest(found.edges[name], params.neighbours) for name in names if name != "constant"}
+    n = len(evidence.items)
+    has_image = [False] * n
+    if evidence.statuses is not None:
+        for item, status in zip(*(evidence.statuses[c].to_pylist() for c in ("item_id", "status")), strict=True):
+            has_image[item] = status == "ok"
+    paths = evidence.items["categories"].to_pylist()
+    items = gallery.choose([p[0] if p else "" for p in paths], has_image, params.gallery_items, seed)
+    names = sorted(evidence.edges, key=lambda name: (name in CONTROLS, name))
+    sets = {name: gallery.nearest(evidence.edges[name], params.neighbours) for name in names if name != "constant"}
     searchable = n <= params.searchable
-    near_them = (other for near in sets.values() for i in items for other in near.get(i, []))
-    wanted = set(range(n)) if searchable else {*items, *near_them}
-    titles = [t or a for t, a in zip(*(found.items[c].to_pylist() for c in ("title", "asin")), strict=True)]
+    neighbours = (other for near in sets.values() for i in items for other in near.get(i, []))
+    wanted = set(range(n)) if searchable else {*items, *neighbours}
+    titles = [t or a for t, a in zip(*(evidence.items[c].to_pylist() for c in ("title", "asin")), strict=True)]
     notes = [" › ".join(p) for p in paths]
-    maps = {name: _positions(found.edges[name], n, seed) for name in sets} if searchable else {}
-    thumbnails = gallery.thumbnails(pictures, wanted)
-    return Shown(items, sets, titles, notes, thumbnails, searchable, maps, *_classes(paths))
+    maps = {name: _positions(evidence.edges[name], n, seed) for name in sets} if searchable else {}
+    thumbnails = gallery.thumbnails(images, wanted)
+    return GalleryView(items, sets, titles, notes, thumbnails, searchable, maps, *_classes(paths))
 
 
 def _positions(edges: pa.Table, n: int, seed: int) -> list[list[int]]:
@@ -79,21 +79,21 @@ def _positions(edges: pa.Table, n: int, seed: int) -> list[list[int]]:
 
 def _classes(paths: list[list[str]]) -> tuple[list[str], list[int]]:
     """Return the most frequent categories, and of each item which of them it has."""
-    found = categories.labels(paths)
+    labels = categories.labels(paths)
     colour = np.full(len(paths), -1)
-    if found is None:
+    if labels is None:
         return [], colour.tolist()
-    common = np.argsort(-np.bincount(found.label), kind="stable")[:COLOURS]
-    place = np.full(len(found.names), -1)
+    common = np.argsort(-np.bincount(labels.label), kind="stable")[:COLOURS]
+    place = np.full(len(labels.names), -1)
     place[common] = np.arange(len(common))
-    colour[found.rows] = place[found.label]
-    return [found.names[c] for c in common], colour.tolist()
+    colour[labels.rows] = place[labels.label]
+    return [labels.names[c] for c in common], colour.tolist()
 
 
-def html(found: Evidence, view: Shown | None) -> str:
+def html(evidence: Evidence, view: GalleryView | None) -> str:
     """Return the text of index.html."""
-    packed = gallery.sheets(view.pictures if view else {})
-    return render("page.html", packed, **_content(found, view), view=view, data=_data(view, packed) if view else {},
+    packed = gallery.sheets(view.images if view else {})
+    return render("page.html", packed, **_content(evidence, view), view=view, data=_data(view, packed) if view else {},
         map_width=MAP_WIDTH, map_height=MAP_HEIGHT,
     )  # fmt: skip
 
@@ -103,8 +103,8 @@ def render(template: str, packed: gallery.Sheets, **content: Any) -> str:
 
     Args:
         template: a file beside this one that extends base.html.
-        packed: its pictures.
-        content: what the template shows.
+        packed: the images.
+        content: variables of the template.
     """
     script, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -114,14 +114,14 @@ def render(template: str, packed: gallery.Sheets, **content: Any) -> str:
     )  # fmt: skip
 
 
-def report_md(found: Evidence, view: Shown | None) -> str:
-    """Return the text of report.md: the same tables, and the picture neighbours.png."""
+def report_md(evidence: Evidence, view: GalleryView | None) -> str:
+    """Return the text of report.md: the same tables, and the image neighbours.png."""
     return _environment(autoescape=False).get_template("page.md").render(
-        **_content(found, view), row=markdown.row, rule=markdown.rule, view=view
+        **_content(evidence, view), row=markdown.row, rule=markdown.rule, view=view
     )  # fmt: skip
 
 
-def poster(view: Shown) -> bytes:
+def poster(view: GalleryView) -> bytes:
     """Return neighbours.png: a few items and their neighbours under the first feature sets."""
     content = [name for name in view.sets if name not in CONTROLS and not name.endswith("-masked")]
     masked = [name for name in view.sets if name.endswith("-masked")]
@@ -129,17 +129,17 @@ def poster(view: Shown) -> bytes:
     if "random" in view.sets and "random" not in chosen:
         chosen[-1] = "random"
     sets = {name: view.sets[name] for name in chosen}
-    return gallery.poster(view.items[:POSTER_ITEMS], sets, view.pictures, view.titles)
+    return gallery.poster(view.items[:POSTER_ITEMS], sets, view.images, view.titles)
 
 
-def _content(found: Evidence, view: Shown | None) -> dict[str, Any]:
-    notes = {r["stage"]: r.get("notes", {}) for r in found.records}
+def _content(evidence: Evidence, view: GalleryView | None) -> dict[str, Any]:
+    notes = {r["stage"]: r.get("notes", {}) for r in evidence.records}
     return {
-        "dataset": found.dataset,
-        "kind": found.kind,
+        "dataset": evidence.dataset,
+        "kind": evidence.kind,
         "facts": _facts(notes.get("interactions", {})),
-        "before": sections.before(found),
-        "after": sections.after(found),
+        "before": sections.before(evidence),
+        "after": sections.after(evidence),
         "plot": plots,
     }
 
@@ -148,10 +148,10 @@ def _facts(notes: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, f"{notes[name]:,}") for name in ("users", "items", "train", "valid", "test") if name in notes]
 
 
-def _data(view: Shown, packed: gallery.Sheets) -> dict[str, Any]:
-    """Return what the search needs: for every item its title, category, cell of a sheet, and neighbours."""
+def _data(view: GalleryView, packed: gallery.Sheets) -> dict[str, Any]:
+    """Return the page's data: for every item its title, category, cell of a sheet, and neighbours."""
     n = len(view.titles)
-    near = {name: [found.get(i, []) for i in range(n)] for name, found in view.sets.items()}
+    near = {name: [neighbours.get(i, []) for i in range(n)] for name, neighbours in view.sets.items()}
     return {
         "titles": view.titles,
         "notes": view.notes,

@@ -21,7 +21,7 @@ class Chart:
 
     title: str
     lines: list[dict[str, Any]]
-    """name, points (SVG), last value (empty where the last is not the point)"""
+    """name, points (SVG), last value (empty for charts over places)"""
     x_marks: list[tuple[float, str]]
     y_marks: list[tuple[float, str]]
 
@@ -50,7 +50,7 @@ def bars(spans: Sequence[tuple[float, float, float] | None]) -> Bars | None:
 
 
 def across(title: str, labels: Sequence[str], values: Mapping[str, Sequence[float | None]]) -> Chart:
-    """Return a chart of lines over named places; where a line has no value it goes straight on to the next.
+    """Return a chart of lines over named places; a line skips places without a value.
 
     Args:
         title: what is measured.

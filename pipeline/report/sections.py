@@ -1,4 +1,4 @@
-"""The parts of the page that are tables and charts, in order: the same for index.html and report.md."""
+"""The sections of the page with tables and charts, in order; the same for index.html and report.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.report.plots import Chart
 from pipeline.report.tables import CONTROLS, Table
 
 CURVES = {"pretrain": "Pre-training: masked image and language modelling", "train": "Training: AlignRec"}
-HISTORY_NOTE = "Test users by the number of their train interactions; three is the least that 5-core data leaves."
+HISTORY_NOTE = "Test users by the number of their train interactions; 5-core data has at least three."
 TAIL_NOTE = (
     "Targets by the popularity of the item in train: tenths of the catalogue from the least (1) to the most popular "
     "(10); cold items have no train interaction at all."
@@ -22,7 +22,7 @@ SWEEP_NOTE = "Each cell of a map is the best valid Recall@20 among the settings 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with a place in its navigation."""
+    """A section of the page, with a link in its navigation."""
 
     anchor: str
     link: str
@@ -38,90 +38,93 @@ class Section:
         return bool(self.tables or any(charts for _, charts in self.charts))
 
 
-def before(found: Evidence) -> list[Section]:
-    """Return what stands before the gallery; empty parts are left out."""
-    return [s for s in (_results(found), _differences(found), _ablations(found), *_served(found), _sweeps(found),
-                        _probes(found)) if s]  # fmt: skip
+def before(evidence: Evidence) -> list[Section]:
+    """Return the sections before the gallery, without empty ones."""
+    sections = (
+        _results(evidence), _differences(evidence), _ablations(evidence), *_served(evidence), _sweeps(evidence),
+        _probes(evidence),
+    )  # fmt: skip
+    return [s for s in sections if s]
 
 
-def after(found: Evidence) -> list[Section]:
-    """Return what stands after it."""
-    curves = [(CURVES[stage], plots.charts(history)) for stage, history in found.histories.items()]
+def after(evidence: Evidence) -> list[Section]:
+    """Return the sections after the gallery, without empty ones."""
+    curves = [(CURVES[stage], plots.charts(history)) for stage, history in evidence.histories.items()]
     note = "The horizontal axis counts epochs; the bold figure is the last one."
-    speed = tables.stages(found.records)
+    speed = tables.stages(evidence.records)
     sections = (
         Section("curves", "Curves", "Training curves", charts=curves, note=note),
-        Section("data", "Data", "Data quality", list(_quality(found))),
+        Section("data", "Data", "Data quality", list(_quality(evidence))),
         Section("speed", "Speed", "Speed and memory", [speed] if speed else []),
     )
     return [s for s in sections if s]
 
 
-def _results(found: Evidence) -> Section:
-    rows = [] if found.results is None else comparisons(found.results)
+def _results(evidence: Evidence) -> Section:
+    rows = [] if evidence.results is None else comparisons(evidence.results)
     return Section("results", "Results", "Results", [judged.results(c) for c in rows])
 
 
-def _differences(found: Evidence) -> Section:
-    made = [] if found.tests is None else list(judged.tests(found.tests))
-    return Section("differences", "Differences", "More than luck?", made)
+def _differences(evidence: Evidence) -> Section:
+    tests = [] if evidence.tests is None else list(judged.tests(evidence.tests))
+    return Section("differences", "Differences", "Paired tests", tests)
 
 
-def _ablations(found: Evidence) -> Section:
-    rows = [] if found.results is None else ablations(found.results)
-    return Section("ablations", "Ablations", "Ablations", [judged.ablations(c, found.tests) for c in rows])
+def _ablations(evidence: Evidence) -> Section:
+    rows = [] if evidence.results is None else ablations(evidence.results)
+    return Section("ablations", "Ablations", "Ablations", [judged.ablations(c, evidence.tests) for c in rows])
 
 
-def _served(found: Evidence) -> Iterator[Section]:
-    """Yield the long tail and the catalogue, for the first protocol; a second one has no slices of its own."""
-    rows = [] if found.results is None else comparisons(found.results)
-    if found.slices is None or not rows:
+def _served(evidence: Evidence) -> Iterator[Section]:
+    """Yield the long tail and the catalogue, for the first protocol alone."""
+    rows = [] if evidence.results is None else comparisons(evidence.results)
+    if evidence.slices is None or not rows:
         return
-    k = judged.cutoff(found.slices)
-    cut = judged.sliced(found.slices, rows[0], k)
+    k = judged.cutoff(evidence.slices)
+    slices = judged.sliced(evidence.slices, rows[0], k)
     charts = [
-        judged.slice_chart(cut, "popularity", "recall", f"Recall@{k} by tenth of popularity"),
-        judged.slice_chart(cut, "popularity", "exposure", "share of what is shown, by tenth"),
-        judged.slice_chart(cut, "history", "recall", f"Recall@{k} by train interactions of the user"),
+        judged.slice_chart(slices, "popularity", "recall", f"Recall@{k} by tenth of popularity"),
+        judged.slice_chart(slices, "popularity", "exposure", "exposure: share of recommended items, by tenth"),
+        judged.slice_chart(slices, "history", "recall", f"Recall@{k} by train interactions of the user"),
     ]
-    made = [
+    of_slices = [
         judged.slice_table(
-            cut, "popularity", "recall", f"Recall@{k} by popularity of the target", TAIL_NOTE, "targets"
+            slices, "popularity", "recall", f"Recall@{k} by popularity of the target", TAIL_NOTE, "targets"
         ),
-        judged.slice_table(cut, "history", "recall", f"Recall@{k} by length of history", HISTORY_NOTE, "users"),
-        judged.catalogue(cut, k),
+        judged.slice_table(slices, "history", "recall", f"Recall@{k} by length of history", HISTORY_NOTE, "users"),
+        judged.catalogue(slices, k),
     ]
     yield Section(
-        "tail", "Long tail", "The long tail", [t for t in made if t], [("", [c for c in charts if c])],
-        "Who is served, and what is shown. Charts: the best runs on content; means over seeds.",
+        "tail", "Long tail", "The long tail", [t for t in of_slices if t], [("", [c for c in charts if c])],
+        "Figures by user history and item popularity. Charts: the best runs on content; means over seeds.",
     )  # fmt: skip
 
 
-def _sweeps(found: Evidence) -> Section:
-    made = [
+def _sweeps(evidence: Evidence) -> Section:
+    of_sweeps = [
         table
-        for where, (effects, results) in found.sweeps.items()
+        for where, (effects, results) in evidence.sweeps.items()
         for table in (judged.winners(where, results), *tables.sweep(where, effects))
     ]
-    return Section("sweeps", "Sweeps", "Effects of settings", made, note=SWEEP_NOTE, pair=True)
+    return Section("sweeps", "Sweeps", "Effects of settings", of_sweeps, note=SWEEP_NOTE, pair=True)
 
 
-def _probes(found: Evidence) -> Section:
-    controls = [c for c in CONTROLS if c in found.edges]
-    told = f" {', '.join(controls)} are controls: a useful feature set must beat them." if controls else ""
+def _probes(evidence: Evidence) -> Section:
+    controls = [c for c in CONTROLS if c in evidence.edges]
+    beat = f" {', '.join(controls)} are controls: a useful feature set must beat them." if controls else ""
     note = (
-        f"Features judged without a recommender, and one with a modality hidden.{told} Ties count by expectation, so "
+        f"Features judged without a recommender, and by masking a modality.{beat} Ties count by expectation, so "
         "constant features score as chance does."
     )
-    return Section("probes", "Probes", "Probes", tables.probes(found.probes), note=note)
+    return Section("probes", "Probes", "Probes", tables.probes(evidence.probes), note=note)
 
 
-def _quality(found: Evidence) -> Iterator[Table]:
-    if found.statuses is not None:
-        note = "How fetching ended, one status an item; an item without a picture is encoded from its text."
-        yield tables.quality("Pictures", found.statuses["status"], found.statuses["reason"], note)
-    if found.items is not None:
-        note = "What the metadata gave; an item without text is encoded from its picture."
-        yield tables.quality("Texts", found.items["text_status"], None, note)
-    if drops := tables.drops(found.records):
+def _quality(evidence: Evidence) -> Iterator[Table]:
+    if evidence.statuses is not None:
+        note = "Outcome of fetching, one status an item; an item without an image is encoded from its text."
+        yield tables.quality("Images", evidence.statuses["status"], evidence.statuses["reason"], note)
+    if evidence.items is not None:
+        note = "Texts of the metadata; an item without text is encoded from its image."
+        yield tables.quality("Texts", evidence.items["text_status"], None, note)
+    if drops := tables.drops(evidence.records):
         yield drops

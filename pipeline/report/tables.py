@@ -15,13 +15,13 @@ from pipeline.report.plots import Bars
 
 CONTROLS = ("random", "shuffled", "constant")
 REASONS = 20
-"""most frequent reasons that are listed"""
+"""reasons listed, most frequent first"""
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table ready to be shown. Cells come from data: whoever shows them escapes them."""
+    """A table of text. Cells come from data and are not escaped yet."""
 
     heading: str
     note: str
@@ -30,19 +30,19 @@ class Table:
     texts: int = 1
     """columns from the left that hold words; the others hold figures, aligned right"""
     best: frozenset[tuple[int, int]] = frozenset()
-    """(row, column) of figures that stand out: the best of a column, or more than luck"""
+    """(row, column) of highlighted figures: the best of a column, or significant ones"""
     bars: Bars | None = None
     """an interval a row"""
     heat: Mapping[tuple[int, int], float] = field(default_factory=dict)
-    """(row, column) -> 0 .. 1, how strongly the cell is tinted"""
+    """(row, column) -> 0 .. 1, strength of the cell's tint"""
 
 
-def probes(found: Record | None) -> list[Table]:
-    """Return a table a probe; a skipped one is a table without rows."""
-    if not found:
+def probes(figures: Record | None) -> list[Table]:
+    """Return a table a probe; that of a skipped one has no rows."""
+    if not figures:
         return []
-    made = [_probe(found[key], probe.title, probe.note) for key, probe in PROBES.items() if key in found]
-    return made + ([_masking(found["mask_modality"])] if "mask_modality" in found else [])
+    made = [_probe(figures[key], probe.title, probe.note) for key, probe in PROBES.items() if key in figures]
+    return made + ([_masking(figures["mask_modality"])] if "mask_modality" in figures else [])
 
 
 def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, note: str) -> Table:
@@ -65,7 +65,7 @@ def sweep(where: str, effects: Sequence[Record]) -> list[Table]:
         where: model, features and kind of the sweep.
         effects: rows of settings ("lr, cca"), x, y, valid, trials.
     """
-    made = []
+    maps = []
     for pair in dict.fromkeys(row["settings"] for row in effects):
         cells = {(row["x"], row["y"]): row for row in effects if row["settings"] == pair}
         xs, ys = (sorted({key[axis] for key in cells}, key=float) for axis in (0, 1))
@@ -76,7 +76,7 @@ def sweep(where: str, effects: Sequence[Record]) -> list[Table]:
             for r, y in enumerate(ys) for c, x in enumerate(xs) if (x, y) in cells
         }  # fmt: skip
         first, second = pair.split(", ")
-        made.append(
+        maps.append(
             Table(
                 f"{where}: {first} (across) and {second} (down)",
                 "",
@@ -85,13 +85,13 @@ def sweep(where: str, effects: Sequence[Record]) -> list[Table]:
                 heat=tint,
             )
         )
-    return made
+    return maps
 
 
 def drops(records: Sequence[Record]) -> Table | None:
-    """Return the rows that each stage dropped or found incomplete, by reason."""
+    """Return the dropped or incomplete rows of each stage, by reason."""
     rows = [[r["stage"], reason, f"{n:,}"] for r in records for reason, n in r["drops"].items()]
-    note = "Counted by the stages themselves; nothing is lost without a reason."
+    note = "As counted by each stage."
     return Table("Dropped or incomplete rows", note, ["stage", "reason", "rows"], rows, texts=2) if rows else None
 
 
@@ -114,14 +114,14 @@ def stages(records: Sequence[Record]) -> Table | None:
 
 
 def metric_name(name: str) -> str:
-    """Return a metric as people write it."""
+    """Return a metric's name in texts."""
     return {"recall": "Recall", "ndcg": "NDCG"}.get(name, name)
 
 
-def _probe(found: Record, heading: str, note: str) -> Table:
-    if "skipped" in found:
-        return Table(heading, f"Not measured: {found['skipped']}.", [], [])
-    sets = {name: v for name, v in found.items() if isinstance(v, dict)}
+def _probe(probe: Record, heading: str, note: str) -> Table:
+    if "skipped" in probe:
+        return Table(heading, f"Not measured: {probe['skipped']}.", [], [])
+    sets = {name: v for name, v in probe.items() if isinstance(v, dict)}
     columns = [c for c in sets["chance"] if not c.endswith("_se")]
     ordered = sorted(sets, key=lambda name: (name == "chance", -sets[name][columns[len(columns) // 2]]))
     rows = [[name, *(with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns)] for name in ordered]
@@ -130,23 +130,23 @@ def _probe(found: Record, heading: str, note: str) -> Table:
     }  # fmt: skip
     return Table(
         heading,
-        " ".join([note.format(n=next(v for v in found.values() if isinstance(v, int))), found.get("note", "")]).strip(),
+        " ".join([note.format(n=next(v for v in probe.values() if isinstance(v, int))), probe.get("note", "")]).strip(),
         ["feature set", *columns],
         rows,
         best=frozenset(best),
     )
 
 
-def _masking(found: Record) -> Table:
+def _masking(probe: Record) -> Table:
     heading = "Mask modality"
-    if "skipped" in found:
-        return Table(heading, f"Not measured: {found['skipped']}.", [], [])
+    if "skipped" in probe:
+        return Table(heading, f"Not measured: {probe['skipped']}.", [], [])
     return Table(
         heading,
-        f"Protocol {found['protocol']}, fingerprint {found['fingerprint']}. AlignRec retrained with the image, or the "
-        "text, of a share of the items hidden: what each modality is worth. Mean ± standard deviation over seeds; the "
+        f"Protocol {probe['protocol']}, fingerprint {probe['fingerprint']}. AlignRec retrained with the image, or the "
+        "text, of a share of the items masked. Mean ± standard deviation over seeds; the "
         "change is taken seed by seed.",
         ["feature set", "items", "test Recall@20", "change"],
-        masked_rows(found),
+        masked_rows(probe),
         texts=2,
     )

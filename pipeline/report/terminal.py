@@ -1,4 +1,4 @@
-"""What came out, for a terminal: the results table of one dataset."""
+"""Results and datasets as tables for a terminal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pipeline.evaluation.evidence import Comparison
 from pipeline.layout import Layout
 from pipeline.report.markdown import figure
 
-SHOWN = {"Recall@10": ("recall", 10), "Recall@20": ("recall", 20), "NDCG@20": ("ndcg", 20)}
+COLUMNS = {"Recall@10": ("recall", 10), "Recall@20": ("recall", 20), "NDCG@20": ("ndcg", 20)}
 BEST = 5
-"""settings of a sweep that are shown"""
+"""settings of a sweep in the table"""
 
 
 def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
@@ -30,53 +30,58 @@ def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
         dataset: the title.
     """
     for by in ("valid", "test"):
-        for found in evidence.comparisons(results, by):
-            yield _table(f"{dataset}, protocol {found.protocol} ({found.fingerprint}): test, selected by {by}", found)
-    for found in evidence.ablations(results):
-        yield _table(f"{dataset}, ablations, protocol {found.protocol} ({found.fingerprint})", found)
+        for comparison in evidence.comparisons(results, by):
+            yield _table(
+                f"{dataset}, protocol {comparison.protocol} ({comparison.fingerprint}): test, selected by {by}",
+                comparison,
+            )
+    for comparison in evidence.ablations(results):
+        yield _table(f"{dataset}, ablations, protocol {comparison.protocol} ({comparison.fingerprint})", comparison)
 
 
-def trials(found: pa.Table, names: Sequence[str]) -> Table:
+def trials(trials: pa.Table, names: Sequence[str]) -> Table:
     """Return the best settings of a sweep, table trials(names), and the first, which for TPE is params.yaml's own."""
-    shown = Table(title="settings by valid Recall@20", title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
+    printed = Table(
+        title="settings by valid Recall@20", title_justify="left", box=box.SIMPLE, show_edge=False, padding=0
+    )
     for name in ("trial", "state", *names, "epochs", "valid"):
-        shown.add_column(name, no_wrap=True, justify="left" if name == "state" else "right")
-    ranked = sorted(found.to_pylist(), key=lambda row: (row["state"] != "complete", -(row["valid"] or 0)))
+        printed.add_column(name, no_wrap=True, justify="left" if name == "state" else "right")
+    ranked = sorted(trials.to_pylist(), key=lambda row: (row["state"] != "complete", -(row["valid"] or 0)))
     for row in [*ranked[:BEST], *(r for r in ranked[BEST:] if r["trial"] == 0)]:
         values = [f"{row[name]:.4g}" for name in names]
         valid = "" if row["valid"] is None else f"{row['valid']:.4f}"
-        shown.add_row(str(row["trial"]), row["state"], *values, str(row["epochs"]), valid)
-    return shown
+        printed.add_row(str(row["trial"]), row["state"], *values, str(row["epochs"]), valid)
+    return printed
 
 
-def _table(title: str, found: Comparison) -> Table:
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
-    ablated = any(row.ablation for row in found.rows)
+def _table(title: str, comparison: Comparison) -> Table:
+    printed = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
+    ablated = any(row.ablation for row in comparison.rows)
     for name in ("model", "features", *(["ablation"] if ablated else [])):
-        shown.add_column(name, no_wrap=True)
-    for name in ("seeds", *SHOWN):
-        shown.add_column(name, no_wrap=True, justify="right")
-    for row in found.rows:
+        printed.add_column(name, no_wrap=True)
+    for name in ("seeds", *COLUMNS):
+        printed.add_column(name, no_wrap=True, justify="right")
+    for row in comparison.rows:
         names = [row.model, row.features, *([row.ablation] if ablated else [])]
-        shown.add_row(*names, str(row.seeds), *(figure(row.cells.get(key)) for key in SHOWN.values()))
-    return shown
+        printed.add_row(*names, str(row.seeds), *(figure(row.cells.get(key)) for key in COLUMNS.values()))
+    return printed
 
 
 def datasets(sources: Mapping[str, Any], root: Path) -> Table:
-    """Return a rich table of datasets: what they are, size as counted under `root` or as published, whether there."""
-    shown = Table("dataset", "kind", "category", "size after filtering", "present")
+    """Return a table of datasets: kind, category, size as counted under `root` or as published, presence."""
+    printed = Table("dataset", "kind", "category", "size after filtering", "present")
     for name, source in sources.items():
         category, layout = getattr(source, "category", None) or "", Layout(root, name)
         size = _size(layout.run_record("interactions")) or SIZES.get((source.kind, category), "")
-        there = layout.run_record("download").exists()
-        shown.add_row(name, source.kind, category, size, "yes" if there else "no")
-    return shown
+        present = layout.run_record("download").exists()
+        printed.add_row(name, source.kind, category, size, "yes" if present else "no")
+    return printed
 
 
 def _size(record: Path) -> str:
-    """Return what the stage interactions has counted here, if it has."""
+    """Return the counts of the interactions stage; empty if it has not run."""
     if not record.exists():
         return ""
-    found = json.loads(record.read_text())
-    users, items = found["notes"]["users"], found["notes"]["items"]
-    return f"{users:,} users, {items:,} items, {found['rows_out']:,} interactions"
+    run = json.loads(record.read_text())
+    users, items = run["notes"]["users"], run["notes"]["items"]
+    return f"{users:,} users, {items:,} items, {run['rows_out']:,} interactions"

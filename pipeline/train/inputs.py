@@ -1,4 +1,4 @@
-"""What the recommender's stages read of one dataset."""
+"""What recommenders are trained on: the split, and at most one feature set with its graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.interactions import split
 from pipeline.layout import Layout
 
 
-class Inputs(NamedTuple):
+class TrainingData(NamedTuple):
     """One dataset with at most one feature set."""
 
     split: split.Split
@@ -34,13 +34,13 @@ def files(layout: Layout, features: str | None) -> list[Path]:
     )
 
 
-def read(layout: Layout, features: str | None) -> Inputs:
+def read(layout: Layout, features: str | None) -> TrainingData:
     """Read the split and, unless None, one feature set with its graph; each table is checked."""
     users = io.read_table(layout.users, schemas.USERS, ["user_id"])
     items = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["item_id"])
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     parts = split.load(interactions, len(users), len(items))
     if features is None:
-        return Inputs(parts, None, None)
+        return TrainingData(parts, None, None)
     vectors = io.matrix(io.read_features(layout.features(features))["vector"])
-    return Inputs(parts, vectors, io.read_table(layout.edges(features), schemas.EDGES))
+    return TrainingData(parts, vectors, io.read_table(layout.edges(features), schemas.EDGES))

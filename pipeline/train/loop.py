@@ -48,7 +48,7 @@ class Fit:
 
 @dataclass
 class _Progress:
-    """What changes from epoch to epoch besides model and optimiser; all of it is in a checkpoint."""
+    """The state of a run besides model and optimiser; a checkpoint holds all of it."""
 
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
@@ -67,24 +67,24 @@ def fit(
     checkpoint: Checkpoint | None = None,
     parts: Sequence[int] = (),
 ) -> Fit:
-    """Train a recommender until valid Recall@20 stops growing; return its best epoch.
+    """Train a recommender until valid Recall@20 stops improving; return its best epoch.
 
     The epoch's randomness depends on `seed` and its number alone, so a run that resumes from a checkpoint ends as
     one that was never interrupted.
 
     Args:
-        model: which recommender; MODELS of pipeline.models has them by name.
-        split: train and valid are used, test is not looked at.
+        model: class of the recommender, see MODELS of pipeline.models.
+        split: train and valid are used, test is not.
         features: float32 [I, F], for models that read content.
         edges: schema EDGES over the same items, for models that use the item graph.
         params: settings, of the model's class Params.
         seed: of initial values, order and negatives.
         progress: called with each finished epoch's line of the history.
         checkpoint: where to resume from and to save to.
-        parts: widths of the modalities that stand side by side in features; none: one modality.
+        parts: widths of the modalities that stand side by side in features; empty: one modality.
 
     Raises:
-        UserError: an input is missing or does not fit, nothing to select on, or the loss diverges.
+        UserError: an input is missing or of the wrong shape, valid is empty, or the loss diverges.
     """
     keep_large_buffers()
     device = pick()
@@ -93,30 +93,30 @@ def fit(
         torch.manual_seed(seed)
         network = model(inputs, params).to(device)
         if not list(network.parameters()):
-            return _as_it_is(network, split)
+            return _without_training(network, split)
         return _Loop(network, split, params, seed, checkpoint).run(progress)
 
 
 def standardised(features: np.ndarray) -> np.ndarray:
     """Return features [I, F] with mean 0 and deviation 1 in each column, float32.
 
-    Rows of zeros have no content: they do not count, and stay zero. So does a column that is the same for all.
+    Zero rows are items without content: they do not count, and stay zero. A constant column becomes zero.
     """
-    has = features.any(1)
-    rows = features[has].astype(np.float64)
+    nonzero = features.any(1)
+    rows = features[nonzero].astype(np.float64)
     deviation = rows.std(0)
-    made = np.zeros(features.shape, np.float32)
-    made[has] = (rows - rows.mean(0)) / np.where(deviation > 0, deviation, np.inf)
-    return made
+    scaled = np.zeros(features.shape, np.float32)
+    scaled[nonzero] = (rows - rows.mean(0)) / np.where(deviation > 0, deviation, np.inf)
+    return scaled
 
 
 def compiled(
     network: Recommender, backend: str | Callable[..., Any] = "inductor"
 ) -> Callable[[Batch], dict[str, Tensor]]:
-    """Return the network's loss, which with its gradient becomes few kernels, replayed as CUDA graphs on a GPU.
+    """Return the network's loss compiled with its gradient, replayed as CUDA graphs on a GPU.
 
-    A step is hundreds of small kernels, each faster than its launch. Every shape of a batch is compiled by itself: a
-    whole one, and an epoch's last. A loss must be read before the next is asked for, which overwrites it.
+    A step is hundreds of small kernels, each faster than its launch. Each batch shape is compiled by itself: full
+    ones, and an epoch's last. A loss must be read before the next is computed, which overwrites it.
     """
     torch.compiler.reset()  # of networks before this one, of which there may be only a few
     mode = "reduce-overhead" if backend == "inductor" else None
@@ -124,8 +124,8 @@ def compiled(
 
 
 @torch.no_grad()
-def _as_it_is(network: Recommender, split: Split) -> Fit:
-    """Judge a recommender that has nothing to train."""
+def _without_training(network: Recommender, split: Split) -> Fit:
+    """Evaluate a recommender that has no parameters."""
     user, item = (x.cpu().numpy() if isinstance(x, Tensor) else x for x in network())
     scores = _valid(user, item, split)
     line = {"epoch": 0, "loss": 0.0, **{f"valid_{name}": value for name, value in scores.items()}}
@@ -170,7 +170,7 @@ class _Loop:
         )
 
     def _is_over(self, epoch: int) -> bool:
-        """Whether patience is over and, if `falling` asks for it, the loss has come to rest too."""
+        """Return whether patience is over and, with `falling`, the loss has converged too."""
         patience, falling, history = self.params.patience, self.params.falling, self.now.history
         if epoch - self.now.best_epoch <= patience:
             return False
@@ -199,14 +199,14 @@ class _Loop:
 
     @torch.no_grad()
     def _judge(self, epoch: int, terms: dict[str, float]) -> None:
-        """Rank valid, note the epoch, and keep it if it is the best so far."""
+        """Rank valid, record the epoch, and keep it if it is the best so far."""
         self.network.eval()
         user, item = self.network()
         loss = sum(terms.values())
         if not (np.isfinite(loss) and bool(user.isfinite().all()) and bool(item.isfinite().all())):
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+            values = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
             raise UserError(
-                f"{type(self.network).__name__}: the loss diverged in epoch {epoch} ({shown}) "
+                f"{type(self.network).__name__}: the loss diverged in epoch {epoch} ({values}) "
                 f"with {self.params.model_dump()}; try a lower train.lr"
             )
         scores = _valid(user, item, self.split)
@@ -228,10 +228,10 @@ class _Loop:
         self.checkpoint.save(tensors, state)
 
     def _restore(self) -> None:
-        found = self.checkpoint.load() if self.checkpoint else None
-        if found is None:
+        saved = self.checkpoint.load() if self.checkpoint else None
+        if saved is None:
             return
-        tensors, state = found
+        tensors, state = saved
         self.network.load_state_dict(part_of(tensors, "model"))
         restore_adam(self.optimiser, part_of(tensors, "adam"))
         self.now = _Progress(state["history"], state["best"], state["best_epoch"], part_of(tensors, "best"))
@@ -246,10 +246,10 @@ def _checked(
     parts: tuple[int, ...],
     standardise: bool,
 ) -> Inputs:
-    """Return the model's inputs, or say which one is missing or wrong."""
-    given = {"features": features, "edges": edges}
+    """Return the model's inputs; UserError names one that is missing or wrong."""
+    optional = {"features": features, "edges": edges}
     for name in sorted(model.needs):
-        if given[name] is None:
+        if optional[name] is None:
             raise UserError(f"{model.__name__} needs {name}; none were given")
     if features is not None and len(features) != split.n_items:
         raise UserError(f"features have {len(features)} rows, the catalogue has {split.n_items} items; encode again")
@@ -265,7 +265,7 @@ def _checked(
         edges is not None
         and int(max(edges["item_id"].to_numpy().max(), edges["neighbour_id"].to_numpy().max())) >= split.n_items
     ):
-        raise UserError(f"edges name items beyond the catalogue's {split.n_items}; make the graph again")
+        raise UserError(f"edges name items beyond the catalogue's {split.n_items}; run the graph stage again")
     if not len(split.valid):
         raise UserError("no valid interactions: the best epoch cannot be chosen; check the split")
     if features is not None and standardise:

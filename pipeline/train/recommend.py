@@ -1,4 +1,4 @@
-"""What a trained recommender shows one user: the command `alignrec recommend`."""
+"""Top-K recommendations of one user: the command `alignrec recommend`."""
 
 from __future__ import annotations
 
@@ -24,41 +24,41 @@ from pipeline.layout import Layout
 from pipeline.train import retrieval
 
 HISTORY = 5
-"""train items named"""
+"""train items listed"""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One item as people see it."""
+    """One item, as it is printed."""
 
     item_id: int
     asin: str
     title: str
-    picture: str
+    image: str
     """address or path; empty where there is none"""
     score: float | None = None
     """dot product with the user's vector; None where the order is not the recommender's"""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """What one user gets, and why."""
+class Recommendations:
+    """The top K of one user, and the train items behind it."""
 
     user_id: int
     user: str
     """the user's identifier at the source"""
     trained: list[Item]
     """the user's train items, last item_id first"""
-    found: list[Item]
-    """best first; fewer than asked where the catalogue runs out"""
+    top: list[Item]
+    """best first; fewer than K where the catalogue has no more"""
     popular: bool
     """the user has no train items, so these are the items that most users have"""
 
 
-def recommend(layout: Layout, user: str, k: int) -> Shown:
-    """Return the top K of one user by the vectors that `train` left, without what the user has in train.
+def recommend(layout: Layout, user: str, k: int) -> Recommendations:
+    """Return the top K of one user by the trained vectors, train items masked.
 
-    The ranking is exact, whatever the catalogue's size: one user costs milliseconds.
+    The ranking is exact at any size of the catalogue: one user takes milliseconds.
 
     Args:
         layout: of the dataset.
@@ -76,24 +76,26 @@ def recommend(layout: Layout, user: str, k: int) -> Shown:
     if k > len(ids):
         raise UserError(f"{k} items wanted, and the catalogue has {len(ids)}; ask for fewer")
     if len(own):
-        found, scores = _ranked(layout, parts, number, k)
-        shown = list(zip(found.tolist(), scores.tolist(), strict=True))
+        ids_ranked, scores = _ranked(layout, parts, number, k)
+        ranked = list(zip(ids_ranked.tolist(), scores.tolist(), strict=True))
     else:
-        shown = [(int(i), None) for i in most_popular(parts, k)]
-    titles, pictures = _titles(layout, len(ids)), _pictures(layout, len(ids))
+        ranked = [(int(i), None) for i in most_popular(parts, k)]
+    titles, images = _titles(layout, len(ids)), _images(layout, len(ids))
 
     def item(i: int, score: float | None = None) -> Item:
-        return Item(i, ids["asin"][i].as_py(), titles[i].as_py(), _local(layout, pictures[i].as_py()), score)
+        return Item(i, ids["asin"][i].as_py(), titles[i].as_py(), _local(layout, images[i].as_py()), score)
 
     trained = [item(int(i)) for i in own[::-1]]
-    return Shown(number, users["user"][number].as_py(), trained, [item(*pair) for pair in shown], not len(own))
+    return Recommendations(
+        number, users["user"][number].as_py(), trained, [item(*pair) for pair in ranked], not len(own)
+    )
 
 
 def find(names: pa.ChunkedArray, user: str) -> int:
-    """Return the number of a user given by identifier, or else by number.
+    """Return the dense number of a user given by identifier, or else by number.
 
     Raises:
-        UserError: there is none; names a near one.
+        UserError: no such user; the message suggests a similar one.
     """
     at = pc.index(names, user).as_py()
     if at >= 0:
@@ -102,8 +104,8 @@ def find(names: pa.ChunkedArray, user: str) -> int:
         return int(user)
     # comparing with every one of a million names takes seconds; mistakes are rarely at both ends
     ends = pc.or_(pc.starts_with(names, user[:2]), pc.ends_with(names, user[-2:]))
-    near = difflib.get_close_matches(user, names.filter(ends).to_pylist(), n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"users are numbered 0 .. {len(names) - 1}"
+    similar = difflib.get_close_matches(user, names.filter(ends).to_pylist(), n=1)
+    hint = f"did you mean '{similar[0]}'?" if similar else f"users are numbered 0 .. {len(names) - 1}"
     raise UserError(f"no user '{user}'; {hint}")
 
 
@@ -113,27 +115,27 @@ def most_popular(parts: Split, k: int) -> np.ndarray:
     return np.argsort(-counts, kind="stable")[:k]
 
 
-def history(shown: Shown) -> str:
-    """Return a line on what the recommender knows of the user."""
-    name = f"user {shown.user} (number {shown.user_id})"
-    if shown.popular:
+def history(recommended: Recommendations) -> str:
+    """Return a line on the user's train items."""
+    name = f"user {recommended.user} (number {recommended.user_id})"
+    if recommended.popular:
         return f"{name} has no train items; what follows is most popular"
-    titles = [item.title or item.asin for item in shown.trained]
+    titles = [item.title or item.asin for item in recommended.trained]
     more = f" and {len(titles) - HISTORY} more" if len(titles) > HISTORY else ""
     return f"{name} has {len(titles)} train items: {', '.join(titles[:HISTORY])}{more}"
 
 
-def table(shown: Shown) -> Table:
+def table(recommended: Recommendations) -> Table:
     """Return the recommended items for a terminal."""
-    drawn = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
+    printed = Table(box=box.SIMPLE, show_edge=False, pad_edge=False)
     for figure in ("", "score"):
-        drawn.add_column(figure, justify="right")
-    for words in ("asin", "title", "picture"):
-        drawn.add_column(words, overflow="fold")
-    for rank, item in enumerate(shown.found, start=1):
+        printed.add_column(figure, justify="right")
+    for words in ("asin", "title", "image"):
+        printed.add_column(words, overflow="fold")
+    for rank, item in enumerate(recommended.top, start=1):
         score = "" if item.score is None else f"{item.score:.3f}"
-        drawn.add_row(str(rank), score, *(escape(cell) for cell in (item.asin, item.title, item.picture)))
-    return drawn
+        printed.add_row(str(rank), score, *(escape(cell) for cell in (item.asin, item.title, item.image)))
+    return printed
 
 
 def vectors(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +158,7 @@ def _ranked(layout: Layout, parts: Split, number: int, k: int) -> tuple[np.ndarr
 
 
 def _width(path: Path) -> int:
-    """Return the width of a table's vectors; of a table that is not there 1, so that reading it says so."""
+    """Return the width of a table's vectors; 1 where the table is missing, so that reading it raises."""
     return pq.read_schema(path).field("vector").type.list_size if path.is_file() else 1
 
 
@@ -166,12 +168,12 @@ def _titles(layout: Layout, n: int) -> pa.ChunkedArray:
     return io.read_table(layout.items, schemas.ITEMS, ["title"])["title"]
 
 
-def _pictures(layout: Layout, n: int) -> pa.ChunkedArray:
-    """Return where each item's picture came from; if nobody fetched pictures, where the metadata says that it is."""
+def _images(layout: Layout, n: int) -> pa.ChunkedArray:
+    """Return each item's image address: of the fetched image, or where none was fetched, of the metadata."""
     if any(layout.images.glob("images-*.parquet")):
         tables = [io.read_table(p, schemas.IMAGES, ["status", "url"]) for p in io.shards(layout.images, "images")]
-        found = pa.concat_tables(tables)
-        return pc.if_else(pc.equal(found["status"], "ok"), found["url"], "")
+        images = pa.concat_tables(tables)
+        return pc.if_else(pc.equal(images["status"], "ok"), images["url"], "")
     if not layout.items.exists():
         return pa.chunked_array([[""] * n], pa.string())
     urls = io.read_table(layout.items, schemas.ITEMS, ["image_urls"])["image_urls"]

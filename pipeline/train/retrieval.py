@@ -18,9 +18,9 @@ from pipeline.interactions.split import Pairs, contains, keys
 MEASURED_AT = 20
 """cutoff of the recall that is recorded"""
 SAMPLE = 1000
-"""users on whom it is measured"""
+"""users it is measured on"""
 ENOUGH = 0.95
-"""recall that decides how many lists of an inverted file are searched"""
+"""recall that an inverted file must reach: it decides how many lists are searched"""
 BLOCK = 1024
 """users a search"""
 
@@ -53,8 +53,8 @@ def retrieve(
         seen: pairs never recommended, ordered by user.
 
     Returns:
-        item_id int32 [N, K] and scores float32 [N, K]; equal scores in ascending item order; -1 and -inf where no more
-        was found.
+        item_id int32 [N, K] and scores float32 [N, K]; equal scores in ascending item order; -1 and -inf where no
+        more are left.
 
     Raises:
         UserError: k is larger than the catalogue.
@@ -62,15 +62,15 @@ def retrieve(
     n_items = index.ntotal
     if k > n_items:
         raise UserError(f"{k} items wanted, and the catalogue has {n_items}; ask for fewer")
-    known, many = keys(seen, n_items), np.bincount(seen.users, minlength=len(user))[users]
+    seen_keys, n_seen = keys(seen, n_items), np.bincount(seen.users, minlength=len(user))[users]
     ids, scores = np.full((len(users), k), -1, np.int32), np.full((len(users), k), -np.inf, np.float32)
-    order = np.argsort(many, kind="stable")  # users with as much to leave out search together
+    order = np.argsort(n_seen, kind="stable")  # users with as much to leave out search together
     for at in range(0, len(order), BLOCK):  # blocks bound the memory
         rows = order[at : at + BLOCK]
-        fetched = min(k + int(many[rows].max()), n_items)
+        fetched = min(k + int(n_seen[rows].max()), n_items)
         value, item = index.search(np.ascontiguousarray(user[users[rows]], np.float32), fetched)
-        gone = contains(known, users[rows, None].astype(np.int64) * n_items + item) | (item < 0)
-        value = np.where(gone, -np.inf, value)
+        masked = contains(seen_keys, users[rows, None].astype(np.int64) * n_items + item) | (item < 0)
+        value = np.where(masked, -np.inf, value)
         best = np.lexsort((item, -value), axis=1)[:, :k]
         scores[rows] = np.take_along_axis(value, best, 1)
         ids[rows] = np.where(np.isneginf(scores[rows]), -1, np.take_along_axis(item, best, 1))
@@ -78,7 +78,7 @@ def retrieve(
 
 
 def tune(index: faiss.Index, item: np.ndarray, user: np.ndarray, seen: Pairs) -> dict[str, Any]:
-    """Let an inverted file search as many lists as ENOUGH takes, and say what the index is and reaches.
+    """Set how many lists an inverted file searches to reach ENOUGH; return facts of the index and its recall.
 
     Args:
         index: of `item`.
@@ -90,24 +90,24 @@ def tune(index: faiss.Index, item: np.ndarray, user: np.ndarray, seen: Pairs) ->
         kind, items, width, recall at k against the evaluation's full ranking, the users it was measured on, and for an
         inverted file its lists and how many of them are searched.
     """
-    from pipeline.evaluation.ranking import topk  # torch, which whoever only retrieves need not load
+    from pipeline.evaluation.ranking import topk  # loads torch, which retrieval alone does not need
 
     k, n = min(MEASURED_AT, len(item)), min(SAMPLE, len(user))
     users = np.linspace(0, len(user) - 1, n).astype(np.int64)
     exact = topk(user, item, k, seen, users)
-    found: dict[str, Any] = {"kind": "flat"}
+    facts: dict[str, Any] = {"kind": "flat"}
     if isinstance(index, faiss.IndexIVF):
         index.nprobe = 1
         while recall(retrieve(index, user, users, k, seen)[0], exact) < ENOUGH and index.nprobe < index.nlist:
             index.nprobe = min(2 * index.nprobe, index.nlist)
-        found = {"kind": "ivf", "lists": index.nlist, "searched": index.nprobe}
-    reached = recall(retrieve(index, user, users, k, seen)[0], exact)
-    return found | {"items": len(item), "width": item.shape[1], "recall": round(reached, 4), "k": k, "users": n}
+        facts = {"kind": "ivf", "lists": index.nlist, "searched": index.nprobe}
+    measured = recall(retrieve(index, user, users, k, seen)[0], exact)
+    return facts | {"items": len(item), "width": item.shape[1], "recall": round(measured, 4), "k": k, "users": n}
 
 
-def recall(found: np.ndarray, exact: np.ndarray) -> float:
-    """Return the share of the exact items [N, K] that were found [N, K]; where nothing is left to find, -1 is right."""
-    hits = (found[:, :, None] == exact[:, None, :]).any(1) & (exact >= 0)
+def recall(retrieved: np.ndarray, exact: np.ndarray) -> float:
+    """Return the share of the exact items [N, K] that are among the retrieved [N, K]; places of -1 do not count."""
+    hits = (retrieved[:, :, None] == exact[:, None, :]).any(1) & (exact >= 0)
     return float(hits.sum() / max((exact >= 0).sum(), 1))
 
 
@@ -123,7 +123,7 @@ def from_bytes(data: bytes, sha256: str) -> faiss.Index:
     code here. From a publisher whom you do not trust, take the vectors and call `build`.
 
     Raises:
-        UserError: these are other bytes.
+        UserError: the hash is another.
     """
     if hashlib.sha256(data).hexdigest() != sha256:
         raise UserError("the index is not the one that its manifest lists; fetch the release again, or build the index")

@@ -17,16 +17,16 @@ from pipeline.run import running
 from stages.benchmark import main
 
 
-def test_jobs_train_id_models_once_a_seed_and_ablations_beside_the_model_as_it_is() -> None:
-    asked = {"models": ["alignrec", "bpr"], "features": ["a", "b"], "seeds": 2}
+def test_jobs_train_id_models_once_a_seed_and_ablations_beside_the_full_model() -> None:
+    benchmark = {"models": ["alignrec", "bpr"], "features": ["a", "b"], "seeds": 2}
     plain = [
         *(Job("alignrec", features, seed) for features in ("a", "b") for seed in (0, 1)),
         Job("bpr", "none", 0),
         Job("bpr", "none", 1),
     ]
-    assert jobs.jobs(toy.params(benchmark=asked, train={"features": "a"})) == plain
+    assert jobs.jobs(toy.params(benchmark=benchmark, train={"features": "a"})) == plain
     rows = {"no-cca": {"cca": 0.0}, "image-only": {"features": "c"}}
-    assert jobs.jobs(toy.params(benchmark=asked | {"ablations": rows}, train={"features": "d"})) == [
+    assert jobs.jobs(toy.params(benchmark=benchmark | {"ablations": rows}, train={"features": "d"})) == [
         *plain,
         Job("alignrec", "d", 0),
         Job("alignrec", "d", 1),
@@ -36,15 +36,15 @@ def test_jobs_train_id_models_once_a_seed_and_ablations_beside_the_model_as_it_i
 
 
 def test_an_ablation_changes_only_what_it_names() -> None:
-    given = {"overrides": {"alignrec": {"lr": 0.5}}, "ablations": {"no-cca": {"cca": 0.0}}}
-    asked = toy.params(benchmark=given, train={"reg": 0.7})
-    assert asked.settings("alignrec", "no-cca") == asked.settings("alignrec").model_copy(update={"cca": 0.0})
+    benchmark = {"overrides": {"alignrec": {"lr": 0.5}}, "ablations": {"no-cca": {"cca": 0.0}}}
+    params = toy.params(benchmark=benchmark, train={"reg": 0.7})
+    assert params.settings("alignrec", "no-cca") == params.settings("alignrec").model_copy(update={"cca": 0.0})
 
 
 def test_overrides_change_only_what_they_name() -> None:
-    asked = toy.params(benchmark={"overrides": {"bpr": {"lr": 0.5}}}, train={"lr": 0.1, "patience": 3})
-    assert (asked.settings("bpr").lr, asked.settings("bpr").patience) == (0.5, 3)
-    assert asked.settings("alignrec") == asked.train
+    params = toy.params(benchmark={"overrides": {"bpr": {"lr": 0.5}}}, train={"lr": 0.1, "patience": 3})
+    assert (params.settings("bpr").lr, params.settings("bpr").patience) == (0.5, 3)
+    assert params.settings("alignrec") == params.train
 
 
 def test_slow_models_begin_first() -> None:
@@ -85,9 +85,9 @@ def test_results_are_long_and_summary_is_mean_and_sd() -> None:
             "value": 0.1,
         }
     ]
-    found = findings.summary(records, 20)
-    assert found["bpr"]["f"]["recall@20"] == pytest.approx({"mean": 0.2, "sd": np.sqrt(0.02)})
-    assert found["vbpr"]["f"] == {"recall@20": {"mean": 0.5}, "ndcg@20": {"mean": 0.25}}
+    summary = findings.summary(records, 20)
+    assert summary["bpr"]["f"]["recall@20"] == pytest.approx({"mean": 0.2, "sd": np.sqrt(0.02)})
+    assert summary["vbpr"]["f"] == {"recall@20": {"mean": 0.5}, "ndcg@20": {"mean": 0.25}}
 
 
 @pytest.fixture
@@ -123,9 +123,9 @@ def test_an_interrupted_benchmark_goes_on_and_ends_the_same(root: Path) -> None:
     assert untouched.stat().st_mtime_ns == before
 
     record = io.read_json(untouched)
-    shown = io.read_table(layout.trial_rankings("bpr", "none", 0), schemas.rankings(20))
-    top = np.array(shown["items"].to_pylist(), np.int32)
-    judged = judge(top, shown["user_id"].to_numpy(), two_tastes().test, ITEMS, [5, 20]).mean
+    rankings = io.read_table(layout.trial_rankings("bpr", "none", 0), schemas.rankings(20))
+    top = np.array(rankings["items"].to_pylist(), np.int32)
+    judged = judge(top, rankings["user_id"].to_numpy(), two_tastes().test, ITEMS, [5, 20]).mean
     assert record["metrics"]["test"]["ndcg@5"] == judged["ndcg", 5]  # the rankings are what the figures are of
 
     tests = io.read_table(layout.tests, schemas.TESTS).to_pylist()

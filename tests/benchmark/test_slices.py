@@ -15,26 +15,26 @@ KS = (1, 2)
 
 
 @pytest.fixture
-def found() -> dict[tuple[str, str, str, int], slices.Figure]:
+def figures() -> dict[tuple[str, str, str, int], slices.Figure]:
     parts = split.load(interactions(ROWS), 2, 6)
     judged = judge(TOP, np.array([0, 1], np.int32), parts.test, 6, KS)
     return {(f.slice, f.label, f.metric, f.k): f for f in slices.figures(judged, parts, KS)}
 
 
-def test_users_by_length_of_history(found: dict[tuple[str, str, str, int], slices.Figure]) -> None:
-    assert found["history", "3", "recall", 1][2:] == (1, "recall", 1, 1.0)
-    assert found["history", "4-5", "recall", 2].value == 0.5
-    assert found["history", "20+", "ndcg", 1][2:] == (0, "ndcg", 1, None)
-    users = sum(f.n for key, f in found.items() if key[0] == "history" and key[2:] == ("recall", 1))
+def test_users_by_length_of_history(figures: dict[tuple[str, str, str, int], slices.Figure]) -> None:
+    assert figures["history", "3", "recall", 1][2:] == (1, "recall", 1, 1.0)
+    assert figures["history", "4-5", "recall", 2].value == 0.5
+    assert figures["history", "20+", "ndcg", 1][2:] == (0, "ndcg", 1, None)
+    users = sum(f.n for key, f in figures.items() if key[0] == "history" and key[2:] == ("recall", 1))
     assert users == 2
 
 
-def test_items_by_popularity_and_cold_ones(found: dict[tuple[str, str, str, int], slices.Figure]) -> None:
-    assert found["popularity", "cold", "recall", 2][2:] == (2, "recall", 2, 0.5)  # 3 was found, 5 was not
-    assert found["popularity", "1", "recall", 1][2:] == (1, "recall", 1, 1.0)  # item 4, the least popular known one
-    assert found["popularity", "cold", "exposure", 2].value == 0.5
-    shown = [f.value or 0 for key, f in found.items() if key[0] == "popularity" and key[2:] == ("exposure", 1)]
-    assert sum(shown) == 1
+def test_items_by_popularity_and_cold_ones(figures: dict[tuple[str, str, str, int], slices.Figure]) -> None:
+    assert figures["popularity", "cold", "recall", 2][2:] == (2, "recall", 2, 0.5)  # 3 was hit, 5 was not
+    assert figures["popularity", "1", "recall", 1][2:] == (1, "recall", 1, 1.0)  # item 4, the least popular known one
+    assert figures["popularity", "cold", "exposure", 2].value == 0.5
+    exposures = [f.value or 0 for key, f in figures.items() if key[0] == "popularity" and key[2:] == ("exposure", 1)]
+    assert sum(exposures) == 1
 
 
 def test_every_tenth_has_as_many_items() -> None:
@@ -43,8 +43,8 @@ def test_every_tenth_has_as_many_items() -> None:
     assert parts.tolist() == [*np.repeat(np.arange(1, 11), 2), 0]
 
 
-def test_coverage_and_novelty(found: dict[tuple[str, str, str, int], slices.Figure]) -> None:
-    assert found["catalogue", "all", "coverage", 2].value == pytest.approx(3 / 6)  # items 0, 3, 4
+def test_coverage_and_novelty(figures: dict[tuple[str, str, str, int], slices.Figure]) -> None:
+    assert figures["catalogue", "all", "coverage", 2].value == pytest.approx(3 / 6)  # items 0, 3, 4
     # item 0: both users have it, 0 bits; item 4: one of two, 1 bit; item 3: nobody, counts as one
-    assert found["catalogue", "all", "novelty", 1].value == pytest.approx((1 + 0) / 2)
-    assert found["catalogue", "all", "novelty", 2].value == pytest.approx((1 + 1 + 0 + 1) / 4)
+    assert figures["catalogue", "all", "novelty", 1].value == pytest.approx((1 + 0) / 2)
+    assert figures["catalogue", "all", "novelty", 2].value == pytest.approx((1 + 1 + 0 + 1) / 4)

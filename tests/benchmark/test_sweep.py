@@ -1,4 +1,4 @@
-"""Sweeps: what is asked is the same after a kill, valid chooses, and test stays shut unless asked for."""
+"""Sweeps: suggestions are the same after a kill, valid chooses, and test stays closed by default."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import shops
 import schemas
 from pipeline import io
 from pipeline.benchmark import sweep
-from pipeline.benchmark.study import Asked, Curve, Pruned, Study, Told
+from pipeline.benchmark.study import Curve, Outcome, Pruned, Study, Suggestion
 from pipeline.config import Range, Sweep
 from pipeline.errors import UserError
 from pipeline.evaluation.protocol import protocol
@@ -39,49 +39,49 @@ def params(**changed: object) -> Params:
     )
 
 
-def train(asked: Asked) -> Told:
+def train(suggestion: Suggestion) -> Outcome:
     """Return what a training would say: the nearer lr to 0.03 the better, three layers diverge."""
-    value = 1 / (1 + abs(asked.setting["lr"] - 0.03) + asked.setting["layers"])
-    if asked.setting["layers"] == 3:
-        return Told(asked.number, "failed", [], 0, reason="the loss diverged")
-    curve = Curve(PARAMS, asked.ended)
+    value = 1 / (1 + abs(suggestion.setting["lr"] - 0.03) + suggestion.setting["layers"])
+    if suggestion.setting["layers"] == 3:
+        return Outcome(suggestion.number, "failed", [], 0, reason="the loss diverged")
+    curve = Curve(PARAMS, suggestion.ended)
     try:
         for epoch in range(4):
             curve.add(value * (epoch + 1) / 4)
     except Pruned:
-        return Told(asked.number, "pruned", curve.best, len(curve.best), curve.best[-1])
-    return Told(asked.number, "complete", curve.best, 4, value)
+        return Outcome(suggestion.number, "pruned", curve.best, len(curve.best), curve.best[-1])
+    return Outcome(suggestion.number, "complete", curve.best, 4, value)
 
 
-def drive(path: Path, until: int, killed_after: int = -1) -> list[tuple[dict[str, int | float], Told]]:
+def drive(path: Path, until: int, killed_after: int = -1) -> list[tuple[dict[str, int | float], Outcome]]:
     """Try settings two at a time, as the pool does; a kill leaves two under way."""
     study = Study(path, PARAMS, SPACE, 0, FIRST)
-    asked = study.ask(until)
-    under_way = deque(islice(asked, 2))
+    suggestions = study.ask(until)
+    under_way = deque(islice(suggestions, 2))
     for n in range(until):
         if n == killed_after:
             os.kill(os.getpid(), signal.SIGKILL)
         if not under_way:
             break
         study.tell(train(under_way.popleft()))
-        under_way.extend(islice(asked, 1))
-    return study.told()
+        under_way.extend(islice(suggestions, 1))
+    return study.outcomes()
 
 
-def test_a_sweep_that_was_killed_asks_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
+def test_a_sweep_that_was_killed_suggests_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
     here = "from pathlib import Path; from tests.benchmark.test_sweep import drive"
     code = f"{here}; drive(Path({str(tmp_path / 'b.db')!r}), 14, 6)"
     root = Path(__file__).parents[2]
     paths = os.pathsep.join([str(root), str(root / "tests")])
     killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert len(Study(tmp_path / "b.db", PARAMS, SPACE, 0, FIRST).told()) == 6
+    assert len(Study(tmp_path / "b.db", PARAMS, SPACE, 0, FIRST).outcomes()) == 6
     whole, resumed = drive(tmp_path / "a.db", 14), drive(tmp_path / "b.db", 14)
     assert resumed == whole
-    assert [told.number for _, told in whole] == list(range(14))
-    assert {told.state for _, told in whole} == {"complete", "pruned", "failed"}
+    assert [outcome.number for _, outcome in whole] == list(range(14))
+    assert {outcome.state for _, outcome in whole} == {"complete", "pruned", "failed"}
     assert whole[0][0] == FIRST[0]
-    assert drive(tmp_path / "b.db", 14) == whole  # nothing is left to ask
+    assert drive(tmp_path / "b.db", 14) == whole  # nothing is left to try
     assert drive(tmp_path / "b.db", 16)[:14] == whole  # and it can be extended
 
 
@@ -94,18 +94,18 @@ def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
 def test_plans_say_what_is_tried_first_and_refuse_what_cannot_be() -> None:
     authors = sweep.plan(params(), "alignrec", None, "authors", None)
     assert (authors.trials, len(authors.first), authors.names) == (175, 175, ("alignrec", "f", "authors"))
-    ours = sweep.plan(params(), "lightgcn", None, None, 9)
-    assert (ours.trials, ours.first, ours.features) == (9, [{"lr": 0.01, "l2": 1e-4}], "none")
+    drawn = sweep.plan(params(), "lightgcn", None, None, 9)
+    assert (drawn.trials, drawn.first, drawn.features) == (9, [{"lr": 0.01, "l2": 1e-4}], "none")
     narrow = params(spaces={"lightgcn": {"lr": {"low": 0.1, "high": 0.2}}})
     assert sweep.plan(narrow, "lightgcn", None, None, 9).first == []
-    for asked, said in (
+    for arguments, message in (
         ((params(), "alignrec", None, None, None), "either --grid"),
         ((params(), "alignrec", None, "mine", None), "no 'mine'; there are authors"),
         ((params(), "alingrec", None, None, 3), "no model 'alingrec'"),
         ((params(grids={"odd": {"rate": [1]}}), "bpr", None, "odd", None), "unknown key 'bpr.rate'"),
     ):
-        with pytest.raises(UserError, match=said):
-            sweep.plan(*asked)
+        with pytest.raises(UserError, match=message):
+            sweep.plan(*arguments)
 
 
 @pytest.mark.parametrize("given", [{"low": 0.2, "high": 0.1}, {"low": 0.0, "high": 0.1}])
@@ -115,35 +115,35 @@ def test_an_empty_range_is_refused(given: dict[str, float]) -> None:
 
 
 def test_effects_are_the_best_at_each_pair_of_values() -> None:
-    def told(number: int, valid: float | None) -> Told:
-        return Told(number, "failed" if valid is None else "complete", [], 1, valid)
+    def outcome(number: int, valid: float | None) -> Outcome:
+        return Outcome(number, "failed" if valid is None else "complete", [], 1, valid)
 
-    tried = [({"lr": 1, "cca": 0.08}, told(0, 0.3)), ({"lr": 1, "cca": 0.07}, told(1, 0.4))]
-    tried += [({"lr": 2, "cca": 0.0001}, told(2, 0.2)), ({"lr": 2, "cca": 0.08}, told(3, None))]
-    found = sweep.effects(tried, {"lr": [1, 2], "cca": Range(low=1e-5, high=1)})
-    assert [(row["x"], row["y"], row["valid"], row["trials"]) for row in found] == [
+    tried = [({"lr": 1, "cca": 0.08}, outcome(0, 0.3)), ({"lr": 1, "cca": 0.07}, outcome(1, 0.4))]
+    tried += [({"lr": 2, "cca": 0.0001}, outcome(2, 0.2)), ({"lr": 2, "cca": 0.08}, outcome(3, None))]
+    rows = sweep.effects(tried, {"lr": [1, 2], "cca": Range(low=1e-5, high=1)})
+    assert [(row["x"], row["y"], row["valid"], row["trials"]) for row in rows] == [
         ("1", "0.0316", 0.4, 2),
         ("2", "0.000316", 0.2, 1),
     ]
 
 
-def test_test_stays_shut_unless_asked_and_a_diverging_loss_fails(tmp_path: Path) -> None:
+def test_test_stays_closed_by_default_and_a_diverging_loss_fails(tmp_path: Path) -> None:
     layout, parts = shops.outputs(tmp_path), shops.two_tastes()
-    for asked, opened in ((params(), False), (params(test_selected=True), True)):
-        plan = sweep.plan(asked, "bpr", None, None, 1)
-        attempt = sweep.Attempt(layout, asked, protocol(asked, "shop", parts), plan)
-        told = attempt(Asked(0, {"lr": 0.05, "l2": 1e-4}, []))
-        assert (told.state, told.epochs, told.test is not None) == ("complete", 3, opened)
-        assert told.valid == max(told.curve)
-    failed = attempt(Asked(1, {"lr": 1e30, "l2": 1e-4}, []))
+    for settings, opened in ((params(), False), (params(test_selected=True), True)):
+        plan = sweep.plan(settings, "bpr", None, None, 1)
+        attempt = sweep.Attempt(layout, settings, protocol(settings, "shop", parts), plan)
+        outcome = attempt(Suggestion(0, {"lr": 0.05, "l2": 1e-4}, []))
+        assert (outcome.state, outcome.epochs, outcome.test is not None) == ("complete", 3, opened)
+        assert outcome.valid == max(outcome.curve)
+    failed = attempt(Suggestion(1, {"lr": 1e30, "l2": 1e-4}, []))
     assert (failed.state, failed.valid, "diverged in epoch" in failed.reason) == ("failed", None, True)
 
 
 def test_a_grid_is_tried_whole_and_each_winner_stands_under_its_name(tmp_path: Path) -> None:
     layout = shops.outputs(tmp_path)
-    asked = params(grids={"two": {"lr": [1e-4, 0.05], "l2": [1e-4]}}, test_selected=True)
-    plan = sweep.plan(asked, "bpr", None, "two", None)
-    with running("sweep", "shop", asked, tmp_path) as run:
+    settings = params(grids={"two": {"lr": [1e-4, 0.05], "l2": [1e-4]}}, test_selected=True)
+    plan = sweep.plan(settings, "bpr", None, "two", None)
+    with running("sweep", "shop", settings, tmp_path) as run:
         main(run, plan)
     assert layout.sweeps() == [plan.names]
     assert {row["map"] for row in io.read_json(layout.sweep_heatmaps())} == {"bpr none two: lr, l2"}

@@ -14,7 +14,7 @@ import torch
 import toy
 
 from pipeline import io
-from pipeline.compare import changes, command, geometry, given, judge, releases, training
+from pipeline.compare import changes, command, feature_set, geometry, judge, releases, training
 from pipeline.compare.page import terminal
 from pipeline.errors import UserError
 from pipeline.layout import Layout
@@ -57,13 +57,13 @@ def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: L
         ["in item order"] * 4 + ["matched by asin", "matched by item_id", "matched by asin"],
         strict=True,
     ):
-        found = given.read(str(tmp_path / name), layout, ASINS)
-        assert np.array_equal(found.vectors, VECTORS), name
-        assert found.vectors.dtype == np.float32
-        assert found.source.endswith(how)
-    ours = given.read("mine=beit3", layout, ASINS)
-    assert ours.name == "mine"
-    assert np.array_equal(ours.vectors, io.matrix(io.read_features(layout.features("beit3"))["vector"]))
+        read = feature_set.read(str(tmp_path / name), layout, ASINS)
+        assert np.array_equal(read.vectors, VECTORS), name
+        assert read.vectors.dtype == np.float32
+        assert read.source.endswith(how)
+    encoded = feature_set.read("mine=beit3", layout, ASINS)
+    assert encoded.name == "mine"
+    assert np.array_equal(encoded.vectors, io.matrix(io.read_features(layout.features("beit3"))["vector"]))
 
 
 @pytest.mark.parametrize(
@@ -79,13 +79,13 @@ def test_other_items_are_refused_with_the_first_mismatch(
 ) -> None:
     pq.write_table(table(ids, values), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=said):
-        given.read(str(tmp_path / "x.parquet"), layout, ASINS)
+        feature_set.read(str(tmp_path / "x.parquet"), layout, ASINS)
 
 
 def test_an_item_without_a_row_is_named(layout: Layout, tmp_path: Path) -> None:
     pq.write_table(table("asin", ASINS[:5], VECTORS[:5]), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=r"no row for item 5 \(asin 'A5'\); 5 rows, 6 items"):
-        given.read(str(tmp_path / "x.parquet"), layout, ASINS)
+        feature_set.read(str(tmp_path / "x.parquet"), layout, ASINS)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_arrays_that_do_not_fit_are_refused(layout: Layout, tmp_path: Path, arra
         torch.save(torch.from_numpy(array), tmp_path / "x.pt")
     for file in tmp_path.glob("x.*"):
         with pytest.raises(UserError, match=said):
-            given.read(str(file), layout, ASINS)
+            feature_set.read(str(file), layout, ASINS)
 
 
 class Evil:
@@ -118,28 +118,28 @@ def test_pickled_code_is_never_run(layout: Layout, tmp_path: Path) -> None:
     torch.save(Evil(), tmp_path / "x.pt")
     for name in ("x.npy", "x.pt"):
         with pytest.raises(UserError, match=name):
-            given.read(str(tmp_path / name), layout, ASINS)
+            feature_set.read(str(tmp_path / name), layout, ASINS)
     assert not Path("/tmp/alignrec-was-here").exists()
 
 
 def test_a_name_is_no_path_and_a_path_may_hold_an_equals_sign(layout: Layout, tmp_path: Path) -> None:
     np.save(tmp_path / "a=b.npy", VECTORS)
-    assert given.read(str(tmp_path / "a=b.npy"), layout, ASINS).name == "a-b"
-    assert given.read(f"mine={tmp_path}/a=b.npy", layout, ASINS).name == "mine"
+    assert feature_set.read(str(tmp_path / "a=b.npy"), layout, ASINS).name == "a-b"
+    assert feature_set.read(f"mine={tmp_path}/a=b.npy", layout, ASINS).name == "mine"
     with pytest.raises(UserError, match=r"'\.\./x' is no name"):
-        given.read(f"../x={tmp_path}/a=b.npy", layout, ASINS)
+        feature_set.read(f"../x={tmp_path}/a=b.npy", layout, ASINS)
 
 
 def test_what_is_neither_a_file_nor_a_set_names_the_sets(layout: Layout) -> None:
     with pytest.raises(
         UserError, match=r"neither a file nor an encoded feature set of shop \(there: beit3, minilm-cnn"
     ):
-        given.read("beit4", layout, ASINS)
+        feature_set.read("beit4", layout, ASINS)
 
 
 def test_equal_names_are_told_apart() -> None:
-    sets = [given.Given("a", "", VECTORS)] * 3
-    assert [g.name for g in given.distinct(sets)] == ["a", "a-2", "a-3"]
+    sets = [feature_set.FeatureSet("a", "", VECTORS)] * 3
+    assert [g.name for g in feature_set.distinct(sets)] == ["a", "a-2", "a-3"]
 
 
 # --- geometry
@@ -208,12 +208,12 @@ def test_overlap_counts_common_neighbours() -> None:
 
 
 def test_training_averages_users_over_seeds_before_the_test() -> None:
-    found = {}
+    recalls = {}
     for model in training.MODELS:
         for seed, shift in ((0, 0.1), (1, -0.1)):
-            found[training.Job(model, "a", seed)] = [0.5 + shift, 0.7 - shift, 0.4]
-            found[training.Job(model, "b", seed)] = [0.5, 0.5, 0.5]
-    out = training.summary(found, ["a", "b"])
+            recalls[training.Job(model, "a", seed)] = [0.5 + shift, 0.7 - shift, 0.4]
+            recalls[training.Job(model, "b", seed)] = [0.5, 0.5, 0.5]
+    out = training.summary(recalls, ["a", "b"])
     assert out["seeds"] == 2
     assert out["recall@20"]["alignrec"]["a"]["mean"] == pytest.approx(1.6 / 3)
     test = next(t for t in out["paired"] if t["measure"] == "alignrec recall@20")
@@ -222,10 +222,10 @@ def test_training_averages_users_over_seeds_before_the_test() -> None:
 
 
 def test_controls_are_of_the_same_shape_and_no_item_keeps_its_own_row() -> None:
-    found = judge.controls_of(VECTORS, seed=0)
-    assert sorted(found["shuffled"].tolist()) == VECTORS.tolist()
-    assert not (found["shuffled"] == VECTORS).all(axis=1).any()
-    assert (found["random"].shape, np.unique(found["constant"]).tolist()) == (VECTORS.shape, [1.0])
+    controls = judge.controls_of(VECTORS, seed=0)
+    assert sorted(controls["shuffled"].tolist()) == VECTORS.tolist()
+    assert not (controls["shuffled"] == VECTORS).all(axis=1).any()
+    assert (controls["random"].shape, np.unique(controls["constant"]).tolist()) == (VECTORS.shape, [1.0])
 
 
 # --- the command
@@ -234,36 +234,36 @@ def test_controls_are_of_the_same_shape_and_no_item_keeps_its_own_row() -> None:
 def test_compare_writes_figures_and_a_page(layout: Layout, tmp_path: Path) -> None:
     np.save(tmp_path / "theirs.npy", VECTORS)
     specs = ["beit3", "minilm-cnn", str(tmp_path / "theirs.npy")]
-    found = command.compare(layout, toy.PARAMS, specs, 0, tmp_path / "out")
-    assert json.loads((tmp_path / "out/compare.json").read_text()) == json.loads(json.dumps(found))
-    assert set(found["probes"]["zero_shot"]) >= {"beit3", "minilm-cnn", "theirs", "random", "shuffled", "constant"}
-    assert [(p["a"], p["b"]) for p in found["pairs"]] == [
+    comparison = command.compare(layout, toy.PARAMS, specs, 0, tmp_path / "out")
+    assert json.loads((tmp_path / "out/compare.json").read_text()) == json.loads(json.dumps(comparison))
+    assert set(comparison["probes"]["zero_shot"]) >= {"beit3", "minilm-cnn", "theirs", "random", "shuffled", "constant"}
+    assert [(p["a"], p["b"]) for p in comparison["pairs"]] == [
         ("beit3", "minilm-cnn"), ("beit3", "theirs"), ("minilm-cnn", "theirs"),
     ]  # fmt: skip
     page = (tmp_path / "out/index.html").read_text()
     assert "<script>alert" not in page
     assert page.count("<h3>") >= 8
     again = command.compare(layout, toy.PARAMS, specs, 0, tmp_path / "again")
-    assert again == found
+    assert again == comparison
     assert (tmp_path / "again/index.html").read_text() == page
 
 
 def test_compare_of_one_set_with_itself_finds_no_difference(layout: Layout, tmp_path: Path) -> None:
-    found = command.compare(layout, toy.PARAMS, ["beit3", "beit3"], 0, tmp_path / "out")
-    assert list(found["sources"]) == ["beit3", "beit3-2"]
-    assert found["pairs"][0]["overlap"] == 1
-    assert all(t["difference"] == 0 and t["p"] == 1 for t in found["paired"])
+    comparison = command.compare(layout, toy.PARAMS, ["beit3", "beit3"], 0, tmp_path / "out")
+    assert list(comparison["sources"]) == ["beit3", "beit3-2"]
+    assert comparison["pairs"][0]["overlap"] == 1
+    assert all(t["difference"] == 0 and t["p"] == 1 for t in comparison["paired"])
 
 
 def test_compare_trains_on_request(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "MODELS", {"vbpr": VBPR})  # two processes that load torch are enough
     fast = {"train": {"epochs": 2, "batch_size": 8, "dim": 4}, "graph": {"k": 3}}
     params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **fast})
-    found = command.compare(layout, params, ["beit3", "random"], 1, tmp_path / "out")
-    recall = found["training"]["recall@20"]
+    comparison = command.compare(layout, params, ["beit3", "random"], 1, tmp_path / "out")
+    recall = comparison["training"]["recall@20"]
     assert set(recall) == {"vbpr"}
     assert all(0 <= v["mean"] <= 1 for by_set in recall.values() for v in by_set.values())
-    assert len(found["training"]["paired"]) == 1
+    assert len(comparison["training"]["paired"]) == 1
 
 
 def test_the_command_line_shows_tables_and_one_line_for_a_mistake(layout: Layout, tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_the_command_line_shows_tables_and_one_line_for_a_mistake(layout: Layout
 
     done = run("compare", "shop", "beit3", "random")
     assert done.returncode == 0, done.stderr
-    for text in ("Zero-shot", "Likeness", "linear CKA", "page: outputs/compare/shop/index.html"):
+    for text in ("Zero-shot", "Similarity", "linear CKA", "page: outputs/compare/shop/index.html"):
         assert text in done.stdout
     wrong = run("compare", "shop", "beit4")
     assert wrong.returncode == 1
@@ -283,8 +283,8 @@ def test_the_command_line_shows_tables_and_one_line_for_a_mistake(layout: Layout
 
 
 def test_the_terminal_shows_no_control_characters() -> None:
-    shown = terminal(Table("t", "", ["a"], [["x\x1b[31mred"]]))
-    assert "\x1b" not in str(next(iter(shown.columns[0].cells)))
+    printed = terminal(Table("t", "", ["a"], [["x\x1b[31mred"]]))
+    assert "\x1b" not in str(next(iter(printed.columns[0].cells)))
 
 
 # --- releases
@@ -303,21 +303,21 @@ def older(layout: Layout, tmp_path: Path) -> Path:
 
 
 def test_equal_releases_need_no_new_version(layout: Layout, older: Path) -> None:
-    found = releases.diff(older, published(layout.root), 3)
-    assert (found["schema"], found["rows"], found["values"]) == ([], [], [])
-    assert (found["bump"], found["version"]) == ("none", "0.1.0")
-    assert found["features"]["beit3"]["overlap"] == 1
+    diff = releases.diff(older, published(layout.root), 3)
+    assert (diff["schema"], diff["rows"], diff["values"]) == ([], [], [])
+    assert (diff["bump"], diff["version"]) == ("none", "0.1.0")
+    assert diff["features"]["beit3"]["overlap"] == 1
 
 
 def test_other_vectors_are_a_patch_and_name_the_items(layout: Layout, older: Path) -> None:
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
     newer = published(layout.root, "0.1.1")
-    found = releases.diff(older, newer, 3)
-    assert found["values"] == ["features/beit3/features-00000.parquet: changed", "graph/beit3/edges.parquet: changed"]
-    assert (found["bump"], found["version"]) == ("patch", "0.1.1")
-    assert len(found["features"]["beit3"]["most_changed"]) == 3
-    assert {e["asin"] for e in found["features"]["beit3"]["most_changed"]} <= set(ASINS)
-    assert "version: a patch change: 0.1.0 -> 0.1.1; it calls itself 0.1.1" in list(releases.lines(found))
+    diff = releases.diff(older, newer, 3)
+    assert diff["values"] == ["features/beit3/features-00000.parquet: changed", "graph/beit3/edges.parquet: changed"]
+    assert (diff["bump"], diff["version"]) == ("patch", "0.1.1")
+    assert len(diff["features"]["beit3"]["most_changed"]) == 3
+    assert {e["asin"] for e in diff["features"]["beit3"]["most_changed"]} <= set(ASINS)
+    assert "version: a patch change: 0.1.0 -> 0.1.1; it calls itself 0.1.1" in list(releases.lines(diff))
 
 
 def test_the_page_of_a_difference_shows_changed_items_before_and_after(
@@ -326,30 +326,30 @@ def test_the_page_of_a_difference_shows_changed_items_before_and_after(
     monkeypatch.setattr(judge, "NEIGHBOURS", 2)  # of 5 others
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
     newer = published(layout.root, "0.1.1")
-    found = releases.diff(older, newer, 3)
-    page = changes.html(older, newer, found, layout.images, "sample")
+    diff = releases.diff(older, newer, 3)
+    page = changes.html(older, newer, diff, layout.images, "sample")
     assert "beit3 before (0.1.0)</th><th" in page
     assert "beit3 after (0.1.1)</th></tr>" in page
     assert "minilm-cnn before" not in page  # it did not change
     assert page.count('class="pic') > 3
-    assert "No pictures" not in page
-    assert "CC BY-SA" in page  # the sample's pictures want it
-    assert changes.html(older, newer, found, layout.images, "sample") == page
-    alone = changes.html(older, newer, found, layout.root / "nowhere", "sample")
+    assert "No images" not in page
+    assert "CC BY-SA" in page  # the attribution of the sample's images
+    assert changes.html(older, newer, diff, layout.images, "sample") == page
+    alone = changes.html(older, newer, diff, layout.root / "nowhere", "sample")
     assert 'class="pic s' not in alone
-    assert "No pictures" in alone
+    assert "No images" in alone
 
 
 def test_another_width_or_a_missing_set_is_major(layout: Layout, older: Path) -> None:
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 3)), ASINS)
     shutil.rmtree(layout.features("minilm-cnn"))
-    found = releases.diff(older, published(layout.root), 3)
-    assert found["schema"] == [
+    diff = releases.diff(older, published(layout.root), 3)
+    assert diff["schema"] == [
         "features/beit3: column vector was fixed_size_list<element: float not null>[2]",
         "features/minilm-cnn: gone",
         "graph/minilm-cnn/edges.parquet: gone",
     ]
-    assert (found["bump"], found["version"]) == ("major", "1.0.0")
+    assert (diff["bump"], diff["version"]) == ("major", "1.0.0")
 
 
 def test_renumbered_items_are_minor_and_are_matched_by_asin(layout: Layout, older: Path) -> None:
@@ -359,10 +359,10 @@ def test_renumbered_items_are_minor_and_are_matched_by_asin(layout: Layout, olde
     features = pq.read_table(newer / "features/beit3/features-00000.parquet").take(turned)
     pq.write_table(items, newer / "items.parquet")
     pq.write_table(features, newer / "features/beit3/features-00000.parquet")
-    found = releases.diff(older, newer, 3)
-    assert found["rows"] == ["items are numbered in another order"]
-    assert found["bump"] == "minor"
-    assert found["features"]["beit3"]["overlap"] == 1
+    diff = releases.diff(older, newer, 3)
+    assert diff["rows"] == ["items are numbered in another order"]
+    assert diff["bump"] == "minor"
+    assert diff["features"]["beit3"]["overlap"] == 1
 
 
 @pytest.mark.parametrize(

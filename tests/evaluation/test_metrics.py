@@ -32,7 +32,7 @@ def test_a_case_by_hand() -> None:
     assert mean["map", 2] == pytest.approx((1 / 2 / 2 + 0) / 2)
 
 
-def test_nothing_shown_is_no_hit_on_the_neighbour_in_key_order() -> None:
+def test_an_empty_place_is_no_hit_on_the_neighbour_in_key_order() -> None:
     top = np.array([[-1]], np.int32)  # user 1: 1 * 10 - 1 is the key of user 0, item 9
     targets = Pairs(np.array([0, 1], np.int32), np.array([9, 0], np.int32))
     assert judge(top, np.array([1], np.int32), targets, 10, [1]).mean["recall", 1] == 0
@@ -55,17 +55,17 @@ def test_equals_ranx_for_every_user_where_its_definition_is_ours(metric: str) ->
     with np.load(Path(__file__).parents[1] / "oracles/metrics_ranx.npz", allow_pickle=False) as oracle:
         top, users, items, expected = (oracle[n] for n in ("top", "users", "items", metric))
     everyone, counts = np.unique(users, return_counts=True)
-    found = judge(top, everyone, Pairs(users, items), 90, (5, 10, 20, 50)).per_user
+    per_user = judge(top, everyone, Pairs(users, items), 90, (5, 10, 20, 50)).per_user
     for k, theirs in zip((5, 10, 20, 50), expected, strict=True):
         same = counts <= k if metric == "map" else counts > 0  # its average precision is over |T|, not min(K, |T|)
-        assert np.abs(found[metric, k] - theirs)[same].max() < 1e-12
+        assert np.abs(per_user[metric, k] - theirs)[same].max() < 1e-12
         assert same.sum() > 10
 
 
-def slowly(metric: str, shown: list[int], targets: set[int], k: int) -> float:
+def slowly(metric: str, top: list[int], targets: set[int], k: int) -> float:
     """Return a user's figure as its definition reads, item by item."""
     gain = hits = 0.0
-    for rank, item in enumerate(shown[:k], start=1):
+    for rank, item in enumerate(top[:k], start=1):
         if item in targets:
             hits += 1
             gain += 1 / math.log2(rank + 1) if metric == "ndcg" else hits / rank
@@ -87,13 +87,13 @@ def test_every_user_equals_the_slow_version(seed: int) -> None:
     top = np.array([rng.permutation(n_items)[:50] for _ in wanted], np.int32)
     top[:, int(rng.integers(0, 50)) :] = -1  # the catalogue ran out
     pairs = Pairs(np.repeat(np.arange(6, dtype=np.int32), [len(w) for w in wanted]), np.concatenate(wanted))
-    found = judge(top, np.arange(6, dtype=np.int32), pairs, n_items, (5, 10, 20, 50)).per_user
-    for (metric, k), values in found.items():
-        slow = [slowly(metric, shown, set(w.tolist()), k) for shown, w in zip(top.tolist(), wanted, strict=True)]
+    per_user = judge(top, np.arange(6, dtype=np.int32), pairs, n_items, (5, 10, 20, 50)).per_user
+    for (metric, k), values in per_user.items():
+        slow = [slowly(metric, row, set(w.tolist()), k) for row, w in zip(top.tolist(), wanted, strict=True)]
         assert values == pytest.approx(slow, abs=1e-12)
 
 
-def test_evaluate_masks_train_and_asks_the_right_part() -> None:
+def test_evaluate_masks_train_and_reads_the_targets_of_its_split() -> None:
     split = two_tastes()
     item = np.eye(split.n_items, dtype=np.float32)
     user = np.zeros((split.n_users, split.n_items), np.float32)
@@ -102,9 +102,9 @@ def test_evaluate_masks_train_and_asks_the_right_part() -> None:
     user[split.test.users, split.test.items] = 1
     assert evaluate(user, item, split, "valid", [1]).mean["recall", 1] == 1
     assert evaluate(user, item, split, "test", [1]).mean["recall", 1] == 0  # valid is not masked under `mmrec`
-    found = evaluate(user, item, split, "test", [2])
-    assert found.mean["recall", 2] == 1
-    assert found.users.tolist() == list(range(split.n_users))
+    evaluation = evaluate(user, item, split, "test", [2])
+    assert evaluation.mean["recall", 2] == 1
+    assert evaluation.users.tolist() == list(range(split.n_users))
 
 
 def test_strict_masks_valid_too_and_never_shares_a_name_or_fingerprint() -> None:
@@ -113,19 +113,19 @@ def test_strict_masks_valid_too_and_never_shares_a_name_or_fingerprint() -> None
     user = np.zeros((split.n_users, split.n_items), np.float32)
     user[split.valid.users, split.valid.items] = 2
     user[split.test.users, split.test.items] = 1
-    asked = questions(split)
+    pairs = questions(split)
     protocols = [
-        Protocol(*kind, "5-core", asked) for kind in (("mmrec", "mmrec"), ("strict", "mmrec"), ("mmrec", "user-time"))
+        Protocol(*kind, "5-core", pairs) for kind in (("mmrec", "mmrec"), ("strict", "mmrec"), ("mmrec", "user-time"))
     ]
-    found = [evaluate(user, item, split, "test", [1], p.masked(split, "test")).mean["recall", 1] for p in protocols]
-    assert found == [0, 1, 0]
-    assert all(p.masked(split, "valid") is split.train for p in protocols)
+    recalls = [evaluate(user, item, split, "test", [1], p.seen(split, "test")).mean["recall", 1] for p in protocols]
+    assert recalls == [0, 1, 0]
+    assert all(p.seen(split, "valid") is split.train for p in protocols)
     assert len({p.name for p in protocols}) == len({p.fingerprint for p in protocols}) == 3
 
 
 def test_another_split_or_catalogue_is_another_fingerprint() -> None:
     split = two_tastes()
     others = [replace(split, n_items=split.n_items + 1), replace(split, valid=split.test, test=split.valid), split]
-    found = [Protocol("mmrec", "mmrec", "5-core", questions(s)).fingerprint for s in (split, *others)]
-    assert len(set(found)) == 3
-    assert found[0] == found[3]
+    fingerprints = [Protocol("mmrec", "mmrec", "5-core", questions(s)).fingerprint for s in (split, *others)]
+    assert len(set(fingerprints)) == 3
+    assert fingerprints[0] == fingerprints[3]

@@ -15,12 +15,12 @@ NOTHING = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
 def plain(user: np.ndarray, item: np.ndarray, k: int, seen: Pairs) -> list[list[int]]:
     """Rank one user after another by sorting (-score, item)."""
     masked = set(zip(seen.users.tolist(), seen.items.tolist(), strict=True))
-    found = []
+    top = []
     for u, vector in enumerate(user):
         left = [i for i in range(len(item)) if (u, i) not in masked]
         best = sorted(left, key=lambda i: (-float(vector @ item[i]), i))[:k]
-        found.append(best + [-1] * (k - len(best)))
-    return found
+        top.append(best + [-1] * (k - len(best)))
+    return top
 
 
 @given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 40))

@@ -13,12 +13,12 @@ def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:
     rng = np.random.default_rng(5)
     x = rng.normal(size=(300, 3))
     y = rng.normal((0.0, 0.1, 0.4), size=(300, 3))
-    for i, found in enumerate(paired(x, y, seed=0)):
+    for i, test in enumerate(paired(x, y, seed=0)):
         student = stats.ttest_rel(x[:, i], y[:, i])
-        assert found.p == pytest.approx(student.pvalue, abs=0.015)
+        assert test.p == pytest.approx(student.pvalue, abs=0.015)
         theirs = stats.bootstrap((x[:, i] - y[:, i],), np.mean, method="percentile", rng=1).confidence_interval
-        assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
-        assert found.difference == pytest.approx(found.mean_a - found.mean_b)
+        assert (test.low, test.high) == pytest.approx((theirs.low, theirs.high), abs=0.01)
+        assert test.difference == pytest.approx(test.mean_a - test.mean_b)
 
 
 def test_equal_runs_differ_by_nothing_and_unequal_ones_by_all() -> None:
@@ -43,20 +43,20 @@ def test_holm_by_hand() -> None:
     assert holm(np.array([0.5, 0.9])).tolist() == [1, 1]
 
 
-def test_questions_with_other_users_are_corrected_together() -> None:
+def test_comparisons_of_other_users_are_corrected_together() -> None:
     rng = np.random.default_rng(2)
-    asked = [("m", "a", "b", rng.random(n), rng.random(n) + 0.2) for n in (20, 30)]
-    found = corrected(asked, seed=0)
-    assert [t["n"] for t in found] == [20, 30]
-    assert [t["p_holm"] for t in found] == pytest.approx(holm(np.array([t["p"] for t in found])).tolist())
+    comparisons = [("m", "a", "b", rng.random(n), rng.random(n) + 0.2) for n in (20, 30)]
+    tests = corrected(comparisons, seed=0)
+    assert [t["n"] for t in tests] == [20, 30]
+    assert [t["p_holm"] for t in tests] == pytest.approx(holm(np.array([t["p"] for t in tests])).tolist())
     assert corrected([], seed=0) == []
 
 
 def test_comparisons_are_declared_by_what_they_have_in_common() -> None:
     jobs = [Job("bpr", "none", 0), Job("vbpr", "f", 0), Job("vbpr", "g", 0)]
     jobs += [Job("alignrec", f, s) for f in "fg" for s in (0, 1)] + [Job("alignrec", "f", 0, "no-cca")]
-    found = {(*a, *b) for a, b in significance.declared(jobs, "f")}
-    assert found == {
+    pairs = {(*a, *b) for a, b in significance.declared(jobs, "f")}
+    assert pairs == {
         ("alignrec", "f", "", "bpr", "none", ""),
         ("alignrec", "g", "", "bpr", "none", ""),
         ("alignrec", "f", "", "vbpr", "f", ""),

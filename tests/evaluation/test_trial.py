@@ -27,7 +27,7 @@ def opens_test(call: ast.Call) -> bool:
 def test_one_file_opens_test() -> None:
     files = [path for folder in ("pipeline", "stages") for path in (code.ROOT / folder).rglob("*.py")]
     calls = {path: [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)] for path in files}
-    opening = [str(path.relative_to(code.ROOT)) for path, found in calls.items() if any(map(opens_test, found))]
+    opening = [str(path.relative_to(code.ROOT)) for path, in_file in calls.items() if any(map(opens_test, in_file))]
     assert opening == ["pipeline/evaluation/trial.py"]
 
 
@@ -39,14 +39,17 @@ def vectors() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("rule", ["mmrec", "strict"])
 def test_what_is_masked_is_what_the_rule_says_and_the_label_tells_it(rule: str) -> None:
     split, rules = two_tastes(), replace(RULES, rule=rule)
-    found = open_test(*vectors(), split, rules, [5, 20])
-    assert found.label == {"protocol": rule, "fingerprint": rules.fingerprint}
+    result = open_test(*vectors(), split, rules, [5, 20])
+    assert result.label == {"protocol": rule, "fingerprint": rules.fingerprint}
     train_and_valid = union(split.train, split.valid, split.n_items)
-    for result, seen in ((found.valid, split.train), (found.test, split.train if rule == "mmrec" else train_and_valid)):
+    for evaluation, seen in (
+        (result.valid, split.train),
+        (result.test, split.train if rule == "mmrec" else train_and_valid),
+    ):
         user, item = vectors()
         scores = (user @ item.T).astype(float)
         scores[seen.users, seen.items] = -np.inf
-        assert np.array_equal(result.top, np.argsort(-scores, axis=1, kind="stable")[:, :20])
+        assert np.array_equal(evaluation.top, np.argsort(-scores, axis=1, kind="stable")[:, :20])
 
 
 def test_a_cutoff_beyond_the_catalogue_is_refused() -> None:

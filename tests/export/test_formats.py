@@ -1,4 +1,4 @@
-"""What is exported says the same as what was there: same items, same order, same split, same vectors."""
+"""Exports have the same items, order, split and vectors as their origin."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.export import content as contents
-from pipeline.export.content import Content
+from pipeline.export.content import ExportContent
 from pipeline.export.write import FORMATS, write
 from pipeline.items.parse import clean
 from pipeline.layout import Layout
@@ -31,14 +31,14 @@ SPLITS = ("train", "valid", "test")
 
 @pytest.fixture(scope="module")
 def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
-    layout = toy.outputs(tmp_path_factory.mktemp("made"))
+    layout = toy.outputs(tmp_path_factory.mktemp("shop"))
     with running("publish", "shop", toy.PARAMS, layout.root) as run:
         publish.main(run)
     return layout
 
 
 @pytest.fixture(scope="module")
-def content(layout: Layout) -> Content:
+def content(layout: Layout) -> ExportContent:
     return contents.of_dataset(layout, [])
 
 
@@ -52,9 +52,9 @@ def rows(layout: Layout, split: int) -> pd.DataFrame:
 
 
 def snippet(folder: Path, language: str) -> str:
-    found = re.search(rf"```{language}\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    assert found, folder
-    return found[1]
+    block = re.search(rf"```{language}\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert block, folder
+    return block[1]
 
 
 # --- MMRec
@@ -72,7 +72,9 @@ def imported(folder: Path, root: Path) -> Layout:
     return Layout(root, "shop")
 
 
-def test_mmrec_is_imported_with_the_same_split_ids_and_texts(content: Content, layout: Layout, tmp_path: Path) -> None:
+def test_mmrec_is_imported_with_the_same_split_ids_and_texts(
+    content: ExportContent, layout: Layout, tmp_path: Path
+) -> None:
     write(content, "mmrec", tmp_path / "mmrec")
     again = imported(tmp_path / "mmrec", tmp_path / "outputs")
     for path, schema in ((layout.interactions, schemas.INTERACTIONS), (layout.item_ids, schemas.ITEM_IDS)):
@@ -96,14 +98,16 @@ def test_mmrec_keeps_what_is_unknown_unknown(layout: Layout, tmp_path: Path) -> 
     blank = table.set_column(2, "rating", pa.nulls(len(table), pa.float32()))
     blank = blank.set_column(3, "timestamp", pa.nulls(len(table), pa.int64()))
     content = contents.of_dataset(layout, [])
-    write(Content(content.name, content.items, content.features, content.users, blank), "mmrec", tmp_path / "mmrec")
+    write(
+        ExportContent(content.name, content.items, content.features, content.users, blank), "mmrec", tmp_path / "mmrec"
+    )
     again = io.read_table(imported(tmp_path / "mmrec", tmp_path / "outputs").interactions, schemas.INTERACTIONS)
     assert again["rating"].null_count == again["timestamp"].null_count == len(table)
     order = ["user_id", "item_id", "split"]
     assert sorted(again.select(order).to_pylist(), key=str) == sorted(table.select(order).to_pylist(), key=str)
 
 
-def test_positions_are_exported_as_positions(content: Content, tmp_path: Path) -> None:
+def test_positions_are_exported_as_positions(content: ExportContent, tmp_path: Path) -> None:
     assert content.interactions is not None
     ordered = content.interactions.replace_schema_metadata({"alignrec": '{"timestamps": "order"}'})
     write(replace(content, interactions=ordered), "mmrec", tmp_path / "mmrec")
@@ -116,7 +120,7 @@ def test_positions_are_exported_as_positions(content: Content, tmp_path: Path) -
 
 @pytest.mark.parametrize("form", ["mmrec", "cornac", "npy"])
 def test_feature_files_are_the_vectors_in_item_order(
-    content: Content, layout: Layout, tmp_path: Path, form: str
+    content: ExportContent, layout: Layout, tmp_path: Path, form: str
 ) -> None:
     write(content, form, tmp_path / "to")
     for name in toy.SETS:
@@ -128,7 +132,7 @@ def test_feature_files_are_the_vectors_in_item_order(
 # --- RecBole
 
 
-def test_recbole_files_hold_the_split_and_exact_vectors(content: Content, layout: Layout, tmp_path: Path) -> None:
+def test_recbole_files_hold_the_split_and_exact_vectors(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
     write(content, "recbole", tmp_path / "to")
     settings = yaml.safe_load((tmp_path / "to/shop.yaml").read_text())
     for number, split in enumerate(settings["benchmark_filename"]):
@@ -145,11 +149,11 @@ def test_recbole_files_hold_the_split_and_exact_vectors(content: Content, layout
     assert mapping.to_dict("list") == {"item_id": list(range(6)), "asin": [f"A{i}" for i in range(6)]}
 
 
-def test_recbole_leaves_out_a_column_that_is_unknown_everywhere(content: Content, tmp_path: Path) -> None:
+def test_recbole_leaves_out_a_column_that_is_unknown_everywhere(content: ExportContent, tmp_path: Path) -> None:
     table = content.interactions
     assert table is not None
     blank = table.set_column(2, "rating", pa.nulls(len(table), pa.float32()))
-    write(Content("shop", content.items, content.features, content.users, blank), "recbole", tmp_path / "to")
+    write(ExportContent("shop", content.items, content.features, content.users, blank), "recbole", tmp_path / "to")
     assert list(pd.read_csv(tmp_path / "to/shop/shop.train.inter", sep="\t")) == [
         "user_id:token", "item_id:token", "timestamp:float",
     ]  # fmt: skip
@@ -159,7 +163,7 @@ def test_recbole_leaves_out_a_column_that_is_unknown_everywhere(content: Content
 # --- Elliot, Cornac, Hugging Face
 
 
-def test_elliot_finds_every_path_and_a_file_an_item(content: Content, layout: Layout, tmp_path: Path) -> None:
+def test_elliot_finds_every_path_and_a_file_an_item(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
     write(content, "elliot", tmp_path / "to")
     data = yaml.safe_load((tmp_path / "to/shop.yml").read_text())["experiment"]["data_config"]
     for number, key in enumerate(("train_path", "validation_path", "test_path")):
@@ -175,17 +179,17 @@ def test_elliot_finds_every_path_and_a_file_an_item(content: Content, layout: La
     assert np.array_equal(x, matrix(layout, "beit3"))
 
 
-def test_cornac_gets_a_number_for_every_rating(content: Content, layout: Layout, tmp_path: Path) -> None:
+def test_cornac_gets_a_number_for_every_rating(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
     table = content.interactions
     assert table is not None
     blank = table.set_column(2, "rating", pa.array([None, *[2.0] * (len(table) - 1)], pa.float32()))
-    write(Content("shop", content.items, content.features, content.users, blank), "cornac", tmp_path / "to")
+    write(ExportContent("shop", content.items, content.features, content.users, blank), "cornac", tmp_path / "to")
     read = pd.read_csv(tmp_path / "to/train.tsv", sep="\t", header=None)
     assert read[2].tolist() == [1.0] + [2.0] * (len(read) - 1)
     assert read[1].tolist() == rows(layout, 0)["item_id"].tolist()
 
 
-def test_hugging_faces_library_loads_every_table(content: Content, layout: Layout, tmp_path: Path) -> None:
+def test_hugging_faces_library_loads_every_table(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     write(content, "hf", tmp_path / "to")
 
@@ -206,7 +210,7 @@ def test_hugging_faces_library_loads_every_table(content: Content, layout: Layou
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_two_exports_are_the_same_bytes(content: Content, tmp_path: Path, form: str) -> None:
+def test_two_exports_are_the_same_bytes(content: ExportContent, tmp_path: Path, form: str) -> None:
     write(content, form, tmp_path / "a")
     write(content, form, tmp_path / "b")
     files = [p for p in sorted((tmp_path / "a").rglob("*")) if p.is_file()]
@@ -217,14 +221,14 @@ def test_two_exports_are_the_same_bytes(content: Content, tmp_path: Path, form: 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_release_alone_exports_what_it_holds(layout: Layout, tmp_path: Path, form: str) -> None:
-    found = contents.of_release(layout.release, ["minilm-cnn"])
-    write(found, form, tmp_path / "to")
+    exported = contents.of_release(layout.release, ["minilm-cnn"])
+    write(exported, form, tmp_path / "to")
     text = (tmp_path / "to/README.md").read_text()
     assert "Interactions are not here" in text
     assert "`minilm-cnn`: 2 dimensions" in text
     assert "beit3" not in text
-    assert found.users is not None
-    assert found.users["user"].to_pylist() == ["U0", "U1", "U2", "U3"]
+    assert exported.users is not None
+    assert exported.users["user"].to_pylist() == ["U0", "U1", "U2", "U3"]
 
 
 def test_no_address_of_this_machine_gets_out(layout: Layout, tmp_path: Path) -> None:
@@ -240,7 +244,7 @@ def test_no_address_of_this_machine_gets_out(layout: Layout, tmp_path: Path) -> 
     assert contents.of_dataset(changed, []).items["image_url"].to_pylist() == ["https://p/1.png", *[""] * 5]
 
 
-def test_mistakes_are_named(content: Content, layout: Layout, tmp_path: Path) -> None:
+def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no format 'csv'; there are mmrec, recbole, elliot, cornac, npy, hf"):
         write(content, "csv", tmp_path / "to")
     with pytest.raises(UserError, match="no feature set 'clip'; there are beit3, minilm-cnn, random"):

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline import io
-from pipeline.export.content import Content
+from pipeline.export.content import ExportContent
 from pipeline.export.write import write
 
 pytestmark = [
@@ -34,7 +34,7 @@ NEEDS = {
 
 
 @pytest.fixture(scope="module")
-def content() -> Content:
+def content() -> ExportContent:
     """120 users with 6 of 50 items each, the last two valid and test; the users' items are close to one another."""
     rng = np.random.default_rng(0)
     rows = [(u, int(i)) for u in range(USERS) for i in (u + rng.permutation(12)[:6]) % ITEMS]
@@ -58,7 +58,7 @@ def content() -> Content:
     )  # fmt: skip
     vectors = pa.table({"item_id": ids, "vector": io.vectors(rng.normal(size=(ITEMS, WIDTH)))})
     users = pa.table({"user_id": pa.array(range(USERS), pa.int32()), "user": [f"U{u}" for u in range(USERS)]})
-    return Content("shop", items, {"our-set": vectors}, users, interactions)
+    return ExportContent("shop", items, {"our-set": vectors}, users, interactions)
 
 
 def environment(name: str, tmp_path: Path) -> Path:
@@ -76,9 +76,9 @@ def environment(name: str, tmp_path: Path) -> Path:
 
 def trained(python: Path, folder: Path, more: str) -> dict:
     """Run the README's snippet and `more` in the export's folder; return what it prints last, as JSON."""
-    found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    assert found
-    return printed(python, folder, found[1] + more)
+    block = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert block
+    return printed(python, folder, block[1] + more)
 
 
 def printed(python: Path, folder: Path, code: str) -> dict:
@@ -108,7 +108,7 @@ print(json.dumps({"order": order, "features": features.tolist(), "sizes": sizes,
 """
 
 
-def test_recbole_trains_an_epoch(content: Content, tmp_path: Path) -> None:
+def test_recbole_trains_an_epoch(content: ExportContent, tmp_path: Path) -> None:
     write(content, "recbole", tmp_path / "export")
     said = trained(environment("recbole", tmp_path), tmp_path / "export", RECBOLE)
     assert sorted(said["order"]) == list(range(ITEMS))
@@ -132,7 +132,7 @@ print(json.dumps({"order": order, "features": method.item_image.features.tolist(
 """
 
 
-def test_cornac_trains_an_epoch(content: Content, tmp_path: Path) -> None:
+def test_cornac_trains_an_epoch(content: ExportContent, tmp_path: Path) -> None:
     write(content, "cornac", tmp_path / "export")
     said = trained(environment("cornac", tmp_path), tmp_path / "export", CORNAC)
     assert sorted(said["order"]) == list(range(ITEMS))
@@ -172,7 +172,7 @@ print(json.dumps({"order": order, "features": features, "sizes": sizes, "train":
 
 
 @pytest.mark.skipif(not os.environ.get("ALIGNREC_ELLIOT"), reason="ALIGNREC_ELLIOT names no checkout of Elliot")
-def test_elliots_loader_reads_its_export(content: Content, tmp_path: Path) -> None:
+def test_elliots_loader_reads_its_export(content: ExportContent, tmp_path: Path) -> None:
     write(content, "elliot", tmp_path / "export")
     said = printed(environment("elliot", tmp_path), tmp_path / "export", ELLIOT)
     assert sorted(said["order"]) == list(range(ITEMS))

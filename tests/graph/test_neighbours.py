@@ -13,11 +13,11 @@ from pipeline.ops.rows import unit_rows
 
 
 def lists(edges: object) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+    by_item: dict[int, list[int]] = {}
     for row in edges.to_pylist():  # type: ignore[attr-defined]
-        assert row["rank"] == len(found.setdefault(row["item_id"], []))
-        found[row["item_id"]].append(row["neighbour_id"])
-    return found
+        assert row["rank"] == len(by_item.setdefault(row["item_id"], []))
+        by_item[row["item_id"]].append(row["neighbour_id"])
+    return by_item
 
 
 def test_each_item_finds_itself_then_its_like() -> None:
@@ -33,26 +33,26 @@ def test_blocked_search_is_plain_sorting(seed: int, k: int) -> None:
     features = rng.normal(size=(12, 4)).astype(np.float32)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(neighbours, "BLOCK", 5)
-        found = lists(neighbours.neighbours(features, k))
+        neighbour_lists = lists(neighbours.neighbours(features, k))
     units, _ = unit_rows(features)
     cosine = units @ units.T
     for i in range(12):
         others = sorted((j for j in range(12) if j != i), key=lambda j: (-cosine[i, j], j))
-        assert found[i] == [i, *others[: k - 1]]
+        assert neighbour_lists[i] == [i, *others[: k - 1]]
 
 
 def test_equal_items_come_in_order_and_self_first() -> None:
-    found = lists(neighbours.neighbours(np.ones((6, 3), np.float32), 3))
-    assert found == {0: [0, 1, 2], 1: [1, 0, 2], 2: [2, 0, 1], 3: [3, 0, 1], 4: [4, 0, 1], 5: [5, 0, 1]}
+    neighbour_lists = lists(neighbours.neighbours(np.ones((6, 3), np.float32), 3))
+    assert neighbour_lists == {0: [0, 1, 2], 1: [1, 0, 2], 2: [2, 0, 1], 3: [3, 0, 1], 4: [4, 0, 1], 5: [5, 0, 1]}
 
 
 @pytest.mark.parametrize("broken", [0.0, np.nan, np.inf])
 def test_a_row_without_direction_is_nobodys_neighbour(broken: float) -> None:
     features = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     features[2] = broken
-    found = lists(schemas.check(neighbours.neighbours(features, 5), schemas.EDGES))
-    assert found[2] == [2]
-    assert all(2 not in found[i] and len(found[i]) == 5 for i in (0, 1, 3, 4, 5))
+    neighbour_lists = lists(schemas.check(neighbours.neighbours(features, 5), schemas.EDGES))
+    assert neighbour_lists[2] == [2]
+    assert all(2 not in neighbour_lists[i] and len(neighbour_lists[i]) == 5 for i in (0, 1, 3, 4, 5))
 
 
 def test_a_small_catalogue_gives_what_it_has() -> None:
@@ -103,28 +103,28 @@ def test_an_approximate_index_finds_nearly_all_and_itself_first(index: neighbour
     features[7] = np.nan
     features[9] = 0
     edges = neighbours.neighbours(features, 6, index)
-    found = lists(schemas.check(edges, schemas.EDGES))
-    assert all(found[i][0] == i for i in range(2000))
-    assert found[7] == [7]
-    assert found[9] == [9]
-    assert not {7, 9} & {j for i in range(2000) if i not in (7, 9) for j in found[i]}
+    neighbour_lists = lists(schemas.check(edges, schemas.EDGES))
+    assert all(neighbour_lists[i][0] == i for i in range(2000))
+    assert neighbour_lists[7] == [7]
+    assert neighbour_lists[9] == [9]
+    assert not {7, 9} & {j for i in range(2000) if i not in (7, 9) for j in neighbour_lists[i]}
     assert neighbours.recall(features, edges, 500) > 0.95
     assert edges.equals(neighbours.neighbours(features, 6, index))
 
 
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])
 def test_an_approximate_index_is_the_same_at_any_number_of_threads(index: neighbours.Index) -> None:
-    before, found, left = faiss.omp_get_max_threads(), [], []
+    before, tables, left = faiss.omp_get_max_threads(), [], []
     for threads in (1, 3):
         faiss.omp_set_num_threads(threads)
-        found.append(neighbours.neighbours(clusters(2000), 6, index))
+        tables.append(neighbours.neighbours(clusters(2000), 6, index))
         left.append(faiss.omp_get_max_threads())
     faiss.omp_set_num_threads(before)
-    assert found[0].equals(found[1])
+    assert tables[0].equals(tables[1])
     assert left == [1, 3], "the caller's number is given back"
 
 
-def test_recall_counts_the_others_that_were_found() -> None:
+def test_recall_counts_the_exact_neighbours_without_the_item_itself() -> None:
     features = clusters(100)
     exact = neighbours.neighbours(features, 5)
     assert neighbours.recall(features, exact, 100) == 1
@@ -135,9 +135,9 @@ def test_recall_counts_the_others_that_were_found() -> None:
 
 def test_a_missed_row_itself_takes_the_last_place_and_absent_ones_stay_last() -> None:
     cosines = np.array([[0.9, 0.8, 0.7], [1.0, 0.5, -9]], np.float32)
-    near, ids = approximate._self_first(cosines, np.array([[3, 4, 5], [1, 2, -1]]), np.arange(2), np.ones(2))
+    ordered, ids = approximate._self_first(cosines, np.array([[3, 4, 5], [1, 2, -1]]), np.arange(2), np.ones(2))
     assert ids.tolist() == [[0, 3, 4], [1, 2, -1]]
-    assert near[0].tolist() == pytest.approx([1, 0.9, 0.8])
+    assert ordered[0].tolist() == pytest.approx([1, 0.9, 0.8])
 
 
 def test_auto_is_exact_up_to_a_size() -> None:

@@ -33,8 +33,8 @@ NOBODY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
 
 @pytest.fixture(scope="module")
 def oracle() -> Iterator[Any]:
-    with np.load(Path(__file__).parents[1] / "oracles/alignrec_step.npz", allow_pickle=False) as found:
-        yield {name: found[name] for name in found.files}
+    with np.load(Path(__file__).parents[1] / "oracles/alignrec_step.npz", allow_pickle=False) as archive:
+        yield {name: archive[name] for name in archive.files}
 
 
 @pytest.fixture
@@ -119,14 +119,14 @@ def test_every_gradient(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> 
 
 def losses(model: alignrec.AlignRec, batch: Batch, lr: float) -> list[float]:
     optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=lr, fused=True)
-    found = []
+    values = []
     for _ in range(10):
         loss = torch.stack(list(model.loss(batch).values())).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        found.append(float(loss.detach()))
-    return found
+        values.append(float(loss.detach()))
+    return values
 
 
 def test_ten_steps_of_compat(oracle: Any, model: alignrec.AlignRec, batch: Batch) -> None:
@@ -137,10 +137,10 @@ def test_ten_steps_of_compat(oracle: Any, model: alignrec.AlignRec, batch: Batch
 
 def test_frozen_keeps_features_and_so_departs(oracle: Any, inputs: Inputs, batch: Batch) -> None:
     frozen = build(oracle, inputs, mode="frozen")
-    found = losses(frozen, batch, float(oracle["adam_lr"]))
+    curve = losses(frozen, batch, float(oracle["adam_lr"]))
     close(frozen.features, oracle["features"], 0)
-    assert found[0] == pytest.approx(float(oracle["adam_losses_compat"][0]), abs=1e-6)
-    assert abs(found[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
+    assert curve[0] == pytest.approx(float(oracle["adam_losses_compat"][0]), abs=1e-6)
+    assert abs(curve[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
 
 
 def terms(model: alignrec.AlignRec, batch: Batch) -> dict[str, float]:
@@ -149,10 +149,10 @@ def terms(model: alignrec.AlignRec, batch: Batch) -> dict[str, float]:
 
 def test_learned_features_leave_the_target_alone(oracle: Any, inputs: Inputs, batch: Batch) -> None:
     learned = build(oracle, inputs, mode="learned")
-    found = losses(learned, batch, float(oracle["adam_lr"]))
+    curve = losses(learned, batch, float(oracle["adam_lr"]))
     assert (learned.features.detach() - inputs.features).abs().max() > 1e-4
     close(learned.target, oracle["features"], 0)
-    assert abs(found[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
+    assert abs(curve[-1] - float(oracle["adam_losses_compat"][-1])) > 1e-6
 
 
 def test_without_content_it_is_the_id_branch(oracle: Any, inputs: Inputs, batch: Batch) -> None:
@@ -163,7 +163,7 @@ def test_without_content_it_is_the_id_branch(oracle: Any, inputs: Inputs, batch:
         close(ours, part.detach().numpy(), 0)
 
 
-def test_without_gate_the_projection_walks_the_item_graph(oracle: Any, inputs: Inputs) -> None:
+def test_without_gate_the_projection_is_propagated_over_the_item_graph(oracle: Any, inputs: Inputs) -> None:
     model = build(oracle, inputs, gate=False)
     x = oracle["features"] @ oracle["param_w1_weight"].T + oracle["param_w1_bias"]
     close(model.content_branch()[1], oracle["item_graph"] @ x, 1e-5)
@@ -275,11 +275,11 @@ def test_propagate_has_the_right_gradient(inputs: Inputs) -> None:
         users, items = block @ item, block.T @ user
         return (user + users + block @ items) / 3, (item + items + block.T @ users) / 3
 
-    found, expected = (
-        torch.autograd.grad(sum((w * x).sum() for w, x in zip(weights, made, strict=True)), (user, item))
-        for made in (propagate(wide, user, item, 2), plain(user, item))
+    fused, expected = (
+        torch.autograd.grad(sum((w * x).sum() for w, x in zip(weights, tables, strict=True)), (user, item))
+        for tables in (propagate(wide, user, item, 2), plain(user, item))
     )
-    for mine, theirs in zip(found, expected, strict=True):
+    for mine, theirs in zip(fused, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 

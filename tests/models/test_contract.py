@@ -98,21 +98,21 @@ class TestContract:
             assert np.isfinite(array(item)).all()  # and of the item without features
 
     def test_scores_are_dot_products(self, model: str) -> None:
-        split, found = towns()[0], once(model)
-        scores = array(found.user).astype(np.float64) @ array(found.item).astype(np.float64).T
+        split, fitted = towns()[0], once(model)
+        scores = array(fitted.user).astype(np.float64) @ array(fitted.item).astype(np.float64).T
         scores[split.train.users, split.train.items] = -np.inf
-        top = topk(found.user, found.item, 10, split.train)
+        top = topk(fitted.user, fitted.item, 10, split.train)
         ranked = np.take_along_axis(scores, top.astype(np.int64), 1)
         np.testing.assert_allclose(ranked, -np.sort(-scores, axis=1)[:, :10], rtol=1e-4, atol=1e-5)
 
     def test_two_towns_are_told_apart(self, model: str) -> None:
         """Each user has about 11 unseen items at home, 20 abroad, and 2 targets: chance is .33 at 10."""
-        split, found = towns()[0], once(model)
-        assert evaluate(found.user, found.item, split, "test", [10]).mean["recall", 10] > 0.6
+        split, fitted = towns()[0], once(model)
+        assert evaluate(fitted.user, fitted.item, split, "test", [10]).mean["recall", 10] > 0.6
 
     def test_one_modality_is_enough(self, model: str) -> None:
-        split, found = towns()[0], trained(model, parts=[])
-        assert evaluate(found.user, found.item, split, "test", [10]).mean["recall", 10] > 0.6
+        split, fitted = towns()[0], trained(model, parts=[])
+        assert evaluate(fitted.user, fitted.item, split, "test", [10]).mean["recall", 10] > 0.6
 
     def test_two_runs_give_the_same_bytes(self, model: str) -> None:
         again = trained(model)
@@ -182,10 +182,14 @@ def test_every_key_of_a_models_own_class_is_read_by_it(model: str) -> None:
 
 
 def test_a_models_own_defaults_yield_to_train_and_train_to_overrides() -> None:
-    asked = {"overrides": {"bm3": {"drop": 0.5, "l2": 0.2}}}
+    benchmark = {"overrides": {"bm3": {"drop": 0.5, "l2": 0.2}}}
     mine = {"lr", "l2", "drop"}
-    assert toy.params(benchmark=asked).settings("bm3").model_dump(include=mine) == {"lr": 1e-3, "l2": 0.2, "drop": 0.5}
-    given = toy.params(benchmark=asked, train={"lr": 3e-3, "l2": 0.5, "cca": 0.7, "layers": 3})
+    assert toy.params(benchmark=benchmark).settings("bm3").model_dump(include=mine) == {
+        "lr": 1e-3,
+        "l2": 0.2,
+        "drop": 0.5,
+    }
+    given = toy.params(benchmark=benchmark, train={"lr": 3e-3, "l2": 0.5, "cca": 0.7, "layers": 3})
     assert given.settings("bm3").model_dump(include=mine) == {"lr": 3e-3, "l2": 0.2, "drop": 0.5}
     assert given.settings("lightgcn").model_dump(include={"l2", "layers"}) == {"l2": 0.5, "layers": 3}
     assert "cca" not in given.settings("lightgcn").model_dump()  # AlignRec's, and so left out of what others are given
@@ -210,8 +214,8 @@ def test_torch_compile_follows_what_a_gpu_runs(name: str, monkeypatch: pytest.Mo
     for _ in range(2):  # epochs
         network.start_epoch()
         for one in (whole, whole, short):
-            found = [step(network, f, one) for f in (network.loss, loss)]
-            for want, got in zip(*found, strict=True):
+            steps = [step(network, f, one) for f in (network.loss, loss)]
+            for want, got in zip(*steps, strict=True):
                 torch.testing.assert_close(got, want)
     if name == "lattice":
         return  # in pieces: its items' cosines are dots of a table with itself, and dynamo wants two tables

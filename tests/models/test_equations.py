@@ -206,7 +206,7 @@ def test_dualgnn() -> None:
     close(ours[1], sum(view[1] for view in views))
 
 
-def test_dualgnn_keeps_few_friends_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dualgnn_keeps_few_neighbours_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = adjacency.seen(SPLIT)
     whole = dualgnn.co_occurrence(seen, 2).toarray()
     monkeypatch.setattr(cooccurrence, "BLOCK", 2)

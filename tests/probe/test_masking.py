@@ -25,7 +25,7 @@ from stages.probe import main
 
 
 def params(rule: str) -> Params:
-    asked = {
+    sections = {
         "datasets": ["shop"],
         "sources": {"shop": {"kind": "sample"}},
         "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
@@ -33,7 +33,7 @@ def params(rule: str) -> Params:
         "probe": {"mask_seeds": 2, "workers": 1},
         "benchmark": {"protocol": rule},
     }
-    return Params.model_validate(asked)
+    return Params.model_validate(sections)
 
 
 @pytest.fixture
@@ -50,31 +50,31 @@ def layout(tmp_path: Path) -> Layout:
 
 def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutoff, "CUTOFF", 9)  # among 20 of these items is every target
-    parts, told = shops.two_tastes(), []
+    parts, recalls = shops.two_tastes(), []
     for rule in ("mmrec", "strict"):
-        asked = params(rule)
-        rules = protocol(asked, "shop", parts)
-        record = Trial(layout, asked, rules)(Job("f", masking.NOTHING, 0))
-        found = fit(AlignRec, *inputs.read(layout, "f"), asked.train, seed_for("mask", "shop", 0))
-        expected = evaluate(found.user, found.item, parts, "test", [9], rules.masked(parts, "test"))
+        settings = params(rule)
+        rules = protocol(settings, "shop", parts)
+        record = Trial(layout, settings, rules)(Job("f", masking.NOTHING, 0))
+        fitted = fit(AlignRec, *inputs.read(layout, "f"), settings.train, seed_for("mask", "shop", 0))
+        expected = evaluate(fitted.user, fitted.item, parts, "test", [9], rules.seen(parts, "test"))
         assert record["recall@20"] == expected.mean["recall", 9]
         assert (record["protocol"], record["fingerprint"]) == (rule, rules.fingerprint)
-        told.append(record["recall@20"])
-    assert told[1] > told[0]  # a valid item can no longer take a test item's place
+        recalls.append(record["recall@20"])
+    assert recalls[1] > recalls[0]  # a valid item can no longer take a test item's place
 
 
 def test_another_protocol_is_trained_and_named_anew(layout: Layout) -> None:
     io.write_table(items(), layout.items, schemas.ITEMS)
-    told = []
+    summaries = []
     for rule in ("mmrec", "strict"):
         with running("probe", "shop", params(rule), layout.root) as run:
             main(run)
-        told.append(io.read_json(layout.probes)["mask_modality"])
-    assert [(found["protocol"], set(found) - {"protocol", "fingerprint"}) for found in told] == [
+        summaries.append(io.read_json(layout.probes)["mask_modality"])
+    assert [(summary["protocol"], set(summary) - {"protocol", "fingerprint"}) for summary in summaries] == [
         ("mmrec", {"f"}),
         ("strict", {"f"}),
     ]
-    assert told[0]["fingerprint"] != told[1]["fingerprint"]
+    assert summaries[0]["fingerprint"] != summaries[1]["fingerprint"]
 
 
 def items() -> pa.Table:

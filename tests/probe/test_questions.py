@@ -20,43 +20,43 @@ KS = [1, 2, 3]
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
 
 
-def asked(user: list[int], item: list[int], time: list[int], items: int) -> questions.Questions:
+def last_items(user: list[int], item: list[int], time: list[int], items: int) -> questions.Questions:
     return zero_shot.last_item(np.array(user), np.array(item), np.array(time), items)
 
 
 def test_zero_shot_finds_the_item_that_looks_like_the_history() -> None:
     features = np.array([EAST, EAST, NORTH, WEST, EAST], np.float32)
-    found = questions.hits(features, asked([0, 0, 0], [0, 1, 4], [10, 20, 30], 5), KS)
-    assert found.tolist() == [[1, 1, 1]]
+    hits = questions.hits(features, last_items([0, 0, 0], [0, 1, 4], [10, 20, 30], 5), KS)
+    assert hits.tolist() == [[1, 1, 1]]
 
 
 def test_zero_shot_target_is_the_latest_whatever_the_row_order() -> None:
     features = np.array([EAST, NORTH, WEST, [0.9, 0.1]], np.float32)
     rows = [(5, 2), (1, 0), (3, 1)]  # (time, item): the last, item 2, lies opposite to the mean of items 0 and 1
-    question = asked([0, 0, 0], [i for _, i in rows], [t for t, _ in rows], 4)
+    question = last_items([0, 0, 0], [i for _, i in rows], [t for t, _ in rows], 4)
     assert question.target.tolist() == [2]
     assert question.members.toarray().tolist() == [[1, 1, 0, 0]]
     assert questions.hits(features, question, KS).tolist() == [[0, 1, 1]]
 
 
 def test_zero_shot_items_of_the_same_last_second_are_the_target_in_turn() -> None:
-    question = asked([0, 0, 0], [0, 1, 2], [1, 7, 7], 4)
+    question = last_items([0, 0, 0], [0, 1, 2], [1, 7, 7], 4)
     assert question.target.tolist() == [1, 2]
     assert question.members.toarray().tolist() == [[1, 0, 1, 0], [1, 1, 0, 0]]
     assert question.group.tolist() == [0, 0]
     features = np.array([EAST, EAST, WEST, NORTH], np.float32)
-    # item 1 is found among {1, 3} where the mean of 0 and 2 is zero: a tie; item 2 comes last of {2, 3}
+    # item 1 is in the top 1 of {1, 3} where the mean of 0 and 2 is zero: a tie; item 2 comes last of {2, 3}
     assert questions.hits(features, question, [1, 2]).tolist() == [[0.25, 1]]
 
 
 def test_zero_shot_a_repeated_item_counts_once_and_at_its_first_time() -> None:
-    question = asked([0, 0, 0], [0, 1, 0], [1, 2, 3], 3)
+    question = last_items([0, 0, 0], [0, 1, 0], [1, 2, 3], 3)
     assert question.target.tolist() == [1]
     assert question.members.toarray().tolist() == [[1, 0, 0]]
 
 
 def test_zero_shot_users_without_history_ask_nothing() -> None:
-    question = asked([0, 3, 3], [0, 1, 2], [1, 1, 2], 3)
+    question = last_items([0, 3, 3], [0, 1, 2], [1, 1, 2], 3)
     assert question.target.tolist() == [2]
     assert question.group.tolist() == [0]
 
@@ -89,12 +89,12 @@ def test_item_cf_is_its_formula(monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_hits(features: np.ndarray, question: questions.Questions, k: int) -> list[float]:
     """The definition by full sorting, for features without ties."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
-    found = []
+    hits = []
     for row, target in zip(question.members.toarray() > 0, question.target, strict=True):
         scores = unit[row].mean(axis=0) @ unit.T
         scores[row] = -np.inf
-        found.append(float(target in np.argsort(-scores)[:k]))
-    return [float(np.mean(np.array(found)[question.group == g])) for g in range(question.group.max() + 1)]
+        hits.append(float(target in np.argsort(-scores)[:k]))
+    return [float(np.mean(np.array(hits)[question.group == g])) for g in range(question.group.max() + 1)]
 
 
 @pytest.mark.parametrize("scores_held", [1, 400, 1 << 20])
@@ -102,9 +102,9 @@ def test_hits_are_their_definition_in_any_block_size(scores_held: int) -> None:
     rng = np.random.default_rng(1)
     features = rng.normal(size=(60, 8)).astype(np.float32)
     question = zero_shot.last_item(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
-    found = questions.hits(features, question, [5, 20], scores_held)
-    assert found[:, 0] == pytest.approx(plain_hits(features, question, 5))
-    assert found[:, 1] == pytest.approx(plain_hits(features, question, 20))
+    hits = questions.hits(features, question, [5, 20], scores_held)
+    assert hits[:, 0] == pytest.approx(plain_hits(features, question, 5))
+    assert hits[:, 1] == pytest.approx(plain_hits(features, question, 20))
 
 
 def test_one_pass_answers_several_probes_as_each_alone() -> None:
@@ -121,30 +121,30 @@ def test_one_pass_answers_several_probes_as_each_alone() -> None:
 
 def test_equal_rows_of_any_width_tie_exactly() -> None:
     """In single precision 768 equal products add up to 1.000005, and the target lost against its likes."""
-    question = asked([0, 0], [0, 1], [1, 2], 5)
+    question = last_items([0, 0], [0, 1], [1, 2], 5)
     assert questions.hits(np.ones((5, 768), np.float32), question, [1, 4]).tolist() == [[0.25, 1]]
 
 
 def test_constant_features_score_as_chance_and_order_does_not_matter() -> None:
     rng = np.random.default_rng(2)
     question = zero_shot.last_item(rng.integers(0, 50, 300), rng.integers(0, 60, 300), rng.integers(0, 9, 300), 60)
-    found = questions.hits(np.full((60, 7), 0.3, np.float32), question, [5, 20]).mean(axis=0)
-    assert found == pytest.approx(questions.chance(question, [5, 20]))
+    hits = questions.hits(np.full((60, 7), 0.3, np.float32), question, [5, 20]).mean(axis=0)
+    assert hits == pytest.approx(questions.chance(question, [5, 20]))
 
 
 def test_masked_rows_of_zeros_are_nobodys_neighbour_and_no_nan() -> None:
     features = np.array([EAST, EAST, [0, 0], NORTH, NORTH], np.float32)
-    found = questions.hits(features, asked([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2], 5), [1])
-    assert found.tolist() == [[1], [0.25]]  # the zero row's history cannot tell its four candidates apart
+    hits = questions.hits(features, last_items([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2], 5), [1])
+    assert hits.tolist() == [[1], [0.25]]  # the zero row's history cannot tell its four candidates apart
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="row 1 is not finite"):
-        questions.hits(np.array([EAST, [np.nan, 0]], np.float32), asked([0, 0], [0, 1], [1, 2], 2), KS)
+        questions.hits(np.array([EAST, [np.nan, 0]], np.float32), last_items([0, 0], [0, 1], [1, 2], 2), KS)
 
 
 def test_summary_holds_means_standard_errors_and_chance() -> None:
-    question = asked([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2], 5)
+    question = last_items([0, 0, 1, 1], [0, 1, 2, 3], [1, 2, 1, 2], 5)
     out = questions.summary(question, {"f": np.array([[0.0, 1.0], [1.0, 1.0]])}, [1, 2], "hit")
     assert out == {
         "users": 2,
@@ -179,18 +179,18 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
     profile = seen @ unit / np.maximum(seen.sum(axis=1, keepdims=True), 1)
     expected = metrics.evaluate(profile, unit, parts, "test", [5, 10]).mean
     columns = (table[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    found = questions.hits(features, content_knn.content_neighbours(*columns, 50), [5, 10]).mean(axis=0)
-    assert found == pytest.approx([expected["recall", 5], expected["recall", 10]])
+    hits = questions.hits(features, content_knn.content_neighbours(*columns, 50), [5, 10]).mean(axis=0)
+    assert hits == pytest.approx([expected["recall", 5], expected["recall", 10]])
 
 
 def test_a_source_without_real_time_says_so_instead_of_a_zero_shot_figure() -> None:
-    asked = questions.questions(Data(toy_interactions(5, timed=False), 50, []))
+    probes = questions.ask(Data(toy_interactions(5, timed=False), 50, []))
     features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
-    found = questions.summaries(asked, questions.answers(asked, [("f", features)], [5], seed=0), [5])
-    assert found["zero_shot"] == {"skipped": "the source has no real timestamps"}
-    assert 0 <= found["item_cf"]["f"]["hit@5"] <= 1
-    assert 0 <= found["content_knn"]["f"]["recall@5"] <= 1
-    assert "skipped" in found["categories"]
+    figures = questions.summaries(probes, questions.answers(probes, [("f", features)], [5], seed=0), [5])
+    assert figures["zero_shot"] == {"skipped": "the source has no real timestamps"}
+    assert 0 <= figures["item_cf"]["f"]["hit@5"] <= 1
+    assert 0 <= figures["content_knn"]["f"]["recall@5"] <= 1
+    assert "skipped" in figures["categories"]
 
 
 def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
@@ -198,55 +198,55 @@ def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
     features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
     notes = []
     for interactions in (table, toy_interactions(5)):
-        asked = questions.questions(Data(interactions, 50, []))
-        found = questions.summaries(asked, questions.answers(asked, [("f", features)], [5], seed=0), [5])
-        assert 0 <= found["zero_shot"]["f"]["hit@5"] <= 1
-        notes.append(found["zero_shot"].get("note"))
-        shown = tables.probes(found)[0].note
-        assert ("not their times" in shown) == (interactions is table)
+        probes = questions.ask(Data(interactions, 50, []))
+        figures = questions.summaries(probes, questions.answers(probes, [("f", features)], [5], seed=0), [5])
+        assert 0 <= figures["zero_shot"]["f"]["hit@5"] <= 1
+        notes.append(figures["zero_shot"].get("note"))
+        note = tables.probes(figures)[0].note
+        assert ("not their times" in note) == (interactions is table)
     assert notes == ["The source tells the order of a user's interactions, not their times.", None]
 
 
 def test_zero_shot_uses_all_splits_and_item_cf_only_train(tmp_path: Path) -> None:
     table = io.read_table(toy.outputs(tmp_path).interactions, schemas.INTERACTIONS)
-    asked = questions.questions(Data(table, toy.ITEMS, []))
-    assert isinstance(asked["zero_shot"], questions.Questions)
-    assert isinstance(asked["item_cf"], questions.Questions)
-    assert asked["zero_shot"].target.tolist() == [3, 4, 5, 0]  # each user's test item is the latest
-    pairs = zip(asked["item_cf"].members.indices.tolist(), asked["item_cf"].target.tolist(), strict=True)
+    probes = questions.ask(Data(table, toy.ITEMS, []))
+    assert isinstance(probes["zero_shot"], questions.Questions)
+    assert isinstance(probes["item_cf"], questions.Questions)
+    assert probes["zero_shot"].target.tolist() == [3, 4, 5, 0]  # each user's test item is the latest
+    pairs = zip(probes["item_cf"].members.indices.tolist(), probes["item_cf"].target.tolist(), strict=True)
     assert set(pairs) == {(0, 1), (1, 0), (2, 1), (2, 3), (3, 4), (4, 3)}
 
 
 def test_labels_come_from_the_first_level_that_tells_items_apart() -> None:
     paths = [["shop", "a"]] * 12 + [["shop", "b", "deep"]] * 10 + [["shop", "rare"]] * 3 + [[]]
-    found = categories.labels(paths)
-    assert found is not None
-    assert found.names == ["a", "b"]
-    assert found.rows.tolist() == list(range(22))
-    assert found.label.tolist() == [0] * 12 + [1] * 10
+    labels = categories.labels(paths)
+    assert labels is not None
+    assert labels.names == ["a", "b"]
+    assert labels.rows.tolist() == list(range(22))
+    assert labels.label.tolist() == [0] * 12 + [1] * 10
     assert categories.labels([["shop"]] * 50) is None
     assert categories.labels([]) is None
 
 
 def test_a_wide_feature_set_is_projected_and_still_read() -> None:
     rng = np.random.default_rng(8)
-    found = categories.labels([[f"c{i}"] for i in rng.integers(0, 3, 200)])
-    assert found is not None
-    wide = np.eye(3)[found.label] @ rng.normal(size=(3, categories.WIDEST + 1))
-    assert categories.accuracy(wide.astype(np.float32), found, 0).mean() > 0.99
+    labels = categories.labels([[f"c{i}"] for i in rng.integers(0, 3, 200)])
+    assert labels is not None
+    wide = np.eye(3)[labels.label] @ rng.normal(size=(3, categories.WIDEST + 1))
+    assert categories.accuracy(wide.astype(np.float32), labels, 0).mean() > 0.99
 
 
 def test_a_linear_probe_reads_what_is_linearly_there_and_nothing_else() -> None:
     rng = np.random.default_rng(7)
     paths = [[f"c{i}"] for i in rng.integers(0, 3, 300)]
-    found = categories.labels(paths)
-    assert found is not None
-    one_hot = np.eye(3)[found.label]
-    told = np.c_[one_hot @ rng.normal(size=(3, 8)), rng.normal(size=(300, 4))].astype(np.float32)
-    assert categories.accuracy(told, found, 0).all()
-    noise = categories.accuracy(rng.normal(size=(300, 12)).astype(np.float32), found, 0).mean()
+    labels = categories.labels(paths)
+    assert labels is not None
+    one_hot = np.eye(3)[labels.label]
+    linear = np.c_[one_hot @ rng.normal(size=(3, 8)), rng.normal(size=(300, 4))].astype(np.float32)
+    assert categories.accuracy(linear, labels, 0).all()
+    noise = categories.accuracy(rng.normal(size=(300, 12)).astype(np.float32), labels, 0).mean()
     assert noise < 0.45
-    flat = categories.accuracy(np.ones((300, 5), np.float32), found, 0).mean()
-    out = found.summary({"told": np.ones(300, bool)})
+    flat = categories.accuracy(np.ones((300, 5), np.float32), labels, 0).mean()
+    out = labels.summary({"linear": np.ones(300, bool)})
     assert out["chance"]["accuracy"] == pytest.approx(flat, abs=1e-6)
-    assert out["told"] == {"accuracy": 1.0, "accuracy_se": 0.0}
+    assert out["linear"] == {"accuracy": 1.0, "accuracy_se": 0.0}

@@ -33,13 +33,13 @@ def published(root: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return published(tmp_path_factory.mktemp("made"))
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return published(tmp_path_factory.mktemp("built"))
 
 
 @pytest.fixture
-def release(made: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(made, tmp_path / "release")
+def release(built: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(built, tmp_path / "release")
 
 
 def edit(release: Path, change: Callable[[dict], None]) -> None:
@@ -60,30 +60,30 @@ def rewrite(release: Path, name: str, table: pa.Table) -> None:
     )
 
 
-def test_a_release_holds_what_was_made_and_verifies(made: Path) -> None:
-    files = {p.relative_to(made).as_posix() for p in made.rglob("*") if p.is_file()}
+def test_a_release_holds_all_outputs_and_verifies(built: Path) -> None:
+    files = {p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file()}
     assert files == {
         "README.md", "manifest.json", "croissant.json", "items.parquet", "results.json", "probes.json",
         "embeddings/items.parquet", "embeddings/users.parquet", "embeddings/items.faiss", "embeddings/index.json",
         "features/beit3/features-00000.parquet",
         "graph/beit3/edges.parquet", "features/minilm-cnn/features-00000.parquet", "graph/minilm-cnn/edges.parquet",
     }  # fmt: skip
-    lines = list(verify(made))
+    lines = list(verify(built))
     assert "shop 0.1.0, 13 files" in lines[0]
     assert "6 items, 4 users" in lines[2]
 
 
-def test_two_makings_are_the_same_bytes(made: Path, tmp_path: Path) -> None:
+def test_two_builds_are_the_same_bytes(built: Path, tmp_path: Path) -> None:
     again = published(tmp_path)
-    for path in made.rglob("*.*"):
-        assert path.read_bytes() == (again / path.relative_to(made)).read_bytes(), path
+    for path in built.rglob("*.*"):
+        assert path.read_bytes() == (again / path.relative_to(built)).read_bytes(), path
 
 
-def test_nothing_tells_the_machine(made: Path) -> None:
-    whole = b"".join(p.read_bytes() for p in made.rglob("*.*"))
+def test_nothing_tells_the_machine(built: Path) -> None:
+    whole = b"".join(p.read_bytes() for p in built.rglob("*.*"))
     assert b"somewhere/on/this/machine" not in whole
-    assert str(made.parent).encode() not in whole
-    items = pq.read_table(made / "items.parquet")
+    assert str(built.parent).encode() not in whole
+    items = pq.read_table(built / "items.parquet")
     assert items["image_url"][0].as_py() == ""
     assert items["image_url"][1].as_py() == "https://p/1.jpg"
     assert "image" not in items.column_names
@@ -125,15 +125,15 @@ def test_no_feature_set_is_an_error_that_names_those_there(tmp_path: Path) -> No
         publish.main(run)
 
 
-def test_the_index_in_a_release_finds_what_exact_ranking_finds(made: Path) -> None:
-    listed = {f.path: f.sha256 for f in manifest.load(made).files}
-    index = retrieval.from_bytes((made / build.INDEX).read_bytes(), listed[build.INDEX])
+def test_the_index_in_a_release_finds_what_exact_ranking_finds(built: Path) -> None:
+    listed = {f.path: f.sha256 for f in manifest.load(built).files}
+    index = retrieval.from_bytes((built / build.INDEX).read_bytes(), listed[build.INDEX])
     user, item = (
-        io.matrix(pq.read_table(made / f"embeddings/{what}.parquet")["vector"]) for what in ("users", "items")
+        io.matrix(pq.read_table(built / f"embeddings/{what}.parquet")["vector"]) for what in ("users", "items")
     )
-    _, found = index.search(user, 3)
-    assert np.array_equal(found, np.argsort(-user @ item.T, axis=1)[:, :3])
-    assert io.read_json(made / build.INDEX_FACTS) == {
+    _, ids = index.search(user, 3)
+    assert np.array_equal(ids, np.argsort(-user @ item.T, axis=1)[:, :3])
+    assert io.read_json(built / build.INDEX_FACTS) == {
         "kind": "flat", "items": 6, "width": 3, "recall": 1.0, "k": 6, "users": 4,
     }  # fmt: skip
 
@@ -171,27 +171,27 @@ def test_what_half_precision_cannot_hold_is_an_error(tmp_path: Path) -> None:
         publish.main(run)
 
 
-def test_the_card_has_the_hubs_block_figures_and_credits(made: Path) -> None:
-    card = (made / "README.md").read_text()
+def test_the_card_has_the_hubs_block_figures_and_credits(built: Path) -> None:
+    card = (built / "README.md").read_text()
     block = yaml.safe_load(card.split("---\n")[1])
     assert block["license"] == "cc-by-sa-4.0"
     assert block["size_categories"] == ["n<1K"]
     assert {"config_name": "features-beit3", "data_files": [
         {"split": "train", "path": ["features/beit3/features-00000.parquet"]}]} in block["configs"]  # fmt: skip
     assert "| alignrec | beit3 | 3 | 0.3100 ± 0.0100 |" in card
-    assert "| picture | missing | 1 | 16.7% |" in card
+    assert "| image | missing | 1 | 16.7% |" in card
     assert "openmoji.org" in card
     assert "Item-CF hit@20: no reason." in card
     assert "Measured on: pretrain, encode, train, probe, benchmark: Linux x86_64 (cpu)." in card
-    assert "Of 6 items, 1 (16.7%) have no picture here, 1 (16.7%) no text, and 1 (16.7%) neither." in card
-    assert "hidden (protocol\n`mmrec`, fingerprint `eeeeeeeeeeeeeeee`)." in card
+    assert "Of 6 items, 1 (16.7%) have no image here, 1 (16.7%) no text, and 1 (16.7%) neither." in card
+    assert "masked (protocol\n`mmrec`, fingerprint `eeeeeeeeeeeeeeee`)." in card
     assert "| beit3 | image masked | 0.1700 ± 0.0030 | -9.6% ± 2.5% |" in card
     assert "recall@6 of 1.0000 against the exact ranking" in card
     assert "2403.12384" in card
 
 
-def test_the_card_has_no_holes_in_its_tables(made: Path) -> None:
-    lines = (made / "README.md").read_text().splitlines()
+def test_the_card_has_no_holes_in_its_tables(built: Path) -> None:
+    lines = (built / "README.md").read_text().splitlines()
     for i, line in enumerate(lines):
         if line.startswith("|---"):
             cells = line.count("|")
@@ -202,13 +202,13 @@ def test_the_card_has_no_holes_in_its_tables(made: Path) -> None:
             assert j > i + 1, f"an empty table after {lines[i - 1]}"
 
 
-def test_the_manifest_says_what_made_the_tables(made: Path) -> None:
-    found = manifest.load(made)
-    assert set(found.made_by) == {"interactions", "items", "encode", "graph", "train", "benchmark", "publish"}
-    assert found.inputs[0].name == "reviews.json.gz"
-    assert found.made_by["train"].code == code.fingerprint("stages.train") != found.made_by["graph"].code
-    assert found.code == code.fingerprint("stages.publish")
-    assert found.weights == []
+def test_the_manifest_says_what_made_the_tables(built: Path) -> None:
+    loaded = manifest.load(built)
+    assert set(loaded.made_by) == {"interactions", "items", "encode", "graph", "train", "benchmark", "publish"}
+    assert loaded.inputs[0].name == "reviews.json.gz"
+    assert loaded.made_by["train"].code == code.fingerprint("stages.train") != loaded.made_by["graph"].code
+    assert loaded.code == code.fingerprint("stages.publish")
+    assert loaded.weights == []
 
 
 def test_the_manifest_has_the_hashes_of_what_was_learned(tmp_path: Path) -> None:
@@ -223,10 +223,10 @@ def test_the_manifest_has_the_hashes_of_what_was_learned(tmp_path: Path) -> None
     ]
 
 
-def test_results_carry_the_protocols_fingerprint_and_what_it_stands_for(made: Path) -> None:
-    found = json.loads((made / "results.json").read_text())
-    first = found["results"][0]
-    assert found["protocols"][first["fingerprint"]]["rule"] == "mmrec"
+def test_results_carry_the_protocols_fingerprint_and_what_it_stands_for(built: Path) -> None:
+    results = json.loads((built / "results.json").read_text())
+    first = results["results"][0]
+    assert results["protocols"][first["fingerprint"]]["rule"] == "mmrec"
     assert first["values"] == pytest.approx([0.3, 0.31, 0.32])
 
 
@@ -352,11 +352,11 @@ def test_the_published_schema_is_the_classes() -> None:
     assert path.read_text() == manifest.schema_json()
 
 
-def test_the_command_needs_no_torch_and_little_time(made: Path) -> None:
+def test_the_command_needs_no_torch_and_little_time(built: Path) -> None:
     code = (
-        f"import sys; from pipeline.release import verify; list(verify({str(made)!r})); print('torch' in sys.modules)"
+        f"import sys; from pipeline.release import verify; list(verify({str(built)!r})); print('torch' in sys.modules)"
     )
     start = time.perf_counter()
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.strip() == "False"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "False"
     assert time.perf_counter() - start < 5  # under a second on an idle machine

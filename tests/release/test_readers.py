@@ -47,9 +47,9 @@ def nearest(x: np.ndarray, item: int) -> list[tuple[str, float]]:
 def test_the_cards_python_reads_the_features(release: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pandas")
     monkeypatch.chdir(release)
-    found = blocks(release, "python")
-    assert len(found) == 2  # pyarrow, pandas
-    for code in found:
+    examples = blocks(release, "python")
+    assert len(examples) == 2  # pyarrow, pandas
+    for code in examples:
         names: dict = {}
         exec(code, names)
         assert np.array_equal(names["x"], x)
@@ -61,10 +61,10 @@ def test_the_cards_cosine_query_runs_in_duckdb(release: Path, x: np.ndarray, mon
     monkeypatch.chdir(release)
     (query,) = blocks(release, "sql")
     assert "item_id = 7" in query
-    found = duckdb.sql(query.replace("item_id = 7", "item_id = 3")).fetchall()
+    rows = duckdb.sql(query.replace("item_id = 7", "item_id = 3")).fetchall()
     expected = nearest(x, 3)
-    assert [asin for asin, _ in found] == [asin for asin, _ in expected]
-    assert np.allclose([c for _, c in found], [c for _, c in expected], atol=1e-6)
+    assert [asin for asin, _ in rows] == [asin for asin, _ in expected]
+    assert np.allclose([c for _, c in rows], [c for _, c in expected], atol=1e-6)
 
 
 def test_pyarrow_reads_every_table_with_its_documentation(release: Path) -> None:
@@ -77,10 +77,10 @@ def test_pyarrow_reads_every_table_with_its_documentation(release: Path) -> None
 
 def test_polars_reads_a_feature_set(release: Path, x: np.ndarray) -> None:
     polars = pytest.importorskip("polars")
-    found = polars.read_parquet(release / "features/beit3/*.parquet")
-    assert found["vector"].dtype == polars.Array(polars.Float32, toy.WIDTH)
-    assert np.array_equal(found["vector"].to_numpy(), x)
-    assert found["item_id"].to_list() == list(range(toy.ITEMS))
+    table = polars.read_parquet(release / "features/beit3/*.parquet")
+    assert table["vector"].dtype == polars.Array(polars.Float32, toy.WIDTH)
+    assert np.array_equal(table["vector"].to_numpy(), x)
+    assert table["item_id"].to_list() == list(range(toy.ITEMS))
 
 
 def test_hugging_faces_library_reads_parquet_by_folder(release: Path, x: np.ndarray, tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ def test_croissants_own_library_finds_no_fault_and_reads_every_record(
     release: Path, x: np.ndarray, caplog: pytest.LogCaptureFixture
 ) -> None:
     mlcroissant = pytest.importorskip("mlcroissant")
-    found = mlcroissant.Dataset(release / "croissant.json")
+    dataset = mlcroissant.Dataset(release / "croissant.json")
     warnings = [r.message for r in caplog.records if r.levelname == "WARNING"]
     # a date would make two equal runs differ
     assert all(w.count("[Metadata") == 1 and "datePublished" in w for w in warnings), warnings
-    records = {r.uuid: list(found.records(r.uuid)) for r in found.metadata.record_sets}
+    records = {r.uuid: list(dataset.records(r.uuid)) for r in dataset.metadata.record_sets}
     tables = [f for f in manifest.load(release).files if f.table]
     assert {n: len(r) for n, r in records.items()} == {
         croissant.record_set(f): sum(g.rows or 0 for g in tables if croissant.record_set(g) == croissant.record_set(f))
@@ -125,12 +125,12 @@ def test_croissants_own_library_finds_no_fault_and_reads_every_record(
 
 
 def test_croissant_lists_every_file_with_its_hash_and_every_column_with_its_meaning(release: Path) -> None:
-    found = json.loads((release / "croissant.json").read_text())
-    listed = {f["contentUrl"]: f["sha256"] for f in found["distribution"] if f["@type"] == "cr:FileObject"}
+    described = json.loads((release / "croissant.json").read_text())
+    listed = {f["contentUrl"]: f["sha256"] for f in described["distribution"] if f["@type"] == "cr:FileObject"}
     rest = ("README.md", croissant.NAME)
     assert listed == {f.path: f.sha256 for f in manifest.load(release).files if f.path not in rest}
-    fields = [f for r in found["recordSet"] for f in r["field"]]
+    fields = [f for r in described["recordSet"] for f in r["field"]]
     assert all(f["description"] for f in fields)
     vector = next(f for f in fields if f["@id"] == "features-beit3/vector")
     assert (vector["isArray"], vector["arrayShape"], vector["dataType"]) == (True, str(toy.WIDTH), "sc:Float")
-    assert found["license"] == "https://creativecommons.org/licenses/by-sa/4.0/"
+    assert described["license"] == "https://creativecommons.org/licenses/by-sa/4.0/"

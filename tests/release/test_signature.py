@@ -25,10 +25,10 @@ pytestmark = pytest.mark.skipif(
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two private keys; the public ones lie beside them as .pub."""
     folder = tmp_path_factory.mktemp("keys")
-    found = folder / "ours", folder / "theirs"
-    for key in found:
+    keys = folder / "ours", folder / "theirs"
+    for key in keys:
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key], check=True)
-    return found
+    return keys
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,10 @@ def test_a_signed_release_verifies_with_its_key_and_with_no_other(release: Path,
 
 
 def test_without_a_key_the_signers_fingerprint_is_told(release: Path, keys: tuple[Path, Path]) -> None:
-    shown = subprocess.run(
+    fingerprint = subprocess.run(
         ["ssh-keygen", "-l", "-f", public(keys[0])], capture_output=True, text=True, check=True
     ).stdout
-    assert any(shown.split()[1] in line for line in verify(release))
+    assert any(fingerprint.split()[1] in line for line in verify(release))
 
 
 def test_a_signature_of_another_manifest_is_refused(release: Path, keys: tuple[Path, Path]) -> None:
@@ -72,10 +72,10 @@ def test_a_signature_of_another_manifest_is_refused(release: Path, keys: tuple[P
 
 def test_a_signature_for_another_purpose_is_refused(release: Path, keys: tuple[Path, Path]) -> None:
     manifest = (release / "manifest.json").read_bytes()
-    made = subprocess.run(
+    signed = subprocess.run(
         ["ssh-keygen", "-Y", "sign", "-n", "git", "-f", keys[0]], input=manifest, capture_output=True, check=True
     )
-    (release / signature.NAME).write_bytes(made.stdout)
+    (release / signature.NAME).write_bytes(signed.stdout)
     with pytest.raises(UserError, match="not a signature of this manifest"):
         list(verify(release, public(keys[0])))
 

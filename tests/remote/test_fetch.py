@@ -27,8 +27,8 @@ FEATURES = "features/beit3/features-00000.parquet"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("made")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("published")
     layout = toy.outputs(root)
     with running("publish", "shop", toy.PARAMS, root) as run:
         publish.main(run)
@@ -36,9 +36,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def server(made: Path, tmp_path: Path) -> Iterator[Server]:
+def server(published: Path, tmp_path: Path) -> Iterator[Server]:
     """Serve a copy of the release, which a test may damage."""
-    with serving(shutil.copytree(made, tmp_path / "served")) as server:
+    with serving(shutil.copytree(published, tmp_path / "served")) as server:
         yield server
 
 
@@ -51,29 +51,31 @@ def left(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/manifest.json"])
-def test_from_the_web_byte_for_byte(server: Server, made: Path, tmp_path: Path, ending: str) -> None:
+def test_from_the_web_byte_for_byte(server: Server, published: Path, tmp_path: Path, ending: str) -> None:
     seen = []
     fetch(server.address + ending, tmp_path / "here", progress=lambda done, total: seen.append((done, total)))
-    assert content(tmp_path / "here") == content(made)
+    assert content(tmp_path / "here") == content(published)
     assert left(tmp_path) == ["here"]
     assert seen[-1][0] == seen[-1][1] > 0
 
 
-def test_from_a_folder_by_path_and_by_file_address(made: Path, tmp_path: Path) -> None:
-    fetch(str(made), tmp_path / "a")
-    fetch(made.as_uri(), tmp_path / "b")
-    assert content(tmp_path / "a") == content(tmp_path / "b") == content(made)
+def test_from_a_folder_by_path_and_by_file_address(published: Path, tmp_path: Path) -> None:
+    fetch(str(published), tmp_path / "a")
+    fetch(published.as_uri(), tmp_path / "b")
+    assert content(tmp_path / "a") == content(tmp_path / "b") == content(published)
 
 
-def test_one_feature_set_verifies_by_itself_and_names_the_whole(server: Server, made: Path, tmp_path: Path) -> None:
+def test_one_feature_set_verifies_by_itself_and_names_the_whole(
+    server: Server, published: Path, tmp_path: Path
+) -> None:
     fetch(server.address, tmp_path / "here", encoder="minilm-cnn")
     names = set(content(tmp_path / "here"))
-    assert names == {n for n in content(made) if "/beit3/" not in n}
+    assert names == {n for n in content(published) if "/beit3/" not in n}
     assert len(list(verify(tmp_path / "here"))) == 4
-    assert manifest.load(tmp_path / "here").part_of == sha256(made / "manifest.json")
+    assert manifest.load(tmp_path / "here").part_of == sha256(published / "manifest.json")
     assert server.requests[f"/{FEATURES}"] == 0
     again = fetch(str(tmp_path / "here"), tmp_path / "again", encoder="minilm-cnn")
-    assert manifest.load(again).part_of == sha256(made / "manifest.json"), "a part of a part is one of the whole"
+    assert manifest.load(again).part_of == sha256(published / "manifest.json"), "a part of a part is one of the whole"
 
 
 def test_an_unknown_feature_set_names_those_there(server: Server, tmp_path: Path) -> None:
@@ -82,36 +84,36 @@ def test_an_unknown_feature_set_names_those_there(server: Server, tmp_path: Path
     assert left(tmp_path) == []
 
 
-def test_a_connection_cut_every_few_bytes_is_continued(server: Server, made: Path, tmp_path: Path) -> None:
+def test_a_connection_cut_every_few_bytes_is_continued(server: Server, published: Path, tmp_path: Path) -> None:
     server.cut_after = 701
     fetch(server.address, tmp_path / "here")
-    assert content(tmp_path / "here") == content(made)
-    size = (made / "items.parquet").stat().st_size
+    assert content(tmp_path / "here") == content(published)
+    size = (published / "items.parquet").stat().st_size
     assert server.requests["/items.parquet"] == -(-size // 701)
 
 
-def test_a_server_that_knows_no_ranges_is_continued_too(server: Server, made: Path, tmp_path: Path) -> None:
+def test_a_server_that_knows_no_ranges_is_continued_too(server: Server, published: Path, tmp_path: Path) -> None:
     server.ranges = False
-    begun(made, tmp_path, (made / FEATURES).read_bytes()[:1000])
+    begun(published, tmp_path, (published / FEATURES).read_bytes()[:1000])
     fetch(server.address, tmp_path / "here")
-    assert content(tmp_path / "here") == content(made)
+    assert content(tmp_path / "here") == content(published)
 
 
-def test_a_beginning_of_another_file_is_thrown_away(server: Server, made: Path, tmp_path: Path) -> None:
-    begun(made, tmp_path, b"?" * 1000)
+def test_a_beginning_of_another_file_is_thrown_away(server: Server, published: Path, tmp_path: Path) -> None:
+    begun(published, tmp_path, b"?" * 1000)
     fetch(server.address, tmp_path / "here")
-    assert content(tmp_path / "here") == content(made)
+    assert content(tmp_path / "here") == content(published)
 
 
-def begun(made: Path, tmp_path: Path, data: bytes) -> None:
+def begun(published: Path, tmp_path: Path, data: bytes) -> None:
     """Leave what an interrupted fetch leaves."""
     parts = tmp_path / ".here.fetch/parts"
     parts.mkdir(parents=True)
-    file = next(f for f in manifest.load(made).files if f.path == FEATURES)
+    file = next(f for f in manifest.load(published).files if f.path == FEATURES)
     (parts / f"{file.sha256}.part").write_bytes(data)
 
 
-def test_killed_in_the_middle_it_goes_on_with_what_it_has(server: Server, made: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_it_goes_on_with_what_it_has(server: Server, published: Path, tmp_path: Path) -> None:
     server.pause = 30
     command = [sys.executable, "-m", "stages.cli", "fetch", server.address, "--to", str(tmp_path / "here")]
     child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -127,7 +129,7 @@ def test_killed_in_the_middle_it_goes_on_with_what_it_has(server: Server, made: 
     server.pause = 0
     seen: list[int] = []
     fetch(server.address, tmp_path / "here", progress=lambda done, total: seen.append(done))
-    assert content(tmp_path / "here") == content(made)
+    assert content(tmp_path / "here") == content(published)
     assert left(tmp_path) == ["here"]
 
 
@@ -159,15 +161,15 @@ def damage(server: Server, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["missing", "tampered", "truncated", "longer"])
-def test_a_bad_file_is_named_and_nothing_appears(server: Server, made: Path, tmp_path: Path, how: str) -> None:
+def test_a_bad_file_is_named_and_nothing_appears(server: Server, published: Path, tmp_path: Path, how: str) -> None:
     damage(server, how)
     with pytest.raises(UserError, match=f"{FEATURES}: {how}"):
         fetch(server.address, tmp_path / "here")
     assert left(tmp_path) == [".here.fetch"]
-    shutil.copy(made / FEATURES, server.folder / FEATURES)
+    shutil.copy(published / FEATURES, server.folder / FEATURES)
     before = server.requests["/items.parquet"]
     fetch(server.address, tmp_path / "here")
-    assert content(tmp_path / "here") == content(made)
+    assert content(tmp_path / "here") == content(published)
     assert server.requests["/items.parquet"] == before, "what was whole is not fetched again"
 
 
@@ -215,12 +217,12 @@ def test_tables_that_break_their_schema_never_appear(server: Server, tmp_path: P
     assert left(tmp_path) == [".here.fetch"]
 
 
-def test_no_release_there_and_no_server_there(made: Path, server: Server, tmp_path: Path,
+def test_no_release_there_and_no_server_there(published: Path, server: Server, tmp_path: Path,
                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     with pytest.raises(UserError, match=r"/nothing: no manifest\.json there"):
         fetch(f"{server.address}/nothing", tmp_path / "here")
     with pytest.raises(UserError, match=r"no manifest\.json there"):
-        fetch(str(made.parent), tmp_path / "here")
+        fetch(str(published.parent), tmp_path / "here")
     monkeypatch.setattr(module, "TRIES", 2)
     with pytest.raises(UserError, match="cannot be reached"):
         fetch("http://127.0.0.1:9", tmp_path / "here")
@@ -237,7 +239,7 @@ def test_a_server_in_trouble_is_asked_again(server: Server, tmp_path: Path, monk
     assert server.requests["/manifest.json"] == 3
 
 
-def test_wrong_credentials_are_said_and_never_shown(server: Server, made: Path, tmp_path: Path) -> None:
+def test_wrong_credentials_are_named_and_never_printed(server: Server, published: Path, tmp_path: Path) -> None:
     server.password = "Basic dXNlcjpyaWdodA=="  # user:right
     host = server.address.removeprefix("http://")
     with pytest.raises(UserError, match="access denied") as e:
@@ -245,24 +247,24 @@ def test_wrong_credentials_are_said_and_never_shown(server: Server, made: Path, 
     assert "wrong" not in str(e.value)
     assert "secret" not in str(e.value)
     fetch(f"http://user:right@{host}?sig=secret", tmp_path / "here")
-    assert content(tmp_path / "here") == content(made)
+    assert content(tmp_path / "here") == content(published)
     assert server.queries == {"sig=secret"}, "a signature goes with every request"
 
 
 @pytest.mark.parametrize(
     ("spare", "said"),
     [
-        (-8192, "bytes are to come, but that disk has"),
-        (8192, "the disk is full; what has come is kept"),  # files fill whole pages, so it does not suffice
+        (-8192, "bytes to download, but that disk has"),
+        (8192, "the disk is full; downloaded files are kept"),  # files fill whole pages, so it does not suffice
     ],
 )
-def test_a_full_disk_is_said(made: Path, tmp_path: Path, spare: int, said: str) -> None:
+def test_a_full_disk_is_said(published: Path, tmp_path: Path, spare: int, said: str) -> None:
     """On a real small disk, where the system lets a test mount one."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    size = sum(p.stat().st_size for p in made.rglob("*") if p.is_file()) + spare
+    size = sum(p.stat().st_size for p in published.rglob("*") if p.is_file()) + spare
     mount = f"mount -t tmpfs -o size={size} none {disk} || exit 99"
-    script = f"{mount}; {sys.executable} -m stages.cli fetch {made} --to {disk}/here"
+    script = f"{mount}; {sys.executable} -m stages.cli fetch {published} --to {disk}/here"
     if not shutil.which("unshare"):
         pytest.skip("no unshare here to mount a small disk with")
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
@@ -291,13 +293,13 @@ def test_the_same_release_again_fetches_nothing_and_checks_it(server: Server, tm
         fetch(server.address, tmp_path / "here")
 
 
-def test_files_with_equal_content_are_two_files(made: Path, tmp_path: Path) -> None:
-    release = shutil.copytree(made, tmp_path / "release")
+def test_files_with_equal_content_are_two_files(published: Path, tmp_path: Path) -> None:
+    release = shutil.copytree(published, tmp_path / "release")
     shutil.copy(release / "probes.json", release / "results.json")
-    found = json.loads((release / "manifest.json").read_text())
-    twin = next(f for f in found["files"] if f["path"] == "probes.json")
-    found["files"] = [twin | {"path": f["path"]} if f["path"] == "results.json" else f for f in found["files"]]
-    (release / "manifest.json").write_text(json.dumps(found))
+    entries = json.loads((release / "manifest.json").read_text())
+    twin = next(f for f in entries["files"] if f["path"] == "probes.json")
+    entries["files"] = [twin | {"path": f["path"]} if f["path"] == "results.json" else f for f in entries["files"]]
+    (release / "manifest.json").write_text(json.dumps(entries))
     fetch(str(release), tmp_path / "here")
     here = tmp_path / "here"
     assert (here / "probes.json").read_bytes() == (here / "results.json").read_bytes()
@@ -305,20 +307,20 @@ def test_files_with_equal_content_are_two_files(made: Path, tmp_path: Path) -> N
 
 
 def test_an_address_shows_no_secret() -> None:
-    assert stores.Http("https://me:secret@host/x/?key=secret#f").shown == "https://host/x"
+    assert stores.Http("https://me:secret@host/x/?key=secret#f").address == "https://host/x"
 
 
-def test_the_command_says_where_and_which(made: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stages.cli", "fetch", str(made), "--to", "here", "--encoder", "beit3"]
+def test_the_command_says_where_and_which(published: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stages.cli", "fetch", str(published), "--to", "here", "--encoder", "beit3"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "fetched: here"
     assert done.stderr == ""
 
 
-def test_fetching_and_verifying_need_no_heavy_package(made: Path, tmp_path: Path) -> None:
+def test_fetching_and_verifying_need_no_heavy_package(published: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from pipeline.remote.fetch import fetch; from pathlib import Path;"
-        f"fetch({str(made)!r}, Path({str(tmp_path / 'here')!r}));"
+        f"fetch({str(published)!r}, Path({str(tmp_path / 'here')!r}));"
         "print([m for m in ('torch', 'transformers', 'faiss', 'duckdb', 'httpx', 's3fs') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""A released version is there whole, never changes, and two publishers do not spoil it."""
+"""A released version is visible as a whole, never changes, and survives two publishers."""
 
 import importlib
 import os
@@ -29,7 +29,7 @@ from pipeline.run import running
 from stages import publish
 
 
-def made(root: Path, seed: int = 0) -> Path:
+def built(root: Path, seed: int = 0) -> Path:
     """Make a release; another seed is other content under the same version."""
     layout = toy.outputs(root)
     if seed:
@@ -43,7 +43,7 @@ def made(root: Path, seed: int = 0) -> Path:
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release, signed where that is possible: the signature travels like any other file."""
-    folder = made(tmp_path_factory.mktemp("made"))
+    folder = built(tmp_path_factory.mktemp("built"))
     if shutil.which("ssh-keygen"):
         key = tmp_path_factory.mktemp("key") / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
@@ -53,7 +53,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp("other"), seed=7)
+    return built(tmp_path_factory.mktemp("other"), seed=7)
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -89,12 +89,12 @@ def test_of_two_that_send_to_a_folder_at_once_one_wins_whole(release: Path, othe
 
     with ThreadPoolExecutor() as pool:
         said = list(pool.map(outcome, [release, other] * 3))
-    there = tmp_path / "public/shop/0.1.0"
-    won = content(there)
+    version = tmp_path / "public/shop/0.1.0"
+    won = content(version)
     assert won in (content(release), content(other))
-    assert str(there) in said
-    assert all("is filling it" in s or "other content" in s or "holds" in s or s == str(there) for s in said), said
-    assert [p.name for p in there.parent.iterdir() if not p.name.startswith(".")] == ["0.1.0"]
+    assert str(version) in said
+    assert all("is filling it" in s or "other content" in s or "holds" in s or s == str(version) for s in said), said
+    assert [p.name for p in version.parent.iterdir() if not p.name.startswith(".")] == ["0.1.0"]
 
 
 def test_a_damaged_release_or_a_part_of_one_is_not_sent(release: Path, tmp_path: Path) -> None:
@@ -261,8 +261,8 @@ def test_without_the_extra_its_name_is_said(tmp_path: Path) -> None:
         "try: store('s3://bucket/x')\n"
         "except Exception as e: print(e)"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert 'pip install "alignrec[s3]"' in shown
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 'pip install "alignrec[s3]"' in output
 
 
 # --- the Hugging Face Hub, by a server on loopback that knows as much of it

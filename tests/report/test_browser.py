@@ -16,16 +16,16 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 
 class Visit:
-    """A loaded page, and what it said and asked for."""
+    """A loaded page, its messages and its requests."""
 
     def __init__(self, tab: "sync_api.Page", path: Path) -> None:
         self.tab = tab
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        tab.on("console", lambda message: self.said.append(message.text))
-        tab.on("pageerror", lambda error: self.said.append(str(error)))
-        tab.on("dialog", lambda dialog: (self.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        tab.on("request", lambda request: self.asked.append(request.url))
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        tab.on("console", lambda message: self.messages.append(message.text))
+        tab.on("pageerror", lambda error: self.messages.append(str(error)))
+        tab.on("dialog", lambda dialog: (self.messages.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        tab.on("request", lambda request: self.requests.append(request.url))
         tab.goto(path.as_uri())
 
 
@@ -54,10 +54,10 @@ def visit(browser: "sync_api.Browser", path: Path) -> Iterator[Visit]:
     tab.close()
 
 
-def test_it_loads_without_errors_and_asks_for_nothing_else(visit: Visit, path: Path) -> None:
+def test_it_loads_without_errors_and_requests_nothing_else(visit: Visit, path: Path) -> None:
     visit.tab.mouse.wheel(0, 20_000)
-    assert visit.said == []
-    assert [a for a in visit.asked if not a.startswith("data:")] == [path.as_uri()]
+    assert visit.messages == []
+    assert [a for a in visit.requests if not a.startswith("data:")] == [path.as_uri()]
 
 
 def test_the_search_finds_by_words_category_and_number_and_forgets(visit: Visit) -> None:
@@ -81,15 +81,15 @@ def test_a_hostile_title_is_shown_as_text(visit: Visit) -> None:
     visit.tab.fill("#query", "script")
     assert visit.tab.locator("#entries .title").all_inner_texts() == [toy.TITLES[2]]
     assert visit.tab.locator("#entries .path").all_inner_texts() == ["<b>odd</b>"]
-    assert visit.said == []
+    assert visit.messages == []
 
 
-def test_a_found_item_shows_its_neighbours_pictures(visit: Visit) -> None:
+def test_a_found_item_shows_its_neighbours_images(visit: Visit) -> None:
     visit.tab.fill("#query", "blue car")
     assert visit.tab.locator("#entries .near").count() == 3
-    picture = visit.tab.locator("#entries .near .pic[role=img]").first
-    assert "url(" in picture.evaluate("node => getComputedStyle(node).backgroundImage")
-    assert picture.get_attribute("title") in toy.TITLES
+    image = visit.tab.locator("#entries .near .pic[role=img]").first
+    assert "url(" in image.evaluate("node => getComputedStyle(node).backgroundImage")
+    assert image.get_attribute("title") in toy.TITLES
 
 
 def test_hovering_a_dot_of_the_map_shows_its_item(visit: Visit) -> None:

@@ -45,17 +45,17 @@ class Tags(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -64,16 +64,16 @@ class Tags(HTMLParser):
 def test_the_page_is_well_formed_and_has_every_section(page: str) -> None:
     tags = Tags(page)
     assert tags.open == []
-    ids = [a["id"] for t, a in tags.found if t == "section" and "id" in a]
+    ids = [a["id"] for t, a in tags.tags if t == "section" and "id" in a]
     assert ids == [
         "results", "differences", "ablations", "tail", "probes", "gallery", "map", "curves", "data", "speed",
     ]  # fmt: skip
-    links = {a["href"] for t, a in tags.found if t == "a" and (a["href"] or "").startswith("#")}
+    links = {a["href"] for t, a in tags.tags if t == "a" and (a["href"] or "").startswith("#")}
     assert links == {f"#{i}" for i in ids}
 
 
 def test_the_page_loads_nothing(page: str) -> None:
-    for tag, attributes in Tags(page).found:
+    for tag, attributes in Tags(page).tags:
         assert tag not in ("img", "iframe", "object", "embed", "base", "form[action]"), tag
         assert "src" not in attributes
         if tag == "link":
@@ -87,10 +87,10 @@ def test_titles_from_data_never_become_markup(page: str) -> None:
     assert "alert(" in page
     assert "<script>alert" not in page
     assert "<b>odd</b>" not in page
-    assert [t for t, _ in Tags(page).found].count("script") == 2
+    assert [t for t, _ in Tags(page).tags].count("script") == 2
 
 
-def test_figures_of_every_kind_are_shown(page: str) -> None:
+def test_the_page_has_figures_of_every_kind(page: str) -> None:
     for text in (
         "0.3100 ± 0.0100",
         "-9.6% ± 2.5%",
@@ -104,23 +104,23 @@ def test_figures_of_every_kind_are_shown(page: str) -> None:
         assert text in page, text
 
 
-def test_an_item_without_a_picture_shows_its_words(page: str) -> None:
-    words = [a.get("title") for t, a in Tags(page).found if t == "span" and "words" in (a.get("class") or "")]
+def test_an_item_without_an_image_shows_its_title(page: str) -> None:
+    words = [a.get("title") for t, a in Tags(page).tags if t == "span" and "words" in (a.get("class") or "")]
     assert set(words) == {"A4"}  # it has no title either, so its identifier
 
 
-def test_the_pictures_are_the_items(page: str) -> None:
+def test_the_images_are_the_items(page: str) -> None:
     data = json.loads(re.search(r'id="items">(.*?)</script>', page, re.DOTALL).group(1))  # type: ignore[union-attr]
     sheet = re.search(r"\.s0\{background-image:url\(data:image/jpeg;base64,([^)]*)\)", page)
     assert sheet
     import base64
 
-    picture = Image.open(bytes_io.BytesIO(base64.b64decode(sheet.group(1)))).convert("RGB")
+    image = Image.open(bytes_io.BytesIO(base64.b64decode(sheet.group(1)))).convert("RGB")
     for item, colour in enumerate(toy.COLOURS):
         cell = data["cells"][item]
         assert (cell < 0) == (colour is None)
         if colour:
-            middle = picture.getpixel((cell * gallery.CELL + 40, 40))
+            middle = image.getpixel((cell * gallery.CELL + 40, 40))
             assert np.abs(np.subtract(middle, colour)).max() < 12
 
 
@@ -174,49 +174,49 @@ def table_of(text: str, heading: str) -> list[list[str]]:
     return [[c.strip() for c in line.strip("| ").split(" | ")] for line in lines if line.startswith("| ")]
 
 
-def test_what_the_benchmark_found_is_told_in_tables(tmp_path: Path) -> None:
+def test_the_benchmark_is_reported_in_tables(tmp_path: Path) -> None:
     text = (reported(tmp_path).report / "report.md").read_text()
     head, *rows = table_of(text, "Differences in Recall@20")
     assert head == ["a", "b", "a - b", "95 % interval", "p"]
     assert rows == [["alignrec on beit3", "lightgcn", "+0.1000", "+0.0500 .. +0.1500", "0.004"]]  # no ablation
     _, whole, without = table_of(text, "Without one part, or with one modality")
-    assert whole[:4] == ["as it is (beit3)", "3", "0.3100 ± 0.0100", "0.3100 ± 0.0100"]
+    assert whole[:4] == ["full model (beit3)", "3", "0.3100 ± 0.0100", "0.3100 ± 0.0100"]
     assert without == [
         "no-cca", "3", "0.2600 ± 0.0100", "0.2600 ± 0.0100", "-0.0500", "-0.1200 .. +0.0200", "0.2",
     ]  # fmt: skip
-    head, targets, ours, ids = table_of(text, "Recall@20 by popularity of the target")
-    assert head == ["run", *(str(i) for i in range(1, 11))]  # nothing cold was asked for
+    head, targets, alignrec, ids = table_of(text, "Recall@20 by popularity of the target")
+    assert head == ["run", *(str(i) for i in range(1, 11))]  # no cold targets
     assert targets == ["targets", *(str(i) for i in range(8, 18))]
-    assert ours == ["alignrec on beit3", *["0.1550"] * 10]
+    assert alignrec == ["alignrec on beit3", *["0.1550"] * 10]
     assert ids[0] == "lightgcn"
     assert table_of(text, "Recall@20 by length of history")[1:3] == [
         ["users", "3", "1"],
         ["alignrec on beit3", "0.3100", "0.3100"],
     ]
-    assert table_of(text, "What is shown")[1] == ["alignrec on beit3", "50.0%", "1.25", "10.0%", "50.0%"]
+    assert table_of(text, "What is recommended")[1] == ["alignrec on beit3", "50.0%", "1.25", "10.0%", "50.0%"]
 
 
 def test_one_run_and_its_ablations_leave_no_differences_between_runs(tmp_path: Path) -> None:
-    found = io.read_table(toy.outputs(tmp_path).tests, schemas.TESTS)
-    assert len(list(judged.tests(found))) == 2
-    assert list(judged.tests(found.filter(pc.field("ablation_b") != ""))) == []
+    tests = io.read_table(toy.outputs(tmp_path).tests, schemas.TESTS)
+    assert len(list(judged.tests(tests))) == 2
+    assert list(judged.tests(tests.filter(pc.field("ablation_b") != ""))) == []
 
 
 def test_what_is_masked_depends_on_the_protocol(tmp_path: Path) -> None:
-    (found,) = comparisons(io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS))
-    assert "ranked, train items masked" in judged.results(found).note
-    strict = dataclasses.replace(found, protocol="strict, user-time")
+    (comparison,) = comparisons(io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS))
+    assert "ranked, train items masked" in judged.results(comparison).note
+    strict = dataclasses.replace(comparison, protocol="strict, user-time")
     assert "ranked, train and valid items masked" in judged.results(strict).note
 
 
 def test_bars_share_a_scale_that_holds_zero(page: str) -> None:
-    found = plots.bars([(0.1, 0.2, 0.4), None, (-0.4, -0.2, 0.0)])
-    assert found
-    (low, middle, high), nothing, other = found.rows
+    bars = plots.bars([(0.1, 0.2, 0.4), None, (-0.4, -0.2, 0.0)])
+    assert bars
+    (low, middle, high), nothing, other = bars.rows
     assert nothing is None
     assert low < middle < high == plots.BAR - plots.BAR_MARGIN
     assert other[0] == plots.BAR_MARGIN
-    assert other[2] == found.zero == plots.BAR / 2
+    assert other[2] == bars.zero == plots.BAR / 2
     assert page.count('<svg class="bar"') == 2 + 2 + 2  # results, differences in two metrics, ablations
 
 
@@ -245,22 +245,22 @@ def test_a_sweeps_effects_are_a_heat_map(tmp_path: Path) -> None:
     assert 'class="n heat" style="--heat:0.50">0.250</td>' in (layout.report / "index.html").read_text()
 
 
-def test_pictures_are_counted_by_reason_and_rare_reasons_together() -> None:
+def test_images_are_counted_by_reason_and_rare_reasons_together() -> None:
     many = tables.REASONS + 3
     status = pa.chunked_array([["ok"] * 5 + ["http_error"] * many])
     reason = pa.chunked_array([[""] * 5 + [f"status {i}" for i in range(many)]])
-    rows = tables.quality("Pictures", status, reason, "").rows
+    rows = tables.quality("Images", status, reason, "").rows
     assert rows[0] == ["ok", "", "5", "17.9%"]
     assert rows[-1] == ["others", "4 more reasons", "4", "14.3%"]
     assert sum(int(r[2]) for r in rows) == 5 + many
 
 
-def test_the_poster_is_a_picture_with_a_row_an_item(tmp_path: Path) -> None:
-    picture = Image.open(reported(tmp_path).report / "neighbours.png")
-    assert picture.height > toy.ITEMS * gallery.CELL
+def test_the_poster_is_an_image_with_a_row_an_item(tmp_path: Path) -> None:
+    image = Image.open(reported(tmp_path).report / "neighbours.png")
+    assert image.height > toy.ITEMS * gallery.CELL
 
 
-def test_a_picture_that_cannot_be_decoded_is_left_out() -> None:
+def test_an_image_that_cannot_be_decoded_is_left_out() -> None:
     table = pa.table({"item_id": pa.array([0, 1], pa.int32()), "image": pa.array([b"no jpeg", toy.jpeg((1, 2, 3))])})
     assert list(gallery.thumbnails([table], {0, 1})) == [1]
 
@@ -286,15 +286,15 @@ def test_a_flat_curve_of_one_epoch_is_drawn() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-3, 7), (0.013, 0.0131), (0, 1e6), (5, 5)])
 def test_ticks_are_few_round_and_inside(low: float, high: float) -> None:
-    found = plots.ticks(low, high)
-    assert 1 <= len(found) <= 6
-    assert all(low - 1e-9 <= t <= high + 1e-9 for t in found)
+    ticks = plots.ticks(low, high)
+    assert 1 <= len(ticks) <= 6
+    assert all(low - 1e-9 <= t <= high + 1e-9 for t in ticks)
 
 
 def test_the_best_figure_of_each_column_is_marked() -> None:
-    found = {"users": 5, "chance": {"hit@5": 0.1, "hit@10": 0.2}, "a": {"hit@5": 0.3, "hit@10": 0.3},
+    figures = {"users": 5, "chance": {"hit@5": 0.1, "hit@10": 0.2}, "a": {"hit@5": 0.3, "hit@10": 0.3},
              "b": {"hit@5": 0.2, "hit@10": 0.4}}  # fmt: skip
-    (table,) = tables.probes({"zero_shot": found})
+    (table,) = tables.probes({"zero_shot": figures})
     assert [r[0] for r in table.rows] == ["b", "a", "chance"]
     assert table.best == {(1, 1), (0, 2)}
 

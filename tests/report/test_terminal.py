@@ -15,7 +15,7 @@ def row(model: str, seed: int, value: float, **other: object) -> dict[str, objec
     return run | how | {"selected_by": "valid", "value": value} | other
 
 
-def shown(*rows: dict[str, object]) -> list[str]:
+def printed(*rows: dict[str, object]) -> list[str]:
     """Return the text of every table."""
     texts = []
     for table in terminal.tables(pa.Table.from_pylist(list(rows), schemas.RESULTS), "shop"):
@@ -27,7 +27,7 @@ def shown(*rows: dict[str, object]) -> list[str]:
 
 def test_means_over_seeds_best_first_and_what_test_selected_only_under_that_name() -> None:
     rows = row("bpr", 0, 0.1), row("bpr", 1, 0.2), row("lightgcn", 0, 0.3), row("bpr", 0, 0.9, selected_by="test")
-    text, by_test = shown(*rows)
+    text, by_test = printed(*rows)
     assert "0.1500 ± 0.0707" in text
     assert "0.9" not in text
     assert text.index("lightgcn") < text.index("bpr")
@@ -35,14 +35,14 @@ def test_means_over_seeds_best_first_and_what_test_selected_only_under_that_name
 
 
 def test_two_fingerprints_never_share_a_table() -> None:
-    one, other = shown(row("bpr", 0, 0.1), row("bpr", 0, 0.7, fingerprint="2"))  # both are called `mmrec`
+    one, other = printed(row("bpr", 0, 0.1), row("bpr", 0, 0.7, fingerprint="2"))  # both are called `mmrec`
     assert ("0.1000" in one, "0.7000" in one) == (True, False)
     assert ("0.1000" in other, "0.7000" in other) == (False, True)
 
 
-def test_ablations_stand_apart_beside_the_model_as_it_is() -> None:
-    found = shown(row("alignrec", 0, 0.3), row("alignrec", 0, 0.2, ablation="no-cca"), row("bpr", 0, 0.1),
+def test_ablations_stand_apart_beside_the_full_model() -> None:
+    texts = printed(row("alignrec", 0, 0.3), row("alignrec", 0, 0.2, ablation="no-cca"), row("bpr", 0, 0.1),
                   row("alignrec", 0, 0.4, features="random"))  # fmt: skip
-    assert "no-cca" not in found[0]
-    assert ("0.3000" in found[1], "no-cca" in found[1]) == (True, True)
-    assert not any(other in found[1] for other in ("bpr", "random"))
+    assert "no-cca" not in texts[0]
+    assert ("0.3000" in texts[1], "no-cca" in texts[1]) == (True, True)
+    assert not any(other in texts[1] for other in ("bpr", "random"))

@@ -31,10 +31,10 @@ def train(model: str, keys: dict[str, Any] | None = None, seed: int = 0, **more:
 
 @pytest.mark.parametrize("model", TRAINED)
 def test_learns_who_likes_what(model: str) -> None:
-    found = train(model, {"epochs": 40, "patience": 40})
+    trained = train(model, {"epochs": 40, "patience": 40})
     # 17 of the 42 items left to a user are of the right half; chance finds the target among 17 with 0.40
-    assert evaluate(found.user, found.item, two_tastes(), "test", [17]).mean["recall", 17] > 0.9
-    assert found.history[-1]["bpr"] < found.history[0]["bpr"]
+    assert evaluate(trained.user, trained.item, two_tastes(), "test", [17]).mean["recall", 17] > 0.9
+    assert trained.history[-1]["bpr"] < trained.history[0]["bpr"]
 
 
 @pytest.mark.parametrize("model", TRAINED)
@@ -47,13 +47,13 @@ def test_twice_is_the_same_and_another_seed_is_not(model: str) -> None:
 
 @pytest.mark.parametrize("model", TRAINED)
 def test_loss_is_the_sum_of_its_terms_and_vectors_have_rows(model: str) -> None:
-    found = train(model)
-    line = found.history[3]
+    trained = train(model)
+    line = trained.history[3]
     terms = {k: v for k, v in line.items() if k not in ("epoch", "loss") and not k.startswith("valid_")}
     assert line["loss"] == pytest.approx(sum(terms.values()))
-    assert (len(found.user), len(found.item)) == (USERS, ITEMS)
-    assert found.user.shape[1] == found.item.shape[1]
-    assert found.user.dtype == np.float32
+    assert (len(trained.user), len(trained.item)) == (USERS, ITEMS)
+    assert trained.user.shape[1] == trained.item.shape[1]
+    assert trained.user.dtype == np.float32
 
 
 @pytest.mark.parametrize("model", TRAINED)
@@ -69,22 +69,22 @@ def test_killed_and_resumed_is_as_if_undisturbed(model: str, tmp_path: Path) -> 
     with pytest.raises(Killed):
         train(model, checkpoint=checkpoint, progress=kill)
     resumed: list[int] = []
-    found = train(model, checkpoint=checkpoint, progress=lambda line: resumed.append(line["epoch"]))
+    trained = train(model, checkpoint=checkpoint, progress=lambda line: resumed.append(line["epoch"]))
     assert resumed == list(range(6, 12))
     whole = train(model)
-    assert found.history == whole.history
-    assert found.best_epoch == whole.best_epoch
-    assert save(found.state) == save(whole.state)
-    assert np.array_equal(found.user, whole.user)
+    assert trained.history == whole.history
+    assert trained.best_epoch == whole.best_epoch
+    assert save(trained.state) == save(whole.state)
+    assert np.array_equal(trained.user, whole.user)
 
 
 def test_returns_the_best_epoch_and_stops_after_patience() -> None:
-    found = train("bpr", {"lr": 0.05, "epochs": 200, "patience": 4})
-    curve = [round(line["valid_recall@20"], 4) for line in found.history]
-    assert found.best_epoch == int(np.argmax(curve))  # the first of equal ones: strictly better is asked for
-    assert len(curve) == found.best_epoch + 5 < 200
-    mean = evaluate(found.user, found.item, two_tastes(), "valid", [20]).mean
-    assert mean["recall", 20] == found.valid["recall@20"] == found.history[found.best_epoch]["valid_recall@20"]
+    trained = train("bpr", {"lr": 0.05, "epochs": 200, "patience": 4})
+    curve = [round(line["valid_recall@20"], 4) for line in trained.history]
+    assert trained.best_epoch == int(np.argmax(curve))  # the first of equal ones: strictly better is asked for
+    assert len(curve) == trained.best_epoch + 5 < 200
+    mean = evaluate(trained.user, trained.item, two_tastes(), "valid", [20]).mean
+    assert mean["recall", 20] == trained.valid["recall@20"] == trained.history[trained.best_epoch]["valid_recall@20"]
 
 
 def test_a_run_goes_on_while_its_loss_is_falling() -> None:
@@ -132,10 +132,10 @@ def test_standardised_columns_have_mean_0_and_deviation_1_and_empty_rows_stay() 
 
 
 def test_training_on_standardised_features_does_not_see_shift_and_scale() -> None:
-    asked = settings("vbpr", standardise=True, epochs=3)
+    params = settings("vbpr", standardise=True, epochs=3)
     edges = neighbours.neighbours(content(), 4)
     one, other = (
-        fit(MODELS["vbpr"], two_tastes(), features, edges, asked, 0) for features in (content(), 64 * content() + 8)
+        fit(MODELS["vbpr"], two_tastes(), features, edges, params, 0) for features in (content(), 64 * content() + 8)
     )
     np.testing.assert_allclose(one.user, other.user, atol=1e-3)
 

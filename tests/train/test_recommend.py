@@ -27,21 +27,21 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 
 def test_a_user_gets_the_best_items_that_are_not_in_train(layout: Layout) -> None:
-    shown = recommend.recommend(layout, "U1", 4)
+    recommended = recommend.recommend(layout, "U1", 4)
     user, item = recommend.vectors(layout)
-    assert [i.item_id for i in shown.trained] == [2, 1]
+    assert [i.item_id for i in recommended.trained] == [2, 1]
     expected = [i for i in np.argsort(-item @ user[1]) if i not in (1, 2)]
-    assert [i.item_id for i in shown.found] == expected
-    assert [i.score for i in shown.found] == pytest.approx([float(item[i] @ user[1]) for i in expected])
-    by_id = {i.item_id: i for i in shown.found}
+    assert [i.item_id for i in recommended.top] == expected
+    assert [i.score for i in recommended.top] == pytest.approx([float(item[i] @ user[1]) for i in expected])
+    by_id = {i.item_id: i for i in recommended.top}
     assert by_id[3].title == toy.TITLES[3]
-    assert by_id[3].picture == "https://p/3.jpg"
-    assert by_id[4].picture == ""  # it has none
-    assert by_id[0].picture == str(layout.raw / "somewhere/on/this/machine.png")
+    assert by_id[3].image == "https://p/3.jpg"
+    assert by_id[4].image == ""  # it has none
+    assert by_id[0].image == str(layout.raw / "somewhere/on/this/machine.png")
 
 
 def test_the_catalogue_runs_out_before_k(layout: Layout) -> None:
-    assert len(recommend.recommend(layout, "U1", 6).found) == 4
+    assert len(recommend.recommend(layout, "U1", 6).top) == 4
     with pytest.raises(UserError, match="7 items wanted, and the catalogue has 6"):
         recommend.recommend(layout, "U1", 7)
 
@@ -58,11 +58,11 @@ def test_an_identifier_comes_before_a_number() -> None:
 
 
 def test_a_user_without_train_items_gets_what_is_popular_and_is_told(layout: Layout) -> None:
-    shown = recommend.recommend(layout, "3", 2)
-    assert shown.popular
-    assert [i.item_id for i in shown.found] == [1, 2]  # two users each; 0 and 3 have one
-    assert [i.score for i in shown.found] == [None, None]
-    assert "no train items" in recommend.history(shown)
+    recommended = recommend.recommend(layout, "3", 2)
+    assert recommended.popular
+    assert [i.item_id for i in recommended.top] == [1, 2]  # two users each; 0 and 3 have one
+    assert [i.score for i in recommended.top] == [None, None]
+    assert "no train items" in recommend.history(recommended)
 
 
 def test_vectors_of_another_dataset_are_refused(tmp_path: Path) -> None:

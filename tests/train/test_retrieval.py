@@ -50,13 +50,13 @@ def test_an_inverted_file_searches_as_much_as_enough_recall_takes(
 ) -> None:
     user, item = vectors
     index = retrieval.build(item, exact_up_to=ITEMS - 1)
-    found = retrieval.tune(index, item, user, seen)
-    assert found["kind"] == "ivf"
-    assert retrieval.ENOUGH <= found["recall"] < 1
-    assert 1 < found["searched"] < found["lists"]
+    facts = retrieval.tune(index, item, user, seen)
+    assert facts["kind"] == "ivf"
+    assert retrieval.ENOUGH <= facts["recall"] < 1
+    assert 1 < facts["searched"] < facts["lists"]
     data = retrieval.to_bytes(index)
     again = retrieval.from_bytes(data, hashlib.sha256(data).hexdigest())
-    assert again.nprobe == found["searched"]
+    assert again.nprobe == facts["searched"]
     one = retrieval.retrieve(index, user, np.arange(USERS), 20, seen)
     other = retrieval.retrieve(again, user, np.arange(USERS), 20, seen)
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
@@ -65,13 +65,13 @@ def test_an_inverted_file_searches_as_much_as_enough_recall_takes(
 
 
 def test_the_bytes_are_the_same_with_any_number_of_threads(vectors: tuple[np.ndarray, np.ndarray]) -> None:
-    made = []
+    indexes = []
     before = faiss.omp_get_max_threads()
     for threads in (1, 2):
         faiss.omp_set_num_threads(threads)
-        made.append(retrieval.to_bytes(retrieval.build(vectors[1], exact_up_to=10)))
+        indexes.append(retrieval.to_bytes(retrieval.build(vectors[1], exact_up_to=10)))
     faiss.omp_set_num_threads(before)
-    assert made[0] == made[1]
+    assert indexes[0] == indexes[1]
 
 
 def test_recall_counts_only_what_there_is_to_find() -> None:

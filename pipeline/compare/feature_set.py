@@ -1,4 +1,4 @@
-"""Anybody's features, brought into the dataset's item order or refused with the first thing that does not fit."""
+"""Reads a feature set from the dataset or a file, in the dataset's item order; the first mismatch is an error."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ TORCH = (".pt", ".pth")
 
 
 @dataclass(frozen=True)
-class Given:
+class FeatureSet:
     """A feature set to compare."""
 
     name: str
     source: str
-    """where it came from, and how its rows were matched with items"""
+    """its file, and how its rows were matched with items"""
     vectors: np.ndarray
     """float32 [I, F], finite, row i is item i"""
 
 
-def read(spec: str, layout: Layout, asins: Sequence[str]) -> Given:
+def read(spec: str, layout: Layout, asins: Sequence[str]) -> FeatureSet:
     """Return the features that `spec` names.
 
     Args:
@@ -41,42 +41,44 @@ def read(spec: str, layout: Layout, asins: Sequence[str]) -> Given:
         asins: identifier of item 0 .. I-1.
 
     Raises:
-        UserError: no such thing, unreadable, not one row an item, other items, or a value that is not finite.
+        UserError: missing, unreadable, not one row an item, other items, or a value that is not finite.
     """
     name, path = _named(spec)
     where = Path(path)
     if path in layout.feature_sets() and not where.suffix:
         table = io.read_features(layout.features(path))
-        return Given(name or path, f"encoded here as {path}", io.matrix(table["vector"]))
+        return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]))
     if not where.exists():
-        there = ", ".join(layout.feature_sets()) or "none"
-        raise UserError(f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} (there: {there})")
+        available = ", ".join(layout.feature_sets()) or "none"
+        raise UserError(
+            f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} (there: {available})"
+        )
     try:
         vectors, how = _loaded(where, asins)
     except (ValueError, EOFError, OSError, pa.ArrowException) as e:
         raise UserError(f"{where}: not readable as features: {' '.join(str(e).split())}") from None
-    return Given(name or _short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)))
+    return FeatureSet(name or _short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)))
 
 
-def distinct(found: Sequence[Given]) -> list[Given]:
+def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
     """Return the sets with names that differ: a second `a` becomes `a-2`."""
     names: list[str] = []
-    for given in found:
+    for feature_set in sets:
         count = 1
-        name = given.name
+        name = feature_set.name
         while name in names:
             count += 1
-            name = f"{given.name}-{count}"
+            name = f"{feature_set.name}-{count}"
         names.append(name)
-    return [Given(name, g.source, g.vectors) for name, g in zip(names, found, strict=True)]
+    return [FeatureSet(name, g.source, g.vectors) for name, g in zip(names, sets, strict=True)]
 
 
 def _named(spec: str) -> tuple[str, str]:
-    """Return the name that `name=path` gives, or nothing, and the path; a path may hold = itself."""
+    """Return the name that `name=path` gives, or nothing, and the path; a path may contain =."""
     name, equals, path = spec.partition("=")
     if not equals or Path(spec).exists():
         return "", spec
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # it becomes a file's name
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):  # it becomes a file name
         raise UserError(f"'{spec}': there is no such file, and '{name}' is no name (letters, digits, - and _)")
     return name, path
 
@@ -98,19 +100,19 @@ def _torch(path: Path) -> np.ndarray:
     import torch  # slow to import, and only this kind of file needs it
 
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        tensor = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
-        # torch raises many kinds here, from pickle's to its own; what they have in common is that the file is no tensor
+        # torch raises many kinds here, pickle's and its own: the file is no tensor
         raise UserError(f"{path}: not a plain tensor ({type(e).__name__}); save it with torch.save(tensor)") from None
-    if isinstance(found, dict) and len(found) == 1:
-        found = next(iter(found.values()))
-    if not isinstance(found, torch.Tensor):
-        raise UserError(f"{path}: holds {type(found).__name__}, expected one tensor [items, width]")
-    return found.float().numpy()
+    if isinstance(tensor, dict) and len(tensor) == 1:
+        tensor = next(iter(tensor.values()))
+    if not isinstance(tensor, torch.Tensor):
+        raise UserError(f"{path}: holds {type(tensor).__name__}, expected one tensor [items, width]")
+    return tensor.float().numpy()
 
 
 def _parquet(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[np.ndarray, str]:
-    """Return the vectors of a table, in item order by asin or item_id where it has one, else as they come."""
+    """Return the vectors of a table, in item order by asin or item_id where it has one, else in row order."""
     lists = [f.name for f in table.schema if _is_vector(f.type)]
     if len(lists) != 1:
         raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one")
@@ -125,19 +127,19 @@ def _parquet(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[np.ndar
     return values, "rows in item order"
 
 
-def _matched(path: Path, key: str, found: list[Any], wanted: list[Any]) -> np.ndarray:
+def _matched(path: Path, key: str, ids: list[Any], wanted: list[Any]) -> np.ndarray:
     """Return the row of each wanted id; refuse rows that are missing, doubled or of other items."""
-    row = {value: i for i, value in enumerate(found)}
-    if len(row) < len(found):
-        twice = next(v for i, v in enumerate(found) if row[v] != i)
+    row = {value: i for i, value in enumerate(ids)}
+    if len(row) < len(ids):
+        twice = next(v for i, v in enumerate(ids) if row[v] != i)
         raise UserError(f"{path}: {key} {twice!r} occurs twice")
     known = set(wanted)
-    for number, value in enumerate(found):
+    for number, value in enumerate(ids):
         if value not in known:
             raise UserError(f"{path}, row {number}: {key} {value!r} is no item of this dataset")
     for item, value in enumerate(wanted):
         if value not in row:
-            raise UserError(f"{path}: no row for item {item} ({key} {value!r}); {len(found)} rows, {len(wanted)} items")
+            raise UserError(f"{path}: no row for item {item} ({key} {value!r}); {len(ids)} rows, {len(wanted)} items")
     return np.array([row[value] for value in wanted])
 
 
@@ -148,7 +150,7 @@ def _checked(path: Path, vectors: Any, items: int) -> np.ndarray:
     if len(vectors) != items:
         raise UserError(f"{path}: {len(vectors)} rows, the dataset has {items} items")
     with np.errstate(over="ignore"):
-        single = np.ascontiguousarray(vectors, np.float32)  # before the check: a double may be too large for it
+        single = np.ascontiguousarray(vectors, np.float32)  # before the check: a double may overflow
     wrong = np.flatnonzero(~np.isfinite(single).all(axis=1))
     if wrong.size:
         raise UserError(f"{path}, row {wrong[0]}: not finite in single precision")
@@ -161,5 +163,5 @@ def _is_vector(kind: pa.DataType) -> bool:
 
 
 def _short(path: Path) -> str:
-    """Return a name for the terminal and for files: letters, digits, - and _."""
+    """Return a name for the terminal and for files, of letters, digits, - and _."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:40] or "features"
