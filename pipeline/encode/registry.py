@@ -9,8 +9,7 @@ from pipeline.config.base import checked
 from pipeline.errors import UserError
 from pipeline.registry import Registry
 
-if TYPE_CHECKING:  # each is imported on first use; fingerprints of stages need them all
-    from pipeline.encode import beit3, beit3_untrained, clip, cnn, minilm, minilm_cnn  # noqa: F401
+if TYPE_CHECKING:
     from pipeline.encode.base import Spec
 
 ENCODERS: Registry[Spec[Any]] = Registry(

@@ -6,22 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.registry import Registry
 
-if TYPE_CHECKING:  # each is imported on first use; stage fingerprints read all of them here
-    from pipeline.models import (  # noqa: F401
-        alignrec,
-        bm3,
-        bpr,
-        dualgnn,
-        freedom,
-        grcn,
-        itemknn,
-        lattice,
-        lightgcn,
-        mgcn,
-        mmgcn,
-        slmrec,
-        vbpr,
-    )
+if TYPE_CHECKING:
     from pipeline.models.base import Recommender
 
 MODELS: Registry[type[Recommender]] = Registry(

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.registry import Registry
 
-if TYPE_CHECKING:  # each is imported on first use; stage fingerprints read all of them here
-    from pipeline.probe import categories, content_knn, item_cf, zero_shot  # noqa: F401
+if TYPE_CHECKING:
     from pipeline.probe.base import Probe
 
 PROBES: Registry[Probe] = Registry(

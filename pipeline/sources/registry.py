@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.config.base import checked, nearest
 from pipeline.errors import UserError
 from pipeline.registry import Registry
 from pipeline.sources.base import Reader, Source
-
-if TYPE_CHECKING:  # each is imported on first use; fingerprints of stages need them all
-    from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec, sample, tabular  # noqa: F401
 
 SOURCES: Registry[type[Source]] = Registry(
     "sources",
