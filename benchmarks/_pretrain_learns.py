@@ -1,10 +1,10 @@
-"""Whether pre-training teaches: features of the trained network beside those of the same network untrained.
+"""Effect of pre-training: features of the trained network beside those of the same network untrained.
 
     python -m benchmarks._pretrain_learns RESULTS.json [seed ...]
 
-Reads `outputs/` of the embedded dataset as far as the images stage. For each seed it pre-trains with the parameters of
-params.yaml, and not at all, and asks the probes of each network's whole features, of each modality alone under the same
-whitening, and of the trained ones with their rows shuffled. RESULTS.json keeps what is done; a second call goes on.
+Reads `outputs/` of the embedded dataset up to the images stage. For each seed it pre-trains as params.yaml says, and
+with 0 epochs. Each network's features are probed whole, by each modality alone under the same whitening, and with
+shuffled rows. RESULTS.json keeps finished runs; a second call continues.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def main(results: Path, seeds: list[int]) -> None:
     layout = Layout(Path("outputs"), DATASET)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    asked = questions.ask(Data(interactions, len(texts), []))
+    probes = questions.ask(Data(interactions, len(texts), []))
     for seed in seeds:
         for name, epochs in (("untrained", 0), ("trained", params.pretrain.epochs)):
             if f"{name} {seed}" not in done:
                 settings = params.pretrain.model_copy(update={"seed": seed, "epochs": epochs})
                 sets = _features(layout, texts, settings, params.download)
-                done[f"{name} {seed}"] = {which: _hits(asked, x) for which, x in sets.items()}
+                done[f"{name} {seed}"] = {which: _hits(probes, x) for which, x in sets.items()}
                 io.write_json(results, done)
     print("\n".join(table(done)))
 
@@ -61,7 +61,7 @@ def table(done: dict[str, Figures]) -> list[str]:
     lines = [f"| probe | features | {' | '.join(f'@{k}' for k in KS)} |", "|---|---|" + "---|" * len(KS)]
     for probe in PROBES:
         for name in ("untrained", "trained"):
-            runs = [found for key, found in done.items() if key.startswith(name)]
+            runs = [figures for key, figures in done.items() if key.startswith(name)]
             for which in runs[0]:
                 values = np.array([run[which][probe] for run in runs])
                 sd = values.std(axis=0, ddof=1) if len(runs) > 1 else np.zeros(len(KS))
@@ -86,15 +86,15 @@ def _features(layout: Layout, texts: list[str], params: Pretrain, download: Down
         ways = {
             "joint": shown,
             "text alone": shown._replace(no_image=hidden),
-            "picture alone": shown._replace(padding=torch.ones_like(shown.padding)),
+            "image alone": shown._replace(padding=torch.ones_like(shown.padding)),
         }
         with torch.no_grad():
             sets = {name: whitening(whole(network, way).float().numpy()) for name, way in ways.items()}
     return sets | {"joint, rows shuffled": np.random.default_rng(seed).permutation(sets["joint"])}
 
 
-def _hits(asked: dict[str, Any], features: np.ndarray) -> dict[str, list[float]]:
-    return {probe: questions.hits(features, asked[probe], KS).mean(axis=0).tolist() for probe in PROBES}
+def _hits(probes: dict[str, Any], features: np.ndarray) -> dict[str, list[float]]:
+    return {probe: questions.hits(features, probes[probe], KS).mean(axis=0).tolist() for probe in PROBES}
 
 
 if __name__ == "__main__":

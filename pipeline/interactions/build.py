@@ -30,7 +30,7 @@ class Rows:
             yield pa.Table.from_batches([batch]).cast(self._schema)
 
 
-class Split(NamedTuple):
+class SplitTables(NamedTuple):
     """What the stage writes, to be read while the database is open, and what became of the other rows."""
 
     interactions: Rows  # INTERACTIONS, by user_id, timestamp, item_id
@@ -60,7 +60,7 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
 
 def split(
     db: duckdb.DuckDBPyConnection, ratings: str, user_core: int, item_core: int, protocol: str, seed: int
-) -> Split:
+) -> SplitTables:
     """Filter, split and number raw ratings.
 
     Args:
@@ -97,7 +97,7 @@ def split(
     interactions = "parted JOIN user_ids USING (user) JOIN item_ids USING (item)"
     users = "SELECT user_id, name AS user FROM user_ids JOIN user_names ON code = user ORDER BY user_id"
     items = "SELECT item_id, name AS asin FROM item_ids JOIN item_names ON code = item ORDER BY item_id"
-    return Split(
+    return SplitTables(
         Rows(
             db, f"SELECT user_id, item_id, rating, timestamp, split FROM {interactions} {ORDER}", schemas.INTERACTIONS
         ),
@@ -175,7 +175,7 @@ def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
     return _one(db, "SELECT max(item) + 1 FROM raw")
 
 
-def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) -> Split:
+def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) -> SplitTables:
     """Return what `load_published` loaded: numbers and split are the source's.
 
     Users and items that have a number but no rows stay. Users without train rows leave valid and test.
@@ -192,7 +192,7 @@ def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) 
     interactions = f"SELECT user::INTEGER AS user_id, item::INTEGER AS item_id, rating, {time} AS timestamp, split"
     rows, users = _one(db, "SELECT count(*) FROM raw"), _one(db, "SELECT max(user) + 1 FROM raw")
     db.register("asins", pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": asins}))
-    return Split(
+    return SplitTables(
         Rows(db, f"{interactions} FROM kept {ORDER}", schemas.INTERACTIONS),
         Rows(
             db, f"SELECT i::INTEGER AS user_id, i::VARCHAR AS user FROM range({users}) r(i) ORDER BY i", schemas.USERS

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.interactions.build import PROTOCOLS, Rows, Split, database, load_published, published, split
+from pipeline.interactions.build import PROTOCOLS, Rows, SplitTables, database, load_published, published, split
 from schemas import TEST, TRAIN, VALID
 
 
 class Whole(NamedTuple):
-    """A Split whose rows have been read."""
+    """A SplitTables whose rows have been read."""
 
     interactions: pa.Table
     users: pa.Table
@@ -30,7 +30,7 @@ class Whole(NamedTuple):
 Do = Callable[..., Whole]
 
 
-def whole(found: Split) -> Whole:
+def whole(found: SplitTables) -> Whole:
     """Read all rows; the database is open."""
     interactions, users, item_ids = (pa.concat_tables(rows) for rows in found[:3])
     return Whole(interactions, users, item_ids, found.rows, found.drops, found.facts)
