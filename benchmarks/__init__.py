@@ -35,7 +35,7 @@ class Measurement:
     limit: float
     """the physical limit in the same unit, measured or computed on this machine"""
     limit_is: str
-    """what sets the limit and how it was found: GEMM rate, memory bandwidth, disk"""
+    """what sets the limit and how it was measured: GEMM rate, memory bandwidth, disk"""
     what: str
     """the work, and what the reference is"""
     details: dict[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""AlignRec as it is usually written in PyTorch: what benchmarks/train.py times and checks ours against."""
+"""AlignRec in plain PyTorch: the reference of benchmarks/train.py for time and losses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Epoch(NamedTuple):
 
     @property
     def turn(self) -> Turn[Epoch]:
-        """Return it as a turn, without what lay between its parts."""
+        """Return it as a turn, without the time between its parts."""
         return Turn(self.train + self.rank, self.cpu, self)
 
 
@@ -55,9 +55,9 @@ def run(model: AlignRec, inputs: Inputs, settings: AlignRecParams, batches: list
     whole = torch.sparse_coo_tensor(torch.from_numpy(at), torch.from_numpy(np.tile(block.data, 2)),
                                     (n_users + n_items,) * 2, device=device).coalesce()  # fmt: skip
     user_item = torch.sparse_coo_tensor(np.stack(block.coords), block.data, block.shape, device=device).coalesce()
-    near_items = adjacency.item_graph(inputs.edges, n_items).tocoo()
+    item_graph = adjacency.item_graph(inputs.edges, n_items).tocoo()
     item_item = torch.sparse_coo_tensor(
-        np.stack(near_items.coords), near_items.data, near_items.shape, device=device
+        np.stack(item_graph.coords), item_graph.data, item_graph.shape, device=device
     ).coalesce()
     taken = [set() for _ in range(n_users)]
     for u, i in zip(parts.train.users.tolist(), parts.train.items.tolist(), strict=True):
@@ -83,9 +83,9 @@ def run(model: AlignRec, inputs: Inputs, settings: AlignRecParams, batches: list
             mm_user[batch.users], id_user[batch.users], settings.temperature
         )
         c = nnf.normalize(model.features.detach()[batch.positives])
-        apart = torch.linalg.norm(e @ e.T - c @ c.T) / len(e)
-        near = 1 - nnf.cosine_similarity(u, p).mean()
-        return rank + norm + settings.cca * align + settings.reg * apart + settings.uia * near
+        reg = torch.linalg.norm(e @ e.T - c @ c.T) / len(e)
+        uia = 1 - nnf.cosine_similarity(u, p).mean()
+        return rank + norm + settings.cca * align + settings.reg * reg + settings.uia * uia
 
     sample = timed(_negatives, parts, taken)
     optimiser = torch.optim.Adam(model.parameters(), lr=settings.lr)
@@ -102,13 +102,13 @@ def _cca(content: Tensor, ids: Tensor, temperature: float) -> Tensor:
 
 def _negatives(parts: split.Split, taken: list[set[int]]) -> list[int]:
     rng = np.random.default_rng(0)
-    found = []
+    negatives = []
     for user in parts.train.users.tolist():
         item = int(rng.integers(parts.n_items))
         while item in taken[user]:
             item = int(rng.integers(parts.n_items))
-        found.append(item)
-    return found
+        negatives.append(item)
+    return negatives
 
 
 def _recall(branches: tuple[Tensor, ...], parts: split.Split, taken: list[set[int]]) -> float:

@@ -29,7 +29,7 @@ from pipeline.encode.beit3 import BEiT3Items
 from pipeline.images.pixels import normalised, squares
 from pipeline.ops.device import gemm_rate, pick
 
-PADDED = 128  # of the reference's texts, as people do; longer ones are cut
+PADDED = 128  # of the reference's texts, as is usual; longer ones are cut
 DECILES = (6, 39, 61, 80, 103, 128, 128, 128, 128, 128, 128)
 """of tokens, cut at 128: title, brand, categories and description of 3,143 products of Amazon Industrial & Scientific
 (2018), as all-MiniLM-L6-v2 splits them; half of them are longer than 128"""
@@ -38,11 +38,11 @@ ITEMS, PASS, WORKERS = (24, 8, 1) if pick().type == "cpu" else (8192, 256, 16)
 """items in all, in a forward pass; threads that decode"""
 PRECISIONS = ["float32", "bfloat16", *(["int8"] if multiplies_bytes(pick()) else [])]
 COSINE = 0.999
-"""to torchscale's float32, that each vector of a way keeps if it is to count"""
+"""to torchscale's float32, that every vector of a way must reach"""
 
 
 class _Ids:
-    """Stands for a tokenizer that was trained on 64,010 pieces: text `i` is item i's ids."""
+    """A tokenizer of 64,010 pieces by table: text `i` has item i's ids."""
 
     def __init__(self, ids: Sequence[np.ndarray]) -> None:
         self.ids = ids
@@ -90,7 +90,7 @@ def run() -> Measurement:
     )
 
 
-# --- what both processes make for themselves, the same by its seeds
+# --- inputs, generated in each process from the same seeds
 
 
 @cache
@@ -108,7 +108,7 @@ def _jpegs() -> list[bytes]:
 
 
 def _jpeg(rng: np.random.Generator) -> bytes:
-    """Return a picture as the images stage stores it: shorter side 256, some structure."""
+    """Return an image as the images stage stores it: shorter side 256, some structure."""
     coarse = Image.fromarray(rng.integers(0, 256, (32, 40, 3), np.uint8))
     out = io.BytesIO()
     coarse.resize((320, 256), Image.Resampling.BICUBIC).save(out, "JPEG", quality=90)
@@ -117,7 +117,7 @@ def _jpeg(rng: np.random.Generator) -> bytes:
 
 @cache
 def _network() -> BEiT3:
-    """Return a network that was not trained; BEiT3's own way to begin takes a minute."""
+    """Return a network that was not trained; BEiT3's own initialisation takes a minute."""
     torch.manual_seed(0)
     with torch.device("meta"):
         network = BEiT3(SHAPE).eval()
@@ -156,7 +156,7 @@ def _torchscale(precision: str) -> Turn[np.ndarray]:
     tokens, padding = (torch.from_numpy(x) for x in pad(_ids(), PADDED))
 
     def encode() -> np.ndarray:
-        found = []
+        vectors = []
         for start in range(0, ITEMS, PASS):
             part = slice(start, start + PASS)
             whole = network(
@@ -164,8 +164,8 @@ def _torchscale(precision: str) -> Turn[np.ndarray]:
                 visual_tokens=normalised(squares(jpegs[part], SHAPE.image)).to(pick()),
                 text_padding_position=padding[part].to(pick()),
             )
-            found.append(whole["encoder_out"][:, 0].float().cpu())
-        return torch.cat(found).numpy()
+            vectors.append(whole["encoder_out"][:, 0].float().cpu())
+        return torch.cat(vectors).numpy()
 
     mixed = precision == "bfloat16"
     with torch.autocast(pick().type, torch.bfloat16) if mixed else nullcontext(), torch.inference_mode():

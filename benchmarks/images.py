@@ -1,4 +1,4 @@
-"""Addresses -> normal pictures in Parquet, beside a plain loop: fetch one, open, shrink, save, next."""
+"""Addresses -> resized images in Parquet, beside a plain loop: fetch one, open, resize, save, next."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.params import Params
 from pipeline.run import running
 from stages import images
 
-COUNT, DISTINCT = 5_000, 200  # addresses, and pictures behind them
+COUNT, DISTINCT = 5_000, 200  # addresses, and distinct images behind them
 SIZE, QUALITY = 256, 90
 FILTER = Image.Resampling.BILINEAR
 """of the reference; the stage has the better bicubic, which would slow the reference more"""
@@ -39,7 +39,7 @@ def run() -> Measurement:
     here, there = context.Pipe()
     server = context.Process(target=serve, args=(there,), daemon=True)
     server.start()
-    port, pictures = here.recv()
+    port, jpegs = here.recv()
     urls = [f"http://127.0.0.1:{port}/{i}.jpg" for i in range(COUNT)]
     try:
         with _turns.process() as theirs, _turns.process() as ours:
@@ -56,8 +56,8 @@ def run() -> Measurement:
         reference="loop",
         unit="images/s",
         higher_is_better=True,
-        limit=_decoding(pictures, cores),
-        limit_is=f"libjpeg-turbo decoding the same pictures in memory on {cores} cores, and nothing else",
+        limit=_decoding(jpegs, cores),
+        limit_is=f"libjpeg-turbo decoding the same images in memory on {cores} cores, and nothing else",
         what=f"{COUNT:,} JPEGs of about 500 x 500 from a server on the same cores -> shorter side {SIZE}, JPEG, "
         "hashes, Parquet; the reference fetches by one requests session and has Pillow open, resize and save",
         details={f"{name}_peak_mib": way.last for name, way in ways.items()},
@@ -85,14 +85,14 @@ def loop(urls: list[str], folder: Path) -> None:
     """Do one after the other, at the size and the quality of the stage."""
     with requests.Session() as session:
         for i, url in enumerate(urls):
-            picture = Image.open(io.BytesIO(session.get(url, timeout=20).content)).convert("RGB")
-            scale = SIZE / min(picture.size)
-            picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), FILTER)
-            picture.save(folder / f"{i}.jpg", quality=QUALITY)
+            image = Image.open(io.BytesIO(session.get(url, timeout=20).content)).convert("RGB")
+            scale = SIZE / min(image.size)
+            image = image.resize((round(image.width * scale), round(image.height * scale)), FILTER)
+            image.save(folder / f"{i}.jpg", quality=QUALITY)
 
 
 def _items(urls: list[str]) -> pa.Table:
-    """Return an item table that says nothing but where the pictures are."""
+    """Return an item table that has image addresses alone."""
     known = {"item_id": range(len(urls)), "asin": [f"B{i:09d}" for i in range(len(urls))]}
     known |= {"image_urls": [[url] for url in urls], "text_status": ["empty"] * len(urls)}
     blank = {"string": "", "int32": 0}
@@ -106,9 +106,9 @@ def _turn(work: Callable[[list[str], Path], None], urls: list[str]) -> _turns.Tu
         return _turns.timed(work, urls, Path(folder)).giving(_turns.peak_mib())
 
 
-def _decoding(pictures: list[bytes], cores: int) -> float:
-    """Return pictures a second that libjpeg-turbo decodes, a thread a core; it works without Python's lock."""
-    many = pictures * 10
+def _decoding(jpegs: list[bytes], cores: int) -> float:
+    """Return images a second that libjpeg-turbo decodes, a thread a core; it works without Python's lock."""
+    many = jpegs * 10
     started = time.perf_counter()
     with ThreadPoolExecutor(cores) as pool:
         for _ in pool.map(lambda data: Image.open(io.BytesIO(data)).load(), many):
@@ -120,14 +120,14 @@ def _decoding(pictures: list[bytes], cores: int) -> float:
 
 
 def serve(ready: multiprocessing.connection.Connection) -> None:
-    """Answer /<number>.jpg with one of the pictures until terminated; send the port and the pictures."""
-    pictures = [_jpeg(seed) for seed in range(DISTINCT)]
+    """Answer /<number>.jpg with one of the images until terminated; send the port and the images."""
+    jpegs = [_jpeg(seed) for seed in range(DISTINCT)]
     head = "HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n"
-    answers = [head.format(len(p)).encode() + p for p in pictures]
+    answers = [head.format(len(p)).encode() + p for p in jpegs]
 
     async def main() -> None:
         listening = await asyncio.get_running_loop().create_server(lambda: _Server(answers), "127.0.0.1", 0)
-        ready.send((listening.sockets[0].getsockname()[1], pictures))
+        ready.send((listening.sockets[0].getsockname()[1], jpegs))
         await listening.serve_forever()
 
     asyncio.run(main())

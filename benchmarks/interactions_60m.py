@@ -106,11 +106,11 @@ def _turn(raw: Path, group: Path | None) -> _turns.Turn[dict[str, Any]]:
     def split() -> dict[str, Any]:
         params = Interactions(memory_limit=DUCKDB)
         with build.database(raw / "scratch", params.memory_limit) as db:
-            found = build.split(db, amazon2014.ratings({"reviews": raw / "ratings.csv"}), 5, 5, params.protocol, 0)
-            io.write_tables(found.users, raw / "users.parquet", schemas.USERS, {})
-            io.write_tables(found.item_ids, raw / "item_ids.parquet", schemas.ITEM_IDS, {})
-            io.write_tables(found.interactions, raw / "interactions.parquet", schemas.INTERACTIONS, {})
-        return {"kept": found.rows - sum(found.drops.values())} | found.facts
+            tables = build.split(db, amazon2014.ratings({"reviews": raw / "ratings.csv"}), 5, 5, params.protocol, 0)
+            io.write_tables(tables.users, raw / "users.parquet", schemas.USERS, {})
+            io.write_tables(tables.item_ids, raw / "item_ids.parquet", schemas.ITEM_IDS, {})
+            io.write_tables(tables.interactions, raw / "interactions.parquet", schemas.INTERACTIONS, {})
+        return {"kept": tables.rows - sum(tables.drops.values())} | tables.facts
 
     turn = _turns.timed(split)
     return turn.giving(turn.result | {"peak_mib": _turns.peak_mib(), "capped": group is not None})

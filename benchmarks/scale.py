@@ -60,9 +60,9 @@ def run() -> Measurement:
         turns = {name: partial(_turns.alone, _model, "alignrec", SIZES[name], edges[name]) for name in SIZES}
         ways = _turns.take(turns, work={name: SIZES[name].train / 1e6 for name in SIZES})
         others = [name for name in MODELS if name != "alignrec"]
-        found = {name: _turns.alone(_model, name, size, edges["electronics"]).result for name in others}
-    found["alignrec"] = ways["electronics"].last
-    peaks = {name: record["peak_mib"] for name, record in {"graph": graphs["electronics"], **found}.items()}
+        epochs = {name: _turns.alone(_model, name, size, edges["electronics"]).result for name in others}
+    epochs["alignrec"] = ways["electronics"].last
+    peaks = {name: record["peak_mib"] for name, record in {"graph": graphs["electronics"], **epochs}.items()}
     too_large = {name: peak for name, peak in peaks.items() if peak > LIMIT}
     if too_large:
         raise RuntimeError(f"more than {LIMIT} MiB: {too_large}")
@@ -72,7 +72,7 @@ def run() -> Measurement:
         reference="baby",
         unit="s a million train pairs",
         higher_is_better=False,
-        limit=found["alignrec"]["projection_flop"] / gemm_rate("float32", 1.0) * 1e6 / size.train,
+        limit=epochs["alignrec"]["projection_flop"] / gemm_rate("float32", 1.0) * 1e6 / size.train,
         limit_is="products of the 768-d features alone, three a step, at this machine's float32 GEMM rate",
         what=f"AlignRec on {size.users:,} users, {size.items:,} items, {size.interactions:,} interactions, {WIDTH}-d "
         "features that train; the reference: the same at Baby's size. A step walks the whole graph, so at one batch "
@@ -80,7 +80,7 @@ def run() -> Measurement:
         details={
             "graph": graphs,
             "baby": ways["baby"].last,
-            "electronics": found,
+            "electronics": epochs,
             "threads": torch.get_num_threads(),
         },
     )
@@ -96,10 +96,10 @@ def generated(size: Size) -> tuple[Split, np.ndarray]:
     train, valid, _ = np.split(pairs, [size.train, int(0.87 * size.interactions)])
     known = np.unique(train // size.items)
     valid = valid[np.isin(valid // size.items, known)]
-    made = [Pairs((k // size.items).astype("i4"), (k % size.items).astype("i4")) for k in map(np.sort, (train, valid))]
+    parts = [Pairs((k // size.items).astype("i4"), (k % size.items).astype("i4")) for k in map(np.sort, (train, valid))]
     features = rng.standard_normal((size.items, WIDTH), np.float32)
     features += rng.standard_normal((500, WIDTH), np.float32)[rng.integers(0, 500, size.items)]
-    return Split(size.users, size.items, made[0], made[1], made[1]), features
+    return Split(size.users, size.items, parts[0], parts[1], parts[1]), features
 
 
 def _graph(size: Size, path: Path) -> dict[str, Any]:

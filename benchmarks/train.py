@@ -162,9 +162,9 @@ def _where() -> dict[str, float]:
     """Return the share of each of PARTS in the time of some steps."""
     model, _ = _model("exact")
     optimiser = _optimiser(model)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         steps(optimiser, _batches()[:8], lambda b: torch.stack(list(model.loss(b).values())).sum())
-    seconds = {event.key: event.self_cpu_time_total for event in found.key_averages()}
+    seconds = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
     total = sum(seconds.values())
     shares = {part: sum(seconds.get(name, 0.0) for name in names) / total for part, names in PARTS.items()}
     return shares | {"rest": 1 - sum(shares.values())}

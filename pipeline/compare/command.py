@@ -18,7 +18,7 @@ from pipeline.probe.base import Data
 from pipeline.seeds import seed_for
 
 CHANGED = 12
-"""most changed items shown per pair"""
+"""most changed items per pair"""
 
 
 def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to: Path) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def with_images(
     wanted = set[int]()
     for p in pairs:
         wanted |= {i for i, _ in p["items"]}
-        wanted |= {other for near in (p["near_a"], p["near_b"]) for others in near.values() for other in others}
+        wanted |= {other for side in (p["near_a"], p["near_b"]) for others in side.values() for other in others}
     packed = gallery.sheets(gallery.thumbnails(images, wanted))
     cells = [packed.place.get(i, -1) for i in range(len(titles))]
     return packed, {"titles": titles, "notes": notes, "cells": cells}

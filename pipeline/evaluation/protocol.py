@@ -20,7 +20,7 @@ METRICS = {
     "precision": "hits / K",
     "map": "sum_i h_i precision@i / min(K,|T|)",
 }
-"""metric -> its definition: K cutoff, T a user's targets, h_i = 1 if the i-th item shown is one of them"""
+"""metric -> its definition: K cutoff, T a user's targets, h_i = 1 if the i-th recommended item is one of them"""
 
 
 @dataclass(frozen=True)

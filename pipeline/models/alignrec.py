@@ -30,7 +30,7 @@ FAST: dict[str, Any] = {
     "epochs": 30,
     "patience": 5,
 }
-"""the values that `recipe: fast` has for keys that are not given; how they were found: docs/accuracy.md"""
+"""defaults under `recipe: fast`; docs/accuracy.md has the search behind them"""
 STRIPS = 6
 """strips of REG's symmetric product: 7/12 of it are computed, by products wide enough to be fast"""
 

@@ -18,4 +18,4 @@ PROBES: Registry[Probe] = Registry(
         "categories": "pipeline.probe.categories:CATEGORIES",
     },
 )
-"""key in probes.json -> probe, in the order in which they are shown"""
+"""key in probes.json -> probe, in the order of the report"""

@@ -56,13 +56,13 @@
       count.textContent = "";
       return;
     }
-    const found = [];
+    const matches = [];
     const number = words.length === 1 && /^\d+$/.test(words[0]) ? Number(words[0]) : -1;
     haystack.forEach((text, item) => {
-      if (item === number || words.every((word) => text.includes(word))) found.push(item);
+      if (item === number || words.every((word) => text.includes(word))) matches.push(item);
     });
-    entries.replaceChildren(...found.slice(0, LIMIT).map(entry));
-    count.textContent = found.length > LIMIT ? `${LIMIT} of ${found.length} shown` : `${found.length} found`;
+    entries.replaceChildren(...matches.slice(0, LIMIT).map(entry));
+    count.textContent = matches.length > LIMIT ? `${LIMIT} of ${matches.length} shown` : `${matches.length} found`;
   };
 
   const fill = (node, item) => {

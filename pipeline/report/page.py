@@ -62,8 +62,8 @@ def gallery_view(evidence: Evidence, params: Report, seed: int, images: Iterable
     names = sorted(evidence.edges, key=lambda name: (name in CONTROLS, name))
     sets = {name: gallery.nearest(evidence.edges[name], params.neighbours) for name in names if name != "constant"}
     searchable = n <= params.searchable
-    neighbours = (other for near in sets.values() for i in items for other in near.get(i, []))
-    wanted = set(range(n)) if searchable else {*items, *neighbours}
+    nearest_items = (other for nearest in sets.values() for i in items for other in nearest.get(i, []))
+    wanted = set(range(n)) if searchable else {*items, *nearest_items}
     titles = [t or a for t, a in zip(*(evidence.items[c].to_pylist() for c in ("title", "asin")), strict=True)]
     notes = [" › ".join(p) for p in paths]
     maps = {name: _positions(evidence.edges[name], n, seed) for name in sets} if searchable else {}
@@ -151,12 +151,12 @@ def _facts(notes: dict[str, Any]) -> list[tuple[str, str]]:
 def _data(view: GalleryView, packed: gallery.Sheets) -> dict[str, Any]:
     """Return the page's data: for every item its title, category, cell of a sheet, and neighbours."""
     n = len(view.titles)
-    near = {name: [neighbours.get(i, []) for i in range(n)] for name, neighbours in view.sets.items()}
+    nearest = {name: [nearest_of.get(i, []) for i in range(n)] for name, nearest_of in view.sets.items()}
     return {
         "titles": view.titles,
         "notes": view.notes,
         "cells": [packed.place.get(i, -1) for i in range(n)],
-        "near": near if view.searchable else {},
+        "near": nearest if view.searchable else {},
         "maps": view.maps,
     }
 

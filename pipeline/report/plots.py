@@ -86,7 +86,7 @@ def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Return round numbers from low to high, about as many as asked."""
+    """Return round numbers from low to high, about that many."""
     if not high > low:
         return [low]
     raw = (high - low) / about

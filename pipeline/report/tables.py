@@ -41,8 +41,8 @@ def probes(figures: Record | None) -> list[Table]:
     """Return a table a probe; that of a skipped one has no rows."""
     if not figures:
         return []
-    made = [_probe(figures[key], probe.title, probe.note) for key, probe in PROBES.items() if key in figures]
-    return made + ([_masking(figures["mask_modality"])] if "mask_modality" in figures else [])
+    measured = [_probe(figures[key], probe.title, probe.note) for key, probe in PROBES.items() if key in figures]
+    return measured + ([_masking(figures["mask_modality"])] if "mask_modality" in figures else [])
 
 
 def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, note: str) -> Table:

@@ -45,9 +45,9 @@ def release(built: Path, tmp_path: Path) -> Path:
 def edit(release: Path, change: Callable[[dict], None]) -> None:
     """Change the manifest by hand."""
     path = release / "manifest.json"
-    found = json.loads(path.read_text())
-    change(found)
-    path.write_text(json.dumps(found))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
 
 
 def rewrite(release: Path, name: str, table: pa.Table) -> None:

@@ -81,7 +81,7 @@ def test_killed_and_resumed_is_as_if_undisturbed(model: str, tmp_path: Path) -> 
 def test_returns_the_best_epoch_and_stops_after_patience() -> None:
     trained = train("bpr", {"lr": 0.05, "epochs": 200, "patience": 4})
     curve = [round(line["valid_recall@20"], 4) for line in trained.history]
-    assert trained.best_epoch == int(np.argmax(curve))  # the first of equal ones: strictly better is asked for
+    assert trained.best_epoch == int(np.argmax(curve))  # the first of equal ones
     assert len(curve) == trained.best_epoch + 5 < 200
     mean = evaluate(trained.user, trained.item, two_tastes(), "valid", [20]).mean
     assert mean["recall", 20] == trained.valid["recall@20"] == trained.history[trained.best_epoch]["valid_recall@20"]
