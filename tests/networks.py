@@ -83,7 +83,7 @@ def qwen(folder: Path) -> Path:
 def sentences(folder: Path, **prompts: str) -> Path:
     """Texts alone, sentence-transformers: BERT, the mean of its tokens, length 1."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     base = Transformer(str(bert(folder / "base")))
     model = SentenceTransformer(modules=[base, Pooling(WIDTH), Normalize()], prompts=prompts, device="cpu")
@@ -95,7 +95,7 @@ def multimodal(folder: Path) -> Path:
     """Images, texts, and both in one pass, sentence-transformers: Qwen3-VL, its last token."""
     import transformers as t
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     names = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
     tokenizer = _qwen_tokenizer(names)

@@ -15,13 +15,11 @@ from pipeline.config.base import Positive
 from pipeline.encode import origin
 from pipeline.encode.base import Context, Spec
 from pipeline.encode.origin import Origin, Pretrained, plainly
-from pipeline.encode.towers import Join, Towers, plain
+from pipeline.encode.towers import Join, Towers, limit, plain
 from pipeline.errors import UserError
 from pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "transformers"
-ENDLESS = 1_000_000
-"""tokens; a tokenizer that allows more has not been told its network's limit"""
 FULL = {"siglip", "siglip2", "siglip_text_model", "siglip2_text_model"}
 """types whose text tower reads the last token of a full row"""
 
@@ -65,7 +63,7 @@ class HuggingFace(Towers):
         if "text" in source.reads:
             self._tokenizer = _tokenizer(source, options)
             self._plain = plain(self._tokenizer)
-            self._limit = _limit(self._tokenizer, self._network.config)
+            self._limit = limit(self._tokenizer, self._network.config)
         super().__init__(source.reads, params.join, params.dim)
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Tensor]:
@@ -152,10 +150,15 @@ HUGGINGFACE = Spec(make, HuggingFaceParams, origin=find, library=LIBRARY)
 
 def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:
     """Return the modalities that a network reads, by its configuration."""
-    from transformers import MODEL_MAPPING, AutoConfig
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig
 
+    own = origin.read_json(where, source.folder / "config.json")
+    if "auto_map" in own and own.get("model_type") not in CONFIG_MAPPING:
+        raise UserError(
+            f"'{where}.model': {params.model} is Python code of its own; trust_remote_code: true lets it run here"
+        )
     with plainly(where):
-        config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
         classes: Any = MODEL_MAPPING.get(type(config), ())
     network = classes[0] if isinstance(classes, tuple) and classes else classes  # of some types there are several
     reads = _towers(network) if network and not config.is_encoder_decoder else ()
@@ -199,15 +202,6 @@ def _tokenizer(source: Origin, options: dict[str, Any]) -> Any:
     if tokenizer.pad_token is None:
         raise UserError("its tokenizer has no token to pad with; add pad_token to tokenizer_config.json")
     return tokenizer
-
-
-def _limit(tokenizer: Any, config: Any) -> int:
-    """Return the number of tokens that a network can read."""
-    text = getattr(config, "text_config", config)
-    positions = int(getattr(text, "max_position_embeddings", None) or ENDLESS)
-    if "roberta" in str(text.model_type) or text.model_type == "mpnet":
-        positions -= int(text.pad_token_id) + 1  # they count from behind the padding's own
-    return min(positions, int(tokenizer.model_max_length), ENDLESS)
 
 
 def _pooling_of(config: type) -> str:

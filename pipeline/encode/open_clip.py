@@ -79,6 +79,8 @@ def find(where: str, params: OpenClipParams) -> Origin:
     source = origin.find(where, _published(where, params), LIBRARY, ["open_clip_model.safetensors"])
     if not (source.folder / CONFIG).is_file():
         raise UserError(f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it")
+    if "auto_map" in origin.read_json(where, source.folder / "tokenizer_config.json"):  # open_clip would run it
+        raise UserError(f"'{where}.model': {params.model}: its tokenizer is Python code of its own, which is not run")
     return replace(source, reads=origin.shown(where, params, ("image", "text")))
 
 

@@ -38,7 +38,7 @@ NEVER = ["onnx/*", "openvino/*", "original/*", "coreml/*", "consolidated*", "*.f
 class Pretrained(Section):
     """What every kind reads that loads somebody's network."""
 
-    model: str
+    model: Annotated[str, Field(min_length=1)]
     """folder, or owner/name on the Hugging Face Hub"""
     revision: Annotated[str, Field(min_length=1)] | None = None
     """commit, tag or branch on the Hub; what a branch stands for may change, a commit may not"""
@@ -166,8 +166,8 @@ def _fetched(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
     except errors.RevisionNotFoundError:
         raise UserError(f"'{where}.revision': {model} has no revision '{revision}'; see its history") from None
     except errors.LocalEntryNotFoundError:
-        reason = "not in the cache, and the Hub cannot be reached; check the network, or give a folder"
-    except (errors.HfHubHTTPError, OSError) as e:
+        reason = "not whole in the cache, and the Hub cannot be reached; check the network, or give a folder"
+    except Exception as e:  # whatever its client, the network or the disk raise
         reason = f"fetching it ended with {type(e).__name__}; run again to continue"
     raise UserError(f"'{where}.model': {model}: {reason}") from None
 

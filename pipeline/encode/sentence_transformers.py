@@ -15,7 +15,7 @@ from pipeline.config.base import Positive
 from pipeline.encode import origin, towers
 from pipeline.encode.base import Context, Spec
 from pipeline.encode.origin import WEIGHTS, Origin, Pretrained
-from pipeline.encode.towers import Prepared, Towers, plain
+from pipeline.encode.towers import Prepared, Towers, limit, plain
 from pipeline.errors import UserError
 from pipeline.ops.device import pick, pinned, sent
 
@@ -60,8 +60,11 @@ class SentenceTransformers(Towers):
         self._chats = "message" in self._model.modalities
         self._prompt = source.prompt or None
         self._plain = str if (tokenizer := self._model.tokenizer) is None else plain(tokenizer)
-        if not self._chats and self._model.max_seq_length:  # chats hold places of images, which must not be cut off
-            self._model.max_seq_length = min(self._model.max_seq_length, params.max_tokens)
+        if (
+            not self._chats and tokenizer is not None and self._model.config is not None
+        ):  # chats hold places of images, not to be cut off
+            most = min(params.max_tokens, limit(tokenizer, self._model.config))
+            self._model.max_seq_length = min(most, self._model.max_seq_length or most)
         super().__init__(source.reads, "concat" if params.join == "concat" else "mean", params.dim)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:

@@ -28,6 +28,8 @@ LONGEST = 16
 1 x 10,000 pixels would take gigabytes, and some processors refuse it"""
 SHORTEST = 8
 """pixels of the shorter side, smaller images are enlarged: processors take 1 or 3 pixels for channels"""
+ENDLESS = 1_000_000
+"""tokens; a tokenizer that allows more has not been told its network's limit"""
 GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
 
 
@@ -145,6 +147,15 @@ def _bounded(image: Image.Image) -> Image.Image:
     if (shorter := min(image.size)) >= SHORTEST:
         return image
     return image.resize((round(across * SHORTEST / shorter), round(down * SHORTEST / shorter)))
+
+
+def limit(tokenizer: Any, config: Any) -> int:
+    """Return the number of tokens that a network of transformers can read, at most `ENDLESS`."""
+    text = getattr(config, "text_config", config)
+    positions = int(getattr(text, "max_position_embeddings", None) or ENDLESS)
+    if "roberta" in str(text.model_type) or text.model_type == "mpnet":
+        positions -= int(text.pad_token_id) + 1  # they count from behind the padding's own
+    return min(positions, int(tokenizer.model_max_length), ENDLESS)
 
 
 def plain(tokenizer: Any) -> Callable[[str], str]:

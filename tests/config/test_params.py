@@ -53,6 +53,7 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         (GOOD + "encode: {settings: {}}", "unknown key 'encode.settings'; valid: encoders, controls, "),
         (GOOD + "encode: {encoders: [bert]}", "'encode.encoders': no 'bert'"),
         (GOOD + "encode: {encoders: [vitt]}\nencoders: {vit: {kind: timm, model: x}}", "did you mean 'vit'?"),
+        (GOOD + "encoders: {vit: {kind: timm, model: ''}}", "'encoders.vit.model': string should have at least 1"),
         (GOOD + "encode: {encoders: [timm]}", "'encoders.timm.model' is required"),
         (GOOD + "encoders: {vit: {model: x}}", "'encoders.vit.kind' is required; valid: beit3, "),
         (GOOD + "encoders: {vit: {kind: tim, model: x}}", "'encoders.vit.kind': no 'tim'; did you mean 'timm'?"),
