@@ -28,12 +28,9 @@ def context_of(layout: Layout, params: Encode, encoders: Encoders, name: str) ->
 
 def pinned(context: Context) -> Encoders:
     """Return the section `encoders` with each revision as it was found, so that all machines read the same."""
-    sections = dict(context.encoders)
-    for part in context.parts:
-        sections |= pinned(part)
-    if context.origin and not context.origin.revision.startswith(LOCAL):
-        sections[context.name] = {**sections.get(context.name, {}), "revision": context.origin.revision}
-    return sections
+    found = {one.name: one.origin.revision for one in _all(context) if one.origin}
+    commits = {name: revision for name, revision in found.items() if not revision.startswith(LOCAL)}
+    return {**context.encoders, **{n: {**context.encoders.get(n, {}), "revision": c} for n, c in commits.items()}}
 
 
 def inputs(context: Context) -> list[Path]:
@@ -71,13 +68,18 @@ def about(context: Context, width: int | None = None) -> dict[str, Any]:
     if not context.origin and not context.parts:
         return {}
     which = {"kind": kind(context.encoders, context.name)} | ({} if width is None else {"dim": width})
-    parts = {part.name: about(part) or {"kind": kind(part.encoders, part.name)} for part in context.parts}
+    parts = [{"name": one.name, "kind": kind(one.encoders, one.name)} | about(one) for one in context.parts]
     return which | _network(context) | ({"parts": parts} if parts else {})
 
 
 def shown(context: Context) -> tuple[str, ...]:
     """Return the modalities that an encoder is shown."""
     return context.origin.reads if context.origin else spec(context.encoders, context.name).reads
+
+
+def _all(context: Context) -> list[Context]:
+    """Return a context and those of all parts."""
+    return [context, *(one for part in context.parts for one in _all(part))]
 
 
 def _network(context: Context) -> dict[str, Any]:
