@@ -27,7 +27,6 @@ from pipeline.config import (
 from pipeline.config.base import Name, checked, known, nearest
 from pipeline.config.train import FEATURES
 from pipeline.encode import registry as encoders
-from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.models import MODELS
 from pipeline.sources import registry as sources
@@ -52,6 +51,8 @@ class Params(Section):
     images: Images = Images()
     pretrain: Pretrain = Pretrain()
     encode: Encode = Encode()
+    encoders: dict[Name, dict[str, Any]] = {}
+    """name -> its kind, a name in pipeline/encode/registry.py, and keys of that kind's class in pipeline/encode/"""
     graph: Graph = Graph()
     train_section: Annotated[dict[str, Any], Field(alias="train")] = {}
     """section `train` as it stands in the file; `train` has it with defaults"""
@@ -105,6 +106,26 @@ class Params(Section):
         return kind.model_validate(shared | own | changed)
 
 
+class Loader(yaml.SafeLoader):
+    """YAML without repeated keys: the last of them would silently take the place of the others."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping.
+
+        Raises:
+            yaml.constructor.ConstructorError: a key stands there twice.
+        """
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' stands here twice", key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path) -> Params:
     """Read a parameter file without loading torch: settings of single models and encoders are not checked.
 
@@ -112,7 +133,7 @@ def read(path: Path) -> Params:
         UserError: the file is absent or no YAML mapping, has a fault, or names an unknown model or encoder.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such parameter file; run from the project's root or pass --params") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
@@ -136,8 +157,8 @@ def check(params: Params, path: Path) -> None:
             params.settings(model)
         for ablation in params.benchmark.ablations:
             params.settings(RELEASED, ablation)
-        for encoder in dict.fromkeys([*params.encode.encoders, *params.encode.settings]):
-            encoders.settings(params.encode, encoder)
+        for encoder in dict.fromkeys([*params.encode.encoders, *params.encoders]):
+            encoders.settings(params.encoders, encoder)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
 
@@ -152,8 +173,7 @@ def load(path: Path) -> Params:
 def _names(params: Params) -> None:
     for dataset in params.datasets:
         params.source(dataset)
-    known(params.encode.encoders, ENCODERS, "encode.encoders")
-    known(params.encode.settings, ENCODERS, "encode.settings")
+    encoders.check_names(params.encoders, params.encode.encoders)
     known(params.benchmark.models, MODELS, "benchmark.models")
     known(params.benchmark.overrides, MODELS, "benchmark.overrides")
     known(params.sweep.spaces, MODELS, "sweep.spaces")

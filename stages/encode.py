@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.encode import batching, engines, feature_sets
+from pipeline.encode import batching, contexts, engines, feature_sets, registry
 from pipeline.encode.base import Context
 from pipeline.encode.feature_sets import Maker
-from pipeline.encode.registry import ENCODERS, settings
+from pipeline.encode.origin import plainly
+from pipeline.errors import UserError
 from pipeline.io import raw_files
 from pipeline.layout import Layout
 from pipeline.run import Run, versions
@@ -23,7 +27,11 @@ Done = Callable[[int], object]
 
 
 def main(run: Run) -> None:
-    """Make every feature set that the parameters name, a shard at a time; delete the others."""
+    """Make every feature set that the parameters name, a shard at a time; delete the others.
+
+    Raises:
+        UserError: encoders failed; all others have been run.
+    """
     params, layout = run.params.encode, run.layout
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
     texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
@@ -32,30 +40,13 @@ def main(run: Run) -> None:
     for folder in run.folder.glob("*/"):
         if folder.name not in names:
             shutil.rmtree(folder)
-    shared = params.model_dump(exclude={"encoders", "settings", "controls", "engine", "workers"})
-    with run.progress(total=len(ids) * len(params.encoders), unit="item") as bar:
-        for name in params.encoders:
-            own = settings(params, name).model_dump()
-            files, facts = feature_sets.inputs(name, layout), shared | own
-            made_by = [ENCODERS.module(name), "pipeline.encode.batching"]
-            run.resume(layout.features(name), files, facts, name, modules=made_by)
-            throughput = batching.Throughput()
-            if params.engine == "local":
-                make = feature_sets.encoded(name, Context(layout, params), ids, texts, bar.update, throughput)
-                _write(run, name, len(ids), _local(make), facts, throughput)
-            else:
-                absolute = Layout(layout.root.resolve(), layout.dataset)
-                worker = partial(feature_sets.worker, name, absolute, params)
-                _write(
-                    run, name, len(ids), partial(engines.ENGINES[params.engine], worker), facts, throughput, bar.update
-                )
-            if throughput.items:
-                run.note(**{name: throughput.facts(own.get("precision", "float32"))})
-    for name, features in imports.items():
-        run.resume(layout.features(name), features.inputs(layout), shared)
-        _write(run, name, len(ids), _local(feature_sets.imported(features, ids)), shared, batching.Throughput())
+    failed = _encode_all(run, ids, texts)
+    shared = _shared(run)
+    for name, ready in imports.items():
+        run.resume(layout.features(name), ready.inputs(layout), shared)
+        _write(run, name, len(ids), _local(feature_sets.imported(ready, ids)), shared, batching.Throughput())
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
-    for name in params.controls:
+    for name in params.controls if names[0] not in failed else []:
         run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], shared, name)
         _write(
             run,
@@ -65,8 +56,65 @@ def main(run: Run) -> None:
             shared,
             batching.Throughput(),
         )
+    if faults := [error for error in failed.values() if not isinstance(error, UserError)]:
+        raise faults[0]
+    if failed:
+        said = "; ".join(f"{name}: {error}" for name, error in failed.items())
+        raise UserError(f"encode {run.dataset}: {len(failed)} of {len(params.encoders)} encoders failed: {said}")
     run.rows_in, run.rows_out = len(ids), len(ids) * len(names)
     run.count("item without text", sum(not text.strip() for text in texts))
+
+
+def _encode_all(run: Run, ids: pa.Table, texts: Sequence[str]) -> dict[str, Exception]:
+    """Run all encoders; return those that failed, which keep what they had made, and why."""
+    names, failed = run.params.encode.encoders, dict[str, Exception]()
+    with run.progress(total=len(ids) * len(names), unit="item") as bar:
+        for name in (one for one in registry.whole(run.params.encoders, names) if one in names):
+            try:
+                if lost := [part for part in registry.whole(run.params.encoders, [name]) if part in failed]:
+                    raise UserError(f"'{lost[0]}', which it is made of, failed")
+                _encode(run, name, ids, texts, bar.update)
+            except Exception as e:  # whatever it is, the others do not depend on it; `main` raises it
+                failed[name] = e
+    return failed
+
+
+def _encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done) -> None:
+    """Write an encoder's features, and note where its time went and where its network is from."""
+    params, layout, encoders = run.params.encode, run.layout, run.params.encoders
+    context = contexts.context_of(layout, params, encoders, name)
+    facts, throughput = _shared(run) | contexts.facts(context), batching.Throughput()
+    run.resume(layout.features(name), contexts.inputs(context), facts, name, modules=_modules(run, name))
+    with plainly(f"encoders.{name}") if context.origin or context.parts else nullcontext():
+        if params.engine == "local":
+            make = feature_sets.rows_of(context, ids, texts, done, throughput)
+            _write(run, name, len(ids), _local(make), facts, throughput, context=context)
+        else:
+            there = Layout(layout.root.resolve(), layout.dataset)
+            worker = partial(feature_sets.worker, name, there, params, contexts.pinned(context))
+            engine = partial(engines.ENGINES[params.engine], worker)
+            _write(run, name, len(ids), engine, facts, throughput, done, context)
+    timing = throughput.facts(str(facts.get("precision", "float32"))) if throughput.items else {}
+    shard = io.shard(layout.features(name), "features", 0)
+    if note := timing | _named(context, pq.read_schema(shard).field("vector").type.list_size):
+        run.note(**{name: note})
+
+
+def _named(context: Context | None, width: int) -> dict[str, Any]:
+    """Return, under one key, what a record tells of an encoder; nothing of one whose network is ours."""
+    about = contexts.about(context, width) if context else {}
+    return {"encoder": about} if about else {}
+
+
+def _shared(run: Run) -> dict[str, object]:
+    """Return the parameters that every feature set depends on."""
+    return run.params.encode.model_dump(exclude={"encoders", "controls", "engine", "workers"})
+
+
+def _modules(run: Run, name: str) -> list[str]:
+    """Return the modules whose code makes an encoder's features."""
+    kinds = [registry.kind(run.params.encoders, part) for part in registry.whole(run.params.encoders, [name])]
+    return [*dict.fromkeys(registry.ENCODERS.module(kind) for kind in kinds), "pipeline.encode.batching"]
 
 
 def _local(make: Maker) -> Engine:
@@ -81,14 +129,15 @@ def _write(
     facts: dict[str, object],
     throughput: batching.Throughput,
     done: Done = int,
+    context: Context | None = None,
 ) -> None:
     """Write the missing shards; their metadata does not depend on which other feature sets are made."""
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     size, folder = run.params.encode.shard_rows, run.layout.features(name)
     starts = [s for s in range(0, items, size) if not io.shard(folder, "features", s // size).exists()]
     for (start, stop), rows in engine([(s, min(s + size, items)) for s in starts]):
-        path = io.shard(folder, "features", start // size)
+        path, width = io.shard(folder, "features", start // size), rows["vector"].type.list_size
         with throughput.on("write"):
-            io.write_table(rows, path, schemas.features(rows["vector"].type.list_size), record)
+            io.write_table(rows, path, schemas.features(width), record | _named(context, width))
         throughput.items += stop - start
         done(stop - start)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline import io
+from pipeline.encode import registry as encoders
+from pipeline.encode.origin import Pretrained, release
 from pipeline.encode.registry import ENCODERS
 from pipeline.http.fetch import local
 from pipeline.layout import STAGES
@@ -59,11 +61,11 @@ def of(run: Run) -> Needs:
         case "pretrain" if not pretrains(run):
             files, facts = [], ["nothing reads it"]
         case "pretrain":
-            interactions = [layout.interactions] if params.pretrain.collaborative else []
-            files, facts = (
-                [layout.items, *io.shards(layout.images, "images"), *interactions, *_published(run)],
-                facts[:1],
-            )
+            taste = [layout.interactions] if params.pretrain.collaborative else []
+            files, facts = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)], facts[:1]
+        case "encode":
+            files += [path for network in _networks(run) for path in network.files()]
+            facts.append(_libraries(run))
         case "train":
             files = inputs.files(layout, params.trained_on)
         case "report":
@@ -76,7 +78,8 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
     params, parts = run.params, dict[str, list[tuple[Registry[Any], str]]]()
     source = [(SOURCES, run.source.kind)]
     probes = [(PROBES, name) for name in PROBES]
-    parts["encode"] = [*source, *((ENCODERS, name) for name in params.encode.encoders)]
+    kinds = (encoders.kind(params.encoders, name) for name in encoded(run))
+    parts["encode"] = [*source, *((ENCODERS, kind) for kind in dict.fromkeys(kinds))]
     parts["benchmark"] = [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
     parts |= dict.fromkeys(("download", "interactions", "items"), source)
     parts |= {"probe": [*source, *probes], "report": probes, "publish": probes}
@@ -85,7 +88,12 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
 
 def pretrains(run: Run) -> bool:
     """Return whether a feature set that the parameters name reads what `pretrain` makes."""
-    return any(ENCODERS[name].pretrained for name in run.params.encode.encoders)
+    return any(encoders.spec(run.params.encoders, name).pretrained for name in encoded(run))
+
+
+def encoded(run: Run) -> list[str]:
+    """Return the encoders that a run needs, parts of others included."""
+    return encoders.whole(run.params.encoders, run.params.encode.encoders)
 
 
 def _values(run: Run, section: str) -> dict[str, Any]:
@@ -93,6 +101,9 @@ def _values(run: Run, section: str) -> dict[str, Any]:
     only, speed = ONLY.get((run.stage, section)), SPEED.get(section, set())
     if section == "source":
         return run.source.model_dump(mode="json")
+    if section == "encoders":  # of those that are not run nothing depends on
+        own = run.params.encoders
+        return {n: [encoders.kind(own, n), encoders.settings(own, n).model_dump(mode="json")] for n in encoded(run)}
     if section == "train":
         return {key: value for key, value in run.params.train_section.items() if key not in speed}
     values: dict[str, Any] = getattr(run.params, section).model_dump(mode="json", include=only, exclude=speed)
@@ -102,5 +113,17 @@ def _values(run: Run, section: str) -> dict[str, Any]:
 def _published(run: Run) -> list[Path]:
     """Return the published files that pre-training starts from, those of this machine; others have a sha256."""
     params = run.params.pretrain
-    paths = [local(address) for address in (params.init, params.tokenizer, params.vqkd) if address]
-    return [path for path in paths if path is not None and path.is_file()]
+    named = [local(address) for address in (params.init, params.tokenizer, params.vqkd) if address]
+    return [path for path in named if path is not None and path.is_file()]
+
+
+def _networks(run: Run) -> list[Pretrained]:
+    """Return the settings of the encoders that load somebody's network."""
+    own = (encoders.settings(run.params.encoders, name) for name in encoded(run))
+    return [settings for settings in own if isinstance(settings, Pretrained)]
+
+
+def _libraries(run: Run) -> list[str]:
+    """Return the packages that load them, with their releases; their absence is the encoder's to tell."""
+    names = {encoders.spec(run.params.encoders, name).library for name in encoded(run)} - {""}
+    return [release(name) for name in sorted(names)]

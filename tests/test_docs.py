@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline import params
+from pipeline.encode.registry import ENCODERS
+
 HERE = Path(__file__)
 ROOT = HERE.parent.parent
 FOLDERS = ("pipeline", "stages", "schemas", "tests", "benchmarks", "docs")
@@ -45,6 +48,19 @@ def test_links_and_files_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert [link for link in LINK.findall(text) if not (path.parent / link).exists()] == []
     assert [file for file in FILE.findall(text) if not (ROOT / file).exists()] == []
+
+
+@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/encoders.md").read_text(), re.DOTALL))
+def test_encoders_in_the_documents_are_valid(block: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n" + block)
+    assert params.load(path).encoders
+
+
+def test_every_kind_of_encoder_is_documented() -> None:
+    table = (ROOT / "docs/encoders.md").read_text().split("## Kinds")[1].split("##")[0]
+    first = [cell for row in table.splitlines() if row.startswith("| ") for cell in row.split("|")[1].split(",")]
+    assert {cell.strip() for cell in first} - {"kind"} == {*ENCODERS}
 
 
 def test_the_citation_has_what_its_format_requires() -> None:

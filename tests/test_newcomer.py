@@ -140,7 +140,8 @@ size = newcomer.probe:PROBE
 PARAMS = """
 datasets: [desk]
 sources: {desk: {kind: stationery}}
-encode: {encoders: [letters], settings: {letters: {scale: 2.0}}, controls: [random]}
+encode: {encoders: [letters], controls: [random]}
+encoders: {letters: {scale: 2.0}}
 train: {features: letters}
 benchmark:
   models: [popularity]
@@ -203,7 +204,7 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
     ("good", "bad", "says"),
     [
         ("power: 0.5", "powr: 0.5", "unknown key 'benchmark.overrides.popularity.powr'; did you mean 'power'?"),
-        ("scale: 2.0", "scales: 2.0", "unknown key 'encode.settings.letters.scales'; did you mean 'scale'?"),
+        ("scale: 2.0", "scales: 2.0", "unknown key 'encoders.letters.scales'; did you mean 'scale'?"),
         ("{kind: stationery}", "{kind: stationery, user: 3}", "unknown key 'sources.desk.user'; did you mean 'users'?"),
         (
             "{kind: stationery}",

@@ -29,6 +29,7 @@ download: {}
 interactions: {}
 items: {}
 encode: {}
+encoders: {}
 graph: {}
 publish: {}
 """

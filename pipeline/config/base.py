@@ -62,7 +62,8 @@ def nearest(name: str, among: Iterable[str]) -> str:
 
 
 def _first_fault(error: ValidationError, kind: type[Section], where: str) -> str:
-    fault = error.errors()[0]
+    faults = error.errors()  # a key that is required may be there misspelt
+    fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     path = ".".join([where] * bool(where) + [str(part) for part in fault["loc"]]) or "the file"
     if fault["type"] == "extra_forbidden":
         return f"unknown key '{path}'{nearest(str(fault['loc'][-1]), _keys(kind, fault['loc'][:-1]))}"

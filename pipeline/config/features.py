@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -89,9 +89,7 @@ class Encode(Section):
     """Items -> feature sets."""
 
     encoders: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
-    """which content encoders to run; see pipeline/encode/registry.py"""
-    settings: dict[Name, dict[str, Any]] = {}
-    """encoder -> keys of its own class in pipeline/encode/; an encoder that is not named has its defaults"""
+    """which content encoders to run: names of section `encoders`, or kinds of pipeline/encode/registry.py"""
     controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
     """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
     engine: Literal["local", "ray"] = "local"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from pipeline.config import Encode, Section
+from pipeline.encode.origin import Origin
 from pipeline.layout import Layout
 
 Params = TypeVar("Params", bound=Section)
@@ -45,6 +46,14 @@ class Context:
 
     layout: Layout
     params: Encode
+    encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """section `encoders`: what a name stands for"""
+    name: str = ""
+    """of the encoder that is made"""
+    origin: Origin | None = None
+    """where its network comes from, if its kind loads somebody's"""
+    parts: tuple[Context, ...] = ()
+    """of a concat, what each part is made from"""
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,17 @@ class Spec(Generic[Params]):
     make: Callable[[Context, Params], Encoder]
     """loads the network"""
     params: type[Params]
-    """the closed class of its settings, `encode.settings.<name>`"""
+    """the closed class of its settings, `encoders.<name>`"""
     reads: tuple[str, ...] = ("image", "text")
     """modalities that it reads; the other is hidden from it"""
     pretrained: bool = False
     """whether it loads what the stage `pretrain` wrote"""
     variant_of: str = ""
-    """the encoder whose settings it takes, as the two must differ in one thing alone"""
+    """the encoder whose settings it takes: the two must differ in one thing alone"""
+    origin: Callable[[str, Params], Origin] | None = None
+    """finds and checks the files of somebody's network, given the settings' path; loads nothing"""
+    library: str = ""
+    """the package that loads them"""
 
 
 class NoSettings(Section):

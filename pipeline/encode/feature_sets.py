@@ -12,13 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
 from pipeline.config import Encode
-from pipeline.encode import batching, controls, engines
+from pipeline.encode import batching, concat, controls, engines
 from pipeline.encode.base import Context, Encoder
-from pipeline.encode.registry import ENCODERS, settings
+from pipeline.encode.contexts import context_of, shown
+from pipeline.encode.registry import Encoders, settings, spec
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
@@ -81,22 +83,7 @@ def imports(raw: Mapping[str, Path], layout: Layout, items: int, encoders: Seque
     return features
 
 
-def inputs(name: str, layout: Layout) -> list[Path]:
-    """Return the files that an encoder's features depend on."""
-    spec, files = ENCODERS[name], [layout.items, *ENCODERS.source_files(name)]
-    if "image" in spec.reads:
-        files += io.shards(layout.images, "images")
-    if spec.pretrained:
-        files += [
-            p
-            for p in (layout.encoder_config, layout.encoder_weights, layout.tokenizer, layout.whitening)
-            if p.is_file()
-        ]
-    return files
-
-
-def encoded(
-    name: str,
+def rows_of(
     context: Context,
     ids: pa.Table,
     texts: Sequence[str],
@@ -106,22 +93,42 @@ def encoded(
     """Return the maker of an encoder's rows; the network is loaded on the first call.
 
     Args:
-        name: of the encoder.
         context: what it is made from.
         ids: item_id and asin of all items.
         texts: of all items.
         done: called with the number of items after each batch.
-        spent: counts operations and seconds.
+        throughput: counts operations and seconds.
     """
-    spec, own = ENCODERS[name], settings(context.params, name)
-    shards = io.shards(context.layout.images, "images") if "image" in spec.reads else []
+    if not context.parts:
+        return encoded(context, ids, texts, done, throughput)
+    makers = [_part(context, part, ids, texts, throughput) for part in context.parts]
+
+    def make(start: int, stop: int) -> pa.Table:
+        rows = concat.beside([maker(start, stop) for maker in makers])
+        done(stop - start)
+        return rows
+
+    return make
+
+
+def encoded(
+    context: Context,
+    ids: pa.Table,
+    texts: Sequence[str],
+    done: Callable[[int], object],
+    throughput: batching.Throughput,
+) -> Maker:
+    """Return the maker of the rows of an encoder with a network; see `rows_of`."""
+    entry, own = spec(context.encoders, context.name), settings(context.encoders, context.name)
+    reads = shown(context)
+    shards = io.shards(context.layout.images, "images") if "image" in reads else []
 
     @cache
     def encoder() -> Encoder:
-        return spec.make(context, own)
+        return entry.make(context, own)
 
     def make(start: int, stop: int) -> pa.Table:
-        visible = texts[start:stop] if "text" in spec.reads else [""] * (stop - start)
+        visible = texts[start:stop] if "text" in reads else [""] * (stop - start)
         params = context.params
         with throughput.on("read"):
             images = batching.read_images(shards, start, stop) if shards else [None] * (stop - start)
@@ -131,12 +138,27 @@ def encoded(
     return make
 
 
-def worker(name: str, layout: Layout, params: Encode) -> engines.Worker:
+def worker(name: str, layout: Layout, params: Encode, encoders: Encoders) -> engines.Worker:
     """Return a function that encodes items (first, last + 1) on any node: it reads the tables itself."""
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    make = encoded(name, Context(layout, params), ids, texts, int, batching.Throughput())
+    make = rows_of(context_of(layout, params, encoders, name), ids, texts, int, batching.Throughput())
     return lambda job: make(*job)
+
+
+def _part(
+    context: Context, part: Context, ids: pa.Table, texts: Sequence[str], throughput: batching.Throughput
+) -> Maker:
+    """Return the maker of a part's rows: read where they are made anyway, else encoded."""
+    if part.name not in context.params.encoders:
+        return rows_of(part, ids, texts, int, throughput)
+    folder, size = context.layout.features(part.name), context.params.shard_rows
+
+    def make(start: int, stop: int) -> pa.Table:
+        path = io.shard(folder, "features", start // size)
+        return io.read_table(path, schemas.features(pq.read_schema(path).field("vector").type.list_size))
+
+    return make
 
 
 def imported(features: Imported, ids: pa.Table) -> Maker:

@@ -1,17 +1,25 @@
-"""Content encoders: images and texts in, one vector an item out. A new one is a file with a Spec, and an entry here."""
+"""Content encoders: images and texts in, one vector an item out. A kind is a file with a Spec, and an entry here.
+
+A name of `encode.encoders` stands for what section `encoders` of the parameters says: a kind and its settings. A name
+that is a kind itself needs no entry there, or one without `kind`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Encode, Section
-from pipeline.config.base import checked
+from pipeline.config import Section
+from pipeline.config.base import checked, known, nearest
 from pipeline.errors import UserError
 from pipeline.registry import Registry
 
 if TYPE_CHECKING:
     from pipeline.encode.base import Spec
 
+Encoders = Mapping[str, Mapping[str, Any]]
+"""section `encoders`: name -> `kind` and the keys of that kind"""
+CONCAT = "concat"
 ENCODERS: Registry[Spec[Any]] = Registry(
     "encoders",
     {
@@ -22,20 +30,79 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "minilm": "pipeline.encode.minilm:MINILM",
         "cnn": "pipeline.encode.cnn:CNN_LITE",
         "minilm-cnn": "pipeline.encode.minilm_cnn:MINILM_CNN",
-        "clip": "pipeline.encode.clip:CLIP",
+        "huggingface": "pipeline.encode.huggingface:HUGGINGFACE",
+        "sentence-transformers": "pipeline.encode.sentence_transformers:SENTENCE_TRANSFORMERS",
+        "open_clip": "pipeline.encode.open_clip:OPEN_CLIP",
+        "timm": "pipeline.encode.timm:TIMM",
+        CONCAT: "pipeline.encode.concat:CONCAT",
     },
 )
-"""name of the feature set -> encoder"""
+"""kind -> encoder"""
 
 
-def settings(params: Encode, name: str) -> Section:
+def kind(encoders: Encoders, name: str) -> str:
+    """Return the kind of an encoder."""
+    return str(encoders.get(name, {}).get("kind", name))
+
+
+def spec(encoders: Encoders, name: str) -> Spec[Any]:
+    """Return the kind of an encoder as the registry has it."""
+    return ENCODERS[kind(encoders, name)]
+
+
+def settings(encoders: Encoders, name: str) -> Section:
     """Return an encoder's own settings.
 
     Raises:
         UserError: a key that it does not read, a value that it refuses, or settings of a variant.
     """
-    spec = ENCODERS[name]
-    if spec.variant_of and name in params.settings:
-        raise UserError(f"'encode.settings.{name}': it takes those of {spec.variant_of}; give them there")
-    owner = spec.variant_of or name
-    return checked(spec.params, params.settings.get(owner, {}), f"encode.settings.{owner}")
+    entry = spec(encoders, name)
+    owner = entry.variant_of or name
+    given = {key: value for key, value in encoders.get(owner, {}).items() if key != "kind"}
+    if entry.variant_of and encoders.get(name, {}).keys() - {"kind"}:
+        raise UserError(f"'encoders.{name}': it takes the settings of {owner}; give them there")
+    return checked(entry.params, given, f"encoders.{owner}")
+
+
+def whole(encoders: Encoders, names: Iterable[str]) -> list[str]:
+    """Return encoders with all that they are joined of, each once, parts first."""
+    ordered: list[str] = []
+    for name in names:
+        of = encoders.get(name, {}).get("of", []) if kind(encoders, name) == CONCAT else []
+        ordered += [one for one in (*whole(encoders, of), name) if one not in ordered]
+    return ordered
+
+
+def check_names(encoders: Encoders, listed: Sequence[str]) -> None:
+    """Refuse what can be seen without loading a kind: unknown kinds and names, and circles.
+
+    Args:
+        encoders: the section.
+        listed: `encode.encoders`.
+
+    Raises:
+        UserError: one line, which names the key.
+    """
+    for name, given in encoders.items():
+        if "kind" not in given and name not in ENCODERS:
+            raise UserError(f"'encoders.{name}.kind' is required{nearest(name, ENCODERS)}")
+        known([kind(encoders, name)], ENCODERS, f"encoders.{name}.kind")
+        if name in ENCODERS and kind(encoders, name) != name:
+            raise UserError(f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name")
+    names = [*encoders, *(name for name in ENCODERS if name not in encoders)]
+    known(listed, names, "encode.encoders")
+    if twice := next((name for i, name in enumerate(listed) if name in listed[:i]), None):
+        raise UserError(f"'encode.encoders': '{twice}' stands there twice; list it once")
+    for name in encoders:
+        _check_parts(encoders, names, name, [])
+
+
+def _check_parts(encoders: Encoders, names: list[str], name: str, outer: list[str]) -> None:
+    """Refuse parts that there are not, or that a concat is itself part of; `outer` are the concats around it."""
+    if name in outer:
+        raise UserError(f"'encoders.{name}.of': it is a part of itself, by {' -> '.join([*outer, name])}")
+    of = encoders.get(name, {}).get("of") if kind(encoders, name) == CONCAT else None
+    if isinstance(of, list):  # anything else is refused with its value when the kind is loaded
+        known(map(str, of), names, f"encoders.{name}.of")
+        for part in of:
+            _check_parts(encoders, names, str(part), [*outer, name])

@@ -24,12 +24,20 @@ def square(image: bytes, side: int) -> np.ndarray:
     Raises:
         OSError: it cannot be decoded; the images stage stores none such.
     """
+    return np.asarray(decoded(image, side).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def decoded(image: bytes, side: int) -> Image.Image:
+    """Decode one stored image that will be shrunk to about `side`: RGB, with its own proportions.
+
+    Raises:
+        OSError: it cannot be decoded; the images stage stores none such.
+    """
     with Image.open(io.BytesIO(image)) as opened:
         opened.draft(
             "RGB", (DRAFT * side, DRAFT * side)
         )  # a JPEG many times too large is decoded at a part of its size
-        rgb = opened.convert("RGB")
-    return np.asarray(rgb.resize((side, side), Image.Resampling.BICUBIC))
+        return opened.convert("RGB")
 
 
 def squares(images: Sequence[bytes], side: int) -> np.ndarray:

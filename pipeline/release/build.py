@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import code, io
 from pipeline.evaluation import evidence
-from pipeline.release import card, croissant, manifest
+from pipeline.release import card, croissant, encoders, manifest
 from pipeline.release.manifest import Counts, File, Input, Maker, Manifest
 
 INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
@@ -104,6 +104,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         files=sorted([*described, manifest.describe(folder, folder / "README.md", None)], key=lambda f: f.path),
         inputs=parts.inputs,
         weights=parts.weights,
+        encoders=encoders.read(parts.features),
         made_by=makers([*tables, *parts.upstream]),
         code=code.fingerprint("stages.publish"),
     )
@@ -134,6 +135,7 @@ def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
         counts=counts,
         files=files,
         coverage=coverage(parts.features),
+        encoders=encoders.rows(encoders.read(parts.features)),
         judged=[] if parts.results is None else evidence.comparisons(parts.results),
         probes=parts.probes,
         gaps=gaps(parts.items),

@@ -49,6 +49,8 @@ class Facts:
     """every other file but the manifest"""
     coverage: Mapping[str, Mapping[str, Any]]
     """feature set -> width, and share of items with image and text ("" where unknown)"""
+    encoders: list[list[Any]]
+    """rows of the table of encoders, see encoders.rows"""
     judged: list[Comparison]
     """headline comparisons, one a fingerprint; may be empty"""
     probes: Mapping[str, Any] | None

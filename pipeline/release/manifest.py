@@ -96,6 +96,29 @@ class Maker(Part):
     tables"""
 
 
+class Encoder(Part):
+    """The network that made a feature set, where it is somebody's; section `encoders` of the parameters named it."""
+
+    kind: str
+    """how it was loaded"""
+    model: str = ""
+    """owner/name on the Hugging Face Hub, or the name of a folder"""
+    revision: str = ""
+    """commit on the Hub, or `sha256:` and a hash over the folder's files"""
+    library: str = ""
+    """package that loaded it, with its release"""
+    modalities: list[str] = []
+    """what it was shown of an item"""
+    prompt: str = ""
+    """what stood before every text"""
+    dim: Count | None = None
+    """width of the vectors; null for a part"""
+    name: str = ""
+    """of a part"""
+    parts: list[Encoder] = []
+    """of kind concat, in order"""
+
+
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
@@ -109,6 +132,8 @@ class Manifest(Part):
     inputs: list[Input]
     weights: list[Input] = []
     """trained here: encoder, its tokenizer and whitening, recommender; not part of the release"""
+    encoders: dict[str, Encoder] = {}
+    """feature set -> the network that made it, where that is somebody's"""
     made_by: dict[str, Maker]
     """stage -> what made its tables"""
     code: Sha256

@@ -11,6 +11,14 @@ from pipeline.errors import UserError
 from pipeline.models.alignrec import AlignRecParams
 
 ROOT = Path(__file__).parents[2]
+KINDS = """
+encoders:
+  a: {kind: huggingface, model: google/siglip2-base-patch16-224, join: concat}
+  b: {kind: sentence-transformers, model: Qwen/Qwen3-VL-Embedding-2B, prompt: "Represent the product.", dim: 512}
+  c: {kind: open_clip, model: ViT-L-14, weights: laion2b_s32b_b82k}
+  d: {kind: timm, model: vit_base_patch14_dinov2.lvd142m}
+  e: {kind: concat, of: [b, d]}
+"""
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 
 
@@ -42,11 +50,29 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         (GOOD + "benchmark: {overrides: {bprr: {}}}", "'benchmark.overrides': no 'bprr'; did you mean 'bpr'?"),
         (GOOD + "benchmark: {models: [ngcf]}", "'benchmark.models': no 'ngcf'; "),
         (GOOD + "benchmark: {ablations: {x: {gat: 1}}}", "'benchmark.ablations.x.gat'; did you mean 'gate'?"),
-        (GOOD + "encode: {clip_model: RN50}", "unknown key 'encode.clip_model'; valid: encoders, settings, "),
-        (GOOD + "encode: {settings: {clip: {weight: x}}}", "'encode.settings.clip.weight'; did you mean 'weights'?"),
-        (GOOD + "encode: {settings: {minilm: {precision: int8}}}", "unknown key 'encode.settings.minilm.precision'; "),
-        (GOOD + "encode: {settings: {beit3-untrained: {}}}", "takes those of beit3; give them there"),
+        (GOOD + "encode: {settings: {}}", "unknown key 'encode.settings'; valid: encoders, controls, "),
         (GOOD + "encode: {encoders: [bert]}", "'encode.encoders': no 'bert'"),
+        (GOOD + "encode: {encoders: [vitt]}\nencoders: {vit: {kind: timm, model: x}}", "did you mean 'vit'?"),
+        (GOOD + "encoders: {vit: {kind: timm, model: ''}}", "'encoders.vit.model': string should have at least 1"),
+        (GOOD + "encode: {encoders: [timm]}", "'encoders.timm.model' is required"),
+        (GOOD + "encoders: {vit: {model: x}}", "'encoders.vit.kind' is required; valid: beit3, "),
+        (GOOD + "encoders: {vit: {kind: tim, model: x}}", "'encoders.vit.kind': no 'tim'; did you mean 'timm'?"),
+        (GOOD + "encoders: {vit: {kind: timm, modle: x}}", "'encoders.vit.modle'; did you mean 'model'?"),
+        (GOOD + "encoders: {a: {kind: huggingface, model: x, jion: mean}}", "'encoders.a.jion'; did you mean 'join'?"),
+        (GOOD + "encoders: {a: {kind: sentence-transformers, model: x, promt: y}}", "did you mean 'prompt'?"),
+        (GOOD + "encoders: {a: {kind: open_clip, weight: x}}", "'encoders.a.weight'; did you mean 'weights'?"),
+        (GOOD + "encoders: {a: {kind: huggingface, model: x, join: sum}}", "'encoders.a.join': input should be 'mean'"),
+        (GOOD + "encoders: {minilm: {precision: int8}}", "unknown key 'encoders.minilm.precision'; "),
+        (GOOD + "encoders: {beit3-untrained: {max_tokens: 9}}", "it takes the settings of beit3; give them there"),
+        (GOOD + "encoders: {cnn: {kind: timm, model: x}}", "'cnn' is a kind itself; choose another name"),
+        (GOOD + "encoders: {a: {kind: concat, of: [minilm, cnnn]}}", "'encoders.a.of': no 'cnnn'; did you mean 'cnn'?"),
+        (GOOD + "encoders: {a: {kind: concat, of: [minilm]}}", "'encoders.a.of': list should have at least 2 items"),
+        (
+            GOOD + "encoders: {a: {kind: concat, of: [b, cnn]}, b: {kind: concat, of: [a, cnn]}}",
+            "'encoders.a.of': it is a part of itself, by a -> b -> a",
+        ),
+        (GOOD + "encoders:\n  a: {kind: timm, model: x}\n  a: {kind: timm, model: y}", "key 'a' stands here twice"),
+        (GOOD + "encode: {encoders: [cnn, cnn]}", "'encode.encoders': 'cnn' stands there twice"),
         (
             "datasets: [shop]\nsources: {shop: {kind: amazon}}",
             "'sources.shop.kind': no 'amazon'; did you mean 'amazon2",
@@ -86,11 +112,13 @@ def test_the_fast_recipe_fills_in_what_is_not_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "without"), [("read", {"torch"}), ("load", {"transformers", "open_clip", "timm"})], ids=["read", "load"]
+    ("how", "without"),
+    [("read", {"torch"}), ("load", {"transformers", "sentence_transformers", "open_clip", "timm"})],
+    ids=["read", "load"],
 )
 def test_parameters_do_without_what_networks_need(tmp_path: Path, how: str, without: set[str]) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(GOOD + "train: {lr: 0.1}\nencode: {encoders: [clip, minilm-cnn]}\n")
+    path.write_text(GOOD + "train: {lr: 0.1}\nencode: {encoders: [a, b, c, d, e, minilm-cnn]}\n" + KINDS)
     code = f"import sys; from pathlib import Path; from pipeline.params import {how}; {how}(Path({str(path)!r})); "
     subprocess.run(
         [sys.executable, "-c", code + f"sys.exit(bool({without} & sys.modules.keys()))"], cwd=ROOT, check=True

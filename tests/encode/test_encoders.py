@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import shutil
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +25,6 @@ from pipeline.config import Encode
 from pipeline.encode import batching, controls, feature_sets
 from pipeline.encode.base import Context, Encoder
 from pipeline.encode.beit3 import BEiT3Items
-from pipeline.encode.clip import Clip
 from pipeline.encode.registry import ENCODERS, settings
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, square
@@ -220,7 +218,7 @@ def context(tmp_path: Path) -> Context:
 
 
 def make(name: str, context: Context) -> Encoder:
-    return ENCODERS[name].make(context, settings(context.params, name))
+    return ENCODERS[name].make(context, settings({}, name))
 
 
 def test_minilm_finds_meaning(context: Context) -> None:
@@ -247,31 +245,6 @@ def test_other_weights_than_the_cnns_are_refused(tmp_path: Path) -> None:
     torch.save({"_conv_stem.weight": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="names or shapes differ"):
         CNN(str(path))
-
-
-def test_clip_with_random_weights() -> None:
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mean = Clip("RN50-quickgelu", None, "mean")
-    actual = run(mean, ["red apple", "", "bus"], [IMAGES[0], IMAGES[1], None], 2)
-    assert actual.shape == (3, mean.width)
-    np.testing.assert_allclose(np.linalg.norm(actual[1:], axis=1), 1, atol=1e-5)
-    image, text = run(mean, [""], [IMAGES[0]], 1), run(mean, ["red apple"], [None], 1)
-    np.testing.assert_allclose(actual[0], (image[0] + text[0]) / 2, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({}, "encode.settings.clip.weights: give"),
-        ({"weights": "nothing"}, "'nothing' is neither"),
-        ({"model": "ViT-Z-1", "weights": "openai"}, "open_clip has no 'ViT-Z-1'"),
-    ],
-)
-def test_clip_says_what_is_missing(tmp_path: Path, given: dict[str, str], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        make("clip", Context(Layout(tmp_path, "toy"), Encode(settings={"clip": given})))
 
 
 # --- controls and imports
@@ -421,12 +394,13 @@ def test_settings_of_one_encoder_re_encode_no_other(tmp_path: Path, network: BEi
     pretrained(tmp_path, network, model)
     layout, whole = Layout(tmp_path, "toy"), stage(tmp_path, dataset(tmp_path, {}, **asked))
     written = {name: files.shard(layout.features(name), "features", 0).stat().st_mtime_ns for name in whole}
-    shorter = {"settings": {"minilm": {"max_tokens": 3}}}
-    changed = stage(tmp_path, dataset(tmp_path, {}, **asked, **shorter))
+    asked_again = dataset(tmp_path, {}, **asked)
+    shorter = asked_again.model_copy(update={"encoders": {"minilm": {"max_tokens": 3}}})
+    changed = stage(tmp_path, shorter)
     assert {name for name in whole if changed[name] != whole[name]} == {"minilm"}
     now = {name: files.shard(layout.features(name), "features", 0).stat().st_mtime_ns for name in whole}
     assert {name for name in whole if now[name] != written[name]} == {"minilm"}
-    masked_too = stage(tmp_path, dataset(tmp_path, {}, **asked, settings={"beit3": {"max_tokens": 3}}))
+    masked_too = stage(tmp_path, asked_again.model_copy(update={"encoders": {"beit3": {"max_tokens": 3}}}))
     assert masked_too["minilm"] == whole["minilm"]
     assert all(masked_too[name] != whole[name] for name in ("beit3", "beit3-text-masked"))
 
@@ -437,7 +411,7 @@ def test_a_worker_elsewhere_makes_the_same_rows(tmp_path: Path, network: BEiT3, 
     pretrained(tmp_path, network, model)
     stage(tmp_path, params)
     layout = Layout(tmp_path, "toy")
-    rows = feature_sets.worker("beit3", layout, params.encode)((3, 6))
+    rows = feature_sets.worker("beit3", layout, params.encode, {})((3, 6))
     assert rows.to_pydict() == files.read_features(layout.features("beit3")).slice(3, 3).to_pydict()
 
 

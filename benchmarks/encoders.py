@@ -1,0 +1,147 @@
+"""Items through networks of sentence-transformers: ours beside its own `encode` loop, with the same tiny networks.
+
+Two cases: texts alone, and images with texts in one pass. Both ways begin with JPEG bytes and texts, as the stage
+has them, and end with vectors in item order; networks this small show what is around them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+import time
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import Measurement, _turns
+from benchmarks._turns import Turn, Way, timed
+from pipeline.config import Encode
+from pipeline.encode import batching, contexts
+from pipeline.encode.base import Encoder
+from pipeline.encode.registry import settings, spec
+from pipeline.images.pixels import decoded
+from pipeline.layout import Layout
+
+CASES = {"texts": ("sentences", 4096, 400), "images with texts": ("multimodal", 512, 60)}
+"""case -> network in tests/networks.py, items, and characters of the longest text"""
+PASS, WORKERS, TOKENS = 64, 2, 64
+READ = 24
+"""tokens that the network of the first case reads; it cuts texts, that of the second has them whole"""
+SHORTEST = 10
+"""characters of the shortest text"""
+OURS, THEIRS = "ours", "sentence-transformers"
+
+
+def run() -> Measurement:
+    """Encode the items of each case in both ways, and hold the vectors against each other."""
+    with _turns.process() as theirs, _turns.process() as ours, tempfile.TemporaryDirectory() as folder:
+        ways: dict[str, Way[np.ndarray]] = {}
+        for case, (_, items, _) in CASES.items():
+            turns = {f"{THEIRS}, {case}": partial(theirs, _their_turn, folder, case)}
+            turns[f"{OURS}, {case}"] = partial(ours, _our_turn, folder, case)
+            _model(folder, case)
+            ways |= _turns.take(turns, work=items, warm_up=True)
+        alone = ours(_network_alone, folder, "texts")
+    pairs = {case: (ways[f"{OURS}, {case}"], ways[f"{THEIRS}, {case}"]) for case in CASES}
+    return Measurement(
+        ways=ways,
+        ours=f"{OURS}, texts",
+        reference=f"{THEIRS}, texts",
+        unit="items/s",
+        higher_is_better=True,
+        limit=alone,
+        limit_is="the network alone, on batches that are ready",
+        what=f"{CASES['texts'][1]} texts and {CASES['images with texts'][1]} images with texts in batches of {PASS}; "
+        "the reference: SentenceTransformer.encode",
+        details={
+            "ratio_by_case": {case: mine.times_as_fast(other)._asdict() for case, (mine, other) in pairs.items()},
+            "cpu_ratio_by_case": {
+                case: mine.times_as_fast(other, "cpu")._asdict() for case, (mine, other) in pairs.items()
+            },
+            "largest_difference": {
+                case: float(np.abs(mine.last - other.last).max()) for case, (mine, other) in pairs.items()
+            },
+        },
+    )
+
+
+# --- what both processes make for themselves, the same by its seeds
+
+
+@cache
+def _networks() -> Any:
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+    return importlib.import_module("networks")
+
+
+@cache
+def _items(case: str) -> tuple[list[str], list[bytes | None]]:
+    """Return texts of many lengths, and images, as JPEG, where the case has them."""
+    _, count, longest = CASES[case]
+    rng = np.random.default_rng(0)
+    letters = np.array([*"abcdefghijklmnopqrstuvwxyz    "])
+    texts = ["a" + "".join(rng.choice(letters, n)) for n in rng.integers(SHORTEST, longest, count)]
+    colours = [_networks().jpeg(colour, (320, 256)) for colour in ("red", "green", "blue", "grey")]
+    return texts, [colours[i % 4] if case != "texts" else None for i in range(count)]
+
+
+def _model(folder: str, case: str) -> str:
+    """Return the case's network, built the first time."""
+    base, name = Path(folder) / case.replace(" ", "-"), CASES[case][0]
+    return str(base / "model" if base.exists() else getattr(_networks(), name)(base))
+
+
+# --- ways
+
+
+@cache
+def _encoder(folder: str, case: str) -> Encoder:
+    given = {"kind": "sentence-transformers", "model": _model(folder, case), "max_tokens": TOKENS}
+    context = contexts.context_of(Layout(Path(folder), "none"), Encode(), {"net": given}, "net")
+    return spec({"net": given}, "net").make(context, settings({"net": given}, "net"))
+
+
+def _our_turn(folder: str, case: str) -> Turn[np.ndarray]:
+    encoder, (texts, images) = _encoder(folder, case), _items(case)
+    return timed(lambda: batching.encode(encoder, texts, images, PASS, workers=WORKERS).vectors)
+
+
+@cache
+def _their_model(folder: str, case: str) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(_model(folder, case), device="cpu")
+    if case == "texts":
+        model.max_seq_length = READ
+    return model
+
+
+def _their_turn(folder: str, case: str) -> Turn[np.ndarray]:
+    model, (texts, images) = _their_model(folder, case), _items(case)
+    if case == "texts":
+        return timed(lambda: model.encode(texts, batch_size=PASS))
+
+    def loop() -> np.ndarray:
+        pairs = zip(images, texts, strict=True)
+        items = [{"image": decoded(image, 512), "text": text} for image, text in pairs if image is not None]
+        vectors: np.ndarray = model.encode(items, batch_size=PASS)
+        return vectors
+
+    return timed(loop)
+
+
+def _network_alone(folder: str, case: str) -> float:
+    """Return items a second of the forward passes alone, the best of some rounds."""
+    encoder, (texts, _) = _encoder(folder, case), _items(case)
+    ordered = sorted(texts, key=len)
+    ready = [encoder.prepare(None, ordered[start : start + PASS]) for start in range(0, len(texts), PASS)]
+    best = float("inf")
+    for _ in range(_turns.ROUNDS):
+        started = time.perf_counter()
+        for batch in ready:
+            encoder.encode(batch)
+        best = min(best, time.perf_counter() - started)
+    return len(texts) / best

@@ -1,0 +1,96 @@
+"""What an encoder is made from, and so what its features depend on and a release tells of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline import io
+from pipeline.config import Encode
+from pipeline.encode.base import Context
+from pipeline.encode.concat import ConcatParams
+from pipeline.encode.origin import LOCAL
+from pipeline.encode.registry import ENCODERS, Encoders, kind, settings, spec
+from pipeline.layout import Layout
+
+
+def context_of(layout: Layout, params: Encode, encoders: Encoders, name: str) -> Context:
+    """Return what an encoder is made from; somebody's network is fetched, if need be, and looked at.
+
+    Raises:
+        UserError: there is none such, or it cannot be read.
+    """
+    find, own = spec(encoders, name).origin, settings(encoders, name)
+    of = own.of if isinstance(own, ConcatParams) else []
+    parts = tuple(context_of(layout, params, encoders, part) for part in of)
+    return Context(layout, params, encoders, name, find(f"encoders.{name}", own) if find else None, parts)
+
+
+def pinned(context: Context) -> Encoders:
+    """Return the section `encoders` with each revision as it was found, so that all machines read the same."""
+    found = {one.name: one.origin.revision for one in _all(context) if one.origin}
+    commits = {name: revision for name, revision in found.items() if not revision.startswith(LOCAL)}
+    return {**context.encoders, **{n: {**context.encoders.get(n, {}), "revision": c} for n, c in commits.items()}}
+
+
+def inputs(context: Context) -> list[Path]:
+    """Return the files that an encoder's features depend on."""
+    if context.parts:
+        return list(dict.fromkeys(path for part in context.parts for path in _part_inputs(context, part)))
+    layout, entry = context.layout, spec(context.encoders, context.name)
+    files = [layout.items, *ENCODERS.source_files(kind(context.encoders, context.name))]
+    if "image" in shown(context):
+        files += io.shards(layout.images, "images")
+    if entry.pretrained:
+        files += [
+            p
+            for p in (layout.encoder_config, layout.encoder_weights, layout.tokenizer, layout.whitening)
+            if p.is_file()
+        ]
+    return files
+
+
+def facts(context: Context) -> dict[str, Any]:
+    """Return what else they depend on, which their metadata records; the path of a folder is no part of it."""
+    own = settings(context.encoders, context.name).model_dump()
+    named_otherwise = kind(context.encoders, context.name) != context.name
+    own = ({"kind": kind(context.encoders, context.name)} if named_otherwise else {}) | own | _network(context)
+    return own | ({"parts": {part.name: facts(part) for part in context.parts}} if context.parts else {})
+
+
+def about(context: Context, width: int | None = None) -> dict[str, Any]:
+    """Return what a release tells of a feature set's encoder; empty for a kind whose network is ours.
+
+    Args:
+        context: what it is made from.
+        width: F; None for a part of a concat.
+    """
+    if not context.origin and not context.parts:
+        return {}
+    which = {"kind": kind(context.encoders, context.name)} | ({} if width is None else {"dim": width})
+    parts = [{"name": one.name, "kind": kind(one.encoders, one.name)} | about(one) for one in context.parts]
+    return which | _network(context) | ({"parts": parts} if parts else {})
+
+
+def shown(context: Context) -> tuple[str, ...]:
+    """Return the modalities that an encoder is shown."""
+    return context.origin.reads if context.origin else spec(context.encoders, context.name).reads
+
+
+def _all(context: Context) -> list[Context]:
+    """Return a context and those of all parts."""
+    return [context, *(one for part in context.parts for one in _all(part))]
+
+
+def _network(context: Context) -> dict[str, Any]:
+    """Return what identifies somebody's network and how it is used; empty where there is none."""
+    if (source := context.origin) is None:
+        return {}
+    which = {"model": source.model, "revision": source.revision, "library": source.library}
+    return which | {"modalities": list(source.reads), "prompt": source.prompt}
+
+
+def _part_inputs(context: Context, part: Context) -> list[Path]:
+    """Return the files that a part of a concat depends on: its own features, if they are made anyway."""
+    listed = part.name in context.params.encoders
+    return io.shards(context.layout.features(part.name), "features") if listed else inputs(part)

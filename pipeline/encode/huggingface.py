@@ -1,0 +1,222 @@
+"""Networks that transformers loads: CLIP and its like with two towers, and those that read images or texts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.config.base import Positive
+from pipeline.encode import origin
+from pipeline.encode.base import Context, Spec
+from pipeline.encode.origin import Origin, Pretrained, plainly
+from pipeline.encode.towers import Join, Towers, limit, plain
+from pipeline.errors import UserError
+from pipeline.ops.device import pick, pinned, sent
+
+LIBRARY = "transformers"
+FULL = {"siglip", "siglip2", "siglip_text_model", "siglip2_text_model"}
+"""types whose text tower reads the last token of a full row"""
+
+
+class HuggingFaceParams(Pretrained):
+    """What kind `huggingface` reads."""
+
+    join: Join = "mean"
+    """how the vectors of image and text, each of length 1, become one: their mean, or side by side"""
+    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    """of a network with one tower: over its tokens. auto: of images the network's own, else cls; of texts the mean, of
+    decoders last"""
+    prompt: str = ""
+    """stands before every text"""
+    max_tokens: Annotated[int, Field(ge=3)] = 512
+    """text beyond this, or beyond the network's own limit, is cut"""
+    dim: Positive | None = None
+    """numbers that are kept of each vector, the first, for networks trained so (Matryoshka)"""
+    trust_remote_code: bool = False
+    """whether Python code that comes with the model may run here; it can do whatever you can"""
+
+
+class HuggingFace(Towers):
+    """A network with its processors."""
+
+    def __init__(self, source: Origin, params: HuggingFaceParams) -> None:
+        """Load it."""
+        from transformers.utils import logging  # seconds, which settings need not wait for
+
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        self._params, self._device = params, pick()
+        options = {"local_files_only": True, "trust_remote_code": params.trust_remote_code}
+        self._network, self._missing = _loaded(source, params, options)
+        self._dual = _towers(type(self._network)) == ("image", "text")
+        self._process = self._tokenizer = None
+        if "image" in source.reads:
+            from transformers import AutoImageProcessor
+
+            self._process = AutoImageProcessor.from_pretrained(source.folder, **options)
+        if "text" in source.reads:
+            self._tokenizer = _tokenizer(source, options)
+            self._plain = plain(self._tokenizer)
+            self._limit = limit(self._tokenizer, self._network.config)
+        super().__init__(source.reads, params.join, params.dim)
+
+    def image_inputs(self, images: list[Image.Image]) -> dict[str, Tensor]:
+        """Return pixels as the network's processor makes them."""
+        return _pinned(self._process(images=images, return_tensors="pt"))  # type: ignore[misc]
+
+    def text_inputs(self, texts: list[str]) -> dict[str, Tensor]:
+        """Return ids, and what of them is no padding, int64 [B, T]."""
+        full = self._network.config.model_type in FULL
+        length = self._limit if full else min(self._params.max_tokens, self._limit)
+        given = [self._params.prompt + self._plain(text) for text in texts]
+        padding = "max_length" if full else True
+        rows = self._tokenizer(given, padding=padding, truncation=True, max_length=length, return_tensors="pt")  # type: ignore[misc]
+        return _pinned(rows)
+
+    def image_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return float32 [B, W]."""
+        inputs = self._sent(inputs)
+        if self._dual:
+            return _vectors(self._network.get_image_features(**inputs))
+        output = self._network(**inputs)
+        own, how = getattr(output, "pooler_output", None), self._params.pooling
+        if how == "auto" and own is not None and not any("pooler" in name for name in self._missing):
+            return own.flatten(1).float()
+        hidden: Tensor = output.last_hidden_state.float()  # [B, T, W], or [B, W, H, W'] of a convolutional network
+        if hidden.ndim == 4:
+            return hidden.flatten(2).mean(2)
+        return hidden.mean(1) if how == "mean" else hidden[:, -1] if how == "last" else hidden[:, 0]
+
+    def text_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return float32 [B, W]."""
+        inputs = self._sent(inputs)
+        if self._dual:
+            return _vectors(self._network.get_text_features(**inputs))
+        hidden = self._network(**inputs).last_hidden_state.float()  # [B, T, W]
+        return pooled(hidden, inputs["attention_mask"], self._pooling)
+
+    @property
+    def _pooling(self) -> str:
+        return _pooling_of(type(self._network.config)) if self._params.pooling == "auto" else self._params.pooling
+
+    def _sent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return inputs where the network is, floats in its precision."""
+        there = {name: sent(x, self._device) for name, x in inputs.items()}
+        return {name: x.to(self._network.dtype) if x.is_floating_point() else x for name, x in there.items()}
+
+
+def pooled(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
+    """Return float32 [B, W] of the tokens' vectors.
+
+    Args:
+        hidden: float32 [B, T, W].
+        mask: int64 [B, T], 1 where there is a token; padding is on the right.
+        how: mean, cls (the first token) or last.
+    """
+    if how == "mean":
+        real = mask.unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
+        return (hidden * real).sum(1) / real.sum(1)
+    rows = torch.arange(len(hidden), device=hidden.device)
+    return hidden[rows, 0 if how == "cls" else mask.sum(1) - 1]
+
+
+def find(where: str, params: HuggingFaceParams) -> Origin:
+    """Return where a network's files are and what it reads; see `origin.find`.
+
+    Raises:
+        UserError: also where transformers does not know the network's type, or it is neither of these kinds.
+    """
+    source = origin.find(where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code])
+    reads = params.modalities if params.trust_remote_code else _reads(where, params, source)
+    if reads is None:
+        raise UserError(f"'{where}.modalities' is required with trust_remote_code, such as [text]")
+    return replace(source, reads=origin.shown(where, params, reads), prompt=params.prompt)
+
+
+def make(context: Context, params: HuggingFaceParams) -> HuggingFace:
+    """Load it."""
+    assert context.origin is not None  # the registry's entry has `origin`
+    return HuggingFace(context.origin, params)
+
+
+HUGGINGFACE = Spec(make, HuggingFaceParams, origin=find, library=LIBRARY)
+
+
+def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:
+    """Return the modalities that a network reads, by its configuration."""
+    from transformers import CONFIG_MAPPING, MODEL_MAPPING, AutoConfig
+
+    own = origin.read_json(where, source.folder / "config.json")
+    if "auto_map" in own and own.get("model_type") not in CONFIG_MAPPING:
+        raise UserError(
+            f"'{where}.model': {params.model} is Python code of its own; trust_remote_code: true lets it run here"
+        )
+    with plainly(where):
+        config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+        classes: Any = MODEL_MAPPING.get(type(config), ())
+    network = classes[0] if isinstance(classes, tuple) and classes else classes  # of some types there are several
+    reads = _towers(network) if network and not config.is_encoder_decoder else ()
+    if not reads:
+        raise UserError(
+            f"'{where}.model': {params.model} is of type {config.model_type}, which has no towers for images or texts; "
+            "kind sentence-transformers may read it"
+        )
+    return reads
+
+
+def _towers(network: type) -> tuple[str, ...]:
+    """Return the modalities of a class of transformers: of both towers, or of the only one."""
+    if hasattr(network, "get_image_features"):
+        return ("image", "text") if hasattr(network, "get_text_features") else ()
+    main = getattr(network, "main_input_name", None)
+    return {"pixel_values": ("image",), "input_ids": ("text",)}.get(str(main), ())
+
+
+def _loaded(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) -> tuple[Any, set[str]]:
+    """Return the network, and which of its parameters the files lack; only a pooler that is not used may."""
+    from transformers import AutoModel
+
+    dtype = getattr(torch, params.precision)
+    network, found = AutoModel.from_pretrained(
+        source.folder, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
+    )
+    missing = set(found["missing_keys"]) | {str(name) for name in found["mismatched_keys"]}
+    if others := sorted(name for name in missing if "pooler" not in name):
+        raise UserError(f"{len(others)} parameters are not in its weights, first {others[0]}; get the model again")
+    return network.eval().to(pick()), missing
+
+
+def _tokenizer(source: Origin, options: dict[str, Any]) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source.folder, **options)
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+    if tokenizer.pad_token is None:
+        raise UserError("its tokenizer has no token to pad with; add pad_token to tokenizer_config.json")
+    return tokenizer
+
+
+def _pooling_of(config: type) -> str:
+    """Return how the tokens of a text network are pooled by default: decoders have read all only at the last."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    decoder = config in MODEL_FOR_CAUSAL_LM_MAPPING and config not in MODEL_FOR_MASKED_LM_MAPPING
+    return "last" if decoder else "mean"
+
+
+def _vectors(output: Any) -> Tensor:
+    """Return what a tower gave, float32 [B, W]: transformers 4 gives it bare, 5 in an output."""
+    vectors: Tensor = output if isinstance(output, Tensor) else output.pooler_output
+    return vectors.float()
+
+
+def _pinned(inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {name: pinned(x) for name, x in inputs.items()}

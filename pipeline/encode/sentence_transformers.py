@@ -1,0 +1,188 @@
+"""Networks that sentence-transformers loads: embedders of texts, of images, and of both in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import torch
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.config.base import Positive
+from pipeline.encode import origin, towers
+from pipeline.encode.base import Context, Spec
+from pipeline.encode.origin import WEIGHTS, Origin, Pretrained
+from pipeline.encode.towers import Prepared, Towers, limit, plain
+from pipeline.errors import UserError
+from pipeline.ops.device import pick, pinned, sent
+
+LIBRARY = "sentence-transformers"
+BOTH = ("image", "text")
+
+
+class SentenceTransformersParams(Pretrained):
+    """What kind `sentence-transformers` reads."""
+
+    join: Literal["auto", "fused", "mean", "concat"] = "auto"
+    """how an item with image and text becomes one vector: in one pass (fused), or from a vector of each, scaled to
+    length 1, by their mean or side by side. auto: fused where the network can, else mean"""
+    prompt: str | None = None
+    """instruction before every text; by default the one that the model names as its own"""
+    max_tokens: Annotated[int, Field(ge=3)] = 512
+    """text beyond this, or beyond the network's own limit, is cut"""
+    dim: Positive | None = None
+    """numbers that are kept of each vector, the first, for networks trained so (Matryoshka)"""
+    trust_remote_code: bool = False
+    """whether Python code that comes with the model may run here; it can do whatever you can"""
+
+
+class SentenceTransformers(Towers):
+    """A model of sentence-transformers; it takes items as dicts, since it would follow a bare text that is a URL."""
+
+    def __init__(self, source: Origin, params: SentenceTransformersParams) -> None:
+        """Load it.
+
+        Raises:
+            UserError: the model does not read what it is to be shown, or cannot do `join` or `dim`.
+        """
+        self._params, self._device = params, pick()
+        self._model = _loaded(source, params)
+        if absent := [m for m in source.reads if not self._model.supports(m)]:
+            rest = [m for m in source.reads if m not in absent]
+            raise UserError(f"it reads no {absent[0]}; give modalities: [{', '.join(rest)}]")
+        both = set(source.reads) == set(BOTH) and self._model.supports(BOTH)
+        if params.join == "fused" and not both:
+            raise UserError("it does not read image and text in one pass; take join mean or concat")
+        self._fused = both and params.join in ("auto", "fused")
+        self._chats = "message" in self._model.modalities
+        self._prompt = source.prompt or None
+        self._plain = str if (tokenizer := self._model.tokenizer) is None else plain(tokenizer)
+        if (
+            not self._chats and tokenizer is not None and self._model.config is not None
+        ):  # chats hold places of images, not to be cut off
+            most = min(params.max_tokens, limit(tokenizer, self._model.config))
+            self._model.max_seq_length = min(most, self._model.max_seq_length or most)
+        super().__init__(source.reads, "concat" if params.join == "concat" else "mean", params.dim)
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+        """Decode and tokenise; items with both are one input where the network fuses them."""
+        if not (self._fused and images is not None and texts is not None):
+            return super().prepare(images, texts)
+        pairs = zip(towers.shown(images), texts, strict=True)
+        items = [{"image": image, "text": self._bounded(text)} for image, text in pairs]
+        with self._lock:
+            return Prepared(self._inputs(items), None)
+
+    @torch.inference_mode()
+    def encode(self, prepared: Prepared) -> Tensor:
+        """Return float32 [B, F]."""
+        if self._fused:
+            return self._cut(self._vectors(prepared.text if prepared.image is None else prepared.image))
+        return super().encode(prepared)
+
+    def image_inputs(self, images: list[Image.Image]) -> dict[str, Any]:
+        """Return what the model's processor makes of images."""
+        items = [{"image": image} for image in images]
+        if not self._chats:
+            return self._inputs(items)
+        with self._lock:  # a chat has words around its image
+            return self._inputs(items)
+
+    def text_inputs(self, texts: list[str]) -> dict[str, Any]:
+        """Return what the model's processor makes of texts."""
+        return self._inputs([{"text": self._bounded(text)} for text in texts])
+
+    def image_vectors(self, inputs: dict[str, Any]) -> Tensor:
+        """Return float32 [B, W]."""
+        return self._vectors(inputs)
+
+    def text_vectors(self, inputs: dict[str, Any]) -> Tensor:
+        """Return float32 [B, W]."""
+        return self._vectors(inputs)
+
+    def _inputs(self, items: list[dict[str, Any]]) -> dict[str, Any]:
+        inputs = self._model.preprocess(items, prompt=self._prompt)
+        return {name: pinned(x) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+
+    def _vectors(self, inputs: dict[str, Any]) -> Tensor:
+        there = {name: sent(x, self._device) if isinstance(x, Tensor) else x for name, x in inputs.items()}
+        vectors: Tensor = self._model(there)["sentence_embedding"]
+        return vectors.float()
+
+    def _bounded(self, text: str) -> str:
+        """Return a text without control tokens; of a chat, cut here, since the whole of it may not be."""
+        text, most = self._plain(text), self._params.max_tokens
+        if not self._chats or len(text) <= most:  # a token has at least one character
+            return text
+        tokenizer = self._model.tokenizer
+        if not tokenizer.is_fast:
+            return text[: 4 * most]  # about as many characters as English has
+        ends = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return text if len(ends) <= most else text[: ends[most - 1][1]]
+
+
+def find(where: str, params: SentenceTransformersParams) -> Origin:
+    """Return where a model's files are and what it reads; see `origin.find`.
+
+    Raises:
+        UserError: also where sentence-transformers is not installed.
+    """
+    _library()
+    source = origin.find(where, params, LIBRARY, [WEIGHTS, *["*.py"] * params.trust_remote_code])
+    prompt = _own_prompt(where, source) if params.prompt is None else params.prompt
+    return replace(source, reads=origin.shown(where, params, _reads(where, params, source)), prompt=prompt)
+
+
+def make(context: Context, params: SentenceTransformersParams) -> SentenceTransformers:
+    """Load it."""
+    assert context.origin is not None  # the registry's entry has `origin`
+    return SentenceTransformers(context.origin, params)
+
+
+SENTENCE_TRANSFORMERS = Spec(make, SentenceTransformersParams, origin=find, library=LIBRARY)
+
+
+def _library() -> Any:
+    try:
+        import sentence_transformers
+    except ImportError as e:
+        raise UserError(
+            f"kind 'sentence-transformers' needs the extra: pip install 'alignrec[encoders]' ({e})"
+        ) from None
+    return sentence_transformers
+
+
+def _loaded(source: Origin, params: SentenceTransformersParams) -> Any:
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    model = _library().SentenceTransformer(
+        str(source.folder),
+        device=str(pick()),
+        local_files_only=True,
+        trust_remote_code=params.trust_remote_code,
+        model_kwargs={"dtype": getattr(torch, params.precision), "use_safetensors": True},
+    )
+    return model.eval()
+
+
+def _reads(where: str, params: SentenceTransformersParams, source: Origin) -> tuple[str, ...]:
+    """Return the modalities that a model's own files name; where they name none, texts."""
+    module = origin.read_json(where, source.folder / "sentence_bert_config.json")
+    named = {str(name) for name in module.get("modality_config", {})}
+    if not named and "vision_config" in origin.read_json(where, source.folder / "config.json"):
+        named = set(BOTH)
+    if (source.folder / "0_CLIPModel").is_dir():  # as models of before 2026 were saved
+        named = set(BOTH)
+    return tuple(m for m in BOTH if m in named) or (params.modalities and tuple(params.modalities)) or ("text",)
+
+
+def _own_prompt(where: str, source: Origin) -> str:
+    """Return what the model itself puts before a text; empty: nothing."""
+    config = origin.read_json(where, source.folder / "config_sentence_transformers.json")
+    prompts = config.get("prompts")
+    return str(prompts.get(config.get("default_prompt_name")) or "") if isinstance(prompts, dict) else ""

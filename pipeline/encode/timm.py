@@ -1,0 +1,62 @@
+"""Image networks that timm loads, such as DINOv2 and DINOv3, ConvNeXt or EVA: their pooled features."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.encode import origin
+from pipeline.encode.base import Context, Spec
+from pipeline.encode.origin import Origin, Pretrained
+from pipeline.encode.towers import Towers
+from pipeline.ops.device import pick, pinned, sent
+
+LIBRARY = "timm"
+
+
+class TimmParams(Pretrained):
+    """What kind `timm` reads."""
+
+
+class Timm(Towers):
+    """A network without its classifier."""
+
+    def __init__(self, source: Origin, params: TimmParams) -> None:
+        """Load it."""
+        import timm  # a second, which settings need not wait for
+
+        self._device, self._dtype = pick(), getattr(torch, params.precision)
+        network: Any = timm.create_model(f"local-dir:{source.folder}", pretrained=True, num_classes=0)
+        self._network = network.eval().to(self._device, self._dtype)
+        self._look: Any = timm.data.create_transform(**timm.data.resolve_data_config(model=network), is_training=False)
+        super().__init__(source.reads)
+
+    def image_inputs(self, images: list[Image.Image]) -> Tensor:
+        """Return float32 [B, 3, S, S], normalised as the network wants them."""
+        return pinned(torch.stack([self._look(image) for image in images]))
+
+    def image_vectors(self, inputs: Tensor) -> Tensor:
+        """Return float32 [B, F]."""
+        vectors: Tensor = self._network(sent(inputs, self._device).to(self._dtype))
+        return vectors.float()
+
+
+def find(where: str, params: TimmParams) -> Origin:
+    """Return where a network's files are; see `origin.find`. A name without owner is timm's own on the Hub."""
+    if params.folder is None and "/" not in params.model:
+        params = params.model_copy(update={"model": f"timm/{params.model}"})
+    source = origin.find(where, params, LIBRARY, ["model.safetensors"])
+    return replace(source, reads=origin.shown(where, params, ("image",)))
+
+
+def make(context: Context, params: TimmParams) -> Timm:
+    """Load it."""
+    assert context.origin is not None  # the registry's entry has `origin`
+    return Timm(context.origin, params)
+
+
+TIMM = Spec(make, TimmParams, reads=("image",), origin=find, library=LIBRARY)

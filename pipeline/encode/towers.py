@@ -1,0 +1,177 @@
+"""Networks of other people with a tower for images, a tower for texts, or both, each giving a vector of its own.
+
+What every kind of them shares: images and texts made harmless, one vector an item from one or two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from threading import Lock
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pipeline.errors import UserError
+from pipeline.images.pixels import decoded
+
+Join = Literal["mean", "concat"]
+SIDE = 512
+"""side of the largest images that these networks read; larger JPEGs are decoded at a part of their size"""
+LONGEST = 16
+"""longer over shorter side of an image: beyond it, only the middle is shown. Scaled by its shorter side, an image of
+1 x 10,000 pixels would take gigabytes, and some processors refuse it"""
+SHORTEST = 8
+"""pixels of the shorter side, smaller images are enlarged: processors take 1 or 3 pixels for channels"""
+ENDLESS = 1_000_000
+"""tokens; a tokenizer that allows more has not been told its network's limit"""
+GREY, WORD = Image.new("RGB", (64, 64), "grey"), "a"
+
+
+class Prepared(NamedTuple):
+    """A batch of B items."""
+
+    image: Any
+    """what the image tower reads of all, None without images"""
+    text: Any
+    """what the text tower reads of all, None without texts"""
+
+
+class Towers:
+    """An encoder made of towers; a kind says how each reads and what it gives, of the towers that it has."""
+
+    def __init__(self, reads: Sequence[str], join: Join = "mean", dim: int | None = None) -> None:
+        """Encode an image and a word, to see that it can and how wide it is.
+
+        Raises:
+            UserError: `dim` is more than the vectors have, or `mean` is asked of towers of unequal width.
+        """
+        self.reads, self.join, self.dim = tuple(reads), join, dim
+        self.flops = 0.0
+        self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
+        self._widths: dict[str, int] = {}
+        with torch.inference_mode():
+            if "image" in self.reads:
+                self._widths["image"] = self.image_vectors(self.image_inputs([GREY])).shape[1]
+            if "text" in self.reads:
+                self._widths["text"] = self.text_vectors(self.text_inputs([WORD])).shape[1]
+        self.width = self._width()
+
+    def image_inputs(self, images: list[Image.Image]) -> Any:
+        """Return what the image tower reads of B images, on the CPU; called from several threads at a time."""
+        raise NotImplementedError
+
+    def text_inputs(self, texts: list[str]) -> Any:
+        """Return what the text tower reads of B texts, on the CPU; called from one thread at a time."""
+        raise NotImplementedError
+
+    def image_vectors(self, inputs: Any) -> Tensor:
+        """Return float32 [B, F]."""
+        raise NotImplementedError
+
+    def text_vectors(self, inputs: Any) -> Tensor:
+        """Return float32 [B, F]."""
+        raise NotImplementedError
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the number of characters of each text, int64 [B]: near enough to put like beside like."""
+        return np.array([len(text) for text in texts], np.int64)
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+        """Decode and tokenise."""
+        image = None if images is None else self.image_inputs(shown(images))
+        if texts is None:
+            return Prepared(image, None)
+        with self._lock:
+            return Prepared(image, self.text_inputs(list(texts)))
+
+    @torch.inference_mode()
+    def encode(self, prepared: Prepared) -> Tensor:
+        """Return float32 [B, F]."""
+        image = None if prepared.image is None else self._cut(self.image_vectors(prepared.image))
+        text = None if prepared.text is None else self._cut(self.text_vectors(prepared.text))
+        if len(self.reads) == 1:
+            return next(vectors for vectors in (image, text) if vectors is not None)
+        return joined([image, text], [self._widths["image"], self._widths["text"]], self.join)
+
+    def _cut(self, vectors: Tensor) -> Tensor:
+        return vectors if self.dim is None else vectors[:, : self.dim]
+
+    def _width(self) -> int:
+        """Return F, after `dim` and `join`."""
+        narrowest = min(self._widths.values())
+        if self.dim is not None and self.dim > narrowest:
+            raise UserError(f"dim {self.dim} is more than the {narrowest} numbers of its vectors; give at most that")
+        if self.dim is not None:
+            self._widths = dict.fromkeys(self._widths, self.dim)
+        if self.join == "mean" and len({*self._widths.values()}) > 1:
+            raise UserError("join mean needs vectors of one width for image and text; take concat")
+        return sum(self._widths.values()) if self.join == "concat" else next(iter(self._widths.values()))
+
+
+def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) -> Tensor:
+    """Return one vector an item from those of its modalities, each scaled to length 1 first.
+
+    Args:
+        halves: float [B, W] each; None where the batch lacks the modality.
+        widths: W of each.
+        how: mean of what there is, or all side by side, zero where there is none.
+
+    Returns:
+        float32 [B, F].
+    """
+    units = [None if half is None else F.normalize(half.float()) for half in halves]
+    present = [unit for unit in units if unit is not None]
+    if how == "mean":
+        return torch.stack(present).mean(dim=0)  # [1 or 2, B, F] -> [B, F]
+    like = present[0]
+    parts = [like.new_zeros(len(like), w) if unit is None else unit for unit, w in zip(units, widths, strict=True)]
+    return torch.cat(parts, dim=1)
+
+
+def shown(images: Iterable[bytes]) -> list[Image.Image]:
+    """Return images as any processor can take them: RGB, neither huge, nor thin as a line, nor a few pixels."""
+    return [_bounded(decoded(image, SIDE)) for image in images]
+
+
+def _bounded(image: Image.Image) -> Image.Image:
+    width, height = image.size
+    across, down = min(width, LONGEST * height), min(height, LONGEST * width)
+    left, top = (width - across) // 2, (height - down) // 2
+    image = image if (across, down) == image.size else image.crop((left, top, left + across, top + down))
+    if (shorter := min(image.size)) >= SHORTEST:
+        return image
+    return image.resize((round(across * SHORTEST / shorter), round(down * SHORTEST / shorter)))
+
+
+def limit(tokenizer: Any, config: Any) -> int:
+    """Return the number of tokens that a network of transformers can read, at most `ENDLESS`."""
+    text = getattr(config, "text_config", config)
+    positions = int(getattr(text, "max_position_embeddings", None) or ENDLESS)
+    if "roberta" in str(text.model_type) or text.model_type == "mpnet":
+        positions -= int(text.pad_token_id) + 1  # they count from behind the padding's own
+    return min(positions, int(tokenizer.model_max_length), ENDLESS)
+
+
+def plain(tokenizer: Any) -> Callable[[str], str]:
+    """Return what breaks control tokens in a text, such as `<|image_pad|>`: to a network, it is then words alone."""
+    special = {str(token) for token in tokenizer.all_special_tokens}
+    special |= {token.content for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special}
+    return broken({name for name in special if len(name) > 1})
+
+
+def broken(controls: set[str]) -> Callable[[str], str]:
+    """Return what puts a blank behind the first character of every one of some words in a text."""
+    if not controls:
+        return str
+    longest_first = sorted(controls, key=lambda word: (-len(word), word))
+    return partial(re.compile("|".join(map(re.escape, longest_first))).sub, _broken)
+
+
+def _broken(match: re.Match[str]) -> str:
+    return f"{match[0][0]} {match[0][1:]}"

@@ -1,0 +1,320 @@
+"""Encoders that the parameters define, through the stage: each by itself, whatever becomes of the others."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from modelhub import model_hub
+
+import schemas
+from pipeline import io
+from pipeline.encode import batching, contexts, feature_sets, huggingface
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.release import encoders as released
+from pipeline.run import Run, running
+from stages import needs
+from stages.encode import main
+
+TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
+COLOURS = ["red", "green", None, None, "blue", None, "red"]
+PICTURES = [None if c is None else networks.jpeg(c) for c in COLOURS]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of networks."""
+    base = tmp_path_factory.mktemp("models")
+    for name in ("bert", "dinov2", "siglip"):
+        getattr(networks, name)(base / name)
+    return base
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """What the stages before encode leave."""
+    layout, n = Layout(tmp_path / "outputs", "toy"), len(TEXTS)
+    ids, asin = pa.array(np.arange(n), pa.int32()), pa.array([f"A{i}" for i in range(n)])
+    empty, lists = pa.array([""] * n), pa.array([[]] * n, pa.list_(pa.string()))
+    io.write_json(layout.sources, [])
+    io.write_table(pa.table([ids, asin], names=schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
+    status = pa.array(["ok" if t else "empty" for t in TEXTS])
+    words, extra = pa.array([len(t.split()) for t in TEXTS], pa.int32()), pa.array(["{}"] * n)
+    columns = [ids, asin, empty, empty, lists, empty, pa.array(TEXTS), status, lists, words, extra]
+    io.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
+    status = pa.array(["ok" if p else "missing" for p in PICTURES])
+    size = pa.array([40 if p else 0 for p in PICTURES], pa.int32())
+    hashes = pa.array([1 if p else None for p in PICTURES], pa.uint64())
+    columns = [ids, asin, status, empty, empty, pa.array(PICTURES, pa.binary()), size, size, empty, hashes]
+    io.write_table(pa.table(columns, names=schemas.IMAGES.names), io.shard(layout.images, "images", 0), schemas.IMAGES)
+    return layout.root
+
+
+def params(models: Path, *names: str, **changed: dict[str, Any]) -> Params:
+    """Return parameters that run the named of `text`, `image`, `two` and `both`, and of what `changed` adds."""
+    defined = {
+        "text": {"kind": "huggingface", "model": str(models / "bert"), "prompt": "item: ", "dim": 16},
+        "image": {"kind": "huggingface", "model": str(models / "dinov2")},
+        "two": {"kind": "huggingface", "model": str(models / "siglip"), "join": "concat"},
+        "both": {"kind": "concat", "of": ["text", "image"]},
+    }
+    encode = {"encoders": list(names), "controls": ["shuffled"], "shard_rows": 3, "batch_size": 2}
+    source = {"kind": "mmrec", "interactions": "x.inter"}
+    return Params.model_validate(
+        {"datasets": ["toy"], "sources": {"toy": source}, "encode": encode, "encoders": defined | changed}
+    )
+
+
+def run(root: Path, given: Params) -> dict[str, dict[str, bytes]]:
+    """Run the stage; return feature set -> shard -> content."""
+    with running("encode", "toy", given, root) as stage:
+        main(stage)
+    return made(root)
+
+
+def made(root: Path) -> dict[str, dict[str, bytes]]:
+    layout = Layout(root, "toy")
+    return {
+        n: {p.name: p.read_bytes() for p in io.shards(layout.features(n), "features")} for n in layout.feature_sets()
+    }
+
+
+def vectors(root: Path, name: str) -> np.ndarray:
+    return io.matrix(io.read_features(Layout(root, "toy").features(name))["vector"])
+
+
+def times(root: Path) -> dict[str, int]:
+    layout = Layout(root, "toy")
+    return {n: io.shard(layout.features(n), "features", 0).stat().st_mtime_ns for n in layout.feature_sets()}
+
+
+def key(root: Path, given: Params) -> str:
+    return Run("encode", "toy", given, root).key(*needs.of(Run("encode", "toy", given, root)))
+
+
+# --- what fails
+
+
+def test_an_encoder_that_fails_is_named_and_the_others_are_there(root: Path, models: Path) -> None:
+    wrong = {"kind": "huggingface", "model": "./nowhere"}
+    with pytest.raises(UserError) as e:
+        run(root, params(models, "text", "bad", "image", bad=wrong))
+    assert str(e.value) == (
+        "encode toy: 1 of 3 encoders failed: bad: 'encoders.bad.model': no folder './nowhere'; "
+        "give a folder, or owner/name on the Hugging Face Hub"
+    )
+    before, stamps = made(root), times(root)
+    assert before.keys() == {"text", "image", "shuffled"}
+    assert not Layout(root, "toy").run_record("encode").exists()
+    right = {"kind": "huggingface", "model": str(models / "siglip")}
+    after = run(root, params(models, "text", "bad", "image", bad=right))
+    assert after.keys() == {*before, "bad"}
+    assert {name: times(root)[name] for name in stamps} == stamps  # nothing was made again
+
+
+def test_an_encoder_that_comes_to_fail_keeps_its_features_and_others_theirs(root: Path, models: Path) -> None:
+    before = run(root, params(models, "two", "text"))
+    gone = {"kind": "huggingface", "model": str(models / "gone"), "join": "concat"}
+    with pytest.raises(UserError, match="1 of 2 encoders failed: two: "):
+        run(root, params(models, "two", "text", two=gone))
+    assert made(root) == before
+
+
+def test_an_encoder_that_fails_half_way_goes_on_from_there(
+    root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(root, params(models, "image", "text"))
+    shutil.rmtree(root / "encode")
+    calls = iter([None, RuntimeError("out of luck\nat last")])
+    plain = huggingface.HuggingFace.text_vectors
+
+    def unlucky(self: huggingface.HuggingFace, inputs: dict[str, Any]) -> Any:
+        if len(inputs["input_ids"]) > 1 and (error := next(calls, None)):
+            raise error
+        return plain(self, inputs)
+
+    monkeypatch.setattr(huggingface.HuggingFace, "text_vectors", unlucky)
+    with pytest.raises(UserError, match=r"failed: text: 'encoders\.text': RuntimeError: out of luck at last"):
+        run(root, params(models, "text", "image"))
+    monkeypatch.undo()
+    left = made(root)
+    assert left["image"] == whole["image"]
+    assert "shuffled" not in left  # it is made like the first, which is not there
+    after = run(root, params(models, "image", "text"))
+    assert after == whole
+
+
+def test_a_fault_of_ours_is_raised_after_the_others_ran(
+    root: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.encode.minilm.MiniLM.prepare", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(root, params(models, "minilm", "image"))
+    assert made(root).keys() == {"image"}
+
+
+def test_what_is_joined_of_a_failed_encoder_fails_too(root: Path, models: Path) -> None:
+    with pytest.raises(UserError, match=r"2 of 3 encoders failed: text: .*; both: 'text', which it is made of, failed"):
+        run(root, params(models, "both", "text", "image", text={"kind": "huggingface", "model": "./nowhere"}))
+    assert made(root).keys() == {"image"}
+
+
+# --- concat
+
+
+@pytest.mark.parametrize("listed", [("both", "image", "text"), ("both",), ("image", "both")])
+def test_parts_stand_side_by_side_each_of_length_one(root: Path, models: Path, listed: tuple[str, ...]) -> None:
+    run(root, params(models, *listed))
+    assert Layout(root, "toy").feature_sets() == sorted({*listed, "shuffled"})
+    joined = vectors(root, "both")
+    table = io.read_features(Layout(root, "toy").features("both"))
+    run(root, params(models, "text", "image"))
+    parts = [vectors(root, name) for name in ("text", "image")]
+    units = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-30) for x in parts]
+    np.testing.assert_allclose(joined, np.hstack(units), atol=1e-6)
+    assert table["has_text"].to_pylist() == [bool(t) for t in TEXTS]
+    assert table["has_image"].to_pylist() == [p is not None for p in PICTURES]
+
+
+def test_parts_that_are_made_anyway_are_encoded_once(root: Path, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[str] = []
+    plain = huggingface.HuggingFace.__init__
+
+    def counted(self: huggingface.HuggingFace, source: Any, own: Any) -> None:
+        loads.append(source.model)
+        plain(self, source, own)
+
+    monkeypatch.setattr(huggingface.HuggingFace, "__init__", counted)
+    run(root, params(models, "both", "text", "image"))
+    assert sorted(loads) == ["bert", "dinov2"]
+
+
+def test_a_changed_part_makes_the_whole_again(root: Path, models: Path) -> None:
+    before = run(root, params(models, "both", "image"))
+    other = {"kind": "huggingface", "model": str(models / "bert"), "max_tokens": 3}
+    after = run(root, params(models, "both", "image", text=other))
+    assert after["both"] != before["both"]
+    assert after["image"] == before["image"]
+
+
+# --- what is kept and what is told
+
+
+def test_each_depends_on_its_own_settings_and_files(root: Path, models: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(models, tmp_path / "copy"))
+    first = run(root, params(copy, "text", "two"))
+    stamps = times(root)
+    second = run(root, params(copy, "text", "two", two={"kind": "huggingface", "model": str(copy / "siglip")}))
+    assert times(root)["text"] == stamps["text"]
+    assert second["two"] != first["two"]
+    config = copy / "bert" / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 4}))
+    third = run(root, params(copy, "text", "two", two={"kind": "huggingface", "model": str(copy / "siglip")}))
+    assert third["text"] != second["text"]
+    assert third["two"] == second["two"]
+
+
+def test_the_stages_key_has_what_is_run_and_no_more(root: Path, models: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(models, tmp_path / "copy"))
+    plain = key(root, params(copy, "text"))
+    assert key(root, params(copy, "text", unused={"kind": "timm", "model": "timm/x"})) == plain
+    changed = {"kind": "huggingface", "model": str(copy / "bert"), "prompt": "product: "}
+    assert key(root, params(copy, "text", text=changed)) != plain
+    joined = key(root, params(copy, "both"))
+    (copy / "dinov2" / "more.txt").write_text("more")
+    assert key(root, params(copy, "text")) == plain
+    assert key(root, params(copy, "both")) != joined
+
+
+def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, models: Path) -> None:
+    run(root, params(models, "text", "image", "both", "minilm"))
+    layout = Layout(root, "toy")
+    notes = io.read_json(layout.run_record("encode"))["notes"]
+    told = notes["text"]["encoder"]
+    source = contexts.context_of(layout, params(models).encode, params(models).encoders, "text").origin
+    assert source is not None
+    assert told == {
+        "kind": "huggingface", "dim": 16, "model": "bert", "revision": source.revision, "library": source.library,
+        "modalities": ["text"], "prompt": "item: ",
+    }  # fmt: skip
+    assert [part["name"] for part in notes["both"]["encoder"]["parts"]] == ["text", "image"]
+    assert notes["both"]["encoder"]["dim"] == 48
+    assert "encoder" not in notes["minilm"]
+    paths = {name: io.shards(layout.features(name), "features") for name in ("text", "both", "minilm")}
+    for shards in paths.values():
+        for path in shards:
+            assert str(models).encode() not in path.read_bytes()
+    record = json.loads(pq.read_schema(paths["text"][0]).metadata[b"alignrec"])
+    assert record["encoder"] == told
+    read = released.read(paths)
+    assert read.keys() == {"text", "both"}
+    assert read["text"].model_dump() == told | {"name": "", "parts": []}
+    rows = released.rows(read)
+    assert [row[0] for row in rows] == ["text", "both", "both: text", "both: image"]
+    assert rows[0][2:5] == ["bert", source.revision, source.library]
+
+
+def test_the_path_of_a_folder_changes_no_byte(root: Path, models: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(models, tmp_path / "copy"))
+    first = run(root, params(models, "text", "two", "both"))
+    assert run(root, params(copy, "text", "two", "both")) == first
+    shutil.rmtree(root / "encode")
+    assert run(root, params(copy, "text", "two", "both")) == first
+
+
+def test_a_kind_can_have_several_names(root: Path, models: Path) -> None:
+    short = {"kind": "minilm", "max_tokens": 3}
+    found = run(root, params(models, "minilm", "short", short=short))
+    assert found["short"] != found["minilm"]
+    record = json.loads(
+        pq.read_schema(Layout(root, "toy").features("short") / "features-00000.parquet").metadata[b"alignrec"]
+    )
+    assert record["params"]["kind"] == "minilm"
+
+
+# --- elsewhere
+
+
+@pytest.fixture
+def moving(root: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A repository of the Hub whose branch moves on."""
+    with model_hub(tmp_path / "cache", monkeypatch) as hub:
+        yield hub
+
+
+def test_workers_elsewhere_read_the_commit_that_was_found(root: Path, models: Path, moving: Any) -> None:
+    commit = moving.publish("someone/net", models / "bert")
+    given = params(models, "both", text={"kind": "huggingface", "model": "someone/net"})
+    layout = Layout(root, "toy")
+    context = contexts.context_of(layout, given.encode, given.encoders, "both")
+    pinned = contexts.pinned(context)
+    assert pinned["text"]["revision"] == commit
+    assert "revision" not in pinned["image"]
+    moving.publish("someone/net", models / "siglip")
+    rows = feature_sets.worker("both", layout, given.encode, pinned)((3, 6))
+    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    here = feature_sets.rows_of(context, ids, TEXTS, int, batching.Throughput())(3, 6)
+    assert rows.to_pydict() == here.to_pydict()
+
+
+def test_a_stage_of_the_hub_records_the_commit(root: Path, models: Path, moving: Any) -> None:
+    commit = moving.publish("someone/net", models / "bert")
+    run(root, params(models, "text", text={"kind": "huggingface", "model": "someone/net"}))
+    stamps = times(root)
+    moving.publish("someone/net", models / "bert")  # the branch moves on, a commit does not
+    pinned = {"kind": "huggingface", "model": "someone/net", "revision": commit}
+    run(root, params(models, "text", text=pinned))
+    assert times(root)["text"] == stamps["text"]
+    assert (
+        released.read({"text": io.shards(Layout(root, "toy").features("text"), "features")})["text"].revision == commit
+    )

@@ -1,0 +1,194 @@
+"""Tiny random networks in the forms in which people publish theirs: a folder each, of some hundred kilobytes."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+SIDE, PATCH, WIDTH = 32, 16, 32
+
+
+def jpeg(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, "JPEG")
+    return out.getvalue()
+
+
+def siglip(folder: Path) -> Path:
+    """Two towers, transformers."""
+    import transformers as t
+
+    tower = {"hidden_size": WIDTH, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
+    texts = tower | {"vocab_size": 64, "max_position_embeddings": 16, "projection_size": WIDTH}
+    images = tower | {"image_size": SIDE, "patch_size": PATCH}
+    process = t.SiglipImageProcessor(size={"height": SIDE, "width": SIDE})
+    config = t.SiglipConfig(text_config=texts, vision_config=images)
+    return _saved(folder, t.SiglipModel, config, process, _bert_tokenizer(model_input_names=["input_ids"]))
+
+
+def clip(folder: Path) -> Path:
+    """Two towers of other widths, transformers."""
+    import transformers as t
+
+    tower = {"intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 24}
+    tokenizer = _clip_tokenizer()
+    texts = tower | {"hidden_size": 32, "vocab_size": len(tokenizer), "max_position_embeddings": 20}
+    texts |= {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+    images = tower | {"hidden_size": 48, "image_size": SIDE, "patch_size": PATCH}
+    process = t.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    config = t.CLIPConfig(text_config=texts, vision_config=images, projection_dim=24)
+    return _saved(folder, t.CLIPModel, config, process, tokenizer)
+
+
+def dinov2(folder: Path) -> Path:
+    """Images alone, transformers."""
+    import transformers as t
+
+    config = t.Dinov2Config(
+        hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=SIDE, patch_size=PATCH
+    )
+    process = t.BitImageProcessor(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})
+    return _saved(folder, t.Dinov2Model, config, process)
+
+
+def bert(folder: Path) -> Path:
+    """Texts alone, transformers."""
+    import transformers as t
+
+    config = t.BertConfig(
+        vocab_size=64, hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
+        max_position_embeddings=24,
+    )  # fmt: skip
+    return _saved(folder, t.BertModel, config, _bert_tokenizer())
+
+
+def qwen(folder: Path) -> Path:
+    """A decoder of texts, transformers."""
+    import transformers as t
+
+    tokenizer = _qwen_tokenizer()
+    config = t.Qwen3Config(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=16, intermediate_size=48, max_position_embeddings=64,
+    )  # fmt: skip
+    return _saved(folder, t.Qwen3Model, config, tokenizer)
+
+
+def sentences(folder: Path, **prompts: str) -> Path:
+    """Texts alone, sentence-transformers: BERT, the mean of its tokens, length 1."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    base = Transformer(str(bert(folder / "base")))
+    model = SentenceTransformer(modules=[base, Pooling(WIDTH), Normalize()], prompts=prompts, device="cpu")
+    model.save(str(folder / "model"))
+    return folder / "model"
+
+
+def multimodal(folder: Path) -> Path:
+    """Images, texts, and both in one pass, sentence-transformers: Qwen3-VL, its last token."""
+    import transformers as t
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    names = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer = _qwen_tokenizer(names)
+    ids = dict(zip(names, tokenizer.convert_tokens_to_ids(names), strict=True))
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16}
+    texts = heads | {
+        "vocab_size": len(tokenizer), "hidden_size": WIDTH, "num_hidden_layers": 2, "intermediate_size": 48,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]},
+    }  # fmt: skip
+    images = {
+        "depth": 2, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "patch_size": PATCH,
+        "out_hidden_size": WIDTH, "num_position_embeddings": 16, "deepstack_visual_indexes": [0],
+    }  # fmt: skip
+    config = t.Qwen3VLConfig(
+        text_config=texts, vision_config=images, image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"], vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+    )  # fmt: skip
+    pixels = {"patch_size": PATCH, "size": {"shortest_edge": 32 * 32, "longest_edge": 64 * 64}}
+    process = t.Qwen3VLProcessor(
+        image_processor=t.Qwen2VLImageProcessor(**pixels), tokenizer=tokenizer,
+        video_processor=t.Qwen3VLVideoProcessor(**pixels), chat_template=TEMPLATE,
+    )  # fmt: skip
+    _saved(folder / "base", t.Qwen3VLModel, config, process)
+    base = Transformer(str(folder / "base"))
+    model = SentenceTransformer(modules=[base, Pooling(WIDTH, "lasttoken"), Normalize()], device="cpu")
+    model.save(str(folder / "model"))
+    return folder / "model"
+
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+)
+
+
+def timm(folder: Path) -> Path:
+    """Images alone, timm."""
+    from timm import create_model
+    from timm.models import save_for_hf
+
+    torch.manual_seed(0)
+    network = create_model("vit_tiny_patch16_224", img_size=SIDE, embed_dim=WIDTH, depth=2, num_heads=2, num_classes=3)
+    args = {"img_size": SIDE, "embed_dim": WIDTH, "depth": 2, "num_heads": 2}
+    save_for_hf(network, folder, model_config={"input_size": (3, SIDE, SIDE)}, model_args=args, safe_serialization=True)
+    return folder
+
+
+def open_clip(folder: Path) -> Path:
+    """Two towers, open_clip."""
+    from open_clip.model import CLIP
+    from safetensors.torch import save_file
+
+    shape: dict[str, Any] = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": SIDE, "layers": 2, "width": WIDTH, "patch_size": PATCH, "head_width": 16},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 2},
+    }
+    torch.manual_seed(0)
+    folder.mkdir(parents=True)
+    save_file(CLIP(**shape).state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": shape, "preprocess_cfg": {}}))
+    return folder
+
+
+def _saved(folder: Path, kind: Any, config: Any, *processors: Any) -> Path:
+    torch.manual_seed(0)
+    kind(config).save_pretrained(folder)
+    for processor in processors:
+        processor.save_pretrained(folder)
+    return folder
+
+
+def _bert_tokenizer(**options: Any) -> Any:
+    from transformers import BertTokenizer
+
+    pieces = [*LETTERS, *(f"##{letter}" for letter in LETTERS)]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces]
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)}, **options)
+
+
+def _clip_tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    words = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[])
+
+
+def _qwen_tokenizer(special: list[str] | None = None) -> Any:
+    from transformers import Qwen2Tokenizer
+
+    words = [*LETTERS, "Ġ", "Ċ", "<|endoftext|>"]
+    vocab = {word: i for i, word in enumerate(words)}
+    return Qwen2Tokenizer(vocab=vocab, merges=[], additional_special_tokens=special)
