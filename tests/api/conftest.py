@@ -2,18 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
+import shop_release
 import shops
 
 import schemas
 from pipeline import io
-from pipeline.graph import neighbours
 from pipeline.layout import Layout
-from pipeline.release import build
-
-TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(shops.ITEMS)]
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +22,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 def made(layout: Layout) -> Path:
     """The release, with its features as beit3."""
     folder = layout.root / "release"
-    write_release(folder, layout, {"beit3": layout.features("f") / "features-00000.parquet"})
+    shop_release.write(folder, layout, {"beit3": layout.features("f") / "features-00000.parquet"})
     return folder
 
 
@@ -37,53 +33,3 @@ def interactions(layout: Layout) -> pa.Table:
     user, item, split = (table[c].to_pylist() for c in ("user_id", "item_id", "split"))
     names = {"user": [f"u{u}" for u in user], "item": [f"i{i}" for i in item]}
     return pa.table(names | {"timestamp": range(len(table)), "split": pa.array(split, pa.int8())})
-
-
-def write_release(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
-    """Write a release of the shop with these feature sets, their graphs and some embeddings."""
-    folder.mkdir(parents=True)
-    work = folder.with_name("work")
-    edges, rng = {}, np.random.default_rng(0)
-    for name, path in features.items():
-        width = io.read_features(path.parent)["vector"].type.list_size
-        vectors = io.matrix(io.read_table(path, schemas.features(width))["vector"])
-        edges[name] = work / name / "edges.parquet"
-        io.write_table(neighbours.neighbours(vectors, 4), edges[name], schemas.EDGES)
-    items, users = io.read_table(layout.item_ids, schemas.ITEM_IDS), io.read_table(layout.users, schemas.USERS)
-    embeddings = {what: work / f"{what}.parquet" for what in ("items", "users")}
-    for table, what, schema in (
-        (items, "items", schemas.item_embeddings(3)),
-        (users, "users", schemas.user_embeddings(3)),
-    ):
-        drawn = io.vectors(rng.normal(size=(len(table), 3)))
-        io.write_table(table.append_column("vector", drawn), embeddings[what], schema)
-    parts = build.Parts(
-        dataset="shop",
-        version="0.1.0",
-        kind="sample",
-        items=released(items),
-        interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
-        n_users=len(users),
-        features={name: [path] for name, path in features.items()},
-        edges=edges,
-        embeddings=embeddings,
-    )
-    build.write(folder, parts, {"stage": "publish", "params": {}, "versions": {}})
-
-
-def released(items: pa.Table) -> pa.Table:
-    n = len(items)
-    blank = pa.array([""] * n)
-    columns = {
-        "title": pa.array(TITLES),
-        "brand": blank,
-        "categories": pa.array([["things", title.split()[0]] for title in TITLES]),
-        "description": blank,
-        "text": pa.array(TITLES),
-        "text_status": pa.array(["ok"] * n),
-        "image_status": pa.nulls(n, pa.string()),
-        "image_url": blank,
-        "image_sha256": blank,
-        "image_phash": pa.nulls(n, pa.uint64()),
-    }
-    return pa.table({"item_id": items["item_id"], "asin": items["asin"], **columns})
