@@ -9,7 +9,7 @@ from __future__ import annotations
 import io as bytes_io
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from alignrec.releases import Release, load
+from alignrec.vectors import at_least_one
 from pipeline.config import Encode, Images
 from pipeline.config.base import checked, nearest
 from pipeline.encode import base, batching
@@ -56,8 +57,8 @@ class Encoder:
 
     def encode(
         self,
-        images: Sequence[ImageLike] | None = None,
-        texts: Sequence[str | None] | None = None,
+        images: Iterable[ImageLike] | None = None,
+        texts: Iterable[str | None] | None = None,
         *,
         batch_size: int = DEFAULTS.batch_size,
         workers: int = DEFAULTS.workers,
@@ -79,19 +80,23 @@ class Encoder:
             UserError: no rows, images and texts differ in number, a row is no image or no text, or no image at all
                 can be read.
         """
-        rows = self._checked(images, texts)
-        vectors = np.zeros((rows, self.width), np.float32)
+        at_least_one(batch_size=[batch_size], workers=[workers])
+        pictured, written = _rows(images, "images"), _rows(texts, "texts")
+        n = self._checked(pictured, written)
+        vectors = np.zeros((n, self.width), np.float32)
         self.rejects = []
-        for start in range(0, rows, DEFAULTS.shard_rows):  # bounds the images in memory
-            part = slice(start, min(start + DEFAULTS.shard_rows, rows))
-            size = part.stop - part.start
-            read = [text or "" for text in texts[part]] if texts and "text" in self.reads else [""] * size
-            jpegs = self._jpegs(images[part], start, workers) if images and "image" in self.reads else [None] * size
-            vectors[part] = batching.encode(self._network, read, jpegs, batch_size, workers=workers).vectors
-        self._tell(0 if images is None else sum(image is not None for image in images))
+        for start in range(0, n, DEFAULTS.shard_rows):  # bounds the images in memory
+            part = slice(start, min(start + DEFAULTS.shard_rows, n))
+            nothing = [None] * (part.stop - part.start)
+            read = (written[part] if written else nothing) if "text" in self.reads else nothing
+            shown = (pictured[part] if pictured else nothing) if "image" in self.reads else nothing
+            jpegs = self._jpegs(shown, start, workers)
+            encoded = batching.encode(self._network, [t or "" for t in read], jpegs, batch_size, workers=workers)
+            vectors[part] = encoded.vectors
+        self._warn(sum(image is not None for image in pictured or ()))
         return vectors
 
-    def _checked(self, images: Sequence[ImageLike] | None, texts: Sequence[str | None] | None) -> int:
+    def _checked(self, images: list[Any] | None, texts: list[Any] | None) -> int:
         """Return N; a row that is no image or text is refused before any is encoded."""
         given = {"image": images, "text": texts}
         if all(given[modality] is None for modality in self.reads):
@@ -117,7 +122,7 @@ class Encoder:
         self.rejects += [Reject(first + i, *reject) for i, reject in enumerate(decoded) if isinstance(reject, tuple)]
         return [None if isinstance(image, tuple) else image for image in decoded]
 
-    def _tell(self, images: int) -> None:
+    def _warn(self, images: int) -> None:
         """Warn of images that could not be read; UserError if none could."""
         if not self.rejects:
             return
@@ -172,14 +177,29 @@ def _released(release: Release, name: str | None) -> Encoder:
     raise UserError(f"{release.folder}: carries encoders that this alignrec cannot load; install a later one")
 
 
+def _rows(given: Any, name: str) -> list[Any] | None:
+    """Return images or texts of any iterable as a list; UserError if it is a single one, or none."""
+    if given is None:
+        return None
+    if isinstance(given, str | bytes | os.PathLike | Image.Image) or not isinstance(given, Iterable):
+        raise UserError(f"{name}: {type(given).__name__} is no list; give a list, one of the {name} a row")
+    return list(given.to_pylist() if hasattr(given, "to_pylist") else given)
+
+
 def _decoded(image: ImageLike) -> bytes | tuple[str, str] | None:
     """Return a JPEG, None where there is no image, or status and reason if it cannot be read."""
     try:
         data = _bytes(image)
-    except OSError as e:
-        return "missing", f"{e.filename}: {e.strerror}; only local files are read"
+    except Exception as e:  # PIL raises whatever it likes on damaged data, and images are decoded when they are saved
+        if isinstance(e, OSError) and e.strerror:
+            return "missing", f"{e.filename}: {e.strerror}; only local files are read"
+        return "truncated" if "truncated" in str(
+            e
+        ) else "not_an_image", f"{type(e).__name__}: {' '.join(str(e).split())}"
     if data is None:
         return None
+    if len(data) > NORMAL.max_bytes:
+        return "too_large", f"more than {NORMAL.max_bytes:,} bytes"
     normal = normalise(data, NORMAL.size, NORMAL.quality, NORMAL.max_pixels)
     return normal.image or (normal.status, f"{normal.status.replace('_', ' ')}, {normal.reason}")
 
@@ -189,7 +209,8 @@ def _bytes(image: ImageLike) -> bytes | None:
     if image is None or isinstance(image, bytes):
         return image
     if not isinstance(image, Image.Image):
-        return Path(image).read_bytes()
+        with Path(image).open("rb") as file:
+            return file.read(NORMAL.max_bytes + 1)  # one more tells that it is too large
     buffer = bytes_io.BytesIO()
     plain = image if image.mode in MODES else image.convert("RGB")
     plain.save(buffer, "PNG", exif=image.getexif())  # which has the rotation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,27 +78,28 @@ def numbered(
         known([protocol], build.PROTOCOLS, "protocol")
     table = _typed(raw)
     names = None if ids is None else _names(ids)
-    kept = table if names is None else table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
-    outside = len(table) - len(kept) - (0 if names is None else table["item"].null_count)
-    if not len(kept):
+    covered = table if names is None else table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
+    if not len(covered):
         raise UserError(
             f"interactions: none of their items, {table['item'][0]}, ..., has a vector{_first(names)}; "
             "give `ids`, the item of each vector"
         )
-    if protocol is None and "split" in kept.column_names:
-        result = _as_given(kept)
+    if protocol is None and "split" in covered.column_names:
+        if max(user_core, item_core) > 1:
+            raise UserError("user_core, item_core: the column 'split' is taken as it is; give a protocol to split anew")
+        result = _as_given(covered)
     else:
-        result = _split(kept, protocol or "mmrec", user_core, item_core, seed_for("split", seed))
+        result = _split(covered, protocol or "mmrec", user_core, item_core, seed_for("split", seed))
     if names is not None:
         result = _in_catalogue(result, names)
-    dropped = {"item without a vector": outside, "missing_value": len(table) - len(kept) - outside}
-    for reason, rows in result.dropped.items():
-        dropped[reason] = dropped.get(reason, 0) + rows
+    missing = 0 if names is None else table["item"].null_count
+    dropped = Counter({"item without a vector": len(table) - len(covered) - missing, "missing_value": missing})
+    dropped.update(result.dropped)
     return replace(
         result,
         users=_as_typed(result.users, raw["user"].type),
         items=_as_typed(result.items, raw["item"].type),
-        dropped={reason: rows for reason, rows in dropped.items() if rows},
+        dropped={reason: n for reason, n in dropped.items() if n},
     )
 
 
@@ -183,15 +185,14 @@ def _as_given(table: pa.Table) -> Numbered:
     """Number rows whose split came with them; users without train rows leave."""
     whole = table.filter(pc.and_(pc.is_valid(table["user"]), pc.is_valid(table["item"])))
     trained = pc.unique(whole["user"].filter(pc.equal(whole["split"], schemas.TRAIN)))
-    kept = whole.filter(pc.is_in(whole["user"], value_set=trained))
-    if not len(kept):
+    learned = whole.filter(pc.is_in(whole["user"], value_set=trained))
+    if not len(learned):
         raise UserError("interactions: no train rows (split = 0); there is nothing to learn from")
-    user, item = (kept[c].combine_chunks().dictionary_encode() for c in ("user", "item"))
-    optional = {
-        c: kept[c] if c in kept.column_names else pa.nulls(len(kept), TYPES[c]) for c in ("rating", "timestamp")
-    }
-    rows = pa.table({"user_id": user.indices, "item_id": item.indices, **optional, "split": kept["split"]})
-    dropped = {"missing_value": len(table) - len(whole), "user_without_train": len(whole) - len(kept)}
+    user, item = (learned[c].combine_chunks().dictionary_encode() for c in ("user", "item"))
+    n, there = len(learned), learned.column_names
+    optional = {c: learned[c] if c in there else pa.nulls(n, TYPES[c]) for c in ("rating", "timestamp")}
+    rows = pa.table({"user_id": user.indices, "item_id": item.indices, **optional, "split": learned["split"]})
+    dropped = {"missing_value": len(table) - len(whole), "user_without_train": len(whole) - n}
     return Numbered(rows, user.dictionary.to_numpy(False), item.dictionary.to_numpy(False), GIVEN, dropped)
 
 

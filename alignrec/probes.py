@@ -116,9 +116,9 @@ def probe(
     if categories is None:
         parts["categories"] = "no categories were given"
     result = judge([Given(name, "", x) for name, x in sets.items()], parts, ks, seed_for("probe", seed))
-    asked = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
+    answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
-        figures={probe: {n: v for n, v in sets.items() if isinstance(v, dict)} for probe, sets in asked.items()},
+        figures={probe: {n: v for n, v in sets.items() if isinstance(v, dict)} for probe, sets in answered.items()},
         skipped={probe: sets["skipped"] for probe, sets in result["probes"].items() if "skipped" in sets},
         paired=result["paired"],
         dropped=data.dropped,

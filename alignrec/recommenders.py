@@ -157,15 +157,15 @@ def fit(
     x = features[SINGLE] if features is not None and kind.needs else None
     facts = {"model": model, "settings": params.model_dump(), "seed": seed, "questions": rules.questions}
     facts |= {"graph_k": graph_k, "modalities": list(modalities)}
-    kept = _checkpoint(checkpoint, facts, x, params)
+    resumed = _checkpoint(checkpoint, facts, x, params)
     edges = None if x is None else neighbours.neighbours(x, graph_k)
     with _threads(params.threads):
         numbers = seed_for("fit", model, seed)
-        fitted = loop.fit(kind, parts, x, edges, params, numbers, progress, kept, tuple(modalities))
+        fitted = loop.fit(kind, parts, x, edges, params, numbers, progress, resumed, tuple(modalities))
         cutoffs = [k for k in ks if k <= parts.n_items] or [parts.n_items]
         result = open_test(fitted.user, fitted.item, parts, rules, cutoffs)
-    if kept:
-        kept.clear()
+    if resumed:
+        resumed.clear()
     return _recommender(model, data, parts, fitted, result, rules)
 
 

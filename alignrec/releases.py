@@ -110,8 +110,8 @@ class Release:
         Raises:
             UserError: no such item or feature set.
         """
-        names = list(self.features)
-        vectors = self.features[features or (PREFERRED if PREFERRED in names else names[0])]
+        default = PREFERRED if PREFERRED in self.features else next(iter(self.features), PREFERRED)
+        vectors = self.features[features or default]
         if asin not in vectors.rows:
             raise UserError(f"no item '{asin}' in this release{similar(asin, vectors.rows)}")
         return vectors.of(asin)
@@ -166,8 +166,8 @@ def load(
 
 def _fetched(address: str, features: str | None, cache: Path) -> Path:
     """Return the folder in the cache that holds a release; it is named by the hash of the release's manifest."""
-    asked = hashlib.sha256(f"{address}\n{features or ''}".encode()).hexdigest()  # an address may hold keys
-    earlier = cache / "addresses" / asked
+    fingerprint = hashlib.sha256(f"{address}\n{features or ''}".encode()).hexdigest()  # an address may hold keys
+    earlier = cache / "addresses" / fingerprint
     try:
         info, sha256 = fetching.look(address)
     except UserError as e:
@@ -177,7 +177,7 @@ def _fetched(address: str, features: str | None, cache: Path) -> Path:
     _known(info, features)
     folder = cache / "releases" / (f"{sha256}-{features}" if features else sha256)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(desc="fetch", unit="B", unit_scale=True, disable=None) as bar:
+    with tqdm(desc="fetch", unit="B", unit_scale=True, leave=False, disable=None) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.total = total

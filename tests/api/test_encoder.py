@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -84,6 +86,26 @@ def test_what_an_encoder_does_not_read_is_hidden_from_it() -> None:
         blind.encode([png("red")])
 
 
+def test_any_column_of_texts_will_do(encoder: alignrec.Encoder) -> None:
+    texts = ["four", None, "x"]
+    columns = (pd.Series(texts, dtype=object), pa.chunked_array([texts]), np.array(texts, object), iter(texts))
+    for column in columns:
+        assert encoder.encode(texts=column)[:, 3].tolist() == [4, 0, 1]
+
+
+def test_a_damaged_pil_image_and_a_file_that_is_too_large(
+    encoder: alignrec.Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    noise.save(tmp_path / "large.png")
+    data = (tmp_path / "large.png").read_bytes()
+    cut = Image.open(io.BytesIO(data[: len(data) // 2]))
+    monkeypatch.setattr(encoders, "NORMAL", encoders.NORMAL.model_copy(update={"max_bytes": 5000}))
+    with pytest.warns(UserWarning, match="2 of 3 images cannot be read"):
+        encoder.encode([cut, tmp_path / "large.png", png("red")])
+    assert [(r.row, r.status) for r in encoder.rejects] == [(0, "truncated"), (1, "too_large")]
+
+
 def test_images_that_cannot_be_read_are_kept_and_counted(encoder: alignrec.Encoder, tmp_path: Path) -> None:
     whole = png("red")
     images = [whole, tmp_path / "nowhere.png", b"no image", whole[: len(whole) // 2], Image.new("RGB", (3, 3))]
@@ -107,6 +129,8 @@ def test_a_row_that_is_no_image_or_text_is_refused_before_any_is_encoded(encoder
         ([None], ["a", "b"], "1 images and 2 texts; give None where one is absent"),
         ([], [], "no rows to encode; give at least one image or text"),
         (None, None, "means reads images and texts; none were given"),
+        (None, "one text", "texts: str is no list; give a list, one of the texts a row"),
+        (Path("photo.jpg"), None, "images: PosixPath is no list; give a list, one of the images a row"),
     ):
         with pytest.raises(alignrec.UserError) as e:
             encoder.encode(images, texts)  # type: ignore[arg-type]
