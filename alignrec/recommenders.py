@@ -155,6 +155,8 @@ def fit(
     parts = data.split()
     rules = Protocol(rule, data.protocol, _filter(data.protocol, user_core, item_core), questions(parts))
     x = features[SINGLE] if features is not None and kind.needs else None
+    if x is not None and modalities and sum(modalities) != x.shape[1]:
+        raise UserError(f"modalities: {list(modalities)} make {sum(modalities)} columns, the vectors have {x.shape[1]}")
     facts = {"model": model, "settings": params.model_dump(), "seed": seed, "questions": rules.questions}
     facts |= {"graph_k": graph_k, "modalities": list(modalities)}
     resumed = _checkpoint(checkpoint, facts, x, params)
