@@ -17,7 +17,7 @@ test: .venv/installed-test browser ## lint, type check, declared dependencies, a
 	ruff format --check .
 	ruff check .
 	mypy
-	deptry pipeline stages schemas
+	deptry alignrec pipeline stages schemas
 	deptry tests benchmarks --ignore DEP002,DEP004 # those may import the product's packages and the tests' own
 	pytest
 

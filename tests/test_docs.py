@@ -12,7 +12,7 @@ from pipeline.encode.registry import ENCODERS
 
 HERE = Path(__file__)
 ROOT = HERE.parent.parent
-FOLDERS = ("pipeline", "stages", "schemas", "tests", "benchmarks", "docs")
+FOLDERS = ("alignrec", "pipeline", "stages", "schemas", "tests", "benchmarks", "docs")
 CODE = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".html")]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
 METHOD = (ROOT / "docs/method.md").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,14 @@ def test_imports_go_one_way(path: Path) -> None:
             assert there == "config" or path.name == "params.py", name
 
 
+@pytest.mark.parametrize("folder", code.OURS)
+def test_only_users_import_the_python_api(folder: str) -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in (code.ROOT / folder).rglob("*.py")}
+    assert [
+        path for path, text in texts.items() if re.search(r"^\s*(from|import) alignrec\b", text, re.MULTILINE)
+    ] == []
+
+
 def test_tests_lie_as_the_packages_do() -> None:
     folders = {path.name for path in (code.ROOT / "tests").iterdir() if any(path.glob("test_*.py"))}
-    assert folders - {"realdata"} <= set(ORDER)
+    assert folders - {"realdata", "api"} <= set(ORDER)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -67,6 +68,17 @@ def fetch(address: str, to: Path, encoder: str | None = None, progress: Progress
             (work / "release").rename(to)
         shutil.rmtree(work / "parts", ignore_errors=True)
     return to
+
+
+def look(address: str) -> tuple[Manifest, str]:
+    """Return the manifest of the release at an address, checked, and its sha256; nothing is kept.
+
+    Raises:
+        UserError: there is none, it is not valid, or it cannot be reached.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = _manifest(stores.store(address), Path(folder))
+        return manifest, io.sha256(Path(folder) / manifests.NAME)
 
 
 @contextmanager

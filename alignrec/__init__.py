@@ -1,0 +1,57 @@
+"""The Python API: read a release, encode images and texts, probe feature sets, fit a recommender.
+
+docs/python.md has ten lines of each. What a user can mend raises `UserError`, one line.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:  # each is imported on first use: torch takes seconds, and reading a release does without it
+    from alignrec.encoders import Encoder, encoder
+    from alignrec.probes import ProbeResult, probe
+    from alignrec.recommenders import Recommendation, Recommender, fit
+    from alignrec.releases import Release, load
+    from alignrec.vectors import Vectors
+
+__version__ = "0.1.0"
+__all__ = [
+    "Encoder",
+    "ProbeResult",
+    "Recommendation",
+    "Recommender",
+    "Release",
+    "UserError",
+    "Vectors",
+    "encoder",
+    "fit",
+    "load",
+    "probe",
+]
+
+_MODULES = {
+    "Encoder": "encoders",
+    "ProbeResult": "probes",
+    "Recommendation": "recommenders",
+    "Recommender": "recommenders",
+    "Release": "releases",
+    "Vectors": "vectors",
+    "encoder": "encoders",
+    "fit": "recommenders",
+    "load": "releases",
+    "probe": "probes",
+}
+"""name -> module of this package that has it"""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'alignrec' has no attribute '{name}'; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"alignrec.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,217 @@
+"""Encoding images and texts of one's own: `alignrec.encoder`. Letters: N rows, F width.
+
+Images are normalised as the stage `images` does it, and encoded as the stage `encode` does it, with its defaults: the
+same items in the same order give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io as bytes_io
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from alignrec.releases import Release, load
+from alignrec.vectors import at_least_one
+from pipeline.config import Encode, Images
+from pipeline.config.base import checked, nearest
+from pipeline.encode import base, batching
+from pipeline.encode.registry import ENCODERS
+from pipeline.errors import UserError
+from pipeline.images.decode import normalise
+from pipeline.layout import Layout
+
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | None"
+
+BUNDLED = ("minilm", "cnn", "minilm-cnn")
+"""encoders whose weights come in packages that alignrec depends on"""
+DEFAULTS, NORMAL = Encode(), Images()
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+"""of PIL images that PNG can hold; others are converted to RGB"""
+
+
+class Reject(NamedTuple):
+    """An image that could not be read; its row was encoded from its text, or is zero."""
+
+    row: int
+    status: str
+    """as in schemas.IMAGE_STATUSES"""
+    reason: str
+
+
+class Encoder:
+    """Images and texts in, vectors out."""
+
+    def __init__(self, name: str, network: base.Encoder, reads: Sequence[str]) -> None:
+        """Take a loaded network; `reads` are the modalities that it is shown: image, text."""
+        self.name, self.reads, self.width = name, tuple(reads), network.width
+        self.rejects: list[Reject] = []
+        """of the last call of `encode`"""
+        self._network = network
+
+    def encode(
+        self,
+        images: Iterable[ImageLike] | None = None,
+        texts: Iterable[str | None] | None = None,
+        *,
+        batch_size: int = DEFAULTS.batch_size,
+        workers: int = DEFAULTS.workers,
+    ) -> np.ndarray:
+        """Encode N items from the image, the text or both that each has.
+
+        Images that cannot be read are kept in `rejects`, with a warning that counts them.
+
+        Args:
+            images: a path, bytes or PIL image of each item, None where it has none; None: nobody has any.
+            texts: of each item, None or empty where it has none; None: nobody has any.
+            batch_size: items a forward pass; it changes the last bits.
+            workers: threads that decode images and split texts.
+
+        Returns:
+            float32 [N, F], not normalised; zeros where an item has nothing that this encoder reads.
+
+        Raises:
+            UserError: no rows, images and texts differ in number, a row is no image or no text, or no image at all
+                can be read.
+        """
+        at_least_one(batch_size=[batch_size], workers=[workers])
+        pictured, written = _rows(images, "images"), _rows(texts, "texts")
+        n = self._checked(pictured, written)
+        vectors = np.zeros((n, self.width), np.float32)
+        self.rejects = []
+        for start in range(0, n, DEFAULTS.shard_rows):  # bounds the images in memory
+            part = slice(start, min(start + DEFAULTS.shard_rows, n))
+            nothing = [None] * (part.stop - part.start)
+            read = (written[part] if written else nothing) if "text" in self.reads else nothing
+            shown = (pictured[part] if pictured else nothing) if "image" in self.reads else nothing
+            jpegs = self._jpegs(shown, start, workers)
+            encoded = batching.encode(self._network, [t or "" for t in read], jpegs, batch_size, workers=workers)
+            vectors[part] = encoded.vectors
+        self._warn(sum(image is not None for image in pictured or ()))
+        return vectors
+
+    def _checked(self, images: list[Any] | None, texts: list[Any] | None) -> int:
+        """Return N; a row that is no image or text is refused before any is encoded."""
+        given = {"image": images, "text": texts}
+        if all(given[modality] is None for modality in self.reads):
+            raise UserError(f"{self.name} reads {' and '.join(f'{m}s' for m in self.reads)}; none were given")
+        counts = {len(rows) for rows in (images, texts) if rows is not None}
+        if len(counts) > 1:
+            raise UserError(f"{len(images or ())} images and {len(texts or ())} texts; give None where one is absent")
+        if counts == {0}:
+            raise UserError("no rows to encode; give at least one image or text")
+        for row, image in enumerate(images or ()):
+            if not isinstance(image, str | os.PathLike | bytes | Image.Image | None):
+                kind = type(image).__name__
+                raise UserError(f"images, row {row}: {kind} is no image; give a path, bytes, a PIL image or None")
+        for row, text in enumerate(texts or ()):
+            if not isinstance(text, str | None):
+                raise UserError(f"texts, row {row}: {type(text).__name__} is no text; give a string or None")
+        return counts.pop()
+
+    def _jpegs(self, images: Sequence[ImageLike], first: int, workers: int) -> list[bytes | None]:
+        """Return each image as the stage `images` stores it; None where there is none, or none that can be read."""
+        with ThreadPoolExecutor(workers) as pool:
+            decoded = list(pool.map(_decoded, images))
+        self.rejects += [Reject(first + i, *reject) for i, reject in enumerate(decoded) if isinstance(reject, tuple)]
+        return [None if isinstance(image, tuple) else image for image in decoded]
+
+    def _warn(self, images: int) -> None:
+        """Warn of images that could not be read; UserError if none could."""
+        if not self.rejects:
+            return
+        first = self.rejects[0]
+        line = f"{len(self.rejects):,} of {images:,} images cannot be read, first row {first.row}: {first.reason}"
+        if len(self.rejects) == images:
+            raise UserError(f"{line}; give paths of image files, bytes or PIL images")
+        warnings.warn(f"{line}; encoder.rejects has all", stacklevel=3)
+
+
+def encoder(name: str | Path | Release, encoder: str | None = None, **settings: Any) -> Encoder:
+    """Load an encoder.
+
+    Args:
+        name: minilm, cnn, minilm-cnn, or an encoder that an installed package adds; or a release that carries one, its
+            folder or its address.
+        encoder: which encoder of a release; by default its only one.
+        settings: of the encoder's own class in pipeline/encode, such as `max_tokens` of minilm.
+
+    Raises:
+        UserError: no such encoder, a setting that it does not read, or see `load`.
+    """
+    if isinstance(name, Release):
+        return _released(name, encoder)
+    if isinstance(name, Path) or "/" in name or Path(name).is_dir():
+        return _released(load(name), encoder)
+    ready = [*BUNDLED, *(other for other in ENCODERS if other not in ENCODERS.ours)]
+    if name not in ready:
+        if name in ENCODERS:
+            raise UserError(
+                f"encoder '{name}' needs weights of its own; name a release that carries it, or run `encode`"
+            )
+        raise UserError(f"no encoder '{name}'{nearest(name, ready)}")
+    spec = ENCODERS[name]
+    own = checked(spec.params, settings, f"encoder.{name}")
+    context = base.Context(Layout(Path(), name), DEFAULTS)  # these encoders read no file of a dataset
+    return Encoder(name, spec.make(context, own), spec.reads)
+
+
+def _released(release: Release, name: str | None) -> Encoder:
+    """Return an encoder of a release.
+
+    Releases do not carry encoders yet. The one that does has a folder encoders/<name>; what loads it belongs here.
+    """
+    there = sorted(
+        {parts[1] for f in release.info.files if len(parts := f.path.split("/")) > 2 and parts[0] == "encoders"}
+    )
+    if not there:
+        raise UserError(f"{release.folder}: this release carries no encoder; take one of {', '.join(BUNDLED)}")
+    if name is not None and name not in there:
+        raise UserError(f"{release.folder}: no encoder '{name}' in this release{nearest(name, there)}")
+    raise UserError(f"{release.folder}: carries encoders that this alignrec cannot load; install a later one")
+
+
+def _rows(given: Any, name: str) -> list[Any] | None:
+    """Return images or texts of any iterable as a list; UserError if it is a single one, or none."""
+    if given is None:
+        return None
+    if isinstance(given, str | bytes | os.PathLike | Image.Image) or not isinstance(given, Iterable):
+        raise UserError(f"{name}: {type(given).__name__} is no list; give a list, one of the {name} a row")
+    return list(given.to_pylist() if hasattr(given, "to_pylist") else given)
+
+
+def _decoded(image: ImageLike) -> bytes | tuple[str, str] | None:
+    """Return a JPEG, None where there is no image, or status and reason if it cannot be read."""
+    try:
+        data = _bytes(image)
+    except Exception as e:  # PIL raises whatever it likes on damaged data, and images are decoded when they are saved
+        if isinstance(e, OSError) and e.strerror:
+            return "missing", f"{e.filename}: {e.strerror}; only local files are read"
+        return "truncated" if "truncated" in str(
+            e
+        ) else "not_an_image", f"{type(e).__name__}: {' '.join(str(e).split())}"
+    if data is None:
+        return None
+    if len(data) > NORMAL.max_bytes:
+        return "too_large", f"more than {NORMAL.max_bytes:,} bytes"
+    normal = normalise(data, NORMAL.size, NORMAL.quality, NORMAL.max_pixels)
+    return normal.image or (normal.status, f"{normal.status.replace('_', ' ')}, {normal.reason}")
+
+
+def _bytes(image: ImageLike) -> bytes | None:
+    """Return the bytes of an image file, or None."""
+    if image is None or isinstance(image, bytes):
+        return image
+    if not isinstance(image, Image.Image):
+        with Path(image).open("rb") as file:
+            return file.read(NORMAL.max_bytes + 1)  # one more tells that it is too large
+    buffer = bytes_io.BytesIO()
+    plain = image if image.mode in MODES else image.convert("RGB")
+    plain.save(buffer, "PNG", exif=image.getexif())  # which has the rotation
+    return buffer.getvalue()

@@ -1,0 +1,231 @@
+"""Interactions as anyone has them -> schema INTERACTIONS: numbered and split. Letters: U users, I items, N rows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import schemas
+from pipeline.config import Interactions
+from pipeline.config.base import known, nearest
+from pipeline.errors import UserError
+from pipeline.interactions import build
+from pipeline.interactions.split import Split
+from pipeline.interactions.split import load as load_split
+from pipeline.seeds import seed_for
+
+TYPES = {
+    "user": pa.string(),
+    "item": pa.string(),
+    "rating": pa.float32(),
+    "timestamp": pa.int64(),
+    "split": pa.int8(),
+}
+"""column -> type; user and item are required"""
+PARTS = pa.array(build.PARTS)
+GIVEN = "given"
+"""name of a split that came with the interactions"""
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Interactions with dense numbers and a split, and what became of the other rows."""
+
+    table: pa.Table
+    """schema INTERACTIONS"""
+    users: np.ndarray
+    """[U], identifier of user 0 .. U-1, as given"""
+    items: np.ndarray
+    """[I], identifier of item 0 .. I-1, as given"""
+    protocol: str
+    """of the split; GIVEN if it came with the rows"""
+    dropped: Mapping[str, int]
+    """reason -> rows"""
+
+    def split(self) -> Split:
+        """Return train, valid and test."""
+        return load_split(self.table, len(self.users), len(self.items))
+
+
+def numbered(
+    interactions: Any, ids: Iterable[Any] | None, protocol: str | None, user_core: int, item_core: int, seed: int
+) -> Numbered:
+    """Number and split interactions.
+
+    Args:
+        interactions: a table of pandas, Polars, PyArrow or any that speaks Arrow; a mapping of columns; or a NumPy
+            array with named fields, or of N rows user, item and perhaps timestamp. Columns: see TYPES.
+        ids: identifiers of the catalogue's items in their order; rows of other items are dropped. None: the catalogue
+            is the items that occur, in order of first appearance.
+        protocol: see pipeline.interactions.build.PROTOCOLS; None: the column `split` if there is one, else mmrec.
+        user_core: users with fewer rows are dropped, and
+        item_core: items with fewer, repeatedly.
+        seed: of a split in random order.
+
+    Raises:
+        UserError: no table, a column is missing or of the wrong kind, an unknown protocol, or no row is left.
+    """
+    raw = _table(interactions)
+    if protocol is not None:
+        known([protocol], build.PROTOCOLS, "protocol")
+    table = _typed(raw)
+    names = None if ids is None else _names(ids)
+    covered = table if names is None else table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
+    if not len(covered):
+        raise UserError(
+            f"interactions: none of their items, {table['item'][0]}, ..., has a vector{_first(names)}; "
+            "give `ids`, the item of each vector"
+        )
+    if protocol is None and "split" in covered.column_names:
+        if max(user_core, item_core) > 1:
+            raise UserError("user_core, item_core: the column 'split' is taken as it is; give a protocol to split anew")
+        result = _as_given(covered)
+    else:
+        result = _split(covered, protocol or "mmrec", user_core, item_core, seed_for("split", seed))
+    if names is not None:
+        result = _in_catalogue(result, names)
+    missing = 0 if names is None else table["item"].null_count
+    dropped = Counter({"item without a vector": len(table) - len(covered) - missing, "missing_value": missing})
+    dropped.update(result.dropped)
+    return replace(
+        result,
+        users=_as_typed(result.users, raw["user"].type),
+        items=_as_typed(result.items, raw["item"].type),
+        dropped={reason: n for reason, n in dropped.items() if n},
+    )
+
+
+def _table(interactions: Any) -> pa.Table:
+    """Return any table as Arrow's, with the columns of TYPES that it has."""
+    if isinstance(interactions, np.ndarray):
+        interactions = _columns(interactions)
+    try:
+        table = interactions if isinstance(interactions, pa.Table) else pa.table(interactions)
+    except (TypeError, ValueError, pa.ArrowException) as e:
+        kind = type(interactions).__name__
+        raise UserError(
+            f"interactions: {kind} is no table ({' '.join(str(e).split())}); give columns user, item and, if known, "
+            "timestamp"
+        ) from None
+    for column in ("user", "item"):
+        if column not in table.column_names:
+            raise UserError(f"interactions: no column '{column}'{nearest(column, table.column_names)}; rename it")
+    if not len(table):
+        raise UserError("interactions: the table has no rows")
+    return table.select([column for column in TYPES if column in table.column_names])
+
+
+def _columns(array: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the columns of an array with named fields, or of rows user, item and perhaps timestamp."""
+    if array.dtype.names:
+        return {name: array[name] for name in array.dtype.names}
+    if array.ndim != 2 or array.shape[1] not in (2, 3):
+        raise UserError(
+            f"interactions: an array of shape {array.shape}; give [N, 2], user and item, or [N, 3], and time"
+        )
+    return dict(zip(("user", "item", "timestamp"), array.T, strict=False))
+
+
+def _typed(table: pa.Table) -> pa.Table:
+    """Return the columns in the types of TYPES; UserError names one that does not fit."""
+    columns = {}
+    for name in table.column_names:
+        column = table[name]
+        try:
+            if name == "split" and _is_text(column.type):
+                column = _numbers_of_parts(column)
+            if name == "timestamp" and pa.types.is_temporal(column.type):
+                column = pc.cast(column, pa.timestamp("s"), safe=False)
+            if name in ("user", "item") and pa.types.is_floating(column.type):
+                column = pc.cast(column, pa.int64())  # integers with gaps, as pandas holds them
+            columns[name] = pc.cast(column, TYPES[name])
+        except pa.ArrowException as e:
+            raise UserError(
+                f"interactions: column '{name}' is {column.type}, and not all of it fits {TYPES[name]} "
+                f"({' '.join(str(e).split())}); mend it"
+            ) from None
+    if "split" in columns:
+        row = pc.index(pc.is_in(columns["split"], value_set=pa.array(range(len(PARTS)), pa.int8())), False).as_py()
+        if row >= 0:
+            raise UserError(
+                f"interactions: column 'split', row {row}: {table['split'][row]} is none of train, valid, test"
+            )
+    return pa.table(columns)
+
+
+def _numbers_of_parts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return 0, 1, 2 of train, valid, test; null of anything else."""
+    return pc.cast(pc.index_in(pc.cast(column, pa.string()), value_set=PARTS), pa.int8())
+
+
+def _split(table: pa.Table, protocol: str, user_core: int, item_core: int, seed: int) -> Numbered:
+    """Filter, split and number, as the stage `interactions` does."""
+    missing = {c: f"NULL::{t} AS {c}" for c, t in (("rating", "FLOAT"), ("timestamp", "BIGINT"))}
+    columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        build.database(Path(folder) / "scratch", Interactions().memory_limit) as db,
+    ):
+        db.register("given", table)
+        parts = build.split(db, f"SELECT {', '.join(columns)} FROM given", user_core, item_core, protocol, seed)
+        users, items = (pa.concat_tables(rows) for rows in (parts.users, parts.item_ids))
+        rows = pa.concat_tables(parts.interactions)
+    return Numbered(rows, users["user"].to_numpy(), items["asin"].to_numpy(), protocol, parts.drops)
+
+
+def _as_given(table: pa.Table) -> Numbered:
+    """Number rows whose split came with them; users without train rows leave."""
+    whole = table.filter(pc.and_(pc.is_valid(table["user"]), pc.is_valid(table["item"])))
+    trained = pc.unique(whole["user"].filter(pc.equal(whole["split"], schemas.TRAIN)))
+    learned = whole.filter(pc.is_in(whole["user"], value_set=trained))
+    if not len(learned):
+        raise UserError("interactions: no train rows (split = 0); there is nothing to learn from")
+    user, item = (learned[c].combine_chunks().dictionary_encode() for c in ("user", "item"))
+    n, there = len(learned), learned.column_names
+    optional = {c: learned[c] if c in there else pa.nulls(n, TYPES[c]) for c in ("rating", "timestamp")}
+    rows = pa.table({"user_id": user.indices, "item_id": item.indices, **optional, "split": learned["split"]})
+    dropped = {"missing_value": len(table) - len(whole), "user_without_train": len(whole) - n}
+    return Numbered(rows, user.dictionary.to_numpy(False), item.dictionary.to_numpy(False), GIVEN, dropped)
+
+
+def _in_catalogue(result: Numbered, names: list[str]) -> Numbered:
+    """Number the items as the catalogue does."""
+    place = pc.index_in(pa.array(result.items, pa.string()), value_set=pa.array(names, pa.string())).to_numpy()
+    rows = pa.array(place[result.table["item_id"].to_numpy()], pa.int32())
+    column = result.table.column_names.index("item_id")
+    return replace(result, table=result.table.set_column(column, "item_id", rows), items=np.array(names, object))
+
+
+def _as_typed(names: np.ndarray, kind: pa.DataType) -> np.ndarray:
+    """Return identifiers as they were given: whole numbers are numbers again."""
+    whole = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+    try:
+        return pc.cast(pa.array(names, pa.string()), pa.int64()).to_numpy() if whole else names
+    except pa.ArrowInvalid:  # the catalogue has other identifiers than numbers
+        return names
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
+
+
+def _names(ids: Iterable[Any]) -> list[str]:
+    """Return the catalogue's identifiers as text; UserError if two are equal."""
+    names = list(map(str, ids))
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise UserError(f"ids: '{twice}' occurs twice; give each vector an id of its own")
+    return names
+
+
+def _first(names: list[str] | None) -> str:
+    return f"; the vectors are of {names[0]}, ..." if names else ""

@@ -1,0 +1,126 @@
+"""Judging feature sets before any training: `alignrec.probe` (method.md section 5). Letters: I items, F width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from alignrec.interactions import numbered
+from alignrec.vectors import aligned, at_least_one
+from pipeline.compare.given import Given
+from pipeline.compare.judge import judge
+from pipeline.config import Probe
+from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import headline
+from pipeline.probe import questions
+from pipeline.probe.base import Data
+from pipeline.seeds import seed_for
+
+CUTOFFS = tuple(Probe().ks)
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Figures of feature sets, of the controls beside them, and of chance. `print` shows the headline figures."""
+
+    figures: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """probe -> feature set, control or chance -> figure -> value, such as hit@20, and hit@20_se: its standard error"""
+    skipped: Mapping[str, str]
+    """probe -> why it could not be run"""
+    paired: Sequence[Mapping[str, Any]]
+    """tests of the differences between every two feature sets, corrected after Holm"""
+    dropped: Mapping[str, int]
+    """reason -> interactions that were not used"""
+    cutoff: int
+    """of the headline figures"""
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """All figures, a row each: probe, features, figure, value, se."""
+        rows = [
+            {"probe": probe, "features": name, "figure": figure, "value": value, "se": values.get(f"{figure}_se")}
+            for probe, sets in self.figures.items()
+            for name, values in sets.items()
+            for figure, value in values.items()
+            if not figure.endswith("_se")
+        ]
+        text = [(name, pa.string()) for name in ("probe", "features", "figure")]
+        return pa.Table.from_pylist(rows, pa.schema([*text, ("value", pa.float64()), ("se", pa.float64())]))
+
+    def __str__(self) -> str:
+        probes = {probe: self._headline(probe) for probe in self.figures}
+        heads = [f"{probe} {figure}" for probe, figure in probes.items()]
+        names = list(dict.fromkeys(name for sets in self.figures.values() for name in sets))
+        width = max(map(len, names), default=0)
+        lines = ["  ".join([" " * width, *heads])]
+        for name in names:
+            cells = [self.figures[p].get(name, {}).get(figure) for p, figure in probes.items()]
+            shown = ["-" if value is None else f"{value:.4f}" for value in cells]
+            lines.append("  ".join([name.ljust(width), *(c.rjust(len(h)) for c, h in zip(shown, heads, strict=True))]))
+        lines += [f"{probe}: skipped, {reason}" for probe, reason in self.skipped.items()]
+        lines += [f"dropped: {rows:,} interactions, {reason}" for reason, rows in self.dropped.items()]
+        return "\n".join(lines)
+
+    def _headline(self, probe: str) -> str:
+        """Return the probe's figure at the headline cutoff, or its only one."""
+        names = list(self.figures[probe]["chance"])
+        return next((name for name in names if name.endswith(f"@{self.cutoff}")), names[0])
+
+
+def probe(
+    vectors: np.ndarray | Mapping[str, np.ndarray],
+    interactions: Any,
+    *,
+    ids: Iterable[Any] | None = None,
+    categories: Sequence[Sequence[str]] | None = None,
+    ks: Sequence[int] = CUTOFFS,
+    protocol: str | None = None,
+    user_core: int = 1,
+    item_core: int = 1,
+    seed: int = 0,
+) -> ProbeResult:
+    """Ask of features what the stage `probe` asks, beside random, shuffled and constant ones.
+
+    Zero-shot needs times, and the probe of categories needs `categories`; a probe that cannot be run says why.
+
+    Args:
+        vectors: [I, F] of a feature set, or name -> [I, F] of several over the same items.
+        interactions: a table with the columns user and item, and perhaps timestamp, rating and split; see
+            alignrec.interactions.numbered.
+        ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
+        categories: path from the root of each row's item, such as `release.items["categories"].to_pylist()`.
+        ks: cutoffs.
+        protocol: how interactions are split: mmrec, user-time, leave-one-out or global-time; by default as their column
+            `split` says, or else mmrec.
+        user_core: users with fewer interactions are dropped, and
+        item_core: items with fewer, repeatedly.
+        seed: of the split, the controls and folds.
+
+    Raises:
+        UserError: vectors or interactions cannot be used; the line says which, and why.
+    """
+    sets, names = aligned(vectors, ids)
+    at_least_one(ks=ks)
+    items = len(next(iter(sets.values())))
+    if categories is not None and len(categories) != items:
+        raise UserError(
+            f"categories: {len(categories)} of them for {items} vectors; give a path each, which may be empty"
+        )
+    data = numbered(interactions, names, protocol, user_core, item_core, seed)
+    parts = questions.ask(Data(data.table, items, categories or [()] * items))
+    if categories is None:
+        parts["categories"] = "no categories were given"
+    result = judge([Given(name, "", x) for name, x in sets.items()], parts, ks, seed_for("probe", seed))
+    answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
+    return ProbeResult(
+        figures={probe: {n: v for n, v in sets.items() if isinstance(v, dict)} for probe, sets in answered.items()},
+        skipped={probe: sets["skipped"] for probe, sets in result["probes"].items() if "skipped" in sets},
+        paired=result["paired"],
+        dropped=data.dropped,
+        cutoff=headline(ks),
+    )

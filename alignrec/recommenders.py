@@ -1,0 +1,232 @@
+"""Fitting a recommender: `alignrec.fit`. Letters: U users, I items, F width of features, D width of embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from alignrec.interactions import GIVEN, Numbered, numbered
+from alignrec.vectors import SINGLE, Vectors, aligned, at_least_one, similar
+from pipeline.config import Benchmark, Graph, Train
+from pipeline.config.base import checked, known
+from pipeline.errors import UserError
+from pipeline.evaluation.protocol import Protocol, questions
+from pipeline.evaluation.ranking import topk
+from pipeline.evaluation.trial import Result, open_test
+from pipeline.graph import neighbours
+from pipeline.interactions.split import Pairs, Split
+from pipeline.models import MODELS
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.seeds import seed_for
+from pipeline.train import loop
+
+CUTOFFS = tuple(Benchmark().ks)
+
+
+class Recommendation(NamedTuple):
+    """One recommended item."""
+
+    item: Any
+    """its identifier, as the interactions have it"""
+    score: float
+    """dot product of the user's vector and the item's"""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Recommender:
+    """A fitted recommender, as it was at its best valid epoch."""
+
+    model: str
+    users: np.ndarray
+    """[U], identifier of each row of `user_vectors`"""
+    items: np.ndarray
+    """[I], identifier of each row of `item_vectors`"""
+    user_vectors: Vectors | sp.csr_array
+    """float32 [U, D], with `ids`; sparse if the model's vectors are"""
+    item_vectors: Vectors | sp.csr_array
+    """float32 [I, D]; score = dot product"""
+    metrics: Mapping[str, Mapping[str, float]]
+    """valid and, if anyone has a target there, test -> such as recall@20 -> mean over users"""
+    protocol: Mapping[str, Any]
+    """what the metrics mean: name, fingerprint and all that it is made of (method.md section 6)"""
+    best_epoch: int
+    history: Sequence[Mapping[str, Any]]
+    """one object an epoch: loss, its terms, and valid metrics"""
+    dropped: Mapping[str, int]
+    """reason -> interactions that were not used"""
+    seen: Pairs
+    """what is never recommended: train"""
+
+    @cached_property
+    def rows(self) -> dict[Any, int]:
+        """User -> row."""
+        return {user: row for row, user in enumerate(self.users.tolist())}
+
+    def recommend(self, user: Any, k: int = 10) -> list[Recommendation]:
+        """Return the K items of highest score, best first, without the user's train items.
+
+        Args:
+            user: as in the interactions.
+            k: items; fewer come back where the catalogue has no more.
+
+        Raises:
+            UserError: no such user, or K is below 1 or larger than the catalogue.
+        """
+        if user not in self.rows:
+            raise UserError(f"no user {user!r} in train{similar(str(user), self.rows)}")
+        if not 1 <= k <= len(self.items):
+            raise UserError(f"k: {k}; give 1 to {len(self.items)}, the items of the catalogue")
+        row = np.array([self.rows[user]])
+        ranked = topk(_plain(self.user_vectors), _plain(self.item_vectors), k, self.seen, row)[0]
+        ranked = ranked[ranked >= 0]
+        scores = self.user_vectors[row] @ self.item_vectors[ranked].T
+        scores = scores.toarray() if sp.issparse(scores) else np.asarray(scores)
+        items = self.items[ranked].tolist()
+        return [Recommendation(item, float(score)) for item, score in zip(items, scores[0], strict=True)]
+
+    def __repr__(self) -> str:
+        return f"<Recommender {self.model}: {len(self.users):,} users, {len(self.items):,} items>"
+
+
+def fit(
+    model: str,
+    interactions: Any,
+    vectors: np.ndarray | None = None,
+    *,
+    ids: Iterable[Any] | None = None,
+    protocol: str | None = None,
+    rule: Literal["mmrec", "strict"] = "mmrec",
+    user_core: int = 1,
+    item_core: int = 1,
+    ks: Sequence[int] = CUTOFFS,
+    graph_k: int = Graph().k,
+    modalities: Sequence[int] = (),
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: Callable[[dict[str, Any]], object] | None = None,
+    **settings: Any,
+) -> Recommender:
+    """Fit a recommender on train, choose its epoch on valid, and open test once.
+
+    Equal arguments give equal bytes on the same machine.
+
+    Args:
+        model: a name in the registry pipeline/models/, such as alignrec, lightgcn or itemknn.
+        interactions: a table with the columns user and item, and perhaps timestamp, rating and split; see
+            alignrec.interactions.numbered.
+        vectors: [I, F], which models that read content need. Their items are the catalogue; without vectors the
+            catalogue is the items that occur.
+        ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
+        protocol: how interactions are split: mmrec, user-time, leave-one-out or global-time; by default as their column
+            `split` says, or else mmrec.
+        rule: what is masked at test: mmrec train alone, strict train and valid.
+        user_core: users with fewer interactions are dropped, and
+        item_core: items with fewer, repeatedly.
+        ks: cutoffs of the metrics; those larger than the catalogue are left out.
+        graph_k: neighbours of an item in the item graph, itself included.
+        modalities: widths of the modalities that stand side by side in the vectors; none: one modality.
+        seed: of the split, initial values, order and negatives.
+        checkpoint: folder where a killed call with equal arguments continues from.
+        progress: called with each finished epoch's line of the history.
+        settings: of the model's own class in pipeline/models/, such as lr and epochs.
+
+    Raises:
+        UserError: an argument cannot be used, or training diverges; the line says which, and why.
+    """
+    known([model], MODELS, "model")
+    known([rule], ("mmrec", "strict"), "rule")
+    at_least_one(ks=ks, graph_k=[graph_k])
+    kind = MODELS[model]
+    params = checked(kind.Params, settings, f"fit.{model}")
+    if vectors is None and kind.needs:
+        raise UserError(f"{model} reads content; give vectors, one an item")
+    features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
+    data = numbered(interactions, names, protocol, user_core, item_core, seed)
+    parts = data.split()
+    rules = Protocol(rule, data.protocol, _filter(data.protocol, user_core, item_core), questions(parts))
+    x = features[SINGLE] if features is not None and kind.needs else None
+    if x is not None and modalities and sum(modalities) != x.shape[1]:
+        raise UserError(f"modalities: {list(modalities)} make {sum(modalities)} columns, the vectors have {x.shape[1]}")
+    facts = {"model": model, "settings": params.model_dump(), "seed": seed, "questions": rules.questions}
+    facts |= {"graph_k": graph_k, "modalities": list(modalities)}
+    resumed = _checkpoint(checkpoint, facts, x, params)
+    edges = None if x is None else neighbours.neighbours(x, graph_k)
+    with _threads(params.threads):
+        numbers = seed_for("fit", model, seed)
+        fitted = loop.fit(kind, parts, x, edges, params, numbers, progress, resumed, tuple(modalities))
+        cutoffs = [k for k in ks if k <= parts.n_items] or [parts.n_items]
+        result = open_test(fitted.user, fitted.item, parts, rules, cutoffs)
+    if resumed:
+        resumed.clear()
+    return _recommender(model, data, parts, fitted, result, rules)
+
+
+def _recommender(
+    model: str, data: Numbered, parts: Split, fitted: loop.Fit, result: Result, rules: Protocol
+) -> Recommender:
+    return Recommender(
+        model=model,
+        users=data.users,
+        items=data.items,
+        user_vectors=_with_ids(fitted.user, data.users),
+        item_vectors=_with_ids(fitted.item, data.items),
+        metrics=_metrics(result, parts),
+        protocol=rules.described(),
+        best_epoch=fitted.best_epoch,
+        history=fitted.history,
+        dropped={**data.dropped, **parts.dropped},
+        seen=parts.train,
+    )
+
+
+def _filter(protocol: str, user_core: int, item_core: int) -> str:
+    return "as imported" if protocol == GIVEN else f"users >= {user_core}, items >= {item_core}, repeatedly"
+
+
+def _checkpoint(
+    folder: str | Path | None, key: Mapping[str, Any], features: np.ndarray | None, params: Train
+) -> Checkpoint | None:
+    """Return where this very training continues from: the file's name is a hash of all that shapes it."""
+    if folder is None:
+        return None
+    total = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
+    total.update(b"" if features is None else features.data)
+    return Checkpoint(Path(folder) / f"{key['model']}-{total.hexdigest()[:16]}.safetensors", params.checkpoint_every)
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Run a block with `n` threads of torch: another number adds up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _metrics(result: Result, parts: Split) -> dict[str, dict[str, float]]:
+    judged = {"valid": (result.valid, parts.valid), "test": (result.test, parts.test)}
+    return {
+        which: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
+        for which, (evaluation, pairs) in judged.items()
+        if len(pairs)
+    }
+
+
+def _with_ids(vectors: np.ndarray | sp.csr_array, ids: np.ndarray) -> Vectors | sp.csr_array:
+    return vectors if isinstance(vectors, sp.csr_array) else Vectors(vectors, ids)
+
+
+def _plain(vectors: Vectors | sp.csr_array) -> np.ndarray | sp.csr_array:
+    return np.asarray(vectors) if isinstance(vectors, np.ndarray) else vectors

@@ -1,0 +1,212 @@
+"""Reading a release: `alignrec.load`. Letters: I items, U users, F width of features, D width of embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import platformdirs
+import pyarrow as pa
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+from tqdm import tqdm
+
+import schemas
+from alignrec.vectors import Vectors, similar
+from pipeline import io
+from pipeline.config.base import nearest
+from pipeline.errors import UserError
+from pipeline.release import manifest as manifests
+from pipeline.release import verify
+from pipeline.release.manifest import Manifest
+from pipeline.remote import fetch as fetching
+from pipeline.remote import stores
+
+Part = TypeVar("Part")
+
+PREFERRED = "beit3"
+"""the feature set that `Release.vector` reads where none is named and there are several"""
+
+
+class Embeddings(NamedTuple):
+    """The vectors of the trained recommender; score = dot product."""
+
+    users: Vectors
+    """float32 [U, D], ids are the users'"""
+    items: Vectors
+    """float32 [I, D], ids are the items'"""
+
+
+class Parts(Mapping[str, Part]):
+    """Name -> part of a release, read when it is first asked for."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], Part]) -> None:
+        self._names, self._read, self._kept = sorted(names), read, dict[str, Part]()
+
+    def __getitem__(self, name: str) -> Part:
+        """Return the part; UserError if there is none of this name."""
+        if name not in self:
+            raise UserError(f"no feature set '{name}' in this release{nearest(name, self._names)}")
+        if name not in self._kept:
+            self._kept[name] = self._read(name)
+        return self._kept[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Release:
+    """A verified release. Its tables are read when they are first asked for."""
+
+    folder: Path
+    info: Manifest
+    """dataset, version, counts, files with their hashes, and what made them"""
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """Schema RELEASED_ITEMS: asin, title, categories, text, ... of item 0 .. I-1."""
+        return io.read_table(self.folder / "items.parquet", schemas.RELEASED_ITEMS)
+
+    @cached_property
+    def features(self) -> Mapping[str, Vectors]:
+        """Feature set -> float32 [I, F]; `ids` are the items' asins."""
+        return Parts(_sets(self.info, "features"), self._features)
+
+    @cached_property
+    def graph(self) -> Mapping[str, sp.csr_array]:
+        """Feature set -> float32 [I, I], sparse: the cosine of each item and its nearest, itself included."""
+        return Parts(_sets(self.info, "edges"), self._graph)
+
+    @cached_property
+    def embeddings(self) -> Embeddings:
+        """The vectors of the trained recommender; UserError if the release has none."""
+        users, items = (self.folder / "embeddings" / f"{what}.parquet" for what in ("users", "items"))
+        if not (users.is_file() and items.is_file()):
+            raise UserError(f"{self.folder}: this release has no embeddings; fit a recommender with alignrec.fit")
+        return Embeddings(
+            _vectors(users, schemas.user_embeddings, "user"), _vectors(items, schemas.item_embeddings, "asin")
+        )
+
+    def vector(self, asin: str, features: str | None = None) -> np.ndarray:
+        """Return the vector of one item, float32 [F].
+
+        Args:
+            asin: the item's identifier.
+            features: feature set; by default PREFERRED, or else the first.
+
+        Raises:
+            UserError: no such item or feature set.
+        """
+        default = PREFERRED if PREFERRED in self.features else next(iter(self.features), PREFERRED)
+        vectors = self.features[features or default]
+        if asin not in vectors.rows:
+            raise UserError(f"no item '{asin}' in this release{similar(asin, vectors.rows)}")
+        return vectors.of(asin)
+
+    def __repr__(self) -> str:
+        counts = f"{self.info.counts.items:,} items, {self.info.counts.users:,} users"
+        return f"<Release {self.info.dataset} {self.info.version}: {counts}, features {', '.join(self.features)}>"
+
+    def _features(self, name: str) -> Vectors:
+        table = io.read_features(self.folder / "features" / name)
+        return Vectors(io.matrix(table["vector"]), table["asin"].to_pylist())
+
+    def _graph(self, name: str) -> sp.csr_array:
+        edges = io.read_table(self.folder / "graph" / name / "edges.parquet", schemas.EDGES)
+        item, neighbour, cosine = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "cosine"))
+        return sp.csr_array((cosine, (item, neighbour)), shape=(self.info.counts.items,) * 2)
+
+
+def load(
+    release: str | Path,
+    features: str | None = None,
+    *,
+    cache: str | Path | None = None,
+    key: str | Path | None = None,
+) -> Release:
+    """Return a release, every byte of which has been checked.
+
+    Args:
+        release: a folder, or the address of one: https://, s3:// or hf://datasets/owner/name/path. What an address
+            names is fetched into the cache, once; an interrupted fetch continues.
+        features: of an address, fetch no other feature set than this.
+        cache: folder that keeps what was fetched; by default `alignrec` in the user's folder for caches.
+        key: public SSH key (.pub) that must have signed the release.
+
+    Raises:
+        UserError: there is no release, it cannot be reached, or something in it is missing, damaged or forged.
+    """
+    address = str(release)
+    if stores.scheme_of(address) == "file":
+        folder = stores.path_of(address)
+        for _ in verify(folder, _path(key)):
+            pass
+    else:
+        folder = _fetched(address, features, _path(cache) or platformdirs.user_cache_path("alignrec"))
+        if key is not None:
+            for _ in verify(folder, _path(key)):
+                pass
+    info = manifests.load(folder)
+    _known(info, features)
+    return Release(folder, info)
+
+
+def _fetched(address: str, features: str | None, cache: Path) -> Path:
+    """Return the folder in the cache that holds a release; it is named by the hash of the release's manifest."""
+    fingerprint = hashlib.sha256(f"{address}\n{features or ''}".encode()).hexdigest()  # an address may hold keys
+    earlier = cache / "addresses" / fingerprint
+    try:
+        info, sha256 = fetching.look(address)
+    except UserError as e:
+        if not earlier.is_file():
+            raise
+        raise UserError(f"{e}; a copy fetched earlier can be loaded: {earlier.read_text(encoding='utf-8')}") from None
+    _known(info, features)
+    folder = cache / "releases" / (f"{sha256}-{features}" if features else sha256)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tqdm(desc="fetch", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        fetching.fetch(address, folder, features, progress)
+    if sha256 not in (io.sha256(folder / manifests.NAME), manifests.load(folder).part_of) and not info.part_of:
+        shutil.rmtree(folder)
+        raise UserError(f"{stores.store(address).shown}: the release changed while it was fetched; load it again")
+    io.write_bytes(earlier, str(folder).encode())
+    return folder
+
+
+def _known(info: Manifest, features: str | None) -> None:
+    """Refuse a feature set that the release has not."""
+    if features is not None and features not in (names := sorted(_sets(info, "features"))):
+        raise UserError(f"no feature set '{features}' in this release{nearest(features, names)}")
+
+
+def _sets(info: Manifest, table: str) -> set[str]:
+    """Return the names of the feature sets that have a kind of table."""
+    return {file.feature_set or "" for file in info.files if file.table == table}
+
+
+def _vectors(path: Path, schema: Callable[[int], pa.Schema], ids: str) -> Vectors:
+    width = pq.read_schema(path).field("vector").type.list_size
+    table = io.read_table(path, schema(width))
+    return Vectors(io.matrix(table["vector"]), table[ids].to_pylist())
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)

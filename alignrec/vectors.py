@@ -1,0 +1,125 @@
+"""Vectors as NumPy arrays whose rows have identifiers. Letters: N rows, F width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pipeline.config.base import nearest
+from pipeline.errors import UserError
+
+SINGLE = "vectors"
+"""name of a feature set that was given without one"""
+SHOWN = 5
+"""identifiers that a message names where none is similar"""
+
+
+class Vectors(np.ndarray[Any, np.dtype[np.float32]]):
+    """A NumPy array, float32 [N, F], whose rows have `ids`.
+
+    What is computed from it, slices included, is an array without `ids`: rows may have moved.
+    """
+
+    ids: np.ndarray
+    """str [N], dtype object: identifier of each row"""
+
+    def __new__(cls, array: np.ndarray, ids: Iterable[Any]) -> Vectors:
+        """Give the rows of `array` identifiers; it is not copied if it is float32.
+
+        Raises:
+            UserError: not one identifier a row.
+        """
+        vectors = np.ascontiguousarray(array, np.float32).view(cls)
+        vectors.ids = np.fromiter(ids, object)
+        if vectors.ndim != 2 or len(vectors.ids) != len(vectors):
+            raise UserError(f"vectors of shape {vectors.shape} with {len(vectors.ids)} ids; give one id a row [N, F]")
+        return vectors
+
+    @cached_property
+    def rows(self) -> dict[Any, int]:
+        """Identifier -> row."""
+        return {name: row for row, name in enumerate(self.ids.tolist())}
+
+    def of(self, name: Any) -> np.ndarray:
+        """Return the vector of one identifier, float32 [F].
+
+        Raises:
+            UserError: no row has it; the message suggests a similar one.
+        """
+        if name not in self.rows:
+            raise UserError(f"no id {name!r} among the vectors{similar(str(name), self.rows)}")
+        return np.asarray(self[self.rows[name]])
+
+
+def similar(name: str, names: Iterable[Any]) -> str:
+    """Return the end of a sentence that refuses `name`: the most similar of `names`, or the first few.
+
+    Comparing with every one of a million names takes seconds, and mistakes are rarely at both ends.
+    """
+    first: list[str] = []
+    alike: list[str] = []
+    for other in map(str, names):
+        if len(first) < SHOWN:
+            first.append(other)
+        if other.startswith(name[:2]) or other.endswith(name[-2:]):
+            alike.append(other)
+    hint = nearest(name, alike) if alike else ""
+    return hint if "did you mean" in hint else f"; there are {', '.join(first)}, ..." if first else "; there are none"
+
+
+def aligned(
+    vectors: np.ndarray | Mapping[str, np.ndarray], ids: Iterable[Any] | None
+) -> tuple[dict[str, np.ndarray], list[Any]]:
+    """Return feature sets, float32 [I, F] each, and the item of each row.
+
+    Args:
+        vectors: of one feature set, or name -> vectors.
+        ids: the item of each row; None: the first `ids` of the sets, in whose order those with `ids` are put; where
+            there are none, 0 .. I-1.
+
+    Raises:
+        UserError: not one finite vector an item, or sets of other items.
+    """
+    given = dict(vectors) if isinstance(vectors, Mapping) else {SINGLE: vectors}
+    if not given:
+        raise UserError("vectors: none were given; give an array [I, F], or name -> array")
+    sets = {name: checked(x, name) for name, x in given.items()}
+    named = {n: x for n, x in given.items() if ids is None and isinstance(x, Vectors) and hasattr(x, "ids")}
+    if ids is not None:
+        items = list(ids)
+    else:
+        items = next((x.ids.tolist() for x in named.values()), list(range(len(next(iter(sets.values()))))))
+    for name, array in sets.items():
+        if len(array) != len(items):
+            raise UserError(f"{name}: {len(array)} vectors for {len(items)} items; give a vector an item")
+        if name in named:
+            rows = named[name].rows
+            if (absent := next((item for item in items if item not in rows), None)) is not None:
+                raise UserError(f"{name}: no vector of item {absent!r}, which other vectors have; give the same items")
+            sets[name] = array[[rows[item] for item in items]]
+    return sets, items
+
+
+def checked(vectors: Any, name: str = SINGLE) -> np.ndarray:
+    """Return vectors as float32 [I, F]; UserError if they are no finite numbers of that shape."""
+    array = np.asarray(vectors)
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "fiu":
+        raise UserError(
+            f"{name}: is {array.dtype} {array.shape}; expected numbers [items, width], at least one of each"
+        )
+    with np.errstate(over="ignore"):
+        single = np.ascontiguousarray(array, np.float32)  # before the check: a double may be too large for it
+    wrong = np.flatnonzero(~np.isfinite(single).all(axis=1))
+    if wrong.size:
+        raise UserError(f"{name}, row {wrong[0]}: not finite in single precision; mend it")
+    return single
+
+
+def at_least_one(**given: Sequence[int]) -> None:
+    """Refuse numbers below 1, or none at all: UserError names the argument."""
+    for name, numbers in given.items():
+        if not numbers or min(numbers) < 1:
+            raise UserError(f"{name}: {', '.join(map(str, numbers)) or 'none'}; give whole numbers of at least 1")

@@ -1,0 +1,35 @@
+"""A release of the shop of tests/shops.py: 60 users, 50 items, two tastes that the features show."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import shop_release
+import shops
+
+import schemas
+from pipeline import io
+from pipeline.layout import Layout
+
+
+@pytest.fixture(scope="session")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """What the stages left of the shop: feature set f."""
+    return shops.outputs(tmp_path_factory.mktemp("api"))
+
+
+@pytest.fixture(scope="session")
+def made(layout: Layout) -> Path:
+    """The release, with its features as beit3."""
+    folder = layout.root / "release"
+    shop_release.write(folder, layout, {"beit3": layout.features("f") / "features-00000.parquet"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def interactions(layout: Layout) -> pa.Table:
+    """user u0 .., item i0 .., timestamp, split: who has what."""
+    table = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    user, item, split = (table[c].to_pylist() for c in ("user_id", "item_id", "split"))
+    names = {"user": [f"u{u}" for u in user], "item": [f"i{i}" for i in item]}
+    return pa.table(names | {"timestamp": range(len(table)), "split": pa.array(split, pa.int8())})

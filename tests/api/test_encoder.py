@@ -1,0 +1,184 @@
+"""`alignrec.encoder`: images and texts of one's own, as the pipeline encodes them."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import alignrec
+from alignrec import encoders
+from pipeline.encode import batching
+from pipeline.images.decode import normalise
+from pipeline.images.pixels import squares
+
+
+class Means:
+    """An encoder that tests can foresee: mean colour, and length of the text."""
+
+    width, flops = 4, 0.0
+
+    def lengths(self, texts: list[str]) -> np.ndarray:
+        return np.array([len(text) for text in texts], np.int64)
+
+    def prepare(self, images: list[bytes] | None, texts: list[str] | None) -> Tensor:
+        rows = len(images or texts or ())
+        colour = squares(images, 8).mean(axis=(1, 2)) if images else np.zeros((rows, 3))
+        length = self.lengths(texts)[:, None] if texts else np.zeros((rows, 1))
+        return torch.from_numpy(np.hstack([colour, length])).float()
+
+    def encode(self, prepared: Tensor) -> Tensor:
+        return prepared
+
+
+@pytest.fixture
+def encoder() -> alignrec.Encoder:
+    return alignrec.Encoder("means", Means(), ("image", "text"))
+
+
+def png(colour: str, **more: Any) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(out, "PNG", **more)
+    return out.getvalue()
+
+
+def test_paths_bytes_and_pil_images_are_one_and_the_same(encoder: alignrec.Encoder, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(png("red"))
+    path = tmp_path / "red.png"
+    images = [path, str(path), png("red"), Image.new("RGB", (40, 30), "red"), Image.open(path)]
+    y = encoder.encode(images, ["word"] * 5)
+    assert y.dtype == np.float32
+    assert np.all(y == y[0])
+    assert y[0] == pytest.approx([254, 0, 0, 4], abs=1.5)
+    assert encoder.rejects == []
+
+
+def test_every_mode_of_pil_is_read_and_rotation_kept(encoder: alignrec.Encoder) -> None:
+    modes = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "F", "I;16")
+    assert len(encoder.encode([Image.new(mode, (40, 30)) for mode in modes])) == len(modes)
+    assert encoder.rejects == []
+    sideways = Image.new("RGB", (40, 20), "red")
+    sideways.getexif()[0x0112] = 6  # turned by a quarter
+    stored = encoders._decoded(sideways)
+    assert isinstance(stored, bytes)
+    assert Image.open(io.BytesIO(stored)).size == (20, 40)
+
+
+def test_absent_modalities(encoder: alignrec.Encoder) -> None:
+    y = encoder.encode([None, png("blue"), None], ["four", None, ""])
+    assert y[0].tolist() == [0, 0, 0, 4]
+    assert y[1] == pytest.approx([0, 0, 254, 0], abs=1.5)
+    assert not y[2].any(), "nothing to encode"
+    assert np.array_equal(encoder.encode(texts=["four", None, ""])[0], y[0])
+    assert np.array_equal(encoder.encode([None, png("blue"), None])[1], y[1])
+
+
+def test_what_an_encoder_does_not_read_is_hidden_from_it() -> None:
+    blind = alignrec.Encoder("blind", Means(), ("text",))
+    assert blind.encode([png("red")], ["four"])[0].tolist() == [0, 0, 0, 4]
+    with pytest.raises(alignrec.UserError, match=r"^blind reads texts; none were given$"):
+        blind.encode([png("red")])
+
+
+def test_any_column_of_texts_will_do(encoder: alignrec.Encoder) -> None:
+    texts = ["four", None, "x"]
+    columns = (pd.Series(texts, dtype=object), pa.chunked_array([texts]), np.array(texts, object), iter(texts))
+    for column in columns:
+        assert encoder.encode(texts=column)[:, 3].tolist() == [4, 0, 1]
+
+
+def test_a_damaged_pil_image_and_a_file_that_is_too_large(
+    encoder: alignrec.Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    noise.save(tmp_path / "large.png")
+    data = (tmp_path / "large.png").read_bytes()
+    cut = Image.open(io.BytesIO(data[: len(data) // 2]))
+    monkeypatch.setattr(encoders, "NORMAL", encoders.NORMAL.model_copy(update={"max_bytes": 5000}))
+    with pytest.warns(UserWarning, match="2 of 3 images cannot be read"):
+        encoder.encode([cut, tmp_path / "large.png", png("red")])
+    assert [(r.row, r.status) for r in encoder.rejects] == [(0, "truncated"), (1, "too_large")]
+
+
+def test_images_that_cannot_be_read_are_kept_and_counted(encoder: alignrec.Encoder, tmp_path: Path) -> None:
+    whole = png("red")
+    images = [whole, tmp_path / "nowhere.png", b"no image", whole[: len(whole) // 2], Image.new("RGB", (3, 3))]
+    line = r"^4 of 5 images cannot be read, first row 1: .*nowhere\.png: No such file or directory; only local files"
+    with pytest.warns(UserWarning, match=line):
+        y = encoder.encode(images, ["four"] * 5)
+    assert [(r.row, r.status) for r in encoder.rejects] == [
+        (1, "missing"), (2, "not_an_image"), (3, "truncated"), (4, "too_small"),
+    ]  # fmt: skip
+    assert y[1:].tolist() == [[0, 0, 0, 4]] * 4
+    with pytest.raises(alignrec.UserError, match=r"1 of 1 images cannot be read, first row 0: .*; give paths of image"):
+        encoder.encode(["https://example.org/photo.jpg"])
+    encoder.encode([whole])
+    assert encoder.rejects == [], "of the last call"
+
+
+def test_a_row_that_is_no_image_or_text_is_refused_before_any_is_encoded(encoder: alignrec.Encoder) -> None:
+    for images, texts, line in (
+        ([png("red"), 7], None, "images, row 1: int is no image; give a path, bytes, a PIL image or None"),
+        (None, ["a", b"b"], "texts, row 1: bytes is no text; give a string or None"),
+        ([None], ["a", "b"], "1 images and 2 texts; give None where one is absent"),
+        ([], [], "no rows to encode; give at least one image or text"),
+        (None, None, "means reads images and texts; none were given"),
+        (None, "one text", "texts: str is no list; give a list, one of the texts a row"),
+        (Path("photo.jpg"), None, "images: PosixPath is no list; give a list, one of the images a row"),
+    ):
+        with pytest.raises(alignrec.UserError) as e:
+            encoder.encode(images, texts)  # type: ignore[arg-type]
+        assert str(e.value) == line
+
+
+def test_rows_come_in_blocks_as_in_the_pipeline(encoder: alignrec.Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["x" * (1 + i % 7) for i in range(50)]
+    whole = encoder.encode(texts=texts)
+    seen: list[int] = []
+    encode = batching.encode
+
+    def counted(network: Any, texts: list[str], *more: Any, **others: Any) -> Any:
+        seen.append(len(texts))
+        return encode(network, texts, *more, **others)
+
+    monkeypatch.setattr(encoders, "DEFAULTS", encoders.DEFAULTS.model_copy(update={"shard_rows": 16}))
+    monkeypatch.setattr(batching, "encode", counted)
+    images = [png("red") if i == 20 else b"no image" if i == 40 else None for i in range(50)]
+    with pytest.warns(UserWarning, match="first row 40"):
+        y = encoder.encode(images, texts)
+    assert seen == [16, 16, 16, 2]
+    assert np.array_equal(y[:, 3], whole[:, 3])
+    assert y[20, 0] > 250
+
+
+def test_names_of_encoders(made: Path) -> None:
+    for name, line in {
+        "minlm": "no encoder 'minlm'; did you mean 'minilm'?",
+        "beit3": "encoder 'beit3' needs weights of its own; name a release that carries it, or run `encode`",
+        made: f"{made}: this release carries no encoder; take one of minilm, cnn, minilm-cnn",
+        f"{made}/nowhere": f"{made}/nowhere/manifest.json: not there; is this a release folder?",
+    }.items():
+        with pytest.raises(alignrec.UserError) as e:
+            alignrec.encoder(name)
+        assert str(e.value) == line
+    with pytest.raises(
+        alignrec.UserError, match=r"unknown key 'encoder\.minilm\.max_token'; did you mean 'max_tokens'"
+    ):
+        alignrec.encoder("minilm", max_token=3)
+
+
+def test_the_bundled_encoder_gives_what_the_pipeline_gives() -> None:
+    texts, colours = ["red apple", "a blue car with four doors", "bus"], ["red", "blue", "grey"]
+    encoder = alignrec.encoder("minilm-cnn", max_tokens=5)
+    y = encoder.encode([png(c) for c in colours], texts)
+    jpegs = [normalise(png(c), 256, 90, 10**8).image for c in colours]
+    direct = batching.encode(encoder._network, texts, jpegs, 64)
+    assert y.shape == (3, encoder.width) == (3, 384 + 1280)
+    assert np.array_equal(y, direct.vectors)
+    assert np.allclose(np.linalg.norm(y, axis=1), 2**0.5, atol=1e-5)

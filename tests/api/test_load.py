@@ -1,0 +1,176 @@
+"""`alignrec.load`: what a release holds, from a folder, a web server or the Hub; and what is wrong with one."""
+
+import importlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shops
+from hubserver import hub
+from webserver import Server, serving
+
+import alignrec
+from pipeline.io import sha256
+from pipeline.remote import fetch as fetching
+
+
+@pytest.fixture
+def release(made: Path) -> alignrec.Release:
+    return alignrec.load(made)
+
+
+@pytest.fixture
+def server(made: Path, tmp_path: Path) -> Iterator[Server]:
+    """Serve a copy of the release, which a test may damage."""
+    with serving(shutil.copytree(made, tmp_path / "served")) as server:
+        yield server
+
+
+def test_tables_features_graph_embeddings(release: alignrec.Release) -> None:
+    assert release.info.dataset == "shop"
+    assert repr(release) == "<Release shop 0.1.0: 50 items, 60 users, features beit3>"
+    assert list(release.items.to_pandas()["title"][:2]) == ["red thing 0", "blue thing 1"]
+    x = release.features["beit3"]
+    assert isinstance(x, np.ndarray)
+    assert x.dtype == np.float32
+    assert np.array_equal(x, shops.content())
+    assert x.ids.tolist() == [f"i{i}" for i in range(shops.ITEMS)]
+    assert np.array_equal(release.vector("i7"), x[7])
+    assert np.array_equal(x.of("i7"), x[7])
+    graph = release.graph["beit3"]
+    assert graph.shape == (50, 50)
+    assert np.all(np.diff(graph.indptr) == 4)
+    unit = np.asarray(x[3] / np.linalg.norm(x[3])), np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True))
+    assert sorted(graph[[3]].data, reverse=True) == pytest.approx(np.sort(unit[1] @ unit[0])[::-1][:4], abs=1e-5)
+    users, items = release.embeddings
+    assert (users.shape, items.shape) == ((60, 3), (50, 3))
+    assert (users.ids[1], items.ids[1]) == ("u1", "i1")
+
+
+def test_what_is_computed_from_features_has_no_ids(release: alignrec.Release) -> None:
+    x = release.features["beit3"]
+    for moved in (x[::-1], x + 1, x[[2, 1]]):
+        assert not hasattr(moved, "ids")
+
+
+def test_mistakes_are_one_line(release: alignrec.Release, tmp_path: Path) -> None:
+    for wrong, line in {
+        lambda: release.features["beit"]: "no feature set 'beit' in this release; did you mean 'beit3'?",
+        lambda: release.graph["clip"]: "no feature set 'clip' in this release; valid: beit3",
+        lambda: release.vector("i777"): "no item 'i777' in this release; did you mean 'i7'?",
+        lambda: release.features["beit3"].of("z"): "no id 'z' among the vectors; there are i0, i1, i2, i3, i4, ...",
+        lambda: alignrec.load(release.folder, "beit"): "no feature set 'beit' in this release; did you mean 'beit3'?",
+        lambda: alignrec.load(tmp_path): f"{tmp_path}/manifest.json: not there; is this a release folder?",
+        lambda: alignrec.load("ftp://x/y"): "cannot use 'ftp' addresses; use a path, https://, s3:// or hf://datasets/",
+        lambda: alignrec.load(release.folder, key=tmp_path / "key.pub"): f"{release.folder}: not signed",
+    }.items():
+        with pytest.raises(alignrec.UserError) as e:
+            wrong()
+        assert str(e.value) == line
+    assert "beit" not in release.features
+
+
+def test_a_changed_byte_is_named(made: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(made, tmp_path / "copy")
+    path = copy / "features/beit3/features-00000.parquet"
+    data = path.read_bytes()
+    path.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
+    with pytest.raises(alignrec.UserError, match=r"features-00000\.parquet: changed, its sha256 is another"):
+        alignrec.load(copy)
+
+
+def test_no_embeddings(made: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(made, tmp_path / "copy")
+    shutil.rmtree(copy / "embeddings")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"] = [f for f in manifest["files"] if "embeddings" not in f["path"]]
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(alignrec.UserError, match=r"this release has no embeddings; fit a recommender"):
+        alignrec.load(copy).embeddings  # noqa: B018
+
+
+def test_an_address_is_fetched_once_into_the_cache(server: Server, made: Path, tmp_path: Path) -> None:
+    release = alignrec.load(server.address, cache=tmp_path / "cache")
+    assert np.array_equal(release.features["beit3"], shops.content())
+    assert release.folder == tmp_path / "cache/releases" / sha256(made / "manifest.json")
+    before = server.requests["/items.parquet"]
+    again = alignrec.load(f"{server.address}/", cache=tmp_path / "cache")
+    assert again.folder == release.folder
+    assert server.requests["/items.parquet"] == before == 1
+    assert server.requests["/manifest.json"] == 4, (
+        "an address may come to name another release, so it is asked each time"
+    )
+
+
+def test_the_users_cache_is_the_default(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    folder = alignrec.load(server.address).folder
+    assert folder.is_relative_to(tmp_path)
+
+
+def test_one_feature_set_of_an_address(server: Server, tmp_path: Path) -> None:
+    release = alignrec.load(server.address, "beit3", cache=tmp_path / "cache")
+    assert release.info.part_of == sha256(server.folder / "manifest.json")
+    with pytest.raises(alignrec.UserError, match="did you mean 'beit3'"):
+        alignrec.load(server.address, "../beit", cache=tmp_path / "cache")
+    assert [p.name for p in (tmp_path / "cache/releases").iterdir()] == [release.folder.name]
+
+
+def test_an_interrupted_fetch_continues(server: Server, tmp_path: Path) -> None:
+    path = server.folder / "features/beit3/features-00000.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    with pytest.raises(alignrec.UserError, match="truncated"):
+        alignrec.load(server.address, cache=tmp_path / "cache")
+    path.write_bytes(whole)
+    before = server.requests["/items.parquet"]
+    assert len(alignrec.load(server.address, cache=tmp_path / "cache").items) == shops.ITEMS
+    assert server.requests["/items.parquet"] == before, "what was whole is not fetched again"
+
+
+def test_what_changes_while_it_is_fetched_is_not_believed(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch = fetching.fetch
+
+    def late(*given: object) -> Path:
+        path = server.folder / "manifest.json"
+        path.write_text(path.read_text() + "\n")
+        return fetch(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fetching, "fetch", late)
+    with pytest.raises(alignrec.UserError, match="changed while it was fetched; load it again"):
+        alignrec.load(server.address, cache=tmp_path / "cache")
+    assert list((tmp_path / "cache/releases").iterdir()) == []
+
+
+def test_without_a_network_an_earlier_copy_is_named(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "TRIES", 1)
+    release = alignrec.load(server.address, cache=tmp_path / "cache")
+    server.status = 503
+    with pytest.raises(alignrec.UserError) as e:
+        alignrec.load(server.address, cache=tmp_path / "cache")
+    assert str(e.value).endswith(f"run again later; a copy fetched earlier can be loaded: {release.folder}")
+    assert len(alignrec.load(release.folder).items) == shops.ITEMS
+    with pytest.raises(alignrec.UserError, match=r"cannot be reached \(HTTP 503.*\); run again later$"):
+        alignrec.load(server.address, cache=tmp_path / "other")
+
+
+def test_the_hub_and_a_revision_that_is_not_there(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    constants = importlib.import_module("huggingface_hub.constants")
+    with hub() as server:
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        for name, value in {"ENDPOINT": server.address, "HUGGINGFACE_CO_URL_TEMPLATE": template}.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", "right")
+        files = {f"v1/{p.relative_to(made).as_posix()}": p.read_bytes() for p in made.rglob("*") if p.is_file()}
+        server.commits.append(files)
+        address = f"hf://datasets/owner/name@{server.sha()}/v1"
+        assert len(alignrec.load(address, cache=tmp_path / "cache").items) == shops.ITEMS
+        with pytest.raises(alignrec.UserError, match=r"no manifest\.json there; is this the address of a release\?"):
+            alignrec.load("hf://datasets/owner/name@nowhere/v1", cache=tmp_path / "cache")

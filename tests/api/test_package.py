@@ -1,0 +1,48 @@
+"""`import alignrec`: light, typed, and what it offers."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import alignrec
+
+ROOT = Path(alignrec.__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def loaded(code: str, *modules: str) -> str:
+    """Return which modules are loaded after a piece of code."""
+    shown = f"{code}; import sys; print([m for m in {modules!r} if m in sys.modules])"
+    return subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    heavy = ("torch", "pandas", "numpy", "pyarrow", "faiss", "duckdb", "transformers")
+    assert loaded("import alignrec", *heavy) == "[]"
+
+
+def test_reading_a_release_needs_no_torch(made: Path) -> None:
+    code = f"import alignrec; r = alignrec.load({str(made)!r}); r.vector('i0'); r.graph['beit3']; r.embeddings"
+    assert loaded(code, "torch", "transformers", "faiss", "duckdb") == "[]"
+
+
+def test_all_that_is_named_is_there() -> None:
+    assert all(getattr(alignrec, name) for name in alignrec.__all__)
+    assert dir(alignrec) == sorted([*alignrec.__all__, "__version__"])
+    with pytest.raises(AttributeError, match=r"no attribute 'lod'; it has .*load"):
+        alignrec.lod  # noqa: B018  (misspelt)
+
+
+def test_the_version_is_the_projects() -> None:
+    assert alignrec.__version__ == PROJECT["project"]["version"]
+
+
+def test_it_is_packaged_with_its_types() -> None:
+    setuptools = PROJECT["tool"]["setuptools"]
+    assert "alignrec*" in setuptools["packages"]["find"]["include"]
+    assert setuptools["package-data"]["alignrec"] == ["py.typed"]
+    assert (Path(alignrec.__file__).parent / "py.typed").is_file()
+    assert "alignrec" in PROJECT["tool"]["mypy"]["packages"]

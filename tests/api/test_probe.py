@@ -1,0 +1,158 @@
+"""`alignrec.probe`: the pipeline's probes on anyone's table, beside controls."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import shops
+
+import alignrec
+import schemas
+from pipeline import io
+from pipeline.layout import Layout
+from pipeline.probe import questions
+from pipeline.probe.base import Data
+
+IDS = [f"i{i}" for i in range(shops.ITEMS)]
+
+
+@pytest.fixture(scope="module")
+def x() -> alignrec.Vectors:
+    return alignrec.Vectors(shops.content(), IDS)
+
+
+def figures(result: alignrec.ProbeResult, name: str = "vectors") -> dict[str, Any]:
+    return {probe: sets[name] for probe, sets in result.figures.items()}
+
+
+def test_figures_are_the_pipelines(x: alignrec.Vectors, interactions: pa.Table, layout: Layout) -> None:
+    result = alignrec.probe(x, interactions)
+    table = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    column = table.schema.get_field_index("timestamp")
+    table = table.set_column(column, "timestamp", pa.array(range(len(table)), pa.int64()))
+    asked = questions.ask(Data(table, shops.ITEMS, [()] * shops.ITEMS))
+    ks = [5, 10, 20, 50]
+    expected = questions.summaries(asked, questions.answers(asked, [("vectors", shops.content())], ks, 0), ks)
+    for probe in ("zero_shot", "item_cf", "content_knn"):
+        assert result.figures[probe]["vectors"] == expected[probe]["vectors"]
+    assert result.skipped == {"categories": "no categories were given"}
+    assert result.dropped == {}
+
+
+def test_planted_tastes_beat_every_control(x: alignrec.Vectors, interactions: pa.Table) -> None:
+    result = alignrec.probe(x, interactions)
+    for sets in result.figures.values():
+        assert set(sets) == {"chance", "vectors", "random", "shuffled", "constant"}
+        figure = next(name for name in sets["chance"] if name.endswith("@10"))
+        assert all(sets["vectors"][figure] > 1.3 * sets[name][figure] for name in sets if name != "vectors")
+    again = alignrec.probe(x, interactions)
+    assert again.figures == result.figures
+    assert alignrec.probe(x, interactions, seed=1).figures != result.figures, "controls are drawn from the seed"
+
+
+def test_any_table_will_do(x: alignrec.Vectors, interactions: pa.Table) -> None:
+    frame = interactions.to_pandas()
+    numbers = frame.assign(user=frame.user.str[1:].astype(int), item=frame.item.str[1:].astype(int))
+    times = frame.assign(timestamp=pd.to_datetime(frame.timestamp, unit="s"))
+    words = frame.assign(split=frame.split.map({0: "train", 1: "valid", 2: "test"}))
+    expected = figures(alignrec.probe(x, interactions))
+    for table in (frame, pl.from_arrow(interactions), interactions.to_pydict(), times, words):
+        assert figures(alignrec.probe(x, table)) == expected
+    plain = np.asarray(x)
+    for vectors, table in ((plain, numbers), (plain, numbers.to_records(index=False))):
+        assert figures(alignrec.probe(vectors, table)) == expected
+    assert figures(alignrec.probe(plain, interactions, ids=IDS)) == expected
+    rows = numbers[["user", "item", "timestamp"]].to_numpy()
+    assert figures(alignrec.probe(plain, rows))["zero_shot"] == expected["zero_shot"]
+    assert alignrec.probe(plain, rows[:, :2]).skipped["zero_shot"] == "the source has no real timestamps"
+
+
+def test_order_of_vectors_and_rows_does_not_matter(x: alignrec.Vectors, interactions: pa.Table) -> None:
+    order = np.random.default_rng(0).permutation(shops.ITEMS)
+    moved = alignrec.Vectors(np.asarray(x)[order], [IDS[i] for i in order])
+    rows = interactions.take(np.random.default_rng(1).permutation(len(interactions)))
+    one, other = figures(alignrec.probe(x, interactions)), figures(alignrec.probe(moved, rows))
+    for probe in one:
+        assert one[probe] == pytest.approx(other[probe], abs=2e-6)
+
+
+def test_several_sets_are_tested_against_each_other(x: alignrec.Vectors, interactions: pa.Table) -> None:
+    noise = alignrec.Vectors(np.random.default_rng(0).normal(size=x.shape)[::-1], IDS[::-1])
+    result = alignrec.probe({"mine": x, "noise": noise}, interactions)
+    assert figures(result, "mine") == figures(alignrec.probe(x, interactions))
+    assert {(p["a"], p["b"]) for p in result.paired} == {("mine", "noise")}
+
+
+def test_the_table_and_the_text(x: alignrec.Vectors, interactions: pa.Table) -> None:
+    paths = [["things", "red" if i % 2 else "blue"] for i in range(shops.ITEMS)]
+    result = alignrec.probe(x, interactions, categories=paths, ks=(10, 3))
+    frame = result.table.to_pandas()
+    assert list(frame.columns) == ["probe", "features", "figure", "value", "se"]
+    row = frame[(frame.probe == "zero_shot") & (frame.features == "vectors") & (frame.figure == "hit@3")].iloc[0]
+    assert row.value == result.figures["zero_shot"]["vectors"]["hit@3"]
+    assert row.se == result.figures["zero_shot"]["vectors"]["hit@3_se"]
+    lines = str(result).splitlines()
+    assert lines[0].split() == [
+        "zero_shot",
+        "hit@10",
+        "item_cf",
+        "hit@10",
+        "content_knn",
+        "recall@10",
+        "categories",
+        "accuracy",
+    ]
+    assert lines[2].split()[0] == "vectors"
+    assert lines[2].split()[1] == f"{result.figures['zero_shot']['vectors']['hit@10']:.4f}"
+
+
+def test_rows_that_are_not_used_are_counted(x: alignrec.Vectors, interactions: pa.Table) -> None:
+    frame = interactions.to_pandas()
+    more = pd.DataFrame({"user": ["u1", "u2", None], "item": ["other", "i3", "i4"], "timestamp": 7, "split": [0, 2, 0]})
+    late = pd.DataFrame({"user": ["new"], "item": ["i5"], "timestamp": 7, "split": 2})
+    result = alignrec.probe(x, pd.concat([frame, more, late]))
+    assert result.dropped == {"item without a vector": 1, "missing_value": 1, "user_without_train": 1}
+    assert "dropped: 1 interactions, item without a vector" in str(result)
+    drawn = alignrec.probe(x, pd.concat([frame, frame[:4]]).drop(columns="split"), user_core=9, item_core=2)
+    assert drawn.dropped["duplicate"] == 4
+
+
+def test_a_protocol_splits_anew(x: alignrec.Vectors, interactions: pa.Table) -> None:
+    given, drawn = (alignrec.probe(x, interactions, protocol=p) for p in (None, "mmrec"))
+    assert given.figures["content_knn"] != drawn.figures["content_knn"]
+    assert given.figures["zero_shot"] == drawn.figures["zero_shot"], "reads times, not the split"
+
+
+def test_mistakes_are_one_line(x: alignrec.Vectors, interactions: pa.Table) -> None:
+    frame, plain = interactions.to_pandas(), np.asarray(x)
+    bad = plain.copy()
+    bad[3, 1] = np.nan
+    for vectors, table, more, line in (
+        (x, frame[:0], {}, "interactions: the table has no rows"),
+        (x, frame.rename(columns={"user": "users"}), {}, "interactions: no column 'user'; did you mean 'users'?"),
+        (x, "ratings.csv", {}, "interactions: str is no table"),
+        (x, np.zeros((3, 5)), {}, r"interactions: an array of shape \(3, 5\)"),
+        (x, frame.assign(timestamp="today"), {}, "interactions: column 'timestamp' is large_string, and not all of it"),
+        (x, frame.assign(split=3), {}, "interactions: column 'split', row 0: 3 is none of train, valid, test"),
+        (x, frame.assign(split="trian"), {}, "column 'split', row 0: trian is none of"),
+        (x, frame.assign(split=1), {}, "no train rows"),
+        (x, frame, {"protocol": "leave-one"}, "'protocol': no 'leave-one'; did you mean 'leave-one-out'?"),
+        (x, frame.drop(columns="timestamp"), {"protocol": "user-time"}, "user-time needs times"),
+        (x, frame, {"protocol": "mmrec", "user_core": 99}, "no rating is left of 600"),
+        (x, frame, {"user_core": 2}, "user_core, item_core: the column 'split' is taken as it is; give a protocol"),
+        (x, frame, {"ks": ()}, "ks: none; give whole numbers of at least 1"),
+        (x, frame, {"categories": [["a"]]}, "categories: 1 of them for 50 vectors"),
+        (plain, frame, {}, "none of their items, i.*, has a vector; the vectors are of 0, ...; give `ids`"),
+        (plain, frame, {"ids": IDS[:7]}, "vectors: 50 vectors for 7 items"),
+        (plain, frame, {"ids": ["i1"] * 50}, "ids: 'i1' occurs twice"),
+        (bad, frame, {"ids": IDS}, "vectors, row 3: not finite in single precision"),
+        (plain[:0], frame, {}, r"vectors: is float32 \(0, 8\); expected numbers"),
+        ({}, frame, {}, "vectors: none were given"),
+        ({"a": x, "b": alignrec.Vectors(plain, [*IDS[1:], "z"])}, frame, {}, "b: no vector of item 'i0'"),
+    ):  # fmt: skip
+        with pytest.raises(alignrec.UserError, match=line) as e:
+            alignrec.probe(vectors, table, **more)  # type: ignore[arg-type]
+        assert "\n" not in str(e.value)

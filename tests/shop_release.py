@@ -1,0 +1,65 @@
+"""A release of the shop of tests/shops.py: 60 users, 50 items, whose titles name the taste."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import shops
+
+import schemas
+from pipeline import io
+from pipeline.graph import neighbours
+from pipeline.layout import Layout
+from pipeline.release import build
+
+TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(shops.ITEMS)]
+
+
+def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
+    """Write a release of the shop with these feature sets, their graphs and some embeddings."""
+    folder.mkdir(parents=True)
+    work = folder.with_name("work")
+    edges, rng = {}, np.random.default_rng(0)
+    for name, path in features.items():
+        width = io.read_features(path.parent)["vector"].type.list_size
+        vectors = io.matrix(io.read_table(path, schemas.features(width))["vector"])
+        edges[name] = work / name / "edges.parquet"
+        io.write_table(neighbours.neighbours(vectors, 4), edges[name], schemas.EDGES)
+    items, users = io.read_table(layout.item_ids, schemas.ITEM_IDS), io.read_table(layout.users, schemas.USERS)
+    embeddings = {what: work / f"{what}.parquet" for what in ("items", "users")}
+    for table, what, schema in (
+        (items, "items", schemas.item_embeddings(3)),
+        (users, "users", schemas.user_embeddings(3)),
+    ):
+        drawn = io.vectors(rng.normal(size=(len(table), 3)))
+        io.write_table(table.append_column("vector", drawn), embeddings[what], schema)
+    parts = build.Parts(
+        dataset="shop",
+        version="0.1.0",
+        kind="sample",
+        items=_items(items),
+        interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
+        n_users=len(users),
+        features={name: [path] for name, path in features.items()},
+        edges=edges,
+        embeddings=embeddings,
+    )
+    build.write(folder, parts, {"stage": "publish", "params": {}, "versions": {}})
+
+
+def _items(items: pa.Table) -> pa.Table:
+    n = len(items)
+    blank = pa.array([""] * n)
+    columns = {
+        "title": pa.array(TITLES),
+        "brand": blank,
+        "categories": pa.array([["things", title.split()[0]] for title in TITLES]),
+        "description": blank,
+        "text": pa.array(TITLES),
+        "text_status": pa.array(["ok"] * n),
+        "image_status": pa.nulls(n, pa.string()),
+        "image_url": blank,
+        "image_sha256": blank,
+        "image_phash": pa.nulls(n, pa.uint64()),
+    }
+    return pa.table({"item_id": items["item_id"], "asin": items["asin"], **columns})
