@@ -149,7 +149,7 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
         return _released(name, encoder)
     if isinstance(name, Path) or "/" in name or Path(name).is_dir():
         return _released(load(name), encoder)
-    ready = [*BUNDLED, *(other for other in ENCODERS if other not in ENCODERS.ours)]
+    ready = [*BUNDLED, *(other for other in ENCODERS if other not in ENCODERS.built_in)]
     if name not in ready:
         if name in ENCODERS:
             raise UserError(

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from alignrec.interactions import numbered
 from alignrec.vectors import aligned, at_least_one
-from pipeline.compare.given import Given
+from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import judge
 from pipeline.config import Probe
 from pipeline.errors import UserError
@@ -115,7 +115,7 @@ def probe(
     parts = questions.ask(Data(data.table, items, categories or [()] * items))
     if categories is None:
         parts["categories"] = "no categories were given"
-    result = judge([Given(name, "", x) for name, x in sets.items()], parts, ks, seed_for("probe", seed))
+    result = judge([FeatureSet(name, "", x) for name, x in sets.items()], parts, ks, seed_for("probe", seed))
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
         figures={probe: {n: v for n, v in sets.items() if isinstance(v, dict)} for probe, sets in answered.items()},

@@ -186,7 +186,7 @@ def _fetched(address: str, features: str | None, cache: Path) -> Path:
         fetching.fetch(address, folder, features, progress)
     if sha256 not in (io.sha256(folder / manifests.NAME), manifests.load(folder).part_of) and not info.part_of:
         shutil.rmtree(folder)
-        raise UserError(f"{stores.store(address).shown}: the release changed while it was fetched; load it again")
+        raise UserError(f"{stores.store(address).address}: the release changed while it was fetched; load it again")
     io.write_bytes(earlier, str(folder).encode())
     return folder
 

@@ -38,7 +38,7 @@ def test_imports_go_one_way(path: Path) -> None:
             assert there == "config" or path.name == "params.py", name
 
 
-@pytest.mark.parametrize("folder", code.OURS)
+@pytest.mark.parametrize("folder", code.TOP_LEVEL)
 def test_only_users_import_the_python_api(folder: str) -> None:
     texts = {path: path.read_text(encoding="utf-8") for path in (code.ROOT / folder).rglob("*.py")}
     assert [
