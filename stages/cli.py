@@ -15,6 +15,10 @@ from pipeline.layout import STAGES
 
 Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
+Order = Annotated[
+    Path | None,
+    typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
+]
 Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
 
 
@@ -221,6 +225,7 @@ def compare(
     root: Root = Path("outputs"),
     train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="trainings of each model on each set")] = 5,
+    order: Order = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
     """feature sets side by side: probes, paired tests, likeness, most changed items."""
@@ -231,7 +236,7 @@ def compare(
     layout, settings = Layout(root, dataset), (load if train else read)(params)
     settings.source(dataset)
     folder = to or layout.folder("compare")
-    comparison = command.compare(layout, settings, sets, seeds if train else 0, folder)
+    comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     from rich.console import Console
 
     from pipeline.compare import page  # loads Pillow, which an error above need not wait for

@@ -21,7 +21,9 @@ CHANGED = 12
 """most changed items shown per pair"""
 
 
-def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to: Path) -> dict[str, Any]:
+def compare(
+    layout: Layout, params: Params, specs: Sequence[str], seeds: int, to: Path, order: Path | None = None
+) -> dict[str, Any]:
     """Compare feature sets, and write compare.json and index.html.
 
     Args:
@@ -30,6 +32,7 @@ def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to
         specs: see feature_set.read.
         seeds: trainings per model and set; 0 for none.
         to: folder to write into.
+        order: mapping file of the rows of files without identifiers.
 
     Returns:
         the content of compare.json: sources, probes, paired, sets, pairs, and training if seeds > 0.
@@ -38,7 +41,7 @@ def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to
         UserError: see feature_set.read.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    sets = feature_set.distinct([feature_set.read(spec, layout, asins) for spec in specs])
+    sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
     from pipeline.compare import judge, page
     from pipeline.probe import questions  # loads SciPy and Pillow, which the errors above do not need
 

@@ -17,6 +17,7 @@ from pipeline import io
 from pipeline.compare import changes, command, feature_set, geometry, judge, releases, training
 from pipeline.compare.page import terminal
 from pipeline.errors import UserError
+from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.models.vbpr import VBPR
 from pipeline.params import Params
@@ -45,7 +46,7 @@ def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: L
     np.save(tmp_path / "a.npy", VECTORS.astype(np.float64))
     torch.save(torch.from_numpy(VECTORS), tmp_path / "b.pt")
     torch.save({"feat": torch.from_numpy(VECTORS)}, tmp_path / "c.pth")
-    pq.write_table(pa.table({"embedding": VECTORS.tolist()}), tmp_path / "d.parquet")
+    pq.write_table(pa.table({"Parent_ASIN": ASINS, "embedding": VECTORS.tolist()}), tmp_path / "d.parquet")
     turned = list(range(6))[::-1]
     pq.write_table(table("asin", [ASINS[i] for i in turned], VECTORS[turned]), tmp_path / "e.parquet")
     pq.write_table(table("item_id", turned, VECTORS[turned]), tmp_path / "f.parquet")
@@ -54,7 +55,8 @@ def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: L
     pq.write_table(table("asin", ASINS[4:], VECTORS[4:]), tmp_path / "g/2.parquet")
     for name, how in zip(
         ("a.npy", "b.pt", "c.pth", "d.parquet", "e.parquet", "f.parquet", "g"),
-        ["in item order"] * 4 + ["matched by asin", "matched by item_id", "matched by asin"],
+        ["--order gives another order"] * 3
+        + ["matched by Parent_ASIN", "matched by asin", "matched by item_id", "matched by asin"],
         strict=True,
     ):
         read = feature_set.read(str(tmp_path / name), layout, ASINS)
@@ -80,6 +82,63 @@ def test_other_items_are_refused_with_the_first_mismatch(
     pq.write_table(table(ids, values), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=said):
         feature_set.read(str(tmp_path / "x.parquet"), layout, ASINS)
+
+
+@pytest.mark.parametrize("name", [*identifiers.NAMES, "ITEM"])
+def test_shuffled_rows_are_matched_by_every_known_name(layout: Layout, tmp_path: Path, name: str) -> None:
+    turned = [3, 1, 5, 0, 2, 4]
+    pq.write_table(table(name, [ASINS[i] for i in turned], VECTORS[turned]), tmp_path / "x.parquet")
+    assert np.array_equal(feature_set.read(str(tmp_path / "x.parquet"), layout, ASINS).vectors, VECTORS)
+
+
+def test_an_order_is_never_guessed(layout: Layout, tmp_path: Path) -> None:
+    turned = [3, 1, 5, 0, 2, 4]
+    path = tmp_path / "x.parquet"
+    pq.write_table(table("product", [ASINS[i] for i in turned], VECTORS[turned]), path)
+    with pytest.raises(UserError, match=r"no column identifies the items \(asin, item_id, .*--order"):
+        feature_set.read(str(path), layout, ASINS)
+    both = table("asin", [ASINS[i] for i in turned], VECTORS[turned])
+    pq.write_table(both.append_column("id", pa.array(range(6))), path)
+    with pytest.raises(UserError, match="columns asin and id order the items differently"):
+        feature_set.read(str(path), layout, ASINS)
+    pq.write_table(both.append_column("id", pa.array(range(70, 76))), path)  # fits no item: a number of their own
+    assert np.array_equal(feature_set.read(str(path), layout, ASINS).vectors, VECTORS)
+    pq.write_table(both.append_column("item_id", pa.array(turned)), path)  # both, and they agree
+    assert np.array_equal(feature_set.read(str(path), layout, ASINS).vectors, VECTORS)
+
+
+def test_numbers_that_are_also_the_sources_identifiers_are_refused(layout: Layout, tmp_path: Path) -> None:
+    path, asins = tmp_path / "x.parquet", ["5", "4", "3", "2", "1", "0"]
+    pq.write_table(table("item_id", list(range(6))), path)
+    with pytest.raises(UserError, match="'item_id' fits as identifiers and as item numbers; add asin"):
+        feature_set.read(str(path), layout, asins)
+    pq.write_table(table("item_id", list(range(6))).append_column("asin", pa.array(asins)), path)
+    assert np.array_equal(feature_set.read(str(path), layout, asins).vectors, VECTORS)
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ","])
+def test_a_mapping_file_orders_rows_without_identifiers(layout: Layout, tmp_path: Path, delimiter: str) -> None:
+    turned = [3, 1, 5, 0, 2, 4]
+    np.save(tmp_path / "x.npy", VECTORS[turned])
+    pq.write_table(pa.table({"v": VECTORS[turned].tolist()}), tmp_path / "x.parquet")
+    order = tmp_path / "i_id_mapping.csv"
+    lines = [f"{ASINS[i]}{delimiter}{row}" for row, i in enumerate(turned)]
+    order.write_text("\n".join([f"asin{delimiter}itemID", *sorted(lines)]) + "\n")
+    for name in ("x.npy", "x.parquet"):
+        read = feature_set.read(str(tmp_path / name), layout, ASINS, order)
+        assert np.array_equal(read.vectors, VECTORS)
+        assert read.source.endswith("rows in the order of i_id_mapping.csv")
+    for text, said in (
+        ("asin\titem\nA0\t0\n", "6 rows, .* names 1"),
+        ("asin\titemID\nB0\t0\n", "expected a column of this dataset's identifiers and one of rows"),
+        ("asin\titemID\nA0\t0\nA1\t2\n", "expected a column of"),
+        ("asin\titemID\nA0\t0\nA0\t1\n", "asin 'A0' occurs twice"),
+        ("asin\titemID\nA0\n", "not readable as a mapping file"),
+        ("", "mapping"),
+    ):
+        order.write_text(text)
+        with pytest.raises(UserError, match=said):
+            feature_set.read(str(tmp_path / "x.npy"), layout, ASINS, order)
 
 
 def test_an_item_without_a_row_is_named(layout: Layout, tmp_path: Path) -> None:
@@ -274,6 +333,9 @@ def test_the_command_line_shows_tables_and_one_line_for_a_mistake(layout: Layout
 
     done = run("compare", "shop", "beit3", "random")
     assert done.returncode == 0, done.stderr
+    np.save(tmp_path / "mine.npy", VECTORS)
+    assert "mine.npy, rows assumed to be in order of item_id" in run("compare", "shop", "mine.npy").stdout
+    assert "rows assumed to be in order" in (tmp_path / "outputs/compare/shop/index.html").read_text()
     for text in ("Zero-shot", "Similarity", "linear CKA", "page: outputs/compare/shop/index.html"):
         assert text in done.stdout
     wrong = run("compare", "shop", "beit4")
