@@ -318,10 +318,15 @@ def export(
     features: Annotated[
         list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
     ] = None,
+    zero_rows: Annotated[
+        str, typer.Option("--zero-rows", help="rows of items without content: the set's mean, or drop the items")
+    ] = "mean",
+    order: Order = None,
     root: Root = Path("outputs"),
 ) -> None:
     """a dataset or release as other tools read it."""
     from pipeline.export import content
+    from pipeline.export.rows import arranged
     from pipeline.export.write import write
     from pipeline.layout import Layout
 
@@ -329,7 +334,13 @@ def export(
         exported = content.of_release(Path(what), features or [])
     else:
         exported = content.of_dataset(Layout(root, what), features or [])
+    exported = arranged(exported, zero_rows, order)
     write(exported, form, to)
+    for note in exported.notes:
+        typer.echo(note)
+    for name, items in exported.filled.items():
+        if items:
+            typer.echo(f"{name}: {len(items):,} zero rows hold the mean of the set")
     typer.echo(f"exported: {to}")
 
 
