@@ -371,15 +371,45 @@ def test_equal_releases_need_no_new_version(layout: Layout, older: Path) -> None
     assert diff["features"]["beit3"]["overlap"] == 1
 
 
-def test_other_vectors_are_a_patch_and_name_the_items(layout: Layout, older: Path) -> None:
+def test_other_features_are_major_and_name_the_items(layout: Layout, older: Path) -> None:
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
     newer = published(layout.root, "0.1.1")
     diff = releases.diff(older, newer, 3)
     assert diff["values"] == ["features/beit3/features-00000.parquet: changed", "graph/beit3/edges.parquet: changed"]
-    assert (diff["bump"], diff["version"]) == ("patch", "0.1.1")
+    assert (diff["bump"], diff["version"]) == ("major", "1.0.0")
+    assert [diff["features"][name]["bump"] for name in ("beit3", "minilm-cnn")] == ["major", "none"]
     assert len(diff["features"]["beit3"]["most_changed"]) == 3
     assert {e["asin"] for e in diff["features"]["beit3"]["most_changed"]} <= set(ASINS)
-    assert "version: a patch change: 0.1.0 -> 0.1.1; it calls itself 0.1.1" in list(releases.lines(diff))
+    lines = list(releases.lines(diff))
+    assert "version: a major change: 0.1.0 -> 1.0.0; it calls itself 0.1.1" in lines
+    assert any(line.startswith("beit3: a major change: ") for line in lines)
+
+
+def test_rounding_is_a_patch_and_a_rotation_is_not(layout: Layout, older: Path) -> None:
+    x = io.matrix(io.read_features(layout.features("beit3"))["vector"])
+    toy.write_features(layout, "beit3", x.astype(np.float16).astype(np.float64), ASINS)
+    diff = releases.diff(older, published(layout.root, "0.1.1"), 3)
+    assert (diff["bump"], diff["version"]) == ("patch", "0.1.1")
+    toy.write_features(layout, "beit3", x[:, ::-1].astype(np.float64), ASINS)  # same neighbours, CKA 1
+    diff = releases.diff(older, published(layout.root, "0.1.1"), 3)
+    assert diff["features"]["beit3"]["cka"] == pytest.approx(1, abs=1e-5)
+    assert (diff["bump"], diff["version"]) == ("minor", "0.2.0")
+
+
+@pytest.mark.parametrize(
+    ("overlap", "cka", "cosine", "bump"),
+    [
+        (0.3, 0.995, 0.995, "major"),  # a third of the neighbours: other features, whatever CKA says
+        (0.95, 0.8, 0.995, "major"),
+        (0.7, 0.995, 0.995, "minor"),
+        (0.95, 0.95, 0.995, "minor"),
+        (0.95, 0.995, 0.1, "minor"),
+        (0.95, 0.995, None, "minor"),
+        (0.95, 0.995, 0.995, "patch"),
+    ],
+)
+def test_neighbours_cka_and_cosine_weigh_a_change(overlap: float, cka: float, cosine: float | None, bump: str) -> None:
+    assert releases.weight({"overlap": overlap, "cka": cka, "cosine": cosine, "equal": False}) == bump
 
 
 def test_the_page_of_a_difference_shows_changed_items_before_and_after(
@@ -418,9 +448,9 @@ def test_renumbered_items_are_minor_and_are_matched_by_asin(layout: Layout, olde
     newer = shutil.copytree(older, older.parent / "newer")
     turned = list(range(6))[::-1]
     items = pq.read_table(newer / "items.parquet").take(turned)
-    features = pq.read_table(newer / "features/beit3/features-00000.parquet").take(turned)
     pq.write_table(items, newer / "items.parquet")
-    pq.write_table(features, newer / "features/beit3/features-00000.parquet")
+    for path in sorted(newer.glob("features/*/*.parquet")):
+        pq.write_table(pq.read_table(path).take(turned), path)
     diff = releases.diff(older, newer, 3)
     assert diff["rows"] == ["items are numbered in another order"]
     assert diff["bump"] == "minor"
