@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.items import identifiers
 from pipeline.layout import Layout
+from pipeline.probe import categories
 
 TORCH = (".pt", ".pth")
 
@@ -30,6 +32,8 @@ class FeatureSet:
     """its file, and how its rows were matched with items"""
     vectors: np.ndarray
     """float32 [I, F], finite, row i is item i"""
+    read_categories: bool | None = None
+    """whether its encoder read the categories, as part of the text; None where that is not known"""
 
 
 def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
@@ -50,17 +54,20 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     where = Path(path)
     if path in layout.feature_sets() and not where.suffix:
         table = io.read_features(layout.features(path))
-        return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]))
+        read = categories.read_categories(layout, [path], _in_text(layout))[path]
+        return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]), read)
     if not where.exists():
         available = ", ".join(layout.feature_sets()) or "none"
         raise UserError(
             f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} (there: {available})"
         )
     try:
-        vectors, how = _loaded(where, asins, order)
+        vectors, how, read = _loaded(where, asins, order)
     except (ValueError, EOFError, OSError, pa.ArrowException) as e:
         raise UserError(f"{where}: not readable as features: {' '.join(str(e).split())}") from None
-    return FeatureSet(name or _short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)))
+    if read and not _in_text(layout):
+        read = None  # it read texts, but other ones than the dataset's
+    return FeatureSet(name or _short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)), read)
 
 
 def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
@@ -73,7 +80,12 @@ def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
             count += 1
             name = f"{feature_set.name}-{count}"
         names.append(name)
-    return [FeatureSet(name, g.source, g.vectors) for name, g in zip(names, sets, strict=True)]
+    return [replace(g, name=name) for name, g in zip(names, sets, strict=True)]
+
+
+def _in_text(layout: Layout) -> bool:
+    """Return whether the texts of the dataset hold the categories."""
+    return layout.items.exists() and "categories" in schemas.text_fields(io.read_table(layout.items, schemas.ITEMS, []))
 
 
 def _named(spec: str) -> tuple[str, str]:
@@ -86,22 +98,22 @@ def _named(spec: str) -> tuple[str, str]:
     return name, path
 
 
-def _loaded(path: Path, asins: Sequence[str], order: Path | None) -> tuple[Any, str]:
-    """Return the vectors of a file in item order, and how its rows were matched with items."""
+def _loaded(path: Path, asins: Sequence[str], order: Path | None) -> tuple[Any, str, bool | None]:
+    """Return the vectors of a file in item order, how its rows were matched, and whether a text went into any."""
     if path.suffix == ".npy":
-        return _ordered(path, np.load(path, allow_pickle=False), asins, order)
+        return *_ordered(path, np.load(path, allow_pickle=False), asins, order), None
     if path.suffix in TORCH:
-        return _ordered(path, _torch(path), asins, order)
+        return *_ordered(path, _torch(path), asins, order), None
     if path.is_dir() or path.suffix == ".parquet":
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not files:
             raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
         table = pa.concat_tables([pq.read_table(f, partitioning=None) for f in files])
-        vectors = _vectors(path, table)
+        vectors, read_text = _vectors(path, table), categories.read_by(table, in_text=True)
         if order is not None and not identifiers.present(table):
-            return _ordered(path, vectors, asins, order)
+            return *_ordered(path, vectors, asins, order), read_text
         column, rows = identifiers.matched(path, table, asins)
-        return vectors[rows], f"rows matched by {column}"
+        return vectors[rows], f"rows matched by {column}", read_text
     raise UserError(f"{path}: expected .npy, .pt, .parquet or a folder of Parquet files")
 
 

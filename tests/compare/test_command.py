@@ -13,6 +13,7 @@ import pytest
 import torch
 import toy
 
+import schemas
 from pipeline import io
 from pipeline.compare import changes, command, feature_set, geometry, judge, releases, training
 from pipeline.compare.page import terminal
@@ -21,6 +22,7 @@ from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.models.vbpr import VBPR
 from pipeline.params import Params
+from pipeline.probe.base import Data
 from pipeline.release import verify
 from pipeline.report.tables import Table
 from pipeline.run import running
@@ -199,6 +201,34 @@ def test_what_is_neither_a_file_nor_a_set_names_the_sets(layout: Layout) -> None
 def test_equal_names_are_told_apart() -> None:
     sets = [feature_set.FeatureSet("a", "", VECTORS)] * 3
     assert [g.name for g in feature_set.distinct(sets)] == ["a", "a-2", "a-3"]
+
+
+def test_it_is_known_whose_encoder_read_the_categories(layout: Layout, tmp_path: Path) -> None:
+    def read(spec: str) -> bool | None:
+        return feature_set.read(spec, layout, ASINS).read_categories
+
+    for name, flags in (("text", True), ("image", False), ("odd", "yes")):
+        pq.write_table(
+            table("asin", ASINS).append_column("has_text", pa.array([flags] * 6)), tmp_path / f"{name}.parquet"
+        )
+    np.save(tmp_path / "x.npy", VECTORS)
+    files = [str(tmp_path / name) for name in ("text.parquet", "image.parquet", "odd.parquet", "x.npy")]
+    assert [read(spec) for spec in ("beit3", *files)] == [True, True, False, None, None]
+    items = io.read_table(layout.items, schemas.ITEMS)
+    io.write_table(items, layout.items, schemas.ITEMS, {"params": {"text": ["title"]}})
+    assert [read(spec) for spec in ("beit3", *files)] == [False, None, False, None, None]
+
+
+def test_compare_does_not_ask_for_a_category_that_was_read(layout: Layout, tmp_path: Path) -> None:
+    sets = [
+        feature_set.FeatureSet(name, "", np.random.default_rng(3).normal(size=(40, 2)).astype(np.float32), read)
+        for name, read in (("a", True), ("b", False), ("c", False))
+    ]
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    data = Data(interactions, 40, [["x"], ["y"]] * 20, {g.name: g.read_categories for g in sets})
+    judged = judge.judge(sets, data, [5, 20], 0)
+    assert "skipped" in judged["probes"]["categories"]["a"]
+    assert [(t["a"], t["b"]) for t in judged["paired"] if t["measure"] == "categories accuracy"] == [("b", "c")]
 
 
 # --- geometry
