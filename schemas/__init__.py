@@ -9,7 +9,7 @@ from schemas.feature_sets import features
 from schemas.graph import EDGES
 from schemas.images import IMAGE_STATUSES, IMAGES
 from schemas.interactions import INTERACTIONS, ITEM_IDS, TEST, TRAIN, USERS, VALID, clock
-from schemas.items import ITEMS, REJECTS
+from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, features_half
 from schemas.results import RESULTS, SLICES, TESTS, ranking, rankings, trials
 
@@ -38,6 +38,7 @@ __all__ = [
     "item_embeddings",
     "ranking",
     "rankings",
+    "text_fields",
     "trials",
     "user_embeddings",
     "vector",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 
 from schemas.columns import ASIN, ITEM_ID
@@ -22,6 +24,15 @@ ITEMS = pa.schema(
         field("extra", pa.string(), "JSON object of the source's other fields, as they were: price, related, ..."),
     ]
 )
+
+TEXT_FIELDS = ("title", "brand", "categories", "description")
+
+
+def text_fields(items: pa.Table) -> tuple[str, ...]:
+    """Return the columns that make the text of a read table ITEMS; all of them where its file does not say."""
+    record = json.loads((items.schema.metadata or {}).get(b"alignrec", b"{}"))
+    return tuple(record.get("params", {}).get("text", TEXT_FIELDS))
+
 
 REJECTS = pa.schema(
     [

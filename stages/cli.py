@@ -15,6 +15,10 @@ from pipeline.layout import STAGES
 
 Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
+Order = Annotated[
+    Path | None,
+    typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
+]
 Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
 
 
@@ -221,6 +225,7 @@ def compare(
     root: Root = Path("outputs"),
     train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
     seeds: Annotated[int, typer.Option(min=1, help="trainings of each model on each set")] = 5,
+    order: Order = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
     """feature sets side by side: probes, paired tests, likeness, most changed items."""
@@ -231,7 +236,7 @@ def compare(
     layout, settings = Layout(root, dataset), (load if train else read)(params)
     settings.source(dataset)
     folder = to or layout.folder("compare")
-    comparison = command.compare(layout, settings, sets, seeds if train else 0, folder)
+    comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     from rich.console import Console
 
     from pipeline.compare import page  # loads Pillow, which an error above need not wait for
@@ -313,10 +318,15 @@ def export(
     features: Annotated[
         list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
     ] = None,
+    zero_rows: Annotated[
+        str, typer.Option("--zero-rows", help="rows of items without content: the set's mean, or drop the items")
+    ] = "mean",
+    order: Order = None,
     root: Root = Path("outputs"),
 ) -> None:
     """a dataset or release as other tools read it."""
     from pipeline.export import content
+    from pipeline.export.rows import arranged
     from pipeline.export.write import write
     from pipeline.layout import Layout
 
@@ -324,7 +334,13 @@ def export(
         exported = content.of_release(Path(what), features or [])
     else:
         exported = content.of_dataset(Layout(root, what), features or [])
+    exported = arranged(exported, zero_rows, order)
     write(exported, form, to)
+    for note in exported.notes:
+        typer.echo(note)
+    for name, items in exported.filled.items():
+        if items:
+            typer.echo(f"{name}: {len(items):,} zero rows hold the mean of the set")
     typer.echo(f"exported: {to}")
 
 

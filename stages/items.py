@@ -21,6 +21,7 @@ def main(run: Run) -> None:
         asins,
         file=path.name if path else "",
         max_reject_share=run.params.items.max_reject_share,
+        fields=run.params.items.text,
     )
     run.write(built.items, layout.items, schemas.ITEMS)
     run.write(built.rejects, layout.rejects, schemas.REJECTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import schemas
 from pipeline import io, pool
 from pipeline.evaluation.protocol import protocol
-from pipeline.probe import masking, questions
+from pipeline.probe import categories, masking, questions
 from pipeline.probe.base import Data
 from pipeline.run import Run
 from pipeline.train import inputs
@@ -17,12 +17,14 @@ def main(run: Run) -> None:
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
     names = layout.feature_sets()
-    paths = run.read(layout.items, schemas.ITEMS, ["categories"])["categories"].to_pylist()
+    described = run.read(layout.items, schemas.ITEMS, ["categories"])
+    read = categories.read_categories(layout, names, "categories" in schemas.text_fields(described))
+    data = Data(interactions, items, described["categories"].to_pylist(), read)
     sets = ((name, io.matrix(io.read_features(layout.features(name))["vector"])) for name in names)
-    probes = questions.ask(Data(interactions, items, paths))
+    probes, withheld = questions.ask(data), questions.withheld(data)
     bar = run.progress(sets, total=len(names), unit="set")
-    answers = questions.answers(probes, bar, params.ks, run.seed("folds"))
-    figures = questions.summaries(probes, answers, params.ks)
+    answers = questions.answers(probes, bar, params.ks, run.seed("folds"), withheld)
+    figures = questions.summaries(probes, answers, params.ks, withheld)
 
     rules = protocol(run.params, run.dataset, inputs.read(layout, None).split)
     maskable = masking.maskable(layout)

@@ -53,13 +53,18 @@ def html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str
 def _tables(diff: dict[str, Any]) -> list[Table]:
     parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
     rows = [
-        [name, f"{f['overlap']:.1%}", f"{f['cka']:.4f}"]
+        [name, f["bump"], f"{f['overlap']:.1%}", f"{f['cka']:.4f}"]
+        + ["" if f["cosine"] is None else f"{f['cosine']:.3f}"]
         + [f"{f[which][figure]:.3f}" for figure in ("effective_rank", "mean_cosine") for which in ("a", "b")]
         for name, f in diff["features"].items()
     ]
-    head = ["feature set", "neighbours shared", "linear CKA", "rank before", "after", "cosine before", "after"]
-    note = "Of the common items. Rank: number of directions in use. Cosine: the mean over pairs of items."
-    return [Table("Contents", "", ["part", "difference"], parts, texts=2), Table("Features", note, head, rows)]
+    head = ["feature set", "change", "neighbours shared", "linear CKA", "own cosine"]
+    head += ["rank before", "after", "cosine before", "after"]
+    note = (
+        "Of the common items. Change: what the similarity calls for, by semantic versioning. Own cosine: of an item's "
+        "old and new vector. Rank: number of directions in use. Cosine: the mean over pairs of items."
+    )
+    return [Table("Contents", "", ["part", "difference"], parts, texts=2), Table("Features", note, head, rows, texts=2)]
 
 
 def _images(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:

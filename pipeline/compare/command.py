@@ -21,7 +21,9 @@ CHANGED = 12
 """most changed items per pair"""
 
 
-def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to: Path) -> dict[str, Any]:
+def compare(
+    layout: Layout, params: Params, specs: Sequence[str], seeds: int, to: Path, order: Path | None = None
+) -> dict[str, Any]:
     """Compare feature sets, and write compare.json and index.html.
 
     Args:
@@ -30,6 +32,7 @@ def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to
         specs: see feature_set.read.
         seeds: trainings per model and set; 0 for none.
         to: folder to write into.
+        order: mapping file of the rows of files without identifiers.
 
     Returns:
         the content of compare.json: sources, probes, paired, sets, pairs, and training if seeds > 0.
@@ -38,16 +41,16 @@ def compare(layout: Layout, params: Params, specs: Sequence[str], seeds: int, to
         UserError: see feature_set.read.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    sets = feature_set.distinct([feature_set.read(spec, layout, asins) for spec in specs])
-    from pipeline.compare import judge, page
-    from pipeline.probe import questions  # loads SciPy and Pillow, which the errors above do not need
+    sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
+    from pipeline.compare import judge, page  # loads SciPy and Pillow, which the errors above do not need
 
     items = _items(layout, asins)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    probes = questions.ask(Data(interactions, len(asins), items["categories"].to_pylist()))
+    read = {g.name: g.read_categories for g in sets}
+    data = Data(interactions, len(asins), items["categories"].to_pylist(), read)
     seed = seed_for("compare", layout.dataset)
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    comparison |= judge.judge(sets, probes, params.probe.ks, seed) | judge.compared(sets, CHANGED)
+    comparison |= judge.judge(sets, data, params.probe.ks, seed) | judge.compared(sets, CHANGED)
     if seeds:
         comparison["training"] = trained(layout, params, sets, seeds, to)
     titles = [t or a for t, a in zip(items["title"].to_pylist(), asins, strict=True)]

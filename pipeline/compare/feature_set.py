@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.items import identifiers
 from pipeline.layout import Layout
+from pipeline.probe import categories
 
 TORCH = (".pt", ".pth")
 
@@ -29,9 +32,11 @@ class FeatureSet:
     """its file, and how its rows were matched with items"""
     vectors: np.ndarray
     """float32 [I, F], finite, row i is item i"""
+    read_categories: bool | None = None
+    """whether its encoder read the categories, as part of the text; None where that is not known"""
 
 
-def read(spec: str, layout: Layout, asins: Sequence[str]) -> FeatureSet:
+def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
     """Return the features that `spec` names.
 
     Args:
@@ -39,25 +44,30 @@ def read(spec: str, layout: Layout, asins: Sequence[str]) -> FeatureSet:
             `name=path` gives it a name of its own.
         layout: of the dataset.
         asins: identifier of item 0 .. I-1.
+        order: mapping file that says which item each row is, for files that do not; see identifiers.order.
 
     Raises:
-        UserError: missing, unreadable, not one row an item, other items, or a value that is not finite.
+        UserError: missing, unreadable, not one row an item, other items, no known order of a table's rows, or a value
+            that is not finite.
     """
     name, path = _named(spec)
     where = Path(path)
     if path in layout.feature_sets() and not where.suffix:
         table = io.read_features(layout.features(path))
-        return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]))
+        read = categories.read_categories(layout, [path], _in_text(layout))[path]
+        return FeatureSet(name or path, f"encoded here as {path}", io.matrix(table["vector"]), read)
     if not where.exists():
         available = ", ".join(layout.feature_sets()) or "none"
         raise UserError(
             f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} (there: {available})"
         )
     try:
-        vectors, how = _loaded(where, asins)
+        vectors, how, read = _loaded(where, asins, order)
     except (ValueError, EOFError, OSError, pa.ArrowException) as e:
         raise UserError(f"{where}: not readable as features: {' '.join(str(e).split())}") from None
-    return FeatureSet(name or _short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)))
+    if read and not _in_text(layout):
+        read = None  # it read texts, but other ones than the dataset's
+    return FeatureSet(name or _short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)), read)
 
 
 def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
@@ -70,7 +80,12 @@ def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
             count += 1
             name = f"{feature_set.name}-{count}"
         names.append(name)
-    return [FeatureSet(name, g.source, g.vectors) for name, g in zip(names, sets, strict=True)]
+    return [replace(g, name=name) for name, g in zip(names, sets, strict=True)]
+
+
+def _in_text(layout: Layout) -> bool:
+    """Return whether the texts of the dataset hold the categories."""
+    return layout.items.exists() and "categories" in schemas.text_fields(io.read_table(layout.items, schemas.ITEMS, []))
 
 
 def _named(spec: str) -> tuple[str, str]:
@@ -83,17 +98,34 @@ def _named(spec: str) -> tuple[str, str]:
     return name, path
 
 
-def _loaded(path: Path, asins: Sequence[str]) -> tuple[Any, str]:
+def _loaded(path: Path, asins: Sequence[str], order: Path | None) -> tuple[Any, str, bool | None]:
+    """Return the vectors of a file in item order, how its rows were matched, and whether a text went into any."""
     if path.suffix == ".npy":
-        return np.load(path, allow_pickle=False), "rows in item order"
+        return *_ordered(path, np.load(path, allow_pickle=False), asins, order), None
     if path.suffix in TORCH:
-        return _torch(path), "rows in item order"
+        return *_ordered(path, _torch(path), asins, order), None
     if path.is_dir() or path.suffix == ".parquet":
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not files:
             raise UserError(f"{path}: no *.parquet in this folder; for a release, name features/<encoder> in it")
-        return _parquet(path, pa.concat_tables([pq.read_table(f, partitioning=None) for f in files]), asins)
+        table = pa.concat_tables([pq.read_table(f, partitioning=None) for f in files])
+        vectors, read_text = _vectors(path, table), categories.read_by(table, in_text=True)
+        if order is not None and not identifiers.present(table):
+            return *_ordered(path, vectors, asins, order), read_text
+        column, rows = identifiers.matched(path, table, asins)
+        return vectors[rows], f"rows matched by {column}", read_text
     raise UserError(f"{path}: expected .npy, .pt, .parquet or a folder of Parquet files")
+
+
+def _ordered(path: Path, vectors: Any, asins: Sequence[str], order: Path | None) -> tuple[Any, str]:
+    """Return vectors without identifiers in item order; without a mapping file they are assumed to be in it."""
+    if order is None:
+        return vectors, "rows assumed to be in order of item_id: it holds no identifiers; --order gives another order"
+    names = identifiers.order(order, asins)
+    if np.ndim(vectors) and len(vectors) != len(names):
+        raise UserError(f"{path}: {len(vectors)} rows, {order} names {len(names)}")
+    _, rows = identifiers.matched(order, pa.table({"asin": pa.array(names, pa.string())}), asins)
+    return vectors[rows], f"rows in the order of {order.name}"
 
 
 def _torch(path: Path) -> np.ndarray:
@@ -111,8 +143,8 @@ def _torch(path: Path) -> np.ndarray:
     return tensor.float().numpy()
 
 
-def _parquet(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[np.ndarray, str]:
-    """Return the vectors of a table, in item order by asin or item_id where it has one, else in row order."""
+def _vectors(path: Path, table: pa.Table) -> np.ndarray:
+    """Return the vectors of a table, [N, F], from its only column of vectors."""
     lists = [f.name for f in table.schema if _is_vector(f.type)]
     if len(lists) != 1:
         raise UserError(f"{path}: {len(lists)} columns hold vectors ({', '.join(lists) or 'none'}), expected one")
@@ -120,27 +152,7 @@ def _parquet(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[np.ndar
     widths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(widths) != 1 or widths[0] is None:
         raise UserError(f"{path}: column '{lists[0]}' holds vectors of several widths or nulls")
-    values = pc.list_flatten(column).to_numpy().reshape(-1, widths[0])
-    for key, wanted in (("asin", list(asins)), ("item_id", list(range(len(asins))))):
-        if key in table.column_names:
-            return values[_matched(path, key, table[key].to_pylist(), wanted)], f"rows matched by {key}"
-    return values, "rows in item order"
-
-
-def _matched(path: Path, key: str, ids: list[Any], wanted: list[Any]) -> np.ndarray:
-    """Return the row of each wanted id; refuse rows that are missing, doubled or of other items."""
-    row = {value: i for i, value in enumerate(ids)}
-    if len(row) < len(ids):
-        twice = next(v for i, v in enumerate(ids) if row[v] != i)
-        raise UserError(f"{path}: {key} {twice!r} occurs twice")
-    known = set(wanted)
-    for number, value in enumerate(ids):
-        if value not in known:
-            raise UserError(f"{path}, row {number}: {key} {value!r} is no item of this dataset")
-    for item, value in enumerate(wanted):
-        if value not in row:
-            raise UserError(f"{path}: no row for item {item} ({key} {value!r}); {len(ids)} rows, {len(wanted)} items")
-    return np.array([row[value] for value in wanted])
+    return pc.list_flatten(column).to_numpy().reshape(-1, widths[0])
 
 
 def _checked(path: Path, vectors: Any, items: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipeline.encode import controls
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
 from pipeline.probe import questions
-from pipeline.probe.base import Task
+from pipeline.probe.base import Data
 from pipeline.probe.registry import PROBES
 from pipeline.seeds import seed_for
 
@@ -33,7 +33,7 @@ def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 def judge(
     sets: Sequence[FeatureSet],
-    probes: Mapping[str, questions.Questions | Task | str],
+    data: Data,
     ks: Sequence[int],
     seed: int,
 ) -> dict[str, Any]:
@@ -41,14 +41,15 @@ def judge(
 
     Args:
         sets: at least one.
-        probes: see questions.ask.
+        data: of the dataset, and which sets' encoders read the categories.
         ks: cutoffs.
         seed: of controls and folds.
     """
     named = {g.name: g.vectors for g in sets}
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
     controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
-    answers = questions.answers(probes, (named | controls_added).items(), ks, seed)
+    probes, withheld = questions.ask(data), questions.withheld(data)
+    answers = questions.answers(probes, (named | controls_added).items(), ks, seed, withheld)
     comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     at = list(ks).index(headline(ks))
     for probe, of_probe in answers.items():
@@ -57,7 +58,7 @@ def judge(
                 columns = [v if v.ndim == 1 else v[:, at] for v in (of_probe[a], of_probe[b])]
                 figure = PROBES[probe].measure + ("" if of_probe[a].ndim == 1 else f"@{ks[at]}")
                 comparisons.append((f"{probe} {figure}", a, b, columns[0], columns[1]))
-    return {"probes": questions.summaries(probes, answers, ks), "paired": corrected(comparisons, seed)}
+    return {"probes": questions.summaries(probes, answers, ks, withheld), "paired": corrected(comparisons, seed)}
 
 
 def compared(sets: Sequence[FeatureSet], changed: int) -> dict[str, Any]:

@@ -34,6 +34,12 @@ def judged(comparison: Mapping[str, Any]) -> list[Table]:
     return [t for t in evaluated if t.rows or t.note]
 
 
+def sources(comparison: Mapping[str, Any]) -> Table:
+    """Return the table of the files, and of how their rows were matched with items."""
+    rows = [[name, source] for name, source in comparison["sources"].items()]
+    return Table("Files", "", ["feature set", "file, and how its rows were matched with items"], rows, texts=2)
+
+
 def shapes(comparison: Mapping[str, Any]) -> list[Table]:
     """Return the tables of geometry and similarity."""
     rows = [
@@ -89,7 +95,7 @@ def html(
     packed, data = with_images(pairs, titles, notes, images)
     return render(
         "compare.html", packed, dataset=dataset, kind=kind, data=data, pairs=pairs, sets=list(named),
-        judged=judged(comparison), shapes=shapes(comparison),
+        judged=judged(comparison), shapes=[sources(comparison), *shapes(comparison)],
     )  # fmt: skip
 
 

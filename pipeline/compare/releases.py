@@ -13,10 +13,15 @@ import pyarrow.parquet as pq
 from pipeline import io
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import compared
+from pipeline.ops.rows import unit_rows
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import Manifest
 
 PARTS = ("major", "minor", "patch")
+SAME = {"overlap": 0.9, "cka": 0.99, "cosine": 0.99}
+"""at least so similar are features of which a new version is a patch: what was trained on the old ones still works"""
+KIN = {"overlap": 0.5, "cka": 0.9}
+"""at least so similar are those of which it is minor: the same neighbours, so conclusions hold, but train anew"""
 
 
 def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
@@ -29,7 +34,7 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
 
     Returns:
         `schema`, `rows`, `values`: lines of text; `features`: per common feature set the similarity of the common
-        items; `bump` and `version`: of the newer one, by semantic versioning.
+        items, and the `bump` that it calls for; `bump` and `version`: of the newer one, by semantic versioning.
     """
     old, new = manifests.load(a), manifests.load(b)
     items_a, items_b = (pq.read_table(f / "items.parquet", columns=["asin", "title"]) for f in (a, b))
@@ -44,7 +49,9 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
                 row = common[entry.pop("item_id")][0]
                 entry |= {column: items_a[column][row].as_py() for column in ("asin", "title")}
             features[name] = similarity
-    bump = "major" if schema else "minor" if rows else "patch" if values else "none"
+    changes = ["major"] * bool(schema) + ["minor"] * bool(rows) + ["patch"] * bool(values)
+    changes += [f["bump"] for f in features.values()]
+    bump = next((part for part in PARTS if part in changes), "none")
     return {
         "a": {"dataset": old.dataset, "version": old.version},
         "b": {"dataset": new.dataset, "version": new.version},
@@ -63,7 +70,8 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
         yield from (_plain(f"{part}: {line}") for line in diff[part] or ["the same"])
     for name, f in diff["features"].items():
         yield _plain(
-            f"{name}: {f['overlap']:.1%} of {f['neighbours']} neighbours shared, CKA {f['cka']:.4f}, effective rank "
+            f"{name}: {change(f['bump'])}: {f['overlap']:.1%} of {f['neighbours']} neighbours shared, "
+            f"CKA {f['cka']:.4f}, {_own_cosine(f)}effective rank "
             f"{f['a']['effective_rank']:.1f} -> {f['b']['effective_rank']:.1f}, mean cosine "
             f"{f['a']['mean_cosine']:.3f} -> {f['b']['mean_cosine']:.3f}"
         )
@@ -75,8 +83,29 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
 
 def verdict(diff: dict[str, Any]) -> str:
     """Return the version that the change calls for, and the one in the manifest."""
-    change = "nothing changed" if diff["bump"] == "none" else f"a {diff['bump']} change"
-    return f"{change}: {diff['a']['version']} -> {diff['version']}; it calls itself {diff['b']['version']}"
+    versions = f"{diff['a']['version']} -> {diff['version']}; it calls itself {diff['b']['version']}"
+    return f"{change(diff['bump'])}: {versions}"
+
+
+def change(bump: str) -> str:
+    """Return a change in words: of major, minor, patch or none."""
+    return "nothing changed" if bump == "none" else f"a {bump} change"
+
+
+def weight(similarity: dict[str, Any]) -> str:
+    """Return the change that a feature set's similarity with its older version calls for: major, minor, patch or none.
+
+    Neighbours and CKA do not see a rotation, which breaks a network trained on the old features: hence the cosine too.
+
+    Args:
+        similarity: overlap of neighbours, cka, and cosine of each item's old and new vector; None if widths differ.
+    """
+    figures = {key: similarity[key] for key in SAME if similarity[key] is not None}
+    if similarity["equal"]:
+        return "none"
+    if len(figures) == len(SAME) and all(figures[key] >= low for key, low in SAME.items()):
+        return "patch"
+    return "minor" if all(figures[key] >= low for key, low in KIN.items()) else "major"
 
 
 def bumped(version: str, bump: str) -> str:
@@ -147,12 +176,26 @@ def _features(a: Path, b: Path, name: str, common: list[tuple[int, int]], change
     """Return the similarity of a feature set in both releases on the common items; None for fewer than 3."""
     if len(common) < 3:
         return None
-    comparison = compared(versions(a, b, name, common), changed)
-    return (
-        {"items": len(common)}
-        | {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")}
-        | comparison["sets"]
-    )
+    old, new = versions(a, b, name, common)
+    comparison = compared([old, new], changed)
+    similarity = {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")}
+    similarity |= {"cosine": _cosine(old.vectors, new.vectors), "equal": np.array_equal(old.vectors, new.vectors)}
+    return {"items": len(common)} | similarity | {"bump": weight(similarity)} | comparison["sets"]
+
+
+def _cosine(old: np.ndarray, new: np.ndarray) -> float | None:
+    """Return the mean cosine of each item's two vectors, both float32 [I, F]; None if widths differ."""
+    if old.shape != new.shape:
+        return None
+    (unit_old, directed_old), (unit_new, directed_new) = unit_rows(old), unit_rows(new)
+    cosines = np.einsum("if,if->i", unit_old, unit_new, dtype=np.float64)
+    cosines[~directed_old & ~directed_new] = 1  # no content before and after
+    return round(float(cosines.mean()), 6)
+
+
+def _own_cosine(similarity: dict[str, Any]) -> str:
+    cosine = similarity["cosine"]
+    return "" if cosine is None else f"cosine of old and new {cosine:.3f}, "
 
 
 def versions(a: Path, b: Path, name: str, common: list[tuple[int, int]]) -> list[FeatureSet]:

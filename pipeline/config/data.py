@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.config.base import Positive, Rate, Section, Share
+
+TextField = Literal["title", "brand", "categories", "description"]
 
 
 class Download(Section):
@@ -38,6 +40,15 @@ class Items(Section):
 
     max_reject_share: Share = 0.01
     """a larger share of unreadable metadata lines fails the stage"""
+    text: Annotated[list[TextField], Field(min_length=1)] = ["title", "brand", "categories", "description"]
+    """fields that make the text, in this order; without categories the category probe judges text encoders too"""
+
+    @field_validator("text")
+    @classmethod
+    def _distinct(cls, fields: list[TextField]) -> list[TextField]:
+        if len(set(fields)) < len(fields):
+            raise ValueError(f"{', '.join(fields)}: a field is named twice")
+        return fields
 
 
 class Images(Section):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -35,6 +35,10 @@ class ExportContent:
     """schema USERS"""
     interactions: pa.Table | None = None
     """schema INTERACTIONS"""
+    notes: Sequence[str] = ()
+    """sentences for the README: which items are left out or in another order"""
+    filled: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """feature set -> items whose row of zeros became the mean of the set"""
 
     def matrix(self, name: str) -> np.ndarray:
         """Return a feature set as float32 [I, F]."""
@@ -74,19 +78,20 @@ def of_dataset(layout: Layout, features: list[str]) -> ExportContent:
 
 
 def of_release(folder: Path, features: list[str]) -> ExportContent:
-    """Verify and read a release: items, features and the users' names, no interactions."""
+    """Verify and read a release: items and features, and interactions and users' identifiers where it has them."""
     for _ in verify(folder):
         pass
     manifest = manifests.load(folder)
     available = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
-    embeddings = folder / "embeddings/users.parquet"
-    width = [f for f in manifest.files if f.table == "user_embeddings"]
-    users = io.read_table(embeddings, schemas.USERS, schemas.USERS.names) if width else None
+    tables = {str(f.table): folder / f.path for f in manifest.files}
+    users = tables.get("users") or tables.get("user_embeddings")
+    interactions = tables.get("interactions")
     return ExportContent(
         name=manifest.dataset,
         items=io.read_table(folder / "items.parquet", schemas.RELEASED_ITEMS).select([*FIELDS, "image_url"]),
         features={n: io.read_features(folder / "features" / n) for n in _chosen(features, available)},
-        users=users,
+        users=io.read_table(users, schemas.USERS, schemas.USERS.names) if users else None,
+        interactions=io.read_table(interactions, schemas.INTERACTIONS) if interactions else None,
     )
 
 

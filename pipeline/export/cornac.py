@@ -23,10 +23,23 @@ def write(content: ExportContent, folder: Path) -> str:
     for features in content.features:
         np.save(folder / f"{features}.npy", content.matrix(features), allow_pickle=False)
     write_mappings(folder, content.items, content.users)
-    return _how(next(iter(content.features), "features"), "UIRT" if timed else "UIR")
+    return _how(content, "UIRT" if timed else "UIR")
 
 
-def _how(features: str, form: str) -> str:
+def _how(content: ExportContent, form: str) -> str:
+    features = next(iter(content.features), "features")
+    if content.interactions is None:
+        return f"""Ids are our numbers as text; `items.tsv` gives the source's identifiers.
+Bring interactions of your own.
+
+```python
+import numpy as np
+from cornac.data import ImageModality
+
+x = np.load("{features}.npy")
+item_image = ImageModality(features=x, ids=[str(i) for i in range(len(x))])
+```
+"""
     return f"""Ids are our numbers as text; `items.tsv` and `users.tsv` give the source's identifiers.
 An unknown rating is 1.
 

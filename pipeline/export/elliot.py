@@ -33,10 +33,11 @@ def write(content: ExportContent, folder: Path) -> str:
             np.save(of_set / f"{i}.npy", row, allow_pickle=False)
     write_mappings(folder, content.items, content.users)
     (folder / f"{content.name}.yml").write_text(yaml.safe_dump(_settings(content), sort_keys=False), encoding="utf-8")
+    missing = "" if content.interactions is not None else "It names no split: add the paths of your own.\n"
     return f"""`{content.name}.yml` is the part of a configuration that reads the data, with paths from this folder;
 it takes the first feature set: for another, change `visual_features`. Add evaluation and models. An unknown rating
 is 1.
-`items.tsv` and `users.tsv` give the source's identifiers.
+{missing}`items.tsv` and `users.tsv` give the source's identifiers.
 """
 
 

@@ -34,8 +34,12 @@ def write(content: ExportContent, folder: Path) -> str:
     (folder / "README.md").write_text(f"---\n{block}---\n\n", encoding="utf-8")
     name = next(iter(content.features), "items")
     return f"""```python
+from pathlib import Path
+
 from datasets import load_dataset
-features = load_dataset(".", "{name}", split="train").with_format("numpy")
+
+here = str(Path.cwd())  # a folder's whole path, or its name on the Hub: `datasets` takes no "."
+features = load_dataset(here, "{name}", split="train").with_format("numpy")
 ```
 """
 

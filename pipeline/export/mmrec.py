@@ -41,6 +41,12 @@ def _item(row: dict) -> bytes:
 
 
 def _how(content: ExportContent) -> str:
+    files = "`vision_feature_file` or `text_feature_file` to one of the .npy files"
+    if content.interactions is None:
+        return f"""In MMRec: put the .npy files into the folder of your interactions, whose `itemID` must be the
+numbers of `i_id_mapping.csv`, and set {files}.
+If they are numbered otherwise, export again with `--order` and the mapping file of that folder.
+"""
     source = {
         "kind": "mmrec",
         "interactions": f"{content.name}.inter",
@@ -50,7 +56,7 @@ def _how(content: ExportContent) -> str:
     }
     return (
         f"""In MMRec: put this folder under its data folder and set, in its configuration of the dataset,
-`inter_file_name: {content.name}.inter` and `vision_feature_file` or `text_feature_file` to one of the .npy files.
+`inter_file_name: {content.name}.inter` and {files}.
 An unknown rating or timestamp is an empty cell.
 
 In alignrec, with paths relative to where it runs:

@@ -59,7 +59,7 @@ def _settings(content: ExportContent, known: list[str]) -> dict[str, Any]:
         "USER_ID_FIELD": "user_id",
         "ITEM_ID_FIELD": "item_id",
         "load_col": loaded | {s: [f"{s}_id", f"{s}_emb"] for s in sets},
-        "benchmark_filename": list(SPLITS),
+        **({} if content.interactions is None else {"benchmark_filename": list(SPLITS)}),
         "additional_feat_suffix": sets,
         "alias_of_item_id": [f"{s}_id" for s in sets],
         "preload_weight": {f"{s}_id": f"{s}_emb" for s in sets},
@@ -69,8 +69,15 @@ def _settings(content: ExportContent, known: list[str]) -> dict[str, Any]:
 
 def _how(content: ExportContent) -> str:
     name, first = content.name, next(iter(content.features), "features")
+    missing = (
+        ""
+        if content.interactions is not None
+        else f"""
+RecBole needs interactions: add your own as `{name}/{name}.inter`, with the columns user_id:token and item_id:token.
+"""
+    )
     return f"""Tokens are our numbers; `items.tsv` and `users.tsv` give the source's identifiers.
-
+{missing}
 ```python
 from recbole.config import Config
 from recbole.data import create_dataset

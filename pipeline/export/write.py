@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
+import pyarrow as pa
+
 from pipeline.errors import UserError
 from pipeline.export import cornac, elliot, hf, mmrec, npy, recbole
 from pipeline.export.content import ExportContent
+from pipeline.export.text import write_tsv
 
 FORMATS: dict[str, ModuleType] = {
     "mmrec": mmrec,
@@ -39,6 +42,10 @@ def write(content: ExportContent, form: str, to: Path) -> None:
     new = to.with_name(f".{to.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
+    if any(content.filled.values()):
+        rows = [(name, item) for name, items in content.filled.items() for item in items]
+        names, items = (pa.array(column) for column in zip(*rows, strict=True))
+        write_tsv(new / "filled.tsv", pa.table({"features": names, "item_id": items}), ["features", "item_id"])
     how = FORMATS[form].write(content, new)
     readme = new / "README.md"
     header = readme.read_text(encoding="utf-8") if readme.exists() else ""
@@ -47,12 +54,23 @@ def write(content: ExportContent, form: str, to: Path) -> None:
 
 
 def _about(content: ExportContent, form: str) -> str:
-    rows = [f"# {content.name} for {form}\n", f"{len(content.items):,} items, numbered as in the dataset's `item_id`."]
+    numbered = "" if content.notes else ", numbered as in the dataset's `item_id`"
+    rows = [f"# {content.name} for {form}\n", f"{len(content.items):,} items{numbered}.", *content.notes]
     if content.interactions is None:
-        rows.append("Interactions are not here: the export was made from a release, which has none.")
+        rows.append("Interactions are not here: the export was made from a release that has none.")
     else:
         rows.append(f"{len(content.interactions):,} interactions, split as in the dataset.")
         if content.clock() == "order":
             rows.append("Timestamps are positions in the user's sequence, not times.")
-    sets = [f"- `{name}`: {content.matrix(name).shape[1]} dimensions" for name in content.features]
+    if any(content.filled.values()):
+        rows.append(
+            "Zero rows (items without content) hold the mean of their set's other rows; `filled.tsv` names them."
+        )
+    sets = [f"- `{name}`: {_size(content, name)}" for name in content.features]
     return "\n".join([*rows, "\nFeature sets, row or file i is item i:\n", *sets, "\n"])
+
+
+def _size(content: ExportContent, name: str) -> str:
+    filled = len(content.filled.get(name, ()))
+    note = f"; {filled:,} zero rows hold the mean" if filled else ""
+    return f"{content.features[name]['vector'].type.list_size} dimensions{note}"

@@ -1,13 +1,14 @@
 """Products of the surviving items -> one row an item: clean fields, composed text, image addresses.
 
-Text is composed as `title. brand. category > category. description`, empty parts left out. Several lines of one item
+Text is composed as `title. brand. category > category. description`, empty parts left out; `items.text` may name
+fewer fields. Several lines of one item
 are merged field by field: the first line that has the field wins; image addresses are joined.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import orjson
@@ -19,6 +20,7 @@ from pipeline.items.parse import Lines, Parsed, Reject, products
 from pipeline.sources.base import Source
 from pipeline.sources.product import Product
 from pipeline.sources.registry import reader
+from schemas.items import TEXT_FIELDS
 
 
 class Items(NamedTuple):
@@ -30,15 +32,16 @@ class Items(NamedTuple):
     drops: dict[str, int]  # reason -> lines, or items that are incomplete
 
 
-def compose(product: Product) -> str:
-    """Return what encoders read, from clean fields."""
+def compose(product: Product, fields: Sequence[str] = TEXT_FIELDS) -> str:
+    """Return what encoders read, from clean fields in the order of `fields`, names of Product's."""
     path = " > ".join(c for i, c in enumerate(product.categories) if not i or c != product.categories[i - 1])
-    parts = (product.title, product.brand, path, product.description)
+    texts = {"title": product.title, "brand": product.brand, "categories": path, "description": product.description}
+    parts = [texts[name] for name in fields]
     return " ".join(part if part[-1] in ".!?" else f"{part}." for part in parts if part)
 
 
 def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, max_reject_share: float,
-          workers: int | None = None) -> Items:  # fmt: skip
+          workers: int | None = None, fields: Sequence[str] = TEXT_FIELDS) -> Items:  # fmt: skip
     """Turn a metadata file into tables.
 
     Args:
@@ -48,6 +51,7 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
         file: the file's name, for rejects.
         max_reject_share: of unreadable lines.
         workers: processes; None: as many as pay.
+        fields: that make the text, see `compose`.
 
     Returns:
         a row for every item, whether it has metadata or not, and every line that could not be read.
@@ -73,7 +77,7 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
     drops["other_item"] += relevant.other
     drops["unreadable_line"] = len(rejects)
     _refuse_many(rejects, relevant.total, file, max_reject_share)
-    table = _items(merged, asins)
+    table = _items(merged, asins, fields)
     for status in ("empty", "no_metadata"):
         drops[f"text_{status}"] = table["text_status"].to_pylist().count(status)
     return Items(table, _rejects(rejects, file), relevant.total, dict(drops))
@@ -102,10 +106,10 @@ def _refuse_many(rejects: list[Reject], total: int, file: str, share: float) -> 
     )
 
 
-def _items(products: Mapping[int, Product], asins: list[str]) -> pa.Table:
+def _items(products: Mapping[int, Product], asins: list[str], fields: Sequence[str]) -> pa.Table:
     nothing = Product("", "", [], "", [], {})
     rows = [products.get(i, nothing) for i in range(len(asins))]
-    texts = [compose(p) for p in rows]
+    texts = [compose(p, fields) for p in rows]
     statuses = ["ok" if text else "empty" if i in products else "no_metadata" for i, text in enumerate(texts)]
     return pa.table(
         {

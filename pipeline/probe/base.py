@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -23,6 +23,13 @@ class Data:
     """I"""
     categories: Sequence[Sequence[str]]
     """path from the root, of each item; may be empty"""
+    read_categories: Mapping[str, bool | None] = field(default_factory=dict)
+    """feature set -> whether its encoder read the categories, as part of the text; None where that is not known"""
+
+
+def nothing_withheld(data: Data) -> dict[str, str]:
+    """Return no feature set."""
+    return {}
 
 
 class Task(Protocol):
@@ -49,6 +56,8 @@ class Probe:
     """the question in a phrase, for the dataset card"""
     note: str
     """note to its table in the report; {n} is the number of groups or cases"""
+    withheld: Callable[[Data], Mapping[str, str]] = nothing_withheld
+    """returns the feature sets that are not asked, as they know the answer -> why"""
 
     @property
     def title(self) -> str:

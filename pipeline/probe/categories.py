@@ -1,5 +1,7 @@
 """Linear probe: an item's category, predicted from its features by a linear classifier.
 
+An encoder that read the category in the item's text knows the answer: such feature sets are withheld.
+
 Ridge regression onto one-hot labels, closed form, five folds; the penalty is chosen inside each fold's training part.
 I items, F feature width, C classes.
 """
@@ -7,11 +9,16 @@ I items, F feature width, C classes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from pipeline import io
+from pipeline.layout import Layout
 from pipeline.probe.base import Data, Probe
 
 FOLDS = 5
@@ -22,6 +29,8 @@ WIDEST = 1024
 costs F^3, which takes minutes at 4096"""
 SMALLEST = 10
 """items a class must have"""
+SHUFFLED = "shuffled"
+"""the control that has the rows of other items"""
 SAME = 0.95
 """share of one label at which a level of the category path is skipped for the next"""
 
@@ -35,6 +44,8 @@ class Labels(NamedTuple):
     """int64 [n], 0 .. C-1"""
     names: list[str]
     """C names, sorted"""
+    unsure: tuple[str, ...] = ()
+    """feature sets of which it is not known whether their encoders read the categories"""
 
     def answer(self, features: np.ndarray, seed: int) -> np.ndarray:
         """Return which held-out predictions are right, see `accuracy`."""
@@ -50,6 +61,8 @@ class Labels(NamedTuple):
         largest = np.bincount(self.label).max() / n
         chance = {"accuracy": round(float(largest), 6)}
         out: dict[str, Any] = {"items": n, "classes": len(self.names), "chance": chance}
+        if self.unsure:
+            out["note"] = f"Whether the encoder of {', '.join(self.unsure)} read the categories is not known."
         for name, right in sets.items():
             p = float(right.mean())
             out[name] = {"accuracy": round(p, 6), "accuracy_se": round(float(np.sqrt(p * (1 - p) / n)), 6)}
@@ -58,7 +71,40 @@ class Labels(NamedTuple):
 
 def ask(data: Data) -> Labels | str:
     """Return the labels, or why there are none."""
-    return labels(data.categories) or f"no level of the category path has two classes of {SMALLEST} items"
+    labelled = labels(data.categories)
+    if labelled is None:
+        return f"no level of the category path has two classes of {SMALLEST} items"
+    return labelled._replace(unsure=tuple(name for name, read in data.read_categories.items() if read is None))
+
+
+def withheld(data: Data) -> dict[str, str]:
+    """Return the feature sets whose encoder read the categories, and why they are not asked."""
+    reason = "its encoder read the categories in the text; items.text can leave them out"
+    return {name: reason for name, read in data.read_categories.items() if read}
+
+
+def read_by(features: pa.Table, in_text: bool) -> bool | None:
+    """Return whether the encoder of a feature set read the categories; None where that is not known.
+
+    Args:
+        features: with a column has_text if its maker is known, see schema features(F).
+        in_text: whether the texts hold the categories, see schemas.text_fields.
+    """
+    if "has_text" not in features.column_names:
+        return None
+    has_text = features["has_text"]
+    if not pa.types.is_boolean(has_text.type) or has_text.null_count == len(has_text):
+        return None
+    return in_text and bool(pc.any(has_text).as_py())
+
+
+def read_categories(layout: Layout, names: Iterable[str], in_text: bool) -> dict[str, bool | None]:
+    """Return whether the encoder of each feature set of a dataset read the categories; see `read_by`."""
+    read = {}
+    for name in names:
+        shards = io.shards(layout.features(name), "features")
+        read[name] = read_by(pa.concat_tables([pq.read_table(p, columns=["has_text"]) for p in shards]), in_text)
+    return read | ({SHUFFLED: False} if SHUFFLED in read else {})  # a control: rows and their flags of other items
 
 
 def labels(paths: Sequence[Sequence[str]]) -> Labels | None:
@@ -135,5 +181,6 @@ CATEGORIES = Probe(
     question="read off by a linear classifier, each item held out once",
     note="A linear classifier reads the item's category off its features; each item is held out once. Features wider "
     "than 1,024 are first projected to that width at random. Chance is the largest category. ± is the standard error "
-    "over {n:,} items.",
+    "over {n:,} items. An encoder that was trained on texts with categories met them, even if it reads images alone.",
+    withheld=withheld,
 )

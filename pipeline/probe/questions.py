@@ -55,8 +55,17 @@ def ask(data: Data) -> dict[str, Questions | Task | str]:
     return {name: probe.ask(data) for name, probe in PROBES.items()}
 
 
+def withheld(data: Data) -> dict[str, Mapping[str, str]]:
+    """Return probe -> feature sets that it is not asked of -> why."""
+    return {name: probe.withheld(data) for name, probe in PROBES.items()}
+
+
 def answers(
-    probes: Mapping[str, Questions | Task | str], sets: Iterable[tuple[str, np.ndarray]], ks: Sequence[int], seed: int
+    probes: Mapping[str, Questions | Task | str],
+    sets: Iterable[tuple[str, np.ndarray]],
+    ks: Sequence[int],
+    seed: int,
+    withheld: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return probe -> feature set -> hits [G, len(ks)] of its groups, or of a task the figure of each case, [n].
 
@@ -65,7 +74,9 @@ def answers(
         sets: name and float32 [I, F] of each feature set; one is held at a time.
         ks: cutoffs.
         seed: of what tasks draw.
+        withheld: see `withheld`; such a set has no answer.
     """
+    left_out = withheld or {}
     answers: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in probes}
     questions = {probe: question for probe, question in probes.items() if isinstance(question, Questions)}
     whole = joined(list(questions.values())) if questions else None
@@ -74,17 +85,24 @@ def answers(
         if whole is not None:
             parts = np.split(hits(features, whole, ks), ends[:-1])
             for probe, part in zip(questions, parts, strict=True):
-                answers[probe][name] = part
+                if name not in left_out.get(probe, {}):
+                    answers[probe][name] = part
         for probe, task in probes.items():
-            if not isinstance(task, (Questions, str)):
+            if not isinstance(task, (Questions, str)) and name not in left_out.get(probe, {}):
                 answers[probe][name] = task.answer(features, seed)
     return answers
 
 
 def summaries(
-    probes: Mapping[str, Questions | Task | str], answers: Mapping[str, Mapping[str, np.ndarray]], ks: Sequence[int]
+    probes: Mapping[str, Questions | Task | str],
+    answers: Mapping[str, Mapping[str, np.ndarray]],
+    ks: Sequence[int],
+    withheld: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
-    """Return probe -> feature set -> figures (see `summary`), or `{"skipped": reason}`; arguments as for `answers`."""
+    """Return probe -> feature set -> figures (see `summary`); arguments as for `answers`.
+
+    A probe without questions is `{"skipped": reason}`, and so is a feature set that is withheld from one.
+    """
     out: dict[str, Any] = {}
     for probe, task in probes.items():
         if isinstance(task, str):
@@ -93,6 +111,8 @@ def summaries(
             out[probe] = summary(task, answers[probe], ks, PROBES[probe].measure)
         else:
             out[probe] = task.summary(answers[probe])
+        if not isinstance(task, str):
+            out[probe] |= {name: {"skipped": reason} for name, reason in (withheld or {}).get(probe, {}).items()}
     return out
 
 

@@ -112,7 +112,7 @@ def _probe_column(title: str, figure: str, probe: Mapping[str, Any]) -> dict[str
 
 def _remark(probe: Mapping[str, Any]) -> str:
     """Return why a probe was skipped, or the caveat of its figures; mostly nothing."""
-    return f"{probe['skipped']}." if "skipped" in probe else probe.get("note", "")
+    return f"{probe['skipped']}." if "skipped" in probe else markdown.probe_remark(probe)
 
 
 def _header(dataset: str, kind: str, counts: Counts, files: list[File]) -> str:

@@ -28,6 +28,16 @@ def with_error(value: float, error: float | None, form: str = ".4f") -> str:
     return f"{value:{form}}" + ("" if error is None else f" ± {error:{form.removeprefix('+')}}")
 
 
+def probe_remark(probe: Mapping[str, Any]) -> str:
+    """Return the caveat of a probe's figures, and which feature sets have none and why; mostly nothing."""
+    reasons: dict[str, list[str]] = {}
+    for name, figures in probe.items():
+        if isinstance(figures, dict) and "skipped" in figures:
+            reasons.setdefault(figures["skipped"], []).append(name)
+    remarks = [f"Not shown for {', '.join(names)}: {reason}." for reason, names in reasons.items()]
+    return " ".join([*([probe["note"]] if probe.get("note") else []), *remarks])
+
+
 def masked_rows(probe: Mapping[str, Any]) -> list[list[str]]:
     """Return the mask-modality probe's rows: feature set, items, test Recall@20, change against the unmasked."""
     rows = []

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.evaluation.evidence import statuses
 from pipeline.probe.registry import PROBES
-from pipeline.report.markdown import masked_rows, with_error
+from pipeline.report.markdown import masked_rows, probe_remark, with_error
 from pipeline.report.plots import Bars
 
 CONTROLS = ("random", "shuffled", "constant")
@@ -121,7 +121,7 @@ def metric_name(name: str) -> str:
 def _probe(probe: Record, heading: str, note: str) -> Table:
     if "skipped" in probe:
         return Table(heading, f"Not measured: {probe['skipped']}.", [], [])
-    sets = {name: v for name, v in probe.items() if isinstance(v, dict)}
+    sets = {name: v for name, v in probe.items() if isinstance(v, dict) and "skipped" not in v}
     columns = [c for c in sets["chance"] if not c.endswith("_se")]
     ordered = sorted(sets, key=lambda name: (name == "chance", -sets[name][columns[len(columns) // 2]]))
     rows = [[name, *(with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns)] for name in ordered]
@@ -130,7 +130,7 @@ def _probe(probe: Record, heading: str, note: str) -> Table:
     }  # fmt: skip
     return Table(
         heading,
-        " ".join([note.format(n=next(v for v in probe.values() if isinstance(v, int))), probe.get("note", "")]).strip(),
+        " ".join([note.format(n=next(v for v in probe.values() if isinstance(v, int))), probe_remark(probe)]).strip(),
         ["feature set", *columns],
         rows,
         best=frozenset(best),

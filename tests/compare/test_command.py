@@ -13,13 +13,16 @@ import pytest
 import torch
 import toy
 
+import schemas
 from pipeline import io
 from pipeline.compare import changes, command, feature_set, geometry, judge, releases, training
 from pipeline.compare.page import terminal
 from pipeline.errors import UserError
+from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.models.vbpr import VBPR
 from pipeline.params import Params
+from pipeline.probe.base import Data
 from pipeline.release import verify
 from pipeline.report.tables import Table
 from pipeline.run import running
@@ -45,7 +48,7 @@ def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: L
     np.save(tmp_path / "a.npy", VECTORS.astype(np.float64))
     torch.save(torch.from_numpy(VECTORS), tmp_path / "b.pt")
     torch.save({"feat": torch.from_numpy(VECTORS)}, tmp_path / "c.pth")
-    pq.write_table(pa.table({"embedding": VECTORS.tolist()}), tmp_path / "d.parquet")
+    pq.write_table(pa.table({"Parent_ASIN": ASINS, "embedding": VECTORS.tolist()}), tmp_path / "d.parquet")
     turned = list(range(6))[::-1]
     pq.write_table(table("asin", [ASINS[i] for i in turned], VECTORS[turned]), tmp_path / "e.parquet")
     pq.write_table(table("item_id", turned, VECTORS[turned]), tmp_path / "f.parquet")
@@ -54,7 +57,8 @@ def test_an_encoded_set_and_files_of_every_kind_are_read_in_item_order(layout: L
     pq.write_table(table("asin", ASINS[4:], VECTORS[4:]), tmp_path / "g/2.parquet")
     for name, how in zip(
         ("a.npy", "b.pt", "c.pth", "d.parquet", "e.parquet", "f.parquet", "g"),
-        ["in item order"] * 4 + ["matched by asin", "matched by item_id", "matched by asin"],
+        ["--order gives another order"] * 3
+        + ["matched by Parent_ASIN", "matched by asin", "matched by item_id", "matched by asin"],
         strict=True,
     ):
         read = feature_set.read(str(tmp_path / name), layout, ASINS)
@@ -80,6 +84,63 @@ def test_other_items_are_refused_with_the_first_mismatch(
     pq.write_table(table(ids, values), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=said):
         feature_set.read(str(tmp_path / "x.parquet"), layout, ASINS)
+
+
+@pytest.mark.parametrize("name", [*identifiers.NAMES, "ITEM"])
+def test_shuffled_rows_are_matched_by_every_known_name(layout: Layout, tmp_path: Path, name: str) -> None:
+    turned = [3, 1, 5, 0, 2, 4]
+    pq.write_table(table(name, [ASINS[i] for i in turned], VECTORS[turned]), tmp_path / "x.parquet")
+    assert np.array_equal(feature_set.read(str(tmp_path / "x.parquet"), layout, ASINS).vectors, VECTORS)
+
+
+def test_an_order_is_never_guessed(layout: Layout, tmp_path: Path) -> None:
+    turned = [3, 1, 5, 0, 2, 4]
+    path = tmp_path / "x.parquet"
+    pq.write_table(table("product", [ASINS[i] for i in turned], VECTORS[turned]), path)
+    with pytest.raises(UserError, match=r"no column identifies the items \(asin, item_id, .*--order"):
+        feature_set.read(str(path), layout, ASINS)
+    both = table("asin", [ASINS[i] for i in turned], VECTORS[turned])
+    pq.write_table(both.append_column("id", pa.array(range(6))), path)
+    with pytest.raises(UserError, match="columns asin and id order the items differently"):
+        feature_set.read(str(path), layout, ASINS)
+    pq.write_table(both.append_column("id", pa.array(range(70, 76))), path)  # fits no item: a number of their own
+    assert np.array_equal(feature_set.read(str(path), layout, ASINS).vectors, VECTORS)
+    pq.write_table(both.append_column("item_id", pa.array(turned)), path)  # both, and they agree
+    assert np.array_equal(feature_set.read(str(path), layout, ASINS).vectors, VECTORS)
+
+
+def test_numbers_that_are_also_the_sources_identifiers_are_refused(layout: Layout, tmp_path: Path) -> None:
+    path, asins = tmp_path / "x.parquet", ["5", "4", "3", "2", "1", "0"]
+    pq.write_table(table("item_id", list(range(6))), path)
+    with pytest.raises(UserError, match="'item_id' fits as identifiers and as item numbers; add asin"):
+        feature_set.read(str(path), layout, asins)
+    pq.write_table(table("item_id", list(range(6))).append_column("asin", pa.array(asins)), path)
+    assert np.array_equal(feature_set.read(str(path), layout, asins).vectors, VECTORS)
+
+
+@pytest.mark.parametrize("delimiter", ["\t", ","])
+def test_a_mapping_file_orders_rows_without_identifiers(layout: Layout, tmp_path: Path, delimiter: str) -> None:
+    turned = [3, 1, 5, 0, 2, 4]
+    np.save(tmp_path / "x.npy", VECTORS[turned])
+    pq.write_table(pa.table({"v": VECTORS[turned].tolist()}), tmp_path / "x.parquet")
+    order = tmp_path / "i_id_mapping.csv"
+    lines = [f"{ASINS[i]}{delimiter}{row}" for row, i in enumerate(turned)]
+    order.write_text("\n".join([f"asin{delimiter}itemID", *sorted(lines)]) + "\n")
+    for name in ("x.npy", "x.parquet"):
+        read = feature_set.read(str(tmp_path / name), layout, ASINS, order)
+        assert np.array_equal(read.vectors, VECTORS)
+        assert read.source.endswith("rows in the order of i_id_mapping.csv")
+    for text, said in (
+        ("asin\titem\nA0\t0\n", "6 rows, .* names 1"),
+        ("asin\titemID\nB0\t0\n", "expected a column of this dataset's identifiers and one of rows"),
+        ("asin\titemID\nA0\t0\nA1\t2\n", "expected a column of"),
+        ("asin\titemID\nA0\t0\nA0\t1\n", "asin 'A0' occurs twice"),
+        ("asin\titemID\nA0\n", "not readable as a mapping file"),
+        ("", "mapping"),
+    ):
+        order.write_text(text)
+        with pytest.raises(UserError, match=said):
+            feature_set.read(str(tmp_path / "x.npy"), layout, ASINS, order)
 
 
 def test_an_item_without_a_row_is_named(layout: Layout, tmp_path: Path) -> None:
@@ -140,6 +201,34 @@ def test_what_is_neither_a_file_nor_a_set_names_the_sets(layout: Layout) -> None
 def test_equal_names_are_told_apart() -> None:
     sets = [feature_set.FeatureSet("a", "", VECTORS)] * 3
     assert [g.name for g in feature_set.distinct(sets)] == ["a", "a-2", "a-3"]
+
+
+def test_it_is_known_whose_encoder_read_the_categories(layout: Layout, tmp_path: Path) -> None:
+    def read(spec: str) -> bool | None:
+        return feature_set.read(spec, layout, ASINS).read_categories
+
+    for name, flags in (("text", True), ("image", False), ("odd", "yes")):
+        pq.write_table(
+            table("asin", ASINS).append_column("has_text", pa.array([flags] * 6)), tmp_path / f"{name}.parquet"
+        )
+    np.save(tmp_path / "x.npy", VECTORS)
+    files = [str(tmp_path / name) for name in ("text.parquet", "image.parquet", "odd.parquet", "x.npy")]
+    assert [read(spec) for spec in ("beit3", *files)] == [True, True, False, None, None]
+    items = io.read_table(layout.items, schemas.ITEMS)
+    io.write_table(items, layout.items, schemas.ITEMS, {"params": {"text": ["title"]}})
+    assert [read(spec) for spec in ("beit3", *files)] == [False, None, False, None, None]
+
+
+def test_compare_does_not_ask_for_a_category_that_was_read(layout: Layout, tmp_path: Path) -> None:
+    sets = [
+        feature_set.FeatureSet(name, "", np.random.default_rng(3).normal(size=(40, 2)).astype(np.float32), read)
+        for name, read in (("a", True), ("b", False), ("c", False))
+    ]
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    data = Data(interactions, 40, [["x"], ["y"]] * 20, {g.name: g.read_categories for g in sets})
+    judged = judge.judge(sets, data, [5, 20], 0)
+    assert "skipped" in judged["probes"]["categories"]["a"]
+    assert [(t["a"], t["b"]) for t in judged["paired"] if t["measure"] == "categories accuracy"] == [("b", "c")]
 
 
 # --- geometry
@@ -274,6 +363,9 @@ def test_the_command_line_shows_tables_and_one_line_for_a_mistake(layout: Layout
 
     done = run("compare", "shop", "beit3", "random")
     assert done.returncode == 0, done.stderr
+    np.save(tmp_path / "mine.npy", VECTORS)
+    assert "mine.npy, rows assumed to be in order of item_id" in run("compare", "shop", "mine.npy").stdout
+    assert "rows assumed to be in order" in (tmp_path / "outputs/compare/shop/index.html").read_text()
     for text in ("Zero-shot", "Similarity", "linear CKA", "page: outputs/compare/shop/index.html"):
         assert text in done.stdout
     wrong = run("compare", "shop", "beit4")
@@ -309,15 +401,45 @@ def test_equal_releases_need_no_new_version(layout: Layout, older: Path) -> None
     assert diff["features"]["beit3"]["overlap"] == 1
 
 
-def test_other_vectors_are_a_patch_and_name_the_items(layout: Layout, older: Path) -> None:
+def test_other_features_are_major_and_name_the_items(layout: Layout, older: Path) -> None:
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
     newer = published(layout.root, "0.1.1")
     diff = releases.diff(older, newer, 3)
     assert diff["values"] == ["features/beit3/features-00000.parquet: changed", "graph/beit3/edges.parquet: changed"]
-    assert (diff["bump"], diff["version"]) == ("patch", "0.1.1")
+    assert (diff["bump"], diff["version"]) == ("major", "1.0.0")
+    assert [diff["features"][name]["bump"] for name in ("beit3", "minilm-cnn")] == ["major", "none"]
     assert len(diff["features"]["beit3"]["most_changed"]) == 3
     assert {e["asin"] for e in diff["features"]["beit3"]["most_changed"]} <= set(ASINS)
-    assert "version: a patch change: 0.1.0 -> 0.1.1; it calls itself 0.1.1" in list(releases.lines(diff))
+    lines = list(releases.lines(diff))
+    assert "version: a major change: 0.1.0 -> 1.0.0; it calls itself 0.1.1" in lines
+    assert any(line.startswith("beit3: a major change: ") for line in lines)
+
+
+def test_rounding_is_a_patch_and_a_rotation_is_not(layout: Layout, older: Path) -> None:
+    x = io.matrix(io.read_features(layout.features("beit3"))["vector"])
+    toy.write_features(layout, "beit3", x.astype(np.float16).astype(np.float64), ASINS)
+    diff = releases.diff(older, published(layout.root, "0.1.1"), 3)
+    assert (diff["bump"], diff["version"]) == ("patch", "0.1.1")
+    toy.write_features(layout, "beit3", x[:, ::-1].astype(np.float64), ASINS)  # same neighbours, CKA 1
+    diff = releases.diff(older, published(layout.root, "0.1.1"), 3)
+    assert diff["features"]["beit3"]["cka"] == pytest.approx(1, abs=1e-5)
+    assert (diff["bump"], diff["version"]) == ("minor", "0.2.0")
+
+
+@pytest.mark.parametrize(
+    ("overlap", "cka", "cosine", "bump"),
+    [
+        (0.3, 0.995, 0.995, "major"),  # a third of the neighbours: other features, whatever CKA says
+        (0.95, 0.8, 0.995, "major"),
+        (0.7, 0.995, 0.995, "minor"),
+        (0.95, 0.95, 0.995, "minor"),
+        (0.95, 0.995, 0.1, "minor"),
+        (0.95, 0.995, None, "minor"),
+        (0.95, 0.995, 0.995, "patch"),
+    ],
+)
+def test_neighbours_cka_and_cosine_weigh_a_change(overlap: float, cka: float, cosine: float | None, bump: str) -> None:
+    assert releases.weight({"overlap": overlap, "cka": cka, "cosine": cosine, "equal": False}) == bump
 
 
 def test_the_page_of_a_difference_shows_changed_items_before_and_after(
@@ -356,9 +478,9 @@ def test_renumbered_items_are_minor_and_are_matched_by_asin(layout: Layout, olde
     newer = shutil.copytree(older, older.parent / "newer")
     turned = list(range(6))[::-1]
     items = pq.read_table(newer / "items.parquet").take(turned)
-    features = pq.read_table(newer / "features/beit3/features-00000.parquet").take(turned)
     pq.write_table(items, newer / "items.parquet")
-    pq.write_table(features, newer / "features/beit3/features-00000.parquet")
+    for path in sorted(newer.glob("features/*/*.parquet")):
+        pq.write_table(pq.read_table(path).take(turned), path)
     diff = releases.diff(older, newer, 3)
     assert diff["rows"] == ["items are numbered in another order"]
     assert diff["bump"] == "minor"

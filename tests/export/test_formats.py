@@ -1,6 +1,9 @@
 """Exports have the same items, order, split and vectors as their origin."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,11 +21,13 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.export import content as contents
+from pipeline.export import rows
 from pipeline.export.content import ExportContent
 from pipeline.export.write import FORMATS, write
 from pipeline.items.parse import clean
 from pipeline.layout import Layout
 from pipeline.params import Params
+from pipeline.release.manifest import File
 from pipeline.run import running
 from stages import download, interactions, items, publish
 
@@ -46,7 +51,7 @@ def matrix(layout: Layout, name: str) -> np.ndarray:
     return io.matrix(io.read_features(layout.features(name))["vector"])
 
 
-def rows(layout: Layout, split: int) -> pd.DataFrame:
+def split_rows(layout: Layout, split: int) -> pd.DataFrame:
     table = io.read_table(layout.interactions, schemas.INTERACTIONS)
     return table.filter(pc.equal(table["split"], split)).drop_columns(["split"]).to_pandas()
 
@@ -138,7 +143,7 @@ def test_recbole_files_hold_the_split_and_exact_vectors(content: ExportContent, 
     for number, split in enumerate(settings["benchmark_filename"]):
         read = pd.read_csv(tmp_path / f"to/shop/shop.{split}.inter", sep="\t")
         assert list(read) == ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
-        assert np.array_equal(read.to_numpy(), rows(layout, number).to_numpy())
+        assert np.array_equal(read.to_numpy(), split_rows(layout, number).to_numpy())
     vectors = pd.read_csv(tmp_path / "to/shop/shop.beit3", sep="\t")
     assert list(vectors) == ["beit3_id:token", "beit3_emb:float_seq"]
     x = np.array([[float(v) for v in row.split(" ")] for row in vectors["beit3_emb:float_seq"]], np.float32)
@@ -168,7 +173,7 @@ def test_elliot_finds_every_path_and_a_file_an_item(content: ExportContent, layo
     data = yaml.safe_load((tmp_path / "to/shop.yml").read_text())["experiment"]["data_config"]
     for number, key in enumerate(("train_path", "validation_path", "test_path")):
         read = pd.read_csv(tmp_path / "to" / data[key], sep="\t", header=None)
-        assert np.array_equal(read.to_numpy(), rows(layout, number).to_numpy())
+        assert np.array_equal(read.to_numpy(), split_rows(layout, number).to_numpy())
     side = data["side_information"][0]
     # else Elliot may take it for no path, and not look for it beside the configuration
     assert all(
@@ -186,7 +191,7 @@ def test_cornac_gets_a_number_for_every_rating(content: ExportContent, layout: L
     write(ExportContent("shop", content.items, content.features, content.users, blank), "cornac", tmp_path / "to")
     read = pd.read_csv(tmp_path / "to/train.tsv", sep="\t", header=None)
     assert read[2].tolist() == [1.0] + [2.0] * (len(read) - 1)
-    assert read[1].tolist() == rows(layout, 0)["item_id"].tolist()
+    assert read[1].tolist() == split_rows(layout, 0)["item_id"].tolist()
 
 
 def test_hugging_faces_library_loads_every_table(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
@@ -196,13 +201,20 @@ def test_hugging_faces_library_loads_every_table(content: ExportContent, layout:
     def load(name: str) -> dict:
         return datasets.load_dataset(str(tmp_path / "to"), name, cache_dir=str(tmp_path / "cache"))
 
+    code = snippet(tmp_path / "to", "python") + "print(features['vector'][:].tolist())"  # as the README says
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "to", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == matrix(layout, "beit3").tolist()
     loaded = load("beit3")["train"].with_format("numpy")
     assert np.array_equal(loaded["vector"][:], matrix(layout, "beit3"))
     assert loaded["item_id"][:].tolist() == list(range(toy.ITEMS))
     by_split = load("interactions")
     assert list(by_split) == ["train", "validation", "test"]
     for number, split in enumerate(by_split):
-        assert by_split[split]["item_id"][:] == rows(layout, number)["item_id"].tolist()
+        assert by_split[split]["item_id"][:] == split_rows(layout, number)["item_id"].tolist()
     assert load("items")["train"]["title"][:] == toy.TITLES
 
 
@@ -219,12 +231,142 @@ def test_two_exports_are_the_same_bytes(content: ExportContent, tmp_path: Path, 
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
 
+# --- zero rows
+
+
+def with_zero_rows(content: ExportContent) -> ExportContent:
+    """Return the content with zeros in row 4 of beit3, and in rows 1 and 4 of minilm-cnn."""
+    features = dict(content.features)
+    for name, zero in (("beit3", [4]), ("minilm-cnn", [1, 4])):
+        x = content.matrix(name).copy()
+        x[zero] = 0
+        features[name] = features[name].set_column(4, "vector", io.vectors(x))
+    return replace(content, features=features)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_zero_rows_become_the_mean_and_the_readme_says_so(content: ExportContent, tmp_path: Path, form: str) -> None:
+    write(rows.arranged(with_zero_rows(content), "mean", None), form, tmp_path / "to")
+    readme = (tmp_path / "to/README.md").read_text()
+    assert "`minilm-cnn`: 2 dimensions; 2 zero rows hold the mean" in readme
+    assert "`random`: 2 dimensions\n" in readme
+    filled = pd.read_csv(tmp_path / "to/filled.tsv", sep="\t")
+    assert filled.to_numpy().tolist() == [["beit3", 4], ["minilm-cnn", 1], ["minilm-cnn", 4]]
+
+
+def test_the_mean_is_that_of_the_other_rows(content: ExportContent) -> None:
+    filled = rows.arranged(with_zero_rows(content), "mean", None)
+    x, rest = filled.matrix("minilm-cnn"), [0, 2, 3, 5]
+    assert np.array_equal(x[rest], content.matrix("minilm-cnn")[rest])
+    assert x[1] == pytest.approx(x[rest].mean(axis=0), abs=1e-6)
+    assert np.array_equal(x[1], x[4])
+    assert filled.matrix("random") is not None
+    assert filled.features["random"] is content.features["random"]
+    schemas.check(filled.features["beit3"], schemas.features(2))
+
+
+def test_items_with_zero_rows_are_dropped_on_request_with_their_interactions(
+    content: ExportContent, tmp_path: Path
+) -> None:
+    dropped = rows.arranged(with_zero_rows(content), "drop", None)
+    assert dropped.items["asin"].to_pylist() == ["A0", "A2", "A3", "A5"]
+    assert dropped.items["item_id"].to_pylist() == dropped.features["random"]["item_id"].to_pylist() == [0, 1, 2, 3]
+    assert np.array_equal(dropped.matrix("beit3"), content.matrix("beit3")[[0, 2, 3, 5]])
+    assert content.interactions is not None
+    assert dropped.interactions is not None
+    kept = content.interactions.to_pandas().query("item_id not in [1, 4]")
+    number = {0: 0, 2: 1, 3: 2, 5: 3}
+    assert dropped.interactions["item_id"].to_pylist() == [number[i] for i in kept["item_id"]]
+    assert dropped.interactions["split"].to_pylist() == kept["split"].tolist()
+    write(dropped, "mmrec", tmp_path / "to")
+    readme = (tmp_path / "to/README.md").read_text()
+    assert "2 items with a row of zeros are left out" in readme
+    assert f"{16 - len(kept)} interactions went with them" in readme
+    assert "numbered as in the dataset" not in readme
+    assert not (tmp_path / "to/filled.tsv").exists()
+
+
+def test_zero_rows_that_cannot_be_helped_are_refused(content: ExportContent) -> None:
+    def of(x: list[list[float]]) -> ExportContent:
+        table = content.features["beit3"].set_column(4, "vector", io.vectors(np.array(x, np.float32)))
+        return replace(content, features={"beit3": table})
+
+    with pytest.raises(UserError, match="no way 'men' with zero rows; there are mean, drop"):
+        rows.arranged(content, "men", None)
+    with pytest.raises(UserError, match="'beit3' holds nothing but zeros"):
+        rows.arranged(of([[0, 0]] * 6), "mean", None)
+    with pytest.raises(UserError, match="every item has a row of zeros"):
+        rows.arranged(of([[0, 0]] * 6), "drop", None)
+    with pytest.raises(UserError, match="the mean is zero; use --zero-rows drop"):
+        rows.arranged(of([[1, 0], [-1, 0], [0, 0]] * 2), "mean", None)
+
+
+# --- somebody's order
+
+
+def mapping(path: Path, asins: list[str]) -> Path:
+    path.write_text("asin\titemID\n" + "".join(f"{asin}\t{row}\n" for row, asin in sorted(enumerate(asins), key=str)))
+    return path
+
+
+def test_rows_take_the_order_of_a_mapping_file(content: ExportContent, tmp_path: Path) -> None:
+    theirs = ["A5", "A3", "A0", "A1", "A4", "A2"]
+    write(rows.arranged(content, "mean", mapping(tmp_path / "order.csv", theirs)), "mmrec", tmp_path / "to")
+    at = [int(asin[1]) for asin in theirs]
+    assert np.array_equal(np.load(tmp_path / "to/beit3.npy"), content.matrix("beit3")[at])
+    items = pd.read_csv(tmp_path / "to/i_id_mapping.csv", sep="\t")
+    assert items.to_dict("list") == {"asin": theirs, "itemID": list(range(6))}
+    inter = pd.read_csv(tmp_path / "to/shop.inter", sep="\t")
+    assert content.interactions is not None
+    assert [at[i] for i in inter["itemID"]] == content.interactions["item_id"].to_pylist()
+    assert "Items are numbered as in order.csv, not as in the dataset." in (tmp_path / "to/README.md").read_text()
+
+
+def test_items_of_one_side_alone_are_counted(content: ExportContent, tmp_path: Path) -> None:
+    order = mapping(tmp_path / "order.csv", ["A5", "B7", "A0"])
+    exported = rows.arranged(content, "mean", order)
+    assert exported.items["asin"].to_pylist() == ["A5", "B7", "A0"]
+    assert exported.items["title"].to_pylist() == [toy.TITLES[5], "", toy.TITLES[0]]
+    assert exported.filled["beit3"] == [1]
+    assert exported.matrix("beit3")[1] == pytest.approx(content.matrix("beit3")[[5, 0]].mean(axis=0))
+    assert exported.features["beit3"]["has_text"].to_pylist()[1] is False
+    assert exported.notes[1:3] == [
+        "1 of its items are not in the dataset and have no content.",
+        "4 items of the dataset are not in it and are left out.",
+    ]
+    with pytest.raises(UserError, match="gaps in the given order"):
+        rows.arranged(content, "drop", order)
+    with pytest.raises(UserError, match="expected a column of this dataset's identifiers"):
+        rows.arranged(content, "mean", mapping(tmp_path / "other.csv", ["B1", "B2"]))
+
+
+# --- releases
+
+
+def test_a_release_exports_its_interactions(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = shutil.copytree(layout.release, tmp_path / "release")
+    for path in (layout.interactions, layout.users):
+        shutil.copy(path, release)
+    added = [File.model_construct(path=f"{name}.parquet", table=name) for name in ("interactions", "users")]
+    manifest = contents.manifests.load(release)
+    fuller = manifest.model_copy(update={"files": [*manifest.files, *added]})
+    monkeypatch.setattr(contents, "verify", lambda folder: iter(()))
+    monkeypatch.setattr(contents.manifests, "load", lambda folder: fuller)
+    write(contents.of_release(release, []), "mmrec", tmp_path / "to")
+    write(contents.of_dataset(layout, []), "mmrec", tmp_path / "whole")
+    assert (tmp_path / "to/shop.inter").read_bytes() == (tmp_path / "whole/shop.inter").read_bytes()
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_release_alone_exports_what_it_holds(layout: Layout, tmp_path: Path, form: str) -> None:
-    exported = contents.of_release(layout.release, ["minilm-cnn"])
+    exported = replace(contents.of_release(layout.release, ["minilm-cnn"]), interactions=None)
     write(exported, form, tmp_path / "to")
     text = (tmp_path / "to/README.md").read_text()
     assert "Interactions are not here" in text
+    settings = "".join(path.read_text() for path in (tmp_path / "to").glob("*.y*ml"))
+    for split in ("inter_file_name", "train.tsv", "benchmark_filename", "train_path: "):  # names of absent files
+        assert split not in text + settings
+    assert ("add your own as `shop/shop.inter`" in text) == (form == "recbole")
     assert "`minilm-cnn`: 2 dimensions" in text
     assert "beit3" not in text
     assert exported.users is not None
@@ -257,6 +399,7 @@ def test_mistakes_are_named(content: ExportContent, layout: Layout, tmp_path: Pa
 
 
 def test_the_command(layout: Layout, tmp_path: Path) -> None:
+    order = mapping(tmp_path / "order.csv", ["A5", "B7", "A0"])
     for what in ("shop", str(layout.release)):
         command = ["export", what, "--root", str(layout.root), "--format", "npy", "--features", "beit3", "--to", "to"]
         where = tmp_path / Path(what).name
@@ -264,3 +407,10 @@ def test_the_command(layout: Layout, tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-m", "stages.cli", *command], cwd=where, capture_output=True, text=True)
         assert done.stdout == "exported: to\n", done.stderr
         assert sorted(p.name for p in (where / "to").glob("*.npy")) == ["beit3.npy"]
+        command = [*command[:-1], "theirs", "--order", str(order), "--zero-rows", "mean"]
+        done = subprocess.run([sys.executable, "-m", "stages.cli", *command], cwd=where, capture_output=True, text=True)
+        assert "beit3: 1 zero rows hold the mean of the set\nexported: theirs\n" in done.stdout, done.stderr
+        assert len(np.load(where / "theirs/beit3.npy")) == 3
+        wrong = [*command[:-1], "men"]
+        done = subprocess.run([sys.executable, "-m", "stages.cli", *wrong], cwd=where, capture_output=True, text=True)
+        assert done.stderr == "error: no way 'men' with zero rows; there are mean, drop\n"

@@ -47,6 +47,15 @@ def test_text_is_composed_of_what_is_there() -> None:
     assert compose(Product("", "", [], "", [], {})) == ""
 
 
+def test_a_parameter_says_which_fields_make_the_text() -> None:
+    product = Product("Hat!", "Acme", ["A", "B"], "Warm.", [], {})
+    assert compose(product, ["description", "title"]) == "Warm. Hat!"
+    lines = [orjson.dumps({"asin": "A", "title": "Hat", "category": ["Clothes"], "brand": "Acme"})]
+    items = build(lines, SOURCE, ["A"], "m", max_reject_share=1, fields=["title", "brand", "description"]).items
+    assert items["text"].to_pylist() == ["Hat. Acme."]
+    assert items["categories"].to_pylist() == [["Clothes"]]  # kept as a label
+
+
 SOURCE = Amazon2018(kind="amazon2018", reviews=["r"], metadata=["m"])
 
 

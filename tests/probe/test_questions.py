@@ -1,6 +1,7 @@
 """Probes on toy worlds with one obvious answer."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +12,11 @@ import schemas
 from pipeline import io
 from pipeline.evaluation import metrics
 from pipeline.interactions import cooccurrence, split
+from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.probe import categories, content_knn, item_cf, questions, zero_shot
 from pipeline.probe.base import Data
+from pipeline.release import card
 from pipeline.report import tables
 
 KS = [1, 2, 3]
@@ -250,3 +253,60 @@ def test_a_linear_probe_reads_what_is_linearly_there_and_nothing_else() -> None:
     out = labels.summary({"linear": np.ones(300, bool)})
     assert out["chance"]["accuracy"] == pytest.approx(flat, abs=1e-6)
     assert out["linear"] == {"accuracy": 1.0, "accuracy_se": 0.0}
+
+
+# --- feature sets that know the answer
+
+
+def shop(tmp_path: Path, text: list[str] | None) -> Layout:
+    """Write 50 items in two categories, whose text is made of the fields `text`, and four feature sets."""
+    layout, n = Layout(tmp_path, "shop"), 50
+    asins = [f"A{i}" for i in range(n)]
+    blank = [""] * n
+    items = {
+        "item_id": pa.array(range(n), pa.int32()), "asin": asins, "title": blank, "brand": blank,
+        "categories": [["a" if i % 2 else "b"] for i in range(n)], "description": blank, "text": blank,
+        "text_status": ["empty"] * n, "image_urls": pa.array([[]] * n, pa.list_(pa.string())),
+        "tokens": pa.array([0] * n, pa.int32()), "extra": ["{}"] * n,
+    }  # fmt: skip
+    record = {} if text is None else {"params": {"text": text}}
+    io.write_table(pa.table(items), layout.items, schemas.ITEMS, record)
+    for name, has_text in (("beit3", True), ("cnn", False), ("theirs", None), ("shuffled", True)):
+        flags = pa.array([has_text] * n, pa.bool_())
+        vectors = io.vectors(np.random.default_rng(1).normal(size=(n, 3)))
+        columns = {"item_id": items["item_id"], "asin": asins, "has_image": flags, "has_text": flags}
+        path = io.shard(layout.features(name), "features", 0)
+        io.write_table(pa.table(columns | {"vector": vectors}), path, schemas.features(3))
+    return layout
+
+
+def judged(layout: Layout) -> dict[str, Any]:
+    items = io.read_table(layout.items, schemas.ITEMS, ["categories"])
+    names = layout.feature_sets()
+    read = categories.read_categories(layout, names, "categories" in schemas.text_fields(items))
+    data = Data(toy_interactions(5), 50, items["categories"].to_pylist(), read)
+    probes, withheld = questions.ask(data), questions.withheld(data)
+    sets = [(name, io.matrix(io.read_features(layout.features(name))["vector"])) for name in names]
+    return questions.summaries(probes, questions.answers(probes, sets, [5, 20], 0, withheld), [5, 20], withheld)
+
+
+@pytest.mark.parametrize("text", [None, ["title", "categories"]])
+def test_who_read_the_category_is_not_asked_for_it(tmp_path: Path, text: list[str] | None) -> None:
+    figures = judged(shop(tmp_path, text))
+    reason = "its encoder read the categories in the text; items.text can leave them out"
+    assert figures["categories"]["beit3"] == {"skipped": reason}
+    assert all("accuracy" in figures["categories"][name] for name in ("chance", "cnn", "theirs", "shuffled"))
+    assert figures["categories"]["note"] == "Whether the encoder of theirs read the categories is not known."
+    assert "hit@5" in figures["item_cf"]["beit3"]
+    table = next(t for t in tables.probes(figures) if t.heading == "Category")
+    assert "beit3" not in [row[0] for row in table.rows]
+    assert f"Not shown for beit3: {reason}." in table.note
+    remark = card._judged_without_training(figures)
+    assert any(f"Not shown for beit3: {reason}." in line for line in remark["remarks"])
+    assert remark["probed"]["beit3"][-1] == ""
+
+
+def test_texts_without_categories_let_every_set_be_asked(tmp_path: Path) -> None:
+    figures = judged(shop(tmp_path, ["title", "brand", "description"]))
+    assert all("accuracy" in figures["categories"][name] for name in ("beit3", "cnn", "theirs", "shuffled"))
+    assert not any("Not shown" in t.note for t in tables.probes(figures))

@@ -1,0 +1,142 @@
+"""Other rows than the dataset's: no zero rows, and the order of somebody's mapping file.
+
+An item without content has a row of zeros. Others divide by its length: the published AlignRec ends in NaN, and in
+MMRec's FREEDOM the item is everyone's neighbour. So no export hands it on.
+
+I items, N rows of the export, F feature width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.export.content import ExportContent
+from pipeline.items import identifiers
+
+ZERO_ROWS = ("mean", "drop")
+"""what becomes of an item with a row of zeros: the mean of the set's other rows, or left out"""
+
+
+def arranged(content: ExportContent, zero_rows: str, order: Path | None) -> ExportContent:
+    """Return the content without zero rows, and in the order of a mapping file if there is one.
+
+    Raises:
+        UserError: see the functions below, and identifiers.order; or items are to be dropped from a given order.
+    """
+    if order is None:
+        return without_zero_rows(content, zero_rows)
+    asins = identifiers.order(order, content.items["asin"].to_pylist())
+    return without_zero_rows(reordered(content, asins, order.name), zero_rows, fixed=True)
+
+
+def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> ExportContent:
+    """Return the content without rows of zeros; `filled` or `notes` say what was done.
+
+    Args:
+        content: to export.
+        how: of ZERO_ROWS.
+        fixed: whether rows have a given order, from which none can be dropped.
+
+    Raises:
+        UserError: unknown `how`, no item may be left out or all would be, or the mean of a set is zero itself.
+    """
+    if how not in ZERO_ROWS:
+        raise UserError(f"no way '{how}' with zero rows; there are {', '.join(ZERO_ROWS)}")
+    zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
+    if how == "mean":
+        features = {name: _filled(name, table, zero[name]) for name, table in content.features.items()}
+        return replace(content, features=features, filled={n: np.flatnonzero(z).tolist() for n, z in zero.items()})
+    empty = np.any([np.zeros(len(content.items), bool), *zero.values()], axis=0)
+    if not empty.any():
+        return content
+    if fixed:
+        raise UserError("--zero-rows drop would leave gaps in the given order; use --zero-rows mean")
+    if empty.all():
+        raise UserError("every item has a row of zeros in one of the feature sets; choose others with --features")
+    asins = [asin for asin, left_out in zip(content.items["asin"].to_pylist(), empty, strict=True) if not left_out]
+    rest = _taken(content, np.flatnonzero(~empty), asins)
+    note = f"{int(empty.sum()):,} items with a row of zeros are left out; the others are numbered anew."
+    return replace(rest, notes=[*content.notes, note, *_lost(content, rest)])
+
+
+def reordered(content: ExportContent, asins: Sequence[str], where: str) -> ExportContent:
+    """Return the content with the rows of somebody's mapping; an item that we lack has a row of zeros.
+
+    Args:
+        content: to export.
+        asins: identifier of each row of the export, [N].
+        where: name of the mapping file, for notes.
+    """
+    own = {asin: i for i, asin in enumerate(content.items["asin"].to_pylist())}
+    rows = np.array([own.get(asin, -1) for asin in asins])
+    other = _taken(content, rows, asins)
+    lacking, left_out = int((rows < 0).sum()), len(own) - int((rows >= 0).sum())
+    notes = [f"Items are numbered as in {where}, not as in the dataset."]
+    notes += [f"{lacking:,} of its items are not in the dataset and have no content."] if lacking else []
+    notes += [f"{left_out:,} items of the dataset are not in it and are left out."] if left_out else []
+    return replace(other, notes=[*content.notes, *notes, *_lost(content, other)])
+
+
+def _filled(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
+    """Return features with the mean of the other rows in place of rows of zeros; flags stay as they are."""
+    if not zero.any():
+        return table
+    if zero.all():
+        raise UserError(f"feature set '{name}' holds nothing but zeros; choose others with --features")
+    x = io.matrix(table["vector"]).copy()
+    x[zero] = x[~zero].mean(axis=0, dtype=np.float64)
+    if not x[zero].any():
+        raise UserError(f"feature set '{name}': zero rows cannot be filled, the mean is zero; use --zero-rows drop")
+    return table.set_column(table.column_names.index("vector"), table.schema.field("vector"), io.vectors(x))
+
+
+def _taken(content: ExportContent, rows: np.ndarray, asins: Sequence[str]) -> ExportContent:
+    """Return the content with other items: row of each in `content`, int64 [N], -1 for one without content."""
+    index = pa.array(np.where(rows < 0, len(content.items), rows))
+    ids = {"item_id": pa.array(range(len(rows)), pa.int32()), "asin": pa.array(asins, pa.string())}
+
+    def take(table: pa.Table) -> pa.Table:
+        table = pa.concat_tables([table.replace_schema_metadata(), _blank(table.schema)]).take(index)
+        for name, values in ids.items():
+            table = table.set_column(table.column_names.index(name), table.schema.field(name), values)
+        return table
+
+    interactions = content.interactions
+    if interactions is not None:
+        number = np.full(len(content.items), -1, np.int32)
+        number[rows[rows >= 0]] = np.flatnonzero(rows >= 0)
+        renumbered = pa.array(number[interactions["item_id"].to_numpy()])
+        at = interactions.column_names.index("item_id")
+        interactions = interactions.set_column(at, interactions.schema.field(at), renumbered)
+        interactions = interactions.filter(pc.greater_equal(interactions["item_id"], 0))
+    features = {name: take(table) for name, table in content.features.items()}
+    return replace(content, items=take(content.items), features=features, interactions=interactions)
+
+
+def _blank(schema: pa.Schema) -> pa.Table:
+    """Return one row of an item without content: empty texts and lists, zeros, no image, no text."""
+    row: dict[str, object] = {}
+    for field in schema:
+        if pa.types.is_fixed_size_list(field.type):
+            row[field.name] = [0.0] * field.type.list_size
+        elif pa.types.is_list(field.type):
+            row[field.name] = []
+        else:
+            row[field.name] = "" if pa.types.is_string(field.type) else False if pa.types.is_boolean(field.type) else 0
+    return pa.Table.from_pylist([row], schema.remove_metadata())
+
+
+def _lost(before: ExportContent, after: ExportContent) -> list[str]:
+    """Return a note on the interactions that went with their items."""
+    if before.interactions is None or after.interactions is None:
+        return []
+    lost = len(before.interactions) - len(after.interactions)
+    return [f"{lost:,} interactions went with them."] if lost else []
