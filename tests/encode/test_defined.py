@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from modelhub import model_hub
 
 import schemas
 from pipeline import io
-from pipeline.encode import batching, contexts, feature_sets, huggingface
+from pipeline.encode import batching, contexts, engines, feature_sets, huggingface
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.params import Params
@@ -290,6 +291,23 @@ def moving(root: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A repository of the Hub whose branch moves on."""
     with model_hub(tmp_path / "cache", monkeypatch) as hub:
         yield hub
+
+
+def test_an_engine_elsewhere_makes_the_same_files(
+    root: Path, models: Path, moving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving.publish("someone/net", models / "bert")
+    given = params(models, "text", "both", "two", text={"kind": "huggingface", "model": "someone/net"})
+    here = run(root, given)
+    shutil.rmtree(root / "encode")
+
+    def elsewhere(make: Any, jobs: list[Any]) -> Iterator[tuple[Any, pa.Table]]:
+        worker = pickle.loads(pickle.dumps(make))()
+        return ((job, worker(job)) for job in reversed(jobs))
+
+    monkeypatch.setitem(engines.ENGINES, "ray", elsewhere)
+    there = given.model_copy(update={"encode": given.encode.model_copy(update={"engine": "ray"})})
+    assert run(root, there) == here
 
 
 def test_workers_elsewhere_read_the_commit_that_was_found(root: Path, models: Path, moving: Any) -> None:
