@@ -108,7 +108,7 @@ def release(library: str) -> str:
         return library
 
 
-def shown(where: str, params: Pretrained, reads: Sequence[str]) -> tuple[str, ...]:
+def modalities(where: str, params: Pretrained, reads: Sequence[str]) -> tuple[str, ...]:
     """Return which of the modalities that a network reads it is shown.
 
     Raises:

@@ -208,7 +208,7 @@ def test_a_changed_part_makes_the_whole_again(root: Path, models: Path) -> None:
     assert after["image"] == before["image"]
 
 
-# --- what is kept and what is told
+# --- what is kept and what is about
 
 
 def test_each_depends_on_its_own_settings_and_files(root: Path, models: Path, tmp_path: Path) -> None:
@@ -241,10 +241,10 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
     run(root, params(models, "text", "image", "both", "minilm"))
     layout = Layout(root, "toy")
     notes = io.read_json(layout.run_record("encode"))["notes"]
-    told = notes["text"]["encoder"]
+    about = notes["text"]["encoder"]
     source = contexts.context_of(layout, params(models).encode, params(models).encoders, "text").origin
     assert source is not None
-    assert told == {
+    assert about == {
         "kind": "huggingface", "dim": 16, "model": "bert", "revision": source.revision, "library": source.library,
         "modalities": ["text"], "prompt": "item: ",
     }  # fmt: skip
@@ -256,10 +256,10 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
         for path in shards:
             assert str(models).encode() not in path.read_bytes()
     record = json.loads(pq.read_schema(paths["text"][0]).metadata[b"alignrec"])
-    assert record["encoder"] == told
+    assert record["encoder"] == about
     read = released.read(paths)
     assert read.keys() == {"text", "both"}
-    assert read["text"].model_dump() == told | {"name": "", "parts": []}
+    assert read["text"].model_dump() == about | {"name": "", "parts": []}
     rows = released.rows(read)
     assert [row[0] for row in rows] == ["text", "both", "both: text", "both: image"]
     assert rows[0][2:5] == ["bert", source.revision, source.library]
@@ -275,8 +275,8 @@ def test_the_path_of_a_folder_changes_no_byte(root: Path, models: Path, tmp_path
 
 def test_a_kind_can_have_several_names(root: Path, models: Path) -> None:
     short = {"kind": "minilm", "max_tokens": 3}
-    found = run(root, params(models, "minilm", "short", short=short))
-    assert found["short"] != found["minilm"]
+    encoded = run(root, params(models, "minilm", "short", short=short))
+    assert encoded["short"] != encoded["minilm"]
     record = json.loads(
         pq.read_schema(Layout(root, "toy").features("short") / "features-00000.parquet").metadata[b"alignrec"]
     )
