@@ -95,8 +95,8 @@ def _encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done
             engine = partial(engines.ENGINES[params.engine], worker)
             _write(run, name, len(ids), engine, facts, throughput, done, context)
     timing = throughput.facts(str(facts.get("precision", "float32"))) if throughput.items else {}
-    shard = io.shard(layout.features(name), "features", 0)
-    if note := timing | _named(context, pq.read_schema(shard).field("vector").type.list_size):
+    width = pq.read_schema(io.shards(layout.features(name), "features")[0]).field("vector").type.list_size
+    if note := timing | _named(context, width):
         run.note(**{name: note})
 
 

@@ -28,8 +28,8 @@ def context_of(layout: Layout, params: Encode, encoders: Encoders, name: str) ->
 
 def pinned(context: Context) -> Encoders:
     """Return the section `encoders` with each revision as it was found, so that all machines read the same."""
-    found = {one.name: one.origin.revision for one in _all(context) if one.origin}
-    commits = {name: revision for name, revision in found.items() if not revision.startswith(LOCAL)}
+    revisions = {one.name: one.origin.revision for one in _all(context) if one.origin}
+    commits = {name: revision for name, revision in revisions.items() if not revision.startswith(LOCAL)}
     return {**context.encoders, **{n: {**context.encoders.get(n, {}), "revision": c} for n, c in commits.items()}}
 
 
@@ -39,7 +39,7 @@ def inputs(context: Context) -> list[Path]:
         return list(dict.fromkeys(path for part in context.parts for path in _part_inputs(context, part)))
     layout, entry = context.layout, spec(context.encoders, context.name)
     files = [layout.items, *ENCODERS.source_files(kind(context.encoders, context.name))]
-    if "image" in shown(context):
+    if "image" in modalities(context):
         files += io.shards(layout.images, "images")
     if entry.pretrained:
         files += [
@@ -72,7 +72,7 @@ def about(context: Context, width: int | None = None) -> dict[str, Any]:
     return which | _network(context) | ({"parts": parts} if parts else {})
 
 
-def shown(context: Context) -> tuple[str, ...]:
+def modalities(context: Context) -> tuple[str, ...]:
     """Return the modalities that an encoder is shown."""
     return context.origin.reads if context.origin else spec(context.encoders, context.name).reads
 

@@ -19,7 +19,7 @@ from pipeline import io
 from pipeline.config import Encode
 from pipeline.encode import batching, concat, controls, engines
 from pipeline.encode.base import Context, Encoder
-from pipeline.encode.contexts import context_of, shown
+from pipeline.encode.contexts import context_of, modalities
 from pipeline.encode.registry import Encoders, settings, spec
 from pipeline.errors import UserError
 from pipeline.layout import Layout
@@ -120,7 +120,7 @@ def encoded(
 ) -> Maker:
     """Return the maker of the rows of an encoder with a network; see `rows_of`."""
     entry, own = spec(context.encoders, context.name), settings(context.encoders, context.name)
-    reads = shown(context)
+    reads = modalities(context)
     shards = io.shards(context.layout.images, "images") if "image" in reads else []
 
     @cache

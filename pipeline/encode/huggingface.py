@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "transformers"
-FULL = {"siglip", "siglip2", "siglip_text_model", "siglip2_text_model"}
+FULL = {"siglip", "siglip2"}
 """types whose text tower reads the last token of a full row"""
 
 
@@ -55,6 +55,7 @@ class HuggingFace(Towers):
         options = {"local_files_only": True, "trust_remote_code": params.trust_remote_code}
         self._network, self._missing = _loaded(source, params, options)
         self._dual = _towers(type(self._network)) == ("image", "text")
+        self._full = self._network.config.model_type in FULL
         self._process = self._tokenizer = None
         if "image" in source.reads:
             from transformers import AutoImageProcessor
@@ -72,11 +73,17 @@ class HuggingFace(Towers):
 
     def text_inputs(self, texts: list[str]) -> dict[str, Tensor]:
         """Return ids, and what of them is no padding, int64 [B, T]."""
-        full = self._network.config.model_type in FULL
-        length = self._limit if full else min(self._params.max_tokens, self._limit)
+        length = self._limit if self._full else min(self._params.max_tokens, self._limit)
         given = [self._params.prompt + self._plain(text) for text in texts]
-        padding = "max_length" if full else True
-        rows = self._tokenizer(given, padding=padding, truncation=True, max_length=length, return_tensors="pt")  # type: ignore[misc]
+        padding = "max_length" if self._full else True
+        rows: Mapping[str, Any] = self._tokenizer(  # type: ignore[misc]
+            given,
+            padding=padding,
+            truncation=True,
+            max_length=length,
+            return_tensors="pt",
+            return_attention_mask=None if self._dual else True,
+        )
         return _pinned(rows)
 
     def image_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
@@ -136,7 +143,7 @@ def find(where: str, params: HuggingFaceParams) -> Origin:
     reads = params.modalities if params.trust_remote_code else _reads(where, params, source)
     if reads is None:
         raise UserError(f"'{where}.modalities' is required with trust_remote_code, such as [text]")
-    return replace(source, reads=origin.shown(where, params, reads), prompt=params.prompt)
+    return replace(source, reads=origin.modalities(where, params, reads), prompt=params.prompt)
 
 
 def make(context: Context, params: HuggingFaceParams) -> HuggingFace:
@@ -183,10 +190,10 @@ def _loaded(source: Origin, params: HuggingFaceParams, options: dict[str, Any]) 
     from transformers import AutoModel
 
     dtype = getattr(torch, params.precision)
-    network, found = AutoModel.from_pretrained(
+    network, info = AutoModel.from_pretrained(
         source.folder, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
     )
-    missing = set(found["missing_keys"]) | {str(name) for name in found["mismatched_keys"]}
+    missing = set(info["missing_keys"]) | {str(name) for name in info["mismatched_keys"]}
     if others := sorted(name for name in missing if "pooler" not in name):
         raise UserError(f"{len(others)} parameters are not in its weights, first {others[0]}; get the model again")
     return network.eval().to(pick()), missing

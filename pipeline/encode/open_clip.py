@@ -81,7 +81,7 @@ def find(where: str, params: OpenClipParams) -> Origin:
         raise UserError(f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it")
     if "auto_map" in origin.read_json(where, source.folder / "tokenizer_config.json"):  # open_clip would run it
         raise UserError(f"'{where}.model': {params.model}: its tokenizer is Python code of its own, which is not run")
-    return replace(source, reads=origin.shown(where, params, ("image", "text")))
+    return replace(source, reads=origin.modalities(where, params, ("image", "text")))
 
 
 def make(context: Context, params: OpenClipParams) -> OpenClip:

@@ -108,7 +108,7 @@ def release(library: str) -> str:
         return library
 
 
-def shown(where: str, params: Pretrained, reads: Sequence[str]) -> tuple[str, ...]:
+def modalities(where: str, params: Pretrained, reads: Sequence[str]) -> tuple[str, ...]:
     """Return which of the modalities that a network reads it is shown.
 
     Raises:
@@ -166,7 +166,7 @@ def _fetched(where: str, params: Pretrained, wanted: Sequence[str]) -> Path:
     except errors.RevisionNotFoundError:
         raise UserError(f"'{where}.revision': {model} has no revision '{revision}'; see its history") from None
     except errors.LocalEntryNotFoundError:
-        reason = "not whole in the cache, and the Hub cannot be reached; check the network, or give a folder"
+        reason = "no folder here, not whole in the cache, and the Hub cannot be reached; check its name or the network"
     except Exception as e:  # whatever its client, the network or the disk raise
         reason = f"fetching it ended with {type(e).__name__}; run again to continue"
     raise UserError(f"'{where}.model': {model}: {reason}") from None

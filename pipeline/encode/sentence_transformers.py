@@ -71,7 +71,7 @@ class SentenceTransformers(Towers):
         """Decode and tokenise; items with both are one input where the network fuses them."""
         if not (self._fused and images is not None and texts is not None):
             return super().prepare(images, texts)
-        pairs = zip(towers.shown(images), texts, strict=True)
+        pairs = zip(towers.opened(images), texts, strict=True)
         items = [{"image": image, "text": self._bounded(text)} for image, text in pairs]
         with self._lock:
             return Prepared(self._inputs(items), None)
@@ -133,7 +133,7 @@ def find(where: str, params: SentenceTransformersParams) -> Origin:
     _library()
     source = origin.find(where, params, LIBRARY, [WEIGHTS, *["*.py"] * params.trust_remote_code])
     prompt = _own_prompt(where, source) if params.prompt is None else params.prompt
-    return replace(source, reads=origin.shown(where, params, _reads(where, params, source)), prompt=prompt)
+    return replace(source, reads=origin.modalities(where, params, _reads(where, params, source)), prompt=prompt)
 
 
 def make(context: Context, params: SentenceTransformersParams) -> SentenceTransformers:

@@ -50,7 +50,7 @@ def find(where: str, params: TimmParams) -> Origin:
     if params.folder is None and "/" not in params.model:
         params = params.model_copy(update={"model": f"timm/{params.model}"})
     source = origin.find(where, params, LIBRARY, ["model.safetensors"])
-    return replace(source, reads=origin.shown(where, params, ("image",)))
+    return replace(source, reads=origin.modalities(where, params, ("image",)))
 
 
 def make(context: Context, params: TimmParams) -> Timm:

@@ -84,7 +84,7 @@ class Towers:
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         """Decode and tokenise."""
-        image = None if images is None else self.image_inputs(shown(images))
+        image = None if images is None else self.image_inputs(opened(images))
         if texts is None:
             return Prepared(image, None)
         with self._lock:
@@ -134,7 +134,7 @@ def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) ->
     return torch.cat(parts, dim=1)
 
 
-def shown(images: Iterable[bytes]) -> list[Image.Image]:
+def opened(images: Iterable[bytes]) -> list[Image.Image]:
     """Return images as any processor can take them: RGB, neither huge, nor thin as a line, nor a few pixels."""
     return [_bounded(decoded(image, SIDE)) for image in images]
 

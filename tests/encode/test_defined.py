@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from modelhub import model_hub
 
 import schemas
 from pipeline import io
-from pipeline.encode import batching, contexts, feature_sets, huggingface
+from pipeline.encode import batching, contexts, engines, feature_sets, huggingface
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.params import Params
@@ -207,7 +208,7 @@ def test_a_changed_part_makes_the_whole_again(root: Path, models: Path) -> None:
     assert after["image"] == before["image"]
 
 
-# --- what is kept and what is told
+# --- what is kept and what is about
 
 
 def test_each_depends_on_its_own_settings_and_files(root: Path, models: Path, tmp_path: Path) -> None:
@@ -240,10 +241,10 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
     run(root, params(models, "text", "image", "both", "minilm"))
     layout = Layout(root, "toy")
     notes = io.read_json(layout.run_record("encode"))["notes"]
-    told = notes["text"]["encoder"]
+    about = notes["text"]["encoder"]
     source = contexts.context_of(layout, params(models).encode, params(models).encoders, "text").origin
     assert source is not None
-    assert told == {
+    assert about == {
         "kind": "huggingface", "dim": 16, "model": "bert", "revision": source.revision, "library": source.library,
         "modalities": ["text"], "prompt": "item: ",
     }  # fmt: skip
@@ -255,10 +256,10 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
         for path in shards:
             assert str(models).encode() not in path.read_bytes()
     record = json.loads(pq.read_schema(paths["text"][0]).metadata[b"alignrec"])
-    assert record["encoder"] == told
+    assert record["encoder"] == about
     read = released.read(paths)
     assert read.keys() == {"text", "both"}
-    assert read["text"].model_dump() == told | {"name": "", "parts": []}
+    assert read["text"].model_dump() == about | {"name": "", "parts": []}
     rows = released.rows(read)
     assert [row[0] for row in rows] == ["text", "both", "both: text", "both: image"]
     assert rows[0][2:5] == ["bert", source.revision, source.library]
@@ -274,8 +275,8 @@ def test_the_path_of_a_folder_changes_no_byte(root: Path, models: Path, tmp_path
 
 def test_a_kind_can_have_several_names(root: Path, models: Path) -> None:
     short = {"kind": "minilm", "max_tokens": 3}
-    found = run(root, params(models, "minilm", "short", short=short))
-    assert found["short"] != found["minilm"]
+    encoded = run(root, params(models, "minilm", "short", short=short))
+    assert encoded["short"] != encoded["minilm"]
     record = json.loads(
         pq.read_schema(Layout(root, "toy").features("short") / "features-00000.parquet").metadata[b"alignrec"]
     )
@@ -290,6 +291,23 @@ def moving(root: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """A repository of the Hub whose branch moves on."""
     with model_hub(tmp_path / "cache", monkeypatch) as hub:
         yield hub
+
+
+def test_an_engine_elsewhere_makes_the_same_files(
+    root: Path, models: Path, moving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving.publish("someone/net", models / "bert")
+    given = params(models, "text", "both", "two", text={"kind": "huggingface", "model": "someone/net"})
+    here = run(root, given)
+    shutil.rmtree(root / "encode")
+
+    def elsewhere(make: Any, jobs: list[Any]) -> Iterator[tuple[Any, pa.Table]]:
+        worker = pickle.loads(pickle.dumps(make))()
+        return ((job, worker(job)) for job in reversed(jobs))
+
+    monkeypatch.setitem(engines.ENGINES, "ray", elsewhere)
+    there = given.model_copy(update={"encode": given.encode.model_copy(update={"engine": "ray"})})
+    assert run(root, there) == here
 
 
 def test_workers_elsewhere_read_the_commit_that_was_found(root: Path, models: Path, moving: Any) -> None:

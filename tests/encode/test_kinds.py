@@ -68,15 +68,15 @@ def run(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], 
 def test_a_batch_equals_single_items_and_what_lacks_all_is_zero(folder: Folder, name: str) -> None:
     encoder, reads = loaded(folder, name), NETWORKS[name][1]
     assert encoder.width == NETWORKS[name][2]
-    found = run(encoder, TEXTS, PICTURES)
+    encoded = run(encoder, TEXTS, PICTURES)
     alone = np.concatenate([run(encoder, [t], [p]).vectors for t, p in zip(TEXTS, PICTURES, strict=True)])
-    np.testing.assert_allclose(found.vectors, alone, atol=2e-6)
+    np.testing.assert_allclose(encoded.vectors, alone, atol=2e-6)
     text = np.array([bool(t) and "text" in reads for t in TEXTS])
     image = np.array([p is not None and "image" in reads for p in PICTURES])
-    assert (found.has_text == text).all()
-    assert (found.has_image == image).all()
-    assert ((np.abs(found.vectors).max(axis=1) > 0) == text | image).all()
-    assert (run(encoder, TEXTS, PICTURES).vectors == found.vectors).all()
+    assert (encoded.has_text == text).all()
+    assert (encoded.has_image == image).all()
+    assert ((np.abs(encoded.vectors).max(axis=1) > 0) == text | image).all()
+    assert (run(encoder, TEXTS, PICTURES).vectors == encoded.vectors).all()
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -104,9 +104,9 @@ ODD = {
 
 @pytest.mark.parametrize("name", READERS)
 def test_any_text_makes_a_vector(folder: Folder, name: str) -> None:
-    found = run(loaded(folder, name), [*ODD.values(), "\u3000\t "], [None] * (len(ODD) + 1))
-    assert np.isfinite(found.vectors).all()
-    assert (np.abs(found.vectors).max(axis=1) > 0).tolist() == [True] * len(ODD) + [False]
+    encoded = run(loaded(folder, name), [*ODD.values(), "\u3000\t "], [None] * (len(ODD) + 1))
+    assert np.isfinite(encoded.vectors).all()
+    assert (np.abs(encoded.vectors).max(axis=1) > 0).tolist() == [True] * len(ODD) + [False]
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -124,9 +124,9 @@ def test_a_text_that_names_a_file_is_a_text(folder: Folder, name: str, tmp_path:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_any_image_makes_a_vector(folder: Folder, name: str) -> None:
     sizes = [(1, 1), (3, 3), (1, 900), (3, 40), (10_000, 2), (2500, 2500)]
-    found = run(loaded(folder, name), [""] * len(sizes), [networks.jpeg("red", size) for size in sizes])
-    assert np.isfinite(found.vectors).all()
-    assert (np.abs(found.vectors).max(axis=1) > 0).all()
+    encoded = run(loaded(folder, name), [""] * len(sizes), [networks.jpeg("red", size) for size in sizes])
+    assert np.isfinite(encoded.vectors).all()
+    assert (np.abs(encoded.vectors).max(axis=1) > 0).all()
 
 
 def test_a_thin_image_keeps_its_middle_and_bounded_memory() -> None:
@@ -134,7 +134,7 @@ def test_a_thin_image_keeps_its_middle_and_bounded_memory() -> None:
     stripes.paste("blue", (1900, 0, 2100, 10))
     out = io.BytesIO()
     stripes.save(out, "PNG")
-    (image,) = towers.shown([out.getvalue()])
+    (image,) = towers.opened([out.getvalue()])
     assert image.size == (160, 10)
     assert {image.getpixel((x, 5)) for x in (0, 80, 159)} == {(0, 0, 255)}
     assert decoded(networks.jpeg("red", (9000, 9000)), towers.SIDE).size == (2250, 2250)
@@ -178,9 +178,9 @@ def test_the_tower_is_transformers_own(folder: Folder) -> None:
             picture = decoded(PICTURES[0] or b"", 32)
             pixels = AutoImageProcessor.from_pretrained(folder(name))(picture, return_tensors="pt")
             image = network.get_image_features(**pixels).pooler_output
-        found = run(loaded(folder, name, join="concat"), ["red apple"], PICTURES[:1]).vectors[0]
+        encoded = run(loaded(folder, name, join="concat"), ["red apple"], PICTURES[:1]).vectors[0]
         wanted = torch.cat([torch.nn.functional.normalize(x) for x in (image, text)], 1)[0].numpy()
-        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        np.testing.assert_allclose(encoded, wanted, atol=1e-5)
 
 
 # --- one tower
@@ -246,8 +246,8 @@ def test_vectors_are_sentence_transformers_own(folder: Folder, name: str) -> Non
     if name == "multimodal":
         image = decoded(PICTURES[0] or b"", 512)
         fused = theirs.encode([{"image": image, "text": "red apple"}, {"image": image}])
-        found = run(loaded(folder, name), ["red apple", ""], [PICTURES[0]] * 2).vectors
-        np.testing.assert_allclose(found, fused, atol=1e-5)
+        encoded = run(loaded(folder, name), ["red apple", ""], [PICTURES[0]] * 2).vectors
+        np.testing.assert_allclose(encoded, fused, atol=1e-5)
 
 
 def test_a_models_own_prompt_is_used_unless_another_is_given(tmp_path: Path) -> None:

@@ -37,9 +37,9 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def find(given: dict[str, object], kind: str = "huggingface") -> Origin:
     encoders: Encoders = {"mine": {"kind": kind, **given}}
     params = Params.model_validate({"datasets": ["toy"], "sources": {"toy": {"kind": "sample"}}, "encoders": encoders})
-    found = contexts.context_of(Layout(Path("nowhere"), "toy"), params.encode, encoders, "mine").origin
-    assert found is not None
-    return found
+    source = contexts.context_of(Layout(Path("nowhere"), "toy"), params.encode, encoders, "mine").origin
+    assert source is not None
+    return source
 
 
 def refused(given: dict[str, object], kind: str = "huggingface") -> str:
@@ -60,10 +60,10 @@ def test_a_branch_stands_for_a_commit_and_a_commit_for_itself(hub: ModelHub, ber
     old, new = hub.publish("someone/bert", bert), hub.publish("someone/bert", bert)
     assert find({"model": "someone/bert"}).revision == new
     assert find({"model": "someone/bert", "revision": "main"}).revision == new
-    found = find({"model": "someone/bert", "revision": old})
-    assert (found.revision, found.model) == (old, "someone/bert")
-    assert found.library.startswith("transformers ")
-    assert (found.folder / "model.safetensors").read_bytes() == (bert / "model.safetensors").read_bytes()
+    source = find({"model": "someone/bert", "revision": old})
+    assert (source.revision, source.model) == (old, "someone/bert")
+    assert source.library.startswith("transformers ")
+    assert (source.folder / "model.safetensors").read_bytes() == (bert / "model.safetensors").read_bytes()
 
 
 def test_only_what_is_needed_is_fetched_and_once(hub: ModelHub, bert: Path, tmp_path: Path) -> None:
@@ -72,12 +72,12 @@ def test_only_what_is_needed_is_fetched_and_once(hub: ModelHub, bert: Path, tmp_
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"much")
     commit = hub.publish("someone/bert", folder)
-    found = find({"model": "someone/bert"})
+    source = find({"model": "someone/bert"})
     wanted = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
     assert sorted(hub.fetched) == [f"someone/bert/{name}" for name in wanted]
     hub.fetched.clear()
     hub.commits.clear()  # not even the Hub is needed for a commit that is there
-    assert find({"model": "someone/bert", "revision": commit}) == found
+    assert find({"model": "someone/bert", "revision": commit}) == source
     assert hub.fetched == []
 
 
@@ -121,11 +121,11 @@ def test_what_the_hub_lacks_is_said(hub: ModelHub, bert: Path) -> None:
 
 def test_without_a_network_what_was_fetched_serves(hub: ModelHub, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.publish("someone/bert", bert)
-    found = find({"model": "someone/bert"})
+    source = find({"model": "someone/bert"})
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert find({"model": "someone/bert"}) == found
+    assert find({"model": "someone/bert"}) == source
     assert "the Hub cannot be reached" in refused({"model": "someone/other"})
-    (found.folder / "tokenizer.json").unlink()  # as if the download had ended before it
+    (source.folder / "tokenizer.json").unlink()  # as if the download had ended before it
     assert "not whole in the cache" in refused({"model": "someone/bert"})
 
 
@@ -207,5 +207,5 @@ def test_a_tag_of_open_clip_and_a_name_of_timm_are_repositories(hub: ModelHub, t
     commit = hub.publish("laion/CLIP-ViT-B-32-laion2B-s34B-b79K", networks.open_clip(tmp_path / "clip"))
     assert find({"weights": "laion2b_s34b_b79k"}, "open_clip").revision == commit
     commit = hub.publish("timm/vit_tiny.mine", networks.timm(tmp_path / "vit"))
-    found = find({"model": "vit_tiny.mine"}, "timm")
-    assert (found.revision, found.model) == (commit, "timm/vit_tiny.mine")
+    source = find({"model": "vit_tiny.mine"}, "timm")
+    assert (source.revision, source.model) == (commit, "timm/vit_tiny.mine")

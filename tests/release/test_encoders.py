@@ -41,8 +41,8 @@ def test_the_manifest_and_the_card_have_the_encoder(tmp_path: Path) -> None:
     }
     for root, encoder in ((tmp_path / "one", QWEN), (tmp_path / "both", both)):
         folder = release(root, encoder)
-        found = manifest.load(folder).encoders
-        assert found == {"minilm-cnn": manifest.Encoder.model_validate(encoder)}
+        encoders = manifest.load(folder).encoders
+        assert encoders == {"minilm-cnn": manifest.Encoder.model_validate(encoder)}
         card = (folder / "README.md").read_text()
         assert (
             f"Qwen/Qwen3-VL-Embedding-2B | {'c' * 40} | sentence-transformers 6.2.0 | image, text | Represent" in card
