@@ -46,6 +46,9 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         (GOOD + "encode: {settings: {clip: {weight: x}}}", "'encode.settings.clip.weight'; did you mean 'weights'?"),
         (GOOD + "encode: {settings: {minilm: {precision: int8}}}", "unknown key 'encode.settings.minilm.precision'; "),
         (GOOD + "encode: {settings: {beit3-untrained: {}}}", "takes those of beit3; give them there"),
+        (GOOD + "items: {text: [title, title]}", "'items.text': value error, a field is named twice"),
+        (GOOD + "items: {text: [titel]}", "'items.text.0': input should be 'title', 'brand', 'categories' or"),
+        (GOOD + "items: {text: []}", "'items.text': list should have at least 1 item"),
         (GOOD + "encode: {encoders: [bert]}", "'encode.encoders': no 'bert'"),
         (
             "datasets: [shop]\nsources: {shop: {kind: amazon}}",
