@@ -245,6 +245,8 @@ def compare(
         typer.echo(f"{name}: {source}")
     for table in [*page.judged(comparison), *page.shapes(comparison)]:
         Console().print(page.terminal(table))
+    for remark in page.remarks(comparison):
+        typer.echo(remark)
     typer.echo(f"page: {folder / 'index.html'}")
 
 
@@ -340,7 +342,7 @@ def export(
         typer.echo(note)
     for name, items in exported.filled.items():
         if items:
-            typer.echo(f"{name}: {len(items):,} zero rows hold the mean of the set")
+            typer.echo(f"{name}: zero rows filled with the mean of the set: {len(items):,}")
     typer.echo(f"exported: {to}")
 
 

@@ -42,15 +42,18 @@ def compare(
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
-    from pipeline.compare import judge, page  # loads SciPy and Pillow, which the errors above do not need
+    from pipeline.compare import judge, page
+    from pipeline.probe import questions  # loads SciPy and Pillow, which the errors above do not need
 
     items = _items(layout, asins)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     read = {g.name: g.read_categories for g in sets}
     data = Data(interactions, len(asins), items["categories"].to_pylist(), read)
-    seed = seed_for("compare", layout.dataset)
+    seed, withheld = seed_for("compare", layout.dataset), questions.withheld(data)
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    comparison |= judge.judge(sets, data, params.probe.ks, seed) | judge.compared(sets, CHANGED)
+    comparison |= judge.judge(sets, questions.ask(data), params.probe.ks, seed, withheld) | judge.compared(
+        sets, CHANGED
+    )
     if seeds:
         comparison["training"] = trained(layout, params, sets, seeds, to)
     titles = [t or a for t, a in zip(items["title"].to_pylist(), asins, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipeline.encode import controls
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
 from pipeline.probe import questions
-from pipeline.probe.base import Data
+from pipeline.probe.base import Task
 from pipeline.probe.registry import PROBES
 from pipeline.seeds import seed_for
 
@@ -33,22 +33,23 @@ def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 def judge(
     sets: Sequence[FeatureSet],
-    data: Data,
+    probes: Mapping[str, questions.Questions | Task | str],
     ks: Sequence[int],
     seed: int,
+    withheld: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, Any]:
     """Return probes of the sets and of their controls, and paired tests of every two sets.
 
     Args:
         sets: at least one.
-        data: of the dataset, and which sets' encoders read the categories.
+        probes: see questions.ask.
         ks: cutoffs.
         seed: of controls and folds.
+        withheld: see questions.withheld.
     """
     named = {g.name: g.vectors for g in sets}
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
     controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
-    probes, withheld = questions.ask(data), questions.withheld(data)
     answers = questions.answers(probes, (named | controls_added).items(), ks, seed, withheld)
     comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     at = list(ks).index(headline(ks))

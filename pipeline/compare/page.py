@@ -12,8 +12,9 @@ from rich.text import Text
 
 from pipeline.compare import geometry
 from pipeline.compare.feature_set import FeatureSet
+from pipeline.probe.registry import PROBES
 from pipeline.report import gallery, tables
-from pipeline.report.markdown import with_error
+from pipeline.report.markdown import probe_remark, with_error
 from pipeline.report.page import render
 from pipeline.report.tables import Table
 
@@ -32,6 +33,12 @@ def judged(comparison: Mapping[str, Any]) -> list[Table]:
             len(comparison["probes"]), _paired("Probes, pair by pair", "users or items", comparison["paired"])
         )
     return [t for t in evaluated if t.rows or t.note]
+
+
+def remarks(comparison: Mapping[str, Any]) -> list[str]:
+    """Return the caveats of the probes, and which feature sets they are not shown for."""
+    written = {PROBES[key].title: probe_remark(probe) for key, probe in comparison["probes"].items()}
+    return [f"{title}: {remark}" for title, remark in written.items() if remark]
 
 
 def sources(comparison: Mapping[str, Any]) -> Table:

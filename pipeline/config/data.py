@@ -47,7 +47,7 @@ class Items(Section):
     @classmethod
     def _distinct(cls, fields: list[TextField]) -> list[TextField]:
         if len(set(fields)) < len(fields):
-            raise ValueError(f"{', '.join(fields)}: a field is named twice")
+            raise ValueError("a field is named twice")
         return fields
 
 

@@ -63,7 +63,7 @@ def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> 
         raise UserError("every item has a row of zeros in one of the feature sets; choose others with --features")
     asins = [asin for asin, left_out in zip(content.items["asin"].to_pylist(), empty, strict=True) if not left_out]
     rest = _taken(content, np.flatnonzero(~empty), asins)
-    note = f"{int(empty.sum()):,} items with a row of zeros are left out; the others are numbered anew."
+    note = f"Items left out for a row of zeros: {int(empty.sum()):,}; the others are numbered anew."
     return replace(rest, notes=[*content.notes, note, *_lost(content, rest)])
 
 
@@ -80,8 +80,8 @@ def reordered(content: ExportContent, asins: Sequence[str], where: str) -> Expor
     other = _taken(content, rows, asins)
     lacking, left_out = int((rows < 0).sum()), len(own) - int((rows >= 0).sum())
     notes = [f"Items are numbered as in {where}, not as in the dataset."]
-    notes += [f"{lacking:,} of its items are not in the dataset and have no content."] if lacking else []
-    notes += [f"{left_out:,} items of the dataset are not in it and are left out."] if left_out else []
+    notes += [f"Items of it that the dataset lacks, and that have no content: {lacking:,}."] if lacking else []
+    notes += [f"Items of the dataset left out, as it does not name them: {left_out:,}."] if left_out else []
     return replace(other, notes=[*content.notes, *notes, *_lost(content, other)])
 
 
@@ -139,4 +139,4 @@ def _lost(before: ExportContent, after: ExportContent) -> list[str]:
     if before.interactions is None or after.interactions is None:
         return []
     lost = len(before.interactions) - len(after.interactions)
-    return [f"{lost:,} interactions went with them."] if lost else []
+    return [f"Interactions left out with their items: {lost:,}."] if lost else []

@@ -72,5 +72,5 @@ def _about(content: ExportContent, form: str) -> str:
 
 def _size(content: ExportContent, name: str) -> str:
     filled = len(content.filled.get(name, ()))
-    note = f"; {filled:,} zero rows hold the mean" if filled else ""
+    note = f"; zero rows filled with the mean: {filled:,}" if filled else ""
     return f"{content.features[name]['vector'].type.list_size} dimensions{note}"

@@ -166,5 +166,7 @@ def _text_table(path: Path) -> pa.Table:
             csv.ParseOptions(delimiter=delimiter),
             csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
         )
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror or e}; --order names a mapping file: identifier, row") from None
     except (pa.ArrowException, UnicodeDecodeError) as e:
         raise UserError(f"{path}: not readable as a mapping file: {' '.join(str(e).split())}") from None

@@ -15,13 +15,14 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.compare import changes, command, feature_set, geometry, judge, releases, training
+from pipeline.compare import changes, command, feature_set, geometry, judge, page, releases, training
 from pipeline.compare.page import terminal
 from pipeline.errors import UserError
 from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.models.vbpr import VBPR
 from pipeline.params import Params
+from pipeline.probe import questions
 from pipeline.probe.base import Data
 from pipeline.release import verify
 from pipeline.report.tables import Table
@@ -141,6 +142,8 @@ def test_a_mapping_file_orders_rows_without_identifiers(layout: Layout, tmp_path
         order.write_text(text)
         with pytest.raises(UserError, match=said):
             feature_set.read(str(tmp_path / "x.npy"), layout, ASINS, order)
+    with pytest.raises(UserError, match=r"^\S*ordre.csv: No such file or directory; --order names a mapping file"):
+        feature_set.read(str(tmp_path / "x.npy"), layout, ASINS, tmp_path / "ordre.csv")
 
 
 def test_an_item_without_a_row_is_named(layout: Layout, tmp_path: Path) -> None:
@@ -226,8 +229,10 @@ def test_compare_does_not_ask_for_a_category_that_was_read(layout: Layout, tmp_p
     ]
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     data = Data(interactions, 40, [["x"], ["y"]] * 20, {g.name: g.read_categories for g in sets})
-    judged = judge.judge(sets, data, [5, 20], 0)
-    assert "skipped" in judged["probes"]["categories"]["a"]
+    judged = judge.judge(sets, questions.ask(data), [5, 20], 0, questions.withheld(data))
+    reason = "its encoder read the categories in the text; items.text can leave them out"
+    assert judged["probes"]["categories"]["a"] == {"skipped": reason}
+    assert page.remarks(judged) == [f"Category: Not shown for a: {reason}."]
     assert [(t["a"], t["b"]) for t in judged["paired"] if t["measure"] == "categories accuracy"] == [("b", "c")]
 
 
@@ -329,12 +334,12 @@ def test_compare_writes_figures_and_a_page(layout: Layout, tmp_path: Path) -> No
     assert [(p["a"], p["b"]) for p in comparison["pairs"]] == [
         ("beit3", "minilm-cnn"), ("beit3", "theirs"), ("minilm-cnn", "theirs"),
     ]  # fmt: skip
-    page = (tmp_path / "out/index.html").read_text()
-    assert "<script>alert" not in page
-    assert page.count("<h3>") >= 8
+    html = (tmp_path / "out/index.html").read_text()
+    assert "<script>alert" not in html
+    assert html.count("<h3>") >= 8
     again = command.compare(layout, toy.PARAMS, specs, 0, tmp_path / "again")
     assert again == comparison
-    assert (tmp_path / "again/index.html").read_text() == page
+    assert (tmp_path / "again/index.html").read_text() == html
 
 
 def test_compare_of_one_set_with_itself_finds_no_difference(layout: Layout, tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def with_zero_rows(content: ExportContent) -> ExportContent:
 def test_zero_rows_become_the_mean_and_the_readme_says_so(content: ExportContent, tmp_path: Path, form: str) -> None:
     write(rows.arranged(with_zero_rows(content), "mean", None), form, tmp_path / "to")
     readme = (tmp_path / "to/README.md").read_text()
-    assert "`minilm-cnn`: 2 dimensions; 2 zero rows hold the mean" in readme
+    assert "`minilm-cnn`: 2 dimensions; zero rows filled with the mean: 2" in readme
     assert "`random`: 2 dimensions\n" in readme
     filled = pd.read_csv(tmp_path / "to/filled.tsv", sep="\t")
     assert filled.to_numpy().tolist() == [["beit3", 4], ["minilm-cnn", 1], ["minilm-cnn", 4]]
@@ -280,8 +280,8 @@ def test_items_with_zero_rows_are_dropped_on_request_with_their_interactions(
     assert dropped.interactions["split"].to_pylist() == kept["split"].tolist()
     write(dropped, "mmrec", tmp_path / "to")
     readme = (tmp_path / "to/README.md").read_text()
-    assert "2 items with a row of zeros are left out" in readme
-    assert f"{16 - len(kept)} interactions went with them" in readme
+    assert "Items left out for a row of zeros: 2" in readme
+    assert f"Interactions left out with their items: {16 - len(kept)}." in readme
     assert "numbered as in the dataset" not in readme
     assert not (tmp_path / "to/filled.tsv").exists()
 
@@ -331,8 +331,8 @@ def test_items_of_one_side_alone_are_counted(content: ExportContent, tmp_path: P
     assert exported.matrix("beit3")[1] == pytest.approx(content.matrix("beit3")[[5, 0]].mean(axis=0))
     assert exported.features["beit3"]["has_text"].to_pylist()[1] is False
     assert exported.notes[1:3] == [
-        "1 of its items are not in the dataset and have no content.",
-        "4 items of the dataset are not in it and are left out.",
+        "Items of it that the dataset lacks, and that have no content: 1.",
+        "Items of the dataset left out, as it does not name them: 4.",
     ]
     with pytest.raises(UserError, match="gaps in the given order"):
         rows.arranged(content, "drop", order)
@@ -409,7 +409,7 @@ def test_the_command(layout: Layout, tmp_path: Path) -> None:
         assert sorted(p.name for p in (where / "to").glob("*.npy")) == ["beit3.npy"]
         command = [*command[:-1], "theirs", "--order", str(order), "--zero-rows", "mean"]
         done = subprocess.run([sys.executable, "-m", "stages.cli", *command], cwd=where, capture_output=True, text=True)
-        assert "beit3: 1 zero rows hold the mean of the set\nexported: theirs\n" in done.stdout, done.stderr
+        assert "beit3: zero rows filled with the mean of the set: 1\nexported: theirs\n" in done.stdout, done.stderr
         assert len(np.load(where / "theirs/beit3.npy")) == 3
         wrong = [*command[:-1], "men"]
         done = subprocess.run([sys.executable, "-m", "stages.cli", *wrong], cwd=where, capture_output=True, text=True)
