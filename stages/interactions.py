@@ -28,6 +28,7 @@ def main(run: Run) -> None:
         else:
             cores = params.user_core, params.item_core
             split = build.split(db, ratings, *cores, params.protocol, run.seed("split"), params.min_rating)
+        run.params.fits(split.facts["items"])
         clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
         run.write_all(split.users, layout.users, schemas.USERS)
         run.write_all(split.item_ids, layout.item_ids, schemas.ITEM_IDS)

@@ -371,3 +371,9 @@ def test_tabular_items_in_any_format(tmp_path: Path, name: str) -> None:
     records = [reader.parse(line) for line in reader.lines(path)]
     assert [reader.name(r) for r in records] == ["5", "6"]
     assert reader.product(records[0])[:3] == ("x", "", ["A", "B"])
+
+
+def test_amazon_reviews_may_come_without_metadata() -> None:
+    source = Amazon2018.model_validate({"kind": "amazon2018", "category": "Gift_Cards", "metadata": None})
+    assert list(source.files()) == ["reviews"]
+    assert source.reader().metadata({"reviews": Path("r")}) is None
