@@ -23,6 +23,7 @@ from pipeline.sources.sql import quoted, read_csv, read_lines, stripped
 
 OF_INTERACTIONS = ("user", "item", "rating", "timestamp", "split")
 OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")
+MILLISECONDS_FROM = 100_000_000_000  # as seconds the year 5138, as milliseconds 1973
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
@@ -34,8 +35,8 @@ class TabularSource(Downloaded):
 
     kind: Literal["tabular"]
     interactions: Mirrors
-    """a row an interaction: user, item, and optionally rating, timestamp (seconds, or a date) and split (train, valid,
-    test, or 0, 1, 2), which is then imported as it is"""
+    """a row an interaction: user, item, and optionally rating, timestamp (seconds, milliseconds, or a date) and split
+    (train, valid, test, or 0, 1, 2), which is then imported as it is"""
     items: Mirrors | None = None
     """a row an item: item, and any of title, brand, categories, description, image_urls; | parts several in one cell"""
     columns: dict[InteractionColumn | ItemColumn, str] = {}
@@ -164,8 +165,10 @@ def number(text: str) -> str:
 
 
 def seconds(text: str) -> str:
-    """Return SQL that reads Unix seconds, or a date or time as Unix seconds; null where it cannot."""
-    return f"coalesce(try_cast({text} AS BIGINT), epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
+    """Return SQL that reads Unix seconds, milliseconds, or a date or time, as Unix seconds; null where it cannot."""
+    whole = f"try_cast({text} AS BIGINT)"
+    unix = f"CASE WHEN {whole} > {MILLISECONDS_FROM} THEN {whole} // 1000 ELSE {whole} END"
+    return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
 
 
 def _check_readable(path: Path, table: str, name: str, role: str, text: str) -> None:

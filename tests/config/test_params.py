@@ -95,7 +95,7 @@ def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
         f"datasets: [shop]\nsources: {{shop: {source}}}\ntrain: {{features: theirs}}\npublish: {{features: [theirs]}}\n"
     )
     assert load(tmp_path, text).feature_sets("shop")[-4:] == ["theirs", "random", "shuffled", "constant"]
-    with pytest.raises(UserError, match="'train.features': no 'theirs'"):  # each dataset that is built needs it
+    with pytest.raises(UserError, match=r"'train\.features': no 'theirs'"):  # each dataset that is built needs it
         load(tmp_path, text.replace("[shop]", "[shop, other]").replace("{shop:", "{other: {kind: sample}, shop:"))
 
 

@@ -359,6 +359,11 @@ def test_tabular_columns_of_the_item_file_may_differ(tmp_path: Path) -> None:
     assert reader.name(reader.parse(line)) == "7"
 
 
+def test_tabular_reads_milliseconds_as_seconds(tmp_path: Path) -> None:
+    path = save(tmp_path / "i.csv", {"user": ["u"], "item": ["a"], "timestamp": [1588687728923]})
+    assert rows(tabular().ratings({"interactions": path})) == [("u", "a", None, 1588687728)]
+
+
 def test_tabular_selects_a_split_only_where_the_file_has_it(tmp_path: Path) -> None:
     path = save(tmp_path / "i.csv", {"user": ["u", "u"], "item": ["a", "b"], "split": ["Train", "TEST"]})
     assert [row[4] for row in rows(tabular().ratings({"interactions": path}))] == ["train", "test"]
