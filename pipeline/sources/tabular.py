@@ -75,14 +75,14 @@ class Tabular:
             role: stripped(f"{identifier(name)}::VARCHAR") if name in columns else "NULL"
             for role, name in names.items()
         }
-        table = _table(path, columns)
+        rows = table(path, columns)
         for role in ("rating", "timestamp"):
             if names[role] in columns:
-                _check_readable(path, table, names[role], role, text[role])
+                _check_readable(path, rows, names[role], role, text[role])
         split = f", lower({text['split']}) AS split" if names["split"] in columns else ""
         return (
             f"SELECT {text['user']} AS user, {text['item']} AS item, {number(text['rating'])} AS rating, "
-            f"{seconds(text['timestamp'])} AS timestamp{split} FROM {table}"
+            f"{seconds(text['timestamp'])} AS timestamp{split} FROM {rows}"
         )
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
@@ -171,7 +171,7 @@ def seconds(text: str) -> str:
     return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
 
 
-def _check_readable(path: Path, table: str, name: str, role: str, text: str) -> None:
+def _check_readable(path: Path, rows: str, name: str, role: str, text: str) -> None:
     """Refuse a column of which nothing can be read; without this it would count as one that the file lacks."""
     reads, expected = {
         "rating": (number(text), "numbers"),
@@ -179,13 +179,14 @@ def _check_readable(path: Path, table: str, name: str, role: str, text: str) -> 
     }[role]
     with duckdb.connect() as db:
         row = db.execute(
-            f"SELECT count(t), count(v), any_value(t) FROM (SELECT {text} AS t, {reads} AS v FROM {table} LIMIT 1000)"
+            f"SELECT count(t), count(v), any_value(t) FROM (SELECT {text} AS t, {reads} AS v FROM {rows} LIMIT 1000)"
         ).fetchall()[0]
     if row[0] and not row[1]:
         raise UserError(f"{path}: column '{name}' holds {row[2]!r}, which is no {role}; expected {expected}")
 
 
-def _table(path: Path, columns: list[str]) -> str:
+def table(path: Path, columns: list[str]) -> str:
+    """Return a table function over a file's columns, as strings."""
     if path.suffix == ".parquet":
         return f"read_parquet({quoted(path)})"
     separator = delimiter(path)
