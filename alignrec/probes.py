@@ -17,6 +17,7 @@ from pipeline.compare.judge import judge
 from pipeline.config import Probe
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import headline
+from pipeline.probe import questions
 from pipeline.probe.base import Data
 from pipeline.seeds import seed_for
 
@@ -111,10 +112,10 @@ def probe(
             f"categories: {len(categories)} of them for {items} vectors; give a path each, which may be empty"
         )
     data = numbered(interactions, names, protocol, user_core, item_core, seed)
-    dataset = Data(data.table, items, categories or [()] * items)
-    result = judge([FeatureSet(name, "", x) for name, x in sets.items()], dataset, ks, seed_for("probe", seed))
+    parts = questions.ask(Data(data.table, items, categories or [()] * items))
     if categories is None:
-        result["probes"]["categories"] = {"skipped": "no categories were given"}
+        parts["categories"] = "no categories were given"
+    result = judge([FeatureSet(name, "", x) for name, x in sets.items()], parts, ks, seed_for("probe", seed))
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
         figures={probe: {n: v for n, v in sets.items() if isinstance(v, dict)} for probe, sets in answered.items()},

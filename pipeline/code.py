@@ -16,7 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TOP_LEVEL = ("pipeline", "stages", "schemas")
 HARNESS = {
-    *(ROOT / "pipeline" / f"{n}.py" for n in ("__init__", "code", "errors", "layout", "params", "registry", "run")),
+    *(
+        ROOT / "pipeline" / f"{n}.py"
+        for n in ("__init__", "code", "errors", "layout", "params", "progress", "registry", "run")
+    ),
     *(ROOT / "pipeline" / "config").glob("*.py"),
     *(ROOT / "pipeline" / "http").glob("*.py"),
     *(ROOT / "stages" / f"{name}.py" for name in ("__init__", "needs")),

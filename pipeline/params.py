@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -30,13 +31,41 @@ from pipeline.encode import registry as encoders
 from pipeline.errors import UserError
 from pipeline.models import MODELS
 from pipeline.sources import registry as sources
-from pipeline.sources.base import Source
+from pipeline.sources.base import Downloaded, Source
+from pipeline.sources.image_features import FEATURE
 
 if TYPE_CHECKING:
     from pipeline.models.alignrec import AlignRecParams
 
+TEXT = "minilm"
+"""the text encoder that imported image features are concatenated with"""
 RELEASED = "alignrec"
 """the recommender that is trained for the release, and that ablations are of"""
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1, but numbers such as 1e-3 are numbers, as in YAML 1.2 and DVC, and a repeated key is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping.
+
+        Raises:
+            yaml.constructor.ConstructorError: a key stands there twice.
+        """
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' stands here twice", key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d{1,3}$"), [*"-+.0123456789"]
+)
 
 
 class Params(Section):
@@ -89,6 +118,22 @@ class Params(Section):
         """Return AlignRec's settings in the benchmark, see `settings`."""
         return cast("AlignRecParams", self.settings(RELEASED, ablation))
 
+    def feature_sets(self, dataset: str) -> list[str]:
+        """Return the feature sets that `encode` makes of a dataset: encoded, imported, controls."""
+        source = self.source(dataset)
+        files = source.files() if isinstance(source, Downloaded) else {}
+        imported = [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
+        beside_text = [f"{TEXT}-{name}" for name in imported if TEXT in self.encode.encoders]
+        return [*self.encode.encoders, *imported, *beside_text, *self.encode.controls]
+
+    def fits(self, items: int) -> None:
+        """Raise UserError if a cutoff is larger than the catalogue of so many items."""
+        if (largest := max(self.benchmark.ks)) > items:
+            raise UserError(
+                f"'benchmark.ks': {largest} is larger than the catalogue, of which {items:,} items are left; "
+                "leave it out, or lower interactions.item_core"
+            )
+
     def settings(self, model: str, ablation: str = "") -> Train:
         """Return a model's settings in the benchmark.
 
@@ -106,26 +151,6 @@ class Params(Section):
         return kind.model_validate(shared | own | changed)
 
 
-class Loader(yaml.SafeLoader):
-    """YAML without repeated keys: the last of them would silently take the place of the others."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping.
-
-        Raises:
-            yaml.constructor.ConstructorError: a key stands there twice.
-        """
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' stands here twice", key.start_mark
-                )
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def read(path: Path) -> Params:
     """Read a parameter file without loading torch: settings of single models and encoders are not checked.
 
@@ -133,7 +158,7 @@ def read(path: Path) -> Params:
         UserError: the file is absent or no YAML mapping, has a fault, or names an unknown model or encoder.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader)  # a SafeLoader
     except FileNotFoundError:
         raise UserError(f"{path}: no such parameter file; run from the project's root or pass --params") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
@@ -170,6 +195,20 @@ def load(path: Path) -> Params:
     return params
 
 
+def _made(params: Params) -> None:
+    """Refuse feature sets that the parameters name and that `encode` does not make."""
+    benchmark, publish = params.benchmark, params.publish
+    named = {"train.features": [params.trained_on] if "features" in params.train_section else []}
+    named["benchmark.features"] = benchmark.features if "features" in benchmark.model_fields_set else []
+    for ablation, changed in benchmark.ablations.items():
+        named[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])] if "features" in changed else []
+    for dataset in params.datasets:
+        for where, names in named.items():
+            known(names, params.feature_sets(dataset), where)
+    if "features" in publish.model_fields_set:  # a release has those of them that its dataset has
+        known(publish.features, {n: 0 for d in params.datasets for n in params.feature_sets(d)}, "publish.features")
+
+
 def _names(params: Params) -> None:
     for dataset in params.datasets:
         params.source(dataset)
@@ -177,6 +216,7 @@ def _names(params: Params) -> None:
     known(params.benchmark.models, MODELS, "benchmark.models")
     known(params.benchmark.overrides, MODELS, "benchmark.overrides")
     known(params.sweep.spaces, MODELS, "sweep.spaces")
+    _made(params)
 
 
 def _explicit(section: Section) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from pipeline import code, io, parallel
+from pipeline import code, io, parallel, progress
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.params import Params
@@ -43,7 +43,9 @@ class Run:
         self.rows_in = self.rows_out = 0
         self.drops: Counter[str] = Counter()
         self.notes: dict[str, Any] = {}
+        self.warnings: list[str] = []
         self.device = "cpu"
+        self.bars: list[tqdm] = []
 
     def seed(self, *names: str | int) -> int:
         """Return the seed of a part of this stage; `seed` of the stage's section shifts all of them."""
@@ -72,6 +74,11 @@ class Run:
         if n:
             self.drops[reason] += n
 
+    def warn(self, message: str) -> None:
+        """Print a warning in one line, and keep it in run.json."""
+        self.warnings.append(message)
+        print(f"warning: {self.stage} {self.dataset}: {message}", file=sys.stderr, flush=True)
+
     def note(self, **facts: Any) -> None:
         """Add measured facts (rates, accuracies) to run.json."""
         self.notes |= facts
@@ -84,19 +91,11 @@ class Run:
         what: str = "",
         initial: int = 0,
     ) -> tqdm:
-        """Return a progress bar with rate and ETA; silent when stderr is no terminal."""
+        """Return a progress bar with rate and ETA; where stderr is no terminal, a line a minute says the same."""
         label = f"{self.stage} {self.dataset}{' ' + what if what else ''}"
-        disabled = True if parallel.rank() else None  # None: where there is no terminal
-        return tqdm(
-            iterable,
-            total=total,
-            unit=unit,
-            desc=label,
-            initial=initial,
-            disable=disabled,
-            mininterval=0.5,
-            smoothing=0.1,
-        )
+        options = {"iterable": iterable, "total": total, "unit": unit, "initial": initial}
+        self.bars.append(progress.bar(label, hidden=bool(parallel.rank()), **options))
+        return self.bars[-1]
 
     def key(self, files: Iterable[Path], facts: Any, modules: Sequence[str]) -> str:
         """Return the sha256 of all that a result depends on: contents of files, parameters, versions, and code.
@@ -224,8 +223,11 @@ def _recorded(run: Run) -> Iterator[None]:
     for mark in (run.layout.seal(run.stage), run.layout.run_record(run.stage), *run.folder.rglob(".*.tmp")):
         mark.unlink(missing_ok=True)
     started = time.perf_counter()
-    yield
-    io.write_json(run.layout.run_record(run.stage), _run_record(run, time.perf_counter() - started))
+    with progress.heartbeat(f"{run.stage} {run.dataset}", run.bars):
+        yield
+    record = _run_record(run, time.perf_counter() - started)
+    io.write_json(run.layout.run_record(run.stage), record)
+    print(progress.end_line(record), flush=True)
 
 
 def _run_record(run: Run, seconds: float) -> dict[str, Any]:
@@ -245,7 +247,7 @@ def _run_record(run: Run, seconds: float) -> dict[str, Any]:
         "seed": getattr(getattr(run.params, run.stage), "seed", None),
         "params": getattr(run.params, run.stage).model_dump(),
         "versions": versions(),
-        "notes": run.notes,
+        "notes": run.notes | ({"warnings": run.warnings} if run.warnings else {}),
     }
 
 

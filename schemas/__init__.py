@@ -8,7 +8,7 @@ from schemas.embeddings import item_embeddings, user_embeddings
 from schemas.feature_sets import features
 from schemas.graph import EDGES
 from schemas.images import IMAGE_STATUSES, IMAGES
-from schemas.interactions import INTERACTIONS, ITEM_IDS, TEST, TRAIN, USERS, VALID, clock
+from schemas.interactions import INTERACTIONS, ITEM_IDS, TEST, TRAIN, USERS, VALID, clock, has_own_split
 from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, features_half
 from schemas.results import RESULTS, SLICES, TESTS, ranking, rankings, trials
@@ -35,6 +35,7 @@ __all__ = [
     "features",
     "features_half",
     "field",
+    "has_own_split",
     "item_embeddings",
     "ranking",
     "rankings",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pyarrow as pa
 
@@ -30,5 +31,14 @@ def clock(interactions: pa.Table) -> str:
     """Return what the timestamps of a read table INTERACTIONS are: unix, order (positions in a sequence), or none."""
     if interactions["timestamp"].null_count:
         return "none"
-    record = json.loads((interactions.schema.metadata or {}).get(b"alignrec", b"{}"))
-    return str(record.get("timestamps", "unix"))
+    return str(_record(interactions).get("timestamps", "unix"))
+
+
+def has_own_split(interactions: pa.Table) -> bool:
+    """Return whether the split of a read table INTERACTIONS came with the ratings, in a column of its own."""
+    return _record(interactions).get("split") == "imported"
+
+
+def _record(interactions: pa.Table) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((interactions.schema.metadata or {}).get(b"alignrec", b"{}"))
+    return record

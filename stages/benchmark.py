@@ -14,6 +14,7 @@ def main(run: Run) -> None:
     params, layout = run.params.benchmark, run.layout
     planned = jobs.jobs(run.params)
     parts = inputs.read(layout, None).split
+    run.params.fits(parts.n_items)
     rules = protocol(run.params, run.dataset, parts)
     for group in sorted({job._replace(seed=0) for job in planned}):
         settings = run.params.settings(group.model, group.ablation).model_dump()

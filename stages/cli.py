@@ -124,6 +124,25 @@ for _stage, (_help, _, _) in STAGES.items():
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="of the dataset: letters, digits, _ and -")],
+    interactions: Annotated[Path, typer.Option(help="a row an interaction: Parquet, CSV, TSV or JSON lines")],
+    items: Annotated[Path | None, typer.Option(help="a row an item: text, categories, images")] = None,
+    images: Annotated[str | None, typer.Option(help="folder or archive, or a pattern: images/{item}.jpg")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="role=name of its column, such as item=sku; may be given again")
+    ] = None,
+    to: Annotated[Path, typer.Option("--to", help="file to write")] = Path("params.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
+) -> None:
+    """look at your files and write a parameter file for them."""
+    from stages.new import write
+
+    for line in write(name, interactions, items, images, column or [], to, force):
+        typer.echo(line)
+
+
+@app.command()
 def mend() -> None:
     """After DVC itself was killed: delete the half-written file that it refuses to read."""
     from pipeline.mend import mend as delete_broken

@@ -16,18 +16,24 @@ def main(run: Run) -> None:
     source, params, layout = run.source, run.params.interactions, run.layout
     raw = raw_files(layout.sources)
     ratings = reader(source).ratings(raw)
+    own_split = False
     with build.database(run.folder / ".scratch", params.memory_limit) as db:
         if isinstance(source, MmrecSource):
             count = build.load_published(db, ratings)
             image_features.check_features(raw, count)
             asins = mmrec.asins(mmrec.metadata(raw), count)
-            split = build.published(db, asins, keep_time=source.timestamps != "none")
+            split = build.published(db, asins, source.timestamps != "none", params.min_rating)
+        elif own_split := "split" in db.sql(ratings).columns:
+            split = build.imported(db, ratings, params.min_rating)
         else:
-            split = build.split(db, ratings, params.user_core, params.item_core, params.protocol, run.seed("split"))
+            cores = params.user_core, params.item_core
+            split = build.split(db, ratings, *cores, params.protocol, run.seed("split"), params.min_rating)
+        run.params.fits(split.facts["items"])
         clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
         run.write_all(split.users, layout.users, schemas.USERS)
         run.write_all(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
-        run.write_all(split.interactions, layout.interactions, schemas.INTERACTIONS, timestamps=clock)
+        facts = {"timestamps": clock} | ({"split": "imported"} if own_split else {})
+        run.write_all(split.interactions, layout.interactions, schemas.INTERACTIONS, **facts)
     run.rows_in, run.rows_out = split.rows, split.rows - sum(split.drops.values())
     for reason, n in split.drops.items():
         run.count(reason, n)

@@ -2,11 +2,13 @@
 
 import json
 import multiprocessing
+import re
 import time
 from pathlib import Path
 
 import pytest
 
+from pipeline import progress
 from pipeline.io import write_bytes
 from pipeline.params import Params, load
 from pipeline.run import Run, perform, running
@@ -32,6 +34,42 @@ def test_a_run_leaves_a_record(tmp_path: Path, params: Params) -> None:
     assert record["seconds"] >= 0
     assert record["peak_memory_mib"] > 1
     assert {"python", "torch", "pyarrow"} <= set(record["versions"])
+
+
+def test_a_run_ends_with_one_line(tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]) -> None:
+    with running("train", "shop", params, tmp_path) as run:
+        run.rows_in, run.rows_out = 5000, 3
+        run.count("too_rare", 4997)
+        run.warn("most are rare")
+    shown = capsys.readouterr()
+    assert re.fullmatch(r"train shop: 5,000 rows in, 3 out, 4,997 too rare; \d+\.\d s\n", shown.out)
+    assert shown.err == "warning: train shop: most are rare\n"
+    assert json.loads((tmp_path / "train/shop/run.json").read_text())["notes"] == {"warnings": ["most are rare"]}
+
+
+def test_without_a_terminal_a_long_run_says_every_minute_how_far_it_is(
+    tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "MINUTE", 0.2)
+    with running("train", "shop", params, tmp_path) as run:
+        time.sleep(0.3)
+        for n, _ in enumerate(run.progress(range(40), total=40, unit="item", what="x")):
+            time.sleep(0.05 if n < 30 else 0)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "train shop: running for 00:00"
+    assert re.fullmatch(r"train shop x: \d+/40 item, +[\d.?]+item/s, [\d:?]+ left", lines[-1])
+    assert 3 <= len(lines) < 20
+    done = [int(line.split(": ")[1].split("/")[0]) for line in lines[1:]]
+    assert done == sorted(done)
+    assert done[-1] > done[0]
+
+
+def test_a_short_run_says_nothing_before_its_end(
+    tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running("train", "shop", params, tmp_path) as run:
+        list(run.progress(range(40), unit="item"))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_failed_run_leaves_no_record(tmp_path: Path, params: Params) -> None:

@@ -23,6 +23,8 @@ class Download(Section):
 class Interactions(Section):
     """Filtering, numbering, splitting."""
 
+    min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """explicit ratings as implicit feedback: lower ones are dropped, before users and items are counted; null: none"""
     user_core: Positive = 5
     """users with fewer interactions are dropped; repeatedly, because items lose interactions too"""
     item_core: Positive = 5

@@ -24,13 +24,12 @@ from pipeline.encode.registry import Encoders, settings, spec
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
+from pipeline.params import TEXT
 from pipeline.sources import image_features
 from pipeline.sources.image_features import FEATURE, check_features
 
 Maker = Callable[[int, int], pa.Table]
 
-TEXT = "minilm"
-"""the text encoder that imported image features are concatenated with"""
 WIDTH = 64
 """of the controls where there is no other feature set"""
 

@@ -30,9 +30,9 @@ class Protocol:
     rule: Rule
     """what is masked at test: mmrec train alone, as published tables do; strict train and valid"""
     split: str
-    """how each user's interactions were divided: `interactions.protocol`"""
+    """how each user's interactions were divided: `interactions.protocol`, or `imported` by a column of the source"""
     filter: str
-    """which users and items were kept"""
+    """which ratings, users and items were kept"""
     questions: str
     """sha256 of the catalogue's size and every (user, item) of train, valid and test"""
     candidates: str = "all items"
@@ -70,10 +70,13 @@ class Protocol:
 
 def protocol(params: Params, dataset: str, split: Split) -> Protocol:
     """Return the protocol under which the models of one dataset are judged."""
-    settings = params.interactions
-    imported = params.source(dataset).has_split
-    core = "as imported" if imported else f"users >= {settings.user_core}, items >= {settings.item_core}, repeatedly"
-    return Protocol(params.benchmark.protocol, "mmrec" if imported else settings.protocol, core, questions(split))
+    settings, published = params.interactions, params.source(dataset).has_split
+    cores = f"users >= {settings.user_core}, items >= {settings.item_core}, repeatedly"
+    kept = "as imported" if published or split.own else cores
+    if settings.min_rating is not None:
+        kept = f"ratings >= {settings.min_rating:g}, {kept}"
+    division = "mmrec" if published else "imported" if split.own else settings.protocol
+    return Protocol(params.benchmark.protocol, division, kept, questions(split))
 
 
 def questions(split: Split) -> str:

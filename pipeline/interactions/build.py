@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline.errors import UserError
+from pipeline.interactions.clean import clean, count, nothing_left, shrink, whole
 
 BLOCK = 1 << 20  # rows that leave the database at a time
 
@@ -59,7 +59,13 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
 
 
 def split(
-    db: duckdb.DuckDBPyConnection, ratings: str, user_core: int, item_core: int, protocol: str, seed: int
+    db: duckdb.DuckDBPyConnection,
+    ratings: str,
+    user_core: int,
+    item_core: int,
+    protocol: str,
+    seed: int,
+    min_rating: float | None = None,
 ) -> SplitTables:
     """Filter, split and number raw ratings.
 
@@ -71,24 +77,68 @@ def split(
         item_core: items with fewer, until none is left.
         protocol: a key of PROTOCOLS.
         seed: of random order.
+        min_rating: lower ratings are dropped, before all else is counted; None keeps all.
 
     Returns:
         the tables; ids count from 0 in order of first appearance among the rows that are left; duplicates in
         (user, item, timestamp) keep their first row; users without train rows leave valid and test.
 
     Raises:
-        UserError: nothing is left.
+        UserError: there is no rating, most lack a value, or nothing is left; says the likely cause.
     """
     cores = {"user": user_core, "item": item_core}
-    rows, drops = _clean(db, ratings, cores, seed)
-    drops["below_k_core"] += _shrink(db, cores)
+    rows, drops = clean(db, ratings, cores, seed, min_rating)
+    drops["below_k_core"] += shrink(db, cores)
     drops["user_without_train"] = _part(db, protocol)
-    if not _one(db, "SELECT count(*) FROM parted"):
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in drops.items() if n)
-        raise UserError(
-            f"no rating is left of {rows:,}: {reasons}; lower interactions.user_core and item_core or give more data"
+    if not count(db, "SELECT count(*) FROM parted"):
+        raise nothing_left(rows, drops)
+    return _numbered(db, rows, drops)
+
+
+def imported(db: duckdb.DuckDBPyConnection, ratings: str, min_rating: float | None = None) -> SplitTables:
+    """Number raw ratings whose split is the source's own. No k-core is taken, and no duplicate dropped.
+
+    Args:
+        db: see `database`.
+        ratings: SQL that selects what `split` takes, and split: train, valid, test, or 0, 1, 2.
+        min_rating: as of `split`.
+
+    Returns:
+        as `split`.
+
+    Raises:
+        UserError: a row has no known split; or as `split`.
+    """
+    db.execute(f"CREATE TABLE raw AS {ratings}")
+    known = " ".join(f"WHEN '{name}' THEN {part}" for name, part in SPLITS.items())
+    bad = db.execute(
+        f"SELECT rowid + 1, split FROM raw WHERE (CASE split {known} END) IS NULL ORDER BY rowid LIMIT 1"
+    ).fetchall()
+    if bad:
+        row, value = bad[0]
+        raise UserError(f"interactions, row {row}: split is {value!r}; expected train, valid, test, or 0, 1, 2")
+    rows = count(db, "SELECT count(*) FROM raw")
+    rated, drops = whole(db, min_rating)
+    for what in ("user", "item"):
+        db.execute(
+            f"""CREATE TABLE {what}_names AS
+            SELECT {what} AS name, row_number() OVER ()::UINTEGER AS code FROM {rated} GROUP BY {what}"""
         )
-    for what in cores:
+    db.execute(
+        f"""CREATE TABLE parted AS
+        SELECT pos, u.code AS user, i.code AS item, rating, timestamp, (CASE split {known} END)::TINYINT AS split
+        FROM {rated} AS r JOIN user_names u ON u.name = r.user JOIN item_names i ON i.name = r.item"""
+    )
+    db.execute("DROP TABLE raw")
+    drops["user_without_train"] = _delete_untrained(db)
+    if not count(db, "SELECT count(*) FROM parted"):
+        raise nothing_left(rows, drops)
+    return _numbered(db, rows, drops)
+
+
+def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int]) -> SplitTables:
+    """Number the users and items of table `parted` in order of first appearance."""
+    for what in ("user", "item"):
         db.execute(
             f"""CREATE TABLE {what}_ids AS
             SELECT {what}, (row_number() OVER (ORDER BY min(pos)) - 1)::INTEGER AS {what}_id
@@ -105,11 +155,14 @@ def split(
         Query(db, items, schemas.ITEM_IDS),
         rows,
         drops,
-        _facts(db, "parted", _one(db, "SELECT count(*) FROM user_ids"), _one(db, "SELECT count(*) FROM item_ids")),
+        _facts(db, "parted", count(db, "SELECT count(*) FROM user_ids"), count(db, "SELECT count(*) FROM item_ids")),
     )
 
 
 PARTS = ("train", "valid", "test")  # names of 0, 1, 2
+SPLITS = {name: part for part, name in enumerate(PARTS)} | {str(part): part for part in range(3)}
+SPLITS |= {f"{part}.0": part for part in range(3)} | {"val": 1, "validation": 1, "dev": 1}
+"""what a source's own split says, in small letters -> 0, 1, 2; numbers may have been written as 0.0, 1.0, 2.0"""
 ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
 RANDOM, TIME = "key, timestamp, pos", "timestamp, pos"
 # SQL over `place` (1 .. n in a user's order) and `n`: of three or more the last `out` leave train, the first half of
@@ -135,7 +188,7 @@ fifths and nine tenths of all ratings are past; ratings of one second stay toget
 def _part(db: duckdb.DuckDBPyConnection, protocol: str) -> int:
     """Give each rating of `core` its split, in table `parted`; return how many were dropped for lack of train rows."""
     order, rule = PROTOCOLS[protocol]
-    if order == TIME and not _one(db, "SELECT count(timestamp) FROM core"):
+    if order == TIME and not count(db, "SELECT count(timestamp) FROM core"):
         raise UserError(f"interactions.protocol {protocol} needs times, and this source has none; use mmrec")
     db.execute(
         f"""CREATE TABLE parted AS SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
@@ -146,7 +199,12 @@ def _part(db: duckdb.DuckDBPyConnection, protocol: str) -> int:
                           JOIN user_names u ON u.code = core.user JOIN item_names i ON i.code = core.item) AS core))"""
     )
     db.execute("DROP TABLE core")
-    return _one(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
+    return _delete_untrained(db)
+
+
+def _delete_untrained(db: duckdb.DuckDBPyConnection) -> int:
+    """Delete the rows of users who have none in train; return how many."""
+    return count(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
 
 
 def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
@@ -170,12 +228,14 @@ def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
             f"the .inter file, line {line}: userID {user}, itemID {item}, x_label {split}; expected whole numbers from "
             "0 and x_label 0, 1 or 2"
         )
-    if not _one(db, "SELECT count(*) FROM raw"):
+    if not count(db, "SELECT count(*) FROM raw"):
         raise UserError("the .inter file has no rows")
-    return _one(db, "SELECT max(item) + 1 FROM raw")
+    return count(db, "SELECT max(item) + 1 FROM raw")
 
 
-def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) -> SplitTables:
+def published(
+    db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool, min_rating: float | None = None
+) -> SplitTables:
     """Return what `load_published` loaded: numbers and split are the source's.
 
     Users and items that have a number but no rows stay. Users without train rows leave valid and test.
@@ -184,13 +244,19 @@ def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) 
         db: see `database`.
         asins: identifier of each item.
         keep_time: whether the timestamp column means something.
+        min_rating: rows with a lower rating, or none, leave; None keeps all.
     """
     time = "timestamp" if keep_time else "NULL::BIGINT"
+    rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"
     db.execute(
-        "CREATE VIEW kept AS SELECT * FROM raw WHERE split = 0 OR user IN (SELECT user FROM raw WHERE split = 0)"
+        f"CREATE VIEW kept AS SELECT * FROM raw WHERE {rated} AND "
+        f"(split = 0 OR user IN (SELECT user FROM raw WHERE split = 0 AND {rated}))"
     )
     interactions = f"SELECT user::INTEGER AS user_id, item::INTEGER AS item_id, rating, {time} AS timestamp, split"
-    rows, users = _one(db, "SELECT count(*) FROM raw"), _one(db, "SELECT max(user) + 1 FROM raw")
+    rows, users = count(db, "SELECT count(*) FROM raw"), count(db, "SELECT max(user) + 1 FROM raw")
+    low = 0 if min_rating is None else count(db, f"SELECT count(*) FROM raw WHERE NOT {rated}")
+    drops = {"user_without_train": rows - low - count(db, "SELECT count(*) FROM kept")}
+    drops |= {"below_min_rating": low} if low else {}
     db.register("asins", pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": asins}))
     return SplitTables(
         Query(db, f"{interactions} FROM kept {ORDER}", schemas.INTERACTIONS),
@@ -199,69 +265,16 @@ def published(db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool) 
         ),
         Query(db, "SELECT * FROM asins ORDER BY item_id", schemas.ITEM_IDS),
         rows,
-        {"user_without_train": rows - _one(db, "SELECT count(*) FROM kept")},
+        drops,
         _facts(db, "kept", users, len(asins)),
     )
 
 
 def _facts(db: duckdb.DuckDBPyConnection, table: str, users: int, items: int) -> dict[str, int]:
-    parts = {name: _one(db, f"SELECT count(*) FROM {table} WHERE split = {i}") for i, name in enumerate(PARTS)}
+    parts = {name: count(db, f"SELECT count(*) FROM {table} WHERE split = {i}") for i, name in enumerate(PARTS)}
     pairs = f"SELECT count(*) AS n FROM {table} GROUP BY user, item"
     return (
         {"users": users, "items": items}
         | parts
-        | {"repeated_pairs": _one(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")}
+        | {"repeated_pairs": count(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")}
     )
-
-
-def _clean(db: duckdb.DuckDBPyConnection, ratings: str, cores: dict[str, int], seed: int) -> tuple[int, dict[str, int]]:
-    """Load the ratings into `core` with integer codes for users and items; return rows read and drops.
-
-    Most ratings are of users or items that have too few even with duplicates: these are dropped first, to save time.
-    """
-    db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives it, and `pos` from here on
-    db.execute("SET preserve_insertion_order = false")
-    # a column that is null throughout is one that the source does not have
-    has = [c for c in ("rating", "timestamp") if _one(db, f"SELECT count({c}) FROM raw")]
-    whole = " AND ".join(f"{c} IS NOT NULL" for c in ("user", "item", *has)) + " AND NOT isnan(coalesce(rating, 0))"
-    table, before = "raw", f"(SELECT rowid AS pos, * FROM raw WHERE {whole})"
-    counts = [_one(db, "SELECT count(*) FROM raw"), _one(db, f"SELECT count(*) FROM {before}")]
-    for what, least in cores.items():
-        db.execute(
-            f"""CREATE TABLE {what}_names AS
-            SELECT name, row_number() OVER ()::UINTEGER AS code, md5_number_lower(concat_ws(',', {seed}, name)) AS hash
-            FROM (SELECT {what} AS name FROM {before} GROUP BY {what} HAVING count(*) >= {least})"""
-        )
-        db.execute(
-            f"""CREATE TABLE enough_{what} AS
-            SELECT r.* REPLACE (code AS {what}) FROM {before} AS r JOIN {what}_names ON name = r.{what}"""
-        )
-        db.execute(f"DROP TABLE {table}")
-        table = before = f"enough_{what}"
-    counts.append(_one(db, f"SELECT count(*) FROM {table}"))
-    db.execute(
-        f"""CREATE TABLE core AS SELECT min(pos) AS pos, user, item, arg_min(rating, pos) AS rating, timestamp
-        FROM {table} GROUP BY user, item, timestamp"""
-    )
-    db.execute(f"DROP TABLE {table}")
-    counts.append(_one(db, "SELECT count(*) FROM core"))
-    dropped = [left - right for left, right in itertools.pairwise(counts)]
-    return counts[0], dict(zip(("missing_value", "below_k_core", "duplicate"), dropped, strict=True))
-
-
-def _shrink(db: duckdb.DuckDBPyConnection, cores: dict[str, int]) -> int:
-    """Delete ratings of users and items with too few, until none is left; return how many."""
-    deleted = 0
-    while True:  # each pass may push others below
-        few = " OR ".join(
-            f"{what} IN (SELECT {what} FROM core GROUP BY {what} HAVING count(*) < {least})"
-            for what, least in cores.items()
-        )
-        now = _one(db, f"DELETE FROM core WHERE {few}")
-        if not now:
-            return deleted
-        deleted += now
-
-
-def _one(db: duckdb.DuckDBPyConnection, sql: str) -> int:
-    return int(db.execute(sql).fetchall()[0][0])

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from schemas import TEST, TRAIN, VALID
+from schemas import TEST, TRAIN, VALID, has_own_split
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Split:
     test: Pairs
     dropped: Mapping[str, int] = field(default_factory=dict)
     """rows of the table that are in none of the three, by reason"""
+    own: bool = False
+    """whether the split came with the ratings, in a column of its own"""
 
 
 def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
@@ -66,7 +68,8 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
         "pair repeated in its split": repeated + repeated_valid + repeated_test,
         "user without train interactions": int((~known[users]).sum()),
     }
-    return Split(n_users, n_items, train, valid, test, {reason: n for reason, n in reasons.items() if n})
+    dropped = {reason: n for reason, n in reasons.items() if n}
+    return Split(n_users, n_items, train, valid, test, dropped, has_own_split(interactions))
 
 
 def keys(pairs: Pairs, n_items: int) -> np.ndarray:

@@ -35,8 +35,8 @@ class AmazonSource(Downloaded):
     """as the publisher spells it: fills in `reviews` and `metadata` where they are absent"""
     reviews: Mirrors
     """reviews as JSON lines, or a CSV of ratings"""
-    metadata: Mirrors
-    """meta_*.json.gz"""
+    metadata: Mirrors | None = None
+    """meta_*.json.gz; null: reviews alone, so that items have neither text nor image"""
     features: dict[Name, Mirrors] = {}
     """feature set name -> image_features_*.b, by ASIN: a set of its own, and beside MiniLM if encode makes that"""
     licence: ClassVar[Licence] = TERMS
@@ -57,4 +57,5 @@ class AmazonSource(Downloaded):
     def files(self) -> dict[str, list[str]]:
         """Return role -> addresses: reviews, metadata, feature files."""
         features = {f"{FEATURE}{name}": mirrors for name, mirrors in self.features.items()}
-        return {"reviews": self.reviews, "metadata": self.metadata} | features
+        metadata = {"metadata": self.metadata} if self.metadata else {}
+        return {"reviews": self.reviews} | metadata | features

@@ -66,8 +66,8 @@ def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
 
 
 def metadata(raw: Mapping[str, Path]) -> Path | None:
-    """Return the metadata file."""
-    return raw["metadata"]
+    """Return the metadata file, if there is one."""
+    return raw.get("metadata")
 
 
 def lines(path: Path) -> Iterator[bytes]:

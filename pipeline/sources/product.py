@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from pipeline.sources.gz import unpacked
+from pipeline.sources.header import delimiter
 
 
 class Product(NamedTuple):
@@ -25,11 +26,12 @@ class Product(NamedTuple):
 
 
 def json_lines(path: Path) -> Iterator[bytes]:
-    """Yield each item as one line of JSON, whether the file is JSON lines or CSV with a header, gzipped or not."""
+    """Yield each item as one line of JSON, whether the file is JSON lines or has a header; gzipped or not."""
+    separator = delimiter(path)
     with unpacked(path) as f:
-        if ".csv" in path.suffixes:
-            text = (line.decode("utf-8", errors="replace") for line in f)
-            yield from (orjson.dumps(row) for row in csv.DictReader(text, restkey="_extra"))
+        if separator is not None:
+            text = (line.decode("utf-8", errors="replace").removeprefix("\ufeff") for line in f)
+            yield from (orjson.dumps(row) for row in csv.DictReader(text, restkey="_extra", delimiter=separator))
         else:
             yield from f
 

@@ -5,38 +5,44 @@ The parameters map columns; by default columns have the names that they have her
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import duckdb
 import orjson
 import pyarrow.parquet as pq
 
 from pipeline.config.base import Mirrors
 from pipeline.errors import UserError
 from pipeline.sources.base import Downloaded, Reader
-from pipeline.sources.gz import unpacked
+from pipeline.sources.header import column_names, delimiter
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import quoted, read_csv, read_lines, stripped
 
-KEPT = ("item", "title", "brand", "categories", "description", "image_urls")
+OF_INTERACTIONS = ("user", "item", "rating", "timestamp", "split")
+OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")
+MILLISECONDS_FROM = 100_000_000_000  # as seconds the year 5138, as milliseconds 1973
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
+
+InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
+ItemColumn = Literal["item", "title", "brand", "categories", "description", "image_urls"]
 
 
 class TabularSource(Downloaded):
-    """Two files of your own, as Parquet, CSV or JSON lines."""
+    """Two files of your own, as Parquet, CSV, TSV or JSON lines; the last three may be gzipped."""
 
     kind: Literal["tabular"]
     interactions: Mirrors
-    """a row an interaction: user, item, and optionally rating and timestamp (seconds, or a date)"""
+    """a row an interaction: user, item, and optionally rating, timestamp (seconds, milliseconds, or a date) and split
+    (train, valid, test, or 0, 1, 2), which is then imported as it is"""
     items: Mirrors | None = None
     """a row an item: item, and any of title, brand, categories, description, image_urls; | parts several in one cell"""
-    columns: dict[
-        Literal["user", "item", "rating", "timestamp", "title", "brand", "categories", "description", "image_urls"], str
-    ] = {}
+    columns: dict[InteractionColumn | ItemColumn, str] = {}
     """name of a column here -> its name in the files, where they differ"""
+    item_columns: dict[ItemColumn, str] = {}
+    """the same for the item file alone, where the two files differ"""
 
     def reader(self) -> Reader:
         """Return a reader that knows the columns."""
@@ -51,40 +57,44 @@ class Tabular:
     """Reads the files of one source; see base.Reader."""
 
     def __init__(self, source: TabularSource) -> None:
-        self._columns: dict[str, str] = dict(source.columns.items())
-
-    def _column(self, name: str) -> str:
-        return self._columns.get(name, name)
+        self._interaction_columns: dict[str, str] = dict(source.columns.items())
+        self._item_columns: dict[str, str] = dict([*source.columns.items(), *source.item_columns.items()])
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
-        """Return SQL that selects user, item, rating, timestamp, in the file's order.
+        """Return SQL that selects user, item, rating, timestamp, in the file's order; and split, if the file has it.
 
         Times may be seconds or anything that reads as a date. A rating or time that the file has no column for is null.
 
         Raises:
-            UserError: there is no column for users or items.
+            UserError: the file is empty, or lacks a column that is required or named under `columns`.
         """
-        path = raw["interactions"]
-        columns = column_names(path)
-        for role in ("user", "item"):
-            if self._column(role) not in columns:
-                raise UserError(
-                    f"{path}: no column '{self._column(role)}'; it has {', '.join(columns)}; say under "
-                    f"`columns` of the source which one is the {role}"
-                )
+        path, renamed = raw["interactions"], self._interaction_columns
+        names = {role: renamed.get(role, role) for role in OF_INTERACTIONS}
+        columns = _columns(path, names, required=("user", "item"), renamed=renamed)
         text = {
-            c: stripped(f"{identifier(self._column(c))}::VARCHAR") if self._column(c) in columns else "NULL"
-            for c in ("user", "item", "rating", "timestamp")
+            role: stripped(f"{identifier(name)}::VARCHAR") if name in columns else "NULL"
+            for role, name in names.items()
         }
+        rows = table(path, columns)
+        for role in ("rating", "timestamp"):
+            if names[role] in columns:
+                _check_readable(path, rows, names[role], role, text[role])
+        split = f", lower({text['split']}) AS split" if names["split"] in columns else ""
         return (
-            f"SELECT {text['user']} AS user, {text['item']} AS item, "
-            f"try_cast({text['rating']} AS FLOAT) AS rating, coalesce(try_cast({text['timestamp']} AS BIGINT), "
-            f"epoch(try_cast({text['timestamp']} AS TIMESTAMPTZ))::BIGINT) AS timestamp FROM {_table(path, columns)}"
+            f"SELECT {text['user']} AS user, {text['item']} AS item, {number(text['rating'])} AS rating, "
+            f"{seconds(text['timestamp'])} AS timestamp{split} FROM {rows}"
         )
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
-        """Return the item file, if there is one."""
-        return raw.get("metadata")
+        """Return the item file, if there is one.
+
+        Raises:
+            UserError: it is empty, or lacks a column that is required or named under `columns` or `item_columns`.
+        """
+        if path := raw.get("metadata"):
+            names = {role: self._item_column(role) for role in OF_ITEMS}
+            _columns(path, names, required=("item",), renamed=self._item_columns)
+        return path
 
     def lines(self, path: Path) -> Iterator[bytes]:
         """Yield each item as one line of JSON."""
@@ -93,6 +103,9 @@ class Tabular:
                 yield from (orjson.dumps(row, default=str) for row in batch.to_pylist())
             return
         yield from json_lines(path)
+
+    def _item_column(self, role: str) -> str:
+        return self._item_columns.get(role, role)
 
     def wanted(self, asins: list[str]) -> dict[str, int]:
         """Return the item file's identifier -> item_id."""
@@ -108,43 +121,76 @@ class Tabular:
 
     def name(self, record: dict[str, Any]) -> str | None:
         """Return the item's value."""
-        value = record.get(self._column("item"))
+        value = record.get(self._item_column("item"))
         return None if value is None or isinstance(value, (bool, list, dict)) else str(value).strip() or None
 
     def product(self, record: dict[str, Any]) -> Product:
         """Return the fields of the item."""
         return Product(
-            title=as_text(record.get(self._column("title"))),
-            brand=as_text(record.get(self._column("brand"))),
-            categories=_several(record.get(self._column("categories"))),
-            description=as_text(record.get(self._column("description"))),
-            image_urls=_several(record.get(self._column("image_urls"))),
-            extra=others(record, [self._column(c) for c in KEPT]),
+            title=as_text(record.get(self._item_column("title"))),
+            brand=as_text(record.get(self._item_column("brand"))),
+            categories=_several(record.get(self._item_column("categories"))),
+            description=as_text(record.get(self._item_column("description"))),
+            image_urls=_several(record.get(self._item_column("image_urls"))),
+            extra=others(record, [self._item_column(c) for c in OF_ITEMS]),
         )
 
 
-def column_names(path: Path) -> list[str]:
-    """Return the names of a file's columns, from its schema, its header or its first line.
+def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], renamed: Mapping[str, str]) -> list[str]:
+    """Return the columns of a file.
+
+    Args:
+        path: of the file.
+        names: role -> the column's name in the file.
+        required: roles that must have a column.
+        renamed: the parameters' roles -> names; those of `names` must have a column too.
 
     Raises:
-        UserError: the file's ending is of no known format, or the file is empty.
+        UserError: the file is empty or lacks such a column; names those that it has.
     """
-    if path.suffix == ".parquet":
-        return pq.read_schema(path).names
-    with unpacked(path) as f:
-        first = f.readline().decode("utf-8")
-    if ".csv" in path.suffixes:
-        return next(csv.reader([first]), [])
-    try:
-        return list(orjson.loads(first))
-    except orjson.JSONDecodeError:
-        raise UserError(f"{path}: neither .parquet nor .csv, and its first line is not JSON") from None
+    must = {role: names[role] for role in names if role in required or role in renamed}
+    columns = column_names(path, must.values())
+    for role, name in must.items():
+        if name not in columns:
+            raise UserError(
+                f"{path}: no column '{name}'; it has {', '.join(columns)}; say under `columns` of the source which one "
+                f"is the {role}"
+            )
+    return columns
 
 
-def _table(path: Path, columns: list[str]) -> str:
+def number(text: str) -> str:
+    """Return SQL that reads a rating; null where it cannot."""
+    return f"try_cast({text} AS FLOAT)"
+
+
+def seconds(text: str) -> str:
+    """Return SQL that reads Unix seconds, milliseconds, or a date or time, as Unix seconds; null where it cannot."""
+    whole = f"try_cast({text} AS BIGINT)"
+    unix = f"CASE WHEN {whole} > {MILLISECONDS_FROM} THEN {whole} // 1000 ELSE {whole} END"
+    return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
+
+
+def _check_readable(path: Path, rows: str, name: str, role: str, text: str) -> None:
+    """Refuse a column of which nothing can be read; without this it would count as one that the file lacks."""
+    reads, expected = {
+        "rating": (number(text), "numbers"),
+        "timestamp": (seconds(text), "seconds, or dates such as 2024-12-31"),
+    }[role]
+    with duckdb.connect() as db:
+        row = db.execute(
+            f"SELECT count(t), count(v), any_value(t) FROM (SELECT {text} AS t, {reads} AS v FROM {rows} LIMIT 1000)"
+        ).fetchall()[0]
+    if row[0] and not row[1]:
+        raise UserError(f"{path}: column '{name}' holds {row[2]!r}, which is no {role}; expected {expected}")
+
+
+def table(path: Path, columns: list[str]) -> str:
+    """Return a table function over a file's columns, as strings."""
     if path.suffix == ".parquet":
         return f"read_parquet({quoted(path)})"
-    return read_csv(path, columns, True, quotes=True) if ".csv" in path.suffixes else read_lines(path, columns)
+    separator = delimiter(path)
+    return read_csv(path, columns, True, separator, quotes=True) if separator else read_lines(path, columns)
 
 
 def _several(value: Any) -> list[str]:

@@ -83,7 +83,18 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         ("datasets: [shop]\nsources: {shop: {}}", "'sources.shop.kind' is required; valid: sample, "),
         (GOOD + "images: {allow_file: 1}", "'images.allow_file': input should be a valid boolean, found 1"),
         ("datasets: [shop]\nsources: {shop: {kind: sample, itms: 9}}", "'sources.shop.itms'; did you mean 'items'?"),
-        ("datasets: [shop]\nsources: {shop: {kind: amazon2014, reviews: a}}", "'sources.shop.metadata' is required"),
+        ("datasets: [shop]\nsources: {shop: {kind: amazon2014, metadata: a}}", "'sources.shop.reviews' is required"),
+        (GOOD + "publish: {features: [beit4]}", "'publish.features': no 'beit4'; did you mean 'beit3'?"),
+        (GOOD + "benchmark: {features: [clip]}", "'benchmark.features': no 'clip'; valid: beit3, "),
+        (
+            GOOD + "encode: {encoders: [minilm]}\ntrain: {features: beit3}",
+            "'train.features': no 'beit3'; valid: minilm, ",
+        ),
+        (
+            GOOD
+            + "benchmark: {ablations: {x: {features: beit3-untraind}}}\nencode: {encoders: [beit3-untrained, beit3]}",
+            "'benchmark.ablations.x.features': no 'beit3-untraind'; did you mean 'beit3-untrained'?",
+        ),
         ("datasets: [shpo]\nsources: {shop: {kind: sample}}", "no dataset 'shpo'"),
         ("datasets: [../x]\nsources: {}", "'datasets.0'"),
         ("datasets: [", "not YAML"),
@@ -95,6 +106,35 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, says: st
         load(tmp_path, text)
     assert says in str(e.value)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", ".1e-2", "0.001"])
+def test_numbers_with_an_exponent_are_numbers(tmp_path: Path, text: str) -> None:
+    assert load(tmp_path, GOOD + f"train: {{lr: {text}}}").train.lr == 1e-3
+
+
+def test_identifiers_that_look_alike_are_no_numbers(tmp_path: Path) -> None:
+    hashes = ["1234567890e12345", "12345e6789012345"]
+    assert load(tmp_path, GOOD + f"images: {{placeholders: [{', '.join(hashes)}]}}").images.placeholders == hashes
+
+
+def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
+    source = "{kind: mmrec, interactions: a.inter, features: {theirs: f.npy}}"
+    text = (
+        f"datasets: [shop]\nsources: {{shop: {source}}}\ntrain: {{features: theirs}}\npublish: {{features: [theirs]}}\n"
+    )
+    assert load(tmp_path, text).feature_sets("shop")[-4:] == ["theirs", "random", "shuffled", "constant"]
+    with pytest.raises(UserError, match=r"'train\.features': no 'theirs'"):  # each dataset that is built needs it
+        load(tmp_path, text.replace("[shop]", "[shop, other]").replace("{shop:", "{other: {kind: sample}, shop:"))
+
+
+def test_a_cutoff_that_the_catalogue_has_not_enough_items_for_is_refused_by_name(tmp_path: Path) -> None:
+    settings = load(tmp_path, GOOD)
+    settings.fits(50)
+    with pytest.raises(
+        UserError, match=r"'benchmark\.ks': 50 is larger than the catalogue, of which 49 items are left"
+    ):
+        settings.fits(49)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:

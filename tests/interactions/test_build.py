@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.interactions.build import PROTOCOLS, Query, SplitTables, database, load_published, published, split
+from pipeline.interactions.build import imported as build_imported
 from schemas import TEST, TRAIN, VALID
 
 
@@ -38,10 +39,17 @@ def whole(actual: SplitTables) -> Whole:
 
 @pytest.fixture
 def do(tmp_path: Path) -> Do:
-    def run(rows: pd.DataFrame, core: int = 1, item_core: int = 1, protocol: str = "mmrec", seed: int = 0) -> Whole:
+    def run(
+        rows: pd.DataFrame,
+        core: int = 1,
+        item_core: int = 1,
+        protocol: str = "mmrec",
+        seed: int = 0,
+        min_rating: float | None = None,
+    ) -> Whole:
         with database(tmp_path / "scratch", "1GiB") as db:
             db.register("rows", rows)
-            return whole(split(db, "SELECT * FROM rows", core, item_core, protocol, seed))
+            return whole(split(db, "SELECT * FROM rows", core, item_core, protocol, seed, min_rating))
 
     return run
 
@@ -119,11 +127,77 @@ def test_exact_duplicates_keep_the_first_and_are_counted(do: Do) -> None:
 
 
 def test_a_row_that_lacks_something_is_dropped_and_counted(do: Do) -> None:
-    rows = table("a x 1, b y 2, c z 3")
-    rows["rating"] = np.array([5, np.nan, 5], np.float32)
+    rows = table("a x 1, b y 2, c z 3, d x 4")
+    rows["rating"] = np.array([5, np.nan, 5, 5], np.float32)
     rows.loc[2, "user"] = None
     actual = do(rows)
-    assert (actual.rows, len(actual.interactions), actual.drops["missing_value"]) == (3, 1, 2)
+    assert (actual.rows, len(actual.interactions), actual.drops["missing_value"]) == (4, 2, 2)
+
+
+def test_rows_that_mostly_lack_something_are_refused_with_the_likely_cause(do: Do) -> None:
+    rows = table("a x 1, b y 2, c z 3")
+    rows.loc[:1, "user"] = None
+    with pytest.raises(UserError, match=r"2 of 3 rows lack a value .*\(2 without user\); are reviews and meta"):
+        do(rows)
+    with pytest.raises(UserError, match="no rows that can be read"):
+        do(rows[:0])
+
+
+def test_low_ratings_leave_before_anything_is_counted(do: Do) -> None:
+    rows = table("a x 1, a y 2, b x 3, b y 4").assign(rating=np.array([5, 4, 3, 4.5], np.float32))
+    actual = do(rows, min_rating=4)
+    assert actual.interactions["rating"].to_pylist() == [5, 4, 4.5]
+    assert (actual.drops["below_min_rating"], sum(actual.drops.values()), actual.rows) == (1, 1, 4)
+    assert "below_min_rating" not in do(rows).drops
+    with pytest.raises(UserError, match=r"4 below_min_rating; lower interactions\.min_rating"):
+        do(rows, min_rating=6)
+    with pytest.raises(UserError, match="min_rating needs ratings, and this source has none"):
+        do(rows.assign(rating=None).astype({"rating": "Float32"}), min_rating=4)
+
+
+def own_split(folder: Path, splits: list[object], min_rating: float | None = None) -> Whole:
+    rows = table("a x 1, a x 1, a y 2, b y 1, b z 3")
+    rows = rows.assign(rating=np.array([1, 2, 3, 4, 5], np.float32), split=pd.Series(splits, dtype=object))
+    with database(folder / "scratch", "1GiB") as db:
+        db.register("rows", rows)
+        return whole(build_imported(db, "SELECT * FROM rows", min_rating))
+
+
+@pytest.mark.parametrize("splits", [["train", "valid", "test", "train", "val"], ["0", "1", "2", "0", "1.0"]])
+def test_a_split_of_ones_own_is_kept_row_by_row(tmp_path: Path, splits: list[object]) -> None:
+    actual = own_split(tmp_path, splits)
+    assert rows_of(actual) == [(0, 0, TRAIN), (0, 0, VALID), (0, 1, TEST), (1, 1, TRAIN), (1, 2, VALID)]
+    assert actual.item_ids["asin"].to_pylist() == ["x", "y", "z"]
+
+
+def test_a_split_of_ones_own_drops_users_without_train_and_low_ratings(tmp_path: Path) -> None:
+    actual = own_split(tmp_path, ["train", "valid", "test", "test", "valid"])
+    assert (len(actual.interactions), actual.drops["user_without_train"], actual.rows) == (3, 2, 5)
+    actual = own_split(tmp_path, ["train", "train", "test", "train", "valid"], min_rating=2)
+    assert actual.interactions["rating"].to_pylist() == [2, 3, 4, 5]
+    assert actual.drops["below_min_rating"] == 1
+
+
+def test_an_unknown_split_names_its_row(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"row 3: split is 'tset'; expected train, valid, test, or 0, 1, 2"):
+        own_split(tmp_path, ["train", "valid", "tset", "test", "valid"])
+    with pytest.raises(UserError, match=r"row 1: split is None"):
+        own_split(tmp_path, [None, "valid", "tset", "test", "valid"])
+
+
+def rows_of(actual: Whole) -> list[tuple[int, int, int]]:
+    columns = (actual.interactions[name].to_pylist() for name in ("user_id", "item_id", "split"))
+    return list(zip(*columns, strict=True))
+
+
+def test_a_published_split_may_lose_its_low_ratings(tmp_path: Path) -> None:
+    rows = inter([(0, 0, 1, 0), (0, 1, 2, 2), (1, 1, 3, 1)]).assign(rating=np.array([5, 1, 5], np.float32))
+    with database(tmp_path / "scratch", "1GiB") as db:
+        db.register("rows", rows)
+        load_published(db, "SELECT * FROM rows")
+        actual = whole(published(db, ["a", "b"], True, min_rating=3))
+    assert rows_of(actual) == [(0, 0, TRAIN)]
+    assert (actual.drops, actual.rows) == ({"below_min_rating": 1, "user_without_train": 1}, 3)
 
 
 def test_a_source_without_ratings_or_times_keeps_its_rows(do: Do) -> None:

@@ -306,6 +306,67 @@ def test_tabular_names_the_column_that_is_not_there(tmp_path: Path) -> None:
     path = save(tmp_path / "i.csv", {"who": ["u"], "item": ["a"]})
     with pytest.raises(UserError, match=r"no column 'user'; it has who, item; say under `columns`"):
         tabular().ratings({"interactions": path})
+    with pytest.raises(UserError, match=r"no column 'stars'; it has user, item; .* which one is the rating"):
+        tabular(rating="stars").ratings({"interactions": save(tmp_path / "i.csv", {"user": ["u"], "item": ["a"]})})
+    with pytest.raises(UserError, match=r"no column 'name'; it has item, titel; .* which one is the title"):
+        tabular(title="name").metadata({"metadata": save(tmp_path / "m.jsonl", {"item": ["a"], "titel": ["x"]})})
+
+
+def test_tabular_finds_a_key_that_only_a_late_line_of_json_has(tmp_path: Path) -> None:
+    lines = ['{"item": "a"}'] * 1500 + ['{"item": "b", "name": "x"}']
+    path = write(tmp_path / "m.jsonl", "\n".join(lines))
+    assert tabular(title="name").metadata({"metadata": path}) == path
+
+
+@pytest.mark.parametrize("name", ["i.csv", "i.csv.gz", "i.jsonl", "i.tsv"])
+def test_tabular_refuses_an_empty_file_in_one_line(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, "")
+    for read, role in ((tabular().ratings, "interactions"), (tabular().metadata, "metadata")):
+        with pytest.raises(UserError, match="the file is empty"):
+            read({role: path})
+
+
+def test_tabular_refuses_a_column_of_which_nothing_can_be_read(tmp_path: Path) -> None:
+    path = save(tmp_path / "i.csv", {"user": ["u"], "item": ["a"], "timestamp": ["13/31/20"], "rating": ["good"]})
+    with pytest.raises(UserError, match=r"column 'rating' holds 'good', which is no rating; expected numbers"):
+        tabular().ratings({"interactions": path})
+    save(path, {"user": ["u"], "item": ["a"], "at": ["13/31/20"]})
+    with pytest.raises(UserError, match=r"column 'at' holds '13/31/20', which is no timestamp; expected seconds"):
+        tabular(timestamp="at").ratings({"interactions": path})
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("i.tsv", "\t"), ("i.csv", ";"), ("i.csv", "\t"), ("i.tsv.gz", "\t")])
+def test_tabular_reads_other_delimiters_and_a_byte_order_mark(tmp_path: Path, name: str, delimiter: str) -> None:
+    path = write(tmp_path / name, "\ufeffitem,user,title\na|b,u,x\n".replace(",", delimiter))
+    assert rows(tabular().ratings({"interactions": path})) == [("u", "a|b", None, None)]
+    (line,) = tabular().lines(path)
+    assert orjson.loads(line) == {"item": "a|b", "user": "u", "title": "x"}
+
+
+def test_tabular_columns_of_the_item_file_may_differ(tmp_path: Path) -> None:
+    given = {
+        "kind": "tabular",
+        "interactions": "i",
+        "items": "m",
+        "columns": {"item": "movie"},
+        "item_columns": {"item": "id"},
+    }
+    reader = Tabular(TabularSource.model_validate(given))
+    ratings = save(tmp_path / "i.csv", {"user": ["u"], "movie": ["7"]})
+    items = save(tmp_path / "m.csv", {"id": ["7"], "title": ["x"]})
+    assert rows(reader.ratings({"interactions": ratings})) == [("u", "7", None, None)]
+    (line,) = reader.lines(reader.metadata({"metadata": items}) or items)
+    assert reader.name(reader.parse(line)) == "7"
+
+
+def test_tabular_reads_milliseconds_as_seconds(tmp_path: Path) -> None:
+    path = save(tmp_path / "i.csv", {"user": ["u"], "item": ["a"], "timestamp": [1588687728923]})
+    assert rows(tabular().ratings({"interactions": path})) == [("u", "a", None, 1588687728)]
+
+
+def test_tabular_selects_a_split_only_where_the_file_has_it(tmp_path: Path) -> None:
+    path = save(tmp_path / "i.csv", {"user": ["u", "u"], "item": ["a", "b"], "split": ["Train", "TEST"]})
+    assert [row[4] for row in rows(tabular().ratings({"interactions": path}))] == ["train", "test"]
 
 
 @pytest.mark.parametrize("name", ["m.parquet", "m.csv", "m.jsonl.gz"])
@@ -315,3 +376,9 @@ def test_tabular_items_in_any_format(tmp_path: Path, name: str) -> None:
     records = [reader.parse(line) for line in reader.lines(path)]
     assert [reader.name(r) for r in records] == ["5", "6"]
     assert reader.product(records[0])[:3] == ("x", "", ["A", "B"])
+
+
+def test_amazon_reviews_may_come_without_metadata() -> None:
+    source = Amazon2018.model_validate({"kind": "amazon2018", "category": "Gift_Cards", "metadata": None})
+    assert list(source.files()) == ["reviews"]
+    assert source.reader().metadata({"reviews": Path("r")}) is None

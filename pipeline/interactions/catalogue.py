@@ -1,0 +1,51 @@
+"""How many users and items interactions leave, before the pipeline is run."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import UserError
+from pipeline.interactions import build
+
+CORES = (5, 3, 2, 1)
+"""least interactions of a user and of an item, tried in this order; 5 is what published tables have"""
+ENOUGH = 10
+"""users, and items, that a core must leave"""
+
+
+class Catalogue(NamedTuple):
+    """What is left of interactions."""
+
+    core: int
+    """least interactions of a user and of an item; 0 where the split is the source's own"""
+    users: int
+    items: int
+    interactions: int
+
+
+def measure(ratings: str, memory_limit: str = "1GiB") -> Catalogue:
+    """Return the largest core of CORES that leaves enough, and what it leaves.
+
+    Args:
+        ratings: SQL as a source's reader gives it.
+        memory_limit: of DuckDB, which spills above it.
+
+    Raises:
+        UserError: the rows cannot be read, or nothing is left.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for core in CORES:
+            with build.database(Path(folder) / "scratch", memory_limit) as db:
+                own = "split" in db.sql(ratings).columns
+                try:
+                    tables = build.imported(db, ratings) if own else build.split(db, ratings, core, core, "mmrec", 0)
+                except UserError:
+                    if own or core == CORES[-1]:
+                        raise
+                    continue
+            facts, left = tables.facts, tables.rows - sum(tables.drops.values())
+            if own or core == CORES[-1] or min(facts["users"], facts["items"]) >= ENOUGH:
+                break
+        return Catalogue(0 if own else core, facts["users"], facts["items"], left)

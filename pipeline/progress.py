@@ -1,0 +1,80 @@
+"""What a running stage says: bars on a terminal, elsewhere a line a minute; and one line at its end."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+MINUTE = 60.0
+"""seconds between lines where there is no terminal"""
+TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left"
+
+
+class Silent(tqdm):
+    """A bar that counts and draws nothing; `Heartbeat` prints it."""
+
+    def display(self, *_: Any, **__: Any) -> None:
+        """Draw nothing."""
+
+
+def bar(label: str, hidden: bool, **options: Any) -> tqdm:
+    """Return a progress bar with rate and ETA.
+
+    Args:
+        label: stands before the bar.
+        hidden: whether another process shows the progress.
+        options: of tqdm.
+    """
+    if hidden:
+        return tqdm(disable=True, **options)
+    options |= {"desc": label, "mininterval": 0.5, "smoothing": 0.1}
+    return tqdm(**options) if sys.stderr.isatty() else Silent(file=io.StringIO(), **options)
+
+
+@contextmanager
+def heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
+    """Print a line a minute to stderr while the block runs, where stderr is no terminal.
+
+    Args:
+        label: of a line while there is no bar.
+        bars: those of the block so far; the last one that has not ended is printed.
+    """
+    if sys.stderr.isatty():
+        yield
+        return
+    ended = threading.Event()
+
+    def beat() -> None:
+        beats = 0
+        while not ended.wait(MINUTE):
+            beats += 1
+            print(_line(label, bars, beats * MINUTE), file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _line(label: str, bars: list[tqdm], seconds: float) -> str:
+    for open_bar in reversed(bars):
+        facts = open_bar.format_dict
+        if facts["total"] is None or open_bar.n < facts["total"]:
+            return tqdm.format_meter(**(facts | {"bar_format": TEXT, "ncols": None}))
+    return f"{label}: running for {tqdm.format_interval(seconds)}"
+
+
+def end_line(record: Mapping[str, Any]) -> str:
+    """Return one line from a run record: rows in and out, drops by reason, seconds."""
+    counts = f"{record['rows_in']:,} rows in, {record['rows_out']:,} out"
+    drops = "".join(f", {n:,} {reason.replace('_', ' ')}" for reason, n in record["drops"].items() if n)
+    return f"{record['stage']} {record['dataset']}: {counts}{drops}; {record['seconds']:.1f} s"

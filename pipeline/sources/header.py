@@ -1,0 +1,87 @@
+"""Formats and columns of tables in files: Parquet, text with a header and a delimiter, JSON lines."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.sources.gz import unpacked
+
+LOOKED_AT = 1000  # lines of JSON, each of which may lack a column
+DELIMITERS = (",", "\t", ";", "|")  # a header with none of them has one column
+
+
+def delimiter(path: Path) -> str | None:
+    """Return what separates the values of a text file; None for Parquet and JSON lines.
+
+    A `.tsv` has tabs; a `.csv` the first of comma, tab, semicolon and bar that its header contains.
+
+    Raises:
+        UserError: the file is empty.
+    """
+    if ".tsv" in path.suffixes:
+        return "\t"
+    if ".csv" not in path.suffixes:
+        return None
+    header = _header(path)
+    return next((d for d in DELIMITERS if d in header), DELIMITERS[0])
+
+
+def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
+    """Return the names of a file's columns, in the file's order: from its schema, its header, or lines of JSON.
+
+    Args:
+        path: of the file.
+        wanted: names to look for; JSON is read until all of them have been seen, else for LOOKED_AT lines.
+
+    Raises:
+        UserError: the file is empty, or of no known format.
+    """
+    if path.suffix == ".parquet":
+        try:
+            return list(pq.read_schema(path).names)
+        except pa.ArrowInvalid:
+            raise UserError(f"{path}: not a Parquet file, though its name ends in .parquet") from None
+    if (separator := delimiter(path)) is not None:
+        return next(csv.reader([_header(path)], delimiter=separator))
+    return _keys(path, set(wanted))
+
+
+def _header(path: Path) -> str:
+    with unpacked(path) as f:
+        line = f.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    if not line.strip():
+        raise UserError(f"{path}: the file is empty; expected a first line with the names of the columns")
+    return line
+
+
+def _keys(path: Path, wanted: set[str]) -> list[str]:
+    """Return the keys of JSON lines in order of appearance; lines that cannot be read have none."""
+    keys: dict[str, None] = {}
+    with unpacked(path) as f:
+        first = f.readline()
+        if not first.strip():
+            raise UserError(f"{path}: the file is empty; expected JSON lines, or a name that ends in .csv or .parquet")
+        keys |= dict.fromkeys(_object(first))
+        if not keys:
+            raise UserError(f"{path}: not .parquet, .csv or .tsv, and its first line is not a JSON object")
+        for line in islice(f, LOOKED_AT - 1):
+            keys |= dict.fromkeys(_object(line))
+        while not wanted <= keys.keys() and (line := f.readline()):
+            keys |= dict.fromkeys(_object(line))
+    return list(keys)
+
+
+def _object(line: bytes) -> dict[str, object]:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}

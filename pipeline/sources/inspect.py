@@ -1,0 +1,201 @@
+"""Looks at files of one's own: which column is what, how ratings and times read, and where images are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from pipeline.errors import UserError
+from pipeline.sources.header import column_names, delimiter
+from pipeline.sources.sql import name as identifier
+from pipeline.sources.sql import stripped
+from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, number, seconds, table
+
+KNOWN = {
+    "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
+    "item": ("itemid", "movieid", "asin", "parentasin", "sku", "product", "productid", "bookid", "articleid", "iid"),
+    "rating": ("stars", "overall", "score"),
+    "timestamp": ("time", "date", "datetime", "unixreviewtime", "ts"),
+    "split": ("xlabel",),
+    "title": ("name",),
+    "brand": ("manufacturer",),
+    "categories": ("category", "genres", "genre"),
+    "description": ("plot", "overview", "text", "summary"),
+    "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
+}
+"""role -> names of its column in common datasets, in small letters and digits alone; the role's own is one too"""
+SAMPLE = 10_000  # rows whose values are looked at
+EXPLICIT_FROM = 3  # different ratings; one or two may as well be clicks
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file as it was seen."""
+
+    path: Path
+    columns: list[str]
+    roles: dict[str, str]
+    """role -> the name of its column"""
+
+    def renamed(self) -> dict[str, str]:
+        """Return the roles whose column has another name."""
+        return {role: column for role, column in self.roles.items() if role != column}
+
+    def described(self) -> list[str]:
+        """Return a line on the format and the unused columns, and a line a role."""
+        unused = [c for c in self.columns if c not in self.roles.values()]
+        rest = f"; not used: {', '.join(unused)}" if unused else ""
+        lines = [f"{self.path}: {_format(self.path)}, {len(self.columns)} columns{rest}"]
+        values = _examples(self)
+        return lines + [f"  {role:<12}{column}, such as {values.get(column)!r}" for role, column in self.roles.items()]
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """What the ratings of a sample of rows are."""
+
+    distinct: int
+    low: float
+    high: float
+
+    @property
+    def explicit(self) -> bool:
+        """Whether they say how much an item was liked, and not only that it was chosen."""
+        return self.distinct >= EXPLICIT_FROM
+
+    @property
+    def threshold(self) -> float:
+        """The value in the scale that is usually taken for a liking: 4 of 1 to 5."""
+        return round(2 * (self.low + 0.75 * (self.high - self.low))) / 2
+
+
+def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
+    """Return the names of a file's columns, see `column_names`; UserError if there is no such file."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    return column_names(path, wanted)
+
+
+def interactions(path: Path, flags: Mapping[str, str]) -> Table:
+    """Return the interactions file with its columns.
+
+    Args:
+        path: of the file.
+        flags: role -> column, which the user decided.
+
+    Raises:
+        UserError: the file is absent or empty, no column or several fit a role, or values cannot be read.
+    """
+    seen = _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
+    for role, reads in (("rating", number), ("timestamp", seconds)):
+        if column := seen.roles.get(role):
+            _check_reads(seen, role, column, reads(_text(column)))
+    return seen
+
+
+def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
+    """Return the item file with its columns; `item` is the name of the item's column in the interactions.
+
+    Raises:
+        UserError: as `interactions`.
+    """
+    names = columns(path)
+    same = {"item": item} if item in names and "item" not in flags else {}
+    if not same and "id" in names and "item" not in flags and "item" not in names:
+        same = {"item": "id"}  # of the item file alone: in interactions it would be the row's
+    return _look(path, OF_ITEMS, {**flags, **same}, required=("item",))
+
+
+def ratings(seen: Table) -> Ratings | None:
+    """Return what the ratings are; None where there are none."""
+    if "rating" not in seen.roles:
+        return None
+    value = number(_text(seen.roles["rating"]))
+    row = _ask(seen, f"SELECT count(DISTINCT {value}), min({value}), max({value})")
+    return Ratings(int(row[0]), float(row[1]), float(row[2]))
+
+
+def images(given: str) -> dict[str, str]:
+    """Return section `images` from a folder, an archive, or a pattern such as `images/{item}.jpg`.
+
+    Raises:
+        UserError: the folder is absent, or a pattern names something else than the item.
+    """
+    if "{" in given:
+        if fields := set(re.findall(r"\{(.*?)\}", given)) - {"item", "asin"}:
+            raise UserError(f"--images {given}: cannot fill in {{{min(fields)}}}; write {{item}} for its identifier")
+        return {"pattern": given}
+    if not Path(given).exists():
+        raise UserError(f"--images {given}: no such folder; give a folder, an archive, or a pattern with {{item}}")
+    return {"folder": given}
+
+
+def _look(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: tuple[str, ...]) -> Table:
+    names = columns(path, flags.values())
+    chosen: dict[str, str] = {}
+    for role in roles:
+        if role in flags and flags[role] in names:
+            chosen[role] = flags[role]
+        elif column := _fitting(path, role, names):
+            chosen[role] = column
+        elif role in required:
+            raise UserError(
+                f"{path}: no column for the {role}; it has {', '.join(names)}; say which with --column {role}=<name>"
+            )
+    return Table(path, names, chosen)
+
+
+def _fitting(path: Path, role: str, names: list[str]) -> str | None:
+    """Return the column that fits a role; the role's own name before others."""
+    if role in names:
+        return role
+    own = role.replace("_", "")
+    fitting = [c for c in names if re.sub(r"[^a-z0-9]", "", c.lower()) in (own, *KNOWN[role])]
+    if len(fitting) > 1:
+        raise UserError(
+            f"{path}: the {role} may be {' or '.join(fitting)}; say which with --column {role}={fitting[0]}"
+        )
+    return fitting[0] if fitting else None
+
+
+def _format(path: Path) -> str:
+    packed = ", gzipped" if path.suffix == ".gz" else ""
+    if path.suffix == ".parquet":
+        return "Parquet"
+    names = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+    separator = delimiter(path)
+    return f"text with a {names[separator]} between values{packed}" if separator else f"JSON lines{packed}"
+
+
+def _text(column: str) -> str:
+    return stripped(f"{identifier(column)}::VARCHAR")
+
+
+def _ask(seen: Table, select: str) -> tuple[Any, ...]:
+    """Return the one row of a query over the first rows of a file."""
+    try:
+        with duckdb.connect() as db:
+            rows = f"(SELECT * FROM {table(seen.path, seen.columns)} LIMIT {SAMPLE})"
+            return tuple(db.execute(f"{select} FROM {rows}").fetchall()[0])
+    except duckdb.Error as e:
+        raise UserError(f"{seen.path}: {' '.join(str(e).split())}") from None
+
+
+def _examples(seen: Table) -> dict[str, str | None]:
+    columns = list(dict.fromkeys(seen.roles.values()))
+    row = _ask(seen, f"SELECT {', '.join(f'left(any_value({_text(c)}), 40)' for c in columns)}")
+    return dict(zip(columns, row, strict=True))
+
+
+def _check_reads(seen: Table, role: str, column: str, reads: str) -> None:
+    values, readable, example = _ask(seen, f"SELECT count({_text(column)}), count({reads}), any_value({_text(column)})")
+    if values and not readable:
+        raise UserError(
+            f"{seen.path}: column '{column}' holds {example!r}, which does not read as a {role}; expected "
+            f"{'numbers' if role == 'rating' else 'seconds, or dates such as 2024-12-31'}; rename or mend the column"
+        )

@@ -1,0 +1,87 @@
+"""`alignrec new`: looks at files of one's own, and writes a parameter file for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pipeline import io
+from pipeline.config.base import known
+from pipeline.errors import UserError
+from pipeline.interactions import catalogue
+from pipeline.sources import download, inspect, parameter_file
+from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def write(
+    name: str,
+    interactions: Path,
+    items: Path | None,
+    images: str | None,
+    columns: Iterable[str],
+    to: Path,
+    force: bool,
+) -> Iterator[str]:
+    """Write the parameter file; yield what was seen, and what to run next.
+
+    Args:
+        name: of the dataset.
+        interactions: a row an interaction.
+        items: a row an item, if there is such a file.
+        images: folder, archive or pattern, if the images are files.
+        columns: `role=name`, where the name of a column does not say what it is.
+        to: the file to write.
+        force: whether an existing one is overwritten.
+
+    Raises:
+        UserError: a file or column is absent or ambiguous, values cannot be read, or `to` exists.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(f"'{name}' is no name of a dataset; use up to 64 letters, digits, _ and -")
+    if to.exists() and not force:
+        raise UserError(f"{to}: exists already; give another name with --to, or overwrite it with --force")
+    flags = _flags(columns)
+    names = [column for path in (interactions, items) if path for column in inspect.columns(path, flags.values())]
+    for role, column in flags.items():
+        known([column], names, f"--column {role}")
+    rows = inspect.interactions(interactions, flags)
+    item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
+    download.names({"interactions": [str(interactions)]} | ({"metadata": [str(items)]} if items else {}))
+    section = inspect.images(images) if images else {}
+    ratings = inspect.ratings(rows)
+    given = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
+    source = TabularSource.model_validate(given)
+    left = catalogue.measure(Tabular(source).ratings({"interactions": interactions}))
+    text = parameter_file.text(name, rows, item_rows, section, ratings, left.core, left.items)
+    io.write_bytes(to, text.encode())
+
+    yield from rows.described()
+    yield from item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
+    kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
+    yield f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
+    if ratings and ratings.explicit:
+        yield (
+            f"ratings go from {ratings.low:g} to {ratings.high:g}; with interactions.min_rating: "
+            f"{ratings.threshold:g} only what users liked would count"
+        )
+    yield f"wrote {to}; next: {_next(name, to)}"
+
+
+def _flags(columns: Iterable[str]) -> dict[str, str]:
+    flags = {}
+    for given in columns:
+        role, equals, column = given.partition("=")
+        if not (equals and column):
+            raise UserError(f"--column {given}: write role=name, such as item=sku")
+        known([role], dict.fromkeys([*OF_INTERACTIONS, *OF_ITEMS]), "--column")
+        flags[role] = column
+    return flags
+
+
+def _next(name: str, to: Path) -> str:
+    if to == Path("params.yaml") and Path("dvc.yaml").exists():
+        return "dvc repro"
+    return f"alignrec download {name}{'' if to == Path('params.yaml') else f' --params {to}'}"

@@ -1,0 +1,154 @@
+"""`alignrec new`: what it sees in files, what it refuses to guess, and a parameter file that runs as it stands."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.layout import STAGES
+from pipeline.params import load
+from stages.new import write
+
+ROOT = Path(__file__).parents[2]
+
+
+def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None:
+    """Write interactions and items as people name them: movies, each rated 1 to 5."""
+    bought = [(u, n) for u in range(users) for n in range(each)]
+    rows = [(f"u{u}", (2 * u + n) % items, 1 + (u + n) % 5, f"2020-01-{1 + n:02d}") for u, n in bought]
+    pd.DataFrame(rows, columns=["userId", "movieId", "stars", "date"]).to_csv(folder / "ratings.csv", index=False)
+    lines = [{"id": i, "name": f"movie {i}", "genres": ["a"], "plot": "x", "poster": f"{i}.jpg"} for i in range(items)]
+    (folder / "items.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+
+def new(*columns: str, images: str | None = None, items: str | None = "items.jsonl", force: bool = False) -> list[str]:
+    path = Path(items) if items else None
+    return list(write("mine", Path("ratings.csv"), path, images, columns, Path("params.yaml"), force))
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shop(tmp_path)
+
+
+def test_columns_are_known_by_their_names() -> None:
+    seen = new()
+    source = yaml.safe_load(Path("params.yaml").read_text())["sources"]["mine"]
+    assert source == {
+        "kind": "tabular",
+        "interactions": "ratings.csv",
+        "items": "items.jsonl",
+        "columns": {
+            "user": "userId", "item": "movieId", "rating": "stars", "timestamp": "date", "title": "name",
+            "categories": "genres", "description": "plot", "image_urls": "poster",
+        },
+        "item_columns": {"item": "id"},
+    }  # fmt: skip
+    assert "  user        userId, such as 'u0'" in seen
+    assert "a 5-core leaves 30 users, 60 items, 360 interactions" in seen
+    assert seen[-1] == "wrote params.yaml; next: alignrec download mine"
+
+
+def test_the_file_is_whole_and_loads() -> None:
+    new()
+    raw = yaml.safe_load(Path("params.yaml").read_text())
+    assert {s for stage in STAGES.values() for s in stage.params} - {"source"} <= raw.keys()
+    assert load(Path("params.yaml")).datasets == ["mine"]
+    assert "min_rating: 4" in Path("params.yaml").read_text()  # a hint: the ratings are explicit
+
+
+@pytest.mark.parametrize("name", ["ratings.tsv", "ratings.csv.gz", "ratings.parquet", "ratings.jsonl"])
+def test_every_format_is_recognised(name: str) -> None:
+    frame = pd.read_csv("ratings.csv")
+    path = Path(name)
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    elif path.suffix == ".jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        text = frame.to_csv(index=False, sep="\t" if ".tsv" in name else ",").encode()
+        path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    list(write("mine", path, None, None, [], Path("params.yaml"), False))
+    source = load(Path("params.yaml")).source("mine")
+    assert source.model_dump()["columns"]["item"] == "movieId"
+
+
+def test_two_columns_that_fit_are_not_guessed_between() -> None:
+    frame = pd.read_csv("ratings.csv").assign(sku="x")
+    frame.to_csv("ratings.csv", index=False)
+    with pytest.raises(UserError, match=r"the item may be movieId or sku; say which with --column item=movieId"):
+        new()
+    new("item=movieId", items=None)
+    with pytest.raises(UserError, match=r"'--column item': no 'movieid'; did you mean 'movieId'"):
+        new("item=movieid", force=True)
+    with pytest.raises(UserError, match=r"'--column': no 'itm'; did you mean 'item'"):
+        new("itm=sku", force=True)
+
+
+def test_a_small_catalogue_gets_cutoffs_and_a_core_that_leave_something(tmp_path: Path) -> None:
+    shop(tmp_path, users=12, items=14, each=3)
+    seen = new()
+    params = load(Path("params.yaml"))
+    assert params.benchmark.ks == params.probe.ks == [5, 10]
+    assert params.interactions.item_core < 5
+    assert any(f"a {params.interactions.item_core}-core leaves" in line for line in seen)
+
+
+def test_what_is_not_there_is_not_encoded() -> None:
+    new(items=None)
+    params = load(Path("params.yaml"))
+    assert (params.encode.encoders, params.trained_on, params.publish.features) == ([], "random", ["random"])
+    lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
+    Path("items.jsonl").write_text("\n".join(json.dumps({"id": line["id"], "name": "x"}) for line in lines))
+    new(force=True)
+    assert load(Path("params.yaml")).encode.encoders == ["beit3", "minilm"]
+
+
+def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for given, section in (("pictures", {"folder": "pictures"}), ("a/{item}.jpg", {"pattern": "a/{item}.jpg"})):
+        new(images=given, force=True)
+        assert yaml.safe_load(Path("params.yaml").read_text())["images"] == section
+    with pytest.raises(UserError, match=r"--images pictres: no such folder"):
+        new(images="pictres", force=True)
+    with pytest.raises(UserError, match=r"cannot fill in \{sku\}; write \{item\}"):
+        new(images="a/{sku}.jpg", force=True)
+
+
+def test_an_existing_file_is_kept() -> None:
+    Path("params.yaml").write_text("mine")
+    with pytest.raises(UserError, match=r"params\.yaml: exists already"):
+        new()
+    assert Path("params.yaml").read_text() == "mine"
+    new(force=True)
+    assert "datasets: [mine]" in Path("params.yaml").read_text()
+
+
+def test_bad_files_are_one_line() -> None:
+    with pytest.raises(UserError, match=r"itms\.jsonl: no such file"):
+        new(items="itms.jsonl")
+    pd.read_csv("ratings.csv").assign(date="13/31/20").to_csv("ratings.csv", index=False)
+    with pytest.raises(UserError, match=r"column 'date' holds '13/31/20', which does not read as a timestamp"):
+        new()
+    Path("ratings.csv").write_text("userId,movieId\n")
+    with pytest.raises(UserError, match="no rows that can be read"):
+        new()
+    assert not Path("params.yaml").exists()
+
+
+def test_its_file_runs_from_an_empty_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "stages.cli"]
+    for step in (["new", "mine", "--interactions", "ratings.csv", "--items", "items.jsonl"], ["download", "mine"],
+                 ["interactions", "mine"], ["items", "mine"]):  # fmt: skip
+        done = subprocess.run(
+            [*command, *step], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}
+        )
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("items mine: 60 rows in, 60 out; ")
