@@ -79,7 +79,7 @@ def ask(data: Data) -> Labels | str:
 
 def withheld(data: Data) -> dict[str, str]:
     """Return the feature sets whose encoder read the categories, and why they are not asked."""
-    reason = "its encoder read the categories in the text; items.text can leave them out"
+    reason = "the encoder read the categories in the text; items.text can leave them out"
     return {name: reason for name, read in data.read_categories.items() if read}
 
 

@@ -230,7 +230,7 @@ def test_compare_does_not_ask_for_a_category_that_was_read(layout: Layout, tmp_p
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     data = Data(interactions, 40, [["x"], ["y"]] * 20, {g.name: g.read_categories for g in sets})
     judged = judge.judge(sets, questions.ask(data), [5, 20], 0, questions.withheld(data))
-    reason = "its encoder read the categories in the text; items.text can leave them out"
+    reason = "the encoder read the categories in the text; items.text can leave them out"
     assert judged["probes"]["categories"]["a"] == {"skipped": reason}
     assert page.remarks(judged) == [f"Category: Not shown for a: {reason}."]
     assert [(t["a"], t["b"]) for t in judged["paired"] if t["measure"] == "categories accuracy"] == [("b", "c")]

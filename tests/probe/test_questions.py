@@ -293,7 +293,7 @@ def judged(layout: Layout) -> dict[str, Any]:
 @pytest.mark.parametrize("text", [None, ["title", "categories"]])
 def test_who_read_the_category_is_not_asked_for_it(tmp_path: Path, text: list[str] | None) -> None:
     figures = judged(shop(tmp_path, text))
-    reason = "its encoder read the categories in the text; items.text can leave them out"
+    reason = "the encoder read the categories in the text; items.text can leave them out"
     assert figures["categories"]["beit3"] == {"skipped": reason}
     assert all("accuracy" in figures["categories"][name] for name in ("chance", "cnn", "theirs", "shuffled"))
     assert figures["categories"]["note"] == "Whether the encoder of theirs read the categories is not known."
