@@ -57,9 +57,12 @@ def _command(stage: str) -> Callable[..., None]:
     def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
         from pipeline.params import check, read
         from pipeline.run import Run, perform
-        from stages import needs
+        from stages import losses, needs
 
-        main = lambda run: importlib.import_module(f"stages.{stage}").main(run)  # noqa: E731
+        def main(run: Run) -> None:
+            importlib.import_module(f"stages.{stage}").main(run)
+            losses.check(run)
+
         run = Run(stage, dataset, read(params), root)
         if not perform(run, needs.of, lambda run: check(run.params, params), main):
             typer.echo(f"{stage} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
