@@ -143,11 +143,14 @@ def new(
 
 @app.command()
 def mend() -> None:
-    """After DVC itself was killed: delete the half-written file that it refuses to read."""
+    """Before `dvc repro`: delete a file that a killed DVC left half-written, add sections that params.yaml lacks."""
+    from pipeline.mend import complete
     from pipeline.mend import mend as delete_broken
 
     for path in delete_broken(Path()):
         typer.echo(f"deleted {path}: DVC was killed while it wrote it")
+    if added := complete(Path("params.yaml")):
+        typer.echo(f"params.yaml: added {', '.join(added)}: DVC wants each section, if only an empty one")
 
 
 @app.command()
