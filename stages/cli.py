@@ -61,9 +61,12 @@ def _command(stage: str) -> Callable[..., None]:
     def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
         from pipeline.params import check, read
         from pipeline.run import Run, perform
-        from stages import needs
+        from stages import losses, needs
 
-        main = lambda run: importlib.import_module(f"stages.{stage}").main(run)  # noqa: E731
+        def main(run: Run) -> None:
+            importlib.import_module(f"stages.{stage}").main(run)
+            losses.check(run)
+
         run = Run(stage, dataset, read(params), root)
         if not perform(run, needs.of, lambda run: check(run.params, params), main):
             typer.echo(f"{stage} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
@@ -144,11 +147,14 @@ def new(
 
 @app.command()
 def mend() -> None:
-    """After DVC itself was killed: delete the half-written file that it refuses to read."""
+    """Before `dvc repro`: delete a file that a killed DVC left half-written, add sections that params.yaml lacks."""
+    from pipeline.mend import complete
     from pipeline.mend import mend as delete_broken
 
     for path in delete_broken(Path()):
         typer.echo(f"deleted {path}: DVC was killed while it wrote it")
+    if added := complete(Path("params.yaml")):
+        typer.echo(f"params.yaml: added {', '.join(added)}: DVC wants each section, if only an empty one")
 
 
 @app.command()

@@ -124,7 +124,8 @@ def test_an_edit_reruns_what_it_can_change_and_no_more(undisturbed: Path, tmp_pa
 
     column = 'field("image_url",'
     edit(folder, "schemas/release.py", column, f'field("kind", pa.string(), "of an item"),\n        {column}')
-    edit(folder, "pipeline/release/build.py", 'found["image_url"] =', 'found["kind"] = found["image_url"] =')
+    filled = 'image_columns["image_url"] ='
+    edit(folder, "pipeline/release/build.py", filled, f'image_columns["kind"] = {filled}')
     assert reran(folder) == {"publish"}
     assert {name for name, actual in release(folder).items() if before[name] != actual} >= {"items.parquet"}
 

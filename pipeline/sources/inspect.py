@@ -111,6 +111,11 @@ def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
     return _look(path, OF_ITEMS, {**flags, **same}, required=("item",))
 
 
+def plain(column: str) -> str:
+    """Return a column's name as KNOWN has it: small letters and digits."""
+    return re.sub(r"[^a-z0-9]", "", column.lower())
+
+
 def ratings(seen: Table) -> Ratings | None:
     """Return what the ratings are; None where there are none."""
     if "rating" not in seen.roles:
@@ -155,7 +160,7 @@ def _fitting(path: Path, role: str, names: list[str]) -> str | None:
     if role in names:
         return role
     own = role.replace("_", "")
-    fitting = [c for c in names if re.sub(r"[^a-z0-9]", "", c.lower()) in (own, *KNOWN[role])]
+    fitting = [c for c in names if plain(c) in (own, *KNOWN[role])]
     if len(fitting) > 1:
         raise UserError(
             f"{path}: the {role} may be {' or '.join(fitting)}; say which with --column {role}={fitting[0]}"

@@ -1,0 +1,110 @@
+"""After a stage: losing most of its input is an error with the likely cause, or a warning where it is plausible."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import orjson
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.io import raw_files
+from pipeline.run import Run
+from pipeline.sources.amazon import AmazonSource
+from pipeline.sources.inspect import KNOWN, plain
+from pipeline.sources.registry import reader
+
+FIELDS = ("title", "brand", "categories", "description", "image_urls")
+MOST = 0.5  # share
+LOOKED_AT = 1000  # items whose other fields are looked at
+
+
+def check(run: Run) -> None:
+    """Look at what a stage that has just run has lost.
+
+    Raises:
+        UserError: most is lost, and hardly by the nature of the data.
+    """
+    match run.stage:
+        case "interactions":
+            _interactions(run)
+        case "items":
+            _items(run)
+        case "images":
+            _images(run)
+
+
+def _interactions(run: Run) -> None:
+    below = run.drops["below_k_core"]
+    if below > MOST * run.rows_in:
+        run.warn(
+            f"{below:,} of {run.rows_in:,} ratings are of users or items with too few; lower interactions.user_core "
+            "and item_core if these should count"
+        )
+
+
+def _items(run: Run) -> None:
+    file = reader(run.source).metadata(raw_files(run.layout.sources))
+    if file is None:
+        return
+    table = io.read_table(run.layout.items, schemas.ITEMS, [*FIELDS, "text_status", "extra"])
+    n, statuses = len(table), Counter(table["text_status"].to_pylist())
+    described = n - statuses["no_metadata"]
+    if not run.rows_in:
+        raise UserError(f"{file}: no item in it; give another file, or leave the key out of the source")
+    if not described:
+        raise UserError(
+            f"{file}: none of its {run.rows_in:,} lines is of one of the {n:,} items; are reviews and metadata "
+            "swapped, or is the identifier in another column?"
+        )
+    others = _keys(table["extra"].to_pylist())
+    gone = [field for field in FIELDS if not any(table[field].to_pylist())]
+    misplaced = {field: key for field in gone for key in others if plain(key) in KNOWN[field]}
+    if misplaced and isinstance(run.source, AmazonSource):
+        field, key = next(iter(misplaced.items()))
+        raise UserError(
+            f"{file}: no item has {field}, but lines have '{key}', as another version of the data does; is "
+            f"sources.{run.dataset}.kind: {run.source.kind} right?"
+        )
+    for field, key in misplaced.items():
+        run.warn(f"no item has {field}, but the file has '{key}'; name it under `columns`: {{{field}: {key}}}")
+    if statuses["empty"] == described:
+        cause = f"its lines have {', '.join(others[:8]) or 'no other field'}; are reviews and metadata swapped?"
+        if "image_urls" in gone:
+            raise UserError(f"{file}: no item has a text or an image; {cause}")
+        run.warn(f"no item has a text; {cause}")
+    if described < (1 - MOST) * n:
+        run.warn(
+            f"{n - described:,} of {n:,} items are not in {file.name}; they have neither text nor image of their own"
+        )
+
+
+def _images(run: Run) -> None:
+    named, ok = run.rows_in - run.drops["missing"], run.rows_out
+    failures = {status: n for status, n in run.drops.items() if status != "missing"}
+    if not named or ok >= (1 - MOST) * named:
+        return
+    status = max(failures, key=failures.__getitem__)
+    text = f"{named - ok:,} of {named:,} images could not be had, {failures[status]:,} of them {status}, such as "
+    text += repr(_reason(run, status))
+    if not ok and status == "blocked":
+        raise UserError(f"images: {text}; see `images` in the parameters: allow_file, private_hosts and the like")
+    run.warn(f"{text}; `alignrec images {run.dataset} --retry-failed` tries again")
+
+
+def _keys(extras: Iterable[str]) -> list[str]:
+    """Return the keys of the items' other fields, commonest first."""
+    counts = Counter(key for _, extra in zip(range(LOOKED_AT), extras, strict=False) for key in orjson.loads(extra))
+    return [key for key, _ in counts.most_common()]
+
+
+def _reason(run: Run, status: str) -> str:
+    """Return the commonest reason of a status."""
+    reasons: Counter[str] = Counter()
+    for path in io.shards(run.layout.images, "images"):
+        table = io.read_table(path, schemas.IMAGES, ["status", "reason"])
+        rows = zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
+        reasons.update(reason for actual, reason in rows if actual == status)
+    return reasons.most_common(1)[0][0]

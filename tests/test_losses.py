@@ -1,0 +1,121 @@
+"""A stage that loses most of what it was given says so, with the likely cause."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from pipeline.io import read_json
+from stages.cli import app
+
+USERS, ITEMS = 12, 10
+REVIEWS = [{"reviewerID": f"u{u}", "asin": f"A{i}", "overall": 5.0, "unixReviewTime": i, "reviewText": "x"}
+           for u in range(USERS) for i in range(ITEMS)]  # fmt: skip
+OF_2018 = [
+    {"asin": f"A{i}", "title": f"thing {i}", "category": ["Things"], "imageURL": ["x.jpg"]} for i in range(ITEMS)
+]
+
+
+def write(folder: Path, name: str, rows: list[dict[str, object]]) -> str:
+    (folder / name).write_text("\n".join(map(json.dumps, rows)))
+    return name
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(source: str, *stages: str, more: str = "") -> Result:
+    """Run the stages; all but the last must succeed."""
+    Path("params.yaml").write_text(f"datasets: [mine]\nsources: {{mine: {source}}}\nbenchmark: {{ks: [5]}}\n{more}")
+    for stage in stages:
+        result = CliRunner().invoke(app, [stage, "mine"])
+        assert stage == stages[-1] or result.exit_code == 0, result.output
+    return result
+
+
+def error(result: Result) -> str:
+    assert result.exit_code == 1, result.output
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def amazon(folder: Path, kind: str, reviews: list[dict[str, object]], metadata: list[dict[str, object]]) -> str:
+    names = write(folder, "reviews.json", reviews), write(folder, "meta.json", metadata)
+    return f"{{kind: {kind}, reviews: {names[0]}, metadata: {names[1]}}}"
+
+
+def test_files_of_2018_declared_as_2014(tmp_path: Path) -> None:
+    source = amazon(tmp_path, "amazon2014", REVIEWS, OF_2018)
+    line = error(run(source, "download", "interactions", "items"))
+    assert "no item has categories, but lines have 'category'" in line
+    assert "is sources.mine.kind: amazon2014 right?" in line
+    assert not Path("outputs/items/mine/run.json").exists()  # the stage has not ended
+    right = run(source.replace("2014", "2018"), "download", "interactions", "items")
+    assert (right.exit_code, right.stderr) == (0, "")
+
+
+def test_reviews_and_metadata_swapped(tmp_path: Path) -> None:
+    source = amazon(tmp_path, "amazon2018", OF_2018, REVIEWS)
+    line = error(run(source, "download", "interactions"))
+    assert "10 of 10 rows lack a value" in line
+    assert "are reviews and metadata swapped" in line
+
+
+def test_metadata_without_a_text_or_image(tmp_path: Path) -> None:
+    line = error(run(amazon(tmp_path, "amazon2018", REVIEWS, REVIEWS), "download", "interactions", "items"))
+    assert "no item has a text or an image; its lines have " in line
+    assert "reviewText" in line
+
+
+def test_metadata_of_other_items(tmp_path: Path) -> None:
+    others = [{"asin": f"B{i}", "title": "x"} for i in range(7)]
+    line = error(run(amazon(tmp_path, "amazon2018", REVIEWS, others), "download", "interactions", "items"))
+    assert "none of its 7 lines is of one of the 10 items" in line
+
+
+def tabular(folder: Path, items: list[dict[str, object]]) -> str:
+    rows = [{"user": row["reviewerID"], "item": row["asin"]} for row in REVIEWS]
+    write(folder, "r.jsonl", rows)
+    write(folder, "i.jsonl", items)
+    return "{kind: tabular, interactions: r.jsonl, items: i.jsonl}"
+
+
+def test_a_column_under_another_name_is_a_warning_that_names_it(tmp_path: Path) -> None:
+    items = [{"item": f"A{i}", "title": "x", "poster": "a.jpg"} for i in range(ITEMS)]
+    result = run(tabular(tmp_path, items), "download", "interactions", "items")
+    assert result.exit_code == 0
+    warning = "no item has image_urls, but the file has 'poster'; name it under `columns`: {image_urls: poster}"
+    assert result.stderr == f"warning: items mine: {warning}\n"
+    assert read_json(Path("outputs/items/mine/run.json"))["notes"]["warnings"] == [warning]
+
+
+def test_most_items_without_metadata_and_most_ratings_below_the_core_are_warnings(tmp_path: Path) -> None:
+    result = run(tabular(tmp_path, [{"item": "A1", "title": "x"}]), "download", "interactions", "items")
+    assert "9 of 10 items are not in i.jsonl" in result.stderr
+    rows = REVIEWS + [{**row, "reviewerID": f"{n}"} for n, row in enumerate(REVIEWS * 2)]
+    source = amazon(tmp_path, "amazon2018", rows, OF_2018)
+    assert "240 of 360 ratings are of users or items with too few" in run(source, "download", "interactions").stderr
+
+
+def test_all_images_blocked_is_an_error_and_most_of_them_gone_a_warning(tmp_path: Path) -> None:
+    items = [{"item": f"A{i}", "title": "x", "image_urls": f"http://127.0.0.1:9/{i}.jpg"} for i in range(ITEMS)]
+    source, stages = tabular(tmp_path, items), ("download", "interactions", "items", "images")
+    line = error(run(source, *stages))
+    assert "images: 10 of 10 images could not be had, 10 of them blocked" in line
+    result = run(source, *stages, more="images: {private_hosts: [127.0.0.1], retries: 0}")
+    assert result.exit_code == 0, result.output
+    assert "10 of 10 images could not be had, 10 of them unreachable" in result.stderr
+
+
+def test_an_item_file_without_rows(tmp_path: Path) -> None:
+    rows = [f"{row['reviewerID']},{row['asin']}" for row in REVIEWS]
+    (tmp_path / "r.csv").write_text("\n".join(["user,item", *rows]))
+    (tmp_path / "i.csv").write_text("item,title\n")
+    source = "{kind: tabular, interactions: r.csv, items: i.csv}"
+    assert "i.csv: no item in it" in error(run(source, "download", "interactions", "items"))
+    (tmp_path / "r.csv").write_text("user,item\n")
+    assert "no rows that can be read" in error(run(source, "download", "interactions"))
+    assert "nowhere.csv: no such file" in error(run(source.replace("r.csv", "nowhere.csv"), "download"))
