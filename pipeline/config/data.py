@@ -38,6 +38,8 @@ class Items(Section):
 
     max_reject_share: Share = 0.01
     """a larger share of unreadable metadata lines fails the stage"""
+    shared_above: Share = 0.1
+    """a title or text of a larger share of the items is listed in run.json: it may be a placeholder"""
 
 
 class Images(Section):
