@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pipeline import io
 from pipeline.encode.registry import ENCODERS
 from pipeline.http.fetch import local
+from pipeline.images import paths
 from pipeline.layout import STAGES
 from pipeline.models import MODELS
 from pipeline.params import RELEASED
@@ -56,6 +57,8 @@ def of(run: Run) -> Needs:
     match stage:
         case "download" if isinstance(run.source, Downloaded):
             facts.append(download.local_files(run.source.files()))  # path, size, time of change
+        case "images":
+            facts.append(paths.fingerprint(layout, run.source, params.images))  # images that are files of this machine
         case "pretrain" if not pretrains(run):
             files, facts = [], ["nothing reads it"]
         case "pretrain":

@@ -18,7 +18,7 @@ STAGES = ("download", "interactions", "items", "images")
 PARAMS = """
 datasets: [shop]
 sources: {shop: {kind: sample, users: 500, items: 300}}
-images: {allow_file: true, shard_rows: 100}
+images: {shard_rows: 100}
 """
 
 
@@ -119,7 +119,7 @@ def test_two_downloads_at_once_fetch_each_file_once_and_end_alike(tmp_path: Path
         assert server.asked == {"/r.csv": 1}
     made = tmp_path / "download" / "shop"
     assert (made / "r.csv").read_text() == data
-    assert {p.name for p in made.iterdir()} == {".key", "r.csv", "run.json", "sources.json"}
+    assert {p.name for p in made.iterdir()} == {".key", ".seal", "r.csv", "run.json", "sources.json"}
 
 
 def test_a_full_disk_is_one_clear_line_and_what_was_finished_stays(undisturbed: Path, tmp_path: Path) -> None:

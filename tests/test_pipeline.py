@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PARAMS = """
 datasets: [shop]
 sources: {shop: {kind: sample, users: 400, items: 160}}
-images: {allow_file: true}
+images: {}
 pretrain: {vocab: 300, codes: 32, epochs: 2, batch_size: 32}
 train: {batch_size: 512, epochs: 3}
 probe: {mask_seeds: 1}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from pipeline.config.base import Positive, Rate, Section, Share
+
+Pattern = Annotated[str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")]
+"""has the item's identifier in place of {item} or {asin}"""
 
 
 class Download(Section):
@@ -59,8 +62,14 @@ class Images(Section):
     """requests a second to one host, at most"""
     give_up_after: Positive = 16
     """connections in a row that a host refuses before the rest of its images end as unreachable"""
-    allow_file: bool = False
-    """read file:// addresses that the metadata names; for data you made yourself"""
+    folder: str | None = None
+    """folder, or zip, tar or tar.gz archive, that paths of images start from; by default the folder of the item file"""
+    pattern: Annotated[list[Pattern], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)] = []
+    """path or address of an item's image, such as images/{item}.jpg, or several; tried before the item's own"""
+    outside: bool = False
+    """read images outside the folder too, where paths or links lead there; for data that you made yourself"""
+    allow_file: bool = True
+    """read images that are files of this machine; false refuses them all"""
     private_hosts: list[str] = []
     """hosts of private networks or of this machine, by name or number, that may be requested; others are refused"""
     mirrors: dict[str, Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = {}

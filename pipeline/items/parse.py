@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pipeline import pool
 from pipeline.sources.base import Reader, Source
-from pipeline.sources.product import Product
+from pipeline.sources.product import Product, is_path
 from pipeline.sources.registry import reader
 
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
@@ -40,6 +40,7 @@ _CUT = re.compile(
     re.IGNORECASE,
 )
 _LEFT_OVER = re.compile(r"[\s.,:;\"'/>]*")  # a text of nothing but this was markup
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
 _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd\ufffe\uffff\ud800-\udfff\s]+"
 )
@@ -179,5 +180,8 @@ def _without_markup(text: str) -> str:
 
 def _addresses(urls: list[str]) -> Iterator[str]:
     for url in urls:
+        if is_path(url.strip()):  # names of files may have blanks and ampersands
+            yield _UNPRINTABLE.sub("", url).strip()
+            continue
         plain = _CONTROL.sub("", html.unescape(url))
         yield f"https:{plain}" if plain.startswith("//") else plain
