@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config.base import Positive, Rate, Section, Share
 
-Pattern = Annotated[str, Field(pattern=r"^[^{}]*(\{(item|asin)\}[^{}]*)+$")]
+PATTERN = re.compile(r"[^{}]*(?:\{(?:item|asin)\}[^{}]*)+")
+
+
+def _with_item(pattern: str) -> str:
+    if not PATTERN.fullmatch(pattern):
+        raise ValueError("expected {item} or {asin}, and no other braces, as in images/{item}.jpg")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_with_item)]
 """has the item's identifier in place of {item} or {asin}"""
 
 
