@@ -58,7 +58,9 @@ def of(run: Run) -> Needs:
         case "download" if isinstance(run.source, Downloaded):
             facts.append(download.local_files(run.source.files()))  # path, size, time of change
         case "images":
-            facts.append(paths.fingerprint(layout, run.source, params.images))  # images that are files of this machine
+            facts.append(paths.fingerprint(layout, run.source, params.images))  # of files of this machine
+            if isinstance(run.source, Downloaded):
+                files = layout.outputs("items")  # the raw files, which may be gigabytes, hold no images
         case "pretrain" if not pretrains(run):
             files, facts = [], ["nothing reads it"]
         case "pretrain":

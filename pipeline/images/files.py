@@ -9,7 +9,6 @@ import posixpath
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
@@ -132,7 +131,7 @@ class Tar:
         with ExitStack() as stack:
             self._file = stack.enter_context(_seekable(path))
             try:
-                self._members = dict(_places(self._file))
+                self._members = _places(self._file)
             except (tarfile.TarError, OSError, EOFError, ValueError) as e:
                 raise UserError(
                     f"{path}: not a readable zip, tar or tar.gz archive ({e}); unpack it and name the folder"
@@ -197,16 +196,20 @@ def _seekable(path: Path) -> BinaryIO:
     return indexed
 
 
-def _places(file: BinaryIO) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield name, first byte and number of bytes of the members of a tar archive that are plain files."""
+def _places(file: BinaryIO) -> dict[str, tuple[int, int]]:
+    """Return name -> first byte and number of bytes of a tar archive's files; a hard link is where its file is."""
+    places: dict[str, tuple[int, int]] = {}
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
             if member.isreg() and not member.issparse():
-                yield _plain(member.name), (member.offset_data, member.size)
+                places[_plain(member.name)] = member.offset_data, member.size
+            elif member.islnk() and (linked := places.get(_plain(member.linkname))):
+                places[_plain(member.name)] = linked
             tar.members = []  # type: ignore[attr-defined]  # TarFile would keep all
         file.seek(tar.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which ends every archive; TarFile does not mind
         raise ValueError("it is damaged, or ends too early")
+    return places
 
 
 def _limited(file: IO[bytes], max_bytes: int) -> Fetched:

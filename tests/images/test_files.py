@@ -154,9 +154,14 @@ def test_members_of_an_archive_are_read_in_any_order(tmp_path: Path, name: str) 
     assert sorted(p.name for p in tmp_path.iterdir()) == [name]  # nothing is unpacked
 
 
-def test_a_link_in_a_tar_leads_nowhere(tmp_path: Path) -> None:
-    tarred(tmp_path / "a.tar", {})
-    assert endings(tmp_path / "a.tar", "link.png") == [NO_FILE]
+def test_in_a_tar_hard_links_are_files_and_others_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "b.png").hardlink_to(tmp_path / "a.png")
+    (tmp_path / "c.png").symlink_to("a.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("a.png", "b.png", "c.png"):
+            archive.add(tmp_path / name, name)
+    assert endings(tmp_path / "a.tar", "a.png", "b.png", "c.png") == ["ok", "ok", NO_FILE]
 
 
 def test_a_small_member_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
@@ -175,6 +180,12 @@ def test_damaged_members_and_archives_say_so(tmp_path: Path) -> None:
     data[60] ^= 255
     (tmp_path / "a.zip").write_bytes(data)
     assert endings(tmp_path / "a.zip", "a.png")[0].startswith("truncated: damaged in the archive")
+    zipped(tmp_path / "locked.zip", {"a.png": png()})
+    data = bytearray((tmp_path / "locked.zip").read_bytes())
+    for flags in (6, data.index(b"PK\x01\x02") + 8):  # which say that there is a password
+        data[flags] |= 1
+    (tmp_path / "locked.zip").write_bytes(data)
+    assert endings(tmp_path / "locked.zip", "a.png")[0].startswith("unreachable: not readable in the archive")
     tarred(tmp_path / "b.tar.gz", {f"{i}.png": os.urandom(5000) for i in range(50)})
     whole = (tmp_path / "b.tar.gz").read_bytes()
     for name, content in {

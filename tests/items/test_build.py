@@ -121,6 +121,13 @@ def test_every_item_has_a_row_and_every_line_is_accounted_for() -> None:
     schemas.check(actual.rejects, schemas.REJECTS)
 
 
+def test_names_of_image_files_keep_their_blanks_and_ampersands() -> None:
+    urls = [" my images/a &amp; b.png\n", "file:///x/a b.png", "//e/x y.jpg", "https://e/?a&amp;b "]
+    assert made({"asin": "A", "imageURL": urls}).items["image_urls"].to_pylist()[0] == [
+        *("my images/a &amp; b.png", "file:///x/a b.png", "https://e/xy.jpg", "https://e/?a&b")
+    ]
+
+
 def test_lines_of_one_item_are_merged_field_by_field_first_wins() -> None:
     actual = made(
         {"asin": "A", "title": "first", "imageURL": ["http://e/1"], "price": "$2", "rank": []},
