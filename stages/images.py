@@ -4,39 +4,83 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.images import fetcher
+from pipeline.images import fetcher, files, paths
 from pipeline.run import Run
+
+Done = Callable[[int], object]
+"""called with a number of items that are done"""
+ACCESS = {
+    *("folder", "pattern", "outside", "allow_file", "private_hosts", "mirrors"),
+    *("timeout", "retries", "per_host", "rate", "give_up_after", "shared_above"),
+}
+"""parameters that decide whether an image is reached, and not what is made of it: fetched ones stay if they change"""
 
 
 def main(run: Run, retry_failed: bool = False) -> None:
-    """Write images-*.parquet, a shard at a time; existing shards are kept, or their failures fetched again."""
-    layout, params, work = run.layout, run.params.images, run.folder / ".blocks"
-    items = run.read(layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"])
-    run.resume(run.folder, [layout.items, layout.sources], params.model_dump())
+    """Write images-*.parquet, a shard at a time.
+
+    A finished shard stays. If files of this machine, addresses or ACCESS have changed since, its images from the web
+    stay and all else is fetched again.
+    """
+    params, items = run.params.images, run.read(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"])
+    run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
+    start = paths.start(run.source, run.layout.raw, params.folder)
+    current = [params.model_dump(), paths.digest(items), paths.fingerprint(run.layout, run.source, params)]
     outcomes = []
     with (
         run.progress(total=len(items), unit="image") as bar,
-        fetcher.Fetcher(params, layout.raw if params.allow_file else None) as web,
+        closing(files.opened(params, start)) as local,
+        fetcher.Fetcher(params, local) as web,
     ):
-        for number, start in enumerate(range(0, len(items), params.shard_rows)):
-            part, path = items.slice(start, params.shard_rows), io.shard(run.folder, "images", number)
-            if not path.exists():
-                run.write_all(fetcher.shard(web, part, work / path.stem, bar.update), path, schemas.IMAGES)
-                shutil.rmtree(work)
-            else:
-                if retry_failed:
-                    blocks = io.read_tables(path, schemas.IMAGES)
-                    run.write_all(fetcher.retry_failed(web, blocks, part), path, schemas.IMAGES)
-                bar.update(len(part))
+        for number, first in enumerate(range(0, len(items), params.shard_rows)):
+            part = _with_patterns(items.slice(first, params.shard_rows), params.pattern, local)
+            path = io.shard(run.folder, "images", number)
+            _shard(run, web, part, path, current, retry_failed, bar.update)
             outcomes.append(run.read(path, schemas.IMAGES, ["status", "url", "sha256", "phash"]))
-    rows = pa.concat_tables(outcomes)
+    io.keep_only(run.folder, [io.shard(run.folder, "images", number) for number in range(len(outcomes))])
+    _report(run, pa.concat_tables(outcomes), start)
+
+
+def _with_patterns(items: pa.Table, patterns: list[str], local: files.Files) -> pa.Table:
+    """Return the items with addresses of images.pattern before their own."""
+    columns = items["asin"].to_pylist(), items["image_urls"].to_pylist()
+    candidates = pa.array(list(paths.candidates(*columns, patterns, local.has)), schemas.ITEMS.field("image_urls").type)
+    return items.set_column(items.schema.get_field_index("image_urls"), "image_urls", candidates)
+
+
+def _shard(
+    run: Run, web: fetcher.Fetcher, items: pa.Table, path: Path, current: list[Any], retry_failed: bool, done: Done
+) -> None:
+    """Write one shard, unless it was written with the `current` facts."""
+    mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
+    key = run.key([], current, [f"stages.{run.stage}"])
+    is_current = path.exists() and mark.is_file() and mark.read_text() == key
+    if is_current and not retry_failed:
+        done(len(items))
+        return
+    run.resume(work, [], current, retry_failed)
+    same = path.exists() and run.read(path, schemas.IMAGES, ["asin"])["asin"].equals(items["asin"])
+    before = io.read_tables(path, schemas.IMAGES) if same else ()
+    keep = fetcher.succeeded if is_current else fetcher.unchanged
+    shaping = run.params.images.model_dump(exclude=ACCESS)  # the file's record names no folder of this machine
+    run.write_all(fetcher.shard(web, items, work, done, before, keep), path, schemas.IMAGES, params=shaping)
+    io.write_bytes(mark, key.encode())
+    shutil.rmtree(work)
+
+
+def _report(run: Run, rows: pa.Table, start: Path | None) -> None:
+    """Count the outcomes; note what several items share, and where paths start from."""
     statuses = Counter(rows["status"].to_pylist())
-    run.rows_in, run.rows_out = len(items), statuses["ok"]
+    run.rows_in, run.rows_out = len(rows), statuses["ok"]
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
-    run.note(**fetcher.duplicates(rows, params.shared_above))
+    run.note(folder=None if start is None else str(start), **fetcher.duplicates(rows, run.params.images.shared_above))

@@ -10,6 +10,7 @@ from pipeline.encode import registry as encoders
 from pipeline.encode.origin import Pretrained, release
 from pipeline.encode.registry import ENCODERS
 from pipeline.http.fetch import local
+from pipeline.images import paths
 from pipeline.layout import STAGES
 from pipeline.models import MODELS
 from pipeline.params import RELEASED
@@ -58,6 +59,10 @@ def of(run: Run) -> Needs:
     match stage:
         case "download" if isinstance(run.source, Downloaded):
             facts.append(download.local_files(run.source.files()))  # path, size, time of change
+        case "images":
+            facts.append(paths.fingerprint(layout, run.source, params.images))  # of files of this machine
+            if isinstance(run.source, Downloaded):
+                files = layout.outputs("items")  # the raw files, which may be gigabytes, hold no images
         case "pretrain" if not pretrains(run):
             files, facts = [], ["nothing reads it"]
         case "pretrain":

@@ -18,7 +18,7 @@ STAGES = ("download", "interactions", "items", "images")
 PARAMS = """
 datasets: [shop]
 sources: {shop: {kind: sample, users: 500, items: 300}}
-images: {allow_file: true, shard_rows: 100}
+images: {shard_rows: 100}
 """
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from pipeline.config.base import Positive, Rate, Section, Share
 
 TextField = Literal["title", "brand", "categories", "description"]
+PATTERN = re.compile(r"[^{}]*(?:\{(?:item|asin)\}[^{}]*)+")
+
+
+def _with_item(pattern: str) -> str:
+    if not PATTERN.fullmatch(pattern):
+        raise ValueError("expected {item} or {asin}, and no other braces, as in images/{item}.jpg")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_with_item)]
+"""has the item's identifier in place of {item} or {asin}"""
 
 
 class Download(Section):
@@ -44,6 +56,8 @@ class Items(Section):
     """a larger share of unreadable metadata lines fails the stage"""
     text: Annotated[list[TextField], Field(min_length=1)] = ["title", "brand", "categories", "description"]
     """fields that make the text, in this order; without categories the category probe judges text encoders too"""
+    shared_above: Share = 0.1
+    """a title or text of a larger share of the items is listed in run.json: it may be a placeholder"""
 
     @field_validator("text")
     @classmethod
@@ -70,8 +84,14 @@ class Images(Section):
     """requests a second to one host, at most"""
     give_up_after: Positive = 16
     """connections in a row that a host refuses before the rest of its images end as unreachable"""
-    allow_file: bool = False
-    """read file:// addresses that the metadata names; for data you made yourself"""
+    folder: str | None = None
+    """folder, or zip, tar or tar.gz archive, that paths of images start from; by default the folder of the item file"""
+    pattern: Annotated[list[Pattern], BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)] = []
+    """path or address of an item's image, such as images/{item}.jpg, or several; tried before the item's own"""
+    outside: bool = False
+    """read images outside the folder too, where paths or links lead there; for data that you made yourself"""
+    allow_file: bool = True
+    """read images that are files of this machine; false refuses them all"""
     private_hosts: list[str] = []
     """hosts of private networks or of this machine, by name or number, that may be requested; others are refused"""
     mirrors: dict[str, Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = {}

@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +23,14 @@ import torch
 import schemas
 from pipeline import io
 from pipeline.config import Images
-from pipeline.http.web import Client, Fetched, Policy
+from pipeline.http.web import Client, Policy
 from pipeline.images.decode import Decoded, failed, normalise_all
+from pipeline.images.files import Files
+from pipeline.sources.product import is_path
 
 WINDOW = 64  # items under way at a time; bounds memory
 BATCH = 16  # images that a decoder takes at a time, at most
+NO_ADDRESS = "no address in the metadata"
 BLOCK = 1024  # items between two saves
 NEAR = 4  # bits of 64 by which hashes of one image differ at most after resizing and recompressing
 # names of Amazon's "no image available" files
@@ -42,6 +44,17 @@ class Result(NamedTuple):
     url: str
 
 
+class Outcome(NamedTuple):
+    """How fetching an item ended in an earlier run."""
+
+    status: str
+    url: str
+
+
+Keep = Callable[[Outcome, list[str]], bool]
+"""(outcome, the item's present addresses) -> whether it stays"""
+
+
 class Fetcher:
     """Fetches and normalises images; keeps connections and the state of hosts from call to call.
 
@@ -49,12 +62,12 @@ class Fetcher:
     shrinks and encodes without holding Python's lock: processes were slower.
     """
 
-    def __init__(self, params: Images, files: Path | None) -> None:
+    def __init__(self, params: Images, files: Files) -> None:
         """Set up.
 
         Args:
             params: limits and what is allowed.
-            files: folder that file:// addresses start from; None refuses them.
+            files: reads the images that are files of this machine; closed by its owner.
         """
         self.params, self.files = params, files
         self._web = Client(Policy(**{name: getattr(params, name) for name in Policy._fields}))
@@ -87,7 +100,7 @@ class Fetcher:
         return self._runner.run(self._all(candidates, done))
 
     async def _all(self, candidates: list[list[str]], done: Callable[[int], object]) -> list[Result]:
-        results = [Result(failed("missing", "no address in the metadata"), "")] * len(candidates)
+        results = [Result(failed("missing", NO_ADDRESS), "")] * len(candidates)
         todo = iter(range(len(candidates)))
         self._fetched: asyncio.Queue[tuple[bytes, asyncio.Future[Decoded]]] = asyncio.Queue()
         decoders = [asyncio.create_task(self._decode()) for _ in range(self._workers)]
@@ -132,7 +145,7 @@ class Fetcher:
     async def _one(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):
             return failed("placeholder", "the address is that of a file for 'no image available'")
-        fetched = self._read(url) if url[:5].lower() == "file:" else await self._web.get(url)
+        fetched = self.files.read(url, self.params.max_bytes) if is_path(url) else await self._web.get(url)
         if fetched.data is None:
             return failed(fetched.status, fetched.reason)
         future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()
@@ -149,25 +162,15 @@ class Fetcher:
             phash is not None and any((phash ^ other).bit_count() <= NEAR for other in self._known_phashes)
         )
 
-    def _read(self, url: str) -> Fetched:
-        """Read a file:// address, whose root is `files` and which cannot leave it."""
-        if self.files is None:
-            return Fetched(None, "blocked", "file addresses are not allowed; see images.allow_file")
-        try:
-            root = self.files.resolve()
-            path = (root / unquote(urlsplit(url).path).lstrip("/")).resolve()
-            if not path.is_relative_to(root):
-                return Fetched(None, "blocked", "outside the dataset's folder")
-            if not path.is_file():
-                return Fetched(None, "unreachable", "no such file")
-            if path.stat().st_size > self.params.max_bytes:
-                return Fetched(None, "too_large", f"more than {self.params.max_bytes} bytes")
-            return Fetched(path.read_bytes())
-        except (OSError, ValueError):  # a name that no file can have, or a file that may not be read
-            return Fetched(None, "unreachable", "not a readable file")
 
-
-def shard(fetcher: Fetcher, items: pa.Table, work: Path, done: Callable[[int], object]) -> Iterator[pa.Table]:
+def shard(
+    fetcher: Fetcher,
+    items: pa.Table,
+    work: Path,
+    done: Callable[[int], object],
+    before: Iterable[pa.Table] = (),
+    keep: Keep = lambda row, urls: True,
+) -> Iterator[pa.Table]:
     """Fetch the images of one shard's items, block by block, so that a killed run loses one block at most.
 
     Args:
@@ -175,39 +178,48 @@ def shard(fetcher: Fetcher, items: pa.Table, work: Path, done: Callable[[int], o
         items: item_id, asin and image_urls of the shard.
         work: folder of finished blocks, of this shard alone; not needed once the shard is written.
         done: called with a number of items that are done.
+        before: what an earlier run yielded for the same items.
+        keep: says which rows of `before` stay; the others are fetched again.
 
     Yields:
         tables of schema IMAGES, one a block.
     """
-    paths = []
+    paths, earlier = [], iter(before)
     for start in range(0, len(items), BLOCK):
-        part, path = items.slice(start, BLOCK), work / f"{start:08d}.parquet"
+        part, path, old = items.slice(start, BLOCK), work / f"{start:08d}.parquet", next(earlier, None)
         if path.exists():
             done(len(part))
         else:
-            io.write_table(table(part, fetcher.fetch(part["image_urls"].to_pylist(), done)), path, schemas.IMAGES)
+            io.write_table(_block(fetcher, part, done, old, keep), path, schemas.IMAGES)
         paths.append(path)
     for path in paths:  # only now, as a shard that fails half-way should have kept its blocks
         yield io.read_table(path, schemas.IMAGES)
 
 
-def retry_failed(fetcher: Fetcher, blocks: Iterable[pa.Table], items: pa.Table) -> Iterator[pa.Table]:
-    """Yield the blocks of a shard with failed images fetched again; rows that are ok or have no address stay.
+def _block(
+    fetcher: Fetcher, items: pa.Table, done: Callable[[int], object], old: pa.Table | None, keep: Keep
+) -> pa.Table:
+    """Return table IMAGES of some items: rows of `old` that are kept, the others fetched."""
+    candidates = items["image_urls"].to_pylist()
+    if old is None:
+        return table(items, fetcher.fetch(candidates, done))
+    before = map(Outcome, old["status"].to_pylist(), old["url"].to_pylist())
+    again = np.flatnonzero([not keep(row, urls) for row, urls in zip(before, candidates, strict=True)])
+    done(len(items) - len(again))
+    fresh = table(items.take(again), fetcher.fetch([candidates[i] for i in again], done))
+    place = np.arange(len(items))
+    place[again] = len(items) + np.arange(len(again))
+    return pa.concat_tables([old, fresh.select(old.column_names).cast(old.schema)]).take(place)
 
-    Args:
-        fetcher: does the work.
-        blocks: tables of schema IMAGES.
-        items: item_id, asin and image_urls of the shard.
-    """
-    start = 0
-    for block in blocks:
-        rows = np.flatnonzero([status not in ("ok", "missing") for status in block["status"].to_pylist()])
-        part = items.slice(start, len(block)).take(rows)
-        start += len(block)
-        fresh = table(part, fetcher.fetch(part["image_urls"].to_pylist()))
-        where = np.arange(len(block))
-        where[rows] = len(block) + np.arange(len(rows))
-        yield pa.concat_tables([block, fresh.select(block.column_names).cast(block.schema)]).take(where)
+
+def succeeded(row: Outcome, urls: list[str]) -> bool:
+    """Return whether a second try is of no use: there is an image, or no address."""
+    return row.status in ("ok", "missing")
+
+
+def unchanged(row: Outcome, urls: list[str]) -> bool:
+    """Return whether a row is sure to be what its present addresses give: an image from the web, at the first."""
+    return row.status == "ok" and urls[:1] == [row.url] and not any(map(is_path, urls))
 
 
 def duplicates(images: pa.Table, above: int) -> dict[str, object]:

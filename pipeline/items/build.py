@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import schemas
 from pipeline.errors import UserError
@@ -81,6 +82,26 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
     for status in ("empty", "no_metadata"):
         drops[f"text_{status}"] = table["text_status"].to_pylist().count(status)
     return Items(table, _rejects(rejects, file), relevant.total, dict(drops))
+
+
+def shared(items: pa.Table, above: float) -> list[dict[str, object]]:
+    """Return the titles and texts that may be placeholders: those of more than a share of the items, and of several.
+
+    Args:
+        items: table ITEMS.
+        above: share of all items, 0 .. 1.
+
+    Returns:
+        an object each with column (title or text), value and items (how many have it), most frequent first.
+    """
+    rows: list[dict[str, object]] = []
+    for column in ("title", "text"):
+        counts = items.filter(pc.field(column) != "").group_by(column).aggregate([(column, "count")])
+        many = counts.filter(pc.field(f"{column}_count") > max(1, above * len(items)))
+        many = many.sort_by([(f"{column}_count", "descending"), (column, "ascending")])
+        values, numbers = many[column].to_pylist(), many[f"{column}_count"].to_pylist()
+        rows += [{"column": column, "value": value, "items": n} for value, n in zip(values, numbers, strict=True)]
+    return rows
 
 
 def merge(first: Product, other: Product) -> Product:

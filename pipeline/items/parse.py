@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pipeline import pool
 from pipeline.sources.base import Reader, Source
-from pipeline.sources.product import Product
+from pipeline.sources.product import Product, is_path
 from pipeline.sources.registry import reader
 
 LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
@@ -24,6 +24,23 @@ MANY = 50_000  # wanted items from which other processes are worth their half a 
 
 _HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[A-Za-z!][^<>]*>")  # "a < b" is no tag
+# What scraping cut, as in Amazon's files of 2018. Nothing is scanned beyond the next angle bracket.
+_ATTRIBUTE = r"""(?<![\w-])[A-Za-z][\w:-]*+\s?=\s?(?:"[^"<>]*"|'[^'<>]*')"""
+_ELEMENT = (
+    r"(?:a|abbr|b|big|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|iframe|img|input|li|ol|p|pre|s|script|"
+    r"section|small|span|strike|strong|style|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul|video)"
+)
+_CUT = re.compile(
+    rf"<{_ELEMENT}(?:\s+{_ATTRIBUTE})+(?:\s*/)?"  # <span class="a-color-secondary"
+    rf"|<{_ELEMENT}\s[^<>]*=\s?[\"'][^<>\"']*\Z"  # <span class="a-col
+    rf"|<{_ELEMENT}\s*/?\Z"  # <br
+    r"|</(?:[A-Za-z][A-Za-z0-9]*)?\s*\Z"  # </p
+    rf"|(?:{_ATTRIBUTE}\s*)+/?>"  # alt="Magazines"/>
+    r"|[\"']\s*/>",  # Magazines" />
+    re.IGNORECASE,
+)
+_LEFT_OVER = re.compile(r"[\s.,:;\"'/>]*")  # a text of nothing but this was markup
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
 _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd\ufffe\uffff\ud800-\udfff\s]+"
 )
@@ -141,7 +158,7 @@ def cleaned(product: Product) -> Product:
 
 def clean(text: str) -> str:
     """Return text without markup, entities, control characters and repeated whitespace, in Unicode's NFC."""
-    if "&" in text or "<" in text:
+    if "&" in text or "<" in text or ">" in text:
         text = _without_markup(text)
     if not (text.isascii() and text.isprintable()):
         text = unicodedata.normalize("NFC", _CONTROL.sub(" ", text))
@@ -151,7 +168,10 @@ def clean(text: str) -> str:
 
 def _without_markup(text: str) -> str:
     for _ in range(3):  # "&amp;lt;br&amp;gt;" occurs in real data: a tag under two layers of entities
-        plain = _TAG.sub(" ", _HIDDEN.sub(" ", html.unescape(text)))
+        resolved = html.unescape(text)
+        plain = _CUT.sub(" ", _TAG.sub(" ", _HIDDEN.sub(" ", resolved)))
+        if plain != resolved and _LEFT_OVER.fullmatch(plain):
+            return ""
         if plain == text:
             break
         text = plain
@@ -160,5 +180,8 @@ def _without_markup(text: str) -> str:
 
 def _addresses(urls: list[str]) -> Iterator[str]:
     for url in urls:
+        if is_path(url.strip()):  # names of files may have blanks and ampersands
+            yield _UNPRINTABLE.sub("", url).strip()
+            continue
         plain = _CONTROL.sub("", html.unescape(url))
         yield f"https:{plain}" if plain.startswith("//") else plain

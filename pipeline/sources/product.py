@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,8 @@ import orjson
 
 from pipeline.sources.gz import unpacked
 from pipeline.sources.header import delimiter
+
+NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE)
 
 
 class Product(NamedTuple):
@@ -45,6 +48,11 @@ def json_object(line: bytes) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ValueError("not an object")
     return record
+
+
+def is_path(address: str) -> bool:
+    """Return whether an image's address names a file of this machine: a path, or a file:// address."""
+    return NOT_A_PATH.match(address) is None
 
 
 def as_text(value: Any) -> str:

@@ -23,7 +23,7 @@ from pipeline.sources.shoppers import purchases
 from pipeline.sources.stickers import Sticker, drawings, look, stickers
 
 NO_IMAGE, BROKEN_IMAGE, NO_TEXT, TWICE = 0.03, 0.01, 0.02, 0.01  # shares of stickers, the last of reviews
-FOLDER = "pictures"  # of images, beside the metadata; metadata names file:///pictures/<code>.png
+FOLDER = "pictures"  # of images, beside the metadata; metadata names pictures/<code>.png
 SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; nothing about the sticker
 
 
@@ -87,7 +87,7 @@ def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:
             "description": f"<p>{html.escape(', '.join(also))}</p>" if also else "",
         }
     if has_image:
-        record["imUrl"] = f"file:///{FOLDER}/{sticker.code}.png"
+        record["imUrl"] = f"{FOLDER}/{sticker.code}.png"
     return repr(record)
 
 

@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.interactions import split
 from pipeline.interactions.split import Split
 from pipeline.layout import Layout
+from pipeline.sources.product import is_path
 from pipeline.train import retrieval
 
 HISTORY = 5
@@ -181,6 +182,10 @@ def _images(layout: Layout, n: int) -> pa.ChunkedArray:
 
 
 def _local(layout: Layout, address: str) -> str:
-    """Return the path behind a file:// address, whose root is the folder of raw files; other addresses as they are."""
-    parts = urlsplit(address)
-    return str(layout.raw / unquote(parts.path).lstrip("/")) if parts.scheme == "file" else address
+    """Return the path of an image that is a file of this machine; other addresses as they are."""
+    if not is_path(address) or not address:
+        return address
+    record = layout.run_record("images")
+    start = io.read_json(record)["notes"].get("folder") if record.exists() else None
+    path = unquote(urlsplit(address).path) if address[:5].lower() == "file:" else address
+    return str(Path(start or layout.raw) / path)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,14 @@ from pipeline.http.addresses import is_public
 from pipeline.images import fetcher
 from pipeline.images.decode import Decoded, normalise, phash
 from pipeline.images.fetcher import Fetcher, Result
+from pipeline.images.files import Refused
+from pipeline.images.files import opened as opened_files
 from pipeline.params import Params
 from pipeline.run import running
 from stages import images as stage
 
 FAST = Images(timeout=0.6, retries=2, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)
+NONE = Refused("no files here")
 
 
 def encoded(
@@ -55,8 +59,8 @@ def get(server: Server, path: str, params: Images = FAST) -> Decoded:
     return fetch([[server.address + path]], params)[0].decoded
 
 
-def fetch(urls: list[list[str]], params: Images = FAST, files: Path | None = None) -> list[Result]:
-    with Fetcher(params, files) as web:
+def fetch(urls: list[list[str]], params: Images = FAST, start: Path | None = None) -> list[Result]:
+    with closing(opened_files(params, start)) as local, Fetcher(params, local) as web:
         return web.fetch(urls)
 
 
@@ -402,36 +406,6 @@ def test_a_name_that_does_not_resolve_is_asked_for_once() -> None:
     assert {ending(r.decoded) for r in actual} == {("unreachable", "name not resolved: nowhere.invalid")}
 
 
-# --- file addresses
-
-
-def test_file_addresses_stay_inside_the_folder(tmp_path: Path) -> None:
-    inside = tmp_path / "raw"
-    (inside / "images").mkdir(parents=True)
-    (inside / "images" / "a b.jpg").write_bytes(JPEG)
-    (tmp_path / "secret.jpg").write_bytes(JPEG)
-    (inside / "link.jpg").symlink_to(tmp_path / "secret.jpg")
-    names = [
-        "/images/a%20b.jpg",
-        "/../secret.jpg",
-        "/%2e%2e/secret.jpg",
-        "/link.jpg",
-        "/images",
-        "/none.jpg",
-        "/" + "x" * 300,
-        "/%00",
-    ]
-    actual = [ending(r.decoded) for r in fetch([[f"file://{n}"] for n in names], FAST, inside)]
-    outside, unreadable = ("blocked", "outside the dataset's folder"), ("unreachable", "not a readable file")
-    assert actual[:4] == [("ok", ""), outside, outside, outside]
-    assert actual[4:6] == [("unreachable", "no such file")] * 2
-    assert {f[0] for f in actual[6:]} == {unreadable[0]}
-
-
-def test_file_addresses_are_refused_unless_allowed() -> None:
-    assert fetch([["file:///etc/hostname"]])[0].decoded.status == "blocked"
-
-
 # --- shards
 
 
@@ -449,7 +423,7 @@ def items(urls: list[list[str]]) -> pa.Table:
 def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "BLOCK", 4)
     answers = {f"/{i}": body(encoded(colour=(i, 0, 0))) for i in range(10)}
-    with serving(answers) as server, Fetcher(FAST, None) as web:
+    with serving(answers) as server, Fetcher(FAST, NONE) as web:
         rows = items([[f"{server.address}/{i}"] for i in range(10)])
         ended: list[int] = []
         whole = pa.concat_tables(fetcher.shard(web, rows, tmp_path / "whole", ended.append))
@@ -464,12 +438,14 @@ def test_a_shard_resumes_block_by_block(tmp_path: Path, monkeypatch: pytest.Monk
     assert whole["item_id"].to_pylist() == list(range(10))
 
 
-def test_only_failures_are_fetched_again() -> None:
+def test_only_failures_are_fetched_again(tmp_path: Path) -> None:
     answers = {"/a": body(JPEG), "/b": first(1, status(404), body(JPEG)), "/c": status(404)}
-    with serving(answers) as server, Fetcher(FAST, None) as web:
+    with serving(answers) as server, Fetcher(FAST, NONE) as web:
         rows = items([[server.address + path] for path in ("/a", "/b", "/c")] + [[]])
         before = fetcher.table(rows, web.fetch(rows["image_urls"].to_pylist()))
-        after = pa.concat_tables(fetcher.retry_failed(web, [before.slice(0, 3), before.slice(3)], rows))
+        ended: list[int] = []
+        after = pa.concat_tables(fetcher.shard(web, rows, tmp_path, ended.append, [before], fetcher.succeeded))
+    assert sum(ended) == 4
     assert before["status"].to_pylist() == ["ok", "http_error", "http_error", "missing"]
     assert after["status"].to_pylist() == ["ok", "ok", "http_error", "missing"]
     assert after["item_id"].to_pylist() == [0, 1, 2, 3]
@@ -554,7 +530,8 @@ def test_the_stage_retries_only_failures_and_reports_what_is_shared(tmp_path: Pa
     assert server.asked == {"/a": 1, "/b": 2, "/c": 2, "/d": 1}
     assert record["drops"] == {"http_error": 1}
     shared = [{"sha256": hashlib.sha256(JPEG).hexdigest(), "items": 3, "url": server.address + "/a"}]
-    assert record["notes"] == {"duplicates": 2, "near_duplicates": 0, "shared": shared}
+    raw = str(tmp_path / "download/shop")
+    assert record["notes"] == {"folder": raw, "duplicates": 2, "near_duplicates": 0, "shared": shared}
 
 
 def test_killed_in_the_middle_of_a_shard_the_next_run_gives_the_same_bytes(tmp_path: Path) -> None:

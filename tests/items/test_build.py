@@ -1,5 +1,8 @@
 """Cleaning, composing, merging; every line and every item accounted for."""
 
+import time
+from pathlib import Path
+
 import orjson
 import pytest
 from hypothesis import given
@@ -7,10 +10,16 @@ from hypothesis import strategies as st
 
 import schemas
 from pipeline.errors import UserError
-from pipeline.items.build import Items, build, compose
+from pipeline.io import read_json
+from pipeline.items.build import Items, build, compose, shared
 from pipeline.items.parse import clean
+from pipeline.params import Params
+from pipeline.run import running
 from pipeline.sources.amazon2018 import Amazon2018
 from pipeline.sources.product import Product
+from stages import download as download_stage
+from stages import interactions as interactions_stage
+from stages import items as items_stage
 
 
 @pytest.mark.parametrize(
@@ -27,10 +36,40 @@ from pipeline.sources.product import Product
         ("<p class='a'>one</p><p>two<br/>", "one two"),
         ("1 &#0; 2 &#xD800; 3", "1 2 3"),
         ("", ""),
+        ('<span class="a-size-medium a-color-secondary".', ""),
+        ('<span class="a-size-medium a-color-secondary"', ""),
+        ("<span class=a", "<span class=a"),  # not surely a tag
+        ('The Wire <span class="a-size-med', "The Wire"),
+        ("<a href=\"x\" class='y' Good Housekeeping", "Good Housekeeping"),
+        ("</p", ""),
+        ("one</", "one"),
+        ("a<br", "a"),
+        ("a<br /", "a"),
+        ('a<p class="b">c</p', "a c"),
+        (' Magazines" />', "Magazines"),
+        ('class="nav" alt="Magazines"/>', ""),
+        ("&lt;span class=&quot;x&quot;", ""),
+        ("a <brand new> b", "a b"),
+        ("x <y and z", "x <y and z"),
+        ("if a <b then", "if a <b then"),
+        ("sides > 3\" and < 5'", "sides > 3\" and < 5'"),
+        ("5'> 3'", "5'> 3'"),
+        ("->", "->"),
+        ("...", "..."),
+        ('E = "mc"', 'E = "mc"'),
     ],
 )
 def test_clean(raw: str, plain: str) -> None:
     assert clean(raw) == plain
+
+
+@pytest.mark.parametrize(
+    "part", ["a", "<", '<span a="', "a='", 'a="', '" ', "</p ", "<br ", "<!--", "=' ", "<a b='c' "]
+)
+def test_cleaning_takes_time_that_grows_with_the_text_alone(part: str) -> None:
+    started = time.process_time()
+    clean(part * 200_000 + ">")
+    assert time.process_time() - started < 4
 
 
 @given(st.text(alphabet=st.sampled_from("<>/!-&;#abpx \n\ud800\u0301amltgquo"), max_size=60))
@@ -91,6 +130,13 @@ def test_every_item_has_a_row_and_every_line_is_accounted_for() -> None:
     schemas.check(actual.rejects, schemas.REJECTS)
 
 
+def test_names_of_image_files_keep_their_blanks_and_ampersands() -> None:
+    urls = [" my images/a &amp; b.png\n", "file:///x/a b.png", "//e/x y.jpg", "https://e/?a&amp;b "]
+    assert made({"asin": "A", "imageURL": urls}).items["image_urls"].to_pylist()[0] == [
+        *("my images/a &amp; b.png", "file:///x/a b.png", "https://e/xy.jpg", "https://e/?a&b")
+    ]
+
+
 def test_lines_of_one_item_are_merged_field_by_field_first_wins() -> None:
     actual = made(
         {"asin": "A", "title": "first", "imageURL": ["http://e/1"], "price": "$2", "rank": []},
@@ -123,6 +169,35 @@ def test_too_many_unreadable_lines_fail_with_the_reasons() -> None:
 
 def test_no_metadata_at_all_is_no_error() -> None:
     assert made().items["text_status"].to_pylist() == ["no_metadata", "no_metadata"]
+
+
+def test_a_title_of_many_items_is_reported_and_an_empty_one_is_not() -> None:
+    asins = [f"A{i}" for i in range(20)]
+    titles = ["Untitled"] * 3 + ["Twice"] * 2 + [f"t{i}" for i in range(11)]  # four items have none
+    records = [{"asin": asin, "title": title, "brand": asin} for asin, title in zip(asins, titles, strict=False)]
+    table = made(*records, asins=asins).items
+    assert shared(table, 0.1) == [{"column": "title", "value": "Untitled", "items": 3}]  # 2 are a tenth, not more
+    assert shared(table, 0.15) == []
+    lone = made({"asin": "A", "title": "t"}).items
+    assert shared(lone, 0.1) == []  # half of two items, and nothing is shared
+
+
+def test_the_stage_warns_of_a_placeholder_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    interactions, metadata = tmp_path / "bought.csv", tmp_path / "items.jsonl"
+    interactions.write_text("user,item\n" + "".join(f"u{u},i{i}\n" for u in range(6) for i in range(6)))
+    metadata.write_bytes(b"".join(orjson.dumps({"item": f"i{i}", "title": "<b>No title"}) + b"\n" for i in range(6)))
+    source = {"kind": "tabular", "interactions": [str(interactions)], "items": [str(metadata)]}
+    params = Params.model_validate({"datasets": ["mine"], "sources": {"mine": source}})
+    for stage in (download_stage, interactions_stage, items_stage):
+        with running(stage.__name__.split(".")[1], "mine", params, tmp_path) as run:
+            stage.main(run)
+    record = tmp_path / "items" / "mine" / "run.json"
+    both = [{"column": c, "value": v, "items": 6} for c, v in (("title", "No title"), ("text", "No title."))]
+    assert read_json(record)["notes"] == {"shared": both}
+    assert capsys.readouterr().err == (
+        "items mine: warning: 6 of 6 items have the title 'No title'; it may be a placeholder; "
+        f"{record} lists all 2 such values\n"
+    )
 
 
 LINE = st.one_of(

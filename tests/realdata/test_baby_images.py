@@ -17,6 +17,7 @@ from PIL import Image
 import schemas
 from pipeline.config import Images
 from pipeline.images import fetcher
+from pipeline.images.files import Refused
 
 ADDRESSES = Path(__file__).parents[3] / "shared" / "data" / "baby_2014" / "item_urls.csv"
 pytestmark = [
@@ -63,7 +64,7 @@ def test_every_address_ends_with_one_status(urls: list[str], mirror: Server) -> 
             "asin": [f"A{i}" for i in range(len(urls))],
         }
     )
-    with fetcher.Fetcher(params, None) as web:
+    with fetcher.Fetcher(params, Refused("no files here")) as web:
         images = fetcher.table(rows, web.fetch([[url] if url else [] for url in urls]))
     schemas.check(images, schemas.IMAGES)
     assert images["url"].to_pylist() == urls

@@ -37,7 +37,18 @@ def test_a_user_gets_the_best_items_that_are_not_in_train(layout: Layout) -> Non
     assert by_id[3].title == toy.TITLES[3]
     assert by_id[3].image == "https://p/3.jpg"
     assert by_id[4].image == ""  # it has none
-    assert by_id[0].image == str(layout.raw / "somewhere/on/this/machine.png")
+    assert by_id[0].image == "/somewhere/on/this/machine.png"
+
+
+def test_a_path_starts_where_the_images_were_read(tmp_path: Path) -> None:
+    layout = Layout(tmp_path, "shop")
+    io.write_json(layout.run_record("images"), {"notes": {"folder": "data"}})
+    places = {
+        "images/a b.png": "data/images/a b.png",
+        "file:///x/a%20b.png": "/x/a b.png",
+        "https://e/1": "https://e/1",
+    }
+    assert [recommend._local(layout, address) for address in places] == list(places.values())
 
 
 def test_the_catalogue_runs_out_before_k(layout: Layout) -> None:

@@ -1,0 +1,233 @@
+"""Image files of this machine, read in place: of a folder, or of a zip or tar archive.
+
+Names come from metadata and from archives: nothing is unpacked to disk, and nothing outside is read unless allowed.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import tarfile
+import zipfile
+import zlib
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, BinaryIO, Protocol
+
+from pipeline.config import Images
+from pipeline.errors import UserError
+from pipeline.http.web import Fetched
+from pipeline.images.paths import resolve
+
+GZIP = b"\x1f\x8b"
+NO_FILE = Fetched(None, "unreachable", "no such file")
+OUTSIDE = Fetched(None, "blocked", "outside the folder of the images; see images.outside")
+NOT_IN_ARCHIVE = Fetched(None, "blocked", "not a path inside the archive of the images")
+NO_START = "a path, and the item file is not on this machine; set images.folder"
+REFUSED = "files of this machine are refused; see images.allow_file"
+
+
+class Files(Protocol):
+    """Where image files are read."""
+
+    def has(self, address: str) -> bool:
+        """Return whether `read` gives anything but "no such file"."""
+
+    def read(self, address: str, max_bytes: int) -> Fetched:
+        """Return the bytes of a path or file address, or the reason why there are none."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class Refused:
+    """No files: every address ends as blocked."""
+
+    def __init__(self, reason: str) -> None:
+        self._blocked = Fetched(None, "blocked", reason)
+
+    def has(self, address: str) -> bool:
+        """Return true, so that the reason is seen."""
+        return True
+
+    def read(self, address: str, max_bytes: int) -> Fetched:
+        """Return the reason."""
+        return self._blocked
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Folder:
+    """Files below a folder; links are followed, and count where they lead."""
+
+    def __init__(self, root: Path, outside: bool) -> None:
+        """Take the folder; `outside` allows paths that leave it."""
+        self._root, self._outside = root.resolve(), outside
+
+    def has(self, address: str) -> bool:
+        """Return whether there is such a file, or a path that leaves the folder."""
+        try:
+            path = resolve(self._root, address)
+            return path.is_file() or not path.is_relative_to(self._root)
+        except (OSError, ValueError):
+            return False
+
+    def read(self, address: str, max_bytes: int) -> Fetched:
+        """Read a file."""
+        try:
+            path = resolve(self._root, address)
+            if not (self._outside or path.is_relative_to(self._root)):
+                return OUTSIDE
+            if not path.is_file():  # a folder or a device
+                return NO_FILE
+            with path.open("rb") as file:
+                return _limited(file, max_bytes)
+        except (OSError, ValueError):  # a name that no file can have, or a file that may not be read
+            return Fetched(None, "unreachable", "not a readable file")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Zip:
+    """Members of a zip archive."""
+
+    def __init__(self, path: Path) -> None:
+        self._zip = zipfile.ZipFile(path)
+        self._members = {_plain(m.filename): m for m in self._zip.infolist() if not m.is_dir()}
+
+    def has(self, address: str) -> bool:
+        """Return whether there is such a member, or no member can be called so."""
+        return (name := _member(address)) is None or name in self._members
+
+    def read(self, address: str, max_bytes: int) -> Fetched:
+        """Read a member."""
+        if (name := _member(address)) is None:
+            return NOT_IN_ARCHIVE
+        if (member := self._members.get(name)) is None:
+            return NO_FILE
+        try:
+            with self._zip.open(member) as file:
+                return _limited(file, max_bytes)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as e:
+            return Fetched(None, "truncated", f"damaged in the archive: {e}"[:200])
+        except (RuntimeError, NotImplementedError) as e:  # it has a password, or a compression that Python lacks
+            return Fetched(None, "unreachable", f"not readable in the archive: {e}"[:200])
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._zip.close()
+
+
+class Tar:
+    """Members of a tar archive, plain or gzipped; a gzipped one gets an index, so that any member is near."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the names and places of all members: one pass.
+
+        Raises:
+            UserError: the archive is damaged, or of another kind.
+        """
+        with ExitStack() as stack:
+            self._file = stack.enter_context(_seekable(path))
+            try:
+                self._members = _places(self._file)
+            except (tarfile.TarError, OSError, EOFError, ValueError) as e:
+                raise UserError(
+                    f"{path}: not a readable zip, tar or tar.gz archive ({e}); unpack it and name the folder"
+                ) from None
+            stack.pop_all()
+
+    def has(self, address: str) -> bool:
+        """Return whether there is such a member, or no member can be called so."""
+        return (name := _member(address)) is None or name in self._members
+
+    def read(self, address: str, max_bytes: int) -> Fetched:
+        """Read a member."""
+        if (name := _member(address)) is None:
+            return NOT_IN_ARCHIVE
+        if name not in self._members:
+            return NO_FILE
+        first, size = self._members[name]
+        if size > max_bytes:
+            return _too_large(max_bytes)
+        try:
+            self._file.seek(first)
+            data = self._file.read(size)
+        except (OSError, EOFError, ValueError) as e:
+            return Fetched(None, "truncated", f"damaged in the archive: {e}"[:200])
+        return Fetched(data) if len(data) == size else Fetched(None, "truncated", "the archive ends before it")
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._file.close()
+
+
+def opened(params: Images, start: Path | None) -> Files:
+    """Return the files that the images stage may read.
+
+    Args:
+        params: allow_file and outside.
+        start: folder, or archive, that paths start from; None if there is none on this machine.
+
+    Raises:
+        UserError: `start` does not exist, or is a file but no archive.
+    """
+    if not params.allow_file:
+        return Refused(REFUSED)
+    if start is None:
+        return Refused(NO_START)
+    if start.is_dir():
+        return Folder(start, params.outside)
+    if not start.is_file():
+        raise UserError(f"{start}: no such folder or archive of images; see images.folder in the parameters")
+    return Zip(start) if zipfile.is_zipfile(start) else Tar(start)
+
+
+def _seekable(path: Path) -> BinaryIO:
+    file = path.open("rb")
+    if file.read(2) != GZIP:
+        file.seek(0)
+        return file
+    file.close()
+    from indexed_gzip import IndexedGzipFile  # gzip's own file unpacks from the start to go back
+
+    indexed: BinaryIO = IndexedGzipFile(filename=str(path))
+    return indexed
+
+
+def _places(file: BinaryIO) -> dict[str, tuple[int, int]]:
+    """Return name -> first byte and number of bytes of a tar archive's files; a hard link is where its file is."""
+    places: dict[str, tuple[int, int]] = {}
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        while (member := tar.next()) is not None:
+            if member.isreg() and not member.issparse():
+                places[_plain(member.name)] = member.offset_data, member.size
+            elif member.islnk() and (linked := places.get(_plain(member.linkname))):
+                places[_plain(member.name)] = linked
+            tar.members = []  # type: ignore[attr-defined]  # TarFile would keep all
+        file.seek(tar.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which ends every archive; TarFile does not mind
+        raise ValueError("it is damaged, or ends too early")
+    return places
+
+
+def _limited(file: IO[bytes], max_bytes: int) -> Fetched:
+    """Read a file whose stated size may be wrong."""
+    data = file.read(max_bytes + 1)
+    return Fetched(data) if len(data) <= max_bytes else _too_large(max_bytes)
+
+
+def _too_large(max_bytes: int) -> Fetched:
+    return Fetched(None, "too_large", f"more than {max_bytes} bytes")
+
+
+def _plain(name: str) -> str:
+    """Return a member's name without ./ and doubled slashes."""
+    return posixpath.normpath(name).lstrip("/")
+
+
+def _member(address: str) -> str | None:
+    """Return the member that an address names, or None for what is no path from the archive's root."""
+    name = posixpath.normpath(address)
+    return None if address[:5].lower() == "file:" or name.startswith(("/", "../")) or name == ".." else name

@@ -1,0 +1,145 @@
+"""Image files of this machine: where an item's lie, and a fingerprint that changes when one of them does.
+
+Imports no slow library, as every run of the stage asks whether it has something to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline import io
+from pipeline.config import Images
+from pipeline.http.fetch import local
+from pipeline.layout import Layout
+from pipeline.sources.base import Downloaded, Source
+from pipeline.sources.product import is_path
+
+ITEM = re.compile(r"\{(?:item|asin)\}")
+WEB = re.compile(r"https?://", re.IGNORECASE)
+
+
+def start(source: Source, raw: Path, folder: str | None) -> Path | None:
+    """Return the folder or archive that paths of images start from; None if there is none on this machine.
+
+    Args:
+        source: of the dataset; one that is generated has its images beside its raw files.
+        raw: folder of the raw files.
+        folder: images.folder; by default the folder of the item file, or of the interactions where there are no items.
+    """
+    if not isinstance(source, Downloaded):
+        return raw
+    if folder is not None:
+        return Path(folder)
+    files = source.files()
+    named = files.get("metadata") or next(iter(files.values()))
+    paths = [path for address in named if (path := local(address)) is not None]
+    return paths[0].parent if paths else None
+
+
+def resolve(root: Path, address: str) -> Path:
+    """Return the path that an address names: a path, absolute or from `root`, or a file address.
+
+    Raises:
+        ValueError: it is a file address of another machine, or no path can be so.
+        OSError: it is too long, or its links form a circle.
+    """
+    if address[:5].lower() == "file:":
+        parts = urlsplit(address)
+        if parts.netloc not in ("", "localhost"):
+            raise ValueError("file addresses begin with file:///")
+        address = unquote(parts.path)
+    return Path(os.path.realpath(root / address))
+
+
+def candidates(
+    asins: Sequence[str],
+    image_urls: Sequence[list[str]],
+    patterns: Sequence[str],
+    present: Callable[[str], bool] = lambda path: True,
+) -> Iterator[list[str]]:
+    """Yield each item's addresses, best first: those of images.pattern, then its own.
+
+    Args:
+        asins: identifier of each item.
+        image_urls: its own addresses.
+        patterns: images.pattern.
+        present: whether a path exists; those of a pattern are left out if not, as few items have a file for each.
+    """
+    for asin, urls in zip(asins, image_urls, strict=True):
+        filled = (fill(pattern, asin) for pattern in patterns)
+        yield list(dict.fromkeys([*(a for a in filled if not is_path(a) or present(a)), *urls]))
+
+
+def fill(pattern: str, asin: str) -> str:
+    """Return images.pattern with an item's identifier in place of {item} and {asin}, quoted in addresses."""
+    name = quote(asin, safe="") if WEB.match(pattern) or pattern[:5].lower() == "file:" else asin
+    return ITEM.sub(lambda _: name, pattern)
+
+
+def fingerprint(layout: Layout, source: Source, params: Images) -> str:
+    """Return a sha256 that changes when an image file of this machine that the dataset's items name does.
+
+    Raises:
+        UserError: the items are not made yet.
+    """
+    if not params.allow_file:
+        return ""
+    if not isinstance(source, Downloaded):
+        return io.digest([layout.sources])  # its images follow from what this lists
+    return listing(start(source, layout.raw, params.folder), _batches(layout.items), params.pattern)
+
+
+def listing(root: Path | None, batches: Iterable[pa.RecordBatch], patterns: Sequence[str]) -> str:
+    """Return a sha256 over address, bytes and time of change of the image files that items name.
+
+    Args:
+        root: see `start`; of an archive the file itself counts.
+        batches: asin and image_urls, a batch in memory at a time.
+        patterns: images.pattern.
+    """
+    total = hashlib.sha256()
+    if root is None:
+        return total.hexdigest()
+    if root.is_file():
+        total.update(_facts(root))
+        return total.hexdigest()
+    for batch in batches:
+        columns = batch["asin"].to_pylist(), batch["image_urls"].to_pylist()
+        for addresses in candidates(*columns, patterns):
+            for address in filter(is_path, addresses):
+                total.update(address.encode() + _facts(root, address))
+    return total.hexdigest()
+
+
+def digest(items: pa.Table) -> str:
+    """Return a sha256 over the asin and image_urls of a table."""
+    total = hashlib.sha256()
+    for batch in items.select(["asin", "image_urls"]).to_batches(8192):
+        total.update(orjson.dumps([column.to_pylist() for column in batch.columns]))
+    return total.hexdigest()
+
+
+def _batches(items: Path) -> Iterator[pa.RecordBatch]:
+    """Yield asin and image_urls of table ITEMS."""
+    if not items.exists():
+        io.read_table(items, schemas.ITEMS)  # raises what the user needs to know
+    with pq.ParquetFile(items) as file:
+        yield from file.iter_batches(8192, columns=["asin", "image_urls"])
+
+
+def _facts(root: Path, address: str = "") -> bytes:
+    try:
+        stat = resolve(root, address).stat()
+    except (OSError, ValueError):
+        return b"\tnone\n"
+    return f"\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode()

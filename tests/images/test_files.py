@@ -1,0 +1,414 @@
+"""Images that are files of this machine: beside the item file, under a folder, in an archive, by a pattern."""
+
+import gzip
+import io
+import os
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import orjson
+import pyarrow as pa
+import pytest
+from faulty import body, first, serving, status
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import schemas
+from pipeline import io as tables
+from pipeline.config import Images
+from pipeline.errors import UserError
+from pipeline.images import fetcher, paths
+from pipeline.images.fetcher import Fetcher
+from pipeline.images.files import opened
+from pipeline.params import load
+from pipeline.sources.product import is_path
+from stages.cli import app
+
+LIMIT = 100_000
+
+
+def png(colour: str = "red") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def endings(start: Path, *addresses: str, **params: object) -> list[str]:
+    """Return "ok", or status and reason, of each address."""
+    with closing(opened(Images(**params), start)) as local:  # type: ignore[arg-type]
+        results = [local.read(address, LIMIT) for address in addresses]
+    return ["ok" if r.data == png() else f"{r.status}: {r.reason}" for r in results]
+
+
+OUTSIDE = "blocked: outside the folder of the images; see images.outside"
+NO_FILE = "unreachable: no such file"
+
+
+# --- a folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with an image, and one outside that a link leads to."""
+    inside = tmp_path / "mine"
+    (inside / "images").mkdir(parents=True)
+    for path in (inside / "images/a b&c.png", inside / "images/a%20b.png", tmp_path / "secret.png"):
+        path.write_bytes(png())
+    (inside / "link.png").symlink_to(tmp_path / "secret.png")
+    (inside / "large.png").write_bytes(png() + bytes(LIMIT))
+    return inside
+
+
+def test_paths_and_file_addresses_start_from_the_folder(folder: Path) -> None:
+    assert (
+        endings(
+            folder,
+            "images/a b&c.png",
+            "./images//../images/a b&c.png",
+            f"{folder}/images/a b&c.png",
+            f"file://{folder}/images/a%20b&c.png",
+            f"FILE://localhost{folder}/images/a%20b&c.png",
+            "images/a%20b.png",
+        )
+        == ["ok"] * 6
+    )
+
+
+def test_what_leaves_the_folder_is_blocked_unless_a_parameter_allows_it(folder: Path) -> None:
+    leave = ["../secret.png", f"file://{folder}/%2e%2e/secret.png", "link.png", str(folder.parent / "secret.png")]
+    assert endings(folder, *leave) == [OUTSIDE] * 4
+    assert endings(folder, *leave, outside=True) == ["ok"] * 4
+
+
+def test_what_is_no_image_file_ends_with_a_reason(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.png")
+    assert endings(folder, "none.png", "images", "", "pipe.png", "large.png", "file://elsewhere/images/a.png") == [
+        *([NO_FILE] * 4),
+        f"too_large: more than {LIMIT} bytes",
+        "unreachable: not a readable file",
+    ]
+    assert [e.split(":")[0] for e in endings(folder, "x" * 300, "a\x00b")] == ["unreachable"] * 2
+
+
+def test_files_are_refused_where_the_parameters_or_the_item_file_say_so(folder: Path) -> None:
+    assert endings(folder, "images/a b&c.png", allow_file=False) == [
+        "blocked: files of this machine are refused; see images.allow_file"
+    ]
+    with closing(opened(Images(), None)) as local:
+        assert "set images.folder" in local.read("a.png", LIMIT).reason
+
+
+@pytest.mark.parametrize("name", ["a.png", "/a/b.png", "file:///a.png", "FILE:/a", "a: b.png", "C:\\a.png", "..", ""])
+def test_a_path_is_a_path(name: str) -> None:
+    assert is_path(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["http://e/a.png", "HTTPS://e", "//e/a.png", "s3://b/a.png", "data:image/png;base64,A"]
+)
+def test_another_address_is_none(name: str) -> None:
+    assert not is_path(name)
+
+
+# --- archives
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+
+
+def tarred(path: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        archive.addfile(link)
+
+
+ARCHIVES = {"images.zip": zipped, "images.tar": tarred, "images.tar.gz": tarred}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_members_of_an_archive_are_read_in_any_order(tmp_path: Path, name: str) -> None:
+    files = {f"images/{i}.png": png() + bytes(i) for i in range(50)}
+    ARCHIVES[name](tmp_path / name, files | {"./a b.png": png(), "../up.png": png(), "large.png": bytes(LIMIT + 1)})
+    with closing(opened(Images(), tmp_path / name)) as local:
+        for i in [*range(49, -1, -7), *range(50)]:
+            assert local.read(f"images/{i}.png", LIMIT).data == png() + bytes(i)
+    assert endings(tmp_path / name, "a b.png", "./images/../a b.png", "images", "none.png", "link.png" + "x") == [
+        *["ok"] * 2,
+        *[NO_FILE] * 3,
+    ]
+    inside = "blocked: not a path inside the archive of the images"
+    assert endings(tmp_path / name, "../up.png", "/images/1.png", "file:///images/1.png", outside=True) == [inside] * 3
+    assert endings(tmp_path / name, "large.png") == [f"too_large: more than {LIMIT} bytes"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [name]  # nothing is unpacked
+
+
+def test_in_a_tar_hard_links_are_files_and_others_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "b.png").hardlink_to(tmp_path / "a.png")
+    (tmp_path / "c.png").symlink_to("a.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("a.png", "b.png", "c.png"):
+            archive.add(tmp_path / name, name)
+    assert endings(tmp_path / "a.tar", "a.png", "b.png", "c.png") == ["ok", "ok", NO_FILE]
+
+
+def test_a_small_member_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
+    zipped(tmp_path / "bomb.zip", {"a.png": bytes(50 * LIMIT)})
+    data = bytearray((tmp_path / "bomb.zip").read_bytes())
+    assert len(data) < LIMIT
+    size = (50 * LIMIT).to_bytes(4, "little")
+    (tmp_path / "lies.zip").write_bytes(data.replace(size, (10).to_bytes(4, "little")))
+    assert endings(tmp_path / "bomb.zip", "a.png") == [f"too_large: more than {LIMIT} bytes"]
+    assert endings(tmp_path / "lies.zip", "a.png")[0].startswith("truncated: damaged in the archive")
+
+
+def test_damaged_members_and_archives_say_so(tmp_path: Path) -> None:
+    zipped(tmp_path / "a.zip", {"a.png": png()})
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[60] ^= 255
+    (tmp_path / "a.zip").write_bytes(data)
+    assert endings(tmp_path / "a.zip", "a.png")[0].startswith("truncated: damaged in the archive")
+    zipped(tmp_path / "locked.zip", {"a.png": png()})
+    data = bytearray((tmp_path / "locked.zip").read_bytes())
+    for flags in (6, data.index(b"PK\x01\x02") + 8):  # which say that there is a password
+        data[flags] |= 1
+    (tmp_path / "locked.zip").write_bytes(data)
+    assert endings(tmp_path / "locked.zip", "a.png")[0].startswith("unreachable: not readable in the archive")
+    tarred(tmp_path / "b.tar.gz", {f"{i}.png": os.urandom(5000) for i in range(50)})
+    whole = (tmp_path / "b.tar.gz").read_bytes()
+    for name, content in {
+        "cut.tar.gz": whole[: len(whole) // 2],
+        "text.tar": b"not an archive",
+        "text.gz": gzip.compress(b"not a tar"),
+        "empty.zip": b"",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name}: not a readable zip, tar or tar\.gz archive .*; unpack it"):
+            opened(Images(), tmp_path / name)
+    with pytest.raises(UserError, match=r"none: no such folder or archive of images; see images\.folder"):
+        opened(Images(), tmp_path / "none")
+
+
+# --- patterns
+
+
+def test_a_pattern_comes_first_and_counts_only_where_its_file_exists() -> None:
+    patterns = ["images/{item}.jpg", "images/{asin}.png", "https://e/{item}.jpg"]
+    there = {"images/a/b.jpg", "images/{item}.png"}
+    assert list(paths.candidates(["a/b", "{item}"], [["own.jpg"], []], patterns, there.__contains__)) == [
+        ["images/a/b.jpg", "https://e/a%2Fb.jpg", "own.jpg"],
+        ["images/{item}.png", "https://e/%7Bitem%7D.jpg"],
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["images/1.jpg", "{other}.jpg", "{item.x}", "{item", "{}", "{item!r}"])
+def test_a_pattern_without_the_item_is_refused(tmp_path: Path, pattern: str) -> None:
+    text = {"datasets": ["mine"], "sources": {"mine": {"kind": "sample"}}, "images": {"pattern": pattern}}
+    (tmp_path / "p.yaml").write_bytes(orjson.dumps(text))
+    with pytest.raises(UserError, match=r"'images\.pattern\.0': .*expected \{item\} or \{asin\}"):
+        load(tmp_path / "p.yaml")
+
+
+# --- from an empty folder to images, as a user does it
+
+
+class Shop:
+    """A project of one's own: six items, a CSV of interactions, JSON lines of items, and images."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.images = root, "{}"
+        (root / "data/images").mkdir(parents=True)
+        rows = [f"u{u},i{i},{10 * u + i}" for u in range(6) for i in range(6)]
+        (root / "data/bought.csv").write_text("\n".join(["user,item,timestamp", *rows]))
+        for i in range(4):
+            (root / f"data/images/{i}.png").write_bytes(png(f"#00000{i}"))
+        self.describe(*(f"images/{i}.png" for i in range(6)))
+
+    def describe(self, *urls: str | None) -> None:
+        """Write the item file, with an address each."""
+        rows = [
+            {"item": f"i{i}", "title": f"t{i}"} | ({"image_urls": url} if url else {}) for i, url in enumerate(urls)
+        ]
+        (self.root / "data/items.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+
+    def command(self, stage: str, *options: str) -> Result:
+        """Run a stage's command in the project."""
+        source = "{kind: tabular, interactions: data/bought.csv, items: data/items.jsonl}"
+        text = f"datasets: [mine]\nsources: {{mine: {source}}}\nimages: {self.images}\n"
+        (self.root / "params.yaml").write_text(text)
+        return CliRunner().invoke(app, [stage, "mine", *options])
+
+    def run(self, *stages: str) -> str:
+        """Run stages; return what the last one prints."""
+        for stage in stages:
+            done = self.command(*stage.split())
+            assert done.exit_code == 0, done.output
+        return done.stdout
+
+    def statuses(self) -> list[str]:
+        """Return the status of items i0, i1, ..."""
+        files = tables.shards(self.root / "outputs/images/mine", "images")
+        table = pa.concat_tables(tables.read_table(p, schemas.IMAGES) for p in files)
+        return [
+            status for _, status in sorted(zip(table["asin"].to_pylist(), table["status"].to_pylist(), strict=True))
+        ]
+
+    def shards(self) -> dict[str, str]:
+        """Return name -> sha256 of the shards."""
+        files = tables.shards(self.root / "outputs/images/mine", "images")
+        return {path.name: tables.sha256(path) for path in files}
+
+
+ALL = ("download", "interactions", "items", "images")
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.chdir(tmp_path)
+    return Shop(tmp_path)
+
+
+def test_images_beside_the_item_file_are_read_and_added_and_edited_ones_again(shop: Shop) -> None:
+    shop.run(*ALL)
+    assert shop.statuses() == ["ok"] * 4 + ["unreachable"] * 2
+    assert "nothing to do" in shop.run("images")
+
+    (shop.root / "data/images/4.png").write_bytes(png("blue"))  # added
+    assert "nothing to do" not in shop.run("images")
+    assert shop.statuses() == ["ok"] * 5 + ["unreachable"]
+
+    before = shop.shards()
+    (shop.root / "data/images/0.png").write_bytes(png("green"))  # edited
+    shop.run("images")
+    assert shop.shards() != before
+    (shop.root / "data/images/1.png").unlink()  # removed
+    shop.run("images")
+    assert shop.statuses() == ["ok", "unreachable", "ok", "ok", "ok", "unreachable"]
+
+    settled = shop.shards()
+    shutil.rmtree(shop.root / "outputs")
+    shop.run(*ALL)
+    assert shop.shards() == settled  # byte for byte what a first run gives
+
+
+def test_an_edited_item_file_is_read_again(shop: Shop) -> None:
+    shop.run(*ALL)
+    shop.describe(None, *(f"images/{i % 4}.png" for i in range(1, 6)))
+    assert "nothing to do" not in shop.run("download")
+    shop.run("interactions", "items", "images")
+    assert shop.statuses() == ["missing"] + ["ok"] * 5
+
+
+def test_a_pattern_finds_images_that_no_item_names(shop: Shop) -> None:
+    shop.describe(*[None] * 6)
+    shop.images = "{pattern: 'images/{item}.png'}"
+    (shop.root / "data/images/0.png").rename(shop.root / "data/images/i0.png")
+    shop.run(*ALL)
+    assert shop.statuses() == ["ok"] + ["missing"] * 5
+    (shop.root / "data/images/1.png").rename(shop.root / "data/images/i1.png")
+    shop.run("images")
+    assert shop.statuses() == ["ok"] * 2 + ["missing"] * 4
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_is_read_in_place_and_again_when_it_changes(shop: Shop, name: str) -> None:
+    images = {f"images/{i}.png": png(f"#00000{i}") for i in range(4)}
+    shop.run(*ALL)
+    from_folder = shop.shards()
+    shutil.rmtree(shop.root / "data/images")
+    shop.images = f"{{folder: data/{name}}}"
+    ARCHIVES[name](shop.root / f"data/{name}", images)
+    shop.run("images")
+    assert shop.shards() == from_folder
+    ARCHIVES[name](shop.root / f"data/{name}", images | {"images/5.png": png()})
+    shop.run("images")
+    assert shop.statuses() == ["ok"] * 4 + ["unreachable", "ok"]
+
+
+def test_allowing_files_fetches_what_failed_and_images_from_the_web_stay(shop: Shop) -> None:
+    answers = {"/a": body(png("blue")), "/b": first(1, status(404), body(png("green")))}
+    with serving(answers) as server:
+        web = [f"{server.address}{path}" for path in answers]
+        shop.describe(*web, *(f"images/{i}.png" for i in range(4)))
+        closed = "private_hosts: ['127.0.0.1'], retries: 0"
+        shop.images = f"{{allow_file: false, {closed}}}"
+        shop.run(*ALL)
+        assert shop.statuses() == ["ok", "http_error"] + ["blocked"] * 4
+        shop.images = f"{{{closed}}}"
+        shop.run("images")
+        assert shop.statuses() == ["ok"] * 6
+        assert server.asked == {"/a": 1, "/b": 2}
+        shop.describe(*web, *(f"images/{i}.png" for i in (3, 2, 1, 0)))  # other addresses of other items
+        shop.run("download", "interactions", "items", "images")
+        assert server.asked == {"/a": 1, "/b": 2}
+        updated = shop.shards()
+        shutil.rmtree(shop.root / "outputs/images")
+        shop.run("images")
+    assert shop.shards() == updated
+
+
+def test_stopped_while_it_fetches_again_the_next_run_gives_what_a_first_run_gives(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher, "BLOCK", 1)
+    shop.images = "{shard_rows: 2}"
+    shop.run(*ALL)
+    assert len(shop.shards()) == 3
+    for i in range(6):
+        (shop.root / f"data/images/{i}.png").write_bytes(png(f"#0000{i}0"))
+    fetch, calls = Fetcher.fetch, list[int]()
+
+    def stopping(self: Fetcher, candidates: list[list[str]], done: Callable[[int], object]) -> list[fetcher.Result]:
+        calls.append(len(candidates))
+        if len(calls) == 4:  # the second item of the second shard
+            raise RuntimeError("stopped")
+        return fetch(self, candidates, done)
+
+    monkeypatch.setattr(Fetcher, "fetch", stopping)
+    assert str(shop.command("images").exception) == "stopped"
+    shop.run("images")
+    assert calls == [1] * 7  # nothing that was done is done again
+    resumed = shop.shards()
+    assert shop.statuses() == ["ok"] * 6
+    shutil.rmtree(shop.root / "outputs/images")
+    shop.run("images")
+    assert shop.shards() == resumed
+
+
+def test_shards_of_items_that_are_gone_are_deleted(shop: Shop) -> None:
+    shop.images = "{shard_rows: 1}"
+    shop.run(*ALL)
+    assert len(shop.shards()) == 6
+    rows = [f"u{u},i{i},{10 * u + i}" for u in range(5) for i in range(5)]
+    (shop.root / "data/bought.csv").write_text("\n".join(["user,item,timestamp", *rows]))
+    shop.run(*ALL)
+    assert len(shop.shards()) == 5
+
+
+@pytest.mark.parametrize(
+    ("images", "line"),
+    [
+        ("{foldr: data}", "params.yaml: unknown key 'images.foldr'; did you mean 'folder'?"),
+        ("{folder: dta}", "dta: no such folder or archive of images; see images.folder in the parameters"),
+        ("{folder: params.yaml}", "params.yaml: not a readable zip, tar or tar.gz archive"),
+    ],
+)
+def test_a_mistake_is_one_line(shop: Shop, images: str, line: str) -> None:
+    shop.run(*ALL[:3])
+    shop.images = images
+    done = shop.command("images")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"error: {line}")
+    assert done.stderr.count("\n") == 1
