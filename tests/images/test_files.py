@@ -246,7 +246,7 @@ class Shop:
     def command(self, stage: str, *options: str) -> Result:
         """Run a stage's command in the project."""
         source = "{kind: tabular, interactions: data/bought.csv, items: data/items.jsonl}"
-        text = f"datasets: [mine]\nsources: {{mine: {source}}}\nimages: {self.images}\n"
+        text = f"datasets: [mine]\nsources: {{mine: {source}}}\nimages: {self.images}\nbenchmark: {{ks: [1, 2]}}\n"
         (self.root / "params.yaml").write_text(text)
         return CliRunner().invoke(app, [stage, "mine", *options])
 

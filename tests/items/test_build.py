@@ -187,7 +187,7 @@ def test_the_stage_warns_of_a_placeholder_in_one_line(tmp_path: Path, capsys: py
     interactions.write_text("user,item\n" + "".join(f"u{u},i{i}\n" for u in range(6) for i in range(6)))
     metadata.write_bytes(b"".join(orjson.dumps({"item": f"i{i}", "title": "<b>No title"}) + b"\n" for i in range(6)))
     source = {"kind": "tabular", "interactions": [str(interactions)], "items": [str(metadata)]}
-    params = Params.model_validate({"datasets": ["mine"], "sources": {"mine": source}})
+    params = Params.model_validate({"datasets": ["mine"], "sources": {"mine": source}, "benchmark": {"ks": [1]}})
     for stage in (download_stage, interactions_stage, items_stage):
         with running(stage.__name__.split(".")[1], "mine", params, tmp_path) as run:
             stage.main(run)
