@@ -10,7 +10,7 @@ from schemas.graph import EDGES
 from schemas.images import IMAGE_STATUSES, IMAGES
 from schemas.interactions import INTERACTIONS, ITEM_IDS, TEST, TRAIN, USERS, VALID, clock
 from schemas.items import ITEMS, REJECTS
-from schemas.release import RELEASED_ITEMS, features_half
+from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, features_half
 from schemas.results import RESULTS, SLICES, TESTS, ranking, rankings, trials
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ITEM_IDS",
     "REJECTS",
     "RELEASED_ITEMS",
+    "RELEASED_ITEMS_1",
     "RESULTS",
     "SLICES",
     "TEST",

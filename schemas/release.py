@@ -9,7 +9,7 @@ from schemas.feature_sets import features
 from schemas.images import IMAGE_STATUSES
 from schemas.items import ITEMS
 
-RELEASED_ITEMS = pa.schema(
+RELEASED_ITEMS_1 = pa.schema(
     [f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")]
     + [
         field(
@@ -19,6 +19,18 @@ RELEASED_ITEMS = pa.schema(
         field("image_url", pa.string(), "public address of the picture; empty where there is none"),
         field("image_sha256", pa.string(), "hex, of the picture's bytes as fetched; empty where none came"),
         field("image_phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
+    ]
+)  # fmt: skip
+"""items of a release of format 1"""
+
+RELEASED_ITEMS = pa.schema(
+    [
+        *RELEASED_ITEMS_1,
+        field("input_text_sha256", pa.string(), "hex, of the text that went into encoders, UTF-8; empty: none did"),
+        field(
+            "input_image_sha256", pa.string(),
+            "hex, of the JPEG that went into encoders: the image as `images` stored it; empty: none did",
+        ),
     ]
 )  # fmt: skip
 

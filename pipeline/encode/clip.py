@@ -108,4 +108,4 @@ def make(context: Context, params: ClipParams) -> Clip:
     return Clip(model, weights, params.joint)
 
 
-CLIP = Spec(make, ClipParams)
+CLIP = Spec(make, ClipParams, packages=("open_clip_torch",))

@@ -20,7 +20,7 @@ from pipeline.encode import batching, controls, engines
 from pipeline.encode.base import Context, Encoder
 from pipeline.encode.registry import ENCODERS, settings
 from pipeline.errors import UserError
-from pipeline.layout import Layout
+from pipeline.layout import EncoderFiles, Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.sources import image_features
 from pipeline.sources.image_features import FEATURE, check_features
@@ -87,11 +87,7 @@ def inputs(name: str, layout: Layout) -> list[Path]:
     if "image" in spec.reads:
         files += io.shards(layout.images, "images")
     if spec.pretrained:
-        files += [
-            p
-            for p in (layout.encoder_config, layout.encoder_weights, layout.tokenizer, layout.whitening)
-            if p.is_file()
-        ]
+        files += EncoderFiles(layout.encoder).present()
     return files
 
 
