@@ -40,3 +40,14 @@ def features_half(width: int) -> pa.Schema:
     kind = pa.list_(pa.field("element", pa.float16(), nullable=False), width)
     full = features(width)
     return full.set(len(full) - 1, field("vector", kind, f"float16[{width}], rounded from float32; finite"))
+
+
+def embedded(width: int) -> pa.Schema:
+    """Return the schema of new items in the space of a released feature set of `width` dimensions."""
+    ids, vector_ = list(features(width))[:-1], list(features(width))[-1]
+    image = [
+        field("image_status", pa.string(), "how reading the image file ended", one_of=IMAGE_STATUSES),
+        field("image_reason", pa.string(), "detail for a status that is not ok; empty for ok"),
+    ]
+    hashes = [RELEASED_ITEMS.field(f"input_{what}_sha256") for what in ("text", "image")]
+    return pa.schema([*ids, *image, *hashes, vector_])

@@ -306,6 +306,57 @@ def fetch(
 
 
 @app.command()
+def embed(
+    release: Annotated[Path, typer.Argument(help="a release folder")],
+    items: Annotated[Path, typer.Argument(help="JSON lines or CSV: an identifier, and text or title, brand, ...")],
+    encoder: Annotated[str, typer.Option(help="feature set whose encoder to use")],
+    to: Annotated[Path, typer.Option("--to", help="Parquet file to make; an interrupted run resumes")],
+    images: Annotated[Path | None, typer.Option(help="folder of image files: `image` of the item, or <id>.jpg")] = None,
+) -> None:
+    """new items in the space of a released feature set, by its own encoder."""
+    from pipeline.release import verify as check
+
+    for _ in check(release):
+        pass
+    from tqdm import tqdm
+
+    from pipeline.release import embed as embedding  # loads torch, which a damaged release need not wait for
+
+    with tqdm(desc="embed", unit="item", disable=None) as bar:
+        summary = embedding.embed(release, encoder, items, images, to, bar.update)
+    typer.echo(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
+    if summary.rejects:
+        typer.echo(f"not used: {summary.rejects}: {summary.rejected:,} lines, and why")
+
+
+@app.command()
+def attest(
+    release: Annotated[Path, typer.Argument(help="a release folder")],
+    data: Annotated[str, typer.Option(help="a dataset, or a file of items as for `embed`")],
+    images: Annotated[Path | None, typer.Option(help="folder of image files, beside a file of items")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="rows to recompute")] = 200,
+    encoder: Annotated[list[str] | None, typer.Option(help="a feature set; may be given again; all by default")] = None,
+    json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
+    root: Root = Path("outputs"),
+) -> None:
+    """recompute rows of a release from their inputs: do text, image and vector agree? Exit code 1 if not."""
+    from pipeline import io
+    from pipeline.release import verify as check
+
+    for _ in check(release):
+        pass
+    from pipeline.release import attest as attesting  # loads torch, which a damaged release need not wait for
+
+    outcome = attesting.attest(release, attesting.inputs(data, images, root), sample, encoder or [])
+    for line in attesting.lines(outcome, release):
+        typer.echo(line)
+    if json_to:
+        io.write_json(json_to, attesting.described(outcome))
+    if not outcome.agrees:
+        raise typer.Exit(1)
+
+
+@app.command()
 def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
     form: Annotated[str, typer.Option("--format", help="mmrec, recbole, elliot, cornac, npy or hf")],

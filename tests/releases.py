@@ -17,11 +17,10 @@ from stages import encode, publish
 ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 
 
-def params(**sections: object) -> Params:
+def params(publish: dict | None = None, encode: dict | None = None) -> Params:
     return toy.params(
-        encode={"encoders": ENCODERS, "controls": [], "batch_size": 4},
-        publish={"features": ENCODERS} | dict(sections.pop("publish", {})),  # type: ignore[call-overload]
-        **sections,
+        encode={"encoders": ENCODERS, "controls": [], "batch_size": 4, **(encode or {})},
+        publish={"features": ENCODERS, **(publish or {})},
     )
 
 
@@ -42,7 +41,12 @@ def pretrained(layout: Layout) -> None:
 
 def outputs(root: Path, settings: Params | None = None) -> Layout:
     """Write what every stage leaves, encoded by the tiny network, and publish it."""
-    layout, settings = toy.outputs(root), settings or params()
+    return released(toy.outputs(root), settings)
+
+
+def released(layout: Layout, settings: Params | None = None) -> Layout:
+    """Encode what the stages left, and publish it."""
+    root, settings = layout.root, settings or params()
     pretrained(layout)
     for stage, main in (("encode", encode.main), ("publish", publish.main)):
         with running(stage, "shop", settings, root) as run:
