@@ -12,8 +12,10 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.layout import STAGES
+from stages import released
 
 Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file")]
+Published = Annotated[str, typer.Argument(help="a dataset, or a release folder")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
 Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
 
@@ -114,7 +116,26 @@ def publish(
     typer.echo(f"published: alignrec fetch {where}")
 
 
-_SPECIAL: dict[str, Callable[..., None]] = {"images": images, "publish": publish}  # stages with an option of their own
+def probe(
+    dataset: Published,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+    to: Annotated[Path | None, typer.Option("--to", help="of a release: where to write probes.json")] = None,
+) -> None:
+    """Run the stage, or judge the feature sets of a release in the same way."""
+    if released.is_release(dataset):
+        released.probe(dataset, params, root, to)
+    elif to is not None:
+        raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root / 'probe' / dataset}")
+    else:
+        _command("probe")(dataset, params, root)
+
+
+_SPECIAL: dict[str, Callable[..., None]] = {
+    "images": images,
+    "probe": probe,
+    "publish": publish,
+}  # stages with an option of their own
 for _stage, (_help, _, _) in STAGES.items():
     app.command(_stage, help=_help)(_SPECIAL.get(_stage) or _command(_stage))
 
@@ -163,7 +184,7 @@ def summary(
 
 @app.command()
 def recommend(
-    dataset: Dataset,
+    dataset: Published,
     user: Annotated[str, typer.Option("--user", help="identifier at the source, or the dense number")],
     k: Annotated[int, typer.Option("--k", min=1, help="how many items")] = 10,
     root: Root = Path("outputs"),
@@ -171,10 +192,10 @@ def recommend(
     """what the trained recommender suggests to one user: top K with titles and images."""
     from rich.console import Console
 
-    from pipeline.layout import Layout
-    from pipeline.train import recommend as recommender
+    with released.laid_out(dataset, root, "interactions", "embeddings") as layout:
+        from pipeline.train import recommend as recommender  # loads FAISS, which an error above need not wait for
 
-    recommendations = recommender.recommend(Layout(root, dataset), user, k)
+        recommendations = recommender.recommend(layout, user, k)
     typer.echo(recommender.history(recommendations))
     Console().print(recommender.table(recommendations))
 
@@ -215,7 +236,7 @@ def sweep(
 
 @app.command()
 def compare(
-    dataset: Dataset,
+    dataset: Published,
     sets: Annotated[list[str], typer.Argument(help="our encoders, or .npy, .pt, .parquet files; name=path renames")],
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
@@ -226,12 +247,15 @@ def compare(
     """feature sets side by side: probes, paired tests, likeness, most changed items."""
     from pipeline.compare import command
     from pipeline.layout import Layout
-    from pipeline.params import load, read
 
-    layout, settings = Layout(root, dataset), (load if train else read)(params)
-    settings.source(dataset)
-    folder = to or layout.folder("compare")
-    comparison = command.compare(layout, settings, sets, seeds if train else 0, folder)
+    settings = released.settings(dataset, params)
+    if train:
+        from pipeline.params import check
+
+        check(settings, params)
+    with released.laid_out(dataset, root, "interactions") as layout:
+        folder = to or Layout(root, layout.dataset).folder("compare")
+        comparison = command.compare(layout, settings, sets, seeds if train else 0, folder)
     from rich.console import Console
 
     from pipeline.compare import page  # loads Pillow, which an error above need not wait for
@@ -268,11 +292,14 @@ def diff(
         io.write_json(json_to, differences)
     if page_to:
         from pipeline.compare import changes
-        from pipeline.layout import Layout
         from pipeline.params import read
+        from pipeline.release.read import Release
 
-        dataset = differences["b"]["dataset"]
-        text = changes.html(a, b, differences, Layout(root, dataset).images, read(params).source(dataset).kind)
+        release = Release(b)
+        kind = release.manifest.kind or ""
+        if not kind and params.exists():  # format 1 names no kind
+            kind = read(params).source(release.manifest.dataset).kind
+        text = changes.html(a, b, differences, release.beside(root).images, kind)
         io.write_bytes(page_to, text.encode())
         typer.echo(f"page: {page_to}")
 
@@ -306,57 +333,6 @@ def fetch(
 
 
 @app.command()
-def embed(
-    release: Annotated[Path, typer.Argument(help="a release folder")],
-    items: Annotated[Path, typer.Argument(help="JSON lines or CSV: an identifier, and text or title, brand, ...")],
-    encoder: Annotated[str, typer.Option(help="feature set whose encoder to use")],
-    to: Annotated[Path, typer.Option("--to", help="Parquet file to make; an interrupted run resumes")],
-    images: Annotated[Path | None, typer.Option(help="folder of image files: `image` of the item, or <id>.jpg")] = None,
-) -> None:
-    """new items in the space of a released feature set, by its own encoder."""
-    from pipeline.release import verify as check
-
-    for _ in check(release):
-        pass
-    from tqdm import tqdm
-
-    from pipeline.release import embed as embedding  # loads torch, which a damaged release need not wait for
-
-    with tqdm(desc="embed", unit="item", disable=None) as bar:
-        summary = embedding.embed(release, encoder, items, images, to, bar.update)
-    typer.echo(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
-    if summary.rejects:
-        typer.echo(f"not used: {summary.rejects}: {summary.rejected:,} lines, and why")
-
-
-@app.command()
-def attest(
-    release: Annotated[Path, typer.Argument(help="a release folder")],
-    data: Annotated[str, typer.Option(help="a dataset, or a file of items as for `embed`")],
-    images: Annotated[Path | None, typer.Option(help="folder of image files, beside a file of items")] = None,
-    sample: Annotated[int, typer.Option(min=1, help="rows to recompute")] = 200,
-    encoder: Annotated[list[str] | None, typer.Option(help="a feature set; may be given again; all by default")] = None,
-    json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
-    root: Root = Path("outputs"),
-) -> None:
-    """recompute rows of a release from their inputs: do text, image and vector agree? Exit code 1 if not."""
-    from pipeline import io
-    from pipeline.release import verify as check
-
-    for _ in check(release):
-        pass
-    from pipeline.release import attest as attesting  # loads torch, which a damaged release need not wait for
-
-    outcome = attesting.attest(release, attesting.inputs(data, images, root), sample, encoder or [])
-    for line in attesting.lines(outcome, release):
-        typer.echo(line)
-    if json_to:
-        io.write_json(json_to, attesting.described(outcome))
-    if not outcome.agrees:
-        raise typer.Exit(1)
-
-
-@app.command()
 def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
     form: Annotated[str, typer.Option("--format", help="mmrec, recbole, elliot, cornac, npy or hf")],
@@ -377,6 +353,10 @@ def export(
         exported = content.of_dataset(Layout(root, what), features or [])
     write(exported, form, to)
     typer.echo(f"exported: {to}")
+
+
+app.command()(released.embed)
+app.command()(released.attest)
 
 
 @contextmanager

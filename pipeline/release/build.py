@@ -163,7 +163,7 @@ def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
         kind=parts.kind,
         counts=counts,
         files=files,
-        encoders={name: released.facts for name, released in parts.encoders.items()},
+        embeds=list(parts.encoders),
         coverage=coverage(parts.features),
         judged=[] if parts.results is None else evidence.comparisons(parts.results),
         probes=parts.probes,

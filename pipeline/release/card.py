@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.evaluation.evidence import HEADLINE, Comparison, masked_splits
 from pipeline.probe.registry import PROBES
-from pipeline.release import croissant, encoder
+from pipeline.release import croissant
 from pipeline.release.manifest import Counts, File, Input
 from pipeline.report import markdown
 from pipeline.sources.registry import SOURCES
@@ -49,8 +49,8 @@ class Facts:
     """size of the dataset"""
     files: list[File]
     """every other file but the manifest"""
-    encoders: Mapping[str, encoder.Facts]
-    """feature set -> how it was encoded"""
+    embeds: list[str]
+    """feature sets whose encoder the release carries"""
     coverage: Mapping[str, Mapping[str, Any]]
     """feature set -> width, and share of items with image and text ("" where unknown)"""
     judged: list[Comparison]
