@@ -17,10 +17,11 @@ from stages import encode, publish
 ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 
 
-def params(publish: dict | None = None, encode: dict | None = None) -> Params:
+def params(publish: dict | None = None, encode: dict | None = None, **sections: object) -> Params:
     return toy.params(
         encode={"encoders": ENCODERS, "controls": [], "batch_size": 4, **(encode or {})},
         publish={"features": ENCODERS, **(publish or {})},
+        **sections,
     )
 
 
