@@ -55,8 +55,14 @@ def settings(what: str, params: Path) -> Params:
 
 
 def is_release(what: str) -> bool:
-    """Return whether an argument names a release folder rather than a dataset."""
-    return (Path(what) / "manifest.json").exists()
+    """Return whether an argument names a release folder rather than a dataset; UserError for any other path."""
+    from pipeline.errors import UserError
+
+    if (Path(what) / "manifest.json").exists():
+        return True
+    if Path(what).name != what:  # a dataset has a plain name
+        raise UserError(f"{what}: no release folder: there is no manifest.json in it")
+    return False
 
 
 def probe(what: str, params: Path, root: Path, to: Path | None) -> None:

@@ -170,6 +170,13 @@ def test_a_dataset_named_by_a_path_is_refused(alone: Path, tmp_path: Path) -> No
         Release(copy)
 
 
+@pytest.mark.parametrize("args", [("recommend", "--user", "U1"), ("compare", "beit3"), ("probe",)])
+def test_a_path_that_is_no_release_is_said_to_be_none(args: tuple[str, ...], elsewhere: Path) -> None:
+    code, output = command(args[0], "../gone", *args[1:])
+    assert (code, output) == (1, "error: ../gone: no release folder: there is no manifest.json in it\n")
+    assert not list(elsewhere.iterdir())
+
+
 def test_a_damaged_release_is_not_read(alone: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(alone, tmp_path / "copy")
     (copy / "items.parquet").unlink()
