@@ -84,7 +84,7 @@ def of_release(folder: Path, features: list[str]) -> ExportContent:
     users = io.read_table(embeddings, schemas.USERS, schemas.USERS.names) if width else None
     return ExportContent(
         name=manifest.dataset,
-        items=io.read_table(folder / "items.parquet", schemas.RELEASED_ITEMS).select([*FIELDS, "image_url"]),
+        items=io.read_table(folder / "items.parquet", schemas.RELEASED_ITEMS, [*FIELDS, "image_url"]),
         features={n: io.read_features(folder / "features" / n) for n in _chosen(features, available)},
         users=users,
     )

@@ -13,7 +13,9 @@ import toy
 
 import schemas
 from pipeline import io
+from pipeline.compare.releases import diff
 from pipeline.errors import UserError
+from pipeline.export.content import of_release as content_of
 from pipeline.release import encoder, manifest, verify
 from pipeline.remote.fetch import fetch
 from pipeline.run import running
@@ -183,7 +185,7 @@ def test_an_unknown_encoder_names_those_there(built: Path) -> None:
         encoder.load(built, "biet3")
 
 
-def test_a_release_of_format_1_still_verifies(release: Path) -> None:
+def test_a_release_of_format_1_still_verifies_exports_and_diffs(release: Path, built: Path) -> None:
     """As the first alignrec wrote it: no interactions, no encoders, no hashes of what was encoded."""
     shutil.rmtree(release / "encoders")
     for name in ("interactions", "users"):
@@ -199,6 +201,8 @@ def test_a_release_of_format_1_still_verifies(release: Path) -> None:
     items = pq.read_table(release / "items.parquet").drop_columns(["input_text_sha256", "input_image_sha256"])
     rewritten(release, "items.parquet", items)
     assert len(list(verify(release))) == 4
+    assert list(content_of(release, []).features) == releases.ENCODERS
+    assert diff(release, built, changed=1)["schema"] == []
     with pytest.raises(UserError, match="it has none; publish it again"):
         encoder.load(release, "beit3")
     content = json.loads(path.read_text())
