@@ -5,7 +5,7 @@ Texts and images are compared by sha256 with what went into the encoders, vector
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -21,7 +21,7 @@ from pipeline.ops.rows import unit_rows
 from pipeline.release import embed, encoder, item_file
 from pipeline.release import manifest as manifests
 from pipeline.release.build import image_sha256, text_sha256
-from pipeline.release.encoder import Facts
+from pipeline.release.encoder import Facts, Loaded
 from pipeline.seeds import seed_for
 
 AGREES = 0.999
@@ -62,19 +62,26 @@ class Dataset:
         yield from io.read_table(self._layout.items, schemas.ITEMS, ["asin"])["asin"].to_pylist()
 
     def read(self, wanted: set[str]) -> Iterator[Input]:
-        """Yield the wanted items, in item order; one row group of images is held at a time."""
+        """Yield the wanted items, in item order; one row group of images is held at a time.
+
+        Raises:
+            UserError: the images are those of other items.
+        """
         items = io.read_table(self._layout.items, schemas.ITEMS, ["asin", "text"])
         images = self._images(wanted)
         for asin, text in zip(items["asin"].to_pylist(), items["text"].to_pylist(), strict=True):
             if asin in wanted:
-                yield Input(asin, text, next(images, None))
+                owner, image = next(images, (asin, None))
+                if owner != asin:
+                    raise UserError(f"{self._layout.images}: images of other items; run `alignrec images {self.name}`")
+                yield Input(asin, text, image)
 
-    def _images(self, wanted: set[str]) -> Iterator[bytes | None]:
+    def _images(self, wanted: set[str]) -> Iterator[tuple[str, bytes | None]]:
         for path in sorted(self._layout.images.glob("images-*.parquet")):
             for table in io.read_tables(path, schemas.IMAGES):
                 for asin, image in zip(table["asin"], table["image"], strict=True):
                     if asin.as_py() in wanted:
-                        yield image.as_py()
+                        yield asin.as_py(), image.as_py()
 
 
 class Files:
@@ -169,30 +176,50 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
         raise UserError(f"{release}: this release carries no encoder; publish it again with this alignrec")
     columns = ["asin", "input_text_sha256", "input_image_sha256"]
     items = io.read_table(release / "items.parquet", schemas.RELEASED_ITEMS, columns).to_pydict()
-    row_of, rows = {asin: i for i, asin in enumerate(items["asin"])}, list[Row]()
+    row_of = {asin: i for i, asin in enumerate(items["asin"])}
     chosen, covered = _sampled(data, row_of, sample, io.sha256(release / manifests.NAME), release)
-    facts = next(iter(loaded.values())).facts
-    every = data.read({items["asin"][i] for i in chosen})
+    every, rows = data.read({items["asin"][i] for i in chosen}), list[Row]()
     while block := list(islice(every, BLOCK)):
         at = [row_of[item.asin] for item in block]
-        images = [_stored(item, items["input_image_sha256"][i], facts) for item, i in zip(block, at, strict=True)]
-        texts = [item.text for item in block]
-        cosines = {
-            name: _cosines(embed.vectors(encoder_, texts, images).vectors, released(release, name, at))
-            for name, encoder_ in loaded.items()
-        }
-        for n, (item, i) in enumerate(zip(block, at, strict=True)):
-            rows.append(
-                Row(
-                    item.asin,
-                    text_sha256(item.text) == items["input_text_sha256"][i],
-                    image_sha256(images[n]) == items["input_image_sha256"][i],
-                    {name: float(values[n]) for name, values in cosines.items()},
-                )
-            )
-    sets = sorted({str(f.feature_set) for f in manifest.files if f.table == "features"})
+        hashes = [(items["input_text_sha256"][i], items["input_image_sha256"][i]) for i in at]
+        rows += _recomputed(release, loaded, block, hashes, at)
     rows.sort(key=lambda row: row_of[row.asin])
+    sets = sorted({str(f.feature_set) for f in manifest.files if f.table == "features"})
     return Attestation(rows, len(row_of), covered, [name for name in sets if name not in available])
+
+
+def _recomputed(
+    release: Path,
+    loaded: Mapping[str, Loaded],
+    block: Sequence[Input],
+    hashes: Sequence[tuple[str, str]],
+    at: Sequence[int],
+) -> list[Row]:
+    """Return how a block of items compares with the release.
+
+    Args:
+        release: its folder.
+        loaded: feature set -> its encoder.
+        block: B items.
+        hashes: of the text and the image of each, as released.
+        at: row of each in the release.
+    """
+    facts = next(iter(loaded.values())).facts  # images are stored alike for all feature sets
+    images = [_stored(item, image, facts) for item, (_, image) in zip(block, hashes, strict=True)]
+    texts = [item.text for item in block]
+    cosines = {
+        name: _cosines(embed.vectors(encoder, texts, images).vectors, released(release, name, at))
+        for name, encoder in loaded.items()
+    }
+    return [
+        Row(
+            item.asin,
+            text_sha256(item.text) == hashes[n][0],
+            image_sha256(images[n]) == hashes[n][1],
+            {name: float(values[n]) for name, values in cosines.items()},
+        )
+        for n, item in enumerate(block)
+    ]
 
 
 def lines(attestation: Attestation, release: Path) -> Iterator[str]:

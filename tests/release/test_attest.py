@@ -162,6 +162,13 @@ def test_a_mistake_is_one_line(made: Layout, args: tuple[str, ...], fault: str) 
     assert fault in lines[0]
 
 
+def test_images_of_other_items_are_refused(layout: Layout) -> None:
+    rewrite(io.shard(layout.images, "images", 0), "asin", lambda asins: asins[::-1])
+    code, lines = command(layout, "--data", "shop")
+    assert code == 1
+    assert "images of other items; run `alignrec images shop`" in lines[0]
+
+
 def test_data_of_another_shop_attests_nothing(made: Layout, tmp_path: Path) -> None:
     (tmp_path / "items.jsonl").write_text('{"asin": "elsewhere", "text": "x"}\n')
     code, lines = command(made, "--data", tmp_path / "items.jsonl")
