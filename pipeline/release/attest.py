@@ -171,7 +171,7 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
     """
     manifest = manifests.load(release)
     available = encoder.names(release)
-    loaded = {name: encoder.load(release, name) for name in names or available}
+    loaded = encoder.load_all(release, names or available)
     if not loaded:
         raise UserError(f"{release}: this release carries no encoder; publish it again with this alignrec")
     columns = ["asin", "input_text_sha256", "input_image_sha256"]
@@ -208,8 +208,8 @@ def _recomputed(
     images = [_stored(item, image, facts) for item, (_, image) in zip(block, hashes, strict=True)]
     texts = [item.text for item in block]
     cosines = {
-        name: _cosines(embed.vectors(encoder, texts, images).vectors, released(release, name, at))
-        for name, encoder in loaded.items()
+        name: _cosines(embed.vectors(network, texts, images).vectors, released(release, name, at))
+        for name, network in loaded.items()
     }
     return [
         Row(

@@ -116,7 +116,7 @@ def facts(folder: Path, name: str) -> Facts:
     """Read encoder.json; nothing in it is trusted.
 
     Raises:
-        UserError: the release carries no such encoder, or the file is damaged.
+        UserError: the release carries no such encoder, the file is damaged, or this alignrec does not know the encoder.
     """
     available = names(folder)
     if name not in available:
@@ -129,6 +129,8 @@ def facts(folder: Path, name: str) -> Facts:
         fault = e.errors()[0]
         where = ".".join(map(str, fault["loc"]))
         raise UserError(f"{path}: '{where}': {fault['msg'].lower()}; fetch the release again") from None
+    if read.encoder not in ENCODERS:
+        raise UserError(f"{folder}: encoder '{read.encoder}' is unknown here; install the package that defines it")
     beside = [*(read.settings.get(key) for key in read.files), *([read.weights] if read.weights else [])]
     if not all(isinstance(part, str) and part not in ("", ".", "..") and Path(part).name == part for part in beside):
         raise UserError(f"{path}: names a file outside its folder; do not trust this release")
@@ -143,11 +145,9 @@ def load(folder: Path, name: str) -> Loaded:
         name: of the feature set.
 
     Raises:
-        UserError: the release carries no such encoder, this alignrec does not know it, or its packages are absent.
+        UserError: see `facts`; or the packages that have its weights are not installed.
     """
     read = facts(folder, name)
-    if read.encoder not in ENCODERS:
-        raise UserError(f"{folder}: encoder '{read.encoder}' is unknown here; install the package that defines it")
     _refuse_absent(folder, read.packages)
     from pipeline.encode.base import Context  # loads torch
 
@@ -161,6 +161,28 @@ def load(folder: Path, name: str) -> Loaded:
     weights = folder / FOLDER / read.weights if read.weights else None
     shared = Encode(batch_size=max(1, read.batch_size))
     return Loaded(read, spec.make(Context(Layout(folder, manifests.load(folder).dataset), shared, weights), params))
+
+
+def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:
+    """Load several encoders of a release; those that differ in the modalities they read alone share one network.
+
+    Args:
+        folder: the release.
+        names: of feature sets.
+
+    Raises:
+        UserError: see `load`.
+    """
+    loaded: dict[str, Loaded] = {}
+    for name in names:
+        read = facts(folder, name)
+        twin = next((one for one in loaded.values() if read.weights and _same_network(one.facts, read)), None)
+        loaded[name] = load(folder, name) if twin is None else Loaded(read, twin.encoder)
+    return loaded
+
+
+def _same_network(a: Facts, b: Facts) -> bool:
+    return (a.weights, a.settings) == (b.weights, b.settings) and ENCODERS[a.encoder].make is ENCODERS[b.encoder].make
 
 
 def _params(path: Path) -> dict[str, Any]:

@@ -136,6 +136,12 @@ def test_a_fetched_part_has_the_encoder_that_it_needs_and_no_other(built: Path, 
     assert (loaded.encoder.width, loaded.facts.reads) == (64, ["image"])
 
 
+def test_variants_are_loaded_as_one_network(built: Path) -> None:
+    loaded = encoder.load_all(built, releases.ENCODERS)
+    assert len({id(one.encoder) for one in loaded.values()}) == 1
+    assert [one.facts.reads for one in loaded.values()] == [["image", "text"], ["text"], ["image"]]
+
+
 def test_packages_that_have_the_weights_are_named_with_their_versions(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     facts = encoder.gather(layout, ["minilm-cnn", "random", "theirs"])["minilm-cnn"].facts
@@ -171,6 +177,7 @@ def test_local_weights_travel_with_the_release(tmp_path: Path) -> None:
         ({"files": ["max_tokens"]}, "names a file outside its folder"),
         ({"batch_size": -1}, "'batch_size'"),
         ({"more": 1}, "'more'"),
+        ({"encoder": "beit9"}, "encoder 'beit9' is unknown here"),
     ],
 )
 def test_an_encoder_that_is_damaged_or_hostile_is_refused(release: Path, change: dict, fault: str) -> None:
