@@ -25,6 +25,37 @@ STAGES = {name: Stage(**facts) for name, facts in yaml.safe_load(_TEXT)["stages"
 
 
 @dataclass(frozen=True)
+class EncoderFiles:
+    """Paths of what `pretrain` writes and a release carries: network, tokenizer, whitening."""
+
+    folder: Path
+
+    @property
+    def weights(self) -> Path:
+        """The network's parameters, under the published names."""
+        return self.folder / "encoder.safetensors"
+
+    @property
+    def config(self) -> Path:
+        """The network's shape."""
+        return self.folder / "config.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """SentencePiece model; absent where no item has text."""
+        return self.folder / "tokenizer.spm"
+
+    @property
+    def whitening(self) -> Path:
+        """Mean and map that whiten CLS vectors; absent if they are not whitened."""
+        return self.folder / "whitening.safetensors"
+
+    def present(self) -> list[Path]:
+        """Return those that exist."""
+        return [p for p in (self.config, self.weights, self.tokenizer, self.whitening) if p.is_file()]
+
+
+@dataclass(frozen=True)
 class Layout:
     """Paths of one dataset under `root` (usually `outputs`): <root>/<stage>/<dataset>/..."""
 
@@ -105,17 +136,17 @@ class Layout:
     @property
     def encoder_weights(self) -> Path:
         """The network's parameters, under the published names."""
-        return self.encoder / "encoder.safetensors"
+        return EncoderFiles(self.encoder).weights
 
     @property
     def encoder_config(self) -> Path:
         """The network's shape."""
-        return self.encoder / "config.json"
+        return EncoderFiles(self.encoder).config
 
     @property
     def tokenizer(self) -> Path:
         """SentencePiece model; absent where no item has text."""
-        return self.encoder / "tokenizer.spm"
+        return EncoderFiles(self.encoder).tokenizer
 
     @property
     def visual_tokens(self) -> Path:
@@ -125,7 +156,7 @@ class Layout:
     @property
     def whitening(self) -> Path:
         """Mean and map that whiten CLS vectors; absent if they are not whitened."""
-        return self.encoder / "whitening.safetensors"
+        return EncoderFiles(self.encoder).whitening
 
     @property
     def encoder_checkpoint(self) -> Path:

@@ -10,7 +10,7 @@ from schemas.graph import EDGES
 from schemas.images import IMAGE_STATUSES, IMAGES
 from schemas.interactions import INTERACTIONS, ITEM_IDS, TEST, TRAIN, USERS, VALID, clock, has_own_split
 from schemas.items import ITEMS, REJECTS, text_fields
-from schemas.release import RELEASED_ITEMS, features_half
+from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
 from schemas.results import RESULTS, SLICES, TESTS, ranking, rankings, trials
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ITEM_IDS",
     "REJECTS",
     "RELEASED_ITEMS",
+    "RELEASED_ITEMS_1",
     "RESULTS",
     "SLICES",
     "TEST",
@@ -32,6 +33,7 @@ __all__ = [
     "ContractError",
     "check",
     "clock",
+    "embedded",
     "features",
     "features_half",
     "field",

@@ -9,7 +9,7 @@ from schemas.feature_sets import features
 from schemas.images import IMAGE_STATUSES
 from schemas.items import ITEMS
 
-RELEASED_ITEMS = pa.schema(
+RELEASED_ITEMS_1 = pa.schema(
     [f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")]
     + [
         field(
@@ -21,6 +21,18 @@ RELEASED_ITEMS = pa.schema(
         field("image_phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
     ]
 )  # fmt: skip
+"""items of a release of format 1"""
+
+RELEASED_ITEMS = pa.schema(
+    [
+        *RELEASED_ITEMS_1,
+        field("input_text_sha256", pa.string(), "hex, of the text that went into encoders, UTF-8; empty: none did"),
+        field(
+            "input_image_sha256", pa.string(),
+            "hex, of the JPEG that went into encoders: the image as `images` stored it; empty: none did",
+        ),
+    ]
+)  # fmt: skip
 
 
 def features_half(width: int) -> pa.Schema:
@@ -28,3 +40,14 @@ def features_half(width: int) -> pa.Schema:
     kind = pa.list_(pa.field("element", pa.float16(), nullable=False), width)
     full = features(width)
     return full.set(len(full) - 1, field("vector", kind, f"float16[{width}], rounded from float32; finite"))
+
+
+def embedded(width: int) -> pa.Schema:
+    """Return the schema of new items in the space of a released feature set of `width` dimensions."""
+    ids, vector_ = list(features(width))[:-1], list(features(width))[-1]
+    image = [
+        field("image_status", pa.string(), "how reading the image file ended", one_of=IMAGE_STATUSES),
+        field("image_reason", pa.string(), "detail for a status that is not ok; empty for ok"),
+    ]
+    hashes = [RELEASED_ITEMS.field(f"input_{what}_sha256") for what in ("text", "image")]
+    return pa.schema([*ids, *image, *hashes, vector_])

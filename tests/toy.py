@@ -27,7 +27,8 @@ PARAMS = params()
 
 
 def record(stage: str) -> dict[str, object]:
-    return {"stage": stage, "dataset": "shop", "params": {"seed": 0}, "versions": {"python": "3"}}
+    params = {} if stage in ("graph", "benchmark") else {"seed": 0}
+    return {"stage": stage, "dataset": "shop", "params": params, "versions": {"python": "3"}}
 
 
 def outputs(root: Path) -> Layout:

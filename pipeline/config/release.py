@@ -27,6 +27,8 @@ class Publish(Section):
     """semantic version of the released data"""
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
     """feature sets to release"""
+    interactions: bool | None = None
+    """whether the release carries interactions, users and the split; by default where the source's licence says so"""
     half: bool = False
     """also release each feature set as float16, half the bytes: folder features-half"""
     exact_up_to: Positive = 70_000

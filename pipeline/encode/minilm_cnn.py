@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.encode import cnn, minilm
 from pipeline.encode.base import Context, Encoder, NoSettings, Spec
 from pipeline.encode.cnn import make as make_cnn
 from pipeline.encode.minilm import MiniLMParams
@@ -53,4 +54,4 @@ def make(context: Context, params: MiniLMParams) -> Concatenated:
     return Concatenated(make_minilm(context, params), make_cnn(context, NoSettings()))
 
 
-MINILM_CNN = Spec(make, MiniLMParams)
+MINILM_CNN = Spec(make, MiniLMParams, packages=(minilm.PACKAGE, cnn.PACKAGE))

@@ -88,7 +88,7 @@ def of_release(folder: Path, features: list[str]) -> ExportContent:
     interactions = tables.get("interactions")
     return ExportContent(
         name=manifest.dataset,
-        items=io.read_table(folder / "items.parquet", schemas.RELEASED_ITEMS).select([*FIELDS, "image_url"]),
+        items=io.read_table(folder / "items.parquet", schemas.RELEASED_ITEMS, [*FIELDS, "image_url"]),
         features={n: io.read_features(folder / "features" / n) for n in _chosen(features, available)},
         users=io.read_table(users, schemas.USERS, schemas.USERS.names) if users else None,
         interactions=io.read_table(interactions, schemas.INTERACTIONS) if interactions else None,

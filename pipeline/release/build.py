@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,8 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import code, io
 from pipeline.evaluation import evidence
-from pipeline.release import card, croissant, encoders, manifest
+from pipeline.layout import EncoderFiles
+from pipeline.release import card, croissant, encoder, encoders, manifest
 from pipeline.release.manifest import Counts, File, Input, Maker, Manifest
 
 INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
@@ -36,8 +38,9 @@ class Parts:
     items: pa.Table
     """schema RELEASED_ITEMS"""
     interactions: pa.Table
-    """schema INTERACTIONS; not released, but counted"""
-    n_users: int
+    """schema INTERACTIONS"""
+    users: pa.Table
+    """schema USERS"""
     features: Mapping[str, list[Path]]
     """feature set -> its Parquet files, in order"""
     edges: Mapping[str, Path]
@@ -48,6 +51,10 @@ class Parts:
     """FAISS index of the item vectors"""
     index_facts: Mapping[str, Any] | None = None
     """facts of the index, and its recall"""
+    encoders: Mapping[str, encoder.Released] = field(default_factory=dict)
+    """feature set -> its encoder"""
+    with_interactions: bool = False
+    """also release interactions and users; they are counted in any case"""
     half: bool = False
     """also release features as float16"""
     results: pa.Table | None = None
@@ -91,8 +98,9 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         io.write_json(folder / "results.json", results_json(parts.results, parts.protocol))
     if parts.probes is not None:
         io.write_json(folder / "probes.json", parts.probes)
-    counts = Counts(users=parts.n_users, items=len(parts.items), interactions=len(parts.interactions))
-    described = [manifest.describe(folder, p, tables.get(p)) for p in _files(folder)]
+    used_by = _encoders(folder, parts.encoders)
+    counts = Counts(users=len(parts.users), items=len(parts.items), interactions=len(parts.interactions))
+    described = [manifest.describe(folder, p, tables.get(p), used_by.get(p, ())) for p in _files(folder)]
     io.write_json(folder / croissant.NAME, croissant.describe(parts.dataset, parts.version, parts.kind, described))
     described.append(manifest.describe(folder, folder / croissant.NAME, None))
     io.write_bytes(folder / "README.md", card.render(_facts(parts, counts, described)).encode())
@@ -100,6 +108,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         format=manifest.FORMAT,
         dataset=parts.dataset,
         version=parts.version,
+        kind=parts.kind,
         counts=counts,
         files=sorted([*described, manifest.describe(folder, folder / "README.md", None)], key=lambda f: f.path),
         inputs=parts.inputs,
@@ -116,6 +125,11 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
     """Write the Parquet files; return which kind of table each is."""
     io.write_table(parts.items, folder / "items.parquet", schemas.RELEASED_ITEMS, dict(record))
     tables: dict[Path, str] = {folder / "items.parquet": "items"}
+    if parts.with_interactions:
+        for name, rows in (("interactions", parts.interactions), ("users", parts.users)):
+            path = folder / f"{name}.parquet"
+            io.write_table(rows, path, manifest.TABLES[name](0))
+            tables[path] = name
     for name, paths in parts.features.items():
         tables |= {_copied(p, folder / "features" / name / p.name): "features" for p in paths}
         if parts.half:
@@ -127,6 +141,22 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
     return tables
 
 
+def _encoders(folder: Path, encoders: Mapping[str, encoder.Released]) -> dict[Path, list[str]]:
+    """Write encoders/<feature set>/; return which encoders need each file."""
+    used_by: dict[Path, list[str]] = {}
+    for name, released in encoders.items():
+        own = folder / encoder.FOLDER / name
+        io.write_json(own / encoder.NAME, released.facts.model_dump())
+        for source in released.files:
+            _copied(source, own / source.name)
+        used_by |= {path: [name] for path in _files(own)}
+    for name, released in encoders.items():
+        if (owner := released.facts.weights) not in (None, name):
+            for path in EncoderFiles(folder / encoder.FOLDER / str(owner)).present():
+                used_by[path].append(name)
+    return used_by
+
+
 def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
     return card.Facts(
         dataset=parts.dataset,
@@ -134,6 +164,7 @@ def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
         kind=parts.kind,
         counts=counts,
         files=files,
+        embeds=list(parts.encoders),
         coverage=coverage(parts.features),
         encoders=encoders.rows(encoders.read(parts.features)),
         judged=[] if parts.results is None else evidence.comparisons(parts.results),
@@ -147,12 +178,12 @@ def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
 
 
 def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
-    """Return schema RELEASED_ITEMS: public image addresses are kept, image bytes never.
+    """Return schema RELEASED_ITEMS: public image addresses and hashes are kept, image bytes never.
 
     Args:
         items: schema ITEMS, I rows.
-        images: columns item_id, status, url, sha256, phash of schema IMAGES, I rows in item order; None where no
-            images were fetched.
+        images: columns item_id, status, url, sha256, phash of schema IMAGES and input_image_sha256, I rows in item
+            order; None where no images were fetched.
     """
     n = len(items)
     if images is None:
@@ -161,6 +192,7 @@ def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
             "image_status": pa.nulls(n, pa.string()),
             "image_sha256": pa.array([""] * n, pa.string()),
             "image_phash": pa.nulls(n, pa.uint64()),
+            "input_image_sha256": pa.array([""] * n, pa.string()),
         }
     else:
         addresses = images["url"].to_pylist()
@@ -168,13 +200,27 @@ def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
             "image_status": images["status"],
             "image_sha256": images["sha256"],
             "image_phash": images["phash"],
+            "input_image_sha256": images["input_image_sha256"],
         }
     public = [a if urlsplit(a).scheme in ("http", "https") else "" for a in addresses]
-    image_columns["image_url"] = pa.array(public, pa.string())
+    derived = image_columns | {
+        "image_url": pa.array(public, pa.string()),
+        "input_text_sha256": pa.array([text_sha256(text) for text in items["text"].to_pylist()], pa.string()),
+    }
     columns = {
-        f.name: items[f.name] if f.name in items.column_names else image_columns[f.name] for f in schemas.RELEASED_ITEMS
+        f.name: items[f.name] if f.name in items.column_names else derived[f.name] for f in schemas.RELEASED_ITEMS
     }
     return pa.table(columns)
+
+
+def text_sha256(text: str | None) -> str:
+    """Return the hex sha256 of a text as encoders read it; empty where they read none."""
+    return hashlib.sha256(text.encode()).hexdigest() if text and text.strip() else ""
+
+
+def image_sha256(image: bytes | None) -> str:
+    """Return the hex sha256 of a JPEG as encoders read it; empty where they read none."""
+    return hashlib.sha256(image).hexdigest() if image is not None else ""
 
 
 def results_json(results: pa.Table, protocol: Mapping[str, Any] | None) -> dict[str, Any]:

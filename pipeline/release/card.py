@@ -18,7 +18,9 @@ from pipeline.report import markdown
 from pipeline.sources.registry import SOURCES
 
 WHAT = {
-    "items": "text, and status, address and hash of the image",
+    "items": "text, and status, address and hash of the image; hashes of what was encoded",
+    "interactions": "who bought what, with the split",
+    "users": "identifiers of the users",
     "features": "one vector an item",
     "features_half": "the same in float16",
     "edges": "nearest items by cosine, itself first",
@@ -47,6 +49,8 @@ class Facts:
     """size of the dataset"""
     files: list[File]
     """every other file but the manifest"""
+    embeds: list[str]
+    """feature sets whose encoder the release carries"""
     coverage: Mapping[str, Mapping[str, Any]]
     """feature set -> width, and share of items with image and text ("" where unknown)"""
     encoders: list[list[Any]]
@@ -77,7 +81,8 @@ def render(facts: Facts) -> str:
         vars(facts) | _judged_without_training(facts.probes or {}),
         header=_header(facts.dataset, facts.kind, facts.counts, facts.files),
         title=f"alignrec features: {facts.dataset}",
-        files=[{"path": f.path, "rows": f.rows, "what": WHAT.get(f.table or f.path, "")} for f in facts.files],
+        files=[{"path": f.path, "rows": f.rows, "what": _what(f)} for f in facts.files],
+        with_interactions=any(f.table == "interactions" for f in facts.files),
         features=[{"name": name, **covered} for name, covered in facts.coverage.items()],
         masked_splits=masked_splits,
         row=markdown.row,
@@ -87,6 +92,11 @@ def render(facts: Facts) -> str:
         source=SOURCES[facts.kind].licence,
         share=lambda n: f"{n:,} ({n / max(facts.counts.items, 1):.1%})",
     )
+
+
+def _what(file: File) -> str:
+    """Return what a file is, for the card."""
+    return f"encoder of {', '.join(file.used_by)}" if file.used_by else WHAT.get(file.table or file.path, "")
 
 
 def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:

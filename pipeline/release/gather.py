@@ -12,7 +12,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.interactions import split
 from pipeline.layout import Layout
-from pipeline.release import build
+from pipeline.release import build, encoder
 from pipeline.release.manifest import Input
 from pipeline.run import Run
 from pipeline.sources.mmrec import MmrecSource
@@ -40,12 +40,14 @@ def parts(run: Run) -> build.Parts:
         kind=run.source.kind,
         items=build.released_items(items, _images(layout)),
         interactions=interactions,
-        n_users=len(run.read(layout.users, schemas.USERS)),
+        users=run.read(layout.users, schemas.USERS),
         features={name: io.shards(layout.features(name), "features") for name in names},
         edges={name: layout.edges(name) for name in names if layout.edges(name).exists()},
         embeddings={what: path for what, path in embeddings.items() if path.exists()},
         index=index,
         index_facts=facts,
+        encoders=encoder.gather(layout, names),
+        with_interactions=run.source.licence.interactions if params.interactions is None else params.interactions,
         half=params.half,
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
         protocol=io.read_json(layout.protocol) if layout.protocol.exists() else None,
@@ -103,8 +105,17 @@ def _index(run: Run, interactions: pa.Table) -> tuple[bytes | None, dict[str, An
 
 
 def _images(layout: Layout) -> pa.Table | None:
-    """Return the images' statuses and hashes, without their bytes."""
+    """Return the images' statuses and hashes, and those of their bytes in place of the bytes themselves."""
     if not any(layout.images.glob("images-*.parquet")):
         return None
-    paths = io.shards(layout.images, "images")
-    return pa.concat_tables([io.read_table(p, schemas.IMAGES, HASHES) for p in paths])
+    return pa.concat_tables([_hashed(path) for path in io.shards(layout.images, "images")])
+
+
+def _hashed(path: Path) -> pa.Table:
+    """Read a shard of images a row group at a time; only hashes are kept."""
+    parts = []
+    for table in io.read_tables(path, schemas.IMAGES):
+        hashes = [build.image_sha256(image.as_py()) for image in table["image"]]
+        kept = table.select(HASHES).replace_schema_metadata()
+        parts.append(kept.append_column("input_image_sha256", pa.array(hashes, pa.string())))
+    return pa.concat_tables(parts)

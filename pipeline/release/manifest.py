@@ -6,7 +6,7 @@ schemas/release.schema.json is the JSON Schema of `Manifest`, for readers in oth
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 NAME = "manifest.json"
 MAX_BYTES = 64 << 20
 """a larger manifest is refused unread: it comes from anywhere"""
@@ -28,6 +28,8 @@ Count = Annotated[int, Field(ge=0)]
 
 TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "items": lambda width: schemas.RELEASED_ITEMS,
+    "interactions": lambda width: schemas.INTERACTIONS,
+    "users": lambda width: schemas.USERS,
     "features": schemas.features,
     "features_half": schemas.features_half,
     "edges": lambda width: schemas.EDGES,
@@ -35,6 +37,9 @@ TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "user_embeddings": schemas.user_embeddings,
 }
 """kind of table -> its schema, given the width of its vectors"""
+Table = Literal[
+    "items", "interactions", "users", "features", "features_half", "edges", "item_embeddings", "user_embeddings"
+]
 
 
 class Part(BaseModel):
@@ -58,10 +63,12 @@ class File(Part):
     """relative to the release folder, with forward slashes"""
     bytes: Count
     sha256: Sha256
-    table: Literal["items", "features", "features_half", "edges", "item_embeddings", "user_embeddings"] | None = None
+    table: Table | None = None
     """kind of table; null for what is no Parquet"""
     rows: Count | None = None
     columns: list[Column] | None = None
+    used_by: list[str] = []
+    """feature sets whose encoder needs it, for files under encoders/"""
 
     @property
     def feature_set(self) -> str | None:
@@ -122,16 +129,18 @@ class Encoder(Part):
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
-    format: Literal[1]
-    """version of this very schema"""
+    format: Literal[1, 2]
+    """version of this very schema; 2 added interactions, encoders, and hashes of what was encoded"""
     dataset: str
     version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
     """semantic version of the data"""
+    kind: str | None = None
+    """of the source, such as amazon2014; null in releases of format 1"""
     counts: Counts
     files: list[File]
     inputs: list[Input]
     weights: list[Input] = []
-    """trained here: encoder, its tokenizer and whitening, recommender; not part of the release"""
+    """trained here: encoder, its tokenizer and whitening, recommender"""
     encoders: dict[str, Encoder] = {}
     """feature set -> the network that made it, where that is somebody's"""
     made_by: dict[str, Maker]
@@ -143,13 +152,25 @@ class Manifest(Part):
     """of the whole release's manifest, where only a part of its files was fetched"""
 
 
-def describe(folder: Path, path: Path, table: str | None) -> File:
+def schema(table: str, width: int, version: int = FORMAT) -> pa.Schema:
+    """Return the schema of a kind of table.
+
+    Args:
+        table: a key of TABLES.
+        width: of its vectors, where it has any.
+        version: format of the release; items of format 1 lack the hashes of what was encoded.
+    """
+    return schemas.RELEASED_ITEMS_1 if (table, version) == ("items", 1) else TABLES[table](width)
+
+
+def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str] = ()) -> File:
     """Return the entry of one file of a release.
 
     Args:
         folder: the release.
         path: a file in it.
         table: the kind of table, for Parquet.
+        used_by: feature sets whose encoder needs it.
     """
     rows, columns = (None, None) if table is None else shape(path)
     return File.model_validate(
@@ -160,6 +181,7 @@ def describe(folder: Path, path: Path, table: str | None) -> File:
             "table": table,
             "rows": rows,
             "columns": columns,
+            "used_by": list(used_by),
         }
     )
 

@@ -103,24 +103,31 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
     path = folder / file.path
     try:
         widths = [f.type.list_size for f in pq.read_schema(path) if pa.types.is_fixed_size_list(f.type)]
-        table = io.read_table(path, manifests.TABLES[file.table or ""](widths[0] if widths else 1))
+        schema = manifests.schema(str(file.table), widths[0] if widths else 1, manifest.format)
+        table = io.read_table(path, schema)
     except (UserError, schemas.ContractError, pa.ArrowException) as e:
         return [str(e).removeprefix(f"{path}").removeprefix(":").strip()]
     if manifests.shape(path) != (file.rows, file.columns):
         return ["rows or columns are not as the manifest says"]
-    if file.table == "edges":
-        return _edge_faults(table, manifest.counts.items)
+    if file.table in ("edges", "interactions"):
+        return _reference_faults(table, manifest, str(file.table))
     numbered = file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
-    names = ["user_id", "user"] if file.table == "user_embeddings" else ["item_id", "asin"]
+    names = ["user_id", "user"] if file.table in ("users", "user_embeddings") else ["item_id", "asin"]
     ids.setdefault(numbered, []).append(table.select(names).replace_schema_metadata())
     return []
 
 
-def _edge_faults(table: pa.Table, items: int) -> list[str]:
-    for column in ("item_id", "neighbour_id"):
-        wrong = np.flatnonzero(table[column].to_numpy() >= items)
+def _reference_faults(table: pa.Table, manifest: Manifest, kind: str) -> list[str]:
+    """Return where a table of pairs names no item or no user, or has another number of interactions than counted."""
+    counts = manifest.counts
+    if kind == "interactions" and len(table) != counts.interactions:
+        return [f"{len(table)} rows, expected {counts.interactions}"]
+    known = {"item_id": ("item", counts.items)}
+    known |= {"neighbour_id": ("item", counts.items)} if kind == "edges" else {"user_id": ("user", counts.users)}
+    for column, (what, count) in known.items():
+        wrong = np.flatnonzero(table[column].to_numpy() >= count)
         if wrong.size:
-            return [f"row {wrong[0]}: {column} {table[column][int(wrong[0])]} is no item"]
+            return [f"row {wrong[0]}: {column} {table[column][int(wrong[0])]} is no {what}"]
     return []
 
 

@@ -43,8 +43,8 @@ def fetch(address: str, to: Path, encoder: str | None = None, progress: Progress
     Args:
         address: of the release folder; see stores.store.
         to: where to; must be absent or empty, or already hold this very release.
-        encoder: only this feature set and its graph; the manifest then lists the files of this part and names the
-            whole release in `part_of`.
+        encoder: only this feature set, its graph and its encoder; the manifest then lists the files of this part and
+            names the whole release in `part_of`.
         progress: see Progress.
 
     Returns:
@@ -148,7 +148,7 @@ def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
     sets = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
     if encoder not in sets:
         raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
-    files = [f for f in manifest.files if f.feature_set in (None, encoder)]
+    files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
     part = manifest.model_copy(update={"files": files, "part_of": manifest.part_of or io.sha256(kept)})
     io.write_json(kept, part.model_dump())
     return part

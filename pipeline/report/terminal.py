@@ -15,6 +15,7 @@ from pipeline.config.catalogue import SIZES
 from pipeline.evaluation import evidence
 from pipeline.evaluation.evidence import Comparison
 from pipeline.layout import Layout
+from pipeline.probe.registry import PROBES
 from pipeline.report.markdown import figure
 
 COLUMNS = {"Recall@10": ("recall", 10), "Recall@20": ("recall", 20), "NDCG@20": ("ndcg", 20)}
@@ -64,6 +65,23 @@ def _table(title: str, comparison: Comparison) -> Table:
     for row in comparison.rows:
         names = [row.model, row.features, *([row.ablation] if ablated else [])]
         printed.add_row(*names, str(row.seeds), *(figure(row.cells.get(key)) for key in COLUMNS.values()))
+    return printed
+
+
+def probes(figures: Mapping[str, Any]) -> Table:
+    """Return the figures of probes.json, a row a feature set, a column a probe; the caption says what was skipped."""
+    judged = {key: probe for key, probe in PROBES.items() if "skipped" not in figures.get(key, {"skipped": ""})}
+    names = dict.fromkeys(
+        name for key, p in judged.items() for name, v in figures[key].items() if isinstance(v, dict) and p.figure in v
+    )
+    skipped = [f"{p.name}: {figures[key]['skipped']}" for key, p in PROBES.items() if key in figures.keys() - judged]
+    printed = Table(box=box.SIMPLE, show_edge=False, padding=0, caption="; ".join(skipped) or None)
+    printed.add_column("feature set", no_wrap=True)
+    for probe in judged.values():
+        printed.add_column(f"{probe.name} {probe.figure}", justify="right")
+    for name in names:
+        cells = (figures[key].get(name, {}).get(probe.figure) for key, probe in judged.items())
+        printed.add_row(name, *("" if value is None else f"{value:.4f}" for value in cells))
     return printed
 
 

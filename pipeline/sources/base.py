@@ -48,6 +48,8 @@ class Licence:
     """keys of the Hub's metadata block"""
     text: str
     """for people"""
+    interactions: bool = False
+    """whether it lets a release carry the interactions"""
 
 
 OWN = Licence(

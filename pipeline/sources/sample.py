@@ -15,6 +15,7 @@ TERMS = Licence(
     "The images behind the features are [OpenMoji](https://openmoji.org), the open-source emoji and icon project, "
     "licence [CC BY-SA 4.0](https://creativecommons.org/licenses/by-sa/4.0/); so is this release. Names and categories "
     "are Unicode's ([Unicode License](https://www.unicode.org/license.txt)). The shoppers are synthetic.",
+    interactions=True,
 )
 
 

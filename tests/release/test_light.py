@@ -1,0 +1,140 @@
+"""A light install, `pip install alignrec` without an extra: releases are fetched, verified, read, exported, compared.
+
+The subprocess refuses to import what a light install does not bring: every distribution but those that the base
+dependencies need, directly or not.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from pathlib import Path
+
+import pytest
+import releases
+
+from stages.cli import HEAVY
+
+ROOT = Path(__file__).parent.parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REFUSING = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from stages.cli import app
+app(arguments)
+"""
+
+
+def distribution(requirement: str) -> str:
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()  # type: ignore[index]
+
+
+def installed_with(requirements: list[str]) -> set[str]:
+    """Return the distributions that installing `requirements` brings, without their extras."""
+    todo, brought = [distribution(r) for r in requirements], set[str]()
+    while todo:
+        name = todo.pop()
+        if name in brought:
+            continue
+        brought.add(name)
+        try:
+            more = requires(name) or []
+        except PackageNotFoundError:  # for another platform
+            continue
+        todo += [distribution(r) for r in more if "extra ==" not in r]
+    return brought
+
+
+@pytest.fixture(scope="module")
+def absent() -> set[str]:
+    light = installed_with(PROJECT["dependencies"])
+    modules = packages_distributions()
+    names = {m for m, owners in modules.items() if not {distribution(o) for o in owners} & light}
+    return names - {"pipeline", "stages", "schemas", "alignrec"}
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return releases.outputs(tmp_path_factory.mktemp("made")).release
+
+
+def light(absent: set[str], cwd: Path, *arguments: object) -> tuple[int, str, str]:
+    script = f"absent, arguments = {absent!r}, {[str(a) for a in arguments]!r}\n{REFUSING}"
+    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_what_is_heavy_is_absent_from_a_light_install(absent: set[str]) -> None:
+    assert absent >= HEAVY
+    assert absent.isdisjoint({"pyarrow", "numpy", "typer", "httpx", "huggingface_hub"})
+
+
+def test_the_extras_bring_all_that_stages_need() -> None:
+    extras = PROJECT["optional-dependencies"]
+    for extra in ("cpu", "gpu"):
+        assert extras[extra][0] == "alignrec[stages]"
+        assert distribution(extras[extra][1]).startswith("faiss")
+    brought = {distribution(r) for r in extras["stages"]}
+    assert brought >= {"torch", "dvc", "transformers", "open-clip-torch", "timm", "duckdb"}
+    assert brought.isdisjoint(distribution(r) for r in PROJECT["dependencies"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("verify", "release"),
+        ("fetch", "release", "--to", "fetched"),
+        ("fetch", "release", "--to", "part", "--encoder", "beit3"),
+        *(
+            ("export", "release", "--format", form, "--to", "out")
+            for form in ("npy", "mmrec", "recbole", "elliot", "hf")
+        ),
+        ("diff", "release", "release", "--json", "diff.json", "--page", "diff.html"),
+        ("compare", "release", "beit3", "beit3-text-masked", "--to", "out"),
+    ],
+    ids=lambda command: " ".join(command[::3]),
+)
+def test_a_light_install_does_it(release: Path, absent: set[str], tmp_path: Path, command: tuple[str, ...]) -> None:
+    shutil.copytree(release, tmp_path / "release")
+    code, _, errors = light(absent, tmp_path, *command)
+    assert (code, errors) == (0, "")
+
+
+def test_a_light_install_reads_tables(release: Path, absent: set[str], tmp_path: Path) -> None:
+    script = f"absent, arguments = {absent!r}, ['verify', {str(release)!r}]\n{REFUSING.replace('app(arguments)', '')}"
+    script += f"""
+from pathlib import Path
+from pipeline.release.read import Release
+release = Release(Path({str(release)!r})).verified()
+print(len(release.items), len(release.features("beit3")), len(release.interactions), len(release.edges("beit3")))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "6 6 16 24\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [
+        (("embed", "release", "items.jsonl", "--encoder", "beit3", "--to", "new.parquet"), "torch"),
+        (("attest", "release", "--data", "items.jsonl"), "torch"),
+        (("recommend", "release", "--user", "U1"), "faiss"),
+        (("graph", "shop"), "torch"),
+    ],
+    ids=lambda command: command[0] if isinstance(command, tuple) else "",
+)
+def test_what_needs_more_names_the_extra(
+    release: Path, absent: set[str], tmp_path: Path, command: tuple[str, ...], package: str
+) -> None:
+    shutil.copytree(release, tmp_path / "release")
+    (tmp_path / "items.jsonl").write_text(json.dumps({"asin": "A0", "text": "x"}) + "\n")
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    code, _, errors = light(absent, tmp_path, *command)
+    line = f'error: {package} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA\n'
+    assert (code, errors) == (1, line)
