@@ -11,6 +11,7 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -26,12 +27,13 @@ from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.images.decode import normalise
 from pipeline.layout import Layout
+from pipeline.release import encoder as released
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | None"
 
 BUNDLED = ("minilm", "cnn", "minilm-cnn")
 """encoders whose weights come in packages that alignrec depends on"""
-DEFAULTS, NORMAL = Encode(), Images()
+DEFAULTS, STORED = Encode(), Images()
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """of PIL images that PNG can hold; others are converted to RGB"""
 
@@ -48,12 +50,19 @@ class Reject(NamedTuple):
 class Encoder:
     """Images and texts in, vectors out."""
 
-    def __init__(self, name: str, network: base.Encoder, reads: Sequence[str]) -> None:
-        """Take a loaded network; `reads` are the modalities that it is shown: image, text."""
+    def __init__(self, name: str, network: base.Encoder, reads: Sequence[str], images: Images = STORED) -> None:
+        """Take a loaded network.
+
+        Args:
+            name: of the encoder.
+            network: ready to use.
+            reads: modalities that it is shown: image, text.
+            images: how an image is normalised before it is encoded.
+        """
         self.name, self.reads, self.width = name, tuple(reads), network.width
         self.rejects: list[Reject] = []
         """of the last call of `encode`"""
-        self._network = network
+        self._network, self._images = network, images
 
     def encode(
         self,
@@ -118,7 +127,7 @@ class Encoder:
     def _jpegs(self, images: Sequence[ImageLike], first: int, workers: int) -> list[bytes | None]:
         """Return each image as the stage `images` stores it; None where there is none, or none that can be read."""
         with ThreadPoolExecutor(workers) as pool:
-            decoded = list(pool.map(_decoded, images))
+            decoded = list(pool.map(partial(_decoded, params=self._images), images))
         self.rejects += [Reject(first + i, *reject) for i, reject in enumerate(decoded) if isinstance(reject, tuple)]
         return [None if isinstance(image, tuple) else image for image in decoded]
 
@@ -163,18 +172,15 @@ def encoder(name: str | Path | Release, encoder: str | None = None, **settings: 
 
 
 def _released(release: Release, name: str | None) -> Encoder:
-    """Return an encoder of a release.
-
-    Releases do not carry encoders yet. The one that does has a folder encoders/<name>; what loads it belongs here.
-    """
-    there = sorted(
-        {parts[1] for f in release.info.files if len(parts := f.path.split("/")) > 2 and parts[0] == "encoders"}
-    )
-    if not there:
+    """Return an encoder of a release; its images are normalised as the release's were."""
+    names = released.names(release.folder)
+    if not names:
         raise UserError(f"{release.folder}: this release carries no encoder; take one of {', '.join(BUNDLED)}")
-    if name is not None and name not in there:
-        raise UserError(f"{release.folder}: no encoder '{name}' in this release{nearest(name, there)}")
-    raise UserError(f"{release.folder}: carries encoders that this alignrec cannot load; install a later one")
+    if name is None and len(names) > 1:
+        raise UserError(f"{release.folder}: name one of its encoders: {', '.join(names)}")
+    loaded = released.load(release.folder, name or names[0])
+    stored = Images(size=loaded.facts.image_size, quality=loaded.facts.image_quality)
+    return Encoder(name or names[0], loaded.encoder, loaded.facts.reads, stored)
 
 
 def _rows(given: Any, name: str) -> list[Any] | None:
@@ -186,10 +192,10 @@ def _rows(given: Any, name: str) -> list[Any] | None:
     return list(given.to_pylist() if hasattr(given, "to_pylist") else given)
 
 
-def _decoded(image: ImageLike) -> bytes | tuple[str, str] | None:
+def _decoded(image: ImageLike, params: Images) -> bytes | tuple[str, str] | None:
     """Return a JPEG, None where there is no image, or status and reason if it cannot be read."""
     try:
-        data = _bytes(image)
+        data = _bytes(image, params.max_bytes)
     except Exception as e:  # PIL raises whatever it likes on damaged data, and images are decoded when they are saved
         if isinstance(e, OSError) and e.strerror:
             return "missing", f"{e.filename}: {e.strerror}; only local files are read"
@@ -198,19 +204,19 @@ def _decoded(image: ImageLike) -> bytes | tuple[str, str] | None:
         ) else "not_an_image", f"{type(e).__name__}: {' '.join(str(e).split())}"
     if data is None:
         return None
-    if len(data) > NORMAL.max_bytes:
-        return "too_large", f"more than {NORMAL.max_bytes:,} bytes"
-    normal = normalise(data, NORMAL.size, NORMAL.quality, NORMAL.max_pixels)
+    if len(data) > params.max_bytes:
+        return "too_large", f"more than {params.max_bytes:,} bytes"
+    normal = normalise(data, params.size, params.quality, params.max_pixels)
     return normal.image or (normal.status, f"{normal.status.replace('_', ' ')}, {normal.reason}")
 
 
-def _bytes(image: ImageLike) -> bytes | None:
+def _bytes(image: ImageLike, limit: int) -> bytes | None:
     """Return the bytes of an image file, or None."""
     if image is None or isinstance(image, bytes):
         return image
     if not isinstance(image, Image.Image):
         with Path(image).open("rb") as file:
-            return file.read(NORMAL.max_bytes + 1)  # one more tells that it is too large
+            return file.read(limit + 1)  # one more tells that it is too large
     buffer = bytes_io.BytesIO()
     plain = image if image.mode in MODES else image.convert("RGB")
     plain.save(buffer, "PNG", exif=image.getexif())  # which has the rotation

@@ -39,7 +39,7 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
         kind="sample",
         items=_items(items),
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
-        n_users=len(users),
+        users=users,
         features={name: [path] for name, path in features.items()},
         edges=edges,
         embeddings=embeddings,
@@ -61,5 +61,7 @@ def _items(items: pa.Table) -> pa.Table:
         "image_url": blank,
         "image_sha256": blank,
         "image_phash": pa.nulls(n, pa.uint64()),
+        "input_text_sha256": blank,
+        "input_image_sha256": blank,
     }
     return pa.table({"item_id": items["item_id"], "asin": items["asin"], **columns})

