@@ -203,10 +203,9 @@ def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
             "input_image_sha256": images["input_image_sha256"],
         }
     public = [a if urlsplit(a).scheme in ("http", "https") else "" for a in addresses]
-    derived = image_columns | {
-        "image_url": pa.array(public, pa.string()),
-        "input_text_sha256": pa.array([text_sha256(text) for text in items["text"].to_pylist()], pa.string()),
-    }
+    image_columns["image_url"] = pa.array(public, pa.string())
+    hashes = [text_sha256(text) for text in items["text"].to_pylist()]
+    derived = image_columns | {"input_text_sha256": pa.array(hashes, pa.string())}
     columns = {
         f.name: items[f.name] if f.name in items.column_names else derived[f.name] for f in schemas.RELEASED_ITEMS
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich import box
@@ -15,8 +15,10 @@ from pipeline.config.catalogue import SIZES
 from pipeline.evaluation import evidence
 from pipeline.evaluation.evidence import Comparison
 from pipeline.layout import Layout
-from pipeline.probe.registry import PROBES
 from pipeline.report.markdown import figure
+
+if TYPE_CHECKING:
+    from pipeline.probe.base import Probe
 
 COLUMNS = {"Recall@10": ("recall", 10), "Recall@20": ("recall", 20), "NDCG@20": ("ndcg", 20)}
 BEST = 5
@@ -68,13 +70,20 @@ def _table(title: str, comparison: Comparison) -> Table:
     return printed
 
 
-def probes(figures: Mapping[str, Any]) -> Table:
-    """Return the figures of probes.json, a row a feature set, a column a probe; the caption says what was skipped."""
-    judged = {key: probe for key, probe in PROBES.items() if "skipped" not in figures.get(key, {"skipped": ""})}
+def probes(figures: Mapping[str, Any], registered: Mapping[str, Probe]) -> Table:
+    """Return the figures of probes.json, a row a feature set, a column a probe; the caption says what was skipped.
+
+    Args:
+        figures: the content of probes.json.
+        registered: its keys -> probes, in the order in which they are shown.
+    """
+    judged = {key: probe for key, probe in registered.items() if "skipped" not in figures.get(key, {"skipped": ""})}
     names = dict.fromkeys(
         name for key, p in judged.items() for name, v in figures[key].items() if isinstance(v, dict) and p.figure in v
     )
-    skipped = [f"{p.name}: {figures[key]['skipped']}" for key, p in PROBES.items() if key in figures.keys() - judged]
+    skipped = [
+        f"{p.name}: {figures[key]['skipped']}" for key, p in registered.items() if key in figures.keys() - judged
+    ]
     printed = Table(box=box.SIMPLE, show_edge=False, padding=0, caption="; ".join(skipped) or None)
     printed.add_column("feature set", no_wrap=True)
     for probe in judged.values():
