@@ -131,7 +131,7 @@ class Params(Section):
         if (largest := max(self.benchmark.ks)) > items:
             raise UserError(
                 f"'benchmark.ks': {largest} is larger than the catalogue, of which {items:,} items are left; "
-                "leave it out, or lower interactions.item_core"
+                "give smaller ones, or lower interactions.item_core"
             )
 
     def settings(self, model: str, ablation: str = "") -> Train:

@@ -70,7 +70,7 @@ def imported(folder: Path, root: Path) -> Layout:
     source = yaml.safe_load(snippet(folder, "yaml"))["sources"]["shop"]
     source |= {k: str(folder / source[k]) for k in ("interactions", "items")}
     source["features"] = {name: str(folder / path) for name, path in source["features"].items()}
-    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}})
+    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}, "benchmark": {"ks": [5]}})
     for stage in (download, interactions, items):
         with running(stage.__name__.split(".")[1], "shop", params, root) as run:
             stage.main(run)
