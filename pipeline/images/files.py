@@ -19,6 +19,8 @@ from pipeline.http.web import Fetched
 from pipeline.images.paths import resolve
 
 GZIP = b"\x1f\x8b"
+DENSEST, MOST_POINTS = 1 << 19, 2000  # bytes between points of a tar.gz's index, and how many; each takes 32 KiB
+BUFFER = 1 << 16  # bytes read at a time: an image has some ten thousand
 NO_FILE = Fetched(None, "unreachable", "no such file")
 OUTSIDE = Fetched(None, "blocked", "outside the folder of the images; see images.outside")
 NOT_IN_ARCHIVE = Fetched(None, "blocked", "not a path inside the archive of the images")
@@ -192,7 +194,8 @@ def _seekable(path: Path) -> BinaryIO:
     file.close()
     from indexed_gzip import IndexedGzipFile  # gzip's own file unpacks from the start to go back
 
-    indexed: BinaryIO = IndexedGzipFile(filename=str(path))
+    spacing = max(DENSEST, path.stat().st_size // MOST_POINTS)
+    indexed: BinaryIO = IndexedGzipFile(filename=str(path), spacing=spacing, buffer_size=BUFFER, drop_handles=False)
     return indexed
 
 
