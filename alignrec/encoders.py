@@ -192,7 +192,7 @@ def _rows(given: Any, name: str) -> list[Any] | None:
     return list(given.to_pylist() if hasattr(given, "to_pylist") else given)
 
 
-def _decoded(image: ImageLike, params: Images) -> bytes | tuple[str, str] | None:
+def _decoded(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str] | None:
     """Return a JPEG, None where there is no image, or status and reason if it cannot be read."""
     try:
         data = _bytes(image, params.max_bytes)

@@ -80,16 +80,24 @@ def of(run: Run) -> Needs:
 
 def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
     """Return the parts that a run's stage loads by name, each with its registry."""
-    params, parts = run.params, dict[str, list[tuple[Registry[Any], str]]]()
+    params = run.params
     source = [(SOURCES, run.source.kind)]
     probes = [(PROBES, name) for name in PROBES]
-    kinds = (encoders.kind(params.encoders, name) for name in encoded(run))
-    parts["encode"] = [*source, *((ENCODERS, kind) for kind in dict.fromkeys(kinds))]
-    parts["benchmark"] = [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
-    parts |= dict.fromkeys(("download", "interactions", "items"), source)
-    encoders = [(ENCODERS, name) for name in params.publish.features if name in ENCODERS]
-    parts |= {"probe": [*source, *probes], "report": probes, "publish": [*source, *probes, *encoders]}
-    return parts.get(run.stage, [])
+    match run.stage:
+        case "download" | "interactions" | "items":
+            return source
+        case "encode":
+            kinds = (encoders.kind(params.encoders, name) for name in encoded(run))
+            return [*source, *((ENCODERS, kind) for kind in dict.fromkeys(kinds))]
+        case "probe":
+            return [*source, *probes]
+        case "benchmark":
+            return [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
+        case "report":
+            return probes
+        case "publish":
+            return [*source, *probes, *((ENCODERS, name) for name in params.publish.features if name in ENCODERS)]
+    return []
 
 
 def pretrains(run: Run) -> bool:
