@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import schemas
@@ -34,13 +33,13 @@ def main(run: Run) -> None:
     placeholders = build.shared(built.items, run.params.items.shared_above)
     run.note(shared=placeholders)
     if placeholders:
-        print(_warning(run, placeholders[0], len(placeholders)), file=sys.stderr)
+        run.warn(_warning(run, placeholders[0], len(placeholders)))
 
 
 def _warning(run: Run, row: dict[str, Any], n: int) -> str:
     """Return the line that warns of `n` shared titles and texts; it quotes the first."""
     return (
-        f"items {run.dataset}: warning: {row['items']:,} of {run.rows_out:,} items have the {row['column']} "
+        f"{row['items']:,} of {run.rows_out:,} items have the {row['column']} "
         f"{row['value'][:60]!r}; it may be a placeholder; {run.layout.run_record('items')} lists "
         f"{'it' if n == 1 else f'all {n} such values'}"
     )

@@ -84,7 +84,7 @@ def tabular(folder: Path, items: list[dict[str, object]]) -> str:
 
 
 def test_a_column_under_another_name_is_a_warning_that_names_it(tmp_path: Path) -> None:
-    items = [{"item": f"A{i}", "title": "x", "poster": "a.jpg"} for i in range(ITEMS)]
+    items = [{"item": f"A{i}", "title": f"film {i}", "poster": "a.jpg"} for i in range(ITEMS)]
     result = run(tabular(tmp_path, items), "download", "interactions", "items")
     assert result.exit_code == 0
     warning = "no item has image_urls, but the file has 'poster'; name it under `columns`: {image_urls: poster}"

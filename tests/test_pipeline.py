@@ -94,6 +94,7 @@ def test_a_second_repro_finds_nothing_to_do(undisturbed: Path) -> None:
 OWN = """
 datasets: [shop]
 sources: {shop: {kind: tabular, interactions: mine/bought.csv, items: mine/items.csv}}
+benchmark: {ks: [1]}
 """
 
 

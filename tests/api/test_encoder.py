@@ -100,7 +100,7 @@ def test_a_damaged_pil_image_and_a_file_that_is_too_large(
     noise.save(tmp_path / "large.png")
     data = (tmp_path / "large.png").read_bytes()
     cut = Image.open(io.BytesIO(data[: len(data) // 2]))
-    monkeypatch.setattr(encoders, "STORED", encoders.STORED.model_copy(update={"max_bytes": 5000}))
+    monkeypatch.setattr(encoder, "_images", encoders.STORED.model_copy(update={"max_bytes": 5000}))
     with pytest.warns(UserWarning, match="2 of 3 images cannot be read"):
         encoder.encode([cut, tmp_path / "large.png", png("red")])
     assert [(r.row, r.status) for r in encoder.rejects] == [(0, "truncated"), (1, "too_large")]

@@ -193,9 +193,11 @@ def test_the_stage_warns_of_a_placeholder_in_one_line(tmp_path: Path, capsys: py
             stage.main(run)
     record = tmp_path / "items" / "mine" / "run.json"
     both = [{"column": c, "value": v, "items": 6} for c, v in (("title", "No title"), ("text", "No title."))]
-    assert read_json(record)["notes"] == {"shared": both}
+    notes = read_json(record)["notes"]
+    assert notes["shared"] == both
+    assert len(notes["warnings"]) == 1
     assert capsys.readouterr().err == (
-        "items mine: warning: 6 of 6 items have the title 'No title'; it may be a placeholder; "
+        "warning: items mine: 6 of 6 items have the title 'No title'; it may be a placeholder; "
         f"{record} lists all 2 such values\n"
     )
 
