@@ -50,7 +50,7 @@ def write(
     rows = inspect.interactions(interactions, flags)
     item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
     download.names({"interactions": [str(interactions)]} | ({"metadata": [str(items)]} if items else {}))
-    section = inspect.images(images) if images else {}
+    section = inspect.images(images, item_rows or rows) if images else {}
     ratings = inspect.ratings(rows)
     given = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
     source = TabularSource.model_validate(given)

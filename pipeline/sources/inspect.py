@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ KNOWN = {
     "image_urls": ("image", "imageurl", "imurl", "images", "poster", "posterurl", "thumbnail"),
 }
 """role -> names of its column in common datasets, in small letters and digits alone; the role's own is one too"""
+IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 10_000  # rows whose values are looked at
 EXPLICIT_FROM = 3  # different ratings; one or two may as well be clicks
 
@@ -125,8 +127,13 @@ def ratings(seen: Table) -> Ratings | None:
     return Ratings(int(row[0]), float(row[1]), float(row[2]))
 
 
-def images(given: str) -> dict[str, str]:
+def images(given: str, seen: Table) -> dict[str, str | list[str]]:
     """Return section `images` from a folder, an archive, or a pattern such as `images/{item}.jpg`.
+
+    Args:
+        given: what the user gave.
+        seen: the item file, or the interactions where there is none; without a column of images, files of a folder
+            are found by the items' identifiers.
 
     Raises:
         UserError: the folder is absent, or a pattern names something else than the item.
@@ -137,7 +144,16 @@ def images(given: str) -> dict[str, str]:
         return {"pattern": given}
     if not Path(given).exists():
         raise UserError(f"--images {given}: no such folder; give a folder, an archive, or a pattern with {{item}}")
-    return {"folder": given}
+    patterns = [] if "image_urls" in seen.roles or not Path(given).is_dir() else _named_after_items(Path(given), seen)
+    return {"folder": given} | ({"pattern": patterns[0] if len(patterns) == 1 else patterns} if patterns else {})
+
+
+def _named_after_items(folder: Path, seen: Table) -> list[str]:
+    """Return {item} with each ending that files of some items have, the most frequent first."""
+    names = _ask(seen, f"SELECT list(DISTINCT {_text(seen.roles['item'])})")[0] or []
+    files = (folder / f"{name}{ending}" for name in names if name and Path(name).name == name for ending in IMAGES)
+    endings = Counter(path.suffix for path in files if path.is_file())
+    return [f"{{item}}{ending}" for ending, _ in endings.most_common()]
 
 
 def _look(path: Path, roles: Iterable[str], flags: Mapping[str, str], required: tuple[str, ...]) -> Table:

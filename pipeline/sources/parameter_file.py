@@ -18,7 +18,7 @@ def text(
     name: str,
     interactions: Table,
     items: Table | None,
-    images: Mapping[str, str],
+    images: Mapping[str, str | list[str]],
     ratings: Ratings | None,
     core: int,
     catalogue: int,

@@ -122,6 +122,18 @@ def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
         new(images="a/{sku}.jpg", force=True)
 
 
+def test_images_of_a_folder_that_are_named_after_items_need_no_column(tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
+    Path("items.jsonl").write_text("\n".join(json.dumps({"id": line["id"], "name": "x"}) for line in lines))
+    (tmp_path / "covers").mkdir()
+    for name in ("0.png", "1.jpg", "2.jpg", "other.webp"):
+        (tmp_path / "covers" / name).write_bytes(b"")
+    new(images="covers", force=True)
+    expected = {"folder": "covers", "pattern": ["{item}.jpg", "{item}.png"]}
+    assert yaml.safe_load(Path("params.yaml").read_text())["images"] == expected
+    load(Path("params.yaml"))
+
+
 def test_an_existing_file_is_kept() -> None:
     Path("params.yaml").write_text("mine")
     with pytest.raises(UserError, match=r"params\.yaml: exists already"):
