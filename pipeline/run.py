@@ -187,6 +187,8 @@ def perform(
             return False
         check(run)
         key = run.key(*needs(run))
+        if not parallel.rank():
+            _delete_altered(run)
         with _recorded(run):
             main(run)
         if not parallel.rank():
@@ -199,6 +201,19 @@ def _seal(run: Run, key: str) -> bytes:
     files = run.layout.outputs(run.stage)
     digests = {str(p.relative_to(run.folder)): h for p, h in zip(files, io.sha256s(files), strict=True)}
     return json.dumps({"key": key, "files": digests}, indent=1).encode()
+
+
+def _delete_altered(run: Run) -> None:
+    """Delete the files that differ from what the stage left when it ended, so that they are made again."""
+    try:
+        digests = json.loads(run.layout.seal(run.stage).read_bytes())["files"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return
+    files = run.layout.outputs(run.stage)
+    for path, digest in zip(files, io.sha256s(files), strict=True):
+        if digests.get(str(path.relative_to(run.folder)), digest) != digest:
+            path.unlink()
+            run.warn(f"{path} was altered after it was made; it is made again")
 
 
 @contextmanager

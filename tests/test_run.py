@@ -136,6 +136,28 @@ def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on
     assert not ran()
 
 
+def test_a_part_that_was_altered_is_made_again(
+    tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stages keep the parts that are there; what a part holds is known by its hash alone."""
+    parts = [tmp_path / "graph" / "shop" / name for name in ("a", "b")]
+    making: list[str] = []
+
+    def main(run: Run) -> None:
+        run.resume(run.folder, [], modules=["pipeline.io"])
+        for part in (part for part in parts if not part.exists()):
+            making.append(part.name)
+            write_bytes(part, b"as made")
+
+    for altered in (False, True):
+        if altered:
+            parts[1].write_bytes(b"7.0")
+        assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), nothing, main)
+    assert making == ["a", "b", "b"]
+    assert parts[1].read_bytes() == b"as made"
+    assert f"{parts[1]} was altered after it was made; it is made again" in capsys.readouterr().err
+
+
 def test_a_stage_that_fails_has_not_ended(tmp_path: Path, params: Params) -> None:
     def fail(_: Run) -> None:
         raise RuntimeError
