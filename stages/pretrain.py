@@ -51,4 +51,4 @@ def main(run: Run) -> None:
     shutil.rmtree(layout.encoder_scratch)
     run.rows_in, run.rows_out = len(texts), usable
     run.count("neither image nor text", len(texts) - usable)
-    run.note(**(history[-1] if history else {}), **({"init": notes} if params.init else {}))
+    run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))

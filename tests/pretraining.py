@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from pipeline import io as files
 from pipeline.beit3.network import BEiT3, Config
 from pipeline.config import Pretrain
 from pipeline.layout import Layout
+from pipeline.params import load
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
+from pipeline.run import running
+from stages.pretrain import main
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}
 EPOCHS = 4
@@ -46,7 +50,7 @@ def network(seed: int = 0) -> BEiT3:
     )
 
 
-def shop(root: Path, images: bool = True, texts: bool = True) -> Path:
+def shop(root: Path, images: bool = True, texts: bool = True, **pretrain: Any) -> Path:
     """Write 96 items whose colour and thing are in text and image; a few lack one or both. Return the parameters."""
     layout, rng = Layout(root, "toy"), np.random.default_rng(0)
     n = 96
@@ -108,11 +112,26 @@ def shop(root: Path, images: bool = True, texts: bool = True) -> Path:
                     "held_out": 0.2,
                     "checkpoint_every": 3,
                     "threads": 1,
-                },
+                }
+                | pretrain,
             }
         )
     )
     return params
+
+
+def run(root: Path) -> dict[str, Any]:
+    """Run the stage on `shop`'s files and return its notes."""
+    with running("pretrain", "toy", load(root / "params.yaml"), root) as stage:
+        main(stage)
+    notes: dict[str, Any] = json.loads(Layout(root, "toy").run_record("pretrain").read_text())["notes"]
+    return notes
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Return the sha256 of each file that the stage wrote, but for its record and its key."""
+    paths = (p for p in sorted(Layout(root, "toy").encoder.iterdir()) if p.name not in ("run.json", ".key"))
+    return {path.name: files.sha256(path) for path in paths}
 
 
 def jpeg(colour: tuple[int, int, int], thing: int) -> bytes:

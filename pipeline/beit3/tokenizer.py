@@ -36,6 +36,12 @@ class Tokenizer:
         self.mask = len(self._pieces) + 1
         self.vocab = len(self._pieces) + 2
 
+    @property
+    def pieces(self) -> list[str]:
+        """Return the surface of each id, special ones such as <mask> too; `▁` stands for the space before a word."""
+        own = [self._pieces.IdToPiece(i) for i in range(3, len(self._pieces))]
+        return ["<s>", "<pad>", "</s>", "<unk>", *own, "<mask>"]
+
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
         """Return ids of each text, int64 [<= max_tokens], between <s> and </s>; longer texts are cut."""
         encoded = self._pieces.Encode(list(texts), out_type=int, num_threads=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.config.base import Name, Positive, Rate, Section, Sha256, Share, Weight
 
@@ -18,6 +18,8 @@ class Pretrain(Section):
     """path or URL of official weights (.pth or .safetensors) to start from; none trains from scratch"""
     init_sha256: Sha256 | None = None
     """of the file that `init` names"""
+    words: Literal["random", "minilm"] = "random"
+    """what piece embeddings start from: noise, or MiniLM's word embeddings; excludes `init`"""
     tokenizer: str | None = None
     """path or URL of a SentencePiece model, for official weights theirs (beit3.spm); none trains one"""
     tokenizer_sha256: Sha256 | None = None
@@ -83,6 +85,13 @@ class Pretrain(Section):
     threads: Positive = 2
     """of the CPU, each process; another number is another order of sums, so other last bits"""
     seed: int = 0
+
+    @field_validator("words")
+    @classmethod
+    def _without_init(cls, start: str, info: ValidationInfo) -> str:
+        if start != "random" and info.data.get("init"):
+            raise ValueError("pretrain.init names weights with words of their own; leave one of the two out")
+        return start
 
 
 class Encode(Section):

@@ -15,7 +15,7 @@ from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config
 from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer, train
 from pipeline.config import Pretrain
 from pipeline.layout import Layout
-from pipeline.pretrain import corpus, partners, published, visual_tokens
+from pipeline.pretrain import corpus, minilm, partners, published, visual_tokens
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
 from pipeline.pretrain.published import Cache
@@ -74,7 +74,7 @@ def codes(layout: Layout, pixels: np.ndarray, shape: Config, n: int, seed: int) 
 def network_and_task(
     layout: Layout, lines: Sequence[str], params: Pretrain, cache: Cache, seed: int, device: torch.device
 ) -> tuple[BEiT3, Task, list[str]]:
-    """Return the network to train, on the device, its task, and lines on how published weights were used.
+    """Return the network to train, on the device, its task, and lines on the weights that it starts from.
 
     Args:
         layout: of the dataset; tokenizer and visual tokens are written there.
@@ -84,6 +84,7 @@ def network_and_task(
         seed: of all draws.
         device: to train on.
     """
+    torch.set_num_threads(params.threads)  # sums in one order
     shape = SIZES[params.size]
     ids, pieces, mask_id = texts(layout, lines, params, cache, shape.positions - FIRST_POSITION)
     tensors = published.start(params, cache, pieces) if params.init else None  # fails before the long work
@@ -98,6 +99,8 @@ def network_and_task(
         network = BEiT3(replace(shape, vocab=pieces, codes=n, mlm=True))
     else:
         network, notes = published.network(params, tensors, n, pieces)
+    if params.words == "minilm" and layout.tokenizer.is_file():
+        notes.append(minilm.start_words(network, Tokenizer(layout.tokenizer.read_bytes()).pieces, minilm.load()))
     positives = _partners(layout, params, len(lines))
     return network.to(device), Task(Corpus(ids, row, pixels), tokens, mask_id, params, seed, device, positives), notes
 

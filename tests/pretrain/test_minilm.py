@@ -1,0 +1,126 @@
+"""Words from MiniLM: which of its words a piece starts from, and what becomes of them in our network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pretraining import digests, run, shop
+from torch import Tensor
+
+from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.layout import Layout
+from pipeline.pretrain import minilm
+from pipeline.pretrain.minilm import MiniLM
+
+PIECES = [
+    *("<s>", "<pad>", "</s>", "<unk>", "▁", "▁red", "▁Blue", "▁green", "▁yellow", "▁circle", "▁square", "▁monday"),
+    *("▁tuesday", "▁unread", "ing", "qz", "!", "▁caf", "é", "😀", "▁", "<mask>"),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> MiniLM:
+    return minilm.load()
+
+
+def network(width: int, seed: int = 0) -> BEiT3:
+    torch.manual_seed(seed)
+    return BEiT3(Config(image=8, patch=4, vocab=len(PIECES), width=width, layers=1, heads=2, ffn=32, positions=8))
+
+
+def table(beit3: BEiT3) -> Tensor:
+    return beit3.beit3.text_embed.weight.detach()
+
+
+def test_a_piece_starts_from_the_words_of_its_surface(model: MiniLM) -> None:
+    ids = minilm.word_ids(PIECES, model.tokenizer)
+    words = {p: model.tokenizer.convert_ids_to_tokens(own) for p, own in zip(PIECES, ids, strict=True)}
+    assert [words[p] for p in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")] == [
+        ["[CLS]"], ["[PAD]"], ["[SEP]"], ["[UNK]"], ["[MASK]"],
+    ]  # fmt: skip
+    assert words["▁red"] == ["red"]
+    assert words["▁Blue"] == ["blue"], "MiniLM knows small letters alone"
+    assert words["▁unread"] == ["un", "##rea", "##d"]
+    assert words["ing"] == ["##ing"], "inside a word"
+    assert words["qz"] == ["q", "##z"], "no continuation of MiniLM's"
+    assert words["!"] == ["!"], "MiniLM never saw ##!"
+    assert words["😀"] == words["▁"] == []
+
+
+def test_as_wide_as_minilm_words_are_its_own_up_to_one_factor(model: MiniLM) -> None:
+    beit3, before = network(384), table(network(384))
+    line = minilm.start_words(beit3, PIECES, model)
+    after, red = table(beit3), model.words[model.tokenizer.get_vocab()["red"]]
+    factor = after[PIECES.index("▁red")] / red
+    torch.testing.assert_close(factor, factor[:1].expand(384))
+    pieces = model.tokenizer.convert_tokens_to_ids(["un", "##rea", "##d"])
+    torch.testing.assert_close(after[PIECES.index("▁unread")], model.words[pieces].mean(0) * factor[0])
+    known = torch.tensor([p not in ("▁", "😀") for p in PIECES])
+    assert torch.equal(after[~known], before[~known]), "pieces without a word stay as they were initialised"
+    torch.testing.assert_close(after[known].square().sum(1).mean(), before.square().sum(1).mean())
+    assert line == f"beit3.text_embed.weight: 19 of {len(PIECES)} pieces start as MiniLM's words"
+
+
+@pytest.mark.parametrize("width", [8, 128, 384, 768])
+def test_words_of_like_meaning_begin_alike_at_any_width(model: MiniLM, width: int) -> None:
+    beit3 = network(width)
+    minilm.start_words(beit3, PIECES, model)
+    red, green, yellow, circle, monday, tuesday = (
+        table(beit3)[PIECES.index(p)] for p in ("▁red", "▁green", "▁yellow", "▁circle", "▁monday", "▁tuesday")
+    )
+
+    def cosine(x: Tensor, y: Tensor) -> float:
+        return float(F.cosine_similarity(x, y, dim=0))
+
+    assert min(cosine(red, green), cosine(yellow, green)) > max(cosine(red, monday), cosine(circle, tuesday))
+    assert cosine(monday, tuesday) > max(cosine(monday, green), cosine(tuesday, circle))
+
+
+def test_the_projection_keeps_as_much_as_any_of_that_width_can(model: MiniLM) -> None:
+    """The variance that PCA keeps is that of the largest singular values."""
+    vectors = model.words[1000:1200]
+    kept = minilm._fitted(vectors, 20)
+    values = torch.linalg.svdvals(vectors.double() - vectors.double().mean(0))
+    torch.testing.assert_close(float(kept.square().sum()), float(values[:20].square().sum()), rtol=1e-5, atol=0)
+    assert kept.shape == (200, 20)
+    assert torch.equal(kept, minilm._fitted(vectors.clone(), 20))
+
+
+def test_nothing_else_of_the_network_changes(model: MiniLM) -> None:
+    beit3, before = network(16), network(16).state_dict()
+    minilm.start_words(beit3, PIECES, model)
+    changed = [name for name, value in beit3.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["beit3.text_embed.weight"]
+
+
+def test_spare_rows_and_a_vocabulary_without_words_stay(model: MiniLM) -> None:
+    beit3 = BEiT3(replace(SIZES["small"], vocab=9))
+    before = table(beit3).clone()
+    assert minilm.start_words(beit3, ["😀", "▁"], model).startswith("beit3.text_embed.weight: 0 of 2 pieces")
+    assert torch.equal(table(beit3), before)
+    minilm.start_words(beit3, ["▁red", "▁blue"], model)
+    assert torch.equal(table(beit3)[2:], before[2:])
+    assert not torch.equal(table(beit3)[:2], before[:2])
+
+
+def test_the_stage_starts_from_them_and_says_so(tmp_path: Path) -> None:
+    shop(tmp_path / "a", words="minilm", epochs=0)
+    shop(tmp_path / "b", words="minilm", epochs=0)
+    shop(tmp_path / "c", epochs=0)
+    records = [run(tmp_path / name) for name in "abc"]
+    assert "pieces start as MiniLM's words" in records[0]["init"][0]
+    assert "init" not in records[2]
+    same, other, random = (digests(tmp_path / name) for name in "abc")
+    assert same == other
+    assert same["encoder.safetensors"] != random["encoder.safetensors"]
+    assert same["tokenizer.spm"] == random["tokenizer.spm"]
+
+
+def test_a_dataset_without_text_has_no_words_to_start(tmp_path: Path) -> None:
+    shop(tmp_path, texts=False, words="minilm", epochs=0)
+    assert "init" not in run(tmp_path)
+    assert Layout(tmp_path, "toy").encoder_weights.is_file()
