@@ -12,8 +12,10 @@ from pipeline.config.base import Name, Positive, Rate, Section, Sha256, Share, W
 class Pretrain(Section):
     """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2)."""
 
-    size: Literal["small", "base", "large"] = "small"
-    """network: small fits the embedded dataset; base and large are the published shapes"""
+    size: Literal["small", "medium", "base", "large"] = "small"
+    """network: small fits the embedded dataset; medium is between; base and large are the published shapes"""
+    image: Positive | None = None
+    """side that images are brought to, in pixels, a whole number of patches; by default the size's: 48, 96, 224, 224"""
     init: str | None = None
     """path or URL of official weights (.pth or .safetensors) to start from; none trains from scratch"""
     init_sha256: Sha256 | None = None

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save
 
 import schemas
 from pipeline import io
-from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config
+from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config, sized
 from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer, train
 from pipeline.config import Pretrain
 from pipeline.layout import Layout
@@ -85,7 +85,7 @@ def network_and_task(
         device: to train on.
     """
     torch.set_num_threads(params.threads)  # sums in one order
-    shape = SIZES[params.size]
+    shape = sized(params.size, params.image)
     ids, pieces, mask_id = texts(layout, lines, params, cache, shape.positions - FIRST_POSITION)
     tensors = published.start(params, cache, pieces) if params.init else None  # fails before the long work
     row, pixels = decode(layout, shape)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.beit3 import checkpoints, released
-from pipeline.beit3.network import SIZES, BEiT3, Config
+from pipeline.beit3.network import BEiT3, Config, sized
 from pipeline.config import Download, Pretrain
 from pipeline.errors import UserError
 from pipeline.http.fetch import fetch, meter
@@ -61,7 +61,7 @@ def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
     """
     assert params.init is not None
     tensors = checkpoints.read(cache.tensors(params.init, params.init_sha256))
-    released.continued(SIZES[params.size], released.shape(tensors, params.init), 0, pieces, params.init)
+    released.continued(sized(params.size, params.image), released.shape(tensors, params.init), 0, pieces, params.init)
     return tensors
 
 
@@ -76,7 +76,7 @@ def network(params: Pretrain, tensors: dict[str, Tensor], codes: int, pieces: in
     """
     assert params.init is not None
     shape = released.shape(tensors, params.init)
-    beit3 = BEiT3(released.continued(SIZES[params.size], shape, codes, pieces, params.init))
+    beit3 = BEiT3(released.continued(sized(params.size, params.image), shape, codes, pieces, params.init))
     loaded = released.load_beit3(beit3, tensors, params.init)
     return beit3, [f"{n}: not used: {why}" for n, why in loaded.ignored.items()] + [f"{n}: new" for n in loaded.fresh]
 

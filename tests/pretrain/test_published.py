@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.beit3 import vqkd
+from pipeline.beit3 import checkpoints, released, vqkd
 from pipeline.beit3.network import SIZES, BEiT3
 from pipeline.config import Pretrain
 from pipeline.errors import UserError
@@ -49,6 +49,18 @@ def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: publish
     for name, tensor in source.state_dict().items():
         assert torch.equal(beit3.state_dict()[name], tensor), name
     assert lines == ["mim_head.bias: new", "mim_head.weight: new", "mlm_head.bias: new", "mlm_head.weight: new"]
+
+
+def test_positions_are_interpolated_for_images_of_another_side(tmp_path: Path, cache: published.Cache) -> None:
+    torch.manual_seed(1)
+    source = BEiT3(SHAPE)
+    params = Pretrain(init=write(tmp_path / "beit3.pth", source), image=96)
+    beit3, _ = network(params, cache, 7)
+    assert beit3.config == replace(SHAPE, image=96, codes=7, mlm=True)
+    before, after = (n.state_dict()[released.PATCH_POSITIONS] for n in (source, beit3))
+    assert torch.equal(after[:3], before[:3]), "CLS has no place in the grid"
+    assert torch.equal(after[3:], checkpoints.resized(before[3:], 12))
+    assert beit3(torch.zeros(1, 3, 96, 96)).joined().shape == (1, 145, 128)
 
 
 def test_heads_go_on_too_and_others_are_reported(tmp_path: Path, cache: published.Cache) -> None:
