@@ -213,6 +213,7 @@ def _names(params: Params) -> None:
     for dataset in params.datasets:
         params.source(dataset)
     encoders.check_names(params.encoders, params.encode.encoders)
+    encoders.check_teachers(params.encoders, params.pretrain.teachers)
     known(params.benchmark.models, MODELS, "benchmark.models")
     known(params.benchmark.overrides, MODELS, "benchmark.overrides")
     known(params.sweep.spaces, MODELS, "sweep.spaces")

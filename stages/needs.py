@@ -72,10 +72,11 @@ def of(run: Run) -> Needs:
             taste = [layout.interactions] if params.pretrain.collaborative else []
             files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)]
             starts = params.pretrain.words, params.pretrain.text_experts
-            facts = [*facts[:1], *([release(MINILM)] if "minilm" in starts else [])]
+            facts = [*facts[:1], *([release(MINILM)] if "minilm" in starts else []), *_teachers(run)]
+            files += [path for network in _networks(run, taught_by(run)) for path in network.files()]
         case "encode":
-            files += [path for network in _networks(run) for path in network.files()]
-            facts.append(_libraries(run))
+            files += [path for network in _networks(run, encoded(run)) for path in network.files()]
+            facts.append(_libraries(run, encoded(run)))
         case "train":
             files = inputs.files(layout, params.trained_on)
         case "report":
@@ -91,6 +92,9 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
     match run.stage:
         case "download" | "interactions" | "items":
             return source
+        case "pretrain":
+            kinds = (encoders.kind(params.encoders, name) for name in taught_by(run))
+            return [(ENCODERS, kind) for kind in dict.fromkeys(kinds)]
         case "encode":
             kinds = (encoders.kind(params.encoders, name) for name in encoded(run))
             return [*source, *((ENCODERS, kind) for kind in dict.fromkeys(kinds))]
@@ -121,8 +125,7 @@ def _values(run: Run, section: str) -> dict[str, Any]:
     if section == "source":
         return run.source.model_dump(mode="json")
     if section == "encoders":  # of those that are not run nothing depends on
-        own = run.params.encoders
-        return {n: [encoders.kind(own, n), encoders.settings(own, n).model_dump(mode="json")] for n in encoded(run)}
+        return _settings(run, encoded(run))
     if section == "train":
         return {key: value for key, value in run.params.train_section.items() if key not in speed}
     values: dict[str, Any] = getattr(run.params, section).model_dump(mode="json", include=only, exclude=speed)
@@ -136,13 +139,29 @@ def _published(run: Run) -> list[Path]:
     return [path for path in named if path is not None and path.is_file()]
 
 
-def _networks(run: Run) -> list[Pretrained]:
-    """Return the settings of the encoders that load somebody's network."""
-    own = (encoders.settings(run.params.encoders, name) for name in encoded(run))
+def taught_by(run: Run) -> list[str]:
+    """Return the encoders that pre-training learns from, parts of others included."""
+    return encoders.whole(run.params.encoders, run.params.pretrain.teachers) if run.params.pretrain.distill else []
+
+
+def _teachers(run: Run) -> list[Any]:
+    """Return what the vectors of the teachers depend on besides files; nothing where there are none."""
+    names = taught_by(run)
+    return [run.params.encode.batch_size, _settings(run, names), _libraries(run, names)] if names else []
+
+
+def _settings(run: Run, names: list[str]) -> dict[str, Any]:
+    own = run.params.encoders
+    return {n: [encoders.kind(own, n), encoders.settings(own, n).model_dump(mode="json")] for n in names}
+
+
+def _networks(run: Run, names: list[str]) -> list[Pretrained]:
+    """Return the settings of those encoders that load somebody's network."""
+    own = (encoders.settings(run.params.encoders, name) for name in names)
     return [settings for settings in own if isinstance(settings, Pretrained)]
 
 
-def _libraries(run: Run) -> list[str]:
-    """Return the packages that load them, with their releases; their absence is the encoder's to tell."""
-    names = {encoders.spec(run.params.encoders, name).library for name in encoded(run)} - {""}
-    return [release(name) for name in sorted(names)]
+def _libraries(run: Run, names: list[str]) -> list[str]:
+    """Return the packages that load encoders or bring their weights, with releases; the encoder tells of absence."""
+    specs = [encoders.spec(run.params.encoders, name) for name in names]
+    return [release(package) for package in sorted({p for s in specs for p in (s.library, *s.packages)} - {""})]

@@ -10,7 +10,7 @@ import pytest
 from pipeline import code
 
 ORDER = [
-    *("config", "ops", "http", "sources", "interactions", "items", "images", "beit3", "pretrain", "encode", "graph"),
+    *("config", "ops", "http", "sources", "interactions", "items", "images", "beit3", "encode", "pretrain", "graph"),
     *("models", "evaluation", "train", "probe", "benchmark", "report", "release", "remote", "export", "compare"),
 ]
 FILES = sorted((code.ROOT / "pipeline").rglob("*.py"))

@@ -56,6 +56,15 @@ class Pretrain(Section):
     """weight of InfoNCE between items that many users have in common; reads train interactions"""
     common_users: Positive = 3
     """train users that two items must have in common to be positives"""
+    distill: Weight = 0.0
+    """weight of regressing the vectors of frozen `teachers` from CLS, in each pass by what it sees of an item"""
+    teachers: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn"]
+    """encoders that `distill` learns from: names of section `encoders`, or kinds; none that is pre-trained here"""
+    cls_pass: Literal["masked", "whole"] = "masked"
+    """the pass whose CLS summary, content and distill read: that of MIM and MLM, or one more with nothing masked,
+    where modalities stay hidden at the rate of `hide`"""
+    cls_read: Literal["plain", "whitened"] = "plain"
+    """how they read it: as it is, or whitened as the released feature is"""
     temperature: Annotated[float, Field(ge=0.01)] = 0.1
     """of the softmax over cosines in the three terms above"""
     whiten: bool = True

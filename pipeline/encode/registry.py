@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Encoders = Mapping[str, Mapping[str, Any]]
 """section `encoders`: name -> `kind` and the keys of that kind"""
 CONCAT = "concat"
+OURS = "beit3"
+"""how the kinds begin that read what `pretrain` makes"""
 ENCODERS: Registry[Spec[Any]] = Registry(
     "encoders",
     {
@@ -95,6 +97,22 @@ def check_names(encoders: Encoders, listed: Sequence[str]) -> None:
         raise UserError(f"'encode.encoders': '{twice}' stands there twice; list it once")
     for name in encoders:
         _check_parts(encoders, names, name, [])
+
+
+def check_teachers(encoders: Encoders, teachers: Sequence[str]) -> None:
+    """Refuse teachers of pre-training that there are not, or that it makes itself.
+
+    Args:
+        encoders: the section.
+        teachers: `pretrain.teachers`.
+
+    Raises:
+        UserError: one line, which names the key.
+    """
+    known(teachers, [*encoders, *(name for name in ENCODERS if name not in encoders)], "pretrain.teachers")
+    for name in whole(encoders, teachers):
+        if kind(encoders, name).startswith(OURS):
+            raise UserError(f"'pretrain.teachers': '{name}' is what is trained; name an encoder that is there before")
 
 
 def _check_parts(encoders: Encoders, names: list[str], name: str, outer: list[str]) -> None:

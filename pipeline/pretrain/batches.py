@@ -21,6 +21,7 @@ from pipeline.pretrain import corpus as data
 from pipeline.pretrain import partners
 from pipeline.pretrain.corpus import Corpus, Rates
 from pipeline.pretrain.losses import NetworkInputs, Positives, Step
+from pipeline.pretrain.teachers import Teacher
 from pipeline.seeds import seed_for
 
 
@@ -37,6 +38,7 @@ class Task:
     device: torch.device
     partners: np.ndarray | None = None
     """int64 [I, M], see `partners.partners`; None: the term is off"""
+    teachers: tuple[Teacher, ...] = ()
 
     @property
     def rates(self) -> Rates:
@@ -94,6 +96,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, positives: 
         move(has_image),
         move(ids > UNK),
         drawn,
+        tuple(move(teacher.of(items, masks.no_image, masks.no_text)) for teacher in task.teachers),
     )
 
 

@@ -92,7 +92,8 @@ def _begin(network: BEiT3, task: Task) -> Training:
     torch.set_num_threads(params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
     idf = torch.from_numpy(task.corpus.idf(network.config.vocab))
-    model = PretrainingModel(network, params, task.mask_id, idf).to(task.device)
+    widths = [teacher.target.shape[1] for teacher in task.teachers]
+    model = PretrainingModel(network, params, task.mask_id, idf, widths).to(task.device)
     average = optim.average(network, params.ema)
     if params.compile:
         network.beit3.encoder.compile(dynamic=True)
@@ -114,7 +115,7 @@ def _plan(task: Task, epoch: int) -> list[np.ndarray]:
 
 
 def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
-    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 6], equal in all processes."""
+    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 7], equal in all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
     own = np.array_split(items, parallel.world())[parallel.rank()]
@@ -136,6 +137,8 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     nn.utils.clip_grad_norm_(training.model.parameters(), params.clip)
     optim.set_rate(training.optimizer, rate)
     training.optimizer.step()
+    if training.model.whitening is not None:
+        training.model.whitening.update()
     if training.average is not None:
         training.average.update_parameters(training.model.network)
     return values

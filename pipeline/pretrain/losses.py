@@ -1,6 +1,7 @@
 """The pre-training loss of BEiT3: masked image and masked language modelling in one pass, and terms that train CLS.
 
-    L = L_MIM + L_MLM + summary * (L_patches + L_words) + content * L_content + itc * L_ITC + collaborative * L_pairs
+    L = L_MIM + L_MLM + summary * (L_patches + L_words) + content * L_content + itc * L_ITC
+      + collaborative * L_pairs + distill * L_teachers
 
 L_MIM and L_MLM are cross-entropies over masked positions only. They leave CLS, the item's feature, untrained: on a
 small dataset its features were worse than those of an untrained network. So further terms train CLS:
@@ -8,17 +9,25 @@ small dataset its features were worse than those of an untrained network. So fur
 - summary, a readout loss: CLS alone predicts the visual token of every patch and the pieces of the text, masked or not;
 - content: InfoNCE of CLS and the item's content, a bag of pieces weighted by IDF and a bag of visual tokens;
 - itc, off by default: InfoNCE of an item's image alone and its text alone;
-- collaborative, off by default: InfoNCE of two items that many users have in common (pipeline/pretrain/partners.py).
+- collaborative, off by default: InfoNCE of two items that many users have in common (pipeline/pretrain/partners.py);
+- distill, off by default: 1 - cosine of a linear map of CLS and each frozen teacher's vector (pipeline/pretrain/
+  teachers.py), where what the teacher reads is there and not hidden.
+
+Summary, content and distill read CLS of the masked pass, or with `cls_pass: whole` of one more pass with nothing
+masked, as it is when features are made. With `cls_read: whitened` they read it whitened, as the released feature is:
+CLS varies along a few directions, and what lies along the others would reach a linear map late, or never.
 
 Each InfoNCE has the other items of the batch as negatives. A step may be cut into parts that are computed one after
 another, or by several processes. Each term is a sum over a part, divided by the number of its targets in the whole
 step: the parts add up to what one process would compute at once.
 
-Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, M partners of an item.
+Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, M partners of an item, W width
+of a teacher's vector.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,9 +37,12 @@ from torch import Tensor, nn
 from pipeline import parallel
 from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import PAD
+from pipeline.beit3.whitening import FLOOR
 from pipeline.config import Pretrain
 
-TERMS = ("mim", "mlm", "summary", "content", "itc", "collaborative")
+RECENT = 0.01
+"""share of the latest step in the running mean and covariance of CLS, once a hundred steps have been taken"""
+TERMS = ("mim", "mlm", "summary", "content", "itc", "collaborative", "distill")
 
 
 class NetworkInputs(NamedTuple):
@@ -76,6 +88,8 @@ class Step(NamedTuple):
     has_piece: Tensor
     """bool [B, T], positions of pieces, hidden or not; special ids are none"""
     positives: Positives | None = None
+    teachers: tuple[Tensor, ...] = ()
+    """each float [B, W], of length 1; zeros where the item lacks, or hides, what the teacher reads"""
 
     @property
     def pairs(self) -> Tensor:
@@ -83,15 +97,16 @@ class Step(NamedTuple):
         return self.has_image & self.has_piece.any(dim=1)
 
     def counts(self) -> Tensor:
-        """Return the number of targets of each term, int64 [7].
+        """Return the number of targets of each term, int64 [7 + teachers].
 
-        In order: masked patches, masked pieces, patches, pieces, items, pairs, positives.
+        In order: masked patches, masked pieces, patches, pieces, items, pairs, positives, items of each teacher.
         """
         patches = self.has_image.sum() * self.codes.shape[1]
         items = patches.new_tensor(len(self.codes))
         positives = patches.new_tensor(0 if self.positives is None else len(self.positives.row))
         masked = self.patch_mask.sum(), self.piece_mask.sum()
-        return torch.stack([*masked, patches, self.has_piece.sum(), items, self.pairs.sum(), positives])
+        taught = [_taught(target).sum() for target in self.teachers]
+        return torch.stack([*masked, patches, self.has_piece.sum(), items, self.pairs.sum(), positives, *taught])
 
 
 class Scores(NamedTuple):
@@ -144,10 +159,56 @@ class ContentHead(nn.Module):
         return (F.normalize(pieces, dim=1) + F.normalize(codes, dim=1)) / 2
 
 
+class RunningWhitening(nn.Module):
+    """Whitens CLS with the mean and covariance of past steps, a moving average; no gradient flows through them.
+
+    The map stays the same throughout a step, so that the parts of a step add up. Then `update` renews it.
+    """
+
+    mean: Tensor
+    """float32 [D]"""
+    map: Tensor
+    """float32 [D, D]"""
+    covariance: Tensor
+    """float64 [D, D]"""
+    steps: Tensor
+    """float64 [], those that the averages are of"""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("map", torch.eye(width))
+        self.register_buffer("covariance", torch.zeros(width, width, dtype=torch.float64))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
+        self._seen: list[Tensor] = []
+
+    def forward(self, cls: Tensor) -> Tensor:
+        """[B, D] -> float32 [B, D]."""
+        self._seen.append(cls.detach().float())
+        return (cls.float() - self.mean) @ self.map
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the CLS vectors of the step, of all its parts and processes, into the averages."""
+        cls = torch.cat(self._seen).double()  # [n, D]
+        self._seen.clear()
+        count, total = parallel.all_reduce(cls.new_tensor(len(cls))), parallel.all_reduce(cls.sum(0))
+        centred = cls - total / count
+        covariance = parallel.all_reduce(centred.T @ centred) / count
+        self.steps += 1
+        share = max(RECENT, 1 / float(self.steps))
+        shift = total / count - self.mean
+        self.covariance.lerp_(covariance + (1 - share) * torch.outer(shift, shift), share)
+        self.mean += share * shift.to(self.mean)
+        self.map.copy_(inverse_root(self.covariance))
+
+
 class PretrainingModel(nn.Module):
     """The network and the heads of its loss; the heads of terms that are off are None."""
 
-    def __init__(self, network: BEiT3, params: Pretrain, mask_id: int, idf: Tensor) -> None:
+    def __init__(
+        self, network: BEiT3, params: Pretrain, mask_id: int, idf: Tensor, teachers: Sequence[int] = ()
+    ) -> None:
         """Add heads to a network.
 
         Args:
@@ -155,18 +216,22 @@ class PretrainingModel(nn.Module):
             params: weights of the terms, temperature.
             mask_id: id of <mask>.
             idf: float [V], weight of each piece in a bag.
+            teachers: W of each.
         """
         super().__init__()
         c = network.config
         self.network, self.mask_id, self.temperature = network, mask_id, params.temperature
+        self.whole = params.cls_pass == "whole"
+        self.whitening = RunningWhitening(c.width) if params.cls_read == "whitened" else None
         self.summary = ReadoutHead(c.width, c.patches, c.codes, c.vocab) if params.summary else None
         self.content = ContentHead(c.width, c.codes, idf) if params.content else None
         # one projection for image and text, so that their CLS vectors come to agree too
         self.itc_projection = nn.Linear(c.width, c.width, bias=False) if params.itc else None
         self.collaborative_projection = nn.Linear(c.width, c.width, bias=False) if params.collaborative else None
+        self.teachers = nn.ModuleList(nn.Linear(c.width, width) for width in teachers)
 
     def forward(self, step: Step, counts: Tensor) -> Tensor:
-        """Return this part's share of each of TERMS, float32 [6]; zero where there is nothing to predict.
+        """Return this part's share of each of TERMS, float32 [7]; zero where there is nothing to predict.
 
         Args:
             step: a part of a batch.
@@ -177,12 +242,14 @@ class PretrainingModel(nn.Module):
         mim = cross_entropy(scores.patches, step.codes[step.patch_mask]) / n[0]
         mlm = cross_entropy(scores.pieces, step.inputs.ids[step.piece_mask]) / n[1]
         zero = torch.zeros_like(mim)
-        summary, content, itc, collaborative = zero, zero, zero, zero
+        cls = joint_cls(self.network, step.inputs) if self.whole else scores.cls
+        cls = cls if self.whitening is None else self.whitening(cls)
+        summary, content, itc, collaborative, distill = zero, zero, zero, zero, zero
         if self.summary is not None:
-            patches, words = readout_loss(self.summary, scores.cls, step)
+            patches, words = readout_loss(self.summary, cls, step)
             summary = patches / n[2] + words / n[3]
         if self.content is not None:
-            content = info_nce(self.content.read(scores.cls), self.content(step), self.temperature) / n[4]
+            content = info_nce(self.content.read(cls), self.content(step), self.temperature) / n[4]
         if (project := self.itc_projection) is not None:
             image, text = unimodal_cls(self.network, step.inputs, step.pairs)
             itc = info_nce(project(image), project(text), self.temperature) / n[5]
@@ -190,12 +257,14 @@ class PretrainingModel(nn.Module):
             cls = joint_cls(self.network, positives.inputs)
             item, partner = project(scores.cls[positives.row]), project(cls)
             collaborative = collaborative_loss(item, partner, positives, self.temperature) / n[6]
-        return torch.stack([mim, mlm, summary, content, itc, collaborative])
+        for head, target, count in zip(self.teachers, step.teachers, n[7:], strict=True):
+            distill = distill + teacher_loss(head(cls), target) / count
+        return torch.stack([mim, mlm, summary, content, itc, collaborative, distill])
 
 
 def weights(params: Pretrain) -> tuple[float, ...]:
     """Return the weight of each of TERMS."""
-    return 1.0, 1.0, params.summary, params.content, params.itc, params.collaborative
+    return 1.0, 1.0, params.summary, params.content, params.itc, params.collaborative, params.distill
 
 
 def predict(network: BEiT3, step: Step, mask_id: int) -> Scores:
@@ -210,7 +279,7 @@ def predict(network: BEiT3, step: Step, mask_id: int) -> Scores:
 
 
 def joint_cls(network: BEiT3, inputs: NetworkInputs) -> Tensor:
-    """Return CLS of the pass over image and text, nothing masked: [B, D]."""
+    """Return CLS of the pass over image and text, nothing masked but what is hidden: [B, D]."""
     out = network(inputs.image, inputs.ids, padding=inputs.padding, no_image=inputs.no_image, first_only=True)
     return out.vision[:, 0]
 
@@ -235,6 +304,20 @@ def readout_loss(head: ReadoutHead, cls: Tensor, step: Step) -> tuple[Tensor, Te
     patches = cross_entropy(codes[step.has_image].flatten(0, 1), step.codes[step.has_image].flatten())
     row, place = step.has_piece.nonzero(as_tuple=True)
     return patches, -words.float().log_softmax(1)[row, step.inputs.ids[row, place]].sum()
+
+
+def teacher_loss(read: Tensor, target: Tensor) -> Tensor:
+    """Return the summed 1 - cosine of what is read from CLS and a teacher's vectors, both [B, W]; rows of zeros: 0."""
+    distance = 1 - F.cosine_similarity(read.float(), target, dim=1)
+    return (distance * _taught(target)).sum()
+
+
+def inverse_root(covariance: Tensor) -> Tensor:
+    """Return the symmetric map that whitens vectors of this covariance, [D, D]; see `whitening.fit`."""
+    variance, directions = torch.linalg.eigh(covariance)
+    variance = variance.clamp(min=0) + FLOOR * variance.mean()
+    scale = 1 / variance.sqrt() if float(variance.mean()) > 0 else torch.ones_like(variance)
+    return (directions * scale) @ directions.T
 
 
 def info_nce(x: Tensor, y: Tensor, temperature: float) -> Tensor:
@@ -275,3 +358,8 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def _head(head: nn.Module | None, x: Tensor) -> Tensor:
     return x[:, :1] if head is None else head(x)
+
+
+def _taught(target: Tensor) -> Tensor:
+    """Return whether a row has a target, bool [B]."""
+    return target.any(dim=1)

@@ -15,10 +15,12 @@ from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config, sized
 from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer, train
 from pipeline.config import Pretrain
 from pipeline.layout import Layout
-from pipeline.pretrain import corpus, minilm, partners, published, visual_tokens
+from pipeline.pretrain import corpus as data
+from pipeline.pretrain import minilm, partners, published, visual_tokens
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
 from pipeline.pretrain.published import Cache
+from pipeline.pretrain.teachers import Teacher
 from pipeline.seeds import seed_for
 
 CENTROIDS = "centroids"
@@ -49,7 +51,7 @@ def texts(
 def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
     """Decode every image once, into the scratch folder: row int64 [I] (-1: none), pixels uint8 [n, S, S, 3]."""
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
-    return corpus.decode(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
+    return data.decode(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
 
 
 def codes(layout: Layout, pixels: np.ndarray, shape: Config, n: int, seed: int) -> tuple[np.ndarray, int]:
@@ -72,7 +74,13 @@ def codes(layout: Layout, pixels: np.ndarray, shape: Config, n: int, seed: int) 
 
 
 def network_and_task(
-    layout: Layout, lines: Sequence[str], params: Pretrain, cache: Cache, seed: int, device: torch.device
+    layout: Layout,
+    lines: Sequence[str],
+    params: Pretrain,
+    cache: Cache,
+    seed: int,
+    device: torch.device,
+    teachers: tuple[Teacher, ...] = (),
 ) -> tuple[BEiT3, Task, list[str]]:
     """Return the network to train, on the device, its task, and lines on the weights that it starts from.
 
@@ -83,6 +91,7 @@ def network_and_task(
         cache: of published files.
         seed: of all draws.
         device: to train on.
+        teachers: what CLS is to know of each item.
     """
     torch.set_num_threads(params.threads)  # sums in one order
     shape = sized(params.size, params.image)
@@ -104,7 +113,8 @@ def network_and_task(
     if layout.tokenizer.is_file():  # else there are no texts
         notes += _from_minilm(network, layout, params)
     positives = _partners(layout, params, len(lines))
-    return network.to(device), Task(Corpus(ids, row, pixels), tokens, mask_id, params, seed, device, positives), notes
+    corpus = Corpus(ids, row, pixels)
+    return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, positives, teachers), notes
 
 
 def _from_minilm(network: BEiT3, layout: Layout, params: Pretrain) -> list[str]:

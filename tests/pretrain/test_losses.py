@@ -50,7 +50,7 @@ def test_losses_at_chance_are_the_logarithm_of_the_number_of_choices() -> None:
             head.bias.zero_()
         terms = model(step, step.counts())
     log_c, log_v = float(np.log(8)), float(np.log(12))
-    assert terms.tolist() == pytest.approx([log_c, log_v, log_c + log_v, 0, 0, 0], abs=1e-5)
+    assert terms.tolist() == pytest.approx([log_c, log_v, log_c + log_v, 0, 0, 0, 0], abs=1e-5)
 
 
 def test_masked_content_does_not_reach_the_prediction() -> None:
@@ -74,7 +74,7 @@ def test_nothing_masked_costs_nothing() -> None:
     step, model = _step(summary=0.0, content=0.0)
     bare = step._replace(patch_mask=torch.zeros_like(step.patch_mask), piece_mask=torch.zeros_like(step.piece_mask))
     with torch.no_grad():
-        assert model(bare, bare.counts()).tolist() == [0, 0, 0, 0, 0, 0]
+        assert model(bare, bare.counts()).tolist() == [0] * 7
 
 
 def test_the_terms_of_parts_add_up_to_those_of_the_whole() -> None:
@@ -181,8 +181,8 @@ def _margin(a: Tensor, b: Tensor, kind: Tensor) -> float:
     return float(cosine[same].mean() - cosine[~same].mean())
 
 
-def test_itc_and_collaborative_are_off_by_default() -> None:
-    assert losses.weights(Pretrain())[4:] == (0, 0)
+def test_itc_collaborative_and_distill_are_off_by_default() -> None:
+    assert losses.weights(Pretrain())[4:] == (0, 0, 0)
     toy: Task = task()
     model = _model(toy)
     assert model.itc_projection is model.collaborative_projection is None

@@ -1,0 +1,106 @@
+"""What frozen encoders know of the items: the targets of pre-training's distillation.
+
+Letters: I items, B batch, F width of an encoder's vectors, W of their targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.lib.format import open_memmap
+
+from pipeline import io
+
+WIDTH = 128
+"""W, at most: the directions in which an encoder's vectors vary most"""
+MOST = 50_000
+"""items that these directions are learned from, at most"""
+BLOCK = 4096
+"""items held at a time"""
+
+Rows = Callable[[int, int], pa.Table]
+"""first item, last + 1 -> their rows, schema features(F)"""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One encoder's targets: its vectors centred, reduced to W directions, whitened, of length 1."""
+
+    name: str
+    target: np.ndarray
+    """float32 [I, W], a memory map; zeros where the item has nothing that the encoder reads"""
+    reads: tuple[str, ...]
+    """image, text"""
+
+    def of(self, items: np.ndarray, no_image: np.ndarray, no_text: np.ndarray) -> np.ndarray:
+        """Return the targets of B items, float32 [B, W]; zeros where all that the encoder reads is hidden."""
+        hidden = np.ones(len(items), bool)
+        for modality, absent in (("image", no_image), ("text", no_text)):
+            if modality in self.reads:
+                hidden &= absent
+        return np.where(hidden[:, None], np.float32(0), self.target[items])
+
+
+def teacher(name: str, reads: tuple[str, ...], rows: Rows, n_items: int, cache: Path, seed: int) -> Teacher:
+    """Return an encoder's targets, from the cache if it is there.
+
+    Args:
+        name: of the encoder.
+        reads: modalities.
+        rows: makes its features.
+        n_items: I.
+        cache: file of the targets; written if it does not exist. The features lie beside it meanwhile.
+        seed: of the sample that the directions are learned from.
+    """
+    if not cache.is_file():
+        features = _features(rows, n_items, cache.with_suffix(".features.npy"))
+        sample = np.sort(np.random.default_rng(seed).permutation(n_items)[:MOST])
+        mean, map_ = directions(features[sample])
+        with io.atomic(cache) as temporary:
+            target = open_memmap(temporary, "w+", np.float32, (n_items, map_.shape[1]))
+            for start in range(0, n_items, BLOCK):
+                target[start : start + BLOCK] = targets(features[start : start + BLOCK], mean, map_)
+            target.flush()
+        cache.with_suffix(".features.npy").unlink()
+    return Teacher(name, np.load(cache, mmap_mode="r", allow_pickle=False), reads)
+
+
+def directions(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean [F] and map [F, W] that whiten vectors [n, F] in the W directions of most variance.
+
+    Rows of zeros do not count. Directions without variance are left out; vectors that do not vary give W = 1.
+    """
+    x = x[x.any(axis=1)].astype(np.float64)
+    mean = x.mean(axis=0) if len(x) else np.zeros(x.shape[1])
+    variance, axes = np.linalg.eigh((x - mean).T @ (x - mean) / max(1, len(x)))
+    largest = slice(None, -WIDTH - 1, -1)
+    variance, axes = variance[largest], axes[:, largest]
+    kept = max(1, int((variance > 1e-9 * max(variance[0], 1e-30)).sum()))
+    scale = 1 / np.sqrt(np.maximum(variance[:kept], 1e-30))
+    return mean.astype(np.float32), (axes[:, :kept] * scale).astype(np.float32)
+
+
+def targets(x: np.ndarray, mean: np.ndarray, map_: np.ndarray) -> np.ndarray:
+    """Return vectors [n, F] whitened and of length 1, float32 [n, W]; rows of zeros stay zero."""
+    whitened = (x - mean) @ map_
+    length = np.linalg.norm(whitened, axis=1, keepdims=True)
+    return np.where(x.any(axis=1, keepdims=True) & (length > 0), whitened / np.maximum(length, 1e-12), 0)
+
+
+def _features(rows: Rows, n_items: int, path: Path) -> np.ndarray:
+    """Encode all items into a file of float32 [I, F], and return it as a memory map."""
+    with io.atomic(path) as temporary:
+        features: np.memmap[Any, Any] | None = None
+        for start in range(0, n_items, BLOCK):
+            vectors = io.matrix(rows(start, min(start + BLOCK, n_items))["vector"])
+            if features is None:
+                features = open_memmap(temporary, "w+", np.float32, (n_items, vectors.shape[1]))
+            features[start : start + len(vectors)] = vectors
+        if features is not None:
+            features.flush()
+    return np.load(path, mmap_mode="r", allow_pickle=False)

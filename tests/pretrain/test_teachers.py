@@ -1,0 +1,163 @@
+"""Distillation: what frozen encoders know of the items, and how CLS comes to hold it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+from pretraining import MASK, network, run, shop, task
+
+import schemas
+from pipeline import io
+from pipeline.beit3.whitening import fit as whitened
+from pipeline.encode.batching import Encoded, table
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.params import load
+from pipeline.pretrain import losses, teachers
+from pipeline.pretrain.batches import batch
+from pipeline.pretrain.corpus import Rates
+from pipeline.pretrain.held_out import features
+from pipeline.pretrain.loop import fit
+from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
+from pipeline.pretrain.teachers import Teacher
+
+
+def _rows(vectors: np.ndarray) -> teachers.Rows:
+    ids = pa.table(
+        {"item_id": pa.array(range(len(vectors)), pa.int32()), "asin": [f"A{i}" for i in range(len(vectors))]}
+    )
+    has = vectors.any(axis=1)
+    whole = table(ids, Encoded(vectors, has, has))
+    return lambda start, stop: whole.slice(start, stop - start)
+
+
+def test_targets_are_white_and_of_length_one_and_absent_items_stay_zero(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((500, 6)) * [9, 3, 1, 1, 0.1, 0] + 4).astype(np.float32)
+    vectors[7] = 0
+    target = teachers.teacher("cnn", ("image",), _rows(vectors), 500, tmp_path / "t.npy", 0).target
+    assert target.shape == (500, 5), "the direction without variance is left out"
+    assert not target[7].any()
+    seen = np.delete(np.asarray(target), 7, axis=0)
+    np.testing.assert_allclose(np.linalg.norm(seen, axis=1), 1, atol=1e-5)
+    variance = seen.var(axis=0)
+    assert variance.max() < 1.6 * variance.min(), "each direction counts the same"
+    assert not (tmp_path / "t.features.npy").exists()
+
+
+def test_targets_on_disk_are_not_made_again(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
+    first = np.array(teachers.teacher("cnn", ("image",), _rows(vectors), 20, tmp_path / "t.npy", 0).target)
+
+    def none(start: int, stop: int) -> pa.Table:
+        raise AssertionError("encoded again")
+
+    np.testing.assert_array_equal(teachers.teacher("cnn", ("image",), none, 20, tmp_path / "t.npy", 0).target, first)
+
+
+def test_a_modality_that_is_hidden_has_no_target() -> None:
+    target = np.ones((3, 2), np.float32)
+    yes, no = np.array([True, True, False]), np.array([False, True, False])
+    assert Teacher("t", target, ("text",)).of(np.arange(3), yes, no).any(axis=1).tolist() == [True, False, True]
+    assert Teacher("t", target, ("image",)).of(np.arange(3), yes, no).any(axis=1).tolist() == [False, False, True]
+    assert Teacher("t", target, ("image", "text")).of(np.arange(3), yes, no).any(axis=1).tolist() == [True, False, True]
+
+
+def _taught(n: int, **params: Any) -> Any:
+    """Return a task whose teacher knows each item's colour."""
+    target = np.eye(4, dtype=np.float32)[np.arange(n) % 4]
+    plain = task(n, epochs=12, summary=0.0, content=0.0, hide=0.0, **params)
+    return plain.__class__(**{**vars(plain), "teachers": (Teacher("colour", target, ("image", "text")),)})
+
+
+def test_the_loss_is_one_less_the_cosine_averaged_over_the_items_that_have_a_target() -> None:
+    read = torch.tensor([[1.0, 0.0], [1.0, 1.0], [3.0, 4.0]])
+    target = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    assert float(losses.teacher_loss(read, target)) == pytest.approx(1 - 2**-0.5)
+
+
+@pytest.mark.parametrize("cls_pass", ["masked", "whole"])
+def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path, cls_pass: str) -> None:
+    toy = _taught(48, distill=4.0, cls_pass=cls_pass, cls_read="whitened")
+    net = network()
+    history = fit(net, toy, Checkpoint(tmp_path / "c.safetensors", 1000), int)
+    assert history[-1]["distill_loss"] < 0.6 * history[0]["distill_loss"]
+    x = whitened(features(net, toy, np.arange(48)))(features(net, toy, np.arange(48)))
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine, same = unit @ unit.T, (np.arange(48) % 4)[:, None] == np.arange(48) % 4
+    np.fill_diagonal(same, False)
+    assert cosine[same].mean() > cosine[~same].mean() + 0.3
+
+
+def test_parts_add_up_where_cls_is_read_whitened() -> None:
+    toy = _taught(12, distill=1.0, cls_pass="whole", cls_read="whitened")
+    step = batch(toy, np.arange(12), Rates(0.5, 0.5, 0.5, 0.3), 3)
+    halves = [batch(toy, part, Rates(0.5, 0.5, 0.5, 0.3), 3) for part in np.array_split(np.arange(12), 2)]
+    torch.manual_seed(1)
+    model = PretrainingModel(network(), toy.params, MASK, torch.ones(12), [4])
+    with torch.no_grad():
+        model(step, step.counts())
+        assert model.whitening is not None
+        model.whitening.update()
+        whole, parts = model(step, step.counts()), sum(model(half, step.counts()) for half in halves)
+    torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)
+
+
+def test_running_whitening_whitens() -> None:
+    torch.manual_seed(0)
+    mix, module = torch.randn(5, 5), RunningWhitening(5)
+    for _ in range(300):
+        module(torch.randn(64, 5) @ mix + 3)
+        module.update()
+    out = module(torch.randn(4000, 5) @ mix + 3)
+    assert out.mean(0).abs().max() < 0.15
+    torch.testing.assert_close(torch.cov(out.T), torch.eye(5), rtol=0, atol=0.2)
+
+
+def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    for where in ("one", "two"):
+        shop(tmp_path / where, distill=1.0, teachers=["cnn"], cls_pass="whole", cls_read="whitened", epochs=2)
+        _ids(tmp_path / where)
+    run(tmp_path / "one")
+    history = json.loads(Layout(tmp_path / "one", "toy").history("pretrain").read_text())
+    assert history[-1]["distill_loss"] < history[0]["distill_loss"]
+    stopped = Layout(tmp_path / "two", "toy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.pretrain.loop.measure", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "two")
+    assert stopped.encoder_checkpoint.exists()
+    run(tmp_path / "two")
+    weights = [Layout(tmp_path / where, "toy").encoder_weights.read_bytes() for where in ("one", "two")]
+    assert weights[0] == weights[1]
+
+
+def _interrupt(*_: object) -> dict[str, float]:
+    raise KeyboardInterrupt
+
+
+def _ids(root: Path) -> None:
+    ids = pa.table({"item_id": pa.array(range(96), pa.int32()), "asin": [f"A{i}" for i in range(96)]})
+    io.write_table(ids, Layout(root, "toy").item_ids, schemas.ITEM_IDS)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(["minilmm"], "minilm"), (["beit3-image-masked"], "is what is trained")],
+)
+def test_teachers_are_checked_when_the_parameters_are_read(tmp_path: Path, names: list[str], said: str) -> None:
+    path = shop(tmp_path)
+    given = yaml.safe_load(path.read_text())
+    given["pretrain"] |= {"teachers": names}
+    path.write_text(yaml.safe_dump(given))
+    with pytest.raises(UserError, match="teachers") as error:
+        load(path)
+    assert said in str(error.value)
