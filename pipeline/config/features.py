@@ -44,6 +44,9 @@ class Pretrain(Section):
     """share of text tokens masked in an image-text pair"""
     text_only_mask: Share = 0.15
     """share of text tokens masked where the image is absent or hidden"""
+    augment: list[Literal["crop", "flip", "colour"]] = []
+    """how the images of each epoch vary: crops of at least half the area; mirror images, not for images with writing;
+    brightness, contrast and saturation"""
     hide: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     """share of pairs whose image is hidden, and as many whose text is hidden"""
     summary: Weight = 1.0

@@ -118,7 +118,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
     own = np.array_split(items, parallel.world())[parallel.rank()]
-    parts = [batch(task, part, task.rates, seed, positives=True) for part in np.array_split(own, params.accumulate)]
+    parts = [batch(task, part, task.rates, seed, training=True) for part in np.array_split(own, params.accumulate)]
     counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     weight = torch.tensor(weights(params), device=task.device)
     terms = torch.zeros_like(weight)
