@@ -59,8 +59,11 @@ class Pretrain(Section):
     """weight of InfoNCE between items that many users have in common; reads train interactions"""
     common_users: Positive = 3
     """train users that two items must have in common to be positives"""
+    hard_negatives: Annotated[int, Field(ge=0, le=10)] = 0
+    """items of similar text that come into a batch beside an item, as hard negatives of the three terms above, mainly
+    of itc; 0: batches are random"""
     temperature: Annotated[float, Field(ge=0.01)] = 0.1
-    """of the softmax over cosines in the three terms above"""
+    """of the softmax over cosines in content, itc and collaborative"""
     whiten: bool = True
     """whether features are whitened CLS vectors; false: CLS as it is"""
     held_out: Share = 0.1

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.beit3.tokenizer import UNK, pad
 from pipeline.config import Pretrain
 from pipeline.images import pixels
-from pipeline.pretrain import augment, partners
+from pipeline.pretrain import augment, partners, similar
 from pipeline.pretrain import corpus as data
 from pipeline.pretrain.augment import Views
 from pipeline.pretrain.corpus import Corpus, Rates
@@ -54,6 +54,13 @@ class Task:
     def held_out(self) -> np.ndarray:
         """Items for measurement alone, int64, sorted."""
         return self._split[1]
+
+    @cached_property
+    def similar(self) -> np.ndarray | None:
+        """int64 [I, M], see `similar.by_text`; None: batches are random."""
+        if not self.params.hard_negatives:
+            return None
+        return similar.by_text(self.corpus.texts, self.train, self.corpus.idf(self.mask_id + 1))
 
     @property
     def _split(self) -> tuple[np.ndarray, np.ndarray]:

@@ -103,7 +103,8 @@ def _begin(network: BEiT3, task: Task) -> Training:
 def _plan(task: Task, epoch: int) -> list[np.ndarray]:
     """Return the batches of an epoch."""
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
-    plan = corpus.batches(task.train, task.params.batch_size, rng)
+    order = corpus.shuffled(task.train, rng, task.similar, task.params.hard_negatives)
+    plan = corpus.batches(order, task.params.batch_size)
     parts = parallel.world() * task.params.accumulate
     if plan and len(plan[-1]) < parts:
         raise UserError(
