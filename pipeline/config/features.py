@@ -44,6 +44,9 @@ class Pretrain(Section):
     """share of text tokens masked in an image-text pair"""
     text_only_mask: Share = 0.15
     """share of text tokens masked where the image is absent or hidden"""
+    augment: list[Literal["crop", "flip", "colour"]] = []
+    """how the images of each epoch vary: crops of at least half the area; mirror images, not for images with writing;
+    brightness, contrast and saturation"""
     hide: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     """share of pairs whose image is hidden, and as many whose text is hidden"""
     summary: Weight = 1.0
@@ -56,6 +59,9 @@ class Pretrain(Section):
     """weight of InfoNCE between items that many users have in common; reads train interactions"""
     common_users: Positive = 3
     """train users that two items must have in common to be positives"""
+    hard_negatives: Annotated[int, Field(ge=0, le=10)] = 0
+    """items of similar text that come into a batch beside an item, as hard negatives of content, itc and collaborative,
+    mainly of itc; 0: batches are random"""
     distill: Weight = 0.0
     """weight of regressing the vectors of frozen `teachers` from CLS, in each pass by what it sees of an item"""
     teachers: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn"]
@@ -66,7 +72,7 @@ class Pretrain(Section):
     cls_read: Literal["plain", "whitened"] = "plain"
     """how they read it: as it is, or whitened as the released feature is"""
     temperature: Annotated[float, Field(ge=0.01)] = 0.1
-    """of the softmax over cosines in the three terms above"""
+    """of the softmax over cosines in content, itc and collaborative"""
     whiten: bool = True
     """whether features are whitened CLS vectors; false: CLS as it is"""
     held_out: Share = 0.1

@@ -17,8 +17,9 @@ from torch import Tensor
 from pipeline.beit3.tokenizer import UNK, pad
 from pipeline.config import Pretrain
 from pipeline.images import pixels
+from pipeline.pretrain import augment, partners, similar
 from pipeline.pretrain import corpus as data
-from pipeline.pretrain import partners
+from pipeline.pretrain.augment import Views
 from pipeline.pretrain.corpus import Corpus, Rates
 from pipeline.pretrain.losses import NetworkInputs, Positives, Step
 from pipeline.pretrain.teachers import Teacher
@@ -56,6 +57,13 @@ class Task:
         """Items for measurement alone, int64, sorted."""
         return self._split[1]
 
+    @cached_property
+    def similar(self) -> np.ndarray | None:
+        """int64 [I, M], see `similar.by_text`; None: batches are random."""
+        if not self.params.hard_negatives:
+            return None
+        return similar.by_text(self.corpus.texts, self.train, self.corpus.idf(self.mask_id + 1))
+
     @property
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         return split(self.corpus.usable, self.params.held_out, seed_for(self.seed, "held out"))
@@ -68,7 +76,7 @@ def split(usable: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.n
     return np.sort(order[n:]), np.sort(order[:n])
 
 
-def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, positives: bool = False) -> Step:
+def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, training: bool = False) -> Step:
     """Draw the masks of some items and bring all of it to the device.
 
     Args:
@@ -76,17 +84,20 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, positives: 
         items: int64 [B].
         rates: of masking.
         seed: of the draws; an item's draws depend on nothing else.
-        positives: whether to draw a positive for the collaborative term of each item.
+        training: whether to augment images, and to draw a positive for the collaborative term of each item.
     """
-    inputs, ids, has_text = _inputs(task, items)
+    views = _views(task, items, seed) if training else None
+    inputs, ids, has_text = _inputs(task, items, views)
     corpus, patches = task.corpus, task.codes.shape[1]
     rngs = data.generators(items, seed)
     # before the masks, which draw as often as the batch's longest text has ids
-    drawn = _positives(task, items, rngs) if positives else None
+    drawn = _positives(task, items, rngs, seed) if training else None
     has_image = corpus.row[items] >= 0
     masks = data.draw_masks(ids, has_image, has_text, math.isqrt(patches), rates, rngs)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[corpus.row[items][has_image]]
+    if views is not None:
+        codes = augment.codes(codes, views)
     move = _mover(task)
     return Step(
         inputs._replace(padding=inputs.padding | move(masks.no_text)[:, None], no_image=move(masks.no_image)),
@@ -100,18 +111,25 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, positives: 
     )
 
 
-def _positives(task: Task, items: np.ndarray, rngs: list[np.random.Generator]) -> Positives | None:
+def _views(task: Task, items: np.ndarray, seed: int) -> Views | None:
+    """Draw views of items, by generators of their own: so the masks are those of a training without augmentation."""
+    if not task.params.augment:
+        return None
+    return augment.draw(task.params.augment, data.generators(items, seed_for(seed, "augment")))
+
+
+def _positives(task: Task, items: np.ndarray, rngs: list[np.random.Generator], seed: int) -> Positives | None:
     if task.partners is None:
         return None
     all_partners = task.partners[items]  # [B, M]
     partner = partners.draw(all_partners, rngs)
     row = np.flatnonzero(np.isin(partner, task.corpus.usable))
     move = _mover(task)
-    inputs, *_ = _inputs(task, partner[row])
+    inputs, *_ = _inputs(task, partner[row], _views(task, partner[row], seed))
     return Positives(move(row), move(items[row]), move(partner[row]), move(all_partners[row]), inputs)
 
 
-def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, np.ndarray]:
+def _inputs(task: Task, items: np.ndarray, views: Views | None) -> tuple[NetworkInputs, np.ndarray, np.ndarray]:
     """Return items with nothing hidden; also their ids, int64 [B, T], and which have a text, bool [B]."""
     corpus, move = task.corpus, _mover(task)
     texts = [corpus.texts[i] for i in items]
@@ -120,9 +138,10 @@ def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, n
     has_image, side = corpus.row[items] >= 0, corpus.pixels.shape[1]
     image = np.zeros((len(items), side, side, 3), np.uint8)
     image[has_image] = corpus.pixels[corpus.row[items][has_image]]
+    seen = pixels.normalised(image if views is None else augment.images(image, views))
     padding |= ~has_text[:, None]
     return (
-        NetworkInputs(pixels.normalised(image).to(task.device), move(ids), move(padding), move(~has_image)),
+        NetworkInputs(seen.to(task.device), move(ids), move(padding), move(~has_image)),
         ids,
         has_text,
     )

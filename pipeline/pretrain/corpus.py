@@ -116,12 +116,41 @@ class Rates:
     """share of pairs whose image is hidden, and of pairs whose text is"""
 
 
-def batches(items: np.ndarray, size: int, rng: Generator) -> list[np.ndarray]:
-    """Return every item once, in random batches of at most `size` items, as equal as possible: int64 each.
+def shuffled(items: np.ndarray, rng: Generator, similar: np.ndarray | None = None, hard: int = 0) -> np.ndarray:
+    """Return items in random order, int64; where `similar` is given, in groups of an item and items similar to it.
+
+    Batches cut from it hold hard negatives for contrastive terms: grouped mini-batch sampling, as in GRIT-VLP (arXiv
+    2208.04060). Small groups of unlike items keep easy negatives in the batch too.
+
+    Args:
+        items: int64 [n].
+        rng: of the order, and of which similar items join a group.
+        similar: int64 [I, M], similar items of each, -1 where there are fewer.
+        hard: similar items that join a group, at most; each item is in one group.
+    """
+    order = rng.permutation(items)
+    if similar is None:
+        return order
+    free = np.zeros(len(similar), bool)
+    free[items] = True
+    groups = []
+    for item in order:  # which items are free depends on the groups before
+        if free[item]:
+            free[item] = False
+            near = rng.permutation(similar[item])
+            near = near[(near >= 0) & free[near]][:hard]
+            free[near] = False
+            groups.append(np.append(item, near))
+    # the last groups are the smallest, as few items are free by then: they are spread over the epoch
+    return np.concatenate([groups[i] for i in rng.permutation(len(groups))] or [order])
+
+
+def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut items into batches of at most `size`, as equal as possible: int64 each.
 
     Batches of texts of equal length would save padding. But texts of one length are alike, and features got worse.
     """
-    return np.array_split(rng.permutation(items), max(1, math.ceil(len(items) / size)))
+    return np.array_split(order, max(1, math.ceil(len(order) / size)))
 
 
 def generators(items: np.ndarray, *seed: int) -> list[Generator]:

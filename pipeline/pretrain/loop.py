@@ -104,7 +104,8 @@ def _begin(network: BEiT3, task: Task) -> Training:
 def _plan(task: Task, epoch: int) -> list[np.ndarray]:
     """Return the batches of an epoch."""
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
-    plan = corpus.batches(task.train, task.params.batch_size, rng)
+    order = corpus.shuffled(task.train, rng, task.similar, task.params.hard_negatives)
+    plan = corpus.batches(order, task.params.batch_size)
     parts = parallel.world() * task.params.accumulate
     if plan and len(plan[-1]) < parts:
         raise UserError(
@@ -119,7 +120,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
     own = np.array_split(items, parallel.world())[parallel.rank()]
-    parts = [batch(task, part, task.rates, seed, positives=True) for part in np.array_split(own, params.accumulate)]
+    parts = [batch(task, part, task.rates, seed, training=True) for part in np.array_split(own, params.accumulate)]
     counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     weight = torch.tensor(weights(params), device=task.device)
     terms = torch.zeros_like(weight)

@@ -34,10 +34,7 @@ def partners(interactions: pa.Table, n_items: int, least: int) -> np.ndarray:
     out = np.full((n_items, MOST), -1, np.int64)
     for first, score in cooccurrence.squared_cosines(cooccurrence.user_item_matrix(user, item, n_items), least):
         top = cooccurrence.top_k(score, MOST)
-        row = cooccurrence.rows(top)
-        order = np.lexsort((top.indices, -top.data, row))
-        place = np.arange(len(row)) - top.indptr[row]  # within the item's own run
-        out[first + row, place] = top.indices[order]
+        out[first : first + top.shape[0]] = cooccurrence.descending(top, MOST)
     return out
 
 

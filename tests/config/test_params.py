@@ -83,6 +83,15 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
         ("datasets: [shop]\nsources: {shop: {}}", "'sources.shop.kind' is required; valid: sample, "),
         (GOOD + "pretrain: {init: a.pth, words: minilm}", "'pretrain.words': value error, pretrain.init names weights"),
         (GOOD + "pretrain: {init: a.pth, text_experts: minilm}", "'pretrain.text_experts': value error, pretrain.init"),
+        (
+            GOOD + "pretrain: {augment: [crp]}",
+            "'pretrain.augment.0': input should be 'crop', 'flip' or 'colour', found",
+        ),
+        (GOOD + "pretrain: {hard_negative: 2}", "unknown key 'pretrain.hard_negative'; did you mean 'hard_negatives'?"),
+        (
+            GOOD + "pretrain: {hard_negatives: 11}",
+            "'pretrain.hard_negatives': input should be less than or equal to 10",
+        ),
         (GOOD + "pretrain: {words: minlm}", "'pretrain.words': input should be 'random' or 'minilm', found 'minlm'"),
         (GOOD + "pretrain: {word: minilm}", "unknown key 'pretrain.word'; did you mean 'words'?"),
         (GOOD + "images: {allow_file: 1}", "'images.allow_file': input should be a valid boolean, found 1"),

@@ -66,8 +66,9 @@ def _fit(folder: Path, every: int, stops: tuple[int, ...], **params: object) -> 
         {},
         {"accumulate": 2, "ema": 0.9, "layer_decay": 0.8},
         {"precision": "bfloat16", "itc": 0.5, "collaborative": 0.5, "ema": 0.5},
+        {"augment": ["crop", "flip", "colour"], "hard_negatives": 2, "itc": 0.5, "accumulate": 2},
     ],
-    ids=["plain", "parts and average", "all terms, bfloat16"],
+    ids=["plain", "parts and average", "all terms, bfloat16", "augmented, hard negatives"],
 )
 def test_interrupted_at_any_step_it_ends_with_the_same_bytes(tmp_path: Path, params: dict[str, object]) -> None:
     whole = _fit(tmp_path, 10_000, (), **params)

@@ -25,7 +25,7 @@ ALL = {"itc": 1.0, "collaborative": 1.0, "common_users": 1}
 
 def _step(**params: Any) -> tuple[Step, PretrainingModel]:
     toy = task(12, _partners(12), **params)
-    step = batch(toy, np.arange(12), Rates(0.5, 0.5, 0.5, 0.0), 3, positives=True)
+    step = batch(toy, np.arange(12), Rates(0.5, 0.5, 0.5, 0.0), 3, training=True)
     torch.manual_seed(1)
     return step, _model(toy)
 
