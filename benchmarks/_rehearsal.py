@@ -38,8 +38,8 @@ FILMS = ROOT / ".." / "shared" / "data" / "movies"
 DATASET = "baby"
 FEWEST = 40
 """items: half of them are more than the cutoff that models are compared at, 20"""
-BATCH = 16
-"""items a step: base then fits 16 GB without a GPU"""
+BATCH = 8
+"""items a step: base then fits 12 GB without a GPU"""
 INIT, TOKENIZER, VQKD = "beit3_base_patch16_224.pth", "beit3.spm", "vqkd_encoder_base_decoder_1x768x12_clip.pth"
 VISUAL_TOKENIZERS = {size: vqkd.Config() for size in SIZES} | {"small": vqkd.Config(width=128, layers=3, heads=2)}
 """size of BEiT3 -> shape; one was published, which both published sizes predict the codes of"""
