@@ -38,6 +38,8 @@ FILMS = ROOT / ".." / "shared" / "data" / "movies"
 DATASET = "baby"
 FEWEST = 40
 """items: half of them are more than the cutoff that models are compared at, 20"""
+BUSY = 1.5
+"""load of a core above which others were at work: the stages have as many threads as two cores"""
 BATCH = 8
 """items a step: base then fits 12 GB without a GPU"""
 INIT, TOKENIZER, VQKD = "beit3_base_patch16_224.pth", "beit3.spm", "vqkd_encoder_base_decoder_1x768x12_clip.pth"
@@ -103,6 +105,7 @@ def rehearse(folder: Path, size: str, items: int, films: Path | None) -> dict[st
     return options | {
         "seconds": time.perf_counter() - started,
         "peak_disk": disk.peak,
+        "load": os.getloadavg()[1],
         "machine": machine(),
         **measured(folder, size),
     }
@@ -208,6 +211,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
         memory, written = f"{facts['peak_memory_mib']:,}", f"{facts['bytes'] / 1e6:,.1f}"
         table.append((stage, short(facts["seconds"]), *computed[:2], memory, written, computed[2]))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    others = figures["load"] > BUSY * figures["machine"]["cores"]
     in_stages = sum(facts["seconds"] for facts in figures["stages"].values())
     return [
         f"BEiT3-{figures['size']}, {figures['items']} {figures['of']}, from dvc repro to a verified release.",
@@ -215,6 +219,7 @@ def lines(figures: dict[str, Any]) -> list[str]:
         *("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in table),
         f"In all {figures['seconds']:.0f} s, of which {figures['seconds'] - in_stages:.0f} s for DVC and for starting "
         f"processes; at most {figures['peak_disk'] / 1e9:.1f} GB on disk.",
+        *(["Other programs ran beside it: seconds and hours are too high, shares too low."] if others else []),
     ]
 
 

@@ -196,4 +196,6 @@ def test_the_profile_runs_from_raw_files_and_published_weights_to_a_verified_rel
     text = "\n".join(_rehearsal.lines(figures))
     assert "from dvc repro to a verified release" in text
     assert all(stage in text for stage in STAGES)
+    note = "Other programs ran beside it"
+    assert [note in _rehearsal.lines(figures | {"load": load})[-1] for load in (0.1, 1e6)] == [False, True]
     assert figures["peak_disk"] > 2 * sum(p.stat().st_size for p in (tmp_path / "raw").glob("*.pth"))
