@@ -192,7 +192,7 @@ def test_the_profile_runs_from_raw_files_and_published_weights_to_a_verified_rel
     assert json.loads(layout.run_record("pretrain").read_text())["notes"]["init"] == []  # both heads went on too
     assert {path.name for path in (layout.release / "features").iterdir()} >= {"beit3", "minilm-cnn"}
     sets = set(json.loads(layout.metrics.read_text())["alignrec"])
-    assert sets == {"beit3", "minilm-cnn4096", "random", "shuffled", "constant"}
+    assert sets >= {"beit3", "minilm-cnn4096", "random", "shuffled", "constant", "beit3, frozen"}
     text = "\n".join(_rehearsal.lines(figures))
     assert "from dvc repro to a verified release" in text
     assert all(stage in text for stage in STAGES)
