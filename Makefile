@@ -6,7 +6,9 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint co
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test browser bench realdata clean
+.PHONY: repro test browser bench realdata rehearsal clean
+
+ITEMS ?= 300
 
 repro: .venv/installed ## regenerate everything for the datasets in params.yaml, then show what came out
 	alignrec mend
@@ -31,6 +33,9 @@ bench: .venv/installed-test ## speed and memory beside a reference -> benchmarks
 
 realdata: .venv/installed-test ## the real data sets of ../shared/data, and their table
 	python tests/realdata
+
+rehearsal: .venv/installed-test ## profiles/baby.yaml on files of the published layouts, with what it takes
+	python -m benchmarks._rehearsal --items $(ITEMS)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -45,6 +45,7 @@ def main(run: Run) -> None:
     for name, ready in imports.items():
         run.resume(layout.features(name), ready.inputs(layout), shared)
         _write(run, name, len(ids), _local(feature_sets.imported(ready, ids)), shared, batching.Throughput())
+        run.count(f"{name}: item without a vector", feature_sets.without_vector(layout.features(name)))
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls if names[0] not in failed else []:
         run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], shared, name)

@@ -1,4 +1,4 @@
-"""Parameter files that the documents show run as they stand: we load them, and DVC has every parameter it wants."""
+"""Parameter files in documents and profiles run as they stand: we load them, and DVC has every parameter it wants."""
 
 import re
 import shutil
@@ -19,6 +19,7 @@ BLOCKS = [
     for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL))
     if {"datasets", "sources"} <= yaml.safe_load(block).keys()
 ]
+PROFILES = [pytest.param(path.read_text(), id=path.name) for path in sorted((ROOT / "profiles").glob("*.yaml"))]
 
 
 def read_by_dvc(folder: Path) -> None:
@@ -41,11 +42,12 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_the_documents_show_whole_files() -> None:
-    assert len(BLOCKS) >= 4
+    assert len(BLOCKS) >= 3
+    assert PROFILES
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_a_file_in_a_document_runs_as_it_stands(project: Path, block: str) -> None:
+@pytest.mark.parametrize("block", BLOCKS + PROFILES)
+def test_a_file_that_we_show_runs_as_it_stands(project: Path, block: str) -> None:
     path = project / "params.yaml"
     path.write_text(block)
     load(path)

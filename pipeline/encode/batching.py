@@ -173,9 +173,15 @@ def table(ids: pa.Table, encoded: Encoded) -> pa.Table:
     return _table(ids, encoded.vectors, pa.array(encoded.has_image), pa.array(encoded.has_text))
 
 
-def imported(ids: pa.Table, vectors: np.ndarray) -> pa.Table:
-    """Return rows of schema features(F) for imported vectors; which modalities they are made from is unknown."""
-    unknown = pa.nulls(len(ids), pa.bool_())
+def imported(ids: pa.Table, vectors: np.ndarray, present: np.ndarray | None = None) -> pa.Table:
+    """Return rows of schema features(F) for imported vectors; which modalities they are made from is unknown.
+
+    Args:
+        ids: item_id and asin of n items.
+        vectors: float32 [n, F].
+        present: bool [n], whether an item has a vector; one without is made from nothing. None: all have.
+    """
+    unknown = pa.nulls(len(ids), pa.bool_()) if present is None else pa.array(np.zeros(len(ids), bool), mask=present)
     return _table(ids, vectors, unknown, unknown)
 
 
@@ -198,14 +204,22 @@ def read_images(paths: Sequence[Path], start: int, stop: int) -> list[bytes | No
     return images
 
 
-def read_npy(path: Path, start: int, stop: int) -> np.ndarray:
-    """Read rows start .. stop-1 of an imported feature file: float32 [n, F].
+def read_npy(path: Path, rows: np.ndarray) -> np.ndarray:
+    """Read rows of an imported feature file.
+
+    Args:
+        path: the file.
+        rows: int64 [n]; -1 gives a vector of zeros.
+
+    Returns:
+        float32 [n, F].
 
     Raises:
         UserError: a value is not finite.
     """
-    vectors = np.load(path, mmap_mode="r", allow_pickle=False)[start:stop].astype(np.float32)
+    vectors = np.load(path, mmap_mode="r", allow_pickle=False)[rows].astype(np.float32)
+    vectors[rows < 0] = 0
     invalid = ~np.isfinite(vectors).all(axis=1)
     if invalid.any():
-        raise UserError(f"{path}: row {start + int(invalid.argmax())}: a value is not finite; repair the file")
+        raise UserError(f"{path}: row {int(rows[invalid.argmax()])}: a value is not finite; repair the file")
     return vectors

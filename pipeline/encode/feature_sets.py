@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import schemas
@@ -22,11 +23,12 @@ from pipeline.encode.base import Context, Encoder
 from pipeline.encode.contexts import context_of, modalities
 from pipeline.encode.registry import Encoders, settings, spec
 from pipeline.errors import UserError
+from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.params import TEXT
 from pipeline.sources import image_features
-from pipeline.sources.image_features import FEATURE, check_features
+from pipeline.sources.image_features import FEATURE, ROWS, check_features
 
 Maker = Callable[[int, int], pa.Table]
 
@@ -55,10 +57,13 @@ class Imported:
     """.npy, a row an item, or .b, a record an ASIN"""
     before: Path | None = None
     """folder of the feature set that is concatenated before it; both parts have length 1"""
+    rows: Path | None = None
+    """mapping file of a .npy file; None: row i is item i"""
 
     def inputs(self, layout: Layout) -> list[Path]:
         """Return the files that the features depend on."""
-        return [self.path, layout.item_ids, *(io.shards(self.before, "features") if self.before else [])]
+        beside = [self.rows] if self.rows else []
+        return [self.path, layout.item_ids, *beside, *(io.shards(self.before, "features") if self.before else [])]
 
 
 def imports(raw: Mapping[str, Path], layout: Layout, items: int, encoders: Sequence[str]) -> dict[str, Imported]:
@@ -71,15 +76,24 @@ def imports(raw: Mapping[str, Path], layout: Layout, items: int, encoders: Seque
         encoders: names of those that run.
 
     Raises:
-        UserError: a .npy file that does not have one row of numbers for each item.
+        UserError: a .npy file that does not have one row of numbers for each item, or for each that `feature_rows`
+            names; or that names no item of the dataset.
     """
-    check_features(raw, items)
+    mapping = raw.get(ROWS)
+    check_features(raw, items if mapping is None else len(identifiers.order(mapping, _asins(layout))))
     files = {role.removeprefix(FEATURE): path for role, path in raw.items() if role.startswith(FEATURE)}
-    features = {name: Imported(path) for name, path in files.items()}
+    features = {name: Imported(path, rows=mapping if _is_array(path) else None) for name, path in files.items()}
     if TEXT in encoders:
         image_files = {name: path for name, path in files.items() if image_features.matches(path)}
         features |= {f"{TEXT}-{name}": Imported(path, layout.features(TEXT)) for name, path in image_files.items()}
     return features
+
+
+def without_vector(folder: Path) -> int:
+    """Return how many items an imported file had no vector of."""
+    flags = [pq.read_table(path, columns=["has_image", "has_text"]) for path in io.shards(folder, "features")]
+    nothing = [pc.and_(pc.invert(shard["has_image"]), pc.invert(shard["has_text"])) for shard in flags]
+    return sum(pc.sum(shard).as_py() or 0 for shard in nothing)
 
 
 def rows_of(
@@ -163,10 +177,8 @@ def _part(
 def imported(features: Imported, ids: pa.Table) -> Maker:
     """Return the maker of imported rows; `ids` holds item_id and asin of all items."""
     path = features.path
-    if not image_features.matches(path):
-        return lambda start, stop: batching.imported(
-            ids.slice(start, stop - start), batching.read_npy(path, start, stop)
-        )
+    if _is_array(path):
+        return _array(features, ids)
     text = io.read_features(features.before) if features.before else None
 
     def make(start: int, stop: int) -> pa.Table:
@@ -179,6 +191,30 @@ def imported(features: Imported, ids: pa.Table) -> Maker:
         return batching.table(rows, batching.Encoded(vectors, has_image, before["has_text"].to_numpy()))
 
     return make
+
+
+def _array(features: Imported, ids: pa.Table) -> Maker:
+    """Return the maker of the rows of a .npy file."""
+    place, asins = np.arange(len(ids)), ids["asin"].to_pylist()
+    if features.rows is not None:
+        row = {asin: i for i, asin in enumerate(identifiers.order(features.rows, asins))}
+        place = np.array([row.get(asin, -1) for asin in asins])
+
+    def make(start: int, stop: int) -> pa.Table:
+        vectors = batching.read_npy(features.path, place[start:stop])
+        present = None if features.rows is None else place[start:stop] >= 0
+        return batching.imported(ids.slice(start, stop - start), vectors, present)
+
+    return make
+
+
+def _asins(layout: Layout) -> list[str]:
+    names: list[str] = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["asin"])["asin"].to_pylist()
+    return names
+
+
+def _is_array(path: Path) -> bool:
+    return not image_features.matches(path)
 
 
 def control(kind: str, ids: pa.Table, like: Path | None, seed: int) -> Maker:

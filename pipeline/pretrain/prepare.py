@@ -25,6 +25,7 @@ from pipeline.seeds import seed_for
 
 CENTROIDS = "centroids"
 BLOCK = 4096  # images whose tokens are assigned at a time; bounds memory
+MOST_TOKENS = 128  # of a text, as encoders read by default; the published position table has room for 1,022
 NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
 
 
@@ -46,6 +47,11 @@ def texts(
         io.write_bytes(layout.tokenizer, model)
     tokenizer = Tokenizer(layout.tokenizer.read_bytes())
     return tokenizer.encode(lines, max_tokens), tokenizer.vocab, tokenizer.mask
+
+
+def longest_text(shape: Config) -> int:
+    """Return the most tokens of a text that a network of `shape` is trained on."""
+    return min(MOST_TOKENS, shape.positions - FIRST_POSITION)
 
 
 def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +103,7 @@ def network_and_task(
     shape = sized(params.size, params.image)
     if params.text_experts == "minilm":
         minilm.check(shape, params.size)
-    ids, pieces, mask_id = texts(layout, lines, params, cache, shape.positions - FIRST_POSITION)
+    ids, pieces, mask_id = texts(layout, lines, params, cache, longest_text(shape))
     tensors = published.start(params, cache, pieces) if params.init else None  # fails before the long work
     row, pixels = decode(layout, shape)
     if params.visual_tokens == "vqkd" and len(pixels):

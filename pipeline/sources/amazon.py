@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Mirrors, Name
 from pipeline.config.catalogue import ADDRESSES, addresses
 from pipeline.sources.base import Downloaded, Licence
-from pipeline.sources.image_features import FEATURE
+from pipeline.sources.image_features import FEATURE, ROWS
 
 HEADER = {
     "license": "other",
@@ -38,7 +38,10 @@ class AmazonSource(Downloaded):
     metadata: Mirrors | None = None
     """meta_*.json.gz; null: reviews alone, so that items have neither text nor image"""
     features: dict[Name, Mirrors] = {}
-    """feature set name -> image_features_*.b, by ASIN: a set of its own, and beside MiniLM if encode makes that"""
+    """feature set name -> image_features_*.b, by ASIN: a set of its own, and beside MiniLM if encode makes that; or a
+    .npy file whose rows `feature_rows` identifies"""
+    feature_rows: Mirrors | None = None
+    """mapping file of the .npy files, such as MMRec's i_id_mapping.csv: a column of ASINs, one of rows 0, 1, 2, ..."""
     licence: ClassVar[Licence] = TERMS
 
     @model_validator(mode="before")
@@ -49,13 +52,20 @@ class AmazonSource(Downloaded):
 
     @model_validator(mode="after")
     def _by_asin(self) -> AmazonSource:
+        arrays = [name for name, mirrors in self.features.items() if mirrors[0].endswith(".npy")]
         for name, mirrors in self.features.items():
-            if odd := [a for a in mirrors if not a.endswith((".b", ".b.gz"))]:
-                raise ValueError(f"features.{name}: {odd[0]} does not end in .b; expected records of ASIN and float32")
+            ending = (".npy",) if name in arrays else (".b", ".b.gz")
+            if odd := [a for a in mirrors if not a.endswith(ending)]:
+                raise ValueError(f"features.{name}: {odd[0]} ends in neither .b (records of ASIN and float32) nor .npy")
+        if arrays and self.feature_rows is None:
+            raise ValueError(f"features.{arrays[0]}: the rows of a .npy file need feature_rows, a mapping file by ASIN")
+        if self.feature_rows is not None and not arrays:
+            raise ValueError("feature_rows: is for .npy files, and features names none")
         return self
 
     def files(self) -> dict[str, list[str]]:
-        """Return role -> addresses: reviews, metadata, feature files."""
+        """Return role -> addresses: reviews, metadata, feature files, their rows."""
         features = {f"{FEATURE}{name}": mirrors for name, mirrors in self.features.items()}
         metadata = {"metadata": self.metadata} if self.metadata else {}
-        return {"reviews": self.reviews} | metadata | features
+        rows = {ROWS: self.feature_rows} if self.feature_rows else {}
+        return {"reviews": self.reviews} | metadata | features | rows

@@ -20,6 +20,8 @@ RECORD = ASIN + 4 * WIDTH  # bytes
 BLOCK = 512  # records, 8 MiB
 FEATURE = "feature:"  # a feature file's role is this and the feature set's name
 
+ROWS = "feature_rows"  # role of the mapping file that says which item each row of the .npy files is
+
 
 def matches(path: Path) -> bool:
     """Return whether a file's name has the ending of such files."""

@@ -6,7 +6,6 @@ import argparse
 import io as memory
 import threading
 import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +16,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from benchmarks import _official
 from pipeline import io
 from pipeline.beit3 import checkpoints, released
 from pipeline.beit3.network import SIZES, BEiT3, Config
@@ -30,7 +30,7 @@ TINY = Config(image=32, patch=8, vocab=58, width=64, layers=2, heads=1, ffn=96, 
 def official_bytes(tensors: dict[str, torch.Tensor], **beside: object) -> bytes:
     """A file laid out as the published ones: a zip with the folder `archive`, tensors under `model`."""
     buffer = memory.BytesIO()
-    torch.save({"model": OrderedDict(tensors), **beside}, buffer)
+    _official.save(tensors, buffer, **beside)
     return buffer.getvalue()
 
 

@@ -268,8 +268,8 @@ def test_a_ready_file_with_a_bad_value_names_its_row(tmp_path: Path) -> None:
     array[3, 1] = np.inf
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(UserError, match="row 3"):
-        batching.read_npy(tmp_path / "a.npy", 2, 5)
-    assert batching.read_npy(tmp_path / "a.npy", 0, 3).dtype == np.float32
+        batching.read_npy(tmp_path / "a.npy", np.arange(2, 5))
+    assert batching.read_npy(tmp_path / "a.npy", np.arange(3)).dtype == np.float32
 
 
 # --- the stage

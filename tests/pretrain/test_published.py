@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io as memory
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import _official
 from pipeline.beit3 import checkpoints, released, vqkd
 from pipeline.beit3.network import SIZES, BEiT3
 from pipeline.config import Pretrain
+from pipeline.encode.beit3 import BEiT3Params
 from pipeline.errors import UserError
-from pipeline.pretrain import published
+from pipeline.pretrain import prepare, published
 
 PIECES = 50
 SHAPE = replace(SIZES["small"], vocab=58, positions=40)  # as published: eight rows more than pieces
@@ -25,9 +26,7 @@ def nothing(address: str, target: Path) -> None:
 
 
 def write(path: Path, network: torch.nn.Module) -> str:
-    buffer = memory.BytesIO()
-    torch.save({"model": network.state_dict()}, buffer)
-    path.write_bytes(buffer.getvalue())
+    _official.save(network.state_dict(), path)
     return str(path)
 
 
@@ -97,6 +96,11 @@ def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: P
     assert len(np.unique(tokens)) > 5
     pixels = torch.from_numpy(images[69:]).permute(0, 3, 1, 2) / 127.5 - 1
     assert tokens[69].tolist() == tokenizer.tokens(pixels)[0].tolist()  # the last of the second batch
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_texts_are_as_long_as_the_encoder_reads_them(size: str) -> None:
+    assert prepare.longest_text(SIZES[size]) == BEiT3Params().max_tokens
 
 
 def test_without_a_tokenizer_the_message_names_the_key(cache: published.Cache) -> None:

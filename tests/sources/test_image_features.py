@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.sources import image_features
 from pipeline.sources.amazon2014 import Amazon2014
-from pipeline.sources.image_features import BLOCK, RECORD, WIDTH, read
+from pipeline.sources.image_features import BLOCK, RECORD, ROWS, WIDTH, read
 
 
 def record(asin: str, value: float) -> bytes:
@@ -71,10 +71,56 @@ def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     assert second.equals(made["minilm-cnn"].slice(1))
 
 
+MAPPING = "asin\titemID\nB000000002\t0\nB000000009\t1\nB000000000\t2\n"
+"""of somebody whose second item we lack, and who lacks ours of number 1"""
+
+
+def test_somebodys_array_is_a_feature_set_whose_rows_a_mapping_identifies(tmp_path: Path) -> None:
+    layout, asins = Layout(tmp_path, "toy"), ["B000000000", "B000000001", "B000000002"]
+    ids = pa.table([pa.array(range(3), pa.int32()), pa.array(asins)], names=schemas.ITEM_IDS.names)
+    io.write_table(ids, layout.item_ids, schemas.ITEM_IDS)
+    rows, path = tmp_path / "i_id_mapping.csv", tmp_path / "image_feat.npy"
+    rows.write_text(MAPPING)
+    np.save(path, np.array([[1, 2], [3, 4], [5, 6]], np.float64))
+    raw = {"feature:theirs": path, ROWS: rows}
+    (name, ready), *more = feature_sets.imports(raw, layout, 3, ["minilm"]).items()
+    assert (name, more, ready.inputs(layout)) == ("theirs", [], [path, layout.item_ids, rows])
+    made = feature_sets.imported(ready, ids)(0, 3)
+    assert io.matrix(made["vector"]).tolist() == [[5, 6], [0, 0], [1, 2]]
+    assert made["has_image"].to_pylist() == made["has_text"].to_pylist() == [None, False, None]
+    assert feature_sets.imported(ready, ids)(1, 3).equals(made.slice(1))
+    io.write_table(made, io.shard(layout.features("theirs"), "features", 0), schemas.features(2))
+    assert feature_sets.without_vector(layout.features("theirs")) == 1
+    np.save(path, np.zeros((4, 2)))
+    with pytest.raises(UserError, match=r"image_feat\.npy: is float64 \(4, 2\), expected numbers \[3, width\]"):
+        feature_sets.imports(raw, layout, 3, [])
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"features": {"x": "f.npy"}}, r"features\.x: the rows of a \.npy file need feature_rows"),
+        ({"features": {"x": ["f.npy", "f.b"]}}, r"features\.x: f\.b ends in neither"),
+        ({"features": {"x": "f.b"}, "feature_rows": "m.csv"}, r"feature_rows: is for \.npy files"),
+    ],
+)
+def test_an_array_without_its_mapping_is_refused_and_a_mapping_without_an_array(
+    keys: dict[str, object], fault: str
+) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        Amazon2014.model_validate({"kind": "amazon2014", "category": "Baby", **keys})
+
+
+def test_an_array_and_its_mapping_are_files_of_the_source() -> None:
+    given = {"kind": "amazon2014", "category": "Baby", "features": {"x": "f.npy"}, "feature_rows": "m.csv"}
+    files = Amazon2014.model_validate(given).files()
+    assert (files["feature:x"], files[ROWS]) == (["f.npy"], ["m.csv"])
+
+
 def test_they_are_named_in_the_parameters() -> None:
     given = {"kind": "amazon2014", "category": "Baby", "features": {"cnn4096": "a/image_features_Baby.b"}}
     assert Amazon2014.model_validate(given).files()["feature:cnn4096"] == ["a/image_features_Baby.b"]
-    with pytest.raises(ValidationError, match=r"features\.x: f\.npy does not end in \.b"):
-        Amazon2014.model_validate(given | {"features": {"x": "f.npy"}})
+    with pytest.raises(ValidationError, match=r"features\.x: f\.bin ends in neither \.b .* nor \.npy"):
+        Amazon2014.model_validate(given | {"features": {"x": "f.bin"}})
     assert image_features.matches(Path("x.b.gz"))
     assert not image_features.matches(Path("x.npy"))

@@ -1,0 +1,88 @@
+"""Files of the layouts in which the authors of BEiT3 and BEiT v2 publish theirs, with random weights.
+
+Tests and the rehearsal read them in place of the published ones: same names, shapes, containers and special pieces.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from sentencepiece import sentencepiece_model_pb2 as sentencepiece
+from torch import Tensor, nn
+
+from pipeline.beit3 import vqkd
+from pipeline.beit3.network import BEiT3, Config
+from pipeline.beit3.tokenizer import train
+
+PIECES = 64_001
+"""of beit3.spm; the text table has nine rows more: one that shifts the ids, <mask>, and seven that are unused"""
+CODES = 8192
+"""visual tokens of the published tokenizer, and of the MIM head of beit3_base_patch16_224.pth"""
+LEARNED = 8000
+"""pieces that are learned from the texts, at most; the others are in no text"""
+PRIVATE = 0xE000
+"""the first of Unicode's 6,400 characters for private use"""
+
+
+def save(tensors: Mapping[str, Tensor], to: Path | BinaryIO, **beside: object) -> None:
+    """Write tensors as PyTorch files are published: under `model`, with whatever stands `beside` it."""
+    torch.save({"model": OrderedDict(tensors), **beside}, to)
+
+
+def beit3(to: Path, shape: Config, seed: int = 0) -> None:
+    """Write a file such as beit3_base_patch16_224.pth: a BEiT3 of `shape` with both heads of masked modelling."""
+    whole = replace(shape, vocab=Config.vocab, positions=Config.positions, codes=CODES, mlm=True)
+    with torch.device("meta"):
+        network = BEiT3(whole)
+    save(drawn(network, seed).state_dict(), to)
+
+
+def visual_tokenizer(to: Path, shape: vqkd.Config, seed: int = 0) -> None:
+    """Write a file such as vqkd_encoder_base_decoder_1x768x12_clip-d93179da.pth: with decoder and statistics."""
+    with torch.device("meta"):
+        encoder, block, head = vqkd.VQKD(shape), vqkd.Block(shape), nn.Linear(shape.width, shape.width)
+    tensors = drawn(encoder, seed).state_dict()
+    codebook = nn.functional.normalize(tensors["quantize.embedding.weight"], dim=1)
+    counts = torch.ones(shape.codes)
+    tensors |= {f"decoder.blocks.0.{name}": tensor for name, tensor in drawn(block, seed + 1).state_dict().items()}
+    tensors |= {f"decode_task_layer.0.{name}": tensor for name, tensor in drawn(head, seed + 2).state_dict().items()}
+    tensors |= {
+        "quantize.embedding.weight": codebook,
+        "quantize.embedding.embed_avg": codebook.clone(),
+        "quantize.embedding.cluster_size": counts,
+        "quantize.embedding.initted": torch.ones(1),
+        "quantize.cluster_size": counts.clone(),
+    }
+    save(tensors, to)
+
+
+def tokenizer(to: Path, texts: Iterable[str]) -> None:
+    """Write a file such as beit3.spm: PIECES pieces, some learned from the texts, the others in private characters."""
+    learned = train(texts, LEARNED)
+    assert learned is not None, "the texts are empty"
+    model = sentencepiece.ModelProto.FromString(learned)
+    kinds = sentencepiece.ModelProto.SentencePiece
+    lowest = min(piece.score for piece in model.pieces)
+    for number in range(PIECES - len(model.pieces)):
+        name = chr(PRIVATE + number // 256) + chr(PRIVATE + number % 256)
+        model.pieces.append(kinds(piece=name, score=lowest - number, type=kinds.NORMAL))
+    model.trainer_spec.vocab_size = len(model.pieces)
+    to.write_bytes(model.SerializeToString())
+
+
+def drawn(network: nn.Module, seed: int) -> nn.Module:
+    """Fill a network that is on the device `meta`: scales of norms about 1, all else about 0, deviation 0.02.
+
+    A network's own initialisation, which draws from a truncated normal distribution, takes a minute at base size.
+    """
+    network.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        scale = float(parameter.ndim == 1 and name.endswith("weight"))
+        parameter.data.normal_(scale, 0.02, generator=generator)
+    return network

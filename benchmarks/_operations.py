@@ -1,0 +1,133 @@
+"""The operations of BEiT3's stages, computed from shapes: what docs/regenerate-baby.md's hours follow from.
+
+Letters: I items, N positions of an item, D width, F feed-forward width, P patches, T tokens, C codes, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline import io
+from pipeline.beit3 import vqkd
+from pipeline.beit3.inference import flops
+from pipeline.beit3.network import Config
+from pipeline.beit3.tokenizer import Tokenizer
+from pipeline.config import Pretrain
+from pipeline.encode.beit3_untrained import MOST
+from pipeline.encode.registry import ENCODERS
+from pipeline.layout import Layout
+from pipeline.ops.device import gemm_rate, pick
+from pipeline.params import Params
+
+LONGEST = 128
+"""tokens of a text, at most"""
+CODES = 8192
+BACKWARD = 3
+"""a training step takes three times the operations of its forward pass"""
+
+
+@dataclass(frozen=True)
+class Items:
+    """What the items of a dataset have."""
+
+    image: np.ndarray
+    """bool [I]"""
+    tokens: np.ndarray
+    """int64 [I], 0 without a text"""
+
+    @classmethod
+    def full(cls, items: int) -> Items:
+        """Return items with an image and the longest text."""
+        return cls(np.ones(items, bool), np.full(items, LONGEST))
+
+    @classmethod
+    def read(cls, layout: Layout, tokenizer: Tokenizer) -> Items:
+        """Return those of a dataset whose images are fetched."""
+        shards = io.shards(layout.images, "images")
+        status = np.concatenate([pq.read_table(p, columns=["status"])["status"].to_numpy() for p in shards])
+        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+        lengths = [len(ids) if text else 0 for text, ids in zip(texts, tokenizer.encode(texts, LONGEST), strict=True)]
+        return cls(status == "ok", np.array(lengths))
+
+
+class Networks(NamedTuple):
+    """Shapes of the two networks."""
+
+    beit3: Config
+    vqkd: vqkd.Config
+
+
+def block(n: int, width: int, ffn: int) -> float:
+    """Return the operations of one transformer layer over N positions."""
+    return 2 * n * (4 * width**2 + 2 * width * ffn) + 4 * n**2 * width
+
+
+def patches(c: Config | vqkd.Config) -> float:
+    """Return the operations that make vectors of an image's patches."""
+    return c.patches * 2 * 3 * c.patch**2 * c.width
+
+
+def visual_tokens(c: vqkd.Config) -> float:
+    """Return the operations of one image through the visual tokenizer."""
+    codebook = 2 * c.patches * c.code_width * c.codes
+    head = 2 * c.patches * c.width * (c.width + c.code_width)
+    return patches(c) + c.layers * block(1 + c.patches, c.width, 4 * c.width) + head + codebook
+
+
+def forward(c: Config, image: bool, tokens: int, params: Pretrain) -> float:
+    """Return the operations of one item's masked pass, with the heads of masked modelling and of the summary."""
+    masked = image * params.image_mask * c.patches * CODES + params.text_mask * tokens * c.vocab
+    places = image * c.patches * (c.width + CODES) + c.width + c.vocab if params.summary else 0
+    vision = (1 + c.patches) * image
+    return image * patches(c) + c.layers * block(vision + tokens, c.width, c.ffn) + 2 * c.width * (masked + places)
+
+
+def training_step(c: Config, image: bool, tokens: int, params: Pretrain) -> float:
+    """Return the operations of one item in a training step."""
+    return BACKWARD * forward(c, image, tokens, params)
+
+
+def encoding(c: Config, items: Items, reads: tuple[str, ...]) -> float:
+    """Return the operations of encoding all items from the modalities that an encoder reads."""
+    image, tokens = items.image & ("image" in reads), items.tokens * ("text" in reads)
+    return sum(flops(c, bool(i), int(t)) for i, t in zip(image, tokens, strict=True))
+
+
+def pretrain(networks: Networks, params: Params, items: Items) -> dict[str, float]:
+    """Return precision -> operations of the stage: visual tokens, epochs, held-out items, whitening."""
+    own, c = params.pretrain, networks.beit3
+    pairs = list(zip(items.image.tolist(), items.tokens.tolist(), strict=True))
+    one = sum(forward(c, *pair, own) for pair in pairs)
+    trained, held_out = BACKWARD * (1 - own.held_out), own.held_out
+    exact = items.image.sum() * visual_tokens(networks.vqkd) * (own.visual_tokens == "vqkd")
+    exact += (1 - own.held_out) * encoding(c, items, ("image", "text")) * own.whiten
+    low = {"auto": "float32" if pick().type == "cpu" else "bfloat16"}.get(own.precision, own.precision)
+    work = {"float32": float(exact)}
+    work[low] = work.get(low, 0.0) + own.epochs * (trained + held_out) * one
+    return work
+
+
+def encode(networks: Networks, params: Params, items: Items) -> dict[str, float]:
+    """Return precision -> operations of the stage's BEiT3 encoders; an untrained one also fits its whitening."""
+    settings = params.encoders.get("beit3", {})
+    work = 0.0
+    for name in params.encode.encoders:
+        if name not in ENCODERS or not (spec := ENCODERS[name]).pretrained:
+            continue
+        one = encoding(networks.beit3, items, spec.reads)
+        fitted = min(1.0, MOST / len(items.image)) if name == "beit3-untrained" and params.pretrain.whiten else 0.0
+        work += one * (1 + fitted)
+    return {settings.get("precision", "float32"): work}
+
+
+def seconds(networks: Networks, params: Params, items: Items) -> dict[str, float]:
+    """Return stage -> seconds at this machine's full GEMM rate."""
+    work = {"pretrain": pretrain(networks, params, items), "encode": encode(networks, params, items)}
+    return {
+        stage: sum(flop / gemm_rate(precision) for precision, flop in parts.items()) for stage, parts in work.items()
+    }

@@ -1,0 +1,115 @@
+"""profiles/baby.yaml: the published settings, complete; docs/regenerate-baby.md shows it and what it takes."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_pipeline import environment, project, run
+
+from benchmarks import _operations, _raw2014, _rehearsal
+from pipeline.beit3 import vqkd
+from pipeline.beit3.network import SIZES
+from pipeline.benchmark.jobs import jobs
+from pipeline.config import Pretrain
+from pipeline.layout import STAGES
+from pipeline.models import MODELS
+from pipeline.params import load
+from pipeline.sources.amazon2014 import Amazon2014
+
+ROOT = Path(__file__).parent.parent
+PROFILE = ROOT / "profiles" / "baby.yaml"
+PAGE = (ROOT / "docs" / "regenerate-baby.md").read_text()
+COMMAND = "cp profiles/baby.yaml params.yaml && dvc repro"
+BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+FILES, FIELD = BLOCKS[1:]
+
+
+def within(part: Any, whole: Any) -> bool:
+    """Whether all that `part` says stands in `whole`."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        return all(key in whole and within(value, whole[key]) for key, value in part.items())
+    return bool(part == whole)
+
+
+def test_settings_are_the_published_ones_not_the_sticker_shops() -> None:
+    settings = load(PROFILE).settings("alignrec")
+    published = {"lr": 5e-4, "lr_decay": 0.96, "cca": 0.01, "reg": 0.1, "uia": 0.1, "l2": 1e-4, "batch_size": 2048}
+    published |= {"dim": 64, "layers": 2, "patience": 30, "epochs": 1000, "mode": "compat", "recipe": "published"}
+    assert {key: getattr(settings, key) for key in published} == published
+    for model in MODELS:  # nor does a setting of AlignRec's reach a baseline
+        assert load(PROFILE).settings(model) == MODELS[model].Params.model_validate(
+            {"features": "beit3"} if model == "alignrec" else {}
+        )
+
+
+def test_it_has_every_model_five_seeds_and_all_ablations() -> None:
+    params = load(PROFILE)
+    benchmark = params.benchmark
+    assert sorted(benchmark.models) == sorted(MODELS)
+    assert (benchmark.seeds, benchmark.ablation_seeds) == (5, 5)
+    assert benchmark.ablations == load(ROOT / "params.yaml").benchmark.ablations
+    assert f"{len(jobs(params))} trainings" in PAGE
+
+
+def test_the_image_features_of_2014_stand_beside_ours() -> None:
+    params = load(PROFILE)
+    assert {"beit3", "cnn4096", "minilm", "minilm-cnn4096"} <= set(params.feature_sets("baby"))
+    assert "minilm-cnn4096" in params.benchmark.features
+    assert params.benchmark.modalities["minilm-cnn4096"] == [384, 4096]
+
+
+def test_the_page_shows_the_profile() -> None:
+    assert within(BLOCKS[0], yaml.safe_load(PROFILE.read_text()))
+    assert set(BLOCKS[0]["pretrain"]) == {"init", "tokenizer", "vqkd"}  # the three paths that a user changes
+    assert COMMAND in PAGE
+
+
+@pytest.mark.parametrize("block", [FILES, FIELD])
+def test_the_sources_that_the_page_shows_are_valid(block: dict[str, Any]) -> None:
+    assert Amazon2014.model_validate(block["sources"]["baby"]).files()
+
+
+def test_the_pages_operations_are_computed_from_the_shapes() -> None:
+    base, longest = SIZES["base"], _operations.LONGEST
+    both, image, text = (
+        _operations.encoding(base, _operations.Items.full(1), reads) / 1e9
+        for reads in (("image", "text"), ("image",), ("text",))
+    )
+    step = _operations.training_step(base, True, longest, Pretrain()) / 1e9
+    assert f"| encode, image and text | {both:.1f} |" in PAGE
+    assert f"| encode, image alone / text alone | {image:.1f} / {text:.1f} |" in PAGE
+    assert f"| visual tokens (VQ-KD), once | {_operations.visual_tokens(vqkd.Config()) / 1e9:.1f} |" in PAGE
+    assert f"| a training step (3 x forward, heads and summary) | {step:.0f} |" in PAGE
+
+
+def test_the_command_makes_baby_and_leaves_what_is_made_of_another_dataset(tmp_path: Path) -> None:
+    """DVC runs the first stage, on files; the others follow, and `sample` is neither built nor forgotten."""
+    folder = project(tmp_path / "clone")
+    shutil.copytree(ROOT / "profiles", folder / "profiles")
+    shutil.copy(ROOT / "dvc.lock", folder)
+    before = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    _raw2014.write(folder / "raw", 60, None)
+    shutil.copy(folder / "profiles/baby.yaml", folder / "params.yaml")
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["sources"] = _rehearsal.parameters(params, Path("raw"), "small", 60)["sources"]
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    run("dvc", "repro", "download@baby", cwd=folder)
+    after = yaml.safe_load((folder / "dvc.lock").read_text())["stages"]
+    assert {name: stage for name, stage in after.items() if name != "download@baby"} == before
+    assert (folder / "outputs/download/baby/image_features_Baby.b").is_file()
+    due = run("dvc", "stage", "list", "--name-only", cwd=folder).split()
+    assert due == [f"{stage}@baby" for stage in STAGES]
+
+
+def test_a_misspelt_key_of_the_profile_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(PROFILE.read_text().replace("vqkd: https", "vqdk: https"))
+    said = subprocess.run(
+        ["alignrec", "pretrain", "baby", "--params", str(path)], env=environment(), capture_output=True, text=True
+    )
+    assert said.returncode == 1
+    assert said.stderr == f"error: {path}: unknown key 'pretrain.vqdk'; did you mean 'vqkd'?\n"

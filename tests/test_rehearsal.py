@@ -1,0 +1,201 @@
+"""The rehearsal: files of the published layouts, and the profile on them from raw reviews to a verified release."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from benchmarks import _official, _operations, _raw2014, _rehearsal
+from benchmarks._disk import Disk, taken
+from pipeline.beit3 import checkpoints, released, vqkd
+from pipeline.beit3.network import SIZES, BEiT3
+from pipeline.beit3.tokenizer import Tokenizer
+from pipeline.config import Pretrain
+from pipeline.layout import STAGES, Layout
+from pipeline.pretrain.losses import PretrainingModel
+from pipeline.release import verify
+
+ROOT = Path(__file__).parent.parent
+SMALL = SIZES["small"]
+
+
+def nothing(address: str, target: Path) -> None:
+    raise AssertionError(f"nothing should be fetched, {address} was")
+
+
+# --- files as published
+
+
+def test_weights_have_the_names_shapes_and_heads_of_the_published_ones(tmp_path: Path) -> None:
+    _official.beit3(tmp_path / "beit3.pth", SMALL)
+    path = checkpoints.prepare(str(tmp_path / "beit3.pth"), tmp_path, None, nothing)
+    tensors = checkpoints.read(path)
+    shape = released.shape(tensors, "beit3.pth")
+    assert (shape.vocab, shape.positions, shape.codes, shape.mlm) == (64_010, 1024, 8192, True)
+    with torch.device("meta"):
+        network = BEiT3(shape)
+    assert {name: t.shape for name, t in tensors.items()} == {name: t.shape for name, t in network.state_dict().items()}
+    scales = torch.cat([t for name, t in tensors.items() if t.ndim == 1 and "layer_norm.A.weight" in name])
+    assert abs(float(scales.mean()) - 1) < 0.01
+    _official.beit3(tmp_path / "again.pth", SMALL)
+    assert (tmp_path / "again.pth").stat().st_size == (tmp_path / "beit3.pth").stat().st_size
+    again = checkpoints.read_checkpoint(tmp_path / "again.pth")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in tensors.items())
+
+
+def test_the_tokenizer_has_as_many_pieces_and_splits_the_texts(tmp_path: Path) -> None:
+    texts = ["a red apple", "a green apple", "two blue cars"] * 9
+    _official.tokenizer(tmp_path / "beit3.spm", texts)
+    tokenizer = Tokenizer((tmp_path / "beit3.spm").read_bytes())
+    assert tokenizer.vocab == _official.PIECES + 2
+    assert 0 <= SIZES["base"].vocab - tokenizer.vocab <= released.SPARE_PIECES
+    (ids,) = tokenizer.encode(["a red apple"], 128)
+    assert (ids[1:-1] > 3).all()
+    assert ids.max() < 200  # of those that were learned
+
+
+def test_the_visual_tokenizer_has_decoder_and_statistics_and_many_tokens(tmp_path: Path) -> None:
+    _official.visual_tokenizer(tmp_path / "vqkd.pth", vqkd.Config(width=64, layers=1, heads=1))
+    path = checkpoints.prepare(str(tmp_path / "vqkd.pth"), tmp_path, None, nothing)
+    network, loaded = released.load_vqkd(path, SMALL.grid)
+    assert network.codes == 8192
+    assert any(name.startswith("decoder.") for name in loaded.ignored)
+    assert loaded.fresh == []
+    images = torch.rand(4, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert len(network.tokens(images).unique()) > 10
+
+
+def test_the_pages_gigabytes_are_computed_from_the_shapes() -> None:
+    page = (ROOT / "docs/regenerate-baby.md").read_text()
+    with torch.device("meta"):
+        network = BEiT3(replace(SIZES["base"], codes=_official.CODES, mlm=True))
+        model = PretrainingModel(network, Pretrain(), 64_002, torch.zeros(network.config.vocab))
+    weights, trained = (sum(t.numel() for t in each.state_dict().values()) for each in (network, model))
+    assert f"| BEiT3 ({weights / 1e6:.0f} M parameters), converted to safetensors | {4 * weights / 1e9:.1f} |" in page
+    with_average = f"(with `ema` {(12 * trained + 4 * weights) / 1e9:.1f})"
+    assert f"two moments of AdamW {with_average} | {12 * trained / 1e9:.1f} |" in page
+    assert f"{16 * trained / 1e9:.1f} GB for weights, heads, gradients and two moments" in page
+
+
+# --- raw files
+
+
+FILM = {"title": "A (1999)", "genres": ["War"], "description": "One fights.", "image": ""}
+
+
+def test_films_become_raw_files_as_amazons(tmp_path: Path) -> None:
+    films = tmp_path / "movies"
+    (films / "images").mkdir(parents=True)
+    (films / "images/7.jpg").write_bytes(b"jpeg")
+    rows = [(user, item) for user in range(3) for item in (7, 8, 9) if user or item != 9]
+    lines = "".join(f"{user},{item},4.5,{user}\n" for user, item in rows)
+    (films / "interactions.csv").write_text(f"user,item,rating,timestamp\n{lines}")
+    (films / "items.jsonl").write_text("".join(json.dumps({"item": str(i), **FILM}) + "\n" for i in (7, 8, 9)))
+    products = _raw2014.write(tmp_path / "raw", 2, films)  # the two that most people rated
+    assert [product["asin"] for product in products] == ["F000000007", "F000000008"]
+    assert _raw2014.text(products[0]) == "A (1999) One fights."
+    assert (tmp_path / "raw/images/7.jpg").read_bytes() == b"jpeg"
+    assert (tmp_path / "raw" / _raw2014.IMAGE_FEATURES).stat().st_size == 2 * (10 + 4 * 4096)
+
+
+# --- what is computed
+
+
+def test_operations_grow_with_what_an_item_has() -> None:
+    params = _rehearsal.load(_rehearsal.PROFILE)
+    networks = _operations.Networks(SIZES["base"], vqkd.Config())
+    full = _operations.Items.full(10)
+    blind = _operations.Items(full.image & False, full.tokens)
+    assert sum(_operations.pretrain(networks, params, full).values()) > 2 * sum(
+        _operations.pretrain(networks, params, blind).values()
+    )
+    twice = params.pretrain.model_copy(update={"epochs": 2 * params.pretrain.epochs})
+    longer = params.model_copy(update={"pretrain": twice})
+    (once,), (more,) = (
+        [flop for p, flop in _operations.pretrain(networks, each, full).items() if p == low]
+        for each, low in ((params.model_copy(update={"pretrain": _low(params.pretrain)}), "bfloat16"),
+                          (longer.model_copy(update={"pretrain": _low(twice)}), "bfloat16"))
+    )  # fmt: skip
+    assert more == pytest.approx(2 * once)
+    per_item = _operations.encode(networks, params, full)["bfloat16"] / 10 / 1e9
+    assert per_item == pytest.approx(3 * 55.187 + 32.695 + 20.966, abs=0.01)  # whole, untrained and its whitening
+
+
+def _low(pretrain: _rehearsal.Any) -> _rehearsal.Any:
+    return pretrain.model_copy(update={"precision": "bfloat16"})
+
+
+def test_the_most_on_disk_is_seen_and_hard_links_count_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(1 << 20))
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    assert 1 << 20 <= taken(tmp_path) < 2 << 20
+    with Disk(tmp_path) as disk:
+        (tmp_path / "c").write_bytes(bytes(4 << 20))
+        time.sleep(1.5)
+        (tmp_path / "c").unlink()
+    assert 5 << 20 <= disk.peak < 7 << 20
+
+
+# --- the whole
+
+
+def test_only_paths_and_scale_differ_from_the_profile() -> None:
+    profile = yaml.safe_load(_rehearsal.PROFILE.read_text())
+    changed = _rehearsal.parameters(profile, Path("raw"), "base", 300)
+    different = {
+        f"{section}.{key}"
+        for section, values in changed.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if profile[section].get(key) != value
+    }
+    paths = {"sources.baby", "pretrain.init", "pretrain.tokenizer", "pretrain.vqkd"}
+    scale = {"pretrain.epochs", "pretrain.batch_size", "pretrain.precision", "pretrain.checkpoint_every"}
+    scale |= {"encode.workers", "train.epochs", "train.batch_size", "probe.mask_seeds", "probe.ks"}
+    scale |= {"benchmark.seeds", "benchmark.ablation_seeds", "benchmark.ks", "encoders.beit3"}
+    assert different - {"encoders.beit3"} == paths | scale - {"encoders.beit3"}
+    assert changed["pretrain"]["size"] == "base"
+    assert changed["benchmark"]["models"] == profile["benchmark"]["models"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--items", "9"], "rehearsal: --items 9 is too few; give at least 40"),
+        (["--films", "nowhere"], "rehearsal: --films nowhere is no folder; leave it out for stickers"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments: list[str], fault: str) -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "benchmarks._rehearsal", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (said.returncode, said.stderr) == (1, f"{fault}\n")
+
+
+@pytest.mark.slow
+def test_the_profile_runs_from_raw_files_and_published_weights_to_a_verified_release(tmp_path: Path) -> None:
+    figures = _rehearsal.rehearse(tmp_path, "small", 60, None)
+    layout = Layout(tmp_path / "outputs", "baby")
+    assert list(figures["stages"]) == list(STAGES)
+    assert len(list(verify(layout.release))) > 1
+    with safe_open(layout.encoder_weights, "pt") as file:
+        assert file.get_slice("beit3.text_embed.weight").get_shape() == [64_010, SMALL.width]
+    assert json.loads(layout.run_record("pretrain").read_text())["notes"]["init"] == []  # both heads went on too
+    assert {path.name for path in (layout.release / "features").iterdir()} >= {"beit3", "minilm-cnn"}
+    sets = set(json.loads(layout.metrics.read_text())["alignrec"])
+    assert sets >= {"beit3", "minilm-cnn4096", "random", "shuffled", "constant", "beit3, frozen"}
+    text = "\n".join(_rehearsal.lines(figures))
+    assert "from dvc repro to a verified release" in text
+    assert all(stage in text for stage in STAGES)
+    note = "Other programs ran beside it"
+    assert [note in _rehearsal.lines(figures | {"load": load})[-1] for load in (0.1, 1e6)] == [False, True]
+    assert figures["peak_disk"] > 2 * sum(p.stat().st_size for p in (tmp_path / "raw").glob("*.pth"))
