@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config, Layer, Streams
+from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config, Layer, Streams
 from pipeline.errors import UserError
 from pipeline.ops.dense import by_onednn
 from pipeline.ops.device import device_of
@@ -112,6 +112,25 @@ def flops(c: Config, image: bool, tokens: int) -> float:
     whole = n * (4 * pair + 2 * one) + 4 * n * n * c.width
     last = n * 2 * pair + 2 * pair + 2 * one + 4 * n * c.width
     return (c.layers - 1) * whole + last + image * c.patches * 2 * 3 * c.patch**2 * c.width
+
+
+def precisions(c: Config, device: torch.device) -> list[str]:
+    """Return the precisions worth trying for a network there, the fastest first; float32 is the last.
+
+    The processor decides, not a clock: the same machine must make the same bytes. Networks narrower than base gain
+    nothing. Tiles (AMX) multiply bfloat16 so fast that int8 spends more on rounding rows than it saves.
+    """
+    if c.width < SIZES["base"].width or not multiplies_bfloat16(device):
+        return ["float32"]
+    by_bytes = multiplies_bytes(device) and not torch.cpu._is_amx_tile_supported()
+    return [*(["int8"] if by_bytes else []), "bfloat16", "float32"]
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether bfloat16 products are fast there: on GPUs since Ampere, on CPUs with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def multiplies_bytes(device: torch.device) -> bool:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.beit3.inference import Inference, Rows, _linear8, flops, multiplies_bytes
+from pipeline.beit3.inference import Inference, Rows, _linear8, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import SIZES, BEiT3, Config
 from pipeline.errors import UserError
 from pipeline.ops.device import gemm_rate
@@ -102,6 +102,27 @@ def test_it_repeats_bit_for_bit(precision: str) -> None:
         Inference(network(TINY), precision).cls(images, torch.cat(texts), LENGTHS["of every kind"]) for _ in range(2)
     ]
     assert torch.equal(*actual)
+
+
+@pytest.mark.parametrize(
+    ("amx", "bf16", "vnni", "expected"),
+    [
+        (True, True, True, ["bfloat16", "float32"]),
+        (False, True, True, ["int8", "bfloat16", "float32"]),
+        (False, True, False, ["bfloat16", "float32"]),
+        (False, False, True, ["float32"]),
+        (False, False, False, ["float32"]),
+    ],
+)
+def test_the_processor_decides_what_is_worth_trying(
+    amx: bool, bf16: bool, vnni: bool, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, there in {"amx_tile": amx, "avx512_bf16": bf16, "vnni": vnni}.items():
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda there=there: there)
+    cpu = torch.device("cpu")
+    assert precisions(SIZES["base"], cpu) == precisions(SIZES["large"], cpu) == expected
+    assert precisions(SIZES["small"], cpu) == ["float32"]
+    assert precisions(SIZES["base"], torch.device("mps")) == ["float32"]
 
 
 def test_runs_are_of_one_length_and_not_too_long() -> None:
