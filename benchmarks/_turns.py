@@ -7,6 +7,7 @@ network, a GPU.
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import sys
@@ -125,17 +126,28 @@ def timed(work: Callable[..., Result], *args: Any) -> Turn[Result]:
 
 
 @contextmanager
-def process() -> Iterator[Callable[..., Any]]:
+def process(environment: Mapping[str, str] | None = None) -> Iterator[Callable[..., Any]]:
     """Yield a function that runs `work(*args)` in one process, always the same, that lives as long as the block.
 
     A way with a process of its own keeps its allocator's settings, threads and caches to itself. Functions are pickled:
     a module's, or a `partial` of one.
 
+    Args:
+        environment: variables that the process sets before it loads the module of `work`; empty ones it removes.
+
     Raises:
         BrokenProcessPool: from the function, if the process was killed.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    settings = (dict(environment or {}),)
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_set, initargs=settings) as pool:
         yield lambda work, *args: pool.submit(work, *args).result()
+
+
+def _set(environment: Mapping[str, str]) -> None:
+    for name, value in environment.items():
+        os.environ[name] = value
+        if not value:
+            del os.environ[name]
 
 
 def alone(work: Callable[..., Result], *args: Any) -> Result:

@@ -83,7 +83,7 @@ def _encode_all(run: Run, ids: pa.Table, texts: Sequence[str]) -> dict[str, Exce
 def _encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done) -> None:
     """Write an encoder's features, and note where its time went and where its network is from."""
     params, layout, encoders = run.params.encode, run.layout, run.params.encoders
-    context = contexts.context_of(layout, params, encoders, name)
+    context = contexts.settled(contexts.context_of(layout, params, encoders, name))
     facts, throughput = _shared(run) | contexts.facts(context), batching.Throughput()
     run.resume(layout.features(name), contexts.inputs(context), facts, name, modules=_modules(run, name))
     with plainly(f"encoders.{name}") if context.origin or context.parts else nullcontext():
@@ -95,9 +95,10 @@ def _encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done
             worker = partial(feature_sets.worker, name, there, params, contexts.pinned(context))
             engine = partial(engines.ENGINES[params.engine], worker)
             _write(run, name, len(ids), engine, facts, throughput, done, context)
-    timing = throughput.facts(str(facts.get("precision", "float32"))) if throughput.items else {}
+    precision = {key: value for key, value in facts.items() if key == "precision"}
+    timing = throughput.facts(str(precision.get("precision", "float32"))) if throughput.items else {}
     width = pq.read_schema(io.shards(layout.features(name), "features")[0]).field("vector").type.list_size
-    if note := timing | _named(context, width):
+    if note := precision | timing | _named(context, width):
         run.note(**{name: note})
 
 

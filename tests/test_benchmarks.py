@@ -74,6 +74,13 @@ def test_a_process_of_its_own_lives_as_long_as_the_block() -> None:
     assert len({*pids, os.getpid(), _turns.alone(os.getpid)}) == 4
 
 
+def test_a_process_has_the_environment_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    with _turns.process({"GOMP_SPINCOUNT": "7", "OMP_WAIT_POLICY": ""}) as run, _turns.process() as other:
+        assert (run(os.getenv, "GOMP_SPINCOUNT"), run(os.getenv, "OMP_WAIT_POLICY")) == ("7", None)
+        assert other(os.getenv, "OMP_WAIT_POLICY") == "ACTIVE"
+
+
 def test_peak_memory_of_a_process_is_its_own() -> None:
     block = bytearray(os.urandom(1)) * (256 << 20)
     assert _turns.peak_mib() >= 256

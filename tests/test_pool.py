@@ -1,5 +1,8 @@
 """Jobs in processes: every result, and an error at once."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -41,3 +44,34 @@ def test_an_error_does_not_wait_for_the_other_jobs() -> None:
     with pytest.raises(ValueError, match="job 0 failed"):
         list(pool.each(fail_or_sleep, [1, 0, 2], workers=2))
     assert time.monotonic() - begun < 50
+
+
+# --- waiting
+
+
+def spins(first: str, **given: str) -> int:
+    """Return how often torch's OpenMP spins before it sleeps, as it says itself, after imports of `first` and torch."""
+    without = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    code = f"import sys; import {first}; assert not {{'torch', 'faiss'}} & set(sys.modules); import torch"
+    environment = without | {"OMP_DISPLAY_ENV": "verbose"} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return int(next(line.split("'")[1] for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP")
+@pytest.mark.parametrize("first", ["stages.cli", "alignrec", "pipeline.pool"])
+def test_threads_that_wait_sleep(first: str) -> None:
+    """Set before torch loads, in the command, the processes of torchrun, the Python API and workers."""
+    assert spins(first) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP")
+def test_a_users_own_way_of_waiting_is_kept() -> None:
+    assert spins("stages.cli", OMP_WAIT_POLICY="ACTIVE") > 300_000
+    assert spins("stages.cli", GOMP_SPINCOUNT="77") == 77
+
+
+def test_workers_wait_as_their_parent_does() -> None:
+    assert dict(pool.each(os.getenv, ["OMP_WAIT_POLICY"], workers=1)) == {
+        "OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]
+    }

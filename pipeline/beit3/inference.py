@@ -3,7 +3,9 @@
 It computes what `BEiT3.cls` does, up to rounding, for less:
 - all vision rows of a batch are one matrix and all text rows another: nothing is padded, each expert is one product;
 - weights are cast and packed once, and keys and values are one product;
-- the last layer is computed for CLS alone.
+- the last layer is computed for CLS alone;
+- in bfloat16, where products are fast, what is around them shrinks: LayerNorms' weights are folded into the products
+  that follow, GELU is part of the one before it, and patches are embedded by a product.
 Products and attention run in the chosen precision; the residual stream stays in float32. In int8, products multiply
 whole numbers: each row and each output has its own scale, and sums are exact. Attention is bfloat16 there.
 
@@ -21,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config, Layer, Streams
+from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config, Layer, Streams, VisionEmbed
 from pipeline.errors import UserError
 from pipeline.ops.dense import by_onednn
 from pipeline.ops.device import device_of
@@ -77,11 +79,14 @@ class Inference:
         """
         self.config: Config = network.config
         body = network.beit3  # not kept: its layers hold their weights once more
-        self._vision, self._text, self._positions = body.vision_embed, body.text_embed, body.encoder.embed_positions
+        self._vision: Callable[[Tensor | None, None, int], Tensor] = body.vision_embed
+        self._text, self._positions = body.text_embed, body.encoder.embed_positions
         self._norm = body.encoder.layer_norm.A
         if precision == "int8" and not multiplies_bytes(device_of(network)):
             raise UserError("encode.precision int8 needs a CPU that multiplies bytes (VNNI) and no GPU; take bfloat16")
         with torch.no_grad():
+            if precision == "bfloat16":
+                self._vision = _patches(body.vision_embed, torch.bfloat16)
             self._layers = [_Layer(cast(Layer, layer), precision) for layer in body.encoder.layers]
 
     @torch.inference_mode()
@@ -114,6 +119,25 @@ def flops(c: Config, image: bool, tokens: int) -> float:
     return (c.layers - 1) * whole + last + image * c.patches * 2 * 3 * c.patch**2 * c.width
 
 
+def precisions(c: Config, device: torch.device) -> list[str]:
+    """Return the precisions worth trying for a network there, the fastest first; float32 is the last.
+
+    The processor decides, not a clock: the same machine must make the same bytes. Networks narrower than base gain
+    nothing. Tiles (AMX) multiply bfloat16 so fast that int8 spends more on rounding rows than it saves.
+    """
+    if c.width < SIZES["base"].width or not multiplies_bfloat16(device):
+        return ["float32"]
+    by_bytes = multiplies_bytes(device) and not torch.cpu._is_amx_tile_supported()
+    return [*(["int8"] if by_bytes else []), "bfloat16", "float32"]
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Return whether bfloat16 products are fast there: on GPUs since Ampere, on CPUs with AMX or AVX512-BF16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
+
+
 def multiplies_bytes(device: torch.device) -> bool:
     """Return whether int8 products are exact and fast there: processors without VNNI saturate sums of two."""
     return device.type == "cpu" and torch.cpu._is_vnni_supported()
@@ -124,46 +148,63 @@ class _Layer:
 
     def __init__(self, layer: Layer, precision: str) -> None:
         attention, int8 = layer.self_attn, precision == "int8"
+        folds = precision == "bfloat16"  # in int8 a weight's step would grow with the LayerNorm's; float32 stays exact
         self._dtype = torch.float32 if int8 else getattr(torch, precision)  # of the factors of products
         attends_in = torch.bfloat16 if int8 else self._dtype
         linear = _linear8 if int8 else partial(_linear, dtype=self._dtype)
-        chain = _by_parts if int8 else _chain
+        up: Callable[[list[nn.Linear]], Map] = lambda layers: _chain(linear(layers), F.gelu)  # noqa: E731
+        if folds:
+            up = partial(_linear, dtype=self._dtype, gelu=True)
+        chain, fold = (_by_parts if int8 else _chain), (_folded if folds else _unfolded)
+        to, norm = _to(self._dtype), partial(_norm, affine=not folds)
         self._heads = attention.heads
-        self._norms = layer.self_attn_layer_norm, layer.final_layer_norm
+        self._before_attention, self._before_ffn = [], []
         self._query, self._key_value, self._out, self._ffn = [], [], [], []
         for expert in "AB":  # vision, text
             q, k, v = (getattr(m, expert) for m in (attention.q_proj, attention.k_proj, attention.v_proj))
-            self._query.append(chain(linear([q]), _to(attends_in)))
-            self._key_value.append(chain(linear([k, v]), _to(attends_in)))
-            norm, out = getattr(attention.inner_attn_ln, expert), getattr(attention.out_proj, expert)
-            self._out.append(chain(_to(self._dtype), _norm(norm, self._dtype), linear([out])))
+            out, inner = getattr(attention.out_proj, expert), getattr(attention.inner_attn_ln, expert)
+            first, second = getattr(layer.self_attn_layer_norm, expert), getattr(layer.final_layer_norm, expert)
             ffn = getattr(layer.ffn, expert)
-            up, down = linear([ffn.fc1]), linear([ffn.fc2])
-            self._ffn.append(chain(up, F.gelu, _norm(ffn.ffn_layernorm, self._dtype), down))
+            self._before_attention.append(_chain(norm(first, torch.float32), to))
+            self._query.append(chain(linear([fold(q, first)]), _to(attends_in)))
+            self._key_value.append(chain(linear([fold(k, first), fold(v, first)]), _to(attends_in)))
+            self._out.append(chain(to, norm(inner, self._dtype), linear([fold(out, inner)])))
+            self._before_ffn.append(_chain(norm(second, torch.float32), to))
+            down = linear([fold(ffn.fc2, ffn.ffn_layernorm)])
+            self._ffn.append(chain(up([fold(ffn.fc1, second)]), norm(ffn.ffn_layernorm, self._dtype), down))
 
     def __call__(self, x: Streams, rows: Rows, first_only: bool = False) -> Streams:
         """Vision [B v, D] and text [W, D] -> the same, or CLS alone [B, D]."""
-        cast = _to(self._dtype)
-        y = self._norms[0](x).map(cast, cast)
+        y = x.map(*self._before_attention)
         query_rows, queries = rows, y
         if first_only:
             query_rows = Rows(1, [0] * len(rows.lengths))
             x, queries = (Streams(s.vision[:: rows.vision], None) for s in (x, y) if s.vision is not None)
         attended = self._attention(queries.map(*self._query), query_rows, y.map(*self._key_value), rows)
         x = x.plus(attended.map(*self._out))  # float32 plus dtype is float32
-        return x.plus(self._norms[1](x).map(cast, cast).map(*self._ffn))
+        return x.plus(x.map(*self._before_ffn).map(*self._ffn))
 
     def _attention(self, queries: Streams, query_rows: Rows, x: Streams, rows: Rows) -> Streams:
         """Return attention of queries over keys and values [.., 2D], one run of equal lengths at a time: no padding."""
         out = queries.map(torch.empty_like, torch.empty_like)
         on_gpu = queries.vision is not None and queries.vision.is_cuda
         for start, stop in rows.runs(len(rows.lengths) if on_gpu else CPU_RUN):
-            q = torch.cat(query_rows.of(queries, start, stop), 1).unflatten(2, (self._heads, -1)).transpose(1, 2)
-            k, v = torch.cat(rows.of(x, start, stop), 1).unflatten(2, (2, self._heads, -1)).permute(2, 0, 3, 1, 4)
-            attended = _attend(q, k, v).transpose(1, 2).flatten(2)  # [n, Q, D]
+            (q,) = self._by_head(query_rows.of(queries, start, stop), 1)
+            k, v = self._by_head(rows.of(x, start, stop), 2)
+            attended = _attend(q, k, v).transpose(1, 2)  # [n, Q, H, d]
             places = query_rows.of(out, start, stop)
             for place, part in zip(places, attended.split([p.shape[1] for p in places], 1), strict=True):
-                place.copy_(part)
+                place.unflatten(2, (self._heads, -1)).copy_(part)
+        return out
+
+    def _by_head(self, views: Sequence[Tensor], parts: int) -> Tensor:
+        """Vision [n, v, parts D], text [n, T, parts D] -> [parts, n, H, v + T, d], contiguous: bmm would copy it."""
+        lengths = [view.shape[1] for view in views]
+        out = views[0].new_empty(
+            parts, len(views[0]), self._heads, sum(lengths), views[0].shape[2] // parts // self._heads
+        )
+        for place, view in zip(out.split(lengths, 3), views, strict=True):
+            place.copy_(view.unflatten(2, (parts, self._heads, -1)).permute(2, 0, 3, 1, 4))
         return out
 
 
@@ -192,21 +233,54 @@ def _to(dtype: torch.dtype) -> Map:
     return lambda x: x.to(dtype)
 
 
-def _norm(norm: nn.LayerNorm, dtype: torch.dtype) -> Map:
-    weight, bias = norm.weight.to(dtype), norm.bias.to(dtype)
-    return lambda x: F.layer_norm(x, norm.normalized_shape, weight, bias, norm.eps)
+def _norm(norm: nn.LayerNorm, dtype: torch.dtype, affine: bool) -> Map:
+    shape, weight, bias = norm.normalized_shape, norm.weight.to(dtype), norm.bias.to(dtype)
+    if not affine:
+        return lambda x: F.layer_norm(x, shape, eps=norm.eps)
+    return lambda x: F.layer_norm(x, shape, weight, bias, norm.eps)
 
 
-def _linear(layers: Sequence[nn.Linear], dtype: torch.dtype) -> Map:
-    """Return the product of layers side by side: [n, in] -> [n, sum of out]."""
+def _unfolded(layer: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
+    return layer
+
+
+def _folded(layer: nn.Linear, norm: nn.LayerNorm) -> nn.Linear:
+    """Return what does after a LayerNorm without weights what `layer` does after `norm`."""
+    return _as_linear(layer.weight * norm.weight, layer.bias + layer.weight @ norm.bias)
+
+
+def _as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return linear
+
+
+def _patches(embed: VisionEmbed, dtype: torch.dtype) -> Callable[[Tensor | None, None, int], Tensor]:
+    """Return what `embed` does without masks, as a product in `dtype`: its convolution's windows do not overlap."""
+    side = embed.proj.kernel_size[0]
+    linear = _linear([_as_linear(embed.proj.weight.flatten(1), cast(Tensor, embed.proj.bias))], dtype)
+
+    def apply(image: Tensor | None, patch_mask: None, items: int) -> Tensor:
+        if image is None:
+            return embed(None, None, items)
+        tiles = image.to(dtype).unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5)
+        x = linear(tiles.flatten(3).flatten(0, 2))  # [B P, 3 side side] -> [B P, D]
+        return torch.cat([embed.cls_token.expand(items, -1, -1), x.unflatten(0, (items, -1))], 1)  # float32
+
+    return apply
+
+
+def _linear(layers: Sequence[nn.Linear], dtype: torch.dtype, gelu: bool = False) -> Map:
+    """Return the product of layers side by side, and its GELU if asked for: [n, in] -> [n, sum of out]."""
     weight = torch.cat([layer.weight for layer in layers]).to(dtype)
     bias = torch.cat([layer.bias for layer in layers]).to(dtype)
     if not by_onednn(weight.device, dtype):
-        return lambda x: F.linear(x, weight, bias)
+        return _chain(lambda x: F.linear(x, weight, bias), *([F.gelu] if gelu else []))
     # oneDNN with weights in its own order: on an AMD EPYC (Zen 4) a tenth faster than F.linear in bfloat16, which
     # reorders them at each call, and a third faster in float32, for which F.linear takes MKL
     packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    then, algorithm = ("gelu", "none") if gelu else ("none", "")
+    return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, then, [], algorithm)
 
 
 def _linear8(layers: Sequence[nn.Linear]) -> Map:

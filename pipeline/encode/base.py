@@ -78,6 +78,8 @@ class Spec(Generic[Params]):
     """whether it loads what the stage `pretrain` wrote"""
     variant_of: str = ""
     """the encoder whose settings it takes: the two must differ in one thing alone"""
+    settled: Callable[[Context, Params], Params] | None = None
+    """decides what settings leave to this machine; what it returns is kept with the features"""
     origin: Callable[[str, Params], Origin] | None = None
     """finds and checks the files of somebody's network, given the settings' path; loads nothing"""
     library: str = ""

@@ -13,12 +13,14 @@ from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 from torch import Tensor
 
+import schemas
 from pipeline import io
-from pipeline.beit3.inference import Inference, flops
+from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.beit3.whitening import Whitening
 from pipeline.config import Section
+from pipeline.encode import batching
 from pipeline.encode.base import Context, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
@@ -29,12 +31,16 @@ from pipeline.ops.device import device_of, pick, pinned, sent
 class BEiT3Params(Section):
     """What BEiT3 reads as an encoder."""
 
-    precision: Literal["float32", "bfloat16", "int8"] = "float32"
-    """of its products; features are float32 in any. For base and large, bfloat16 is twice as fast on a GPU or a CPU
-    that multiplies it, int8 a third faster still on a CPU with VNNI. CLS keeps a cosine of 0.999 to float32,
-    checked on the first items; whitening may amplify the difference"""
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """of its products; features are float32 in any. CLS must keep a cosine of 0.999 to float32 on the first items;
+    whitening may amplify the difference. auto: the fastest that does, by what the device multiplies: float32 for small;
+    for base and large bfloat16 on a GPU or a CPU with AMX, int8 on other CPUs with AVX512-BF16 and VNNI"""
     max_tokens: Annotated[int, Field(ge=3)] = 128
     """text beyond this is cut"""
+
+
+Batch = tuple[list[bytes] | None, list[str] | None]
+"""images and texts of the same items"""
 
 
 class Prepared(NamedTuple):
@@ -50,8 +56,8 @@ class Prepared(NamedTuple):
 
 MIN_COSINE = 0.999
 """to float32 that CLS keeps in any precision, before whitening"""
-CHECKED = 8
-"""first items on which it is checked"""
+FIRST, CHECKED = 64, 8
+"""items of the dataset among which, and how many of them with an image, a text and both, on which it is checked"""
 
 
 class BEiT3Items:
@@ -68,7 +74,6 @@ class BEiT3Items:
         """Lay the network out for encoding on its device; without a tokenizer no texts can be read."""
         self._device = device_of(network)
         self._network = Inference(network.eval(), precision)
-        self._precision, self._unchecked = precision, None if precision == "float32" else network
         self._whitening = None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
         self.tokenizer = tokenizer
         self._max_tokens = min(max_tokens, network.config.positions - FIRST_POSITION)
@@ -92,36 +97,16 @@ class BEiT3Items:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return CLS, whitened where `pretrain` wrote a whitening, float32 [B, D].
-
-        Raises:
-            UserError: on the first items this precision changes the features too much.
-        """
+        """Return CLS, whitened where `pretrain` wrote a whitening, float32 [B, D]."""
         pixels, tokens, lengths = prepared
         image = None if pixels is None else normalised(sent(pixels, self._device))
         tokens = None if tokens is None else sent(tokens, self._device)
         cls = self._network.cls(image, tokens, lengths)  # [B, D]
-        if self._unchecked is not None:
-            self._check(self._unchecked, image, tokens, lengths, cls)
         self.flops += sum(flops(self._network.config, image is not None, n) for n in lengths)
         if self._whitening is None:
             return cls
         mean, map_ = self._whitening
         return (cls - mean) @ map_
-
-    def _check(
-        self, network: BEiT3, image: Tensor | None, tokens: Tensor | None, lengths: list[int], cls: Tensor
-    ) -> None:
-        """Compare `cls` [B, D] with the network's own in float32."""
-        texts = [None] * len(lengths) if tokens is None else [part[None] for part in tokens.split(lengths)]
-        for i, text in enumerate(texts[:CHECKED]):
-            exact = network.cls(None if image is None else image[i : i + 1], text)  # [1, D]
-            if (cosine := float(torch.cosine_similarity(cls[i : i + 1], exact))) < MIN_COSINE:
-                raise UserError(
-                    f"encode.settings.beit3.precision {self._precision} changes these weights' features: cosine "
-                    f"{cosine:.5f} to float32, expected at least {MIN_COSINE}; take a finer precision"
-                )
-        self._unchecked = None
 
     def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         if self.tokenizer is None:
@@ -129,13 +114,70 @@ class BEiT3Items:
         return self.tokenizer.encode(texts, self._max_tokens)
 
 
+def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
+    """Return the settings with the precision decided and checked; all variants get the trained network's.
+
+    The processor and the dataset's first items decide, so a run that was killed decides the same again.
+
+    Raises:
+        UserError: this device lacks the precision, or it changes the features too much.
+    """
+    config = Config(**io.read_json(context.files.config))
+    choices = precisions(config, pick()) if params.precision == "auto" else [params.precision]
+    if choices == ["float32"]:
+        return params.model_copy(update={"precision": "float32"})
+    network, texts = _network(context.files), tokenizer(context.files)
+    batches = _first_items(context, texts is not None)
+    exact = BEiT3Items(network, texts, params.max_tokens, "float32")
+    for precision in choices:
+        if precision != "float32":
+            cosine = _cosine(exact, BEiT3Items(network, texts, params.max_tokens, precision), batches)
+        if precision == "float32" or cosine >= MIN_COSINE:
+            return params.model_copy(update={"precision": precision})
+    raise UserError(
+        f"beit3: precision {params.precision} changes the features of these weights: cosine {cosine:.5f} to float32, "
+        f"expected at least {MIN_COSINE}; take a finer one, or auto"
+    )
+
+
+def _first_items(context: Context, with_texts: bool) -> list[Batch]:
+    """Return images and texts of some first items: of those that have both, of images alone, of texts alone."""
+    layout = context.layout
+    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].slice(0, FIRST).to_pylist()
+    images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))
+    if not with_texts:
+        texts = [""] * len(texts)
+    both = [(i, t) for i, t in zip(images, texts, strict=True) if i is not None and t.strip()][:CHECKED]
+    seen = [image for image in images if image is not None][:CHECKED]
+    read = [text for text in texts if text.strip()][:CHECKED]
+    batches = (([i for i, _ in both], [t for _, t in both]), (seen, None), (None, read))
+    return [batch for batch in batches if any(batch)]
+
+
+def _cosine(exact: BEiT3Items, rough: BEiT3Items, batches: Sequence[Batch]) -> float:
+    """Return the least cosine between the two of any item; 1 if there is none."""
+    pairs = ((rough.encode(rough.prepare(*batch)), exact.encode(exact.prepare(*batch))) for batch in batches)
+    return min((float(torch.cosine_similarity(*pair).min()) for pair in pairs), default=1.0)
+
+
 def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     """Load what `pretrain` wrote."""
     files = context.files
+    whitening = Whitening(**load_arrays(files.whitening)) if files.whitening.is_file() else None
+    precision = runnable(context, params.precision)
+    return BEiT3Items(_network(files), tokenizer(files), params.max_tokens, precision, whitening)
+
+
+def runnable(context: Context, precision: str) -> str:
+    """Return a precision; float32, which is finer, for one undecided, or of a release and lacking on this device."""
+    lacking = context.pretrained is not None and precision == "int8" and not multiplies_bytes(pick())
+    return "float32" if lacking or precision == "auto" else precision
+
+
+def _network(files: EncoderFiles) -> BEiT3:
     network = BEiT3(Config(**io.read_json(files.config)))
     network.load_state_dict(load_file(files.weights), strict=True)
-    whitening = Whitening(**load_arrays(files.whitening)) if files.whitening.is_file() else None
-    return BEiT3Items(network.to(pick()), tokenizer(files), params.max_tokens, params.precision, whitening)
+    return network.to(pick())
 
 
 def tokenizer(files: EncoderFiles) -> Tokenizer | None:
@@ -143,6 +185,6 @@ def tokenizer(files: EncoderFiles) -> Tokenizer | None:
     return Tokenizer(files.tokenizer.read_bytes()) if files.tokenizer.is_file() else None
 
 
-BEIT3 = Spec(make, BEiT3Params, pretrained=True)
+BEIT3 = Spec(make, BEiT3Params, pretrained=True, settled=settled)
 IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
 TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")

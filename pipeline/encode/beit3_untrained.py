@@ -13,7 +13,7 @@ from pipeline.beit3 import whitening
 from pipeline.beit3.network import BEiT3, Config
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Spec
-from pipeline.encode.beit3 import BEiT3Items, BEiT3Params, tokenizer
+from pipeline.encode.beit3 import BEiT3Items, BEiT3Params, runnable, settled, tokenizer
 from pipeline.ops.device import pick
 from pipeline.seeds import seed_for
 
@@ -27,7 +27,8 @@ def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("untrained", layout.dataset, shared.seed))
         network = BEiT3(Config(**io.read_json(files.config))).to(pick())
-    unwhitened = BEiT3Items(network, tokenizer(files), params.max_tokens, params.precision)
+    precision = runnable(context, params.precision)
+    unwhitened = BEiT3Items(network, tokenizer(files), params.max_tokens, precision)
     if not files.whitening.is_file():
         return unwhitened
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].slice(0, MOST).to_pylist()
@@ -35,7 +36,7 @@ def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     encoded = batching.encode(unwhitened, texts, images, shared.batch_size, workers=shared.workers)
     has_any = encoded.has_image | encoded.has_text
     fitted = whitening.fit(encoded.vectors[has_any])
-    return BEiT3Items(network, unwhitened.tokenizer, params.max_tokens, params.precision, fitted)
+    return BEiT3Items(network, unwhitened.tokenizer, params.max_tokens, precision, fitted)
 
 
-UNTRAINED = Spec(make, BEiT3Params, pretrained=True, variant_of="beit3", portable=False)
+UNTRAINED = Spec(make, BEiT3Params, pretrained=True, variant_of="beit3", settled=settled, portable=False)

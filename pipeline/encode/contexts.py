@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,21 @@ def context_of(layout: Layout, params: Encode, encoders: Encoders, name: str) ->
     of = own.of if isinstance(own, ConcatParams) else []
     parts = tuple(context_of(layout, params, encoders, part) for part in of)
     return Context(layout, params, encoders, name, find(f"encoders.{name}", own) if find else None, parts)
+
+
+def settled(context: Context) -> Context:
+    """Return the context with settings that leave nothing to the machine, the same for all nodes of a cluster."""
+    encoders = {**context.encoders}
+    for one in _all(context):
+        entry = spec(context.encoders, one.name)
+        if entry.settled is not None:
+            owner, own = entry.variant_of or one.name, settings(context.encoders, one.name)
+            encoders[owner] = {**encoders.get(owner, {}), **entry.settled(one, own).model_dump()}
+    return _with(context, encoders)
+
+
+def _with(context: Context, encoders: Encoders) -> Context:
+    return replace(context, encoders=encoders, parts=tuple(_with(part, encoders) for part in context.parts))
 
 
 def pinned(context: Context) -> Encoders:

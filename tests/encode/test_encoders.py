@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from pipeline.beit3.network import BEiT3, Config
 from pipeline.config import Encode
 from pipeline.encode import batching, controls, feature_sets
 from pipeline.encode.base import Context, Encoder
-from pipeline.encode.beit3 import BEiT3Items
+from pipeline.encode.beit3 import BEiT3Items, BEiT3Params
 from pipeline.encode.registry import ENCODERS, settings
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, square
@@ -69,23 +71,6 @@ def beit3(network: BEiT3, model: bytes) -> BEiT3Items:
 
 def run(encoder: BEiT3Items, texts: Sequence[str], images: Sequence[bytes | None], size: int) -> np.ndarray:
     return batching.encode(encoder, texts, images, size, lambda n: None).vectors
-
-
-# --- precision
-
-
-def test_a_precision_that_changes_the_features_is_refused(
-    network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rough = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "bfloat16")
-    assert run(rough, TEXTS, IMAGES, 3).any(1).sum() == len(BOTH_OR_ONE)  # checked, and close enough
-    monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 1.0)
-    for texts, images in ((TEXTS, IMAGES), (TEXTS[:1], [None]), ([""], IMAGES[:1])):
-        rough = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "bfloat16")
-        with pytest.raises(UserError, match="precision bfloat16 changes"):
-            run(rough, texts, images, 3)
-    exact = BEiT3Items(network, tokenizer.Tokenizer(model), 128, "float32")
-    assert run(exact, TEXTS, IMAGES, 3).any()
 
 
 # --- batches
@@ -387,6 +372,66 @@ def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, ne
     fewer = stage(tmp_path, dataset(tmp_path, {}, encoders=["beit3"], controls=["constant"]))
     assert fewer == {name: whole[name] for name in ("beit3", "constant")}
     assert kept.stat().st_mtime_ns == written
+
+
+def precisions_of(layout: Layout, names: Sequence[str]) -> set[str]:
+    """Return the precisions that the metadata of all shards names."""
+    shards = [path for name in names for path in files.shards(layout.features(name), "features")]
+    return {json.loads(pq.read_schema(path).metadata[b"alignrec"])["params"]["precision"] for path in shards}
+
+
+@pytest.mark.parametrize(("least", "chosen"), [(0.99, "bfloat16"), (1.1, "float32")])
+def test_auto_takes_the_fastest_precision_that_keeps_the_features(
+    least: float, chosen: str, tmp_path: Path, network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All variants take the same; metadata and record name it; a resumed run decides the same again."""
+    monkeypatch.setattr("pipeline.encode.beit3.precisions", lambda config, device: ["bfloat16", "float32"])
+    monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", least)
+    names, layout = [*BEIT3, "beit3-untrained"], Layout(tmp_path, "toy")
+    params = dataset(tmp_path, {}, encoders=names, controls=[])
+    pretrained(tmp_path, network, model)
+    whole = stage(tmp_path, params)
+    assert precisions_of(layout, names) == {chosen}
+    assert {files.read_json(layout.run_record("encode"))["notes"][name]["precision"] for name in names} == {chosen}
+    for name in names:
+        files.shard(layout.features(name), "features", 1).unlink()
+    assert stage(tmp_path, params) == whole
+    given = params.model_copy(update={"encoders": {"beit3": {"precision": chosen}}})
+    monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 0.99)
+    assert stage(tmp_path, given) == whole
+
+
+def test_a_given_precision_that_changes_the_features_is_refused(
+    tmp_path: Path, network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.encode.beit3.MIN_COSINE", 1.1)
+    params = dataset(tmp_path, {}, encoders=["beit3"], controls=[])
+    pretrained(tmp_path, network, model)
+    given = params.model_copy(update={"encoders": {"beit3": {"precision": "bfloat16"}}})
+    with pytest.raises(UserError, match=r"precision bfloat16 changes the features .* cosine 0\.99.* or auto$"):
+        stage(tmp_path, given)
+    stage(tmp_path, given.model_copy(update={"encoders": {"beit3": {"precision": "float32"}}}))
+
+
+def test_small_is_encoded_in_float32_on_every_machine(tmp_path: Path, network: BEiT3, model: bytes) -> None:
+    params = dataset(tmp_path, {}, encoders=["beit3"], controls=[])
+    pretrained(tmp_path, network, model)
+    stage(tmp_path, params)
+    assert precisions_of(Layout(tmp_path, "toy"), ["beit3"]) == {"float32"}
+
+
+def test_a_release_in_a_precision_that_this_machine_lacks_is_read_in_a_finer_one(
+    context: Context, network: BEiT3, model: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dataset's own is refused: on a cluster its rows would differ by node."""
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
+    pretrained(context.layout.root, network, model)
+    released = replace(context, pretrained=context.layout.encoder)
+    params = BEiT3Params(precision="int8")
+    actual, exact = (ENCODERS["beit3"].make(released, p) for p in (params, BEiT3Params(precision="float32")))
+    np.testing.assert_array_equal(run(actual, TEXTS, IMAGES, 4), run(exact, TEXTS, IMAGES, 4))
+    with pytest.raises(UserError, match="VNNI"):
+        ENCODERS["beit3"].make(context, params)
 
 
 def test_settings_of_one_encoder_re_encode_no_other(tmp_path: Path, network: BEiT3, model: bytes) -> None:
