@@ -52,8 +52,6 @@ class Pretrain(Section):
     """train users that two items must have in common to be positives"""
     temperature: Annotated[float, Field(ge=0.01)] = 0.1
     """of the softmax over cosines in the three terms above"""
-    whiten: bool = True
-    """whether features are whitened CLS vectors; false: CLS as it is"""
     held_out: Share = 0.1
     """share of items held out to measure accuracy"""
     epochs: Annotated[int, Field(ge=0)] = 24

@@ -17,13 +17,13 @@ from pipeline import io
 from pipeline.beit3.inference import Inference, flops
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
 from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.beit3.whitening import Whitening
 from pipeline.config import Section
 from pipeline.encode.base import Context, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.layout import EncoderFiles
 from pipeline.ops.device import device_of, pick, pinned, sent
+from pipeline.ops.whitening import Whitening
 
 
 class BEiT3Params(Section):
@@ -35,6 +35,8 @@ class BEiT3Params(Section):
     checked on the first items; whitening may amplify the difference"""
     max_tokens: Annotated[int, Field(ge=3)] = 128
     """text beyond this is cut"""
+    whiten: bool = True
+    """whether features are CLS whitened, as `pretrain` fitted it; false: CLS as it is"""
 
 
 class Prepared(NamedTuple):
@@ -92,7 +94,7 @@ class BEiT3Items:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return CLS, whitened where `pretrain` wrote a whitening, float32 [B, D].
+        """Return CLS, whitened where there is a whitening, float32 [B, D].
 
         Raises:
             UserError: on the first items this precision changes the features too much.
@@ -118,7 +120,7 @@ class BEiT3Items:
             exact = network.cls(None if image is None else image[i : i + 1], text)  # [1, D]
             if (cosine := float(torch.cosine_similarity(cls[i : i + 1], exact))) < MIN_COSINE:
                 raise UserError(
-                    f"encode.settings.beit3.precision {self._precision} changes these weights' features: cosine "
+                    f"encoders.beit3.precision {self._precision} changes these weights' features: cosine "
                     f"{cosine:.5f} to float32, expected at least {MIN_COSINE}; take a finer precision"
                 )
         self._unchecked = None
@@ -131,11 +133,18 @@ class BEiT3Items:
 
 def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     """Load what `pretrain` wrote."""
-    files = context.files
-    network = BEiT3(Config(**io.read_json(files.config)))
-    network.load_state_dict(load_file(files.weights), strict=True)
-    whitening = Whitening(**load_arrays(files.whitening)) if files.whitening.is_file() else None
-    return BEiT3Items(network.to(pick()), tokenizer(files), params.max_tokens, params.precision, whitening)
+    whitening = Whitening(**load_arrays(context.files.whitening)) if whitens(context, params) else None
+    return _loaded(context.files, params, whitening)
+
+
+def make_raw(context: Context, params: BEiT3Params) -> BEiT3Items:
+    """Load what `pretrain` wrote, but for the whitening: the feature is CLS as it is."""
+    return _loaded(context.files, params, None)
+
+
+def whitens(context: Context, params: BEiT3Params) -> bool:
+    """Return whether features are whitened; those of a release that was made without whitening are not."""
+    return params.whiten and context.files.whitening.is_file()
 
 
 def tokenizer(files: EncoderFiles) -> Tokenizer | None:
@@ -143,6 +152,13 @@ def tokenizer(files: EncoderFiles) -> Tokenizer | None:
     return Tokenizer(files.tokenizer.read_bytes()) if files.tokenizer.is_file() else None
 
 
+def _loaded(files: EncoderFiles, params: BEiT3Params, whitening: Whitening | None) -> BEiT3Items:
+    network = BEiT3(Config(**io.read_json(files.config)))
+    network.load_state_dict(load_file(files.weights), strict=True)
+    return BEiT3Items(network.to(pick()), tokenizer(files), params.max_tokens, params.precision, whitening)
+
+
 BEIT3 = Spec(make, BEiT3Params, pretrained=True)
+RAW = replace(BEIT3, make=make_raw, variant_of="beit3")
 IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
 TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")
