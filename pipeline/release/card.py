@@ -103,7 +103,9 @@ def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the probes' figures, a row a feature set, raw and processed; remarks on them, and the masked trainings."""
     masking, processed = probes.get("mask_modality", {}), probes.get("processed", {})
     columns = {key: p for key, p in PROBES.items() if _cells(p.figure, probes.get(key, {}))}
-    remarks = [(p.title, _remark(probes.get(key, {}), _verdicts(probes, key))) for key, p in PROBES.items()]
+    remarks = [
+        (f"{p.name} {p.figure}", _remark(probes.get(key, {}), _verdicts(probes, key))) for key, p in PROBES.items()
+    ]
     remarks.append(("Mask modality", _remark(masking)))
     return {
         "probes": [f"{p.name} {p.figure}" for p in columns.values()],
