@@ -11,8 +11,10 @@ import pytest
 from pipeline.ops import whitening
 from pipeline.probe import questions
 from pipeline.probe.base import Data
+from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import verdicts
-from pipeline.report import tables
+from pipeline.release import card
+from pipeline.report import tables, terminal
 from pipeline.report.markdown import verdict_sentences
 
 KS = [10, 20]
@@ -110,3 +112,26 @@ def interactions(rng: np.random.Generator) -> Any:
         "split": pa.array(np.zeros(180), pa.int8()),
     }
     return pa.table(columns)
+
+
+def test_terminal_and_card_have_a_row_for_each_processing() -> None:
+    raw, narrowed = {"hit@20": 0.4}, {"hit@20": 0.3}
+    row = {"probe": "item_cf", "measure": "hit@20", "a": "a", "b": "b", "verdict": "better"}
+    figures = {
+        "item_cf": {"items": 4, "chance": {"hit@20": 0.1}, "a": raw, "b": {"skipped": "it is odd"}},
+        "processed": {"width": 7, "item_cf": {"items": 4, "chance": {"hit@20": 0.1}, "a": narrowed}},
+        "verdicts": [row],
+    }
+    printed = terminal.probes(figures, PROBES)
+    assert [list(column.cells) for column in printed.columns] == [
+        ["chance", "a", "chance", "a"],
+        ["raw", "raw", "processed", "processed"],
+        ["0.1000", "0.4000", "0.1000", "0.3000"],
+    ]
+    shown = card._judged_without_training(figures)
+    assert [(*names,) for names in shown["probed"] if names[0] == "a"] == [
+        ("a", "raw", "0.4000"),
+        ("a", "processed", "0.3000"),
+    ]
+    assert shown["processed_width"] == 7
+    assert shown["remarks"] == ["Item-CF hit@20: Not shown for b: it is odd. At hit@20, a is better than b."]
