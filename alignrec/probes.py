@@ -32,6 +32,10 @@ class ProbeResult:
     """probe -> feature set, control or chance -> figure -> value, such as hit@20, and hit@20_se: its standard error"""
     skipped: Mapping[str, str]
     """probe -> why it could not be run"""
+    processed: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """the same figures of the same features, centred, reduced by PCA to one width, and whitened"""
+    verdicts: Sequence[Mapping[str, Any]]
+    """for every two feature sets: is one better, both raw and processed?"""
     paired: Sequence[Mapping[str, Any]]
     """tests of the differences between every two feature sets, corrected after Holm"""
     dropped: Mapping[str, int]
@@ -116,11 +120,19 @@ def probe(
     if categories is None:
         parts["categories"] = "no categories were given"
     result = judge([FeatureSet(name, "", x) for name, x in sets.items()], parts, ks, seed_for("probe", seed))
+    processed = {probe: sets for probe, sets in result["processed"].items() if isinstance(sets, dict)}
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
-        figures={probe: {n: v for n, v in sets.items() if isinstance(v, dict)} for probe, sets in answered.items()},
+        figures=_of_sets(answered),
         skipped={probe: sets["skipped"] for probe, sets in result["probes"].items() if "skipped" in sets},
+        processed=_of_sets(processed),
+        verdicts=result["verdicts"],
         paired=result["paired"],
         dropped=data.dropped,
         cutoff=headline(ks),
     )
+
+
+def _of_sets(probes: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return probe -> feature set -> figures, without counts and notes."""
+    return {probe: {n: v for n, v in sets.items() if isinstance(v, dict)} for probe, sets in probes.items()}

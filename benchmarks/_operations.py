@@ -105,7 +105,7 @@ def pretrain(networks: Networks, params: Params, items: Items) -> dict[str, floa
     one = sum(forward(c, *pair, own) for pair in pairs)
     trained, held_out = BACKWARD * (1 - own.held_out), own.held_out
     exact = items.image.sum() * visual_tokens(networks.vqkd) * (own.visual_tokens == "vqkd")
-    exact += (1 - own.held_out) * encoding(c, items, ("image", "text")) * own.whiten
+    exact += (1 - own.held_out) * encoding(c, items, ("image", "text"))
     low = {"auto": "float32" if pick().type == "cpu" else "bfloat16"}.get(own.precision, own.precision)
     work = {"float32": float(exact)}
     work[low] = work.get(low, 0.0) + own.epochs * (trained + held_out) * one
@@ -120,7 +120,9 @@ def encode(networks: Networks, params: Params, items: Items) -> dict[str, float]
         if name not in ENCODERS or not (spec := ENCODERS[name]).pretrained:
             continue
         one = encoding(networks.beit3, items, spec.reads)
-        fitted = min(1.0, MOST / len(items.image)) if name == "beit3-untrained" and params.pretrain.whiten else 0.0
+        fitted = (
+            min(1.0, MOST / len(items.image)) if name == "beit3-untrained" and settings.get("whiten", True) else 0.0
+        )
         work += one * (1 + fitted)
     return {settings.get("precision", "float32"): work}
 

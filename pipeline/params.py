@@ -212,7 +212,9 @@ def _made(params: Params) -> None:
 def _names(params: Params) -> None:
     for dataset in params.datasets:
         params.source(dataset)
-    encoders.check_names(params.encoders, params.encode.encoders)
+    controls = params.encode.controls
+    made = dict.fromkeys(name for dataset in params.sources for name in params.feature_sets(dataset))
+    encoders.check_names(params.encoders, params.encode.encoders, [name for name in made if name not in controls])
     encoders.check_teachers(params.encoders, params.pretrain.teachers)
     known(params.benchmark.models, MODELS, "benchmark.models")
     known(params.benchmark.overrides, MODELS, "benchmark.overrides")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -40,12 +40,13 @@ def main(run: Run) -> None:
     for folder in run.folder.glob("*/"):
         if folder.name not in names:
             shutil.rmtree(folder)
-    failed = _encode_all(run, ids, texts)
-    shared = _shared(run)
+    shared, late = _shared(run), [one for one in params.encoders if registry.made_of(run.params.encoders, one, imports)]
+    failed = _encode_all(run, [one for one in params.encoders if one not in late], ids, texts, {})
     for name, ready in imports.items():
         run.resume(layout.features(name), ready.inputs(layout), shared)
         _write(run, name, len(ids), _local(feature_sets.imported(ready, ids)), shared, batching.Throughput())
         run.count(f"{name}: item without a vector", feature_sets.without_vector(layout.features(name)))
+    failed = _encode_all(run, late, ids, texts, failed)
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls if names[0] not in failed else []:
         run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], shared, name)
@@ -66,9 +67,11 @@ def main(run: Run) -> None:
     run.count("item without text", sum(not text.strip() for text in texts))
 
 
-def _encode_all(run: Run, ids: pa.Table, texts: Sequence[str]) -> dict[str, Exception]:
-    """Run all encoders; return those that failed, which keep what they had made, and why."""
-    names, failed = run.params.encode.encoders, dict[str, Exception]()
+def _encode_all(
+    run: Run, names: Sequence[str], ids: pa.Table, texts: Sequence[str], before: Mapping[str, Exception]
+) -> dict[str, Exception]:
+    """Run encoders; return those that failed, `before` included, which keep what they had made, and why."""
+    failed = dict(before)
     with run.progress(total=len(ids) * len(names), unit="item") as bar:
         for name in (one for one in registry.whole(run.params.encoders, names) if one in names):
             try:

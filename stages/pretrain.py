@@ -48,8 +48,7 @@ def main(run: Run) -> None:
 
     io.write_bytes(layout.encoder_weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
     io.write_json(layout.encoder_config, asdict(network.config))
-    if params.whiten:
-        io.write_bytes(layout.whitening, save_arrays(whitening(network, task)._asdict()))
+    io.write_bytes(layout.whitening, save_arrays(whitening(network, task)._asdict()))
     io.write_json(layout.history("pretrain"), history)
     checkpoint.clear()
     shutil.rmtree(layout.encoder_scratch)

@@ -1,18 +1,24 @@
-"""probe: every feature set judged without a recommender, and one retrained with a modality masked -> probes.json."""
+"""probe: feature sets judged without a recommender, raw and processed, and by masking a modality -> probes.json."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 import schemas
 from pipeline import io, pool
 from pipeline.evaluation.protocol import protocol
-from pipeline.probe import categories, masking, questions
+from pipeline.layout import Layout
+from pipeline.ops import whitening
+from pipeline.probe import categories, masking, questions, verdicts
 from pipeline.probe.base import Data
 from pipeline.run import Run
 from pipeline.train import inputs
 
 
 def main(run: Run) -> None:
-    """Ask every probe's questions of every feature set, then train what mask modality still lacks."""
+    """Judge every feature set, raw and processed, then train what mask modality still lacks."""
     params, layout = run.params.probe, run.layout
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
@@ -20,11 +26,18 @@ def main(run: Run) -> None:
     described = run.read(layout.items, schemas.ITEMS, ["categories"])
     read = categories.read_categories(layout, names, "categories" in schemas.text_fields(described))
     data = Data(interactions, items, described["categories"].to_pylist(), read)
-    sets = ((name, io.matrix(io.read_features(layout.features(name))["vector"])) for name in names)
     probes, withheld = questions.ask(data), questions.withheld(data)
-    bar = run.progress(sets, total=len(names), unit="set")
-    answers = questions.answers(probes, bar, params.ks, run.seed("folds"), withheld)
-    figures = questions.summaries(probes, answers, params.ks, withheld)
+    raw, processed = (
+        questions.answers(
+            probes, run.progress(sets, total=len(names), unit="set"), params.ks, run.seed("folds"), withheld
+        )
+        for sets in (_sets(layout, names), _sets(layout, names, params.width))
+    )
+    figures = questions.summaries(probes, raw, params.ks, withheld)
+    figures["processed"] = questions.processed(probes, processed, params.ks, params.width)
+    ours = run.params.trained_on
+    pairs = [(ours, name) for name in names if name != ours]
+    figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))
 
     rules = protocol(run.params, run.dataset, inputs.read(layout, None).split)
     maskable = masking.maskable(layout)
@@ -43,3 +56,10 @@ def main(run: Run) -> None:
     io.write_json(layout.probes, figures)
     io.keep_only(run.folder, [layout.probes, *(layout.mask_trial(*job) for job in jobs)])
     run.rows_in, run.rows_out = len(names), len(jobs)
+
+
+def _sets(layout: Layout, names: Sequence[str], width: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield feature sets by name, float32 [I, F]; where there is a width, after the same processing."""
+    for name in names:
+        vectors = io.matrix(io.read_features(layout.features(name))["vector"])
+        yield name, vectors if width is None else whitening.processed(vectors, width)

@@ -35,7 +35,7 @@ def compare(
         order: mapping file of the rows of files without identifiers.
 
     Returns:
-        the content of compare.json: sources, probes, paired, sets, pairs, and training if seeds > 0.
+        the content of compare.json: sources, probes, processed, paired, verdicts, sets, pairs; training if seeds > 0.
 
     Raises:
         UserError: see feature_set.read.
@@ -51,9 +51,9 @@ def compare(
     data = Data(interactions, len(asins), items["categories"].to_pylist(), read)
     seed, withheld = seed_for("compare", layout.dataset), questions.withheld(data)
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
-    comparison |= judge.judge(sets, questions.ask(data), params.probe.ks, seed, withheld) | judge.compared(
-        sets, CHANGED
-    )
+    comparison |= judge.judge(
+        sets, questions.ask(data), params.probe.ks, seed, withheld, params.probe.width
+    ) | judge.compared(sets, CHANGED)
     if seeds:
         comparison["training"] = trained(layout, params, sets, seeds, to)
     titles = [t or a for t, a in zip(items["title"].to_pylist(), asins, strict=True)]

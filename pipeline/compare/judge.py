@@ -10,10 +10,12 @@ import numpy as np
 
 from pipeline.compare import geometry
 from pipeline.compare.feature_set import FeatureSet
+from pipeline.config import Probe
 from pipeline.encode import controls
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
-from pipeline.probe import questions
+from pipeline.ops import whitening
+from pipeline.probe import questions, verdicts
 from pipeline.probe.base import Task
 from pipeline.probe.registry import PROBES
 from pipeline.seeds import seed_for
@@ -37,8 +39,9 @@ def judge(
     ks: Sequence[int],
     seed: int,
     withheld: Mapping[str, Mapping[str, str]] | None = None,
+    width: int = Probe().width,
 ) -> dict[str, Any]:
-    """Return probes of the sets and of their controls, and paired tests of every two sets.
+    """Return probes of the sets and of their controls, raw and processed; tests and verdicts of every two sets.
 
     Args:
         sets: at least one.
@@ -46,11 +49,14 @@ def judge(
         ks: cutoffs.
         seed: of controls and folds.
         withheld: see questions.withheld.
+        width: of processed sets, at most.
     """
     named = {g.name: g.vectors for g in sets}
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
     controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
     answers = questions.answers(probes, (named | controls_added).items(), ks, seed, withheld)
+    narrowed = ((name, whitening.processed(x, width)) for name, x in (named | controls_added).items())
+    processed = questions.answers(probes, narrowed, ks, seed, withheld)
     comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     at = list(ks).index(headline(ks))
     for probe, of_probe in answers.items():
@@ -59,7 +65,12 @@ def judge(
                 columns = [v if v.ndim == 1 else v[:, at] for v in (of_probe[a], of_probe[b])]
                 figure = PROBES[probe].measure + ("" if of_probe[a].ndim == 1 else f"@{ks[at]}")
                 comparisons.append((f"{probe} {figure}", a, b, columns[0], columns[1]))
-    return {"probes": questions.summaries(probes, answers, ks, withheld), "paired": corrected(comparisons, seed)}
+    return {
+        "probes": questions.summaries(probes, answers, ks, withheld),
+        "processed": questions.processed(probes, processed, ks, width),
+        "paired": corrected(comparisons, seed),
+        "verdicts": verdicts.verdicts(answers, processed, combinations(named, 2), ks, seed),
+    }
 
 
 def compared(sets: Sequence[FeatureSet], changed: int) -> dict[str, Any]:

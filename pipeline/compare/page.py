@@ -24,7 +24,8 @@ NEAR = 6
 
 def judged(comparison: Mapping[str, Any]) -> list[Table]:
     """Return the tables of probes, trainings and paired tests."""
-    evaluated = tables.probes(comparison["probes"])
+    fair = {key: comparison[key] for key in ("processed", "verdicts")}
+    evaluated = tables.probes(comparison["probes"] | fair)
     if "training" in comparison:
         evaluated.append(_training(comparison["training"]))
         evaluated.append(_paired("Trained recommenders, pair by pair", "users", comparison["training"]["paired"]))

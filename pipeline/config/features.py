@@ -73,8 +73,6 @@ class Pretrain(Section):
     """how they read it: as it is, or whitened as the released feature is"""
     temperature: Annotated[float, Field(ge=0.01)] = 0.1
     """of the softmax over cosines in content, itc and collaborative"""
-    whiten: bool = True
-    """whether features are whitened CLS vectors; false: CLS as it is"""
     held_out: Share = 0.1
     """share of items held out to measure accuracy"""
     epochs: Annotated[int, Field(ge=0)] = 24

@@ -14,6 +14,8 @@ class Probe(Section):
     """Evaluation of feature sets without and with training (method.md section 5)."""
 
     ks: list[Positive] = [5, 10, 20, 50]
+    width: Positive = 128
+    """of every feature set after the same processing, at most: centred, reduced by PCA and whitened"""
     mask_ratio: Share = 0.5
     """share of items whose image (or text) is hidden in the mask-modality probe"""
     mask_seeds: Positive = 3

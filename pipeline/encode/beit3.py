@@ -18,7 +18,6 @@ from pipeline import io
 from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
 from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.beit3.whitening import Whitening
 from pipeline.config import Section
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Spec
@@ -26,6 +25,7 @@ from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.layout import EncoderFiles
 from pipeline.ops.device import device_of, pick, pinned, sent
+from pipeline.ops.whitening import Whitening
 
 
 class BEiT3Params(Section):
@@ -37,6 +37,8 @@ class BEiT3Params(Section):
     for base and large bfloat16 on a GPU or a CPU with AMX, int8 on other CPUs with AVX512-BF16 and VNNI"""
     max_tokens: Annotated[int, Field(ge=3)] = 128
     """text beyond this is cut"""
+    whiten: bool = True
+    """whether features are CLS whitened, as `pretrain` fitted it; false: CLS as it is"""
 
 
 Batch = tuple[list[bytes] | None, list[str] | None]
@@ -97,7 +99,7 @@ class BEiT3Items:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return CLS, whitened where `pretrain` wrote a whitening, float32 [B, D]."""
+        """Return CLS, whitened where there is a whitening, float32 [B, D]."""
         pixels, tokens, lengths = prepared
         image = None if pixels is None else normalised(sent(pixels, self._device))
         tokens = None if tokens is None else sent(tokens, self._device)
@@ -162,10 +164,19 @@ def _cosine(exact: BEiT3Items, rough: BEiT3Items, batches: Sequence[Batch]) -> f
 
 def make(context: Context, params: BEiT3Params) -> BEiT3Items:
     """Load what `pretrain` wrote."""
-    files = context.files
-    whitening = Whitening(**load_arrays(files.whitening)) if files.whitening.is_file() else None
-    precision = runnable(context, params.precision)
-    return BEiT3Items(_network(files), tokenizer(files), params.max_tokens, precision, whitening)
+    return _loaded(
+        context, params, Whitening(**load_arrays(context.files.whitening)) if whitens(context, params) else None
+    )
+
+
+def make_raw(context: Context, params: BEiT3Params) -> BEiT3Items:
+    """Load what `pretrain` wrote, but for the whitening: the feature is CLS as it is."""
+    return _loaded(context, params, None)
+
+
+def whitens(context: Context, params: BEiT3Params) -> bool:
+    """Return whether features are whitened; those of a release that was made without whitening are not."""
+    return params.whiten and context.files.whitening.is_file()
 
 
 def runnable(context: Context, precision: str) -> str:
@@ -185,6 +196,12 @@ def tokenizer(files: EncoderFiles) -> Tokenizer | None:
     return Tokenizer(files.tokenizer.read_bytes()) if files.tokenizer.is_file() else None
 
 
+def _loaded(context: Context, params: BEiT3Params, whitening: Whitening | None) -> BEiT3Items:
+    files, precision = context.files, runnable(context, params.precision)
+    return BEiT3Items(_network(files), tokenizer(files), params.max_tokens, precision, whitening)
+
+
 BEIT3 = Spec(make, BEiT3Params, pretrained=True, settled=settled)
+RAW = replace(BEIT3, make=make_raw, variant_of="beit3")
 IMAGE_MASKED = replace(BEIT3, reads=("text",), variant_of="beit3")
 TEXT_MASKED = replace(BEIT3, reads=("image",), variant_of="beit3")

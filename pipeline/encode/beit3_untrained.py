@@ -9,11 +9,11 @@ import torch
 
 import schemas
 from pipeline import io
-from pipeline.beit3 import whitening
 from pipeline.beit3.network import BEiT3, Config
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Spec
-from pipeline.encode.beit3 import BEiT3Items, BEiT3Params, runnable, settled, tokenizer
+from pipeline.encode.beit3 import BEiT3Items, BEiT3Params, runnable, settled, tokenizer, whitens
+from pipeline.ops import whitening
 from pipeline.ops.device import pick
 from pipeline.seeds import seed_for
 
@@ -29,7 +29,7 @@ def make(context: Context, params: BEiT3Params) -> BEiT3Items:
         network = BEiT3(Config(**io.read_json(files.config))).to(pick())
     precision = runnable(context, params.precision)
     unwhitened = BEiT3Items(network, tokenizer(files), params.max_tokens, precision)
-    if not files.whitening.is_file():
+    if not whitens(context, params):
         return unwhitened
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].slice(0, MOST).to_pylist()
     images = batching.read_images(io.shards(layout.images, "images"), 0, len(texts))

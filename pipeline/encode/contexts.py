@@ -9,9 +9,10 @@ from typing import Any
 from pipeline import io
 from pipeline.config import Encode
 from pipeline.encode.base import Context
-from pipeline.encode.concat import ConcatParams
 from pipeline.encode.origin import LOCAL
 from pipeline.encode.registry import ENCODERS, Encoders, kind, settings, spec
+from pipeline.encode.registry import parts as parts_of
+from pipeline.encode.whitened import WhitenedParams, source
 from pipeline.layout import Layout
 
 
@@ -22,7 +23,7 @@ def context_of(layout: Layout, params: Encode, encoders: Encoders, name: str) ->
         UserError: there is none such, or it cannot be read.
     """
     find, own = spec(encoders, name).origin, settings(encoders, name)
-    of = own.of if isinstance(own, ConcatParams) else []
+    of = [part for part in parts_of(encoders, name) if part in encoders or part in ENCODERS]  # others are imported
     parts = tuple(context_of(layout, params, encoders, part) for part in of)
     return Context(layout, params, encoders, name, find(f"encoders.{name}", own) if find else None, parts)
 
@@ -51,6 +52,9 @@ def pinned(context: Context) -> Encoders:
 
 def inputs(context: Context) -> list[Path]:
     """Return the files that an encoder's features depend on."""
+    own = settings(context.encoders, context.name)
+    if isinstance(own, WhitenedParams):
+        return io.shards(source(context, own), "features")
     if context.parts:
         return list(dict.fromkeys(path for part in context.parts for path in _part_inputs(context, part)))
     layout, entry = context.layout, spec(context.encoders, context.name)
@@ -75,11 +79,11 @@ def facts(context: Context) -> dict[str, Any]:
 
 
 def about(context: Context, width: int | None = None) -> dict[str, Any]:
-    """Return what a release tells of a feature set's encoder; empty for a kind whose network is ours.
+    """Return what a release tells of a feature set's encoder; empty for a kind that is ours.
 
     Args:
         context: what it is made from.
-        width: F; None for a part of a concat.
+        width: F; None for a part of another.
     """
     if not context.origin and not context.parts:
         return {}

@@ -22,6 +22,7 @@ from pipeline.encode import batching, concat, controls, engines
 from pipeline.encode.base import Context, Encoder
 from pipeline.encode.contexts import context_of, modalities
 from pipeline.encode.registry import Encoders, settings, spec
+from pipeline.encode.whitened import Whitened, WhitenedParams, source
 from pipeline.errors import UserError
 from pipeline.items import identifiers
 from pipeline.layout import Layout
@@ -112,16 +113,13 @@ def rows_of(
         done: called with the number of items after each batch.
         throughput: counts operations and seconds.
     """
+    own = settings(context.encoders, context.name)
+    if isinstance(own, WhitenedParams):
+        return _counted(Whitened(source(context, own), own.width, context.params.shard_rows), done)
     if not context.parts:
         return encoded(context, ids, texts, done, throughput)
     makers = [_part(context, part, ids, texts, throughput) for part in context.parts]
-
-    def make(start: int, stop: int) -> pa.Table:
-        rows = concat.beside([maker(start, stop) for maker in makers])
-        done(stop - start)
-        return rows
-
-    return make
+    return _counted(lambda start, stop: concat.beside([maker(start, stop) for maker in makers]), done)
 
 
 def encoded(
@@ -170,6 +168,17 @@ def _part(
     def make(start: int, stop: int) -> pa.Table:
         path = io.shard(folder, "features", start // size)
         return io.read_table(path, schemas.features(pq.read_schema(path).field("vector").type.list_size))
+
+    return make
+
+
+def _counted(maker: Maker, done: Callable[[int], object]) -> Maker:
+    """Return a maker that calls `done` with the number of rows that it made."""
+
+    def make(start: int, stop: int) -> pa.Table:
+        rows = maker(start, stop)
+        done(stop - start)
+        return rows
 
     return make
 

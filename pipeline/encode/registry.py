@@ -6,7 +6,7 @@ that is a kind itself needs no entry there, or one without `kind`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Section
@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 
 Encoders = Mapping[str, Mapping[str, Any]]
 """section `encoders`: name -> `kind` and the keys of that kind"""
-CONCAT = "concat"
+CONCAT, WHITENED = "concat", "whitened"
 OURS = "beit3"
 """how the kinds begin that read what `pretrain` makes"""
 ENCODERS: Registry[Spec[Any]] = Registry(
     "encoders",
     {
         "beit3": "pipeline.encode.beit3:BEIT3",
+        "beit3-raw": "pipeline.encode.beit3:RAW",
         "beit3-image-masked": "pipeline.encode.beit3:IMAGE_MASKED",
         "beit3-text-masked": "pipeline.encode.beit3:TEXT_MASKED",
         "beit3-untrained": "pipeline.encode.beit3_untrained:UNTRAINED",
         "minilm": "pipeline.encode.minilm:MINILM",
+        "tfidf": "pipeline.encode.tfidf:TFIDF",
         "cnn": "pipeline.encode.cnn:CNN_LITE",
         "minilm-cnn": "pipeline.encode.minilm_cnn:MINILM_CNN",
         "huggingface": "pipeline.encode.huggingface:HUGGINGFACE",
@@ -37,6 +39,7 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "open_clip": "pipeline.encode.open_clip:OPEN_CLIP",
         "timm": "pipeline.encode.timm:TIMM",
         CONCAT: "pipeline.encode.concat:CONCAT",
+        WHITENED: "pipeline.encode.whitened:WHITENED",
     },
 )
 """kind -> encoder"""
@@ -66,21 +69,41 @@ def settings(encoders: Encoders, name: str) -> Section:
     return checked(entry.params, given, f"encoders.{owner}")
 
 
+def parts(encoders: Encoders, name: str) -> list[str]:
+    """Return the feature sets that another is made of, in order; none for an encoder with a network.
+
+    An `of` of the wrong type is refused with its value when the kind is loaded.
+    """
+    of = encoders.get(name, {}).get("of")
+    match kind(encoders, name):
+        case "concat" if isinstance(of, list):
+            return [str(part) for part in of]
+        case "whitened" if isinstance(of, str):
+            return [of]
+    return []
+
+
 def whole(encoders: Encoders, names: Iterable[str]) -> list[str]:
-    """Return encoders with all that they are joined of, each once, parts first."""
+    """Return encoders with all encoders that they are made of, each once, parts first."""
     ordered: list[str] = []
     for name in names:
-        of = encoders.get(name, {}).get("of", []) if kind(encoders, name) == CONCAT else []
+        of = [part for part in parts(encoders, name) if part in encoders or part in ENCODERS]  # the others are imported
         ordered += [one for one in (*whole(encoders, of), name) if one not in ordered]
     return ordered
 
 
-def check_names(encoders: Encoders, listed: Sequence[str]) -> None:
+def made_of(encoders: Encoders, name: str, others: Container[str]) -> bool:
+    """Return whether a feature set is made of any of `others`, directly or by its parts."""
+    return any(part in others or made_of(encoders, part, others) for part in parts(encoders, name))
+
+
+def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[str] = ()) -> None:
     """Refuse what can be seen without loading a kind: unknown kinds and names, and circles.
 
     Args:
         encoders: the section.
         listed: `encode.encoders`.
+        imported: feature sets that come with a dataset.
 
     Raises:
         UserError: one line, which names the key.
@@ -97,6 +120,8 @@ def check_names(encoders: Encoders, listed: Sequence[str]) -> None:
         raise UserError(f"'encode.encoders': '{twice}' stands there twice; list it once")
     for name in encoders:
         _check_parts(encoders, names, name, [])
+        if kind(encoders, name) == WHITENED:
+            _check_made(parts(encoders, name), names, [*listed, *imported], f"encoders.{name}.of")
 
 
 def check_teachers(encoders: Encoders, teachers: Sequence[str]) -> None:
@@ -113,14 +138,26 @@ def check_teachers(encoders: Encoders, teachers: Sequence[str]) -> None:
     for name in whole(encoders, teachers):
         if kind(encoders, name).startswith(OURS):
             raise UserError(f"'pretrain.teachers': '{name}' is what is trained; name an encoder that is there before")
+        if kind(encoders, name) == WHITENED:
+            raise UserError(
+                f"'pretrain.teachers': '{name}' is made after pre-training; name what it is of: teachers are whitened"
+            )
 
 
 def _check_parts(encoders: Encoders, names: list[str], name: str, outer: list[str]) -> None:
-    """Refuse parts that there are not, or that a concat is itself part of; `outer` are the concats around it."""
+    """Refuse parts that there are not, or that one is itself part of; `outer` are those around it."""
     if name in outer:
         raise UserError(f"'encoders.{name}.of': it is a part of itself, by {' -> '.join([*outer, name])}")
-    of = encoders.get(name, {}).get("of") if kind(encoders, name) == CONCAT else None
-    if isinstance(of, list):  # anything else is refused with its value when the kind is loaded
-        known(map(str, of), names, f"encoders.{name}.of")
-        for part in of:
-            _check_parts(encoders, names, str(part), [*outer, name])
+    of = parts(encoders, name)
+    if kind(encoders, name) == CONCAT:
+        known(of, names, f"encoders.{name}.of")
+    for part in of:
+        _check_parts(encoders, names, part, [*outer, name])
+
+
+def _check_made(parts: list[str], names: list[str], made: list[str], where: str) -> None:
+    """Refuse parts that `encode` does not write, as a whitened set reads what has been written."""
+    for part in parts:
+        if part in names and part not in made:
+            raise UserError(f"'{where}': '{part}' is not under encode.encoders; list it there too")
+    known(parts, made, where)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.beit3.network import BEiT3
-from pipeline.beit3.whitening import Whitening, fit
+from pipeline.ops.whitening import Whitening, fit
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.corpus import Rates
 from pipeline.pretrain.losses import cross_entropy, joint_cls, predict

@@ -15,6 +15,8 @@ import pyarrow as pa
 from numpy.lib.format import open_memmap
 
 from pipeline import io
+from pipeline.ops.rows import unit_rows
+from pipeline.ops.whitening import applied, fit_pca
 
 WIDTH = 128
 """W, at most: the directions in which an encoder's vectors vary most"""
@@ -60,36 +62,16 @@ def teacher(name: str, reads: tuple[str, ...], rows: Rows, n_items: int, cache: 
     if not cache.is_file():
         features = _features(rows, n_items, cache.with_suffix(".features.npy"))
         sample = np.sort(np.random.default_rng(seed).permutation(n_items)[:MOST])
-        mean, map_ = directions(features[sample])
+        whitening = fit_pca(
+            lambda: (features[part] for part in np.array_split(sample, -(-len(sample) // BLOCK))), WIDTH
+        )
         with io.atomic(cache) as temporary:
-            target = open_memmap(temporary, "w+", np.float32, (n_items, map_.shape[1]))
+            target = open_memmap(temporary, "w+", np.float32, (n_items, whitening.map.shape[1]))
             for start in range(0, n_items, BLOCK):
-                target[start : start + BLOCK] = targets(features[start : start + BLOCK], mean, map_)
+                target[start : start + BLOCK] = unit_rows(applied(whitening, features[start : start + BLOCK]))[0]
             target.flush()
         cache.with_suffix(".features.npy").unlink()
     return Teacher(name, np.load(cache, mmap_mode="r", allow_pickle=False), reads)
-
-
-def directions(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean [F] and map [F, W] that whiten vectors [n, F] in the W directions of most variance.
-
-    Rows of zeros do not count. Directions without variance are left out; vectors that do not vary give W = 1.
-    """
-    x = x[x.any(axis=1)].astype(np.float64)
-    mean = x.mean(axis=0) if len(x) else np.zeros(x.shape[1])
-    variance, axes = np.linalg.eigh((x - mean).T @ (x - mean) / max(1, len(x)))
-    largest = slice(None, -WIDTH - 1, -1)
-    variance, axes = variance[largest], axes[:, largest]
-    kept = max(1, int((variance > 1e-9 * max(variance[0], 1e-30)).sum()))
-    scale = 1 / np.sqrt(np.maximum(variance[:kept], 1e-30))
-    return mean.astype(np.float32), (axes[:, :kept] * scale).astype(np.float32)
-
-
-def targets(x: np.ndarray, mean: np.ndarray, map_: np.ndarray) -> np.ndarray:
-    """Return vectors [n, F] whitened and of length 1, float32 [n, W]; rows of zeros stay zero."""
-    whitened = (x - mean) @ map_
-    length = np.linalg.norm(whitened, axis=1, keepdims=True)
-    return np.where(x.any(axis=1, keepdims=True) & (length > 0), whitened / np.maximum(length, 1e-12), 0)
 
 
 def _features(rows: Rows, n_items: int, path: Path) -> np.ndarray:

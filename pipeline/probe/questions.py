@@ -116,6 +116,23 @@ def summaries(
     return out
 
 
+def processed(
+    probes: Mapping[str, Questions | Task | str],
+    answers: Mapping[str, Mapping[str, np.ndarray]],
+    ks: Sequence[int],
+    width: int,
+) -> dict[str, Any]:
+    """Return `{"width": ...}` and the figures of each probe that was measured; arguments as for `summaries`.
+
+    Args:
+        probes: see `ask`.
+        answers: of feature sets after the same processing.
+        ks: cutoffs.
+        width: of them, at most.
+    """
+    return {"width": width} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}
+
+
 def joined(questions: Sequence[Questions]) -> Questions:
     """Return the questions of several probes as one, their groups numbered on, so that one pass answers them all."""
     offsets = np.cumsum([0, *(part.groups for part in questions)])

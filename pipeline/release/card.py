@@ -100,29 +100,49 @@ def _what(file: File) -> str:
 
 
 def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the probes' figures, a row a feature set, remarks on them, and the masked trainings."""
-    masking = probes.get("mask_modality", {})
-    columns = [_probe_column(f"{p.name} {p.figure}", p.figure, probes.get(key, {})) for key, p in PROBES.items()]
-    with_figures = [c for c in columns if c["cells"]]
-    remarks = [(c["title"], c["remark"]) for c in columns] + [("Mask modality", _remark(masking))]
+    """Return the probes' figures, a row a feature set, raw and processed; remarks on them, and the masked trainings."""
+    masking, processed = probes.get("mask_modality", {}), probes.get("processed", {})
+    columns = {key: p for key, p in PROBES.items() if _cells(p.figure, probes.get(key, {}))}
+    remarks = [
+        (f"{p.name} {p.figure}", _remark(probes.get(key, {}), _verdicts(probes, key))) for key, p in PROBES.items()
+    ]
+    remarks.append(("Mask modality", _remark(masking)))
     return {
-        "probes": with_figures,
+        "probes": [f"{p.name} {p.figure}" for p in columns.values()],
         "questions": "; ".join(f"{probe.name}, {probe.question}" for key, probe in PROBES.items() if key in probes),
-        "probed": {name: [c["cells"].get(name, "") for c in with_figures] for c in with_figures for name in c["cells"]},
+        "probed": [
+            row
+            for features, figures in (("raw", probes), ("processed", processed))
+            for row in _rows(features, [_cells(p.figure, figures.get(key, {})) for key, p in columns.items()])
+        ],
+        "processed_width": processed.get("width"),
         "remarks": [f"{title}: {remark}" for title, remark in remarks if remark],
         "masking": masking,
         "masked": [] if "skipped" in masking else markdown.masked_rows(masking),
     }
 
 
-def _probe_column(title: str, figure: str, probe: Mapping[str, Any]) -> dict[str, Any]:
-    cells = {name: f"{v[figure]:.4f}" for name, v in probe.items() if isinstance(v, dict) and figure in v}
-    return {"title": title, "cells": cells, "remark": _remark(probe)}
+def _cells(figure: str, probe: Mapping[str, Any]) -> dict[str, str]:
+    """Return feature set -> headline figure of a probe."""
+    return {name: f"{v[figure]:.4f}" for name, v in probe.items() if isinstance(v, dict) and figure in v}
 
 
-def _remark(probe: Mapping[str, Any]) -> str:
-    """Return why a probe was skipped, or the caveat of its figures; mostly nothing."""
-    return f"{probe['skipped']}." if "skipped" in probe else markdown.probe_remark(probe)
+def _rows(features: str, columns: list[dict[str, str]]) -> list[list[str]]:
+    """Return a row a feature set: its name, whether raw or processed, and its figures."""
+    names = dict.fromkeys(name for cells in columns for name in cells)
+    return [[name, features, *(cells.get(name, "") for cells in columns)] for name in names]
+
+
+def _verdicts(probes: Mapping[str, Any], probe: str) -> str:
+    """Return the verdicts of one probe as sentences."""
+    return markdown.verdict_sentences([row for row in probes.get("verdicts", []) if row["probe"] == probe])
+
+
+def _remark(probe: Mapping[str, Any], verdicts: str = "") -> str:
+    """Return why a probe was skipped, or the caveat of its figures and its verdicts; mostly nothing."""
+    if "skipped" in probe:
+        return f"{probe['skipped']}."
+    return " ".join(text for text in (markdown.probe_remark(probe), verdicts) if text)
 
 
 def _header(dataset: str, kind: str, counts: Counts, files: list[File]) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation.evidence import Cell
+
+VERDICTS = {"better": "better than", "worse": "worse than", "undecided": "neither better nor worse than"}
+"""verdict of a feature set on others -> in words"""
 
 
 def row(*cells: object) -> str:
@@ -38,6 +41,18 @@ def probe_remark(probe: Mapping[str, Any]) -> str:
     return " ".join([*([probe["note"]] if probe.get("note") else []), *remarks])
 
 
+def verdict_sentences(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Return the verdicts of one probe as sentences, one a measure and first feature set; nothing without verdicts."""
+    others: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for row in verdicts:
+        others.setdefault((row["measure"], row["a"]), {}).setdefault(row["verdict"], []).append(row["b"])
+    sentences = []
+    for (measure, a), by_verdict in others.items():
+        clauses = [f"{words} {_listed(by_verdict[v])}" for v, words in VERDICTS.items() if v in by_verdict]
+        sentences.append(f"At {measure}, {a} is {'; '.join(clauses)}.")
+    return " ".join(sentences)
+
+
 def masked_rows(probe: Mapping[str, Any]) -> list[list[str]]:
     """Return the mask-modality probe's rows: feature set, items, test Recall@20, change against the unmasked."""
     rows = []
@@ -59,3 +74,8 @@ def escaped(text: str) -> str:
     for mark in "\\|<>[]":
         text = text.replace(mark, f"\\{mark}")
     return text
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence."""
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])

@@ -116,6 +116,12 @@ def _probes(evidence: Evidence) -> Section:
         f"Features judged without a recommender, and by masking a modality.{beat} Ties count by expectation, so "
         "constant features score as chance does."
     )
+    if processed := (evidence.probes or {}).get("processed"):
+        note += (
+            f" Processed features are centred, reduced by PCA to at most {processed['width']} numbers, and whitened, "
+            "all in the same way. A set is called better than another only if it is so both raw and processed "
+            "(paired bootstrap, p below 0.05 after Holm's correction)."
+        )
     return Section("probes", "Probes", "Probes", tables.probes(evidence.probes), note=note)
 
 

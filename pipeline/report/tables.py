@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import statuses
+from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
-from pipeline.report.markdown import masked_rows, probe_remark, with_error
+from pipeline.report.markdown import masked_rows, probe_remark, verdict_sentences, with_error
 from pipeline.report.plots import Bars
 
 CONTROLS = ("random", "shuffled", "constant")
@@ -41,7 +42,13 @@ def probes(figures: Record | None) -> list[Table]:
     """Return a table a probe; that of a skipped one has no rows."""
     if not figures:
         return []
-    measured = [_probe(figures[key], probe.title, probe.note) for key, probe in PROBES.items() if key in figures]
+    processed, verdicts = figures.get("processed", {}), figures.get("verdicts", [])
+    measured = [
+        _probe(
+            figures[key], processed.get(key), probe, verdict_sentences([v for v in verdicts if v["probe"] == key])
+        )
+        for key, probe in PROBES.items() if key in figures
+    ]  # fmt: skip
     return measured + ([_masking(figures["mask_modality"])] if "mask_modality" in figures else [])
 
 
@@ -118,21 +125,29 @@ def metric_name(name: str) -> str:
     return {"recall": "Recall", "ndcg": "NDCG"}.get(name, name)
 
 
-def _probe(probe: Record, heading: str, note: str) -> Table:
-    if "skipped" in probe:
-        return Table(heading, f"Not measured: {probe['skipped']}.", [], [])
-    sets = {name: v for name, v in probe.items() if isinstance(v, dict) and "skipped" not in v}
-    columns = [c for c in sets["chance"] if not c.endswith("_se")]
-    ordered = sorted(sets, key=lambda name: (name == "chance", -sets[name][columns[len(columns) // 2]]))
-    rows = [[name, *(with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns)] for name in ordered]
-    best = {
-        (max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j) for j, c in enumerate(columns, start=1)
-    }  # fmt: skip
+def _probe(raw: Record, processed: Record | None, probe: Probe, verdicts: str) -> Table:
+    """Return a probe's figures, best first; below those of raw features those of processed ones, if they are known."""
+    if "skipped" in raw:
+        return Table(probe.title, f"Not measured: {raw['skipped']}.", [], [])
+    columns = [c for c in raw["chance"] if not c.endswith("_se")]
+    texts = 1 if processed is None else 2
+    rows: list[list[str]] = []
+    best: set[tuple[int, int]] = set()
+    for features, figures in (("raw", raw), *([("processed", processed)] if processed else [])):
+        sets = {name: v for name, v in figures.items() if isinstance(v, dict) and "skipped" not in v}
+        ordered = sorted(sets, key=lambda name: (name == "chance", -sets[name][columns[len(columns) // 2]]))
+        for j, c in enumerate(columns, start=texts):
+            best.add((len(rows) + max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j))
+        for name in ordered:
+            cells = (with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns)
+            rows.append([name, features, *cells] if processed else [name, *cells])
+    note = probe.note.format(n=next(v for v in raw.values() if isinstance(v, int)))
     return Table(
-        heading,
-        " ".join([note.format(n=next(v for v in probe.values() if isinstance(v, int))), probe_remark(probe)]).strip(),
-        ["feature set", *columns],
+        probe.title,
+        " ".join(text for text in (note, probe_remark(raw), verdicts) if text),
+        ["feature set", *(["features"] if processed else []), *columns],
         rows,
+        texts=texts,
         best=frozenset(best),
     )
 

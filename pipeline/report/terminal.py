@@ -71,26 +71,30 @@ def _table(title: str, comparison: Comparison) -> Table:
 
 
 def probes(figures: Mapping[str, Any], registered: Mapping[str, Probe]) -> Table:
-    """Return the figures of probes.json, a row a feature set, a column a probe; the caption says what was skipped.
+    """Return the figures of probes.json, a column a probe; the caption says what was skipped.
+
+    A feature set has a row for its raw features, and below them one for its processed features.
 
     Args:
         figures: the content of probes.json.
         registered: its keys -> probes, in the order in which they are shown.
     """
     judged = {key: probe for key, probe in registered.items() if "skipped" not in figures.get(key, {"skipped": ""})}
-    names = dict.fromkeys(
-        name for key, p in judged.items() for name, v in figures[key].items() if isinstance(v, dict) and p.figure in v
-    )
     skipped = [
         f"{p.name}: {figures[key]['skipped']}" for key, p in registered.items() if key in figures.keys() - judged
     ]
     printed = Table(box=box.SIMPLE, show_edge=False, padding=0, caption="; ".join(skipped) or None)
-    printed.add_column("feature set", no_wrap=True)
+    for text in ("feature set", "features"):
+        printed.add_column(text, no_wrap=True)
     for probe in judged.values():
         printed.add_column(f"{probe.name} {probe.figure}", justify="right")
-    for name in names:
-        cells = (figures[key].get(name, {}).get(probe.figure) for key, probe in judged.items())
-        printed.add_row(name, *("" if value is None else f"{value:.4f}" for value in cells))
+    for features, part in (("raw", figures), ("processed", figures.get("processed", {}))):
+        columns = [
+            {n: v[p.figure] for n, v in part.get(key, {}).items() if isinstance(v, dict) and p.figure in v}
+            for key, p in judged.items()
+        ]
+        for name in dict.fromkeys(name for column in columns for name in column):
+            printed.add_row(name, features, *(f"{column[name]:.4f}" if name in column else "" for column in columns))
     return printed
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 import schemas
 from pipeline import io as files
-from pipeline.beit3 import tokenizer, whitening
+from pipeline.beit3 import tokenizer
 from pipeline.beit3.network import BEiT3, Config
 from pipeline.config import Encode
 from pipeline.encode import batching, controls, feature_sets
@@ -31,6 +31,7 @@ from pipeline.encode.registry import ENCODERS, settings
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, square
 from pipeline.layout import Layout
+from pipeline.ops import whitening
 from pipeline.params import Params
 from pipeline.run import running
 from stages.encode import main
@@ -355,6 +356,31 @@ def test_the_untrained_network_is_another_one_each_time_the_same_and_whitened(
     has_any = raw.any(axis=1)
     assert np.abs(whitened[has_any].mean(axis=0)).max() < 1e-3  # whitening of its own, not the trained network's
     assert not whitened[~has_any].any()
+
+
+def test_whether_cls_is_whitened_is_the_feature_sets_own_setting(tmp_path: Path, network: BEiT3, model: bytes) -> None:
+    names = ["beit3", "beit3-raw", "beit3-text-masked", "beit3-untrained"]
+    params = dataset(tmp_path, {}, encoders=names, controls=[])
+    pretrained(tmp_path, network, model)
+    layout = Layout(tmp_path, "toy")
+    cls = run(BEiT3Items(network, tokenizer.Tokenizer(model), 128), TEXTS, IMAGES, 2)
+    fitted = whitening.fit(cls[cls.any(axis=1)])
+    files.write_bytes(layout.whitening, save_arrays(fitted._asdict()))
+
+    def vectors() -> dict[str, np.ndarray]:
+        stage(tmp_path, params)
+        return {name: files.matrix(files.read_features(layout.features(name))["vector"]) for name in names}
+
+    white = vectors()
+    np.testing.assert_allclose(white["beit3-raw"], cls, atol=2e-6)
+    np.testing.assert_allclose(white["beit3"][0], fitted(cls)[0], atol=1e-3)
+    assert np.abs(white["beit3"] - cls).max() > 0.1
+    params = params.model_copy(update={"encoders": {"beit3": {"whiten": False}}})
+    plain = vectors()
+    np.testing.assert_array_equal(plain["beit3"], white["beit3-raw"])
+    np.testing.assert_array_equal(plain["beit3-raw"], white["beit3-raw"])
+    for variant in names[2:]:
+        assert np.abs(plain[variant] - white[variant]).max() > 0.1
 
 
 def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, network: BEiT3, model: bytes) -> None:

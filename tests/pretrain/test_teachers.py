@@ -15,11 +15,11 @@ from pretraining import MASK, network, run, shop, task
 
 import schemas
 from pipeline import io
-from pipeline.beit3.whitening import fit as whitened
 from pipeline.encode.batching import Encoded, table
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.whitening import fit as whitened
 from pipeline.params import load
 from pipeline.pretrain import losses, teachers
 from pipeline.pretrain.batches import batch
@@ -41,7 +41,7 @@ def _rows(vectors: np.ndarray) -> teachers.Rows:
 
 def test_targets_are_white_and_of_length_one_and_absent_items_stay_zero(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    vectors = (rng.standard_normal((500, 6)) * [9, 3, 1, 1, 0.1, 0] + 4).astype(np.float32)
+    vectors = (rng.standard_normal((500, 6)) * [9, 3, 1, 1, 0.5, 0] + 4).astype(np.float32)
     vectors[7] = 0
     target = teachers.teacher("cnn", ("image",), _rows(vectors), 500, tmp_path / "t.npy", 0).target
     assert target.shape == (500, 5), "the direction without variance is left out"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.beit3 import whitening
+from pipeline.ops import whitening
 
 
 def test_directions_vary_equally_afterwards() -> None:

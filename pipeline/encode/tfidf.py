@@ -1,0 +1,141 @@
+"""TF-IDF of the items' texts, reduced by truncated SVD: the control for what words alone tell, without a network.
+
+Sublinear term frequency, smooth inverse document frequency, rows of length 1 (latent semantic analysis). SciPy has what
+it takes; scikit-learn has it ready, but is 30 MB that nothing else here needs.
+
+n texts, T terms, F components.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+import schemas
+from pipeline import io
+from pipeline.config import Section
+from pipeline.config.base import Positive
+from pipeline.encode.base import Context, Spec
+from pipeline.errors import UserError
+from pipeline.ops.whitening import oriented
+from pipeline.seeds import seed_for
+
+WORD = re.compile(r"\w\w+")
+"""two letters or digits at least, in any script"""
+MIN_DF = 2
+"""texts that a term must stand in"""
+MOST_TERMS = 50_000
+"""those in most texts; bounds memory"""
+MOST = 20_000
+"""texts that the SVD is fitted to, which bounds memory and time"""
+
+
+class TfidfParams(Section):
+    """What kind `tfidf` reads."""
+
+    width: Positive = 512
+    """components at most; fewer where there are fewer terms or texts"""
+
+
+class Terms:
+    """The terms of a catalogue, and how much each tells."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        """Count in how many texts each word stands."""
+        counts: Counter[str] = Counter()
+        for text in texts:  # words have no array form
+            counts.update(set(words(text)))
+        often = sorted((-df, word) for word, df in counts.items() if df >= MIN_DF)[:MOST_TERMS]
+        self._number = {word: i for i, (_, word) in enumerate(often)}
+        df = np.array([-minus for minus, _ in often], np.float64)
+        self._idf = np.log((1 + len(texts)) / (1 + df)) + 1  # [T]
+
+    def __len__(self) -> int:
+        return len(self._number)
+
+    def weights(self, texts: Sequence[str]) -> sparse.csr_array:
+        """Return `(1 + ln tf) idf`, rows of length 1 or zero: float64 [n, T]."""
+        rows, columns, frequency = [], [], []
+        for row, text in enumerate(texts):
+            counts = Counter(number for word in words(text) if (number := self._number.get(word)) is not None)
+            rows += [row] * len(counts)
+            columns += sorted(counts)
+            frequency += [counts[number] for number in sorted(counts)]
+        values = (1 + np.log(np.array(frequency, np.float64))) * self._idf[np.array(columns, np.int64)]
+        length = np.sqrt(np.bincount(np.array(rows, np.int64), values**2, len(texts)))
+        return sparse.csr_array((values / length[rows], (rows, columns)), shape=(len(texts), len(self)))
+
+
+class Tfidf:
+    """Terms and the components that they are reduced to."""
+
+    def __init__(self, terms: Terms, components: np.ndarray) -> None:
+        """Take the components, float64 [T, F]."""
+        self._terms, self._components = terms, components
+        self.width, self.flops = components.shape[1], 0.0
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Return 1 for each text: batches need no padding."""
+        return np.ones(len(texts), np.int64)
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> sparse.csr_array:
+        """Return the weights of the terms, float64 [B, T]."""
+        return self._terms.weights(texts or [])
+
+    def encode(self, prepared: sparse.csr_array) -> Tensor:
+        """Return the components, float32 [B, F]; a row of its own does not depend on the others of the batch."""
+        return torch.from_numpy((prepared @ self._components).astype(np.float32))
+
+
+def make(context: Context, params: TfidfParams) -> Tfidf:
+    """Fit to the whole catalogue: terms to all texts, components to all, or to MOST of them.
+
+    Raises:
+        UserError: no word stands in two texts.
+    """
+    layout = context.layout
+    texts = [t for t in io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist() if t.strip()]
+    terms, seed = Terms(texts), seed_for("tfidf", layout.dataset, context.params.seed)
+    sample = np.sort(np.random.default_rng(seed).permutation(len(texts))[:MOST])
+    weights = terms.weights([texts[i] for i in sample])
+    if not len(terms):
+        raise UserError(f"'encoders.{context.name}': no word stands in two texts of {layout.dataset}; leave it out")
+    return Tfidf(terms, components(weights, params.width, seed))
+
+
+def components(weights: sparse.csr_array, width: int, seed: int) -> np.ndarray:
+    """Return the right singular vectors of the largest singular values, largest first: float64 [T, F].
+
+    One thread, as the order of sums decides the last bits.
+
+    Args:
+        weights: float64 [n, T], both at least 1.
+        width: vectors at most; those of singular values that are zero but for rounding are left out.
+        seed: of ARPACK's start.
+    """
+    from scipy.sparse.linalg import svds
+
+    start = np.random.default_rng(seed).standard_normal(min(weights.shape))
+    with threadpool_limits(1):
+        if width < min(weights.shape):
+            _, singular, right = svds(weights, width, v0=start)
+        else:  # ARPACK does not find all
+            _, singular, right = np.linalg.svd(weights.toarray(), full_matrices=False)
+    order = np.argsort(-singular, kind="stable")
+    order = order[singular[order] > np.finfo(np.float32).eps * singular.max()]
+    return oriented(right[order].T)
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text, in lower case."""
+    return WORD.findall(text.lower())
+
+
+TFIDF = Spec(make, TfidfParams, reads=("text",), portable=False)

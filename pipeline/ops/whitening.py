@@ -1,0 +1,100 @@
+"""Whitening: vectors centred and scaled so that every direction has the same variance over the items.
+
+CLS vectors share a large mean and vary most along a few directions, which then decide every cosine; after whitening
+fine differences count as much as coarse ones (as in BERT-whitening, arXiv 2103.15316).
+
+n vectors, D width, W width after PCA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+FLOOR = 1e-3
+"""added to every variance, as a share of the mean variance: directions of little variance are not amplified"""
+ROWS = 8192
+"""vectors at a time, which bounds memory"""
+
+
+class Whitening(NamedTuple):
+    """`(x - mean) @ map`."""
+
+    mean: np.ndarray
+    """float32 [D]"""
+    map: np.ndarray
+    """float32 [D, D], symmetric, so that it does not depend on the signs of eigenvectors; of `fit_pca` [D, W]"""
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Return float32 [B, D], of `fit_pca` [B, W]."""
+        return (x - self.mean) @ self.map
+
+
+def fit(x: np.ndarray) -> Whitening:
+    """Fit to vectors [n, D]; vectors without variance are only centred, and no vectors give the identity."""
+    mean = x.sum(axis=0, dtype=np.float64) / max(1, len(x))
+    centred = x - mean
+    variance, directions = np.linalg.eigh(centred.T @ centred / max(1, len(x)))
+    variance = np.maximum(variance, 0) + FLOOR * variance.mean()
+    scale = 1 / np.sqrt(variance) if variance.mean() > 0 else np.ones_like(variance)
+    return Whitening(mean.astype(np.float32), ((directions * scale) @ directions.T).astype(np.float32))
+
+
+def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int) -> Whitening:
+    """Fit centring, PCA and whitening to vectors; rows of zeros are left out.
+
+    Memory grows with D squared, not with n. One thread, as the order of sums decides the last bits.
+
+    Args:
+        blocks: returns all vectors, float32 [b, D] at a time; called twice.
+        width: directions that are kept at most, those of most variance. W is less where the vectors have a lower rank,
+            and 1, with a map of zeros, where they do not vary at all.
+    """
+    from scipy import linalg  # takes a third of a second, which those who only load a whitening need not wait for
+
+    with threadpool_limits(1):
+        mean, covariance = _moments(blocks)
+        last = len(mean) - 1
+        largest = [max(0, last + 1 - width), last]
+        variance, directions = linalg.eigh(covariance, subset_by_index=largest)
+    variance, directions = variance[::-1], directions[:, ::-1]
+    # what float32 cannot tell from none, at the vectors' own scale
+    varied = variance > np.finfo(np.float32).eps ** 2 * (mean @ mean + np.trace(covariance))
+    if not varied.any():
+        return Whitening(mean.astype(np.float32), np.zeros((len(mean), 1), np.float32))
+    variance, directions = variance[varied], oriented(directions[:, varied])
+    scale = 1 / np.sqrt(variance + FLOOR * variance.mean())
+    return Whitening(mean.astype(np.float32), (directions * scale).astype(np.float32))
+
+
+def applied(whitening: Whitening, x: np.ndarray) -> np.ndarray:
+    """Return vectors after `fit_pca`: [n, D] -> float32 [n, W]; rows of zeros stay zero."""
+    with threadpool_limits(1):
+        return np.where(x.any(axis=1, keepdims=True), whitening(x), np.float32(0))
+
+
+def processed(x: np.ndarray, width: int) -> np.ndarray:
+    """Return vectors centred, reduced by PCA and whitened over themselves: float32 [n, D] -> [n, W], see `fit_pca`."""
+    return applied(fit_pca(lambda: (x[start : start + ROWS] for start in range(0, len(x), ROWS)), width), x)
+
+
+def oriented(directions: np.ndarray) -> np.ndarray:
+    """Return columns [D, W], each with the sign at which its largest entry is positive."""
+    largest = np.abs(directions).argmax(axis=0)
+    return directions * np.sign(directions[largest, np.arange(directions.shape[1])])
+
+
+def _moments(blocks: Callable[[], Iterable[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean [D] and covariance [D, D] of the rows that are not zero, float64."""
+    n, total = 0, np.float64(0)
+    for x in blocks():
+        n, total = n + int(x.any(axis=1).sum()), total + x.sum(axis=0, dtype=np.float64)
+    mean = np.asarray(total / max(1, n))
+    covariance = np.zeros((len(mean), len(mean)))
+    for x in blocks():  # in a second pass, as the mean may be large beside the variance
+        centred = x[x.any(axis=1)] - mean
+        covariance += centred.T @ centred / max(1, n)
+    return mean, covariance

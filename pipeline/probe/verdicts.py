@@ -1,0 +1,74 @@
+"""Which of two feature sets is better: it must win raw and processed, in paired tests corrected for all comparisons.
+
+Processed: centred, reduced by PCA to one width, and whitened (pipeline/ops/whitening.py), the same for every set.
+G groups (users or items) or cases of a probe, K cutoff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.statistics import corrected
+from pipeline.probe.registry import PROBES
+
+LEVEL = 0.05
+"""p after Holm's correction, below which a difference is significant"""
+CUTOFFS = (10, 20)
+TESTED = ("difference", "low", "high", "p_holm")
+"""what is kept of each test"""
+Answers = Mapping[str, Mapping[str, np.ndarray]]
+"""probe -> feature set -> figures of its groups or cases, see `questions.answers`"""
+
+
+def verdicts(
+    raw: Answers, processed: Answers, pairs: Iterable[tuple[str, str]], ks: Sequence[int], seed: int
+) -> list[dict[str, Any]]:
+    """Return the verdict on each pair of feature sets, for each probe and K of CUTOFFS.
+
+    All tests, raw and processed, are corrected together.
+
+    Args:
+        raw: answers of the features as they are.
+        processed: answers of the same features after the same processing, to the same questions.
+        pairs: a and b; those that a probe has no answers of are left out.
+        ks: cutoffs of the answers.
+        seed: of the resamples.
+
+    Returns:
+        rows of probe, measure, a, b, `raw` and `processed` (a - b with its 95 % interval, and p after Holm), and
+        verdict: a is better, worse, or it is undecided.
+    """
+    rows, tests = [], []
+    for a, b in pairs:
+        for probe in (name for name, sets in raw.items() if {a, b} <= sets.keys()):
+            for measure, column in _measures(probe, raw[probe][a], ks).items():
+                rows.append({"probe": probe, "measure": measure, "a": a, "b": b})
+                for answers in (raw[probe], processed[probe]):
+                    x, y = (answers[name] if answers[name].ndim == 1 else answers[name][:, column] for name in (a, b))
+                    tests.append((measure, a, b, x, y))
+    results = corrected(tests, seed)
+    return [
+        row | _kept(of_raw, of_processed)
+        for row, of_raw, of_processed in zip(rows, results[::2], results[1::2], strict=True)
+    ]
+
+
+def _measures(probe: str, answers: np.ndarray, ks: Sequence[int]) -> dict[str, int]:
+    """Return the measures of a probe that are tested -> their columns in the answers."""
+    measure = PROBES[probe].measure
+    if answers.ndim == 1:
+        return {measure: 0}
+    tested = [k for k in CUTOFFS if k in ks] or [headline(ks)]
+    return {f"{measure}@{k}": list(ks).index(k) for k in tested}
+
+
+def _kept(raw: Mapping[str, Any], processed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return two tests of one difference, and what both say of it."""
+    signs = {int(np.sign(test["difference"])) if test["p_holm"] < LEVEL else 0 for test in (raw, processed)}
+    verdict = {1: "better", -1: "worse"}.get(signs.pop(), "undecided") if len(signs) == 1 else "undecided"
+    tests = {"raw": raw, "processed": processed}
+    return {name: {key: round(test[key], 6) for key in TESTED} for name, test in tests.items()} | {"verdict": verdict}

@@ -1,0 +1,181 @@
+"""Feature sets that make a comparison fair: TF-IDF beside networks, and sets after the same processing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+import schemas
+from pipeline import io
+from pipeline.encode import tfidf
+from pipeline.encode.base import Context
+from pipeline.encode.batching import encode
+from pipeline.encode.tfidf import Terms, TfidfParams
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.ops import whitening
+from pipeline.params import Params, read
+from pipeline.run import running
+from stages.encode import main
+
+TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
+
+
+def params(*names: str, **encoders: dict[str, Any]) -> Params:
+    encode = {"encoders": list(names), "controls": [], "shard_rows": 4}
+    return toy.params(encode=encode, encoders=encoders)
+
+
+def stage(layout: Layout, given: Params) -> dict[str, bytes]:
+    """Run the stage; return each feature set's files."""
+    with running("encode", "shop", given, layout.root) as run:
+        main(run)
+    sets = layout.feature_sets()
+    return {n: b"".join(p.read_bytes() for p in io.shards(layout.features(n), "features")) for n in sets}
+
+
+def vectors(layout: Layout, name: str) -> np.ndarray:
+    return io.matrix(io.read_features(layout.features(name))["vector"])
+
+
+# --- TF-IDF
+
+
+def test_weights_are_those_of_the_equation() -> None:
+    terms = Terms(TEXTS)
+    actual = terms.weights(["red red apple car"]).toarray()[0]
+    idf = np.log(7 / 3) + 1  # red, blue and car stand in two of six texts; apple, in one, is no term
+    expected = np.array([(1 + np.log(2)) * idf, idf])
+    assert len(terms) == 3
+    np.testing.assert_allclose(np.sort(actual)[::-1][:2], expected / np.linalg.norm(expected))
+    assert terms.weights(["", "odd"]).nnz == 0
+
+
+def test_components_are_the_largest_singular_vectors_with_fixed_signs() -> None:
+    x = sparse.random_array((40, 15), density=0.4, rng=np.random.default_rng(0), format="csr")
+    actual = tfidf.components(x, 5, 0)
+    exact = np.linalg.svd(x.toarray())[2][:5].T
+    assert tfidf.components(x, 64, 0).shape == (15, 15)
+    np.testing.assert_allclose(np.abs((actual * exact).sum(0)), 1, atol=1e-9)
+    assert (actual.max(0) >= -actual.min(0)).all()
+    np.testing.assert_allclose(tfidf.components(x, 5, 1), actual, atol=1e-9)  # ARPACK's start decides nothing
+
+
+def test_threads_and_batches_change_no_byte() -> None:
+    x = sparse.random_array((900, 700), density=0.05, rng=np.random.default_rng(0), format="csr")
+    with threadpool_limits(2):
+        two = tfidf.components(x, 64, 0)
+    assert tfidf.components(x, 64, 0).tobytes() == two.tobytes()
+    terms = Terms(TEXTS)
+    encoder = tfidf.Tfidf(terms, np.random.default_rng(0).normal(size=(3, 2)))
+    sizes = [encode(encoder, TEXTS, [None] * 6, size).vectors.tobytes() for size in (1, 2, 64)]
+    assert len(set(sizes)) == 1
+
+
+def test_an_item_without_text_is_zero_and_one_of_equal_words_is_equal(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    first = stage(layout, params("tfidf"))
+    actual = vectors(layout, "tfidf")
+    assert not actual[4].any()
+    assert np.abs(actual[[0, 1]]).max() > 0.1  # red apple, red ball
+    table = io.read_features(layout.features("tfidf"))
+    assert table["has_text"].to_pylist() == [bool(t) for t in toy.TITLES]
+    assert not any(table["has_image"].to_pylist())
+    io.shard(layout.features("tfidf"), "features", 1).unlink()  # killed half-way
+    assert stage(layout, params("tfidf")) == first
+
+
+def test_a_catalogue_without_common_words_is_refused(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    items = io.read_table(layout.items, schemas.ITEMS)
+    io.write_table(items.set_column(6, "text", [[f"word{i}" for i in range(6)]]), layout.items, schemas.ITEMS)
+    with pytest.raises(UserError, match=r"'encoders\.tfidf': no word stands in two texts of shop"):
+        tfidf.make(Context(layout, toy.PARAMS.encode, name="tfidf"), TfidfParams())
+
+
+# --- whitened
+
+
+def test_a_whitened_set_is_the_other_after_processing(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    given = params("white", "tfidf", white={"kind": "whitened", "of": "tfidf", "width": 2})
+    first = stage(layout, given)
+    raw = vectors(layout, "tfidf")
+    np.testing.assert_array_equal(vectors(layout, "white"), whitening.processed(raw, 2))
+    assert not vectors(layout, "white")[4].any()
+    io.shard(layout.features("white"), "features", 1).unlink()
+    assert stage(layout, given) == first
+    other = params("white", "tfidf", white={"kind": "whitened", "of": "tfidf", "width": 1})
+    assert stage(layout, other)["white"] != first["white"]
+    assert vectors(layout, "white").shape == (6, 1)
+
+
+def test_a_whitened_set_of_an_imported_one(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    ready = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    source = {"role": "feature:ready", "name": "ready.npy", "url": "file:x", "bytes": 1, "sha256": "a" * 64}
+    io.write_json(layout.sources, [source])
+    np.save(layout.sources.parent / "ready.npy", ready)
+    given = params("white", "tfidf", "side", white={"kind": "whitened", "of": "ready"},
+                   side={"kind": "concat", "of": ["white", "tfidf"]})  # fmt: skip
+    stage(layout, given)
+    np.testing.assert_array_equal(vectors(layout, "white"), whitening.processed(ready, 128))
+    assert vectors(layout, "side").shape[1] == 3 + vectors(layout, "tfidf").shape[1]
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        ("minilm", r"'encoders\.white\.of': 'minilm' is not under encode\.encoders; list it there too"),
+        ("tfdif", r"'encoders\.white\.of': no 'tfdif'; did you mean 'tfidf'\?"),
+        ("white", r"'encoders\.white\.of': it is a part of itself, by white -> white"),
+    ],
+)
+def test_what_is_not_made_cannot_be_whitened(tmp_path: Path, of: str, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(
+        "datasets: [shop]\nsources: {shop: {kind: sample}}\nencode: {encoders: [white, tfidf]}\n"
+        f"encoders: {{white: {{kind: whitened, of: {of}}}}}\nbenchmark: {{features: [tfidf]}}\n"
+    )
+    with pytest.raises(UserError, match=message):
+        read(path)
+
+
+# --- processing
+
+
+def test_processing_centres_and_whitens_and_leaves_zero_rows_out() -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(20_000, 4)) * [9, 5, 2, 0.1] @ rng.normal(size=(4, 6)) + 3).astype(np.float32)
+    zeros = np.zeros((2, 6), np.float32)
+    actual = whitening.processed(np.concatenate([zeros, x]), 3)
+    np.testing.assert_array_equal(actual[:2], 0)
+    np.testing.assert_array_equal(actual[2:], whitening.processed(x, 3))
+    np.testing.assert_allclose(np.cov(actual[2:].T), np.eye(3), atol=0.02)
+    assert whitening.processed(x, 128).shape == (20_000, 4)  # its rank
+
+
+def test_processing_ignores_rotation_and_padding() -> None:
+    rng = np.random.default_rng(1)
+    x = (rng.normal(size=(300, 5)) * [8, 4, 2, 1, 0.5]).astype(np.float32)
+    turned = (np.pad(x, ((0, 0), (0, 3))) @ np.linalg.qr(rng.normal(size=(8, 8)))[0]).astype(np.float32)
+    a, b = whitening.processed(x, 4), whitening.processed(turned, 4)
+    np.testing.assert_allclose(a @ a.T, b @ b.T, atol=1e-3)
+
+
+def test_features_that_do_not_vary_become_one_column_of_zeros() -> None:
+    for x in (np.full((5, 3), 0.1, np.float32), np.zeros((4, 2), np.float32)):
+        np.testing.assert_array_equal(whitening.processed(x, 2), np.zeros((len(x), 1)))
+
+
+def test_the_bytes_of_processing_are_the_same_with_any_number_of_threads() -> None:
+    x = np.random.default_rng(0).normal(size=(3000, 200)).astype(np.float32)
+    with threadpool_limits(2):
+        two = whitening.processed(x, 64)
+    assert whitening.processed(x, 64).tobytes() == two.tobytes()

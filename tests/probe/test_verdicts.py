@@ -1,0 +1,137 @@
+"""Verdicts: a feature set is better only where it is so raw and processed; processed figures stand beside raw ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.ops import whitening
+from pipeline.probe import questions
+from pipeline.probe.base import Data
+from pipeline.probe.registry import PROBES
+from pipeline.probe.verdicts import verdicts
+from pipeline.release import card
+from pipeline.report import tables, terminal
+from pipeline.report.markdown import verdict_sentences
+
+KS = [10, 20]
+USERS = 400
+
+
+def answers(rates: dict[str, float]) -> dict[str, dict[str, np.ndarray]]:
+    """Return hits of feature sets by their rates, [USERS, 2], paired: who is hit at a rate is hit at a higher one."""
+    rank = np.random.default_rng(0).permutation(USERS) / USERS
+    return {"item_cf": {name: np.stack([rank < rate, rank < rate], axis=1) * 1.0 for name, rate in rates.items()}}
+
+
+def judged(raw: dict[str, float], processed: dict[str, float]) -> list[dict[str, Any]]:
+    return verdicts(answers(raw), answers(processed), [("a", name) for name in raw if name != "a"], KS, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "processed", "expected"),
+    [
+        ((0.6, 0.3), (0.5, 0.3), "better"),
+        ((0.3, 0.6), (0.3, 0.5), "worse"),
+        ((0.6, 0.3), (0.3, 0.3), "undecided"),
+        ((0.3, 0.3), (0.6, 0.3), "undecided"),
+        ((0.6, 0.3), (0.3, 0.6), "undecided"),
+    ],
+)
+def test_a_set_is_better_only_raw_and_processed(
+    raw: tuple[float, float], processed: tuple[float, float], expected: str
+) -> None:
+    rows = judged(dict(zip("ab", raw, strict=True)), dict(zip("ab", processed, strict=True)))
+    assert [(r["measure"], r["a"], r["b"], r["verdict"]) for r in rows] == [
+        ("hit@10", "a", "b", expected),
+        ("hit@20", "a", "b", expected),
+    ]
+    assert rows[0]["raw"]["difference"] == pytest.approx(raw[0] - raw[1])
+    assert rows[0]["processed"]["difference"] == pytest.approx(processed[0] - processed[1])
+
+
+def test_all_tests_are_corrected_together() -> None:
+    few = judged({"a": 0.3, "b": 0.287}, {"a": 0.3, "b": 0.287})
+    many = judged({"a": 0.3} | {f"b{i}": 0.287 for i in range(9)}, {"a": 0.3} | {f"b{i}": 0.287 for i in range(9)})
+    assert many[0]["raw"]["p_holm"] > few[0]["raw"]["p_holm"]
+
+
+def test_tasks_other_cutoffs_and_sets_that_were_not_asked() -> None:
+    right = np.arange(USERS) % 2 == 0
+    raw = {"categories": {"a": right, "c": ~right}}
+    (row,) = verdicts(raw, raw, [("a", "b"), ("a", "c")], [5], 0)
+    assert (row["measure"], row["b"], row["verdict"]) == ("accuracy", "c", "undecided")
+    hits = {"item_cf": {name: np.ones((9, 1)) for name in "ab"}}
+    assert [r["measure"] for r in verdicts(hits, hits, [("a", "b")], [5], 0)] == ["hit@5"]
+    assert verdicts(hits, hits, [], [5], 0) == []
+
+
+def test_verdicts_are_sentences() -> None:
+    rows = judged({"a": 0.6, "b": 0.3, "c": 0.3, "d": 0.9}, {"a": 0.6, "b": 0.3, "c": 0.6, "d": 0.9})
+    assert verdict_sentences(rows) == (
+        "At hit@10, a is better than b; worse than d; neither better nor worse than c. "
+        "At hit@20, a is better than b; worse than d; neither better nor worse than c."
+    )
+
+
+def test_processed_figures_stand_below_raw_ones() -> None:
+    rng = np.random.default_rng(0)
+    data = Data(interactions(rng), 40, [])
+    asked = questions.ask(data)
+    # a large common offset hides what tells items apart, until it is taken away
+    hidden = np.concatenate([np.full((40, 1), 30), np.eye(40)[np.arange(40) // 2 * 2]], axis=1).astype(np.float32)
+    hidden += rng.normal(scale=1e-3, size=hidden.shape).astype(np.float32)
+    sets = {"plain": rng.normal(size=(40, 8)).astype(np.float32), "hidden": hidden}
+    raw = questions.answers(asked, sets.items(), [5], 0)
+    processed = questions.answers(asked, ((n, whitening.processed(x, 30)) for n, x in sets.items()), [5], 0)
+    figures = questions.summaries(asked, raw, [5]) | {"processed": questions.processed(asked, processed, [5], 30)}
+    assert figures["processed"]["width"] == 30
+    assert figures["processed"]["item_cf"].keys() == figures["item_cf"].keys()
+    assert "categories" not in figures["processed"]  # skipped, as the raw ones say
+    table = next(t for t in tables.probes(figures) if t.heading == "Item-CF")
+    assert table.head == ["feature set", "features", "hit@5"]
+    assert [row[1] for row in table.rows] == ["raw"] * 3 + ["processed"] * 3
+    assert (table.rows[0][0], table.rows[3][0]) == ("hidden", "hidden")
+    assert table.best == {(0, 2), (3, 2)}
+    assert table.texts == 2
+
+
+def interactions(rng: np.random.Generator) -> Any:
+    """Return users who each buy two items that differ in the last bit, and one other."""
+    first = rng.integers(20, size=60) * 2
+    item = np.stack([first, first + 1, rng.integers(40, size=60)], axis=1).ravel()
+    user = np.repeat(np.arange(60), 3)
+    columns = {
+        "user_id": pa.array(user, pa.int32()),
+        "item_id": pa.array(item, pa.int32()),
+        "rating": pa.nulls(180, pa.float32()),
+        "timestamp": pa.array(np.arange(180), pa.int64()),
+        "split": pa.array(np.zeros(180), pa.int8()),
+    }
+    return pa.table(columns)
+
+
+def test_terminal_and_card_have_a_row_for_each_processing() -> None:
+    raw, narrowed = {"hit@20": 0.4}, {"hit@20": 0.3}
+    row = {"probe": "item_cf", "measure": "hit@20", "a": "a", "b": "b", "verdict": "better"}
+    figures = {
+        "item_cf": {"items": 4, "chance": {"hit@20": 0.1}, "a": raw, "b": {"skipped": "it is odd"}},
+        "processed": {"width": 7, "item_cf": {"items": 4, "chance": {"hit@20": 0.1}, "a": narrowed}},
+        "verdicts": [row],
+    }
+    printed = terminal.probes(figures, PROBES)
+    assert [list(column.cells) for column in printed.columns] == [
+        ["chance", "a", "chance", "a"],
+        ["raw", "raw", "processed", "processed"],
+        ["0.1000", "0.4000", "0.1000", "0.3000"],
+    ]
+    shown = card._judged_without_training(figures)
+    assert [(*names,) for names in shown["probed"] if names[0] == "a"] == [
+        ("a", "raw", "0.4000"),
+        ("a", "processed", "0.3000"),
+    ]
+    assert shown["processed_width"] == 7
+    assert shown["remarks"] == ["Item-CF hit@20: Not shown for b: it is odd. At hit@20, a is better than b."]
