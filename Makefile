@@ -30,7 +30,7 @@ bench: .venv/installed-test ## speed and memory beside a reference -> benchmarks
 	python -m benchmarks
 
 realdata: .venv/installed-test ## the real data sets of ../shared/data, and their table
-	python tests/realdata
+	python -m tests.realdata
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
