@@ -42,7 +42,7 @@ def main(run: Run) -> None:
     run.write(tables.slices, layout.slices, schemas.SLICES)
     run.write(tables.tests, layout.tests, schemas.TESTS)
     io.write_json(layout.protocol, rules.described() | tuned.described(run.params))
-    io.write_json(layout.metrics, tuned.summary(tables.summary))
+    io.write_json(layout.metrics, tables.summary | tuned.summary())
     made = [layout.results, layout.slices, layout.tests, layout.protocol, layout.metrics]
     if tries:
         run.write(tuned.table(), layout.tuning, schemas.TUNING)

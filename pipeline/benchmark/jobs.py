@@ -63,12 +63,8 @@ def jobs(params: Params) -> list[Job]:
 
 def by_length(todo: Iterable[Job]) -> list[Job]:
     """Return jobs with the slow models first, so that the processes of a pool end together."""
-    return sorted(todo, key=lambda job: speed(job.model))
-
-
-def speed(model: str) -> int:
-    """Return a model's place among all, the slowest first."""
-    return list(reversed(MODELS)).index(model)
+    slow = list(reversed(MODELS))
+    return sorted(todo, key=lambda job: slow.index(job.model))
 
 
 class TrialResult(NamedTuple):

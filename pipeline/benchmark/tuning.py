@@ -53,11 +53,7 @@ class TuningJob(NamedTuple):
 
 
 def tuning_jobs(params: Params, dataset: str, jobs: Iterable[Job]) -> list[TuningJob]:
-    """Return what the models of a benchmark's jobs try, the slow ones first; nothing where `benchmark.budget` is 0.
-
-    Raises:
-        UserError: a model refuses a setting of its space.
-    """
+    """Return what the models of a benchmark's jobs try, the slow ones first; nothing where `benchmark.budget` is 0."""
     contenders = dict.fromkeys((job.model, job.features) for job in by_length(jobs) if not job.ablation)
     number = {model: len(settings(params, dataset, model)) for model in dict.fromkeys(model for model, _ in contenders)}
     return [TuningJob(*contender, i) for contender in contenders for i in range(number[contender[0]])]
@@ -73,10 +69,7 @@ def settings(params: Params, dataset: str, model: str) -> list[Setting]:
         return []
     given = params.settings(model)
     drawn = draws(ranges, budget - 1, seed_for("tuning", dataset, model, "draws"))
-    tried = [{name: getattr(given, name) for name in ranges}, *drawn]
-    for setting in tried:
-        params.changed(model, setting).settings(model)
-    return tried
+    return [{name: getattr(given, name) for name in ranges}, *drawn]
 
 
 def draws(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
@@ -162,12 +155,12 @@ class Tuned:
         ]  # fmt: skip
         return pa.Table.from_pylist(rows, schemas.TUNING)
 
-    def summary(self, figures: Mapping[str, Any]) -> dict[str, Any]:
-        """Return model -> features -> figures, with the chosen setting under `setting`."""
-        merged = {key: dict(value) if isinstance(value, dict) else value for key, value in figures.items()}
+    def summary(self) -> dict[str, Any]:
+        """Return, under `settings`, model -> features -> the chosen setting; nothing without a budget."""
+        nested: dict[str, dict[str, Setting]] = {}
         for (model, features), record in self.chosen.items():
-            merged[model][features] = merged[model][features] | {"setting": record["setting"]}
-        return merged
+            nested.setdefault(model, {})[features] = record["setting"]
+        return {"settings": nested} if nested else {}
 
     def described(self, params: Params) -> dict[str, Any]:
         """Return, under `tuning`, the budget, the spaces, and what each contender chose; nothing without a budget."""

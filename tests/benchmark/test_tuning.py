@@ -63,7 +63,7 @@ def files(root: Path) -> dict[str, bytes]:
 def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
     space = {"lr": Range(low=1e-4, high=1e-1), "layers": Range(low=0, high=3, log=False), "dim": Range(low=8, high=64)}
     many = tuning.draws(space, 200, seed=1)
-    assert tuning.draws(space, 3, seed=1) == many[:3]
+    assert [tuning.draws(space, n, seed=1) for n in (0, 3)] == [[], many[:3]]
     assert tuning.draws(space, 3, seed=2) != many[:3]
     assert {type(setting["dim"]) for setting in many} == {int}
     assert {setting["layers"] for setting in many} == {0, 1, 2, 3}
@@ -125,7 +125,7 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
         setting = json.loads(chosen["setting"])
         record = io.read_json(layout.trial(*contender, 1))
         assert record["setting"] == setting
-        assert io.read_json(layout.metrics)[contender[0]][contender[1]]["setting"] == setting
+        assert io.read_json(layout.metrics)["settings"][contender[0]][contender[1]] == setting
     described = io.read_json(layout.protocol)["tuning"]
     assert [(c["model"], c["features"], c["tried"]) for c in described["chosen"]] == [
         ("alignrec", "f", 3),
