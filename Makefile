@@ -32,7 +32,7 @@ bench: .venv/installed-test ## speed and memory beside a reference -> benchmarks
 	python -m benchmarks
 
 realdata: .venv/installed-test ## the real data sets of ../shared/data, and their table
-	python tests/realdata
+	python -m tests.realdata
 
 rehearsal: .venv/installed-test ## profiles/baby.yaml on files of the published layouts, with what it takes
 	python -m benchmarks._rehearsal --items $(ITEMS)

@@ -245,6 +245,19 @@ class Layout:
         """Mean and sd of the headline metrics, for `dvc metrics show`."""
         return self.folder("benchmark") / "metrics.json"
 
+    @property
+    def tuning(self) -> Path:
+        """Table TUNING; absent where the settings are used as given."""
+        return self.folder("benchmark") / "tuning.parquet"
+
+    def tunings(self, model: str, features: str) -> Path:
+        """Return the folder of the settings that one model tries on one feature set."""
+        return self.folder("benchmark") / "tuning" / model / features
+
+    def tuning_trial(self, model: str, features: str, number: int) -> Path:
+        """Return the record of one setting, JSON; its existence means that the setting has been tried."""
+        return self.tunings(model, features) / f"{number}.json"
+
     def runs(self, model: str, features: str, ablation: str = "") -> Path:
         """Return the folder of a benchmark's runs of one model on one feature set, as it is or with an ablation."""
         folder = self.folder("benchmark")

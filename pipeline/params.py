@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -20,12 +21,14 @@ from pipeline.config import (
     Pretrain,
     Probe,
     Publish,
+    Range,
     Report,
     Section,
     Sweep,
     Train,
 )
 from pipeline.config.base import Name, checked, known, nearest
+from pipeline.config.judging import RATES, SPACES
 from pipeline.config.train import FEATURES
 from pipeline.encode import registry as encoders
 from pipeline.errors import UserError
@@ -150,6 +153,18 @@ class Params(Section):
         changed = _explicit(checked(kind, changed, f"benchmark.ablations.{ablation}"))
         return kind.model_validate(shared | own | changed)
 
+    def ranges(self, model: str) -> dict[str, Range]:
+        """Return the ranges of a model's search: of `sweep.spaces`, else its own, else lr and l2 if it reads them."""
+        reads = MODELS[model].Params.model_fields
+        rates = {key: values for key, values in RATES.items() if key in reads}
+        return (SPACES | self.sweep.spaces).get(model, rates)
+
+    def changed(self, model: str, setting: Mapping[str, Any]) -> Params:
+        """Return the parameters with some of a model's keys changed in the benchmark, see `settings`."""
+        overrides = self.benchmark.overrides
+        overrides = overrides | {model: overrides.get(model, {}) | dict(setting)}
+        return self.model_copy(update={"benchmark": self.benchmark.model_copy(update={"overrides": overrides})})
+
 
 def read(path: Path) -> Params:
     """Read a parameter file without loading torch: settings of single models and encoders are not checked.
@@ -182,10 +197,19 @@ def check(params: Params, path: Path) -> None:
             params.settings(model)
         for ablation in params.benchmark.ablations:
             params.settings(RELEASED, ablation)
+        _spaces(params)
         for encoder in dict.fromkeys([*params.encode.encoders, *params.encoders]):
             encoders.settings(params.encoders, encoder)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
+
+
+def _spaces(params: Params) -> None:
+    """Refuse a range whose key the model does not read, or whose ends it refuses."""
+    for model, ranges in params.sweep.spaces.items():
+        for end in ("low", "high"):
+            kind, values = MODELS[model].Params, {name: getattr(values, end) for name, values in ranges.items()}
+            checked(kind, values, f"sweep.spaces.{model}")
 
 
 def load(path: Path) -> Params:
@@ -218,6 +242,8 @@ def _names(params: Params) -> None:
     encoders.check_teachers(params.encoders, params.pretrain.teachers)
     known(params.benchmark.models, MODELS, "benchmark.models")
     known(params.benchmark.overrides, MODELS, "benchmark.overrides")
+    if params.benchmark.control is not None:
+        known([params.benchmark.control], params.benchmark.features, "benchmark.control")
     known(params.sweep.spaces, MODELS, "sweep.spaces")
     _made(params)
 

@@ -11,7 +11,7 @@ from schemas.images import IMAGE_STATUSES, IMAGES
 from schemas.interactions import INTERACTIONS, ITEM_IDS, TEST, TRAIN, USERS, VALID, clock, has_own_split
 from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
-from schemas.results import RESULTS, SLICES, TESTS, ranking, rankings, trials
+from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
 
 __all__ = [
     "EDGES",
@@ -28,6 +28,7 @@ __all__ = [
     "TEST",
     "TESTS",
     "TRAIN",
+    "TUNING",
     "USERS",
     "VALID",
     "ContractError",

@@ -86,6 +86,21 @@ TESTS = pa.schema(
 )  # fmt: skip
 
 
+TUNING = pa.schema(
+    [
+        MODEL,
+        FEATURE_SET,
+        field("trial", pa.int32(), "number of the setting, from 0; the first is the setting as given", low=0),
+        field("state", pa.string(), "how it ended", one_of=("complete", "failed")),
+        field("setting", pa.string(), "JSON: key of the model's settings -> value"),
+        field("epochs", pa.int32(), "trained", low=0),
+        field("valid", pa.float64(), "valid Recall@20; null if it failed", nullable=True, low=0, high=1),
+        field("chosen", pa.bool_(), "whether the benchmark runs with it: best valid, the first of equal ones"),
+        field("reason", pa.string(), "why it failed; else empty"),
+    ]
+)
+
+
 def ranking(k: int) -> pa.DataType:
     """Return the type of a list of `k` items, best first."""
     return pa.list_(pa.field("element", pa.int32(), nullable=False), k)

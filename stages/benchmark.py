@@ -1,9 +1,14 @@
-"""Models x feature sets x seeds -> one record a run; results, slices, paired tests, and the headline means."""
+"""Models x feature sets x seeds -> one record a run; results, slices, paired tests, and the headline means.
+
+With a budget, settings are first tried on valid, the same number for every model and feature set.
+"""
+
+from collections.abc import Sequence
 
 import schemas
 from pipeline import io, pool
-from pipeline.benchmark import findings, jobs
-from pipeline.evaluation.protocol import protocol
+from pipeline.benchmark import findings, jobs, tuning
+from pipeline.evaluation.protocol import Protocol, protocol
 from pipeline.models import MODELS
 from pipeline.run import Run
 from pipeline.train import inputs
@@ -16,28 +21,47 @@ def main(run: Run) -> None:
     parts = inputs.read(layout, None).split
     run.params.fits(parts.n_items)
     rules = protocol(run.params, run.dataset, parts)
+    tries = tuning.tuning_jobs(run.params, run.dataset, planned)
+    tuned = _tune(run, tries, rules)
     for group in sorted({job._replace(seed=0) for job in planned}):
-        settings = run.params.settings(group.model, group.ablation).model_dump()
+        settings = tuned.params(run.params, group).settings(group.model, group.ablation).model_dump()
         facts = (rules.fingerprint, params.ks, settings, params.modalities.get(group.features, []))
         folder = layout.runs(group.model, group.features, group.ablation)
         files, modules = inputs.files(layout, group.content), ["pipeline.benchmark.jobs", MODELS.module(group.model)]
         run.resume(folder, [*files, *MODELS.source_files(group.model)], *facts, modules=modules)
 
     todo = jobs.by_length(job for job in planned if not layout.trial(*job).exists())
-    trial = jobs.Trial(layout, run.params, rules)
+    trial = tuning.TunedTrial(jobs.Trial(layout, run.params, rules), tuned)
     for job, result in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
         io.write_table(result.rankings(), layout.trial_rankings(*job), schemas.rankings(max(params.ks)))
         io.write_json(layout.trial(*job), result.record)
 
     records = {job: io.read_json(layout.trial(*job)) for job in planned}
-    tables = findings.gather(layout, records, parts, params.ks, rules, run.params.train.features)
+    tables = findings.gather(layout, records, parts, params.ks, rules, run.params.train.features, params.control)
     run.write(tables.results, layout.results, schemas.RESULTS)
     run.write(tables.slices, layout.slices, schemas.SLICES)
     run.write(tables.tests, layout.tests, schemas.TESTS)
-    io.write_json(layout.protocol, rules.described())
-    io.write_json(layout.metrics, tables.summary)
+    io.write_json(layout.protocol, rules.described() | tuned.described(run.params))
+    io.write_json(layout.metrics, tables.summary | tuned.summary())
     made = [layout.results, layout.slices, layout.tests, layout.protocol, layout.metrics]
+    if tries:
+        run.write(tuned.table(), layout.tuning, schemas.TUNING)
+        made += [layout.tuning, *(layout.tuning_trial(*job) for job in tries)]
+        run.note(tuning={"tried": len(tries), **tuned.described(run.params)["tuning"]})
     io.keep_only(
         run.folder, [*made, *(path(*job) for job in planned for path in (layout.trial, layout.trial_rankings))]
     )
     run.rows_in, run.rows_out = len(planned), len(planned)
+
+
+def _tune(run: Run, tries: Sequence[tuning.TuningJob], rules: Protocol) -> tuning.Tuned:
+    """Try the settings that have no record yet; return all."""
+    params, layout = run.params, run.layout
+    for group in sorted({job._replace(number=0) for job in tries}):
+        files, facts, modules = tuning.inputs_of(layout, params, group)
+        run.resume(layout.tunings(group.model, group.features), files, rules.fingerprint, *facts, modules=modules)
+    todo = [job for job in tries if not layout.tuning_trial(*job).exists()]
+    tried = pool.each(tuning.Tuner(layout, params), todo, params.benchmark.workers)
+    for job, record in run.progress(tried, total=len(todo), unit="setting", what="settings") if todo else ():
+        io.write_json(layout.tuning_trial(*job), record)
+    return tuning.Tuned([io.read_json(layout.tuning_trial(*job)) for job in tries])

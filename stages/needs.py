@@ -22,7 +22,7 @@ from pipeline.sources.base import Downloaded
 from pipeline.sources.registry import SOURCES
 from pipeline.train import inputs
 
-ONLY = {("probe", "benchmark"): {"protocol"}}
+ONLY = {("probe", "benchmark"): {"protocol"}, ("benchmark", "sweep"): {"spaces"}}
 """(stage, section) -> the keys that it reads, where it does not read all"""
 SPEED = {
     "download": {"timeout", "retries"},
@@ -79,6 +79,8 @@ def of(run: Run) -> Needs:
             facts.append(_libraries(run, encoded(run)))
         case "train":
             files = inputs.files(layout, params.trained_on)
+        case "benchmark" if not params.benchmark.budget:
+            facts = facts[:-1]  # nothing is drawn from sweep.spaces
         case "report":
             files += layout.outputs("sweep")  # which no stage makes
     return Needs([*files, *(p for registry, name in parts for p in registry.source_files(name))], facts, modules)

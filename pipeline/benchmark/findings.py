@@ -40,6 +40,7 @@ def gather(
     ks: Sequence[int],
     protocol: Protocol,
     reference: str,
+    control: str | None = None,
 ) -> Findings:
     """Return the tables of finished runs; `layout` has their rankings.
 
@@ -50,6 +51,7 @@ def gather(
         ks: cutoffs.
         protocol: of all runs.
         reference: feature set of the AlignRec that the other runs are compared with.
+        control: feature set that every other one is compared with under each model, if any.
     """
     shared = {"dataset": layout.dataset} | protocol.label
     k = headline(ks)
@@ -62,7 +64,7 @@ def gather(
     return Findings(
         results(layout.dataset, records.values()),
         pa.Table.from_pylist(sliced, schemas.SLICES),
-        significance.tests(shared, per_user, reference, k),
+        significance.tests(shared, per_user, reference, k, control),
         shared | summary(records.values(), k),
     )  # fmt: skip
 

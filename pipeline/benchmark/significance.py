@@ -25,11 +25,12 @@ class Kind(NamedTuple):
     ablation: str = ""
 
 
-def declared(jobs: Sequence[Job], reference: str) -> list[tuple[Kind, Kind]]:
+def declared(jobs: Sequence[Job], reference: str, control: str | None = None) -> list[tuple[Kind, Kind]]:
     """Return which runs are tested against which.
 
     AlignRec on every feature set against each other model on the same features, or on none; AlignRec on the feature
-    set `reference` against itself on every other, and against each ablation.
+    set `reference` against itself on every other, and against each ablation. With a `control`, each model on every
+    feature set against itself on that one.
     """
     kinds = list(dict.fromkeys(Kind(job.model, job.features, job.ablation) for job in jobs))
     full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
@@ -42,10 +43,20 @@ def declared(jobs: Sequence[Job], reference: str) -> list[tuple[Kind, Kind]]:
     base = Kind(RELEASED, reference)
     if base in full:
         pairs += [(base, other) for other in kinds if other.model == RELEASED and other != base]
-    return pairs
+    plain = [kind for kind in kinds if not kind.ablation and kind.features != NO_FEATURES]
+    pairs += [
+        (kind, other) for kind in plain for other in plain if other == Kind(kind.model, control or "") and kind != other
+    ]
+    return list(dict.fromkeys(pairs))
 
 
-def tests(named: dict[str, Any], per_user: Mapping[Job, Mapping[str, np.ndarray]], reference: str, k: int) -> pa.Table:
+def tests(
+    named: dict[str, Any],
+    per_user: Mapping[Job, Mapping[str, np.ndarray]],
+    reference: str,
+    k: int,
+    control: str | None,
+) -> pa.Table:
     """Return table TESTS of all declared comparisons, recall and ndcg at K; p is corrected over all of them.
 
     A user's figure is first averaged over the seeds that both runs have: the test is over users.
@@ -55,11 +66,12 @@ def tests(named: dict[str, Any], per_user: Mapping[Job, Mapping[str, np.ndarray]
         per_user: run -> metric -> float64 [N], the same test users in every run.
         reference: the feature set of AlignRec that others are compared with.
         k: cutoff.
+        control: feature set that every other one is compared with under each model, if any.
     """
     rows: list[dict[str, Any]] = []
     left: list[np.ndarray] = []
     right: list[np.ndarray] = []
-    for a, b in declared(list(per_user), reference):
+    for a, b in declared(list(per_user), reference, control):
         seeds = sorted({j.seed for j in per_user if _kind(j) == a} & {j.seed for j in per_user if _kind(j) == b})
         sides = {f"{name}_{side}": value for side, kind in zip("ab", (a, b), strict=True)
                  for name, value in kind._asdict().items()}  # fmt: skip

@@ -19,7 +19,6 @@ from pipeline.benchmark.jobs import NO_FEATURES, Job, Trial
 from pipeline.benchmark.study import Curve, Outcome, Pruned, Setting, Space, Suggestion
 from pipeline.config import Range, Train
 from pipeline.config.base import checked
-from pipeline.config.judging import RATES
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.protocol import Protocol
@@ -83,8 +82,7 @@ def plan(params: Params, model: str, features: str | None, grid: str | None, tpe
     content = (features or params.train.features) if MODELS[model].needs else NO_FEATURES
     if grid is None:
         assert tpe is not None
-        reads = MODELS[model].Params.model_fields
-        ranges = params.sweep.spaces.get(model) or {key: values for key, values in RATES.items() if key in reads}
+        ranges = params.ranges(model)
         planned = Plan(model, content, TPE, ranges, current(params, model, ranges), tpe)
     elif grid in params.sweep.grids:
         lists = params.sweep.grids[grid]
@@ -215,9 +213,7 @@ class FinalTrial:
     def __call__(self, job: FinalJob) -> dict[str, Any]:
         """Return the benchmark's record of one run."""
         won = settings(self.params, self.plan.model, self.chosen[job.trial])
-        overrides = self.params.benchmark.overrides | {self.plan.model: won.model_dump()}
-        changed = self.params.benchmark.model_copy(update={"overrides": overrides})
-        trial = Trial(self.layout, self.params.model_copy(update={"benchmark": changed}), self.protocol)
+        trial = Trial(self.layout, self.params.changed(self.plan.model, won.model_dump()), self.protocol)
         return trial(Job(self.plan.model, self.plan.features, job.seed)).record
 
 

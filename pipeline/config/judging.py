@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Name, Positive, Section, Share
+from pipeline.config.base import Count, Name, Positive, Section, Share
 
 
 class Probe(Section):
@@ -45,6 +45,12 @@ class Benchmark(Section):
     """name of a row -> keys of `train` that differ from AlignRec on `train.features`"""
     ablation_seeds: Positive = 1
     """runs of each ablation, at most `seeds`; compared with the first runs of the model as it is"""
+    budget: Count = 0
+    """settings that each model tries on each feature set, the given one first, others drawn from `sweep.spaces`; best
+    valid Recall@20 chooses, test is not opened for them; 0: the given setting is used"""
+    control: Name | None = None
+    """feature set that every other one is tested against under each model that reads features, such as `shuffled`;
+    null: AlignRec alone is tested, see pipeline/benchmark/significance.py"""
     workers: Positive = 2
     """runs at a time, one thread each"""
 
@@ -76,6 +82,13 @@ AUTHORS: dict[str, list[int | float]] = {
     "reg": [0.1, 0.2, 0.3, 0.4, 0.5],
 }
 """the grid of AlignRec's authors, method.md section 4"""
+SPACES: dict[str, dict[str, Range]] = {
+    "itemknn": {"neighbours": Range(low=5, high=500)},
+    "contentknn": {},
+    "alignrec": RATES | LOSSES,
+    "freedom": {"lr": RATES["lr"], "modal": Range(low=1e-5, high=1e-2)},
+    "mgcn": RATES | {"contrast": Range(low=1e-3, high=0.1)},
+}
 
 
 class Sweep(Section):
@@ -83,8 +96,9 @@ class Sweep(Section):
 
     grids: dict[Name, dict[Name, Annotated[list[int | float], Field(min_length=1)]]] = {"authors": AUTHORS}
     """`--grid <name>`: key of `train` -> values; all combinations are tried"""
-    spaces: dict[Name, dict[Name, Range]] = {"alignrec": RATES | LOSSES}
-    """`--tpe`: model -> key of its settings -> range; a model that is not named: those of lr and l2 that it reads"""
+    spaces: dict[Name, dict[Name, Range]] = SPACES
+    """`--tpe` and `benchmark.budget`: model -> key of its settings -> range; a model that is not named has its default
+    here, or those of lr and l2 that it reads"""
     seeds: Positive = 1
     """trainings of each setting, of which valid is averaged"""
     startup: Positive = 8

@@ -30,6 +30,8 @@ class Evidence:
     results: pa.Table | None
     slices: pa.Table | None
     tests: pa.Table | None
+    tuning: pa.Table | None
+    """TUNING; None where settings were used as given"""
     sweeps: dict[str, tuple[list[dict[str, Any]], pa.Table]]
     """name of the sweep -> the best valid figure at each pair of values of two settings, and RESULTS of the winners"""
     probes: dict[str, Any] | None
@@ -59,6 +61,7 @@ def evidence(run: Run) -> Evidence:
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
         slices=run.read(layout.slices, schemas.SLICES) if layout.slices.exists() else None,
         tests=run.read(layout.tests, schemas.TESTS) if layout.tests.exists() else None,
+        tuning=run.read(layout.tuning, schemas.TUNING) if layout.tuning.exists() else None,
         sweeps={
             " · ".join(names): (
                 io.read_json(layout.sweep_effects(*names)),

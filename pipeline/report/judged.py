@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -105,6 +106,33 @@ def ablations(comparison: Comparison, paired: pa.Table | None) -> Table:
         rows,
         best=frozenset((i, 4) for i, r in enumerate(rows) if r[6] and float(r[6]) < SURE),
         bars=plots.bars(spans),
+    )
+
+
+def tuned(tuning: pa.Table) -> Table:
+    """Return how many settings each model tried on each feature set, the chosen one, and valid figures.
+
+    Args:
+        tuning: table TUNING.
+    """
+    contenders: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in tuning.to_pylist():
+        contenders.setdefault((row["model"], row["features"]), []).append(row)
+    rows = []
+    for (model, features), tried in contenders.items():
+        chosen = next(row for row in tried if row["chosen"])
+        setting = ", ".join(f"{key} {value:g}" for key, value in json.loads(chosen["setting"]).items())
+        words = setting if chosen["trial"] else f"{setting} (as given)"
+        failed = sum(row["state"] == "failed" for row in tried)
+        given, best = (_text((1, row["valid"])) for row in (tried[0], chosen))
+        rows.append([name(model, features), words, str(len(tried)), str(failed), given, best])
+    return Table(
+        "Settings tried and chosen",
+        "A model tries the same settings on every feature set, one training each; the first is the setting as given. "
+        f"The best valid Recall@{CUTOFF} is chosen before test is opened.",
+        ["run", "chosen setting", "tried", "failed", "valid, as given", "valid, chosen"],
+        rows,
+        texts=2,
     )
 
 

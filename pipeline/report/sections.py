@@ -41,8 +41,8 @@ class Section:
 def before(evidence: Evidence) -> list[Section]:
     """Return the sections before the gallery, without empty ones."""
     sections = (
-        _results(evidence), _differences(evidence), _ablations(evidence), *_served(evidence), _sweeps(evidence),
-        _probes(evidence),
+        _results(evidence), _differences(evidence), _ablations(evidence), *_served(evidence), _tuning(evidence),
+        _sweeps(evidence), _probes(evidence),
     )  # fmt: skip
     return [s for s in sections if s]
 
@@ -98,6 +98,11 @@ def _served(evidence: Evidence) -> Iterator[Section]:
         "tail", "Long tail", "The long tail", [t for t in of_slices if t], [("", [c for c in charts if c])],
         "Figures by user history and item popularity. Charts: the best runs on content; means over seeds.",
     )  # fmt: skip
+
+
+def _tuning(evidence: Evidence) -> Section:
+    tried = [] if evidence.tuning is None else [judged.tuned(evidence.tuning)]
+    return Section("settings", "Settings", "The same budget for every contender", tried)
 
 
 def _sweeps(evidence: Evidence) -> Section:

@@ -66,6 +66,21 @@ def test_comparisons_are_declared_by_what_they_have_in_common() -> None:
     }
 
 
+def test_with_a_control_every_model_is_tested_against_itself_on_it() -> None:
+    jobs = [
+        Job("bpr", "none", 0),
+        *(Job(model, f, 0) for model in ("vbpr", "alignrec") for f in ("f", "g", "shuffled")),
+    ]
+    pairs, without = (significance.declared(jobs, "f", control) for control in ("shuffled", None))
+    added = [(*a[:2], *b[:2]) for a, b in pairs if (a, b) not in without]
+    assert added == [
+        ("vbpr", "f", "vbpr", "shuffled"),
+        ("vbpr", "g", "vbpr", "shuffled"),
+        ("alignrec", "g", "alignrec", "shuffled"),  # that of f stands there already
+    ]
+    assert len(pairs) == len(set(pairs)) == len(without) + 3
+
+
 def test_a_users_figure_is_averaged_over_the_seeds_that_both_runs_have() -> None:
     runs = {
         Job("alignrec", "f", 0): [0.2, 0.4],
@@ -76,7 +91,7 @@ def test_a_users_figure_is_averaged_over_the_seeds_that_both_runs_have() -> None
     }
     per_user = {job: dict.fromkeys(significance.METRICS, np.array(v)) for job, v in runs.items()}
     named = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "1"}
-    bpr, _, ablated, _ = significance.tests(named, per_user, "f", 20).to_pylist()
+    bpr, _, ablated, _ = significance.tests(named, per_user, "f", 20, None).to_pylist()
     assert (bpr["seeds"], bpr["mean_a"], bpr["mean_b"]) == (2, pytest.approx(0.4), pytest.approx(0.15))
     assert (ablated["seeds"], ablated["difference"]) == (1, pytest.approx(0.1))
     assert ablated["ablation_b"] == "no-cca"

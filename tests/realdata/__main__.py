@@ -1,6 +1,7 @@
-"""`make realdata [names]`: the real data sets through the pipeline, and their table beside the figures to meet.
+"""`make realdata [names]`: the real data sets through the pipeline, their figures, and where features matter.
 
-A stage whose run record is there is not run again; delete outputs/realdata to start over.
+A stage that has nothing to do ends at once; delete outputs/realdata to start over. outputs/realdata/comparison.json has
+the figures and sentences that are printed at the end.
 """
 
 import subprocess
@@ -13,13 +14,17 @@ from rich.table import Table
 
 import schemas
 from pipeline import io
-from pipeline.layout import STAGES, Layout
+from pipeline.config.base import nearest
+from pipeline.layout import STAGES
 from pipeline.report import terminal
 
-HERE = Path(__file__).parent
+from . import verdicts
+from .cases import NAMES, Case, cases
+
 ROOT = Path("outputs/realdata")
 IMPORTED = [s for s in STAGES if s not in ("images", "pretrain", "report", "publish")]
-PLAN = {"gift_cards": list(STAGES), "industrial": IMPORTED, "tiktok": IMPORTED, "baby": IMPORTED}
+STAGES_OF = dict.fromkeys(("industrial", "tiktok", "baby"), IMPORTED)
+"""data set -> its stages; the others run all"""
 
 FIGURES = {
     ("baby", "bpr", "none"): (0.0575, "published"),
@@ -28,41 +33,60 @@ FIGURES = {
     ("industrial", "alignrec", "random"): (0.1499, "published code, 5 seeds"),
     ("tiktok", "alignrec", "image"): (0.0717, "published code, two seeds that stop on a plateau"),
 }
-"""(dataset, model, features) -> test Recall@20 at the best valid epoch, from ../shared/design/anchors.md"""
+"""(data set, model, features) -> test Recall@20 at the best valid epoch, from ../shared/design/anchors.md"""
 
 
 def main(names: list[str]) -> None:
-    """Run what is missing, then print every data set's results and the comparison."""
+    """Run what is missing, then print every data set's results, known figures, and where features matter."""
+    if unknown := [name for name in names if name not in NAMES]:
+        sys.exit(f"no real data set '{unknown[0]}'{nearest(unknown[0], NAMES)}")
     if not Path("../shared/data").is_dir():
         sys.exit("../shared/data is not there: the real data sets live beside the project, not in it")
-    for name in names or PLAN:
-        for stage in PLAN[name]:
-            if not Layout(ROOT, name).run_record(stage).exists():
-                command = [sys.executable, "-m", "stages.cli", stage, name]
-                subprocess.run([*command, "--params", HERE / f"{name}.yaml", "--root", ROOT], check=True)
+    known = cases(ROOT)
+    chosen = {name: known[name] for name in names or known}
+    for case in chosen.values():
+        run(case)
     console = Console()
-    for name in names or PLAN:
-        console.print(*terminal.tables(io.read_table(Layout(ROOT, name).results, schemas.RESULTS), name))
-    console.print(comparison(names or list(PLAN)))
+    for name, case in chosen.items():
+        console.print(*terminal.tables(io.read_table(case.layout.results, schemas.RESULTS), name))
+    console.print(comparison(chosen))
+    rows = [row for name, case in chosen.items() for row in verdicts.of(name, case.layout, case.control)]
+    said = verdicts.sentences(rows)
+    io.write_json(ROOT / "comparison.json", {"verdicts": rows, "sentences": said})
+    if rows:
+        console.print(verdicts.table(rows))
+        console.print(*said, sep="\n", soft_wrap=True)
+        print(f"the same as JSON: {ROOT / 'comparison.json'}")
 
 
-def comparison(names: list[str]) -> Table:
+def run(case: Case) -> None:
+    """Run the stages of a data set that have something to do, and check its release."""
+    alignrec = [sys.executable, "-m", "stages.cli"]
+    for stage in STAGES_OF.get(case.name, STAGES):
+        case.adopt(stage)
+        where = ["--params", case.params, "--root", case.layout.root]
+        subprocess.run([*alignrec, stage, case.layout.dataset, *where], check=True)
+    if case.layout.release.is_dir():
+        subprocess.run([*alignrec, "verify", case.layout.release], check=True)
+
+
+def comparison(chosen: dict[str, Case]) -> Table:
     """Return test Recall@20 beside the figures to meet."""
-    shown = Table(title="test Recall@20 beside known figures", title_justify="left")
+    printed = Table(title="test Recall@20 beside known figures", title_justify="left")
     for heading in ("dataset", "model", "features", "seeds", "ours", "figure", "difference", "the figure is"):
-        shown.add_column(heading)
-    for (dataset, model, features), (figure, origin) in FIGURES.items():
-        if dataset not in names:
+        printed.add_column(heading)
+    for (name, model, features), (figure, origin) in FIGURES.items():
+        if name not in chosen:
             continue
         is_row = (pc.field("model") == model) & (pc.field("features") == features) & (pc.field("split") == "test")
         is_metric = (pc.field("metric") == "recall") & (pc.field("k") == 20) & (pc.field("selected_by") == "valid")
         is_row &= pc.field("ablation") == ""
-        values = io.read_table(Layout(ROOT, dataset).results, schemas.RESULTS).filter(is_row & is_metric)["value"]
+        values = io.read_table(chosen[name].layout.results, schemas.RESULTS).filter(is_row & is_metric)["value"]
         if len(values):
             ours = pc.mean(values).as_py()
             change = f"{ours / figure - 1:+.1%}"
-            shown.add_row(dataset, model, features, str(len(values)), f"{ours:.4f}", f"{figure:.4f}", change, origin)
-    return shown
+            printed.add_row(name, model, features, str(len(values)), f"{ours:.4f}", f"{figure:.4f}", change, origin)
+    return printed
 
 
 if __name__ == "__main__":

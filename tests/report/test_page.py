@@ -38,6 +38,25 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (reported(tmp_path_factory.mktemp("page")).report / "index.html").read_text()
 
 
+def test_settings_that_were_tried_have_a_section(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    tried = [("alignrec", "beit3", 0, 0.2, True), ("alignrec", "beit3", 1, 0.1, False)]
+    tried += [("bpr", "none", 0, None, False), ("bpr", "none", 1, 0.3, True)]
+    rows = [
+        {"model": model, "features": features, "trial": trial, "valid": valid, "chosen": chosen, "epochs": 3}
+        | {"state": "failed" if valid is None else "complete", "setting": '{"lr": 0.0' + f"{trial + 1}, " + '"l2": 0}'}
+        | {"reason": ""}
+        for model, features, trial, valid, chosen in tried
+    ]
+    io.write_table(pa.Table.from_pylist(rows, schemas.TUNING), layout.tuning, schemas.TUNING)
+    with running("report", "shop", toy.PARAMS, tmp_path) as run:
+        report.main(run)
+    text = (layout.report / "report.md").read_text()
+    assert "| alignrec on beit3 | lr 0.01, l2 0 (as given) | 2 | 0 | 0.2000 | 0.2000 |" in text
+    assert "| bpr | lr 0.02, l2 0 | 2 | 1 |  | 0.3000 |" in text
+    assert 'id="settings"' in (layout.report / "index.html").read_text()
+
+
 class Tags(HTMLParser):
     """Start tags with their attributes, and whether every tag that opens is closed in order."""
 

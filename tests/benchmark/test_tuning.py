@@ -1,0 +1,188 @@
+"""The same budget: the same settings for every feature set, chosen on valid alone, and nothing is tried twice."""
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import shops
+
+import schemas
+from pipeline import io, pool
+from pipeline.benchmark import tuning
+from pipeline.benchmark.jobs import Job, jobs
+from pipeline.config import Range
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.run import Run, running
+from stages import needs
+from stages.benchmark import main
+
+SPACES = {
+    "alignrec": {"lr": {"low": 1e-3, "high": 0.05}, "cca": {"low": 1e-3, "high": 0.1}},
+    "bpr": {"lr": {"low": 1e-3, "high": 0.05}},
+}
+
+
+def params(sweep: dict[str, object] | None = None, **benchmark: object) -> Params:
+    return Params.model_validate(
+        {
+            "datasets": ["shop"],
+            "sources": {"shop": {"kind": "sample"}},
+            "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
+            "benchmark": {"models": ["bpr", "alignrec"], "features": ["f"], "seeds": 2, "ks": [5, 20]} | benchmark,
+            "sweep": sweep or {"spaces": SPACES},
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train in this process, what a worker would unpickle: starting workers takes longer than all trainings."""
+
+    def each(work, todo, workers):  # type: ignore[no-untyped-def]
+        return ((job, pickle.loads(pickle.dumps(work))(job)) for job in todo)
+
+    monkeypatch.setattr(pool, "each", each)
+
+
+def run_all(root: Path, settings: Params) -> Run:
+    with running("benchmark", "shop", settings, root) as run:
+        main(run)
+    return run
+
+
+def files(root: Path) -> dict[str, bytes]:
+    base = root / "benchmark/shop"
+    return {str(p.relative_to(base)): p.read_bytes() for p in base.rglob("*") if p.is_file() and p.name != "run.json"}
+
+
+def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
+    space = {"lr": Range(low=1e-4, high=1e-1), "layers": Range(low=0, high=3, log=False), "dim": Range(low=8, high=64)}
+    many = tuning.draws(space, 200, seed=1)
+    assert [tuning.draws(space, n, seed=1) for n in (0, 3)] == [[], many[:3]]
+    assert tuning.draws(space, 3, seed=2) != many[:3]
+    assert {type(setting["dim"]) for setting in many} == {int}
+    assert {setting["layers"] for setting in many} == {0, 1, 2, 3}
+    assert all(1e-4 <= setting["lr"] <= 1e-1 and 8 <= setting["dim"] <= 64 for setting in many)
+    decades = [sum(low <= setting["lr"] < 10 * low for setting in many) for low in (1e-4, 1e-3, 1e-2)]
+    assert max(decades) - min(decades) <= 4  # as even as a quasi-random sequence is, on a logarithmic scale
+
+
+def test_every_feature_set_of_a_model_tries_the_same_settings_and_the_given_one_first() -> None:
+    settings = params(features=["f", "g"], budget=3)
+    tries = tuning.tuning_jobs(settings, "shop", jobs(settings))
+    assert [job for job in tries if job.model == "bpr"] == [tuning.TuningJob("bpr", "none", n) for n in range(3)]
+    assert sorted(job[1:] for job in tries if job.model == "alignrec") == [(f, n) for f in "fg" for n in range(3)]
+    of_alignrec = tuning.settings(settings, "shop", "alignrec")
+    assert of_alignrec[0] == {"lr": 0.01, "cca": 0.01}
+    assert len({json.dumps(setting) for setting in of_alignrec}) == 3
+    assert tuning.settings(params(budget=5), "shop", "alignrec")[:3] == of_alignrec
+
+
+def test_without_a_budget_or_a_space_nothing_is_tried() -> None:
+    assert tuning.tuning_jobs(params(), "shop", jobs(params())) == []
+    floor = params(models=["contentknn"], budget=4)
+    assert tuning.tuning_jobs(floor, "shop", jobs(floor)) == []
+
+
+def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -> None:
+    settings = params(budget=2, ablations={"no-cca": {"cca": 0.0}, "other": {"features": "g"}})
+    record = {"model": "alignrec", "features": "f", "number": 1, "state": "complete", "valid": 0.5}
+    tuned = tuning.Tuned([record | {"setting": {"lr": 0.02, "cca": 0.05}}])
+    for name, expected in (("", (0.02, 0.05)), ("no-cca", (0.02, 0.0)), ("other", (0.02, 0.05))):
+        job = Job("alignrec", "g" if name == "other" else "f", 0, name)
+        chosen = tuned.params(settings, job).settings("alignrec", name)
+        assert (chosen.lr, chosen.cca) == expected  # type: ignore[attr-defined]
+    assert tuned.params(settings, Job("bpr", "none", 0)) == settings
+
+
+def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_never() -> None:
+    def record(number: int, valid: float | None) -> dict[str, object]:
+        state = "failed" if valid is None else "complete"
+        return {"model": "bpr", "features": "none", "number": number, "state": state, "valid": valid, "reason": "nan"}
+
+    tuned = tuning.Tuned([record(0, None), record(1, 0.2), record(2, 0.3), record(3, 0.3)])
+    assert tuned.chosen["bpr", "none"]["number"] == 2
+    with pytest.raises(
+        UserError, match=r"none of the 1 settings of bpr trained .*; the first: nan; narrow sweep\.spac"
+    ):
+        _ = tuning.Tuned([record(0, None)]).chosen
+
+
+def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_path: Path) -> None:
+    layout: Layout = shops.outputs(tmp_path)
+    run = run_all(tmp_path, params(budget=3))
+    whole = files(tmp_path)
+    table = io.read_table(layout.tuning, schemas.TUNING).to_pylist()
+    for contender in (("alignrec", "f"), ("bpr", "none")):
+        tried = [row for row in table if (row["model"], row["features"]) == contender]
+        (chosen,) = [row for row in tried if row["chosen"]]
+        assert chosen["valid"] == max(row["valid"] for row in tried)
+        setting = json.loads(chosen["setting"])
+        record = io.read_json(layout.trial(*contender, 1))
+        assert record["setting"] == setting
+        assert io.read_json(layout.metrics)["settings"][contender[0]][contender[1]] == setting
+    described = io.read_json(layout.protocol)["tuning"]
+    assert [(c["model"], c["features"], c["tried"]) for c in described["chosen"]] == [
+        ("alignrec", "f", 3),
+        ("bpr", "none", 3),
+    ]
+    assert run.notes["tuning"]["tried"] == 6
+
+    kept = layout.tuning_trial("bpr", "none", 1).stat().st_mtime_ns  # a kill: a trial and all that follows is missing
+    for path in (layout.tuning_trial("alignrec", "f", 2), layout.trial("alignrec", "f", 0), layout.tuning):
+        path.unlink()
+    run_all(tmp_path, params(budget=3))
+    assert files(tmp_path) == whole
+    assert layout.tuning_trial("bpr", "none", 1).stat().st_mtime_ns == kept
+
+    run_all(tmp_path, params(budget=4))
+    assert layout.tuning_trial("bpr", "none", 1).stat().st_mtime_ns == kept
+    assert len(io.read_table(layout.tuning, schemas.TUNING)) == 8
+
+    run_all(tmp_path, params())
+    assert [name for name in files(tmp_path) if "tuning" in name and not name.endswith(".key")] == []
+    assert "tuning" not in io.read_json(layout.protocol)
+    assert "setting" not in io.read_json(layout.trial("bpr", "none", 0))
+
+
+def test_settings_are_tried_without_a_look_at_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = shops.outputs(tmp_path)
+    monkeypatch.setattr("pipeline.benchmark.jobs.open_test", lambda *_: pytest.fail("test was opened"))
+    rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    record = tuning.Tuner(layout, params(budget=2))(tuning.TuningJob("bpr", "none", 1))
+    moved = rows.set_column(1, "item_id", shifted(rows))
+    io.write_table(moved, layout.interactions, schemas.INTERACTIONS)
+    assert tuning.Tuner(layout, params(budget=2))(tuning.TuningJob("bpr", "none", 1)) == record
+    assert record["state"] == "complete"
+
+
+def shifted(rows: pa.Table) -> pa.Array:
+    """Return the items, those of test replaced by others."""
+    items, test = rows["item_id"].to_numpy(), rows["split"].to_numpy() == schemas.TEST
+    return pa.array(np.where(test, (items + 2) % shops.ITEMS, items).astype(np.int32))
+
+
+def test_a_diverging_setting_fails_and_the_others_go_on(tmp_path: Path) -> None:
+    shops.outputs(tmp_path)
+    wild = {"spaces": {"bpr": {"lr": {"low": 1e29, "high": 1e30}}}}
+    run_all(tmp_path, params(wild, models=["bpr"], budget=2))
+    rows = io.read_table(Layout(tmp_path, "shop").tuning, schemas.TUNING).to_pylist()
+    assert [(row["state"], row["chosen"]) for row in rows] == [("complete", True), ("failed", False)]
+    assert "diverged in epoch" in rows[1]["reason"]
+
+
+def test_the_stages_key_reads_the_spaces_only_where_there_is_a_budget(tmp_path: Path) -> None:
+    shops.outputs(tmp_path)
+    other = {"spaces": SPACES | {"bpr": {"lr": {"low": 1e-3, "high": 0.01}}}}
+
+    def key(settings: Params) -> str:
+        run = Run("benchmark", "shop", settings, tmp_path)
+        return run.key(*needs.of(run))
+
+    assert key(params()) == key(params(other))
+    assert key(params(budget=2)) != key(params(other, budget=2))

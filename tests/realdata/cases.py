@@ -1,0 +1,69 @@
+"""The real data sets: their parameters, where their outputs lie, and what one takes over from another."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pipeline import io
+from pipeline.layout import Layout
+from pipeline.params import Loader
+
+HERE = Path(__file__).parent
+NAMES = (
+    *("gift_cards", "industrial", "tiktok", "baby"),
+    *("movies", "movies_liked", "movies_cold", "movies_sparse"),
+)
+VARIANTS = {"movies_liked": "movies", "movies_cold": "movies", "movies_sparse": "movies"}
+"""data set -> the one of which its file names only what differs"""
+ADOPTED = ("download", "items", "images", "pretrain", "encode", "graph")
+"""stages whose outputs a variant begins with: what has the same inputs is not made again"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One real data set."""
+
+    name: str
+    params: Path
+    """its parameter file, complete"""
+    layout: Layout
+    base: Layout | None
+    """of the data set whose outputs it takes over where their inputs are the same"""
+    control: str | None
+    """the feature set that others are tested against"""
+
+    def adopt(self, stage: str) -> None:
+        """Begin a stage with the outputs of `base`, if they are newer than its own; the stage's keys judge them."""
+        if self.base is None or stage not in ADOPTED or not (theirs := self.base.run_record(stage)).exists():
+            return
+        ours = self.layout.run_record(stage)
+        if not ours.exists() or ours.stat().st_mtime < theirs.stat().st_mtime:
+            shutil.rmtree(self.layout.folder(stage), ignore_errors=True)
+            shutil.copytree(self.base.folder(stage), self.layout.folder(stage))
+
+
+def cases(root: Path) -> dict[str, Case]:
+    """Return all, by name; the parameter file of a variant is written under `root`, its sections in place of others.
+
+    A variant has a root of its own and the data set's name: seeds come from names, so equal inputs give equal outputs.
+    """
+    made = {}
+    for name in NAMES:
+        path, base = HERE / f"{name}.yaml", VARIANTS.get(name)
+        sections = _read(path)
+        if base is not None:
+            sections = _read(HERE / f"{base}.yaml") | sections
+            path = root / name / "params.yaml"
+            io.write_bytes(path, yaml.safe_dump(sections, sort_keys=False).encode())
+        layout = Layout(root / name if base else root, sections["datasets"][0])
+        control = sections.get("benchmark", {}).get("control")
+        made[name] = Case(name, path, layout, made[base].layout if base else None, control)
+    return made
+
+
+def _read(path: Path) -> dict:  # type: ignore[type-arg]
+    return dict(yaml.load(path.read_text(encoding="utf-8"), Loader))  # a SafeLoader
