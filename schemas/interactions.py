@@ -11,6 +11,7 @@ from schemas.columns import ASIN, ITEM_ID, USER, USER_ID
 from schemas.contract import field
 
 TRAIN, VALID, TEST = 0, 1, 2  # interactions.split, numbered as in MMRec's x_label
+COLD_ITEMS, SPARSE = "cold-items", "sparse"  # divisions that need content
 
 INTERACTIONS = pa.schema(
     [
@@ -37,6 +38,11 @@ def clock(interactions: pa.Table) -> str:
 def has_own_split(interactions: pa.Table) -> bool:
     """Return whether the split of a read table INTERACTIONS came with the ratings, in a column of its own."""
     return _record(interactions).get("split") == "imported"
+
+
+def division(interactions: pa.Table) -> str:
+    """Return the division of a read table INTERACTIONS if it needs content, with its number; empty for others."""
+    return str(_record(interactions).get("division", ""))
 
 
 def _record(interactions: pa.Table) -> dict[str, Any]:
