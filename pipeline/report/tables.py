@@ -42,7 +42,8 @@ def probes(figures: Record | None) -> list[Table]:
     if not figures:
         return []
     measured = [_probe(figures[key], probe.title, probe.note) for key, probe in PROBES.items() if key in figures]
-    return measured + ([_masking(figures["mask_modality"])] if "mask_modality" in figures else [])
+    masked = [figures["mask_modality"]] if "mask_modality" in figures else []
+    return measured + [_masking(probe) for first in masked for probe in (first, *first.get("also", []))]
 
 
 def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, note: str) -> Table:
