@@ -20,6 +20,7 @@ from schemas.interactions import (
     clock,
     division,
     has_own_split,
+    provenance,
 )
 from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
@@ -54,6 +55,7 @@ __all__ = [
     "field",
     "has_own_split",
     "item_embeddings",
+    "provenance",
     "ranking",
     "rankings",
     "text_fields",

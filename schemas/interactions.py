@@ -32,19 +32,20 @@ def clock(interactions: pa.Table) -> str:
     """Return what the timestamps of a read table INTERACTIONS are: unix, order (positions in a sequence), or none."""
     if interactions["timestamp"].null_count:
         return "none"
-    return str(_record(interactions).get("timestamps", "unix"))
+    return str(provenance(interactions).get("timestamps", "unix"))
 
 
 def has_own_split(interactions: pa.Table) -> bool:
     """Return whether the split of a read table INTERACTIONS came with the ratings, in a column of its own."""
-    return _record(interactions).get("split") == "imported"
+    return provenance(interactions).get("split") == "imported"
 
 
 def division(interactions: pa.Table) -> str:
     """Return the division of a read table INTERACTIONS if it needs content, with its number; empty for others."""
-    return str(_record(interactions).get("division", ""))
+    return str(provenance(interactions).get("division", ""))
 
 
-def _record(interactions: pa.Table) -> dict[str, Any]:
+def provenance(interactions: pa.Table) -> dict[str, Any]:
+    """Return what a read table INTERACTIONS says of how it was made; empty if nothing."""
     record: dict[str, Any] = json.loads((interactions.schema.metadata or {}).get(b"alignrec", b"{}"))
     return record

@@ -128,7 +128,9 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
     if parts.with_interactions:
         for name, rows in (("interactions", parts.interactions), ("users", parts.users)):
             path = folder / f"{name}.parquet"
-            io.write_table(rows, path, manifest.TABLES[name](0))
+            # of a protocol that needs content: without its record readers would not know what the split is
+            made = schemas.provenance(rows) if schemas.division(rows) else None
+            io.write_table(rows, path, manifest.TABLES[name](0), made)
             tables[path] = name
     for name, paths in parts.features.items():
         tables |= {_copied(p, folder / "features" / name / p.name): "features" for p in paths}
