@@ -82,7 +82,7 @@ def _ablations(evidence: Evidence) -> Section:
 def _served(evidence: Evidence) -> Iterator[Section]:
     """Yield the long tail and the catalogue under each protocol."""
     rows = [] if evidence.results is None else comparisons(evidence.results)
-    if evidence.slices is None:
+    if evidence.slices is None or not rows:
         return
     served = [_served_under(comparison, evidence.slices, rows) for comparison in rows]
     note = "Figures by user history and item popularity. Charts: the best runs on content; means over seeds."

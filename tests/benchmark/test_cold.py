@@ -12,7 +12,7 @@ from pipeline import io
 from pipeline.evaluation.evidence import comparisons
 from pipeline.layout import Layout
 from pipeline.release.build import results_json
-from pipeline.report import judged, terminal
+from pipeline.report import gather, judged, sections, terminal
 from pipeline.run import running
 from stages import benchmark
 
@@ -94,3 +94,12 @@ def test_tests_are_paired_under_each_protocol_and_corrected_together(tmp_path: P
     assert min(r["p_holm"] for r in rows) == pytest.approx(min(1, p.min() * 4))
     headings = [t.heading for t in judged.tests(tests)]
     assert headings[:2] == [f"Differences in Recall@20, protocol {p}" for p in (EVERY, ALONE)]
+
+
+def test_the_report_shows_both_protocols_in_each_section(layout: Layout) -> None:
+    with running("report", "shop", cold.params(), layout.root) as run:
+        evidence = gather.evidence(run)
+    by_anchor = {s.anchor: [t.heading + t.note for t in s.tables] for s in sections.before(evidence)}
+    for anchor in ("results", "tail"):
+        shown = [sum(protocol in text for text in by_anchor[anchor]) for protocol in (ALONE, EVERY)]
+        assert shown[0] == shown[1] > 0

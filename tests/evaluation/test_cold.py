@@ -117,7 +117,7 @@ def test_the_epoch_is_chosen_among_cold_items_alone() -> None:
 def made(folder: Path, split: bool, **settings: object) -> tuple[Params, Layout]:
     """Run the stages download and interactions on a table of our own."""
     names = ("train", "valid", "test")
-    bought = [(u, (7 * u + n) % 60, n) for u in range(40) for n in range(8)]
+    bought = [(u, (7 * u + n) % 120, n) for u in range(80) for n in range(8)]
     rows = [f"u{u},i{i},{n}" + (f",{names[max(0, n - 5)]}" if split else "") for u, i, n in bought]
     (folder / "r.csv").write_text("\n".join(["user,item,timestamp" + ",split" * split, *rows]))
     source = {"kind": "tabular", "interactions": str(folder / "r.csv")}
@@ -142,22 +142,22 @@ def test_the_stage_names_the_division_and_counts_what_it_leaves_out(tmp_path: Pa
     rules = protocol(params, "shop", parts)
     base, kept = ("imported", "as imported") if split else ("user-time", "users >= 1, items >= 1, repeatedly")
     assert (rules.name, rules.filter) == (f"mmrec, sparse 2 of {base}", kept)
-    assert len(parts.train) == 2 * 40
-    assert io.read_json(layout.run_record("interactions"))["drops"]["over_most_train"] == 4 * 40
+    assert len(parts.train) == 2 * 80
+    assert io.read_json(layout.run_record("interactions"))["drops"]["over_most_train"] == 4 * 80
 
-    params, layout = made(tmp_path, split, protocol="cold-items", cold_share=0.8)
+    params, layout = made(tmp_path, split, protocol="cold-items", cold_share=0.5)
     parts = inputs.read(layout, None).split
     rules = protocol(params, "shop", parts)
-    assert (rules.name, rules.filter) == ("mmrec, cold-items 0.8, cold items alone", kept)
+    assert (rules.name, rules.filter) == ("mmrec, cold-items 0.5, cold items alone", kept)
     assert (parts.is_cold, parts.own) == (True, split)
     notes = io.read_json(layout.run_record("interactions"))["notes"]
     sizes = [len(parts.cold_items(part)) for part in ("valid", "test")]
     assert sizes == [notes["cold_valid_items"], notes["cold_test_items"]]
-    assert 20 < min(sizes) <= max(sizes) <= 24
+    assert 20 < min(sizes) <= max(sizes) <= 30
 
 
 def test_the_stage_refuses_too_few_cold_items_and_a_misspelt_setting(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'interactions\.cold_share': 6 items are cold in valid and 6 in test"):
+    with pytest.raises(UserError, match=r"'interactions\.cold_share': 12 items are cold in valid and 12 in test"):
         made(tmp_path, False, protocol="cold-items")
     with pytest.raises(ValueError, match="cold_items"):
         Params.model_validate(PLAIN | {"interactions": {"protocol": "cold_items"}})
