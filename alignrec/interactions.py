@@ -17,10 +17,12 @@ import schemas
 from pipeline.config import Interactions
 from pipeline.config.base import known, nearest
 from pipeline.errors import UserError
-from pipeline.interactions import build
+from pipeline.interactions import build, division
+from pipeline.interactions.division import MMREC, Division
 from pipeline.interactions.split import Split
 from pipeline.interactions.split import load as load_split
 from pipeline.seeds import seed_for
+from schemas import COLD_ITEMS, SPARSE
 
 TYPES = {
     "user": pa.string(),
@@ -30,7 +32,7 @@ TYPES = {
     "split": pa.int8(),
 }
 """column -> type; user and item are required"""
-PARTS = pa.array(build.PARTS)
+PARTS = pa.array(division.PARTS)
 GIVEN = "given"
 """name of a split that came with the interactions"""
 
@@ -46,17 +48,25 @@ class Numbered:
     items: np.ndarray
     """[I], identifier of item 0 .. I-1, as given"""
     protocol: str
-    """of the split; GIVEN if it came with the rows"""
+    """of the split, with its number if it needs content; GIVEN if it came with the rows"""
     dropped: Mapping[str, int]
     """reason -> rows"""
 
     def split(self) -> Split:
         """Return train, valid and test."""
-        return load_split(self.table, len(self.users), len(self.items))
+        parts = load_split(self.table, len(self.users), len(self.items))
+        return replace(parts, division=self.protocol if self.protocol.startswith((COLD_ITEMS, SPARSE)) else "")
 
 
 def numbered(
-    interactions: Any, ids: Iterable[Any] | None, protocol: str | None, user_core: int, item_core: int, seed: int
+    interactions: Any,
+    ids: Iterable[Any] | None,
+    protocol: str | None,
+    user_core: int,
+    item_core: int,
+    seed: int,
+    cold_share: float = Division().cold_share,
+    most_train: int = Division().most_train,
 ) -> Numbered:
     """Number and split interactions.
 
@@ -65,17 +75,19 @@ def numbered(
             array with named fields, or of N rows user, item and perhaps timestamp. Columns: see TYPES.
         ids: identifiers of the catalogue's items in their order; rows of other items are dropped. None: the catalogue
             is the items that occur, in order of first appearance.
-        protocol: see pipeline.interactions.build.PROTOCOLS; None: the column `split` if there is one, else mmrec.
+        protocol: see pipeline.interactions.division.PROTOCOLS; None: the column `split` if there is one, else mmrec.
         user_core: users with fewer rows are dropped, and
         item_core: items with fewer, repeatedly.
-        seed: of a split in random order.
+        seed: of a split in random order, and of the items that are cold.
+        cold_share: of the items, in `cold-items`.
+        most_train: train rows of a user, in `sparse`.
 
     Raises:
         UserError: no table, a column is missing or of the wrong kind, an unknown protocol, or no row is left.
     """
     raw = _table(interactions)
     if protocol is not None:
-        known([protocol], build.PROTOCOLS, "protocol")
+        known([protocol], division.PROTOCOLS, "protocol")
     table = _typed(raw)
     names = None if ids is None else _names(ids)
     covered = table if names is None else table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
@@ -89,7 +101,8 @@ def numbered(
             raise UserError("user_core, item_core: the column 'split' is taken as it is; give a protocol to split anew")
         result = _as_given(covered)
     else:
-        result = _split(covered, protocol or "mmrec", user_core, item_core, seed_for("split", seed))
+        chosen = Division(protocol or MMREC, seed_for("split", seed), cold_share, most_train)
+        result = _split(covered, chosen, user_core, item_core)
     if names is not None:
         result = _in_catalogue(result, names)
     missing = 0 if names is None else table["item"].null_count
@@ -166,7 +179,7 @@ def _numbers_of_parts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.cast(pc.index_in(pc.cast(column, pa.string()), value_set=PARTS), pa.int8())
 
 
-def _split(table: pa.Table, protocol: str, user_core: int, item_core: int, seed: int) -> Numbered:
+def _split(table: pa.Table, chosen: Division, user_core: int, item_core: int) -> Numbered:
     """Filter, split and number, as the stage `interactions` does."""
     missing = {c: f"NULL::{t} AS {c}" for c, t in (("rating", "FLOAT"), ("timestamp", "BIGINT"))}
     columns = ["user", "item", *(c if c in table.column_names else missing[c] for c in missing)]
@@ -175,10 +188,11 @@ def _split(table: pa.Table, protocol: str, user_core: int, item_core: int, seed:
         build.database(Path(folder) / "scratch", Interactions().memory_limit) as db,
     ):
         db.register("given", table)
-        parts = build.split(db, f"SELECT {', '.join(columns)} FROM given", user_core, item_core, protocol, seed)
+        parts = build.split(db, f"SELECT {', '.join(columns)} FROM given", user_core, item_core, chosen)
         users, items = (pa.concat_tables(rows) for rows in (parts.users, parts.item_ids))
         rows = pa.concat_tables(parts.interactions)
-    return Numbered(rows, users["user"].to_numpy(), items["asin"].to_numpy(), protocol, parts.drops)
+    names = users["user"].to_numpy(), items["asin"].to_numpy()
+    return Numbered(rows, *names, parts.division or chosen.protocol, parts.drops)
 
 
 def _as_given(table: pa.Table) -> Numbered:

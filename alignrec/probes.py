@@ -99,8 +99,8 @@ def probe(
         ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
         categories: path from the root of each row's item, such as `release.items["categories"].to_pylist()`.
         ks: cutoffs.
-        protocol: how interactions are split: mmrec, user-time, leave-one-out or global-time; by default as their column
-            `split` says, or else mmrec.
+        protocol: how interactions are split: mmrec, user-time, leave-one-out, global-time, cold-items or sparse; by
+            default as their column `split` says, or else mmrec.
         user_core: users with fewer interactions are dropped, and
         item_core: items with fewer, repeatedly.
         seed: of the split, the controls and folds.

@@ -17,10 +17,10 @@ import torch
 
 from alignrec.interactions import GIVEN, Numbered, numbered
 from alignrec.vectors import SINGLE, Vectors, aligned, at_least_one, similar
-from pipeline.config import Benchmark, Graph, Train
+from pipeline.config import Benchmark, Graph, Interactions, Train
 from pipeline.config.base import checked, known
 from pipeline.errors import UserError
-from pipeline.evaluation.protocol import Protocol, questions
+from pipeline.evaluation.protocol import selecting
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import Result, open_test
 from pipeline.graph import neighbours
@@ -59,6 +59,8 @@ class Recommender:
     """valid and, if anyone has a target there, test -> such as recall@20 -> mean over users"""
     protocol: Mapping[str, Any]
     """what the metrics mean: name, fingerprint and all that it is made of (method.md section 6)"""
+    among_all: Mapping[str, Any] | None
+    """where metrics rank cold items alone: protocol, and metrics of the same model among all items; else None"""
     best_epoch: int
     history: Sequence[Mapping[str, Any]]
     """one object an epoch: loss, its terms, and valid metrics"""
@@ -105,6 +107,8 @@ def fit(
     *,
     ids: Iterable[Any] | None = None,
     protocol: str | None = None,
+    cold_share: float = Interactions().cold_share,
+    most_train: int = Interactions().most_train,
     rule: Literal["mmrec", "strict"] = "mmrec",
     user_core: int = 1,
     item_core: int = 1,
@@ -127,8 +131,10 @@ def fit(
         vectors: [I, F], which models that read content need. Their items are the catalogue; without vectors the
             catalogue is the items that occur.
         ids: the item of each row of the vectors; by default their own `ids`, or else 0 .. I-1.
-        protocol: how interactions are split: mmrec, user-time, leave-one-out or global-time; by default as their column
-            `split` says, or else mmrec.
+        protocol: how interactions are split: mmrec, user-time, leave-one-out, global-time, cold-items or sparse; by
+            default as their column `split` says, or else mmrec.
+        cold_share: of the items, that train lacks under cold-items.
+        most_train: train interactions that a user keeps under sparse.
         rule: what is masked at test: mmrec train alone, strict train and valid.
         user_core: users with fewer interactions are dropped, and
         item_core: items with fewer, repeatedly.
@@ -145,15 +151,17 @@ def fit(
     """
     known([model], MODELS, "model")
     known([rule], ("mmrec", "strict"), "rule")
-    at_least_one(ks=ks, graph_k=[graph_k])
+    at_least_one(ks=ks, graph_k=[graph_k], most_train=[most_train])
+    if not 0 < cold_share < 1:
+        raise UserError(f"cold_share: {cold_share}; give a share of the items, between 0 and 1")
     kind = MODELS[model]
     params = checked(kind.Params, settings, f"fit.{model}")
     if vectors is None and kind.needs:
         raise UserError(f"{model} reads content; give vectors, one an item")
     features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
-    data = numbered(interactions, names, protocol, user_core, item_core, seed)
+    data = numbered(interactions, names, protocol, user_core, item_core, seed, cold_share, most_train)
     parts = data.split()
-    rules = Protocol(rule, data.protocol, _filter(data.protocol, user_core, item_core), questions(parts))
+    rules = selecting(rule, data.protocol, _filter(data.protocol, user_core, item_core), parts)
     x = features[SINGLE] if features is not None and kind.needs else None
     if x is not None and modalities and sum(modalities) != x.shape[1]:
         raise UserError(f"modalities: {list(modalities)} make {sum(modalities)} columns, the vectors have {x.shape[1]}")
@@ -164,15 +172,21 @@ def fit(
     with _threads(params.threads):
         numbers = seed_for("fit", model, seed)
         fitted = loop.fit(kind, parts, x, edges, params, numbers, progress, resumed, tuple(modalities))
-        cutoffs = [k for k in ks if k <= parts.n_items] or [parts.n_items]
-        result = open_test(fitted.user, fitted.item, parts, rules, cutoffs)
+        most = parts.n_items
+        if parts.is_cold:
+            most = min(len(parts.cold_items("valid")), len(parts.cold_items("test")))
+        cutoffs = [k for k in ks if k <= most] or [most]
+        results = [open_test(fitted.user, fitted.item, parts, p, cutoffs) for p in rules.variants]
     if resumed:
         resumed.clear()
-    return _recommender(model, data, parts, fitted, result, rules)
+    judged = [
+        {"protocol": p.described(), "metrics": _metrics(r, parts)} for p, r in zip(rules.variants, results, strict=True)
+    ]
+    return _recommender(model, data, parts, fitted, judged)
 
 
 def _recommender(
-    model: str, data: Numbered, parts: Split, fitted: loop.Fit, result: Result, rules: Protocol
+    model: str, data: Numbered, parts: Split, fitted: loop.Fit, judged: Sequence[Mapping[str, Any]]
 ) -> Recommender:
     return Recommender(
         model=model,
@@ -180,8 +194,8 @@ def _recommender(
         items=data.items,
         user_vectors=_with_ids(fitted.user, data.users),
         item_vectors=_with_ids(fitted.item, data.items),
-        metrics=_metrics(result, parts),
-        protocol=rules.described(),
+        **judged[0],
+        among_all=judged[1] if len(judged) > 1 else None,
         best_epoch=fitted.best_epoch,
         history=fitted.history,
         dropped={**data.dropped, **parts.dropped},

@@ -101,12 +101,14 @@ def _turn(raw: Path, group: Path | None) -> _turns.Turn[dict[str, Any]]:
     from pipeline import io
     from pipeline.config import Interactions
     from pipeline.interactions import build
+    from pipeline.interactions.division import Division
     from pipeline.sources import amazon2014
 
     def split() -> dict[str, Any]:
         params = Interactions(memory_limit=DUCKDB)
         with build.database(raw / "scratch", params.memory_limit) as db:
-            tables = build.split(db, amazon2014.ratings({"reviews": raw / "ratings.csv"}), 5, 5, params.protocol, 0)
+            ratings = amazon2014.ratings({"reviews": raw / "ratings.csv"})
+            tables = build.split(db, ratings, 5, 5, Division(params.protocol))
             io.write_tables(tables.users, raw / "users.parquet", schemas.USERS, {})
             io.write_tables(tables.item_ids, raw / "item_ids.parquet", schemas.ITEM_IDS, {})
             io.write_tables(tables.interactions, raw / "interactions.parquet", schemas.INTERACTIONS, {})

@@ -263,13 +263,16 @@ class Layout:
         folder = self.folder("benchmark")
         return (folder / "ablations" / ablation if ablation else folder / "runs") / model / features
 
-    def trial(self, model: str, features: str, seed: int, ablation: str = "") -> Path:
-        """Return the record of one run, JSON; it is written last, so its existence means that the run is done."""
-        return self.runs(model, features, ablation) / f"{seed}.json"
+    def trial(self, model: str, features: str, seed: int, ablation: str = "", *, suffix: str = "") -> Path:
+        """Return the record of one run under the protocol of that suffix, JSON.
 
-    def trial_rankings(self, model: str, features: str, seed: int, ablation: str = "") -> Path:
-        """Return table rankings(K) of one run."""
-        return self.runs(model, features, ablation) / f"{seed}.parquet"
+        That without a suffix is written last, so its existence means that the run is done.
+        """
+        return self.runs(model, features, ablation) / f"{seed}{suffix}.json"
+
+    def trial_rankings(self, model: str, features: str, seed: int, ablation: str = "", *, suffix: str = "") -> Path:
+        """Return table rankings(K) of one run under the protocol of that suffix."""
+        return self.runs(model, features, ablation) / f"{seed}{suffix}.parquet"
 
     # --- sweeps: made by `alignrec sweep`, not by a stage
     def sweep(self, model: str, features: str, kind: str) -> Path:

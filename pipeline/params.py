@@ -32,6 +32,7 @@ from pipeline.config.judging import RATES, SPACES
 from pipeline.config.train import FEATURES
 from pipeline.encode import registry as encoders
 from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.models import MODELS
 from pipeline.sources import registry as sources
 from pipeline.sources.base import Downloaded, Source
@@ -135,6 +136,15 @@ class Params(Section):
             raise UserError(
                 f"'benchmark.ks': {largest} is larger than the catalogue, of which {items:,} items are left; "
                 "give smaller ones, or lower interactions.item_core"
+            )
+
+    def fits_cold(self, valid: int, test: int) -> None:
+        """Raise UserError if so few items are the candidates of valid and of test that figures would say nothing."""
+        chosen_at = max(CUTOFF, *self.benchmark.ks)
+        if min(valid, test) <= chosen_at:
+            raise UserError(
+                f"'interactions.cold_share': {valid:,} items are cold in valid and {test:,} in test, and the largest "
+                f"cutoff is {chosen_at}; raise it, give smaller 'benchmark.ks' or more data"
             )
 
     def settings(self, model: str, ablation: str = "") -> Train:

@@ -8,12 +8,26 @@ from schemas.embeddings import item_embeddings, user_embeddings
 from schemas.feature_sets import features
 from schemas.graph import EDGES
 from schemas.images import IMAGE_STATUSES, IMAGES
-from schemas.interactions import INTERACTIONS, ITEM_IDS, TEST, TRAIN, USERS, VALID, clock, has_own_split
+from schemas.interactions import (
+    COLD_ITEMS,
+    INTERACTIONS,
+    ITEM_IDS,
+    SPARSE,
+    TEST,
+    TRAIN,
+    USERS,
+    VALID,
+    clock,
+    division,
+    has_own_split,
+    provenance,
+)
 from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
 from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
 
 __all__ = [
+    "COLD_ITEMS",
     "EDGES",
     "IMAGES",
     "IMAGE_STATUSES",
@@ -25,6 +39,7 @@ __all__ = [
     "RELEASED_ITEMS_1",
     "RESULTS",
     "SLICES",
+    "SPARSE",
     "TEST",
     "TESTS",
     "TRAIN",
@@ -34,12 +49,14 @@ __all__ = [
     "ContractError",
     "check",
     "clock",
+    "division",
     "embedded",
     "features",
     "features_half",
     "field",
     "has_own_split",
     "item_embeddings",
+    "provenance",
     "ranking",
     "rankings",
     "text_fields",

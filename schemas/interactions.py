@@ -11,6 +11,7 @@ from schemas.columns import ASIN, ITEM_ID, USER, USER_ID
 from schemas.contract import field
 
 TRAIN, VALID, TEST = 0, 1, 2  # interactions.split, numbered as in MMRec's x_label
+COLD_ITEMS, SPARSE = "cold-items", "sparse"  # divisions that need content
 
 INTERACTIONS = pa.schema(
     [
@@ -31,14 +32,20 @@ def clock(interactions: pa.Table) -> str:
     """Return what the timestamps of a read table INTERACTIONS are: unix, order (positions in a sequence), or none."""
     if interactions["timestamp"].null_count:
         return "none"
-    return str(_record(interactions).get("timestamps", "unix"))
+    return str(provenance(interactions).get("timestamps", "unix"))
 
 
 def has_own_split(interactions: pa.Table) -> bool:
     """Return whether the split of a read table INTERACTIONS came with the ratings, in a column of its own."""
-    return _record(interactions).get("split") == "imported"
+    return provenance(interactions).get("split") == "imported"
 
 
-def _record(interactions: pa.Table) -> dict[str, Any]:
+def division(interactions: pa.Table) -> str:
+    """Return the division of a read table INTERACTIONS if it needs content, with its number; empty for others."""
+    return str(provenance(interactions).get("division", ""))
+
+
+def provenance(interactions: pa.Table) -> dict[str, Any]:
+    """Return what a read table INTERACTIONS says of how it was made; empty if nothing."""
     record: dict[str, Any] = json.loads((interactions.schema.metadata or {}).get(b"alignrec", b"{}"))
     return record

@@ -32,25 +32,27 @@ def main(run: Run) -> None:
 
     todo = jobs.by_length(job for job in planned if not layout.trial(*job).exists())
     trial = tuning.TunedTrial(jobs.Trial(layout, run.params, rules), tuned)
-    for job, result in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
-        io.write_table(result.rankings(), layout.trial_rankings(*job), schemas.rankings(max(params.ks)))
-        io.write_json(layout.trial(*job), result.record)
+    for job, results in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
+        for result in reversed(results):  # the record that says that the run is done comes last
+            rankings = layout.trial_rankings(*job, suffix=result.suffix)
+            io.write_table(result.rankings(), rankings, schemas.rankings(max(params.ks)))
+            io.write_json(layout.trial(*job, suffix=result.suffix), result.record)
 
-    records = {job: io.read_json(layout.trial(*job)) for job in planned}
-    tables = findings.gather(layout, records, parts, params.ks, rules, run.params.train.features, params.control)
+    tables = findings.gather(layout, planned, parts, params.ks, rules, run.params.train.features, params.control)
     run.write(tables.results, layout.results, schemas.RESULTS)
     run.write(tables.slices, layout.slices, schemas.SLICES)
     run.write(tables.tests, layout.tests, schemas.TESTS)
-    io.write_json(layout.protocol, rules.described() | tuned.described(run.params))
+    io.write_json(layout.protocol, [judging.described() | tuned.described(run.params) for judging in rules.variants])
     io.write_json(layout.metrics, tables.summary | tuned.summary())
     made = [layout.results, layout.slices, layout.tests, layout.protocol, layout.metrics]
     if tries:
         run.write(tuned.table(), layout.tuning, schemas.TUNING)
         made += [layout.tuning, *(layout.tuning_trial(*job) for job in tries)]
         run.note(tuning={"tried": len(tries), **tuned.described(run.params)["tuning"]})
-    io.keep_only(
-        run.folder, [*made, *(path(*job) for job in planned for path in (layout.trial, layout.trial_rankings))]
-    )
+    runs = [(job, judging.suffix) for job in planned for judging in rules.variants]
+    for path in (layout.trial, layout.trial_rankings):
+        made += [path(*job, suffix=suffix) for job, suffix in runs]
+    io.keep_only(run.folder, made)
     run.rows_in, run.rows_out = len(planned), len(planned)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import schemas
 from pipeline.interactions import build
+from pipeline.interactions.division import Division
 from pipeline.io import raw_files
 from pipeline.run import Run
 from pipeline.sources import image_features, mmrec
@@ -16,23 +17,26 @@ def main(run: Run) -> None:
     source, params, layout = run.source, run.params.interactions, run.layout
     raw = raw_files(layout.sources)
     ratings = reader(source).ratings(raw)
+    division = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train)
     own_split = False
     with build.database(run.folder / ".scratch", params.memory_limit) as db:
         if isinstance(source, MmrecSource):
             count = build.load_published(db, ratings)
             image_features.check_features(raw, count)
             asins = mmrec.asins(mmrec.metadata(raw), count)
-            split = build.published(db, asins, source.timestamps != "none", params.min_rating)
+            split = build.published(db, asins, source.timestamps != "none", params.min_rating, division)
         elif own_split := "split" in db.sql(ratings).columns:
-            split = build.imported(db, ratings, params.min_rating)
+            split = build.imported(db, ratings, params.min_rating, division)
         else:
-            cores = params.user_core, params.item_core
-            split = build.split(db, ratings, *cores, params.protocol, run.seed("split"), params.min_rating)
+            split = build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
         run.params.fits(split.facts["items"])
+        if split.division.startswith(schemas.COLD_ITEMS):
+            run.params.fits_cold(split.facts["cold_valid_items"], split.facts["cold_test_items"])
         clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
         run.write_all(split.users, layout.users, schemas.USERS)
         run.write_all(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
         facts = {"timestamps": clock} | ({"split": "imported"} if own_split else {})
+        facts |= {"division": split.division} if split.division else {}
         run.write_all(split.interactions, layout.interactions, schemas.INTERACTIONS, **facts)
     run.rows_in, run.rows_out = split.rows, split.rows - sum(split.drops.values())
     for reason, n in split.drops.items():

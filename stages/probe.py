@@ -51,7 +51,7 @@ def main(run: Run) -> None:
         io.write_json(layout.mask_trial(*job), record)
     records = [io.read_json(layout.mask_trial(*job)) for job in jobs]
     skipped = {"skipped": "no feature set has both modalities masked"}
-    figures["mask_modality"] = rules.label | masking.summary(records) if records else skipped
+    figures["mask_modality"] = masking.judged(records) if records else skipped
 
     io.write_json(layout.probes, figures)
     io.keep_only(run.folder, [layout.probes, *(layout.mask_trial(*job) for job in jobs)])

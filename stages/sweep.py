@@ -37,7 +37,7 @@ def main(run: Run, plan: sweep.Plan) -> None:
     runs = pool.each(final_trial, final_jobs, params.sweep.workers)
     records = dict(run.progress(runs, total=len(final_jobs), unit="run", what="winner"))
     results = [
-        findings.results(run.dataset, [records[job] for job in final_jobs if job.trial == best.number], by)
+        findings.results(run.dataset, [r for job in final_jobs if job.trial == best.number for r in records[job]], by)
         for by, (_, best) in won.items()
     ]
     names = list(plan.space)

@@ -208,7 +208,7 @@ def write_benchmark(layout: Layout) -> None:
         (tests, layout.tests, schemas.TESTS),
     ):
         io.write_table(pa.Table.from_pylist(rows, schema), path, schema, record("benchmark"))
-    io.write_json(layout.protocol, {"name": "mmrec", "fingerprint": "f" * 16, "rule": "mmrec"})
+    io.write_json(layout.protocol, [{"name": "mmrec", "fingerprint": "f" * 16, "rule": "mmrec"}])
 
 
 def run_record(stage: str) -> dict[str, object]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 import schemas
@@ -30,48 +31,65 @@ class Findings(NamedTuple):
     tests: pa.Table
     """TESTS"""
     summary: dict[str, Any]
-    """dataset, protocol, fingerprint, and what `summary` returns"""
+    """dataset, protocol, fingerprint, and what `summary` returns; of two protocols each under its name"""
 
 
 def gather(
     layout: Layout,
-    records: Mapping[Job, dict[str, Any]],
+    jobs: Sequence[Job],
     split: Split,
     ks: Sequence[int],
     protocol: Protocol,
     reference: str,
     control: str | None = None,
 ) -> Findings:
-    """Return the tables of finished runs; `layout` has their rankings.
+    """Return the tables of finished runs, under each of the protocol's variants.
 
     Args:
-        layout: of the dataset.
-        records: run -> its record, in the tables' order.
+        layout: of the dataset; it has the runs' records and rankings.
+        jobs: the runs, in the tables' order.
         split: train, and the targets of test.
         ks: cutoffs.
-        protocol: of all runs.
+        protocol: by which all runs were selected.
         reference: feature set of the AlignRec that the other runs are compared with.
         control: feature set that every other one is compared with under each model, if any.
     """
-    shared = {"dataset": layout.dataset} | protocol.label
     k = headline(ks)
-    sliced: list[dict[str, Any]] = []
-    per_user = {}
-    for job, record in records.items():  # a run's rankings at a time
-        per_run = evaluation(layout, job, split, ks)
-        sliced += slices.rows(named(layout.dataset, record), per_run, split, ks)
-        per_user[job] = {metric: per_run.per_user[metric, k] for metric in significance.METRICS}
+    judged = [_under(layout, jobs, split, ks, judging) for judging in protocol.variants]
+    labels = [{"dataset": layout.dataset} | judging.label for judging in protocol.variants]
+    summaries = [label | summary(u.records, k) for label, u in zip(labels, judged, strict=True)]
     return Findings(
-        results(layout.dataset, records.values()),
-        pa.Table.from_pylist(sliced, schemas.SLICES),
-        significance.tests(shared, per_user, reference, k, control),
-        shared | summary(records.values(), k),
-    )  # fmt: skip
+        results(layout.dataset, [record for u in judged for record in u.records]),
+        pa.Table.from_pylist([row for u in judged for row in u.slices], schemas.SLICES),
+        significance.tests(
+            [(label, u.per_user) for label, u in zip(labels, judged, strict=True)], reference, k, control
+        ),
+        summaries[0] if len(summaries) == 1 else {"dataset": layout.dataset} | {s["protocol"]: s for s in summaries},
+    )
 
 
-def evaluation(layout: Layout, job: Job, split: Split, ks: Sequence[int]) -> Evaluation:
-    """Return a finished run's test figures by user, from its rankings."""
-    rankings = io.read_table(layout.trial_rankings(*job), schemas.rankings(max(ks)))
+class _Judged(NamedTuple):
+    """Finished runs under one protocol."""
+
+    records: list[dict[str, Any]]
+    slices: list[dict[str, Any]]
+    per_user: dict[Job, dict[str, np.ndarray]]
+
+
+def _under(layout: Layout, jobs: Sequence[Job], split: Split, ks: Sequence[int], protocol: Protocol) -> _Judged:
+    judged = _Judged([], [], {})
+    for job in jobs:  # a run's rankings at a time
+        record = io.read_json(layout.trial(*job, suffix=protocol.suffix))
+        per_run = evaluation(layout, job, protocol, split, ks)
+        judged.records.append(record)
+        judged.slices.extend(slices.rows(named(layout.dataset, record), per_run, split, ks))
+        judged.per_user[job] = {metric: per_run.per_user[metric, headline(ks)] for metric in significance.METRICS}
+    return judged
+
+
+def evaluation(layout: Layout, job: Job, protocol: Protocol, split: Split, ks: Sequence[int]) -> Evaluation:
+    """Return a finished run's test figures by user under a protocol, from its rankings."""
+    rankings = io.read_table(layout.trial_rankings(*job, suffix=protocol.suffix), schemas.rankings(max(ks)))
     top = rankings["items"].combine_chunks().flatten().to_numpy().reshape(-1, max(ks))
     return judge(top, rankings["user_id"].to_numpy(), split.test, split.n_items, ks)
 

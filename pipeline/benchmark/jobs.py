@@ -11,7 +11,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline.evaluation.protocol import Protocol
-from pipeline.evaluation.trial import open_test
+from pipeline.evaluation.trial import Result, open_test
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.params import RELEASED, Params
@@ -68,7 +68,7 @@ def by_length(todo: Iterable[Job]) -> list[Job]:
 
 
 class TrialResult(NamedTuple):
-    """The record of one training, and its test rankings."""
+    """The record of one training under one protocol, and its test rankings."""
 
     record: dict[str, Any]
     """job, protocol, fingerprint, epochs, best_epoch, and metrics: split -> "recall@20" -> mean over users"""
@@ -76,6 +76,8 @@ class TrialResult(NamedTuple):
     """int32 [N], the test users"""
     top: np.ndarray
     """int32 [N, max K], the items recommended to them"""
+    suffix: str = ""
+    """of the protocol"""
 
     def rankings(self) -> pa.Table:
         """Return users and top, schema rankings(max K)."""
@@ -91,19 +93,27 @@ class Trial:
     layout: Layout
     params: Params
     protocol: Protocol
+    """by which the epoch is chosen"""
 
-    def __call__(self, job: Job) -> TrialResult:
-        """Train, then open the test split, once, at the best valid epoch."""
+    def __call__(self, job: Job) -> list[TrialResult]:
+        """Train, then open the test split at the best valid epoch: a result for each of the protocol's variants."""
         data = inputs.read(self.layout, job.content)
         benchmark, settings = self.params.benchmark, self.params.settings(job.model, job.ablation)
         # the seed depends on neither feature set nor ablation: all are compared on the same draws
         seed = seed_for("benchmark", self.layout.dataset, job.model, job.seed)
         parts = benchmark.modalities.get(job.features, [])
         fitted = fit(MODELS[job.model], *data, settings, seed, parts=parts)
-        result = open_test(fitted.user, fitted.item, data.split, self.protocol, benchmark.ks)
-        means = {
-            part: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
-            for part, evaluation in (("valid", result.valid), ("test", result.test))
-        }
-        run = {"epochs": len(fitted.history), "best_epoch": fitted.best_epoch, "metrics": means}
-        return TrialResult(job._asdict() | result.label | run, result.test.users, result.test.top)
+        run = {"epochs": len(fitted.history), "best_epoch": fitted.best_epoch}
+        results = []
+        for protocol in self.protocol.variants:
+            result = open_test(fitted.user, fitted.item, data.split, protocol, benchmark.ks)
+            record = job._asdict() | result.label | run | {"metrics": _means(result)}
+            results.append(TrialResult(record, result.test.users, result.test.top, protocol.suffix))
+        return results
+
+
+def _means(result: Result) -> dict[str, dict[str, float]]:
+    return {
+        part: {f"{metric}@{k}": value for (metric, k), value in evaluation.mean.items()}
+        for part, evaluation in (("valid", result.valid), ("test", result.test))
+    }

@@ -51,8 +51,7 @@ def declared(jobs: Sequence[Job], reference: str, control: str | None = None) ->
 
 
 def tests(
-    named: dict[str, Any],
-    per_user: Mapping[Job, Mapping[str, np.ndarray]],
+    judged: Sequence[tuple[dict[str, Any], Mapping[Job, Mapping[str, np.ndarray]]]],
     reference: str,
     k: int,
     control: str | None,
@@ -62,8 +61,8 @@ def tests(
     A user's figure is first averaged over the seeds that both runs have: the test is over users.
 
     Args:
-        named: dataset, protocol and fingerprint.
-        per_user: run -> metric -> float64 [N], the same test users in every run.
+        judged: a pair for each protocol: dataset, protocol and fingerprint; run -> metric -> float64 [N], the same
+            test users in every run and protocol.
         reference: the feature set of AlignRec that others are compared with.
         k: cutoff.
         control: feature set that every other one is compared with under each model, if any.
@@ -71,7 +70,8 @@ def tests(
     rows: list[dict[str, Any]] = []
     left: list[np.ndarray] = []
     right: list[np.ndarray] = []
-    for a, b in declared(list(per_user), reference, control):
+    compared = [(*pair, a, b) for pair in judged for a, b in declared(list(pair[1]), reference, control)]
+    for named, per_user, a, b in compared:
         seeds = sorted({j.seed for j in per_user if _kind(j) == a} & {j.seed for j in per_user if _kind(j) == b})
         sides = {f"{name}_{side}": value for side, kind in zip("ab", (a, b), strict=True)
                  for name, value in kind._asdict().items()}  # fmt: skip
@@ -81,7 +81,7 @@ def tests(
                 column.append(np.mean([per_user[Job(*kind[:2], s, kind.ablation)][metric] for s in seeds], axis=0))
     if not rows:
         return schemas.TESTS.empty_table()
-    results = paired(np.stack(left, 1), np.stack(right, 1), seed_for("tests", named["dataset"]))
+    results = paired(np.stack(left, 1), np.stack(right, 1), seed_for("tests", rows[0]["dataset"]))
     corrected = holm(np.array([test.p for test in results]))
     tested = [
         row | test._asdict() | {"p_holm": float(p)} for row, test, p in zip(rows, results, corrected, strict=True)

@@ -210,11 +210,11 @@ class FinalTrial:
     chosen: Mapping[int, Setting]
     """number of the setting -> setting"""
 
-    def __call__(self, job: FinalJob) -> dict[str, Any]:
-        """Return the benchmark's record of one run."""
+    def __call__(self, job: FinalJob) -> list[dict[str, Any]]:
+        """Return the benchmark's records of one run, one a protocol."""
         won = settings(self.params, self.plan.model, self.chosen[job.trial])
         trial = Trial(self.layout, self.params.changed(self.plan.model, won.model_dump()), self.protocol)
-        return trial(Job(self.plan.model, self.plan.features, job.seed)).record
+        return [result.record for result in trial(Job(self.plan.model, self.plan.features, job.seed))]
 
 
 def _labels(values: Range | list[int | float]) -> list[float]:

@@ -189,15 +189,15 @@ class TunedTrial:
     trial: Trial
     tuned: Tuned
 
-    def __call__(self, job: Job) -> TrialResult:
-        """Return what Trial does; the record has the setting."""
+    def __call__(self, job: Job) -> list[TrialResult]:
+        """Return what Trial does; the records have the setting."""
         params = self.tuned.params(self.trial.params, job)
-        result = replace(self.trial, params=params)(job)
+        results = replace(self.trial, params=params)(job)
         if params is self.trial.params:
-            return result
+            return results
         tuned = params.settings(job.model, job.ablation)
         setting = {name: getattr(tuned, name) for name in params.ranges(job.model)}
-        return result._replace(record=result.record | {"setting": setting})
+        return [result._replace(record=result.record | {"setting": setting}) for result in results]
 
 
 def _contender(record: Mapping[str, Any]) -> Contender:

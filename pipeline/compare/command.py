@@ -88,7 +88,11 @@ def trained(layout: Layout, params: Params, sets: Sequence[FeatureSet], seeds: i
     rules = protocol(params, layout.dataset, inputs.read(layout, None).split)
     trials = pool.each(training.Trial(layout, params, folder, rules), jobs, params.benchmark.workers)
     recalls = dict(tqdm(trials, total=len(jobs), unit="run", disable=None))
-    return rules.label | training.summary(recalls, names)
+    judged = [
+        judging.label | training.summary({job: by_protocol[i] for job, by_protocol in recalls.items()}, names)
+        for i, judging in enumerate(rules.variants)
+    ]
+    return judged[0] | ({"also": judged[1:]} if judged[1:] else {})
 
 
 def _items(layout: Layout, asins: list[str]) -> pa.Table:

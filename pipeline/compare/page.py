@@ -27,8 +27,9 @@ def judged(comparison: Mapping[str, Any]) -> list[Table]:
     fair = {key: comparison[key] for key in ("processed", "verdicts")}
     evaluated = tables.probes(comparison["probes"] | fair)
     if "training" in comparison:
-        evaluated.append(_training(comparison["training"]))
-        evaluated.append(_paired("Trained recommenders, pair by pair", "users", comparison["training"]["paired"]))
+        for training in (comparison["training"], *comparison["training"].get("also", [])):
+            evaluated.append(_training(training))
+            evaluated.append(_paired("Trained recommenders, pair by pair", "users", training["paired"]))
     if comparison["paired"]:
         evaluated.insert(
             len(comparison["probes"]), _paired("Probes, pair by pair", "users or items", comparison["paired"])

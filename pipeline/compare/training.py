@@ -53,9 +53,13 @@ class Trial:
     folder: Path
     """holds <features>.npy"""
     protocol: Protocol
+    """by which the epoch is chosen"""
 
-    def __call__(self, job: Job) -> list[float]:
-        """Return test Recall@20 of each user with a target, in ascending order, at the best valid epoch."""
+    def __call__(self, job: Job) -> list[list[float]]:
+        """Return test Recall@20 of each user with a target, in ascending order, at the best valid epoch.
+
+        A list for each of the protocol's variants.
+        """
         vectors = np.load(self.folder / f"{job.features}.npy", allow_pickle=False)
         parts = inputs.read(self.layout, None).split
         edges = neighbours.neighbours(vectors, self.params.graph.k)
@@ -63,8 +67,8 @@ class Trial:
         seed = seed_for("compare", self.layout.dataset, job.model, job.seed)
         fitted = fit(MODELS[job.model], parts, vectors, edges, settings, seed)
         cutoff = bounded(parts.n_items)
-        result = open_test(fitted.user, fitted.item, parts, self.protocol, [cutoff])
-        return list(result.test.per_user["recall", cutoff].tolist())
+        results = [open_test(fitted.user, fitted.item, parts, p, [cutoff]) for p in self.protocol.variants]
+        return [list(result.test.per_user["recall", cutoff].tolist()) for result in results]
 
 
 def summary(recalls: dict[Job, list[float]], names: Sequence[str]) -> dict[str, Any]:

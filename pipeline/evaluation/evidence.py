@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.evaluation.candidates import COLD
 from pipeline.evaluation.cutoff import CUTOFF
 
 MAIN = ("recall", CUTOFF)
@@ -58,6 +59,11 @@ class Comparison:
 def masked_splits(comparison: Comparison) -> str:
     """Return the splits whose items are masked at test."""
     return "train and valid" if comparison.protocol.startswith("strict") else "train"
+
+
+def candidates(comparison: Comparison) -> str:
+    """Return which items are ranked at test, as the subject of a sentence."""
+    return "the cold items of test alone are" if comparison.protocol.endswith(COLD) else "every item is"
 
 
 def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:

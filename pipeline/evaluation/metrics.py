@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from pipeline.evaluation.ranking import topk
-from pipeline.interactions.split import Pairs, Split, contains, keys
+from pipeline.interactions.split import Pairs, Part, Split, contains, keys
 from pipeline.ops.topk import Vectors
 
 
@@ -68,11 +67,12 @@ def evaluate(
     user: Vectors,
     item: Vectors,
     split: Split,
-    which: Literal["valid", "test"],
+    which: Part,
     ks: Sequence[int],
     seen: Pairs | None = None,
+    candidates: np.ndarray | None = None,
 ) -> Evaluation:
-    """Rank all items for every user with a target in `which`, and judge the ranking.
+    """Rank items for every user with a target in `which`, and judge the ranking.
 
     Args:
         user: float [U, D].
@@ -81,13 +81,14 @@ def evaluate(
         which: the part that holds the targets.
         ks: cutoffs.
         seen: pairs that are never recommended, ordered by user; train by default.
+        candidates: int [C], ascending, the items that are ranked; all by default.
 
     Raises:
-        UserError: a cutoff is larger than the catalogue.
+        UserError: a cutoff is larger than the catalogue, or than the candidates.
     """
     targets: Pairs = getattr(split, which)
     users = np.unique(targets.users)
-    top = topk(user, item, max(ks), split.train if seen is None else seen, users)
+    top = topk(user, item, max(ks), split.train if seen is None else seen, users, candidates)
     return judge(top, users, targets, split.n_items, ks)
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
+from pipeline.evaluation.candidates import ALL, COLD
 from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.interactions.split import Pairs, Split, union
+from pipeline.interactions.split import Pairs, Part, Split, union
 from pipeline.params import Params
+from schemas import COLD_ITEMS
 
 Rule = Literal["mmrec", "strict"]
+SELECTION = f"first epoch of best valid recall@{CUTOFF}"
 
 METRICS = {
     "recall": "hits / |T|",
@@ -35,9 +40,9 @@ class Protocol:
     """which ratings, users and items were kept"""
     questions: str
     """sha256 of the catalogue's size and every (user, item) of train, valid and test"""
-    candidates: str = "all items"
+    candidates: str = ALL
     users: str = "with train and with a target"
-    selection: str = f"first epoch of best valid recall@{CUTOFF}"
+    selection: str = SELECTION
     metrics: Mapping[str, str] = field(default_factory=lambda: dict(METRICS))
     version: int = 1
     """counts changes of meaning that no other field shows"""
@@ -45,7 +50,8 @@ class Protocol:
     @property
     def name(self) -> str:
         """A table's heading: `mmrec` is the published protocol; any other name says how it differs."""
-        return self.rule if self.split == "mmrec" else f"{self.rule}, {self.split}"
+        parts = [self.rule, *([] if self.split == "mmrec" else [self.split])]
+        return ", ".join([*parts, self.candidates] if self.split.startswith(COLD_ITEMS) else parts)
 
     @property
     def fingerprint(self) -> str:
@@ -61,7 +67,21 @@ class Protocol:
         """Return name, fingerprint and all fields, for JSON."""
         return {"name": self.name, "fingerprint": self.fingerprint, **asdict(self)}
 
-    def seen(self, split: Split, which: Literal["valid", "test"]) -> Pairs:
+    @property
+    def variants(self) -> tuple[Protocol, ...]:
+        """The protocols under which a trained model is judged: this one and, of cold items alone, all items too."""
+        return (self, replace(self, candidates=ALL)) if self.candidates == COLD else (self,)
+
+    @property
+    def suffix(self) -> str:
+        """Ends the names of a run's files; empty but for the second of `variants`."""
+        return "-all-items" if self.candidates == ALL and self.split.startswith(COLD_ITEMS) else ""
+
+    def ranked(self, split: Split, which: Part) -> np.ndarray | None:
+        """Return the candidates when `which` holds the targets, int32, ascending; None for all items."""
+        return split.cold_items(which) if self.candidates == COLD else None
+
+    def seen(self, split: Split, which: Part) -> Pairs:
         """Return the pairs that are never recommended when `which` holds the targets."""
         if which == "test" and self.rule == "strict":
             return union(split.train, split.valid, split.n_items)
@@ -69,14 +89,30 @@ class Protocol:
 
 
 def protocol(params: Params, dataset: str, split: Split) -> Protocol:
-    """Return the protocol under which the models of one dataset are judged."""
+    """Return the protocol by which models of one dataset are selected; its `variants` are those that judge them."""
     settings, published = params.interactions, params.source(dataset).has_split
     cores = f"users >= {settings.user_core}, items >= {settings.item_core}, repeatedly"
     kept = "as imported" if published or split.own else cores
     if settings.min_rating is not None:
         kept = f"ratings >= {settings.min_rating:g}, {kept}"
-    division = "mmrec" if published else "imported" if split.own else settings.protocol
-    return Protocol(params.benchmark.protocol, division, kept, questions(split))
+    division = split.division or ("mmrec" if published else "imported" if split.own else settings.protocol)
+    return selecting(params.benchmark.protocol, division, kept, split)
+
+
+def selecting(rule: Rule, division: str, kept: str, split: Split) -> Protocol:
+    """Return the protocol by which models are selected.
+
+    Where targets are cold, it ranks cold items alone: among all items a cold one seldom enters the top 20, and epochs
+    would be chosen by chance.
+
+    Args:
+        rule: what is masked at test.
+        division: how interactions were divided.
+        kept: which were.
+        split: train, valid and test.
+    """
+    all_items = Protocol(rule, division, kept, questions(split))
+    return replace(all_items, candidates=COLD, selection=f"{SELECTION} among {COLD}") if split.is_cold else all_items
 
 
 def questions(split: Split) -> str:

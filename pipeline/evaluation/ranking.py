@@ -1,4 +1,7 @@
-"""Full ranking: every item a candidate, train items masked. Letters: U users, I items, D width, K cutoff."""
+"""Full ranking: every item a candidate unless some alone are, train items masked.
+
+Letters: U users, I items, C candidates, D width, K cutoff, N users to rank.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ def topk(
     k: int,
     seen: Pairs,
     users: np.ndarray | None = None,
+    candidates: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return each user's K items of highest dot product, best first.
 
@@ -31,13 +35,16 @@ def topk(
         k: items a user.
         seen: pairs that are never recommended (train), ordered by user.
         users: int [N], which users to rank; all by default.
+        candidates: int [C], ascending, the items that are ranked; all by default.
 
     Returns:
         int32 [N, K]; equal scores in ascending item order; -1 where fewer than K items are left.
 
     Raises:
-        UserError: k is larger than the catalogue.
+        UserError: k is larger than the catalogue, or than the candidates.
     """
+    if candidates is not None:
+        return _among(user, item, k, seen, users, candidates)
     n_users, n_items = user.shape[0], item.shape[0]
     if k > n_items:
         raise UserError(f"cutoff {k} is larger than the catalogue of {n_items} items; choose a smaller one")
@@ -53,6 +60,20 @@ def topk(
         values, ids = select(scores, k)
         top[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
     return top
+
+
+def _among(
+    user: Vectors, item: Vectors, k: int, seen: Pairs, users: np.ndarray | None, candidates: np.ndarray
+) -> np.ndarray:
+    """Return `topk` of some items alone: the others are not even scored."""
+    if k > len(candidates):
+        raise UserError(f"cutoff {k} is larger than the {len(candidates)} items that are candidates; give smaller ones")
+    place = np.full(item.shape[0], -1, np.int32)
+    place[candidates] = np.arange(len(candidates))
+    kept = place[seen.items] >= 0
+    rows = torch.from_numpy(candidates).long().to(item.device) if isinstance(item, torch.Tensor) else candidates
+    top = topk(user, item[rows], k, Pairs(seen.users[kept], place[seen.items[kept]]), users)
+    return np.where(top >= 0, candidates[top], -1).astype(np.int32)
 
 
 def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:

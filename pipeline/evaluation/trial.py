@@ -21,18 +21,18 @@ class Result(NamedTuple):
 
 
 def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks: Sequence[int]) -> Result:
-    """Rank all items for every user with a target in valid, and in test.
+    """Rank the protocol's candidates for every user with a target in valid, and in test.
 
     Args:
         user: float [U, D], as at the best valid epoch.
         item: float [I, D]; score = dot product.
         split: train, valid and test.
-        protocol: which items are masked.
+        protocol: which items are candidates, and which are masked.
         ks: cutoffs.
 
     Raises:
-        UserError: a cutoff is larger than the catalogue.
+        UserError: a cutoff is larger than the catalogue, or than the candidates.
     """
-    valid = evaluate(user, item, split, "valid", ks, protocol.seen(split, "valid"))
-    test = evaluate(user, item, split, "test", ks, protocol.seen(split, "test"))
+    valid = evaluate(user, item, split, "valid", ks, protocol.seen(split, "valid"), protocol.ranked(split, "valid"))
+    test = evaluate(user, item, split, "test", ks, protocol.seen(split, "test"), protocol.ranked(split, "test"))
     return Result(valid, test, protocol.label)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import schemas
 from pipeline.errors import UserError
 from pipeline.interactions.clean import clean, count, nothing_left, shrink, whole
+from pipeline.interactions.division import MMREC, PARTS, Division, delete_untrained, divide, divide_again
 
 BLOCK = 1 << 20  # rows that leave the database at a time
 
@@ -38,7 +39,8 @@ class SplitTables(NamedTuple):
     item_ids: Query  # ITEM_IDS
     rows: int  # ratings read
     drops: dict[str, int]  # reason -> ratings
-    facts: dict[str, int]  # users, items, rows a split, and pairs that occur more than once
+    facts: dict[str, int]  # users, items, rows a split, pairs that occur more than once, and see `_cold`
+    division: str = ""  # a protocol that needs content, with its number; empty for others
 
 
 @contextmanager
@@ -63,8 +65,7 @@ def split(
     ratings: str,
     user_core: int,
     item_core: int,
-    protocol: str,
-    seed: int,
+    division: Division,
     min_rating: float | None = None,
 ) -> SplitTables:
     """Filter, split and number raw ratings.
@@ -75,33 +76,35 @@ def split(
             be null throughout, where the source has none.
         user_core: users with fewer ratings are dropped, and
         item_core: items with fewer, until none is left.
-        protocol: a key of PROTOCOLS.
-        seed: of random order.
+        division: into train, valid and test.
         min_rating: lower ratings are dropped, before all else is counted; None keeps all.
 
     Returns:
         the tables; ids count from 0 in order of first appearance among the rows that are left; duplicates in
-        (user, item, timestamp) keep their first row; users without train rows leave valid and test.
+        (user, item, timestamp) keep their first row; users without train rows leave valid and test. Under `sparse`
+        items stay in the catalogue, though all their rows may have left.
 
     Raises:
         UserError: there is no rating, most lack a value, or nothing is left; says the likely cause.
     """
     cores = {"user": user_core, "item": item_core}
-    rows, drops = clean(db, ratings, cores, seed, min_rating)
+    rows, drops = clean(db, ratings, cores, division.seed, min_rating)
     drops["below_k_core"] += shrink(db, cores)
-    drops["user_without_train"] = _part(db, protocol)
-    if not count(db, "SELECT count(*) FROM parted"):
-        raise nothing_left(rows, drops)
-    return _numbered(db, rows, drops)
+    name = divide(db, division)
+    drops["user_without_train"] = delete_untrained(db)
+    return _numbered(db, rows, drops, name)
 
 
-def imported(db: duckdb.DuckDBPyConnection, ratings: str, min_rating: float | None = None) -> SplitTables:
+def imported(
+    db: duckdb.DuckDBPyConnection, ratings: str, min_rating: float | None = None, division: Division | None = None
+) -> SplitTables:
     """Number raw ratings whose split is the source's own. No k-core is taken, and no duplicate dropped.
 
     Args:
         db: see `database`.
         ratings: SQL that selects what `split` takes, and split: train, valid, test, or 0, 1, 2.
         min_rating: as of `split`.
+        division: one that needs content changes the split; others do not.
 
     Returns:
         as `split`.
@@ -122,7 +125,8 @@ def imported(db: duckdb.DuckDBPyConnection, ratings: str, min_rating: float | No
     for what in ("user", "item"):
         db.execute(
             f"""CREATE TABLE {what}_names AS
-            SELECT {what} AS name, row_number() OVER ()::UINTEGER AS code FROM {rated} GROUP BY {what}"""
+            SELECT {what} AS name, row_number() OVER ()::UINTEGER AS code, {_hash(division, what)} AS hash
+            FROM {rated} GROUP BY {what}"""
         )
     db.execute(
         f"""CREATE TABLE parted AS
@@ -130,20 +134,31 @@ def imported(db: duckdb.DuckDBPyConnection, ratings: str, min_rating: float | No
         FROM {rated} AS r JOIN user_names u ON u.name = r.user JOIN item_names i ON i.name = r.item"""
     )
     db.execute("DROP TABLE raw")
-    drops["user_without_train"] = _delete_untrained(db)
+    name = divide_again(db, division, "imported") if division and division.needs_content else ""
+    drops["user_without_train"] = delete_untrained(db)
+    return _numbered(db, rows, drops, name)
+
+
+def _hash(division: Division | None, name: str) -> str:
+    """Return SQL for the hash of a user or item, as `clean` has it."""
+    return f"md5_number_lower(concat_ws(',', {division.seed if division else 0}, {name}))"
+
+
+def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int], division: str) -> SplitTables:
+    """Number the users and items of table `parted` in order of first appearance, then drop what is left out.
+
+    Raises:
+        UserError: there is nothing in it.
+    """
     if not count(db, "SELECT count(*) FROM parted"):
         raise nothing_left(rows, drops)
-    return _numbered(db, rows, drops)
-
-
-def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int]) -> SplitTables:
-    """Number the users and items of table `parted` in order of first appearance."""
     for what in ("user", "item"):
         db.execute(
             f"""CREATE TABLE {what}_ids AS
             SELECT {what}, (row_number() OVER (ORDER BY min(pos)) - 1)::INTEGER AS {what}_id
             FROM parted GROUP BY {what}"""
         )
+    drops |= _left_out(db)
     interactions = "parted JOIN user_ids USING (user) JOIN item_ids USING (item)"
     users = "SELECT user_id, name AS user FROM user_ids JOIN user_names ON code = user ORDER BY user_id"
     items = "SELECT item_id, name AS asin FROM item_ids JOIN item_names ON code = item ORDER BY item_id"
@@ -155,56 +170,21 @@ def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int]) -
         Query(db, items, schemas.ITEM_IDS),
         rows,
         drops,
-        _facts(db, "parted", count(db, "SELECT count(*) FROM user_ids"), count(db, "SELECT count(*) FROM item_ids")),
+        _facts(db, division, count(db, "SELECT count(*) FROM user_ids"), count(db, "SELECT count(*) FROM item_ids")),
+        division,
     )
 
 
-PARTS = ("train", "valid", "test")  # names of 0, 1, 2
+def _left_out(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Delete the rows of `parted` without a split; return how many, if any, by reason."""
+    n = count(db, "DELETE FROM parted WHERE split IS NULL")
+    return {"over_most_train": n} if n else {}
+
+
 SPLITS = {name: part for part, name in enumerate(PARTS)} | {str(part): part for part in range(3)}
 SPLITS |= {f"{part}.0": part for part in range(3)} | {"val": 1, "validation": 1, "dev": 1}
 """what a source's own split says, in small letters -> 0, 1, 2; numbers may have been written as 0.0, 1.0, 2.0"""
 ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
-RANDOM, TIME = "key, timestamp, pos", "timestamp, pos"
-# SQL over `place` (1 .. n in a user's order) and `n`: of three or more the last `out` leave train, the first half of
-# them, rounded down, for valid; out is a fifth of n, or 2 if n < 10
-_FIFTH = """CASE WHEN n < 3 OR place <= n - out THEN 0 WHEN place <= n - out + out // 2 THEN 1 ELSE 2 END"""
-# the first time at which so many tenths of all ratings are past; unlike quantile_disc it can spill
-_PAST = """(SELECT min(timestamp) FROM (
-    SELECT timestamp, sum(count(*)) OVER (ORDER BY timestamp) AS past, sum(count(*)) OVER () AS n
-    FROM core GROUP BY timestamp) WHERE 10 * past >= {} * n)"""
-PROTOCOLS = {
-    "mmrec": (RANDOM, _FIFTH),
-    "user-time": (TIME, _FIFTH),
-    "leave-one-out": (TIME, "CASE WHEN n < 3 OR place < n - 1 THEN 0 WHEN place = n - 1 THEN 1 ELSE 2 END"),
-    "global-time": (
-        TIME,
-        f"CASE WHEN timestamp <= {_PAST.format(8)} THEN 0 WHEN timestamp <= {_PAST.format(9)} THEN 1 ELSE 2 END",
-    ),
-}
-"""name -> order of a user's ratings, and the split as SQL. method.md section 6 has `mmrec`. global-time cuts where four
-fifths and nine tenths of all ratings are past; ratings of one second stay together."""
-
-
-def _part(db: duckdb.DuckDBPyConnection, protocol: str) -> int:
-    """Give each rating of `core` its split, in table `parted`; return how many were dropped for lack of train rows."""
-    order, rule = PROTOCOLS[protocol]
-    if order == TIME and not count(db, "SELECT count(timestamp) FROM core"):
-        raise UserError(f"interactions.protocol {protocol} needs times, and this source has none; use mmrec")
-    db.execute(
-        f"""CREATE TABLE parted AS SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
-        FROM (SELECT *, CASE WHEN n < 10 THEN 2 ELSE n // 5 END AS out
-              FROM (SELECT core.*, row_number() OVER (PARTITION BY user ORDER BY {order}) AS place,
-                           count(*) OVER (PARTITION BY user) AS n
-                    FROM (SELECT core.*, md5_number_lower(concat_ws(',', u.hash, i.hash, timestamp)) AS key FROM core
-                          JOIN user_names u ON u.code = core.user JOIN item_names i ON i.code = core.item) AS core))"""
-    )
-    db.execute("DROP TABLE core")
-    return _delete_untrained(db)
-
-
-def _delete_untrained(db: duckdb.DuckDBPyConnection) -> int:
-    """Delete the rows of users who have none in train; return how many."""
-    return count(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
 
 
 def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
@@ -234,7 +214,11 @@ def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
 
 
 def published(
-    db: duckdb.DuckDBPyConnection, asins: list[str], keep_time: bool, min_rating: float | None = None
+    db: duckdb.DuckDBPyConnection,
+    asins: list[str],
+    keep_time: bool,
+    min_rating: float | None = None,
+    division: Division | None = None,
 ) -> SplitTables:
     """Return what `load_published` loaded: numbers and split are the source's.
 
@@ -245,36 +229,60 @@ def published(
         asins: identifier of each item.
         keep_time: whether the timestamp column means something.
         min_rating: rows with a lower rating, or none, leave; None keeps all.
+        division: one that needs content changes the split; others do not.
     """
     time = "timestamp" if keep_time else "NULL::BIGINT"
     rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"
-    db.execute(
-        f"CREATE VIEW kept AS SELECT * FROM raw WHERE {rated} AND "
-        f"(split = 0 OR user IN (SELECT user FROM raw WHERE split = 0 AND {rated}))"
-    )
-    interactions = f"SELECT user::INTEGER AS user_id, item::INTEGER AS item_id, rating, {time} AS timestamp, split"
     rows, users = count(db, "SELECT count(*) FROM raw"), count(db, "SELECT max(user) + 1 FROM raw")
-    low = 0 if min_rating is None else count(db, f"SELECT count(*) FROM raw WHERE NOT {rated}")
-    drops = {"user_without_train": rows - low - count(db, "SELECT count(*) FROM kept")}
-    drops |= {"below_min_rating": low} if low else {}
     db.register("asins", pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": asins}))
+    db.execute(
+        f"""CREATE TABLE parted AS SELECT rowid AS pos, user::INTEGER AS user, item::INTEGER AS item, rating,
+        {time} AS timestamp, split::TINYINT AS split FROM raw WHERE {rated}"""
+    )
+    db.execute("DROP TABLE raw")
+    drops = {} if min_rating is None else {"below_min_rating": rows - count(db, "SELECT count(*) FROM parted")}
+    name = ""
+    if division and division.needs_content:
+        _name_published(db, division, users)
+        name = divide_again(db, division, MMREC)
+    drops = {"user_without_train": delete_untrained(db)} | {reason: n for reason, n in drops.items() if n}
+    drops |= _left_out(db)
+    interactions = "SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted"
     return SplitTables(
-        Query(db, f"{interactions} FROM kept {ORDER}", schemas.INTERACTIONS),
+        Query(db, f"{interactions} {ORDER}", schemas.INTERACTIONS),
         Query(
             db, f"SELECT i::INTEGER AS user_id, i::VARCHAR AS user FROM range({users}) r(i) ORDER BY i", schemas.USERS
         ),
         Query(db, "SELECT * FROM asins ORDER BY item_id", schemas.ITEM_IDS),
         rows,
         drops,
-        _facts(db, "kept", users, len(asins)),
+        _facts(db, name, users, len(asins)),
+        name,
     )
 
 
-def _facts(db: duckdb.DuckDBPyConnection, table: str, users: int, items: int) -> dict[str, int]:
-    parts = {name: count(db, f"SELECT count(*) FROM {table} WHERE split = {i}") for i, name in enumerate(PARTS)}
-    pairs = f"SELECT count(*) AS n FROM {table} GROUP BY user, item"
+def _name_published(db: duckdb.DuckDBPyConnection, division: Division, users: int) -> None:
+    """Make the tables of names that a division reads: users go by number, items by identifier."""
+    names = {
+        "user": f"SELECT i::VARCHAR AS name, i::INTEGER AS code FROM range({users}) r(i)",
+        "item": "SELECT asin AS name, item_id AS code FROM asins",
+    }
+    for what, rows in names.items():
+        db.execute(f"CREATE TABLE {what}_names AS SELECT *, {_hash(division, 'name')} AS hash FROM ({rows})")
+
+
+def _facts(db: duckdb.DuckDBPyConnection, division: str, users: int, items: int) -> dict[str, int]:
+    parts = {name: count(db, f"SELECT count(*) FROM parted WHERE split = {i}") for i, name in enumerate(PARTS)}
+    pairs = "SELECT count(*) AS n FROM parted GROUP BY user, item"
     return (
         {"users": users, "items": items}
         | parts
         | {"repeated_pairs": count(db, f"SELECT coalesce(sum(n - 1), 0) FROM ({pairs})")}
+        | (_cold(db) if division.startswith(schemas.COLD_ITEMS) else {})
     )
+
+
+def _cold(db: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Return how many items are the targets, and the candidates, of valid and of test in `cold-items`."""
+    number = "SELECT count(DISTINCT item) FROM parted WHERE split = {}"
+    return {f"cold_{name}_items": count(db, number.format(i)) for i, name in enumerate(PARTS) if i}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.interactions import build
+from pipeline.interactions.division import Division
 
 CORES = (5, 3, 2, 1)
 """least interactions of a user and of an item, tried in this order; 5 is what published tables have"""
@@ -40,7 +41,7 @@ def measure(ratings: str, memory_limit: str = "1GiB") -> Catalogue:
             with build.database(Path(folder) / "scratch", memory_limit) as db:
                 own = "split" in db.sql(ratings).columns
                 try:
-                    tables = build.imported(db, ratings) if own else build.split(db, ratings, core, core, "mmrec", 0)
+                    tables = build.imported(db, ratings) if own else build.split(db, ratings, core, core, Division())
                 except UserError:
                     if own or core == CORES[-1]:
                         raise

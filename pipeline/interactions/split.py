@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from schemas import TEST, TRAIN, VALID, has_own_split
+from schemas import COLD_ITEMS, TEST, TRAIN, VALID, division, has_own_split
+
+Part = Literal["valid", "test"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,18 @@ class Split:
     """rows of the table that are in none of the three, by reason"""
     own: bool = False
     """whether the split came with the ratings, in a column of its own"""
+    division: str = ""
+    """a division that needs content, with its number, such as `cold-items 0.2`; empty for others"""
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether all targets are items without train interactions, by the protocol `cold-items`."""
+        return self.division.startswith(COLD_ITEMS)
+
+    def cold_items(self, part: Part) -> np.ndarray:
+        """Return the items that are targets in a part and that train lacks, int32, ascending."""
+        targets: Pairs = getattr(self, part)
+        return np.setdiff1d(targets.items, self.train.items)
 
 
 def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
@@ -69,7 +84,7 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
         "user without train interactions": int((~known[users]).sum()),
     }
     dropped = {reason: n for reason, n in reasons.items() if n}
-    return Split(n_users, n_items, train, valid, test, dropped, has_own_split(interactions))
+    return Split(n_users, n_items, train, valid, test, dropped, has_own_split(interactions), division(interactions))
 
 
 def keys(pairs: Pairs, n_items: int) -> np.ndarray:

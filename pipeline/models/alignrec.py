@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pipeline.config.base import Count, Name, Rate, Weight
 from pipeline.config.train import FEATURES, Regularised
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, has_train, l2, pick
 from pipeline.models.infonce import Distinct, distinct, info_nce
 from pipeline.models.lightgcn import propagate
 from pipeline.ops.dense import gemm, product
@@ -70,6 +70,9 @@ class AlignRecParams(Regularised):
     """AlignRec's L2 is divided by batch_size, as published; false: by the batch's pairs, of which the last has few"""
     temperature: Rate = 0.2
     """of CCA's InfoNCE"""
+    cold: Literal["drawn", "zero"] = "drawn"
+    """scores of items without train interactions: drawn, as published, keeps their ID embeddings, random and hardly
+    trained; zero leaves them out, so that such an item is what its neighbours are"""
     precision: Literal["exact", "bf16"] = "exact"
     """bf16: AlignRec's largest products read bfloat16, faster where the processor can; other last digits"""
 
@@ -93,6 +96,7 @@ class AlignRec(Recommender):
         self.user_item = inputs.user_item
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+        self.warm = has_train(inputs) if params.cold == "zero" else None  # [I, 1]
         if not params.content:
             return
         item_graph = adjacency.item_graph(inputs.edges, inputs.split.n_items, params.self_neighbour, params.symmetric)
@@ -109,9 +113,14 @@ class AlignRec(Recommender):
         """REG's target, [I, F]: in compat, as in the published code, the table that is trained."""
         return self.features.detach() if self.params.mode == "compat" else self.fixed
 
+    @property
+    def ids(self) -> Tensor:
+        """The items' ID embeddings, [I, D]; outside training those of cold items may be zero."""
+        return self.item if self.training or self.warm is None else self.item * self.warm
+
     def id_branch(self) -> tuple[Tensor, Tensor]:
         """Return h_id_user [U, D] and h_id_item [I, D]."""
-        return propagate(self.user_item, self.user, self.item, self.params.layers)
+        return propagate(self.user_item, self.user, self.ids, self.params.layers)
 
     def content_branch(self) -> tuple[Tensor, Tensor]:
         """Return h_mm_user [U, D] and h_mm_item [I, D]."""
@@ -120,7 +129,7 @@ class AlignRec(Recommender):
             weight, bias = self.w2.weight @ weight, self.w2(bias)
         item = product(self.features if self.rounded is None else self.rounded, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:
-            item = self.item * torch.sigmoid(item)
+            item = self.ids * torch.sigmoid(item)
         for _ in range(self.params.item_layers):
             item = self.item_item.dot(item)
         return self.user_item.dot(item), item

@@ -97,6 +97,13 @@ def embedding(rows: int, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.xavier_uniform_(torch.empty(rows, width)))
 
 
+def has_train(inputs: Inputs) -> Tensor:
+    """Return 1 for every item that has a train interaction and 0 for the others, float32 [I, 1]."""
+    warm = torch.zeros(inputs.split.n_items, 1, device=inputs.device)
+    warm[torch.from_numpy(inputs.split.train.items).long().to(inputs.device)] = 1
+    return warm
+
+
 def pick(table: Tensor, rows: Tensor) -> Tensor:
     """Return table[rows], [B, D]."""
     return nnf.embedding(rows, table)

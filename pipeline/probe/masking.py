@@ -73,9 +73,10 @@ class Trial:
     layout: Layout
     params: Params
     protocol: Protocol
+    """by which the epoch is chosen"""
 
-    def __call__(self, job: Job) -> dict[str, Any]:
-        """Return the job's record."""
+    def __call__(self, job: Job) -> list[dict[str, Any]]:
+        """Return the job's records, one for each of the protocol's variants."""
         vectors = self._vectors(job.features)
         if job.masked != NOTHING:
             # one permutation for both modalities: the same items lose their images, or their texts
@@ -86,12 +87,29 @@ class Trial:
         seed = seed_for("mask", self.layout.dataset, job.seed)
         fitted = fit(AlignRec, parts, vectors, edges, self.params.train, seed)
         cutoff = bounded(parts.n_items)
-        result = open_test(fitted.user, fitted.item, parts, self.protocol, [cutoff])
-        figures = {f"recall@{CUTOFF}": result.test.mean["recall", cutoff], "best_epoch": fitted.best_epoch}
-        return job._asdict() | result.label | figures
+        results = [open_test(fitted.user, fitted.item, parts, p, [cutoff]) for p in self.protocol.variants]
+        return [
+            job._asdict()
+            | result.label
+            | {f"recall@{CUTOFF}": result.test.mean["recall", cutoff], "best_epoch": fitted.best_epoch}
+            for result in results
+        ]
 
     def _vectors(self, name: str) -> np.ndarray:
         return io.matrix(io.read_features(self.layout.features(name))["vector"])
+
+
+def judged(records: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+    """Return protocol, fingerprint and `summary`; the same of a second protocol under its name, as `also`.
+
+    Args:
+        records: of each training, one a protocol.
+    """
+    by_protocol = [
+        {key: of_protocol[0][key] for key in ("protocol", "fingerprint")} | summary(of_protocol)
+        for of_protocol in zip(*records, strict=True)
+    ]
+    return by_protocol[0] | ({"also": by_protocol[1:]} if by_protocol[1:] else {})
 
 
 def summary(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

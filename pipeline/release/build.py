@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,8 +58,8 @@ class Parts:
     half: bool = False
     """also release features as float16"""
     results: pa.Table | None = None
-    protocol: Mapping[str, Any] | None = None
-    """the protocol behind the results' fingerprint"""
+    protocols: Sequence[Mapping[str, Any]] = ()
+    """the protocols behind the results' fingerprints"""
     probes: Mapping[str, Any] | None = None
     inputs: list[Input] = field(default_factory=list)
     weights: list[Input] = field(default_factory=list)
@@ -95,7 +95,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         io.write_bytes(folder / INDEX, parts.index)
         io.write_json(folder / INDEX_FACTS, parts.index_facts)
     if parts.results is not None:
-        io.write_json(folder / "results.json", results_json(parts.results, parts.protocol))
+        io.write_json(folder / "results.json", results_json(parts.results, parts.protocols))
     if parts.probes is not None:
         io.write_json(folder / "probes.json", parts.probes)
     used_by = _encoders(folder, parts.encoders)
@@ -128,7 +128,9 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
     if parts.with_interactions:
         for name, rows in (("interactions", parts.interactions), ("users", parts.users)):
             path = folder / f"{name}.parquet"
-            io.write_table(rows, path, manifest.TABLES[name](0))
+            # of a protocol that needs content: without its record readers would not know what the split is
+            made = schemas.provenance(rows) if schemas.division(rows) else None
+            io.write_table(rows, path, manifest.TABLES[name](0), made)
             tables[path] = name
     for name, paths in parts.features.items():
         tables |= {_copied(p, folder / "features" / name / p.name): "features" for p in paths}
@@ -222,10 +224,10 @@ def image_sha256(image: bytes | None) -> str:
     return hashlib.sha256(image).hexdigest() if image is not None else ""
 
 
-def results_json(results: pa.Table, protocol: Mapping[str, Any] | None) -> dict[str, Any]:
+def results_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the benchmark's figures by seed, each with its protocol's fingerprint, and the protocols."""
     return {
-        "protocols": {protocol["fingerprint"]: dict(protocol)} if protocol else {},
+        "protocols": {protocol["fingerprint"]: dict(protocol) for protocol in protocols},
         "results": [
             dict(zip(evidence.KEYS, key, strict=True)) | {"mean": c.mean, "sd": c.sd, "values": list(c.values)}
             for key, c in evidence.figures(results).items()

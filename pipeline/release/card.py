@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from pipeline.evaluation.evidence import HEADLINE, Comparison, masked_splits
+from pipeline.evaluation.evidence import HEADLINE, Comparison, candidates, masked_splits
 from pipeline.probe.registry import PROBES
 from pipeline.release import croissant
 from pipeline.release.manifest import Counts, File, Input
@@ -84,6 +84,7 @@ def render(facts: Facts) -> str:
         files=[{"path": f.path, "rows": f.rows, "what": _what(f)} for f in facts.files],
         with_interactions=any(f.table == "interactions" for f in facts.files),
         features=[{"name": name, **covered} for name, covered in facts.coverage.items()],
+        candidates=candidates,
         masked_splits=masked_splits,
         row=markdown.row,
         rule=markdown.rule,
@@ -117,14 +118,17 @@ def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "processed_width": processed.get("width"),
         "remarks": [f"{title}: {remark}" for title, remark in remarks if remark],
-        "masking": masking,
-        "masked": [] if "skipped" in masking else markdown.masked_rows(masking),
+        "masked": [(probe, rows) for probe in (masking, *masking.get("also", [])) if (rows := _masked_rows(probe))],
     }
 
 
 def _cells(figure: str, probe: Mapping[str, Any]) -> dict[str, str]:
     """Return feature set -> headline figure of a probe."""
     return {name: f"{v[figure]:.4f}" for name, v in probe.items() if isinstance(v, dict) and figure in v}
+
+
+def _masked_rows(masking: Mapping[str, Any]) -> list[list[str]]:
+    return [] if "skipped" in masking else markdown.masked_rows(masking)
 
 
 def _rows(features: str, columns: list[dict[str, str]]) -> list[list[str]]:

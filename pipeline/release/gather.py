@@ -50,7 +50,7 @@ def parts(run: Run) -> build.Parts:
         with_interactions=run.source.licence.interactions if params.interactions is None else params.interactions,
         half=params.half,
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
-        protocol=io.read_json(layout.protocol) if layout.protocol.exists() else None,
+        protocols=io.read_json(layout.protocol) if layout.protocol.exists() else (),
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in weights(layout)],

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.evaluation.cutoff import CUTOFF, headline
-from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, comparisons, masked_splits
+from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, candidates, comparisons, masked_splits
 from pipeline.report import plots
 from pipeline.report.markdown import figure
 from pipeline.report.tables import CONTROLS, Table, metric_name
@@ -41,8 +41,8 @@ def results(comparison: Comparison) -> Table:
     return Table(
         "Recommenders on these features",
         f"Protocol {comparison.protocol}, fingerprint {comparison.fingerprint}. Test figures at the best valid "
-        f"epoch; mean ± standard deviation over seeds; every item is ranked, {masked_splits(comparison)} items masked. "
-        "The bar spans the seeds' Recall@20, from 0.",
+        f"epoch; mean ± standard deviation over seeds; {candidates(comparison)} ranked, "
+        f"{masked_splits(comparison)} items masked. The bar spans the seeds' Recall@20, from 0.",
         ["model", "features", "seeds", *(f"{metric_name(m)}@{k}" for m, k in HEADLINE)],
         [[r.model, r.features, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)] for r in comparison.rows],
         texts=2,
@@ -53,14 +53,15 @@ def results(comparison: Comparison) -> Table:
 
 def tests(paired: pa.Table) -> Iterable[Table]:
     """Yield the paired tests of table TESTS, a table for each fingerprint and metric; without ablations."""
-    groups = paired.group_by(["fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
-    for group in sorted(groups, key=lambda g: g["metric"] != MAIN[0]):
+    groups = paired.group_by(["protocol", "fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
+    several = len({group["fingerprint"] for group in groups}) > 1
+    for group in sorted(groups, key=lambda g: (g["metric"] != MAIN[0], g["protocol"])):
         rows = paired.filter(_equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
         if not rows:  # one run and its ablations alone
             continue
         what = f"{metric_name(group['metric'])}@{group['k']}"
         yield Table(
-            f"Differences in {what}",
+            f"Differences in {what}" + (f", protocol {group['protocol']}" if several else ""),
             "a - b on test: each user's figure is averaged over the seeds of both, then users are paired. The "
             f"interval is of {rows[0]['n']:,} users resampled (95 %); p is corrected for all {len(paired)} comparisons "
             f"together, those with ablations too (Holm). Differences with p below {SURE} are marked.",
@@ -141,10 +142,15 @@ def winners(where: str, results: pa.Table) -> Table:
     chosen = {"valid": "valid", "test": "test, as published tables do"}
     keys = (MAIN, ("ndcg", MAIN[1]))
     rows = [
-        [words, str(run.seeds), *(figure(run.cells.get(key)) for key in keys)]
+        [
+            f"{words}; {judged.protocol}" if len(both) > 1 else words,
+            str(run.seeds),
+            *(figure(run.cells.get(key)) for key in keys),
+        ]
         for by, words in chosen.items()
-        for comparison in comparisons(results, by)
-        for run in comparison.rows
+        for both in [comparisons(results, by)]
+        for judged in both
+        for run in judged.rows
     ]
     return Table(
         f"{where}: the setting that won",

@@ -57,7 +57,7 @@ def masked_rows(probe: Mapping[str, Any]) -> list[list[str]]:
     """Return the mask-modality probe's rows: feature set, items, test Recall@20, change against the unmasked."""
     rows = []
     for name, variants in probe.items():
-        if isinstance(variants, str):  # protocol or fingerprint
+        if not isinstance(variants, Mapping):  # protocol, fingerprint, or the same under another protocol
             continue
         for variant, v in variants.items():
             metric = next(k for k in v if "@" in k and not k.endswith("_sd"))

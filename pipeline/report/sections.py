@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from pipeline.evaluation.evidence import ablations, comparisons
+import pyarrow as pa
+
+from pipeline.evaluation.evidence import Comparison, ablations, comparisons
 from pipeline.report import judged, plots, tables
 from pipeline.report.gather import Evidence
 from pipeline.report.plots import Chart
@@ -72,16 +74,27 @@ def _differences(evidence: Evidence) -> Section:
 
 def _ablations(evidence: Evidence) -> Section:
     rows = [] if evidence.results is None else ablations(evidence.results)
-    return Section("ablations", "Ablations", "Ablations", [judged.ablations(c, evidence.tests) for c in rows])
+    return Section(
+        "ablations", "Ablations", "Ablations", [_named(judged.ablations(c, evidence.tests), c, rows) for c in rows]
+    )
 
 
 def _served(evidence: Evidence) -> Iterator[Section]:
-    """Yield the long tail and the catalogue, for the first protocol alone."""
+    """Yield the long tail and the catalogue under each protocol."""
     rows = [] if evidence.results is None else comparisons(evidence.results)
     if evidence.slices is None or not rows:
         return
-    k = judged.cutoff(evidence.slices)
-    slices = judged.sliced(evidence.slices, rows[0], k)
+    served = [_served_under(comparison, evidence.slices, rows) for comparison in rows]
+    note = "Figures by user history and item popularity. Charts: the best runs on content; means over seeds."
+    tables_of, charts_of = ([part for parts in both for part in parts] for both in zip(*served, strict=True))
+    yield Section("tail", "Long tail", "The long tail", tables_of, charts_of, note)
+
+
+def _served_under(
+    comparison: Comparison, table: pa.Table, every: list[Comparison]
+) -> tuple[list[Table], list[tuple[str, list[Chart]]]]:
+    k = judged.cutoff(table)
+    slices = judged.sliced(table, comparison, k)
     charts = [
         judged.slice_chart(slices, "popularity", "recall", f"Recall@{k} by tenth of popularity"),
         judged.slice_chart(slices, "popularity", "exposure", "exposure: share of recommended items, by tenth"),
@@ -94,10 +107,13 @@ def _served(evidence: Evidence) -> Iterator[Section]:
         judged.slice_table(slices, "history", "recall", f"Recall@{k} by length of history", HISTORY_NOTE, "users"),
         judged.catalogue(slices, k),
     ]
-    yield Section(
-        "tail", "Long tail", "The long tail", [t for t in of_slices if t], [("", [c for c in charts if c])],
-        "Figures by user history and item popularity. Charts: the best runs on content; means over seeds.",
-    )  # fmt: skip
+    heading = comparison.protocol if len(every) > 1 else ""
+    return [_named(t, comparison, every) for t in of_slices if t], [(heading, [c for c in charts if c])]
+
+
+def _named(table: Table, comparison: Comparison, every: list[Comparison]) -> Table:
+    """Return a table whose heading names the protocol, where there are several."""
+    return replace(table, heading=f"{table.heading}, {comparison.protocol}") if len(every) > 1 else table
 
 
 def _tuning(evidence: Evidence) -> Section:

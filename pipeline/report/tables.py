@@ -49,7 +49,8 @@ def probes(figures: Record | None) -> list[Table]:
         )
         for key, probe in PROBES.items() if key in figures
     ]  # fmt: skip
-    return measured + ([_masking(figures["mask_modality"])] if "mask_modality" in figures else [])
+    masked = [figures["mask_modality"]] if "mask_modality" in figures else []
+    return measured + [_masking(probe) for first in masked for probe in (first, *first.get("also", []))]
 
 
 def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, note: str) -> Table:

@@ -134,7 +134,8 @@ def _without_training(network: Recommender, split: Split) -> Fit:
 
 def _valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
     cutoff = bounded(split.n_items)
-    mean = evaluate(user, item, split, "valid", [cutoff]).mean
+    candidates = split.cold_items("valid") if split.is_cold else None  # by which Protocol says that epochs are chosen
+    mean = evaluate(user, item, split, "valid", [cutoff], candidates=candidates).mean
     return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
 
 
@@ -268,6 +269,11 @@ def _checked(
         raise UserError(f"edges name items beyond the catalogue's {split.n_items}; run the graph stage again")
     if not len(split.valid):
         raise UserError("no valid interactions: the best epoch cannot be chosen; check the split")
+    if split.is_cold and (n := len(split.cold_items("valid"))) <= CUTOFF:
+        raise UserError(
+            f"only {n} items are cold in valid, and the best epoch is chosen by recall@{CUTOFF} among them; raise "
+            "interactions.cold_share"
+        )
     if features is not None and standardise:
         features = standardised(features)
     table = None if features is None else torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)

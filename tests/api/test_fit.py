@@ -12,6 +12,7 @@ import shops
 import torch
 
 import alignrec
+from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
 from pipeline.interactions.split import load as load_split
 
@@ -161,3 +162,23 @@ def test_mistakes_are_one_line(model: alignrec.Recommender, x: alignrec.Vectors,
     for user, k, line in (("u999", 5, "no user 'u999' in train; did you mean 'u9'"), ("u1", 51, "k: 51; give 1 to 50")):
         with pytest.raises(alignrec.UserError, match=line):
             model.recommend(user, k)
+
+
+def test_cold_items_are_judged_alone_and_among_all() -> None:
+    rows = [(f"u{u}", f"i{i}") for u in range(50) for i in range(u % 2, 160, 2) if (u * 7 + i * 3) % 5 < 2]
+    table = pa.table({"user": [u for u, _ in rows], "item": [i for _, i in rows]})
+    ways = np.random.default_rng(0).normal(size=(2, 6))[np.arange(160) % 2].astype(np.float32)
+    names = [f"i{i}" for i in range(160)]
+    fitted = alignrec.fit("contentknn", table, ways, ids=names, protocol="cold-items", cold_share=0.4, ks=[20, 50])
+    assert fitted.among_all is not None
+    assert fitted.protocol["candidates"] == "cold items alone"
+    assert fitted.among_all["protocol"]["candidates"] == "all items"
+    assert set(fitted.metrics["test"]) == {f"{m}@20" for m in ("recall", "ndcg", "precision", "map")}  # of 32, not 50
+    assert fitted.metrics["test"]["recall@20"] > fitted.among_all["metrics"]["test"]["recall@20"]
+    few = alignrec.fit("contentknn", table, ways, ids=names, protocol="sparse", most_train=2)
+    assert (few.among_all, few.protocol["split"]) == (None, "sparse 2 of mmrec")
+    assert np.bincount(few.seen.users).max() == 2
+    with pytest.raises(UserError, match=r"cold_share: 2; give a share of the items, between 0 and 1"):
+        alignrec.fit("contentknn", table, ways, ids=names, protocol="cold-items", cold_share=2)
+    with pytest.raises(UserError, match=r"'protocol': no 'cold-itms'.*cold-items"):
+        alignrec.fit("contentknn", table, ways, ids=names, protocol="cold-itms")

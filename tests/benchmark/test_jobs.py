@@ -134,7 +134,7 @@ def test_an_interrupted_benchmark_goes_on_and_ends_the_same(root: Path) -> None:
         ("alignrec", "alignrec", "no-cca", 1),
     }
     results = io.read_table(layout.results, schemas.RESULTS)
-    assert set(results["fingerprint"].to_pylist()) == {io.read_json(layout.protocol)["fingerprint"]}
+    assert set(results["fingerprint"].to_pylist()) == {p["fingerprint"] for p in io.read_json(layout.protocol)}
     slices = io.read_table(layout.slices, schemas.SLICES)
     assert set(slices["ablation"].to_pylist()) == {"", "no-cca"}
 

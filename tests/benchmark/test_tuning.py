@@ -126,7 +126,7 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
         record = io.read_json(layout.trial(*contender, 1))
         assert record["setting"] == setting
         assert io.read_json(layout.metrics)["settings"][contender[0]][contender[1]] == setting
-    described = io.read_json(layout.protocol)["tuning"]
+    described = io.read_json(layout.protocol)[0]["tuning"]
     assert [(c["model"], c["features"], c["tried"]) for c in described["chosen"]] == [
         ("alignrec", "f", 3),
         ("bpr", "none", 3),
@@ -146,7 +146,7 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
 
     run_all(tmp_path, params())
     assert [name for name in files(tmp_path) if "tuning" in name and not name.endswith(".key")] == []
-    assert "tuning" not in io.read_json(layout.protocol)
+    assert "tuning" not in io.read_json(layout.protocol)[0]
     assert "setting" not in io.read_json(layout.trial("bpr", "none", 0))
 
 

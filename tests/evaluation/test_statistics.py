@@ -91,7 +91,7 @@ def test_a_users_figure_is_averaged_over_the_seeds_that_both_runs_have() -> None
     }
     per_user = {job: dict.fromkeys(significance.METRICS, np.array(v)) for job, v in runs.items()}
     named = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "1"}
-    bpr, _, ablated, _ = significance.tests(named, per_user, "f", 20, None).to_pylist()
+    bpr, _, ablated, _ = significance.tests([(named, per_user)], "f", 20, None).to_pylist()
     assert (bpr["seeds"], bpr["mean_a"], bpr["mean_b"]) == (2, pytest.approx(0.4), pytest.approx(0.15))
     assert (ablated["seeds"], ablated["difference"]) == (1, pytest.approx(0.1))
     assert ablated["ablation_b"] == "no-cca"

@@ -1,40 +1,21 @@
 """Filtering, numbering, splitting: toy tables, and the same thing in plain pandas on random ones."""
 
-import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from ratings import Whole, inter, random_ratings, reference, reference_split, table, whole
 
 from pipeline.errors import UserError
-from pipeline.interactions.build import PROTOCOLS, Query, SplitTables, database, load_published, published, split
+from pipeline.interactions.build import Query, database, load_published, published, split
 from pipeline.interactions.build import imported as build_imported
+from pipeline.interactions.division import BY_USER, PROTOCOLS, Division
 from schemas import TEST, TRAIN, VALID
 
-
-class Whole(NamedTuple):
-    """A SplitTables whose rows have been read."""
-
-    interactions: pa.Table
-    users: pa.Table
-    item_ids: pa.Table
-    rows: int
-    drops: dict[str, int]
-    facts: dict[str, int]
-
-
 Do = Callable[..., Whole]
-
-
-def whole(actual: SplitTables) -> Whole:
-    """Read all rows; the database is open."""
-    interactions, users, item_ids = (pa.concat_tables(rows) for rows in actual[:3])
-    return Whole(interactions, users, item_ids, actual.rows, actual.drops, actual.facts)
 
 
 @pytest.fixture
@@ -46,53 +27,15 @@ def do(tmp_path: Path) -> Do:
         protocol: str = "mmrec",
         seed: int = 0,
         min_rating: float | None = None,
+        cold_share: float = 0.2,
+        most_train: int = 5,
     ) -> Whole:
         with database(tmp_path / "scratch", "1GiB") as db:
             db.register("rows", rows)
-            return whole(split(db, "SELECT * FROM rows", core, item_core, protocol, seed, min_rating))
+            rule = Division(protocol, seed, cold_share, most_train)
+            return whole(split(db, "SELECT * FROM rows", core, item_core, rule, min_rating))
 
     return run
-
-
-def table(text: str) -> pd.DataFrame:
-    """Return ratings from `user item timestamp` triples."""
-    rows = [t.split() for t in text.split(",")]
-    return pd.DataFrame(
-        {
-            "user": [r[0] for r in rows],
-            "item": [r[1] for r in rows],
-            "rating": np.float32(5),
-            "timestamp": [int(r[2]) for r in rows],
-        }
-    )
-
-
-def random_ratings(seed: int, n: int = 600) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    rows = pd.DataFrame(
-        {
-            "user": [f"u{int(x)}" for x in rng.pareto(1.0, n) * 5],
-            "item": [f"i{int(x)}" for x in rng.pareto(1.0, n) * 5],
-            "rating": rng.integers(1, 6, n).astype(np.float32),
-            "timestamp": rng.integers(0, 50, n),
-        }
-    )
-    rows.loc[rng.random(n) < 0.02, "user"] = None
-    rows["rating"] = rows["rating"].where(rng.random(n) >= 0.02)
-    return pd.concat([rows, rows.sample(30, random_state=seed)])
-
-
-def reference(rows: pd.DataFrame, user_core: int, item_core: int) -> pd.DataFrame:
-    """Filter and number the plain way."""
-    rows = rows.dropna().drop_duplicates(["user", "item", "timestamp"])
-    while True:
-        enough = (rows.groupby("user")["item"].transform("size") >= user_core) & (
-            rows.groupby("item")["user"].transform("size") >= item_core
-        )
-        if enough.all():
-            break
-        rows = rows[enough]
-    return rows.assign(user_id=pd.factorize(rows["user"])[0], item_id=pd.factorize(rows["item"])[0])
 
 
 def test_ids_count_in_order_of_first_appearance(do: Do) -> None:
@@ -228,38 +171,8 @@ def test_equal_to_plain_pandas(do: Do, seed: int) -> None:
     assert sum(actual.drops.values()) + len(actual.interactions) == actual.rows == len(rows)
 
 
-def number(text: str) -> int:
-    return int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little")
-
-
-def reference_split(rows: pd.DataFrame, protocol: str, seed: int) -> list[int]:
-    """Split filtered, numbered rows the plain way, a user at a time; -1 for rows of users who have no train row."""
-    key = [
-        number(f"{number(f'{seed},{r.user}')},{number(f'{seed},{r.item}')},{r.timestamp}") for r in rows.itertuples()
-    ]
-    rows = rows.assign(key=key, pos=range(len(rows)), split=TEST)
-    times = np.sort(rows["timestamp"].to_numpy())
-    for _, own in rows.groupby("user"):
-        n = len(own)
-        out = 2 if n < 10 else int(0.2 * n)
-        valid = out // 2
-        if protocol == "global-time":
-            at = [times[math.ceil(q * len(times)) - 1] for q in (0.8, 0.9)]
-            rows.loc[own.index, "split"] = np.searchsorted(at, own["timestamp"])
-            continue
-        order = own.sort_values(["key", "timestamp", "pos"] if protocol == "mmrec" else ["timestamp", "pos"]).index
-        if protocol == "leave-one-out":
-            out, valid = 2, 1
-        if n >= 3:
-            rows.loc[order, "split"] = [TRAIN] * (n - out) + [VALID] * valid + [TEST] * (out - valid)
-        else:
-            rows.loc[order, "split"] = TRAIN
-    train_users = set(rows.loc[rows["split"] == TRAIN, "user"])
-    return [s if u in train_users else -1 for s, u in zip(rows["split"], rows["user"], strict=True)]
-
-
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", BY_USER)
 def test_every_protocol_is_equal_to_plain_pandas(do: Do, protocol: str, seed: int) -> None:
     rows = random_ratings(seed)
     want = reference(rows, 2, 3).reset_index(drop=True)
@@ -338,10 +251,6 @@ def imported(folder: Path, rows: pd.DataFrame, asins: int | None = None, keep_ti
         return whole(published(db, [f"A{i}" for i in range(asins or count)], keep_time))
 
 
-def inter(rows: list[tuple[int, int, int, int]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["user", "item", "timestamp", "split"]).assign(rating=np.float32(5))
-
-
 def test_a_published_split_is_kept_with_its_gaps(tmp_path: Path) -> None:
     actual = imported(tmp_path, inter([(0, 4, 0, 0), (0, 2, 1, 2), (3, 2, 0, 0), (3, 2, 0, 1)]))
     assert actual.item_ids["asin"].to_pylist() == ["A0", "A1", "A2", "A3", "A4"]
@@ -371,7 +280,7 @@ def test_what_does_not_fit_into_memory_is_spilled_and_ends_alike(tmp_path: Path)
     def run(limit: str, disk: str) -> Whole:
         with database(tmp_path / "scratch", limit) as db:
             db.execute(f"SET threads = 2; SET max_temp_directory_size = '{disk}'")
-            return whole(split(db, MANY, 5, 5, "mmrec", 0))
+            return whole(split(db, MANY, 5, 5, Division()))
 
     with pytest.raises(UserError, match="failed to offload data block"):
         run("28MiB", "0KB")

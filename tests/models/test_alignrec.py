@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cold
 import numpy as np
 import pytest
 import torch
@@ -294,3 +295,25 @@ def test_bf16_is_exact_up_to_its_rounding(oracle: Any, inputs: Inputs, batch: Ba
     assert not torch.equal(rounded.w1.weight.grad, exact.w1.weight.grad)
     rounded.zero_grad()
     close(np.array(losses(rounded, batch, float(oracle["adam_lr"]))), oracle["adam_losses_compat"], 1e-3)
+
+
+def test_cold_items_score_by_their_neighbours_alone_where_their_ids_are_zero() -> None:
+    parts, edges = cold.parts(), neighbours.neighbours(cold.content(), 6)
+    settings = {"dim": 8, "cold": "zero"}
+    inputs = Inputs(parts, torch.from_numpy(cold.content()), edges, torch.device("cpu"))
+    models = {}
+    for choice in ("drawn", "zero"):
+        torch.manual_seed(0)
+        models[choice] = alignrec.AlignRec(inputs, alignrec.AlignRecParams.model_validate(settings | {"cold": choice}))
+    lacking = np.setdiff1d(np.arange(parts.n_items), parts.train.items)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(*(m() for m in models.values()), strict=True))  # in training
+        for model in models.values():
+            model.eval()
+        (_, drawn), (_, zero) = models["drawn"](), models["zero"]()
+        assert not torch.equal(drawn[lacking], zero[lacking])
+        models["zero"].item[torch.from_numpy(lacking)] = 9.0
+        assert torch.equal(models["zero"]()[1], zero)
+        ids = models["zero"].id_branch()[1]
+        assert not ids[torch.from_numpy(lacking)].any()
+        assert zero[lacking].any()  # what the item graph brings

@@ -17,6 +17,7 @@ from pipeline.models.alignrec import AlignRec
 from pipeline.params import Params
 from pipeline.probe import masking
 from pipeline.probe.masking import Job, Trial
+from pipeline.report import tables
 from pipeline.run import running
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
@@ -54,7 +55,7 @@ def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout, monkey
     for rule in ("mmrec", "strict"):
         settings = params(rule)
         rules = protocol(settings, "shop", parts)
-        record = Trial(layout, settings, rules)(Job("f", masking.NOTHING, 0))
+        (record,) = Trial(layout, settings, rules)(Job("f", masking.NOTHING, 0))
         fitted = fit(AlignRec, *inputs.read(layout, "f"), settings.train, seed_for("mask", "shop", 0))
         expected = evaluate(fitted.user, fitted.item, parts, "test", [9], rules.seen(parts, "test"))
         assert record["recall@20"] == expected.mean["recall", 9]
@@ -75,6 +76,24 @@ def test_another_protocol_is_trained_and_named_anew(layout: Layout) -> None:
         ("strict", {"f"}),
     ]
     assert summaries[0]["fingerprint"] != summaries[1]["fingerprint"]
+
+
+def test_under_two_protocols_both_are_shown() -> None:
+    labels = [{"protocol": name, "fingerprint": name[:1]} for name in ("alone", "every")]
+    base = [Job("f", masked, 0)._asdict() for masked in (masking.NOTHING, "image")]
+    recalls = ((0.4, 0.2), (0.3, 0.1))  # of each training: alone, among all
+    records = [
+        [job | label | {"recall@20": value} for label, value in zip(labels, values, strict=True)]
+        for job, values in zip(base, recalls, strict=True)
+    ]
+    judged = masking.judged(records)
+    assert (judged["protocol"], judged["f"]["image masked"]["relative_change"]) == ("alone", -0.25)
+    (other,) = judged["also"]
+    assert (other["protocol"], other["f"]["image masked"]["relative_change"]) == ("every", -0.5)
+    shown = tables.probes({"mask_modality": judged})
+    assert [t.note.split(",")[0] for t in shown] == ["Protocol alone", "Protocol every"]
+    assert [len(t.rows) for t in shown] == [2, 2]
+    assert "also" not in masking.judged([r[:1] for r in records])
 
 
 def items() -> pa.Table:

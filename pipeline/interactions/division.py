@@ -1,0 +1,162 @@
+"""How ratings are divided into train, valid and test, as SQL (method.md section 6)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import duckdb
+
+from pipeline.errors import UserError
+from pipeline.interactions.clean import count
+from schemas import COLD_ITEMS, SPARSE
+
+PARTS = ("train", "valid", "test")  # names of 0, 1, 2
+MMREC, USER_TIME = "mmrec", "user-time"
+RANDOM, TIME = "key, timestamp, pos", "timestamp, pos"
+# SQL over `place` (1 .. n in a user's order) and `n`: of three or more the last `out` leave train, the first half of
+# them, rounded down, for valid; out is a fifth of n, or 2 if n < 10
+_FIFTH = """CASE WHEN n < 3 OR place <= n - out THEN 0 WHEN place <= n - out + out // 2 THEN 1 ELSE 2 END"""
+# the first time at which so many tenths of all ratings are past; unlike quantile_disc it can spill
+_PAST = """(SELECT min(timestamp) FROM (
+    SELECT timestamp, sum(count(*)) OVER (ORDER BY timestamp) AS past, sum(count(*)) OVER () AS n
+    FROM core GROUP BY timestamp) WHERE 10 * past >= {} * n)"""
+BY_USER = {
+    MMREC: (RANDOM, _FIFTH),
+    USER_TIME: (TIME, _FIFTH),
+    "leave-one-out": (TIME, "CASE WHEN n < 3 OR place < n - 1 THEN 0 WHEN place = n - 1 THEN 1 ELSE 2 END"),
+    "global-time": (
+        TIME,
+        f"CASE WHEN timestamp <= {_PAST.format(8)} THEN 0 WHEN timestamp <= {_PAST.format(9)} THEN 1 ELSE 2 END",
+    ),
+}
+"""name -> order of a user's ratings, and the split as SQL. method.md section 6 has `mmrec`. global-time cuts where four
+fifths and nine tenths of all ratings are past; ratings of one second stay together."""
+PROTOCOLS = (*BY_USER, COLD_ITEMS, SPARSE)
+"""names of all divisions"""
+
+
+class Division(NamedTuple):
+    """A division and its settings."""
+
+    protocol: str = MMREC
+    """one of PROTOCOLS"""
+    seed: int = 0
+    """of random order, and of the items that are cold"""
+    cold_share: float = 0.2
+    """of the items, in `cold-items`"""
+    most_train: int = 5
+    """train ratings of a user, in `sparse`"""
+
+    @property
+    def needs_content(self) -> bool:
+        """Whether it also divides ratings whose split is their source's own."""
+        return self.protocol in (COLD_ITEMS, SPARSE)
+
+
+def divide(db: duckdb.DuckDBPyConnection, division: Division) -> str:
+    """Give each rating of table `core` its split, in table `parted`.
+
+    Args:
+        db: has `core` (pos, user, item, rating, timestamp), and `user_names` and `item_names` (name, code, hash).
+        division: what to do.
+
+    Returns:
+        what `divide_again` returns; empty for the other protocols.
+
+    Raises:
+        UserError: the protocol needs times, and there are none; or see `divide_again`.
+    """
+    timed = count(db, "SELECT count(timestamp) FROM core") > 0
+    base = division.protocol
+    if base == SPARSE:
+        base = USER_TIME if timed else MMREC
+    if base == COLD_ITEMS:
+        db.execute("CREATE TABLE parted AS SELECT *, 0::TINYINT AS split FROM core")
+    else:
+        _by_user(db, base, timed)
+    db.execute("DROP TABLE core")
+    return divide_again(db, division, base) if division.needs_content else ""
+
+
+def divide_again(db: duckdb.DuckDBPyConnection, division: Division, base: str) -> str:
+    """Change the split of table `parted` to one that needs content; `split` is null where a rating is left out.
+
+    Args:
+        db: as for `divide`, with `parted` in place of `core`.
+        division: `cold-items`, whatever the split was, or `sparse`, which keeps it but for train.
+        base: name of the split.
+
+    Returns:
+        the division with its number, for the protocol's name.
+
+    Raises:
+        UserError: so small a share of the items is none.
+    """
+    if division.protocol == COLD_ITEMS:
+        _cold_items(db, division.cold_share)
+        return f"{COLD_ITEMS} {division.cold_share:g}"
+    _sparse(db, division.most_train)
+    return f"{SPARSE} {division.most_train} of {base}"
+
+
+def delete_untrained(db: duckdb.DuckDBPyConnection) -> int:
+    """Delete the rows of `parted` of users who have none in train; return how many."""
+    return count(db, "DELETE FROM parted WHERE user NOT IN (SELECT user FROM parted WHERE split = 0)")
+
+
+def _by_user(db: duckdb.DuckDBPyConnection, protocol: str, timed: bool) -> None:
+    """Divide each user's ratings by their order."""
+    order, rule = BY_USER[protocol]
+    if order == TIME and not timed:
+        raise UserError(f"interactions.protocol {protocol} needs times, and this source has none; use mmrec")
+    db.execute(
+        f"""CREATE TABLE parted AS SELECT pos, user, item, rating, timestamp, ({rule})::TINYINT AS split
+        FROM (SELECT *, CASE WHEN n < 10 THEN 2 ELSE n // 5 END AS out
+              FROM (SELECT core.*, row_number() OVER (PARTITION BY user ORDER BY {order}) AS place,
+                           count(*) OVER (PARTITION BY user) AS n
+                    FROM {_with_key("core")} AS core))"""
+    )
+
+
+def _cold_items(db: duckdb.DuckDBPyConnection, share: float) -> None:
+    """Put all ratings of a share of the items into valid or test, all others into train.
+
+    Whether an item is cold depends on the seed and the identifiers of the items, not on the order of rows.
+    """
+    db.execute(
+        """CREATE TABLE cold AS SELECT code AS item, row_number() OVER (ORDER BY hash, name, code) AS place
+        FROM item_names WHERE code IN (SELECT item FROM parted)"""
+    )
+    items = count(db, "SELECT count(*) FROM cold")
+    cold = round(share * items)
+    if cold < 2:
+        raise UserError(
+            f"interactions.cold_share: {share:g} of {items:,} items are {cold}, too few for valid and test; raise it"
+        )
+    _replace_split(
+        db,
+        f"(CASE WHEN place <= {cold // 2} THEN 1 WHEN place <= {cold} THEN 2 ELSE 0 END)",
+        "parted JOIN cold USING (item)",
+    )
+
+
+def _sparse(db: duckdb.DuckDBPyConnection, most: int) -> None:
+    """Leave each user the latest `most` train ratings or, where there is no time, as many by a random key."""
+    latest = "timestamp DESC, pos DESC" if count(db, "SELECT count(timestamp) FROM parted") else "key, pos"
+    place = f"row_number() OVER (PARTITION BY user, split ORDER BY {latest})"
+    _replace_split(db, f"(CASE WHEN split > 0 OR {place} <= {most} THEN split END)", f"{_with_key('parted')} AS parted")
+
+
+def _replace_split(db: duckdb.DuckDBPyConnection, rule: str, rows: str) -> None:
+    """Replace the split in `parted` by SQL over `rows`."""
+    db.execute(
+        f"""CREATE TABLE divided AS SELECT pos, user, item, rating, timestamp, {rule}::TINYINT AS split FROM {rows}"""
+    )
+    db.execute("DROP TABLE parted")
+    db.execute("ALTER TABLE divided RENAME TO parted")
+
+
+def _with_key(table: str) -> str:
+    """Return SQL for the rows of a table with `key`, by which they stand in random order."""
+    return f"""(SELECT {table}.*, md5_number_lower(concat_ws(',', u.hash, i.hash, timestamp)) AS key FROM {table}
+        JOIN user_names u ON u.code = {table}.user JOIN item_names i ON i.code = {table}.item)"""

@@ -1,0 +1,105 @@
+"""The benchmark, probe and report on cold items: each figure stands there under both protocols."""
+
+from pathlib import Path
+
+import cold
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+import schemas
+from pipeline import io
+from pipeline.evaluation.evidence import comparisons
+from pipeline.layout import Layout
+from pipeline.release.build import results_json
+from pipeline.report import gather, judged, sections, terminal
+from pipeline.run import running
+from stages import benchmark
+
+ALONE, EVERY = "mmrec, cold-items 0.4, cold items alone", "mmrec, cold-items 0.4, all items"
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = cold.outputs(tmp_path_factory.mktemp("cold"))
+    with running("benchmark", "shop", cold.params(), layout.root) as run:
+        benchmark.main(run)
+    return layout
+
+
+def files(layout: Layout) -> dict[str, bytes]:
+    base = layout.folder("benchmark")
+    return {str(p.relative_to(base)): p.read_bytes() for p in base.rglob("*") if p.is_file() and p.name != "run.json"}
+
+
+def test_each_result_stands_there_under_both_protocols(layout: Layout) -> None:
+    results = io.read_table(layout.results, schemas.RESULTS)
+    runs = [(c.protocol, r) for c in comparisons(results) for r in c.rows]
+    recall = {(protocol, r.model, r.features): r.cells["recall", 20].mean for protocol, r in runs}
+    both = {p: {run[1:]: value for run, value in recall.items() if run[0] == p} for p in (ALONE, EVERY)}
+    assert set(both[ALONE]) == set(both[EVERY]) == {("bpr", "none"), ("contentknn", "f"), ("contentknn", "noise")}
+    assert len(recall) == 6
+    # 13 of the 26 candidates are of the user's taste, and three of these are the targets
+    assert both[ALONE]["contentknn", "f"] > 0.95
+    assert 0.6 < both[ALONE]["contentknn", "noise"] < 0.9  # by chance 20 of 26
+    assert both[EVERY]["contentknn", "f"] > 2 * both[EVERY]["bpr", "none"]
+    alone, every = ([r["best_epoch"] for r in records(layout, suffix)] for suffix in ("", "-all-items"))
+    assert alone == every
+
+
+def records(layout: Layout, suffix: str) -> list[dict[str, object]]:
+    return [io.read_json(layout.trial("bpr", "none", seed, suffix=suffix)) for seed in range(2)]
+
+
+def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
+    described = io.read_json(layout.protocol)
+    assert [p["name"] for p in described] == [ALONE, EVERY]
+    results = io.read_table(layout.results, schemas.RESULTS)
+    released = results_json(results, described)
+    assert set(released["protocols"]) == {r["fingerprint"] for r in released["results"]}
+    slices = io.read_table(layout.slices, schemas.SLICES)
+    targets = slices.filter((pc.field("slice") == "popularity") & (pc.field("metric") == "recall")).to_pylist()
+    assert {(r["protocol"], r["label"]) for r in targets if r["n"]} == {(ALONE, "cold"), (EVERY, "cold")}
+    summary = io.read_json(layout.metrics)
+    assert set(summary) == {"dataset", ALONE, EVERY}
+    of_knn = [summary[p]["contentknn"]["f"]["recall@20"]["mean"] for p in (ALONE, EVERY)]
+    assert of_knn[0] > of_knn[1]
+    titles = [str(t.title) for t in terminal.tables(results, "shop")]
+    assert sum(ALONE in t for t in titles) == sum(EVERY in t for t in titles) == 1
+    notes = {c.protocol: judged.results(c).note for c in comparisons(results)}
+    assert "the cold items of test alone are ranked, train items masked" in notes[ALONE]
+    assert "every item is ranked, train items masked" in notes[EVERY]
+
+
+def test_a_run_without_its_last_record_is_measured_again_and_ends_the_same(layout: Layout) -> None:
+    before = files(layout)
+    layout.trial("bpr", "none", 1).unlink()
+    layout.trial_rankings("bpr", "none", 1, suffix="-all-items").write_bytes(b"cut")
+    with running("benchmark", "shop", cold.params(), layout.root) as run:
+        benchmark.main(run)
+    assert files(layout) == before
+
+
+def test_tests_are_paired_under_each_protocol_and_corrected_together(tmp_path: Path) -> None:
+    layout = cold.outputs(tmp_path)
+    settings = cold.params(
+        benchmark={"models": ["alignrec"], "features": ["f", "noise"], "seeds": 1, "ks": [5, 20], "workers": 1}
+    )
+    with running("benchmark", "shop", settings, layout.root) as run:
+        benchmark.main(run)
+    tests = io.read_table(layout.tests, schemas.TESTS)
+    rows = tests.to_pylist()
+    assert [(r["protocol"], r["metric"]) for r in rows] == [(p, m) for p in (ALONE, EVERY) for m in ("recall", "ndcg")]
+    p = np.array([r["p"] for r in rows])
+    assert min(r["p_holm"] for r in rows) == pytest.approx(min(1, p.min() * 4))
+    headings = [t.heading for t in judged.tests(tests)]
+    assert headings[:2] == [f"Differences in Recall@20, protocol {p}" for p in (EVERY, ALONE)]
+
+
+def test_the_report_shows_both_protocols_in_each_section(layout: Layout) -> None:
+    with running("report", "shop", cold.params(), layout.root) as run:
+        evidence = gather.evidence(run)
+    by_anchor = {s.anchor: [t.heading + t.note for t in s.tables] for s in sections.before(evidence)}
+    for anchor in ("results", "tail"):
+        shown = [sum(protocol in text for text in by_anchor[anchor]) for protocol in (ALONE, EVERY)]
+        assert shown[0] == shown[1] > 0

@@ -1,0 +1,70 @@
+"""A shop of two tastes, some of whose items train lacks: targets of valid, and others of test."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import shops
+
+import schemas
+from pipeline import io
+from pipeline.graph import neighbours
+from pipeline.interactions import split
+from pipeline.layout import Layout
+from pipeline.params import Params
+
+USERS, ITEMS, COLD = 40, 120, 26
+"""COLD items of each of valid and test: the first ones of the catalogue, and those that follow"""
+DIVISION = "cold-items 0.4"
+
+
+def rows() -> list[tuple[int, int, int]]:
+    """Return user, item, split: even users buy even items, odd users odd ones."""
+    rng = np.random.default_rng(0)
+    parts = [np.arange(2 * COLD, ITEMS), np.arange(COLD), np.arange(COLD, 2 * COLD)]
+    bought = [
+        (user, int(item), which)
+        for user in range(USERS)
+        for which, n in enumerate((8, 3, 3))
+        for item in rng.permutation(parts[which][parts[which] % 2 == user % 2])[:n]
+    ]
+    return bought + [(user, item, 0) for item in parts[0] for user in (item % 2,)]
+
+
+def content() -> np.ndarray:
+    """Return float32 [ITEMS, 8]: even items point one way, odd ones another, plus noise."""
+    rng = np.random.default_rng(1)
+    ways = rng.normal(size=(2, 8))[np.arange(ITEMS) % 2]
+    return (ways + 0.3 * rng.normal(size=(ITEMS, 8))).astype(np.float32)
+
+
+def outputs(root: Path) -> Layout:
+    """Write what the stages before train leave: dataset shop, feature sets f and beside it `noise`."""
+    layout = Layout(root, "shop")
+    table = shops.interactions(rows())
+    io.write_table(table, layout.interactions, schemas.INTERACTIONS, {"division": DIVISION})
+    names = {"user_id": np.arange(USERS, dtype=np.int32), "user": [f"u{i}" for i in range(USERS)]}
+    io.write_table(pa.table(names), layout.users, schemas.USERS)
+    ids = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
+    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
+    unknown = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
+    noise = np.random.default_rng(2).normal(size=(ITEMS, 8)).astype(np.float32)
+    for name, vectors in (("f", content()), ("noise", noise)):
+        features = pa.table(ids | unknown | {"vector": io.vectors(vectors)})
+        io.write_table(features, io.shard(layout.features(name), "features", 0), schemas.features(8))
+        io.write_table(neighbours.neighbours(vectors, 6), layout.edges(name), schemas.EDGES)
+    return layout
+
+
+def parts() -> split.Split:
+    """Return the split as it is read."""
+    table = shops.interactions(rows()).replace_schema_metadata({"alignrec": f'{{"division": "{DIVISION}"}}'})
+    return split.load(table, USERS, ITEMS)
+
+
+def params(**sections: object) -> Params:
+    """Return quick settings."""
+    own = {"train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 3, "lr": 0.01}}
+    benchmark = {"models": ["bpr", "contentknn"], "features": ["f", "noise"], "seeds": 2, "ks": [5, 20], "workers": 1}
+    base = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, "benchmark": benchmark, **own}
+    return Params.model_validate(base | {"interactions": {"protocol": "cold-items", "cold_share": 0.4}} | sections)

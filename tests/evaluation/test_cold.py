@@ -1,0 +1,174 @@
+"""Cold items: two protocols, each with its candidates, by one of which epochs are chosen."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cold
+import numpy as np
+import pytest
+import shops
+import torch
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.protocol import Protocol, protocol, questions
+from pipeline.evaluation.ranking import topk
+from pipeline.evaluation.trial import open_test
+from pipeline.interactions.split import Pairs, union
+from pipeline.layout import Layout
+from pipeline.models.bpr import BPR
+from pipeline.ops.topk import Vectors
+from pipeline.params import Params
+from pipeline.run import running
+from pipeline.train import inputs
+from pipeline.train.loop import fit
+from stages import download, interactions
+
+NONE = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
+
+
+def vectors(n_users: int = cold.USERS, n_items: int = cold.ITEMS) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.integers(-2, 3, (n_users, 3)).astype(np.float32), rng.integers(-2, 3, (n_items, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_candidates_alone_are_ranked_as_when_all_others_score_nothing(kind: object) -> None:
+    user, item = vectors(8, 30)
+    candidates = np.array([1, 2, 5, 7, 11, 20, 28], np.int32)
+    seen = Pairs(np.array([0, 0, 3], np.int32), np.array([2, 3, 28], np.int32))
+    scores = (user @ item.T).astype(float)
+    scores[seen.users, seen.items] = -np.inf
+    scores[:, np.setdiff1d(np.arange(30), candidates)] = -np.inf
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :7]
+    expected = np.where(np.take_along_axis(scores, expected, 1) > -np.inf, expected, -1)
+    both: tuple[Vectors, Vectors] = (kind(user), kind(item))  # type: ignore[operator]
+    actual = topk(*both, 7, seen, candidates=candidates)
+    assert np.array_equal(actual, expected)
+    assert actual.dtype == np.int32
+    assert np.array_equal(topk(*both, 7, seen, np.array([3, 5]), candidates), expected[[3, 5]])
+    with pytest.raises(UserError, match="cutoff 8 is larger than the 7 items that are candidates"):
+        topk(*both, 8, NONE, candidates=candidates)
+
+
+def test_existing_fingerprints_are_what_they_were() -> None:
+    pairs = "0" * 64
+    prints = [Protocol(*k, "users >= 5, items >= 5, repeatedly", pairs).fingerprint for k in KNOWN]  # type: ignore[arg-type]
+    assert prints == list(KNOWN.values())
+
+
+KNOWN = {
+    ("mmrec", "mmrec"): "bd76bcff6411a0e8",
+    ("strict", "mmrec"): "025ebb96cfe5af77",
+    ("mmrec", "user-time"): "75fc83fa63aeaaf5",
+    ("mmrec", "imported"): "82b95256b452127d",
+}
+"""rule and split -> fingerprint before cold items were there"""
+
+
+def test_a_cold_split_has_two_protocols_and_no_other_split_has() -> None:
+    parts = cold.parts()
+    rules = protocol(cold.params(), "shop", parts)
+    assert [p.name for p in rules.variants] == [
+        "mmrec, cold-items 0.4, cold items alone",
+        "mmrec, cold-items 0.4, all items",
+    ]
+    assert rules.variants[0] is rules
+    assert len({p.fingerprint for p in rules.variants}) == 2
+    assert {p.selection for p in rules.variants} == {"first epoch of best valid recall@20 among cold items alone"}
+    assert [p.suffix for p in rules.variants] == ["", "-all-items"]
+    plain = protocol(Params.model_validate(PLAIN), "shop", shops.two_tastes())
+    assert plain.variants == (plain,)
+    assert (plain.suffix, plain.candidates) == ("", "all items")
+    sparse = protocol(Params.model_validate(PLAIN), "shop", replace(shops.two_tastes(), division="sparse 5 of mmrec"))
+    assert (sparse.name, len(sparse.variants)) == ("mmrec, sparse 5 of mmrec", 1)
+    assert sparse.fingerprint != plain.fingerprint
+    assert plain.questions == questions(shops.two_tastes())
+
+
+PLAIN = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
+
+
+@pytest.mark.parametrize("rule", ["mmrec", "strict"])
+def test_test_is_opened_by_the_candidates_of_the_protocol(rule: str) -> None:
+    parts = cold.parts()
+    rules = replace(protocol(cold.params(), "shop", parts), rule=rule)
+    alone, every = (open_test(*vectors(), parts, p, [5, 20]) for p in rules.variants)
+    assert set(alone.valid.top.ravel().tolist()) <= set(range(cold.COLD))
+    assert set(alone.test.top.ravel().tolist()) <= set(range(cold.COLD, 2 * cold.COLD))
+    assert set(every.test.top.ravel().tolist()) - set(range(2 * cold.COLD))
+    assert alone.label != every.label
+    seen = union(parts.train, parts.valid, parts.n_items) if rule == "strict" else parts.train
+    plain = evaluate(*vectors(), replace(parts, division=""), "test", [5, 20], seen)
+    assert every.test.mean == plain.mean
+    assert alone.test.mean["recall", 20] > every.test.mean["recall", 20]
+    assert np.array_equal(alone.test.users, every.test.users)
+
+
+def test_the_epoch_is_chosen_among_cold_items_alone() -> None:
+    parts, settings = cold.parts(), cold.params().settings("bpr")
+    fitted = fit(BPR, parts, None, None, settings, 0)
+    judged = evaluate(fitted.user, fitted.item, parts, "valid", [20], candidates=np.arange(cold.COLD, dtype=np.int32))
+    assert fitted.valid["recall@20"] == judged.mean["recall", 20]
+    assert fitted.valid["recall@20"] > evaluate(fitted.user, fitted.item, parts, "valid", [20]).mean["recall", 20]
+
+
+def made(folder: Path, split: bool, **settings: object) -> tuple[Params, Layout]:
+    """Run the stages download and interactions on a table of our own."""
+    names = ("train", "valid", "test")
+    bought = [(u, (7 * u + n) % 120, n) for u in range(80) for n in range(8)]
+    rows = [f"u{u},i{i},{n}" + (f",{names[max(0, n - 5)]}" if split else "") for u, i, n in bought]
+    (folder / "r.csv").write_text("\n".join(["user,item,timestamp" + ",split" * split, *rows]))
+    source = {"kind": "tabular", "interactions": str(folder / "r.csv")}
+    params = Params.model_validate(
+        {
+            "datasets": ["shop"],
+            "sources": {"shop": source},
+            "benchmark": {"ks": [5]},
+            "interactions": settings | {"user_core": 1, "item_core": 1},
+        }
+    )
+    for stage in (download, interactions):
+        with running(stage.__name__.split(".")[-1], "shop", params, folder / "outputs") as run:
+            stage.main(run)
+    return params, Layout(folder / "outputs", "shop")
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_stage_names_the_division_and_counts_what_it_leaves_out(tmp_path: Path, split: bool) -> None:
+    params, layout = made(tmp_path, split, protocol="sparse", most_train=2)
+    parts = inputs.read(layout, None).split
+    rules = protocol(params, "shop", parts)
+    base, kept = ("imported", "as imported") if split else ("user-time", "users >= 1, items >= 1, repeatedly")
+    assert (rules.name, rules.filter) == (f"mmrec, sparse 2 of {base}", kept)
+    assert len(parts.train) == 2 * 80
+    assert io.read_json(layout.run_record("interactions"))["drops"]["over_most_train"] == 4 * 80
+
+    params, layout = made(tmp_path, split, protocol="cold-items", cold_share=0.5)
+    parts = inputs.read(layout, None).split
+    rules = protocol(params, "shop", parts)
+    assert (rules.name, rules.filter) == ("mmrec, cold-items 0.5, cold items alone", kept)
+    assert (parts.is_cold, parts.own) == (True, split)
+    notes = io.read_json(layout.run_record("interactions"))["notes"]
+    sizes = [len(parts.cold_items(part)) for part in ("valid", "test")]
+    assert sizes == [notes["cold_valid_items"], notes["cold_test_items"]]
+    assert 20 < min(sizes) <= max(sizes) <= 30
+
+
+def test_the_stage_refuses_too_few_cold_items_and_a_misspelt_setting(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'interactions\.cold_share': 12 items are cold in valid and 12 in test"):
+        made(tmp_path, False, protocol="cold-items")
+    with pytest.raises(ValueError, match="cold_items"):
+        Params.model_validate(PLAIN | {"interactions": {"protocol": "cold_items"}})
+
+
+def test_so_few_cold_items_that_the_epoch_says_nothing_are_refused() -> None:
+    parts = cold.parts()
+    kept = parts.valid.items < 20
+    few = replace(parts, valid=Pairs(parts.valid.users[kept], parts.valid.items[kept]))
+    with pytest.raises(UserError, match=r"only 20 items are cold in valid.*raise interactions\.cold_share"):
+        fit(BPR, few, None, None, cold.params().settings("bpr"), 0)
+    with pytest.raises(UserError, match=r"cold_share': 26 items are cold in valid and 20 in test, .* cutoff is 20"):
+        cold.params().fits_cold(26, 20)
+    cold.params().fits_cold(21, 21)

@@ -1,0 +1,178 @@
+"""Protocols that need content: items that train lacks, and users with few train rows."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from ratings import Whole, inter, number, random_ratings, reference, reference_split, table, whole
+
+from pipeline.errors import UserError
+from pipeline.interactions import build
+from pipeline.interactions.division import Division
+from schemas import TEST, TRAIN, VALID
+
+Do = Callable[..., Whole]
+
+
+@pytest.fixture
+def do(tmp_path: Path) -> Do:
+    def run(rows: pd.DataFrame, protocol: str, threads: int = 2, core: int = 1, **settings: float) -> Whole:
+        with build.database(tmp_path / "scratch", "1GiB") as db:
+            db.execute(f"SET threads = {threads}")
+            db.register("rows", rows)
+            return whole(build.split(db, "SELECT * FROM rows", core, core, Division(protocol, **settings)))  # type: ignore[arg-type]
+
+    return run
+
+
+def items_of(actual: Whole) -> dict[int, set[str]]:
+    """Return split -> identifiers of its items."""
+    asins = np.array(actual.item_ids["asin"].to_pylist(), object)
+    item, which = (actual.interactions[c].to_numpy() for c in ("item_id", "split"))
+    return {part: set(asins[item[which == part]]) for part in (TRAIN, VALID, TEST)}
+
+
+def rows_of(actual: Whole) -> list[tuple[Any, ...]]:
+    """Return all rows with identifiers in place of numbers, sorted."""
+    names = actual.users["user"].to_pylist(), actual.item_ids["asin"].to_pylist()
+    columns = [actual.interactions[c].to_pylist() for c in ("user_id", "item_id", "timestamp", "split")]
+    return in_order((names[0][u], names[1][i], t, s) for u, i, t, s in zip(*columns, strict=True))
+
+
+def in_order(rows: Iterable[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return sorted(rows, key=lambda row: tuple((x is not None, x) for x in row))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_cold_items_are_equal_to_plain_pandas(do: Do, seed: int) -> None:
+    want = reference(random_ratings(seed), 2, 2)
+    hashes = {name: (number(f"{seed},{name}"), name) for name in want["item"].unique()}
+    ordered = sorted(hashes, key=hashes.__getitem__)
+    cold = round(0.3 * len(ordered))
+    split = dict.fromkeys(ordered, TRAIN) | dict.fromkeys(ordered[:cold], TEST)
+    split |= dict.fromkeys(ordered[: cold // 2], VALID)
+    want = want.assign(split=want["item"].map(split))
+    trained = set(want.loc[want["split"] == TRAIN, "user"])
+    left = want[want["user"].isin(trained)]
+    actual = do(random_ratings(seed), "cold-items", core=2, seed=seed, cold_share=0.3)
+    assert rows_of(actual) == in_order(zip(left["user"], left["item"], left["timestamp"], left["split"], strict=True))
+    assert actual.drops["user_without_train"] == len(want) - len(left)
+    assert sum(actual.drops.values()) + len(actual.interactions) == actual.rows
+    parts = items_of(actual)
+    assert (actual.facts["cold_valid_items"], actual.facts["cold_test_items"]) == (len(parts[VALID]), len(parts[TEST]))
+    assert actual.division == "cold-items 0.3"
+
+
+def test_an_item_is_cold_throughout_whatever_the_order_of_rows_and_the_threads(do: Do) -> None:
+    rows = random_ratings(4)
+    first = do(rows, "cold-items", threads=1)
+    parts = items_of(first)
+    assert not parts[VALID] & parts[TEST]
+    assert not parts[TRAIN] & (parts[VALID] | parts[TEST])
+    assert first.interactions.equals(do(rows, "cold-items", threads=4).interactions)
+    unique = rows.dropna().drop_duplicates(["user", "item", "timestamp"])  # of repeats the first is kept
+    mixed = unique.sample(frac=1, random_state=1)
+    assert rows_of(do(mixed, "cold-items")) == rows_of(do(unique, "cold-items"))
+    assert items_of(do(rows, "cold-items", seed=1)) != parts
+
+
+def test_too_small_a_share_is_refused_with_what_to_do(do: Do) -> None:
+    with pytest.raises(UserError, match=r"cold_share: 0\.1 of 12 items are 1, too few for valid and test; raise it"):
+        do(table(", ".join(f"u{i % 3} i{i} {i}" for i in range(12))), "cold-items", cold_share=0.1)
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_sparse_is_equal_to_plain_pandas(do: Do, timed: bool) -> None:
+    rows = random_ratings(2) if timed else random_ratings(2).dropna().assign(timestamp=0)
+    want = reference(rows, 2, 2).reset_index(drop=True)
+    want["key"] = [number(f"{number(f'0,{r.user}')},{number(f'0,{r.item}')}") for r in want.itertuples()]
+    if timed:
+        want["split"] = reference_split(want, "user-time", 0)
+        order = want.assign(pos=range(len(want))).sort_values(["timestamp", "pos"], ascending=False)
+    else:
+        want["split"] = TRAIN
+        order = want.sort_values("key")
+        for _, own in order.groupby("user"):
+            out = 2 if len(own) < 10 else len(own) // 5
+            if len(own) >= 3:
+                want.loc[own.index[-out:], "split"] = [VALID] * (out // 2) + [TEST] * (out - out // 2)
+        order["split"] = want["split"]
+    train = order[order["split"] == TRAIN]
+    kept = want["split"] != TRAIN
+    kept[train.groupby("user").head(3).index] = True
+    left = want[kept]
+    given = rows if timed else rows.assign(timestamp=None).astype({"timestamp": "Int64"})
+    actual = do(given, "sparse", core=2, most_train=3)
+    time = left["timestamp"] if timed else [None] * len(left)
+    assert rows_of(actual) == in_order(zip(left["user"], left["item"], time, left["split"], strict=True))
+    assert actual.drops["over_most_train"] == len(want) - len(left) > 0
+    assert sum(actual.drops.values()) + len(actual.interactions) == actual.rows
+    assert actual.division == f"sparse 3 of {'user-time' if timed else 'mmrec'}"
+    assert set(actual.item_ids["asin"].to_pylist()) == set(want["item"])  # the catalogue is the k-core's
+
+
+def test_sparse_with_enough_is_the_split_it_starts_from_and_no_thread_count_changes_it(do: Do) -> None:
+    rows = random_ratings(1)
+    assert do(rows, "sparse", most_train=10_000).interactions.equals(do(rows, "user-time").interactions)
+    for given in (rows, rows.assign(timestamp=None).astype({"timestamp": "Int64"})):
+        few = [do(given, "sparse", threads=n, most_train=2).interactions for n in (1, 4)]
+        assert few[0].equals(few[1])
+        users, which = (few[0][c].to_numpy() for c in ("user_id", "split"))
+        assert np.bincount(users[which == TRAIN]).max() == 2
+
+
+def published(folder: Path, rows: list[tuple[int, int, int, int]], division: Division, timed: bool = True) -> Whole:
+    with build.database(folder / "scratch", "1GiB") as db:
+        db.register("rows", inter(rows))
+        n = build.load_published(db, "SELECT * FROM rows")
+        return whole(build.published(db, [f"A{i}" for i in range(n)], timed, division=division))
+
+
+OWN = [(u, (3 * u + n) % 20, n, (TRAIN, TRAIN, TRAIN, VALID, TEST)[n]) for u in range(12) for n in range(5)]
+"""user, item, time, split"""
+
+
+def test_a_published_split_becomes_cold_and_keeps_its_numbers(tmp_path: Path) -> None:
+    actual = published(tmp_path, OWN, Division("cold-items", cold_share=0.4))
+    assert actual.item_ids["asin"].to_pylist() == [f"A{i}" for i in range(20)]
+    parts = items_of(actual)
+    assert (len(parts[VALID]), len(parts[TEST])) == (4, 4)
+    assert not parts[TRAIN] & (parts[VALID] | parts[TEST])
+    by_row = {(u, i, t) for u, i, t, _ in rows_of(actual)}
+    assert by_row <= {(str(u), f"A{i}", t) for u, i, t, _ in OWN}
+    names = {f"A{i}": number(f"0,A{i}") for i in range(20)}  # by identifier, as raw ratings of the same items would be
+    assert parts[VALID] == set(sorted(names, key=names.__getitem__)[:4])
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_a_published_split_becomes_sparse(tmp_path: Path, timed: bool) -> None:
+    actual = published(tmp_path, OWN, Division("sparse", most_train=2), timed)
+    assert actual.drops == {"user_without_train": 0, "over_most_train": 12}
+    rows = [(u, i, s) for u, i, _, s in rows_of(actual)]
+    own = [(str(u), f"A{i}", s) for u, i, t, s in OWN if not timed or t > 0]
+    assert (sorted(rows) == sorted(own)) if timed else set(rows) < set(own)
+    assert actual.division == "sparse 2 of mmrec"
+    assert published(tmp_path, OWN, Division("leave-one-out")).division == ""
+
+
+def test_an_imported_split_becomes_cold_or_sparse(tmp_path: Path) -> None:
+    rows = pd.DataFrame(OWN, columns=["user", "item", "timestamp", "split"]).astype({"user": str, "item": str})
+    rows = rows.assign(rating=np.float32(5), split=rows["split"].astype(str))
+
+    def imported(division: Division | None) -> Whole:
+        with build.database(tmp_path / "scratch", "1GiB") as db:
+            db.register("rows", rows)
+            return whole(build.imported(db, "SELECT * FROM rows", division=division))
+
+    plain, sparse, cold = (imported(d) for d in (None, Division("sparse", most_train=1), Division("cold-items", 3)))
+    assert imported(Division("user-time")).interactions.equals(plain.interactions)
+    which = sparse.interactions["split"].to_numpy()
+    assert np.bincount(which).tolist() == [12, 12, 12]
+    assert min(sparse.interactions["timestamp"].to_numpy()) == 2  # the latest train row, and what follows it
+    assert (sparse.division, cold.division, plain.division) == ("sparse 1 of imported", "cold-items 0.2", "")
+    parts = items_of(cold)
+    assert not parts[TRAIN] & (parts[VALID] | parts[TEST])
+    assert (len(parts[VALID]), len(parts[TEST])) == (2, 2)

@@ -1,0 +1,105 @@
+"""Toy ratings, and how they are filtered, numbered and split in plain pandas."""
+
+import hashlib
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from pipeline.interactions.build import SplitTables
+from schemas import TEST, TRAIN, VALID
+
+
+class Whole(NamedTuple):
+    """A SplitTables whose rows have been read."""
+
+    interactions: pa.Table
+    users: pa.Table
+    item_ids: pa.Table
+    rows: int
+    drops: dict[str, int]
+    facts: dict[str, int]
+    division: str
+
+
+def whole(actual: SplitTables) -> Whole:
+    """Read all rows; the database is open."""
+    interactions, users, item_ids = (pa.concat_tables(rows) for rows in actual[:3])
+    return Whole(interactions, users, item_ids, actual.rows, actual.drops, actual.facts, actual.division)
+
+
+def table(text: str) -> pd.DataFrame:
+    """Return ratings from `user item timestamp` triples."""
+    rows = [t.split() for t in text.split(",")]
+    return pd.DataFrame(
+        {
+            "user": [r[0] for r in rows],
+            "item": [r[1] for r in rows],
+            "rating": np.float32(5),
+            "timestamp": [int(r[2]) for r in rows],
+        }
+    )
+
+
+def random_ratings(seed: int, n: int = 600) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = pd.DataFrame(
+        {
+            "user": [f"u{int(x)}" for x in rng.pareto(1.0, n) * 5],
+            "item": [f"i{int(x)}" for x in rng.pareto(1.0, n) * 5],
+            "rating": rng.integers(1, 6, n).astype(np.float32),
+            "timestamp": rng.integers(0, 50, n),
+        }
+    )
+    rows.loc[rng.random(n) < 0.02, "user"] = None
+    rows["rating"] = rows["rating"].where(rng.random(n) >= 0.02)
+    return pd.concat([rows, rows.sample(30, random_state=seed)])
+
+
+def reference(rows: pd.DataFrame, user_core: int, item_core: int) -> pd.DataFrame:
+    """Filter and number the plain way."""
+    rows = rows.dropna().drop_duplicates(["user", "item", "timestamp"])
+    while True:
+        enough = (rows.groupby("user")["item"].transform("size") >= user_core) & (
+            rows.groupby("item")["user"].transform("size") >= item_core
+        )
+        if enough.all():
+            break
+        rows = rows[enough]
+    return rows.assign(user_id=pd.factorize(rows["user"])[0], item_id=pd.factorize(rows["item"])[0])
+
+
+def number(text: str) -> int:
+    return int.from_bytes(hashlib.md5(text.encode()).digest()[8:], "little")
+
+
+def reference_split(rows: pd.DataFrame, protocol: str, seed: int) -> list[int]:
+    """Split filtered, numbered rows the plain way, a user at a time; -1 for rows of users who have no train row."""
+    key = [
+        number(f"{number(f'{seed},{r.user}')},{number(f'{seed},{r.item}')},{r.timestamp}") for r in rows.itertuples()
+    ]
+    rows = rows.assign(key=key, pos=range(len(rows)), split=TEST)
+    times = np.sort(rows["timestamp"].to_numpy())
+    for _, own in rows.groupby("user"):
+        n = len(own)
+        out = 2 if n < 10 else int(0.2 * n)
+        valid = out // 2
+        if protocol == "global-time":
+            at = [times[math.ceil(q * len(times)) - 1] for q in (0.8, 0.9)]
+            rows.loc[own.index, "split"] = np.searchsorted(at, own["timestamp"])
+            continue
+        order = own.sort_values(["key", "timestamp", "pos"] if protocol == "mmrec" else ["timestamp", "pos"]).index
+        if protocol == "leave-one-out":
+            out, valid = 2, 1
+        if n >= 3:
+            rows.loc[order, "split"] = [TRAIN] * (n - out) + [VALID] * valid + [TEST] * (out - valid)
+        else:
+            rows.loc[order, "split"] = TRAIN
+    train_users = set(rows.loc[rows["split"] == TRAIN, "user"])
+    return [s if u in train_users else -1 for s, u in zip(rows["split"], rows["user"], strict=True)]
+
+
+def inter(rows: list[tuple[int, int, int, int]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["user", "item", "timestamp", "split"]).assign(rating=np.float32(5))
