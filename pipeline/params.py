@@ -184,6 +184,8 @@ def check(params: Params, path: Path) -> None:
             params.settings(RELEASED, ablation)
         for encoder in dict.fromkeys([*params.encode.encoders, *params.encoders]):
             encoders.settings(params.encoders, encoder)
+        if params.pretrain.taught:
+            encoders.check_teacher(params.encoders, params.pretrain.teacher)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
 
@@ -212,7 +214,7 @@ def _made(params: Params) -> None:
 def _names(params: Params) -> None:
     for dataset in params.datasets:
         params.source(dataset)
-    encoders.check_names(params.encoders, params.encode.encoders)
+    encoders.check_names(params.encoders, params.encode.encoders, params.pretrain.teacher)
     known(params.benchmark.models, MODELS, "benchmark.models")
     known(params.benchmark.overrides, MODELS, "benchmark.overrides")
     known(params.sweep.spaces, MODELS, "sweep.spaces")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,10 +68,12 @@ def of(run: Run) -> Needs:
             files, facts = [], ["nothing reads it"]
         case "pretrain":
             taste = [layout.interactions] if params.pretrain.collaborative else []
-            files, facts = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)], facts[:1]
+            files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)]
+            facts = [facts[0], *(_teaching(run, teacher) for teacher in _teachers(run))]
+            files += [path for network in _pretrained(run, _teachers(run)) for path in network.files()]
         case "encode":
-            files += [path for network in _networks(run) for path in network.files()]
-            facts.append(_libraries(run))
+            files += [path for network in _pretrained(run, encoded(run)) for path in network.files()]
+            facts.append(_libraries(run, encoded(run)))
         case "train":
             files = inputs.files(layout, params.trained_on)
         case "report":
@@ -89,6 +92,8 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
         case "encode":
             kinds = (encoders.kind(params.encoders, name) for name in encoded(run))
             return [*source, *((ENCODERS, kind) for kind in dict.fromkeys(kinds))]
+        case "pretrain" if pretrains(run):
+            return [(ENCODERS, encoders.kind(params.encoders, name)) for name in _teachers(run)]
         case "probe":
             return [*source, *probes]
         case "benchmark":
@@ -131,13 +136,26 @@ def _published(run: Run) -> list[Path]:
     return [path for path in named if path is not None and path.is_file()]
 
 
-def _networks(run: Run) -> list[Pretrained]:
-    """Return the settings of the encoders that load somebody's network."""
-    own = (encoders.settings(run.params.encoders, name) for name in encoded(run))
+def _teachers(run: Run) -> list[str]:
+    """Return the encoder that teaches pre-training, if one does."""
+    return [run.params.pretrain.teacher] if run.params.pretrain.taught else []
+
+
+def _teaching(run: Run, teacher: str) -> list[Any]:
+    """Return what the lessons of a teacher depend on: its settings, and the packages with its code and weights."""
+    own = run.params.encoders
+    packages = map(release, encoders.spec(own, teacher).packages)
+    settings = encoders.settings(own, teacher).model_dump(mode="json")
+    return [encoders.kind(own, teacher), settings, *_libraries(run, [teacher]), *packages]
+
+
+def _pretrained(run: Run, names: Iterable[str]) -> list[Pretrained]:
+    """Return the settings of those encoders that load somebody's network."""
+    own = (encoders.settings(run.params.encoders, name) for name in names)
     return [settings for settings in own if isinstance(settings, Pretrained)]
 
 
-def _libraries(run: Run) -> list[str]:
-    """Return the packages that load them, with their releases; their absence is the encoder's to tell."""
-    names = {encoders.spec(run.params.encoders, name).library for name in encoded(run)} - {""}
-    return [release(name) for name in sorted(names)]
+def _libraries(run: Run, names: Iterable[str]) -> list[str]:
+    """Return the packages that load encoders, with their releases; their absence is the encoder's to tell."""
+    libraries = {encoders.spec(run.params.encoders, name).library for name in names} - {""}
+    return [release(library) for library in sorted(libraries)]

@@ -17,7 +17,7 @@ from pipeline.pretrain import prepare, published
 from pipeline.pretrain.held_out import whitening
 from pipeline.pretrain.loop import fit
 from pipeline.run import Run
-from stages import needs
+from stages import needs, teacher
 
 
 def main(run: Run) -> None:
@@ -32,9 +32,11 @@ def main(run: Run) -> None:
     with parallel.group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
-            files, facts, _ = needs.of(run)
-            run.resume(run.folder, files, facts)
-            network, task, notes = prepare.network_and_task(layout, texts, params, cache, run.seed(), device)
+            files, facts, modules = needs.of(run)
+            named = teacher.of(run)
+            run.resume(run.folder, files, [*facts, named and named.facts], modules=modules)
+            lesson = prepare.Lesson(named and named.load, partial(run.progress, what="visual tokens"))
+            network, task, notes = prepare.network_and_task(layout, texts, params, cache, run.seed(), device, lesson)
         usable = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
         with run.progress(total=len(task.train) * params.epochs, unit="item") as bar:
@@ -47,8 +49,11 @@ def main(run: Run) -> None:
     if params.whiten:
         io.write_bytes(layout.whitening, save_arrays(whitening(network, task)._asdict()))
     io.write_json(layout.history("pretrain"), history)
+    tokens = prepare.measured(layout, task, network.config.codes)
     checkpoint.clear()
     shutil.rmtree(layout.encoder_scratch)
     run.rows_in, run.rows_out = len(texts), usable
     run.count("neither image nor text", len(texts) - usable)
     run.note(**(history[-1] if history else {}), **({"init": notes} if params.init else {}))
+    if len(task.codes):
+        run.note(visual_tokens=tokens | (named.facts if named else {}))

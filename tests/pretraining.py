@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,11 @@ from pipeline import io as files
 from pipeline.beit3.network import BEiT3, Config
 from pipeline.config import Pretrain
 from pipeline.layout import Layout
+from pipeline.params import load
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
+from pipeline.run import running
+from stages.pretrain import main
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}
 EPOCHS = 4
@@ -122,3 +128,36 @@ def jpeg(colour: tuple[int, int, int], thing: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG")
     return out.getvalue()
+
+
+def command(root: Path) -> list[str]:
+    """Return the command that pre-trains the shop in `root`."""
+    return [
+        sys.executable,
+        "-m",
+        "stages.cli",
+        "pretrain",
+        "toy",
+        "--params",
+        str(root / "params.yaml"),
+        "--root",
+        str(root),
+    ]
+
+
+def run(root: Path) -> list[dict[str, float | None]]:
+    """Pre-train the shop in `root` in this process; return the history."""
+    with running("pretrain", "toy", load(root / "params.yaml"), root) as stage:
+        main(stage)
+    history: list[dict[str, float | None]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
+    return history
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Return the sha256 of all files of the stage but its record, by relative path."""
+    folder = Layout(root, "toy").encoder
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != "run.json"
+    }

@@ -22,6 +22,7 @@ PARTS: dict[str, tuple[Registry, ...]] = {
     "download": (SOURCES,),
     "interactions": (SOURCES,),
     "items": (SOURCES,),
+    "pretrain": (ENCODERS,),
     "encode": (SOURCES, ENCODERS),
     "probe": (SOURCES, PROBES),
     "benchmark": (SOURCES, MODELS),

@@ -73,12 +73,25 @@ def whole(encoders: Encoders, names: Iterable[str]) -> list[str]:
     return ordered
 
 
-def check_names(encoders: Encoders, listed: Sequence[str]) -> None:
+def check_teacher(encoders: Encoders, name: str) -> None:
+    """Refuse a teacher of pre-training that has no feature map, or settings that its kind refuses; loads the kind.
+
+    Raises:
+        UserError: one line, which names the key.
+    """
+    settings(encoders, name)
+    if not spec(encoders, name).feature_map:
+        having = ", ".join(kind for kind in ENCODERS if ENCODERS[kind].feature_map)
+        raise UserError(f"'pretrain.teacher': {name} gives no feature map, only whole vectors; kinds that do: {having}")
+
+
+def check_names(encoders: Encoders, listed: Sequence[str], teacher: str) -> None:
     """Refuse what can be seen without loading a kind: unknown kinds and names, and circles.
 
     Args:
         encoders: the section.
         listed: `encode.encoders`.
+        teacher: `pretrain.teacher`.
 
     Raises:
         UserError: one line, which names the key.
@@ -91,6 +104,7 @@ def check_names(encoders: Encoders, listed: Sequence[str]) -> None:
             raise UserError(f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name")
     names = [*encoders, *(name for name in ENCODERS if name not in encoders)]
     known(listed, names, "encode.encoders")
+    known([teacher], names, "pretrain.teacher")
     if twice := next((name for i, name in enumerate(listed) if name in listed[:i]), None):
         raise UserError(f"'encode.encoders': '{twice}' stands there twice; list it once")
     for name in encoders:

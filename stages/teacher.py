@@ -1,0 +1,44 @@
+"""The encoder that teaches pre-training. Its kind is loaded by name, and stages/needs.py says what that depends on."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import torch
+
+from pipeline.encode import contexts
+from pipeline.encode.origin import plainly
+from pipeline.encode.registry import settings, spec
+from pipeline.errors import UserError
+from pipeline.pretrain.teacher import Lazy, Teacher
+from pipeline.run import Run
+
+
+class Named(NamedTuple):
+    """A teacher, not loaded yet, and what identifies it."""
+
+    load: Lazy
+    facts: dict[str, Any]
+    """settings; of somebody's network the model and its revision"""
+
+
+def of(run: Run) -> Named | None:
+    """Return the teacher that the parameters name; None where they need none.
+
+    Raises:
+        UserError: there is no such network, it cannot be read, or it reads no images.
+    """
+    name, encoders = run.params.pretrain.teacher, run.params.encoders
+    if not run.params.pretrain.taught:
+        return None
+    context = contexts.context_of(run.layout, run.params.encode, encoders, name)
+    if "image" not in contexts.modalities(context):
+        raise UserError(f"'pretrain.teacher': {name} reads no images; take one that does, such as cnn")
+
+    def load() -> Teacher:
+        with plainly("pretrain.teacher"):
+            teacher: Any = spec(encoders, name).make(context, settings(encoders, name))
+            teacher.feature_map(torch.zeros(1, teacher.side, teacher.side, 3, dtype=torch.uint8), 1)  # whether it can
+        return cast(Teacher, teacher)  # by its Spec's `feature_map`
+
+    return Named(load, {"teacher": name} | contexts.facts(context))
