@@ -72,7 +72,7 @@ class FeatureMaps:
 
     @cached_property
     def mean(self) -> np.ndarray:
-        """Mean of all patches, float32 [W]. It is most of the length of any, and tells none from another."""
+        """Mean of all patches, float32 [W]: what they share, which tells none from another."""
         blocks = (part[first : first + BLOCK] for part in self.parts for first in range(0, len(part), BLOCK))
         total = sum(block.sum(axis=(0, 1), dtype=np.float64) for block in blocks)
         return np.asarray(total / (self.shape[0] * self.shape[1]), np.float32)
