@@ -31,6 +31,8 @@ DECAY = 0.99
 """of the moving averages of the codebook (BEiT v2)"""
 DEAD = 0.1
 """a code is revived where it gets less than this of an even share of the patches"""
+FRESH = 2 * DEAD
+"""of an even share, which a new code is taken to get: it has 69 steps to find vectors"""
 CODE_WIDTH = 32  # E (BEiT v2)
 DECODER_LAYERS = 1
 """blocks that rebuild the features; a shallow decoder leaves more for the codes to say"""
@@ -61,7 +63,7 @@ class Codebook:
     def __init__(self, embedding: nn.Embedding, share: float) -> None:
         """Take over a tokenizer's codes, float32 [C, E]; `share` is the number of patches of a batch over C."""
         self.codes = embedding.weight.requires_grad_(False)
-        self.use = torch.full((len(self.codes),), share, device=self.codes.device)
+        self.use = torch.full((len(self.codes),), FRESH * share, device=self.codes.device)
         """moving average of the patches of a batch that fall to each code, float32 [C]"""
         self.share = share
 
@@ -84,7 +86,7 @@ class Codebook:
         drawn = np.random.default_rng(seed).permutation(len(vectors))[: len(dead)]
         dead = dead[: len(drawn)]
         self.codes[dead] = vectors[torch.from_numpy(drawn).to(dead.device)]
-        self.use[dead] = self.share
+        self.use[dead] = FRESH * self.share
         return len(dead)
 
 
