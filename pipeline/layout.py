@@ -150,7 +150,10 @@ class Layout:
 
     @property
     def visual_tokens(self) -> Path:
-        """Centroids of patches, float32 [C, 3 p p]; absent where no item has an image."""
+        """What was learned of visual tokens: centroids, float32 [C, W], or a VQ-KD tokenizer under published names.
+
+        Absent where no item has an image, and with a published tokenizer.
+        """
         return self.encoder / "visual_tokens.safetensors"
 
     @property
@@ -165,7 +168,7 @@ class Layout:
 
     @property
     def encoder_scratch(self) -> Path:
-        """Decoded images during pre-training; gone when it is done."""
+        """Decoded images and a teacher's features during pre-training; gone when it is done."""
         return self.encoder / ".scratch"
 
     def features(self, name: str) -> Path:

@@ -210,6 +210,8 @@ def check(params: Params, path: Path) -> None:
         _spaces(params)
         for encoder in dict.fromkeys([*params.encode.encoders, *params.encoders]):
             encoders.settings(params.encoders, encoder)
+        if params.pretrain.taught:
+            encoders.check_teacher(params.encoders, params.pretrain.teacher)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
 
@@ -249,7 +251,7 @@ def _names(params: Params) -> None:
     controls = params.encode.controls
     made = dict.fromkeys(name for dataset in params.sources for name in params.feature_sets(dataset))
     encoders.check_names(params.encoders, params.encode.encoders, [name for name in made if name not in controls])
-    encoders.check_teachers(params.encoders, params.pretrain.teachers)
+    encoders.check_teachers(params.encoders, params.pretrain.teacher, params.pretrain.distill_from)
     known(params.benchmark.models, MODELS, "benchmark.models")
     known(params.benchmark.overrides, MODELS, "benchmark.overrides")
     if params.benchmark.control is not None:

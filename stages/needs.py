@@ -72,10 +72,10 @@ def of(run: Run) -> Needs:
             taste = [layout.interactions] if params.pretrain.collaborative else []
             files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)]
             starts = params.pretrain.words, params.pretrain.text_experts
-            facts = [*facts[:1], *([release(MINILM)] if "minilm" in starts else []), *_teachers(run)]
-            files += [path for network in _networks(run, taught_by(run)) for path in network.files()]
+            facts = [*facts[:1], *([release(MINILM)] if "minilm" in starts else []), *_teaching(run)]
+            files += [path for network in _pretrained(run, taught_by(run)) for path in network.files()]
         case "encode":
-            files += [path for network in _networks(run, encoded(run)) for path in network.files()]
+            files += [path for network in _pretrained(run, encoded(run)) for path in network.files()]
             facts.append(_libraries(run, encoded(run)))
         case "train":
             files = inputs.files(layout, params.trained_on)
@@ -94,7 +94,7 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
     match run.stage:
         case "download" | "interactions" | "items":
             return source
-        case "pretrain":
+        case "pretrain" if pretrains(run):
             kinds = (encoders.kind(params.encoders, name) for name in taught_by(run))
             return [(ENCODERS, kind) for kind in dict.fromkeys(kinds)]
         case "encode":
@@ -143,11 +143,13 @@ def _published(run: Run) -> list[Path]:
 
 def taught_by(run: Run) -> list[str]:
     """Return the encoders that pre-training learns from, parts of others included."""
-    return encoders.whole(run.params.encoders, run.params.pretrain.teachers) if run.params.pretrain.distill else []
+    own = run.params.pretrain
+    names = [*([own.teacher] if own.taught else []), *(own.distill_from if own.distill else [])]
+    return encoders.whole(run.params.encoders, names)
 
 
-def _teachers(run: Run) -> list[Any]:
-    """Return what the vectors of the teachers depend on besides files; nothing where there are none."""
+def _teaching(run: Run) -> list[Any]:
+    """Return what the lessons of its teachers depend on besides files; nothing where there are none."""
     names = taught_by(run)
     return [run.params.encode.batch_size, _settings(run, names), _libraries(run, names)] if names else []
 
@@ -157,7 +159,7 @@ def _settings(run: Run, names: list[str]) -> dict[str, Any]:
     return {n: [encoders.kind(own, n), encoders.settings(own, n).model_dump(mode="json")] for n in names}
 
 
-def _networks(run: Run, names: list[str]) -> list[Pretrained]:
+def _pretrained(run: Run, names: list[str]) -> list[Pretrained]:
     """Return the settings of those encoders that load somebody's network."""
     own = (encoders.settings(run.params.encoders, name) for name in names)
     return [settings for settings in own if isinstance(settings, Pretrained)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 
@@ -12,15 +11,13 @@ from safetensors.torch import save
 
 import schemas
 from pipeline import io, parallel
-from pipeline.encode import batching, contexts, feature_sets
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import pick
 from pipeline.pretrain import prepare, published
 from pipeline.pretrain.held_out import whitening
 from pipeline.pretrain.loop import fit
-from pipeline.pretrain.teachers import Teacher, teacher
 from pipeline.run import Run
-from stages import needs
+from stages import needs, teacher
 
 
 def main(run: Run) -> None:
@@ -35,10 +32,14 @@ def main(run: Run) -> None:
     with parallel.group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
-            files, facts, _ = needs.of(run)
-            run.resume(run.folder, files, facts)
-            known = teachers(run, texts) if params.distill else ()
-            network, task, notes = prepare.network_and_task(layout, texts, params, cache, run.seed(), device, known)
+            files, facts, modules = needs.of(run)
+            named = teacher.of(run)
+            run.resume(run.folder, files, [*facts, named and named.facts], modules=modules)
+            lesson = prepare.Lesson(named and named.load, partial(run.progress, what="visual tokens"))
+            targets = teacher.targets(run, texts) if params.distill else ()
+            network, task, notes = prepare.network_and_task(
+                layout, texts, params, cache, run.seed(), device, lesson, targets
+            )
         usable = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
         with run.progress(total=len(task.train) * params.epochs, unit="item") as bar:
@@ -50,22 +51,11 @@ def main(run: Run) -> None:
     io.write_json(layout.encoder_config, asdict(network.config))
     io.write_bytes(layout.whitening, save_arrays(whitening(network, task)._asdict()))
     io.write_json(layout.history("pretrain"), history)
+    tokens = prepare.measured(layout, task, network.config.codes)
     checkpoint.clear()
     shutil.rmtree(layout.encoder_scratch)
     run.rows_in, run.rows_out = len(texts), usable
     run.count("neither image nor text", len(texts) - usable)
     run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
-
-
-def teachers(run: Run, texts: Sequence[str]) -> tuple[Teacher, ...]:
-    """Return what the frozen encoders of `pretrain.teachers` know of the items; they are run unless that is on disk."""
-    params, layout = run.params, run.layout
-    ids = run.read(layout.item_ids, schemas.ITEM_IDS)
-    out = []
-    with run.progress(total=len(texts) * len(params.pretrain.teachers), unit="item", what="teachers") as bar:
-        for name in params.pretrain.teachers:
-            context = contexts.context_of(layout, params.encode, params.encoders, name)
-            rows = feature_sets.rows_of(context, ids, texts, bar.update, batching.Throughput())
-            cache = layout.encoder_scratch / f"teacher-{name}.npy"
-            out.append(teacher(name, contexts.modalities(context), rows, len(ids), cache, run.seed("teachers")))
-    return tuple(out)
+    if len(task.codes):
+        run.note(visual_tokens=tokens | (named.facts if named else {}))

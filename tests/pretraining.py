@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +130,6 @@ def run(root: Path) -> dict[str, Any]:
     return notes
 
 
-def digests(root: Path) -> dict[str, str]:
-    """Return the sha256 of each file that the stage wrote, but for its record and its key."""
-    paths = (p for p in sorted(Layout(root, "toy").encoder.iterdir()) if p.name not in ("run.json", ".key"))
-    return {path.name: files.sha256(path) for path in paths}
-
-
 def jpeg(colour: tuple[int, int, int], thing: int) -> bytes:
     pixels = np.full((16, 16, 3), 255, np.uint8)
     low, high = ((0, 16), (4, 12), (6, 10), (7, 9))[thing]
@@ -141,3 +137,36 @@ def jpeg(colour: tuple[int, int, int], thing: int) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG")
     return out.getvalue()
+
+
+def command(root: Path) -> list[str]:
+    """Return the command that pre-trains the shop in `root`."""
+    return [
+        sys.executable,
+        "-m",
+        "stages.cli",
+        "pretrain",
+        "toy",
+        "--params",
+        str(root / "params.yaml"),
+        "--root",
+        str(root),
+    ]
+
+
+def history(root: Path) -> list[dict[str, float | None]]:
+    """Pre-train the shop in `root` in this process; return the history."""
+    with running("pretrain", "toy", load(root / "params.yaml"), root) as stage:
+        main(stage)
+    curve: list[dict[str, float | None]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
+    return curve
+
+
+def digests(root: Path) -> dict[str, str]:
+    """Return the sha256 of all files of the stage but its record, by relative path."""
+    folder = Layout(root, "toy").encoder
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != "run.json"
+    }

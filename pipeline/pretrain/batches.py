@@ -21,8 +21,8 @@ from pipeline.pretrain import augment, partners, similar
 from pipeline.pretrain import corpus as data
 from pipeline.pretrain.augment import Views
 from pipeline.pretrain.corpus import Corpus, Rates
+from pipeline.pretrain.distillation import Target
 from pipeline.pretrain.losses import NetworkInputs, Positives, Step
-from pipeline.pretrain.teachers import Teacher
 from pipeline.seeds import seed_for
 
 
@@ -39,7 +39,7 @@ class Task:
     device: torch.device
     partners: np.ndarray | None = None
     """int64 [I, M], see `partners.partners`; None: the term is off"""
-    teachers: tuple[Teacher, ...] = ()
+    targets: tuple[Target, ...] = ()
 
     @property
     def rates(self) -> Rates:
@@ -107,7 +107,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, training: b
         move(has_image),
         move(ids > UNK),
         drawn,
-        tuple(move(teacher.of(items, masks.no_image, masks.no_text)) for teacher in task.teachers),
+        tuple(move(target.of(items, masks.no_image, masks.no_text)) for target in task.targets),
     )
 
 

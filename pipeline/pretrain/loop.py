@@ -92,7 +92,7 @@ def _begin(network: BEiT3, task: Task) -> Training:
     torch.set_num_threads(params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
     idf = torch.from_numpy(task.corpus.idf(network.config.vocab))
-    widths = [teacher.target.shape[1] for teacher in task.teachers]
+    widths = [target.vectors.shape[1] for target in task.targets]
     model = PretrainingModel(network, params, task.mask_id, idf, widths).to(task.device)
     average = optim.average(network, params.ema)
     if params.compile:

@@ -10,8 +10,8 @@ small dataset its features were worse than those of an untrained network. So fur
 - content: InfoNCE of CLS and the item's content, a bag of pieces weighted by IDF and a bag of visual tokens;
 - itc, off by default: InfoNCE of an item's image alone and its text alone;
 - collaborative, off by default: InfoNCE of two items that many users have in common (pipeline/pretrain/partners.py);
-- distill, off by default: 1 - cosine of a linear map of CLS and each frozen teacher's vector (pipeline/pretrain/
-  teachers.py), where what the teacher reads is there and not hidden.
+- distill, off by default: 1 - cosine of a linear map of CLS and each frozen teacher's vector
+  (pipeline/pretrain/distillation.py), where what the teacher reads is there and not hidden.
 
 Summary, content and distill read CLS of the masked pass, or with `cls_pass: whole` of one more pass with nothing
 masked, as it is when features are made. With `cls_read: whitened` they read it whitened, as the released feature is:

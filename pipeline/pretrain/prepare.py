@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.numpy import load_file, save
+from safetensors.torch import save as save_tensors
+from tqdm import tqdm
 
 import schemas
 from pipeline import io
+from pipeline.beit3 import released
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config, sized
 from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer, train
 from pipeline.config import Pretrain
 from pipeline.layout import Layout
+from pipeline.ops.checkpoint import Checkpoint
 from pipeline.pretrain import corpus as data
-from pipeline.pretrain import minilm, partners, published, visual_tokens
+from pipeline.pretrain import minilm, partners, published, visual_tokens, vqkd
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
+from pipeline.pretrain.distillation import Target
 from pipeline.pretrain.published import Cache
-from pipeline.pretrain.teachers import Teacher
+from pipeline.pretrain.teacher import FeatureMaps, Lazy, Progress, feature_maps
+from pipeline.pretrain.visual_tokens import Vectors
 from pipeline.seeds import seed_for
 
 CENTROIDS = "centroids"
-BLOCK = 4096  # images whose tokens are assigned at a time; bounds memory
 MOST_TOKENS = 128  # of a text, as encoders read by default; the published position table has room for 1,022
 NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
 
@@ -60,23 +66,87 @@ def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
     return data.decode(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
 
 
-def codes(layout: Layout, pixels: np.ndarray, shape: Config, n: int, seed: int) -> tuple[np.ndarray, int]:
-    """Learn the codebook of visual tokens, unless it exists, and assign each patch its token.
+@dataclass(frozen=True)
+class Lesson:
+    """What visual tokens are learned from beside the dataset's pixels, and where progress is shown."""
+
+    load: Lazy | None = None
+    """loads the teacher, where `visual_tokens` wants one"""
+    progress: Progress = tqdm
+
+
+def codes(
+    layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int, device: torch.device, lesson: Lesson
+) -> tuple[np.ndarray, int]:
+    """Learn visual tokens, unless they were, and assign each patch its token.
+
+    Args:
+        layout: of the dataset; what is learned is written there.
+        pixels: uint8 [n, S, S, 3].
+        shape: of the network that is to predict them.
+        params: of pre-training; `visual_tokens` is any but `vqkd`.
+        seed: of all draws.
+        device: to run on.
+        lesson: with a teacher, where one is read.
 
     Returns:
-        int32 [images, P], and how many tokens there are.
+        int32 [n, P], and how many tokens there are.
     """
-    if not len(pixels):
+    n = len(pixels)
+    if not n:
         return np.zeros((0, shape.patches), np.int32), 0
+    if params.visual_tokens == "teacher-vqkd":
+        return _trained_codes(layout, pixels, shape, params, seed, device, lesson)
+    if params.visual_tokens == "teacher-kmeans":
+        vectors: Vectors = _maps(layout, shape, params, lesson).rows
+    else:
+
+        def vectors(images: np.ndarray) -> np.ndarray:
+            return visual_tokens.patches(pixels[images], shape.patch)
+
     if not layout.visual_tokens.is_file():
-        learned = visual_tokens.learn(pixels, shape.patch, n, seed)
+        learned = visual_tokens.learn(vectors, n, params.codes, seed, unit=params.taught)
         io.write_bytes(layout.visual_tokens, save({CENTROIDS: learned}))
     centroids = load_file(layout.visual_tokens)[CENTROIDS]
-    parts = [
-        visual_tokens.assign(pixels[start : start + BLOCK], shape.patch, centroids)
-        for start in range(0, len(pixels), BLOCK)
-    ]
-    return np.concatenate(parts).astype(np.int32), len(centroids)
+    return visual_tokens.assign(vectors, n, centroids), len(centroids)
+
+
+def _trained_codes(
+    layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int, device: torch.device, lesson: Lesson
+) -> tuple[np.ndarray, int]:
+    """Return the tokens of a VQ-KD tokenizer that is trained here; it is written as published ones are."""
+    if not layout.visual_tokens.is_file():
+        maps = _maps(layout, shape, params, lesson)
+        checkpoint = Checkpoint(layout.encoder_scratch / "vqkd.safetensors", params.checkpoint_every)
+        with lesson.progress(total=len(pixels) * params.vqkd_epochs, unit="image") as bar:
+            trained, measured = vqkd.train(pixels, maps, shape.patch, params, checkpoint, seed, device, bar.update)
+        facts = {name: str(value) for name, value in measured.items()}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in trained.state_dict().items()}
+        io.write_bytes(layout.visual_tokens, save_tensors(tensors, facts))
+    tokenizer = released.load_vqkd(layout.visual_tokens, shape.grid)[0].to(device)
+    return vqkd.tokens(tokenizer, pixels), tokenizer.codes
+
+
+def _maps(layout: Layout, shape: Config, params: Pretrain, lesson: Lesson) -> FeatureMaps:
+    """Return the teacher's features of every patch, which the scratch folder keeps."""
+    assert lesson.load is not None  # the stage gives one where `params.taught`
+    torch.set_num_threads(params.threads)
+    return feature_maps(lesson.load, layout.images, shape.grid, layout.encoder_scratch, lesson.progress)
+
+
+def measured(layout: Layout, task: Task, codes: int) -> dict[str, float]:
+    """Return how the visual tokens are used, and what was measured in training their tokenizer; see vqkd.train.
+
+    Args:
+        layout: of the dataset.
+        task: with the tokens.
+        codes: how many there are.
+    """
+    usage = visual_tokens.usage(task.codes, codes)
+    if task.params.visual_tokens != "teacher-vqkd" or not layout.visual_tokens.is_file():
+        return usage
+    with safe_open(layout.visual_tokens, "np") as file:
+        return usage | {name: float(value) for name, value in sorted((file.metadata() or {}).items())}
 
 
 def network_and_task(
@@ -86,7 +156,8 @@ def network_and_task(
     cache: Cache,
     seed: int,
     device: torch.device,
-    teachers: tuple[Teacher, ...] = (),
+    lesson: Lesson = Lesson(),
+    targets: tuple[Target, ...] = (),
 ) -> tuple[BEiT3, Task, list[str]]:
     """Return the network to train, on the device, its task, and lines on the weights that it starts from.
 
@@ -97,7 +168,8 @@ def network_and_task(
         cache: of published files.
         seed: of all draws.
         device: to train on.
-        teachers: what CLS is to know of each item.
+        lesson: what visual tokens are learned from.
+        targets: what CLS is to know of each item.
     """
     torch.set_num_threads(params.threads)  # sums in one order
     shape = sized(params.size, params.image)
@@ -109,7 +181,7 @@ def network_and_task(
     if params.visual_tokens == "vqkd" and len(pixels):
         tokens, n = published.visual_tokens(params, cache, pixels, shape, device)
     else:
-        tokens, n = codes(layout, pixels, shape, params.codes, seed_for(seed, "visual tokens"))
+        tokens, n = codes(layout, pixels, shape, params, seed_for(seed, "visual tokens"), device, lesson)
     torch.manual_seed(seed_for(seed, "network"))
     notes: list[str] = []
     if tensors is None:
@@ -120,7 +192,7 @@ def network_and_task(
         notes += _from_minilm(network, layout, params)
     positives = _partners(layout, params, len(lines))
     corpus = Corpus(ids, row, pixels)
-    return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, positives, teachers), notes
+    return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, positives, targets), notes
 
 
 def _from_minilm(network: BEiT3, layout: Layout, params: Pretrain) -> list[str]:

@@ -1,16 +1,24 @@
-"""Discrete visual tokens without a download: the nearest of C k-means centroids of patches.
+"""Discrete visual tokens without a download: the nearest of C k-means centroids of patches, or of a teacher's features.
 
-Letters: B batch, S image side, P patches, p patch side, C codes.
+Letters: B batch, S image side, P patches, p patch side, W width of a vector, C codes.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import faiss
 import numpy as np
 
 ITERATIONS = 20
 SAMPLE = 128
-"""patches that k-means is given for each code; more changes little and costs time"""
+"""vectors that k-means is given for each code; more changes little and costs time"""
+MEMORY = 2**30
+"""bytes of the vectors that k-means draws from, at most: thousands of codes would need many gigabytes"""
+BLOCK = 4096  # images whose tokens are assigned at a time; bounds memory
+
+Vectors = Callable[[np.ndarray], np.ndarray]
+"""numbers of images, int64 [B] -> the vectors of their patches, float32 [B, P, W]"""
 
 
 def patches(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -21,25 +29,27 @@ def patches(pixels: np.ndarray, side: int) -> np.ndarray:
     return cut.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1).astype(np.float32) / 127.5 - 1
 
 
-def learn(pixels: np.ndarray, side: int, codes: int, seed: int) -> np.ndarray:
+def learn(vectors: Vectors, images: int, codes: int, seed: int, *, unit: bool = False) -> np.ndarray:
     """Learn the codebook by k-means.
 
-    Equal patches count once: else most codes of drawings on white would be shades of white.
+    Equal vectors count once: else most codes of drawings on white would be shades of white.
 
     Args:
-        pixels: uint8 [n, S, S, 3]; at most SAMPLE * codes patches of them are used.
-        side: of a patch, p.
-        codes: C; fewer where fewer patches differ.
+        vectors: of images; at most SAMPLE * codes of them are used.
+        images: how many there are, at least one.
+        codes: C; fewer where fewer vectors differ.
         seed: of the sample and the start.
+        unit: whether vectors have length 1, and centroids shall have (spherical k-means).
 
     Returns:
-        float32 [C, 3 p p].
+        float32 [C, W].
     """
     rng = np.random.default_rng(seed)
-    per_image = (pixels.shape[1] // side) ** 2
-    enough = 4 * SAMPLE * codes // per_image + 1
-    some = pixels[np.sort(rng.permutation(len(pixels))[:enough])]
-    distinct = np.unique(patches(some, side).reshape(len(some) * per_image, -1), axis=0)
+    _, per_image, width = vectors(np.arange(1)).shape
+    most = MEMORY // (4 * width)
+    enough = min(4 * SAMPLE * codes, most) // per_image + 1
+    some = vectors(np.sort(rng.permutation(images)[:enough]))
+    distinct = np.unique(some.reshape(-1, width), axis=0)
     sample = distinct[np.sort(rng.permutation(len(distinct))[: SAMPLE * codes])]
     if len(sample) <= codes:
         return sample
@@ -51,14 +61,36 @@ def learn(pixels: np.ndarray, side: int, codes: int, seed: int) -> np.ndarray:
         seed=seed % 2**31,
         min_points_per_centroid=1,
         max_points_per_centroid=SAMPLE,
+        spherical=unit,
     )
     kmeans.train(sample)
     return np.asarray(kmeans.centroids, np.float32)
 
 
-def assign(pixels: np.ndarray, side: int, centroids: np.ndarray) -> np.ndarray:
-    """Return the nearest code of each patch, int64 [B, P]."""
+def assign(vectors: Vectors, images: int, centroids: np.ndarray) -> np.ndarray:
+    """Return the nearest code of each vector of all images: int32 [n, P]."""
     index = faiss.IndexFlatL2(centroids.shape[1])
     index.add(centroids)
-    cut = patches(pixels, side)
-    return index.search(cut.reshape(-1, cut.shape[2]), 1)[1].reshape(cut.shape[:2])
+    parts = []
+    for first in range(0, images, BLOCK):
+        block = vectors(np.arange(first, min(first + BLOCK, images)))  # [B, P, W]
+        parts.append(index.search(block.reshape(-1, block.shape[2]), 1)[1].reshape(block.shape[:2]).astype(np.int32))
+    return np.concatenate(parts)
+
+
+def usage(tokens: np.ndarray, codes: int) -> dict[str, float]:
+    """Return how the codes are used: `codes`, how many there are; `used`, how many occur; and `perplexity`.
+
+    Perplexity is the exponential of the tokens' entropy: as many codes, used equally, would be as hard to guess.
+
+    Args:
+        tokens: int [n, P] in [0, codes).
+        codes: C.
+    """
+    counts = np.bincount(tokens.ravel(), minlength=codes)
+    share = counts[counts > 0] / max(1, tokens.size)
+    return {
+        "codes": codes,
+        "used": int((counts > 0).sum()),
+        "perplexity": round(float(np.exp(-(share * np.log(share)).sum())), 2),
+    }

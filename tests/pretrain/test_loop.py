@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,15 +13,15 @@ import pytest
 import torch
 import yaml
 from pretraining import EPOCHS, network, shop, task
+from pretraining import command as _command
+from pretraining import digests as _digests
+from pretraining import history as _run
 
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
-from pipeline.params import load
 from pipeline.pretrain import held_out
 from pipeline.pretrain.batches import batch, split
 from pipeline.pretrain.loop import fit
-from pipeline.run import running
-from stages.pretrain import main
 
 # --- the loop
 
@@ -122,36 +120,6 @@ def test_held_out_figures_are_those_of_counting() -> None:
 
 
 # --- the stage
-
-
-def _command(root: Path) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "stages.cli",
-        "pretrain",
-        "toy",
-        "--params",
-        str(root / "params.yaml"),
-        "--root",
-        str(root),
-    ]
-
-
-def _run(root: Path) -> list[dict[str, float | None]]:
-    with running("pretrain", "toy", load(root / "params.yaml"), root) as run:
-        main(run)
-    history: list[dict[str, float | None]] = json.loads(Layout(root, "toy").history("pretrain").read_text())
-    return history
-
-
-def _digests(root: Path) -> dict[str, str]:
-    folder = Layout(root, "toy").encoder
-    return {
-        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != "run.json"
-    }
 
 
 def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:

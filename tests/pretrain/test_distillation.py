@@ -21,16 +21,16 @@ from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.whitening import fit as whitened
 from pipeline.params import load
-from pipeline.pretrain import losses, teachers
+from pipeline.pretrain import distillation, losses
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.corpus import Rates
+from pipeline.pretrain.distillation import Target
 from pipeline.pretrain.held_out import features
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
-from pipeline.pretrain.teachers import Teacher
 
 
-def _rows(vectors: np.ndarray) -> teachers.Rows:
+def _rows(vectors: np.ndarray) -> distillation.Rows:
     ids = pa.table(
         {"item_id": pa.array(range(len(vectors)), pa.int32()), "asin": [f"A{i}" for i in range(len(vectors))]}
     )
@@ -43,7 +43,7 @@ def test_targets_are_white_and_of_length_one_and_absent_items_stay_zero(tmp_path
     rng = np.random.default_rng(0)
     vectors = (rng.standard_normal((500, 6)) * [9, 3, 1, 1, 0.5, 0] + 4).astype(np.float32)
     vectors[7] = 0
-    target = teachers.teacher("cnn", ("image",), _rows(vectors), 500, tmp_path / "t.npy", 0).target
+    target = distillation.target("cnn", ("image",), _rows(vectors), 500, tmp_path / "t.npy", 0).vectors
     assert target.shape == (500, 5), "the direction without variance is left out"
     assert not target[7].any()
     seen = np.delete(np.asarray(target), 7, axis=0)
@@ -55,27 +55,29 @@ def test_targets_are_white_and_of_length_one_and_absent_items_stay_zero(tmp_path
 
 def test_targets_on_disk_are_not_made_again(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
-    first = np.array(teachers.teacher("cnn", ("image",), _rows(vectors), 20, tmp_path / "t.npy", 0).target)
+    first = np.array(distillation.target("cnn", ("image",), _rows(vectors), 20, tmp_path / "t.npy", 0).vectors)
 
     def none(start: int, stop: int) -> pa.Table:
         raise AssertionError("encoded again")
 
-    np.testing.assert_array_equal(teachers.teacher("cnn", ("image",), none, 20, tmp_path / "t.npy", 0).target, first)
+    np.testing.assert_array_equal(
+        distillation.target("cnn", ("image",), none, 20, tmp_path / "t.npy", 0).vectors, first
+    )
 
 
 def test_a_modality_that_is_hidden_has_no_target() -> None:
     target = np.ones((3, 2), np.float32)
     yes, no = np.array([True, True, False]), np.array([False, True, False])
-    assert Teacher("t", target, ("text",)).of(np.arange(3), yes, no).any(axis=1).tolist() == [True, False, True]
-    assert Teacher("t", target, ("image",)).of(np.arange(3), yes, no).any(axis=1).tolist() == [False, False, True]
-    assert Teacher("t", target, ("image", "text")).of(np.arange(3), yes, no).any(axis=1).tolist() == [True, False, True]
+    assert Target("t", target, ("text",)).of(np.arange(3), yes, no).any(axis=1).tolist() == [True, False, True]
+    assert Target("t", target, ("image",)).of(np.arange(3), yes, no).any(axis=1).tolist() == [False, False, True]
+    assert Target("t", target, ("image", "text")).of(np.arange(3), yes, no).any(axis=1).tolist() == [True, False, True]
 
 
 def _taught(n: int, **params: Any) -> Any:
     """Return a task whose teacher knows each item's colour."""
     target = np.eye(4, dtype=np.float32)[np.arange(n) % 4]
     plain = task(n, epochs=12, summary=0.0, content=0.0, hide=0.0, **params)
-    return plain.__class__(**{**vars(plain), "teachers": (Teacher("colour", target, ("image", "text")),)})
+    return plain.__class__(**{**vars(plain), "targets": (Target("colour", target, ("image", "text")),)})
 
 
 def test_the_loss_is_one_less_the_cosine_averaged_over_the_items_that_have_a_target() -> None:
@@ -124,7 +126,7 @@ def test_running_whitening_whitens() -> None:
 
 def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     for where in ("one", "two"):
-        shop(tmp_path / where, distill=1.0, teachers=["cnn"], cls_pass="whole", cls_read="whitened", epochs=2)
+        shop(tmp_path / where, distill=1.0, distill_from=["cnn"], cls_pass="whole", cls_read="whitened", epochs=2)
         _ids(tmp_path / where)
     run(tmp_path / "one")
     history = json.loads(Layout(tmp_path / "one", "toy").history("pretrain").read_text())
@@ -156,8 +158,8 @@ def _ids(root: Path) -> None:
 def test_teachers_are_checked_when_the_parameters_are_read(tmp_path: Path, names: list[str], said: str) -> None:
     path = shop(tmp_path)
     given = yaml.safe_load(path.read_text())
-    given["pretrain"] |= {"teachers": names}
+    given["pretrain"] |= {"distill_from": names}
     path.write_text(yaml.safe_dump(given))
-    with pytest.raises(UserError, match="teachers") as error:
+    with pytest.raises(UserError, match="distill_from") as error:
         load(path)
     assert said in str(error.value)

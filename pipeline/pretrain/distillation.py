@@ -30,11 +30,11 @@ Rows = Callable[[int, int], pa.Table]
 
 
 @dataclass(frozen=True)
-class Teacher:
+class Target:
     """One encoder's targets: its vectors centred, reduced to W directions, whitened, of length 1."""
 
     name: str
-    target: np.ndarray
+    vectors: np.ndarray
     """float32 [I, W], a memory map; zeros where the item has nothing that the encoder reads"""
     reads: tuple[str, ...]
     """image, text"""
@@ -45,10 +45,10 @@ class Teacher:
         for modality, absent in (("image", no_image), ("text", no_text)):
             if modality in self.reads:
                 hidden &= absent
-        return np.where(hidden[:, None], np.float32(0), self.target[items])
+        return np.where(hidden[:, None], np.float32(0), self.vectors[items])
 
 
-def teacher(name: str, reads: tuple[str, ...], rows: Rows, n_items: int, cache: Path, seed: int) -> Teacher:
+def target(name: str, reads: tuple[str, ...], rows: Rows, n_items: int, cache: Path, seed: int) -> Target:
     """Return an encoder's targets, from the cache if it is there.
 
     Args:
@@ -66,12 +66,12 @@ def teacher(name: str, reads: tuple[str, ...], rows: Rows, n_items: int, cache: 
             lambda: (features[part] for part in np.array_split(sample, -(-len(sample) // BLOCK))), WIDTH
         )
         with io.atomic(cache) as temporary:
-            target = open_memmap(temporary, "w+", np.float32, (n_items, whitening.map.shape[1]))
+            vectors = open_memmap(temporary, "w+", np.float32, (n_items, whitening.map.shape[1]))
             for start in range(0, n_items, BLOCK):
-                target[start : start + BLOCK] = unit_rows(applied(whitening, features[start : start + BLOCK]))[0]
-            target.flush()
+                vectors[start : start + BLOCK] = unit_rows(applied(whitening, features[start : start + BLOCK]))[0]
+            vectors.flush()
         cache.with_suffix(".features.npy").unlink()
-    return Teacher(name, np.load(cache, mmap_mode="r", allow_pickle=False), reads)
+    return Target(name, np.load(cache, mmap_mode="r", allow_pickle=False), reads)
 
 
 def _features(rows: Rows, n_items: int, path: Path) -> np.ndarray:
