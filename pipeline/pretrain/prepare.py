@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,8 @@ from pipeline.pretrain.visual_tokens import Vectors
 from pipeline.seeds import seed_for
 
 CENTROIDS = "centroids"
+MEASURED = "measured"
+"""key of the metadata of a VQ-KD tokenizer that was trained here"""
 MOST_TOKENS = 128  # of a text, as encoders read by default; the published position table has room for 1,022
 NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
 
@@ -120,7 +123,7 @@ def _trained_codes(
         checkpoint = Checkpoint(layout.encoder_scratch / "vqkd.safetensors", params.checkpoint_every)
         with lesson.progress(total=len(pixels) * params.vqkd_epochs, unit="image") as bar:
             trained, measured = vqkd.train(pixels, maps, shape.patch, params, checkpoint, seed, device, bar.update)
-        facts = {name: str(value) for name, value in measured.items()}
+        facts = {MEASURED: json.dumps(measured, sort_keys=True)}  # one key: safetensors writes several in any order
         tensors = {name: tensor.cpu().contiguous() for name, tensor in trained.state_dict().items()}
         io.write_bytes(layout.visual_tokens, save_tensors(tensors, facts))
     tokenizer = released.load_vqkd(layout.visual_tokens, shape.grid)[0].to(device)
@@ -146,7 +149,8 @@ def measured(layout: Layout, task: Task, codes: int) -> dict[str, float]:
     if task.params.visual_tokens != "teacher-vqkd" or not layout.visual_tokens.is_file():
         return usage
     with safe_open(layout.visual_tokens, "np") as file:
-        return usage | {name: float(value) for name, value in sorted((file.metadata() or {}).items())}
+        figures: dict[str, float] = json.loads((file.metadata() or {}).get(MEASURED, "{}"))
+    return usage | figures
 
 
 def network_and_task(
