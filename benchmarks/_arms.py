@@ -4,7 +4,7 @@
                                [--epochs 8] [--seeds 0 1 2] [--arms name ...]
 
 Reads the outputs of a dataset as far as the images stage. `alignrec pretrain` trains each arm, with the parameters of
-ARMS in place of the file's. RESULTS.json keeps what is done; a second call goes on. At the end a Markdown table is printed.
+ARMS in place of the file's. RESULTS.json keeps what is done; a second call goes on. At the end it prints a table.
 """
 
 from __future__ import annotations
