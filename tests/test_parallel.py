@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from pretraining import network, shop, task
@@ -34,6 +35,7 @@ FIGURES = (
     "content_loss",
     "itc_loss",
     "collaborative_loss",
+    "distill_loss",
     "mlm_held_out_loss",
 )
 
@@ -49,7 +51,10 @@ def _prepared(root: Path) -> Path:
         schemas.INTERACTIONS,
     )
     params = yaml.safe_load((root / "params.yaml").read_text())
+    ids = pa.table({"item_id": pa.array(range(96), pa.int32()), "asin": [f"A{i}" for i in range(96)]})
+    io.write_table(ids, layout.item_ids, schemas.ITEM_IDS)
     params["pretrain"] |= {"itc": 0.5, "collaborative": 0.5, "common_users": 1, "ema": 0.5, "epochs": 2}
+    params["pretrain"] |= {"distill": 1.0, "distill_from": ["cnn"], "cls_pass": "whole", "cls_read": "whitened"}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     return root
 

@@ -254,8 +254,8 @@ class PretrainingModel(nn.Module):
             image, text = unimodal_cls(self.network, step.inputs, step.pairs)
             itc = info_nce(project(image), project(text), self.temperature) / n[5]
         if (project := self.collaborative_projection) is not None and (positives := step.positives) is not None:
-            cls = joint_cls(self.network, positives.inputs)
-            item, partner = project(scores.cls[positives.row]), project(cls)
+            partner = project(joint_cls(self.network, positives.inputs))
+            item = project(scores.cls[positives.row])
             collaborative = collaborative_loss(item, partner, positives, self.temperature) / n[6]
         for head, target, count in zip(self.teachers, step.teachers, n[7:], strict=True):
             distill = distill + teacher_loss(head(cls), target) / count
