@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.beit3 import vqkd
-from pipeline.beit3.inference import flops
+from pipeline.beit3.inference import flops, precisions
 from pipeline.beit3.network import Config
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.config import Pretrain
@@ -120,11 +120,11 @@ def encode(networks: Networks, params: Params, items: Items) -> dict[str, float]
         if name not in ENCODERS or not (spec := ENCODERS[name]).pretrained:
             continue
         one = encoding(networks.beit3, items, spec.reads)
-        fitted = (
-            min(1.0, MOST / len(items.image)) if name == "beit3-untrained" and settings.get("whiten", True) else 0.0
-        )
+        fits = name == "beit3-untrained" and settings.get("whiten", True)
+        fitted = min(1.0, MOST / len(items.image)) if fits else 0.0
         work += one * (1 + fitted)
-    return {settings.get("precision", "float32"): work}
+    given = settings.get("precision", "auto")
+    return {precisions(networks.beit3, pick())[0] if given == "auto" else given: work}
 
 
 def seconds(networks: Networks, params: Params, items: Items) -> dict[str, float]:
