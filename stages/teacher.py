@@ -50,11 +50,12 @@ def of(run: Run) -> Named | None:
 def targets(run: Run, texts: Sequence[str]) -> tuple[Target, ...]:
     """Return what the encoders of `pretrain.distill_from` know of the items; they run unless that is on disk."""
     layout, own = run.layout, run.params.pretrain
+    params = run.params.encode.model_copy(update={"encoders": []})  # parts of a concat are encoded here: no set is yet
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
     out = []
     with run.progress(total=len(texts) * len(own.distill_from), unit="item", what="teachers") as bar:
         for name in own.distill_from:
-            context = contexts.context_of(layout, run.params.encode, run.params.encoders, name)
+            context = contexts.context_of(layout, params, run.params.encoders, name)
             rows = feature_sets.rows_of(context, ids, texts, bar.update, batching.Throughput())
             cache = layout.encoder_scratch / f"target-{name}.npy"
             with plainly("pretrain.distill_from"):

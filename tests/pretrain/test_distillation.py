@@ -142,6 +142,16 @@ def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path
     assert weights[0] == weights[1]
 
 
+def test_a_concat_teaches_before_its_parts_are_written(tmp_path: Path) -> None:
+    path = shop(tmp_path, distill=1.0, distill_from=["both"], epochs=1)
+    given = yaml.safe_load(path.read_text())
+    given["encoders"] = {"both": {"kind": "concat", "of": ["cnn", "minilm"]}}
+    given["encode"] = {"encoders": ["beit3", "cnn", "minilm", "both"]}
+    path.write_text(yaml.safe_dump(given))
+    _ids(tmp_path)
+    assert run(tmp_path)["distill_loss"] > 0
+
+
 def _interrupt(*_: object) -> dict[str, float]:
     raise KeyboardInterrupt
 
