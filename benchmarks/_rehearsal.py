@@ -152,7 +152,8 @@ def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dic
         "encode": {"workers": 2},
         "encoders": {"beit3": {"precision": precision}},
         "train": {"epochs": 3, "batch_size": 512},
-        "probe": {"mask_seeds": 1, **ks},
+        "probe": ks,
+        "study": {"mask": {"seeds": 1}},
         "benchmark": {"seeds": 1, "ablation_seeds": 1, **ks},
     }
     return profile | {section: profile[section] | values for section, values in changed.items()}

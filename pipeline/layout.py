@@ -215,14 +215,6 @@ class Layout:
         """Intermediate evaluations of every feature set."""
         return self.folder("probe") / "probes.json"
 
-    def mask_trials(self, features: str) -> Path:
-        """Return the folder of the mask-modality probe's runs on one feature set."""
-        return self.folder("probe") / "runs" / features
-
-    def mask_trial(self, features: str, modality: str, seed: int) -> Path:
-        """Return the record of one run, JSON."""
-        return self.mask_trials(features) / f"{modality}-{seed}.json"
-
     @property
     def results(self) -> Path:
         """Table RESULTS."""
@@ -285,6 +277,11 @@ class Layout:
     def study_runs(self, part: str) -> Path:
         """Return the folder of a part's records of single runs."""
         return self.folder("study") / "runs" / part
+
+    @property
+    def study_metrics(self) -> Path:
+        """Mean and sd of the study's figures, for `dvc metrics show`."""
+        return self.folder("study") / "study.json"
 
     def study_plot(self, part: str) -> Path:
         """Return the rows that `dvc plots` draws of a part, JSON."""

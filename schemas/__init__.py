@@ -25,7 +25,7 @@ from schemas.interactions import (
 from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
 from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
-from schemas.study import ARMS, MASK, SWEEPS, TAIL
+from schemas.study import ARMS, MASK, STUDY, SWEEPS, TAIL
 
 __all__ = [
     "ARMS",
@@ -43,6 +43,7 @@ __all__ = [
     "RESULTS",
     "SLICES",
     "SPARSE",
+    "STUDY",
     "SWEEPS",
     "TAIL",
     "TEST",

@@ -10,7 +10,7 @@ from schemas.results import FEATURE_SET, MODEL, PROTOCOL, RUN, K
 DATASET = RUN[0]
 SEED = RUN[4]
 RECALL = ("recall", "ndcg")
-BEST_EPOCH = field("best_epoch", pa.int32(), "first epoch of best valid Recall@20, from 1; 0: untrained", low=0)
+BEST_EPOCH = field("best_epoch", pa.int32(), "first epoch of best valid Recall@20, counted from 0", low=0)
 DIFFERENCE = (
     field("difference", pa.float64(), "a - b; null where there is nothing to compare with", nullable=True),
     field("low", pa.float64(), "95 % interval of the difference: paired bootstrap, percentiles", nullable=True),
@@ -86,3 +86,6 @@ SWEEPS = pa.schema(
         field("reason", pa.string(), "why it failed; else empty"),
     ]
 )
+
+STUDY = {"mask": MASK, "tail": TAIL, "arms": ARMS, "sweeps": SWEEPS}
+"""part of the study -> its table"""

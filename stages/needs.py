@@ -22,14 +22,13 @@ from pipeline.sources.base import Downloaded
 from pipeline.sources.registry import SOURCES
 from pipeline.train import inputs
 
-ONLY = {("probe", "benchmark"): {"protocol"}, ("benchmark", "sweep"): {"spaces"}}
+ONLY = {("probe", "train"): {"features"}, ("benchmark", "sweep"): {"spaces"}}
 """(stage, section) -> the keys that it reads, where it does not read all"""
 SPEED = {
     "download": {"timeout", "retries"},
     "pretrain": {"checkpoint_every"},
     "encode": {"engine", "workers"},
     "train": {"checkpoint_every"},
-    "probe": {"workers"},
     "benchmark": {"workers"},
     "study": {"workers"},
 }
@@ -107,16 +106,14 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
         case "encode":
             kinds = (encoders.kind(params.encoders, name) for name in encoded(run))
             return [*source, *((ENCODERS, kind) for kind in dict.fromkeys(kinds))]
-        case "probe":
-            return [*source, *probes]
+        case "probe" | "report":
+            return probes
         case "benchmark":
             return [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
         case "study":
             names = [*encoded(run), *taught_by(run)] if params.study.pretrains else []
             arms = [(ENCODERS, kind) for kind in sorted({encoders.kind(params.encoders, name) for name in names})]
             return [*source, (MODELS, RELEASED), *probes, *arms]
-        case "report":
-            return probes
         case "publish":
             return [*source, *probes, *((ENCODERS, name) for name in params.publish.features if name in ENCODERS)]
     return []
@@ -140,7 +137,8 @@ def _values(run: Run, section: str) -> dict[str, Any]:
     if section == "encoders":  # of those that are not run nothing depends on
         return _settings(run, encoded(run))
     if section == "train":
-        return {key: value for key, value in run.params.train_section.items() if key not in speed}
+        train = run.params.train_section
+        return {key: train[key] for key in train if key not in speed and (only is None or key in only)}
     values: dict[str, Any] = getattr(run.params, section).model_dump(mode="json", include=only, exclude=speed)
     return values
 

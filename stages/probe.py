@@ -1,4 +1,4 @@
-"""probe: feature sets judged without a recommender, raw and processed, and by masking a modality -> probes.json."""
+"""probe: feature sets judged without a recommender, raw and processed -> probes.json."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 import schemas
-from pipeline import io, pool
-from pipeline.evaluation.protocol import protocol
+from pipeline import io
 from pipeline.layout import Layout
 from pipeline.ops import whitening
-from pipeline.probe import categories, masking, questions, verdicts
+from pipeline.probe import categories, questions, verdicts
 from pipeline.probe.base import Data
 from pipeline.run import Run
-from pipeline.train import inputs
 
 
 def main(run: Run) -> None:
-    """Judge every feature set, raw and processed, then train what mask modality still lacks."""
+    """Judge every feature set, raw and processed."""
     params, layout = run.params.probe, run.layout
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
@@ -39,23 +37,9 @@ def main(run: Run) -> None:
     pairs = [(ours, name) for name in names if name != ours]
     figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))
 
-    rules = protocol(run.params, run.dataset, inputs.read(layout, None).split)
-    maskable = masking.maskable(layout)
-    jobs = masking.jobs(maskable, params.mask_seeds)
-    for name in maskable:
-        facts = rules.fingerprint, run.params.train.model_dump(), run.params.graph.k, params.mask_ratio
-        run.resume(layout.mask_trials(name), masking.files(layout, name), *facts)
-    todo = [job for job in jobs if not layout.mask_trial(*job).exists()]
-    trial = masking.Trial(layout, run.params, rules)
-    for job, record in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
-        io.write_json(layout.mask_trial(*job), record)
-    records = [io.read_json(layout.mask_trial(*job)) for job in jobs]
-    skipped = {"skipped": "no feature set has both modalities masked"}
-    figures["mask_modality"] = masking.judged(records) if records else skipped
-
     io.write_json(layout.probes, figures)
-    io.keep_only(run.folder, [layout.probes, *(layout.mask_trial(*job) for job in jobs)])
-    run.rows_in, run.rows_out = len(names), len(jobs)
+    io.keep_only(run.folder, [layout.probes])
+    run.rows_in = run.rows_out = len(names)
 
 
 def _sets(layout: Layout, names: Sequence[str], width: int | None = None) -> Iterator[tuple[str, np.ndarray]]:

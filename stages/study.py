@@ -1,19 +1,24 @@
-"""study: the tables of the article beyond the benchmark -> mask, tail, arms and sweeps."""
+"""study: mask modality, the long tail, arms of pre-training, sweeps -> a table each, and their means in study.json."""
 
 from __future__ import annotations
 
+import schemas
 from pipeline import io
 from pipeline.evaluation.protocol import protocol
 from pipeline.run import Run
-from pipeline.study import arms, sweeps
+from pipeline.study import arms, masking, summaries, sweeps
 from pipeline.train import inputs
 
-PARTS = (arms.study, sweeps.study)
+PARTS = (masking.study, arms.study, sweeps.study)
 
 
 def main(run: Run) -> None:
     """Train what has no record yet, and write a table a part."""
-    rules = protocol(run.params, run.dataset, inputs.read(run.layout, None).split)
+    layout = run.layout
+    rules = protocol(run.params, run.dataset, inputs.read(layout, None).split)
     made = [path for study in PARTS for path in study(run, rules)]
-    io.keep_only(run.folder, made)
-    run.rows_in = run.rows_out = len(made)
+    mask = run.read(layout.study("mask"), schemas.MASK)
+    io.write_json(layout.study_metrics, summaries.metrics(mask))
+    io.write_json(layout.study_plot("mask"), summaries.mask_points(mask))
+    io.keep_only(run.folder, [*made, layout.study_metrics, layout.study_plot("mask")])
+    run.rows_in, run.rows_out = len(layout.feature_sets()), len(mask)

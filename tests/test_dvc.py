@@ -24,7 +24,7 @@ PARTS: dict[str, tuple[Registry, ...]] = {
     "items": (SOURCES,),
     "pretrain": (ENCODERS,),
     "encode": (SOURCES, ENCODERS),
-    "probe": (SOURCES, PROBES),
+    "probe": (PROBES,),
     "benchmark": (SOURCES, MODELS),
     "study": (SOURCES, MODELS, PROBES, ENCODERS),
     "report": (PROBES,),

@@ -23,9 +23,9 @@ sources: {shop: {kind: sample, users: 400, items: 160}}
 images: {}
 pretrain: {vocab: 300, codes: 32, epochs: 2, batch_size: 32}
 train: {batch_size: 512, epochs: 3}
-probe: {mask_seeds: 1}
+probe: {}
 benchmark: {seeds: 2, features: [beit3, random]}
-study: {}
+study: {mask: {seeds: 1}}
 sweep: {}
 report: {gallery_items: 4}
 download: {}
@@ -130,7 +130,7 @@ def test_a_training_parameter_reruns_training_and_what_follows_only(undisturbed:
     changed = run("dvc", "status", "--json", cwd=undisturbed)
     stale = {s for s in STAGES if f'"{s}@shop"' in changed}
     params.write_text(before)
-    assert stale - ASKED == {"train", "probe", "benchmark"}  # report and publish go stale when these have run
+    assert stale - ASKED == {"train", "probe", "benchmark", "study"}  # report and publish go stale when these have run
 
 
 def edit(folder: Path, path: str, before: str, after: str) -> None:
@@ -158,7 +158,7 @@ def test_an_edit_reruns_what_it_can_change_and_no_more(undisturbed: Path, tmp_pa
     assert reran(folder) == set()
 
     edit(folder, "pipeline/ops/sparse.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
-    assert reran(folder) == {"train", "probe", "benchmark"}  # report and publish follow where these change a figure
+    assert reran(folder) == {"train", "benchmark", "study"}  # report and publish follow where these change a figure
 
     column = 'field("image_url",'
     edit(folder, "schemas/release.py", column, f'field("kind", pa.string(), "of an item"),\n        {column}')

@@ -162,7 +162,7 @@ def test_only_paths_and_scale_differ_from_the_profile() -> None:
     }
     paths = {"sources.baby", "pretrain.init", "pretrain.tokenizer", "pretrain.vqkd"}
     scale = {"pretrain.epochs", "pretrain.batch_size", "pretrain.precision", "pretrain.checkpoint_every"}
-    scale |= {"encode.workers", "train.epochs", "train.batch_size", "probe.mask_seeds", "probe.ks"}
+    scale |= {"encode.workers", "train.epochs", "train.batch_size", "study.mask", "probe.ks"}
     scale |= {"benchmark.seeds", "benchmark.ablation_seeds", "benchmark.ks", "encoders.beit3"}
     assert different - {"encoders.beit3"} == paths | scale - {"encoders.beit3"}
     assert changed["pretrain"]["size"] == "base"

@@ -14,7 +14,7 @@ from pipeline.config.data import Download, Images, Interactions, Items
 from pipeline.config.features import Encode, Graph, Pretrain
 from pipeline.config.judging import Benchmark, Probe, Range, Sweep
 from pipeline.config.release import Publish, Report
-from pipeline.config.study import Study
+from pipeline.config.study import Mask, Study
 from pipeline.config.train import Regularised, Train
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Images",
     "Interactions",
     "Items",
+    "Mask",
     "Pretrain",
     "Probe",
     "Publish",

@@ -21,7 +21,12 @@ Mirrors = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda raw: 
 """addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no brackets"""
 
 
-MOVED = {"pretrain.whiten": "encoders.beit3.whiten"}
+MOVED = {
+    "pretrain.whiten": "encoders.beit3.whiten",
+    "probe.mask_ratio": "study.mask.ratios",
+    "probe.mask_seeds": "study.mask.seeds",
+    "probe.workers": "study.workers",
+}
 """key that was -> where it is now"""
 
 

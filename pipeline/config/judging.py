@@ -7,21 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.base import Count, Name, Positive, Section, Share
+from pipeline.config.base import Count, Name, Positive, Section
 
 
 class Probe(Section):
-    """Evaluation of feature sets without and with training (method.md section 5)."""
+    """Evaluation of feature sets without a recommender (method.md section 5)."""
 
     ks: list[Positive] = [5, 10, 20, 50]
     width: Positive = 128
     """of every feature set after the same processing, at most: centred, reduced by PCA and whitened"""
-    mask_ratio: Share = 0.5
-    """share of items whose image (or text) is hidden in the mask-modality probe"""
-    mask_seeds: Positive = 3
-    """recommender trainings per masked modality"""
-    workers: Positive = 2
-    """trainings at a time, one thread each"""
 
 
 class Benchmark(Section):

@@ -23,6 +23,7 @@ from pipeline.evaluation import evidence
 from pipeline.layout import EncoderFiles
 from pipeline.release import card, croissant, encoder, manifest, networks
 from pipeline.release.manifest import Counts, File, Input, Maker, Manifest
+from pipeline.report import studied
 
 INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
 
@@ -61,6 +62,8 @@ class Parts:
     protocols: Sequence[Mapping[str, Any]] = ()
     """the protocols behind the results' fingerprints"""
     probes: Mapping[str, Any] | None = None
+    study: Mapping[str, pa.Table] = field(default_factory=dict)
+    """part -> its table"""
     inputs: list[Input] = field(default_factory=list)
     weights: list[Input] = field(default_factory=list)
     upstream: list[Path] = field(default_factory=list)
@@ -98,6 +101,8 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         io.write_json(folder / "results.json", results_json(parts.results, parts.protocols))
     if parts.probes is not None:
         io.write_json(folder / "probes.json", parts.probes)
+    if parts.study:
+        io.write_json(folder / "study.json", {part: table.to_pylist() for part, table in parts.study.items()})
     used_by = _encoders(folder, parts.encoders)
     counts = Counts(users=len(parts.users), items=len(parts.items), interactions=len(parts.interactions))
     described = [manifest.describe(folder, p, tables.get(p), used_by.get(p, ())) for p in _files(folder)]
@@ -171,6 +176,7 @@ def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
         encoders=networks.rows(networks.read(parts.features)),
         judged=[] if parts.results is None else evidence.comparisons(parts.results),
         probes=parts.probes,
+        studied=studied.summed(parts.study),
         gaps=gaps(parts.items),
         incomplete=incomplete(parts.items),
         inputs=parts.inputs,

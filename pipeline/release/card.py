@@ -15,6 +15,7 @@ from pipeline.probe.registry import PROBES
 from pipeline.release import croissant
 from pipeline.release.manifest import Counts, File, Input
 from pipeline.report import markdown
+from pipeline.report.tables import Table
 from pipeline.sources.registry import SOURCES
 
 WHAT = {
@@ -30,6 +31,7 @@ WHAT = {
     "embeddings/index.json": "facts of the index, and its recall",
     "results.json": "benchmark figures by seed",
     "probes.json": "feature sets judged before training",
+    "study.json": "mask modality, the long tail, arms of pre-training, sweeps: every row",
     "croissant.json": "this release for readers of MLCommons' Croissant",
 }
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -59,6 +61,8 @@ class Facts:
     """headline comparisons, one a fingerprint; may be empty"""
     probes: Mapping[str, Any] | None
     """probes.json, if there is one"""
+    studied: list[Table]
+    """of the study, see `report.studied.summed`"""
     gaps: list[dict[str, Any]]
     """rows of `what`, `status`, `n` (items), `share`"""
     incomplete: Mapping[str, int]
@@ -101,13 +105,12 @@ def _what(file: File) -> str:
 
 
 def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the probes' figures, a row a feature set, raw and processed; remarks on them, and the masked trainings."""
-    masking, processed = probes.get("mask_modality", {}), probes.get("processed", {})
+    """Return the probes' figures, a row a feature set, raw and processed; and remarks on them."""
+    processed = probes.get("processed", {})
     columns = {key: p for key, p in PROBES.items() if _cells(p.figure, probes.get(key, {}))}
     remarks = [
         (f"{p.name} {p.figure}", _remark(probes.get(key, {}), _verdicts(probes, key))) for key, p in PROBES.items()
     ]
-    remarks.append(("Mask modality", _remark(masking)))
     return {
         "probes": [f"{p.name} {p.figure}" for p in columns.values()],
         "questions": "; ".join(f"{probe.name}, {probe.question}" for key, probe in PROBES.items() if key in probes),
@@ -118,17 +121,12 @@ def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "processed_width": processed.get("width"),
         "remarks": [f"{title}: {remark}" for title, remark in remarks if remark],
-        "masked": [(probe, rows) for probe in (masking, *masking.get("also", [])) if (rows := _masked_rows(probe))],
     }
 
 
 def _cells(figure: str, probe: Mapping[str, Any]) -> dict[str, str]:
     """Return feature set -> headline figure of a probe."""
     return {name: f"{v[figure]:.4f}" for name, v in probe.items() if isinstance(v, dict) and figure in v}
-
-
-def _masked_rows(masking: Mapping[str, Any]) -> list[list[str]]:
-    return [] if "skipped" in masking else markdown.masked_rows(masking)
 
 
 def _rows(features: str, columns: list[dict[str, str]]) -> list[list[str]]:

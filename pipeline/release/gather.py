@@ -14,6 +14,7 @@ from pipeline.interactions import split
 from pipeline.layout import Layout
 from pipeline.release import build, encoder
 from pipeline.release.manifest import Input
+from pipeline.report.gather import study
 from pipeline.run import Run
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.train import recommend, retrieval
@@ -52,6 +53,7 @@ def parts(run: Run) -> build.Parts:
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
         protocols=io.read_json(layout.protocol) if layout.protocol.exists() else (),
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
+        study=study(layout),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in weights(layout)],
         upstream=[p for p in upstream if p.exists()],
@@ -86,7 +88,7 @@ def weights(layout: Layout) -> list[Path]:
 def hardware(layout: Layout) -> str:
     """Return the kinds of machine that encoding and training ran on, from the run records."""
     kinds: dict[str, list[str]] = {}
-    for stage in ("pretrain", "encode", "train", "probe", "benchmark"):
+    for stage in ("pretrain", "encode", "train", "probe", "benchmark", "study"):
         if layout.run_record(stage).exists():
             record = io.read_json(layout.run_record(stage))
             kinds.setdefault(f"{record['machine']} ({record['device']})", []).append(stage)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.layout import STAGES
+from pipeline.layout import STAGES, Layout
 from pipeline.run import Run
 
 
@@ -34,6 +34,8 @@ class Evidence:
     """TUNING; None where settings were used as given"""
     sweeps: dict[str, tuple[list[dict[str, Any]], pa.Table]]
     """name of the sweep -> the best valid figure at each pair of values of two settings, and RESULTS of the winners"""
+    study: dict[str, pa.Table]
+    """part -> table MASK, TAIL, ARMS or SWEEPS"""
     probes: dict[str, Any] | None
     histories: dict[str, list[dict[str, Any]]]
     """pretrain, train -> training curve"""
@@ -69,10 +71,17 @@ def evidence(run: Run) -> Evidence:
             )
             for names in layout.sweeps()
         },
+        study=study(layout),
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
         histories={stage: io.read_json(path) for stage, path in histories.items() if path.exists()},
         records=[io.read_json(path) for path in records if path.exists()],
     )
+
+
+def study(layout: Layout) -> dict[str, pa.Table]:
+    """Return the tables of the study that exist, by part."""
+    paths = {part: layout.study(part) for part in schemas.STUDY}
+    return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
 
 
 def images(run: Run) -> Iterator[pa.Table]:

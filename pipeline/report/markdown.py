@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation.evidence import Cell
+from pipeline.study.summaries import Masked
 
 VERDICTS = {"better": "better than", "worse": "worse than", "undecided": "neither better nor worse than"}
 """verdict of a feature set on others -> in words"""
@@ -53,19 +54,13 @@ def verdict_sentences(verdicts: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(sentences)
 
 
-def masked_rows(probe: Mapping[str, Any]) -> list[list[str]]:
-    """Return the mask-modality probe's rows: feature set, items, test Recall@20, change against the unmasked."""
-    rows = []
-    for name, variants in probe.items():
-        if not isinstance(variants, Mapping):  # protocol, fingerprint, or the same under another protocol
-            continue
-        for variant, v in variants.items():
-            metric = next(k for k in v if "@" in k and not k.endswith("_sd"))
-            recall = with_error(v[metric], v.get(f"{metric}_sd"))
-            change = "relative_change"
-            text = with_error(v[change], v.get(f"{change}_sd"), "+.1%") if change in v else ""
-            rows.append([name, variant, recall, text])
-    return rows
+def masked_rows(rows: Sequence[Masked]) -> list[list[str]]:
+    """Return rows of the mask-modality table: feature set, items, test Recall@20, change against the whole set."""
+    return [
+        [row.features, row.items, figure(row.recall),
+         "" if row.change is None else with_error(row.change.mean, row.change.sd, "+.1%")]
+        for row in rows
+    ]  # fmt: skip
 
 
 def escaped(text: str) -> str:

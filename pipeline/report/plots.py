@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.evaluation.evidence import Cell
+
 WIDTH, HEIGHT = 300, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 24
 BAR, BAR_MARGIN = 160, 6
@@ -21,7 +23,7 @@ class Chart:
 
     title: str
     lines: list[dict[str, Any]]
-    """name, points (SVG), last value (empty for charts over places)"""
+    """name, points (SVG), last value (empty for charts over places), band (SVG, mean ± sd; empty without)"""
     x_marks: list[tuple[float, str]]
     y_marks: list[tuple[float, str]]
 
@@ -65,10 +67,39 @@ def across(title: str, labels: Sequence[str], values: Mapping[str, Sequence[floa
 
     lines = [
         {"name": name, "points": " ".join(f"{x},{y(v)}" for x, v in zip(xs, line, strict=True) if v is not None),
-         "last": ""}
+         "last": "", "band": ""}
         for name, line in values.items()
     ]  # fmt: skip
     return Chart(title, lines, list(zip(xs, labels, strict=True)), [(y(v), f"{v:.4g}") for v in ticks(0, high)])
+
+
+def curves(title: str, places: Mapping[float, str], lines: Mapping[str, Mapping[float, Cell]]) -> Chart:
+    """Return a chart of means over numbers, each with a band of one standard deviation where seeds allow.
+
+    Args:
+        title: what is measured.
+        places: x -> its mark on the axis; at least two.
+        lines: line -> x -> figure.
+    """
+    ends = {name: [(x, c.mean, c.sd or 0.0) for x, c in sorted(line.items())] for name, line in lines.items()}
+    low = min(mean - sd for line in ends.values() for _, mean, sd in line)
+    high = max(mean + sd for line in ends.values() for _, mean, sd in line)
+    if high == low:
+        low, high = low - 0.5, high + 0.5
+    first, last = min(places), max(places)
+
+    def at(x: float, v: float) -> str:
+        across = LEFT + (x - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+        return f"{across:.1f},{TOP + (high - v) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
+
+    drawn = [
+        {"name": name, "points": " ".join(at(x, mean) for x, mean, _ in line), "last": "",
+         "band": " ".join([*(at(x, mean + sd) for x, mean, sd in line),
+                           *(at(x, mean - sd) for x, mean, sd in reversed(line))]) if any(s for *_, s in line) else ""}
+        for name, line in ends.items()
+    ]  # fmt: skip
+    marks = [(float(at(x, low).split(",")[0]), text) for x, text in places.items()]
+    return Chart(title, drawn, marks, [(float(at(first, v).split(",")[1]), f"{v:.4g}") for v in ticks(low, high)])
 
 
 def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
@@ -111,7 +142,12 @@ def _chart(measure: str, keys: list[str], history: Sequence[dict[str, Any]]) -> 
         return round(TOP + (high - v) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
 
     lines = [
-        {"name": key, "points": " ".join(f"{x(i)},{y(v)}" for i, v in points), "last": f"{points[-1][1]:.4g}"}
+        {
+            "name": key,
+            "points": " ".join(f"{x(i)},{y(v)}" for i, v in points),
+            "last": f"{points[-1][1]:.4g}",
+            "band": "",
+        }
         for key, points in series.items()
     ]
     y_marks = [(y(v), f"{v:.4g}") for v in ticks(low, high)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import Comparison, ablations, comparisons
-from pipeline.report import judged, plots, tables
+from pipeline.report import judged, plots, studied, tables
 from pipeline.report.gather import Evidence
 from pipeline.report.plots import Chart
 from pipeline.report.tables import CONTROLS, Table
@@ -44,7 +44,7 @@ def before(evidence: Evidence) -> list[Section]:
     """Return the sections before the gallery, without empty ones."""
     sections = (
         _results(evidence), _differences(evidence), _ablations(evidence), *_served(evidence), _tuning(evidence),
-        _sweeps(evidence), _probes(evidence),
+        _sweeps(evidence), _probes(evidence), *_study(evidence),
     )  # fmt: skip
     return [s for s in sections if s]
 
@@ -134,7 +134,7 @@ def _probes(evidence: Evidence) -> Section:
     controls = [c for c in CONTROLS if c in evidence.edges]
     beat = f" {', '.join(controls)} are controls: a useful feature set must beat them." if controls else ""
     note = (
-        f"Features judged without a recommender, and by masking a modality.{beat} Ties count by expectation, so "
+        f"Features judged without a recommender.{beat} Ties count by expectation, so "
         "constant features score as chance does."
     )
     if processed := (evidence.probes or {}).get("processed"):
@@ -144,6 +144,14 @@ def _probes(evidence: Evidence) -> Section:
             "(paired bootstrap, p below 0.05 after Holm's correction)."
         )
     return Section("probes", "Probes", "Probes", tables.probes(evidence.probes), note=note)
+
+
+def _study(evidence: Evidence) -> Iterator[Section]:
+    study = evidence.study
+    if "mask" in study:
+        note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
+        charts, of_masks = studied.masked_charts(study["mask"]), studied.masked(study["mask"])
+        yield Section("mask", "Mask modality", "Mask modality", of_masks, charts, note)
 
 
 def _quality(evidence: Evidence) -> Iterator[Table]:

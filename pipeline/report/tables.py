@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline.evaluation.evidence import statuses
 from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
-from pipeline.report.markdown import masked_rows, probe_remark, verdict_sentences, with_error
+from pipeline.report.markdown import probe_remark, verdict_sentences, with_error
 from pipeline.report.plots import Bars
 
 CONTROLS = ("random", "shuffled", "constant")
@@ -43,14 +43,12 @@ def probes(figures: Record | None) -> list[Table]:
     if not figures:
         return []
     processed, verdicts = figures.get("processed", {}), figures.get("verdicts", [])
-    measured = [
+    return [
         _probe(
             figures[key], processed.get(key), probe, verdict_sentences([v for v in verdicts if v["probe"] == key])
         )
         for key, probe in PROBES.items() if key in figures
     ]  # fmt: skip
-    masked = [figures["mask_modality"]] if "mask_modality" in figures else []
-    return measured + [_masking(probe) for first in masked for probe in (first, *first.get("also", []))]
 
 
 def quality(what: str, status: pa.ChunkedArray, reason: pa.ChunkedArray | None, note: str) -> Table:
@@ -150,19 +148,4 @@ def _probe(raw: Record, processed: Record | None, probe: Probe, verdicts: str) -
         rows,
         texts=texts,
         best=frozenset(best),
-    )
-
-
-def _masking(probe: Record) -> Table:
-    heading = "Mask modality"
-    if "skipped" in probe:
-        return Table(heading, f"Not measured: {probe['skipped']}.", [], [])
-    return Table(
-        heading,
-        f"Protocol {probe['protocol']}, fingerprint {probe['fingerprint']}. AlignRec retrained with the image, or the "
-        "text, of a share of the items masked. Mean ± standard deviation over seeds; the "
-        "change is taken seed by seed.",
-        ["feature set", "items", "test Recall@20", "change"],
-        masked_rows(probe),
-        texts=2,
     )

@@ -108,9 +108,9 @@ def test_compare_is_the_datasets(alone: Path, made: Layout, elsewhere: Path, tmp
 
 
 def test_probe_is_the_stages(alone: Path, made: Layout, tmp_path: Path) -> None:
-    settings = toy.params(probe={"mask_seeds": 1}, train={"epochs": 1})
+    settings = toy.params()
     params = tmp_path / "few.yaml"
-    params.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\nprobe: {mask_seeds: 1}\ntrain: {epochs: 1}\n")
+    params.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     code, output = command("probe", alone, "--params", params, "--to", "probes.json")
     assert code == 0, output
     assert "feature set" in output

@@ -63,14 +63,14 @@ def rewrite(release: Path, name: str, table: pa.Table) -> None:
 def test_a_release_holds_all_outputs_and_verifies(built: Path) -> None:
     files = {p.relative_to(built).as_posix() for p in built.rglob("*") if p.is_file()}
     assert files == {
-        "README.md", "manifest.json", "croissant.json", "items.parquet", "results.json", "probes.json",
+        "README.md", "manifest.json", "croissant.json", "items.parquet", "results.json", "probes.json", "study.json",
         "embeddings/items.parquet", "embeddings/users.parquet", "embeddings/items.faiss", "embeddings/index.json",
         "features/beit3/features-00000.parquet",
         "graph/beit3/edges.parquet", "features/minilm-cnn/features-00000.parquet", "graph/minilm-cnn/edges.parquet",
         "interactions.parquet", "users.parquet", "encoders/minilm-cnn/encoder.json",
     }  # fmt: skip
     lines = list(verify(built))
-    assert "shop 0.1.0, 16 files" in lines[0]
+    assert "shop 0.1.0, 17 files" in lines[0]
     assert "6 items, 4 users" in lines[2]
 
 
@@ -109,7 +109,7 @@ def test_a_failing_publish_leaves_the_old_release(tmp_path: Path) -> None:
 
 def test_a_dataset_with_little_publishes_what_it_has(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    for stage in ("images", "pretrain", "train", "probe", "benchmark", "graph"):
+    for stage in ("images", "pretrain", "train", "probe", "benchmark", "study", "graph"):
         shutil.rmtree(layout.folder(stage))
     with running("publish", "shop", toy.PARAMS, tmp_path) as run:
         publish.main(run)
@@ -183,10 +183,12 @@ def test_the_card_has_the_hubs_block_figures_and_credits(built: Path) -> None:
     assert "| image | missing | 1 | 16.7% |" in card
     assert "openmoji.org" in card
     assert "Item-CF hit@20: no reason." in card
-    assert "Measured on: pretrain, encode, train, probe, benchmark: Linux x86_64 (cpu)." in card
+    assert "Measured on: pretrain, encode, train, probe, benchmark, study: Linux x86_64 (cpu)." in card
     assert "Of 6 items, 1 (16.7%) have no image here, 1 (16.7%) no text, and 1 (16.7%) neither." in card
-    assert "masked (protocol\n`mmrec`, fingerprint `eeeeeeeeeeeeeeee`)." in card
-    assert "| beit3 | image masked | 0.1700 ± 0.0030 | -9.6% ± 2.5% |" in card
+    assert "Protocol mmrec, fingerprint eeeeeeeeeeeeeeee. AlignRec retrained" in card
+    assert "| beit3 | image of 0.5 masked | 0.1660 ± 0.0057 | -12.5% ± 3.5% |" in card
+    rows = json.loads((built / "study.json").read_text())["mask"]
+    assert {row["ratio"] for row in rows} == {0.0, 0.5, 1.0}
     assert "recall@6 of 1.0000 against the exact ranking" in card
     assert "2403.12384" in card
 

@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a release, new items as the page shows them, and the release's own items with images."""
     folder = tmp_path_factory.mktemp("beside")
-    settings = releases.params(probe={"mask_seeds": 1})
+    settings = releases.params()
     layout = releases.outputs(folder / "outputs", settings)
     shutil.move(layout.release, folder / "release")
     (folder / "folder").mkdir()

@@ -17,7 +17,7 @@ from PIL import Image
 
 import schemas
 from pipeline import io
-from pipeline.evaluation.evidence import comparisons
+from pipeline.evaluation.evidence import cell, comparisons
 from pipeline.layout import Layout
 from pipeline.report import atlas, gallery, judged, plots, tables
 from pipeline.run import running
@@ -85,7 +85,7 @@ def test_the_page_is_well_formed_and_has_every_section(page: str) -> None:
     assert tags.open == []
     ids = [a["id"] for t, a in tags.tags if t == "section" and "id" in a]
     assert ids == [
-        "results", "differences", "ablations", "tail", "probes", "gallery", "map", "curves", "data", "speed",
+        "results", "differences", "ablations", "tail", "probes", "mask", "gallery", "map", "curves", "data", "speed",
     ]  # fmt: skip
     links = {a["href"] for t, a in tags.tags if t == "a" and (a["href"] or "").startswith("#")}
     assert links == {f"#{i}" for i in ids}
@@ -112,7 +112,7 @@ def test_titles_from_data_never_become_markup(page: str) -> None:
 def test_the_page_has_figures_of_every_kind(page: str) -> None:
     for text in (
         "0.3100 ± 0.0100",
-        "-9.6% ± 2.5%",
+        "-12.5% ± 3.5%",
         "Protocol mmrec, fingerprint eeeeeeeeeeeeeeee. AlignRec",
         "0.4000 ± 0.0200",
         "Not measured: no reason.",
@@ -237,6 +237,27 @@ def test_bars_share_a_scale_that_holds_zero(page: str) -> None:
     assert other[0] == plots.BAR_MARGIN
     assert other[2] == bars.zero == plots.BAR / 2
     assert page.count('<svg class="bar"') == 2 + 2 + 2  # results, differences in two metrics, ablations
+
+
+def test_mask_modality_is_a_table_and_a_curve_with_the_spread_of_its_seeds(tmp_path: Path, page: str) -> None:
+    text = (reported(tmp_path).report / "report.md").read_text()
+    head, whole, half, *_ = table_of(text, "Mask modality")
+    assert head == ["feature set", "items", "test Recall@20", "change"]
+    assert whole == ["beit3", "whole", "0.1900 ± 0.0141"]
+    assert half == ["beit3", "image of 0.5 masked", "0.1660 ± 0.0057", "-12.5% ± 3.5%"]
+    section = page.split('<section id="mask">')[1].split("</section>")[0]
+    assert section.count("<polygon") == section.count("<polyline") == 2
+
+
+def test_a_curve_keeps_its_numbers_places_and_a_band_only_where_seeds_spread() -> None:
+    lines = {"a": {0.0: cell([0.2]), 1.0: cell([0.1])}, "b": {0.0: cell([0.2, 0.4]), 0.25: cell([0.1, 0.1])}}
+    chart = plots.curves("recall", {0.0: "0", 0.25: ".25", 1.0: "1"}, lines)
+    first, second, last = (x for x, _ in chart.x_marks)
+    assert (second - first) / (last - first) == pytest.approx(0.25, abs=0.01)
+    assert chart.lines[0]["band"] == ""
+    assert len(chart.lines[1]["band"].split()) == 4
+    low = min(float(point.split(",")[1]) for point in chart.lines[1]["band"].split())
+    assert low >= plots.TOP  # the band stays inside the chart
 
 
 def test_a_line_over_places_leaves_out_what_was_not_measured() -> None:

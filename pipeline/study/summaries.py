@@ -1,0 +1,88 @@
+"""The study's tables as a few figures each: mean and sd over seeds. Loads no model: reports and cards read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.evidence import Cell, cell
+
+RECALL = f"recall@{CUTOFF}"
+WHOLE = "nothing"
+DIGITS = 6
+
+
+class Masked(NamedTuple):
+    """AlignRec on one feature set of which a modality is hidden for a share of the items."""
+
+    protocol: str
+    fingerprint: str
+    features: str
+    modality: str
+    """image or text; WHOLE for the set as it is"""
+    ratio: float
+    recall: Cell
+    """on test, by seed"""
+    change: Cell | None
+    """relative to the whole set, seed by seed; None for the whole set, and where its recall is 0"""
+
+    @property
+    def items(self) -> str:
+        """What is hidden of which items, in words."""
+        return "whole" if self.modality == WHOLE else f"{self.modality} of {self.ratio:.4g} masked"
+
+
+def masked(table: pa.Table) -> list[Masked]:
+    """Return table MASK over its seeds, a row a protocol, feature set, modality and ratio, in the table's order."""
+    values: dict[tuple[str, str, str, str, float], dict[int, float]] = {}
+    for row in table.to_pylist():
+        key = row["protocol"], row["fingerprint"], row["features"], row["modality"], row["ratio"]
+        values.setdefault(key, {})[row["seed"]] = row[RECALL]
+    rows = []
+    for (protocol, fingerprint, features, modality, ratio), recall in values.items():
+        whole, change = values[protocol, fingerprint, features, WHOLE, 0.0], None
+        if modality != WHOLE and all(whole[seed] for seed in recall):
+            change = cell([value / whole[seed] - 1 for seed, value in recall.items()])
+        rows.append(Masked(protocol, fingerprint, features, modality, ratio, cell([*recall.values()]), change))
+    return rows
+
+
+def by_protocol(rows: Sequence[Masked]) -> Iterator[tuple[tuple[str, str], list[Masked]]]:
+    """Yield name and fingerprint of each protocol, and its rows."""
+    for label in dict.fromkeys((row.protocol, row.fingerprint) for row in rows):
+        yield label, [row for row in rows if (row.protocol, row.fingerprint) == label]
+
+
+def metrics(mask: pa.Table) -> dict[str, Any]:
+    """Return, for `dvc metrics show`: mask_modality -> protocol -> fingerprint, and feature set -> items -> figures.
+
+    Figures are means, over two seeds or more also sd: of Recall@20, and of its relative change to the whole set.
+    """
+    nested: dict[str, Any] = {}
+    for (protocol, fingerprint), rows in by_protocol(masked(mask)):
+        judged = nested.setdefault(protocol, {"fingerprint": fingerprint})
+        for row in rows:
+            change = {} if row.change is None else _spread("relative_change", row.change)
+            judged.setdefault(row.features, {})[row.items] = _spread(RECALL, row.recall) | change
+    return {"mask_modality": nested}
+
+
+def mask_points(mask: pa.Table) -> list[dict[str, Any]]:
+    """Return a point a run for `dvc plots`: line, ratio, recall@20; the whole set is where every line begins."""
+    names = dict.fromkeys(row["features"] for row in mask.to_pylist())
+    rows = [(name, modality, row) for name in names for modality in ("image", "text") for row in mask.to_pylist()
+            if row["features"] == name and row["modality"] in (modality, WHOLE)]  # fmt: skip
+    several = len({row["protocol"] for *_, row in rows}) > 1
+    return [
+        {"line": f"{name}, {modality} masked" + (f", {row['protocol']}" if several else ""), "ratio": row["ratio"],
+         "seed": row["seed"], RECALL: row[RECALL]}
+        for name, modality, row in rows
+    ]  # fmt: skip
+
+
+def _spread(name: str, figure: Cell) -> dict[str, float]:
+    sd = {} if figure.sd is None else {f"{name}_sd": round(figure.sd, DIGITS)}
+    return {name: round(figure.mean, DIGITS)} | sd

@@ -1,0 +1,157 @@
+"""Mask modality on a shop of two tastes."""
+
+import itertools
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import shops
+
+import schemas
+from pipeline import io, pool
+from pipeline.config import Mask
+from pipeline.config.base import checked
+from pipeline.errors import UserError
+from pipeline.evaluation import cutoff
+from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.protocol import protocol
+from pipeline.layout import Layout
+from pipeline.models.alignrec import AlignRec
+from pipeline.params import Params, read
+from pipeline.run import running
+from pipeline.seeds import seed_for
+from pipeline.study import masking, summaries
+from pipeline.study.masking import Job, Trial
+from pipeline.train import inputs
+from pipeline.train.loop import fit
+from stages.study import main
+
+
+def params(rule: str) -> Params:
+    sections = {
+        "datasets": ["shop"],
+        "sources": {"shop": {"kind": "sample"}},
+        "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
+        "graph": {"k": 4},
+        "study": {"mask": {"ratios": [0.5], "seeds": 2}, "workers": 1, "tail": False},
+        "benchmark": {"protocol": rule},
+    }
+    return Params.model_validate(sections)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train without a pool, whose processes take seconds to start."""
+    monkeypatch.setattr(pool, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """Return a shop whose feature set also exists with each modality masked."""
+    layout = shops.outputs(tmp_path)
+    table = io.read_features(layout.features("f"))
+    for n, modality in enumerate(masking.MODALITIES, start=1):
+        changed = table.drop_columns(["vector"]).append_column("vector", io.vectors(shops.content(n)))
+        path = io.shard(layout.features(masking.variant("f", modality)), "features", 0)
+        io.write_table(changed, path, schemas.features(shops.WIDTH))
+    return layout
+
+
+def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutoff, "CUTOFF", 9)  # among 20 of these items is every target
+    parts, recalls = shops.two_tastes(), []
+    for rule in ("mmrec", "strict"):
+        settings = params(rule)
+        rules = protocol(settings, "shop", parts)
+        (record,) = Trial(layout, settings, rules)(Job("f", masking.NOTHING, 0, 0))
+        fitted = fit(AlignRec, *inputs.read(layout, "f"), settings.train, seed_for("mask", "shop", 0))
+        expected = evaluate(fitted.user, fitted.item, parts, "test", [9], rules.seen(parts, "test"))
+        assert record["recall@20"] == expected.mean["recall", 9]
+        assert (record["protocol"], record["fingerprint"]) == (rule, rules.fingerprint)
+        recalls.append(record["recall@20"])
+    assert recalls[1] > recalls[0]  # a valid item can no longer take a test item's place
+
+
+def studied(layout: Layout, rule: str = "mmrec", **mask: object) -> pa.Table:
+    """Run the stage; return table MASK."""
+    settings = params(rule)
+    if mask:
+        changed = settings.study.model_copy(update={"mask": checked(Mask, mask)})
+        settings = settings.model_copy(update={"study": changed})
+    with running("study", "shop", settings, layout.root) as run:
+        main(run)
+    return io.read_table(layout.study("mask"), schemas.MASK)
+
+
+def test_another_protocol_is_trained_and_named_anew(layout: Layout) -> None:
+    tables = [studied(layout, rule) for rule in ("mmrec", "strict")]
+    assert [set(table["protocol"].to_pylist()) for table in tables] == [{"mmrec"}, {"strict"}]
+    assert tables[0]["fingerprint"][0] != tables[1]["fingerprint"][0]
+    assert set(io.read_json(layout.study_metrics)["mask_modality"]) == {"strict"}
+
+
+def test_the_whole_set_is_trained_once_and_ratios_share_their_runs(layout: Layout) -> None:
+    few = studied(layout, ratios=[0.5, 0], seeds=1).to_pylist()
+    assert [(row["modality"], row["ratio"]) for row in few] == [("nothing", 0.0), ("image", 0.5), ("text", 0.5)]
+    before = {path: path.stat().st_mtime_ns for path in layout.study_runs("mask").rglob("*.json")}
+    more = studied(layout, ratios=[0, 0.5, 1], seeds=1).to_pylist()
+    assert [row for row in more if row["ratio"] < 1] == few
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())  # a ratio more trains itself alone
+    again = studied(layout, ratios=[], seeds=1)
+    assert len(again) == 0
+    assert [*layout.study_runs("mask").rglob("*.json")] == []
+
+
+def test_all_hidden_is_the_masked_set_itself_and_none_hidden_the_whole(layout: Layout) -> None:
+    settings = params("mmrec")
+    trial = Trial(layout, settings, protocol(settings, "shop", shops.two_tastes()))
+    (whole,), (none,), (every,) = (trial(Job("f", *what, 0)) for what in (("nothing", 0), ("image", 0), ("image", 1)))
+    assert whole["recall@20"] == none["recall@20"]
+    (itself,) = trial(Job("f-image-masked", "nothing", 0, 0))
+    assert every["recall@20"] == itself["recall@20"]
+
+
+def test_what_is_masked_at_a_ratio_is_masked_at_every_larger_one() -> None:
+    shares = [masking.chosen(50, ratio, 7) for ratio in (0, 0.1, 0.2, 0.5, 1)]
+    assert [int(rows.sum()) for rows in shares] == [0, 5, 10, 25, 50]
+    assert all((larger[rows]).all() for rows, larger in itertools.pairwise(shares))
+
+
+def test_a_killed_study_goes_on_and_ends_the_same(layout: Layout) -> None:
+    whole = studied(layout)
+    records = sorted(layout.study_runs("mask").rglob("*.json"))
+    records[0].unlink()
+    layout.study("mask").unlink()
+    assert studied(layout) == whole
+
+
+def test_under_two_protocols_both_are_summed_up() -> None:
+    recalls = {"nothing": {"alone": 0.4, "every": 0.3}, "image": {"alone": 0.2, "every": 0.1}}
+    rows = [
+        {"dataset": "shop", "features": "f", "modality": modality, "ratio": 0.5 * (modality == "image"), "seed": 0,
+         "protocol": name, "fingerprint": name[:1], "recall@20": value, "best_epoch": 1}
+        for modality, values in recalls.items() for name, value in values.items()
+    ]  # fmt: skip
+    table = pa.Table.from_pylist(rows, schemas.MASK)
+    judged = summaries.metrics(table)["mask_modality"]
+    assert judged["alone"]["f"]["image of 0.5 masked"] == {"recall@20": 0.2, "relative_change": -0.5}
+    assert judged["every"]["f"]["image of 0.5 masked"]["relative_change"] == -0.666667
+    assert judged["every"]["fingerprint"] == "e"
+    points = summaries.mask_points(table)
+    assert {point["line"] for point in points} == {
+        f"f, {modality} masked, {name}" for modality in ("image", "text") for name in ("alone", "every")
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "instead"),
+    [("mask_ratio: 0.5", "study.mask.ratios"), ("mask_seeds: 1", "study.mask.seeds"), ("workers: 1", "study.workers")],
+)
+def test_keys_that_moved_are_refused_with_their_new_name(tmp_path: Path, key: str, instead: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"datasets: [shop]\nsources: {{shop: {{kind: sample}}}}\nprobe: {{{key}}}\n")
+    with pytest.raises(UserError, match=f"is now '{instead}'; move it there"):
+        read(path)
+    path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\nstudy: {mask: {ratio: [0.1]}}\n")
+    with pytest.raises(UserError, match=r"unknown key 'study.mask.ratio'; did you mean 'ratios'\?"):
+        read(path)
