@@ -6,10 +6,10 @@ import schemas
 from pipeline import io
 from pipeline.evaluation.protocol import protocol
 from pipeline.run import Run
-from pipeline.study import arms, masking, summaries, sweeps
+from pipeline.study import arms, masking, summaries, sweeps, tail
 from pipeline.train import inputs
 
-PARTS = (masking.study, arms.study, sweeps.study)
+PARTS = (masking.study, tail.study, arms.study, sweeps.study)
 
 
 def main(run: Run) -> None:

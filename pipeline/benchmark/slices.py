@@ -40,13 +40,18 @@ def figures(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator
 
 def histories(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
     """Yield recall and ndcg of users by train interactions; n is users."""
-    length = np.bincount(split.train.users, minlength=split.n_users)[evaluation.users]
-    for first, last in HISTORIES:
-        chosen = (length >= first) & (length <= (last or np.inf))
-        label = f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
+    for label, chosen in by_history(split, evaluation.users):
         for metric in USER_METRICS:
             for k in ks:
                 yield _mean("history", label, metric, k, evaluation.per_user[metric, k][chosen])
+
+
+def by_history(split: Split, users: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each group's label, and which of the users [N] are in it, bool [N]."""
+    length = np.bincount(split.train.users, minlength=split.n_users)[users]
+    for first, last in HISTORIES:
+        label = f"{first}+" if last is None else str(first) if first == last else f"{first}-{last}"
+        yield label, (length >= first) & (length <= (last or np.inf))
 
 
 def popularity(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
@@ -69,13 +74,13 @@ def popularity(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Itera
             yield Figure("popularity", label, n, "exposure", k, share)
 
 
-def parts(split: Split) -> np.ndarray:
-    """Return each item's tenth by popularity in train, 1 .. 10, and 0 for items that train lacks; int64 [I]."""
+def parts(split: Split, n: int = PARTS) -> np.ndarray:
+    """Return each item's tenth (n-th) by popularity in train, 1 .. n, and 0 for items that train lacks; int64 [I]."""
     counts = np.bincount(split.train.items, minlength=split.n_items)
     warm = np.flatnonzero(counts)
     rank = np.argsort(np.argsort(counts[warm], kind="stable"), kind="stable")
     part = np.zeros(split.n_items, np.int64)
-    part[warm] = 1 + rank * PARTS // len(warm)
+    part[warm] = 1 + rank * n // len(warm)
     return part
 
 

@@ -1,0 +1,151 @@
+"""The long tail (method.md section 6): AlignRec against every other model, by popularity and by history.
+
+Letters: N test users, P pairs of a test user and a target, C contenders, n members of a group. Trains nothing: it reads
+the benchmark's rankings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import schemas
+from pipeline.benchmark import findings, slices
+from pipeline.benchmark.jobs import Job
+from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
+from pipeline.interactions.split import Split
+from pipeline.params import RELEASED
+from pipeline.run import Run
+from pipeline.seeds import seed_for
+from pipeline.train import inputs
+
+THIN = 50
+"""targets that each tenth of the items must have; else the items are divided into thirds"""
+THIRDS = {1: "tail", 2: "middle", 3: "head"}
+
+
+class Group(NamedTuple):
+    """Test users, or targets, of which a figure is the mean."""
+
+    slice: str
+    """popularity or history"""
+    label: str
+    members: np.ndarray
+    """bool [P] of popularity, bool [N] of history"""
+
+
+class Figures(NamedTuple):
+    """Recall of every contender, averaged over its seeds."""
+
+    users: np.ndarray
+    """float64 [N, C], of each test user"""
+    targets: np.ndarray
+    """float64 [P, C], whether the target was recommended"""
+
+
+def study(run: Run, rules: Protocol) -> list[Path]:
+    """Write table TAIL; return the files of this part.
+
+    Args:
+        run: of the stage.
+        rules: by which the benchmark's runs were selected; each of its variants is a family of rows.
+    """
+    layout, rows = run.layout, []
+    if run.params.study.tail:
+        results = run.read(layout.results, schemas.RESULTS)
+        contenders = _contenders(results.filter(pc.field("ablation") == ""))
+        split, k = inputs.read(layout, None).split, headline(run.params.benchmark.ks)
+        for protocol in rules.variants:
+            figures = _figures(run, contenders, split, k, protocol)
+            labelled = {"dataset": run.dataset, **protocol.label, "k": k}
+            rows += [
+                labelled | row
+                for group in groups(split)
+                for row in tested(group, figures, contenders, run.params.trained_on, seed_for("tail", run.dataset))
+            ]
+    corrected(rows)
+    run.write(pa.Table.from_pylist(rows, schemas.TAIL), layout.study("tail"), schemas.TAIL)
+    return [layout.study("tail")]
+
+
+def groups(split: Split) -> Iterator[Group]:
+    """Yield the groups that are not empty: targets by popularity of the item in train, users by length of history."""
+    part, labels = slices.parts(split)[split.test.items], {n: str(n) for n in range(1, slices.PARTS + 1)}
+    warm = part[part > 0]
+    if len(warm) and np.bincount(warm, minlength=slices.PARTS + 1)[1:].min() < THIN:
+        part, labels = slices.parts(split, len(THIRDS))[split.test.items], THIRDS
+    for number, label in {0: "cold", **labels}.items():
+        if (part == number).any():
+            yield Group("popularity", label, part == number)
+    for label, chosen in slices.by_history(split, np.unique(split.test.users)):
+        if chosen.any():
+            yield Group("history", label, chosen)
+
+
+def tested(
+    group: Group, figures: Figures, contenders: dict[tuple[str, str], list[int]], reference: str, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one group: every contender's mean and interval, and AlignRec's difference to it.
+
+    Args:
+        group: targets or users.
+        figures: of all contenders.
+        contenders: model and feature set -> numbers of its runs.
+        reference: feature set of the AlignRec that is compared; without it differences are null.
+        seed: of the resamples, the same for all contenders.
+    """
+    values = (figures.targets if group.slice == "popularity" else figures.users)[group.members]  # [n, C]
+    low, high = np.quantile(resampled(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
+    names, ours = list(contenders), (RELEASED, reference)
+    tests: dict[tuple[str, str], dict[str, Any]] = {}
+    if ours in contenders and len(names) > 1:
+        others = [i for i, name in enumerate(names) if name != ours]
+        ones = np.repeat(values[:, [names.index(ours)]], len(others), axis=1)
+        for i, test in zip(others, paired(ones, values[:, others], seed), strict=True):
+            tests[names[i]] = {key: getattr(test, key) for key in ("difference", "low", "high", "p")}
+    for i, (model, features) in enumerate(names):
+        yield {
+            "slice": group.slice, "label": group.label, "model": model, "features": features,
+            "seeds": len(contenders[model, features]), "n": len(values), "mean": float(values[:, i].mean()),
+            "mean_low": max(0.0, float(low[i])), "mean_high": min(1.0, float(high[i])),
+            **tests.get((model, features), {}),
+        }  # fmt: skip
+
+
+def corrected(rows: Sequence[dict[str, Any]]) -> None:
+    """Add to each tested row its p after Holm's correction for all of them."""
+    compared = [row for row in rows if "p" in row]
+    for row, p in zip(compared, holm(np.array([row["p"] for row in compared])), strict=True):
+        row["p_holm"] = float(p)
+
+
+def _contenders(results: pa.Table) -> dict[tuple[str, str], list[int]]:
+    """Return model and feature set -> numbers of its runs, in the order of the table."""
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for row in results.select(["model", "features", "seed"]).to_pylist():
+        seeds.setdefault((row["model"], row["features"]), set()).add(row["seed"])
+    return {name: sorted(numbers) for name, numbers in seeds.items()}
+
+
+def _figures(
+    run: Run, contenders: dict[tuple[str, str], list[int]], split: Split, k: int, protocol: Protocol
+) -> Figures:
+    """Read the rankings of every contender, one run at a time."""
+    ks, users, targets = run.params.benchmark.ks, [], []
+    rows = np.searchsorted(np.unique(split.test.users), split.test.users)
+    for (model, features), seeds in contenders.items():
+        recall, hit = np.zeros(rows.max(initial=-1) + 1), np.zeros(len(rows))
+        for seed in seeds:
+            per_run = findings.evaluation(run.layout, Job(model, features, seed), protocol, split, ks)
+            recall += per_run.per_user["recall", k] / len(seeds)
+            hit += (per_run.top[rows, :k] == split.test.items[:, None]).any(1) / len(seeds)
+        users.append(recall)
+        targets.append(hit)
+    return Figures(np.stack(users, 1), np.stack(targets, 1))

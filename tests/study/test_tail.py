@@ -1,0 +1,99 @@
+"""The long tail on figures whose groups are plain to see."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import shops
+
+import schemas
+from pipeline import io
+from pipeline.benchmark.jobs import Job
+from pipeline.evaluation.protocol import protocol
+from pipeline.evaluation.statistics import holm
+from pipeline.interactions import split
+from pipeline.params import Params
+from pipeline.run import running
+from pipeline.study import tail
+
+SETTINGS = Params.model_validate(
+    {
+        "datasets": ["shop"],
+        "sources": {"shop": {"kind": "sample"}},
+        "train": {"features": "f"},
+        "benchmark": {"ks": [5, 20], "seeds": 2},
+        "study": {"mask": {"ratios": []}},
+    }
+)
+
+
+def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
+    """Write a benchmark in which a contender puts the target first for some users, by number; return table TAIL."""
+    layout, parts = shops.outputs(root), shops.two_tastes()
+    rules = protocol(SETTINGS, "shop", parts)
+    users = np.unique(parts.test.users)
+    rows = []
+    for (model, features), served in right.items():
+        for seed in range(2):
+            top = np.full((len(users), 20), -1, np.int32)
+            top[:, 0] = [t if u in served and seed == 0 else -1 for u, t in zip(users, parts.test.items, strict=True)]
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=schemas.ranking(20))
+            path = layout.trial_rankings(*Job(model, features, seed))
+            io.write_table(pa.table({"user_id": users, "items": lists}), path, schemas.rankings(20))
+            run = {"dataset": "shop", "model": model, "features": features, "ablation": "", "seed": seed}
+            rows.append(run | rules.label | {"split": "test", "metric": "recall", "k": 20, "selected_by": "valid",
+                                             "value": 0.0})  # fmt: skip
+    io.write_table(pa.Table.from_pylist(rows, schemas.RESULTS), layout.results, schemas.RESULTS)
+    with running("study", "shop", SETTINGS, root) as run:
+        tail.study(run, rules)
+    return io.read_table(layout.study("tail"), schemas.TAIL)
+
+
+def test_a_group_has_the_mean_of_its_members_over_seeds_and_is_tested_in_pairs(tmp_path: Path) -> None:
+    everybody, nobody = set(range(shops.USERS)), set()
+    rows = written(
+        tmp_path, {("alignrec", "f"): everybody, ("bpr", "none"): nobody, ("alignrec", "random"): everybody}
+    ).to_pylist()
+    (history,) = {row["label"] for row in rows if row["slice"] == "history"}
+    assert history == "6-9"  # eight train interactions each
+    ours, bpr, equal = (row for row in rows if row["slice"] == "history")
+    assert (ours["mean"], ours["mean_low"], ours["mean_high"], ours["seeds"], ours["n"]) == (0.5, 0.5, 0.5, 2, 60)
+    assert ours["difference"] is None
+    assert (bpr["difference"], bpr["low"], bpr["high"], bpr["p"]) == (0.5, 0.5, 0.5, 0.0001)
+    assert (equal["difference"], equal["p_holm"]) == (0.0, 1.0)
+    of_popularity = [row for row in rows if row["slice"] == "popularity" and row["model"] == "bpr"]
+    assert [row["label"] for row in of_popularity] == ["tail", "middle", "head"]  # sixty targets are thin in tenths
+    assert sum(row["n"] for row in of_popularity) == 60
+    tested = [row for row in rows if row["p"] is not None]
+    assert [row["p_holm"] for row in tested] == list(holm(np.array([row["p"] for row in tested])))
+    assert len(tested) == 2 * 4
+
+
+def test_targets_are_grouped_by_their_own_items_popularity(tmp_path: Path) -> None:
+    parts = shops.two_tastes()
+    counts = np.bincount(parts.train.items, minlength=shops.ITEMS)
+    popular = {
+        int(u) for u, i in zip(parts.test.users, parts.test.items, strict=True) if counts[i] >= np.median(counts)
+    }
+    rows = written(tmp_path, {("alignrec", "f"): popular}).to_pylist()
+    mean = {row["label"]: row["mean"] for row in rows if row["slice"] == "popularity"}
+    assert mean["tail"] == 0
+    assert mean["head"] == 0.5
+    assert all(row["difference"] is None and row["p_holm"] is None for row in rows)  # nobody to compare with
+
+
+def test_tenths_where_each_has_targets_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tail, "THIN", 1)
+    rows = [(u, i, 0) for i in range(20) for u in range(i + 1)] + [(u, u % 20, 2) for u in range(20)]
+    table = split.load(shops.interactions(rows), 20, 20)
+    labels = [group.label for group in tail.groups(table) if group.slice == "popularity"]
+    assert labels == [str(n) for n in range(1, 11)]
+
+
+def test_without_the_tail_its_table_is_empty(tmp_path: Path) -> None:
+    layout = shops.outputs(tmp_path)
+    study = SETTINGS.study.model_copy(update={"tail": False})
+    with running("study", "shop", SETTINGS.model_copy(update={"study": study}), tmp_path) as run:
+        tail.study(run, protocol(SETTINGS, "shop", shops.two_tastes()))
+    assert len(io.read_table(layout.study("tail"), schemas.TAIL)) == 0
