@@ -45,6 +45,11 @@ class Row:
         """Runs behind the figures."""
         return max((len(c.values) for c in self.cells.values()), default=0)
 
+    def repeats(self, other: Row) -> bool:
+        """Return whether every figure of every seed that both have is the other's, to the last digit."""
+        cells = [(self.cells[key].values, other.cells[key].values) for key in self.cells if key in other.cells]
+        return bool(cells) and all(a[: len(b)] == b[: len(a)] for a, b in cells)
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -87,26 +87,40 @@ def ablations(comparison: Comparison, paired: pa.Table | None) -> Table:
     wanted = _equal({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
     tests = [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
     tested = {(t["model_b"], t["features_b"], t["ablation_b"]): t for t in tests}
-    left_out = [r for r in comparison.rows if r.ablation]
     full = {(t["model_a"], t["features_a"]) for t in tests}
-    rows, spans = [], []
-    for run in [r for r in comparison.rows if not r.ablation and (r.model, r.features) in full] + left_out:
+    whole = [r for r in comparison.rows if not r.ablation and (r.model, r.features) in full]
+    rows, spans, repeated = [], [], []
+    for run in whole + [r for r in comparison.rows if r.ablation]:
         test = tested.get((run.model, run.features, run.ablation))
         span = None if test is None else (0 - test["high"], 0 - test["difference"], 0 - test["low"])
         change, interval = ("", "") if span is None else (f"{span[1]:+.4f}", f"{span[0]:+.4f} .. {span[2]:+.4f}")
         p = "" if test is None else f"{test['p_holm']:.2g}"
         figures = [figure(run.cells.get(key)) for key in (MAIN, ("ndcg", CUTOFF))]
+        if run.ablation and any(run.repeats(other) for other in whole):
+            span, change, interval, p = None, "none", "identical", ""
+            repeated.append(run.ablation)
         content = "" if run.ablation and (run.model, run.features) in full else f" ({run.features})"
         rows.append([f"{run.ablation or 'full model'}{content}", str(run.seeds), *figures, change, interval, p])
         spans.append(span)
     return Table(
         "Without one part, or with one modality",
         "Each row differs from the full model in what its name says. Test figures, mean ± standard deviation over "
-        "seeds; the change in Recall@20 and its 95 % interval are over users, on the seeds of both; p is Holm's.",
+        "seeds; the change in Recall@20 and its 95 % interval are over users, on the seeds of both; p is Holm's."
+        + _nothing_to_undo(repeated),
         ["ablation", "seeds", "Recall@20", "NDCG@20", "change", "95 % interval", "p"],
         rows,
         best=frozenset((i, 4) for i, r in enumerate(rows) if r[6] and float(r[6]) < SURE),
         bars=plots.bars(spans),
+    )
+
+
+def _nothing_to_undo(names: Sequence[str]) -> str:
+    """Return why some ablations are no evidence; nothing without such."""
+    if not names:
+        return ""
+    return (
+        f" Identical to the full model in every figure of every seed: {', '.join(names)}. What they change has nothing "
+        "to act on under these settings."
     )
 
 

@@ -6,7 +6,7 @@ the benchmark's rankings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import schemas
 from pipeline.benchmark import findings, slices
 from pipeline.benchmark.jobs import Job
+from pipeline.benchmark.significance import declared
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
@@ -103,13 +104,13 @@ def tested(
     """
     values = (figures.targets if group.slice == "popularity" else figures.users)[group.members]  # [n, C]
     low, high = np.quantile(resampled(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
-    names, ours = list(contenders), (RELEASED, reference)
+    names, others = list(contenders), compared(contenders, reference)
     tests: dict[tuple[str, str], dict[str, Any]] = {}
-    if ours in contenders and len(names) > 1:
-        others = [i for i, name in enumerate(names) if name != ours]
-        ones = np.repeat(values[:, [names.index(ours)]], len(others), axis=1)
-        for i, test in zip(others, paired(ones, values[:, others], seed), strict=True):
-            tests[names[i]] = {key: getattr(test, key) for key in ("difference", "low", "high", "p")}
+    if others:
+        columns = [names.index(other) for other in others]
+        ours = np.repeat(values[:, [names.index((RELEASED, reference))]], len(others), axis=1)
+        for other, test in zip(others, paired(ours, values[:, columns], seed), strict=True):
+            tests[other] = {key: getattr(test, key) for key in ("difference", "low", "high", "p")}
     for i, (model, features) in enumerate(names):
         yield {
             "slice": group.slice, "label": group.label, "model": model, "features": features,
@@ -119,10 +120,20 @@ def tested(
         }  # fmt: skip
 
 
+def compared(contenders: Iterable[tuple[str, str]], reference: str) -> list[tuple[str, str]]:
+    """Return whom AlignRec on the feature set `reference` is tested against, as the benchmark declares it.
+
+    Each other model on the same features, or on none, and AlignRec itself on every other feature set. More would be
+    in vain: p, corrected for all of them, could not fall below 0.05 any more.
+    """
+    pairs = declared([Job(*name, 0) for name in contenders], reference)
+    return [(b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)]
+
+
 def corrected(rows: Sequence[dict[str, Any]]) -> None:
     """Add to each tested row its p after Holm's correction for all of them."""
-    compared = [row for row in rows if "p" in row]
-    for row, p in zip(compared, holm(np.array([row["p"] for row in compared])), strict=True):
+    tests = [row for row in rows if "p" in row]
+    for row, p in zip(tests, holm(np.array([row["p"] for row in tests])), strict=True):
         row["p_holm"] = float(p)
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 import schemas
 from pipeline import io
-from pipeline.evaluation.evidence import cell, comparisons
+from pipeline.evaluation.evidence import ablations, cell, comparisons
 from pipeline.layout import Layout
 from pipeline.report import atlas, gallery, judged, plots, tables
 from pipeline.run import running
@@ -362,3 +362,20 @@ def test_the_map_places_items_without_neighbours() -> None:
     edges = pa.table({"item_id": [0, 1, 1, 2], "neighbour_id": [0, 1, 2, 2]})
     at = atlas.layout(edges, 4, seed=0)
     assert np.isfinite(at).all()
+
+
+def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    results = io.read_table(layout.results, schemas.RESULTS).to_pylist()
+    tests = io.read_table(layout.tests, schemas.TESTS)
+    full = {(r["seed"], r["metric"], r["k"]): r["value"] for r in results
+            if (r["model"], r["ablation"]) == ("alignrec", "")}  # fmt: skip
+    same = [r | {"value": full[r["seed"], r["metric"], r["k"]]} if r["ablation"] else r for r in results]
+    (comparison,) = ablations(pa.Table.from_pylist(same, schemas.RESULTS))
+    table = judged.ablations(comparison, tests)
+    assert table.rows[1][4:] == ["none", "identical", ""]
+    assert "Identical to the full model in every figure of every seed: no-cca." in table.note
+    one = same.index(next(r for r in same if r["ablation"] and r["metric"] == "ndcg"))
+    same[one] = same[one] | {"value": same[one]["value"] + 1e-9}  # one figure of one seed
+    (comparison,) = ablations(pa.Table.from_pylist(same, schemas.RESULTS))
+    assert judged.ablations(comparison, tests).rows[1][4] == "-0.0500"

@@ -70,6 +70,12 @@ def test_a_group_has_the_mean_of_its_members_over_seeds_and_is_tested_in_pairs(t
     assert len(tested) == 2 * 4
 
 
+def test_alignrec_is_tested_against_whom_the_benchmark_declares() -> None:
+    names = [("alignrec", "f"), ("vbpr", "f"), ("vbpr", "g"), ("bpr", "none"), ("alignrec", "g")]
+    assert tail.compared(names, "f") == [("vbpr", "f"), ("bpr", "none"), ("alignrec", "g")]
+    assert tail.compared(names, "h") == []
+
+
 def test_targets_are_grouped_by_their_own_items_popularity(tmp_path: Path) -> None:
     parts = shops.two_tastes()
     counts = np.bincount(parts.train.items, minlength=shops.ITEMS)
