@@ -36,6 +36,10 @@ class Evidence:
     """name of the sweep -> the best valid figure at each pair of values of two settings, and RESULTS of the winners"""
     study: dict[str, pa.Table]
     """part -> table MASK, TAIL, ARMS or SWEEPS"""
+    curves: list[dict[str, Any]]
+    """a row a value of the study's sweeps of one key: sweep, key, value, mean and sd of valid Recall@20"""
+    heatmaps: list[dict[str, Any]]
+    """a row a pair of values of the study's sweeps of several keys"""
     probes: dict[str, Any] | None
     histories: dict[str, list[dict[str, Any]]]
     """pretrain, train -> training curve"""
@@ -72,6 +76,8 @@ def evidence(run: Run) -> Evidence:
             for names in layout.sweeps()
         },
         study=study(layout),
+        curves=_plotted(layout, "curves"),
+        heatmaps=_plotted(layout, "heatmaps"),
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
         histories={stage: io.read_json(path) for stage, path in histories.items() if path.exists()},
         records=[io.read_json(path) for path in records if path.exists()],
@@ -82,6 +88,11 @@ def study(layout: Layout) -> dict[str, pa.Table]:
     """Return the tables of the study that exist, by part."""
     paths = {part: layout.study(part) for part in schemas.STUDY}
     return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
+
+
+def _plotted(layout: Layout, part: str) -> list[dict[str, Any]]:
+    path = layout.study_plot(part)
+    return list(io.read_json(path)) if path.exists() else []
 
 
 def images(run: Run) -> Iterator[pa.Table]:

@@ -84,14 +84,15 @@ def _served(evidence: Evidence) -> Iterator[Section]:
     rows = [] if evidence.results is None else comparisons(evidence.results)
     if evidence.slices is None or not rows:
         return
-    served = [_served_under(comparison, evidence.slices, rows) for comparison in rows]
+    tail = studied.tails(evidence.study["tail"]) if "tail" in evidence.study else []
+    served = [_served_under(comparison, evidence.slices, rows, bool(tail)) for comparison in rows]
     note = "Figures by user history and item popularity. Charts: the best runs on content; means over seeds."
     tables_of, charts_of = ([part for parts in both for part in parts] for both in zip(*served, strict=True))
-    yield Section("tail", "Long tail", "The long tail", tables_of, charts_of, note)
+    yield Section("tail", "Long tail", "The long tail", [*tail, *tables_of], charts_of, note)
 
 
 def _served_under(
-    comparison: Comparison, table: pa.Table, every: list[Comparison]
+    comparison: Comparison, table: pa.Table, every: list[Comparison], tested: bool
 ) -> tuple[list[Table], list[tuple[str, list[Chart]]]]:
     k = judged.cutoff(table)
     slices = judged.sliced(table, comparison, k)
@@ -100,13 +101,13 @@ def _served_under(
         judged.slice_chart(slices, "popularity", "exposure", "exposure: share of recommended items, by tenth"),
         judged.slice_chart(slices, "history", "recall", f"Recall@{k} by train interactions of the user"),
     ]
-    of_slices = [
+    means = [  # the study has them with intervals
         judged.slice_table(
             slices, "popularity", "recall", f"Recall@{k} by popularity of the target", TAIL_NOTE, "targets"
         ),
         judged.slice_table(slices, "history", "recall", f"Recall@{k} by length of history", HISTORY_NOTE, "users"),
-        judged.catalogue(slices, k),
     ]
+    of_slices = [*([] if tested else means), judged.catalogue(slices, k)]
     heading = comparison.protocol if len(every) > 1 else ""
     return [_named(t, comparison, every) for t in of_slices if t], [(heading, [c for c in charts if c])]
 
@@ -152,6 +153,12 @@ def _study(evidence: Evidence) -> Iterator[Section]:
         note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
         charts, of_masks = studied.masked_charts(study["mask"]), studied.masked(study["mask"])
         yield Section("mask", "Mask modality", "Mask modality", of_masks, charts, note)
+    if "arms" in study:
+        note = "Encoders that were pre-trained with other keys of `pretrain`, each against the recipe that is released."
+        yield Section("arms", "Arms", "Arms of pre-training", studied.arms(study["arms"]), note=note)
+    note = "Settings of AlignRec, its graph and its encoder, measured on valid alone: test was not opened for them."
+    curves, of_sweeps = studied.sweep_charts(evidence.curves), studied.sweeps(evidence.curves, evidence.heatmaps)
+    yield Section("settings-swept", "Hyper-parameters", "Hyper-parameters", of_sweeps, [("", curves)], note, pair=True)
 
 
 def _quality(evidence: Evidence) -> Iterator[Table]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import schemas
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.protocol import Protocol
 from pipeline.run import Run
@@ -21,4 +22,7 @@ def study(run: Run, rules: Protocol) -> list[Path]:
         raise UserError("'study.sweeps' is not available yet; leave it empty")
     table = run.layout.study("sweeps")
     run.write(schemas.SWEEPS.empty_table(), table, schemas.SWEEPS)
-    return [table]
+    plots = [run.layout.study_plot(name) for name in ("curves", "heatmaps")]
+    for path in plots:
+        io.write_json(path, [])
+    return [table, *plots]
