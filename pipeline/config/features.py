@@ -119,6 +119,13 @@ class Pretrain(Section):
         """Whether the teacher is read."""
         return self.visual_tokens.startswith("teacher-")
 
+    @property
+    def objective(self) -> str:
+        """The loss in words: MIM + MLM, and what is added to them with its weight."""
+        added = {name: getattr(self, name) for name in ("summary", "content", "itc", "collaborative", "distill")}
+        terms = ["MIM", "MLM", *(f"{weight:g} {name}" for name, weight in added.items() if weight)]
+        return " + ".join(terms) + (f" ({', '.join(self.distill_from)})" if self.distill else "")
+
     @field_validator("words", "text_experts")
     @classmethod
     def _without_init(cls, start: str, info: ValidationInfo) -> str:

@@ -62,6 +62,8 @@ class Parts:
     protocols: Sequence[Mapping[str, Any]] = ()
     """the protocols behind the results' fingerprints"""
     probes: Mapping[str, Any] | None = None
+    vector: str = ""
+    """what the vectors of our own encoder are, in a sentence"""
     study: Mapping[str, pa.Table] = field(default_factory=dict)
     """part -> its table"""
     inputs: list[Input] = field(default_factory=list)
@@ -176,6 +178,7 @@ def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
         encoders=networks.rows(networks.read(parts.features)),
         judged=[] if parts.results is None else evidence.comparisons(parts.results),
         probes=parts.probes,
+        vector=parts.vector,
         studied=studied.summed(parts.study),
         gaps=gaps(parts.items),
         incomplete=incomplete(parts.items),

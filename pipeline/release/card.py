@@ -61,6 +61,8 @@ class Facts:
     """headline comparisons, one a fingerprint; may be empty"""
     probes: Mapping[str, Any] | None
     """probes.json, if there is one"""
+    vector: str
+    """what the vectors of our own encoder are, in a sentence; may be empty"""
     studied: list[Table]
     """of the study, see `report.studied.summed`"""
     gaps: list[dict[str, Any]]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
+from pipeline.config import Pretrain
 from pipeline.errors import UserError
 from pipeline.interactions import split
 from pipeline.layout import Layout
@@ -19,6 +22,8 @@ from pipeline.run import Run
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.train import recommend, retrieval
 
+OURS = "beit3"
+"""the feature set of the encoder that `pretrain` trains"""
 HASHES = ["item_id", "status", "url", "sha256", "phash"]
 
 
@@ -34,6 +39,7 @@ def parts(run: Run) -> build.Parts:
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     index, facts = _index(run, interactions)
     upstream = [layout.interactions, layout.items, layout.results]
+    encoders = encoder.gather(layout, names)
     embeddings = {"items": layout.item_embeddings, "users": layout.user_embeddings}
     return build.Parts(
         dataset=run.dataset,
@@ -47,12 +53,13 @@ def parts(run: Run) -> build.Parts:
         embeddings={what: path for what, path in embeddings.items() if path.exists()},
         index=index,
         index_facts=facts,
-        encoders=encoder.gather(layout, names),
+        encoders=encoders,
         with_interactions=run.source.licence.interactions if params.interactions is None else params.interactions,
         half=params.half,
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
         protocols=io.read_json(layout.protocol) if layout.protocol.exists() else (),
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
+        vector=vector(layout, encoders),
         study=study(layout),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in weights(layout)],
@@ -77,6 +84,19 @@ def feature_sets(run: Run) -> list[str]:
             f"there are {', '.join(encoded) or 'no feature sets: run `alignrec encode ' + run.dataset + '` first'}"
         )
     return names
+
+
+def vector(layout: Layout, encoders: Mapping[str, encoder.Released]) -> str:
+    """Return what the vector of the encoder that `pretrain` trained is, in a sentence; empty if it is not released."""
+    record = layout.run_record("pretrain")
+    if OURS not in encoders or not record.exists():
+        return ""
+    read = "whitened" if layout.whitening.name in [path.name for path in encoders[OURS].files] else "as it is"
+    width = pq.read_schema(io.shards(layout.features(OURS), "features")[0]).field("vector").type.list_size
+    params = io.read_json(record)["params"]
+    own = Pretrain.model_validate({key: value for key, value in params.items() if key in Pretrain.model_fields})
+    losses = own.objective if own.epochs else "nothing: it is as it was initialised"
+    return f"The vector `{OURS}` is CLS, {read}, {width} numbers, pre-trained by {losses}."
 
 
 def weights(layout: Layout) -> list[Path]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +17,7 @@ from pipeline import io
 from pipeline.compare.releases import diff
 from pipeline.errors import UserError
 from pipeline.export.content import of_release as content_of
-from pipeline.release import encoder, manifest, verify
+from pipeline.release import encoder, gather, manifest, verify
 from pipeline.remote.fetch import fetch
 from pipeline.run import running
 from pipeline.sources.registry import SOURCES
@@ -200,3 +201,21 @@ def test_a_release_of_format_1_still_verifies_exports_and_diffs(release: Path, b
     path.write_text(json.dumps(content | {"format": 2}))
     with pytest.raises(UserError, match="has no column 'input_text_sha256'"):
         list(verify(release))
+
+
+@pytest.mark.parametrize(("whitened", "epochs"), [(True, 12), (False, 12), (True, 0)])
+def test_the_card_says_what_our_vector_is(tmp_path: Path, whitened: bool, epochs: int) -> None:
+    layout = toy.outputs(tmp_path)
+    files = [layout.encoder_weights, *([layout.whitening] if whitened else [])]
+    facts = Mock(spec=encoder.Released, files=files)
+    trained = toy.run_record("pretrain") | {"params": {"summary": 0.0, "content": 0.0, "itc": 0.5, "epochs": epochs}}
+    io.write_json(layout.run_record("pretrain"), trained)
+    sentence = gather.vector(layout, {"beit3": facts})
+    losses = "MIM + MLM + 0.5 itc" if epochs else "nothing: it is as it was initialised"
+    read = "whitened" if whitened else "as it is"
+    assert sentence == f"The vector `beit3` is CLS, {read}, 2 numbers, pre-trained by {losses}."
+    assert gather.vector(layout, {"minilm-cnn": facts}) == ""
+
+
+def test_the_sentence_stands_in_the_card(built: Path) -> None:
+    assert "\nThe vector `beit3` is CLS, as it is, " in (built / "README.md").read_text()
