@@ -2,10 +2,17 @@
 
 from pathlib import Path
 
+import pytest
+import shops
 import yaml
 
+import schemas
+from pipeline import io, pool
 from pipeline.models import MODELS
-from pipeline.params import load
+from pipeline.params import Params, load
+from pipeline.run import running
+from pipeline.study import masking
+from stages import benchmark, study
 
 ROOT = Path(__file__).parent.parent.parent
 PROFILE = ROOT / "profiles" / "study.yaml"
@@ -58,3 +65,31 @@ def test_the_readme_says_what_the_released_vector_is() -> None:
     assert f"pre-trained by {own.objective}." in README.replace("\n", " ")
     stages = yaml.safe_load((ROOT / "pipeline/stages.yaml").read_text())["stages"]
     assert "CLS, whitened" in stages["encode"]["does"]
+
+
+def test_a_small_run_of_it_has_a_curve_and_the_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
+    layout = shops.outputs(tmp_path)
+    table = io.read_features(layout.features("f")).drop_columns(["vector"])
+    for n, modality in enumerate(masking.MODALITIES, start=1):
+        path = io.shard(layout.features(masking.variant("f", modality)), "features", 0)
+        changed = table.append_column("vector", io.vectors(shops.content(n)))
+        io.write_table(changed, path, schemas.features(shops.WIDTH))
+    own = yaml.safe_load(PROFILE.read_text())["study"]
+    small = Params.model_validate(
+        {
+            "datasets": ["shop"],
+            "sources": {"shop": {"kind": "sample"}},
+            "train": {"features": "f", "dim": 4, "batch_size": 512, "epochs": 1},
+            "benchmark": {"models": ["itemknn", "alignrec"], "features": ["f"], "seeds": 1, "ks": [5, 20]},
+            "study": own | {"mask": own["mask"] | {"seeds": 1}, "arms": {}, "sweeps": {}},
+        }
+    )
+    for stage, main in (("benchmark", benchmark.main), ("study", study.main)):
+        with running(stage, "shop", small, tmp_path) as run:
+            main(run)
+    mask, tail = (io.read_table(layout.study(part), schemas.STUDY[part]) for part in ("mask", "tail"))
+    assert sorted({*mask["ratio"].to_pylist()}) == [n / 10 for n in range(11)]
+    assert len(mask) == 1 + 2 * 10
+    assert {*tail["model"].to_pylist()} == {"itemknn", "alignrec"}
+    assert {*tail["fingerprint"].to_pylist()} == {*mask["fingerprint"].to_pylist()}
