@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation.evidence import Cell
-from pipeline.study.summaries import Masked
 
 VERDICTS = {"better": "better than", "worse": "worse than", "undecided": "neither better nor worse than"}
 """verdict of a feature set on others -> in words"""
@@ -52,15 +51,6 @@ def verdict_sentences(verdicts: Sequence[Mapping[str, Any]]) -> str:
         clauses = [f"{words} {_listed(by_verdict[v])}" for v, words in VERDICTS.items() if v in by_verdict]
         sentences.append(f"At {measure}, {a} is {'; '.join(clauses)}.")
     return " ".join(sentences)
-
-
-def masked_rows(rows: Sequence[Masked]) -> list[list[str]]:
-    """Return rows of the mask-modality table: feature set, items, test Recall@20, change against the whole set."""
-    return [
-        [row.features, row.items, figure(row.recall),
-         "" if row.change is None else with_error(row.change.mean, row.change.sd, "+.1%")]
-        for row in rows
-    ]  # fmt: skip
 
 
 def escaped(text: str) -> str:

@@ -16,7 +16,7 @@ from pipeline.report.judged import SURE
 from pipeline.report.plots import Chart
 from pipeline.report.tables import CONTROLS, Table
 from pipeline.study import summaries
-from pipeline.study.summaries import RECALL
+from pipeline.study.summaries import RECALL, Masked
 
 Study = Mapping[str, pa.Table]
 """part -> its table; a part that is not there was not studied"""
@@ -36,11 +36,20 @@ def masked(mask: pa.Table) -> list[Table]:
             f"Protocol {protocol}, fingerprint {fingerprint}. AlignRec retrained with the image, or the text, of a "
             "share of the items masked. Mean ± standard deviation over seeds; the change is taken seed by seed.",
             ["feature set", "items", "test Recall@20", "change"],
-            markdown.masked_rows(rows),
+            _masked_rows(rows),
             texts=2,
         )
         for (protocol, fingerprint), rows in summaries.by_protocol(summaries.masked(mask))
     ]
+
+
+def _masked_rows(rows: Sequence[Masked]) -> list[list[str]]:
+    """Return rows of the mask-modality table: feature set, items, test Recall@20, change against the whole set."""
+    return [
+        [row.features, row.items, markdown.figure(row.recall),
+         "" if row.change is None else markdown.with_error(row.change.mean, row.change.sd, "+.1%")]
+        for row in rows
+    ]  # fmt: skip
 
 
 def masked_charts(mask: pa.Table) -> list[tuple[str, list[Chart]]]:
