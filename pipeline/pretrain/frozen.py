@@ -1,4 +1,4 @@
-"""The encoders that teach pre-training. Kinds are loaded by name; stages/needs.py says what that depends on."""
+"""The frozen encoders that teach pre-training. Kinds are loaded by name; needs.py says what that depends on."""
 
 from __future__ import annotations
 
