@@ -277,6 +277,23 @@ class Layout:
         """Return table rankings(K) of one run under the protocol of that suffix."""
         return self.runs(model, features, ablation) / f"{seed}{suffix}.parquet"
 
+    # --- the study: what the article measures beyond the benchmark
+    def study(self, part: str) -> Path:
+        """Return table MASK, TAIL, ARMS or SWEEPS by its part: mask, tail, arms, sweeps."""
+        return self.folder("study") / f"{part}.parquet"
+
+    def study_runs(self, part: str) -> Path:
+        """Return the folder of a part's records of single runs."""
+        return self.folder("study") / "runs" / part
+
+    def study_plot(self, part: str) -> Path:
+        """Return the rows that `dvc plots` draws of a part, JSON."""
+        return self.folder("study") / f"{part}.json"
+
+    def arm(self, name: str) -> Path:
+        """Return the folder of one arm's encoder, features and graph."""
+        return self.folder("study") / "arms" / name
+
     # --- sweeps: made by `alignrec sweep`, not by a stage
     def sweep(self, model: str, features: str, kind: str) -> Path:
         """Return the folder of a sweep of one model on one feature set; `kind` is tpe or the grid's name."""

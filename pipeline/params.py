@@ -24,6 +24,7 @@ from pipeline.config import (
     Range,
     Report,
     Section,
+    Study,
     Sweep,
     Train,
 )
@@ -91,6 +92,7 @@ class Params(Section):
     """section `train` as it stands in the file; `train` has it with defaults"""
     probe: Probe = Probe()
     benchmark: Benchmark = Benchmark()
+    study: Study = Study()
     sweep: Sweep = Sweep()
     report: Report = Report()
     publish: Publish = Publish()

@@ -25,8 +25,10 @@ from schemas.interactions import (
 from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
 from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
+from schemas.study import ARMS, MASK, SWEEPS, TAIL
 
 __all__ = [
+    "ARMS",
     "COLD_ITEMS",
     "EDGES",
     "IMAGES",
@@ -34,12 +36,15 @@ __all__ = [
     "INTERACTIONS",
     "ITEMS",
     "ITEM_IDS",
+    "MASK",
     "REJECTS",
     "RELEASED_ITEMS",
     "RELEASED_ITEMS_1",
     "RESULTS",
     "SLICES",
     "SPARSE",
+    "SWEEPS",
+    "TAIL",
     "TEST",
     "TESTS",
     "TRAIN",

@@ -29,8 +29,11 @@ SPEED = {
     "train": {"checkpoint_every"},
     "probe": {"workers"},
     "benchmark": {"workers"},
+    "study": {"workers"},
 }
 """section -> keys that affect the run time of a stage, and no result"""
+JUDGED = ("interactions", "encode", "graph", "benchmark")
+"""what a study reads that trains no encoder"""
 
 
 def of(run: Run) -> Needs:
@@ -63,6 +66,13 @@ def of(run: Run) -> Needs:
             files = inputs.files(layout, params.trained_on)
         case "benchmark" if not params.benchmark.budget:
             facts = facts[:-1]  # nothing is drawn from sweep.spaces
+        case "study" if not params.study.pretrains:
+            files = [path for name in JUDGED for path in layout.outputs(name)]
+            own = {"pretrain", "encode", "encoders"}  # nothing of them is read
+            facts = [_values(run, section) for section in STAGES[stage].params if section not in own]
+        case "study":
+            files += [*_published(run), *(p for n in _pretrained(run, taught_by(run)) for p in n.files())]
+            facts += [_teaching(run), _libraries(run, encoded(run))]
         case "report":
             files += layout.outputs("sweep")  # which no stage makes
     return Needs([*files, *(p for registry, name in parts for p in registry.source_files(name))], facts, modules)
@@ -85,6 +95,10 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
             return [*source, *probes]
         case "benchmark":
             return [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
+        case "study":
+            names = [*encoded(run), *taught_by(run)] if params.study.pretrains else []
+            arms = [(ENCODERS, kind) for kind in sorted({encoders.kind(params.encoders, name) for name in names})]
+            return [*source, (MODELS, RELEASED), *probes, *arms]
         case "report":
             return probes
         case "publish":

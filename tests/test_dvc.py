@@ -26,6 +26,7 @@ PARTS: dict[str, tuple[Registry, ...]] = {
     "encode": (SOURCES, ENCODERS),
     "probe": (SOURCES, PROBES),
     "benchmark": (SOURCES, MODELS),
+    "study": (SOURCES, MODELS, PROBES, ENCODERS),
     "report": (PROBES,),
     "publish": (SOURCES, PROBES, ENCODERS),
 }

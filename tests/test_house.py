@@ -11,7 +11,19 @@ from pipeline import code
 
 ORDER = [
     *("config", "ops", "http", "sources", "interactions", "items", "images", "beit3", "encode", "pretrain", "graph"),
-    *("models", "evaluation", "train", "probe", "benchmark", "report", "release", "remote", "export", "compare"),
+    *(
+        "models",
+        "evaluation",
+        "train",
+        "probe",
+        "benchmark",
+        "study",
+        "report",
+        "release",
+        "remote",
+        "export",
+        "compare",
+    ),
 ]
 FILES = sorted((code.ROOT / "pipeline").rglob("*.py"))
 

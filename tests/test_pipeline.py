@@ -25,6 +25,7 @@ pretrain: {vocab: 300, codes: 32, epochs: 2, batch_size: 32}
 train: {batch_size: 512, epochs: 3}
 probe: {mask_seeds: 1}
 benchmark: {seeds: 2, features: [beit3, random]}
+study: {}
 sweep: {}
 report: {gallery_items: 4}
 download: {}
