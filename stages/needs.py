@@ -71,8 +71,9 @@ def of(run: Run) -> Needs:
             own = {"pretrain", "encode", "encoders"}  # nothing of them is read
             facts = [_values(run, section) for section in STAGES[stage].params if section not in own]
         case "study":
-            files += [*_published(run), *(p for n in _pretrained(run, taught_by(run)) for p in n.files())]
-            facts += [_teaching(run), _libraries(run, encoded(run))]
+            trained = [pretraining.of(one, layout) for one in params.pretrained()]
+            files = list(dict.fromkeys([*files, *(path for one in trained for path in one.files)]))
+            facts += [encoding.libraries(params.encoders, encoded(run)), *(one.facts for one in trained)]
         case "report":
             files += layout.outputs("sweep")  # which no stage makes
     return Needs([*files, *(p for registry, name in parts for p in registry.source_files(name))], facts, modules)
@@ -96,7 +97,8 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
         case "benchmark":
             return [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
         case "study":
-            names = [*encoded(run), *taught_by(run)] if params.study.pretrains else []
+            names = encoded(run) if params.study.pretrains else []
+            names += [name for one in params.pretrained() for name in pretraining.taught_by(one)]
             arms = [(ENCODERS, kind) for kind in sorted({encoders.kind(params.encoders, name) for name in names})]
             return [*source, (MODELS, RELEASED), *probes, *arms]
         case "report":

@@ -11,7 +11,6 @@ from safetensors.torch import save
 
 import schemas
 from pipeline import io, parallel
-from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import pick
 from pipeline.pretrain import frozen, prepare, published
@@ -33,8 +32,7 @@ def train(run: Run, needs: Needs) -> None:
     with parallel.group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
-            named = frozen.of(run)
-            run.resume(run.folder, needs.files, [*needs.facts, named and named.facts], modules=needs.modules)
+            named = _resumed(run, needs)
             lesson = prepare.Lesson(named and named.load, partial(run.progress, what="visual tokens"))
             targets = frozen.targets(run, texts) if params.distill else ()
             network, task, notes = prepare.network_and_task(
@@ -61,6 +59,16 @@ def train(run: Run, needs: Needs) -> None:
         run.note(visual_tokens=tokens | (named.facts if named else {}))
 
 
-def is_trained(layout: Layout) -> bool:
-    """Return whether `train` has come to its end there: the scratch folder goes last."""
-    return layout.history("pretrain").is_file() and not layout.encoder_scratch.exists()
+def train_once(run: Run, needs: Needs) -> None:
+    """Do as `train`, unless it has come to its end with the same needs."""
+    _resumed(run, needs)
+    layout = run.layout
+    if not layout.history("pretrain").is_file() or layout.encoder_scratch.exists():  # which goes last
+        train(run, needs)
+
+
+def _resumed(run: Run, needs: Needs) -> frozen.Named | None:
+    """Delete what was begun with other needs; return the teacher of visual tokens, if there is one."""
+    named = frozen.of(run)
+    run.resume(run.folder, needs.files, [*needs.facts, named and named.facts], modules=needs.modules)
+    return named
