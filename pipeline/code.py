@@ -22,7 +22,8 @@ HARNESS = {
     ),
     *(ROOT / "pipeline" / "config").glob("*.py"),
     *(ROOT / "pipeline" / "http").glob("*.py"),
-    *(ROOT / "stages" / f"{name}.py" for name in ("__init__", "needs", "teacher")),
+    *(ROOT / "stages" / f"{name}.py" for name in ("__init__", "needs")),
+    *(ROOT / "pipeline" / "pretrain" / f"{name}.py" for name in ("needs", "frozen")),  # which load encoders by name
 } - {ROOT / "pipeline" / "config" / "train.py"}  # its defaults are a recommender's
 """files that do not shape results; the values of parameters are part of a stage's key by themselves"""
 DATA = frozenset({".html", ".css", ".js", ".md", ".json"})

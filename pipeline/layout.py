@@ -171,6 +171,10 @@ class Layout:
         """Decoded images and a teacher's features during pre-training; gone when it is done."""
         return self.encoder / ".scratch"
 
+    def teacher_target(self, name: str) -> Path:
+        """Return the file of what a frozen encoder teaches; gone when pre-training is done."""
+        return self.encoder_scratch / f"target-{name}.npy"
+
     def features(self, name: str) -> Path:
         """Folder of features-*.parquet of one feature set, table features(F)."""
         return self.folder("encode") / name
@@ -286,10 +290,6 @@ class Layout:
     def study_plot(self, part: str) -> Path:
         """Return the rows that `dvc plots` draws of a part, JSON."""
         return self.folder("study") / f"{part}.json"
-
-    def arm(self, name: str) -> Path:
-        """Return the folder of one arm's encoder, features and graph."""
-        return self.folder("study") / "arms" / name
 
     # --- sweeps: made by `alignrec sweep`, not by a stage
     def sweep(self, model: str, features: str, kind: str) -> Path:

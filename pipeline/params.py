@@ -30,6 +30,7 @@ from pipeline.config import (
 )
 from pipeline.config.base import Name, checked, known, nearest
 from pipeline.config.judging import RATES, SPACES
+from pipeline.config.study import part
 from pipeline.config.train import FEATURES
 from pipeline.encode import registry as encoders
 from pipeline.errors import UserError
@@ -165,6 +166,48 @@ class Params(Section):
         changed = _explicit(checked(kind, changed, f"benchmark.ablations.{ablation}"))
         return kind.model_validate(shared | own | changed)
 
+    def arm(self, name: str, number: int = 0) -> Params:
+        """Return the parameters of one encoder of an arm of pre-training.
+
+        Args:
+            name: of `study.arms`, or `recipe`, which is these parameters.
+            number: of the encoder, from 0, by which the seed moves on.
+
+        Raises:
+            UserError: the arm has a key that `pretrain` has not, or a value that it refuses.
+        """
+        given = self.pretrain.model_dump(exclude_unset=True) | self.study.arms.get(name, {})
+        section = checked(Pretrain, given, f"study.arms.{name}")
+        if number:
+            section = section.model_copy(update={"seed": section.seed + number})
+        return self.model_copy(update={"pretrain": section})
+
+    def at(self, setting: Mapping[str, int | float], where: str) -> Params:
+        """Return the parameters at one setting of a sweep; whether AlignRec accepts it, `settings` says.
+
+        Args:
+            setting: dotted key -> value.
+            where: path of the sweep.
+
+        Raises:
+            UserError: `graph` or `pretrain` has no such key, or refuses the value.
+        """
+        changed = {}
+        for name, kind in (("graph", Graph), ("pretrain", Pretrain)):
+            given = getattr(self, name).model_dump(exclude_unset=True) | part(setting, name)
+            changed[name] = checked(kind, given, f"{where}.{name}")
+        return self.model_copy(update=changed).changed(RELEASED, part(setting, "train"))
+
+    def pretrained(self) -> list[Params]:
+        """Return parameters of every encoder that the study compares, each once; these come first."""
+        arms = [self.arm(name) for name in self.study.arms]
+        swept = [self.at(s, f"study.sweeps.{name}") for name in self.study.sweeps for s in self.study.settings(name)]
+        encoders: list[Params] = []
+        for one in (self, *arms, *swept):
+            if one.pretrain not in [other.pretrain for other in encoders]:
+                encoders.append(one)
+        return encoders
+
     def ranges(self, model: str) -> dict[str, Range]:
         """Return the ranges of a model's search: of `sweep.spaces`, else its own, else lr and l2 if it reads them."""
         reads = MODELS[model].Params.model_fields
@@ -214,8 +257,19 @@ def check(params: Params, path: Path) -> None:
             encoders.settings(params.encoders, encoder)
         if params.pretrain.taught:
             encoders.check_teacher(params.encoders, params.pretrain.teacher)
+        _studied(params)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
+
+
+def _studied(params: Params) -> None:
+    """Refuse teachers of arms that have no feature map, and settings of sweeps that AlignRec does not accept."""
+    for arm in params.study.arms:
+        if (own := params.arm(arm).pretrain).taught:
+            encoders.check_teacher(params.encoders, own.teacher, f"study.arms.{arm}")
+    for sweep in params.study.sweeps:
+        for setting in params.study.settings(sweep):
+            checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
 
 
 def _spaces(params: Params) -> None:
@@ -260,6 +314,27 @@ def _names(params: Params) -> None:
         known([params.benchmark.control], params.benchmark.features, "benchmark.control")
     known(params.sweep.spaces, MODELS, "sweep.spaces")
     _made(params)
+    _arms(params)
+
+
+def _arms(params: Params) -> None:
+    """Refuse arms and sweeps that name keys or teachers which there are not, or an encoder that nothing reads."""
+    for arm in params.study.arms:
+        own = params.arm(arm).pretrain
+        encoders.check_teachers(params.encoders, own.teacher, own.distill_from, f"study.arms.{arm}")
+    for sweep in params.study.sweeps:
+        for setting in params.study.settings(sweep):
+            params.at(setting, f"study.sweeps.{sweep}")
+        if any(key.startswith("pretrain.") for key in params.study.sweeps[sweep]):
+            _reads(params, params.trained_on, f"study.sweeps.{sweep}", "train.features")
+    if params.study.arms:
+        _reads(params, "beit3", "study.arms", "encode.encoders")
+
+
+def _reads(params: Params, features: str, where: str, named: str) -> None:
+    """Refuse what trains encoders where a feature set is not made by one, or not at all."""
+    if features not in params.encode.encoders or not encoders.kind(params.encoders, features).startswith("beit3"):
+        raise UserError(f"'{where}': it trains encoders, and '{features}' reads none; name beit3 under {named}")
 
 
 def _explicit(section: Section) -> dict[str, Any]:

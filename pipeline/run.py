@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
@@ -32,12 +32,25 @@ LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy
              "transformers", "sentencepiece", "open_clip_torch")  # fmt: skip
 
 
+class Needs(NamedTuple):
+    """What a result depends on: the arguments of `Run.key`."""
+
+    files: list[Path]
+    facts: list[Any]
+    """parameters, anything JSON"""
+    modules: list[str]
+    """whose code the result depends on"""
+
+
 class Run:
     """One run of one stage on one dataset. Stages read, write, count and show progress through it."""
 
-    def __init__(self, stage: str, dataset: str, params: Params, root: Path) -> None:
+    def __init__(
+        self, stage: str, dataset: str, params: Params, root: Path, layout: Layout | None = None, label: str = ""
+    ) -> None:
         self.stage, self.dataset, self.params = stage, dataset, params
-        self.layout = Layout(root, dataset)
+        self.layout = layout or Layout(root, dataset)
+        self.label = label or f"{stage} {dataset}"
         self.folder = self.layout.folder(stage)
         self.source = params.source(dataset)
         self.rows_in = self.rows_out = 0
@@ -46,6 +59,19 @@ class Run:
         self.warnings: list[str] = []
         self.device = "cpu"
         self.bars: list[tqdm] = []
+
+    def within(self, stage: str, params: Params, layout: Layout, label: str) -> Run:
+        """Return a run of another stage inside this one: its seeds are that stage's, its progress is shown here.
+
+        Args:
+            stage: whose seeds and record it has.
+            params: of the inner run.
+            layout: where its files are.
+            label: names it in progress and warnings.
+        """
+        inner = Run(stage, self.dataset, params, layout.root, layout, f"{self.label} {label}")
+        inner.bars = self.bars
+        return inner
 
     def seed(self, *names: str | int) -> int:
         """Return the seed of a part of this stage; `seed` of the stage's section shifts all of them."""
@@ -77,7 +103,7 @@ class Run:
     def warn(self, message: str) -> None:
         """Print a warning in one line, and keep it in run.json."""
         self.warnings.append(message)
-        print(f"warning: {self.stage} {self.dataset}: {message}", file=sys.stderr, flush=True)
+        print(f"warning: {self.label}: {message}", file=sys.stderr, flush=True)
 
     def note(self, **facts: Any) -> None:
         """Add measured facts (rates, accuracies) to run.json."""
@@ -92,7 +118,7 @@ class Run:
         initial: int = 0,
     ) -> tqdm:
         """Return a progress bar with rate and ETA; where stderr is no terminal, a line a minute says the same."""
-        label = f"{self.stage} {self.dataset}{' ' + what if what else ''}"
+        label = f"{self.label}{' ' + what if what else ''}"
         options = {"iterable": iterable, "total": total, "unit": unit, "initial": initial}
         self.bars.append(progress.bar(label, hidden=bool(parallel.rank()), **options))
         return self.bars[-1]

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from functools import partial
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.encode import batching, contexts, engines, feature_sets, registry
-from pipeline.encode.base import Context
-from pipeline.encode.feature_sets import Maker
-from pipeline.encode.origin import plainly
+from pipeline.encode import batching, feature_sets, registry, write
 from pipeline.errors import UserError
 from pipeline.io import raw_files
-from pipeline.layout import Layout
-from pipeline.run import Run, versions
-
-Engine = Callable[[list[tuple[int, int]]], Iterator[tuple[tuple[int, int], pa.Table]]]
-Done = Callable[[int], object]
+from pipeline.run import Run
 
 
 def main(run: Run) -> None:
@@ -40,21 +26,22 @@ def main(run: Run) -> None:
     for folder in run.folder.glob("*/"):
         if folder.name not in names:
             shutil.rmtree(folder)
-    shared, late = _shared(run), [one for one in params.encoders if registry.made_of(run.params.encoders, one, imports)]
-    failed = _encode_all(run, [one for one in params.encoders if one not in late], ids, texts, {})
+    shared = write.shared(run)
+    late = [one for one in params.encoders if registry.made_of(run.params.encoders, one, imports)]
+    failed = write.encode_all(run, [one for one in params.encoders if one not in late], ids, texts, {})
     for name, ready in imports.items():
         run.resume(layout.features(name), ready.inputs(layout), shared)
-        _write(run, name, len(ids), _local(feature_sets.imported(ready, ids)), shared, batching.Throughput())
+        write.write(run, name, len(ids), write.local(feature_sets.imported(ready, ids)), shared, batching.Throughput())
         run.count(f"{name}: item without a vector", feature_sets.without_vector(layout.features(name)))
-    failed = _encode_all(run, late, ids, texts, failed)
+    failed = write.encode_all(run, late, ids, texts, failed)
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls if names[0] not in failed else []:
         run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], shared, name)
-        _write(
+        write.write(
             run,
             name,
             len(ids),
-            _local(feature_sets.control(name, ids, like, run.seed(name))),
+            write.local(feature_sets.control(name, ids, like, run.seed(name))),
             shared,
             batching.Throughput(),
         )
@@ -65,84 +52,3 @@ def main(run: Run) -> None:
         raise UserError(f"encode {run.dataset}: {len(failed)} of {len(params.encoders)} encoders failed: {said}")
     run.rows_in, run.rows_out = len(ids), len(ids) * len(names)
     run.count("item without text", sum(not text.strip() for text in texts))
-
-
-def _encode_all(
-    run: Run, names: Sequence[str], ids: pa.Table, texts: Sequence[str], before: Mapping[str, Exception]
-) -> dict[str, Exception]:
-    """Run encoders; return those that failed, `before` included, which keep what they had made, and why."""
-    failed = dict(before)
-    with run.progress(total=len(ids) * len(names), unit="item") as bar:
-        for name in (one for one in registry.whole(run.params.encoders, names) if one in names):
-            try:
-                if lost := [part for part in registry.whole(run.params.encoders, [name]) if part in failed]:
-                    raise UserError(f"'{lost[0]}', which it is made of, failed")
-                _encode(run, name, ids, texts, bar.update)
-            except Exception as e:  # whatever it is, the others do not depend on it; `main` raises it
-                failed[name] = e
-    return failed
-
-
-def _encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done) -> None:
-    """Write an encoder's features, and note where its time went and where its network is from."""
-    params, layout, encoders = run.params.encode, run.layout, run.params.encoders
-    context = contexts.settled(contexts.context_of(layout, params, encoders, name))
-    facts, throughput = _shared(run) | contexts.facts(context), batching.Throughput()
-    run.resume(layout.features(name), contexts.inputs(context), facts, name, modules=_modules(run, name))
-    with plainly(f"encoders.{name}") if context.origin or context.parts else nullcontext():
-        if params.engine == "local":
-            make = feature_sets.rows_of(context, ids, texts, done, throughput)
-            _write(run, name, len(ids), _local(make), facts, throughput, context=context)
-        else:
-            there = Layout(layout.root.resolve(), layout.dataset)
-            worker = partial(feature_sets.worker, name, there, params, contexts.pinned(context))
-            engine = partial(engines.ENGINES[params.engine], worker)
-            _write(run, name, len(ids), engine, facts, throughput, done, context)
-    precision = {key: value for key, value in facts.items() if key == "precision"}
-    timing = throughput.facts(str(precision.get("precision", "float32"))) if throughput.items else {}
-    width = pq.read_schema(io.shards(layout.features(name), "features")[0]).field("vector").type.list_size
-    if note := precision | timing | _named(context, width):
-        run.note(**{name: note})
-
-
-def _named(context: Context | None, width: int) -> dict[str, Any]:
-    """Return, under one key, what a record tells of an encoder; nothing of one whose network is ours."""
-    about = contexts.about(context, width) if context else {}
-    return {"encoder": about} if about else {}
-
-
-def _shared(run: Run) -> dict[str, object]:
-    """Return the parameters that every feature set depends on."""
-    return run.params.encode.model_dump(exclude={"encoders", "controls", "engine", "workers"})
-
-
-def _modules(run: Run, name: str) -> list[str]:
-    """Return the modules whose code makes an encoder's features."""
-    kinds = [registry.kind(run.params.encoders, part) for part in registry.whole(run.params.encoders, [name])]
-    return [*dict.fromkeys(registry.ENCODERS.module(kind) for kind in kinds), "pipeline.encode.batching"]
-
-
-def _local(make: Maker) -> Engine:
-    return partial(engines.local, lambda: lambda job: make(*job))
-
-
-def _write(
-    run: Run,
-    name: str,
-    items: int,
-    engine: Engine,
-    facts: dict[str, object],
-    throughput: batching.Throughput,
-    done: Done = int,
-    context: Context | None = None,
-) -> None:
-    """Write the missing shards; their metadata does not depend on which other feature sets are made."""
-    record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
-    size, folder = run.params.encode.shard_rows, run.layout.features(name)
-    starts = [s for s in range(0, items, size) if not io.shard(folder, "features", s // size).exists()]
-    for (start, stop), rows in engine([(s, min(s + size, items)) for s in starts]):
-        path, width = io.shard(folder, "features", start // size), rows["vector"].type.list_size
-        with throughput.on("write"):
-            io.write_table(rows, path, schemas.features(width), record | _named(context, width))
-        throughput.items += stop - start
-        done(stop - start)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from pipeline import io
+from pipeline.encode import needs as encoding
 from pipeline.encode import registry as encoders
-from pipeline.encode.origin import Pretrained, release
 from pipeline.encode.registry import ENCODERS
-from pipeline.http.fetch import local
 from pipeline.images import paths
 from pipeline.layout import STAGES
 from pipeline.models import MODELS
 from pipeline.params import RELEASED
+from pipeline.pretrain import needs as pretraining
 from pipeline.probe.registry import PROBES
 from pipeline.registry import Registry
-from pipeline.run import Run
+from pipeline.run import Needs, Run
 from pipeline.sources import download
 from pipeline.sources.base import Downloaded
 from pipeline.sources.registry import SOURCES
@@ -26,7 +24,7 @@ ONLY = {("probe", "train"): {"features"}, ("benchmark", "sweep"): {"spaces"}}
 """(stage, section) -> the keys that it reads, where it does not read all"""
 SPEED = {
     "download": {"timeout", "retries"},
-    "pretrain": {"checkpoint_every"},
+    "pretrain": pretraining.SPEED,
     "encode": {"engine", "workers"},
     "train": {"checkpoint_every"},
     "benchmark": {"workers"},
@@ -35,16 +33,6 @@ SPEED = {
 """section -> keys that affect the run time of a stage, and no result"""
 JUDGED = ("interactions", "encode", "graph", "benchmark")
 """what a study reads that trains no encoder"""
-
-
-class Needs(NamedTuple):
-    """What a result depends on."""
-
-    files: list[Path]
-    facts: list[Any]
-    """parameters, anything JSON"""
-    modules: list[str]
-    """whose code the result depends on"""
 
 
 def of(run: Run) -> Needs:
@@ -68,14 +56,11 @@ def of(run: Run) -> Needs:
         case "pretrain" if not pretrains(run):
             files, facts = [], ["nothing reads it"]
         case "pretrain":
-            taste = [layout.interactions] if params.pretrain.collaborative else []
-            files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(run)]
-            starts = params.pretrain.words, params.pretrain.text_experts
-            facts = [*facts[:1], *(_libraries(run, ["minilm"]) if "minilm" in starts else []), *_teaching(run)]
-            files += [path for network in _pretrained(run, taught_by(run)) for path in network.files()]
+            return pretraining.of(params, layout)
         case "encode":
-            files += [path for network in _pretrained(run, encoded(run)) for path in network.files()]
-            facts.append(_libraries(run, encoded(run)))
+            names = encoded(run)
+            files += [path for network in encoding.pretrained(params.encoders, names) for path in network.files()]
+            facts.append(encoding.libraries(params.encoders, names))
         case "train":
             files = inputs.files(layout, params.trained_on)
         case "benchmark" if not params.benchmark.budget:
@@ -85,8 +70,9 @@ def of(run: Run) -> Needs:
             own = {"pretrain", "encode", "encoders"}  # nothing of them is read
             facts = [_values(run, section) for section in STAGES[stage].params if section not in own]
         case "study":
-            files += [*_published(run), *(p for n in _pretrained(run, taught_by(run)) for p in n.files())]
-            facts += [_teaching(run), _libraries(run, encoded(run))]
+            trained = [pretraining.of(one, layout) for one in params.pretrained()]
+            files = list(dict.fromkeys([*files, *(path for one in trained for path in one.files)]))
+            facts += [encoding.libraries(params.encoders, encoded(run)), *(one.facts for one in trained)]
         case "report":
             files += layout.outputs("sweep")  # which no stage makes
     return Needs([*files, *(p for registry, name in parts for p in registry.source_files(name))], facts, modules)
@@ -101,8 +87,7 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
         case "download" | "interactions" | "items":
             return source
         case "pretrain" if pretrains(run):
-            kinds = (encoders.kind(params.encoders, name) for name in taught_by(run))
-            return [(ENCODERS, kind) for kind in dict.fromkeys(kinds)]
+            return [(ENCODERS, kind) for kind in pretraining.kinds(params)]
         case "encode":
             kinds = (encoders.kind(params.encoders, name) for name in encoded(run))
             return [*source, *((ENCODERS, kind) for kind in dict.fromkeys(kinds))]
@@ -111,7 +96,8 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
         case "benchmark":
             return [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
         case "study":
-            names = [*encoded(run), *taught_by(run)] if params.study.pretrains else []
+            names = encoded(run) if params.study.pretrains else []
+            names += [name for one in params.pretrained() for name in pretraining.taught_by(one)]
             arms = [(ENCODERS, kind) for kind in sorted({encoders.kind(params.encoders, name) for name in names})]
             return [*source, (MODELS, RELEASED), *probes, *arms]
         case "publish":
@@ -135,46 +121,9 @@ def _values(run: Run, section: str) -> dict[str, Any]:
     if section == "source":
         return run.source.model_dump(mode="json")
     if section == "encoders":  # of those that are not run nothing depends on
-        return _settings(run, encoded(run))
+        return encoding.settings(run.params.encoders, encoded(run))
     if section == "train":
         train = run.params.train_section
         return {key: train[key] for key in train if key not in speed and (only is None or key in only)}
     values: dict[str, Any] = getattr(run.params, section).model_dump(mode="json", include=only, exclude=speed)
     return values
-
-
-def _published(run: Run) -> list[Path]:
-    """Return the published files that pre-training starts from, those of this machine; others have a sha256."""
-    params = run.params.pretrain
-    named = [local(address) for address in (params.init, params.tokenizer, params.vqkd) if address]
-    return [path for path in named if path is not None and path.is_file()]
-
-
-def taught_by(run: Run) -> list[str]:
-    """Return the encoders that pre-training learns from, parts of others included."""
-    own = run.params.pretrain
-    names = [*([own.teacher] if own.taught else []), *(own.distill_from if own.distill else [])]
-    return encoders.whole(run.params.encoders, names)
-
-
-def _teaching(run: Run) -> list[Any]:
-    """Return what the lessons of its teachers depend on besides files; nothing where there are none."""
-    names = taught_by(run)
-    return [run.params.encode.batch_size, _settings(run, names), _libraries(run, names)] if names else []
-
-
-def _settings(run: Run, names: list[str]) -> dict[str, Any]:
-    own = run.params.encoders
-    return {n: [encoders.kind(own, n), encoders.settings(own, n).model_dump(mode="json")] for n in names}
-
-
-def _pretrained(run: Run, names: list[str]) -> list[Pretrained]:
-    """Return the settings of those encoders that load somebody's network."""
-    own = (encoders.settings(run.params.encoders, name) for name in names)
-    return [settings for settings in own if isinstance(settings, Pretrained)]
-
-
-def _libraries(run: Run, names: list[str]) -> list[str]:
-    """Return the packages that load encoders or bring their weights, with releases; the encoder tells of absence."""
-    specs = [encoders.spec(run.params.encoders, name) for name in names]
-    return [release(package) for package in sorted({p for s in specs for p in (s.library, *s.packages)} - {""})]

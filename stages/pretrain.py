@@ -1,61 +1,14 @@
 """pretrain: BEiT3 by masked image and masked language modelling on the dataset's own images and texts."""
 
-from __future__ import annotations
-
-import shutil
-from dataclasses import asdict
-from functools import partial
-
-from safetensors.numpy import save as save_arrays
-from safetensors.torch import save
-
-import schemas
-from pipeline import io, parallel
-from pipeline.ops.checkpoint import Checkpoint
-from pipeline.ops.device import pick
-from pipeline.pretrain import prepare, published
-from pipeline.pretrain.held_out import whitening
-from pipeline.pretrain.loop import fit
+from pipeline.pretrain.train import train
 from pipeline.run import Run
-from stages import needs, teacher
+from stages import needs
 
 
 def main(run: Run) -> None:
-    """Train, resuming where a killed run left off; write the network, its tokenizers and its training curve."""
-    params, layout = run.params.pretrain, run.layout
-    if not needs.pretrains(run):
-        run.resume(run.folder, [])
-        run.note(skipped="no feature set of encode.encoders reads what pretrain makes")
+    """Train the encoder, unless no feature set reads it."""
+    if needs.pretrains(run):
+        train(run, needs.of(run))
         return
-    texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    cache = published.cache(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
-    with parallel.group():
-        run.device = str(device := pick(mps=False))  # losses are added up in float64
-        with parallel.rank_zero_first():
-            files, facts, modules = needs.of(run)
-            named = teacher.of(run)
-            run.resume(run.folder, files, [*facts, named and named.facts], modules=modules)
-            lesson = prepare.Lesson(named and named.load, partial(run.progress, what="visual tokens"))
-            targets = teacher.targets(run, texts) if params.distill else ()
-            network, task, notes = prepare.network_and_task(
-                layout, texts, params, cache, run.seed(), device, lesson, targets
-            )
-        usable = len(task.corpus.usable)
-        checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
-        with run.progress(total=len(task.train) * params.epochs, unit="item") as bar:
-            history = fit(network, task, checkpoint, bar.update)
-    if parallel.rank():
-        return
-
-    io.write_bytes(layout.encoder_weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
-    io.write_json(layout.encoder_config, asdict(network.config))
-    io.write_bytes(layout.whitening, save_arrays(whitening(network, task)._asdict()))
-    io.write_json(layout.history("pretrain"), history)
-    tokens = prepare.measured(layout, task, network.config.codes)
-    checkpoint.clear()
-    shutil.rmtree(layout.encoder_scratch)
-    run.rows_in, run.rows_out = len(texts), usable
-    run.count("neither image nor text", len(texts) - usable)
-    run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
-    if len(task.codes):
-        run.note(visual_tokens=tokens | (named.facts if named else {}))
+    run.resume(run.folder, [])
+    run.note(skipped="no feature set of encode.encoders reads what pretrain makes")

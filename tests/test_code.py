@@ -28,7 +28,7 @@ def test_closure_follows_imports_but_not_the_harness() -> None:
     }
     assert "pipeline/config/__init__.py" not in names("stages.interactions")
     assert "stages/needs.py" not in names("stages.train")
-    assert "stages/teacher.py" not in names("stages.pretrain")
+    assert "pipeline/pretrain/frozen.py" not in names("stages.pretrain")
 
 
 def test_packages_are_named_once() -> None:

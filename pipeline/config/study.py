@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import itertools
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.config.base import Name, Positive, Section, Share
+from pipeline.config.judging import AUTHORS
 
 
 class Mask(Section):
@@ -18,18 +21,62 @@ class Mask(Section):
     """trainings of AlignRec for each modality and ratio"""
 
 
+PRESETS: dict[str, dict[str, list[int | float]]] = {"authors": {f"train.{key}": v for key, v in AUTHORS.items()}}
+"""sweeps that may be named in place of their values"""
+SECTIONS = ("train", "graph", "pretrain")
+"""whose keys a sweep may change"""
+RECIPE = "recipe"
+"""the arm that the parameters as they stand are"""
+REFERENCES = ("beit3-untrained", "tfidf")
+"""feature sets that stand beside the arms, if they are encoded"""
+
+
+def _free(arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    for name in (RECIPE, *REFERENCES):
+        if name in arms:
+            raise ValueError(f"'{name}' is another row of the same table; choose another name")
+    return arms
+
+
+def _preset(sweep: Any) -> Any:
+    if isinstance(sweep, str) and sweep not in PRESETS:
+        raise ValueError(f"there is no preset of this name; give keys and values, or one of {', '.join(PRESETS)}")
+    return PRESETS[sweep] if isinstance(sweep, str) else sweep
+
+
+def _dotted(sweep: dict[str, list[int | float]]) -> dict[str, list[int | float]]:
+    for key in sweep:
+        section, _, rest = key.partition(".")
+        if section not in SECTIONS or not rest:
+            raise ValueError(f"'{key}' is no key of {', '.join(SECTIONS)}; write it as in train.lr or graph.k")
+    return sweep
+
+
+def part(setting: Mapping[str, int | float], section: str) -> dict[str, int | float]:
+    """Return those of a setting's dotted keys that are of a section, without its name."""
+    return {key.partition(".")[2]: value for key, value in setting.items() if key.startswith(f"{section}.")}
+
+
+Values = Annotated[list[int | float], Field(min_length=1)]
+Space = Annotated[dict[str, Values], Field(min_length=1), BeforeValidator(_preset), AfterValidator(_dotted)]
+
+
 class Study(Section):
     """What the article measures beyond models x feature sets; a part that is left empty takes no time."""
 
     mask: Mask = Mask()
     tail: bool = True
     """whether AlignRec is tested against every other model by popularity and by history; trains nothing"""
-    arms: dict[Name, dict[str, Any]] = {}
+    arms: Annotated[dict[Name, dict[str, Any]], AfterValidator(_free)] = {}
     """arm -> keys of `pretrain` that differ: the encoder is trained so, and its features are judged and recommended
     with"""
-    sweeps: dict[Name, dict[str, list[Any]] | str] = {}
-    """sweep -> key (`train.lr`, `graph.k`, `pretrain.epochs`) -> values, or the name of a preset: `authors`; one key
-    makes a curve, two a heat map, more a heat map a pair"""
+    encoder_seeds: Positive = 1
+    """encoders of each arm: their `pretrain.seed` is that of the parameters, the next, ..."""
+    arm_features: Annotated[list[Literal["beit3", "beit3-raw"]], Field(min_length=1)] = ["beit3", "beit3-raw"]
+    """of the feature sets of an arm, those that AlignRec is trained on: CLS whitened, CLS as it is"""
+    sweeps: dict[Name, Space] = {}
+    """sweep -> key (`train.lr`, `graph.k`, `pretrain.epochs`) -> values, all combinations of which are tried on valid,
+    or the name of a preset: `authors`; one key makes a curve, two a heat map, more a heat map a pair"""
     seeds: Positive = 5
     """trainings of AlignRec for each arm, and for each value of a sweep"""
     workers: Positive = 2
@@ -38,5 +85,9 @@ class Study(Section):
     @property
     def pretrains(self) -> bool:
         """Whether a part of the study trains encoders."""
-        keys = (key for sweep in self.sweeps.values() if not isinstance(sweep, str) for key in sweep)
-        return bool(self.arms) or any(key.startswith("pretrain.") for key in keys)
+        return bool(self.arms) or any(key.startswith("pretrain.") for space in self.sweeps.values() for key in space)
+
+    def settings(self, sweep: str) -> list[dict[str, int | float]]:
+        """Return all combinations of a sweep's values, as key -> value."""
+        space = self.sweeps[sweep]
+        return [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]

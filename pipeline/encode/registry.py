@@ -97,7 +97,7 @@ def made_of(encoders: Encoders, name: str, others: Container[str]) -> bool:
     return any(part in others or made_of(encoders, part, others) for part in parts(encoders, name))
 
 
-def check_teacher(encoders: Encoders, name: str) -> None:
+def check_teacher(encoders: Encoders, name: str, where: str = "pretrain") -> None:
     """Refuse a teacher of pre-training that has no feature map, or settings that its kind refuses; loads the kind.
 
     Raises:
@@ -106,7 +106,7 @@ def check_teacher(encoders: Encoders, name: str) -> None:
     settings(encoders, name)
     if not spec(encoders, name).feature_map:
         having = ", ".join(kind for kind in ENCODERS if ENCODERS[kind].feature_map)
-        raise UserError(f"'pretrain.teacher': {name} gives no feature map, only whole vectors; kinds that do: {having}")
+        raise UserError(f"'{where}.teacher': {name} gives no feature map, only whole vectors; kinds that do: {having}")
 
 
 def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[str] = ()) -> None:
@@ -136,25 +136,26 @@ def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[st
             _check_made(parts(encoders, name), names, [*listed, *imported], f"encoders.{name}.of")
 
 
-def check_teachers(encoders: Encoders, teacher: str, distill_from: Sequence[str]) -> None:
+def check_teachers(encoders: Encoders, teacher: str, distill_from: Sequence[str], where: str = "pretrain") -> None:
     """Refuse teachers of pre-training that there are not, or that it makes itself.
 
     Args:
         encoders: the section.
         teacher: `pretrain.teacher`.
         distill_from: `pretrain.distill_from`.
+        where: path of the section that names them.
 
     Raises:
         UserError: one line, which names the key.
     """
     names = [*encoders, *(name for name in ENCODERS if name not in encoders)]
-    known([teacher], names, "pretrain.teacher")
-    known(distill_from, names, "pretrain.distill_from")
+    known([teacher], names, f"{where}.teacher")
+    known(distill_from, names, f"{where}.distill_from")
     for name in whole(encoders, distill_from):
         if kind(encoders, name).startswith(OURS):
-            raise UserError(f"'pretrain.distill_from': '{name}' is what is trained; name an encoder that exists before")
+            raise UserError(f"'{where}.distill_from': '{name}' is what is trained; name an encoder that exists before")
         if kind(encoders, name) == WHITENED:
-            raise UserError(f"'pretrain.distill_from': '{name}' is made after pre-training; name what it is of")
+            raise UserError(f"'{where}.distill_from': '{name}' is made after pre-training; name what it is of")
 
 
 def _check_parts(encoders: Encoders, names: list[str], name: str, outer: list[str]) -> None:

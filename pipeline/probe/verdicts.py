@@ -57,13 +57,17 @@ def verdicts(
     ]
 
 
+def tested_cutoffs(ks: Sequence[int]) -> list[int]:
+    """Return those of the cutoffs at which feature sets are tested against each other."""
+    return [k for k in CUTOFFS if k in ks] or [headline(ks)]
+
+
 def _measures(probe: str, answers: np.ndarray, ks: Sequence[int]) -> dict[str, int]:
     """Return the measures of a probe that are tested -> their columns in the answers."""
     measure = PROBES[probe].measure
     if answers.ndim == 1:
         return {measure: 0}
-    tested = [k for k in CUTOFFS if k in ks] or [headline(ks)]
-    return {f"{measure}@{k}": list(ks).index(k) for k in tested}
+    return {f"{measure}@{k}": list(ks).index(k) for k in tested_cutoffs(ks)}
 
 
 def _kept(raw: Mapping[str, Any], processed: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def test_its_network_and_settings_are_needs_where_it_is_read(tmp_path: Path) -> 
     (tmp_path / "params.yaml").write_text(params.replace("teacher-kmeans", "kmeans"))
     files, facts, modules = needs.of(run_of(tmp_path))
     assert weights not in files
-    assert (len(facts), modules) == (1, ["stages.pretrain"])
+    assert (len(facts), modules) == (1, ["pipeline.pretrain.train"])
 
 
 def test_a_teacher_of_texts_is_refused_before_the_work(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The encoders that teach pre-training. Kinds are loaded by name; stages/needs.py says what that depends on."""
+"""The frozen encoders that teach pre-training. Kinds are loaded by name; needs.py says what that depends on."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def targets(run: Run, texts: Sequence[str]) -> tuple[Target, ...]:
         for name in own.distill_from:
             context = contexts.context_of(layout, params, run.params.encoders, name)
             rows = feature_sets.rows_of(context, ids, texts, bar.update, batching.Throughput())
-            cache = layout.encoder_scratch / f"target-{name}.npy"
+            cache = layout.teacher_target(name)
             with plainly("pretrain.distill_from"):
                 out.append(target(name, contexts.modalities(context), rows, len(ids), cache, run.seed("targets")))
     return tuple(out)

@@ -1,0 +1,54 @@
+"""What a pre-trained encoder depends on: items, images, parameters, teachers. Imports no slow library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline import io
+from pipeline.config import Pretrain
+from pipeline.encode import needs, registry
+from pipeline.encode.registry import ENCODERS
+from pipeline.http.fetch import local
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.run import Needs
+
+SPEED = {"checkpoint_every"}
+"""keys that affect the run time of pre-training, and no result"""
+
+
+def of(params: Params, layout: Layout) -> Needs:
+    """Return what an encoder that these parameters pre-train depends on."""
+    own, encoders, names = params.pretrain, params.encoders, taught_by(params)
+    taste = [layout.interactions] if own.collaborative else []
+    files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(own)]
+    files += [path for network in needs.pretrained(encoders, names) for path in network.files()]
+    facts: list[Any] = [own.model_dump(mode="json", exclude=SPEED)]
+    if "minilm" in (own.words, own.text_experts):
+        facts.append(needs.libraries(encoders, ["minilm"]))
+    if names:
+        facts += [params.encode.batch_size, needs.settings(encoders, names), needs.libraries(encoders, names)]
+    return Needs(
+        files + [path for kind in kinds(params) for path in ENCODERS.source_files(kind)],
+        facts,
+        ["pipeline.pretrain.train", *(ENCODERS.module(kind) for kind in kinds(params))],
+    )
+
+
+def taught_by(params: Params) -> list[str]:
+    """Return the encoders that pre-training learns from, parts of others included."""
+    own = params.pretrain
+    names = [*([own.teacher] if own.taught else []), *(own.distill_from if own.distill else [])]
+    return registry.whole(params.encoders, names)
+
+
+def kinds(params: Params) -> list[str]:
+    """Return the kinds of these encoders, each once."""
+    return list(dict.fromkeys(registry.kind(params.encoders, name) for name in taught_by(params)))
+
+
+def _published(params: Pretrain) -> list[Path]:
+    """Return the published files that pre-training starts from, those of this machine; others have a sha256."""
+    named = [local(address) for address in (params.init, params.tokenizer, params.vqkd) if address]
+    return [path for path in named if path is not None and path.is_file()]

@@ -1,0 +1,74 @@
+"""From a dataset's items and images to a pre-trained encoder on disk; a killed training goes on."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from functools import partial
+
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import save
+
+import schemas
+from pipeline import io, parallel
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.device import pick
+from pipeline.pretrain import frozen, prepare, published
+from pipeline.pretrain.held_out import whitening
+from pipeline.pretrain.loop import fit
+from pipeline.run import Needs, Run
+
+
+def train(run: Run, needs: Needs) -> None:
+    """Train, resuming where a killed run left off; write the network, its tokenizers and its training curve.
+
+    Args:
+        run: of `pretrain`; its layout says where the encoder lies.
+        needs: what the encoder depends on; files that were begun with other ones are deleted.
+    """
+    params, layout = run.params.pretrain, run.layout
+    texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    cache = published.cache(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
+    with parallel.group():
+        run.device = str(device := pick(mps=False))  # losses are added up in float64
+        with parallel.rank_zero_first():
+            named = _resumed(run, needs)
+            lesson = prepare.Lesson(named and named.load, partial(run.progress, what="visual tokens"))
+            targets = frozen.targets(run, texts) if params.distill else ()
+            network, task, notes = prepare.network_and_task(
+                layout, texts, params, cache, run.seed(), device, lesson, targets
+            )
+        usable = len(task.corpus.usable)
+        checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
+        with run.progress(total=len(task.train) * params.epochs, unit="item") as bar:
+            history = fit(network, task, checkpoint, bar.update)
+    if parallel.rank():
+        return
+
+    io.write_bytes(layout.encoder_weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
+    io.write_json(layout.encoder_config, asdict(network.config))
+    io.write_bytes(layout.whitening, save_arrays(whitening(network, task)._asdict()))
+    io.write_json(layout.history("pretrain"), history)
+    tokens = prepare.measured(layout, task, network.config.codes)
+    checkpoint.clear()
+    shutil.rmtree(layout.encoder_scratch)
+    run.rows_in, run.rows_out = len(texts), usable
+    run.count("neither image nor text", len(texts) - usable)
+    run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
+    if len(task.codes):
+        run.note(visual_tokens=tokens | (named.facts if named else {}))
+
+
+def train_once(run: Run, needs: Needs) -> None:
+    """Do as `train`, unless it has come to its end with the same needs."""
+    _resumed(run, needs)
+    layout = run.layout
+    if not layout.history("pretrain").is_file() or layout.encoder_scratch.exists():  # which goes last
+        train(run, needs)
+
+
+def _resumed(run: Run, needs: Needs) -> frozen.Named | None:
+    """Delete what was begun with other needs; return the teacher of visual tokens, if there is one."""
+    named = frozen.of(run)
+    run.resume(run.folder, needs.files, [*needs.facts, named and named.facts], modules=needs.modules)
+    return named

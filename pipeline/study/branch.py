@@ -1,0 +1,104 @@
+"""A dataset with another encoder: what pre-training, encoding and judging write of it lies apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import schemas
+from pipeline import io
+from pipeline.encode import needs as teaching
+from pipeline.encode import registry
+from pipeline.encode.registry import ENCODERS
+from pipeline.encode.write import encode
+from pipeline.graph import neighbours
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.pretrain import needs
+from pipeline.pretrain.train import train_once
+from pipeline.run import Run
+
+OWN = ("pretrain", "encode", "graph", "probe", "benchmark")
+"""stages whose files a branch has of its own"""
+
+
+@dataclass(frozen=True)
+class Branch(Layout):
+    """The paths of a dataset with an encoder of its own; all other stages' files are the dataset's."""
+
+    name: str
+    """of the branch, a relative path below the study's folder"""
+    seed: int = 0
+    """of its pre-training"""
+
+    def folder(self, stage: str) -> Path:
+        """Return the folder that `stage` owns."""
+        return super().folder("study") / self.name / stage if stage in OWN else super().folder(stage)
+
+    def teacher_target(self, name: str) -> Path:
+        """Return the file of what a frozen encoder teaches: one for all branches of a dataset, see `teachers`."""
+        return teachers(self) / name / f"{self.seed}.npy"
+
+    @property
+    def answers(self) -> Path:
+        """What each user or item answered each probe, float64 tensors."""
+        return self.folder("probe") / "answers.safetensors"
+
+
+def teachers(layout: Layout) -> Path:
+    """Return the folder of what frozen encoders teach the branches of a dataset; gone when the study is done."""
+    return layout.folder("study") / ".teachers"
+
+
+def prepared(run: Run, params: Params, branch: Branch, sets: Sequence[str], graphs: Sequence[str]) -> list[Path]:
+    """Pre-train the encoder of a branch, encode feature sets with it and search graphs; what is done stays.
+
+    Args:
+        run: of the study.
+        params: of the branch.
+        branch: where its files are.
+        sets: names of the feature sets.
+        graphs: those of them that recommenders are trained on.
+
+    Returns:
+        all files of the branch so far.
+    """
+    inner = run.within("pretrain", params, branch, branch.name)
+    _share_teachers(inner)
+    train_once(inner, needs.of(params, branch))
+    inner = run.within("encode", params, branch, branch.name)
+    ids = run.read(branch.item_ids, schemas.ITEM_IDS)
+    texts = run.read(branch.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    with inner.progress(total=len(ids) * len(sets), unit="item", what="encode") as bar:
+        for name in sets:
+            encode(inner, name, ids, texts, bar.update)
+    for name in graphs:
+        searched(run.within("graph", params, branch, branch.name), name)
+    files = branch.outputs("pretrain")
+    files += [path for name in sets for path in io.shards(branch.features(name), "features")]
+    return [*files, *(branch.edges(name) for name in graphs)]
+
+
+def searched(run: Run, features: str) -> None:
+    """Search the graph of a feature set, unless it was."""
+    path, shards = run.layout.edges(features), io.shards(run.layout.features(features), "features")
+    params = run.params.graph
+    run.resume(path.parent, shards, params.model_dump(), modules=["pipeline.graph.neighbours"])
+    if not path.is_file():
+        vectors = io.matrix(io.read_features(run.layout.features(features))["vector"])
+        index = neighbours.choose(params.index, len(vectors), params.exact_up_to)
+        run.write(neighbours.neighbours(vectors, params.k, index), path, schemas.EDGES)
+
+
+def _share_teachers(run: Run) -> None:
+    """Keep what frozen encoders know of the items for all branches that learn from them."""
+    layout, params, encoders = run.layout, run.params, run.params.encoders
+    inputs = [layout.items, *io.shards(layout.images, "images")]
+    for name in params.pretrain.distill_from if params.pretrain.distill else ():
+        names = registry.whole(encoders, [name])
+        files = [path for network in teaching.pretrained(encoders, names) for path in network.files()]
+        facts = params.encode.batch_size, teaching.settings(encoders, names), teaching.libraries(encoders, names)
+        kinds = [ENCODERS.module(registry.kind(encoders, one)) for one in names]
+        modules = ["pipeline.pretrain.distillation", *kinds]
+        run.resume(teachers(layout) / name, [*inputs, *files], *facts, modules=modules)

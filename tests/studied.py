@@ -1,0 +1,68 @@
+"""A toy shop with an encoder, for the study's tests: `pretraining.shop` with buyers, as the stages would leave it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pretraining
+import pyarrow as pa
+import yaml
+
+import schemas
+from pipeline import io
+from pipeline.layout import Layout
+from pipeline.params import Params, load
+from pipeline.run import Run
+from pipeline.study.branch import searched
+from stages import encode, pretrain
+
+ITEMS, USERS = 96, 40
+SETS = ["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "tfidf"]
+
+
+def write(root: Path, **sections: Any) -> Path:
+    """Write items, images and interactions; return the parameter file, which has the sections too."""
+    path, layout = pretraining.shop(root, vocab=40, epochs=1), Layout(root, "toy")
+    params = yaml.safe_load(path.read_text())
+    params["encode"] = {"encoders": SETS, "controls": []}
+    params["encoders"] = {"tfidf": {"width": 8}}
+    params["graph"] = {"k": 4}
+    params["train"] = {"features": "beit3", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01}
+    params["probe"] = {"ks": [5, 20], "width": 4}
+    params["benchmark"] = {"ks": [5, 20], "features": ["beit3"], "seeds": 1}
+    for name, section in sections.items():
+        params[name] = params.get(name, {}) | section
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    rng = np.random.default_rng(3)
+    rows = [
+        (user, int(item), part)
+        for user in range(USERS)
+        for item, part in zip(rng.permutation(np.arange(user % 4, ITEMS, 4))[:10], [0] * 8 + [1, 2], strict=True)
+    ]
+    users, items, parts = zip(*rows, strict=True)
+    table = {"user_id": pa.array(users, pa.int32()), "item_id": pa.array(items, pa.int32())}
+    table |= {"rating": pa.nulls(len(rows), pa.float32()), "timestamp": pa.nulls(len(rows), pa.int64())}
+    io.write_table(pa.table(table | {"split": pa.array(parts, pa.int8())}), layout.interactions, schemas.INTERACTIONS)
+    names = {"user_id": np.arange(USERS, dtype=np.int32), "user": [f"u{i}" for i in range(USERS)]}
+    io.write_table(pa.table(names), layout.users, schemas.USERS)
+    ids = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"A{i}" for i in range(ITEMS)]}
+    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
+    io.write_json(layout.sources, [])
+    return path
+
+
+def encoded(root: Path, **sections: Any) -> Params:
+    """Do as `write`, then pre-train, encode and search the graphs; return the parameters."""
+    params = load(write(root, **sections))
+    pretrain.main(run("pretrain", params, root))
+    encode.main(run("encode", params, root))
+    for name in SETS:
+        searched(run("graph", params, root), name)
+    return params
+
+
+def run(stage: str, params: Params, root: Path) -> Run:
+    """Return a run of a stage on the shop."""
+    return Run(stage, "toy", params, root)

@@ -1,0 +1,303 @@
+"""Arms of pre-training on a toy shop: what is compared, what is trained, and what a kill leaves."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import networks
+import numpy as np
+import pytest
+import studied
+
+import schemas
+from pipeline import io, pool
+from pipeline.benchmark.jobs import Job, Trial
+from pipeline.errors import UserError
+from pipeline.evaluation.protocol import protocol
+from pipeline.evaluation.statistics import holm
+from pipeline.layout import Layout
+from pipeline.params import Params, load
+from pipeline.pretrain import distillation
+from pipeline.probe import questions
+from pipeline.probe.base import Data
+from pipeline.study import arms, branch
+from pipeline.study.branch import Branch
+from pipeline.study.encoders import FORMS, SETS
+from pipeline.train import inputs
+from stages import needs
+
+STUDY: dict[str, Any] = {
+    "arms": {"still": {"epochs": 0}, "together": {"collaborative": 1.0, "common_users": 1}},
+    "seeds": 2,
+    "workers": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop with its encoder, and a study of two arms that has been run."""
+    root = tmp_path_factory.mktemp("shop")
+    study(root, studied.encoded(root, study=STUDY))
+    return root
+
+
+def study(root: Path, params: Params) -> list[dict[str, Any]]:
+    """Run the arms; return the rows of the table."""
+    run = studied.run("study", params, root)
+    made = arms.study(run, protocol(params, "toy", inputs.read(run.layout, None).split))
+    assert [path for path in made if not path.is_file()] == []
+    io.keep_only(run.folder, made)
+    return rows(root)
+
+
+def rows(root: Path) -> list[dict[str, Any]]:
+    table: list[dict[str, Any]] = io.read_table(Layout(root, "toy").study("arms"), schemas.ARMS).to_pylist()
+    return table
+
+
+def only(table: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
+    (row,) = (row for row in table if all(row[key] == value for key, value in wanted.items()))
+    return row
+
+
+def test_every_arm_has_its_probes_and_its_recommender_beside_the_recipe(shop: Path) -> None:
+    table = rows(shop)
+    assert list(dict.fromkeys(row["arm"] for row in table)) == ["recipe", "still", "together", "tfidf"]
+    for arm in ("recipe", "still", "together"):
+        judged = {(r["what"], r["features"], r["form"]) for r in table if r["arm"] == arm}
+        assert judged == {
+            *((probe, name, form) for probe in ("item_cf", "content_knn") for name in SETS for form in FORMS),
+            *(("alignrec", name, "raw") for name in ("beit3", "beit3-raw")),
+        }
+    assert {r["seeds"] for r in table if r["what"] == "alignrec"} == {2}
+    assert {r["fingerprint"] for r in table} == {table[0]["fingerprint"]}
+
+
+def test_the_recipe_is_the_datasets_own_encoder(shop: Path) -> None:
+    params, layout, table = load(shop / "params.yaml"), Layout(shop, "toy"), rows(shop)
+    assert not Branch(shop, "toy", "arms/recipe/0").folder("pretrain").exists()
+    trial = Trial(layout, params, protocol(params, "toy", inputs.read(layout, None).split))
+    recalls = [trial(Job("alignrec", "beit3", seed))[0].record["metrics"]["test"]["recall@20"] for seed in (0, 1)]
+    row = only(table, arm="recipe", what="alignrec", features="beit3", metric="recall", k=20)
+    assert row["mean"] == pytest.approx(np.mean(recalls), abs=1e-12)
+    assert row["sd"] == pytest.approx(np.std(recalls, ddof=1), abs=1e-12)
+    data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), studied.ITEMS, [])
+    vectors = io.matrix(io.read_features(layout.features("beit3-image-masked"))["vector"])
+    hits = questions.hits(vectors, questions.ask(data)["item_cf"], [20])  # type: ignore[arg-type]
+    masked = only(table, arm="recipe", what="item_cf", features="beit3-image-masked", form="raw", k=20)
+    assert masked["mean"] == pytest.approx(hits.mean(), abs=1e-12)
+
+
+def test_an_arm_is_tested_against_the_recipe(shop: Path) -> None:
+    table = rows(shop)
+    at = {"what": "item_cf", "form": "raw", "k": 20}
+    released = only(table, arm="recipe", features="beit3", **at)
+    assert released["difference"] is None
+    for arm in ("still", "recipe"):  # CLS as it is, beside the released vector: what whitening does
+        raw = only(table, arm=arm, features="beit3-raw", **at)
+        assert raw["difference"] == pytest.approx(raw["mean"] - released["mean"], abs=1e-12)
+        assert raw["low"] <= raw["difference"] <= raw["high"]
+    masked = only(table, arm="still", features="beit3-text-masked", **at)
+    assert masked["difference"] == pytest.approx(
+        masked["mean"] - only(table, arm="recipe", features="beit3-text-masked", **at)["mean"], abs=1e-12
+    )
+    assert only(table, arm="recipe", features="beit3-text-masked", **at)["p"] is None
+    tfidf = only(table, arm="tfidf", features="tfidf", **at)
+    assert (tfidf["difference"], tfidf["encoder_seed"]) == (
+        pytest.approx(tfidf["mean"] - released["mean"], abs=1e-12),
+        None,
+    )
+
+
+def test_p_is_corrected_for_the_tests_of_one_table(shop: Path) -> None:
+    table = [row for row in rows(shop) if row["p"] is not None]
+    recommended = [row for row in table if row["what"] == "alignrec"]
+    assert {row["metric"] for row in recommended} == {"recall", "ndcg"}
+    assert {row["k"] for row in recommended} == {20}
+    for family in (recommended, [r for r in table if (r["features"], r["form"]) == ("beit3", "processed")]):
+        mine = [row for row in family if row["what"] == family[0]["what"] or row["what"] != "alignrec"]
+        assert len(mine) > 2
+        assert [r["p_holm"] for r in mine] == pytest.approx(list(holm(np.array([r["p"] for r in mine]))))
+
+
+def test_what_read_interactions_says_so(shop: Path) -> None:
+    table = rows(shop)
+    assert {row["note"] for row in table if row["arm"] != "together"} == {""}
+    notes = {row["what"]: row["note"] for row in table if row["arm"] == "together"}
+    assert notes["item_cf"].startswith("leak: the encoder was taught who buys what together")
+    assert "read train interactions" in notes["alignrec"]
+
+
+def test_a_second_run_trains_nothing_and_more_seeds_train_what_is_new(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "shop"
+    shutil.copytree(shop, root)
+    params, before = load(root / "params.yaml"), contents(root)
+    trained: list[tuple[int, Job]] = []
+    each = pool.each
+
+    def counted(work: Any, jobs: Any, workers: int) -> Any:
+        trained.extend(jobs)
+        return each(work, jobs, workers)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("an encoder is trained again")
+
+    monkeypatch.setattr(arms.pool, "each", counted)
+    monkeypatch.setattr("pipeline.pretrain.train.fit", never)
+    study(root, params)
+    assert trained == []
+    assert contents(root) == before
+    study(root, params.model_copy(update={"study": params.study.model_copy(update={"seeds": 3})}))
+    assert {job.seed for _, job in trained} == {2}
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Return what the study left, without keys and locks."""
+    folder = Layout(root, "toy").folder("study")
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files if path.name != "run.json"}
+
+
+@pytest.mark.slow
+def test_killed_it_ends_with_the_same_bytes(shop: Path, tmp_path: Path) -> None:
+    root = tmp_path / "shop"
+    shutil.copytree(shop, root)
+    params, folder = load(root / "params.yaml"), Layout(root, "toy").folder("study")
+    shutil.rmtree(folder)
+    kept: dict[Path, int] = {}
+    for stop in (
+        "arms/still/0/pretrain/history.json",
+        "arms/together/0/pretrain/checkpoint.safetensors",
+        "arms/together/0/encode/beit3-raw/features-00000.parquet",
+        "arms/still/0/probe/answers.safetensors",
+        "arms/still/0/benchmark/runs/alignrec/beit3/1.json",
+    ):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        process = subprocess.Popen([sys.executable, "-c", RUN, str(root)], env=environment)
+        while not (folder / stop).exists() and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept  # what was done is not made again
+        done = (path for path in folder.rglob("*.json") if not (path.parent / ".scratch").exists())
+        kept = {path: path.stat().st_mtime_ns for path in done}
+    assert kept
+    study(root, params)
+    assert contents(root) == contents(shop)
+
+
+RUN = """
+import sys
+from pathlib import Path
+import networks
+import studied
+from pipeline.evaluation.protocol import protocol
+from pipeline.params import load
+from pipeline.study import arms
+from pipeline.train import inputs
+from stages import needs
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    params = load(root / "params.yaml")
+    run = studied.run("study", params, root)
+    arms.study(run, protocol(params, "toy", inputs.read(run.layout, None).split))
+"""
+
+
+def test_several_encoders_of_an_arm_are_tested_together(tmp_path: Path) -> None:
+    few = {"arms": {"still": {"epochs": 0}}, "encoder_seeds": 2, "seeds": 1, "workers": 1, "arm_features": ["beit3"]}
+    table = study(tmp_path, studied.encoded(tmp_path, study=few, pretrain={"seed": 3}))
+    at = {"what": "content_knn", "features": "beit3", "form": "raw", "k": 20}
+    for arm in ("recipe", "still"):
+        each = [only(table, arm=arm, encoder_seed=seed, **at) for seed in (3, 4)]
+        together = only(table, arm=arm, encoder_seed=None, **at)
+        assert [row["p"] for row in each] == [None, None]
+        assert together["mean"] == pytest.approx(np.mean([row["mean"] for row in each]))
+        assert (together["seeds"], together["sd"] is None) == (2, False)
+    assert together["p_holm"] is not None
+    assert not Branch(tmp_path, "toy", "arms/recipe/3").folder("pretrain").exists()
+    assert Branch(tmp_path, "toy", "arms/recipe/4").encoder_weights.exists()
+    assert {row["features"] for row in table if row["what"] == "alignrec"} == {"beit3", "tfidf"}
+
+
+def test_a_teacher_is_asked_once_for_all_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = {"distill": 1.0, "distill_from": ["tfidf"]}
+    given = {"arms": {"one": taught, "two": taught | {"lr": 0.002, "words": "minilm"}}, "seeds": 1, "workers": 1}
+    params = load(studied.write(tmp_path, study=given))
+    calls: list[Path] = []
+    features = distillation._features
+
+    def counted(rows: Any, n_items: int, path: Path) -> np.ndarray:
+        calls.append(path)
+        return features(rows, n_items, path)
+
+    monkeypatch.setattr(distillation, "_features", counted)
+    run = studied.run("study", params, tmp_path)
+    for name in given["arms"]:
+        branch.prepared(run, params.arm(name), Branch(tmp_path, "toy", f"arms/{name}/0"), [], [])
+    assert len(calls) == 1
+    weights = [Branch(tmp_path, "toy", f"arms/{name}/0").encoder_weights.read_bytes() for name in given["arms"]]
+    assert weights[0] != weights[1]
+
+
+def test_without_arms_the_table_is_empty_and_nothing_is_read(tmp_path: Path) -> None:
+    params = load(studied.write(tmp_path))
+    run = studied.run("study", params, tmp_path)
+    (table,) = arms.study(run, protocol(params, "toy", inputs.read(run.layout, None).split))
+    assert len(io.read_table(table, schemas.ARMS)) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"arms": {"long": {"epoch": 3}}}, "unknown key 'study.arms.long.epoch'; did you mean 'epochs'?"),
+        ({"arms": {"long": {"epochs": -3}}}, "'study.arms.long.epochs': input should be greater than or equal to 0"),
+        ({"arms": {"recipe": {}}}, "'study.arms': value error, 'recipe' is another row of the same table"),
+        ({"arms": {"x": {"distill_from": ["minilms"]}}}, "'study.arms.x.distill_from': no 'minilms'; did you mean"),
+        ({"arms": {"x": {"visual_tokens": "teacher-kmeans", "teacher": "minilm"}}}, "'study.arms.x.teacher': minilm"),
+        ({"arms": {"x": {}}, "encoder_seed": 2}, "unknown key 'study.encoder_seed'; did you mean 'encoder_seeds'?"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_the_key(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    path = studied.write(tmp_path, study=given)
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_arms_need_the_recipe_to_be_encoded(tmp_path: Path) -> None:
+    other = {"features": ["tfidf"]}
+    sections = {"encode": {"encoders": ["tfidf"]}, "train": {"features": "tfidf"}, "benchmark": other, "publish": other}
+    path = studied.write(tmp_path, study={"arms": {"x": {}}}, **sections)
+    with pytest.raises(UserError, match=r"'study\.arms': it trains encoders, and 'beit3' .* under encode\.encoders"):
+        load(path)
+
+
+def test_the_stage_depends_on_what_its_arms_read(tmp_path: Path) -> None:
+    network = networks.timm(tmp_path / "network")
+    taught = {"visual_tokens": "teacher-kmeans", "teacher": "tiny"}
+    encoders = {"tiny": {"kind": "timm", "model": str(network)}}
+
+    def of(arms: dict[str, Any]) -> needs.Needs:
+        params = load(studied.write(tmp_path, study={"arms": arms}, encoders=encoders))
+        return needs.of(studied.run("study", params, tmp_path))
+
+    without, alone, together = of({}), of({"x": taught}), of({"x": taught, "y": {"collaborative": 1.0}})
+    weights = network / "model.safetensors"
+    assert weights not in without.files
+    assert weights in alone.files
+    assert "pipeline.encode.timm" in alone.modules
+    assert alone.facts != together.facts
+    images = [path for path in alone.files if path.parent == Layout(tmp_path, "toy").images]
+    assert images != []
+    assert not {*images} & {*without.files}

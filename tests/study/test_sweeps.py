@@ -1,0 +1,221 @@
+"""Sweeps on a toy shop: every value is trained once and measured on valid; test stays closed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import studied
+
+import schemas
+from pipeline import io
+from pipeline.config.judging import AUTHORS
+from pipeline.errors import UserError
+from pipeline.evaluation import trial as opening
+from pipeline.evaluation.protocol import protocol
+from pipeline.graph import neighbours
+from pipeline.layout import Layout
+from pipeline.models import MODELS
+from pipeline.params import Params, load
+from pipeline.seeds import seed_for
+from pipeline.study import branch, sweeps
+from pipeline.study.branch import Branch
+from pipeline.study.sweeps import RECALL, SweepJob
+from pipeline.train import inputs
+from pipeline.train.loop import fit
+
+SWEEPS: dict[str, Any] = {
+    "rate": {"train.lr": [0.001, 0.01]},
+    "graph": {"graph.k": [2, 4], "train.item_layers": [0, 1]},
+    "length": {"pretrain.epochs": [0, 1]},
+}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop with its encoder, and three sweeps that have been run."""
+    root = tmp_path_factory.mktemp("shop")
+    study(root, studied.encoded(root, study={"sweeps": SWEEPS, "seeds": 2, "workers": 1}))
+    return root
+
+
+def study(root: Path, params: Params) -> list[dict[str, Any]]:
+    """Run the sweeps; return the rows of the table."""
+    run = studied.run("study", params, root)
+    made = sweeps.study(run, protocol(params, "toy", inputs.read(run.layout, None).split))
+    assert [path for path in made if not path.is_file()] == []
+    io.keep_only(run.folder, made)
+    return rows(root)
+
+
+def rows(root: Path) -> list[dict[str, Any]]:
+    table: list[dict[str, Any]] = io.read_table(Layout(root, "toy").study("sweeps"), schemas.SWEEPS).to_pylist()
+    return table
+
+
+def values(root: Path, sweep: str) -> dict[str, list[float]]:
+    """Return setting -> valid Recall@20 by seed."""
+    out: dict[str, list[float]] = {}
+    for row in rows(root):
+        if row["sweep"] == sweep:
+            out.setdefault(row["setting"], []).append(row[RECALL])
+    return out
+
+
+def test_every_setting_of_a_sweep_has_its_seeds(shop: Path) -> None:
+    assert [(row["sweep"], row["setting"], row["seed"]) for row in rows(shop)] == [
+        (sweep, json.dumps(setting), seed)
+        for sweep, settings in (
+            ("rate", [{"train.lr": 0.001}, {"train.lr": 0.01}]),
+            ("graph", [{"graph.k": k, "train.item_layers": n} for k in (2, 4) for n in (0, 1)]),
+            ("length", [{"pretrain.epochs": 0}, {"pretrain.epochs": 1}]),
+        )
+        for setting in settings
+        for seed in (0, 1)
+    ]
+
+
+def test_equal_trainings_of_several_sweeps_run_once(shop: Path) -> None:
+    layout = Layout(shop, "toy")
+    assert len(list(layout.study_runs("sweeps").glob("*/"))) == 6  # of eight: the setting as it stands is in all three
+    assert len(list((layout.folder("study") / "encoders").glob("*/"))) == 1  # epochs: 1 is the dataset's own encoder
+    standing = values(shop, "rate")['{"train.lr": 0.01}']
+    assert values(shop, "length")['{"pretrain.epochs": 1}'] == standing
+    assert values(shop, "graph")['{"graph.k": 4, "train.item_layers": 1}'] == standing
+
+
+def test_valid_is_that_of_the_setting_and_its_graph(shop: Path) -> None:
+    params, layout = load(shop / "params.yaml"), Layout(shop, "toy")
+    data = inputs.read(layout, "beit3")
+    assert data.features is not None
+    edges = neighbours.neighbours(data.features, 2)
+    settings = params.settings("alignrec")
+    fitted = fit(
+        MODELS["alignrec"], data.split, data.features, edges, settings, seed_for("sweep", "toy", "alignrec", 1)
+    )
+    row = next(r for r in rows(shop) if (r["setting"], r["seed"]) == ('{"graph.k": 2, "train.item_layers": 1}', 1))
+    assert (row[RECALL], row["best_epoch"]) == (pytest.approx(fitted.valid[RECALL], abs=1e-12), fitted.best_epoch)
+    assert row["fingerprint"] == protocol(params, "toy", data.split).fingerprint
+
+
+def test_test_stays_closed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opened(*_: Any) -> None:
+        raise AssertionError("test is opened")
+
+    monkeypatch.setattr(opening, "evaluate", opened)
+    params, layout = load(shop / "params.yaml"), Layout(shop, "toy")
+    record = sweeps.trial(SweepJob(sweeps.point(params, layout, {"train.lr": 0.01}, "study.sweeps.x"), 0))
+    assert record[RECALL] == values(shop, "rate")['{"train.lr": 0.01}'][0]
+
+
+def test_one_key_is_a_curve_and_two_are_a_map(shop: Path) -> None:
+    layout = Layout(shop, "toy")
+    curves, maps = (io.read_json(layout.study_plot(name)) for name in ("curves", "heatmaps"))
+    assert [(p["sweep"], p["key"], p["value"], p["seeds"]) for p in curves] == [
+        ("length", "pretrain.epochs", 0, 2),
+        ("length", "pretrain.epochs", 1, 2),
+        ("rate", "train.lr", 0.001, 2),
+        ("rate", "train.lr", 0.01, 2),
+    ]
+    by_seed = values(shop, "rate")['{"train.lr": 0.001}']
+    assert (curves[2][RECALL], curves[2]["sd"]) == (np.mean(by_seed), np.std(by_seed, ddof=1))
+    assert {(p["map"], p["x"], p["y"]) for p in maps} == {
+        ("study alignrec graph: graph.k, train.item_layers", k, n) for k in ("2", "4") for n in ("0", "1")
+    }
+    cell = next(p for p in maps if (p["x"], p["y"]) == ("2", "0"))
+    assert cell["valid"] == np.mean(values(shop, "graph")['{"graph.k": 2, "train.item_layers": 0}'])
+
+
+def test_three_keys_have_a_map_a_pair() -> None:
+    settings = [{"train.cca": a, "train.reg": b, "graph.k": k} for a in (0.1, 0.2) for b in (0.3, 0.4) for k in (5, 9)]
+    label = {"dataset": "d", "sweep": "s", "features": "f", "protocol": "p", "fingerprint": "f", "reason": ""}
+    made = [
+        label | {"setting": json.dumps(s), "seed": 0, RECALL: 0.01 * i, "best_epoch": 0} for i, s in enumerate(settings)
+    ]
+    maps = sweeps.heatmaps(schemas.SWEEPS.empty_table().from_pylist(made, schemas.SWEEPS))
+    assert [
+        len([p for p in maps if p["settings"] == pair]) for pair in ("train.cca, train.reg", "train.cca, graph.k")
+    ] == [4, 4]
+    best = next(p for p in maps if (p["settings"], p["x"], p["y"]) == ("train.cca, train.reg", "0.1", "0.3"))
+    assert best["valid"] == 0.01  # of k 5 and 9
+
+
+def test_a_second_run_trains_nothing(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    before = rows(shop)
+    monkeypatch.setattr(sweeps, "pool", type("Pool", (), {"each": lambda _, todo, __: never() if todo else iter(())}))
+    monkeypatch.setattr("pipeline.pretrain.train.fit", never)
+    assert study(shop, load(shop / "params.yaml")) == before
+
+
+def test_only_what_lacks_is_trained(shop: Path) -> None:
+    layout = Layout(shop, "toy")
+    records = sorted(layout.study_runs("sweeps").rglob("*.json"))
+    kept = {path: path.stat().st_mtime_ns for path in records[1:]}
+    lost = records[0].read_bytes()
+    records[0].unlink()
+    study(shop, load(shop / "params.yaml"))
+    assert records[0].read_bytes() == lost
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_a_loss_that_diverges_is_a_row(shop: Path) -> None:
+    params, layout = load(shop / "params.yaml"), Layout(shop, "toy")
+    point = sweeps.point(params, layout, {"train.lr": 1e30}, "study.sweeps.x")
+    record = sweeps.trial(SweepJob(point, 0))
+    assert record[RECALL] is None
+    assert "the loss diverged" in record["reason"]
+
+
+def test_an_encoder_of_its_own_lies_apart(shop: Path) -> None:
+    params, layout = load(shop / "params.yaml"), Layout(shop, "toy")
+    own = sweeps.point(params, layout, {"pretrain.epochs": 0}, "study.sweeps.x").data
+    assert isinstance(own, Branch)
+    assert own.items == layout.items
+    assert own.features("beit3") != layout.features("beit3")
+    assert own.features("beit3").is_dir()
+    assert not branch.teachers(layout).exists()
+
+
+def test_the_authors_grid_is_a_preset(tmp_path: Path) -> None:
+    params = load(studied.write(tmp_path, study={"sweeps": {"all": "authors"}}))
+    settings = params.study.settings("all")
+    assert len(settings) == np.prod([len(values) for values in AUTHORS.values()])
+    assert settings[0] == {f"train.{key}": values[0] for key, values in AUTHORS.items()}
+
+
+def test_without_sweeps_the_table_is_empty(tmp_path: Path) -> None:
+    assert study(tmp_path, load(studied.write(tmp_path))) == []
+    assert io.read_json(Layout(tmp_path, "toy").study_plot("curves")) == []
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"train.lrs": [0.1]}, "unknown key 'study.sweeps.x.train.lrs'; did you mean 'lr'?"),
+        ({"train.lr": [0.1, -1.0]}, "'study.sweeps.x.train.lr': input should be greater than 0, found -1.0"),
+        ({"graph.kk": [3]}, "unknown key 'study.sweeps.x.graph.kk'"),
+        ({"pretrain.epochs": [1.5]}, "'study.sweeps.x.pretrain.epochs': input should be a valid integer"),
+        ({"lr": [0.1]}, "'study.sweeps.x': value error, 'lr' is no key of train, graph, pretrain"),
+        ({"train.lr": []}, "'study.sweeps.x.train.lr': list should have at least 1 item"),
+        ({}, "'study.sweeps.x': dictionary should have at least 1 item"),
+        ("author", "'study.sweeps.x': value error, there is no preset of this name; give keys and values, or one of"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_the_key(tmp_path: Path, sweep: Any, message: str) -> None:
+    path = studied.write(tmp_path, study={"sweeps": {"x": sweep}})
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_encoder_that_nothing_reads_is_refused(tmp_path: Path) -> None:
+    path = studied.write(tmp_path, train={"features": "tfidf"}, study={"sweeps": {"x": {"pretrain.epochs": [1]}}})
+    with pytest.raises(UserError, match=r"'study\.sweeps\.x': it trains encoders, and 'tfidf' reads none; name beit3"):
+        load(path)
