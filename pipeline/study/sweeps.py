@@ -15,13 +15,9 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 import schemas
-<<<<<<< study
-from pipeline import io
-=======
 from pipeline import io, pool
 from pipeline.benchmark import sweep as effects
 from pipeline.benchmark.study import Outcome
->>>>>>> arms
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.evaluation.evidence import cell
@@ -83,16 +79,6 @@ def study(run: Run, rules: Protocol) -> list[Path]:
         run: of the stage.
         rules: name the split on which valid is judged.
     """
-<<<<<<< study
-    if run.params.study.sweeps:
-        raise UserError("'study.sweeps' is not available yet; leave it empty")
-    table = run.layout.study("sweeps")
-    run.write(schemas.SWEEPS.empty_table(), table, schemas.SWEEPS)
-    plots = [run.layout.study_plot(name) for name in ("curves", "heatmaps")]
-    for path in plots:
-        io.write_json(path, [])
-    return [table, *plots]
-=======
     params, layout = run.params, run.layout
     planned = [
         (sweep, setting, point(params, layout, setting, f"study.sweeps.{sweep}"))
@@ -215,4 +201,3 @@ def _by_setting(table: pa.Table) -> dict[tuple[str, str], list[float]]:
 
 def _digest(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
->>>>>>> arms
