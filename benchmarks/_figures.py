@@ -88,7 +88,7 @@ def probes(layout: Layout) -> Iterator[str]:
     for name in sorted(names, key=lambda name: (name == "chance", -figures[first][name][by])):
         cells = []
         for probe, measure in asked.items():
-            both = (of[probe].get(name, {}).get(measure) for of in (figures, processed))
+            both = (of.get(probe, {}).get(name, {}).get(measure) for of in (figures, processed))
             cells.append(", ".join(_decimal(value, 3) for value in both if value is not None))
         yield markdown.row(name, *cells)
     yield ""
