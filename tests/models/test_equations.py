@@ -127,7 +127,7 @@ def test_contentknn_is_the_mean_cosine_with_the_history() -> None:
 
 
 def test_mmgcn() -> None:
-    network, p, modalities = case("mmgcn")
+    network, p, modalities = case("mmgcn", variant="paper", layers=2)
     users, items = np.zeros((USERS, DIM)), np.zeros((ITEMS, DIM))
     for m, features in enumerate(modalities):
         user, item = p[f"taste.{m}"], linear(p, f"project.{m}", features)
@@ -150,7 +150,7 @@ def test_mmgcn() -> None:
 
 
 def test_grcn() -> None:
-    network, p, modalities = case("grcn", routings=2)
+    network, p, modalities = case("grcn", variant="paper", routings=2)
     content = [leaky(linear(p, f"project.{m}", f)) for m, f in enumerate(modalities)]
     prototypes = []
     for m, q in enumerate(content):
@@ -185,13 +185,12 @@ def test_grcn() -> None:
 
 
 def test_grcn_prunes_what_no_modality_trusts() -> None:
-    edges = SparsityPattern(np.array([0, 0]), np.array([0, 1]), (1, 2), torch.device("cpu"))
-    weights = grcn.refine(edges, [torch.zeros(2), torch.zeros(2)], torch.tensor([[-1.0, -2.0]]))
+    weights = grcn.refine([torch.full((2,), 0.5)] * 2, [torch.full((2,), -1.0), torch.full((2,), -2.0)])
     assert weights.tolist() == [0.0, 0.0]
 
 
 def test_dualgnn() -> None:
-    network, p, modalities = case("dualgnn", neighbours=2)
+    network, p, modalities = case("dualgnn", variant="paper", neighbours=2)
     views = [light(p[f"taste.{m}"], linear(p, f"project.{m}", f)) for m, f in enumerate(modalities)]
     alpha = softmax(p["attention"])
     user = sum(alpha[:, m : m + 1] * view[0] for m, view in enumerate(views))
@@ -208,14 +207,14 @@ def test_dualgnn() -> None:
 
 def test_dualgnn_keeps_few_neighbours_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = adjacency.seen(SPLIT)
-    whole = dualgnn.co_occurrence(seen, 2).toarray()
+    whole = dualgnn.common_items(seen, 2).toarray()
     monkeypatch.setattr(cooccurrence, "BLOCK", 2)
-    np.testing.assert_array_equal(dualgnn.co_occurrence(seen, 2).toarray(), whole)
+    np.testing.assert_array_equal(dualgnn.common_items(seen, 2).toarray(), whole)
     assert ((whole > 0).sum(1) <= 2).all()
 
 
 def test_slmrec() -> None:
-    network, p, modalities = case("slmrec")
+    network, p, modalities = case("slmrec", variant="paper", layers=2)
     sides = [
         light(p["user"], x) for x in (p["item"], *(linear(p, f"project.{m}", f) for m, f in enumerate(modalities)))
     ]
@@ -282,7 +281,7 @@ def test_bm3_aligns_ids_with_fixed_content() -> None:
 
 
 def test_lattice() -> None:
-    network, p, modalities = case("lattice", skip=0.6)
+    network, p, modalities = case("lattice", variant="paper", skip=0.6)
     alpha = softmax(p["importance"])
     a = np.zeros((ITEMS, ITEMS))
     for m, f in enumerate(modalities):
@@ -300,7 +299,13 @@ def test_lattice_weights_learn() -> None:
         EDGES["item_id"].to_numpy(), EDGES["neighbour_id"].to_numpy(), (ITEMS, ITEMS), torch.device("cpu")
     )
     features = torch.from_numpy(FEATURES).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: lattice.weights(edges, x), (features,))
+    shares, h = torch.tensor([0.3, 0.7]).double().requires_grad_(), torch.rand(ITEMS, 2).double().requires_grad_()
+
+    def graph(x: torch.Tensor, shares: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        cosines = lattice.similarity(edges, x)
+        return lattice.balanced([edges, edges], [cosines, cosines.relu()], shares, h)
+
+    assert torch.autograd.gradcheck(graph, (features, shares, h))
 
 
 def test_freedom() -> None:
