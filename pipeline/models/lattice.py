@@ -101,7 +101,7 @@ class LATTICE(Recommender):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D] and [I, D]; outside training the neighbours are searched again."""
-        if not self.edges:
+        if self.training and not self.edges:
             self.start_epoch()
         edges = self.edges if self.training else self._search()
         learned = self._learned(edges)

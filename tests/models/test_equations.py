@@ -213,6 +213,58 @@ def test_dualgnn_keeps_few_neighbours_by_blocks(monkeypatch: pytest.MonkeyPatch)
     assert ((whole > 0).sum(1) <= 2).all()
 
 
+def test_dualgnn_repeats_neighbours_where_a_user_has_fewer_than_k() -> None:
+    common = dualgnn.common_items(adjacency.seen(SPLIT), 4)
+    own = np.diff(common.indptr)
+    assert own.min() == 0
+    assert own.max() == 4
+    drawn = [dualgnn.repeated(common, 4, torch.Generator().manual_seed(seed)) for seed in range(200)]
+    for graph in drawn:
+        assert np.diff(graph.indptr).tolist() == [4 * (n > 0) for n in own]
+        for u in range(USERS):
+            slots = slice(graph.indptr[u], graph.indptr[u + 1])
+            mine = slice(common.indptr[u], common.indptr[u + 1])
+            assert graph.indices[slots][: own[u]].tolist() == common.indices[mine].tolist()
+            assert set(graph.indices[slots]) == set(common.indices[mine])
+            for v, n in zip(graph.indices[slots], graph.data[slots], strict=True):
+                assert n == (SEEN[u] * SEEN[v]).sum()
+    user = int(np.flatnonzero(own == 3)[0])
+    again = np.concatenate([graph.indices[graph.indptr[user] + 3 : graph.indptr[user + 1]] for graph in drawn])
+    assert np.bincount(again)[np.unique(again)].min() > 45  # 200 draws of three, each as likely
+    weights = dualgnn.softmax_rows(drawn[0])
+    np.testing.assert_allclose(weights.toarray().sum(1), own > 0, atol=1e-6)
+    assert weights.nnz == drawn[0].nnz  # one number of entries in every epoch
+
+
+def test_dualgnn_draws_repeats_for_each_epoch_and_ranks_by_those_of_its_name() -> None:
+    networks = [case("dualgnn", neighbours=4)[0] for _ in range(2)]
+    ranked = [vectors(network)[0] for network in networks]
+    np.testing.assert_array_equal(*ranked)
+    trained = []
+    for seed in range(5):
+        torch.manual_seed(seed)
+        networks[0].start_epoch()
+        np.testing.assert_array_equal(vectors(networks[0])[0], ranked[0])
+        trained.append(networks[0].train()()[0].detach().numpy())
+    assert len({x.tobytes() for x in trained}) > 1
+
+
+@pytest.mark.parametrize("modalities", [1, 2, 3, 4])
+def test_slmrec_chains_the_id_view_past_every_modality(modalities: int) -> None:
+    """Two modalities stand where the published code has three: the second place, for sound, is passed over."""
+    chain, heads = slmrec.chain(modalities, 4), slmrec.chain_heads(modalities, 4)
+    behaviour, content = torch.randn(5, 4), [torch.randn(5, 4) for _ in range(modalities)]
+    pairs = slmrec.chained(behaviour, content, chain, heads)
+    assert [x.shape[1] for x, _ in pairs] == [4] * max(modalities - 1, 1) + [2] * (modalities > 1)
+    links = [behaviour]
+    for link in chain:
+        links.append(link(links[-1]))
+    stops = {1: [1], 2: [1, 3], 3: [1, 2, 3], 4: [1, 2, 3, 4]}[modalities]
+    for (x, y), stop, head, view in zip(pairs, stops, heads, content, strict=True):
+        assert torch.equal(x, links[stop])
+        assert torch.equal(y, head(view))
+
+
 def test_slmrec() -> None:
     network, p, modalities = case("slmrec", variant="paper", layers=2)
     sides = [
@@ -292,6 +344,31 @@ def test_lattice() -> None:
     ours = vectors(network)
     close(ours[0], users)
     close(ours[1], items + unit(a @ p["item"]))
+
+
+def test_lattice_learns_its_graph_in_the_first_batch_of_an_epoch() -> None:
+    network = case("lattice")[0].train()
+
+    def learning() -> set[str]:
+        network.zero_grad()
+        torch.stack(list(network.loss(BATCH).values())).sum().backward()
+        return {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
+
+    everything = {"user", "item", "project", "importance", "modalities"}
+    for _ in range(2):
+        network.start_epoch()
+        assert learning() == everything
+        assert learning() == {"user", "item"}
+        vectors(network)  # ranking leaves the epoch's graph alone
+        network.train()
+        assert learning() == {"user", "item"}
+
+
+def test_lattice_keeps_negative_cosines_and_empties_rows_that_they_outweigh() -> None:
+    edges = SparsityPattern(np.array([0, 0, 1]), np.array([0, 1, 1]), (2, 2), torch.device("cpu"))
+    h, one = torch.eye(2), torch.ones(1)
+    close(lattice.balanced([edges], [torch.tensor([1.0, -0.5, 0.5])], one, h), [[2.0, -1.0], [0.0, 1.0]])
+    close(lattice.balanced([edges], [torch.tensor([0.5, -1.0, 0.5])], one, h), [[0.0, 0.0], [0.0, 1.0]])
 
 
 def test_lattice_weights_learn() -> None:
