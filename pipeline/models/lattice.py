@@ -23,7 +23,7 @@ from pipeline.interactions.split import Split
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
-from pipeline.models.variants import Varied
+from pipeline.models.variants import Varied, learned
 from pipeline.ops.edges import SparsityPattern
 from pipeline.ops.sparse import Sparse
 
@@ -77,7 +77,7 @@ class LATTICE(Recommender):
         else:
             fixed = inputs.modal_edges
             self.walk = Sparse(walk_graph(inputs.split), inputs.device)  # [N, N]
-            self.modalities = nn.ParameterList(m.clone() for m in inputs.modalities)
+            self.modalities = learned(inputs.modalities)
         self.fixed = [Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in fixed]  # M x [I, I]
         self.edges: list[SparsityPattern] = []
         self.kept: Learned | None = None

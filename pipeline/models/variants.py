@@ -1,10 +1,11 @@
 """What the published reference implementations compute where the papers say otherwise.
 
-Letters: U users, I items, B batch, D width.
+Letters: U users, I items, F_m width of modality m, M modalities, B batch, D width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -44,3 +45,8 @@ def norms(*tables: Tensor, divisor: int) -> Tensor:
 def guarded_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
     """-mean log(1e-10 + sigmoid(h_u . h_i+ - h_u . h_i-)) over [B, D] rows: a pair costs at most 23."""
     return -(1e-10 + torch.sigmoid((user * (positive - negative)).sum(1))).log().mean()
+
+
+def learned(modalities: Iterable[Tensor]) -> nn.ParameterList:
+    """Return features M x [I, F_m] as parameters that start as they are given: in the references they learn."""
+    return nn.ParameterList([modality.clone() for modality in modalities])

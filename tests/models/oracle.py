@@ -92,11 +92,10 @@ class Oracle:
         """Return graph_<name> as a model would hold it."""
         return Sparse(sp.csr_array(self.arrays[f"graph_{name}"]), dtype=self.dtype)
 
-    @property
-    def user_item(self) -> Sparse:
-        """The user-item block [U, I] of graph_user_item."""
+    def block(self, name: str = "user_item") -> Sparse:
+        """Return the user-item block [U, I] of graph_<name>, which has users and items."""
         n_users = self.split.n_users
-        return Sparse(sp.csr_array(self.arrays["graph_user_item"][:n_users, n_users:]), dtype=self.dtype)
+        return Sparse(sp.csr_array(self.arrays[f"graph_{name}"][:n_users, n_users:]), dtype=self.dtype)
 
     def build(self, model: str, sources: dict[str, Source], **settings: object) -> Recommender:
         """Return our model with the reference's parameters, in this precision.
@@ -111,7 +110,7 @@ class Oracle:
         params = MODELS[model].Params.model_validate({"dim": 16, "lr": 1e-3, "batch_size": 2048} | settings)
         inputs = self.inputs
         if self.dtype == torch.float64 and "graph_user_item" in self.arrays:
-            inputs.__dict__["user_item"] = self.user_item  # where cached_property keeps it
+            inputs.__dict__["user_item"] = self.block()  # where cached_property keeps it
         network = MODELS[model](inputs, params)
         widen(network, self.dtype)
         self.sources = sources

@@ -32,6 +32,7 @@ PARTS = [6, 4]
 LONELY, BARE = USERS - 1, ITEMS - 1
 """a user without interactions; an item without features or interactions"""
 TRAINED = [name for name in MODELS if name not in ("itemknn", "contentknn")]
+VARIED = [name for name in TRAINED if "paper" in str(MODELS[name].Params.model_fields.get("variant"))]
 READERS = [name for name, model in MODELS.items() if "features" in model.needs]
 
 
@@ -152,6 +153,16 @@ class TestTraining:
         user, item = network()
         assert array(user).tobytes() == array(once(model).user).tobytes()
         assert array(item).tobytes() == array(once(model).item).tobytes()
+
+
+@pytest.mark.parametrize("model", VARIED)
+@pytest.mark.parametrize("parts", [PARTS, []], ids=["two modalities", "one"])
+def test_the_paper_s_variant_learns_too(model: str, parts: list[int]) -> None:
+    split, *content = towns()
+    fitted = fit(MODELS[model], split, *content, settings(model, variant="paper"), 0, parts=parts)
+    assert evaluate(fitted.user, fitted.item, split, "test", [10]).mean["recall", 10] > 0.6
+    if not parts:
+        assert array(fitted.user).tobytes() != array(trained(model, parts=parts).user).tobytes()
 
 
 @pytest.mark.parametrize("model", READERS)

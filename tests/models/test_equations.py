@@ -1,4 +1,7 @@
-"""Each baseline's key equations, against slow float64 versions written from the paper's formulas, node by node."""
+"""Each baseline's key equations, against slow float64 versions written from the paper's formulas, node by node.
+
+Models that follow a reference implementation by default are tested here in their variant `paper`.
+"""
 
 from __future__ import annotations
 
@@ -124,6 +127,52 @@ def test_contentknn_is_the_mean_cosine_with_the_history() -> None:
         history = [i for v, i in PAIRS if v == u]
         for i in range(ITEMS):
             close(user[u] @ item[i], np.mean([directions[i] @ directions[j] for j in history]) if history else 0.0)
+
+
+def squares(rows: list[np.ndarray]) -> float:
+    return 0.1 * sum((x**2).sum() for x in rows) / (2 * 2048)
+
+
+@pytest.mark.parametrize("model", ["bpr", "lightgcn"])
+def test_the_papers_of_bpr_and_lightgcn_square_the_rows_of_layer_0(model: str) -> None:
+    network, p, _ = case(model, variant="paper", l2=0.1)
+    user, item = (x / 3 for x in light(p["user"], p["item"])) if model == "lightgcn" else (p["user"], p["item"])
+    ranked = (user[BATCH.users] * (item[BATCH.positives] - item[BATCH.negatives])).sum(1)
+    loss = network.loss(BATCH)
+    close(loss["bpr"].item(), -np.log(sigmoid(ranked)).mean())
+    close(loss["l2"].item(), squares([p["user"][BATCH.users], p["item"][BATCH.positives], p["item"][BATCH.negatives]]))
+
+
+def test_the_paper_of_vbpr_has_biases_and_no_penalty_on_projected_content() -> None:
+    network, p, _ = case("vbpr", variant="paper", l2=0.1)
+    user, features = p["user"], unit(FEATURES.astype(np.float64))
+    scores = user[:, :DIM] @ p["item"].T + user[:, DIM:] @ (features @ p["project.weight"].T).T
+    scores += p["bias"] + features @ p["visual_bias"]
+    ours = vectors(network)
+    close(ours[0] @ ours[1].T, scores)
+    u, i, j = BATCH.users.numpy(), BATCH.positives.numpy(), BATCH.negatives.numpy()
+    loss = network.loss(BATCH)
+    close(loss["bpr"].item(), -np.log(sigmoid(scores[u, i] - scores[u, j])).mean())
+    close(loss["l2"].item(), squares([user[u], p["item"][i], p["item"][j], p["project.weight"], p["visual_bias"]]))
+
+
+@pytest.mark.parametrize("model", ["bpr", "lightgcn", "vbpr", "freedom", "mgcn", "bm3"])
+def test_the_reference_is_the_default(model: str) -> None:
+    assert MODELS[model].Params().model_dump()["variant"] == "reference"
+
+
+def test_tables_start_as_the_reference_draws_them() -> None:
+    inputs = Inputs(SPLIT, torch.from_numpy(FEATURES), EDGES, torch.device("cpu"))
+    settings = {"dim": 3000}
+    bound = np.sqrt(6 / (USERS + 3000))
+    for variant, inside in {"reference": False, "paper": True}.items():
+        torch.manual_seed(0)
+        network = MODELS["bpr"](inputs, MODELS["bpr"].Params.model_validate(settings | {"variant": variant}))
+        table = dict(network.named_parameters())["user"].detach()
+        assert bool(table.abs().max() <= bound) == inside  # uniform has a bound, normal goes beyond
+    vbpr = dict(MODELS["vbpr"](inputs, MODELS["vbpr"].Params(dim=DIM)).named_parameters())
+    assert vbpr["user"].shape == (USERS, 2 * DIM)
+    assert not vbpr["project.bias"].any()
 
 
 def test_mmgcn() -> None:
@@ -290,7 +339,7 @@ def test_slmrec() -> None:
 
 
 def test_bm3() -> None:
-    network, p, modalities = case("bm3", drop=0.0)
+    network, p, modalities = case("bm3", variant="paper", drop=0.0)
     users, items = (x / 2 for x in light(p["user"], p["item"], layers=1))
     user, item = users[BATCH.users], (items + p["item"])[BATCH.positives]
     content = [linear(p, f"project.{m}", f)[BATCH.positives] for m, f in enumerate(modalities)]
@@ -311,21 +360,47 @@ def test_bm3_learns_through_one_side_and_drops_in_the_other() -> None:
     bm3.c(online, target).backward()
     assert online.grad is not None
     assert target.grad is None
-    network = case("bm3", drop=0.5)[0]
+    network = case("bm3", variant="paper", drop=0.5)[0]
     assert network.loss(BATCH)["rec"] != network.loss(BATCH)["rec"]
 
 
-@pytest.mark.parametrize(("learner", "ranked_by"), [("content", set()), ("id", {"user", "item"})])
-def test_bm3_ranks_by_content_through_its_predictor_or_its_ids(learner: str, ranked_by: set[str]) -> None:
-    network = case("bm3", learner=learner, drop=0.0)[0]
+@pytest.mark.parametrize(
+    ("model", "variant", "reached"),
+    [
+        ("bm3", "reference", {"predict", "project", "modalities"}),
+        ("bm3", "paper", {"predict", "project"}),
+        ("bm3-improved", "improved", {"predict", "project", "user", "item"}),
+    ],
+)
+def test_bm3_ranks_by_content_through_its_predictor_or_its_ids(model: str, variant: str, reached: set[str]) -> None:
+    network = case(model, variant=variant, drop=0.0)[0]
     loss = network.loss(BATCH)
     (loss["align"] + loss["mask"]).backward()
-    reached = {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
-    assert reached == {"predict", "project"} | ranked_by
+    assert reached == {
+        name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None
+    }
+
+
+def test_bm3_weighs_content_as_its_variant_does_or_as_it_is_told_to() -> None:
+    alone = case("bm3", variant="reference", drop=0.0, content=1.0)[0].loss(BATCH)
+    twice = case("bm3", variant="reference", drop=0.0)[0].loss(BATCH)
+    for term, weight in {"rec": 1, "align": 2, "mask": 2, "l2": 1}.items():
+        close(twice[term].item(), weight * alone[term].item())
+
+
+def test_repeats_in_a_batch_share_a_view_in_the_reference_of_bm3() -> None:
+    twice = torch.tensor([1, 1])
+    h = torch.ones(2, DIM)
+    for variant, same in {"reference": True, "paper": False}.items():
+        network = case("bm3", variant=variant, drop=0.5)[0]
+        assert isinstance(network, bm3.BM3)
+        torch.manual_seed(0)
+        views = [network._view(h, twice, ITEMS) for _ in range(20)]
+        assert all(torch.equal(view[0], view[1]) for view in views) == same
 
 
 def test_bm3_aligns_ids_with_fixed_content() -> None:
-    network, p, modalities = case("bm3", learner="id", drop=0.0)
+    network, p, modalities = case("bm3-improved", drop=0.0)
     item = (light(p["user"], p["item"], layers=1)[1] / 2 + p["item"])[BATCH.positives]
     online = unit(linear(p, "predict", item))
     content = [unit(linear(p, f"project.{m}", f)[BATCH.positives]) for m, f in enumerate(modalities)]
@@ -386,7 +461,7 @@ def test_lattice_weights_learn() -> None:
 
 
 def test_freedom() -> None:
-    network, p, modalities = case("freedom", first=0.7, modal=0.5)
+    network, p, modalities = case("freedom", variant="paper", first=0.7, modal=0.5)
     s = sum(share * balanced((nearest(f) != 0).astype(float)) for share, f in zip((0.7, 0.3), modalities, strict=True))
     users, items = (x / 3 for x in light(p["user"], p["item"]))
     items = items + s @ p["item"]
@@ -406,14 +481,22 @@ def test_freedom() -> None:
 def test_freedom_thins_the_pairs_of_the_popular() -> None:
     seen = adjacency.seen(SPLIT)
     torch.manual_seed(0)
-    drawn = [freedom.thin(seen, 0.5).toarray() for _ in range(4000)]
-    assert {int(x.sum()) for x in drawn} == {round(0.5 * len(PAIRS))}
+    drawn = [freedom.thin(seen, 6).toarray() for _ in range(4000)]
+    assert {int(x.sum()) for x in drawn} == {6}
     share = np.mean(drawn, axis=0)
     assert (share[SEEN == 0] == 0).all()
     chance = np.array([1 / np.sqrt(SEEN[u].sum() * SEEN[:, i].sum()) for u, i in PAIRS])
     kept = np.array([share[pair] for pair in PAIRS])
     assert (np.diff(kept[np.argsort(chance, kind="stable")]) > -0.03).all()  # rises with 1 / sqrt(degrees)
     assert kept[chance.argmax()] - kept[chance.argmin()] > 0.2
+
+
+@pytest.mark.parametrize(("variant", "kept"), [("reference", 3), ("paper", 4)])
+def test_freedom_rounds_down_in_the_reference(variant: str, kept: int) -> None:
+    network = case("freedom", variant=variant, drop=1 - 3.6 / len(PAIRS))[0]
+    assert isinstance(network, freedom.FREEDOM)
+    network.start_epoch()
+    assert len(network.thinned.parts[1]) == kept
 
 
 def test_freedom_trains_on_the_thinned_and_ranks_on_the_whole_graph() -> None:
@@ -427,7 +510,7 @@ def test_freedom_trains_on_the_thinned_and_ranks_on_the_whole_graph() -> None:
 
 
 def test_mgcn() -> None:
-    network, p, modalities = case("mgcn")
+    network, p, modalities = case("mgcn", variant="paper")
     behaviour = [x / 3 for x in light(p["user"], p["item"])]
     norm = adjacency.user_item_graph(SPLIT).toarray().astype(np.float64)
     views: list[list[np.ndarray]] = [[], []]
