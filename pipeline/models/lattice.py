@@ -104,10 +104,10 @@ class LATTICE(Recommender):
         if self.training and not self.edges:
             self.start_epoch()
         edges = self.edges if self.training else self._search()
-        learned = self._learned(edges)
+        graph = self._learned(edges)
         h: Tensor = self.item
         for _ in range(self.params.item_layers):
-            h = self._convolve(h, edges, learned)
+            h = self._convolve(h, edges, graph)
         user, item = self._walked()
         return user, item + nnf.normalize(h)
 
@@ -116,20 +116,20 @@ class LATTICE(Recommender):
         if self.training and self.kept:
             return self.kept
         cosines = [similarity(e, x) for e, x in zip(edges, self.projected(), strict=True)]
-        learned = Learned(self.importance.softmax(0), cosines)
+        graph = Learned(self.importance.softmax(0), cosines)
         if self.training and not self.is_paper:
-            self.kept = Learned(learned.alpha.detach(), [w.detach() for w in cosines])
-        return learned
+            self.kept = Learned(graph.alpha.detach(), [w.detach() for w in cosines])
+        return graph
 
-    def _convolve(self, h: Tensor, edges: list[SparsityPattern], learned: Learned) -> Tensor:
+    def _convolve(self, h: Tensor, edges: list[SparsityPattern], graph: Learned) -> Tensor:
         """Return (lambda sum_m alpha_m S_m + (1 - lambda) A) h, S_m the fixed graphs and A the learned one."""
-        alpha, skip = learned.alpha, self.params.skip
+        alpha, skip = graph.alpha, self.params.skip
         fixed = torch.stack([a * s.dot(h) for a, s in zip(alpha, self.fixed, strict=True)]).sum(0)
         if self.is_paper:
             terms = [a * balanced([e], [w.relu()], alpha.new_ones(1), h)
-                     for a, e, w in zip(alpha, edges, learned.cosines, strict=True)]  # fmt: skip
+                     for a, e, w in zip(alpha, edges, graph.cosines, strict=True)]  # fmt: skip
             return skip * fixed + (1 - skip) * torch.stack(terms).sum(0)
-        return skip * fixed + (1 - skip) * balanced(edges, learned.cosines, alpha, h)
+        return skip * fixed + (1 - skip) * balanced(edges, graph.cosines, alpha, h)
 
     def _walked(self) -> tuple[Tensor, Tensor]:
         """Return the mean of layers 0 .. L over the user-item graph, [U, D] and [I, D]."""
