@@ -129,10 +129,13 @@ class Layer(nn.Module):
 
 
 def aggregation(mean: Tensor) -> Tensor:
-    """h = LeakyReLU(1/|N| sum_{j in N} W1 j), given the mean."""
-    return nnf.leaky_relu(mean)
+    """h = LeakyReLU(1/|N| sum_{j in N} W1 j), given the mean; in its place, as N x W is the largest that there is."""
+    return nnf.leaky_relu(mean, inplace=True)
 
 
 def combination(h: Tensor, u: Tensor, merge: nn.Linear, is_paper: bool) -> Tensor:
     """g_ele = LeakyReLU(W3 h + u^) of variant paper, g_co = LeakyReLU(W3 [h | u^]) of the other."""
-    return nnf.leaky_relu(merge(h) + u if is_paper else merge(torch.cat([h, u], 1)))
+    if is_paper:
+        return nnf.leaky_relu(merge(h) + u)
+    of_h, of_u = merge.weight.split([h.shape[1], u.shape[1]], dim=1)  # without a copy of h beside u
+    return nnf.leaky_relu(nnf.linear(h, of_h) + nnf.linear(u, of_u, merge.bias))
