@@ -1,6 +1,6 @@
 """What the published reference implementations compute where the papers say otherwise.
 
-Letters: I items, F_m width of modality m, M modalities, B batch, D width.
+Letters: U users, I items, F_m width of modality m, M modalities, B batch, D width.
 """
 
 from __future__ import annotations
@@ -24,6 +24,17 @@ class Varied(Train):
 def normal(rows: int, width: int) -> nn.Parameter:
     """Return a table [rows, width] drawn as Xavier normal, from torch's global generator."""
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, width)))
+
+
+def normal_pair(n_users: int, n_items: int, width: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Return tables [U, width] and [I, width] drawn as one: its number of rows decides the spread."""
+    user, item = normal(n_users + n_items, width).detach().split([n_users, n_items])
+    return nn.Parameter(user.clone()), nn.Parameter(item.clone())
+
+
+def pair_squares(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """Return the mean square of [B, D] rows of users, plus that of both items of each user."""
+    return user.square().mean() + (positive.square().mean() + negative.square().mean()) / 2
 
 
 def norms(*tables: Tensor, divisor: int) -> Tensor:

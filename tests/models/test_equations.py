@@ -176,7 +176,7 @@ def test_tables_start_as_the_reference_draws_them() -> None:
 
 
 def test_mmgcn() -> None:
-    network, p, modalities = case("mmgcn")
+    network, p, modalities = case("mmgcn", variant="paper", layers=2)
     users, items = np.zeros((USERS, DIM)), np.zeros((ITEMS, DIM))
     for m, features in enumerate(modalities):
         user, item = p[f"taste.{m}"], linear(p, f"project.{m}", features)
@@ -199,7 +199,7 @@ def test_mmgcn() -> None:
 
 
 def test_grcn() -> None:
-    network, p, modalities = case("grcn", routings=2)
+    network, p, modalities = case("grcn", variant="paper", routings=2)
     content = [leaky(linear(p, f"project.{m}", f)) for m, f in enumerate(modalities)]
     prototypes = []
     for m, q in enumerate(content):
@@ -234,13 +234,12 @@ def test_grcn() -> None:
 
 
 def test_grcn_prunes_what_no_modality_trusts() -> None:
-    edges = SparsityPattern(np.array([0, 0]), np.array([0, 1]), (1, 2), torch.device("cpu"))
-    weights = grcn.refine(edges, [torch.zeros(2), torch.zeros(2)], torch.tensor([[-1.0, -2.0]]))
+    weights = grcn.refine([torch.full((2,), 0.5)] * 2, [torch.full((2,), -1.0), torch.full((2,), -2.0)])
     assert weights.tolist() == [0.0, 0.0]
 
 
 def test_dualgnn() -> None:
-    network, p, modalities = case("dualgnn", neighbours=2)
+    network, p, modalities = case("dualgnn", variant="paper", neighbours=2)
     views = [light(p[f"taste.{m}"], linear(p, f"project.{m}", f)) for m, f in enumerate(modalities)]
     alpha = softmax(p["attention"])
     user = sum(alpha[:, m : m + 1] * view[0] for m, view in enumerate(views))
@@ -257,14 +256,66 @@ def test_dualgnn() -> None:
 
 def test_dualgnn_keeps_few_neighbours_by_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = adjacency.seen(SPLIT)
-    whole = dualgnn.co_occurrence(seen, 2).toarray()
+    whole = dualgnn.common_items(seen, 2).toarray()
     monkeypatch.setattr(cooccurrence, "BLOCK", 2)
-    np.testing.assert_array_equal(dualgnn.co_occurrence(seen, 2).toarray(), whole)
+    np.testing.assert_array_equal(dualgnn.common_items(seen, 2).toarray(), whole)
     assert ((whole > 0).sum(1) <= 2).all()
 
 
+def test_dualgnn_repeats_neighbours_where_a_user_has_fewer_than_k() -> None:
+    common = dualgnn.common_items(adjacency.seen(SPLIT), 4)
+    own = np.diff(common.indptr)
+    assert own.min() == 0
+    assert own.max() == 4
+    drawn = [dualgnn.repeated(common, 4, torch.Generator().manual_seed(seed)) for seed in range(200)]
+    for graph in drawn:
+        assert np.diff(graph.indptr).tolist() == [4 * (n > 0) for n in own]
+        for u in range(USERS):
+            slots = slice(graph.indptr[u], graph.indptr[u + 1])
+            mine = slice(common.indptr[u], common.indptr[u + 1])
+            assert graph.indices[slots][: own[u]].tolist() == common.indices[mine].tolist()
+            assert set(graph.indices[slots]) == set(common.indices[mine])
+            for v, n in zip(graph.indices[slots], graph.data[slots], strict=True):
+                assert n == (SEEN[u] * SEEN[v]).sum()
+    user = int(np.flatnonzero(own == 3)[0])
+    again = np.concatenate([graph.indices[graph.indptr[user] + 3 : graph.indptr[user + 1]] for graph in drawn])
+    assert np.bincount(again)[np.unique(again)].min() > 45  # 200 draws of three, each as likely
+    weights = dualgnn.softmax_rows(drawn[0])
+    np.testing.assert_allclose(weights.toarray().sum(1), own > 0, atol=1e-6)
+    assert weights.nnz == drawn[0].nnz  # one number of entries in every epoch
+
+
+def test_dualgnn_draws_repeats_for_each_epoch_and_ranks_by_those_of_its_name() -> None:
+    networks = [case("dualgnn", neighbours=4)[0] for _ in range(2)]
+    ranked = [vectors(network)[0] for network in networks]
+    np.testing.assert_array_equal(*ranked)
+    trained = []
+    for seed in range(5):
+        torch.manual_seed(seed)
+        networks[0].start_epoch()
+        np.testing.assert_array_equal(vectors(networks[0])[0], ranked[0])
+        trained.append(networks[0].train()()[0].detach().numpy())
+    assert len({x.tobytes() for x in trained}) > 1
+
+
+@pytest.mark.parametrize("modalities", [1, 2, 3, 4])
+def test_slmrec_chains_the_id_view_past_every_modality(modalities: int) -> None:
+    """Two modalities stand where the published code has three: the second place, for sound, is passed over."""
+    chain, heads = slmrec.chain(modalities, 4), slmrec.chain_heads(modalities, 4)
+    behaviour, content = torch.randn(5, 4), [torch.randn(5, 4) for _ in range(modalities)]
+    pairs = slmrec.chained(behaviour, content, chain, heads)
+    assert [x.shape[1] for x, _ in pairs] == [4] * max(modalities - 1, 1) + [2] * (modalities > 1)
+    links = [behaviour]
+    for link in chain:
+        links.append(link(links[-1]))
+    stops = {1: [1], 2: [1, 3], 3: [1, 2, 3], 4: [1, 2, 3, 4]}[modalities]
+    for (x, y), stop, head, view in zip(pairs, stops, heads, content, strict=True):
+        assert torch.equal(x, links[stop])
+        assert torch.equal(y, head(view))
+
+
 def test_slmrec() -> None:
-    network, p, modalities = case("slmrec")
+    network, p, modalities = case("slmrec", variant="paper", layers=2)
     sides = [
         light(p["user"], x) for x in (p["item"], *(linear(p, f"project.{m}", f) for m, f in enumerate(modalities)))
     ]
@@ -357,7 +408,7 @@ def test_bm3_aligns_ids_with_fixed_content() -> None:
 
 
 def test_lattice() -> None:
-    network, p, modalities = case("lattice", skip=0.6)
+    network, p, modalities = case("lattice", variant="paper", skip=0.6)
     alpha = softmax(p["importance"])
     a = np.zeros((ITEMS, ITEMS))
     for m, f in enumerate(modalities):
@@ -370,12 +421,43 @@ def test_lattice() -> None:
     close(ours[1], items + unit(a @ p["item"]))
 
 
+def test_lattice_learns_its_graph_in_the_first_batch_of_an_epoch() -> None:
+    network = case("lattice")[0].train()
+
+    def learning() -> set[str]:
+        network.zero_grad()
+        torch.stack(list(network.loss(BATCH).values())).sum().backward()
+        return {name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None}
+
+    everything = {"user", "item", "project", "importance", "modalities"}
+    for _ in range(2):
+        network.start_epoch()
+        assert learning() == everything
+        assert learning() == {"user", "item"}
+        vectors(network)  # ranking leaves the epoch's graph alone
+        network.train()
+        assert learning() == {"user", "item"}
+
+
+def test_lattice_keeps_negative_cosines_and_empties_rows_that_they_outweigh() -> None:
+    edges = SparsityPattern(np.array([0, 0, 1]), np.array([0, 1, 1]), (2, 2), torch.device("cpu"))
+    h, one = torch.eye(2), torch.ones(1)
+    close(lattice.balanced([edges], [torch.tensor([1.0, -0.5, 0.5])], one, h), [[2.0, -1.0], [0.0, 1.0]])
+    close(lattice.balanced([edges], [torch.tensor([0.5, -1.0, 0.5])], one, h), [[0.0, 0.0], [0.0, 1.0]])
+
+
 def test_lattice_weights_learn() -> None:
     edges = SparsityPattern(
         EDGES["item_id"].to_numpy(), EDGES["neighbour_id"].to_numpy(), (ITEMS, ITEMS), torch.device("cpu")
     )
     features = torch.from_numpy(FEATURES).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: lattice.weights(edges, x), (features,))
+    shares, h = torch.tensor([0.3, 0.7]).double().requires_grad_(), torch.rand(ITEMS, 2).double().requires_grad_()
+
+    def graph(x: torch.Tensor, shares: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        cosines = lattice.similarity(edges, x)
+        return lattice.balanced([edges, edges], [cosines, cosines.relu()], shares, h)
+
+    assert torch.autograd.gradcheck(graph, (features, shares, h))
 
 
 def test_freedom() -> None:
