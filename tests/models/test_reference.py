@@ -96,7 +96,9 @@ def frozen(oracle: Oracle) -> sp.csr_array:
     graphs, value = [], torch.tensor(5.0).pow(-0.5).square().item()
     for edges in inputs.modal_edges:
         places = torch.from_numpy(np.array([edges["item_id"], edges["neighbour_id"]]))
-        graphs.append(torch.sparse_coo_tensor(places, torch.full((places.shape[1],), value), (n, n)))
+        graphs.append(
+            torch.sparse_coo_tensor(places, torch.full((places.shape[1],), value), (n, n), check_invariants=True)
+        )
     text, image = graphs
     mixed = 0.1 * image + 0.9 * text
     return sp.csr_array((mixed._values().double().numpy(), mixed._indices().numpy()), shape=(n, n))
