@@ -90,6 +90,7 @@ def _encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done
     facts, throughput = _shared(run) | contexts.facts(context), batching.Throughput()
     run.resume(layout.features(name), contexts.inputs(context), facts, name, modules=_modules(run, name))
     with plainly(f"encoders.{name}") if context.origin or context.parts else nullcontext():
+        contexts.fit(context, run.progress)
         if params.engine == "local":
             make = feature_sets.rows_of(context, ids, texts, done, throughput)
             _write(run, name, len(ids), _local(make), facts, throughput, context=context)
@@ -106,9 +107,10 @@ def _encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done
 
 
 def _named(context: Context | None, width: int) -> dict[str, Any]:
-    """Return, under one key, what a record tells of an encoder; nothing of one whose network is ours."""
+    """Return what a record tells of an encoder: whose network it is if not ours, and what was trained for it here."""
     about = contexts.about(context, width) if context else {}
-    return {"encoder": about} if about else {}
+    trained = contexts.weights(context) if context else []
+    return ({"encoder": about} if about else {}) | ({"weights": trained} if trained else {})
 
 
 def _shared(run: Run) -> dict[str, object]:

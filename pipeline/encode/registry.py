@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Encoders = Mapping[str, Mapping[str, Any]]
 """section `encoders`: name -> `kind` and the keys of that kind"""
 CONCAT, WHITENED = "concat", "whitened"
+CLIP = "clip"
+"""the kind that `encode` trains"""
 OURS = "beit3"
 """how the kinds begin that read what `pretrain` makes"""
 ENCODERS: Registry[Spec[Any]] = Registry(
@@ -32,6 +34,8 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "beit3-untrained": "pipeline.encode.beit3_untrained:UNTRAINED",
         "minilm": "pipeline.encode.minilm:MINILM",
         "tfidf": "pipeline.encode.tfidf:TFIDF",
+        "clip": "pipeline.encode.clip:CLIP",
+        "clip-untrained": "pipeline.encode.clip:UNTRAINED",
         "cnn": "pipeline.encode.cnn:CNN_LITE",
         "minilm-cnn": "pipeline.encode.minilm_cnn:MINILM_CNN",
         "huggingface": "pipeline.encode.huggingface:HUGGINGFACE",
@@ -153,6 +157,8 @@ def check_teachers(encoders: Encoders, teacher: str, distill_from: Sequence[str]
     for name in whole(encoders, distill_from):
         if kind(encoders, name).startswith(OURS):
             raise UserError(f"'pretrain.distill_from': '{name}' is what is trained; name an encoder that exists before")
+        if kind(encoders, name).removesuffix("-untrained") == CLIP:
+            raise UserError(f"'pretrain.distill_from': '{name}' is trained after pre-training; name another encoder")
         if kind(encoders, name) == WHITENED:
             raise UserError(f"'pretrain.distill_from': '{name}' is made after pre-training; name what it is of")
 

@@ -1,6 +1,8 @@
 """The device that networks run on, and its GEMM rate."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -36,6 +38,17 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
 def pinned(x: Tensor) -> Tensor:
     """Return `x` in pinned memory if there is a GPU, else `x`."""
     return x.pin_memory() if torch.cuda.is_available() else x
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread of the CPU, where the order of sums would show in the result."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache
