@@ -123,6 +123,11 @@ class Clip:
         self._half = int(network.text_projection.shape[1])
         self.width, self.flops = 2 * self._half, 0.0
 
+    @property
+    def halves(self) -> dict[str, int]:
+        """Numbers of image and text, which stand side by side."""
+        return {"image": self._half, "text": self._half}
+
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return 1 for each text: all are padded to one length."""
         return np.ones(len(texts), np.int64)

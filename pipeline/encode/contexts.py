@@ -10,7 +10,7 @@ from pipeline import io
 from pipeline.config import Encode
 from pipeline.encode.base import Context, Progress
 from pipeline.encode.origin import LOCAL
-from pipeline.encode.registry import ENCODERS, Encoders, kind, settings, spec
+from pipeline.encode.registry import ENCODERS, MASKED, WHITENED, Encoders, defined, definition, kind, settings, spec
 from pipeline.encode.registry import parts as parts_of
 from pipeline.encode.whitened import WhitenedParams, source
 from pipeline.layout import Layout
@@ -30,9 +30,9 @@ def context_of(layout: Layout, params: Encode, encoders: Encoders, name: str, ke
         UserError: there is none such, or it cannot be read.
     """
     find, own = spec(encoders, name).origin, settings(encoders, name)
-    of = [part for part in parts_of(encoders, name) if part in encoders or part in ENCODERS]  # others are imported
+    of = [part for part in parts_of(encoders, name) if defined(encoders, part)]  # others are imported
     kept = kept or layout.features(name)
-    parts = tuple(context_of(layout, params, encoders, part, kept) for part in of)
+    parts = tuple(context_of(layout, params, encoders, part, None if part in params.encoders else kept) for part in of)
     origin = find(f"encoders.{name}", own) if find else None
     return Context(layout, params, encoders, name, origin, parts, kept=kept)
 
@@ -76,6 +76,8 @@ def inputs(context: Context) -> list[Path]:
     own = settings(context.encoders, context.name)
     if isinstance(own, WhitenedParams):
         return io.shards(source(context, own), "features")
+    if kind(context.encoders, context.name) == MASKED:
+        return [path for part in context.parts for path in (*_part_inputs(context, part), *inputs(part))]
     if context.parts:
         return list(dict.fromkeys(path for part in context.parts for path in _part_inputs(context, part)))
     layout, entry = context.layout, spec(context.encoders, context.name)
@@ -116,6 +118,19 @@ def about(context: Context, width: int | None = None) -> dict[str, Any]:
 def modalities(context: Context) -> tuple[str, ...]:
     """Return the modalities that an encoder is shown."""
     return context.origin.reads if context.origin else spec(context.encoders, context.name).reads
+
+
+def reads(context: Context) -> tuple[str, ...]:
+    """Return the modalities that went into a feature set; of one made of others, into any of them.
+
+    They are unknown of one that is made of an imported set: none.
+    """
+    which = kind(context.encoders, context.name)
+    if not context.parts:
+        return () if which == WHITENED else modalities(context)
+    hidden = definition(context.encoders, context.name)["modality"] if which == MASKED else None
+    seen = dict.fromkeys(modality for part in context.parts for modality in reads(part))
+    return tuple(modality for modality in seen if modality != hidden)
 
 
 def _trained(context: Context) -> list[Context]:
