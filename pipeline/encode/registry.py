@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Section
 from pipeline.config.base import checked, known, nearest
+from pipeline.config.features import MODALITIES, variant
 from pipeline.errors import UserError
 from pipeline.registry import Registry
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 Encoders = Mapping[str, Mapping[str, Any]]
 """section `encoders`: name -> `kind` and the keys of that kind"""
 CONCAT, WHITENED, MASKED = "concat", "whitened", "masked"
-MODALITIES = ("image", "text")
 CLIP = "clip"
 """the kind that `encode` trains"""
 OURS = "beit3"
@@ -49,11 +49,6 @@ ENCODERS: Registry[Spec[Any]] = Registry(
     },
 )
 """kind -> encoder"""
-
-
-def variant(name: str, modality: str) -> str:
-    """Return what the feature set is called in which every item has a modality masked."""
-    return f"{name}-{modality}-masked"
 
 
 def definition(encoders: Encoders, name: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline import io
-from pipeline.encode.registry import MODALITIES, variant
+from pipeline.config.features import MODALITIES, variant
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
