@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,8 @@ from pipeline.sources.image_features import FEATURE, ROWS, check_features
 
 Maker = Callable[[int, int], pa.Table]
 
+LOADING = Lock()
+"""one network is loaded at a time: libraries are not made for more, and one that draws weights sets torch's seed"""
 WIDTH = 64
 """of the controls where there is no other feature set"""
 
@@ -141,7 +144,8 @@ def encoded(
 
     @cache
     def encoder() -> Encoder:
-        return entry.make(context, own)
+        with LOADING:
+            return entry.make(context, own)
 
     def make(start: int, stop: int) -> pa.Table:
         visible = texts[start:stop] if "text" in reads else [""] * (stop - start)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -23,6 +23,16 @@ def pick(mps: bool = True) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if mps and torch.backends.mps.is_available() else "cpu")
+
+
+def visible() -> list[torch.device]:
+    """Return every visible GPU; where there is none, the device that `pick` returns."""
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [pick()]
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU this thread's current one: networks that `pick` places go there. Nothing happens for other devices."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def device_of(network: nn.Module) -> torch.device:
