@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -54,13 +55,15 @@ def _on_devices(make: Make, jobs: Sequence[Any], devices: Sequence[torch.device]
     for number in range(len(devices)):
         idle.put(number)
     workers: dict[int, Worker] = {}
+    making = Lock()  # a worker that draws weights sets torch's seed
 
     def work(job: Any) -> pa.Table:
         number = idle.get()  # there are as many threads as devices
         try:
             with current(devices[number]):
                 if number not in workers:
-                    workers[number] = make()
+                    with making:
+                        workers[number] = make()
                 return workers[number](job)
         finally:
             idle.put(number)

@@ -59,11 +59,14 @@ CPUS = [torch.device("cpu"), torch.device("cpu")]
 
 
 def test_every_device_has_a_worker_and_the_tables_are_as_with_one(tmp_path: Path) -> None:
-    both, made = threading.Barrier(2), list[int]()
+    both, made, making = threading.Barrier(2), list[int](), threading.Lock()
 
     def make() -> engines.Worker:
+        assert making.acquire(blocking=False), "a worker that draws weights sets torch's seed: one is made at a time"
+        time.sleep(0.2)
         worker, first = work(tmp_path), [True]
         made.append(threading.get_ident())
+        making.release()
 
         def job(given: dict[str, Any]) -> pa.Table:
             if first:  # waits for the other device: the two work at a time
