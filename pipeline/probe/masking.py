@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline import io
+from pipeline.config.features import MODALITIES, variant
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
@@ -22,7 +23,6 @@ from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
 
-MODALITIES = ("image", "text")
 NOTHING = "nothing"
 
 
@@ -34,11 +34,6 @@ class Job(NamedTuple):
     """image, text or NOTHING"""
     seed: int
     """number of the run; equal numbers start from equal weights and draw equal negatives"""
-
-
-def variant(features: str, masked: str) -> str:
-    """Return the feature set in which every item has a modality masked."""
-    return f"{features}-{masked}-masked"
 
 
 def maskable(layout: Layout) -> list[str]:
