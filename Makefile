@@ -6,7 +6,7 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint co
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test browser bench realdata rehearsal clean
+.PHONY: repro test browser bench realdata rehearsal figures clean
 
 ITEMS ?= 300
 
@@ -36,6 +36,9 @@ realdata: .venv/installed-test ## the real data sets of ../shared/data, and thei
 
 rehearsal: .venv/installed-test ## profiles/baby.yaml on files of the published layouts, with what it takes
 	python -m benchmarks._rehearsal --items $(ITEMS)
+
+figures: .venv/installed-test ## the tables of README.md and docs/accuracy.md, from the outputs that are there
+	python -m benchmarks._figures README.md docs/accuracy.md
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,7 +1,7 @@
 """Feature sets -> item neighbours: outputs/graph/<dataset>/<feature set>/edges.parquet."""
 
 from pipeline import io
-from pipeline.graph import neighbours
+from pipeline.graph import gpu, neighbours
 from pipeline.ops.rows import unit_rows
 from pipeline.run import Run
 from schemas import EDGES
@@ -14,6 +14,7 @@ def main(run: Run) -> None:
     """Search every feature set that encode wrote."""
     params = run.params.graph
     names = sorted(p.name for p in run.layout.folder("encode").iterdir() if p.is_dir())
+    run.device = "cuda" if gpu.count() else "cpu"
     for name in run.progress(names, unit="set"):
         vectors = io.matrix(io.read_features(run.layout.features(name))["vector"])
         index = neighbours.choose(params.index, len(vectors), params.exact_up_to)

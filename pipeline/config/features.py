@@ -8,6 +8,14 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.config.base import Name, Positive, Rate, Section, Sha256, Share, Weight
 
+MODALITIES = ("image", "text")
+"""what encoders read of an item"""
+
+
+def variant(name: str, modality: str) -> str:
+    """Return what the feature set is called in which every item has a modality masked."""
+    return f"{name}-{modality}-masked"
+
 
 class Pretrain(Section):
     """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2)."""

@@ -9,12 +9,15 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
+from tqdm import tqdm
 
 from pipeline.config import Encode, Section
 from pipeline.encode.origin import Origin
 from pipeline.layout import EncoderFiles, Layout
 
 Params = TypeVar("Params", bound=Section)
+Progress = Callable[..., tqdm]
+"""makes a bar, given tqdm's `total`, `unit` and `initial`"""
 
 
 class Encoder(Protocol):
@@ -57,6 +60,13 @@ class Context:
     """of a concat, what each part is made from"""
     pretrained: Path | None = None
     """folder of what `pretrain` wrote, for example in a release; the layout's own by default"""
+    kept: Path | None = None
+    """folder of the feature set that is made, where a kind with `fit` keeps what it trains"""
+
+    @property
+    def fitted(self) -> Path:
+        """The weights of a kind with `fit`."""
+        return (self.kept or self.layout.features(self.name)) / f"{self.name}.safetensors"
 
     @property
     def files(self) -> EncoderFiles:
@@ -78,6 +88,8 @@ class Spec(Generic[Params]):
     """whether it loads what the stage `pretrain` wrote"""
     variant_of: str = ""
     """the encoder whose settings it takes: the two must differ in one thing alone"""
+    fit: Callable[[Context, Params, Progress], None] | None = None
+    """trains it on the dataset's own items and writes `Context.fitted`; goes on from where a killed run stopped"""
     settled: Callable[[Context, Params], Params] | None = None
     """decides what settings leave to this machine; what it returns is kept with the features"""
     origin: Callable[[str, Params], Origin] | None = None

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,13 +53,24 @@ class Throughput:
         self.seconds: dict[str, float] = defaultdict(float)
         """read; decode: of all threads together; wait: for them; compute: in the network; write"""
         self._started = time.perf_counter()
+        self._lock = Lock()  # several devices count here
+
+    def add(self, what: str, seconds: float) -> None:
+        """Count seconds."""
+        with self._lock:
+            self.seconds[what] += seconds
+
+    def calculated(self, flops: float) -> None:
+        """Count operations."""
+        with self._lock:
+            self.flops += flops
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
         """Count the seconds of a block."""
         started = time.perf_counter()
         yield
-        self.seconds[what] += time.perf_counter() - started
+        self.add(what, time.perf_counter() - started)
 
     def facts(self, precision: str) -> dict[str, Any]:
         """Return items a second so far, and the share of the device's GEMM rate that is reached."""
@@ -114,7 +126,7 @@ def encode(
     with throughput.on("compute"):
         while pending:
             _fetch(pending, out)
-    throughput.flops += encoder.flops - before
+    throughput.calculated(encoder.flops - before)
     if not np.isfinite(out).all():
         raise ValueError(f"row {int((~np.isfinite(out).all(axis=1)).argmax())}: the encoder's vector is not finite")
     done(int((~has_image & ~has_text).sum()))
@@ -147,7 +159,7 @@ def _prefetched(
         part, future = futures.popleft()
         with throughput.on("wait"):
             result, seconds = future.result()
-        throughput.seconds["decode"] += seconds
+        throughput.add("decode", seconds)
         return part, result
 
     with ThreadPoolExecutor(workers) as pool:

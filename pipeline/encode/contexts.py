@@ -8,24 +8,45 @@ from typing import Any
 
 from pipeline import io
 from pipeline.config import Encode
-from pipeline.encode.base import Context
+from pipeline.encode.base import Context, Progress
 from pipeline.encode.origin import LOCAL
-from pipeline.encode.registry import ENCODERS, Encoders, kind, settings, spec
+from pipeline.encode.registry import ENCODERS, MASKED, WHITENED, Encoders, defined, definition, kind, settings, spec
 from pipeline.encode.registry import parts as parts_of
 from pipeline.encode.whitened import WhitenedParams, source
 from pipeline.layout import Layout
 
 
-def context_of(layout: Layout, params: Encode, encoders: Encoders, name: str) -> Context:
+def context_of(layout: Layout, params: Encode, encoders: Encoders, name: str, kept: Path | None = None) -> Context:
     """Return what an encoder is made from; somebody's network is fetched, if need be, and looked at.
+
+    Args:
+        layout: of the dataset.
+        params: section `encode`.
+        encoders: section `encoders`.
+        name: of the encoder.
+        kept: folder of what is trained for it; by default that of its feature set.
 
     Raises:
         UserError: there is none such, or it cannot be read.
     """
     find, own = spec(encoders, name).origin, settings(encoders, name)
-    of = [part for part in parts_of(encoders, name) if part in encoders or part in ENCODERS]  # others are imported
-    parts = tuple(context_of(layout, params, encoders, part) for part in of)
-    return Context(layout, params, encoders, name, find(f"encoders.{name}", own) if find else None, parts)
+    of = [part for part in parts_of(encoders, name) if defined(encoders, part)]  # others are imported
+    kept = kept or layout.features(name)
+    parts = tuple(context_of(layout, params, encoders, part, None if part in params.encoders else kept) for part in of)
+    origin = find(f"encoders.{name}", own) if find else None
+    return Context(layout, params, encoders, name, origin, parts, kept=kept)
+
+
+def fit(context: Context, progress: Progress) -> None:
+    """Train what an encoder and its parts fit to the dataset, unless it is there; see `Spec.fit`."""
+    for one in _trained(context):
+        if (train := spec(one.encoders, one.name).fit) is not None and not one.fitted.is_file():
+            train(one, settings(one.encoders, one.name), progress)
+
+
+def weights(context: Context) -> list[dict[str, str]]:
+    """Return name and sha256 of each file that `fit` wrote for a feature set, for its metadata."""
+    return [{"name": one.fitted.name, "sha256": io.sha256(one.fitted)} for one in _trained(context)]
 
 
 def settled(context: Context) -> Context:
@@ -55,6 +76,8 @@ def inputs(context: Context) -> list[Path]:
     own = settings(context.encoders, context.name)
     if isinstance(own, WhitenedParams):
         return io.shards(source(context, own), "features")
+    if kind(context.encoders, context.name) == MASKED:
+        return [path for part in context.parts for path in (*_part_inputs(context, part), *inputs(part))]
     if context.parts:
         return list(dict.fromkeys(path for part in context.parts for path in _part_inputs(context, part)))
     layout, entry = context.layout, spec(context.encoders, context.name)
@@ -95,6 +118,27 @@ def about(context: Context, width: int | None = None) -> dict[str, Any]:
 def modalities(context: Context) -> tuple[str, ...]:
     """Return the modalities that an encoder is shown."""
     return context.origin.reads if context.origin else spec(context.encoders, context.name).reads
+
+
+def reads(context: Context) -> tuple[str, ...]:
+    """Return the modalities that went into a feature set; of one made of others, into any of them.
+
+    They are unknown of one that is made of an imported set: none.
+    """
+    which = kind(context.encoders, context.name)
+    if not context.parts:
+        return () if which == WHITENED else modalities(context)
+    hidden = definition(context.encoders, context.name)["modality"] if which == MASKED else None
+    seen = dict.fromkeys(modality for part in context.parts for modality in reads(part))
+    return tuple(modality for modality in seen if modality != hidden)
+
+
+def _trained(context: Context) -> list[Context]:
+    """Return those that are fitted to the dataset, of a context and its parts; parts that have rows need not be."""
+    if spec(context.encoders, context.name).fit is not None:
+        return [context]
+    own = [part for part in context.parts if part.name not in context.params.encoders]
+    return [one for part in own for one in _trained(part)]
 
 
 def _all(context: Context) -> list[Context]:

@@ -9,14 +9,20 @@ from __future__ import annotations
 import functools
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import import_module
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from pipeline import code
 from pipeline.errors import UserError
+from pipeline.ops.device import current
 
 PASSES = 5  # in a row without one finished job, after which a cluster counts as broken
 PAUSE = 3.0  # seconds for the cluster to notice lost nodes
@@ -26,12 +32,53 @@ Make = Callable[[], Worker]
 """a module's function or a partial of one; pickled to where it runs"""
 
 
-def local(make: Make, jobs: Sequence[Any]) -> Iterator[tuple[Any, pa.Table]]:
-    """Yield each job with its table, one after the other in this process, in order."""
-    if jobs:
+def local(make: Make, jobs: Sequence[Any], devices: Sequence[torch.device] = ()) -> Iterator[tuple[Any, pa.Table]]:
+    """Yield each job with its table, in order, in this process.
+
+    Args:
+        make: makes a worker.
+        jobs: each is done by one worker.
+        devices: torch's, of which each has a worker and a thread of its own; with less than two, one worker does the
+            jobs one after the other. At most one table more than there are devices waits.
+    """
+    if len(devices) > 1 and len(jobs) > 1:
+        yield from _on_devices(make, jobs, devices)
+    elif jobs:
         worker = make()
         for job in jobs:
             yield job, worker(job)
+
+
+def _on_devices(make: Make, jobs: Sequence[Any], devices: Sequence[torch.device]) -> Iterator[tuple[Any, pa.Table]]:
+    """Do as `local` on several devices; an idle one takes the next job."""
+    idle: SimpleQueue[int] = SimpleQueue()
+    for number in range(len(devices)):
+        idle.put(number)
+    workers: dict[int, Worker] = {}
+    making = Lock()  # a worker that draws weights sets torch's seed
+
+    def work(job: Any) -> pa.Table:
+        number = idle.get()  # there are as many threads as devices
+        try:
+            with current(devices[number]):
+                if number not in workers:
+                    with making:
+                        workers[number] = make()
+                return workers[number](job)
+        finally:
+            idle.put(number)
+
+    pool, pending = ThreadPoolExecutor(len(devices)), deque[tuple[Any, Future[pa.Table]]]()
+    try:
+        for job in jobs:
+            pending.append((job, pool.submit(work, job)))
+            if len(pending) > len(devices):
+                first, table = pending.popleft()
+                yield first, table.result()
+        for first, table in pending:
+            yield first, table.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def on_ray(make: Make, jobs: Sequence[Any]) -> Iterator[tuple[Any, pa.Table]]:
@@ -116,7 +163,7 @@ class _Actor:
         if code.fingerprint(_module(self.make)) != self.fingerprint:
             raise UserError("a node of the Ray cluster has other code than this machine; install the same on all")
         if self.threads != _threads():
-            import_module("torch").set_num_threads(self.threads)
+            torch.set_num_threads(self.threads)
         return self.make()
 
 
@@ -142,5 +189,4 @@ def _module(make: Make) -> str:
 
 
 def _threads() -> int:
-    threads: int = import_module("torch").get_num_threads()
-    return threads
+    return torch.get_num_threads()

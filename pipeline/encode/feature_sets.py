@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,10 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.config import Encode
-from pipeline.encode import batching, concat, controls, engines
+from pipeline.encode import batching, concat, contexts, controls, engines, masked
 from pipeline.encode.base import Context, Encoder
 from pipeline.encode.contexts import context_of, modalities
+from pipeline.encode.masked import MaskedParams
 from pipeline.encode.registry import Encoders, settings, spec
 from pipeline.encode.whitened import Whitened, WhitenedParams, source
 from pipeline.errors import UserError
@@ -33,6 +35,8 @@ from pipeline.sources.image_features import FEATURE, ROWS, check_features
 
 Maker = Callable[[int, int], pa.Table]
 
+LOADING = Lock()
+"""one network is loaded at a time: libraries are not made for more, and one that draws weights sets torch's seed"""
 WIDTH = 64
 """of the controls where there is no other feature set"""
 
@@ -116,6 +120,9 @@ def rows_of(
     own = settings(context.encoders, context.name)
     if isinstance(own, WhitenedParams):
         return _counted(Whitened(source(context, own), own.width, context.params.shard_rows), done)
+    if isinstance(own, MaskedParams):
+        masked.check(context, own)
+        return _counted(_without(context.parts[0], own.modality, ids, texts, throughput), done)
     if not context.parts:
         return encoded(context, ids, texts, done, throughput)
     makers = [_part(context, part, ids, texts, throughput) for part in context.parts]
@@ -128,15 +135,17 @@ def encoded(
     texts: Sequence[str],
     done: Callable[[int], object],
     throughput: batching.Throughput,
+    hidden: str = "",
 ) -> Maker:
-    """Return the maker of the rows of an encoder with a network; see `rows_of`."""
+    """Return the maker of the rows of an encoder with a network, from which a modality may be hidden; see `rows_of`."""
     entry, own = spec(context.encoders, context.name), settings(context.encoders, context.name)
-    reads = modalities(context)
+    reads = [modality for modality in modalities(context) if modality != hidden]
     shards = io.shards(context.layout.images, "images") if "image" in reads else []
 
     @cache
     def encoder() -> Encoder:
-        return entry.make(context, own)
+        with LOADING:
+            return entry.make(context, own)
 
     def make(start: int, stop: int) -> pa.Table:
         visible = texts[start:stop] if "text" in reads else [""] * (stop - start)
@@ -161,15 +170,44 @@ def _part(
     context: Context, part: Context, ids: pa.Table, texts: Sequence[str], throughput: batching.Throughput
 ) -> Maker:
     """Return the maker of a part's rows: read where they are made anyway, else encoded."""
-    if part.name not in context.params.encoders:
-        return rows_of(part, ids, texts, int, throughput)
-    folder, size = context.layout.features(part.name), context.params.shard_rows
+    listed = part.name in context.params.encoders
+    return _written(part) if listed else rows_of(part, ids, texts, int, throughput)
+
+
+def _written(context: Context) -> Maker:
+    """Return the maker that reads the rows of a feature set that has been made."""
+    folder, size = context.layout.features(context.name), context.params.shard_rows
 
     def make(start: int, stop: int) -> pa.Table:
         path = io.shard(folder, "features", start // size)
         return io.read_table(path, schemas.features(pq.read_schema(path).field("vector").type.list_size))
 
     return make
+
+
+def _without(
+    context: Context, modality: str, ids: pa.Table, texts: Sequence[str], throughput: batching.Throughput
+) -> Maker:
+    """Return the maker of a feature set's rows without a modality: of its own rows where that can be, else encoded."""
+    own, listed = settings(context.encoders, context.name), context.name in context.params.encoders
+    if modality not in contexts.reads(context):
+        return _part(context, context, ids, texts, throughput)
+    if isinstance(own, WhitenedParams):
+        whitened = Whitened(source(context, own), own.width, context.params.shard_rows)
+        other = _without(context.parts[0], modality, ids, texts, throughput)
+        return lambda start, stop: whitened.of(other(start, stop))
+    if listed and (blank := masked.blank(context, modality)):
+        written = _written(context)
+
+        def make(start: int, stop: int) -> pa.Table:
+            rows = written(start, stop)
+            return masked.without(rows, blank(io.matrix(rows["vector"])), modality)
+
+        return make
+    if not context.parts:
+        return encoded(context, ids, texts, int, throughput, modality)
+    parts = [_without(part, modality, ids, texts, throughput) for part in context.parts]
+    return lambda start, stop: concat.beside([part(start, stop) for part in parts])
 
 
 def _counted(maker: Maker, done: Callable[[int], object]) -> Maker:

@@ -25,6 +25,11 @@ class Concatenated:
         self.width = text.width + image.width
         self.flops = 0.0
 
+    @property
+    def halves(self) -> dict[str, int]:
+        """Numbers of text and image, which stand side by side."""
+        return {"text": self.text.width, "image": self.image.width}
+
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text."""
         return self.text.lengths(texts)

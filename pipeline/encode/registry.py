@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Section
 from pipeline.config.base import checked, known, nearest
+from pipeline.config.features import MODALITIES, variant
 from pipeline.errors import UserError
 from pipeline.registry import Registry
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 Encoders = Mapping[str, Mapping[str, Any]]
 """section `encoders`: name -> `kind` and the keys of that kind"""
-CONCAT, WHITENED = "concat", "whitened"
+CONCAT, WHITENED, MASKED = "concat", "whitened", "masked"
+CLIP = "clip"
+"""the kind that `encode` trains"""
 OURS = "beit3"
 """how the kinds begin that read what `pretrain` makes"""
 ENCODERS: Registry[Spec[Any]] = Registry(
@@ -32,6 +35,8 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "beit3-untrained": "pipeline.encode.beit3_untrained:UNTRAINED",
         "minilm": "pipeline.encode.minilm:MINILM",
         "tfidf": "pipeline.encode.tfidf:TFIDF",
+        "clip": "pipeline.encode.clip:CLIP",
+        "clip-untrained": "pipeline.encode.clip:UNTRAINED",
         "cnn": "pipeline.encode.cnn:CNN_LITE",
         "minilm-cnn": "pipeline.encode.minilm_cnn:MINILM_CNN",
         "huggingface": "pipeline.encode.huggingface:HUGGINGFACE",
@@ -40,14 +45,28 @@ ENCODERS: Registry[Spec[Any]] = Registry(
         "timm": "pipeline.encode.timm:TIMM",
         CONCAT: "pipeline.encode.concat:CONCAT",
         WHITENED: "pipeline.encode.whitened:WHITENED",
+        MASKED: "pipeline.encode.masked:MASKED",
     },
 )
 """kind -> encoder"""
 
 
+def definition(encoders: Encoders, name: str) -> Mapping[str, Any]:
+    """Return what section `encoders` says of a name; `<set>-image-masked` and `<set>-text-masked` need no entry."""
+    if name in encoders or name in ENCODERS:
+        return encoders.get(name, {})
+    masked = next((modality for modality in MODALITIES if name.endswith(variant("", modality))), None)
+    return {"kind": MASKED, "of": name.removesuffix(variant("", masked)), "modality": masked} if masked else {}
+
+
+def defined(encoders: Encoders, name: str) -> bool:
+    """Return whether a name stands for an encoder; else it may be that of an imported set."""
+    return kind(encoders, name) in ENCODERS
+
+
 def kind(encoders: Encoders, name: str) -> str:
     """Return the kind of an encoder."""
-    return str(encoders.get(name, {}).get("kind", name))
+    return str(definition(encoders, name).get("kind", name))
 
 
 def spec(encoders: Encoders, name: str) -> Spec[Any]:
@@ -61,12 +80,12 @@ def settings(encoders: Encoders, name: str) -> Section:
     Raises:
         UserError: a key that it does not read, a value that it refuses, or settings of a variant.
     """
-    entry = spec(encoders, name)
-    owner = entry.variant_of or name
-    given = {key: value for key, value in encoders.get(owner, {}).items() if key != "kind"}
-    if entry.variant_of and encoders.get(name, {}).keys() - {"kind"}:
+    registered = spec(encoders, name)
+    owner = registered.variant_of or name
+    given = {key: value for key, value in definition(encoders, owner).items() if key != "kind"}
+    if registered.variant_of and encoders.get(name, {}).keys() - {"kind"}:
         raise UserError(f"'encoders.{name}': it takes the settings of {owner}; give them there")
-    return checked(entry.params, given, f"encoders.{owner}")
+    return checked(registered.params, given, f"encoders.{owner}")
 
 
 def parts(encoders: Encoders, name: str) -> list[str]:
@@ -74,11 +93,11 @@ def parts(encoders: Encoders, name: str) -> list[str]:
 
     An `of` of the wrong type is refused with its value when the kind is loaded.
     """
-    of = encoders.get(name, {}).get("of")
+    of = definition(encoders, name).get("of")
     match kind(encoders, name):
         case "concat" if isinstance(of, list):
             return [str(part) for part in of]
-        case "whitened" if isinstance(of, str):
+        case "whitened" | "masked" if isinstance(of, str):
             return [of]
     return []
 
@@ -87,7 +106,7 @@ def whole(encoders: Encoders, names: Iterable[str]) -> list[str]:
     """Return encoders with all encoders that they are made of, each once, parts first."""
     ordered: list[str] = []
     for name in names:
-        of = [part for part in parts(encoders, name) if part in encoders or part in ENCODERS]  # the others are imported
+        of = [part for part in parts(encoders, name) if defined(encoders, part)]  # the others are imported
         ordered += [one for one in (*whole(encoders, of), name) if one not in ordered]
     return ordered
 
@@ -127,12 +146,12 @@ def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[st
         if name in ENCODERS and kind(encoders, name) != name:
             raise UserError(f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name")
     names = [*encoders, *(name for name in ENCODERS if name not in encoders)]
-    known(listed, names, "encode.encoders")
+    _check_masked(names, listed)
     if twice := next((name for i, name in enumerate(listed) if name in listed[:i]), None):
         raise UserError(f"'encode.encoders': '{twice}' stands there twice; list it once")
     for name in encoders:
         _check_parts(encoders, names, name, [])
-        if kind(encoders, name) == WHITENED:
+        if kind(encoders, name) in (WHITENED, MASKED):
             _check_made(parts(encoders, name), names, [*listed, *imported], f"encoders.{name}.of")
 
 
@@ -154,8 +173,19 @@ def check_teachers(encoders: Encoders, teacher: str, distill_from: Sequence[str]
     for name in whole(encoders, distill_from):
         if kind(encoders, name).startswith(OURS):
             raise UserError(f"'{where}.distill_from': '{name}' is what is trained; name an encoder that exists before")
-        if kind(encoders, name) == WHITENED:
+        if kind(encoders, name).removesuffix("-untrained") == CLIP:
+            raise UserError(f"'{where}.distill_from': '{name}' is trained after pre-training; name another encoder")
+        if kind(encoders, name) in (WHITENED, MASKED):
             raise UserError(f"'{where}.distill_from': '{name}' is made after pre-training; name what it is of")
+
+
+def _check_masked(names: Sequence[str], listed: Sequence[str]) -> None:
+    """Refuse unknown names of `encode.encoders`, and masked sets of what is not listed there."""
+    masked = {variant(name, modality): name for name in names for modality in MODALITIES}
+    known(listed, [*names, *masked], "encode.encoders")
+    for name in listed:
+        if name not in names and masked[name] not in listed:
+            raise UserError(f"'encode.encoders': '{name}' is made of '{masked[name]}'; list it there too")
 
 
 def _check_parts(encoders: Encoders, names: list[str], name: str, outer: list[str]) -> None:

@@ -62,6 +62,11 @@ class Towers:
                 self._widths["text"] = self.text_vectors(self.text_inputs([WORD])).shape[1]
         self.width = self._width()
 
+    @property
+    def halves(self) -> dict[str, int]:
+        """Numbers of image and text, where they stand side by side."""
+        return self._widths if self.join == "concat" and len(self.reads) > 1 else {}
+
     def image_inputs(self, images: list[Image.Image]) -> Any:
         """Return what the image tower reads of B images, on the CPU; called from several threads at a time."""
         raise NotImplementedError

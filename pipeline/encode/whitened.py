@@ -47,7 +47,10 @@ class Whitened:
 
     def __call__(self, start: int, stop: int) -> pa.Table:
         """Return the rows of items start .. stop-1, a shard of both sets: schema features(W)."""
-        rows = _shard(io.shard(self._folder, "features", start // self._shard_rows))
+        return self.of(_shard(io.shard(self._folder, "features", start // self._shard_rows)))
+
+    def of(self, rows: pa.Table) -> pa.Table:
+        """Return rows of the other set, or of a variant of it, whitened: schema features(F) -> features(W)."""
         fitted: Whitening = self._fitted()
         vectors = whitening.applied(fitted, io.matrix(rows["vector"]))
         return rows.set_column(rows.column_names.index("vector"), "vector", io.vectors(vectors))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from pipeline.encode.base import Context
 from pipeline.encode.feature_sets import Maker
 from pipeline.encode.origin import plainly
 from pipeline.errors import UserError
+from pipeline.ops.device import visible
 from pipeline.run import Run, versions
 
 Engine = Callable[[list[tuple[int, int]]], Iterator[tuple[tuple[int, int], pa.Table]]]
@@ -58,9 +60,11 @@ def encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done)
     facts, throughput = shared(run) | contexts.facts(context), batching.Throughput()
     run.resume(layout.features(name), contexts.inputs(context), facts, name, modules=_modules(run, name))
     with plainly(f"encoders.{name}") if context.origin or context.parts else nullcontext():
+        contexts.fit(context, run.progress)
         if params.engine == "local":
-            make = feature_sets.rows_of(context, ids, texts, done, throughput)
-            write(run, name, len(ids), local(make), facts, throughput, context=context)
+            make = partial(feature_sets.rows_of, context, ids, texts, _in_turn(done), throughput)
+            engine = partial(engines.local, lambda: _worker(make()), devices=visible())
+            write(run, name, len(ids), engine, facts, throughput, context=context)
         else:
             there = replace(layout, root=layout.root.resolve())
             worker = partial(feature_sets.worker, name, there, params, contexts.pinned(context))
@@ -74,9 +78,10 @@ def encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done)
 
 
 def _named(context: Context | None, width: int) -> dict[str, Any]:
-    """Return, under one key, what a record tells of an encoder; nothing of one whose network is ours."""
+    """Return what a record tells of an encoder: whose network it is if not ours, and what was trained for it here."""
     about = contexts.about(context, width) if context else {}
-    return {"encoder": about} if about else {}
+    trained = contexts.weights(context) if context else []
+    return ({"encoder": about} if about else {}) | ({"weights": trained} if trained else {})
 
 
 def shared(run: Run) -> dict[str, object]:
@@ -92,7 +97,22 @@ def _modules(run: Run, name: str) -> list[str]:
 
 def local(make: Maker) -> Engine:
     """Return the engine that makes rows in this process."""
-    return partial(engines.local, lambda: lambda job: make(*job))
+    return partial(engines.local, lambda: _worker(make))
+
+
+def _in_turn(done: Done) -> Done:
+    """Return a function that threads of several devices may call; bars are not made for that."""
+    lock = Lock()
+
+    def locked(items: int) -> None:
+        with lock:
+            done(items)
+
+    return locked
+
+
+def _worker(make: Maker) -> engines.Worker:
+    return lambda job: make(*job)
 
 
 def write(

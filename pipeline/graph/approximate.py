@@ -1,6 +1,6 @@
 """Approximate nearest neighbours, by an inverted file or an HNSW graph. Letters: N rows, F width, K neighbours.
 
-Both indexes are deterministic: see `inverted`. The HNSW graph is built by one thread, as its links depend on
+Both indexes are deterministic: see `cells_of`. The HNSW graph is built by one thread, as its links depend on
 the order of insertion.
 """
 
@@ -11,7 +11,8 @@ from typing import Literal
 import faiss
 import numpy as np
 
-from pipeline.graph.ivf import inverted, one_thread
+from pipeline.graph import gpu
+from pipeline.graph.ivf import cells_of, one_thread
 
 BLOCK = 1024
 """queries a search"""
@@ -21,18 +22,21 @@ LINKS, BREADTH = 32, 128
 """HNSW: neighbours a node keeps; candidates held while building and searching"""
 
 
-def search(units: np.ndarray, k: int, kind: Literal["ivf", "hnsw"]) -> tuple[np.ndarray, np.ndarray]:
+def search(
+    units: np.ndarray, k: int, kind: Literal["ivf", "hnsw"], use_gpu: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Return cosines [N, K], descending, and rows [N, K] of approximate neighbours in `units`, the row itself first.
 
     Args:
         units: float32 [N, F], rows of length 1.
         k: K, at most N.
-        kind: ivf: an inverted file; hnsw: a navigable small-world graph.
+        kind: ivf: an inverted file; hnsw: a navigable small-world graph, for which FAISS has no GPU code.
+        use_gpu: whether GPUs are used, where there are any.
 
     Returns:
         float32 and int64; -1 fills up a row for which the index returns fewer than K.
     """
-    index = _ivf(units) if kind == "ivf" else _hnsw(units)
+    index = _ivf(units, k, use_gpu) if kind == "ivf" else _hnsw(units)
     cosines, ids = np.empty((len(units), k), np.float32), np.empty((len(units), k), np.int64)
     for at in range(0, len(units), BLOCK):  # blocks bound the memory
         own = np.arange(at, min(at + BLOCK, len(units)))
@@ -51,9 +55,9 @@ def recall(units: np.ndarray, ids: np.ndarray, sample: int) -> float:
         sample: rows that are searched exactly.
     """
     rows = np.sort(np.random.default_rng(0).permutation(len(units))[:sample])
-    index = faiss.IndexFlatIP(units.shape[1])
-    index.add(units)
-    _, exact = index.search(units[rows], ids.shape[1])
+    flat = faiss.IndexFlatIP(units.shape[1])
+    flat.add(units)
+    _, exact = gpu.placed(flat, len(units), ids.shape[1]).search(units[rows], ids.shape[1])
     hits = total = 0
     for row, truth in zip(rows.tolist(), exact, strict=True):  # a sample's worth of small sets
         others = set(truth.tolist()) - {row}
@@ -62,9 +66,11 @@ def recall(units: np.ndarray, ids: np.ndarray, sample: int) -> float:
     return hits / total if total else 1.0
 
 
-def _ivf(units: np.ndarray) -> faiss.Index:
-    index = inverted(units)
-    index.nprobe = min(PROBES, index.nlist)
+def _ivf(units: np.ndarray, k: int, use_gpu: bool) -> faiss.Index:
+    cells = cells_of(units)
+    cells.nprobe = min(PROBES, cells.nlist)
+    index = gpu.placed(cells, len(units), k) if use_gpu else cells
+    index.add(units)
     return index
 
 

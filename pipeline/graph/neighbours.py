@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.graph import approximate
+from pipeline.graph import approximate, gpu
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.topk import select
 
@@ -30,7 +30,7 @@ def choose(index: Literal["auto", "exact", "ivf", "hnsw"], n_items: int, exact_u
     return "exact" if n_items <= exact_up_to else "ivf"
 
 
-def neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table:
+def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bool = True) -> pa.Table:
     """Return each item's K nearest by cosine, itself first.
 
     Rows that are zero or not finite have no direction: they are nobody's neighbour and keep only themselves.
@@ -40,6 +40,7 @@ def neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table
         features: float32 [I, F].
         k: neighbours an item, itself included.
         index: exact compares all pairs; the others miss some neighbours, see `recall`.
+        use_gpu: whether GPUs are used, where there are any: the neighbours are the same, cosines to rounding.
 
     Returns:
         schema EDGES, by item_id, then rank; equal cosines in ascending item order.
@@ -48,9 +49,9 @@ def neighbours(features: np.ndarray, k: int, index: Index = "exact") -> pa.Table
     usable_rows = np.flatnonzero(usable)
     k = min(k, len(usable_rows))
     if index == "exact" or not k:
-        cosines, columns = _search(units[usable_rows], k)
+        cosines, columns = _search(units[usable_rows], k, use_gpu)
     else:
-        cosines, columns = approximate.search(units[usable_rows], k, index)
+        cosines, columns = approximate.search(units[usable_rows], k, index, use_gpu)
     rows, ranks = np.nonzero(columns >= 0)  # an approximate index may find fewer
     unusable_rows = np.flatnonzero(~usable)
     item = np.concatenate([usable_rows[rows], unusable_rows])
@@ -82,14 +83,15 @@ def recall(features: np.ndarray, edges: pa.Table, sample: int) -> float:
     return approximate.recall(units[usable_rows], position[ids[usable_rows]], sample)
 
 
-def _search(units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _search(units: np.ndarray, k: int, use_gpu: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return cosines [N, K] and rows [N, K] of the exact nearest rows of `units` [N, F], the row itself first."""
     n = len(units)
     cosines, ids = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
     if not n:
         return cosines, ids
-    index = faiss.IndexFlatIP(units.shape[1])
-    index.add(units)
+    flat = faiss.IndexFlatIP(units.shape[1])
+    flat.add(units)
+    index = gpu.placed(flat, n, k + 1) if use_gpu else flat
     for at in range(0, n, BLOCK):  # blocks bound the memory
         own = np.arange(at, min(at + BLOCK, n))
         near_cosines, near_ids = index.search(units[own], min(k + 1, n))

@@ -1,9 +1,12 @@
 """BM3 (Zhou et al., WWW 2023): two views by dropout, no negatives; AlignRec's predecessor in production.
 
-By default content is aligned to IDs and reaches the ranking through the shared predictor alone. `learner: id` aligns
-IDs to content: items of similar content get similar IDs. docs/accuracy.md has both, beside random features.
+In the reference a table is dropped as a whole, so that repeats in a batch share a mask; features learn; the losses of
+content weigh twice; l2 takes unsquared norms of both tables. The paper's views are of the batch's rows, its features
+fixed, its weights 1, its norms squared. In both, content is aligned to IDs and reaches the ranking through the shared
+predictor alone. The third variant, the model `bm3-improved`, is the paper's with the alignment turned round: items of
+similar content get similar IDs. docs/accuracy.md has them beside random features.
 
-Letters: U users, I items, F_m width of modality m, B batch, D width.
+Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 
 from __future__ import annotations
@@ -14,37 +17,48 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Rate, Share
-from pipeline.config.train import Regularised
+from pipeline.config.base import Count, Rate, Share, Weight
+from pipeline.config.train import Regularised, Train
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
+from pipeline.models.variants import learned, norms
 
 
 class BM3Params(Regularised):
     """What BM3 reads; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
+    variant: Literal["reference", "paper", "improved"] = "reference"
+    """reference: as the published code computes it, with which published tables are made; paper: its equations;
+    improved: IDs are aligned to content"""
     layers: Count = 1
     """LightGCN layers over the user-item graph"""
     drop: Share = 0.3
     """share of a vector's entries that the second view lacks"""
-    learner: Literal["content", "id"] = "content"
-    """which side of the alignment gets the gradient; the other is the target"""
+    content: Weight | None = None
+    """weight of the losses of content; null: 2 in the reference, 1 elsewhere"""
 
 
 class BM3(Recommender):
     """score(u, i) = h~_u . h~_i, h~ the predictor's output."""
 
-    Params = BM3Params
+    Params: ClassVar[type[Train]] = BM3Params
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: BM3Params) -> None:
         super().__init__(inputs, params)
-        self.params, self.graph, self.modalities = params, inputs.user_item, inputs.modalities
+        self.params, self.graph, self.is_reference = params, inputs.user_item, params.variant == "reference"
+        self.weight = params.content if params.content is not None else 2.0 if self.is_reference else 1.0
+        self.modalities: list[Tensor] | nn.ParameterList = (
+            learned(inputs.modalities) if self.is_reference else inputs.modalities
+        )
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in self.modalities)
         self.predict = nn.Linear(params.dim, params.dim)  # shared by IDs and modalities
+        if self.is_reference:
+            for w in (*self.project, self.predict):
+                nn.init.xavier_normal_(w.weight)
 
     def hidden(self) -> tuple[Tensor, Tensor]:
         """Return h_u [U, D] and h_i [I, D]: LightGCN, for items with a residual of the ID."""
@@ -59,27 +73,54 @@ class BM3(Recommender):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return rec, align, mask and l2; negatives are not used."""
         h_user, h_item = self.hidden()
-        user, item = pick(h_user, batch.users), pick(h_item, batch.positives)  # [B, D]
-        content = [
-            w(pick(f, batch.positives)) for w, f in zip(self.project, self.modalities, strict=True)
-        ]  # M x [B, D]
+        users, items = batch.users, batch.positives
+        user, item = pick(h_user, users), pick(h_item, items)  # [B, D]
+        content = [w(pick(f, items)) for w, f in zip(self.project, self.modalities, strict=True)]  # M x [B, D]
         online_user, online_item = self.predict(user), self.predict(item)
-        target_user, target_item = self._view(user), self._view(item)
-        online = [self.predict(c) for c in content]
-        if self.params.learner == "id":
-            align = [c(online_item, self._view(h)) for h in content]
+        online = [self.predict(h) for h in content]
+        target_user, target_item = self._view(user, users, len(h_user)), self._view(item, items, len(h_item))
+        target = [self._view(h, items, len(h_item)) for h in content]
+        if self.params.variant == "improved":
+            align = [c(online_item, h) for h in target]
         else:
             align = [c(x, target_item) for x in online]
+        mask = [c(x, h) for x, h in zip(online, target, strict=True)]
         return {
             "rec": c(online_user, target_item) + c(online_item, target_user),
-            "align": torch.stack(align).sum(),
-            "mask": torch.stack([c(x, self._view(h)) for x, h in zip(online, content, strict=True)]).sum(),
-            "l2": self.params.l2 * l2(user, item, batch_size=self.params.batch_size),
+            "align": self.weight * torch.stack(align).sum(),
+            "mask": self.weight * torch.stack(mask).sum(),
+            "l2": self.params.l2 * self._penalty((h_user, h_item), (user, item)),
         }
 
-    def _view(self, h: Tensor) -> Tensor:
-        """The contrastive view: h . Bernoulli(p)."""
-        return nnf.dropout(h, self.params.drop, self.training)
+    def _view(self, h: Tensor, rows: Tensor, n: int) -> Tensor:
+        """Return h. [B, D], the contrastive view of rows h of a table [N, D]: h . Bernoulli(p) / p."""
+        if not self.training:
+            return h
+        drop = self.params.drop
+        return h * (pick(dropout(h, n, drop), rows) if self.is_reference else dropout(h, len(h), drop))
+
+    def _penalty(self, tables: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor]) -> Tensor:
+        if self.is_reference:
+            return norms(*tables, divisor=len(self.item))
+        return l2(*rows, batch_size=self.params.batch_size)
+
+
+class ImprovedBM3Params(BM3Params):
+    """What improved BM3 reads: BM3's own keys."""
+
+    variant: Literal["improved"] = "improved"
+    """the one that it is"""
+
+
+class ImprovedBM3(BM3):
+    """BM3 whose IDs learn from content: a name of its own, so that a benchmark has both."""
+
+    Params = ImprovedBM3Params
+
+
+def dropout(like: Tensor, n: int, drop: float) -> Tensor:
+    """Return a draw [n, D] of dropout's multipliers, 0 or 1 / (1 - drop), D and dtype those of `like`."""
+    return nnf.dropout(like.new_ones(n, like.shape[1]), drop)
 
 
 def c(online: Tensor, target: Tensor) -> Tensor:

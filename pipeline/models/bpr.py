@@ -1,5 +1,8 @@
 """BPR: matrix factorisation with a pairwise loss (Rendle et al., UAI 2009).
 
+The paper squares the norms of l2. The reference does not, divides them by the batch's own size, and draws the tables as
+Xavier normal.
+
 Letters: U users, I items, B batch, D width.
 """
 
@@ -9,18 +12,24 @@ from torch import Tensor
 
 from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.variants import Varied, guarded_bpr, normal, norms
+
+
+class BPRParams(Varied, Regularised):
+    """What BPR reads."""
 
 
 class BPR(Recommender):
     """score(u, i) = e_u . e_i."""
 
-    Params = Regularised
+    Params = BPRParams
 
-    def __init__(self, inputs: Inputs, params: Regularised) -> None:
+    def __init__(self, inputs: Inputs, params: BPRParams) -> None:
         super().__init__(inputs, params)
-        self.l2, self.batch_size = params.l2, params.batch_size
-        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
-        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
+        self.l2, self.batch_size, self.is_paper = params.l2, params.batch_size, params.variant == "paper"
+        table = embedding if self.is_paper else normal
+        self.user = table(inputs.split.n_users, params.dim)  # [U, D]
+        self.item = table(inputs.split.n_items, params.dim)  # [I, D]
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return the two tables."""
@@ -28,12 +37,7 @@ class BPR(Recommender):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return bpr, and l2 of the rows that the batch touches."""
-        user, positive, negative = (
-            pick(self.user, batch.users),
-            pick(self.item, batch.positives),
-            pick(self.item, batch.negatives),
-        )
-        return {
-            "bpr": bpr(user, positive, negative),
-            "l2": self.l2 * l2(user, positive, negative, batch_size=self.batch_size),
-        }
+        rows = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
+        if self.is_paper:
+            return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
+        return {"bpr": guarded_bpr(*rows), "l2": self.l2 * norms(*rows, divisor=len(batch.users))}

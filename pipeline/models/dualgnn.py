@@ -5,11 +5,13 @@ Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, 
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Positive, Rate
@@ -18,21 +20,30 @@ from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
+from pipeline.models.variants import Varied, normal
 from pipeline.ops.sparse import Sparse
+from pipeline.seeds import seed_for
 
 
-class DualGNNParams(Regularised):
+class DualGNNParams(Varied, Regularised):
     """What DualGNN reads; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
     layers: Count = 2
-    """LightGCN layers over the user-item graph"""
-    neighbours: Positive = 10
-    """users with the most items in common, whose vectors a user aggregates"""
+    """LightGCN layers over the user-item graph; the published code always takes 2"""
+    neighbours: Positive = 40
+    """users with the most items in common, whose vectors a user aggregates; the published code always takes 40"""
 
 
 class DualGNN(Recommender):
-    """score(u, i) = u* . i*, i* the sum over modalities, u* an attentive sum propagated over the user graph."""
+    """score(u, i) = u* . i*, i* the sum over modalities, u* a weighted sum propagated over the user graph.
+
+    Variant reference: two maps a modality, unit layer 0, weights of any sign, a base-2 logarithm in bpr, the sum of all
+    modalities in place of the users' last, and users with fewer than K neighbours have some of them repeated. Variant
+    paper: one map, weights that are a softmax, and none of the rest.
+    The published code ranks by vectors from before the last step of Adam and by that epoch's repeats; here vectors are
+    the current ones, and the repeats are drawn once.
+    """
 
     Params = DualGNNParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
@@ -40,43 +51,93 @@ class DualGNN(Recommender):
     def __init__(self, inputs: Inputs, params: DualGNNParams) -> None:
         super().__init__(inputs, params)
         self.l2, self.batch_size, self.layers = params.l2, params.batch_size, params.layers
+        self.is_paper, self.device = params.variant == "paper", inputs.device
         self.graph = inputs.user_item
-        self.user_user = Sparse(co_occurrence(adjacency.seen(inputs.split), params.neighbours), inputs.device)  # [U, U]
+        n_users, n_items, dim, self.k = inputs.split.n_users, inputs.split.n_items, params.dim, params.neighbours
+        self.common = common_items(adjacency.seen(inputs.split), self.k)  # [U, U]
+        draws = torch.Generator().manual_seed(seed_for("dualgnn", "user graph"))
+        self.user_user = self.sampled = self._user_graph(draws)
         self.modalities = inputs.modalities
-        self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in self.modalities)
-        self.taste = nn.ParameterList(embedding(inputs.split.n_users, params.dim) for _ in self.modalities)
-        self.attention = nn.Parameter(torch.zeros(inputs.split.n_users, len(self.modalities)))  # [U, M]
+        m = len(self.modalities)
+        if not self.is_paper:
+            self.project = nn.ModuleList(encoder(f.shape[1], dim) for f in self.modalities)
+            self.taste = nn.ParameterList(normal(n_users, dim) for _ in range(m))
+            columns = max(m, 2)  # as published: two, which the l2 term sees, also of a single modality
+            self.attention, self.item_attention = (drawn_weights(n, columns) for n in (n_users, n_items))
+        else:
+            self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
+            self.taste = nn.ParameterList(embedding(n_users, dim) for _ in range(m))
+            self.attention = nn.Parameter(torch.zeros(n_users, m))  # [U, M]
+
+    def _user_graph(self, draws: torch.Generator | None = None) -> Sparse:
+        """Return the user graph [U, U]; its repeats from `draws`, or from torch's global generator."""
+        graph = self.common if self.is_paper else repeated(self.common, self.k, draws)
+        return Sparse(softmax_rows(graph), self.device)
+
+    def start_epoch(self) -> None:
+        """Draw which neighbours are repeated in this epoch."""
+        if not self.is_paper:
+            self.sampled = self._user_graph()
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return u* [U, D] and i* [I, D]."""
         users, items = [], []
         for features, project, taste in zip(self.modalities, self.project, self.taste, strict=True):
-            user, item = propagate(self.graph, taste, project(features), self.layers)  # the mean of the layers ...
+            user, item = taste, project(features)
+            if not self.is_paper:
+                user, item = nnf.normalize(user), nnf.normalize(item)
+            user, item = propagate(self.graph, user, item, self.layers)  # the mean of the layers ...
             users.append(user * (self.layers + 1))  # ... the paper sums them
             items.append(item * (self.layers + 1))
-        user = attentive_sum(users, self.attention)  # [U, D]
-        return user + self.user_user.dot(user), torch.stack(items).sum(0)
+        user = self._weighted(users)  # [U, D]
+        user_user = self.sampled if self.training else self.user_user
+        return user + user_user.dot(user), torch.stack(items).sum(0)
+
+    def _weighted(self, users: list[Tensor]) -> Tensor:
+        if self.is_paper:
+            return weighted_sum(users, self.attention.softmax(1))
+        if len(users) == 1:
+            return users[0]
+        return weighted_sum([*users[:-1], torch.stack(users).sum(0)], self.attention)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, and l2 of the rows that the batch touches."""
+        """Return bpr and l2: of the tables as published (reference), or of the rows that the batch touches (paper)."""
         users, items = self()
         rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
-        return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
+        if self.is_paper:
+            return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
+        taste = torch.stack([pick(table, batch.users).square().mean() for table in self.taste]).sum()
+        weights = self.attention.square().mean() + self.item_attention.square().mean()
+        return {
+            "bpr": bpr(*rows) / math.log(2),
+            "l2_taste": self.l2 * taste,
+            "l2_weights": self.l2 * weights,
+        }
 
 
-def attentive_sum(users: list[Tensor], attention: Tensor) -> Tensor:
-    """u_mul = sum_m alpha_um u_m, alpha_u a softmax over the modalities (the paper's attentively sum construction).
+def encoder(width: int, dim: int) -> nn.Sequential:
+    """Return the two maps of a modality, F_m -> 4 D -> D."""
+    return nn.Sequential(nn.Linear(width, 4 * dim), nn.LeakyReLU(), nn.Linear(4 * dim, dim))
+
+
+def drawn_weights(rows: int, columns: int) -> nn.Parameter:
+    """Return weights of modalities, [rows, columns]: rows begin as a softmax, later they are free."""
+    drawn = nn.init.xavier_normal_(torch.empty(rows, columns, 1))
+    return nn.Parameter(drawn[:, :, 0].softmax(1))
+
+
+def weighted_sum(users: list[Tensor], weights: Tensor) -> Tensor:
+    """u_mul = sum_m alpha_um u_m (the paper's attentively sum construction).
 
     Args:
         users: u_m, M x [U, D].
-        attention: a user's own parameters, [U, M].
+        weights: alpha, [U, M].
     """
-    alpha = attention.softmax(1)
-    return torch.stack([alpha[:, m : m + 1] * user for m, user in enumerate(users)]).sum(0)
+    return torch.stack([weights[:, m : m + 1] * user for m, user in enumerate(users)]).sum(0)
 
 
-def co_occurrence(seen: sp.csr_array, k: int) -> sp.csr_array:
-    """Return the user graph, float32 [U, U]: softmax of the numbers of common items over each user's K nearest users.
+def common_items(seen: sp.csr_array, k: int) -> sp.csr_array:
+    """Return the numbers of common items with each user's K nearest users, float32 [U, U].
 
     Equal numbers are kept by ascending user. Blocked, so that no U x U matrix is held.
 
@@ -84,10 +145,33 @@ def co_occurrence(seen: sp.csr_array, k: int) -> sp.csr_array:
         seen: R, float32 [U, I].
         k: K.
     """
-    blocks = []
-    for _, counts in cooccurrence.cooccurrences(seen):
-        kept = cooccurrence.top_k(counts, k)
-        row = cooccurrence.rows(kept)
-        kept.data = np.exp(kept.data - kept.max(axis=1).toarray().ravel()[row])
-        blocks.append(adjacency.mean(kept))
+    blocks = [cooccurrence.top_k(counts, k) for _, counts in cooccurrence.cooccurrences(seen)]
     return sp.csr_array(sp.vstack(blocks, format="csr"))
+
+
+def repeated(common: sp.csr_array, k: int, draws: torch.Generator | None = None) -> sp.csr_array:
+    """Return K entries in each row that has any: its own, then some of them again, each as likely.
+
+    Args:
+        common: at most K entries a row, [U, U].
+        k: K.
+        draws: where the repeats come from; none: torch's global generator.
+    """
+    own = np.diff(common.indptr)
+    row = np.flatnonzero(own)
+    own, slot = own[row, None], np.arange(k)  # [U', 1], [K]
+    again = (torch.rand(len(row), k, generator=draws, dtype=torch.float64).numpy() * own).astype(np.int64)  # [U', K]
+    at = (common.indptr[row, None] + np.where(slot < own, slot, again)).ravel()
+    starts = np.zeros(common.shape[0] + 1, np.int64)
+    starts[row + 1] = k
+    return sp.csr_array((common.data[at], common.indices[at], starts.cumsum()), shape=common.shape)
+
+
+def softmax_rows(matrix: sp.csr_array) -> sp.csr_array:
+    """Return the softmax of each row's entries, float32; repeated entries stay apart."""
+    row = cooccurrence.rows(matrix)
+    largest = np.zeros(matrix.shape[0], np.float32)
+    np.maximum.at(largest, row, matrix.data)
+    weights = np.exp(matrix.data - largest[row])
+    weights /= np.bincount(row, weights, matrix.shape[0])[row]
+    return sp.csr_array((weights.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)

@@ -1,5 +1,7 @@
 """FREEDOM (Zhou and Shen, MM 2023): LATTICE's item graph frozen, and the user-item graph thinned for each epoch.
 
+In the reference the features learn, and the number of kept pairs is rounded down; the paper's features are fixed.
+
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 
@@ -14,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Share, Weight
-from pipeline.config.train import Train
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, pick
 from pipeline.models.lightgcn import propagate
+from pipeline.models.variants import Varied, learned
 from pipeline.ops.sparse import Sparse
 
 
-class FREEDOMParams(Train):
+class FREEDOMParams(Varied):
     """What FREEDOM reads; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
@@ -45,7 +47,10 @@ class FREEDOM(Recommender):
 
     def __init__(self, inputs: Inputs, params: FREEDOMParams) -> None:
         super().__init__(inputs, params)
-        self.params, self.modalities, self.device = params, inputs.modalities, inputs.device
+        self.params, self.device = params, inputs.device
+        self.modalities: list[Tensor] | nn.ParameterList = (
+            inputs.modalities if params.variant == "paper" else learned(inputs.modalities)
+        )
         self.seen = adjacency.seen(inputs.split)  # R [U, I]
         self.whole = self.thinned = inputs.user_item
         shares = mixture(len(self.modalities), params.first)
@@ -58,7 +63,9 @@ class FREEDOM(Recommender):
 
     def start_epoch(self) -> None:
         """Draw the epoch's user-item graph."""
-        self.thinned = Sparse(adjacency.balance(thin(self.seen, self.params.drop)), self.device)
+        kept = (1 - self.params.drop) * self.seen.nnz
+        n = round(kept) if self.params.variant == "paper" else int(kept)
+        self.thinned = Sparse(adjacency.balance(thin(self.seen, n)), self.device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D] and [I, D]; outside training on the whole user-item graph."""
@@ -99,8 +106,8 @@ def frozen(edges: pa.Table, n_items: int) -> sp.csr_array:
     return adjacency.item_graph(edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones), n_items)
 
 
-def thin(seen: sp.csr_array, drop: float) -> sp.csr_array:
-    """Return R [U, I] with (1 - drop) E of its pairs, drawn without replacement from torch's global generator.
+def thin(seen: sp.csr_array, n: int) -> sp.csr_array:
+    """Return R [U, I] with n of its pairs, at least one, drawn without replacement from torch's global generator.
 
     A pair is drawn with probability in proportion to 1 / sqrt(degree of user x degree of item): pairs of popular ones
     go first (degree-sensitive edge pruning).
@@ -108,5 +115,5 @@ def thin(seen: sp.csr_array, drop: float) -> sp.csr_array:
     pairs = sp.coo_array(seen)
     user, item = seen.sum(axis=1)[pairs.row], seen.sum(axis=0)[pairs.col]
     chance = torch.from_numpy(1 / np.sqrt(user * item))
-    kept = torch.multinomial(chance, max(1, round((1 - drop) * len(chance)))).sort().values.numpy()
+    kept = torch.multinomial(chance, max(1, n)).sort().values.numpy()
     return sp.csr_array((pairs.data[kept], (pairs.row[kept], pairs.col[kept])), shape=seen.shape)

@@ -1,16 +1,17 @@
 """LATTICE (Zhang et al., MM 2021): an item graph that is learned from each modality's features.
 
-Neighbours are searched once an epoch. Their similarities are computed in every batch from the projected features,
-so the graph is learned without an I x I matrix.
+Neighbours are searched once an epoch, and the graph is held as edges, never as an I x I matrix.
 
-Letters: I items, F_m width of modality m, M modalities, K neighbours, E = I K edges, B batch, D width.
+Letters: U users, I items, N = U + I, F_m width of modality m, M modalities, K neighbours, E = I K edges, B batch,
+D width.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import pyarrow as pa
+import scipy.sparse as sp
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
@@ -18,12 +19,16 @@ from torch import Tensor, nn
 from pipeline.config.base import Count, Rate, Share
 from pipeline.config.train import Regularised
 from pipeline.graph import neighbours
+from pipeline.interactions.split import Split
+from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
+from pipeline.models.variants import Varied, learned
 from pipeline.ops.edges import SparsityPattern
+from pipeline.ops.sparse import Sparse
 
 
-class LATTICEParams(Regularised):
+class LATTICEParams(Varied, Regularised):
     """What LATTICE reads; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
@@ -31,35 +36,64 @@ class LATTICEParams(Regularised):
     """LightGCN layers over the user-item graph"""
     item_layers: Count = 1
     """propagations over the item graph; 0: none"""
-    skip: Share = 0.7
+    skip: Share = 0.9
     """share of the fixed graph in the sum with the learned one, lambda"""
 
 
+class Learned(NamedTuple):
+    """The learned graph as a batch sees it, not yet normalised."""
+
+    alpha: Tensor
+    """share of each modality, also in the fixed graph, [M]"""
+    cosines: list[Tensor]
+    """of the edges by projected features, M x [E]"""
+
+
 class LATTICE(Recommender):
-    """score(u, i) = x_u . (x_i + h_i / |h_i|), x from LightGCN, h the item's ID after the item graph."""
+    """score(u, i) = x_u . (x_i + h_i / |h_i|), x from LightGCN, h the item's ID after the item graph.
+
+    Variant reference: the item graph learns in the first batch of an epoch and is fixed in the others, features learn
+    with it, cosines keep their sign, modalities are summed before the learned graph is normalised, x walks by means
+    with self loops, and l2 is of the final vectors. Variant paper: edge weights learn in every batch, features are
+    fixed, cosines below 0 count as 0, each graph is normalised, x is LightGCN's, and l2 is of the ID embeddings.
+    """
 
     Params = LATTICEParams
     needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: LATTICEParams) -> None:
         super().__init__(inputs, params)
-        self.params, self.device, self.modalities = params, inputs.device, inputs.modalities
+        self.params, self.device, self.is_paper = params, inputs.device, params.variant == "paper"
+        n_items = inputs.split.n_items
         self.user_item = inputs.user_item
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
-        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
-        self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in self.modalities)
-        self.importance = nn.Parameter(torch.zeros(len(self.modalities)))  # softmax of it: alpha
+        self.item = embedding(n_items, params.dim)  # [I, D]
+        self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in inputs.modalities)
+        self.importance = nn.Parameter(torch.zeros(len(inputs.modalities)))  # softmax of it: alpha
         self.k = max(int(table["rank"].to_numpy().max()) for table in inputs.modal_edges) + 1
-        self.fixed = [self._edges(table) for table in inputs.modal_edges]
-        with torch.no_grad():
-            self.fixed_weights = [weights(e, f) for e, f in zip(self.fixed, self.modalities, strict=True)]  # M x [E]
-        self.learned: list[SparsityPattern] = []
+        self.modalities: list[Tensor] | nn.ParameterList = inputs.modalities
+        if self.is_paper:
+            fixed = [rectified(table) for table in inputs.modal_edges]
+        else:
+            fixed = inputs.modal_edges
+            self.walk = Sparse(walk_graph(inputs.split), inputs.device)  # [N, N]
+            self.modalities = learned(inputs.modalities)
+        self.fixed = [Sparse(adjacency.item_graph(table, n_items), inputs.device) for table in fixed]  # M x [I, I]
+        self.edges: list[SparsityPattern] = []
+        self.kept: Learned | None = None
 
-    @torch.no_grad()
     def start_epoch(self) -> None:
         """Search the neighbours by the current projected features."""
-        tables = (neighbours.neighbours(x.cpu().numpy(), self.k) for x in self.projected())
-        self.learned = [self._edges(table) for table in tables]
+        self.edges, self.kept = self._search(), None
+
+    @torch.no_grad()
+    def _search(self) -> list[SparsityPattern]:
+        tables = (neighbours.neighbours(x.float().cpu().numpy(), self.k) for x in self.projected())
+        n = len(self.item)
+        return [
+            SparsityPattern(table["item_id"].to_numpy(), table["neighbour_id"].to_numpy(), (n, n), self.device)
+            for table in tables
+        ]
 
     def projected(self) -> list[Tensor]:
         """Return e~_m = W_m e_m + b_m, M x [I, D]."""
@@ -67,48 +101,94 @@ class LATTICE(Recommender):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D] and [I, D]; outside training the neighbours are searched again."""
-        if not self.training or not self.learned:
+        if self.training and not self.edges:
             self.start_epoch()
-        learned = [weights(e, x) for e, x in zip(self.learned, self.projected(), strict=True)]  # M x [E]
+        edges = self.edges if self.training else self._search()
+        graph = self._learned(edges)
         h: Tensor = self.item
         for _ in range(self.params.item_layers):
-            h = self._convolve(h, learned)
-        user, item = propagate(self.user_item, self.user, self.item, self.params.layers)
+            h = self._convolve(h, edges, graph)
+        user, item = self._walked()
         return user, item + nnf.normalize(h)
 
-    def _convolve(self, h: Tensor, learned: list[Tensor]) -> Tensor:
-        """A h, A = sum_m alpha_m (lambda S_m + (1 - lambda) A_m)."""
-        alpha, skip = self.importance.softmax(0), self.params.skip
-        terms = [
-            alpha[m] * (skip * self.fixed[m].product(self.fixed_weights[m], h)
-                        + (1 - skip) * self.learned[m].product(learned[m], h))
-            for m in range(len(learned))
-        ]  # fmt: skip
-        return torch.stack(terms).sum(0)
+    @torch.compiler.disable  # a CUDA graph would overwrite what is kept for the batches after the first
+    def _learned(self, edges: list[SparsityPattern]) -> Learned:
+        if self.training and self.kept:
+            return self.kept
+        cosines = [similarity(e, x) for e, x in zip(edges, self.projected(), strict=True)]
+        graph = Learned(self.importance.softmax(0), cosines)
+        if self.training and not self.is_paper:
+            self.kept = Learned(graph.alpha.detach(), [w.detach() for w in cosines])
+        return graph
+
+    def _convolve(self, h: Tensor, edges: list[SparsityPattern], graph: Learned) -> Tensor:
+        """Return (lambda sum_m alpha_m S_m + (1 - lambda) A) h, S_m the fixed graphs and A the learned one."""
+        alpha, skip = graph.alpha, self.params.skip
+        fixed = torch.stack([a * s.dot(h) for a, s in zip(alpha, self.fixed, strict=True)]).sum(0)
+        if self.is_paper:
+            terms = [a * balanced([e], [w.relu()], alpha.new_ones(1), h)
+                     for a, e, w in zip(alpha, edges, graph.cosines, strict=True)]  # fmt: skip
+            return skip * fixed + (1 - skip) * torch.stack(terms).sum(0)
+        return skip * fixed + (1 - skip) * balanced(edges, graph.cosines, alpha, h)
+
+    def _walked(self) -> tuple[Tensor, Tensor]:
+        """Return the mean of layers 0 .. L over the user-item graph, [U, D] and [I, D]."""
+        if self.is_paper:
+            return propagate(self.user_item, self.user, self.item, self.params.layers)
+        start = torch.cat([self.user, self.item])  # [N, D]
+        x = start
+        for _ in range(self.params.layers):  # Horner's rule: e + A (e + A (e + ..))
+            x = self.walk.dot(x) + start
+        user, item = (x / (self.params.layers + 1)).split([len(self.user), len(self.item)])
+        return user, item
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, and l2 of the unpropagated rows that the batch touches."""
+        """Return bpr, and l2: of the final vectors (reference) or of the IDs (paper) of the batch's rows."""
         users, items = self()
+        final = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
         ids = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
-        return {
-            "bpr": bpr(pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)),
-            "l2": self.params.l2 * l2(*ids, batch_size=self.params.batch_size),
-        }
-
-    def _edges(self, table: pa.Table) -> SparsityPattern:
-        n = len(self.item)
-        return SparsityPattern(table["item_id"].to_numpy(), table["neighbour_id"].to_numpy(), (n, n), self.device)
+        rows = ids if self.is_paper else final
+        return {"bpr": bpr(*final), "l2": self.params.l2 * l2(*rows, batch_size=self.params.batch_size)}
 
 
-def weights(edges: SparsityPattern, features: Tensor) -> Tensor:
-    """D^-1/2 S D^-1/2 with S_ij = max(cos(f_i, f_j), 0) on the edges, D its row sums, [E].
+def similarity(edges: SparsityPattern, features: Tensor) -> Tensor:
+    """Return cos(f_i, f_j) of every edge, [E].
 
     Args:
         edges: the K nearest items of each.
-        features: of one modality, as they are or projected, [I, .].
+        features: of one modality, projected, [I, D].
     """
     direction = nnf.normalize(features)
-    similarity = edges.dots(direction, direction).relu()  # [E]
-    degree = edges.product(similarity, similarity.new_ones(len(features), 1))[:, 0]  # [I]
-    root = torch.where(degree > 0, degree, torch.ones_like(degree)).rsqrt()
-    return edges.of_row(root) * similarity * edges.T.of_row(root)
+    return edges.dots(direction, direction)
+
+
+def balanced(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor) -> Tensor:
+    """Return D^-1/2 S D^-1/2 x, [I, D], S = sum_m shares_m S_m, D the row sums of S; rows of sum 0 or less are empty.
+
+    Args:
+        edges: where S_m has entries, M patterns [I, I].
+        weights: the entries, M x [E].
+        shares: [M].
+        x: [I, D].
+    """
+
+    def product(x: Tensor) -> Tensor:
+        terms = [s * e.product(w, x) for s, e, w in zip(shares, edges, weights, strict=True)]
+        return torch.stack(terms).sum(0)
+
+    degree = product(x.new_ones(len(x), 1))  # [I, 1]
+    empty = degree <= 0
+    root = degree.masked_fill(empty, 1).rsqrt().masked_fill(empty, 0)
+    return root * product(root * x)
+
+
+def rectified(edges: pa.Table) -> pa.Table:
+    """Return the edges (schema EDGES) of positive cosine."""
+    return edges.filter(edges["cosine"].to_numpy() > 0)
+
+
+def walk_graph(split: Split) -> sp.csr_array:
+    """Return D^-1 (A + 1), float32 [N, N], A the train pairs both ways: the mean over a node and its neighbours."""
+    seen = adjacency.seen(split)
+    both = sp.block_array([[None, seen], [seen.T, None]], format="csr")
+    return adjacency.mean(sp.csr_array(both + sp.eye_array(both.shape[0], dtype="float32", format="csr")))

@@ -1,5 +1,8 @@
 """MGCN (Yu et al., MM 2023): content purified by behaviour, propagated over item graphs, fused by user preference.
 
+The paper adds what the modalities share to the mean of what is specific to each. The reference takes one mean over
+both, and its features learn.
+
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 
@@ -17,10 +20,11 @@ from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import distinct, info_nce
 from pipeline.models.lightgcn import propagate
+from pipeline.models.variants import Varied, learned
 from pipeline.ops.sparse import Sparse
 
 
-class MGCNParams(Regularised):
+class MGCNParams(Varied, Regularised):
     """What MGCN reads; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
@@ -42,7 +46,10 @@ class MGCN(Recommender):
 
     def __init__(self, inputs: Inputs, params: MGCNParams) -> None:
         super().__init__(inputs, params)
-        self.params, self.graph, self.modalities = params, inputs.user_item, inputs.modalities
+        self.params, self.graph, self.is_paper = params, inputs.user_item, params.variant == "paper"
+        self.modalities: list[Tensor] | nn.ParameterList = (
+            inputs.modalities if self.is_paper else learned(inputs.modalities)
+        )
         self.item_item = [
             Sparse(adjacency.item_graph(e, inputs.split.n_items), inputs.device) for e in inputs.modal_edges
         ]
@@ -72,7 +79,7 @@ class MGCN(Recommender):
             return content[0]
         scores = torch.cat([self.attend(view) for view in content], 1)  # [N, M]
         gates = [torch.sigmoid(w(behaviour)) for w in self.prefer]  # M x [N, D]
-        return fuse(content, scores, gates)
+        return fuse(content, scores, gates, one_mean=not self.is_paper)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D] and [I, D]."""
@@ -100,7 +107,7 @@ def purify(ids: Tensor, content: Tensor) -> Tensor:
     return ids * torch.sigmoid(content)
 
 
-def fuse(content: list[Tensor], scores: Tensor, gates: list[Tensor]) -> Tensor:
+def fuse(content: list[Tensor], scores: Tensor, gates: list[Tensor], one_mean: bool = False) -> Tensor:
     """Behaviour-aware fuser: e_mul = e_s + 1/M sum_m (e_m - e_s) * P_m, e_s = sum_m softmax(scores)_m e_m.
 
     e_s is what the modalities share, e_m - e_s what is specific to one.
@@ -109,10 +116,12 @@ def fuse(content: list[Tensor], scores: Tensor, gates: list[Tensor]) -> Tensor:
         content: e_m, M x [N, D].
         scores: q . tanh(W3 e_m + b3), [N, M].
         gates: P_m = sigmoid(W4 e_id + b4), M x [N, D].
+        one_mean: whether e_s is one of the M + 1 terms of the mean, as in the reference.
     """
     views = torch.stack(content)  # [M, N, D]
     shared = (scores.softmax(1).T[:, :, None] * views).sum(0)  # [N, D]
-    return shared + ((views - shared) * torch.stack(gates)).mean(0)
+    specific = (views - shared) * torch.stack(gates)  # [M, N, D]
+    return (shared + specific.sum(0)) / (1 + len(views)) if one_mean else shared + specific.mean(0)
 
 
 def l_c(content: Tensor, ids: Tensor, counts: Tensor, temperature: float) -> Tensor:
@@ -124,4 +133,4 @@ def l_c(content: Tensor, ids: Tensor, counts: Tensor, temperature: float) -> Ten
         counts: how often the batch has each, [B'].
         temperature: t.
     """
-    return info_nce(nnf.normalize(content), nnf.normalize(ids), counts, temperature)
+    return info_nce(nnf.normalize(content), nnf.normalize(ids), counts.to(ids.dtype), temperature)

@@ -1,6 +1,6 @@
 """MMGCN (Wei et al., MM 2019): one graph convolution per modality over the user-item graph.
 
-Letters: U users, I items, F_m width of modality m, B batch, D width, L layers.
+Letters: U users, I items, N either, F_m width of modality m, W_m that of its first layer, B batch, D width.
 """
 
 from __future__ import annotations
@@ -11,87 +11,131 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Rate
+from pipeline.config.base import Positive, Rate
 from pipeline.config.train import Regularised
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.variants import Varied, normal, normal_pair, pair_squares
 from pipeline.ops.sparse import Sparse
 
 
-class MMGCNParams(Regularised):
+class MMGCNParams(Varied, Regularised):
     """What MMGCN reads; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Count = 2
-    """graph convolutions of each modality"""
+    layers: Positive = 3
+    """graph convolutions of each modality; the published code always takes 3"""
+    latent: Positive = 256
+    """width to which variant reference maps the last modality"""
 
 
 class MMGCN(Recommender):
-    """score(u, i) = u* . i*, each the sum over modalities of the last layer."""
+    """score(u, i) = u* . i*, each of the last layers of all modalities.
+
+    Variant reference takes their mean, concatenates h and u^, maps only the last modality, and leaves the tables of
+    IDs and tastes as drawn. Variant paper takes their sum, adds h and u^, maps every modality, and trains all tables.
+    The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
+    """
 
     Params = MMGCNParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: MMGCNParams) -> None:
         super().__init__(inputs, params)
-        self.l2, self.batch_size = params.l2, params.batch_size
+        self.l2, self.batch_size, self.is_paper = params.l2, params.batch_size, params.variant == "paper"
         seen = adjacency.seen(inputs.split)
         self.to_user = Sparse(adjacency.mean(seen), inputs.device)  # [U, I]
         self.to_item = Sparse(adjacency.mean(seen.T.tocsr()), inputs.device)  # [I, U]
-        self.user = embedding(inputs.split.n_users, params.dim)  # [U, D], u_id
-        self.item = embedding(inputs.split.n_items, params.dim)  # [I, D], i_id
         self.modalities = inputs.modalities
-        self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in self.modalities)
-        self.taste = nn.ParameterList(embedding(inputs.split.n_users, params.dim) for _ in self.modalities)
-        self.layers = nn.ModuleList(Layer(params.dim) for _ in range(len(self.modalities) * params.layers))
+        raw, dim = [m.shape[1] for m in self.modalities], params.dim
+        widths = [dim] * len(raw) if self.is_paper else [*raw[:-1], params.latent]  # W_m
+        mapped = [self.is_paper or f is self.modalities[-1] for f in self.modalities]
+        self.project = nn.ModuleList(
+            nn.Linear(f, w) if linear else nn.Identity() for f, w, linear in zip(raw, widths, mapped, strict=True)
+        )
+        self.layers = nn.ModuleList(
+            Layer(width if first else dim, dim, self.is_paper, first)
+            for width in widths
+            for first in [True, *[False] * (params.layers - 1)]
+        )
+        self._draw_tables(inputs.split.n_users, inputs.split.n_items, dim, widths)
+
+    def _draw_tables(self, n_users: int, n_items: int, dim: int, widths: list[int]) -> None:
+        """Draw u_id [U, D], i_id [I, D] and each modality's taste [U, W_m]."""
+        if self.is_paper:
+            self.user, self.item = embedding(n_users, dim), embedding(n_items, dim)
+            self.taste = nn.ParameterList(embedding(n_users, width) for width in widths)
+            return
+        self.user, self.item = normal_pair(n_users, n_items, dim)
+        self.taste = nn.ParameterList(normal(n_users, width) for width in widths)
+        for table in (self.user, self.item, *self.taste):
+            table.requires_grad_(False)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return u* [U, D] and i* [I, D]."""
         users, items = torch.zeros_like(self.user), torch.zeros_like(self.item)
         depth = len(self.layers) // len(self.modalities)
         for m, (features, taste) in enumerate(zip(self.modalities, self.taste, strict=True)):
-            user, item = taste, self.project[m](features)  # [U, D], [I, D]
+            user, item = taste, self.project[m](features)  # [U, W_m], [I, W_m]
+            if not self.is_paper:
+                user, item = nnf.normalize(user), nnf.normalize(item)
             for layer in self.layers[m * depth : (m + 1) * depth]:
                 user, item = (
                     layer(self.to_user, item, user, self.user),
                     layer(self.to_item, user, item, self.item),
                 )
             users, items = users + user, items + item
-        return users, items
+        count = 1 if self.is_paper else len(self.modalities)
+        return users / count, items / count
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, and l2 of the rows that the batch touches."""
+        """Return bpr and l2: of the tables as published (reference), or of the rows that the batch touches (paper)."""
         users, items = self()
         rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
-        return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
+        if self.is_paper:
+            return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
+        ids = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
+        return {
+            "bpr": bpr(*rows),
+            "l2_ids": self.l2 * pair_squares(*ids),
+            "l2_taste": self.l2 * self.taste[-1].square().mean(),
+        }
 
 
 class Layer(nn.Module):
     """One layer of one modality; users and items share it."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, width: int, dim: int, is_paper: bool, first: bool) -> None:
         super().__init__()
-        self.message = nn.Linear(dim, dim, bias=False)  # W1
-        self.own = nn.Linear(dim, dim, bias=False)  # W2
-        self.merge = nn.Linear(dim, dim, bias=False)  # W3
+        self.is_paper = is_paper
+        self.message = nn.Linear(width, width, bias=False)  # W1
+        self.own = nn.Linear(width, dim, bias=not is_paper)  # W2
+        self.merge = nn.Linear(width if is_paper else width + dim, dim, bias=not is_paper)  # W3
+        if not is_paper:
+            for linear in (self.message, self.own, self.merge)[: 3 if first else 2]:  # as published
+                nn.init.xavier_normal_(linear.weight)
 
     def forward(self, mean: Sparse, others: Tensor, own: Tensor, ids: Tensor) -> Tensor:
-        """Return combination(aggregation(others), own, ids), [N, D].
+        """Return g, [N, D].
 
         Args:
             mean: each of the N nodes' mean over its neighbours, [N, N'].
-            others: the vectors of the other side in the layer before, [N', D].
-            own: the nodes' vectors in the layer before, [N, D].
+            others: the vectors of the other side in the layer before, [N', W].
+            own: the nodes' vectors in the layer before, [N, W].
             ids: the nodes' ID embeddings, [N, D].
         """
-        return combination(aggregation(mean.dot(self.message(others))), self.own(own), ids, self.merge)
+        h, u = aggregation(mean.dot(self.message(others))), nnf.leaky_relu(self.own(own)) + ids  # [N, W], [N, D], u^
+        return combination(h, u, self.merge, self.is_paper)
 
 
 def aggregation(mean: Tensor) -> Tensor:
-    """h = LeakyReLU(1/|N| sum_{j in N} W1 j), given the mean."""
-    return nnf.leaky_relu(mean)
+    """h = LeakyReLU(1/|N| sum_{j in N} W1 j), given the mean; in its place, as N x W is the largest that there is."""
+    return nnf.leaky_relu(mean, inplace=True)
 
 
-def combination(h: Tensor, own: Tensor, ids: Tensor, merge: nn.Linear) -> Tensor:
-    """g_ele = LeakyReLU(W3 h + u^), u^ = LeakyReLU(W2 u) + u_id, given W2 u as `own`."""
-    return nnf.leaky_relu(merge(h) + nnf.leaky_relu(own) + ids)
+def combination(h: Tensor, u: Tensor, merge: nn.Linear, is_paper: bool) -> Tensor:
+    """g_ele = LeakyReLU(W3 h + u^) of variant paper, g_co = LeakyReLU(W3 [h | u^]) of the other."""
+    if is_paper:
+        return nnf.leaky_relu(merge(h) + u)
+    of_h, of_u = merge.weight.split([h.shape[1], u.shape[1]], dim=1)  # without a copy of h beside u
+    return nnf.leaky_relu(nnf.linear(h, of_h) + nnf.linear(u, of_u, merge.bias))

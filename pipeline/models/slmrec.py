@@ -1,9 +1,10 @@
 """SLMRec (Tao et al., TMM 2023): one graph encoder a modality, and contrast between the modalities of an item.
 
-The paper contrasts in two spaces (its operator FAC): "fine", between two of three content modalities, and "coarse",
-between their union and the third. Feature sets here have any number of modalities, so fine is every pair of content
-modalities, and coarse is the union of all content against the ID view. With one modality only coarse is left. The
-supervised term is a softmax over the batch's items: on valid it reaches .137, BPR .109.
+The self-supervised task is the paper's operator FAC, in two ways. Variant reference: the ID view goes through a chain
+of maps and meets a modality after each, the last modality first; the end of the chain is D/2 wide. Variant paper:
+"fine" contrasts every pair of content modalities, "coarse" the union of all content with the ID view; with one
+modality only coarse is left.
+The supervised term is a softmax over the batch's items.
 
 Letters: U users, I items, F_m width of modality m, M modalities, B batch, N distinct items of it, D width.
 """
@@ -22,22 +23,30 @@ from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
 from pipeline.models.infonce import distinct, info_nce
 from pipeline.models.lightgcn import propagate
+from pipeline.models.variants import Varied
 
 
-class SLMRecParams(Regularised):
+class SLMRecParams(Varied, Regularised):
     """What SLMRec reads; the learning rate is that of the published benchmarks."""
 
     lr: Rate = 1e-3
-    layers: Count = 2
+    layers: Count = 3
     """LightGCN layers over the user-item graph"""
     temperature: Rate = 0.2
-    """of both contrastive losses"""
+    """of the supervised term, and of the self-supervised one in variant paper"""
+    chain_temperature: Rate = 0.5
+    """of the self-supervised term in variant reference, whose products are no cosines"""
     contrast: Weight = 0.01
     """weight of the self-supervised task"""
 
 
 class SLMRec(Recommender):
-    """score(u, i) = z_u . z_i, z a linear map of the ID view and every content view."""
+    """score(u, i) = z_u . z_i, z a linear map of the ID view and every content view.
+
+    Variant reference has unit features, the chain as FAC, and the weight decay of all parameters as its l2. Variant
+    paper has features as they are, fine and coarse spaces as FAC, and l2 of the rows that the batch touches.
+    The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
+    """
 
     Params = SLMRecParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
@@ -45,15 +54,23 @@ class SLMRec(Recommender):
     def __init__(self, inputs: Inputs, params: SLMRecParams) -> None:
         super().__init__(inputs, params)
         self.params, self.graph, self.modalities = params, inputs.user_item, inputs.modalities
+        self.is_paper, self.chain_temperature = params.variant == "paper", params.chain_temperature
         m, dim = len(self.modalities), params.dim
         self.user = embedding(inputs.split.n_users, dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(f.shape[1], dim) for f in self.modalities)
         self.fuse_user = nn.Linear((1 + m) * dim, dim)
-        self.fuse_item = nn.Linear((1 + m) * dim, dim, bias=False)  # a constant over items does not change the ranking
-        self.fine = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities if m > 1)
-        self.coarse_content = nn.Linear(m * dim, dim)
-        self.coarse_id = nn.Linear(dim, dim)
+        # in variant paper without bias: a constant over items does not change the ranking
+        self.fuse_item = nn.Linear((1 + m) * dim, dim, bias=not self.is_paper)
+        if not self.is_paper:
+            self.modalities = [nnf.normalize(f) for f in self.modalities]
+            self.chain, self.heads = chain(m, dim), chain_heads(m, dim)
+            for linear in (x for x in self.modules() if isinstance(x, nn.Linear)):
+                nn.init.xavier_uniform_(linear.weight)
+        else:
+            self.fine = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities if m > 1)
+            self.coarse_content = nn.Linear(m * dim, dim)
+            self.coarse_id = nn.Linear(dim, dim)
 
     def views(self) -> tuple[list[Tensor], list[Tensor]]:
         """Return the ID view, then each modality's, of users (1 + M) x [U, D] and of items (1 + M) x [I, D]."""
@@ -71,17 +88,71 @@ class SLMRec(Recommender):
         users, items = self.views()
         user = self.fuse_user(torch.cat([pick(view, batch.users) for view in users], 1))  # [B, D]
         item = self.fuse_item(torch.cat([pick(view, batch.positives) for view in items], 1))  # [B, D]
-        ids = pick(self.user, batch.users), pick(self.item, batch.positives)
+        main = contrast(user, item, torch.ones_like(user[:, 0]), self.params.temperature)
+        fac = self._fine_and_coarse(items, batch) if self.is_paper else self._chained(items, batch)
+        return {"main": main, "fac": self.params.contrast * fac, "l2": self.params.l2 * self._l2(batch)}
+
+    def _chained(self, items: list[Tensor], batch: Batch) -> Tensor:
+        behaviour, *content = (pick(view, batch.positives) for view in items)  # [B, D] each
+        pairs = chained(behaviour, content[::-1], self.chain, self.heads)
+        return torch.stack([dot_contrast(x, y, self.chain_temperature) for x, y in pairs]).sum()
+
+    def _fine_and_coarse(self, items: list[Tensor], batch: Batch) -> Tensor:
         rows, _, counts = distinct(batch.positives)
         behaviour, *content = (pick(view, rows) for view in items)  # [N, D] each
         fine = [head(view) for head, view in zip(self.fine, content, strict=False)]
         coarse = self.coarse_content(torch.cat(content, 1)), self.coarse_id(behaviour)
-        params = self.params
-        return {
-            "main": contrast(user, item, torch.ones_like(user[:, 0]), params.temperature),
-            "fac": params.contrast * fac(fine, coarse, counts, params.temperature),
-            "l2": params.l2 * l2(*ids, batch_size=params.batch_size),
-        }
+        return fac(fine, coarse, counts, self.params.temperature)
+
+    def _l2(self, batch: Batch) -> Tensor:
+        if not self.is_paper:  # Adam's weight decay adds w p to the gradient of p: that of w/2 |p|^2
+            return l2(*self.parameters(), batch_size=1)
+        return l2(pick(self.user, batch.users), pick(self.item, batch.positives), batch_size=self.params.batch_size)
+
+
+def chain(modalities: int, dim: int) -> nn.ModuleList:
+    """Return the maps that the ID view goes through.
+
+    One a modality, and of two modalities three, as published: the second of three, for sound, has no partner.
+    """
+    widths = [dim] if modalities == 1 else [dim] * max(modalities - 1, 2) + [half(dim)]
+    return nn.ModuleList(nn.Linear(dim, width) for width in widths)
+
+
+def chain_heads(modalities: int, dim: int) -> nn.ModuleList:
+    """Return the map of each modality to the space where the chain meets it."""
+    widths = [dim] * max(modalities - 1, 1) + [half(dim)] * (modalities > 1)
+    return nn.ModuleList(nn.Linear(dim, width) for width in widths)
+
+
+def half(dim: int) -> int:
+    """Return D/2, at least 1."""
+    return max(dim // 2, 1)
+
+
+def chained(
+    behaviour: Tensor, content: list[Tensor], chain: nn.ModuleList, heads: nn.ModuleList
+) -> list[tuple[Tensor, Tensor]]:
+    """Return what the chain contrasts, M pairs of [B, D] or, the last of several, [B, D/2].
+
+    Args:
+        behaviour: the ID view, [B, D].
+        content: the content views in the order of the chain, M x [B, D].
+        chain: maps of the ID view, one after another.
+        heads: map of each content view.
+    """
+    links = [behaviour]
+    for link in chain:
+        links.append(link(links[-1]))
+    links = links[1:]
+    if len(content) == 2:
+        links = [links[0], links[2]]
+    return [(x, head(view)) for x, head, view in zip(links, heads, content, strict=True)]
+
+
+def dot_contrast(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """-mean_i log softmax_j(x_i . y_j / t)[i], the batch its own negatives; rows [B, D] of any length."""
+    return nnf.cross_entropy(x @ y.T / temperature, torch.arange(len(x), device=x.device))
 
 
 def contrast(x: Tensor, y: Tensor, counts: Tensor, temperature: float) -> Tensor:

@@ -1,6 +1,8 @@
 """The device that networks run on, and its GEMM rate."""
 
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import torch
@@ -23,6 +25,16 @@ def pick(mps: bool = True) -> torch.device:
     return torch.device("mps" if mps and torch.backends.mps.is_available() else "cpu")
 
 
+def visible() -> list[torch.device]:
+    """Return every visible GPU; where there is none, the device that `pick` returns."""
+    return [torch.device("cuda", number) for number in range(torch.cuda.device_count())] or [pick()]
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Make a GPU this thread's current one: networks that `pick` places go there. Nothing happens for other devices."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def device_of(network: nn.Module) -> torch.device:
     """Return the device that a network's parameters are on."""
     return next(network.parameters()).device
@@ -36,6 +48,17 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
 def pinned(x: Tensor) -> Tensor:
     """Return `x` in pinned memory if there is a GPU, else `x`."""
     return x.pin_memory() if torch.cuda.is_available() else x
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread of the CPU, where the order of sums would show in the result."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @cache

@@ -17,6 +17,7 @@ from torch import Tensor
 from pipeline.beit3.tokenizer import UNK, pad
 from pipeline.config import Pretrain
 from pipeline.images import pixels
+from pipeline.ops.held_out import split
 from pipeline.pretrain import augment, partners, similar
 from pipeline.pretrain import corpus as data
 from pipeline.pretrain.augment import Views
@@ -67,13 +68,6 @@ class Task:
     @property
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         return split(self.corpus.usable, self.params.held_out, seed_for(self.seed, "held out"))
-
-
-def split(usable: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return train items and held-out items, both int64, sorted."""
-    order = np.random.default_rng(seed).permutation(usable)
-    n = round(share * len(order))
-    return np.sort(order[n:]), np.sort(order[:n])
 
 
 def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, training: bool = False) -> Step:

@@ -6,14 +6,13 @@ have already learned them.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.beit3.network import BEiT3
 from pipeline.config import Pretrain
+from pipeline.ops.schedule import warmup_cosine
 
 BETAS = (0.9, 0.98)  # of AdamW, as BEiT
 EPSILON = 1e-6
@@ -65,10 +64,7 @@ def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
 
 def learning_rate(step: int, steps: int, params: Pretrain) -> float:
     """Return the rate of step 0 .. steps-1: linear up over the warm-up, then half a cosine down to zero."""
-    warmup = max(1, round(params.warmup * steps))
-    if step < warmup:
-        return params.lr * (step + 1) / warmup
-    return params.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return warmup_cosine(step, steps, params.warmup, params.lr)
 
 
 def average(network: BEiT3, decay: float) -> AveragedModel | None:

@@ -19,9 +19,9 @@ from pipeline.beit3 import released
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config, sized
 from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer, train
 from pipeline.config import Pretrain
+from pipeline.images import decoded
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
-from pipeline.pretrain import corpus as data
 from pipeline.pretrain import minilm, partners, published, visual_tokens, vqkd
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
@@ -66,7 +66,7 @@ def longest_text(shape: Config) -> int:
 def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
     """Decode every image once, into the scratch folder: row int64 [I] (-1: none), pixels uint8 [n, S, S, 3]."""
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
-    return data.decode(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
+    return decoded.decode(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import schemas
 from pipeline import io, pool
 from pipeline.config import Mask
+from pipeline.config.features import MODALITIES, variant
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.trial import open_test
@@ -25,7 +26,6 @@ from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
 
-MODALITIES = ("image", "text")
 NOTHING = "nothing"
 MODULE = "pipeline.study.masking"
 
@@ -63,11 +63,6 @@ def study(run: Run, rules: Protocol) -> list[Path]:
     rows = [{"dataset": run.dataset} | row for path in records.values() for row in io.read_json(path)]
     run.write(pa.Table.from_pylist(rows, schemas.MASK), layout.study("mask"), schemas.MASK)
     return [layout.study("mask"), *records.values()]
-
-
-def variant(features: str, modality: str) -> str:
-    """Return the feature set in which every item has a modality hidden."""
-    return f"{features}-{modality}-masked"
 
 
 def maskable(layout: Layout) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +53,54 @@ def test_local_keeps_the_order_and_makes_one_worker(tmp_path: Path) -> None:
     actual = list(engines.local(functools.partial(work, tmp_path), jobs(3, 1, 2)))
     assert [job["seed"] for job, _ in actual] == [3, 1, 2]
     assert [table["seed"][0].as_py() for _, table in actual] == [3, 1, 2]
+
+
+CPUS = [torch.device("cpu"), torch.device("cpu")]
+
+
+def test_every_device_has_a_worker_and_the_tables_are_as_with_one(tmp_path: Path) -> None:
+    both, made, making = threading.Barrier(2), list[int](), threading.Lock()
+
+    def make() -> engines.Worker:
+        assert making.acquire(blocking=False), "a worker that draws weights sets torch's seed: one is made at a time"
+        time.sleep(0.2)
+        worker, first = work(tmp_path), [True]
+        made.append(threading.get_ident())
+        making.release()
+
+        def job(given: dict[str, Any]) -> pa.Table:
+            if first:  # waits for the other device: the two work at a time
+                both.wait(60)
+                first.clear()
+            return worker(given)
+
+        return job
+
+    todo = jobs(*range(9))
+    expected = list(engines.local(functools.partial(work, tmp_path), todo))
+    actual = list(engines.local(make, todo, CPUS))
+    assert [job for job, _ in actual] == todo
+    assert all(a.equals(b) for (_, a), (_, b) in zip(actual, expected, strict=True))
+    assert len(made) == 2
+
+
+def test_what_fails_on_a_device_is_raised_and_what_waits_is_bounded(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="job 13 is unlucky"):
+        list(engines.local(functools.partial(work, tmp_path), jobs(1, 13, *range(20, 40)), CPUS))
+    assert len(list(tmp_path.iterdir())) < 8
+    begun = engines.local(functools.partial(work, tmp_path), jobs(*range(100, 140)), CPUS)
+    next(begun)
+    begun.close()
+    assert len(list(tmp_path.glob("1[0-9][0-9]-*"))) <= 4
+
+
+def test_one_device_or_one_job_needs_no_threads() -> None:
+    def make() -> engines.Worker:
+        return lambda _: pa.table({"thread": [threading.get_ident()]})
+
+    for devices, todo in ((CPUS[:1], jobs(1, 2)), (CPUS, jobs(1))):
+        tables = [table["thread"][0].as_py() for _, table in engines.local(make, todo, devices)]
+        assert {*tables} == {threading.get_ident()}
 
 
 def test_no_jobs_need_no_worker() -> None:

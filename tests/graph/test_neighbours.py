@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import faiss
 import numpy as np
 import pyarrow as pa
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from shops import two_tastes
 
 import schemas
-from pipeline.graph import approximate, neighbours
+from pipeline.graph import approximate, gpu, neighbours
 from pipeline.models import adjacency
 from pipeline.ops.rows import unit_rows
 
@@ -143,3 +145,100 @@ def test_a_missed_row_itself_takes_the_last_place_and_absent_ones_stay_last() ->
 def test_auto_is_exact_up_to_a_size() -> None:
     assert [neighbours.choose("auto", n, 100) for n in (100, 101)] == ["exact", "ivf"]
     assert neighbours.choose("hnsw", 5, 100) == "hnsw"
+
+
+# --- GPUs
+
+
+class OnGpu:
+    """What FAISS gives for an index on GPUs: a CPU index that keeps the rules of one on a GPU."""
+
+    def __init__(self, index: faiss.Index, log: list[str]) -> None:
+        self.index, self.log = faiss.clone_index(index), log
+
+    def add(self, rows: np.ndarray) -> None:
+        self.log.append(f"add {len(rows)}")
+        self.index.add(rows)
+
+    def search(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        assert k <= gpu.MOST_NEIGHBOURS
+        self.log.append(f"search {len(rows)}")
+        return self.index.search(rows, k)  # type: ignore[no-any-return]
+
+
+class GpuFaiss:
+    """FAISS as the package faiss-gpu-cu12 has it, for some GPUs that there are not."""
+
+    def __init__(self, gpus: int) -> None:
+        self.gpus, self.log = gpus, list[str]()
+        self.StandardGpuResources = lambda: SimpleNamespace(setTempMemory=lambda n: self.log.append(f"scratch {n}"))
+        self.GpuMultipleClonerOptions = SimpleNamespace
+
+    def get_num_gpus(self) -> int:
+        return self.gpus
+
+    def index_cpu_to_gpu(self, resources: object, device: int, index: faiss.Index) -> OnGpu:
+        assert device == 0
+        self.log.append("one")
+        return OnGpu(index, self.log)
+
+    def index_cpu_to_gpu_multiple_py(
+        self, resources: list[object], index: faiss.Index, co: SimpleNamespace, gpus: list[int]
+    ) -> OnGpu:
+        assert len(resources) == len(gpus) == self.gpus
+        assert co.shard
+        self.log.append("several")
+        return OnGpu(index, self.log)
+
+
+def with_gpus(monkeypatch: pytest.MonkeyPatch, gpus: int, free: int = 2**40) -> list[str]:
+    """Pretend that FAISS has GPUs with so many free bytes; return what is done on them."""
+    fake = GpuFaiss(gpus)
+    monkeypatch.setattr(gpu, "faiss", fake)
+    monkeypatch.setattr(gpu, "_free", lambda _: free)
+    return fake.log
+
+
+def test_the_cpu_package_has_no_gpu() -> None:
+    assert (gpu.count() > 0) == hasattr(faiss, "StandardGpuResources")
+
+
+@pytest.mark.parametrize("gpus", [1, 3])
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_gpus_give_the_same_edges(monkeypatch: pytest.MonkeyPatch, index: neighbours.Index, gpus: int) -> None:
+    features = clusters(2500)
+    features[11] = features[5]  # a tie
+    expected = neighbours.neighbours(features, 6, index)
+    log = with_gpus(monkeypatch, gpus)
+    assert neighbours.neighbours(features, 6, index).equals(expected)
+    assert log[:gpus] == [f"scratch {gpu.SCRATCH}"] * gpus
+    assert log[gpus] == ("one" if gpus == 1 else "several")
+    assert log[gpus + 1 :] == [*(["add 2500"] if index == "ivf" else []), "search 1024", "search 1024", "search 452"]
+    assert neighbours.recall(features, expected, 100) == pytest.approx(1, abs=0.05)
+    assert log[-1] == "search 100"
+    log.clear()
+    assert neighbours.neighbours(features, 6, index, use_gpu=False).equals(expected)
+    assert not log
+
+
+def test_hnsw_has_no_gpu_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, log = neighbours.neighbours(clusters(300), 6, "hnsw"), with_gpus(monkeypatch, 1)
+    assert neighbours.neighbours(clusters(300), 6, "hnsw").equals(expected)
+    assert not log
+
+
+@pytest.mark.parametrize(("k", "free", "said"), [(6, 2 * gpu.SCRATCH, "too large"), (2100, 2**40, "2048 neighbours")])
+@pytest.mark.parametrize("index", ["exact", "ivf"])
+def test_what_a_gpu_cannot_take_stays_on_the_cpu_and_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    index: neighbours.Index,
+    k: int,
+    free: int,
+    said: str,
+) -> None:
+    features = clusters(2200)
+    expected, log = neighbours.neighbours(features, k, index), with_gpus(monkeypatch, 1, free)
+    assert neighbours.neighbours(features, k, index).equals(expected)
+    assert not log
+    assert [said in record.message and "on the CPU" in record.message for record in caplog.records] == [True]

@@ -19,8 +19,9 @@ from pretraining import history as _run
 
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.held_out import split
 from pipeline.pretrain import held_out
-from pipeline.pretrain.batches import batch, split
+from pipeline.pretrain.batches import batch
 from pipeline.pretrain.loop import fit
 
 # --- the loop

@@ -1,0 +1,147 @@
+"""Tables of figures in the docs, written from the files that hold them: `make figures`.
+
+    python -m benchmarks._figures README.md docs/accuracy.md [--root outputs]
+
+A block stands between `<!-- figures: results sample -->` and `<!-- /figures -->`. It names a table of KINDS and a data
+set, whose outputs lie under ROOT; a folder of ROOT may stand before the name, as in `realdata/movies_cold:movies`.
+Words that follow are the only models, or feature sets, shown.
+A block whose outputs are absent stays as it is, and is named. Nothing else in a page changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.evaluation.evidence import Cell, comparisons
+from pipeline.layout import Layout
+from pipeline.report import judged, markdown
+
+BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
+SHOWN = (("recall", 10), ("recall", 20), ("ndcg", 20))
+PROBES = {"zero_shot": "hit@20", "item_cf": "hit@20", "content_knn": "recall@20"}
+"""probe -> its measure"""
+
+
+def main(arguments: list[str]) -> None:
+    """Rewrite the blocks of the pages whose outputs are there."""
+    parser = argparse.ArgumentParser(prog="figures", description=__doc__.partition("\n")[0])
+    parser.add_argument("pages", type=Path, nargs="+")
+    parser.add_argument("--root", type=Path, default=Path("outputs"))
+    own = parser.parse_args(arguments)
+    for page in own.pages:
+        text, absent = rewritten(page.read_text(encoding="utf-8"), own.root)
+        io.write_bytes(page, text.encode())
+        for block in absent:
+            print(f"{page}: left as it was: {block}", file=sys.stderr)
+
+
+def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
+    """Return a page with its blocks made anew, and the blocks whose outputs are absent.
+
+    Raises:
+        ValueError: a block names a table that is not in KINDS.
+    """
+    absent = []
+
+    def block(match: re.Match[str]) -> str:
+        kind, where, only = match[2], match[3], match[4].split()
+        if kind not in KINDS:
+            raise ValueError(f"figures: no table '{kind}'; there are {', '.join(KINDS)}")
+        folder, _, dataset = where.rpartition(":")
+        layout = Layout(root / folder, dataset)
+        try:
+            lines = list(KINDS[kind](layout, only))
+        except (FileNotFoundError, UserError) as e:
+            absent.append(f"{kind} {where}: {e}")
+            return match[0]
+        return match[1] + "".join(f"{line}\n" for line in lines) + match[5]
+
+    return BLOCK.sub(block, text), absent
+
+
+def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield test figures of every model, or of some, on every feature set, a table a protocol, best Recall@20 first."""
+    for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
+        yield from _head("model", "features", "seeds", *(f"{_metric(m)}@{k}" for m, k in SHOWN))
+        for row in (row for row in comparison.rows if not only or row.model in only):
+            yield markdown.row(row.model, row.features, row.seeds, *(_short(row.cells.get(which)) for which in SHOWN))
+        yield ""
+        yield f"Test figures, mean ± sd over seeds; protocol `{comparison.protocol}`, `{comparison.fingerprint}`."
+
+
+def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield the probes of every feature set, or of some, raw and processed, best zero-shot first."""
+    figures = io.read_json(layout.probes)
+    processed = figures["processed"]
+    asked = {
+        probe: measure for probe, measure in PROBES.items() if "skipped" not in figures.get(probe, {"skipped": ""})
+    }
+    first, by = next(iter(asked.items()))
+    names = [name for name, v in figures[first].items() if isinstance(v, dict) and by in v]
+    names = [name for name in names if not only or name in only]
+    yield from _head("features", *(f"{probe.replace('_', ' ')} {measure}" for probe, measure in asked.items()))
+    for name in sorted(names, key=lambda name: (name == "chance", -figures[first][name][by])):
+        cells = []
+        for probe, measure in asked.items():
+            both = (of.get(probe, {}).get(name, {}).get(measure) for of in (figures, processed))
+            cells.append(", ".join(_decimal(value, 3) for value in both if value is not None))
+        yield markdown.row(name, *cells)
+    yield ""
+    yield f"Raw, then processed: centred, reduced by PCA to at most {processed['width']} numbers, whitened."
+
+
+def verdicts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield, for each probe, than which feature sets, or which of some, ours is better both raw and processed."""
+    rows = [row for row in io.read_json(layout.probes)["verdicts"] if not only or row["b"] in only]
+    for probe in dict.fromkeys(row["probe"] for row in rows):
+        sentences = markdown.verdict_sentences([row for row in rows if row["probe"] == probe])
+        yield f"* {probe.replace('_', ' ')}: {sentences}"
+
+
+def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield the paired tests that were declared before training, a table a metric and protocol."""
+    for table in judged.tests(io.read_table(layout.tests, schemas.TESTS)):
+        yield f"{table.heading}: {table.note}"
+        yield ""
+        yield from _head(*table.head)
+        yield from (markdown.row(*row) for row in table.rows if not only or row[0] in only)
+        yield ""
+
+
+KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
+    "results": results,
+    "probes": probes,
+    "verdicts": verdicts,
+    "tests": tests,
+}
+"""name of a table -> its lines"""
+
+
+def _head(*names: str) -> list[str]:
+    return [markdown.row(*names), markdown.rule(len(names))]
+
+
+def _metric(name: str) -> str:
+    return {"recall": "Recall", "ndcg": "NDCG"}[name]
+
+
+def _short(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    return _decimal(cell.mean, 4) + ("" if cell.sd is None else f" ± {_decimal(cell.sd, 4)}")
+
+
+def _decimal(value: float, places: int) -> str:
+    """Return a share without the zero before its point."""
+    return f"{value:.{places}f}".replace("0.", ".", 1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,245 @@
+"""CLIP trained here, on the dataset's own pairs of image and text: the contrastive baseline of pre-training.
+
+Network, tokenizer and loss are open_clip's. Its 49,408 tokens are reduced to those that the catalogue's texts have.
+
+B items, S image side, T tokens a text, V tokens in the vocabulary, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationInfo, field_validator
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+import schemas
+from pipeline import io
+from pipeline.config import Pretrain, Section
+from pipeline.config.base import Count, Positive, Rate, Share, Weight
+from pipeline.encode.base import Context, Progress, Spec
+from pipeline.encode.contrast import Budget, Pairs, train
+from pipeline.encode.towers import joined
+from pipeline.errors import UserError
+from pipeline.images import decoded
+from pipeline.images.pixels import normalised, squares
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.device import device_of, one_thread, pick, pinned, sent
+from pipeline.ops.held_out import split
+from pipeline.seeds import seed_for
+
+HEAD = 32
+"""width of an attention head, as the small BEiT3's"""
+LETTERS = 64
+"""letters a token of a text that is read: what comes after them is cut anyway, and one endless word takes hours"""
+EVERY = 100
+"""steps between checkpoints"""
+VOCABULARY = "vocabulary"
+"""name of the tokens among the weights"""
+THEIRS = Pretrain()
+"""the defaults of section `pretrain`: the same budget"""
+
+
+class ClipParams(Section):
+    """What kind `clip` reads: the shape of the small BEiT3, and the budget of section `pretrain`, by default."""
+
+    patch: Positive = 8
+    """side of a patch, in pixels"""
+    image: Positive = 48
+    """side that images are brought to, in pixels, a whole number of patches"""
+    width: Annotated[int, Field(gt=0, multiple_of=HEAD)] = 128
+    """of both towers and of each half of the feature"""
+    layers: Positive = 3
+    """of each tower"""
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    """text beyond this is cut"""
+    epochs: Count = THEIRS.epochs
+    batch_size: Annotated[int, Field(ge=2)] = THEIRS.batch_size
+    """pairs a step: each text has all other images of the batch as negatives"""
+    held_out: Share = THEIRS.held_out
+    """share of items whose pairs are not trained on: those that `pretrain` with seed 0 holds out"""
+    lr: Rate = THEIRS.lr
+    """peak learning rate of AdamW"""
+    weight_decay: Weight = THEIRS.weight_decay
+    warmup: Share = THEIRS.warmup
+    """share of steps with rising learning rate, cosine after it"""
+    clip: Rate = THEIRS.clip
+    """gradient norm"""
+
+    @field_validator("image")
+    @classmethod
+    def _whole(cls, image: int, info: ValidationInfo) -> int:
+        if image % info.data.get("patch", 1):
+            raise ValueError(f"not a whole number of patches of {info.data['patch']} pixels")
+        return image
+
+
+class Words:
+    """open_clip's tokenizer with a vocabulary reduced to what occurs."""
+
+    def __init__(self, max_tokens: int, vocabulary: Tensor | None = None) -> None:
+        """Take the tokens that have a place, int64 [V], ascending; None: none has yet."""
+        from open_clip import SimpleTokenizer  # seconds, which settings need not wait for
+
+        self._tokenizer, self._max_tokens = SimpleTokenizer(), max_tokens
+        self._vocabulary = np.zeros(0, np.int64) if vocabulary is None else vocabulary.numpy()
+
+    def tokens(self, text: str) -> list[int]:
+        """Return start, the text's tokens, and end; control tokens that stand in the text are left out."""
+        start, end = self._tokenizer.all_special_ids
+        inner = [token for token in self._tokenizer.encode(text[: LETTERS * self._max_tokens]) if token < start]
+        return [start, *inner[: self._max_tokens - 2], end]
+
+    def ids(self, texts: Sequence[str], longest: int) -> np.ndarray:
+        """Return each text's places in the vocabulary, from 1: int64 [B, longest]; padding and unknown tokens are 0."""
+        ids = np.zeros((len(texts), longest), np.int64)
+        for row, text in enumerate(texts):
+            tokens = np.array(self.tokens(text))
+            place = np.searchsorted(self._vocabulary, tokens)
+            known = self._vocabulary[place.clip(max=len(self._vocabulary) - 1)] == tokens
+            ids[row, : len(tokens)] = np.where(known, place + 1, 0)
+        return ids
+
+
+class Prepared(NamedTuple):
+    """A batch of B items."""
+
+    pixels: Tensor | None
+    """uint8 [B, S, S, 3]"""
+    ids: Tensor | None
+    """int64 [B, T]"""
+
+
+class Clip:
+    """The trained network with its tokenizer: [image, text], each of length 1; that of an absent modality is zero."""
+
+    def __init__(self, network: Any, words: Words) -> None:
+        self._network, self._words = network.eval(), words
+        self._longest: int = network.context_length
+        self._half = int(network.text_projection.shape[1])
+        self.width, self.flops = 2 * self._half, 0.0
+
+    @property
+    def halves(self) -> dict[str, int]:
+        """Numbers of image and text, which stand side by side."""
+        return {"image": self._half, "text": self._half}
+
+    def lengths(self, texts: Sequence[str]) -> np.ndarray:
+        """Return 1 for each text: all are padded to one length."""
+        return np.ones(len(texts), np.int64)
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+        """Decode and tokenise."""
+        side = self._network.visual.image_size[0]
+        return Prepared(
+            None if images is None else pinned(torch.from_numpy(squares(images, side))),
+            None if texts is None else pinned(torch.from_numpy(self._words.ids(texts, self._longest))),
+        )
+
+    @torch.inference_mode()
+    def encode(self, prepared: Prepared) -> Tensor:
+        """Return float32 [B, 2 W]."""
+        pixels, ids = prepared
+        device = device_of(self._network)
+        image = None if pixels is None else self._network.encode_image(normalised(sent(pixels, device)))
+        text = None if ids is None else self._network.encode_text(sent(ids, device))
+        return joined([image, text], [self._half, self._half], "concat")
+
+
+def network(params: ClipParams, tokens: int, longest: int) -> Any:
+    """Return open_clip's network with weights of torch's present seed.
+
+    Args:
+        params: its shape.
+        tokens: V, beside padding.
+        longest: tokens of a text.
+    """
+    from open_clip import CLIP as Network
+    from open_clip import CLIPTextCfg, CLIPVisionCfg
+
+    vision = CLIPVisionCfg(
+        layers=params.layers, width=params.width, head_width=HEAD, patch_size=params.patch, image_size=params.image
+    )
+    text = CLIPTextCfg(
+        context_length=longest,
+        vocab_size=1 + tokens,
+        width=params.width,
+        heads=params.width // HEAD,
+        layers=params.layers,
+    )
+    return Network(params.width, vision, text)
+
+
+def fit(context: Context, params: ClipParams, progress: Progress) -> None:
+    """Train on the dataset's pairs, from the last checkpoint if there is one, and write the weights.
+
+    Raises:
+        UserError: fewer than two items have image and text.
+    """
+    seed = seed_for(CLIP_SEED, context.layout.dataset, context.params.seed)
+    texts = io.read_table(context.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    folder = context.fitted.parent
+    scratch = folder / f".{context.name}-pixels.npy"
+    row, pixels = decoded.decode(context.layout.images, params.image, scratch)
+    pairs = _pairs(context, params, texts, row)
+    words = Words(params.max_tokens)
+    tokens = [words.tokens(text) for text in texts if text.strip()]
+    longest, vocabulary = max(map(len, tokens)), np.unique(np.concatenate(tokens))
+    words = Words(params.max_tokens, torch.from_numpy(vocabulary))
+    checkpoint = Checkpoint(folder / f".{context.name}-checkpoint.safetensors", EVERY)
+    data = Pairs(row[pairs], words.ids([texts[i] for i in pairs], longest), pixels)
+    budget = Budget(**params.model_dump(include=set(Budget.__annotations__)))
+    with one_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        clip = network(params, len(vocabulary), longest).to(pick(mps=False))
+        bar = progress(total=params.epochs * len(pairs), unit="pair", what=context.name)
+        with bar:
+            train(clip, data, budget, seed, checkpoint, bar.update)
+    weights = {name: tensor.cpu().contiguous() for name, tensor in clip.state_dict().items()}
+    io.write_bytes(context.fitted, save(weights | {VOCABULARY: torch.from_numpy(vocabulary)}))
+    checkpoint.clear()
+    scratch.unlink(missing_ok=True)
+
+
+def fit_untrained(context: Context, params: ClipParams, progress: Progress) -> None:
+    """Write the weights that `fit` begins with."""
+    fit(context, params.model_copy(update={"epochs": 0}), progress)
+
+
+def make(context: Context, params: ClipParams) -> Clip:
+    """Load what `fit` wrote.
+
+    Raises:
+        UserError: it is not there.
+    """
+    if not context.fitted.is_file():
+        raise UserError(f"'encoders.{context.name}': {context.fitted} is not there; run `alignrec encode` again")
+    weights = load_file(context.fitted)
+    vocabulary = weights.pop(VOCABULARY)
+    clip = network(params, len(vocabulary), len(weights["positional_embedding"]))
+    clip.load_state_dict(weights, strict=True)
+    return Clip(clip.to(pick()), Words(params.max_tokens, vocabulary))
+
+
+CLIP_SEED = "clip"
+"""first name of the seed: the untrained network is the one that the trained one began as"""
+CLIP = Spec(make, ClipParams, fit=fit, portable=False, library="open_clip_torch")
+UNTRAINED = replace(CLIP, fit=fit_untrained, variant_of="clip")
+
+
+def _pairs(context: Context, params: ClipParams, texts: Sequence[str], row: np.ndarray) -> np.ndarray:
+    """Return the items with image and text that are trained on, int64."""
+    has_image, has_text = row >= 0, np.array([bool(text.strip()) for text in texts], bool)
+    pretrain = seed_for("pretrain", context.layout.dataset, 0)
+    shown, _ = split(np.flatnonzero(has_image | has_text), params.held_out, seed_for(pretrain, "held out"))
+    pairs = shown[(has_image & has_text)[shown]]
+    if len(pairs) < 2:
+        raise UserError(
+            f"'encoders.{context.name}': {context.layout.dataset} has {len(pairs)} items to train on with both image "
+            "and text, CLIP needs 2; leave it out"
+        )
+    return pairs

@@ -1,0 +1,122 @@
+"""The contrastive training of CLIP: AdamW over batches of pairs, exact checkpoints at any step.
+
+n pairs, B batch, S image side, T tokens a text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.images.pixels import normalised
+from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
+from pipeline.ops.device import device_of, sent
+from pipeline.ops.schedule import warmup_cosine
+from pipeline.seeds import seed_for
+
+BETAS = (0.9, 0.98)  # of AdamW, as CLIP and BEiT
+EPSILON = 1e-6
+SHARPEST = math.log(100)  # of the logit scale, as CLIP
+
+
+class Pairs(NamedTuple):
+    """What is trained on."""
+
+    row: np.ndarray
+    """int64 [n], each pair's row in `pixels`"""
+    ids: np.ndarray
+    """int64 [n, T], padded with 0"""
+    pixels: np.ndarray
+    """uint8 [images, S, S, 3], a memory map"""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How it is trained."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup: float
+    clip: float
+
+
+def train(
+    network: Any, pairs: Pairs, budget: Budget, seed: int, checkpoint: Checkpoint, done: Callable[[int], object]
+) -> None:
+    """Train in place, from the checkpoint if there is one.
+
+    Args:
+        network: open_clip's CLIP, on its device.
+        pairs: data.
+        budget: of the training.
+        seed: of the order of pairs.
+        checkpoint: written every few steps; the caller deletes it when the result is safe.
+        done: called after each step with the number of pairs.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
+    from open_clip import ClipLoss
+
+    optimizer, loss_of = _adamw(network, budget), ClipLoss()
+    per_epoch = math.ceil(len(pairs.ids) / budget.batch_size)
+    steps, begin = budget.epochs * per_epoch, 0
+    if (saved := checkpoint.load()) is not None:
+        tensors, begin = saved
+        network.load_state_dict(part_of(tensors, "weights"))
+        restore_adam(optimizer, part_of(tensors, "adam"))
+    network.train()
+    for step in range(begin, steps):
+        epoch, place = divmod(step, per_epoch)
+        if step == begin or place == 0:
+            order = np.random.default_rng(seed_for(seed, "order", epoch)).permutation(len(pairs.ids))
+            plan = np.array_split(order, per_epoch)
+        if step == begin:
+            done(epoch * len(order) + sum(map(len, plan[:place])))
+        for group in optimizer.param_groups:
+            group["lr"] = warmup_cosine(step, steps, budget.warmup, budget.lr)
+        _step(network, optimizer, loss_of, pairs, plan[place], budget.clip)
+        done(len(plan[place]))
+        if (step + 1) % checkpoint.every == 0 and step + 1 < steps:
+            state = named("weights", network.state_dict()) | named("adam", adam_state(optimizer))
+            checkpoint.save(state, step + 1)
+
+
+def _step(
+    network: Any, optimizer: torch.optim.AdamW, loss_of: nn.Module, pairs: Pairs, batch: np.ndarray, clip: float
+) -> None:
+    """Take one step on the pairs `batch`, int64 [B]."""
+    device = device_of(network)
+    image = sent(normalised(pairs.pixels[pairs.row[batch]]), device)  # [B, 3, S, S]
+    text = sent(torch.from_numpy(pairs.ids[batch]), device)
+    images, texts = network.encode_image(image, normalize=True), network.encode_text(text, normalize=True)
+    loss: Tensor = loss_of(images, texts, network.logit_scale.exp())
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the contrastive loss is {loss.item()}; lower lr of kind clip")
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
+    with torch.no_grad():
+        network.logit_scale.clamp_(0, SHARPEST)
+
+
+def _adamw(network: Any, budget: Budget) -> torch.optim.AdamW:
+    """Return AdamW that decays matrices, not biases, norms, positions and the class token."""
+    kept = network.no_weight_decay()
+    parameters = list(network.named_parameters())
+    decayed = [p for name, p in parameters if p.ndim >= 2 and name not in kept]
+    others = [p for name, p in parameters if p.ndim < 2 or name in kept]
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": budget.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=budget.lr, betas=BETAS, eps=EPSILON)

@@ -1,0 +1,54 @@
+"""The GPUs for FAISS: the package faiss-gpu-cu12 knows them, faiss-cpu knows none."""
+
+from __future__ import annotations
+
+import logging
+
+import faiss
+import torch
+
+MOST_NEIGHBOURS = 2048
+"""that a search on a GPU returns, and cells that it looks into"""
+SHARE = 0.5
+"""of the free memory that an index may take; the rest is for searching, and for lists that grow"""
+SCRATCH = 256 * 2**20
+"""bytes that a search may use besides"""
+LOG = logging.getLogger(__name__)
+
+
+def count() -> int:
+    """Return how many GPUs the installed FAISS can use."""
+    return int(faiss.get_num_gpus()) if hasattr(faiss, "StandardGpuResources") else 0
+
+
+def placed(index: faiss.Index, rows: int, k: int) -> faiss.Index:
+    """Return a copy of an index on the GPUs, its rows shared out among them; the index itself where that cannot be.
+
+    Args:
+        index: IndexFlat, or IndexIVFFlat that has been trained.
+        rows: that it holds, or is to hold.
+        k: neighbours that are searched.
+    """
+    gpus = count()
+    if not gpus:
+        return index
+    needed, room = rows * (4 * index.d + 8), SHARE * gpus * min(map(_free, range(gpus)))
+    if needed + gpus * SCRATCH > room:
+        LOG.warning("an index of %.1f GiB is too large for the GPU's free memory; it stays on the CPU", needed / 2**30)
+        return index
+    if k > MOST_NEIGHBOURS:
+        LOG.warning("a GPU returns %d neighbours at most; the index stays on the CPU", MOST_NEIGHBOURS)
+        return index
+    resources = [faiss.StandardGpuResources() for _ in range(gpus)]
+    for one in resources:
+        one.setTempMemory(SCRATCH)
+    if gpus == 1:
+        return faiss.index_cpu_to_gpu(resources[0], 0, index)
+    options = faiss.GpuMultipleClonerOptions()
+    options.shard = True
+    return faiss.index_cpu_to_gpu_multiple_py(resources, index, options, list(range(gpus)))
+
+
+def _free(gpu: int) -> int:
+    """Return the free bytes of a GPU."""
+    return int(torch.cuda.mem_get_info(gpu)[0])

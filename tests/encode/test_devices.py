@@ -1,0 +1,66 @@
+"""The stage on several devices gives the bytes that it gives on one; each has a network of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import toy
+
+from pipeline import io
+from pipeline.encode import tfidf
+from pipeline.encode.registry import ENCODERS
+from pipeline.ops import device
+from pipeline.run import running
+from stages import encode
+
+CLIP = {"image": 16, "width": 32, "layers": 1, "epochs": 1, "batch_size": 2, "held_out": 0.0}
+SETS = ["cnn", "clip", "clip-text-masked", "both"]
+
+
+def stage(root: Path) -> dict[str, list[bytes]]:
+    layout = toy.outputs(root)
+    encoders = {"clip": CLIP, "both": {"kind": "concat", "of": ["clip", "tfidf"]}}
+    given = toy.params(encode={"encoders": SETS, "controls": ["shuffled"], "shard_rows": 2}, encoders=encoders)
+    with running("encode", "shop", given, layout.root) as run:
+        encode.main(run)
+        assert [bar.n for bar in run.bars if bar.unit == "item"] == [6 * len(SETS), 0]
+    return {name: [p.read_bytes() for p in io.shards(layout.features(name), "features")] for name in SETS}
+
+
+def test_two_devices_give_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = stage(tmp_path / "one")
+    threads, entered, make = set[int](), list[torch.device](), tfidf.make
+    loading, most = 0, 0
+
+    def noted(*given: Any) -> tfidf.Tfidf:
+        nonlocal loading, most
+        threads.add(threading.get_ident())
+        loading += 1
+        most = max(most, loading)
+        time.sleep(0.2)
+        loading -= 1
+        return make(*given)
+
+    current: Callable[[torch.device], Any] = device.current
+    monkeypatch.setattr("pipeline.encode.engines.current", lambda where: entered.append(where) or current(where))
+    monkeypatch.setattr(encode, "visible", lambda: [torch.device("cpu"), torch.device("cpu")])
+    spec = ENCODERS["tfidf"]
+    monkeypatch.setitem(vars(spec), "make", noted)
+    assert stage(tmp_path / "two") == one
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
+    assert most == 1, "one network is loaded at a time"
+    assert len(entered) == 3 * len(SETS)
+
+
+def test_where_there_is_no_gpu_one_device_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert device.visible() == [device.pick()]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device.visible() == [torch.device("cuda:0"), torch.device("cuda:1")]

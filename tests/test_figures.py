@@ -1,0 +1,48 @@
+"""Tables of the docs come from files of figures."""
+
+from pathlib import Path
+
+import pytest
+import toy
+
+from benchmarks import _figures
+from pipeline import io
+
+PAGE = """# Page
+before
+<!-- figures: {kind} {dataset} -->
+typed by hand
+<!-- /figures -->
+after
+"""
+
+
+@pytest.mark.parametrize("kind", _figures.KINDS)
+def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    if kind in ("probes", "verdicts"):  # the toy's evidence has neither
+        figures = io.read_json(layout.probes)
+        verdict = {"probe": "zero_shot", "measure": "hit@20", "a": "beit3", "b": "random", "verdict": "better"}
+        io.write_json(layout.probes, figures | {"processed": {"width": 128}, "verdicts": [verdict]})
+    once, absent = _figures.rewritten(PAGE.format(kind=kind, dataset=layout.dataset), tmp_path)
+    assert not absent
+    assert "typed by hand" not in once
+    assert once.startswith("# Page\nbefore\n")
+    assert once.endswith("<!-- /figures -->\nafter\n")
+    assert "beit3" in once
+    assert _figures.rewritten(once, tmp_path) == (once, [])
+
+
+def test_a_block_without_outputs_stays_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.format(kind="results", dataset="deeper/down:nothing"))
+    _figures.main([str(page), "--root", str(tmp_path)])
+    assert page.read_text() == PAGE.format(kind="results", dataset="deeper/down:nothing")
+    said = capsys.readouterr().err
+    assert "left as it was: results deeper/down:nothing" in said
+    assert "alignrec benchmark nothing" in said
+
+
+def test_a_misspelt_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no table 'result'; there are results, probes"):
+        _figures.rewritten(PAGE.format(kind="result", dataset="d"), tmp_path)
