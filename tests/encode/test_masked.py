@@ -18,7 +18,7 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.params import Params, read
-from pipeline.probe import masking
+from pipeline.study import masking
 from pipeline.run import running
 from stages.encode import main
 
