@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.errors import UserError
 
@@ -17,7 +18,23 @@ Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-Mirrors = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
+
+
+def _addresses(addresses: list[str]) -> list[str]:
+    for address in addresses:
+        try:
+            urlsplit(address).port  # noqa: B018  # which is checked when it is read
+        except ValueError as e:
+            raise ValueError(f"not a valid address: {e}") from None
+    return addresses
+
+
+Mirrors = Annotated[
+    list[str],
+    Field(min_length=1),
+    BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw),
+    AfterValidator(_addresses),
+]
 """addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no brackets"""
 
 

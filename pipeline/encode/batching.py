@@ -30,7 +30,6 @@ from pipeline.encode.base import Encoder
 from pipeline.errors import UserError
 from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.device import gemm_rate
-from pipeline.sources import npy
 
 
 class Encoded(NamedTuple):
@@ -218,7 +217,7 @@ def read_npy(path: Path, rows: np.ndarray) -> np.ndarray:
     Raises:
         UserError: a value is not finite.
     """
-    vectors = npy.opened(path)[rows].astype(np.float32)
+    vectors = np.load(path, mmap_mode="r", allow_pickle=False)[rows].astype(np.float32)
     vectors[rows < 0] = 0
     invalid = ~np.isfinite(vectors).all(axis=1)
     if invalid.any():
