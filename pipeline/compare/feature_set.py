@@ -132,6 +132,8 @@ def _ordered(path: Path, vectors: Any, asins: Sequence[str], order: Path | None)
 def _torch(path: Path) -> np.ndarray:
     import torch  # slow to import, and only this kind of file needs it
 
+    from pipeline.ops.tensors import is_plain
+
     try:
         tensor = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
@@ -141,8 +143,10 @@ def _torch(path: Path) -> np.ndarray:
         tensor = next(iter(tensor.values()))
     if not isinstance(tensor, torch.Tensor):
         raise UserError(f"{path}: holds {type(tensor).__name__}, expected one tensor [items, width]")
-    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
-        raise UserError(f"{path}: a tensor that is sparse, quantised, complex or empty of data; expected plain numbers")
+    if not is_plain(tensor):
+        raise UserError(
+            f"{path}: a tensor that is sparse, nested, quantised, complex or without data; expected numbers"
+        )
     return tensor.detach().float().numpy()
 
 
