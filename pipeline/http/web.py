@@ -23,7 +23,7 @@ from pipeline.http.addresses import is_public
 from pipeline.http.retries import LONGEST_WAIT, RETRYABLE, pause, retry_after
 
 MAX_REDIRECTS = 5
-LAST_PORT = 65535
+PORTS = range(1, 65536)
 LOOKUPS = 3  # tries to resolve a name
 HEADERS = {"User-Agent": "alignrec", "Accept": "image/*", "Accept-Encoding": "identity"}
 ONE = httpx.Limits(max_connections=1)
@@ -213,7 +213,7 @@ class Client:
 def _parsed(address: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
         url = base.join(address) if base else httpx.URL(address)
-        if not url.host or not 0 < (url.port or 1) <= LAST_PORT:  # reading a host raises what IDNA refuses
+        if not url.host or (url.port is not None and url.port not in PORTS):  # reading a host raises what IDNA refuses
             raise ValueError
     except (httpx.InvalidURL, ValueError, TypeError):
         raise _Failure("blocked", "not a valid address") from None

@@ -148,10 +148,10 @@ def _batch(lines: Iterator[Line]) -> list[Line]:
 
 def read(line: Line, reader: Reader, wanted: Container[str]) -> Outcome:
     """Return the outcome of one line; time and memory grow with it."""
-    if not line.raw.strip():
-        return Skipped("blank_line")
     if len(line.raw) > LONGEST_LINE:
         return _reject(line, "line too long")
+    if not line.raw.strip():
+        return Skipped("blank_line")
     try:
         record = reader.parse(line.raw)
         name = reader.name(record)
