@@ -9,6 +9,13 @@ import numpy as np
 
 from pipeline.errors import UserError, one_line
 
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    (3, 0): np.lib.format.read_array_header_2_0,  # which differs in the encoding of names of fields
+}
+"""version of the format -> what reads a header"""
+
 
 def opened(path: Path) -> np.ndarray:
     """Return the array of a `.npy` file, mapped into memory: it takes no memory until it is read.
@@ -19,9 +26,10 @@ def opened(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as f:
             version = np.lib.format.read_magic(f)
-            read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            shape, _, dtype = read_header[version](f)
+            shape, _, dtype = HEADERS[version](f)
             held = path.stat().st_size - f.tell()
+        if min(shape, default=0) < 0:
+            raise ValueError(f"its shape is {shape}")
         if (expected := math.prod(shape) * dtype.itemsize) != held:
             raise ValueError(f"its header promises {expected:,} bytes, and it has {held:,}")
         if not expected:
