@@ -213,7 +213,8 @@ class Client:
 def _parsed(address: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
         url = base.join(address) if base else httpx.URL(address)
-        if not url.host or (url.port is not None and url.port not in PORTS):  # reading a host raises what IDNA refuses
+        _ = url.host  # which raises what IDNA refuses, when it is read
+        if url.port is not None and url.port not in PORTS:
             raise ValueError
     except (httpx.InvalidURL, ValueError, TypeError):
         raise _Failure("blocked", "not a valid address") from None
