@@ -211,3 +211,12 @@ def _made_by(path: Path) -> str:
 def raw_files(sources: Path) -> dict[str, Path]:
     """Return role -> path of the downloaded files, from `sources.json`."""
     return {row["role"]: sources.parent / row["name"] for row in read_json(sources)}
+
+
+def downloaded(sources: Path) -> dict[str, Path]:
+    """Do as `raw_files`; UserError if a file is absent: `sources.json` keeps the checksums when a download fails."""
+    files = raw_files(sources)
+    absent = next((path for path in files.values() if not path.is_file()), None if files else sources.parent)
+    if absent is not None:
+        raise UserError(f"{absent}: not downloaded; {_made_by(sources)}")
+    return files

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import yaml
 from pydantic import Field, SerializeAsAny, field_validator
 
 from pipeline.config import (
@@ -27,13 +25,14 @@ from pipeline.config import (
     Study,
     Sweep,
     Train,
+    document,
 )
 from pipeline.config.base import Name, checked, known, nearest
 from pipeline.config.judging import RATES, SPACES
 from pipeline.config.study import part
 from pipeline.config.train import FEATURES
 from pipeline.encode import registry as encoders
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.models import MODELS
 from pipeline.sources import registry as sources
@@ -47,31 +46,6 @@ TEXT = "minilm"
 """the text encoder that imported image features are concatenated with"""
 RELEASED = "alignrec"
 """the recommender that is trained for the release, and that ablations are of"""
-
-
-class Loader(yaml.SafeLoader):
-    """YAML 1.1, but numbers such as 1e-3 are numbers, as in YAML 1.2 and DVC, and a repeated key is refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping.
-
-        Raises:
-            yaml.constructor.ConstructorError: a key stands there twice.
-        """
-        seen: set[Any] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' stands here twice", key.start_mark
-                )
-            if isinstance(key, yaml.ScalarNode):
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d{1,3}$"), [*"-+.0123456789"]
-)
 
 
 class Params(Section):
@@ -108,7 +82,9 @@ class Params(Section):
     def source(self, dataset: str) -> Source:
         """Return where `dataset` comes from; an unknown name raises UserError with the nearest known one."""
         if dataset not in self.sources:
-            raise UserError(f"no dataset '{dataset}' under sources in the parameters{nearest(dataset, self.sources)}")
+            raise UserError(
+                f"no dataset '{one_line(dataset, 64)}' under sources in the parameters{nearest(dataset, self.sources)}"
+            )
         return self.sources[dataset]
 
     @property
@@ -227,12 +203,7 @@ def read(path: Path) -> Params:
     Raises:
         UserError: the file is absent or no YAML mapping, has a fault, or names an unknown model or encoder.
     """
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader)  # a SafeLoader
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such parameter file; run from the project's root or pass --params") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: not YAML: {' '.join(str(e).split())}") from None
+    raw = document.read(path)
     try:
         params = checked(Params, raw)
         _names(params)

@@ -39,6 +39,6 @@ REJECTS = pa.schema(
         field("file", pa.string(), "name of the raw file"),
         field("line", pa.int64(), "line number from 1", low=1),
         field("reason", pa.string(), "why the line was not used"),
-        field("raw", pa.binary(), "the line's bytes, as read"),
+        field("raw", pa.binary(), "the line's bytes, as read; of a long line the first 65,536"),
     ]
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import schemas
 from pipeline.interactions import build
 from pipeline.interactions.division import Division
-from pipeline.io import raw_files
+from pipeline.io import downloaded
 from pipeline.run import Run
 from pipeline.sources import image_features, mmrec
 from pipeline.sources.mmrec import MmrecSource
@@ -15,7 +15,7 @@ from pipeline.sources.registry import reader
 def main(run: Run) -> None:
     """Write interactions.parquet, users.parquet and item_ids.parquet."""
     source, params, layout = run.source, run.params.interactions, run.layout
-    raw = raw_files(layout.sources)
+    raw = downloaded(layout.sources)
     ratings = reader(source).ratings(raw)
     division = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train)
     own_split = False

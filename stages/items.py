@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import schemas
-from pipeline.io import raw_files
+from pipeline.io import downloaded
 from pipeline.items import build
 from pipeline.run import Run
 from pipeline.sources.registry import reader
@@ -15,7 +15,7 @@ def main(run: Run) -> None:
     """Write items.parquet and rejects.parquet."""
     layout, source_reader = run.layout, reader(run.source)
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    path = source_reader.metadata(raw_files(layout.sources))
+    path = source_reader.metadata(downloaded(layout.sources))
     lines = run.progress(source_reader.lines(path), unit="line") if path else []
     built = build.build(
         lines,

@@ -10,6 +10,7 @@ import argparse
 import pickle
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -22,13 +23,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline import io
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.http.fetch import local
+from pipeline.ops.tensors import is_plain
 
 Fetch = Callable[[str, Path], None]
 """fetches an address to a path, whole or not at all"""
 
 MOST_NAMES = 5  # in a message
+MOST_SHARED = 4  # tensors a piece of memory; tied weights are two or three
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 NAMED_HASH = re.compile(r"-([0-9a-f]{8,64})\.\w+$")  # as PyTorch's hub names files: the first digits of their sha256
 WHOLE = "the .zip or .pth that was downloaded is the checkpoint itself, so give that file, not unpacked"
@@ -128,16 +131,28 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         match = re.search(r"GLOBAL (\S+)", str(e))
         why = f"holds {match[1]}, which is no data, and was not run" if match else "is no PyTorch checkpoint"
         raise UserError(f"{path}: {why}; give the file as published") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as e:
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError) as e:
         raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_line(e)}); fetch it again") from None
     for key in ("model", "module", "state_dict"):  # where published files keep them
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
             break
     tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
-    if not tensors:
+    if not tensors or not all(isinstance(name, str) for name in tensors):
         raise UserError(f"{path}: a PyTorch file, but without named tensors; give the file as published")
-    return tensors
+    if odd := [name for name, tensor in tensors.items() if not is_plain(tensor)]:
+        raise UserError(f"{path}: {_some(odd)}: no plain tensors of numbers; give the file as published")
+    return _parted(tensors, path)
+
+
+def _parted(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the tensors, each in memory of its own; UserError if that would be many times what the file holds."""
+    storages = {name: tensor.untyped_storage() for name, tensor in tensors.items()}
+    sharing = Counter(storage.data_ptr() for storage in storages.values())
+    held = sum({storage.data_ptr(): storage.nbytes() for storage in storages.values()}.values())
+    if sum(tensor.nbytes for tensor in tensors.values()) > MOST_SHARED * held:
+        raise UserError(f"{path}: its tensors share their memory many times over; give the file as published")
+    return {n: t.clone() if sharing[storages[n].data_ptr()] > 1 else t for n, t in tensors.items()}
 
 
 def fill(
@@ -265,7 +280,7 @@ def _subject(fault: str) -> str:
 
 def _some(names: list[str]) -> str:
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    return ", ".join(one_line(name, 100) for name in names[:MOST_NAMES]) + more
 
 
 def _shape(tensor: Tensor) -> str:

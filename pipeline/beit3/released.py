@@ -66,6 +66,8 @@ def shape(tensors: dict[str, Tensor], where: str) -> Config:
         )
     except KeyError as e:
         raise UserError(f"{where}: no BEiT3 weights: it lacks {e}") from None
+    except (TypeError, IndexError, ValueError):
+        raise UserError(f"{where}: no BEiT3 weights: a tensor has another number of dimensions") from None
 
 
 def continued(wanted: Config, published: Config, codes: int, pieces: int, where: str) -> Config:
@@ -116,7 +118,7 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkp
     if not wanted.mlm:
         left_out |= {name: "the network has no MLM head" for name in tensors if name.startswith("mlm_head.")}
     kept = {name: tensor for name, tensor in tensors.items() if name not in left_out}
-    loaded = checkpoints.fill(network, _fitted(kept, wanted), where, BEIT3_UNUSED, ("mim_head.", "mlm_head."))
+    loaded = checkpoints.fill(network, _fitted(kept, wanted, where), where, BEIT3_UNUSED, ("mim_head.", "mlm_head."))
     return loaded._replace(ignored=left_out | loaded.ignored)
 
 
@@ -135,18 +137,23 @@ def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQK
     try:
         published = vqkd.shape(tensors, heads)
         table = tensors["encoder.pos_embed"][0]  # [1+P, D]
+        tensors["encoder.pos_embed"] = torch.cat([table[:1], checkpoints.resized(table[1:], grid)])[None]
     except KeyError as e:
         raise UserError(f"{path}: no VQ-KD weights: it lacks {e}") from None
-    tensors["encoder.pos_embed"] = torch.cat([table[:1], checkpoints.resized(table[1:], grid)])[None]
+    except (TypeError, IndexError, ValueError, RuntimeError, ArithmeticError):
+        raise UserError(f"{path}: no VQ-KD weights: a tensor has another number of dimensions") from None
     network = vqkd.VQKD(replace(published, image=grid * published.patch))
     loaded = checkpoints.fill(network, tensors, str(path), VQKD_UNUSED, ())
     return network.eval().requires_grad_(False), loaded
 
 
-def _fitted(tensors: dict[str, Tensor], wanted: Config) -> dict[str, Tensor]:
+def _fitted(tensors: dict[str, Tensor], wanted: Config, where: str) -> dict[str, Tensor]:
     """Return the tensors with as many positions as wanted, where the file has enough to make them of."""
     patches, text = tensors[PATCH_POSITIONS], tensors[TEXT_POSITIONS]
-    grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resized(patches[BEFORE_PATCHES:], wanted.grid)])
+    try:
+        grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resized(patches[BEFORE_PATCHES:], wanted.grid)])
+    except (RuntimeError, ValueError):
+        raise UserError(f"{where}: {PATCH_POSITIONS} is {list(patches.shape)}, no table of square patches") from None
     return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: text[: wanted.positions]}
 
 

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.probe import categories
+from pipeline.sources import npy
 
 TORCH = (".pt", ".pth")
 
@@ -64,7 +65,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     try:
         vectors, how, read = _loaded(where, asins, order)
     except (ValueError, EOFError, OSError, pa.ArrowException) as e:
-        raise UserError(f"{where}: not readable as features: {' '.join(str(e).split())}") from None
+        raise UserError(f"{where}: not readable as features: {one_line(e)}") from None
     if read and not _in_text(layout):
         read = None  # it read texts, but other ones than the dataset's
     return FeatureSet(name or _short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)), read)
@@ -101,7 +102,7 @@ def _named(spec: str) -> tuple[str, str]:
 def _loaded(path: Path, asins: Sequence[str], order: Path | None) -> tuple[Any, str, bool | None]:
     """Return the vectors of a file in item order, how its rows were matched, and whether a text went into any."""
     if path.suffix == ".npy":
-        return *_ordered(path, np.load(path, allow_pickle=False), asins, order), None
+        return *_ordered(path, npy.opened(path), asins, order), None
     if path.suffix in TORCH:
         return *_ordered(path, _torch(path), asins, order), None
     if path.is_dir() or path.suffix == ".parquet":
@@ -131,6 +132,8 @@ def _ordered(path: Path, vectors: Any, asins: Sequence[str], order: Path | None)
 def _torch(path: Path) -> np.ndarray:
     import torch  # slow to import, and only this kind of file needs it
 
+    from pipeline.ops.tensors import is_plain
+
     try:
         tensor = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:
@@ -140,7 +143,11 @@ def _torch(path: Path) -> np.ndarray:
         tensor = next(iter(tensor.values()))
     if not isinstance(tensor, torch.Tensor):
         raise UserError(f"{path}: holds {type(tensor).__name__}, expected one tensor [items, width]")
-    return tensor.float().numpy()
+    if not is_plain(tensor):
+        raise UserError(
+            f"{path}: a tensor that is sparse, nested, quantised, complex or without data; expected numbers"
+        )
+    return tensor.detach().float().numpy()
 
 
 def _vectors(path: Path, table: pa.Table) -> np.ndarray:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -17,7 +18,23 @@ Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-Mirrors = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw)]
+
+
+def _parsed(address: str) -> str:
+    try:
+        urlsplit(address).port  # noqa: B018  # which is checked when it is read
+    except ValueError as e:
+        raise ValueError(f"not a valid address: {e}") from None
+    return address
+
+
+Address = Annotated[str, AfterValidator(_parsed)]
+"""URL or path"""
+Mirrors = Annotated[
+    list[Address],
+    Field(min_length=1),
+    BeforeValidator(lambda raw: [raw] if isinstance(raw, str) else raw),
+]
 """addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no brackets"""
 
 
@@ -35,6 +52,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+
+LONGEST_NAME = 64  # characters
+MOST_SHOWN = 20  # values of a list or mapping
 
 Kind = TypeVar("Kind", bound=Section)
 
@@ -60,27 +80,37 @@ def known(names: Iterable[str], among: Iterable[str], where: str) -> None:
     """Raise UserError for a name that is not `among` the known ones; it names the nearest, or all."""
     for name in names:
         if name not in among:
-            raise UserError(f"'{where}': no '{name}'{nearest(name, among)}")
+            raise UserError(f"'{where}': no '{one_line(name, 64)}'{nearest(name, among)}")
 
 
 def nearest(name: str, among: Iterable[str]) -> str:
     """Return the end of a sentence that refuses `name`: the most similar of `among`, else all of them."""
     among = list(among)
-    similar = difflib.get_close_matches(name, among, n=1, cutoff=0.6)
+    similar = difflib.get_close_matches(name[:LONGEST_NAME], among, n=1, cutoff=0.6)
     return f"; did you mean '{similar[0]}'?" if similar else f"; valid: {', '.join(among)}" if among else ""
 
 
 def _first_fault(error: ValidationError, kind: type[Section], where: str) -> str:
     faults = error.errors()  # a key that is required may be there misspelt
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
-    path = ".".join([where] * bool(where) + [str(part) for part in fault["loc"]]) or "the file"
+    path = one_line(".".join([where] * bool(where) + [str(part) for part in fault["loc"]]), 120) or "the file"
     if path in MOVED:
         return f"'{path}' is now '{MOVED[path]}'; move it there"
     if fault["type"] == "extra_forbidden":
         return f"unknown key '{path}'{nearest(str(fault['loc'][-1]), _keys(kind, fault['loc'][:-1]))}"
     if fault["type"] == "missing":
         return f"'{path}' is required"
-    return f"'{path}': {fault['msg'].lower()}, found {fault['input']!r}"
+    return f"'{path}': {one_line(fault['msg'].lower(), 160)}, found {_shown(fault['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as Python prints it, without the rest of a long one."""
+    if isinstance(value, (dict, list)) and len(value) > MOST_SHOWN:
+        return f"{type(value).__name__} of {len(value):,}"
+    try:
+        return one_line(repr(value), 120)
+    except ValueError:  # a whole number of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _keys(kind: Any, loc: tuple[int | str, ...]) -> list[str]:

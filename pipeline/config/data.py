@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from pipeline.config.base import Positive, Rate, Section, Share
+from pipeline.config.base import Address, Positive, Rate, Section, Share
 
 TextField = Literal["title", "brand", "categories", "description"]
 PATTERN = re.compile(r"[^{}]*(?:\{(?:item|asin)\}[^{}]*)+")
@@ -98,7 +98,7 @@ class Images(Section):
     """read images that are files of this machine; false refuses them all"""
     private_hosts: list[str] = []
     """hosts of private networks or of this machine, by name or number, that may be requested; others are refused"""
-    mirrors: dict[str, Annotated[str, Field(pattern=r"^https?://[^/]+$")]] = {}
+    mirrors: dict[str, Annotated[Address, Field(pattern=r"^https?://[^/]+$")]] = {}
     """host -> http(s)://host[:port] that is requested instead; the metadata's address is recorded"""
     placeholders: list[Annotated[str, Field(pattern=r"^([0-9a-f]{64}|[0-9a-f]{16})$")]] = []
     """images that say there is none: sha256 of their bytes or, for all that look alike, phash in hexadecimal"""

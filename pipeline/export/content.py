@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.release import manifest as manifests
 from pipeline.release import verify
+from pipeline.sources.product import is_web
 
 SPLITS = ("train", "valid", "test")
 FIELDS = ("item_id", "asin", "title", "brand", "categories", "description")
@@ -67,7 +67,7 @@ def of_dataset(layout: Layout, features: list[str]) -> ExportContent:
     """
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     items = io.read_table(layout.items, schemas.ITEMS) if layout.items.exists() else _without_texts(ids)
-    urls = [next(filter(_public, urls or []), "") for urls in items["image_urls"].to_pylist()]
+    urls = [next(filter(is_web, urls or []), "") for urls in items["image_urls"].to_pylist()]
     return ExportContent(
         name=layout.dataset,
         items=items.select(FIELDS).append_column("image_url", pa.array(urls, pa.string())),
@@ -99,10 +99,6 @@ def _chosen(wanted: list[str], available: list[str]) -> list[str]:
     if unknown := [n for n in wanted if n not in available]:
         raise UserError(f"no feature set '{unknown[0]}'; there are {', '.join(available) or 'none'}")
     return wanted or available
-
-
-def _public(address: str) -> bool:
-    return urlsplit(address).scheme in ("http", "https")
 
 
 def _without_texts(ids: pa.Table) -> pa.Table:

@@ -23,6 +23,7 @@ from pipeline.http.addresses import is_public
 from pipeline.http.retries import LONGEST_WAIT, RETRYABLE, pause, retry_after
 
 MAX_REDIRECTS = 5
+PORTS = range(1, 65536)
 LOOKUPS = 3  # tries to resolve a name
 HEADERS = {"User-Agent": "alignrec", "Accept": "image/*", "Accept-Encoding": "identity"}
 ONE = httpx.Limits(max_connections=1)
@@ -212,6 +213,9 @@ class Client:
 def _parsed(address: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
         url = base.join(address) if base else httpx.URL(address)
+        _ = url.host  # which raises what IDNA refuses, when it is read
+        if url.port is not None and url.port not in PORTS:
+            raise ValueError
     except (httpx.InvalidURL, ValueError, TypeError):
         raise _Failure("blocked", "not a valid address") from None
     if url.scheme not in ("http", "https"):

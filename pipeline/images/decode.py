@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +20,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 Image.init()  # registers every format, so that FORMATS can name some
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")  # raster formats that shops use; nothing that can hold a script
 SMALLEST = 8  # pixels: shorter side of a real image
+SCANS = 12  # of a progressive JPEG of as many pixels as any may have; encoders make about ten. Each is a pass over all
+START_OF_SCAN = b"\xff\xda"
+LARGE = 1 << 24  # pixels from which an image is averaged over squares first: without, 100 million take 1.5 GiB
+BAND = 1 << 22  # pixels of a large image that are converted at a time
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, and of sizes that are checked here
 
 # rows of the 32-point DCT-II for the 8 lowest frequencies
@@ -36,39 +42,73 @@ class Decoded(NamedTuple):
     phash: int | None  # 64 bit
 
 
+class Room:
+    """Pixels that may be decoded at a time by all threads together: bounds memory, however many cores there are."""
+
+    def __init__(self, pixels: int) -> None:
+        self._all = self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self, pixels: int | None = None) -> Iterator[None]:
+        """Hold room for some pixels, or all of it; wait for it. More than there is is all there is."""
+        pixels = self._all if pixels is None else min(pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
 def failed(status: str, reason: str, sha256: str = "") -> Decoded:
     """Return an outcome without an image."""
     return Decoded(status, reason, None, 0, 0, sha256, None)
 
 
-def normalise_all(data: Sequence[bytes], size: int, quality: int, max_pixels: int) -> list[Decoded]:
+def normalise_all(
+    data: Sequence[bytes], size: int, quality: int, max_pixels: int, room: Room | None = None
+) -> list[Decoded]:
     """Return `normalise` of each."""
-    return [normalise(d, size, quality, max_pixels) for d in data]
+    return [normalise(d, size, quality, max_pixels, room) for d in data]
 
 
-def normalise(data: bytes, size: int, quality: int, max_pixels: int) -> Decoded:
+def normalise(data: bytes, size: int, quality: int, max_pixels: int, room: Room | None = None) -> Decoded:
     """Decode, rotate as EXIF says, flatten onto white, shrink and encode as JPEG. Animations give their first frame.
+
+    Time is at most that of SCANS passes over max_pixels; memory is about 8 bytes a pixel.
 
     Args:
         data: bytes as fetched, untrusted.
         size: shorter side after shrinking, pixels; smaller images keep theirs.
         quality: of the JPEG, 1 .. 95.
         max_pixels: larger ones are not decoded.
+        room: shared with other threads; None: there are none.
+
+    Raises:
+        MemoryError: there is not enough memory, which says nothing of the image.
     """
     digest = hashlib.sha256(data).hexdigest()
     try:
-        return _normalise(data, digest, size, quality, max_pixels)
+        return _normalise(data, digest, size, quality, max_pixels, room)
+    except MemoryError:
+        raise
     except UnidentifiedImageError:
         return failed("not_an_image", f"starts with {data[:8]!r}", digest)
     except Image.DecompressionBombError:
         return failed("too_large", "more pixels than any limit", digest)
     except Exception as e:  # decoders raise any exception on damaged data; none may stop the run
+        if isinstance(e, RuntimeError) and "allocate memory" in str(e):  # torch has no kind of its own for this
+            raise MemoryError from None
         cut = "truncated" in str(e).lower() or isinstance(e, EOFError)
         reason = " ".join(f"{type(e).__name__}: {e}".split())[:200]
         return failed("truncated" if cut else "not_an_image", reason, digest)
 
 
-def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: int) -> Decoded:
+def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: int, room: Room | None) -> Decoded:
     with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
         width, height = opened.size
         if width * height > max_pixels:
@@ -77,9 +117,14 @@ def _normalise(data: bytes, digest: str, size: int, quality: int, max_pixels: in
             return failed("placeholder", "1 x 1 pixel", digest)
         if min(width, height) < SMALLEST:
             return failed("too_small", f"{width} x {height} pixels", digest)
-        image = _jpeg(opened, data, size) or _other(opened, size)
+        scans = data.count(START_OF_SCAN) if data.startswith(b"\xff\xd8") else 1
+        if scans > SCANS and width * height * scans > SCANS * max_pixels:
+            return failed("too_large", f"{width} x {height} pixels in {scans} scans", digest)
+        with room.taken(width * height) if room else nullcontext():
+            image = _jpeg(opened, data, size) or _other(opened, size)
         image.info = opened.info  # has the rotation
-        ImageOps.exif_transpose(image, in_place=True)
+        with suppress(Exception):  # a damaged EXIF raises any exception; the image is none the worse for it
+            ImageOps.exif_transpose(image, in_place=True)
         image.info = {}  # which would be written too
     out = io.BytesIO()
     image.save(out, "JPEG", quality=quality)
@@ -110,7 +155,21 @@ def _other(image: Image.Image, size: int) -> Image.Image:
     """Return any image as RGB, shrunk; transparent pixels become white."""
     drafted = image.draft("RGB", (size, size))  # a CMYK or damaged JPEG is decoded at a half, quarter or eighth
     width, height = drafted[1][2:] if drafted else image.size
+    factor = min(image.size) // (2 * size)
+    if factor > 1 and width * height > LARGE:
+        return _shrunk(np.array(_averaged(image, factor)), (height / factor, width / factor), size)
     return _shrunk(np.array(_flat(image)), (height, width), size)
+
+
+def _averaged(image: Image.Image, factor: int) -> Image.Image:
+    """Return any image as RGB, a pixel for each square of `factor` pixels, a band at a time."""
+    width, height = image.size
+    averaged = Image.new("RGB", (math.ceil(width / factor), math.ceil(height / factor)))
+    rows = max(1, BAND // (width * factor)) * factor
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height)))
+        averaged.paste(_flat(band).reduce(factor), (0, top // factor))
+    return averaged
 
 
 def _flat(image: Image.Image) -> Image.Image:

@@ -23,8 +23,9 @@ import torch
 import schemas
 from pipeline import io
 from pipeline.config import Images
+from pipeline.errors import UserError, one_line
 from pipeline.http.web import Client, Policy
-from pipeline.images.decode import Decoded, failed, normalise_all
+from pipeline.images.decode import Decoded, Room, failed, normalise_all
 from pipeline.images.files import Files
 from pipeline.sources.product import is_path
 
@@ -76,6 +77,7 @@ class Fetcher:
         self._workers = os.cpu_count() or 1
         # torch would start threads of its own in each of these
         self._pool = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,))
+        self._room = Room(params.max_pixels)
         self._normalise = partial(normalise_all, size=params.size, quality=params.quality, max_pixels=params.max_pixels)
         self._runner = asyncio.Runner()
 
@@ -125,14 +127,29 @@ class Fetcher:
             batch = [await self._fetched.get()]
             while len(batch) < BATCH and not self._fetched.empty():
                 batch.append(self._fetched.get_nowait())
+            work = partial(self._normalise, [data for data, _ in batch], room=self._room)
             try:
-                results = await loop.run_in_executor(self._pool, self._normalise, [data for data, _ in batch])
-            except Exception as e:  # out of memory
+                results = await loop.run_in_executor(self._pool, work)
+            except MemoryError:
+                for data, future in batch:
+                    await self._decode_alone(data, future)
+            except Exception as e:
                 for _, future in batch:
                     future.set_exception(e)
             else:
                 for (_, future), decoded in zip(batch, results, strict=True):
                     future.set_result(decoded)
+
+    async def _decode_alone(self, data: bytes, future: asyncio.Future[Decoded]) -> None:
+        """Decode one image while no other is, after memory was too little for several."""
+        try:
+            future.set_result(await asyncio.get_running_loop().run_in_executor(self._pool, self._alone, data))
+        except MemoryError as e:
+            future.set_exception(e)
+
+    def _alone(self, data: bytes) -> Decoded:
+        with self._room.taken():
+            return self._normalise([data])[0]
 
     async def _item(self, urls: list[str]) -> Result:
         results = []
@@ -150,7 +167,12 @@ class Fetcher:
             return failed(fetched.status, fetched.reason)
         future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()
         self._fetched.put_nowait((fetched.data, future))
-        decoded = await future
+        try:
+            decoded = await future
+        except MemoryError:
+            raise UserError(
+                f"{one_line(url)}: not enough memory to decode this image, alone; give more, or lower images.max_pixels"
+            ) from None
         if self._is_placeholder(decoded):
             return failed("placeholder", "one of images.placeholders", decoded.sha256)
         return decoded

@@ -12,11 +12,13 @@ import duckdb
 import pyarrow as pa
 
 import schemas
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.interactions.clean import clean, count, nothing_left, shrink, whole
 from pipeline.interactions.division import MMREC, PARTS, Division, delete_untrained, divide, divide_again
+from pipeline.sources.database import connected
 
 BLOCK = 1 << 20  # rows that leave the database at a time
+SPARSEST, SPARE = 100, 1_000_000  # a published number is below this many times those that occur, or below the second
 
 
 class Query:
@@ -49,13 +51,12 @@ def database(folder: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnect
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        with duckdb.connect() as db:
+        with connected() as db:
             db.execute(f"SET memory_limit = '{memory_limit.replace(chr(39), '')}'")
             db.execute(f"SET temp_directory = '{str(folder).replace(chr(39), chr(39) * 2)}'")
-            db.execute("SET enable_progress_bar = false")
             yield db
     except duckdb.Error as e:
-        raise UserError(f"interactions: {' '.join(str(e).split())}") from None
+        raise UserError(f"interactions: {one_line(e)}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -195,7 +196,8 @@ def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
         ratings: SQL that selects user, item, timestamp, split as integers or null, and rating.
 
     Raises:
-        UserError: a value is no number or out of range; names the line.
+        UserError: a value is no number or out of range, or numbers have so large gaps that they cannot be meant; names
+            the line.
     """
     db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives the line
     bad = db.execute(
@@ -210,7 +212,20 @@ def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
         )
     if not count(db, "SELECT count(*) FROM raw"):
         raise UserError("the .inter file has no rows")
+    for what in ("user", "item"):
+        _refuse_gaps(db, what)
     return count(db, "SELECT max(item) + 1 FROM raw")
+
+
+def _refuse_gaps(db: duckdb.DuckDBPyConnection, what: str) -> None:
+    """Refuse numbers of users or items far above how many there are: all below the largest take memory."""
+    largest, distinct = db.execute(f"SELECT max({what}), count(DISTINCT {what}) FROM raw").fetchall()[0]
+    if largest >= max(SPARSEST * distinct, SPARE):
+        line = count(db, f"SELECT min(rowid) + 2 FROM raw WHERE {what} = {largest}")
+        raise UserError(
+            f"the .inter file, line {line}: {what}ID {largest:,}, and only {distinct:,} {what}s have rows; MMRec "
+            f"numbers {what}s from 0 on without gaps"
+        )
 
 
 def published(

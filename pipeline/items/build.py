@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 import schemas
 from pipeline.errors import UserError
-from pipeline.items.parse import Lines, Parsed, Reject, products
+from pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
 from pipeline.sources.base import Source
 from pipeline.sources.product import Product
 from pipeline.sources.registry import reader
@@ -111,7 +111,7 @@ def merge(first: Product, other: Product) -> Product:
         brand=first.brand or other.brand,
         categories=first.categories or other.categories,
         description=first.description or other.description,
-        image_urls=list(dict.fromkeys(first.image_urls + other.image_urls)),
+        image_urls=list(dict.fromkeys(first.image_urls + other.image_urls))[:MOST_ADDRESSES],
         extra=other.extra | first.extra,
     )
 

@@ -15,31 +15,39 @@ from typing import NamedTuple
 
 from pipeline import pool
 from pipeline.sources.base import Reader, Source
+from pipeline.sources.lines import LONGEST_LINE
 from pipeline.sources.product import Product, is_path
 from pipeline.sources.registry import reader
 
-LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
 BATCH = 2048  # lines a job of a process
+MOST_ADDRESSES = 1000  # of the images of one item
+LONGEST_TEXT = 1 << 20  # characters of one item: seconds to clean at worst; real ones have up to 100,000
+KEPT = 1 << 16  # bytes of a line that cannot be read
 MANY = 50_000  # wanted items from which other processes are worth their half a second of start
 
-_HIDDEN = re.compile(r"<(script|style)\b[^>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL)
+# Each expression takes time that grows with the text alone: nothing is scanned from two places up to one end.
+_HIDDEN = re.compile(r"<(script|style)\b[^<>]*>.*?(</\1\s*>|\Z)|<!--.*?(-->|\Z)", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?[A-Za-z!][^<>]*>")  # "a < b" is no tag
 # What scraping cut, as in Amazon's files of 2018. Nothing is scanned beyond the next angle bracket.
-_ATTRIBUTE = r"""(?<![\w-])[A-Za-z][\w:-]*+\s?=\s?(?:"[^"<>]*"|'[^'<>]*')"""
+_ATTRIBUTE = r"""(?<![\w:-])[A-Za-z][\w:-]*+\s?=\s?(?:"[^"<>]*"|'[^'<>]*')"""
 _ELEMENT = (
     r"(?:a|abbr|b|big|blockquote|br|center|code|dd|div|dl|dt|em|font|h[1-6]|hr|i|iframe|img|input|li|ol|p|pre|s|script|"
     r"section|small|span|strike|strong|style|sub|sup|table|tbody|td|th|thead|tr|tt|u|ul|video)"
 )
 _CUT = re.compile(
-    rf"<{_ELEMENT}(?:\s+{_ATTRIBUTE})+(?:\s*/)?"  # <span class="a-color-secondary"
-    rf"|<{_ELEMENT}\s[^<>]*=\s?[\"'][^<>\"']*\Z"  # <span class="a-col
-    rf"|<{_ELEMENT}\s*/?\Z"  # <br
+    rf"<(?=[a-z]){_ELEMENT}(?=[\s/]|\Z)(?:"
+    rf"(?:\s+{_ATTRIBUTE})+(?:\s*/)?"  # <span class="a-color-secondary"
+    r"|\s[^<>]*=\s?[\"'][^<>\"']*\Z"  # <span class="a-col
+    r"|\s*/?\Z)"  # <br
     r"|</(?:[A-Za-z][A-Za-z0-9]*)?\s*\Z"  # </p
-    rf"|(?:{_ATTRIBUTE}\s*)+/?>"  # alt="Magazines"/>
+    rf"|(?P<attributes>(?:{_ATTRIBUTE}\s*)++)(?P<end>/?>)?"  # alt="Magazines"/>; without its end no markup, but read
     r"|[\"']\s*/>",  # Magazines" />
     re.IGNORECASE,
 )
 _LEFT_OVER = re.compile(r"[\s.,:;\"'/>]*")  # a text of nothing but this was markup
+MOST_MARKS = 30  # combining marks in a row
+JOINER = "\u034f"  # combining grapheme joiner: not seen, and of class 0
+_MARKS = re.compile(rf"[^\w\s!-~]{{{MOST_MARKS + 1},}}")  # all that may be such a run: no mark is a letter or digit
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff]+")
 _CONTROL = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060\ufeff\ufffd\ufffe\uffff\ud800-\udfff\s]+"
@@ -67,7 +75,7 @@ class Skipped(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """A line that cannot be read."""
+    """A line that cannot be read; of a long one the first KEPT bytes."""
 
     line: Line
     reason: str
@@ -119,39 +127,61 @@ def products(lines: Iterable[Line], source: Source, wanted: Collection[str], wor
     if workers is None:
         workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
     rest = iter(lines)
-    batches = iter(lambda: list(islice(rest, BATCH)), [])
+    batches = iter(lambda: _batch(rest), [])
     parse = Parser(source, wanted)
     done = map(parse, batches) if workers == 1 else (r for _, r in pool.in_order(parse, batches, workers, torch=False))
     for outcomes in done:
         yield from outcomes
 
 
+def _batch(lines: Iterator[Line]) -> list[Line]:
+    """Return the next BATCH lines, or as many as reach LONGEST_LINE bytes."""
+    batch: list[Line] = []
+    size = 0
+    for line in islice(lines, BATCH):
+        batch.append(line)
+        size += len(line.raw)
+        if size >= LONGEST_LINE:
+            break
+    return batch
+
+
 def read(line: Line, reader: Reader, wanted: Container[str]) -> Outcome:
-    """Return the outcome of one line."""
+    """Return the outcome of one line; time and memory grow with it."""
+    if len(line.raw) > LONGEST_LINE:
+        return _reject(line, "line too long")
     if not line.raw.strip():
         return Skipped("blank_line")
-    if len(line.raw) > LONGEST_LINE:
-        return Reject(line, "line too long")
     try:
         record = reader.parse(line.raw)
         name = reader.name(record)
         if name is None:
-            return Reject(line, "no item identifier")
+            return _reject(line, "no item identifier")
         if name not in wanted:
             return Skipped("other_item")
         return Parsed(name, cleaned(reader.product(record)))
     except ValueError as e:
-        return Reject(line, str(e))
+        return _reject(line, str(e))
+
+
+def _reject(line: Line, reason: str) -> Reject:
+    return Reject(Line(line.number, line.raw[:KEPT]), reason)
 
 
 def cleaned(product: Product) -> Product:
-    """Return a product with clean text and addresses; other fields stay as the source has them."""
+    """Return a product with clean text and addresses; other fields stay as the source has them.
+
+    Raises:
+        ValueError: it has more than LONGEST_TEXT characters of text.
+    """
+    if sum(map(len, (product.title, product.brand, product.description, *product.categories))) > LONGEST_TEXT:
+        raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     return Product(
         title=clean(product.title),
         brand=clean(product.brand),
         categories=[c for c in map(clean, product.categories) if c],
         description=clean(product.description),
-        image_urls=list(dict.fromkeys(_addresses(product.image_urls))),
+        image_urls=list(dict.fromkeys(_addresses(product.image_urls)))[:MOST_ADDRESSES],
         extra=product.extra,
     )
 
@@ -161,7 +191,7 @@ def clean(text: str) -> str:
     if "&" in text or "<" in text or ">" in text:
         text = _without_markup(text)
     if not (text.isascii() and text.isprintable()):
-        text = unicodedata.normalize("NFC", _CONTROL.sub(" ", text))
+        text = _normalised(_CONTROL.sub(" ", text))
     text = text.strip(" ")  # no other blanks are left
     return " ".join(text.split()) if "  " in text else text
 
@@ -169,13 +199,36 @@ def clean(text: str) -> str:
 def _without_markup(text: str) -> str:
     for _ in range(3):  # "&amp;lt;br&amp;gt;" occurs in real data: a tag under two layers of entities
         resolved = html.unescape(text)
-        plain = _CUT.sub(" ", _TAG.sub(" ", _HIDDEN.sub(" ", resolved)))
+        plain = _CUT.sub(_cut, _TAG.sub(" ", _HIDDEN.sub(" ", resolved)))
         if plain != resolved and _LEFT_OVER.fullmatch(plain):
             return ""
         if plain == text:
             break
         text = plain
     return text
+
+
+def _cut(match: re.Match[str]) -> str:
+    return match[0] if match["attributes"] and not match["end"] else " "
+
+
+def _normalised(text: str) -> str:
+    """Return text in NFC. Of marks without end, which would be sorted in quadratic time, MOST_MARKS stay together.
+
+    They are parted by U+034F, as Unicode's annex 15 defines for its Stream-Safe Text Format.
+    """
+    return unicodedata.normalize("NFC", _MARKS.sub(_parted, text))
+
+
+def _parted(match: re.Match[str]) -> str:
+    parts, run = [], 0
+    for char in match[0]:
+        run = run + 1 if unicodedata.combining(char) else 0
+        if run > MOST_MARKS:
+            parts.append(JOINER)
+            run = 1
+        parts.append(char)
+    return "".join(parts)
 
 
 def _addresses(urls: list[str]) -> Iterator[str]:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +23,7 @@ from pipeline.layout import EncoderFiles
 from pipeline.release import card, croissant, encoder, manifest, networks
 from pipeline.release.manifest import Counts, File, Input, Maker, Manifest
 from pipeline.report import studied
+from pipeline.sources.product import is_web
 
 INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
 
@@ -213,7 +213,7 @@ def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
             "image_phash": images["phash"],
             "input_image_sha256": images["input_image_sha256"],
         }
-    public = [a if urlsplit(a).scheme in ("http", "https") else "" for a in addresses]
+    public = [a if is_web(a) else "" for a in addresses]
     image_columns["image_url"] = pa.array(public, pa.string())
     hashes = [text_sha256(text) for text in items["text"].to_pylist()]
     derived = image_columns | {"input_text_sha256": pa.array(hashes, pa.string())}

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.items.build import compose
-from pipeline.items.parse import LONGEST_LINE, Line, Reject, cleaned
+from pipeline.items.parse import KEPT, Line, Reject, cleaned
+from pipeline.sources.lines import LONGEST_LINE
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object
 
 IDENTIFIERS = ("asin", "item", "item_id", "id")
@@ -64,7 +65,7 @@ def _blocks(path: Path, images: Path | None) -> Iterator[tuple[list[Row], list[R
                 try:
                     rows.append(_row(raw, images, seen))
                 except ValueError as e:
-                    rejects.append(Reject(Line(number, raw), str(e)))
+                    rejects.append(Reject(Line(number, raw[:KEPT]), str(e)))
         yield rows, rejects
 
 

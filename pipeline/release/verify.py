@@ -50,7 +50,9 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
     faults, ids = [], dict[str, list[pa.Table]]()
     for file in tables:
         faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, manifest, ids)]
-    _refuse("not what the schemas say", faults or _id_faults(manifest, ids))
+    faults = faults or _id_faults(manifest, ids) or _blank_faults(folder, manifest)
+    faults = faults or [fault for f in tables if f.table == "edges" for fault in _edge_faults(folder, f, manifest)]
+    _refuse("not what the schemas say", faults)
     counts = f"{manifest.counts.items:,} items, {manifest.counts.users:,} users"
     yield f"{len(tables)} tables keep their schemas; ids agree ({counts})"
     if signed := signature.check(folder, key):
@@ -131,6 +133,32 @@ def _reference_faults(table: pa.Table, manifest: Manifest, kind: str) -> list[st
     return []
 
 
+def _edge_faults(folder: Path, file: File, manifest: Manifest) -> list[str]:
+    """Return where an item has no edge, not even to itself, or an edge is there twice."""
+    items, edges = manifest.counts.items, pq.read_table(folder / file.path, columns=["item_id", "neighbour_id"])
+    ends = edges["item_id"].to_numpy().astype(np.int64) * items + edges["neighbour_id"].to_numpy()
+    _, first = np.unique(ends, return_index=True)
+    if len(first) < len(ends):
+        row = int(np.setdiff1d(np.arange(len(ends)), first)[0])
+        return [f"{file.path}, row {row}: the edge from {ends[row] // items} to {ends[row] % items} is there twice"]
+    absent = np.flatnonzero(np.bincount(edges["item_id"].to_numpy(), minlength=items) == 0)
+    return [f"{file.path}: no edge of item {absent[0]}, not even to itself"] if absent.size else []
+
+
+def _blank_faults(folder: Path, manifest: Manifest) -> list[str]:
+    """Return the feature sets that say nothing of any item."""
+    shards: dict[str, list[Path]] = {}
+    for file in manifest.files:
+        if file.table == "features":
+            shards.setdefault(str(file.feature_set), []).append(folder / file.path)
+    blank = [name for name, paths in shards.items() if not any(map(_has_vectors, paths))]
+    return [f"features/{name}: every vector is zero; leave it out of publish.features" for name in blank]
+
+
+def _has_vectors(path: Path) -> bool:
+    return bool(io.matrix(pq.read_table(path, columns=["vector"])["vector"]).any())
+
+
 def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
     """Return where ids are not 0 .. n-1, or an id has another name than in the first table that lists it."""
     first: dict[str, pa.ChunkedArray] = {}
@@ -148,4 +176,7 @@ def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
         elif not names.equals(table[name]):
             row = pc.index(pc.equal(names, table[name]), False).as_py()
             faults.append(f"{where}, row {row}: {name} {table[name][row].as_py()!r}, elsewhere {names[row].as_py()!r}")
+        elif len(counts := names.value_counts()) < expected:
+            twice = counts.field("values").filter(pc.greater(counts.field("counts"), 1))[0].as_py()
+            faults.append(f"{where}: {name} {twice!r} is there twice")
     return faults

@@ -45,6 +45,8 @@ def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
     """Return item_id -> its nearest others, best first, from table EDGES."""
     item, other, rank = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "rank"))
     kept = item != other
+    if not kept.any():  # no item has a vector, as where every image is unreachable
+        return {}
     order = np.lexsort((rank[kept], item[kept]))
     item, other = item[kept][order], other[kept][order]
     starts = np.flatnonzero(np.r_[True, item[1:] != item[:-1]][: len(item)])

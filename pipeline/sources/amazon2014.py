@@ -10,7 +10,7 @@ import ast
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,12 +18,15 @@ import orjson
 
 from pipeline.sources.amazon import AmazonSource
 from pipeline.sources.base import Reader
-from pipeline.sources.gz import unpacked
+from pipeline.sources.lines import lines as lines
 from pipeline.sources.product import Product, as_list, as_text, others
+from pipeline.sources.sql import rating as finite
 from pipeline.sources.sql import read_csv, read_lines, stripped
 
 KEPT = frozenset({"asin", "title", "brand", "description", "imUrl"})
 """fields that have a column of their own; of several category paths only one is kept"""
+
+LONGEST_LITERAL = 1 << 18  # bytes: 150 MiB and a second or two; real lines, of any syntax, have up to 100 kB
 
 _ASIN = re.compile(rb"""['"]asin['"]: ?['"]([^'"]{1,64})['"]""")
 # what is neither string nor backslash, and plain strings in single quotes; or a string in single quotes or in double
@@ -60,7 +63,7 @@ def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
         user, item, rating, time = "reviewerID", "asin", "overall", "unixReviewTime"
         table = read_lines(path, (user, item, rating, time))
     return (
-        f"SELECT {stripped(user)} AS user, {stripped(item)} AS item, try_cast({stripped(rating)} AS FLOAT) AS rating, "
+        f"SELECT {stripped(user)} AS user, {stripped(item)} AS item, {finite(stripped(rating))} AS rating, "
         f"try_cast({stripped(time)} AS BIGINT) AS timestamp FROM {table}"
     )
 
@@ -68,12 +71,6 @@ def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
 def metadata(raw: Mapping[str, Path]) -> Path | None:
     """Return the metadata file, if there is one."""
     return raw.get("metadata")
-
-
-def lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a metadata file, gzipped or not."""
-    with unpacked(path) as f:
-        yield from f
 
 
 def wanted(asins: list[str]) -> dict[str, int]:
@@ -90,12 +87,15 @@ def key(line: bytes) -> str | None:
 def parse(line: bytes) -> dict[str, Any]:
     """Read one metadata line, a Python literal or JSON; an integer beyond 64 bits may come as a float.
 
+    Time and memory grow with the line. What JSON's syntax cannot say takes 600 times its size in memory, so of that
+    no more than LONGEST_LITERAL bytes are read.
+
     Raises:
         ValueError: it is no literal of a dictionary; the message is short and has no text of the line.
     """
     try:
         record = orjson.loads(_as_json(line))
-    except orjson.JSONDecodeError:
+    except (orjson.JSONDecodeError, _NoJsonError):
         record = _literal(line)
     if not isinstance(record, dict):
         raise ValueError("not a dictionary")
@@ -103,7 +103,7 @@ def parse(line: bytes) -> dict[str, Any]:
 
 
 def _as_json(line: bytes) -> bytes:
-    """Return a line in JSON's quotes if it means the same in JSON, else invalid JSON.
+    """Return a line in JSON's quotes if it means the same in JSON, else invalid JSON, or raise _NoJsonError.
 
     But for quotes and rare escapes strings are the same in both languages, and reading JSON is ten times as fast as
     reading Python. Python's own syntax (None, tuples, u'') is invalid JSON; JSON's own (null, true) is accepted.
@@ -121,10 +121,18 @@ def _requoted(match: re.Match[bytes]) -> bytes:
         return plain.replace(b"'", b'"')
     if inner is not None:
         return b'"%b"' % inner.replace(b"\\'", b"'").replace(b'"', b'\\"')
-    return b"no JSON" if odd else match[0]
+    if odd:
+        raise _NoJsonError  # at the first: each of the others would be looked for a partner up to the line's end
+    return match[0]
+
+
+class _NoJsonError(Exception):
+    """A line does not mean the same in JSON."""
 
 
 def _literal(line: bytes) -> Any:
+    if len(line) > LONGEST_LITERAL:
+        raise ValueError("not JSON, and too long for a Python literal")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd escapes such as '\d'

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 from isal import igzip_threaded
 
 BLOCK = 1 << 20  # bytes; lines come out of a large buffer in half the time
 
 
-def unpacked(path: Path) -> BinaryIO:
+def unpacked(path: Path) -> io.BufferedReader:
     """Open a file for reading bytes, unpacked if its name ends in .gz.
 
     Reading raises EOFError if a gzip file is cut off, gzip.BadGzipFile or isal.igzip_lib.IsalError if it is damaged.

@@ -11,10 +11,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UserError
-from pipeline.sources.gz import unpacked
+from pipeline.errors import UserError, one_line
+from pipeline.sources.lines import lines, opened
 
 LOOKED_AT = 1000  # lines of JSON, each of which may lack a column
+LONGEST_HEADER = 100_000  # bytes; Python's csv module takes no longer field
 DELIMITERS = (",", "\t", ";", "|")  # a header with none of them has one column
 
 
@@ -30,7 +31,7 @@ def delimiter(path: Path) -> str | None:
         return "\t"
     if ".csv" not in path.suffixes:
         return None
-    header = _header(path)
+    header = first_line(path)
     return next((d for d in DELIMITERS if d in header), DELIMITERS[0])
 
 
@@ -42,40 +43,49 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
         wanted: names to look for; JSON is read until all of them have been seen, else for LOOKED_AT lines.
 
     Raises:
-        UserError: the file is empty, or of no known format.
+        UserError: the file is empty, damaged, or of no known format.
     """
     if path.suffix == ".parquet":
         try:
             return list(pq.read_schema(path).names)
-        except pa.ArrowInvalid:
-            raise UserError(f"{path}: not a Parquet file, though its name ends in .parquet") from None
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError) as e:
+            raise UserError(f"{path}: not a sound Parquet file, though its name ends so: {one_line(e, 100)}") from None
     if (separator := delimiter(path)) is not None:
-        return next(csv.reader([_header(path)], delimiter=separator))
+        return next(csv.reader([first_line(path)], delimiter=separator))
     return _keys(path, set(wanted))
 
 
-def _header(path: Path) -> str:
-    with unpacked(path) as f:
-        line = f.readline().decode("utf-8-sig", errors="replace").rstrip("\r\n")
+def first_line(path: Path) -> str:
+    """Return the first line of a text file, which names the columns.
+
+    Raises:
+        UserError: it is empty, or longer than LONGEST_HEADER bytes.
+    """
+    with opened(path) as f:
+        line = f.readline(LONGEST_HEADER + 1).decode("utf-8", errors="replace").rstrip("\r\n")
     if not line.strip():
         raise UserError(f"{path}: the file is empty; expected a first line with the names of the columns")
+    if len(line) > LONGEST_HEADER:
+        raise UserError(f"{path}: its first line is longer than {LONGEST_HEADER:,} bytes; expected names of columns")
     return line
 
 
 def _keys(path: Path, wanted: set[str]) -> list[str]:
     """Return the keys of JSON lines in order of appearance; lines that cannot be read have none."""
     keys: dict[str, None] = {}
-    with unpacked(path) as f:
-        first = f.readline()
-        if not first.strip():
-            raise UserError(f"{path}: the file is empty; expected JSON lines, or a name that ends in .csv or .parquet")
-        keys |= dict.fromkeys(_object(first))
-        if not keys:
-            raise UserError(f"{path}: not .parquet, .csv or .tsv, and its first line is not a JSON object")
-        for line in islice(f, LOOKED_AT - 1):
-            keys |= dict.fromkeys(_object(line))
-        while not wanted <= keys.keys() and (line := f.readline()):
-            keys |= dict.fromkeys(_object(line))
+    rest = lines(path)
+    first = next(rest, b"")
+    if not first.strip():
+        raise UserError(f"{path}: the file is empty; expected JSON lines, or a name that ends in .csv or .parquet")
+    keys |= dict.fromkeys(_object(first))
+    if not keys:
+        raise UserError(f"{path}: not .parquet, .csv or .tsv, and its first line is not a JSON object")
+    for line in islice(rest, LOOKED_AT - 1):
+        keys |= dict.fromkeys(_object(line))
+    while not wanted <= keys.keys() and (line := next(rest, b"")):
+        keys |= dict.fromkeys(_object(line))
     return list(keys)
 
 

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from pipeline.errors import UserError
+from pipeline.sources import npy
 from pipeline.sources.gz import unpacked
 
 ASIN, WIDTH = 10, 4096  # bytes, numbers
@@ -82,9 +83,6 @@ def check_features(raw: Mapping[str, Path], items: int) -> None:
     for role, path in raw.items():
         if not role.startswith(FEATURE) or matches(path):
             continue
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as e:
-            raise UserError(f"{path}: not a readable .npy file ({e})") from None
-        if array.ndim != 2 or array.shape[0] != items or array.dtype.kind not in "fiu":
+        array = npy.opened(path)
+        if array.ndim != 2 or array.shape[0] != items or not array.shape[1] or array.dtype.kind not in "fiu":
             raise UserError(f"{path}: is {array.dtype} {array.shape}, expected numbers [{items}, width], a row an item")

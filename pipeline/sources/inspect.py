@@ -11,11 +11,12 @@ from typing import Any
 
 import duckdb
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
+from pipeline.sources.database import connected
 from pipeline.sources.header import column_names, delimiter
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import stripped
-from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, number, seconds, table
+from pipeline.sources.sql import rating, stripped
+from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, seconds, table
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
@@ -94,7 +95,7 @@ def interactions(path: Path, flags: Mapping[str, str]) -> Table:
         UserError: the file is absent or empty, no column or several fit a role, or values cannot be read.
     """
     seen = _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
-    for role, reads in (("rating", number), ("timestamp", seconds)):
+    for role, reads in (("rating", rating), ("timestamp", seconds)):
         if column := seen.roles.get(role):
             _check_reads(seen, role, column, reads(_text(column)))
     return seen
@@ -122,7 +123,7 @@ def ratings(seen: Table) -> Ratings | None:
     """Return what the ratings are; None where there are none."""
     if "rating" not in seen.roles:
         return None
-    value = number(_text(seen.roles["rating"]))
+    value = rating(_text(seen.roles["rating"]))
     row = _ask(seen, f"SELECT count(DISTINCT {value}), min({value}), max({value})")
     return Ratings(int(row[0]), float(row[1]), float(row[2]))
 
@@ -200,11 +201,11 @@ def _text(column: str) -> str:
 def _ask(seen: Table, select: str) -> tuple[Any, ...]:
     """Return the one row of a query over the first rows of a file."""
     try:
-        with duckdb.connect() as db:
+        with connected() as db:
             rows = f"(SELECT * FROM {table(seen.path, seen.columns)} LIMIT {SAMPLE})"
             return tuple(db.execute(f"{select} FROM {rows}").fetchall()[0])
     except duckdb.Error as e:
-        raise UserError(f"{seen.path}: {' '.join(str(e).split())}") from None
+        raise UserError(f"{seen.path}: {one_line(e)}") from None
 
 
 def _examples(seen: Table) -> dict[str, str | None]:

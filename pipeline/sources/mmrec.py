@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -14,15 +15,16 @@ from typing import Any, ClassVar, Literal, cast
 from pipeline.config.base import Mirrors, Name
 from pipeline.errors import UserError
 from pipeline.sources.base import Downloaded, Licence, Reader
-from pipeline.sources.gz import unpacked
+from pipeline.sources.header import first_line
 from pipeline.sources.image_features import FEATURE
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
-from pipeline.sources.sql import read_csv, stripped
+from pipeline.sources.sql import rating, read_csv, stripped, whole
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
 
 _ITEM = re.compile(rb'"itemID": ?"?([0-9]{1,18})"?[,}]')
+_DIGITS = re.compile(r"[0-9]{1,18}")
 TAB = "\t"
 
 
@@ -69,15 +71,14 @@ def ratings(raw: Mapping[str, Path]) -> str:
         UserError: the file has other columns than MMRec's.
     """
     path = raw["interactions"]
-    with unpacked(path) as f:
-        header = f.readline().decode("utf-8", errors="replace").rstrip("\r\n").split(TAB)
+    header = first_line(path).split(TAB)
     if lacking := [c for c in COLUMNS if c not in header]:
         raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
     return (
-        f"SELECT try_cast({stripped('userID')} AS BIGINT) AS user, try_cast({stripped('itemID')} AS BIGINT) AS item, "
-        f"try_cast({stripped('rating')} AS FLOAT) AS rating, "
+        f"SELECT {whole(stripped('userID'))} AS user, {whole(stripped('itemID'))} AS item, "
+        f"{rating(stripped('rating'))} AS rating, "
         f"try_cast(try_cast({stripped('timestamp')} AS DOUBLE) AS BIGINT) AS timestamp, "
-        f"try_cast({stripped('x_label')} AS TINYINT) AS split FROM {read_csv(path, header, True, delimiter=TAB)}"
+        f"{whole(stripped('x_label'), 'TINYINT')} AS split FROM {read_csv(path, header, True, delimiter=TAB)}"
     )
 
 
@@ -100,11 +101,17 @@ def key(line: bytes) -> str | None:
 def parse(line: bytes) -> dict[str, Any]:
     """Read one item; ValueError, with a short message, if it is no JSON object with an itemID."""
     record = json_object(line)
-    try:
-        record["itemID"] = int(record["itemID"])
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("no itemID") from None
+    record["itemID"] = _whole(record.get("itemID"))
     return record
+
+
+def _whole(value: Any) -> int:
+    """Return a whole number that JSON or CSV may have as a number or as text; ValueError for anything else."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
+        return int(value)
+    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    raise ValueError("no itemID")
 
 
 def name(record: dict[str, Any]) -> str | None:
@@ -144,6 +151,6 @@ def asins(path: Path | None, items: int) -> list[str]:
         if 0 <= item < items and as_text(record.get("asin")):
             names[item] = as_text(record["asin"])
     if len(set(names)) < items:
-        repeated = next(name for i, name in enumerate(names) if name in names[:i])
+        repeated, _ = Counter(names).most_common(1)[0]
         raise UserError(f"{path}: asin {repeated} belongs to several itemIDs; an asin names one item")
     return names

@@ -8,12 +8,15 @@ import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import orjson
 
-from pipeline.sources.gz import unpacked
+from pipeline.errors import one_line
 from pipeline.sources.header import delimiter
+from pipeline.sources.lines import LONGEST_LINE, lines
 
+UNREADABLE = b"\0unreadable: "  # no JSON begins so
 NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE)
 
 
@@ -31,16 +34,52 @@ class Product(NamedTuple):
 def json_lines(path: Path) -> Iterator[bytes]:
     """Yield each item as one line of JSON, whether the file is JSON lines or has a header; gzipped or not."""
     separator = delimiter(path)
-    with unpacked(path) as f:
-        if separator is not None:
-            text = (line.decode("utf-8", errors="replace").removeprefix("\ufeff") for line in f)
-            yield from (orjson.dumps(row) for row in csv.DictReader(text, restkey="_extra", delimiter=separator))
-        else:
-            yield from f
+    if separator is None:
+        yield from lines(path)
+        return
+    csv.field_size_limit(LONGEST_LINE)  # of the whole process; its default is 128 KiB
+    text = _Text(lines(path))
+    rows = csv.DictReader(text, restkey="_extra", delimiter=separator)
+    while True:
+        try:
+            yield orjson.dumps(next(rows))
+        except StopIteration:
+            return
+        except csv.Error as e:  # the reader goes on with the next line
+            yield unreadable(f"not CSV: {e}")
+        text.size = 0
+
+
+class _Text:
+    """Lines for the csv module, as text; a row may span several, of LONGEST_LINE bytes in all."""
+
+    def __init__(self, source: Iterator[bytes]) -> None:
+        self._source = source
+        self.size = 0  # bytes of the row so far; whoever takes the row sets it back
+
+    def __iter__(self) -> _Text:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._source)
+        self.size += len(line)
+        if self.size > LONGEST_LINE:
+            raise csv.Error("row too long; is a quote not closed?")
+        return line.decode("utf-8", errors="replace")
+
+
+def unreadable(reason: str) -> bytes:
+    """Return a line in place of a row that cannot be one; `json_object` refuses it for this reason."""
+    return UNREADABLE + one_line(reason, 100).encode("utf-8", "replace")
 
 
 def json_object(line: bytes) -> dict[str, Any]:
-    """Read one metadata line; ValueError, with a short message, if it is no JSON object."""
+    """Read one metadata line; ValueError, with a short message, if it is no JSON object.
+
+    Time and memory grow with the line. JSON that is nested more than about a thousand levels deep is refused.
+    """
+    if line.startswith(UNREADABLE):
+        raise ValueError(one_line(line[len(UNREADABLE) :].decode("utf-8", "replace"), 100))
     try:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
@@ -53,6 +92,14 @@ def json_object(line: bytes) -> dict[str, Any]:
 def is_path(address: str) -> bool:
     """Return whether an image's address names a file of this machine: a path, or a file:// address."""
     return NOT_A_PATH.match(address) is None
+
+
+def is_web(address: str) -> bool:
+    """Return whether an address is one of the web, http or https; what is no address at all is none."""
+    try:
+        return urlsplit(address).scheme in ("http", "https")
+    except ValueError:  # such as http://[
+        return False
 
 
 def as_text(value: Any) -> str:

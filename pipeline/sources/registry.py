@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.config.base import checked, nearest
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.registry import Registry
 from pipeline.sources.base import Reader, Source
 
@@ -42,6 +42,6 @@ def declared(raw: Any, where: str) -> Source:
         return raw
     if not isinstance(raw, dict) or "kind" not in raw:
         raise UserError(f"'{where}.kind' is required; valid: {', '.join(SOURCES)}")
-    if raw["kind"] not in SOURCES:
-        raise UserError(f"'{where}.kind': no '{raw['kind']}'{nearest(str(raw['kind']), SOURCES)}")
+    if not isinstance(raw["kind"], str) or raw["kind"] not in SOURCES:
+        raise UserError(f"'{where}.kind': no '{one_line(raw['kind'], 64)}'{nearest(str(raw['kind']), SOURCES)}")
     return checked(SOURCES[raw["kind"]], raw, where)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from pipeline.sources.lines import check_encoding
+
 
 def quoted(value: object) -> str:
     """Return a string literal."""
@@ -25,6 +27,18 @@ def stripped(text: str) -> str:
     return f"nullif(CASE WHEN contains({text}, ' ') THEN trim({text}) ELSE {text} END, '')"
 
 
+def rating(text: str) -> str:
+    """Return SQL that reads a number in single precision; null for what is none or not finite, such as 1e39."""
+    value = f"try_cast({text} AS FLOAT)"
+    return f"CASE WHEN isfinite({value}) THEN {value} END"
+
+
+def whole(text: str, kind: str = "BIGINT") -> str:
+    """Return SQL that reads a whole number; null for what is none, such as 1.5, which a cast alone would round."""
+    value = f"try_cast({text} AS {kind})"
+    return f"CASE WHEN {value} = try_cast({text} AS DOUBLE) THEN {value} END"
+
+
 def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
     """Return a table function over a CSV file, gzipped or not.
 
@@ -34,7 +48,11 @@ def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = 
         header: whether its first line is skipped.
         delimiter: between values.
         quotes: whether values may be in double quotes.
+
+    Raises:
+        UserError: see `check_encoding`.
     """
+    check_encoding(path)
     quote = '"' if quotes else ""
     return (
         f"read_csv({quoted(path)}, header={str(header).lower()}, auto_detect=false, delim={quoted(delimiter)}, "
@@ -43,7 +61,8 @@ def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = 
 
 
 def read_lines(path: Path, columns: Iterable[str]) -> str:
-    """Return a table function over some fields of a file of JSON lines, gzipped or not."""
+    """Return a table function over some fields of a file of JSON lines, gzipped or not; see `check_encoding`."""
+    check_encoding(path)
     return (
         f"read_json({quoted(path)}, format='newline_delimited', ignore_errors=true, maximum_object_size=16777216, "
         f"columns={_strings(columns)})"

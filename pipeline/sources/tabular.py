@@ -11,19 +11,22 @@ from typing import Any, Literal
 
 import duckdb
 import orjson
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.base import Mirrors
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.sources.base import Downloaded, Reader
+from pipeline.sources.database import connected
 from pipeline.sources.header import column_names, delimiter
-from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
+from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others, unreadable
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import quoted, read_csv, read_lines, stripped
+from pipeline.sources.sql import quoted, rating, read_csv, read_lines, stripped
 
 OF_INTERACTIONS = ("user", "item", "rating", "timestamp", "split")
 OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")
 MILLISECONDS_FROM = 100_000_000_000  # as seconds the year 5138, as milliseconds 1973
+PARQUET_ROWS = 4096
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
 
 InteractionColumn = Literal["user", "item", "rating", "timestamp", "split"]
@@ -81,7 +84,7 @@ class Tabular:
                 _check_readable(path, rows, names[role], role, text[role])
         split = f", lower({text['split']}) AS split" if names["split"] in columns else ""
         return (
-            f"SELECT {text['user']} AS user, {text['item']} AS item, {number(text['rating'])} AS rating, "
+            f"SELECT {text['user']} AS user, {text['item']} AS item, {rating(text['rating'])} AS rating, "
             f"{seconds(text['timestamp'])} AS timestamp{split} FROM {rows}"
         )
 
@@ -98,11 +101,7 @@ class Tabular:
 
     def lines(self, path: Path) -> Iterator[bytes]:
         """Yield each item as one line of JSON."""
-        if path.suffix == ".parquet":
-            for batch in pq.ParquetFile(path).iter_batches(4096):
-                yield from (orjson.dumps(row, default=str) for row in batch.to_pylist())
-            return
-        yield from json_lines(path)
+        yield from _parquet_lines(path) if path.suffix == ".parquet" else json_lines(path)
 
     def _item_column(self, role: str) -> str:
         return self._item_columns.get(role, role)
@@ -136,6 +135,25 @@ class Tabular:
         )
 
 
+def _parquet_lines(path: Path) -> Iterator[bytes]:
+    """Yield each row as one line of JSON, PARQUET_ROWS in memory at a time; one that cannot be is `unreadable`."""
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(PARQUET_ROWS):
+                yield from _rows_as_json(batch)
+    except (pa.ArrowException, OSError) as e:
+        raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
+
+
+def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
+    try:
+        return [orjson.dumps(row, default=str) for row in rows.to_pylist()]
+    except (ValueError, OverflowError, TypeError, pa.ArrowException) as e:  # such as a date that Python cannot have
+        if len(rows) == 1:
+            return [unreadable(f"not JSON: {e}")]
+    return [line for i in range(len(rows)) for line in _rows_as_json(rows.slice(i, 1))]
+
+
 def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], renamed: Mapping[str, str]) -> list[str]:
     """Return the columns of a file.
 
@@ -150,6 +168,9 @@ def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], re
     """
     must = {role: names[role] for role in names if role in required or role in renamed}
     columns = column_names(path, must.values())
+    for name in must.values():
+        if columns.count(name) > 1:
+            raise UserError(f"{path}: two columns are called '{name}'; rename one")
     for role, name in must.items():
         if name not in columns:
             raise UserError(
@@ -159,13 +180,11 @@ def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], re
     return columns
 
 
-def number(text: str) -> str:
-    """Return SQL that reads a rating; null where it cannot."""
-    return f"try_cast({text} AS FLOAT)"
-
-
 def seconds(text: str) -> str:
-    """Return SQL that reads Unix seconds, milliseconds, or a date or time, as Unix seconds; null where it cannot."""
+    """Return SQL that reads Unix seconds, milliseconds, or a date or time, as Unix seconds; null where it cannot.
+
+    A date without a zone is in the database's, see `database.connected`.
+    """
     whole = f"try_cast({text} AS BIGINT)"
     unix = f"CASE WHEN {whole} > {MILLISECONDS_FROM} THEN {whole} // 1000 ELSE {whole} END"
     return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
@@ -174,15 +193,17 @@ def seconds(text: str) -> str:
 def _check_readable(path: Path, rows: str, name: str, role: str, text: str) -> None:
     """Refuse a column of which nothing can be read; without this it would count as one that the file lacks."""
     reads, expected = {
-        "rating": (number(text), "numbers"),
+        "rating": (rating(text), "numbers"),
         "timestamp": (seconds(text), "seconds, or dates such as 2024-12-31"),
     }[role]
-    with duckdb.connect() as db:
-        row = db.execute(
-            f"SELECT count(t), count(v), any_value(t) FROM (SELECT {text} AS t, {reads} AS v FROM {rows} LIMIT 1000)"
-        ).fetchall()[0]
-    if row[0] and not row[1]:
-        raise UserError(f"{path}: column '{name}' holds {row[2]!r}, which is no {role}; expected {expected}")
+    query = f"SELECT count(t), count(v), any_value(t) FROM (SELECT {text} AS t, {reads} AS v FROM {rows} LIMIT 1000)"
+    try:
+        with connected() as db:
+            texts, values, example = db.execute(query).fetchall()[0]
+    except duckdb.Error as e:
+        raise UserError(f"{path}: not readable: {one_line(e)}") from None
+    if texts and not values:
+        raise UserError(f"{path}: column '{name}' holds {example[:80]!r}, which is no {role}; expected {expected}")
 
 
 def table(path: Path, columns: list[str]) -> str:

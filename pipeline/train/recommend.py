@@ -187,5 +187,8 @@ def _local(layout: Layout, address: str) -> str:
         return address
     record = layout.run_record("images")
     start = io.read_json(record)["notes"].get("folder") if record.exists() else None
-    path = unquote(urlsplit(address).path) if address[:5].lower() == "file:" else address
+    try:
+        path = unquote(urlsplit(address).path) if address[:5].lower() == "file:" else address
+    except ValueError:  # such as file://[
+        return address
     return str(Path(start or layout.raw) / path)

@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from pipeline import io
+from pipeline.config import document
 from pipeline.layout import Layout
-from pipeline.params import Loader
 
 HERE = Path(__file__).parent
 NAMES = (
@@ -66,4 +66,4 @@ def cases(root: Path) -> dict[str, Case]:
 
 
 def _read(path: Path) -> dict:  # type: ignore[type-arg]
-    return dict(yaml.load(path.read_text(encoding="utf-8"), Loader))  # a SafeLoader
+    return dict(document.read(path))

@@ -1,0 +1,85 @@
+"""Reads a parameter file as YAML: within bounds of time and memory, and refused in one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import UserError, one_line
+
+LARGEST = 1 << 20  # bytes of a file; real ones have a few thousand
+MOST_NODES = 100_000  # keys and values, each counted as often as aliases repeat it
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1, but numbers such as 1e-3 are numbers, as in YAML 1.2 and DVC, and a repeated key is refused."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping.
+
+        Raises:
+            yaml.constructor.ConstructorError: a key stands there twice.
+        """
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{one_line(key.value, 64)}' stands here twice", key.start_mark
+                )
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d{1,3}$"), [*"-+.0123456789"]
+)
+
+
+def read(path: Path) -> Any:
+    """Return what a YAML file holds. Time and memory are those of MOST_NODES values, whatever aliases repeat.
+
+    Raises:
+        UserError: the file is absent, no YAML, or too large; one line.
+    """
+    try:
+        with path.open("rb") as f:
+            data = f.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise ValueError(f"larger than {LARGEST:,} bytes")
+        return _constructed(data.decode("utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such parameter file; run from the project's root or pass --params") from None
+    except RecursionError:
+        raise UserError(f"{path}: not YAML that can be read: nested too deeply") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as e:  # of tags such as !!int too
+        raise UserError(f"{path}: not YAML: {one_line(e)}") from None
+
+
+def _constructed(text: str) -> Any:
+    loader = Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _nodes(node, {}) > MOST_NODES:
+            raise ValueError(f"aliases make more than {MOST_NODES:,} values of it")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _nodes(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of nodes in a tree whose branches may be shared; ValueError if one is inside itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = 0  # not finished
+        branches = node.value if isinstance(node, yaml.SequenceNode) else [one for pair in node.value for one in pair]
+        known[id(node)] = 1 + sum(_nodes(branch, known) for branch in branches)
+    if not known[id(node)]:
+        raise ValueError("an alias is inside what it repeats")
+    return known[id(node)]

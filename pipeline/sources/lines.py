@@ -1,0 +1,63 @@
+"""Text files by lines: UTF-8, with or without a byte order mark, gzipped or not. No line that is too long is held."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from io import BufferedReader
+from pathlib import Path
+
+from isal.igzip_lib import IsalError
+
+from pipeline.errors import UserError
+from pipeline.sources.gz import unpacked
+
+LONGEST_LINE = 16 << 20  # bytes; real lines stay below 1 MiB
+HEAD = 4096  # bytes that tell the encoding
+MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that of UTF-32 LE begins as UTF-16's
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a text file, without a byte order mark.
+
+    Of a line of more than LONGEST_LINE bytes come the first LONGEST_LINE + 1, so that whoever reads it can refuse it.
+    Time grows with the file, memory with its longest line and never above LONGEST_LINE.
+
+    Raises:
+        UserError: as `opened`.
+    """
+    with opened(path) as f:
+        for line in iter(partial(f.readline, LONGEST_LINE + 1), b""):
+            yield line
+            if len(line) > LONGEST_LINE:
+                rest = line
+                while rest and not rest.endswith(b"\n"):
+                    rest = f.readline(LONGEST_LINE)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BufferedReader]:
+    """Open a text file after its byte order mark, if it has one.
+
+    Raises:
+        UserError: it is in UTF-16 or UTF-32; or, also within the block, it is a damaged gzip file.
+    """
+    try:
+        with unpacked(path) as f:
+            head = f.peek(HEAD)[:HEAD]
+            if head.startswith(MARKS) or 4 * head.count(0) > len(head):  # Latin letters have a zero byte each there
+                raise UserError(f"{path}: is in UTF-16 or UTF-32, expected UTF-8; convert it, as `iconv -t UTF-8` does")
+            if head.startswith(codecs.BOM_UTF8):
+                f.read(len(codecs.BOM_UTF8))
+            yield f
+    except (EOFError, gzip.BadGzipFile, IsalError):  # type: ignore[misc]  # its stub calls the class an instance
+        raise UserError(f"{path}: the gzip file is damaged or cut off; fetch it again, or pack it again") from None
+
+
+def check_encoding(path: Path) -> None:
+    """Raise UserError for a text file that `opened` refuses; what DuckDB reads by itself is asked first."""
+    with opened(path):
+        pass

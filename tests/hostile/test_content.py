@@ -1,0 +1,96 @@
+"""Releases whose bytes agree with their manifest and yet say nothing: refused by name. A report of nothing is made."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import toy
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.graph.neighbours import neighbours
+from pipeline.release import manifest, verify
+from pipeline.report import atlas, gallery
+from pipeline.run import running
+from stages import publish, report
+
+EDGES, FEATURES = "graph/beit3/edges.parquet", "features/beit3/features-00000.parquet"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layout = toy.outputs(tmp_path_factory.mktemp("built"))
+    with running("publish", "shop", toy.PARAMS, layout.root) as run:
+        publish.main(run)
+    return layout.release
+
+
+def doubled(table: pa.Table) -> pa.Table:
+    return pa.concat_tables([table, table.slice(0, 1)])
+
+
+def blank(table: pa.Table) -> pa.Table:
+    place = table.schema.get_field_index("vector")
+    zeros = io.vectors(np.zeros_like(io.matrix(table["vector"])))
+    return table.set_column(place, table.schema.field("vector"), zeros)
+
+
+def named_alike(table: pa.Table) -> pa.Table:
+    return table.set_column(1, table.schema.field("user"), pa.array(["U0", "U0", *table["user"].to_pylist()[2:]]))
+
+
+FAULTS = {
+    "no edges": ([EDGES], lambda t: t.slice(0, 0), f"{EDGES}: no edge of item 0, not even to itself"),
+    "no edge of one": ([EDGES], lambda t: t.filter(pa.compute.field("item_id") != 3), f"{EDGES}: no edge of item 3"),
+    "an edge twice": ([EDGES], doubled, "the edge from 0 to 0 is there twice"),
+    "two users of one name": (["users.parquet", "embeddings/users.parquet"], named_alike, "user 'U0' is there twice"),
+    "vectors of nothing": ([FEATURES], blank, "features/beit3: every vector is zero"),
+}
+
+
+@pytest.mark.parametrize(("names", "change", "error"), FAULTS.values(), ids=FAULTS)
+def test_a_release_that_says_nothing_is_refused(
+    built: Path, tmp_path: Path, names: list[str], change: object, error: str
+) -> None:
+    release = shutil.copytree(built, tmp_path / "release")
+    path = release / "manifest.json"
+    content = json.loads(path.read_text())
+    for place, file in enumerate(content["files"]):
+        if file["path"] in names:
+            at = release / file["path"]
+            pq.write_table(change(pq.read_table(at, partitioning=None)), at)
+            described = manifest.describe(release, at, file["table"]).model_dump()
+            content["files"][place] = described | {"used_by": file["used_by"]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError) as caught:
+        list(verify(release))
+    assert error in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_a_report_is_made_where_a_feature_set_has_no_neighbours(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    edges = neighbours(np.zeros((toy.ITEMS, 2), np.float32), 4)
+    io.write_table(edges, layout.edges("minilm-cnn"), schemas.EDGES)
+    assert gallery.nearest(edges, 4) == {}
+    assert np.isfinite(atlas.layout(edges, toy.ITEMS, 0)).all()
+    with running("report", "shop", toy.PARAMS, tmp_path) as run:
+        report.main(run)
+    assert (layout.report / "index.html").exists()
+
+
+def test_an_address_that_is_none_is_not_published(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    shard = io.shard(layout.images, "images", 0)
+    images = pq.read_table(shard)
+    urls = pa.array(["http://["] * toy.ITEMS)
+    place = images.schema.get_field_index("url")
+    io.write_table(images.set_column(place, images.schema.field("url"), urls), shard, schemas.IMAGES)
+    with running("publish", "shop", toy.PARAMS, tmp_path) as run:
+        publish.main(run)
+    assert pq.read_table(layout.release / "items.parquet")["image_url"].to_pylist() == [""] * toy.ITEMS

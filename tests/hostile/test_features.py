@@ -1,0 +1,165 @@
+"""Feature files and weight files that nobody means well with: each is refused in one line, and nothing is reserved."""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy
+
+from pipeline.beit3 import checkpoints, released
+from pipeline.beit3.network import BEiT3, Config
+from pipeline.compare import feature_set
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.sources.image_features import FEATURE, check_features
+
+ASINS = [f"A{i}" for i in range(toy.ITEMS)]
+
+
+def npy(header: str | bytes, data: bytes = b"", version: tuple[int, int] = (1, 0)) -> bytes:
+    text = header if isinstance(header, bytes) else header.encode()
+    return b"\x93NUMPY" + bytes(version) + struct.pack("<H", len(text)) + text + data
+
+
+def saved(array: np.ndarray, **options: object) -> bytes:
+    out = io.BytesIO()
+    np.save(out, array, **options)
+    return out.getvalue()
+
+
+def zipped() -> bytes:
+    out = io.BytesIO()
+    np.savez(out, a=np.ones((6, 2)))
+    return out.getvalue()
+
+
+SHAPE = "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {})}}\n"
+NPY = {
+    "nothing": (b"", "not a readable .npy file"),
+    "text": (b"a,b\n", "not a readable .npy file"),
+    "a zip of arrays": (zipped(), "not a readable .npy file"),
+    "terabytes that are not there": (npy(SHAPE.format(6, 10**12)), "promises 24,000,000,000,000 bytes, and it has 0"),
+    "beyond 64 bits": (npy(SHAPE.format(6, 10**30)), "promises"),
+    "less than none": (npy(SHAPE.format(-6, -2), b"\0" * 48), "(-6, -2)"),
+    "cut off": (saved(np.ones((6, 2)))[:-1], "promises 96 bytes, and it has 95"),
+    "too long": (saved(np.ones((6, 2))) + b"\0", "promises 96 bytes, and it has 97"),
+    "no width": (saved(np.ones((6, 0), np.float32)), "is float32 (6, 0), expected numbers [6, width]"),
+    "no rows": (saved(np.ones((0, 2), np.float32)), "(0, 2)"),
+    "one dimension": (saved(np.ones(6)), "(6,)"),
+    "three dimensions": (saved(np.ones((6, 2, 1))), "(6, 2, 1)"),
+    "objects": (saved(np.array([[None]] * 6, object), allow_pickle=True), "not a readable .npy file"),
+    "text in it": (saved(np.full((6, 2), "a")), "<U1"),
+    "complex": (saved(np.ones((6, 2), complex)), "complex128"),
+    "a header that is no literal": (npy("__import__('os')\n"), "not a readable .npy file"),
+    "a header of brackets": (npy("(" * 9000), "not a readable .npy file"),
+    "a header that is cut off": (npy("{'descr': '<f4', ")[:-3], "not a readable .npy file"),
+    "a header with NUL": (npy("{'descr'\0\n"), "not a readable .npy file"),
+    "a header that is no text": (npy(b"\xff\xfe\n"), "not a readable .npy file"),
+    "a type that is none": (npy(SHAPE.format(6, 2).replace("<f4", "<q9")), "not a readable .npy file"),
+    "a shape that is none": (npy(SHAPE.format("'a'", 2)), "not a readable .npy file"),
+    "an unknown version": (npy(SHAPE.format(6, 2), b"\0" * 48, (9, 9)), "not a readable .npy file"),
+}
+
+
+@pytest.mark.parametrize(("data", "error"), NPY.values(), ids=NPY)
+@pytest.mark.parametrize("by", ["the source", "compare"])
+def test_a_hostile_npy_is_refused_in_one_line(tmp_path: Path, by: str, data: bytes, error: str) -> None:
+    path = tmp_path / "f.npy"
+    path.write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        _ = (
+            check_features({f"{FEATURE}f": path}, toy.ITEMS)
+            if by == "the source"
+            else feature_set.read(str(path), Layout(tmp_path, "shop"), ASINS)
+        )
+    message = str(caught.value).removeprefix(str(path))
+    assert error in message or (by == "compare" and "expected numbers" in message) or "rows, the dataset" in message
+    assert message.isprintable()
+    assert len(message) < 300
+
+
+def test_sound_arrays_of_each_version_are_read(tmp_path: Path) -> None:
+    for version in ((1, 0), (2, 0), (3, 0)):
+        with (tmp_path / "f.npy").open("wb") as f:
+            np.lib.format.write_array(f, np.ones((6, 2)), version)
+        assert feature_set.read(str(tmp_path / "f.npy"), Layout(tmp_path, "shop"), ASINS).vectors.shape == (6, 2)
+
+
+def tensors() -> dict[str, tuple[object, bool]]:
+    """Return what somebody may save: the value, and whether it may be a checkpoint's tensor by its name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what torch gives up
+        quantised = torch.quantize_per_tensor(torch.ones(6, 2), 0.1, 0, torch.qint8)
+        compressed = torch.eye(6).to_sparse_csr()
+        nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    return {
+        "a list": ([1], False),
+        "text": ("x", False),
+        "nothing": (None, False),
+        "sparse": (torch.eye(6).to_sparse(), False),
+        "compressed": (compressed, False),
+        "quantised": (quantised, False),
+        "complex": (torch.ones(6, 2, dtype=torch.complex64), False),
+        "without data": (torch.ones(6, 2, device="meta"), False),
+        "nested": (nested, False),
+        "terabytes of one number": (torch.ones(1).expand(6, 10**12), False),
+        "one number": (torch.tensor(1.0), True),
+        "one dimension": (torch.ones(6), True),
+        "three dimensions": (torch.ones(6, 2, 1), True),
+        "no width": (torch.ones(6, 0), True),
+    }
+
+
+@pytest.mark.parametrize("kind", tensors())
+def test_a_hostile_pth_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    value, is_plain = tensors()[kind]
+    path = tmp_path / "f.pth"
+    torch.save(value, path)
+    with pytest.raises(UserError) as caught:
+        feature_set.read(str(path), Layout(tmp_path, "shop"), ASINS)
+    assert str(caught.value).isprintable()
+    if not is_plain:
+        torch.save({"model": {"a": torch.ones(2), "b": value}} if isinstance(value, torch.Tensor) else value, path)
+        with pytest.raises(UserError) as caught:
+            checkpoints.convert(path, tmp_path / "f.safetensors")
+        assert str(caught.value).isprintable()
+        assert list(tmp_path.glob("*.safetensors")) == []
+
+
+def test_tensors_without_names_and_shared_many_times_are_refused(tmp_path: Path) -> None:
+    shared = torch.ones(1000)
+    torch.save({1: shared}, tmp_path / "f.pth")
+    with pytest.raises(UserError, match="without named tensors"):
+        checkpoints.read_checkpoint(tmp_path / "f.pth")
+    torch.save({f"t{i}": shared for i in range(100)}, tmp_path / "f.pth")
+    with pytest.raises(UserError, match="share their memory many times over"):
+        checkpoints.read_checkpoint(tmp_path / "f.pth")
+
+
+def test_tied_weights_are_converted(tmp_path: Path) -> None:
+    tied = torch.arange(6.0).reshape(2, 3)
+    torch.save({"model": {"table": tied, "head": tied, "row": tied[0]}}, tmp_path / "f.pth")
+    checkpoints.convert(tmp_path / "f.pth", tmp_path / "f.safetensors")
+    read = checkpoints.read(tmp_path / "f.safetensors")
+    assert torch.equal(read["head"], tied)
+    assert torch.equal(read["row"], tied[0])
+
+
+TINY = Config(image=32, patch=8, vocab=58, width=64, layers=2, heads=1, ffn=96, positions=40, codes=20, mlm=True)
+NAMES = sorted(name for name in BEiT3(TINY).state_dict() if not name.startswith("mim_head."))  # may be another's
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("ranks", [-1, 0, 1])
+def test_a_weight_of_another_rank_is_refused_in_one_line(name: str, ranks: int) -> None:
+    network = BEiT3(TINY)
+    weights = dict(network.state_dict())
+    weights[name] = {-1: torch.tensor(1.0), 0: torch.ones(3), 1: weights[name][None]}[ranks]
+    with pytest.raises(UserError) as caught:
+        released.load_beit3(network, weights, "f.pth")
+    assert str(caught.value).isprintable()
+    assert str(caught.value).startswith("f.pth")

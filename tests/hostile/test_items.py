@@ -1,0 +1,88 @@
+"""Text and addresses that nobody means well with: cleaned in time that grows with their length, or a reject."""
+
+import time
+
+import orjson
+import pytest
+
+from pipeline.items.parse import LONGEST_TEXT, MOST_MARKS, Line, Parsed, Reject, clean, read
+from pipeline.sources import amazon2018
+from pipeline.sources.product import is_web
+
+SIZE = 300_000  # characters: quadratic time would be hours
+TEXTS = {
+    "scripts that do not end": "<script ",
+    "scripts": "<script>",
+    "styles that do not end": "<style ",
+    "ends of styles": "</style ",
+    "tags that do not end": "<a ",
+    "ends of tags": "</a ",
+    "brackets": "<",
+    "comments": "<!--",
+    "attributes": 'a="b" ',
+    "attributes in single quotes": "a='b'",
+    "attributes that do not end": 'a="',
+    "names with colons": "a:",
+    "names with hyphens": "a-",
+    "quotes": "\"  '",
+    "ampersands": "&",
+    "entities": "&amp;lt;",
+    "marks": "\u0301\u0316",
+    "marks of one class": "\u0301",
+    "jamos": "\u1100\u1161",
+    "emoji": "🎈",
+    "blanks": " \u00a0",
+}
+
+
+@pytest.mark.parametrize("part", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("before", ["", "<a "], ids=["alone", "in a tag"])
+def test_text_is_cleaned_in_time_that_grows_with_it(part: str, before: str) -> None:
+    start = time.process_time()
+    clean(before + "<x>" * bool(before) + part * (SIZE // len(part)))
+    assert time.process_time() - start < 10
+
+
+def test_marks_without_end_stay_but_no_more_than_thirty_together() -> None:
+    text = "e" + "\u0301" * (2 * MOST_MARKS + 3)
+    assert clean(text).replace("\u034f", "").count("\u0301") == 2 * MOST_MARKS + 2  # one is in the é
+    assert clean(text) == clean(clean(text))
+    few = "e" + "\u0316\u0301" * (MOST_MARKS // 2)
+    assert "\u034f" not in clean(few)
+
+
+def test_markup_is_removed_as_before() -> None:
+    assert clean('a <b class="x">b</b> alt="Magazines"/> c') == "a b c"
+    assert clean('size = "5" wide') == 'size = "5" wide'
+    assert clean("a < b > c <br") == "a < b > c"
+    assert clean("x <script type='a'>if (a < b) {}</script> y") == "x y"
+
+
+REJECTS = {
+    "too much text": ({"title": "t " * LONGEST_TEXT}, "text of more than 1,048,576 characters"),
+    "too much text in parts": ({"description": ["t" * 1000] * 1100}, "text of more than 1,048,576 characters"),
+    "a character of 5,000 digits": ({"title": f"&#{'9' * 5000};"}, "Exceeds the limit"),
+}
+
+
+@pytest.mark.parametrize(("fields", "reason"), REJECTS.values(), ids=REJECTS)
+def test_an_item_that_cannot_be_cleaned_is_a_reject(fields: dict, reason: str) -> None:
+    outcome = read(Line(1, orjson.dumps({"asin": "A", **fields})), amazon2018, {"A"})
+    assert isinstance(outcome, Reject)
+    assert outcome.reason.startswith(reason)
+    assert len(outcome.reason) < 200
+
+
+def test_addresses_without_end_are_cut() -> None:
+    urls = [f"http://e/{i}.jpg" for i in range(5000)]
+    outcome = read(Line(1, orjson.dumps({"asin": "A", "imageURL": urls})), amazon2018, {"A"})
+    assert isinstance(outcome, Parsed)
+    assert outcome.product.image_urls == urls[:1000]
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("http://e/x", True), ("HTTPS://e", True), ("http://[", False), ("https://[::1", False), ("ftp://e", False)],
+)  # fmt: skip
+def test_what_is_no_address_is_none_of_the_web(address: str, expected: bool) -> None:
+    assert is_web(address) is expected

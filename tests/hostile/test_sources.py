@@ -1,0 +1,292 @@
+"""Interactions and item files that nobody means well with: read, refused in one line, or in part rejected."""
+
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.interactions import build
+from pipeline.interactions.division import Division
+from pipeline.items.parse import KEPT, Line, Lines, Parsed, Reject, products, read
+from pipeline.sources import amazon2014, mmrec
+from pipeline.sources.amazon2014 import Amazon2014
+from pipeline.sources.base import Source
+from pipeline.sources.download import listing
+from pipeline.sources.lines import LONGEST_LINE, lines
+from pipeline.sources.mmrec import MmrecSource
+from pipeline.sources.registry import reader
+from pipeline.sources.tabular import TabularSource
+
+HEADER = "user,item,rating,timestamp\n"
+ROWS = f"{HEADER}a,x,5,10\na,y,4,20\n"
+BOM = b"\xef\xbb\xbf"
+INTER = "userID\titemID\trating\ttimestamp\tx_label\n"
+
+
+def ratings(source: Source, role: str, path: Path) -> list[tuple]:
+    """Return what the stage `interactions` would start from."""
+    with build.database(path.parent / "scratch", "1GiB") as db:
+        sql = reader(source).ratings({role: path})
+        if isinstance(source, MmrecSource):
+            build.load_published(db, sql)
+        return db.sql(sql).fetchall()
+
+
+def tabular(path: Path) -> list[tuple]:
+    return ratings(TabularSource(kind="tabular", interactions=[str(path)]), "interactions", path)
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    data = content if isinstance(content, bytes) else content.encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def one_line(error: BaseException, path: Path) -> str:
+    message = str(error).replace(str(path), "")
+    assert message.isprintable()
+    assert len(message) < 400
+    return message
+
+
+READ = {
+    "a byte order mark": ("r.csv", BOM + ROWS.encode(), [("a", "x", 5.0, 10), ("a", "y", 4.0, 20)]),
+    "a byte order mark, gzipped": ("r.csv.gz", BOM + ROWS.encode(), [("a", "x", 5.0, 10), ("a", "y", 4.0, 20)]),
+    "a byte order mark before JSON": (
+        "r.jsonl",
+        BOM + b'{"user":"a","item":"x","rating":5,"timestamp":10}\n',
+        [("a", "x", 5.0, 10)],
+    ),
+    "a value of 200 KB": ("r.csv", f"{HEADER}{'u' * 200_000},x,5,10\n", [("u" * 200_000, "x", 5.0, 10)]),
+    "a rating beyond single precision": ("r.csv", f"{ROWS}a,z,1e39,30\n", None),
+    "a rating that is not finite": ("r.csv", f"{ROWS}a,z,-inf,30\n", None),
+    "a date beyond any": ("r.csv", f"{ROWS}a,z,5,294248-01-01\n", None),
+    "an endless date": ("r.csv", f"{ROWS}a,z,5,infinity\n", None),
+    "a time beyond 64 bits": ("r.csv", f"{ROWS}a,z,5,{'9' * 30}\n", None),
+    "lines that are no objects": (
+        "r.jsonl",
+        '{"user":"a","item":"x","rating":5,"timestamp":10}\n5\nnull\n[1]\n"x"\n{\n',
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "expected"), READ.values(), ids=READ)
+def test_interactions_are_read_and_what_cannot_be_is_null(
+    tmp_path: Path, name: str, content: str | bytes, expected: list[tuple] | None
+) -> None:
+    rows = tabular(written(tmp_path / name, content))
+    if expected is None:
+        assert rows[0] == ("a", "x", 5.0, 10)
+        assert None in rows[-1]  # which the stage counts as missing_value
+    else:
+        assert rows == expected
+
+
+REFUSED = {
+    "UTF-16": ("r.csv", ROWS.encode("utf-16"), "UTF-16"),
+    "UTF-16 without a mark": ("r.csv", ROWS.encode("utf-16-le"), "UTF-16"),
+    "UTF-32": ("r.csv", ROWS.encode("utf-32"), "UTF-16 or UTF-32"),
+    "JSON in UTF-16": ("r.jsonl", '{"user":1}'.encode("utf-16"), "UTF-16"),
+    "a damaged gzip": ("r.csv.gz", None, "damaged or cut off"),
+    "no Parquet": ("r.parquet", ROWS, "not a sound Parquet file"),
+    "a damaged Parquet footer": ("r.parquet", b"PAR1" + b"\xff" * 64 + b"\x20\0\0\0PAR1", "not a sound Parquet file"),
+    "a header of 200 KB": ("r.csv", f"{'u' * 200_000},item\n", "longer than 100,000 bytes"),
+    "a column twice": ("r.csv", "user,item,item\na,x,y\n", "two columns are called 'item'"),
+    "lines without an object": ("r.jsonl", "5\n", "not a JSON object"),
+    "times that are none": ("r.csv", f"{HEADER}a,x,5,{'soon ' * 1000}\n", "which is no timestamp"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "error"), REFUSED.values(), ids=REFUSED)
+def test_interactions_that_cannot_be_read_are_refused_in_one_line(
+    tmp_path: Path, name: str, content: str | bytes | None, error: str
+) -> None:
+    path = written(tmp_path / name, ROWS * 100 if content is None else content)
+    if content is None:
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError) as caught:
+        tabular(path)
+    assert error in one_line(caught.value, path)
+
+
+def test_parquet_that_is_damaged_inside_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    columns = {"user": [f"u{i}" for i in range(5000)], "item": ["x"] * 5000}
+    pq.write_table(pa.table(columns), path, compression="none", use_dictionary=False)
+    data = bytearray(path.read_bytes())
+    data[4:20_000] = b"\xff" * (20_000 - 4)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"r\.parquet: not readable|interactions: "):
+        tabular(path)
+    source = TabularSource(kind="tabular", interactions=[str(path)], columns={"item": "user"})
+    with pytest.raises(UserError, match="not a sound Parquet file"):
+        list(reader(source).lines(path))
+
+
+INTER_REFUSED = {
+    "half a user": ("1.5\t0\t5\t1\t0\n", "line 2: userID None"),
+    "half an item": ("0\t0.5\t5\t1\t0\n", "line 2: userID 0, itemID None"),
+    "half a split": ("0\t0\t5\t1\t0.6\n", "x_label None"),
+    "a negative item": ("0\t-1\t5\t1\t0\n", "itemID -1"),
+    "an item of 50 millions": ("0\t50000000\t5\t1\t0\n", "line 2: itemID 50,000,000, and only 1 items have rows"),
+    "a user of 2 billions": ("2000000000\t0\t5\t1\t0\n", "userID 2,000,000,000, and only 1 users have rows"),
+    "an item of 300 digits": (f"0\t{'9' * 300}\t5\t1\t0\n", "itemID None"),
+    "text": ("a\tb\tc\td\te\n", "userID None"),
+}
+
+
+@pytest.mark.parametrize(("rows", "error"), INTER_REFUSED.values(), ids=INTER_REFUSED)
+def test_numbers_of_mmrec_that_are_none_are_refused_in_one_line(tmp_path: Path, rows: str, error: str) -> None:
+    path = written(tmp_path / "m.inter", INTER + rows)
+    with pytest.raises(UserError) as caught:
+        ratings(MmrecSource(kind="mmrec", interactions=[str(path)]), "interactions", path)
+    assert error in one_line(caught.value, path)
+
+
+def test_numbers_of_mmrec_may_be_written_as_floats(tmp_path: Path) -> None:
+    path = written(tmp_path / "m.inter", f"{INTER}1.0\t2.0\t1e39\t7.5\t0.0\n")
+    rows = ratings(MmrecSource(kind="mmrec", interactions=[str(path)]), "interactions", path)
+    assert rows == [(1, 2, None, 8, 0)]
+
+
+@pytest.mark.parametrize("item", [1.5, True, None, "1.5", "x", [1], "9" * 5000])
+def test_an_item_of_mmrec_without_a_whole_number_is_a_reject(item: object) -> None:
+    import orjson
+
+    with pytest.raises(ValueError, match="no itemID"):
+        mmrec.parse(orjson.dumps({"itemID": item}))
+
+
+DATES = """
+import sys
+from pathlib import Path
+from test_sources import tabular
+for path in sys.argv[1:]:
+    print(tabular(Path(path)))
+"""
+
+
+def test_dates_are_utc_wherever_the_machine_is(tmp_path: Path) -> None:
+    dates = ["2024-03-10", "2024-03-10 02:30:00", "2024-03-10T02:30:00Z", "2024-03-10 02:30:00+09"]
+    seconds = [1710028800, 1710037800, 1710037800, 1710005400]
+    rows = list(zip("wxyz", dates, strict=True))
+    text = written(tmp_path / "r.csv", "user,item,timestamp\n" + "".join(f"a,{i},{d}\n" for i, d in rows))
+    typed = tmp_path / "r.parquet"
+    times = pa.array([second * 10**6 for second in seconds], pa.timestamp("us"))
+    pq.write_table(pa.table({"user": ["a"] * 4, "item": list("wxyz"), "timestamp": times}), typed)
+    expected = f"{[('a', item, None, at) for item, at in zip('wxyz', seconds, strict=True)]}\n" * 2
+    here = Path(__file__).parent
+    for zone in ("UTC", "America/New_York", "Asia/Tokyo"):
+        env = os.environ | {"TZ": zone, "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1])])}
+        command = [sys.executable, "-c", DATES, text, typed]
+        assert subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout == expected
+
+
+# --- item files
+
+
+def outcomes(source: Source, path: Path, wanted: set[str]) -> list:
+    source_reader = reader(source)
+    found_lines = Lines(source_reader.lines(path), source_reader, wanted)
+    return list(products(found_lines, source, wanted, workers=1))
+
+
+def items_of(path: Path) -> Source:
+    return TabularSource(kind="tabular", interactions=["r.csv"], items=[str(path)])
+
+
+def test_a_csv_value_of_200_kb_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "i.csv", BOM + f"item,title\nx,{'t' * 200_000}\n".encode())
+    (parsed,) = outcomes(items_of(path), path, {"x"})
+    assert len(parsed.product.title) == 200_000
+
+
+def test_a_quote_that_is_not_closed_costs_rows_and_no_memory(tmp_path: Path) -> None:
+    row = b"y," + b"t" * 1022 + b"\n"
+    path = written(tmp_path / "i.csv", b'item,title\nx,"\n' + row * (LONGEST_LINE // len(row) + 2000) + b"z,end\n")
+    rejected, *rest = outcomes(items_of(path), path, {"x", "z"})
+    assert isinstance(rejected, Reject)
+    assert rejected.reason == "not CSV: row too long; is a quote not closed?"
+    assert isinstance(rest[-1], Parsed)
+    assert rest[-1].name == "z"
+
+
+def test_a_line_of_gigabytes_is_not_held(tmp_path: Path) -> None:
+    path = tmp_path / "i.jsonl.gz"
+    with gzip.open(path, "wb", 1) as f:
+        for _ in range(3 * LONGEST_LINE >> 20):
+            f.write(b" " * (1 << 20))
+        f.write(b'\n{"item": "x", "title": "after"}\n')
+    assert [len(line) for line in lines(path)] == [LONGEST_LINE + 1, 32]
+    rejected, parsed = outcomes(items_of(path), path, {"x"})
+    assert (rejected.reason, len(rejected.line.raw)) == ("line too long", KEPT)
+    assert (parsed.name, parsed.product.title) == ("x", "after")
+
+
+def test_a_date_that_python_cannot_have_is_a_reject(tmp_path: Path) -> None:
+    path = tmp_path / "i.parquet"
+    columns = {"item": ["x", "y"], "title": ["a", "b"], "made": pa.array([0, 1 << 62], pa.timestamp("us"))}
+    pq.write_table(pa.table(columns), path)
+    parsed, rejected = outcomes(items_of(path), path, {"x", "y"})
+    assert (parsed.name, rejected.line.number) == ("x", 2)
+    assert rejected.reason.startswith("not JSON: ")
+
+
+LITERALS = {
+    "8 MB of a tuple": b"{'asin': 'A', 'a': (" + b"1," * 4_000_000 + b")}",
+    "quotes with escapes": b"{'asin': '" + b"\\'" * 500_000,
+    "odd quotes": b"'" * 1_000_001,
+    "odd escapes": b"{'asin': 'A', 'a': '\\x41', 'b': '" + b"\\'\\\"" * 300_000,
+}
+
+
+@pytest.mark.parametrize("line", LITERALS.values(), ids=LITERALS)
+def test_a_large_literal_is_a_reject_at_once(line: bytes) -> None:
+    import time
+
+    start = time.process_time()
+    assert isinstance(read(Line(1, line), amazon2014, {"A"}), Reject)
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_lines_that_are_no_objects_are_rejects(tmp_path: Path, kind: str) -> None:
+    content = {"jsonl": '5\nnull\n[1]\n{"item": "x"}\n', "csv": "item,title\n\x00\nx,t\n"}[kind]
+    path = written(tmp_path / f"i.{kind}", content)
+    *_, parsed = outcomes(items_of(path), path, {"x"})
+    assert parsed.name == "x"
+
+
+# --- around
+
+
+def test_interactions_after_a_failed_download_name_it(tmp_path: Path) -> None:
+    sources = tmp_path / "download" / "shop" / "sources.json"
+    io.write_json(sources, [])
+    with pytest.raises(UserError, match="not downloaded; run `alignrec download shop` first"):
+        io.downloaded(sources)
+    reviews = written(sources.parent / "r.csv", ROWS)
+    io.write_json(sources, listing(sources.parent, {"reviews": "r.csv"}, {}, {}))
+    assert io.downloaded(sources) == {"reviews": reviews}
+    reviews.unlink()
+    with pytest.raises(UserError, match=r"r\.csv: not downloaded; run `alignrec download shop` first"):
+        io.downloaded(sources)
+
+
+def test_one_rating_of_1e39_costs_one_row(tmp_path: Path) -> None:
+    path = written(tmp_path / "r.csv", "a,x,5,1\na,y,1e39,2\na,z,4,3\n")
+    source = Amazon2014(kind="amazon2014", reviews=[str(path)])
+    with build.database(tmp_path / "scratch", "1GiB") as db:
+        tables = build.split(db, reader(source).ratings({"reviews": path}), 1, 1, Division())
+        ratings_left = np.concatenate([t["rating"].to_numpy() for t in tables.interactions])
+    assert tables.drops["missing_value"] == 1
+    assert sorted(ratings_left) == [4, 5]
