@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,9 +29,9 @@ TOOLS = (".git", ".gitattributes", ".cache")
 def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
     """Check a release folder, yielding a line for each check that passed.
 
-    Checked in turn: the manifest against its schema, its paths; that the folder holds its files and no other; every
-    file's size and hash; every table's schema, columns and rows; ids that agree between tables; the signature, if there
-    is one.
+    Checked in turn: the signature, if there is one, before anything in the manifest is believed; the manifest against
+    its schema, its paths; that the folder holds its files and no other; every file's size and hash; every table's
+    schema, columns and rows; ids that agree between tables.
 
     Args:
         folder: the release.
@@ -40,7 +41,9 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
         UserError: names the first bad files and their faults.
     """
     folder = Path(folder)
-    manifest = manifests.load(folder)
+    raw = manifests.read(folder)
+    signed = signature.check(folder, raw, key)
+    manifest = manifests.parsed(folder, raw)
     yield f"{folder}: {manifest.dataset} {manifest.version}, {len(manifest.files)} files"
     _refuse("not as the manifest lists them", _strays(folder, manifest))
     _refuse("damaged", _damaged(folder, manifest))
@@ -53,9 +56,9 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
     _refuse("not what the schemas say", faults or _id_faults(manifest, ids))
     counts = f"{manifest.counts.items:,} items, {manifest.counts.users:,} users"
     yield f"{len(tables)} tables keep their schemas; ids agree ({counts})"
-    if signed := signature.check(folder, key):
+    if signed:
         yield signed
-    yield f"release {io.sha256(folder / manifests.NAME)}"
+    yield f"release {hashlib.sha256(raw).hexdigest()}"
 
 
 def _refuse(what: str, faults: list[str]) -> None:

@@ -22,7 +22,7 @@ from pipeline.images.fetcher import Fetcher, Result
 from pipeline.images.files import opened
 from pipeline.remote.fetch import fetch as fetch_release
 
-FAST = Images(timeout=0.4, retries=0, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)
+FAST = Images(timeout=5, retries=0, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)
 
 RETRY_AFTER: dict[str, float | None] = {
     "3": 3.0,
@@ -248,7 +248,9 @@ def test_a_malformed_address_of_a_download_is_one_line(address: str, tmp_path: P
 def test_a_host_that_never_answers_is_given_up() -> None:
     with serving({f"/{i}": hang for i in range(60)}) as server:
         started = time.monotonic()
-        results = images([[f"{server.address}/{i}"] for i in range(60)], FAST.model_copy(update={"per_host": 2}))
+        results = images(
+            [[f"{server.address}/{i}"] for i in range(60)], FAST.model_copy(update={"per_host": 2, "timeout": 0.4})
+        )
         asked = server.asked.total()
     assert set(endings(results)) == {("timeout", "not done in 0.4 s")}
     assert asked <= 4
@@ -256,7 +258,7 @@ def test_a_host_that_never_answers_is_given_up() -> None:
 
 
 def test_a_few_images_that_never_come_do_not_cost_a_host_the_others() -> None:
-    params = FAST.model_copy(update={"per_host": 1, "retries": 3})
+    params = FAST.model_copy(update={"per_host": 1, "retries": 3, "timeout": 0.4})
     with serving({"/a": hang, "/b": hang, "/c": status(404), "/d": hang, "/e": hang, "/f": status(404)}) as server:
         results = images([[server.address + path] for path in server.answers], params)
     assert [ending[0] for ending in endings(results)] == ["timeout", "timeout", "http_error"] * 2
@@ -294,7 +296,7 @@ def test_idle_connections_are_closed_and_hosts_forgotten(monkeypatch: pytest.Mon
     monkeypatch.setattr(web, "IDLE", 4)
     monkeypatch.setattr(web, "HOSTS", 10)
     hosts = [f"127.0.{i // 200}.{1 + i % 200}" for i in range(300)]
-    params = FAST.model_copy(update={"private_hosts": hosts, "timeout": 5})
+    params = FAST.model_copy(update={"private_hosts": hosts})
     with serving({}, "0.0.0.0") as server, closing(opened(params, None)) as local, Fetcher(params, local) as going:
         before = len(os.listdir("/proc/self/fd"))
         results = going.fetch([[f"http://{host}:{server.server_address[1]}/x"] for host in hosts])
