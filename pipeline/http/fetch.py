@@ -147,11 +147,16 @@ def check(path: Path, name: str) -> None:
         ValueError: with the fault.
     """
     with path.open("rb") as f:
-        head = f.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
+        head = f.read(512)
+    if is_web_page(head):
         raise ValueError("the answer is a web page (HTML), not a file")
     if name.endswith(".gz"):
         _check_gzip(path, head)
+
+
+def is_web_page(data: bytes) -> bool:
+    """Return whether a file that begins so is a web page: what many servers send for a file that they lack."""
+    return data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _check_gzip(path: Path, head: bytes) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -228,26 +229,20 @@ def parsed(folder: Path, data: bytes) -> Manifest:
     """
     path = folder / NAME
     try:
-        raw = json.loads(data)
-    except (ValueError, RecursionError) as e:
+        raw = orjson.loads(data)  # refuses lone surrogates, which nothing can print or write, and deep nesting
+    except ValueError as e:
         raise UserError(f"{path}: not JSON ({e}); fetch the release again") from None
     version = raw.get("format") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise UserError(f"{path}: format {version}, and this alignrec reads up to {FORMAT}; install a later alignrec")
     try:
         manifest = Manifest.model_validate(raw)
-    except (ValidationError, RecursionError) as e:
-        raise UserError(f"{path}: {_fault(e)}; this is no valid manifest") from None
+    except ValidationError as e:
+        fault = e.errors(include_input=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "the file"
+        raise UserError(f"{path}: '{where}': {fault['msg'].lower()}; this is no valid manifest") from None
     _refuse_bad_paths(path, [f.path for f in manifest.files])
     return manifest
-
-
-def _fault(error: ValidationError | RecursionError) -> str:
-    if isinstance(error, RecursionError):
-        return "nested too deeply"
-    fault = error.errors(include_input=False)[0]
-    where = ".".join(map(str, fault["loc"])) or "the file"
-    return f"'{where}': {fault['msg'].lower()}"
 
 
 def schema_json() -> str:
@@ -262,12 +257,11 @@ def _refuse_bad_paths(manifest: Path, names: list[str]) -> None:
         if pure.is_absolute() or not parts_ok or any(c in name for c in "\\:\0") or not name.isprintable():
             raise UserError(f"{manifest}: {name!r} is no path inside the release; do not trust this release")
     alike = {name: unicodedata.normalize("NFC", name).casefold() for name in names}  # one file on some systems
-    times = Counter(alike[name] for name in names)
+    times = Counter([NAME, SIGNATURE, *(alike[name] for name in names)])
     for name in names:
+        if alike[name] in (NAME, SIGNATURE):
+            raise UserError(f"{manifest}: lists {name} itself; do not trust this release")
         if times[alike[name]] > 1:
             raise UserError(f"{manifest}: {name!r} is named twice; do not trust this release")
         if any(str(above) in times for above in PurePosixPath(alike[name]).parents):
             raise UserError(f"{manifest}: {name!r} lies in what is a file; do not trust this release")
-    for own in (NAME, SIGNATURE):
-        if own in times:
-            raise UserError(f"{manifest}: lists {own} itself; do not trust this release")

@@ -64,8 +64,7 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
 def _refuse(what: str, faults: list[str]) -> None:
     if faults:
         more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
-        line = f"release is {what}: {'; '.join(faults[:MAX_LISTED])}{more}"
-        raise UserError("".join(c if c.isprintable() else "?" for c in line))  # names are untrusted
+        raise UserError(f"release is {what}: {'; '.join(faults[:MAX_LISTED])}{more}")
 
 
 def _strays(folder: Path, manifest: Manifest) -> list[str]:
@@ -105,13 +104,15 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
     """Return the faults of one table; its ids are added to `ids`, by folder of a feature set, or file."""
     path = folder / file.path
     try:
+        if manifests.shape(path) != (file.rows, file.columns):
+            return ["rows or columns are not as the manifest says"]
         widths = [f.type.list_size for f in pq.read_schema(path) if pa.types.is_fixed_size_list(f.type)]
         schema = manifests.schema(str(file.table), widths[0] if widths else 1, manifest.format)
         table = io.read_table(path, schema)
-    except (UserError, schemas.ContractError, pa.ArrowException) as e:
-        return [str(e).removeprefix(f"{path}").removeprefix(":").strip()]
-    if manifests.shape(path) != (file.rows, file.columns):
-        return ["rows or columns are not as the manifest says"]
+        table.validate(full=True)  # text that is no UTF-8, lists that reach beyond their values
+    except (UserError, schemas.ContractError, pa.ArrowException, OSError, ValueError, KeyError) as e:
+        fault = str(e).removeprefix(f"{path}").removeprefix(":").removesuffix("; make it first")
+        return [" ".join(fault.split())]  # Arrow's have several lines
     if file.table in ("edges", "interactions"):
         return _reference_faults(table, manifest, str(file.table))
     numbered = file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
