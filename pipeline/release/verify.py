@@ -22,6 +22,10 @@ from pipeline.release.manifest import File, Manifest
 MAX_LISTED = 5
 """bad files named in an error"""
 
+SMALL, EXPANSION = 1 << 30, 10_000
+"""bytes of memory that any table may take, and how often its size on disk a larger one may; equal vectors take a few
+hundred times that"""
+
 TOOLS = (".git", ".gitattributes", ".cache")
 """what Git and the Hub's client leave at the top of a download; not part of a release"""
 
@@ -106,7 +110,11 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
     try:
         if manifests.shape(path) != (file.rows, file.columns):
             return ["rows or columns are not as the manifest says"]
-        widths = [f.type.list_size for f in pq.read_schema(path) if pa.types.is_fixed_size_list(f.type)]
+        fields = pq.read_schema(path)
+        widths = [f.type.list_size for f in fields if pa.types.is_fixed_size_list(f.type)]
+        memory = 4 * int(file.rows or 0) * (len(fields) + sum(widths))
+        if memory > max(SMALL, EXPANSION * file.bytes):
+            return [f"takes {memory:,} bytes of memory, from {file.bytes:,} on disk"]
         schema = manifests.schema(str(file.table), widths[0] if widths else 1, manifest.format)
         table = io.read_table(path, schema)
         table.validate(full=True)  # text that is no UTF-8, lists that reach beyond their values

@@ -1,5 +1,6 @@
 """Hostile releases: each fault is one line that names it, before anything of the release is believed or written."""
 
+import importlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -200,6 +202,19 @@ def test_vectors_without_elements_break_their_schema(release: Path) -> None:
     table = narrow(pq.read_table(release / TABLE, partitioning=None))
     with pytest.raises(schemas.ContractError, match="column 'vector', row 0: has no elements"):
         schemas.check(table, schemas.features(0))
+
+
+def test_a_table_that_unpacks_to_much_more_than_its_size_is_refused_unread(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("pipeline.release.verify")
+    monkeypatch.setattr(module, "SMALL", 1 << 20)
+    monkeypatch.setattr(module, "EXPANSION", 100)
+    table = pq.read_table(release / TABLE, partitioning=None)
+    many = table.take(pa.array(np.zeros(100_000, np.int8)))
+    replaced(release, many)
+    agree(release, TABLE, rows=len(many))
+    assert f"{TABLE}: takes 2,800,000 bytes of memory" in line("verify", release)
 
 
 @pytest.mark.parametrize("at", [-9, -20, -60, -200, -400, 4, 40])
