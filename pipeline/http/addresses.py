@@ -45,7 +45,17 @@ def _wrapped(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
 
 def is_valid(url: httpx.URL) -> bool:
     """Return whether an http(s) address can be requested: its host is a name or a number, its port is one."""
-    return HOST.fullmatch(url.raw_host) is not None and (url.port is None or 0 < url.port <= HIGHEST_PORT)
+    if HOST.fullmatch(url.raw_host) is None or not all(map(_is_label, url.raw_host.lower().split(b"."))):
+        return False
+    return url.port is None or 0 < url.port <= HIGHEST_PORT
+
+
+def _is_label(label: bytes) -> bool:
+    """Return whether a part of a name stands for printable text, where it is in Punycode."""
+    try:
+        return not label.startswith(b"xn--") or label[4:].decode("punycode").isprintable()
+    except UnicodeError:
+        return False
 
 
 def host_of(url: httpx.URL) -> str:
