@@ -84,7 +84,7 @@ class Group(TyperGroup):
                 raise
             _fail(f'{package} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA')
         except (Interrupted, KeyboardInterrupt) as e:
-            say(f"interrupted: {e or 'nothing is left half-done'}; run the same command again", err=True)
+            say(f"interrupted: {str(e) or 'nothing is left half-done'}; run the same command again", err=True)
             _end_at_once()
             raise typer.Exit(INTERRUPTED) from None
         raise typer.Exit(1)

@@ -222,6 +222,17 @@ def test_an_interrupted_stage_says_what_it_left(tmp_path: Path) -> None:
     assert "Traceback" not in err
 
 
+def test_an_interrupted_look_left_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.release.manifest.read", interrupt)
+    monkeypatch.setattr(terminal, "_end_at_once", lambda: None)
+    done = CliRunner().invoke(app, ["verify", str(layout.release)])
+    assert done.exit_code == 130
+    assert done.output == "interrupted: nothing is left half-done; run the same command again\n"
+
+
 def test_a_terminal_of_few_characters_shows_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", narrow)
