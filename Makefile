@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FAISS := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
-INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --report $@.json --editable
+HASHES = $(PYTHON) -I .ci/hashes.py $@.json # before anything that was installed runs
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -40,14 +41,16 @@ rehearsal: .venv/installed-test ## profiles/baby.yaml on files of the published 
 figures: .venv/installed-test ## the tables of README.md and docs/accuracy.md, from the outputs that are there
 	python -m benchmarks._figures README.md docs/accuracy.md
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt hashes.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) ".[$(FAISS)]"
+	$(HASHES)
 	touch $@
 
 .venv/installed-test: .venv/installed
 	$(INSTALL) ".[$(FAISS),test]"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps torchscale==0.2.0 # an oracle; its pins would undo ours
+	$(HASHES)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .ci/torchscale.txt
 	touch $@
 
 clean: ## delete all outputs and DVC's copies of them

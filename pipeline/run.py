@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from pipeline import code, io, parallel, progress
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.seeds import seed_for
@@ -103,7 +103,7 @@ class Run:
     def warn(self, message: str) -> None:
         """Print a warning in one line, and keep it in run.json."""
         self.warnings.append(message)
-        print(f"warning: {self.label}: {message}", file=sys.stderr, flush=True)
+        print(printable(f"warning: {self.label}: {message}"), file=sys.stderr, flush=True)
 
     def note(self, **facts: Any) -> None:
         """Add measured facts (rates, accuracies) to run.json."""

@@ -55,6 +55,9 @@ def check(table: pa.Table, schema: pa.Schema, where: str = "table") -> pa.Table:
     if missing or extra:
         wrong = [f"has no column '{n}'" for n in missing] + [f"has an unexpected column '{n}'" for n in extra]
         raise ContractError(f"{where} {' and '.join(wrong)}; expected {', '.join(schema.names)}")
+    if len(table.column_names) > len(schema.names):
+        twice = next(n for n in schema.names if table.column_names.count(n) > 1)
+        raise ContractError(f"{where} has column '{twice}' twice")
     for f in schema:
         column = table.column(f.name)
         if column.type != f.type:
@@ -72,7 +75,7 @@ def _first_bad_row(column: pa.ChunkedArray, f: pa.Field) -> tuple[int, str] | No
         return row, "is null"
     meta = {k.decode(): v.decode() for k, v in (f.metadata or {}).items()}
     if pa.types.is_fixed_size_list(f.type):
-        return _first_not_finite(column, f.type.list_size)
+        return _first_not_finite(column, f.type.list_size) if f.type.list_size else (0, "has no elements")
     if pa.types.is_floating(f.type) and (row := _first(pc.invert(pc.is_finite(column)))) is not None:
         return row, f"{column[row]} is not finite"
     for name, outside in (("low", pc.less), ("high", pc.greater)):

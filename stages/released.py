@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stages.terminal import interruptible, say, show
+
 if TYPE_CHECKING:
     from pipeline.layout import Layout
     from pipeline.params import Params
@@ -77,8 +79,6 @@ def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
     Raises:
         UserError: the release is damaged, or has no interactions.
     """
-    from rich.console import Console
-
     with laid_out(what, root, "interactions") as layout:
         from pipeline import io
         from pipeline.probe.registry import PROBES
@@ -89,7 +89,7 @@ def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
         with running("probe", layout.dataset, settings(what, params), layout.root) as run:
             main(run)
         figures = io.read_json(layout.probes)
-    Console().print(terminal.probes(figures, PROBES))
+    show(terminal.probes(figures, PROBES))
     if to is not None:
         io.write_json(to, figures)
 
@@ -110,11 +110,12 @@ def embed(
 
     from pipeline.release import embed as embedding  # loads torch, which a damaged release need not wait for
 
-    with tqdm(desc="embed", unit="item", disable=None) as bar:
+    kept = f"items encoded so far are kept beside {to}"
+    with interruptible(kept), tqdm(desc="embed", unit="item", disable=None) as bar:
         summary = embedding.embed(release, encoder, items, images, to, bar.update)
-    typer.echo(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
+    say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
     if summary.rejects:
-        typer.echo(f"not used: {summary.rejects}: {summary.rejected:,} lines, and why")
+        say(f"not used: {summary.rejects}: {summary.rejected:,} lines, and why")
 
 
 def attest(
@@ -136,7 +137,7 @@ def attest(
 
     outcome = attesting.attest(release, attesting.inputs(data, images, root), sample, encoder or [])
     for line in attesting.lines(outcome, release):
-        typer.echo(line)
+        say(line)
     if json_to:
         io.write_json(json_to, attesting.described(outcome))
     if not outcome.agrees:

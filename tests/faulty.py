@@ -19,8 +19,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, answers: dict[str, Answer]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, answers: dict[str, Answer], host: str) -> None:
+        super().__init__((host, 0), Handler)
         self.answers = answers
         self.asked: Counter[str] = Counter()
         self.headers: list[dict[str, str]] = []
@@ -109,8 +109,8 @@ def drip(request: Handler, before: int) -> None:
 
 
 @contextmanager
-def serving(answers: dict[str, Answer]) -> Iterator[Server]:
-    server = Server(answers)
+def serving(answers: dict[str, Answer], host: str = "127.0.0.1") -> Iterator[Server]:
+    server = Server(answers, host)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:

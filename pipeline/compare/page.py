@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pipeline.compare import geometry
 from pipeline.compare.feature_set import FeatureSet
+from pipeline.errors import printable
 from pipeline.probe.registry import PROBES
 from pipeline.report import gallery, tables
 from pipeline.report.markdown import probe_remark, with_error
@@ -67,12 +68,12 @@ def shapes(comparison: Mapping[str, Any]) -> list[Table]:
 
 
 def terminal(table: Table) -> Terminal:
-    """Return a table for the terminal; control characters in cells are dropped by Rich's Text."""
+    """Return a table for the terminal."""
     printed = Terminal(title=table.heading, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
     for i, name in enumerate(table.head):
-        printed.add_column(Text(name), justify="left" if i < table.texts else "right", overflow="fold")
+        printed.add_column(Text(printable(name)), justify="left" if i < table.texts else "right", overflow="fold")
     for row in table.rows:
-        printed.add_row(*(Text("".join(c for c in cell if c.isprintable())) for cell in row))
+        printed.add_row(*(Text(printable(cell)) for cell in row))
     return printed
 
 

@@ -14,8 +14,8 @@ from pipeline import io
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import compared
 from pipeline.ops.rows import unit_rows
-from pipeline.release import manifest as manifests
 from pipeline.release.manifest import Manifest
+from pipeline.release.read import Release
 
 PARTS = ("major", "minor", "patch")
 SAME = {"overlap": 0.9, "cka": 0.99, "cosine": 0.99}
@@ -35,8 +35,11 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
     Returns:
         `schema`, `rows`, `values`: lines of text; `features`: per common feature set the similarity of the common
         items, and the `bump` that it calls for; `bump` and `version`: of the newer one, by semantic versioning.
+
+    Raises:
+        UserError: one of them has no items.
     """
-    old, new = manifests.load(a), manifests.load(b)
+    old, new = Release(a).refuse_without("items").manifest, Release(b).refuse_without("items").manifest
     items_a, items_b = (pq.read_table(f / "items.parquet", columns=["asin", "title"]) for f in (a, b))
     rows = _rows(items_a["asin"].to_pylist(), items_b["asin"].to_pylist())
     common = common_rows(items_a, items_b)
@@ -65,11 +68,11 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
 
 
 def lines(diff: dict[str, Any]) -> Iterator[str]:
-    """Yield the result of `diff` for a terminal, without control characters."""
+    """Yield the result of `diff` in lines."""
     for part in ("schema", "rows", "values"):
-        yield from (_plain(f"{part}: {line}") for line in diff[part] or ["the same"])
+        yield from (f"{part}: {line}" for line in diff[part] or ["the same"])
     for name, f in diff["features"].items():
-        yield _plain(
+        yield (
             f"{name}: {change(f['bump'])}: {f['overlap']:.1%} of {f['neighbours']} neighbours shared, "
             f"CKA {f['cka']:.4f}, {_own_cosine(f)}effective rank "
             f"{f['a']['effective_rank']:.1f} -> {f['b']['effective_rank']:.1f}, mean cosine "
@@ -77,7 +80,7 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
         )
         for e in f["most_changed"]:
             if e["overlap"] < 1:
-                yield _plain(f"{name}: most changed {e['asin']} ({e['overlap']:.0%} shared) {e['title']}")
+                yield f"{name}: most changed {e['asin']} ({e['overlap']:.0%} shared) {e['title']}"
     yield f"version: {verdict(diff)}"
 
 
@@ -121,10 +124,6 @@ def common_rows(before: pa.Table, after: pa.Table) -> list[tuple[int, int]]:
     """Return the row in each of two item tables of the items of both, in the first one's order."""
     at = {asin: i for i, asin in enumerate(after["asin"].to_pylist())}
     return [(i, at[asin]) for i, asin in enumerate(before["asin"].to_pylist()) if asin in at]
-
-
-def _plain(text: str) -> str:
-    return "".join(c for c in text if c.isprintable())
 
 
 def _tables(release: Manifest) -> dict[str, list[tuple[str, str]]]:

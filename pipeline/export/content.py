@@ -14,8 +14,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.release import manifest as manifests
-from pipeline.release import verify
+from pipeline.release.read import Release
 from pipeline.sources.product import is_web
 
 SPLITS = ("train", "valid", "test")
@@ -79,10 +78,8 @@ def of_dataset(layout: Layout, features: list[str]) -> ExportContent:
 
 def of_release(folder: Path, features: list[str]) -> ExportContent:
     """Verify and read a release: items and features, and interactions and users' identifiers where it has them."""
-    for _ in verify(folder):
-        pass
-    manifest = manifests.load(folder)
-    available = sorted({f.feature_set or "" for f in manifest.files if f.table == "features"})
+    release = Release(folder).refuse_without("items").verified()
+    manifest, available = release.manifest, release.feature_sets
     tables = {str(f.table): folder / f.path for f in manifest.files}
     users = tables.get("users") or tables.get("user_embeddings")
     interactions = tables.get("interactions")

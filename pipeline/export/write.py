@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -32,14 +33,29 @@ def write(content: ExportContent, form: str, to: Path) -> None:
         to: folder to write; absent or empty.
 
     Raises:
-        UserError: unknown format, or `to` is not empty.
+        UserError: unknown format, `to` is not empty, or the disk is full.
     """
     if form not in FORMATS:
         raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
-    to = to.absolute()
+    to = to.resolve()
+    if not to.name:
+        raise UserError(f"{to}: no folder can be made there; name one inside it")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UserError(f"{to}: holds something already; name another folder, or delete this one")
     new = to.with_name(f".{to.name}.new")
+    try:
+        _fill(content, form, new)
+        new.rename(to)
+    except OSError as e:
+        shutil.rmtree(new, ignore_errors=True)
+        raise UserError(f"{to}: cannot be written ({_cause(e)}); nothing was left; run again") from None
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+
+
+def _fill(content: ExportContent, form: str, new: Path) -> None:
+    """Write all files of an export into the folder `new`, made anew."""
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     if any(content.filled.values()):
@@ -50,7 +66,12 @@ def write(content: ExportContent, form: str, to: Path) -> None:
     readme = new / "README.md"
     header = readme.read_text(encoding="utf-8") if readme.exists() else ""
     readme.write_text(header + _about(content, form) + how, encoding="utf-8")
-    new.rename(to)
+
+
+def _cause(error: OSError) -> str:
+    """Return why a file cannot be written; NumPy says of a full disk only how much it wrote."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(error)
+    return "the disk is full" if full else error.strerror or str(error)
 
 
 def _about(content: ExportContent, form: str) -> str:

@@ -31,9 +31,12 @@ def local(address: str) -> Path | None:
     """Return the path that `address` (a path or file://) names on this machine, or None for http(s).
 
     Raises:
-        UserError: another scheme.
+        UserError: another scheme, or no valid address.
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # such as an open bracket
+        raise UserError(f"{address}: not a valid address") from None
     if parts.scheme in ("http", "https"):
         return None
     if parts.scheme == "file":
@@ -122,7 +125,7 @@ def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress)
         validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
         with part.open("ab") as f:
             f.truncate(received)
-            if validator and not validator.startswith("W/"):
+            if validator and validator.isascii() and not validator.startswith("W/"):
                 mark.write_text(validator)  # of what is in the part from here on
             else:
                 mark.unlink(missing_ok=True)  # nothing says whether a later response is of the same file
@@ -144,11 +147,16 @@ def check(path: Path, name: str) -> None:
         ValueError: with the fault.
     """
     with path.open("rb") as f:
-        head = f.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
+        head = f.read(512)
+    if is_web_page(head):
         raise ValueError("the answer is a web page (HTML), not a file")
     if name.endswith(".gz"):
         _check_gzip(path, head)
+
+
+def is_web_page(data: bytes) -> bool:
+    """Return whether a file that begins so is a web page: what many servers send for a file that they lack."""
+    return data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
 
 
 def _check_gzip(path: Path, head: bytes) -> None:

@@ -1,28 +1,66 @@
-"""Range requests: a file on a web server, from any byte on."""
+"""Range requests: a file on a web server, from any byte on.
+
+The address itself is the user's and trusted. A redirect comes from the server: it may not lead from https to http, nor
+to another host that is inside a private network or this machine.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+from urllib.request import getproxies
 
 import httpx
 
 from pipeline.errors import UserError
+from pipeline.http.addresses import PrivateAddress, host_of, is_valid, resolved
 from pipeline.http.retries import RETRYABLE, TransientError, retry_after
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
 """identity: byte offsets are those of the file on the server"""
+MAX_REDIRECTS = 10
+RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 
 
 def client(timeout: float, connect: float | None = None) -> httpx.Client:
-    """Return a client that follows redirects.
+    """Return a client for `request`.
 
     Args:
         timeout: seconds without a byte.
         connect: seconds until there is a connection; `timeout` by default.
     """
     limits = httpx.Timeout(timeout, connect=timeout if connect is None else connect)
-    return httpx.Client(timeout=limits, follow_redirects=True, headers=HEADERS)
+    transport = None if _proxied() else _Transport()  # a proxy resolves names itself
+    return httpx.Client(timeout=limits, headers=HEADERS, transport=transport)
+
+
+def _proxied() -> bool:
+    """Return whether the environment names a proxy."""
+    return not {"http", "https", "all"}.isdisjoint(getproxies())
+
+
+class _Transport(httpx.HTTPTransport):
+    """Connects by number to hosts that a redirect names: no name becomes private between check and use."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        numbers = request.extensions.get("numbers")
+        if not numbers:
+            return super().handle_request(request)
+        extensions = request.extensions | {"sni_hostname": request.url.raw_host.decode("ascii")}
+        for number in numbers[:-1]:
+            try:
+                return super().handle_request(_at(request, number, extensions))
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                continue
+        return super().handle_request(_at(request, numbers[-1], extensions))
+
+
+def _at(request: httpx.Request, number: str, extensions: dict[str, Any]) -> httpx.Request:
+    """Return the request with a number in place of the host's name, which its header keeps."""
+    url = request.url.copy_with(host=number)
+    return httpx.Request(request.method, url, headers=request.headers, extensions=extensions)
 
 
 @contextmanager
@@ -40,22 +78,71 @@ def request(
 
     Raises:
         TransientError: a retryable status, or a connection cut now or while the body is read.
-        UserError: the address or the server's certificate is invalid.
+        UserError: the address, a redirect or the server's certificate is invalid.
     """
     headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
     try:
-        with client.stream("GET", address, headers=headers) as response:
+        first = client.build_request("GET", address, headers=headers)
+        if not is_valid(first.url):
+            raise UserError(f"{label}: not a valid address")
+        response = _followed(client, first, label)
+        try:
             if response.status_code in RETRYABLE:
                 raise TransientError(f"HTTP {response.status_code}", retry_after(response.headers.get("Retry-After")))
             yield response
+        finally:
+            response.close()
     except httpx.TransportError as e:
         if "CERTIFICATE_VERIFY_FAILED" in str(e):
             raise UserError(f"{label}: the server's certificate is not trusted") from None
         raise TransientError(type(e).__name__, detail=str(e)) from None
-    except httpx.TooManyRedirects:
-        raise UserError(f"{label}: too many redirects") from None
-    except httpx.InvalidURL:
-        raise UserError(f"{label}: not a valid address, or a redirect to one") from None
+    except (httpx.InvalidURL, UnicodeError):
+        raise UserError(f"{label}: not a valid address") from None
+
+
+def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx.Response:
+    """Return the response after all redirects, each of which is checked before it is followed."""
+    named = host_of(request.url)
+    for _ in range(MAX_REDIRECTS + 1):
+        here = request.url
+        try:
+            response = client.send(request, stream=True, follow_redirects=False)
+        except (httpx.RemoteProtocolError, UnicodeError) as e:
+            if isinstance(e, UnicodeError) or "location header" in str(e):  # httpx reads it as soon as it comes
+                raise UserError(f"{label}: the server redirects to an invalid address") from None
+            raise
+        if response.next_request is None:
+            return response
+        response.close()
+        request = response.next_request
+        request.extensions["numbers"] = _checked(here, request.url, named, label)
+    raise UserError(f"{label}: too many redirects")
+
+
+def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[str]:
+    """Return the numbers that a redirect may connect to; none for the host that the user named.
+
+    Raises:
+        UserError: it may not be followed. TransientError: its host is not resolved.
+    """
+    if there.scheme not in ("http", "https") or not is_valid(there):
+        raise UserError(f"{label}: the server redirects to an invalid address")
+    if (here.scheme, there.scheme) == ("https", "http"):
+        raise UserError(f"{label}: the server leads away from https; refused")
+    name = host_of(there)
+    if name == named:
+        return []
+    try:
+        return resolved(there.raw_host.decode("ascii"), there.port or (443 if there.scheme == "https" else 80))
+    except PrivateAddress:
+        raise UserError(
+            f"{label}: redirects to {name}, inside a private network or this machine; if that is right, name that "
+            "address itself"
+        ) from None
+    except OSError:
+        if _proxied():  # the proxy may know it
+            return []
+        raise TransientError("ConnectError", detail=f"name not resolved: {name}") from None
 
 
 def first_byte(response: httpx.Response, start: int) -> int:
@@ -66,7 +153,7 @@ def first_byte(response: httpx.Response, start: int) -> int:
     """
     if response.status_code != 206:
         return 0
-    first = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
-    if not first.isdigit() or int(first) > start:
+    stated = RANGE.match(response.headers.get("Content-Range", ""))
+    if stated is None or int(stated[1]) > start:
         raise TransientError("the server answered with another range")
-    return int(first)
+    return int(stated[1])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
 LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
+SECONDS = re.compile(r"\s*([0-9]{1,9})\s*")  # ASCII: Python's isdigit takes digits that float refuses
 
 Result = TypeVar("Result")
 
@@ -49,12 +52,13 @@ def pause(attempt: int, requested: float | None = None) -> float:
 
 
 def retry_after(value: str | None) -> float | None:
-    """Return the seconds of a Retry-After header (a number or a date), or None."""
+    """Return the seconds of a Retry-After header (a number or a date, GMT where it has no zone), or None."""
     if not value:
         return None
-    if value.strip().isdigit():
-        return float(value)
+    if seconds := SECONDS.fullmatch(value):
+        return float(seconds[1])
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
+        date = parsedate_to_datetime(value)
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time())
+    except (TypeError, ValueError, IndexError, OverflowError):
         return None

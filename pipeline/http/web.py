@@ -1,8 +1,9 @@
 """An HTTP client for untrusted addresses: address -> bytes, or one status and reason.
 
 It is polite: few requests a host and second, retries with growing pauses, Retry-After obeyed for the whole host. A host
-that does not answer is given up. It is safe: every address, of redirects too, is resolved here, checked, and connected
-to by number. So a name cannot become private between check and use. Bytes and redirects are limited.
+is given up that refuses connections, that answers nothing in time, or that asks to wait without end. It is safe: every
+address, of redirects too, is resolved here, checked, and connected to by number. So a name cannot become private
+between check and use. Bytes, redirects, open connections and remembered hosts are limited.
 """
 
 from __future__ import annotations
@@ -13,22 +14,25 @@ import socket
 import ssl
 import time
 import zlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import httpx
 
-from pipeline.http.addresses import is_public
+from pipeline.http.addresses import host_of, is_public, is_valid
 from pipeline.http.retries import LONGEST_WAIT, RETRYABLE, pause, retry_after
 
 MAX_REDIRECTS = 5
-PORTS = range(1, 65536)
 LOOKUPS = 3  # tries to resolve a name
 HEADERS = {"User-Agent": "alignrec", "Accept": "image/*", "Accept-Encoding": "identity"}
 ONE = httpx.Limits(max_connections=1)
 NO_CONNECTION = "no connection"
-HOST = re.compile(rb"[A-Za-z0-9._:-]{1,255}")  # a name as DNS has it, or a number
+LENGTH = re.compile(r"[0-9]{1,18}")  # of a body, in its header
+IDLE = 64  # connections kept open for a next request, of all hosts together
+HOSTS = 4096  # of which something is remembered
+LONGEST_HOLD = 600.0  # seconds in a row that a host may ask everybody to wait
 
 
 class Policy(NamedTuple):
@@ -59,15 +63,34 @@ class _Failure(Exception):
         self.status, self.reason, self.retryable, self.wait = status, reason, retryable, wait
 
 
-@dataclass
+@dataclass(eq=False)
 class _Host:
     """State of one scheme, name and port."""
 
-    free: asyncio.LifoQueue[httpx.AsyncHTTPTransport]  # one connection each; a request takes one
+    slots: asyncio.Semaphore  # a request takes one
     address: asyncio.Task[str]  # of its name; resolved once
+    idle: list[httpx.AsyncHTTPTransport] = field(default_factory=list)  # one connection each, the latest last
+    users: int = 0  # requests that wait for it or are under way
     refused: int = 0  # connections in a row
-    given_up: str = ""  # why
+    late: set[httpx.URL] = field(default_factory=set)  # addresses in a row that were not done in time
+    held: float = 0.0  # seconds in a row that it asked to wait
+    given_up: tuple[str, str] | None = None  # status and reason of all further requests
     next_at: float = 0.0  # monotonic seconds: no request before
+
+    def give_up(self, failure: _Failure) -> _Failure:
+        """End all further requests as this one, whose failure is returned: it is not worth another try."""
+        self.given_up = failure.status, failure.reason
+        return _Failure(*self.given_up)
+
+    def refuse_given_up(self) -> None:
+        """Raise _Failure if it is given up."""
+        if self.given_up is not None:
+            raise _Failure(*self.given_up)
+
+    def answered(self) -> None:
+        """Note that it gave a whole answer."""
+        self.late.clear()
+        self.held = 0.0
 
 
 class Client:
@@ -75,7 +98,8 @@ class Client:
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self._hosts: dict[str, _Host] = {}
+        self._hosts: OrderedDict[str, _Host] = OrderedDict()  # least recently used first
+        self._idle: OrderedDict[httpx.AsyncHTTPTransport, _Host] = OrderedDict()  # likewise
         self._mirrors = {name: httpx.URL(mirror) for name, mirror in policy.mirrors.items()}
         self._tls = ssl.create_default_context()
 
@@ -83,8 +107,8 @@ class Client:
         """Close every connection."""
         for host in self._hosts.values():
             host.address.cancel()
-            while not host.free.empty():
-                await host.free.get_nowait().aclose()
+        for transport in self._idle:
+            await transport.aclose()
 
     async def get(self, address: str) -> Fetched:
         """Fetch one http(s) address."""
@@ -109,23 +133,41 @@ class Client:
 
     async def _request(self, url: httpx.URL) -> bytes | str:
         """Make one request; return the body, or where a redirect points."""
-        if mirror := self._mirrors.get(url.host):
+        if mirror := self._mirrors.get(host_of(url)):
             url = url.copy_with(scheme=mirror.scheme, host=mirror.host, port=mirror.port)
         host = self._host(url)
-        transport = await host.free.get()
+        host.users += 1
         try:
-            return await self._send(host, transport, url)
+            async with host.slots:
+                transport = self._connection(host)
+                try:
+                    return await self._send(host, transport, url)
+                finally:
+                    await self._keep(host, transport)
         finally:
-            host.free.put_nowait(transport)
+            host.users -= 1
+
+    def _connection(self, host: _Host) -> httpx.AsyncHTTPTransport:
+        """Return a connection of a host: one that is open, if there is one."""
+        if host.idle:
+            transport = host.idle.pop()
+            del self._idle[transport]
+            return transport
+        # a transport a connection: httpx's pool looks at all of its connections at every step; transports take
+        # no proxy, which would resolve names itself, and keep no cookies
+        return httpx.AsyncHTTPTransport(verify=self._tls, limits=ONE, trust_env=False)
+
+    async def _keep(self, host: _Host, transport: httpx.AsyncHTTPTransport) -> None:
+        """Keep a connection open for the next request; close the one that has waited longest if there are too many."""
+        host.idle.append(transport)
+        self._idle[transport] = host
+        if len(self._idle) > IDLE:
+            oldest, its_host = self._idle.popitem(last=False)
+            its_host.idle.remove(oldest)
+            await oldest.aclose()
 
     async def _send(self, host: _Host, transport: httpx.AsyncHTTPTransport, url: httpx.URL) -> bytes | str:
-        if host.given_up:
-            raise _Failure("unreachable", host.given_up)
-        now = time.monotonic()
-        at = max(now, host.next_at)
-        host.next_at = at + 1 / self.policy.rate
-        if at > now:
-            await asyncio.sleep(at - now)
+        await self._turn(host)
         address = await self._resolved(host)
         try:
             async with asyncio.timeout(self.policy.timeout):
@@ -133,23 +175,49 @@ class Client:
         except (httpx.ConnectError, httpx.ConnectTimeout):
             raise self._refused(host) from None
         except (TimeoutError, httpx.TimeoutException):
-            raise _Failure("timeout", f"not done in {self.policy.timeout:g} s", retryable=True) from None
+            raise self._late(host, url) from None
         except httpx.TransportError as e:
             raise _Failure("unreachable", f"connection cut ({type(e).__name__})", retryable=True) from None
+
+    async def _turn(self, host: _Host) -> None:
+        """Wait until the host may be asked; _Failure if it is given up, before or meanwhile."""
+        host.refuse_given_up()
+        now = time.monotonic()
+        at = max(now, host.next_at)
+        host.next_at = at + 1 / self.policy.rate
+        if at > now:
+            await asyncio.sleep(at - now)
+            host.refuse_given_up()
 
     async def _resolved(self, host: _Host) -> str:
         try:
             return await asyncio.shield(host.address)  # one lookup for all requests that wait
         except _Failure as e:
             if e.status == "unreachable":
-                host.given_up = e.reason
+                host.give_up(e)
             raise
 
     def _refused(self, host: _Host) -> _Failure:
         host.refused += 1
-        if host.refused >= self.policy.give_up_after:
-            host.given_up = NO_CONNECTION
-        return _Failure("unreachable", NO_CONNECTION, retryable=not host.given_up)
+        failure = _Failure("unreachable", NO_CONNECTION, retryable=True)
+        return host.give_up(failure) if host.refused >= self.policy.give_up_after else failure
+
+    def _late(self, host: _Host, url: httpx.URL) -> _Failure:
+        """Count addresses, not tries: a few images that never come shall not cost a host all of its others."""
+        host.late.add(url)
+        failure = _Failure("timeout", f"not done in {self.policy.timeout:g} s", retryable=True)
+        return host.give_up(failure) if len(host.late) >= self.policy.give_up_after else failure
+
+    def _busy(self, host: _Host, response: httpx.Response) -> _Failure:
+        """Let everybody who asks a host wait, as it said; give it up if that has no end."""
+        wait = retry_after(response.headers.get("Retry-After"))
+        failure = _Failure("http_error", str(response.status_code), retryable=True, wait=wait)
+        if wait is None:
+            return failure
+        free = max(host.next_at, time.monotonic())
+        host.next_at = max(free, time.monotonic() + min(wait, LONGEST_WAIT))
+        host.held += host.next_at - free
+        return host.give_up(failure) if host.held > LONGEST_HOLD else failure
 
     async def _exchange(
         self, host: _Host, transport: httpx.AsyncHTTPTransport, url: httpx.URL, address: str
@@ -163,21 +231,21 @@ class Client:
         response = await transport.handle_async_request(request)
         try:
             host.refused = 0
-            if response.has_redirect_location:
-                return response.headers["Location"]
-            if response.status_code != 200:
-                wait = retry_after(response.headers.get("Retry-After"))
-                if wait is not None:
-                    host.next_at = max(host.next_at, time.monotonic() + min(wait, LONGEST_WAIT))
-                raise _Failure("http_error", str(response.status_code), response.status_code in RETRYABLE, wait)
-            return await self._body(response)
+            if response.status_code in RETRYABLE:
+                raise self._busy(host, response)
+            if response.status_code != 200 and not response.has_redirect_location:
+                host.answered()
+                raise _Failure("http_error", str(response.status_code))  # its Retry-After is of one file
+            body = response.headers["Location"] if response.has_redirect_location else await self._body(response)
+            host.answered()
+            return body
         finally:
             await response.aclose()
 
     async def _body(self, response: httpx.Response) -> bytes:
         limit = self.policy.max_bytes
         declared = response.headers.get("Content-Length", "")
-        if declared.isdigit() and int(declared) > limit:
+        if LENGTH.fullmatch(declared) and int(declared) > limit:
             raise _Failure("too_large", f"more than {limit} bytes")
         # unpacked here and not by httpx, which has no limit: a small response may unpack to gigabytes
         packed = response.headers.get("Content-Encoding", "") in ("gzip", "x-gzip", "deflate")
@@ -198,29 +266,32 @@ class Client:
 
     def _host(self, url: httpx.URL) -> _Host:
         port = url.port or (443 if url.scheme == "https" else 80)
-        key = f"{url.scheme}://{url.host}:{port}"
+        name = url.raw_host.decode("ascii")
+        key = f"{url.scheme}://{name}:{port}"
         if key not in self._hosts:
-            # a transport a connection: httpx's pool looks at all of its connections at every step; transports take
-            # no proxy, which would resolve names itself, and keep no cookies
-            free: asyncio.LifoQueue[httpx.AsyncHTTPTransport] = asyncio.LifoQueue()
-            for _ in range(self.policy.per_host):
-                free.put_nowait(httpx.AsyncHTTPTransport(verify=self._tls, limits=ONE, trust_env=False))
-            lookup = asyncio.create_task(_resolve(url.host, port, url.host in self.policy.private_hosts))
-            self._hosts[key] = _Host(free, lookup)
+            private = {name, host_of(url)} & set(self.policy.private_hosts)
+            lookup = asyncio.create_task(_resolve(name, port, bool(private)))
+            self._forget()
+            self._hosts[key] = _Host(asyncio.Semaphore(self.policy.per_host), lookup)
+        self._hosts.move_to_end(key)
         return self._hosts[key]
+
+    def _forget(self) -> None:
+        """Forget the host that was used least recently, if there are too many; those in use stay."""
+        if len(self._hosts) >= HOSTS:
+            unused = (key for key, host in self._hosts.items() if not (host.users or host.idle))
+            if (key := next(unused, None)) is not None:
+                self._hosts.pop(key).address.cancel()
 
 
 def _parsed(address: str, base: httpx.URL | None = None) -> httpx.URL:
     try:
         url = base.join(address) if base else httpx.URL(address)
-        _ = url.host  # which raises what IDNA refuses, when it is read
-        if url.port is not None and url.port not in PORTS:
-            raise ValueError
-    except (httpx.InvalidURL, ValueError, TypeError):
+    except (httpx.InvalidURL, ValueError, TypeError):  # names that IDNA refuses are ValueErrors
         raise _Failure("blocked", "not a valid address") from None
     if url.scheme not in ("http", "https"):
         raise _Failure("blocked", f"scheme '{url.scheme[:20]}' is not http or https")
-    if not HOST.fullmatch(url.raw_host):
+    if not is_valid(url):
         raise _Failure("blocked", "not a valid address")
     return url
 

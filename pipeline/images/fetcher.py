@@ -31,6 +31,7 @@ from pipeline.sources.product import is_path
 
 WINDOW = 64  # items under way at a time; bounds memory
 BATCH = 16  # images that a decoder takes at a time, at most
+CANDIDATES = 32  # addresses tried for an item, at most: one record may name a hundred thousand
 NO_ADDRESS = "no address in the metadata"
 BLOCK = 1024  # items between two saves
 NEAR = 4  # bits of 64 by which hashes of one image differ at most after resizing and recompressing
@@ -95,8 +96,8 @@ class Fetcher:
         """Return one result an item, in order.
 
         Args:
-            candidates: addresses of each item, best first; the first that gives an image counts. If none does, the
-                first one's failure is the item's.
+            candidates: addresses of each item, best first; the first of CANDIDATES that gives an image counts. If
+                none does, the first one's failure is the item's.
             done: called with a number of items that are done.
         """
         return self._runner.run(self._all(candidates, done))
@@ -152,12 +153,17 @@ class Fetcher:
             return self._normalise([data])[0]
 
     async def _item(self, urls: list[str]) -> Result:
-        results = []
-        for url in urls:
-            results.append(Result(await self._one(url), url))
-            if results[-1].decoded.status == "ok":
-                return results[-1]
-        return results[0]
+        first: Result | None = None
+        for url in urls[:CANDIDATES]:
+            result = Result(await self._one(url), url)
+            if result.decoded.status == "ok":
+                return result
+            first = first or result
+        assert first is not None
+        if len(urls) > CANDIDATES:
+            reason = f"{first.decoded.reason}; only the first {CANDIDATES} of {len(urls)} addresses were tried"
+            return first._replace(decoded=first.decoded._replace(reason=reason))
+        return first
 
     async def _one(self, url: str) -> Decoded:
         if PLACEHOLDER.search(url):

@@ -6,10 +6,13 @@ schemas/release.schema.json is the JSON Schema of `Manifest`, for readers in oth
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,11 +23,14 @@ from pipeline.errors import UserError
 
 FORMAT: Literal[2] = 2
 NAME = "manifest.json"
+SIGNATURE = f"{NAME}.sig"
+"""beside it, where the release is signed"""
 MAX_BYTES = 64 << 20
 """a larger manifest is refused unread: it comes from anywhere"""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+"""within what every JSON reader keeps exactly"""
 
 TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "items": lambda width: schemas.RELEASED_ITEMS,
@@ -132,7 +138,7 @@ class Manifest(Part):
     format: Literal[1, 2]
     """version of this very schema; 2 added interactions, encoders, and hashes of what was encoded"""
     dataset: str
-    version: Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
+    version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
     """semantic version of the data"""
     kind: str | None = None
     """of the source, such as amazon2014; null in releases of format 1"""
@@ -196,17 +202,35 @@ def load(folder: Path) -> Manifest:
     """Read and check a release's manifest; nothing in it is trusted.
 
     Raises:
-        UserError: it is absent, too large, of a later format, breaks the schema, or names a path twice or outside
-            the folder.
+        UserError: see `read` and `parsed`.
+    """
+    return parsed(folder, read(folder))
+
+
+def read(folder: Path) -> bytes:
+    """Return the bytes of a release's manifest, not looked at yet.
+
+    Raises:
+        UserError: it is absent, or larger than MAX_BYTES.
     """
     path = folder / NAME
     if path.is_symlink() or not path.is_file():
         raise UserError(f"{path}: not there; is this a release folder?")
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"{path}: {path.stat().st_size} bytes, more than {MAX_BYTES}; this is no manifest of a release")
+    return path.read_bytes()
+
+
+def parsed(folder: Path, data: bytes) -> Manifest:
+    """Return the manifest of the release `folder` from its bytes. Time and memory grow with their number.
+
+    Raises:
+        UserError: it is of a later format, breaks the schema, or names a path twice or outside the folder.
+    """
+    path = folder / NAME
     try:
-        raw = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as e:
+        raw = orjson.loads(data)  # refuses lone surrogates, which nothing can print or write, and deep nesting
+    except ValueError as e:
         raise UserError(f"{path}: not JSON ({e}); fetch the release again") from None
     version = raw.get("format") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > FORMAT:
@@ -214,7 +238,7 @@ def load(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(raw)
     except ValidationError as e:
-        fault = e.errors()[0]
+        fault = e.errors(include_input=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
         raise UserError(f"{path}: '{where}': {fault['msg'].lower()}; this is no valid manifest") from None
     _refuse_bad_paths(path, [f.path for f in manifest.files])
@@ -232,8 +256,12 @@ def _refuse_bad_paths(manifest: Path, names: list[str]) -> None:
         parts_ok = all(p not in ("", ".", "..") for p in name.split("/"))
         if pure.is_absolute() or not parts_ok or any(c in name for c in "\\:\0") or not name.isprintable():
             raise UserError(f"{manifest}: {name!r} is no path inside the release; do not trust this release")
-    folded = [n.casefold() for n in names]  # two that differ by case alone are one file on some systems
-    if twice := next((n for n, f in zip(names, folded, strict=True) if folded.count(f) > 1), None):
-        raise UserError(f"{manifest}: {twice!r} is named twice; do not trust this release")
-    if NAME in folded:
-        raise UserError(f"{manifest}: names itself; do not trust this release")
+    alike = {name: unicodedata.normalize("NFC", name).casefold() for name in names}  # one file on some systems
+    times = Counter([NAME, SIGNATURE, *(alike[name] for name in names)])
+    for name in names:
+        if alike[name] in (NAME, SIGNATURE):
+            raise UserError(f"{manifest}: lists {name} itself; do not trust this release")
+        if times[alike[name]] > 1:
+            raise UserError(f"{manifest}: {name!r} is named twice; do not trust this release")
+        if any(str(above) in times for above in PurePosixPath(alike[name]).parents):
+            raise UserError(f"{manifest}: {name!r} lies in what is a file; do not trust this release")

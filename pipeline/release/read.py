@@ -51,6 +51,7 @@ class Release:
     @cached_property
     def items(self) -> pa.Table:
         """Table RELEASED_ITEMS, I rows in item order; releases of format 1 lack the hashes of what was encoded."""
+        self.refuse_without("items")
         return io.read_table(self.folder / "items.parquet", manifests.schema("items", 0, self.manifest.format))
 
     @property
@@ -89,9 +90,11 @@ class Release:
         self.refuse_without("interactions")
         return io.read_table(self.folder / "users.parquet", schemas.USERS)
 
-    def refuse_without(self, *needs: str) -> None:
-        """Raise UserError if the release lacks one of `needs`: interactions, embeddings."""
+    def refuse_without(self, *needs: str) -> Release:
+        """Return the release; UserError if it lacks one of `needs`: items, interactions, embeddings."""
         tables = {f.table for f in self.manifest.files}
+        if "items" in needs and ("items.parquet", "items") not in {(f.path, f.table) for f in self.manifest.files}:
+            raise UserError(f"{self.folder}: this release has no items.parquet; fetch or publish it whole")
         if "interactions" in needs and not {"interactions", "users"} <= tables:
             raise UserError(
                 f"{self.folder}: this release has no interactions, which are needed here; "
@@ -99,6 +102,7 @@ class Release:
             )
         if "embeddings" in needs and not {"item_embeddings", "user_embeddings"} <= tables:
             raise UserError(f"{self.folder}: this release has no embeddings of a trained recommender")
+        return self
 
     def beside(self, root: Path) -> Layout:
         """Return where the dataset's own outputs would be under `root`, for what no release holds, such as images."""

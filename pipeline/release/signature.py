@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import File
 
-NAME = f"{manifests.NAME}.sig"
+NAME = manifests.SIGNATURE
 MAX_BYTES = 64 << 10
 """a larger file is no signature"""
 NAMESPACE = "alignrec-release"
@@ -29,20 +29,22 @@ def sign(folder: Path, key: Path) -> None:
     Raises:
         UserError: no release there, no such key, or ssh-keygen cannot use it.
     """
-    manifests.load(folder)
+    manifest = manifests.read(folder)
+    manifests.parsed(folder, manifest)
     if not key.is_file():
         raise UserError(f"{key}: no such key; make one with `ssh-keygen -t ed25519 -f {key}`")
-    done = _ssh_keygen("sign", ["-f", str(key)], folder)
+    done = _ssh_keygen("sign", ["-f", str(key)], manifest)
     if done.returncode or b"BEGIN SSH SIGNATURE" not in done.stdout:
         raise UserError(f"{key}: cannot sign with it ({_last(done.stderr)})")
     io.write_bytes(folder / NAME, done.stdout)
 
 
-def check(folder: Path, key: Path | None) -> str | None:
+def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
     """Return a line on the signature; None where there is none and no key is given.
 
     Args:
         folder: a release.
+        manifest: the bytes that must be signed; nobody need have believed them yet.
         key: public key that must have signed it; None: any, and its fingerprint is returned.
 
     Raises:
@@ -58,16 +60,14 @@ def check(folder: Path, key: Path | None) -> str | None:
     if key is None:
         if shutil.which("ssh-keygen") is None:
             return "signed; not checked: there is no ssh-keygen here"
-        done = _ssh_keygen("check-novalidate", ["-s", str(path)], folder)
+        done = _ssh_keygen("check-novalidate", ["-s", str(path)], manifest)
         if done.returncode:
             raise UserError(f"{path}: not a signature of this manifest ({_last(done.stderr)})")
         return f"signed with {_last(done.stdout).rpartition(' with ')[2]}; pass --key to say whose that must be"
-    if not key.is_file():
-        raise UserError(f"{key}: no such public key")
     with tempfile.NamedTemporaryFile("w", suffix=".allowed") as allowed:
-        allowed.write(f'{PUBLISHER} namespaces="{NAMESPACE}" {key.read_text(encoding="utf-8").strip()}\n')
+        allowed.write(f'{PUBLISHER} namespaces="{NAMESPACE}" {_public(key)}\n')
         allowed.flush()
-        done = _ssh_keygen("verify", ["-f", allowed.name, "-I", PUBLISHER, "-s", str(path)], folder)
+        done = _ssh_keygen("verify", ["-f", allowed.name, "-I", PUBLISHER, "-s", str(path)], manifest)
     if done.returncode:
         raise UserError(f"{path}: not a signature of this manifest by {key} ({_last(done.stderr + done.stdout)})")
     return f"signed by {key}"
@@ -79,15 +79,25 @@ def files(folder: Path) -> list[File]:
     return [manifests.describe(folder, path, None)] if path.is_file() else []
 
 
-def _ssh_keygen(command: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[bytes]:
+def _public(key: Path) -> str:
+    """Return kind and key of a public key file, without its comment, which may be in any script."""
+    if not key.is_file():
+        raise UserError(f"{key}: no such public key")
+    with key.open("rb") as f:
+        fields = f.read(MAX_BYTES).split()[:2]
+    if len(fields) < 2 or not all(field.isascii() and field.decode().isprintable() for field in fields):
+        raise UserError(f"{key}: not a public SSH key; pass the one-line file that ends in .pub")
+    return b" ".join(fields).decode()
+
+
+def _ssh_keygen(command: str, arguments: list[str], manifest: bytes) -> subprocess.CompletedProcess[bytes]:
     """Run `ssh-keygen -Y <command>` on the manifest."""
-    with (folder / manifests.NAME).open("rb") as manifest:
-        try:
-            return subprocess.run(
-                ["ssh-keygen", "-Y", command, "-n", NAMESPACE, *arguments], stdin=manifest, capture_output=True
-            )
-        except FileNotFoundError:
-            raise UserError("no ssh-keygen here; signatures need OpenSSH, as Git's do") from None
+    try:
+        return subprocess.run(
+            ["ssh-keygen", "-Y", command, "-n", NAMESPACE, *arguments], input=manifest, capture_output=True
+        )
+    except FileNotFoundError:
+        raise UserError("no ssh-keygen here; signatures need OpenSSH, as Git's do") from None
 
 
 def _last(output: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ from pipeline.release.manifest import File, Manifest
 MAX_LISTED = 5
 """bad files named in an error"""
 
+SMALL, EXPANSION = 1 << 30, 10_000
+"""bytes of memory that any table may take, and how often its size on disk a larger one may; equal vectors take a few
+hundred times that"""
+
 TOOLS = (".git", ".gitattributes", ".cache")
 """what Git and the Hub's client leave at the top of a download; not part of a release"""
 
@@ -28,9 +33,9 @@ TOOLS = (".git", ".gitattributes", ".cache")
 def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
     """Check a release folder, yielding a line for each check that passed.
 
-    Checked in turn: the manifest against its schema, its paths; that the folder holds its files and no other; every
-    file's size and hash; every table's schema, columns and rows; ids that agree between tables; the signature, if there
-    is one.
+    Checked in turn: the signature, if there is one, before anything in the manifest is believed; the manifest against
+    its schema, its paths; that the folder holds its files and no other; every file's size and hash; every table's
+    schema, columns and rows; ids that agree between tables.
 
     Args:
         folder: the release.
@@ -40,7 +45,9 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
         UserError: names the first bad files and their faults.
     """
     folder = Path(folder)
-    manifest = manifests.load(folder)
+    raw = manifests.read(folder)
+    signed = signature.check(folder, raw, key)
+    manifest = manifests.parsed(folder, raw)
     yield f"{folder}: {manifest.dataset} {manifest.version}, {len(manifest.files)} files"
     _refuse("not as the manifest lists them", _strays(folder, manifest))
     _refuse("damaged", _damaged(folder, manifest))
@@ -55,16 +62,15 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
     _refuse("not what the schemas say", faults)
     counts = f"{manifest.counts.items:,} items, {manifest.counts.users:,} users"
     yield f"{len(tables)} tables keep their schemas; ids agree ({counts})"
-    if signed := signature.check(folder, key):
+    if signed:
         yield signed
-    yield f"release {io.sha256(folder / manifests.NAME)}"
+    yield f"release {hashlib.sha256(raw).hexdigest()}"
 
 
 def _refuse(what: str, faults: list[str]) -> None:
     if faults:
         more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
-        line = f"release is {what}: {'; '.join(faults[:MAX_LISTED])}{more}"
-        raise UserError("".join(c if c.isprintable() else "?" for c in line))  # names are untrusted
+        raise UserError(f"release is {what}: {'; '.join(faults[:MAX_LISTED])}{more}")
 
 
 def _strays(folder: Path, manifest: Manifest) -> list[str]:
@@ -104,13 +110,19 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
     """Return the faults of one table; its ids are added to `ids`, by folder of a feature set, or file."""
     path = folder / file.path
     try:
-        widths = [f.type.list_size for f in pq.read_schema(path) if pa.types.is_fixed_size_list(f.type)]
+        if manifests.shape(path) != (file.rows, file.columns):
+            return ["rows or columns are not as the manifest says"]
+        fields = pq.read_schema(path)
+        widths = [f.type.list_size for f in fields if pa.types.is_fixed_size_list(f.type)]
+        memory = 4 * int(file.rows or 0) * (len(fields) + sum(widths))
+        if memory > max(SMALL, EXPANSION * file.bytes):
+            return [f"takes {memory:,} bytes of memory, from {file.bytes:,} on disk"]
         schema = manifests.schema(str(file.table), widths[0] if widths else 1, manifest.format)
         table = io.read_table(path, schema)
-    except (UserError, schemas.ContractError, pa.ArrowException) as e:
-        return [str(e).removeprefix(f"{path}").removeprefix(":").strip()]
-    if manifests.shape(path) != (file.rows, file.columns):
-        return ["rows or columns are not as the manifest says"]
+        table.validate(full=True)  # text that is no UTF-8, lists that reach beyond their values
+    except (UserError, schemas.ContractError, pa.ArrowException, OSError, ValueError, KeyError) as e:
+        fault = str(e).removeprefix(f"{path}").removeprefix(":").removesuffix("; make it first")
+        return [" ".join(fault.split())]  # Arrow's have several lines
     if file.table in ("edges", "interactions"):
         return _reference_faults(table, manifest, str(file.table))
     numbered = file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
@@ -141,8 +153,11 @@ def _edge_faults(folder: Path, file: File, manifest: Manifest) -> list[str]:
     if len(first) < len(ends):
         row = int(np.setdiff1d(np.arange(len(ends)), first)[0])
         return [f"{file.path}, row {row}: the edge from {ends[row] // items} to {ends[row] % items} is there twice"]
-    absent = np.flatnonzero(np.bincount(edges["item_id"].to_numpy(), minlength=items) == 0)
-    return [f"{file.path}: no edge of item {absent[0]}, not even to itself"] if absent.size else []
+    present = np.unique(edges["item_id"].to_numpy())  # memory grows with the edges, not with what the manifest counts
+    if len(present) == items:
+        return []
+    gaps = np.flatnonzero(present != np.arange(len(present)))
+    return [f"{file.path}: no edge of item {gaps[0] if gaps.size else len(present)}, not even to itself"]
 
 
 def _blank_faults(folder: Path, manifest: Manifest) -> list[str]:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.http.fetch import is_web_page
 from pipeline.http.retries import TransientError, pause, retry
 from pipeline.release import manifest as manifests
 from pipeline.release import signature, verify
@@ -37,7 +38,13 @@ Progress = Callable[[int, int], None]
 """called with (bytes so far, bytes in all)"""
 
 
-def fetch(address: str, to: Path, encoder: str | None = None, progress: Progress = lambda done, total: None) -> Path:
+def fetch(
+    address: str,
+    to: Path,
+    encoder: str | None = None,
+    progress: Progress = lambda done, total: None,
+    key: Path | None = None,
+) -> Path:
     """Download a release, or one feature set of it, to a folder.
 
     Args:
@@ -46,6 +53,7 @@ def fetch(address: str, to: Path, encoder: str | None = None, progress: Progress
         encoder: only this feature set, its graph and its encoder; the manifest then lists the files of this part and
             names the whole release in `part_of`.
         progress: see Progress.
+        key: public key that must have signed the release; checked before anything in its manifest is believed.
 
     Returns:
         `to`.
@@ -55,12 +63,12 @@ def fetch(address: str, to: Path, encoder: str | None = None, progress: Progress
     """
     source = stores.store(address)
     to = Path(os.path.abspath(to))
-    work = to.with_name(f".{to.name}.fetch")
+    work = work_of(to)
     with _exclusive(work, to):
-        manifest = _chosen(_manifest(source, work), encoder, work / manifests.NAME)
+        manifest = _chosen(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
+        if encoder is not None:  # the manifest of a part is another file
+            (work / signature.NAME).unlink(missing_ok=True)
         if not _is_complete(to, work / manifests.NAME):
-            if encoder is None:  # the manifest of a part is another file
-                _signature(source, work)
             _download(source, manifest.files, work / "parts", progress)
             _assemble(manifest.files, work)
             for _ in verify(work / "release"):
@@ -68,6 +76,13 @@ def fetch(address: str, to: Path, encoder: str | None = None, progress: Progress
             (work / "release").rename(to)
         shutil.rmtree(work / "parts", ignore_errors=True)
     return to
+
+
+def work_of(to: Path) -> Path:
+    """Return the folder that holds what an interrupted fetch to `to` has downloaded; UserError if `to` is the root."""
+    if not to.name:
+        raise UserError(f"{to}: no folder can be made there; name one inside it")
+    return to.with_name(f".{to.name}.fetch")
 
 
 def look(address: str) -> tuple[Manifest, str]:
@@ -103,11 +118,22 @@ def _exclusive(work: Path, to: Path) -> Iterator[None]:
             shutil.rmtree(work, ignore_errors=True)
 
 
-def _manifest(source: Store, work: Path) -> Manifest:
-    """Fetch and check the manifest; it is kept in `work`."""
+def _manifest(source: Store, work: Path, key: Path | None = None, signed: bool = False) -> Manifest:
+    """Fetch and check the manifest; it is kept in `work`.
+
+    Args:
+        source: of the release.
+        work: folder to keep it in.
+        key: see fetch.
+        signed: whether to fetch its signature too, and to check it first.
+    """
     try:
-        io.write_bytes(work / manifests.NAME, _small(source, manifests.NAME, manifests.MAX_BYTES))
-        return manifests.load(work)
+        data = _small(source, manifests.NAME, manifests.MAX_BYTES)
+        io.write_bytes(work / manifests.NAME, data)
+        if signed:
+            _signature(source, work)
+            signature.check(work, data, key)
+        return manifests.parsed(work, manifests.read(work))
     except Absent:
         raise UserError(f"{source.address}: no {manifests.NAME} there; is this the address of a release?") from None
     except UserError as e:
@@ -115,13 +141,15 @@ def _manifest(source: Store, work: Path) -> Manifest:
 
 
 def _signature(source: Store, work: Path) -> None:
-    """Keep the signature in `work`, if there is one; `verify` checks it.
+    """Keep the signature in `work`, if there is one.
 
-    Some servers refuse access to missing files. Who requires a signature passes its key to `verify`.
+    Some servers refuse access to missing files, others answer with a page. Who requires a signature passes its key.
     """
     (work / signature.NAME).unlink(missing_ok=True)
     with suppress(Absent, UserError):
-        io.write_bytes(work / signature.NAME, _small(source, signature.NAME, signature.MAX_BYTES))
+        data = _small(source, signature.NAME, signature.MAX_BYTES)
+        if len(data) <= signature.MAX_BYTES and not is_web_page(data):
+            io.write_bytes(work / signature.NAME, data)
 
 
 def _small(source: Store, name: str, limit: int) -> bytes:
@@ -171,27 +199,31 @@ def _download(source: Store, files: list[File], parts: Path, progress: Progress)
     parts.mkdir(exist_ok=True)
     wanted = {f.sha256: f for f in files}
     sizes = {sha256: f.bytes for sha256, f in wanted.items()}
-    _refuse_full_disk(parts, sizes)
+    _refuse_full_disk(parts, sizes, copies=sum(f.bytes for f in files) - sum(sizes.values()))
     meter = Meter(sum(sizes.values()), progress)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        try:
-            jobs = [pool.submit(_one, source, f, parts, meter) for f in wanted.values()]
-            faults = [fault for job in as_completed(jobs) if (fault := job.result())]
-        except BaseException:
-            meter.stopped.set()
-            pool.shutdown(cancel_futures=True)
-            raise
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        jobs = [pool.submit(_one, source, f, parts, meter) for f in wanted.values()]
+        faults = [fault for job in as_completed(jobs) if (fault := job.result())]
+        pool.shutdown()
+    except BaseException as e:
+        meter.stopped.set()
+        # who pressed Ctrl-C need not wait until a silent server is given up
+        pool.shutdown(wait=not isinstance(e, KeyboardInterrupt), cancel_futures=True)
+        raise
     if faults:
         more = f"; and {len(faults) - MAX_LISTED} more" if len(faults) > MAX_LISTED else ""
         named = "; ".join(sorted(faults)[:MAX_LISTED]) + more
         raise UserError(f"{source.address}: {named}. What is whole is kept; run again to fetch the rest")
 
 
-def _refuse_full_disk(parts: Path, sizes: dict[str, int]) -> None:
+def _refuse_full_disk(parts: Path, sizes: dict[str, int], copies: int) -> None:
+    """Raise UserError if the disk has no room for what is not in `parts` yet, and for `copies` bytes of equal files."""
     have = sum(p.stat().st_size for name in sizes for p in (parts / name, parts / f"{name}.part") if p.exists())
-    needed, free = sum(sizes.values()) - have, shutil.disk_usage(parts).free
+    needed, free = sum(sizes.values()) + copies - have, shutil.disk_usage(parts).free
     if needed > free:
-        raise UserError(f"{parts.parent}: {needed:,} bytes to download, but that disk has {free:,} free; make space")
+        what = f"to download, {copies:,} of them copies of equal files" if copies else "to download"
+        raise UserError(f"{parts.parent}: {needed:,} bytes {what}, but that disk has {free:,} free; make space")
 
 
 class Meter:

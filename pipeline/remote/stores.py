@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from pipeline.errors import UserError
 from pipeline.http.retries import TransientError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 BLOCK = 4 << 20
 TIMEOUT, CONNECT = 60.0, 15.0
 """seconds without a byte, and until there is a connection"""
+INVALID = "the address is not valid: its host or port cannot be; write it as https://host/folder"
+"""says nothing of the address, which may hold a password"""
 CLIENTS = {
     "aiobotocore", "aiohttp", "botocore", "httpcore", "httpcore2", "httpx", "httpx2", "huggingface_hub", "requests",
     "urllib3",
@@ -66,7 +68,7 @@ def store(address: str) -> Store:
 
 def scheme_of(address: str) -> str:
     """Return file, http, https, s3 or hf; UserError for another."""
-    scheme = urlsplit(address).scheme.lower() if "://" in address else "file"
+    scheme = _split(address).scheme.lower() if "://" in address else "file"
     if scheme not in ("file", "http", "https", "s3", "hf"):
         raise UserError(f"cannot use '{scheme}' addresses; use a path, https://, s3:// or hf://datasets/")
     return scheme
@@ -74,7 +76,7 @@ def scheme_of(address: str) -> str:
 
 def path_of(address: str) -> Path:
     """Return the path that a path or file:// address names."""
-    plain = unquote(urlsplit(address).path) if address.lower().startswith("file:") else address
+    plain = unquote(_split(address).path) if address.lower().startswith("file:") else address
     return Path(_base(plain) or "/")
 
 
@@ -120,13 +122,17 @@ class Http:
         import httpx
 
         from pipeline.http import ranged
+        from pipeline.http.addresses import is_valid
 
-        parts = urlsplit(address)
+        parts = _split(address)
         try:
             self.url = httpx.URL(parts._replace(path=_base(parts.path), fragment="").geturl())
-        except httpx.InvalidURL as e:
-            raise UserError(f"the address is not valid: {e}") from None
-        self.address = str(self.url.copy_with(userinfo=b"", query=None))
+            self.address = str(self.url.copy_with(userinfo=b"", query=None))
+            valid = is_valid(self.url) and bool(self.url.host)
+        except (httpx.InvalidURL, UnicodeError):  # names that IDNA refuses
+            valid = False
+        if not valid:
+            raise UserError(INVALID)
         self.client = ranged.client(TIMEOUT, CONNECT)
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
@@ -146,8 +152,6 @@ class Http:
 
     def _refuse(self, answer: httpx.Response, name: str) -> None:
         code = answer.status_code
-        if self.url.scheme == "https" and answer.url.scheme != "https":
-            raise UserError(f"{self.address}/{name}: the server leads away from https; refused")
         if code in (404, 410):
             raise Absent
         if code in (401, 403):
@@ -236,6 +240,13 @@ def code_of(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     return type(error).__name__
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError:
+        raise UserError(INVALID) from None
 
 
 def _base(path: str) -> str:

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.interactions import split
 from pipeline.interactions.split import Split
 from pipeline.layout import Layout
@@ -135,7 +135,7 @@ def table(recommended: Recommendations) -> Table:
         printed.add_column(words, overflow="fold")
     for rank, item in enumerate(recommended.top, start=1):
         score = "" if item.score is None else f"{item.score:.3f}"
-        printed.add_row(str(rank), score, *(escape(cell) for cell in (item.asin, item.title, item.image)))
+        printed.add_row(str(rank), score, *(Text(printable(cell)) for cell in (item.asin, item.title, item.image)))
     return printed
 
 

@@ -18,8 +18,8 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.params import Params, read
-from pipeline.study import masking
 from pipeline.run import running
+from pipeline.study import masking
 from stages.encode import main
 
 CLIP = {"image": 16, "width": 32, "layers": 1, "epochs": 2, "batch_size": 2, "held_out": 0.0}

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import releases
 
-from stages.cli import HEAVY
+from stages.terminal import HEAVY
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -192,7 +192,7 @@ def test_a_hostile_path_is_refused_before_any_file(server: Server, tmp_path: Pat
     with pytest.raises(UserError, match="do not trust this release") as e:
         fetch(server.address, tmp_path / "here")
     assert server.address in str(e.value)
-    assert set(server.requests) == {"/manifest.json"}
+    assert set(server.requests) == {"/manifest.json", "/manifest.json.sig"}
     assert left(tmp_path) == []
 
 

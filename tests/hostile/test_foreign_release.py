@@ -1,0 +1,302 @@
+"""Hostile releases: each fault is one line that names it, before anything of the release is believed or written."""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import toy
+from faulty import body, serving
+from typer.testing import CliRunner
+
+import schemas
+from pipeline.compare.releases import diff
+from pipeline.errors import UserError
+from pipeline.export.content import of_release
+from pipeline.io import sha256
+from pipeline.release import manifest, signature, verify
+from pipeline.remote import fetch as fetching
+from pipeline.remote.fetch import fetch
+from pipeline.run import running
+from stages import publish
+from stages.cli import app
+
+TABLE = "features/beit3/features-00000.parquet"
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layout = toy.outputs(tmp_path_factory.mktemp("published"))
+    with running("publish", "shop", toy.PARAMS, layout.root) as run:
+        publish.main(run)
+    return layout.release
+
+
+@pytest.fixture
+def release(published: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(published, tmp_path / "release")
+
+
+def line(*arguments: str | Path) -> str:
+    """Return the one line with which a command ends in exit code 1."""
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    assert (done.exit_code, type(done.exception)) == (1, SystemExit), done.output
+    *before, last = done.output.splitlines()
+    assert not [text for text in (*before, last) if "error" in text or not text.isprintable()][1:]
+    assert last.startswith("error: ")
+    return last
+
+
+# --- the manifest
+
+
+def edit(release: Path, change: Change) -> None:
+    path = release / "manifest.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def listed(path: str) -> Change:
+    return lambda m: m["files"].append(m["files"][0] | {"path": path})
+
+
+MANIFESTS: dict[str, tuple[Change, str]] = {
+    "huge number": (lambda m: m["counts"].update(items=10**30), "'counts.items'"),
+    "odd digits": (lambda m: m.update(version="1.٣.0"), "'version'"),
+    "long version": (lambda m: m.update(version="1.0." + "9" * 5000), "'version'"),
+    "lone surrogate": (lambda m: m.update(dataset="\ud800"), "not JSON"),
+    "a lone surrogate in a path": (listed("\ud800"), "not JSON"),
+    "escape in a path": (listed("\x1b[2J"), "is no path inside the release"),
+    "direction in a path": (listed("gnp.\u202eexe"), "is no path inside the release"),
+    "twice": (listed("ITEMS.parquet"), "is named twice"),
+    "twice by another composition": (
+        lambda m: [listed(n)(m) for n in ("\u00e9", "e\u0301")],  # type: ignore[func-returns-value]
+        "is named twice",
+    ),
+    "in a file": (listed("items.parquet/x"), "lies in what is a file"),
+    "itself": (listed("manifest.json"), "lists manifest.json itself"),
+    "in itself": (listed("manifest.json/x"), "lies in what is a file"),
+    "its signature": (listed("manifest.json.sig"), "lists manifest.json.sig itself"),
+}
+
+BYTES = {
+    "deep": (b"[" * 200_000, "not JSON"),
+    "deep inside": (b'{"made_by": ' + b'{"a": ' * 200_000, "not JSON"),
+    "long number": (b'{"format": ' + b"9" * 5000 + b"}", "not JSON"),
+    "no UTF-8": (b'{"dataset": "\xff"}', "not JSON"),
+    "empty": (b"", "not JSON"),
+    "no object": (b"7", "no valid manifest"),
+}
+
+
+@pytest.mark.parametrize("case", MANIFESTS)
+def test_a_hostile_manifest_is_one_line(release: Path, tmp_path: Path, case: str) -> None:
+    change, fault = MANIFESTS[case]
+    edit(release, change)
+    assert fault in line("verify", release)
+    assert fault in line("fetch", release, "--to", tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize("case", BYTES)
+def test_what_is_no_manifest_is_one_line(release: Path, case: str) -> None:
+    data, fault = BYTES[case]
+    (release / "manifest.json").write_bytes(data)
+    assert fault in line("verify", release)
+
+
+def test_a_manifest_of_many_paths_takes_linear_time(release: Path) -> None:
+    content = json.loads((release / "manifest.json").read_text())
+    content["files"] = [content["files"][0] | {"path": f"a/{'x' * 60}/{i}"} for i in range(20_000)]
+    started = time.process_time()
+    manifest.parsed(release, json.dumps(content).encode())
+    assert time.process_time() - started < 5  # comparing each with each takes a minute
+
+
+def test_room_for_the_copies_of_one_content_is_checked_first(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def twins(content: dict[str, Any]) -> None:
+        content["files"] += [content["files"][-1] | {"path": f"copies/{i}"} for i in range(1000)]
+
+    edit(release, twins)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    with pytest.raises(UserError, match=r"bytes to download, .* of them copies of equal files, but that disk has"):
+        fetch(str(release), tmp_path / "here")
+    assert list((tmp_path / ".here.fetch/parts").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "a/b", "", "-", "a\x1b[2J"])
+def test_a_release_that_calls_its_dataset_by_a_path_is_not_exported(release: Path, name: str) -> None:
+    edit(release, lambda m: m.update(dataset=name))
+    with pytest.raises(UserError, match="is no name of a dataset"):
+        of_release(release, [])
+
+
+# --- tables
+
+
+def replaced(release: Path, table: pa.Table, name: str = TABLE) -> None:
+    """Replace a table and make the manifest agree, as an attacker would."""
+    pq.write_table(table, release / name)
+    agree(release, name, columns=[c.model_dump() for c in manifest.shape(release / name)[1]])
+
+
+def agree(release: Path, name: str, **more: object) -> None:
+    facts = {"bytes": (release / name).stat().st_size, "sha256": sha256(release / name)} | more
+    edit(release, lambda m: next(f for f in m["files"] if f["path"] == name).update(facts))
+
+
+def doubled(table: pa.Table) -> pa.Table:
+    return table.append_column("asin", table["asin"])
+
+
+def narrow(table: pa.Table) -> pa.Table:
+    kind = schemas.features(0).field("vector").type
+    nothing = pa.FixedSizeListArray.from_buffers(kind, len(table), [None], children=[pa.array([], pa.float32())])
+    return table.set_column(table.column_names.index("vector"), "vector", nothing)
+
+
+def no_text(table: pa.Table) -> pa.Table:
+    broken = pa.array([b"\xed\xa0\x80"] * len(table)).view(pa.string())  # a lone surrogate
+    return table.set_column(table.column_names.index("asin"), "asin", broken)
+
+
+def escaped(table: pa.Table) -> pa.Table:
+    return table.set_column(table.column_names.index("asin"), "asin", pa.array(["\x1b[2J"] * len(table)))
+
+
+def odd_metadata(table: pa.Table) -> pa.Table:
+    return table.replace_schema_metadata({b"\xff": b"\xff", b"alignrec": b"{"}).drop_columns("has_text")
+
+
+TABLES: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
+    "duplicate columns": (doubled, "column 'asin' twice"),
+    "zero width": (narrow, "not a readable Parquet file"),
+    "lone surrogates": (no_text, "UTF8"),
+    "escapes": (escaped, "elsewhere"),
+    "metadata that is no UTF-8": (odd_metadata, "has no column 'has_text'"),
+}
+
+
+@pytest.mark.parametrize("case", TABLES)
+def test_a_hostile_table_is_one_line(release: Path, case: str) -> None:
+    change, fault = TABLES[case]
+    replaced(release, change(pq.read_table(release / TABLE, partitioning=None)))
+    assert fault in line("verify", release)
+
+
+def test_vectors_without_elements_break_their_schema(release: Path) -> None:
+    table = narrow(pq.read_table(release / TABLE, partitioning=None))
+    with pytest.raises(schemas.ContractError, match="column 'vector', row 0: has no elements"):
+        schemas.check(table, schemas.features(0))
+
+
+def test_a_table_that_unpacks_to_much_more_than_its_size_is_refused_unread(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("pipeline.release.verify")
+    monkeypatch.setattr(module, "SMALL", 1 << 20)
+    monkeypatch.setattr(module, "EXPANSION", 100)
+    table = pq.read_table(release / TABLE, partitioning=None)
+    many = table.take(pa.array(np.zeros(100_000, np.int8)))
+    replaced(release, many)
+    agree(release, TABLE, rows=len(many))
+    assert f"{TABLE}: takes 2,800,000 bytes of memory" in line("verify", release)
+
+
+@pytest.mark.parametrize("at", [-9, -20, -60, -200, -400, 4, 40])
+def test_a_damaged_parquet_file_is_one_line(release: Path, at: int) -> None:
+    data = bytearray((release / TABLE).read_bytes())
+    for i in range(4):
+        data[at % len(data) + i if at >= 0 else at + i] ^= 0xA5
+    (release / TABLE).write_bytes(data)
+    agree(release, TABLE)
+    assert "release is not what the schemas say" in line("verify", release)
+
+
+def test_a_diff_of_a_release_without_items_is_one_line(published: Path, release: Path) -> None:
+    (release / "items.parquet").unlink()
+    edit(release, lambda m: m.update(files=[f for f in m["files"] if f["path"] != "items.parquet"]))
+    for pair in ((release, published), (published, release)):
+        with pytest.raises(UserError, match=r"this release has no items\.parquet"):
+            diff(*pair, changed=5)
+    assert "this release has no items.parquet" in line("export", release, "--format", "npy", "--to", release / "new")
+
+
+# --- the signature
+
+signing = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "ours"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "Jürgen", "-f", path], check=True)
+    return path
+
+
+@signing
+def test_a_manifest_that_is_not_the_signed_one_is_not_even_parsed(
+    release: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signature.sign(release, key)
+    (release / "manifest.json").write_bytes(b"[" * 200_000)
+    monkeypatch.setattr(manifest, "parsed", lambda *_: pytest.fail("the manifest was believed"))
+    for required in (None, key.with_suffix(".pub")):
+        with pytest.raises(UserError, match="not a signature of this manifest"):
+            list(verify(release, required))
+        with pytest.raises(UserError, match="not a signature of this manifest"):
+            fetch(str(release), tmp_path / "here", key=required)
+
+
+@signing
+def test_fetch_takes_the_key_that_must_have_signed(release: Path, key: Path, tmp_path: Path) -> None:
+    public = key.with_suffix(".pub")
+    assert ": not signed" in line("fetch", release, "--to", tmp_path / "here", "--key", public)
+    assert not (tmp_path / "here").exists()
+    signature.sign(release, key)
+    done = CliRunner().invoke(app, ["fetch", str(release), "--to", str(tmp_path / "here"), "--key", str(public)])
+    assert done.exit_code == 0, done.output
+    assert f"signed by {public}" in list(verify(tmp_path / "here", public))
+
+
+@pytest.mark.parametrize("page", [b"x" * (signature.MAX_BYTES + 1), b"\n<!DOCTYPE html><html>not here</html>"])
+def test_a_page_in_place_of_a_missing_signature_is_none(release: Path, tmp_path: Path, page: bytes) -> None:
+    files = {f"/{p.relative_to(release)}": body(p.read_bytes()) for p in release.rglob("*.*") if p.is_file()}
+    with serving(files | {"/manifest.json.sig": body(page)}) as server:
+        fetch(server.address, tmp_path / "here")
+    assert not (tmp_path / "here/manifest.json.sig").exists()
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe\x00key", b"", b"ssh-ed25519", b"\x00" * 100, b"ssh-ed25519 \x1b[2J"])
+def test_what_is_no_public_key_is_one_line(release: Path, tmp_path: Path, data: bytes) -> None:
+    (release / signature.NAME).write_bytes(b"-----BEGIN SSH SIGNATURE-----")
+    (tmp_path / "key.pub").write_bytes(data)
+    assert "not a public SSH key" in line("verify", release, "--key", tmp_path / "key.pub")
+
+
+# --- the folder
+
+
+@pytest.mark.parametrize("to", ["/", "/../.."])
+def test_the_root_is_no_place_to_fetch_to(published: Path, to: str) -> None:
+    assert "no folder can be made there" in line("fetch", published, "--to", to)
+    assert "no folder can be made there" in line("export", published, "--format", "npy", "--to", to)
+
+
+def test_file_names_that_are_no_text_are_shown_without_harm(release: Path) -> None:
+    (release / os.fsdecode(b"\xff\x1b[2J")).write_bytes(b"")
+    assert "not in the manifest" in line("verify", release)

@@ -1,0 +1,321 @@
+"""Hostile servers and addresses: one status or one line each, no forbidden address reached, no wait without end."""
+
+import os
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+from faulty import Answer, Handler, Server, body, first, hang, serving, status
+
+from pipeline.config import Images
+from pipeline.errors import UserError
+from pipeline.http import ranged, web
+from pipeline.http.addresses import is_public
+from pipeline.http.fetch import fetch
+from pipeline.http.ranged import client, first_byte, request
+from pipeline.http.retries import TransientError, retry_after
+from pipeline.images import fetcher
+from pipeline.images.fetcher import Fetcher, Result
+from pipeline.images.files import opened
+from pipeline.remote.fetch import fetch as fetch_release
+
+FAST = Images(timeout=20, retries=0, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)
+
+RETRY_AFTER: dict[str, float | None] = {
+    "3": 3.0,
+    " 3 ": 3.0,
+    "²": None,
+    "٣": None,
+    "9" * 5000: None,
+    "-5": None,
+    "1e9": None,
+    "inf": None,
+    "\x00": None,
+    "Wed, 21 Oct 2015 07:28:00 GMT": 0.0,
+    "Wed, 21 Oct 2015 07:28:00": 0.0,
+    "Mon, 01 Jan 0001 00:00:00 -0000": 0.0,
+    "Mon, 01 Jan 0001 00:00:00 +2359": 0.0,
+    "Wed, 21 Oct 2015 07:28:00 +9999": None,
+    "Wed, 21 Oct 2015 07:28:00 +99999999999999999999": None,
+    "Wed, 21 Oct 99999 07:28:00 GMT": None,
+}
+
+PRIVATE = [
+    *("127.0.0.1", "10.1.2.3", "100.64.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "255.255.255.255"),
+    *("::", "::1", "fc00::1", "fe80::1%eth0", "ff02::1", "fec0::1", "::127.0.0.1", "::ffff:127.0.0.1"),
+    *("::ffff:0:127.0.0.1", "64:ff9b::127.0.0.1", "64:ff9b:1::1", "64:ff9b:1::8.8.8.8", "2002:7f00:1::"),
+    *("2600::5efe:127.0.0.1", "2600::200:5efe:10.0.0.1", "100::1", "5f00::1", "4000::1", "2001:db8::1"),
+]
+PUBLIC = ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8", "2002:808:808::", "2600::5efe:8.8.8.8"]
+
+INVALID = ("blocked", "not a valid address")
+ADDRESSES: dict[str, tuple[str, str]] = {
+    "http://127.0.0.1:70000/x": INVALID,
+    "http://127.0.0.1:0/x": INVALID,
+    "http://127.0.0.1:-1/x": INVALID,
+    "http://127.0.0.1:" + "9" * 40 + "/x": INVALID,
+    "http://xn--€/": INVALID,
+    "http://⒈com/": INVALID,
+    "http://a.\u00ad/": INVALID,
+    "http://[": INVALID,
+    "http://%00/": INVALID,
+    "http://" + "a" * 300 + "/": INVALID,
+    "http://a\x00b/": INVALID,
+    "http://xn--a/": INVALID,
+    "http://a.XN--55555577/": INVALID,
+    "http://xn--ls8h.invalid/": ("unreachable", "name not resolved: xn--ls8h.invalid"),  # emoji, which DNS has
+    "http://" + "a" * 80 + "/": ("unreachable", "name not resolved: " + "a" * 80),
+}
+
+CONTENT_RANGES = [
+    "bytes ²-6/7",
+    "bytes " + "9" * 5000 + "-6/7",
+    "bytes -6/7",
+    "bytes */7",
+    "items 4-6/7",
+    "",
+    "bytes é-",
+]
+
+REDIRECTS: dict[str, str] = {
+    "http://localhost:{port}/secret": "redirects to localhost, inside a private network or this machine",
+    "http://127.1:{port}/secret": "redirects to 127.1, inside a private network or this machine",
+    "http://169.254.169.254/latest": "redirects to 169.254.169.254, inside a private network",
+    "http://[::ffff:0:127.0.0.1]:{port}/secret": "inside a private network or this machine",
+    "http://127.0.0.1:70000/": "the server redirects to an invalid address",
+    "http://xn--a/": "the server redirects to an invalid address",
+    "http://⒈com/": "the server redirects to an invalid address",
+    "http://[x": "the server redirects to an invalid address",
+    "ftp://127.0.0.1/x": "the server redirects to an invalid address",
+    "file:///etc/passwd": "the server redirects to an invalid address",
+}
+
+
+def images(urls: list[list[str]], params: Images = FAST) -> list[Result]:
+    with closing(opened(params, None)) as local, Fetcher(params, local) as fetching:
+        return fetching.fetch(urls)
+
+
+def endings(results: list[Result]) -> list[tuple[str, str]]:
+    return [(result.decoded.status, result.decoded.reason) for result in results]
+
+
+def raw(address: str, target: Path, retries: int = 0) -> None:
+    fetch(address, target, None, 2.0, retries, lambda done, total: None)
+
+
+@pytest.mark.parametrize("value", RETRY_AFTER, ids=lambda value: value[:40])
+def test_retry_after(value: str) -> None:
+    assert retry_after(value) == RETRY_AFTER[value]
+
+
+def test_only_public_addresses_are_public() -> None:
+    assert [address for address in PRIVATE if is_public(address)] == []
+    assert [address for address in PUBLIC if not is_public(address)] == []
+
+
+def test_odd_addresses_of_images_end_with_a_status() -> None:
+    assert dict(zip(ADDRESSES, endings(images([[a] for a in ADDRESSES])), strict=True)) == ADDRESSES
+
+
+def test_odd_addresses_in_redirects_of_images_end_with_a_status() -> None:
+    answers = {f"/{i}": status(302, Location=quoted(address)) for i, address in enumerate(ADDRESSES)}
+    with serving(answers) as server:
+        results = images([[server.address + path] for path in answers])
+    kept = {a: ending for a, ending in zip(ADDRESSES, endings(results), strict=True) if "\x00" not in a}
+    assert kept == {a: ending for a, ending in ADDRESSES.items() if "\x00" not in a}
+
+
+def quoted(address: str) -> str:
+    """Return a header's text: http.server writes latin-1, and clients read UTF-8."""
+    return address.encode().decode("latin-1").replace("\x00", "%00")
+
+
+@pytest.mark.parametrize("target", REDIRECTS)
+def test_a_download_follows_no_redirect_to_a_forbidden_address(target: str, tmp_path: Path) -> None:
+    with serving({"/secret": body(b"secret")}) as server:
+        server.answers["/x"] = status(302, Location=quoted(target.format(port=server.server_address[1])))
+        server.answers["/manifest.json"] = server.answers["/x"]
+        with pytest.raises(UserError, match=REDIRECTS[target]) as of_raw:
+            raw(server.address + "/x", tmp_path / "x")
+        with pytest.raises(UserError, match=REDIRECTS[target]):
+            fetch_release(server.address, tmp_path / "release")
+        assert server.asked["/secret"] == 0
+    assert "\n" not in str(of_raw.value)
+
+
+def test_a_download_never_asks_http_after_https() -> None:
+    requested = []
+
+    def answer(sent: httpx.Request) -> httpx.Response:
+        requested.append(str(sent.url))
+        return httpx.Response(302, headers={"Location": "http://e/y"})
+
+    with (
+        httpx.Client(transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(UserError, match=r"^it: the server leads away from https; refused$"),
+        request(client, "https://e/x", "it", 0),
+    ):
+        pass
+    assert requested == ["https://e/x"]
+
+
+def test_a_redirect_to_a_public_host_is_followed_by_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ranged, "_proxied", lambda: False)
+    monkeypatch.setattr(ranged, "resolved", lambda name, port: ["127.0.0.2", "127.0.0.1"])
+    with serving({"/y": status(307, Location="/z"), "/z": body(b"abc")}) as server:
+        port = server.server_address[1]
+        server.answers["/x"] = status(302, Location=f"http://files.invalid:{port}/y")
+        raw(server.address + "/x", tmp_path / "x")
+        hosts = [headers["Host"] for headers in server.headers]
+    assert (tmp_path / "x").read_bytes() == b"abc"
+    assert hosts == [f"127.0.0.1:{port}", f"files.invalid:{port}", f"files.invalid:{port}"]
+
+
+def test_behind_a_proxy_names_are_the_proxys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers = {"/x": status(302, Location="http://other.invalid/y"), "/y": body(b"abc"), "/in": redirect_inside}
+    with serving(answers) as server:
+        monkeypatch.setenv("http_proxy", server.address)
+        monkeypatch.setenv("no_proxy", "")
+        raw("http://files.invalid/x", tmp_path / "x")
+        with pytest.raises(UserError, match="inside a private network"):
+            raw("http://files.invalid/in", tmp_path / "in")
+    assert (tmp_path / "x").read_bytes() == b"abc"
+
+
+def redirect_inside(request: Handler, before: int) -> None:
+    request.reply(302, Location="http://169.254.169.254/")
+
+
+def partial(content_range: str) -> Answer:
+    def answer(request: Handler, before: int) -> None:
+        request.send_response(206)
+        request.send_header("Content-Range", quoted(content_range))
+        request.send_header("Content-Length", "3")
+        request.end_headers()
+        request.wfile.write(b"abc")
+
+    return answer
+
+
+@pytest.mark.parametrize("value", CONTENT_RANGES, ids=lambda value: value[:12])
+def test_an_odd_content_range_is_a_failure_that_may_pass(value: str) -> None:
+    with (
+        serving({"/x": partial(value)}) as server,
+        client(2.0) as going,
+        request(going, server.address + "/x", "x", 4) as response,
+        pytest.raises(TransientError, match="another range"),
+    ):
+        first_byte(response, 4)
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "²", "-1", "1, 2"])
+def test_an_odd_length_ends_with_a_status_and_a_line(length: str, tmp_path: Path) -> None:
+    with serving({"/x": body(b"abc", Content_Length=quoted(length))}) as server:
+        (ending,) = endings(images([[server.address + "/x"]]))
+        assert ending[0] == "unreachable"
+        with pytest.raises(UserError, match="RemoteProtocolError"):
+            raw(server.address + "/x", tmp_path / "x")
+
+
+def test_an_etag_that_no_header_can_hold_is_not_sent_back(tmp_path: Path) -> None:
+    def cut(request: Handler, before: int) -> None:
+        request.send_response(200)
+        request.send_header("ETag", quoted('"é"'))
+        request.send_header("Content-Length", "6")
+        request.end_headers()
+        request.wfile.write(b"abc")
+        request.close_connection = True
+
+    with serving({"/x": first(1, cut, body(b"abcdef"))}) as server:
+        raw(server.address + "/x", tmp_path / "x", retries=1)
+    assert (tmp_path / "x").read_bytes() == b"abcdef"
+
+
+@pytest.mark.parametrize("address", ["http://[", "http://h:99999/", "https://xn--a/", "file://[", "http://⒈com/"])
+def test_a_malformed_address_of_a_download_is_one_line(address: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not a valid address|is not valid") as of_raw:
+        raw(address, tmp_path / "x")
+    with pytest.raises(UserError, match=r"not a valid address|is not valid") as of_release:
+        fetch_release(address, tmp_path / "release")
+    assert "\n" not in f"{of_raw.value}{of_release.value}"
+
+
+# --- hosts
+
+
+def test_a_host_that_never_answers_is_given_up() -> None:
+    with serving({f"/{i}": hang for i in range(60)}) as server:
+        started = time.monotonic()
+        results = images(
+            [[f"{server.address}/{i}"] for i in range(60)], FAST.model_copy(update={"per_host": 2, "timeout": 2})
+        )
+        asked = server.asked.total()
+    assert set(endings(results)) == {("timeout", "not done in 2 s")}
+    assert asked <= 6
+    assert time.monotonic() - started < 30  # trying each takes 60 s
+
+
+def test_a_few_images_that_never_come_do_not_cost_a_host_the_others() -> None:
+    params = FAST.model_copy(update={"per_host": 1, "retries": 1, "timeout": 1})
+    with serving({"/a": hang, "/b": hang, "/c": status(404), "/d": hang, "/e": hang, "/f": status(404)}) as server:
+        results = images([[server.address + path] for path in server.answers], params)
+    assert [ending[0] for ending in endings(results)] == ["timeout", "timeout", "http_error"] * 2
+
+
+def test_retry_after_of_one_file_holds_no_host() -> None:
+    with serving({"/gone": status(404, Retry_After="50"), "/x": status(410)}) as server:
+        started = time.monotonic()
+        results = images([[server.address + "/gone"], *[[server.address + "/x"]] * 20])
+    assert [ending[1] for ending in endings(results)] == ["404"] + ["410"] * 20
+    assert time.monotonic() - started < 30
+
+
+def test_a_host_that_asks_to_wait_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(web, "LONGEST_HOLD", 0.5)
+    with serving({f"/{i}": status(503, Retry_After="3600") for i in range(200)}) as server:
+        results = images([[f"{server.address}/{i}"] for i in range(200)])
+    assert set(endings(results)) == {("http_error", "503")}
+    assert server.asked.total() < 100
+
+
+def test_the_addresses_of_an_item_are_capped() -> None:
+    with serving({}) as server:
+        many = [[f"{server.address}/{i}" for i in range(1000)]]
+        results = images(many)
+        assert server.asked.total() == fetcher.CANDIDATES
+    assert endings(results) == [("http_error", "404; only the first 32 of 1000 addresses were tried")]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux answers on all of 127.0.0.0/8")
+def test_idle_connections_are_closed_and_hosts_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "IDLE", 4)
+    monkeypatch.setattr(web, "HOSTS", 10)
+    hosts = [f"127.0.{i // 200}.{1 + i % 200}" for i in range(300)]
+    params = FAST.model_copy(update={"private_hosts": hosts, "timeout": 60})
+    with serving({}, "0.0.0.0") as server, closing(opened(params, None)) as local, Fetcher(params, local) as going:
+        before = len(os.listdir("/proc/self/fd"))
+        results = going.fetch([[f"http://{host}:{server.server_address[1]}/x"] for host in hosts])
+        time.sleep(0.2)  # the server, in this process too, closes its ends
+        assert len(os.listdir("/proc/self/fd")) - before <= 20
+        assert len(going._web._hosts) <= 10 + fetcher.WINDOW + 4  # those in use stay
+        again = going.fetch([[f"http://{host}:{server.server_address[1]}/x"] for host in hosts])
+    assert set(endings(results)) == set(endings(again)) == {("http_error", "404")}
+
+
+def test_a_servers_reason_is_one_line(tmp_path: Path) -> None:
+    def answer(request: Handler, before: int) -> None:
+        request.wfile.write(b"HTTP/1.1 403 no\x1b[31m\xc2\x9b\r\nContent-Length: 0\r\n\r\n")
+
+    with serving({"/x": answer}) as server:
+        _refused(server, tmp_path)
+
+
+def _refused(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        raw(server.address + "/x", tmp_path / "x")
+    assert "\n" not in str(refused.value)

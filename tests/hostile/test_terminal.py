@@ -1,0 +1,242 @@
+"""What the commands print: no escape of anybody's data, one line an error, no traceback of a closed pipe or Ctrl-C."""
+
+import errno
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import toy
+from faulty import hang, serving
+from rich.table import Table
+from typer.testing import CliRunner
+from webserver import serving as serving_folder
+
+import schemas
+from pipeline import io as files
+from pipeline.errors import UserError, printable
+from pipeline.export import text, write
+from pipeline.export.content import of_release
+from pipeline.layout import Layout
+from pipeline.run import running
+from stages import publish, terminal
+from stages.cli import app
+
+TEXTS = {
+    "plain": "plain",
+    "Käse 日本 👍🏽": "Käse 日本 👍🏽",
+    "a\u00a0b\tc\nd\r\u2028e": "a b c d  e",
+    "\x1b[2J\x1b]0;title\x07": "\ufffd[2J\ufffd]0;title\ufffd",
+    "\x9b31m": "\ufffd31m",
+    "gnp.\u202eexe": "gnp.\ufffdexe",
+    "\ud800": "\ufffd",
+    "👨\u200d👩\u200d👧": "👨\u200d👩\u200d👧",
+    "[red]no markup[/red] [/foo] :smile:": "[red]no markup[/red] [/foo] :smile:",
+}
+EVIL = "\x1b[2J[/foo]\u202e\x9b\x07"
+
+
+@pytest.mark.parametrize("given", TEXTS)
+def test_what_a_terminal_obeys_is_replaced(given: str) -> None:
+    assert printable(given) == TEXTS[given]
+
+
+@pytest.mark.parametrize("given", TEXTS)
+def test_cells_and_titles_are_plain_text(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(title=given, caption=given)
+    table.add_column(given, no_wrap=True)
+    table.add_row(given)
+    terminal.show(table)
+    shown = capsys.readouterr().out
+    assert shown.count(TEXTS[given].strip()) == 4
+    assert all(line.isprintable() or "\u200d" in line for line in shown.splitlines())
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    """A shop whose titles, identifiers and users are hostile, published."""
+    layout = toy.outputs(tmp_path_factory.mktemp("evil"))
+    for path, schema, column in (
+        (layout.items, schemas.ITEMS, "title"),
+        (layout.users, schemas.USERS, "user"),
+        (layout.user_embeddings, schemas.user_embeddings(3), "user"),
+    ):
+        table = files.read_table(path, schema)
+        evil = pa.array([f"{EVIL}{i}" for i in range(len(table))])
+        files.write_table(table.set_column(table.column_names.index(column), column, evil), path, schema)
+    with running("publish", "shop", toy.PARAMS, layout.root) as run:
+        publish.main(run)
+    return layout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["recommend", "{release}", "--user", "0", "--k", "3"],
+        ["recommend", "{release}", "--user", EVIL],
+        ["verify", "{release}"],
+        ["verify", EVIL],
+        ["diff", "{older}", "{release}"],
+        ["compare", "{release}", "beit3", "minilm-cnn", "--to", "{new}"],
+        ["compare", "{release}", EVIL],
+        ["export", "{release}", "--format", EVIL, "--to", "{new}"],
+        ["fetch", EVIL, "--to", "{new}"],
+        ["summary", "shop", "--params", "{params}", "--root", "{root}"],
+        ["summary", EVIL, "--params", "{params}", "--root", "{root}"],
+    ],
+    ids=lambda command: " ".join(command).replace(EVIL, "evil"),
+)
+def test_no_command_prints_an_escape_of_data(layout: Layout, tmp_path: Path, command: list[str]) -> None:
+    older = toy.outputs(tmp_path / "older")
+    with running("publish", "shop", toy.PARAMS, older.root) as run:
+        publish.main(run)
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    places = {"release": layout.release, "older": older.release, "new": tmp_path / "new", "root": layout.root}
+    filled = [part.format(**places, params=tmp_path / "params.yaml") if "{" in part else part for part in command]
+    done = CliRunner().invoke(app, filled)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    assert done.output
+    assert [line for line in done.output.splitlines() if not line.isprintable()] == []
+
+
+def test_a_long_message_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    terminal._fail("x" * 1_000_000)
+    assert len(capsys.readouterr().err) < terminal.LONGEST + 20
+
+
+# --- pipes, disks, interruptions
+
+
+def alignrec(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "stages.cli", *map(str, arguments)]
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_closed_pipe_ends_without_a_word(layout: Layout, lines: int) -> None:
+    verifying = subprocess.Popen(alignrec("verify", layout.release), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert verifying.stdout is not None
+    for _ in range(lines):
+        verifying.stdout.readline()
+    verifying.stdout.close()
+    assert verifying.stderr is not None
+    assert verifying.stderr.read() == b""
+    verifying.wait()
+
+
+ERRORS: dict[str, tuple[OSError, str]] = {
+    "full": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full"),
+    "NumPy's": (OSError("19200 requested and 8192 written"), "the disk is full"),
+    "Arrow's": (OSError("[Errno 5] Error writing bytes to file"), "[Errno 5] Error writing bytes to file"),
+    "quota": (OSError(errno.EDQUOT, os.strerror(errno.EDQUOT)), "the disk is full"),
+    "read only": (PermissionError(errno.EACCES, "Permission denied"), "Permission denied"),
+}
+
+
+@pytest.mark.parametrize("form", write.FORMATS)
+@pytest.mark.parametrize("case", ERRORS)
+def test_an_export_that_cannot_be_written_leaves_nothing(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, case: str
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise ERRORS[case][0]
+
+    content = of_release(layout.release, [])
+    for module, name in ((np, "save"), (text.csv, "write_csv"), (write.hf.pq, "write_table")):
+        monkeypatch.setattr(module, name, fails)
+    with pytest.raises(UserError, match=r"cannot be written \((.*)\); nothing was left") as e:
+        write.write(content, form, tmp_path / "new")
+    assert ERRORS[case][1] in str(e.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["npy", "recbole"])
+def test_an_export_to_a_full_disk_is_one_line(layout: Layout, tmp_path: Path, form: str) -> None:
+    """On a real small disk, where the system lets a test mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = " ".join(alignrec("export", layout.release, "--format", form, "--to", disk / "here"))
+    script = f"mount -t tmpfs -o size=8192 none {disk} || exit 99; {command}; code=$?; ls -A {disk}; exit $code"
+    if not shutil.which("unshare"):
+        pytest.skip("no unshare here to mount a small disk with")
+    done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True)
+    if done.returncode == 99 or "unshare" in done.stderr:
+        pytest.skip("this system lets no test mount a disk")
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.strip().count("\n") == 0
+    assert "the disk is full" in done.stderr
+    assert done.stdout == ""
+
+
+def test_an_error_without_number_is_one_line() -> None:
+    assert terminal._io_error(OSError("19200 requested")) == "19200 requested"
+    assert terminal._io_error(OSError(errno.ENOSPC, "x", "a/b")).startswith("a/b: the disk is full; make space")
+
+
+def interrupted(command: list[str], cwd: Path, ready: Callable[[], bool]) -> tuple[int, str, float]:
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not ready() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    sent = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err, time.monotonic() - sent
+
+
+def test_an_interrupted_fetch_says_what_it_left_and_goes_on(layout: Layout, tmp_path: Path) -> None:
+    with serving_folder(layout.release) as server:
+        server.pause = 30
+        parts = tmp_path / ".here.fetch/parts"
+        code, err, seconds = interrupted(
+            alignrec("fetch", server.address, "--to", tmp_path / "here"),
+            tmp_path,
+            lambda: parts.exists() and any(p.stat().st_size for p in parts.iterdir()),
+        )
+        assert (code, err) == (
+            130,
+            f"interrupted: what was downloaded is kept in {tmp_path}/.here.fetch; run the same command again\n",
+        )
+        assert seconds < 10
+        server.pause = 0
+        subprocess.run(alignrec("fetch", server.address, "--to", tmp_path / "here"), check=True, capture_output=True)
+    assert (tmp_path / "here/manifest.json").exists()
+
+
+def test_an_interrupted_stage_says_what_it_left(tmp_path: Path) -> None:
+    with serving({"/x.gz": hang}) as server:
+        source = f"{{kind: tabular, interactions: '{server.address}/x.gz'}}"
+        (tmp_path / "params.yaml").write_text(f"datasets: [shop]\nsources: {{shop: {source}}}\n")
+        code, err, _ = interrupted(alignrec("download", "shop"), tmp_path, lambda: server.asked["/x.gz"] > 0)
+    assert code == 130
+    assert err.endswith(
+        "interrupted: what download shop has finished is kept in outputs/download/shop; run the same command again\n"
+    )
+    assert "Traceback" not in err
+
+
+def test_an_interrupted_look_left_nothing(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.release.manifest.read", interrupt)
+    monkeypatch.setattr(terminal, "_end_at_once", lambda: None)
+    done = CliRunner().invoke(app, ["verify", str(layout.release)])
+    assert done.exit_code == 130
+    assert done.output == "interrupted: nothing is left half-done; run the same command again\n"
+
+
+def test_a_terminal_of_few_characters_shows_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", narrow)
+    terminal._write_any_character()
+    terminal.say("Käse 日")
+    narrow.flush()
+    assert narrow.buffer.getvalue() == b"K\xe4se ?\n"  # type: ignore[attr-defined]

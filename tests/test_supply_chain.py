@@ -1,0 +1,97 @@
+"""What is installed: pinned, held to its hash, and under a licence that is named."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipeline.code import ROOT
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f".ci/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+HASHES = script("hashes")
+KNOWN = HASHES.listed((ROOT / "hashes.txt").read_text())
+PINNED = {
+    (HASHES.normalised(match[1]), match[2])
+    for match in map(HASHES.RELEASE.match, (ROOT / "constraints.txt").read_text().splitlines())
+    if match
+}
+NUMPY = next((name, version) for name, version in PINNED if name == "numpy")
+GOOD = next(iter(KNOWN[NUMPY]))
+INDEX = "https://index.example/numpy.whl"
+
+
+def entry(name: str, version: str, url: str = INDEX, sha256: str | None = GOOD) -> dict:
+    info = {"url": url} | ({"archive_info": {"hashes": {"sha256": sha256}}} if sha256 else {"dir_info": {}})
+    return {"metadata": {"name": name, "version": version}, "download_info": info}
+
+
+ENTRIES: dict[str, tuple[dict, int, str]] = {
+    "as listed": (entry(*NUMPY), 0, ""),
+    "another spelling": (entry("NumPy", NUMPY[1]), 0, ""),
+    "another file": (entry(*NUMPY, sha256="0" * 64), 1, "numpy.whl has sha256 000"),
+    "no hash": (entry(*NUMPY, sha256=None), 1, "has sha256 none"),
+    "another release": (entry("numpy", "99.0"), 1, "no such release in hashes.txt"),
+    "a stranger": (entry("nunpy", "1.0"), 1, "no such release in hashes.txt"),
+    "CUDA's": (entry("nvidia-cublas-cu12", "99.0"), 0, "warning: nvidia-cublas-cu12 99.0"),
+    "this disk's": (entry("torch", "2.13.0+cpu", "file:///opt/torch.whl", "0" * 64), 0, ""),
+    "ourselves": (entry("alignrec", "0.1.0", "file:///here", None), 0, ""),
+}
+
+
+@pytest.mark.parametrize("case", ENTRIES)
+def test_what_came_from_an_index_has_a_listed_hash(case: str, tmp_path: Path) -> None:
+    installed, code, said = ENTRIES[case]
+    (tmp_path / "report.json").write_text(json.dumps({"install": [installed]}))
+    command = [sys.executable, "-I", str(ROOT / ".ci/hashes.py"), str(tmp_path / "report.json")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert bool(said) == bool(done.stderr)
+
+
+def test_every_pinned_release_has_hashes_and_is_the_one_that_is_listed() -> None:
+    oracle = HASHES.listed((ROOT / ".ci/torchscale.txt").read_text())
+    assert {release for release in PINNED if not (KNOWN | oracle).get(release)} == set()
+
+
+def test_only_cudas_libraries_are_left_open() -> None:
+    names = {name for name, _ in PINNED}
+    unpinned = {name for name, _ in KNOWN if name not in names and not name.startswith(HASHES.CUDA)}
+    assert unpinned <= {"ray", "httpx2-jsfetch"}  # for a cluster, and for browsers
+
+
+def test_make_holds_each_install_to_the_hashes() -> None:
+    recipes = re.findall(r"^\.venv/\S+:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for recipe in recipes:
+        assert re.search(r"\$\(INSTALL\).*\n\t\$\(HASHES\)", recipe)
+        assert all("--require-hashes" in line for line in recipe.splitlines() if "pip install" in line)
+    assert len(recipes) == 2
+
+
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11) or not sys.platform.startswith("linux"),
+    reason="the page is of Python 3.11 on Linux",
+)
+def test_the_list_of_licences_is_current() -> None:
+    licences = script("licences")
+    assert (ROOT / "docs/licences.md").read_text() == licences.page(), "run: python .ci/licences.py"
+
+
+def test_every_licence_is_named() -> None:
+    rows = [row for row in (ROOT / "docs/licences.md").read_text().splitlines() if row.startswith("| ")][1:]
+    assert len(rows) > 100
+    assert [row for row in rows if not row.split("|")[3].strip() or "UNKNOWN" in row] == []
