@@ -55,7 +55,7 @@ def test_every_stage_writes_where_its_name_says(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_a_stage_does_stands_once(stage: str) -> None:
     assert DVC[stage]["desc"] == f"${{stages.{stage}.does}}"
-    assert f"| {stage} | {STAGES[stage].does} | " in (ROOT / "README.md").read_text()
+    assert f"| {stage} | {STAGES[stage].does} | " in (ROOT / "docs/stages.md").read_text()
 
 
 @pytest.mark.parametrize("stage", STAGES)

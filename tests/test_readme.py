@@ -1,73 +1,67 @@
-"""What the README says about reading a release runs as it is written."""
+"""What the README shows exists: every command with its options, make's targets, parameters; and it stays short."""
 
 import re
+import shlex
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
+import typer
+import yaml
+from click import Command
 
-import schemas
-from pipeline import io
-from pipeline.train import retrieval
+from pipeline import params
+from stages.cli import app
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-READING = README.split("## Reading the features")[1].split("\n## ")[0]
-ITEMS, WIDTH = 20, 128
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", READING, re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def x() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(ITEMS, WIDTH)).astype("f4")
-
-
-@pytest.fixture(scope="module")
-def beside(x: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a release of feature set beit3 in two files, and the embeddings."""
-    folder = tmp_path_factory.mktemp("beside")
-    ids, asins = pa.array(range(ITEMS), pa.int32()), [f"A{i}" for i in range(ITEMS)]
-    flags = pa.array([True] * ITEMS)
-    table = pa.table({"item_id": ids, "asin": asins, "has_image": flags, "has_text": flags, "vector": io.vectors(x)})
-    for i, part in enumerate((table.slice(0, 12), table.slice(12))):
-        io.write_table(part, io.shard(folder / "release/features/beit3", "features", i), schemas.features(WIDTH))
-    users = pa.table({"user_id": ids, "user": asins, "vector": io.vectors(x)})
-    io.write_table(users, folder / "release/embeddings/users.parquet", schemas.user_embeddings(WIDTH))
-    io.write_bytes(folder / "release/embeddings/items.faiss", retrieval.to_bytes(retrieval.build(x, ITEMS)))
-    return folder
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [README, (ROOT / "docs/stages.md").read_text()]
+LINES = [
+    line.partition(" #")[0].strip()
+    for page in PAGES
+    for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    for command in block.splitlines()
+    for line in command.split("&&")
+    if line.strip() and not line.startswith("#")
+]
+COMMANDS = [shlex.split(line)[1:] for line in LINES if line.startswith("alignrec ")]
+GROUP = typer.main.get_command(app)
 
 
-@pytest.mark.parametrize("library", ["pyarrow", "pandas", "polars", "datasets"])
-def test_python_reads_the_features(
-    library: str, beside: Path, x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = pytest.importorskip(library)
-    if library == "datasets":
-        monkeypatch.setattr(module.config, "HF_DATASETS_CACHE", tmp_path)
-    monkeypatch.chdir(beside)
-    (code,) = [b for b in blocks("python") if re.search(rf"(import|from) .*{library}", b) and "faiss" not in b]
-    names: dict = {}
-    exec(code, names)
-    assert np.array_equal(names["x"], x)
+def command(name: str) -> Command:
+    return GROUP.commands[name]  # type: ignore[attr-defined]
 
 
-def test_duckdb_finds_the_nearest(beside: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    duckdb = pytest.importorskip("duckdb")
-    monkeypatch.chdir(beside)
-    (query,) = blocks("sql")
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    cosine = unit @ unit[7]
-    expected = [(f"A{i}", pytest.approx(float(cosine[i]), abs=1e-6)) for i in np.argsort(-cosine)[:5]]
-    assert duckdb.sql(query).fetchall() == expected
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_a_command_has_the_options_that_are_shown(words: list[str]) -> None:
+    name, *arguments = words
+    command(name).make_parser(command(name).make_context(name, [], resilient_parsing=True)).parse_args(arguments)
 
 
-def test_faiss_reads_the_index(beside: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("pandas")
-    monkeypatch.chdir(beside)
-    (code,) = [b for b in blocks("python") if "faiss" in b]
-    names: dict = {}
-    exec(code, names)
-    assert np.array_equal(names["items"], np.argsort(-x[:3] @ x.T, axis=1)[:, :10])
+def test_the_commands_are_those_that_people_use() -> None:
+    assert {"fetch", "verify", "new", "compare", "diff", "sweep", "export"} <= {words[0] for words in COMMANDS}
+
+
+def test_targets_of_make_exist() -> None:
+    shown = {shlex.split(line)[1] for line in LINES if line.startswith("make ")}
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {"repro", "test"} <= shown <= targets
+
+
+def test_files_that_are_copied_exist() -> None:
+    copied = [shlex.split(line)[1] for line in LINES if line.startswith("cp ")]
+    assert copied
+    assert [path for path in copied if not (ROOT / path).is_file()] == []
+
+
+def test_parameters_are_valid(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        path = tmp_path / "params.yaml"
+        path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n" + block)
+        assert set(params.load(path).encoders) == set(yaml.safe_load(block)["encoders"])
+
+
+def test_it_is_short() -> None:
+    without_tables = re.sub(r"<!-- figures.*?<!-- /figures -->", "", README, flags=re.DOTALL)
+    assert len(without_tables.split()) < 900

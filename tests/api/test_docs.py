@@ -1,4 +1,4 @@
-"""docs/python.md and docs/tour.ipynb run as they are written."""
+"""docs/python.md, docs/tour.ipynb and the README's Python run as they are written."""
 
 import json
 import re
@@ -23,6 +23,7 @@ from pipeline.layout import Layout
 DOCS = Path(alignrec.__file__).parent.parent / "docs"
 PAGE = (DOCS / "python.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+README = (DOCS.parent / "README.md").read_text()
 TOUR = json.loads((DOCS / "tour.ipynb").read_text())
 CELLS = ["".join(cell["source"]) for cell in TOUR["cells"] if cell["cell_type"] == "code"]
 
@@ -48,6 +49,12 @@ def block(call: str) -> str:
     (code,) = (code for code in BLOCKS if f"alignrec.{call}(" in code)
     assert len(code.strip().splitlines()) <= 12, "ten lines each"
     return code
+
+
+def test_the_readme_reads_a_release(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = run(code, beside, monkeypatch)
+    assert np.array_equal(names["vector"], names["x"][0])
 
 
 def test_read(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,72 @@
+"""What docs/reading.md says about reading a release runs as it is written."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import schemas
+from pipeline import io
+from pipeline.train import retrieval
+
+READING = (Path(__file__).parent.parent / "docs/reading.md").read_text()
+ITEMS, WIDTH = 20, 128
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", READING, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def x() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(ITEMS, WIDTH)).astype("f4")
+
+
+@pytest.fixture(scope="module")
+def beside(x: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a release of feature set beit3 in two files, and the embeddings."""
+    folder = tmp_path_factory.mktemp("beside")
+    ids, asins = pa.array(range(ITEMS), pa.int32()), [f"A{i}" for i in range(ITEMS)]
+    flags = pa.array([True] * ITEMS)
+    table = pa.table({"item_id": ids, "asin": asins, "has_image": flags, "has_text": flags, "vector": io.vectors(x)})
+    for i, part in enumerate((table.slice(0, 12), table.slice(12))):
+        io.write_table(part, io.shard(folder / "release/features/beit3", "features", i), schemas.features(WIDTH))
+    users = pa.table({"user_id": ids, "user": asins, "vector": io.vectors(x)})
+    io.write_table(users, folder / "release/embeddings/users.parquet", schemas.user_embeddings(WIDTH))
+    io.write_bytes(folder / "release/embeddings/items.faiss", retrieval.to_bytes(retrieval.build(x, ITEMS)))
+    return folder
+
+
+@pytest.mark.parametrize("library", ["pyarrow", "pandas", "polars", "datasets"])
+def test_python_reads_the_features(
+    library: str, beside: Path, x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = pytest.importorskip(library)
+    if library == "datasets":
+        monkeypatch.setattr(module.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.chdir(beside)
+    (code,) = [b for b in blocks("python") if re.search(rf"(import|from) .*{library}", b) and "faiss" not in b]
+    names: dict = {}
+    exec(code, names)
+    assert np.array_equal(names["x"], x)
+
+
+def test_duckdb_finds_the_nearest(beside: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    monkeypatch.chdir(beside)
+    (query,) = blocks("sql")
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    cosine = unit @ unit[7]
+    expected = [(f"A{i}", pytest.approx(float(cosine[i]), abs=1e-6)) for i in np.argsort(-cosine)[:5]]
+    assert duckdb.sql(query).fetchall() == expected
+
+
+def test_faiss_reads_the_index(beside: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(beside)
+    (code,) = [b for b in blocks("python") if "faiss" in b]
+    names: dict = {}
+    exec(code, names)
+    assert np.array_equal(names["items"], np.argsort(-x[:3] @ x.T, axis=1)[:, :10])
