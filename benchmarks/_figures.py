@@ -19,7 +19,7 @@ from pathlib import Path
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.evaluation.evidence import Cell, comparisons
+from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.layout import Layout
 from pipeline.report import judged, markdown
 
@@ -76,6 +76,22 @@ def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         yield f"Test figures, mean ± sd over seeds; protocol `{comparison.protocol}`, `{comparison.fingerprint}`."
 
 
+def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield test Recall@20 of models, or of some, beside each other: a row a feature set, a table a protocol."""
+    for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
+        rows = [row for row in comparison.rows if not only or row.model in only]
+        models = list(dict.fromkeys(row.model for row in rows))
+        cells = {(row.features, row.model): _short(row.cells.get(MAIN)) for row in rows}
+        yield from _head("features", *models)
+        for features in dict.fromkeys(row.features for row in rows):
+            yield markdown.row(features, *(cells.get((features, model), "") for model in models))
+        yield ""
+        seeds = max(row.seeds for row in rows)
+        under = f"protocol `{comparison.protocol}`, `{comparison.fingerprint}`"
+        yield f"Test Recall@20, mean ± sd over {seeds} seeds; {under}."
+        yield ""
+
+
 def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield the probes of every feature set, or of some, raw and processed, best zero-shot first."""
     figures = io.read_json(layout.probes)
@@ -117,6 +133,7 @@ def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
+    "matrix": matrix,
     "probes": probes,
     "verdicts": verdicts,
     "tests": tests,

@@ -44,5 +44,5 @@ def test_a_block_without_outputs_stays_and_is_named(tmp_path: Path, capsys: pyte
 
 
 def test_a_misspelt_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no table 'result'; there are results, probes"):
+    with pytest.raises(ValueError, match="no table 'result'; there are results, matrix"):
         _figures.rewritten(PAGE.format(kind="result", dataset="d"), tmp_path)
