@@ -15,7 +15,7 @@ MODELS: Registry[type[Recommender]] = Registry(
         "itemknn": "pipeline.models.itemknn:ItemKNN",
         "contentknn": "pipeline.models.itemknn:ContentKNN",
         "bpr": "pipeline.models.bpr:BPR",
-        "lightgcn": "pipeline.models.lightgcn_variants:LightGCN",
+        "lightgcn": "pipeline.models.lightgcn:LightGCN",
         "vbpr": "pipeline.models.vbpr:VBPR",
         "mmgcn": "pipeline.models.mmgcn:MMGCN",
         "grcn": "pipeline.models.grcn:GRCN",

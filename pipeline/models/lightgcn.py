@@ -1,5 +1,7 @@
 """LightGCN (He et al., SIGIR 2020).
 
+The paper squares the norms of l2 (equation 15). The reference does not, and divides them by the batch's own size.
+
 Letters: U users, I items, B batch, D width.
 """
 
@@ -14,10 +16,11 @@ from torch import Tensor
 from pipeline.config.base import Count
 from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.variants import Varied, guarded_bpr, norms
 from pipeline.ops.sparse import Sparse, spmm
 
 
-class LightGCNParams(Regularised):
+class LightGCNParams(Varied, Regularised):
     """What LightGCN reads."""
 
     layers: Count = 2
@@ -32,6 +35,7 @@ class LightGCN(Recommender):
     def __init__(self, inputs: Inputs, params: LightGCNParams) -> None:
         super().__init__(inputs, params)
         self.l2, self.batch_size, self.layers = params.l2, params.batch_size, params.layers
+        self.is_paper = params.variant == "paper"
         self.graph = inputs.user_item
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
@@ -41,13 +45,13 @@ class LightGCN(Recommender):
         return propagate(self.graph, self.user, self.item, self.layers)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr of the propagated, and l2 of the unpropagated rows that the batch touches (equation 15)."""
+        """Return bpr of the propagated, and l2 of the unpropagated rows that the batch touches."""
         h_user, h_item = self()
         rows = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
-        return {
-            "bpr": bpr(pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)),
-            "l2": self.l2 * l2(*rows, batch_size=self.batch_size),
-        }
+        h = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
+        if self.is_paper:
+            return {"bpr": bpr(*h), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
+        return {"bpr": guarded_bpr(*h), "l2": self.l2 * norms(*rows, divisor=len(batch.users))}
 
 
 def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:
