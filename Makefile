@@ -7,9 +7,14 @@ HASHES = $(PYTHON) -I .ci/hashes.py $@.json # before anything that was installed
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test browser bench realdata rehearsal figures clean
+.PHONY: help repro test browser bench realdata rehearsal figures clean
 
 ITEMS ?= 300
+
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep ' ## ' Makefile
 
 repro: .venv/installed ## regenerate everything for the datasets in params.yaml, then show what came out
 	alignrec mend

@@ -28,10 +28,22 @@ app = typer.Typer(
     name="alignrec",
     cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    help="Raw reviews to verified multimodal item features. Stages, in order:",
+    help="Raw reviews to verified multimodal item features. Begin with: alignrec new mine --interactions ratings.csv",
 )
+IN_ORDER, BEGIN, LOOK, RELEASES = "Stages, in order", "Begin", "Look and compare", "Releases"
+"""headings of --help"""
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="print the release and leave")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        say(f"alignrec {installed('alignrec')}")
+        raise typer.Exit
 
 
 def _command(stage: str) -> Callable[..., None]:
@@ -126,10 +138,10 @@ _SPECIAL: dict[str, Callable[..., None]] = {
     "publish": publish,
 }  # stages with an option of their own
 for _stage, (_help, _, _) in STAGES.items():
-    app.command(_stage, help=_help)(_SPECIAL.get(_stage) or _command(_stage))
+    app.command(_stage, help=_help, rich_help_panel=IN_ORDER)(_SPECIAL.get(_stage) or _command(_stage))
 
 
-@app.command()
+@app.command(rich_help_panel=BEGIN)
 def new(
     name: Annotated[str, typer.Argument(help="of the dataset: letters, digits, _ and -")],
     interactions: Annotated[Path, typer.Option(help="a row an interaction: Parquet, CSV, TSV or JSON lines")],
@@ -148,7 +160,7 @@ def new(
         say(line)
 
 
-@app.command()
+@app.command(rich_help_panel=BEGIN)
 def mend() -> None:
     """Before `dvc repro`: delete a file that a killed DVC left half-written, add sections that params.yaml lacks."""
     from pipeline.mend import complete
@@ -160,7 +172,7 @@ def mend() -> None:
         say(f"params.yaml: added {', '.join(added)}: DVC wants each section, if only an empty one")
 
 
-@app.command()
+@app.command(rich_help_panel=BEGIN)
 def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
     """what the parameter file declares: kind, category, size as published, and whether it is downloaded."""
     from pipeline.params import read
@@ -169,7 +181,7 @@ def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("output
     show(table(read(params).sources, root))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def summary(
     dataset: Annotated[str | None, typer.Argument(help="one dataset; all of the parameter file's by default")] = None,
     params: ParamsFile = Path("params.yaml"),
@@ -189,7 +201,7 @@ def summary(
             say(f"{what}: {path if path.exists() else 'not made yet'}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def recommend(
     dataset: Published,
     user: Annotated[str, typer.Option("--user", help="identifier at the source, or the dense number")],
@@ -205,7 +217,7 @@ def recommend(
     show(recommender.table(recommendations))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def sweep(
     dataset: Dataset,
     grid: Annotated[
@@ -238,7 +250,7 @@ def sweep(
     say(f"all settings: {run.layout.sweep_trials(*plan.names)}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def compare(
     dataset: Published,
     sets: Annotated[list[str], typer.Argument(help="our encoders, or .npy, .pt, .parquet files; name=path renames")],
@@ -272,7 +284,7 @@ def compare(
     say(f"page: {folder / 'index.html'}")
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def diff(
     a: Annotated[Path, typer.Argument(help="the older release folder")],
     b: Annotated[Path, typer.Argument(help="the newer release folder")],
@@ -309,7 +321,7 @@ def diff(
         say(f"page: {page_to}")
 
 
-@app.command()
+@app.command(rich_help_panel=RELEASES)
 def verify(
     folder: Annotated[Path, typer.Argument(help="a release folder")],
     key: Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")] = None,
@@ -321,7 +333,7 @@ def verify(
         say(line)
 
 
-@app.command()
+@app.command(rich_help_panel=RELEASES)
 def fetch(
     address: Annotated[str, typer.Argument(help="of a release: a path, https://, s3:// or hf://datasets/")],
     to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
@@ -342,7 +354,7 @@ def fetch(
     say(f"fetched: {to}")
 
 
-@app.command()
+@app.command(rich_help_panel=RELEASES)
 def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
     form: Annotated[str, typer.Option("--format", help="mmrec, recbole, elliot, cornac, npy or hf")],
@@ -377,8 +389,8 @@ def export(
     say(f"exported: {to}")
 
 
-app.command()(released.embed)
-app.command()(released.attest)
+app.command(rich_help_panel=RELEASES)(released.embed)
+app.command(rich_help_panel=RELEASES)(released.attest)
 
 
 @contextmanager

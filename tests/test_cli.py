@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,19 @@ def test_help_reads_as_the_table_of_stages(tmp_path: Path) -> None:
     shown = alignrec("--help", cwd=tmp_path).stdout
     places = [shown.index(f" {name} ") for name in STAGES]
     assert places == sorted(places)
+
+
+def test_help_groups_commands_and_make_lists_its_targets(tmp_path: Path) -> None:
+    shown = alignrec("--help", cwd=tmp_path).stdout
+    places = [shown.index(f"─ {heading} ─") for heading in ("Stages, in order", "Begin", "Look and compare", "Releases")]
+    assert places == sorted(places)
+    root = Path(__file__).parent.parent
+    listed = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert {"make repro", "make test", "make clean"} <= {" ".join(line.split()[:2]) for line in listed.splitlines()}
+
+
+def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
+    assert alignrec("--version", cwd=tmp_path).stdout == f"alignrec {version('alignrec')}\n"
 
 
 def test_help_does_not_import_what_is_slow(tmp_path: Path) -> None:
