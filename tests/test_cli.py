@@ -25,7 +25,9 @@ def test_help_reads_as_the_table_of_stages(tmp_path: Path) -> None:
 
 def test_help_groups_commands_and_make_lists_its_targets(tmp_path: Path) -> None:
     shown = alignrec("--help", cwd=tmp_path).stdout
-    places = [shown.index(f"─ {heading} ─") for heading in ("Stages, in order", "Begin", "Look and compare", "Releases")]
+    places = [
+        shown.index(f"─ {heading} ─") for heading in ("Stages, in order", "Begin", "Look and compare", "Releases")
+    ]
     assert places == sorted(places)
     root = Path(__file__).parent.parent
     listed = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True).stdout

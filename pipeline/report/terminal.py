@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from pipeline.config.catalogue import SIZES
 from pipeline.evaluation import evidence
-from pipeline.evaluation.evidence import Comparison
+from pipeline.evaluation.evidence import Cell, Comparison, Row
 from pipeline.layout import Layout
 from pipeline.report.markdown import figure
 
@@ -60,14 +60,27 @@ def trials(trials: pa.Table, names: Sequence[str]) -> Table:
 def _table(title: str, comparison: Comparison) -> Table:
     printed = Table(title=title, title_justify="left", box=box.SIMPLE, show_edge=False, padding=0)
     ablated = any(row.ablation for row in comparison.rows)
-    for name in ("model", "features", *(["ablation"] if ablated else [])):
-        printed.add_column(name, no_wrap=True)
+    for name in ("ablation",) if ablated else ("model", "features"):
+        printed.add_column(name, overflow="fold")
     for name in ("seeds", *COLUMNS):
         printed.add_column(name, no_wrap=True, justify="right")
+    full = {row.features for row in comparison.rows if not row.ablation}
     for row in comparison.rows:
-        names = [row.model, row.features, *([row.ablation] if ablated else [])]
-        printed.add_row(*names, str(row.seeds), *(figure(row.cells.get(key)) for key in COLUMNS.values()))
+        names = [_ablation(row, full)] if ablated else [row.model, row.features]
+        printed.add_row(*names, str(row.seeds), *(_short(row.cells.get(key)) for key in COLUMNS.values()))
     return printed
+
+
+def _ablation(row: Row, full: Collection[str]) -> str:
+    """Return what was left out, with the features where they are not the full model's; of that the features alone."""
+    if not row.ablation:
+        return f"nothing: {row.model} on {row.features}"
+    return row.ablation if row.features in full else f"{row.ablation}: {row.features}"
+
+
+def _short(cell: Cell | None) -> str:
+    """Return mean ± sd without the zeros before their points: three of them and two names fit 80 columns."""
+    return figure(cell).replace("0.", ".")
 
 
 def probes(figures: Mapping[str, Any], registered: Mapping[str, Probe]) -> Table:

@@ -15,11 +15,11 @@ def row(model: str, seed: int, value: float, **other: object) -> dict[str, objec
     return run | how | {"selected_by": "valid", "value": value} | other
 
 
-def printed(*rows: dict[str, object]) -> list[str]:
+def printed(*rows: dict[str, object], width: int = 100) -> list[str]:
     """Return the text of every table."""
     texts = []
     for table in terminal.tables(pa.Table.from_pylist(list(rows), schemas.RESULTS), "shop"):
-        console = Console(width=100, file=io.StringIO())
+        console = Console(width=width, file=io.StringIO())
         console.print(table)
         texts.append(console.file.getvalue())
     return texts
@@ -28,21 +28,34 @@ def printed(*rows: dict[str, object]) -> list[str]:
 def test_means_over_seeds_best_first_and_what_test_selected_only_under_that_name() -> None:
     rows = row("bpr", 0, 0.1), row("bpr", 1, 0.2), row("lightgcn", 0, 0.3), row("bpr", 0, 0.9, selected_by="test")
     text, by_test = printed(*rows)
-    assert "0.1500 ± 0.0707" in text
-    assert "0.9" not in text
+    assert ".1500 ± .0707" in text
+    assert ".9" not in text
     assert text.index("lightgcn") < text.index("bpr")
-    assert ("selected by test" in by_test, "0.9000" in by_test, "lightgcn" in by_test) == (True, True, False)
+    assert ("selected by test" in by_test, ".9000" in by_test, "lightgcn" in by_test) == (True, True, False)
 
 
 def test_two_fingerprints_never_share_a_table() -> None:
     one, other = printed(row("bpr", 0, 0.1), row("bpr", 0, 0.7, fingerprint="2"))  # both are called `mmrec`
-    assert ("0.1000" in one, "0.7000" in one) == (True, False)
-    assert ("0.1000" in other, "0.7000" in other) == (False, True)
+    assert (".1000" in one, ".7000" in one) == (True, False)
+    assert (".1000" in other, ".7000" in other) == (False, True)
 
 
 def test_ablations_stand_apart_beside_the_full_model() -> None:
     texts = printed(row("alignrec", 0, 0.3), row("alignrec", 0, 0.2, ablation="no-cca"), row("bpr", 0, 0.1),
                   row("alignrec", 0, 0.4, features="random"))  # fmt: skip
     assert "no-cca" not in texts[0]
-    assert ("0.3000" in texts[1], "no-cca" in texts[1]) == (True, True)
+    assert (".3000" in texts[1], "no-cca" in texts[1]) == (True, True)
     assert not any(other in texts[1] for other in ("bpr", "random"))
+
+
+def test_eighty_columns_cut_no_name() -> None:
+    ablations = [
+        row("alignrec", seed, value, ablation=name, features=features, metric=metric, k=k)
+        for name, features in (("", "beit3"), ("unrounded-selection", "beit3"), ("text-only", "beit3-image-masked"))
+        for metric, k in terminal.COLUMNS.values()
+        for seed, value in enumerate((0.2191, 0.2205))
+    ]
+    for text in printed(*ablations, width=80):
+        assert "…" not in text
+        assert ".2198 ± .0010" in text
+    assert "text-only: beit3-image-masked" in text
