@@ -65,7 +65,7 @@ class Range(Section):
 
 
 RATES: dict[str, Range] = {"lr": Range(low=1e-4, high=5e-2), "l2": Range(low=1e-5, high=0.3)}
-NORMS: dict[str, Range] = RATES | {"l2": Range(low=1e-2, high=1.0)}
+NORMS: dict[str, Range] = RATES | {"l2": Range(low=1e-4, high=1.0)}
 """of models whose l2 takes unsquared norms: of a batch of 2048 rows one weighs 45 times less than its square"""
 LOSSES: dict[str, Range] = {
     "cca": Range(low=1e-4, high=0.1),
