@@ -22,7 +22,7 @@ from pipeline.layout import STAGES
 
 KEY, JOURNAL = ".key", ".sha256"
 """of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
-UNLISTED = {KEY, JOURNAL, ".seal"}
+UNLISTED = {KEY, JOURNAL, ".seal", "run.json"}
 """names of files that no journal lists"""
 HELD_OTHERWISE = {".part", ".etag", ".db"}
 """endings of files that grow in place, so that no journal lists them: begun downloads, and the trials of a sweep"""
@@ -83,8 +83,8 @@ def journal(folder: Path) -> dict[Path, set[str]]:
     return listed
 
 
-def unvouched(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files of a begun folder that are not as they were written, sorted, and those that are not listed.
+def delete_unvouched(folder: Path) -> list[Path]:
+    """Delete the files of a begun folder that its journal does not list; return those that it lists otherwise, sorted.
 
     Folders in it that are resumed by themselves do not count.
     """
@@ -92,7 +92,9 @@ def unvouched(folder: Path) -> tuple[list[Path], list[Path]]:
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED and _begun_above(p) == folder)
     known = [path for path in files if path in listed]
     altered = [path for path, digest in zip(known, sha256s(known), strict=True) if digest not in listed[path]]
-    return altered, [path for path in files if path not in listed and path.suffix not in HELD_OTHERWISE]
+    for path in [*altered, *(p for p in files if p not in listed and p.suffix not in HELD_OTHERWISE)]:
+        path.unlink(missing_ok=True)  # the ranks of a training do this at the same time
+    return altered
 
 
 def _list(path: Path, written: Path) -> None:
@@ -160,8 +162,8 @@ def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, reco
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the row groups of a Parquet file, checked, one in memory at a time."""
-    with pq.ParquetFile(path) as file:
+    """Yield the row groups of a Parquet file, checked, one in memory at a time; errors are those of `read_table`."""
+    with _readable(path), pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             yield schemas.check(file.read_row_group(number), schema, str(path))
 
@@ -173,15 +175,21 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         UserError: the file is absent or no Parquet file.
         schemas.ContractError: it breaks the schema.
     """
-    try:
-        with pq.ParquetFile(path) as f:  # read_table would first load pyarrow.dataset
-            table = f.read(columns)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; {_made_by(path)}") from None
-    except (pa.ArrowInvalid, OSError) as e:
-        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {_made_by(path)}") from None
+    with _readable(path), pq.ParquetFile(path) as f:  # pq.read_table would first load pyarrow.dataset
+        table = f.read(columns)
     expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
     return schemas.check(table, expected, str(path))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what PyArrow says of a Parquet file that it cannot read into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; {_made_by(path)}") from None
+    except (pa.ArrowInvalid, KeyError, OSError) as e:
+        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {_made_by(path)}") from None
 
 
 def shards(folder: Path, stem: str) -> list[Path]:
@@ -207,7 +215,8 @@ def read_features(folder: Path) -> pa.Table:
         UserError: no shard there. schemas.ContractError: a shard breaks the schema or ids are not 0 .. I-1.
     """
     paths = shards(folder, "features")
-    kind = pq.read_schema(paths[0]).field("vector").type
+    with _readable(paths[0]):
+        kind = pq.read_schema(paths[0]).field("vector").type
     if not pa.types.is_fixed_size_list(kind):
         raise schemas.ContractError(f"{paths[0]}: column 'vector' is {kind}, expected fixed_size_list<float>")
     table = pa.concat_tables([read_table(p, schemas.features(kind.list_size)) for p in paths])

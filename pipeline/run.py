@@ -155,10 +155,7 @@ class Run:
         """Delete the files of a folder that was begun by `resume` which are not as they were written."""
         if not (folder / io.JOURNAL).is_file():
             return
-        altered, unlisted = io.unvouched(folder)
-        for path in [*altered, *unlisted]:
-            path.unlink(missing_ok=True)  # ranks do this at the same time
-        for path in altered:
+        for path in io.delete_unvouched(folder):
             self.warn(f"{path} {ALTERED}")
 
 
