@@ -31,6 +31,7 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.params import Params, load
+from pipeline.pretrain.train import train_once
 from pipeline.run import Run, perform
 from pipeline.study import masking
 from stages import needs
@@ -111,6 +112,13 @@ class Stage:
         self.layout.seal(self.name).unlink()
 
 
+def download(root: Path) -> Stage:
+    io.write_bytes(root / "r.csv", b"user,item\n" + 20 * b"u,i\n")
+    source = {"kind": "tabular", "interactions": str(root / "r.csv")}
+    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}})
+    return Stage("download", params, Layout(root, "shop"))
+
+
 def images(root: Path) -> Stage:
     layout = toy.outputs(root)
     for item, colour in enumerate(toy.COLOURS):
@@ -163,7 +171,7 @@ def pretrain(root: Path) -> Stage:
     return Stage("pretrain", load(path), layout)
 
 
-STAGES = {make.__name__: make for make in (images, encode, graph, train, benchmark, study, pretrain)}
+STAGES = {make.__name__: make for make in (download, images, encode, graph, train, benchmark, study, pretrain)}
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +188,8 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Stage]:
 
 
 ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
+    "raw file": ("download", lambda layout: layout.raw / "r.csv"),
+    "list of raw files": ("download", lambda layout: layout.sources),
     "image shard": ("images", lambda layout: io.shard(layout.images, "images", 1)),
     "features shard": ("encode", lambda layout: io.shard(layout.features("tfidf"), "features", 1)),
     "edges": ("graph", lambda layout: layout.edges("random")),
@@ -245,6 +255,19 @@ def test_a_damaged_checkpoint_is_dropped(
     assert stage.files() == stage.whole
     line = f"warning: {name} {stage.layout.dataset}: {checkpoint} was altered after it was made; it is made again\n"
     assert capsys.readouterr().err.count(line) == (damage != "deleted")
+
+
+@pytest.mark.parametrize("lost", ["tokenizer", "encoder_weights", "whitening"])
+def test_an_encoder_of_a_study_that_lost_a_file_is_trained_again(stages: Callable[[str], Stage], lost: str) -> None:
+    stage = stages("pretrain")
+    run = Run("pretrain", "toy", stage.params, stage.layout.root)
+    path: Path = getattr(stage.layout, lost)
+    before = path.stat().st_mtime_ns
+    train_once(run, needs.of(run))
+    assert path.stat().st_mtime_ns == before
+    path.unlink()
+    train_once(run, needs.of(run))
+    assert stage.files() == stage.whole
 
 
 # --- the journal
