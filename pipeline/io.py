@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,15 +20,26 @@ import schemas
 from pipeline.errors import UserError
 from pipeline.layout import STAGES
 
+KEY, JOURNAL = ".key", ".sha256"
+"""of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
+UNLISTED = {KEY, JOURNAL, ".seal", "run.json"}
+"""names of files that no journal lists"""
+HELD_OTHERWISE = {".part", ".etag", ".db", ".db-journal"}
+"""endings of files that grow in place, so that no journal lists them: begun downloads, and the trials of a sweep"""
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`."""
+    """Yield a temporary path beside `path`; on success it is flushed to disk and renamed over `path`.
+
+    In a folder that is resumed by itself the journal lists its sha256 first: no file is there that it does not list.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
         flush(temporary)
+        _list(path, temporary)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -38,6 +50,66 @@ def flush(path: Path) -> None:
     """Flush a file's bytes to disk."""
     with path.open("rb+") as f:
         os.fsync(f.fileno())
+
+
+def begin(folder: Path, key: str) -> None:
+    """Empty a folder that is resumed by itself, and begin its journal.
+
+    Args:
+        folder: missing ones are made.
+        key: sha256 of all that its content depends on.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    write_bytes(folder / JOURNAL, b"")
+    write_bytes(folder / KEY, key.encode())  # last: without it the folder is begun again
+
+
+def begun(folder: Path, key: str) -> bool:
+    """Return whether `begin` was called with the same key."""
+    mark = folder / KEY
+    return (folder / JOURNAL).is_file() and mark.is_file() and mark.read_bytes() == key.encode()
+
+
+def journal(folder: Path) -> dict[Path, set[str]]:
+    """Return path -> sha256 of each content that was written there; a line that a kill cut off counts for nothing.
+
+    A file that was rewritten has several: a kill before the new content appears leaves the one before.
+    """
+    listed: dict[Path, set[str]] = {}
+    for line in (folder / JOURNAL).read_text(encoding="utf-8", errors="replace").split("\n"):
+        digest, separator, name = line.partition("  ")
+        if separator and name:
+            listed.setdefault(folder / name, set()).add(digest)
+    return listed
+
+
+def delete_unvouched(folder: Path) -> list[Path]:
+    """Delete the files of a begun folder that its journal does not list; return those that it lists otherwise, sorted.
+
+    Folders in it that are resumed by themselves do not count.
+    """
+    listed = journal(folder)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in UNLISTED and _begun_above(p) == folder)
+    known = [path for path in files if path in listed]
+    altered = [path for path, digest in zip(known, sha256s(known), strict=True) if digest not in listed[path]]
+    for path in [*altered, *(p for p in files if p not in listed and p.suffix not in HELD_OTHERWISE)]:
+        path.unlink(missing_ok=True)  # the ranks of a training do this at the same time
+    return altered
+
+
+def _list(path: Path, written: Path) -> None:
+    """Add a file that is about to appear as `path` to the journal of its folder, if there is one."""
+    if path.name in UNLISTED or (folder := _begun_above(path)) is None:
+        return
+    with (folder / JOURNAL).open("a", encoding="utf-8") as f:  # a line begins anew, whatever a kill left of the last
+        f.write(f"\n{sha256(written)}  {path.relative_to(folder)}")
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def _begun_above(path: Path) -> Path | None:
+    """Return the nearest folder above `path` that is resumed by itself."""
+    return next((f for f in path.parents if (f / JOURNAL).is_file() and (f / KEY).is_file()), None)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -90,8 +162,8 @@ def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, reco
 
 
 def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the row groups of a Parquet file, checked, one in memory at a time."""
-    with pq.ParquetFile(path) as file:
+    """Yield the row groups of a Parquet file, checked, one in memory at a time; errors are those of `read_table`."""
+    with _readable(path), pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             yield schemas.check(file.read_row_group(number), schema, str(path))
 
@@ -103,15 +175,21 @@ def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) 
         UserError: the file is absent or no Parquet file.
         schemas.ContractError: it breaks the schema.
     """
-    try:
-        with pq.ParquetFile(path) as f:  # read_table would first load pyarrow.dataset
-            table = f.read(columns)
-    except FileNotFoundError:
-        raise UserError(f"{path}: not there; {_made_by(path)}") from None
-    except (pa.ArrowInvalid, OSError) as e:
-        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {_made_by(path)}") from None
+    with _readable(path), pq.ParquetFile(path) as f:  # pq.read_table would first load pyarrow.dataset
+        table = f.read(columns)
     expected = schema if columns is None else pa.schema([schema.field(c) for c in columns])
     return schemas.check(table, expected, str(path))
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what PyArrow says of a Parquet file that it cannot read into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; {_made_by(path)}") from None
+    except (pa.ArrowInvalid, KeyError, OSError) as e:
+        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {_made_by(path)}") from None
 
 
 def shards(folder: Path, stem: str) -> list[Path]:
@@ -137,7 +215,8 @@ def read_features(folder: Path) -> pa.Table:
         UserError: no shard there. schemas.ContractError: a shard breaks the schema or ids are not 0 .. I-1.
     """
     paths = shards(folder, "features")
-    kind = pq.read_schema(paths[0]).field("vector").type
+    with _readable(paths[0]):
+        kind = pq.read_schema(paths[0]).field("vector").type
     if not pa.types.is_fixed_size_list(kind):
         raise schemas.ContractError(f"{paths[0]}: column 'vector' is {kind}, expected fixed_size_list<float>")
     table = pa.concat_tables([read_table(p, schemas.features(kind.list_size)) for p in paths])

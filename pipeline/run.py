@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import resource
-import shutil
 import sys
 import time
 from collections import Counter
@@ -23,13 +22,15 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from pipeline import code, io, parallel, progress
-from pipeline.errors import UserError, printable
-from pipeline.layout import Layout
+from pipeline.errors import UserError, one_line, printable
+from pipeline.layout import STAGES, Layout
 from pipeline.params import Params
 from pipeline.seeds import seed_for
 
 LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "simplejpeg",
              "transformers", "sentencepiece", "open_clip_torch")  # fmt: skip
+
+ALTERED = "was altered after it was made; it is made again"
 
 
 class Needs(NamedTuple):
@@ -137,6 +138,8 @@ class Run:
     def resume(self, folder: Path, inputs: Iterable[Path], *facts: Any, modules: Sequence[str] = ()) -> None:
         """Keep `folder`'s content if it was begun with the same inputs, facts, versions and code; else empty it.
 
+        Files that are not as they were written are deleted, so that they are made again, and a line says so.
+
         Args:
             folder: the stage's folder or a part of it that is resumed by itself.
             inputs: files that the content depends on; hashed.
@@ -144,12 +147,16 @@ class Run:
             modules: whose code the content depends on; the stage's own by default.
         """
         key = self.key(inputs, facts, modules or [f"stages.{self.stage}"])
-        mark = folder / ".key"
-        if not (mark.is_file() and mark.read_text() == key):
-            shutil.rmtree(folder, ignore_errors=True)
-            io.write_bytes(mark, key.encode())
-        for leftover in folder.glob(".*.tmp"):
-            leftover.unlink()
+        if not io.begun(folder, key):
+            io.begin(folder, key)
+        self.drop_altered(folder)
+
+    def drop_altered(self, folder: Path) -> None:
+        """Delete the files of a folder that was begun by `resume` which are not as they were written."""
+        if not (folder / io.JOURNAL).is_file():
+            return
+        for path in io.delete_unvouched(folder):
+            self.warn(f"{path} {ALTERED}")
 
 
 @cache
@@ -215,7 +222,7 @@ def perform(
         key = run.key(*needs(run))
         if not parallel.rank():
             _delete_altered(run)
-        with _recorded(run):
+        with _recorded(run), _blaming_inputs(run):
             main(run)
         if not parallel.rank():
             io.write_bytes(seal, _seal(run, key))
@@ -231,15 +238,39 @@ def _seal(run: Run, key: str) -> bytes:
 
 def _delete_altered(run: Run) -> None:
     """Delete the files that differ from what the stage left when it ended, so that they are made again."""
-    try:
-        digests = json.loads(run.layout.seal(run.stage).read_bytes())["files"]
-    except (FileNotFoundError, ValueError, KeyError):
-        return
-    files = run.layout.outputs(run.stage)
-    for path, digest in zip(files, io.sha256s(files), strict=True):
-        if digests.get(str(path.relative_to(run.folder)), digest) != digest:
+    for path in _altered(run.layout, run.stage):
+        if path.exists():
             path.unlink()
-            run.warn(f"{path} was altered after it was made; it is made again")
+            run.warn(f"{path} {ALTERED}")
+
+
+def _altered(layout: Layout, stage: str) -> list[Path]:
+    """Return the files of a finished stage that differ from what it left or are gone, sorted."""
+    try:
+        sealed = json.loads(layout.seal(stage).read_bytes())["files"].items()
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    files = layout.outputs(stage)
+    present = dict(zip(files, io.sha256s(files), strict=True))
+    folder = layout.folder(stage)
+    return sorted(folder / name for name, digest in sealed if present.get(folder / name) != digest)
+
+
+@contextmanager
+def _blaming_inputs(run: Run) -> Iterator[None]:
+    """Where a stage fails, say so if a file that it may have read is not as an earlier stage left it."""
+    try:
+        yield
+    except Exception as e:
+        altered = ((stage, path) for stage in STAGES[run.stage].reads for path in _altered(run.layout, stage))
+        if (first := next(altered, None)) is None:
+            raise
+        stage, path = first
+        what = "was altered after it was made" if path.exists() else "is gone"
+        raise UserError(
+            f"{path} {what}, and {run.stage} failed ({one_line(e)}); "
+            f"run `alignrec {stage} {run.dataset}`, which makes it again"
+        ) from e
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def main(run: Run) -> None:
         files, modules = inputs.files(layout, group.content), ["pipeline.benchmark.jobs", MODELS.module(group.model)]
         run.resume(folder, [*files, *MODELS.source_files(group.model)], *facts, modules=modules)
 
-    todo = jobs.by_length(job for job in planned if not layout.trial(*job).exists())
+    todo = jobs.by_length(job for job in planned if jobs.is_lacking(layout, job, rules))
     trial = tuning.TunedTrial(jobs.Trial(layout, run.params, rules), tuned)
     for job, results in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
         for result in reversed(results):  # the record that says that the run is done comes last

@@ -17,6 +17,7 @@ def main(run: Run) -> None:
     stored: dict[str, str] = {}
     hashes: dict[str, str] = {}
     code = SOURCES.source_files(source.kind)
+    run.drop_altered(raw)
     if isinstance(source, Generated):
         run.resume(raw, code, source.model_dump())
         stored = source.make(raw, lambda names: run.progress(names, unit="image"))

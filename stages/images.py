@@ -63,7 +63,7 @@ def _shard(
     """Write one shard, unless it was written with the `current` facts."""
     mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
     key = run.key([], current, [f"stages.{run.stage}"])
-    is_current = path.exists() and mark.is_file() and mark.read_text() == key
+    is_current = path.exists() and mark.is_file() and mark.read_bytes() == key.encode()
     if is_current and not retry_failed:
         done(len(items))
         return

@@ -55,7 +55,9 @@ def finish(stage: str, folder: Path) -> None:
 
 def contents(folder: Path) -> dict[str, str]:
     """Return path -> sha256 of what the stages wrote; how they ran does not count."""
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("run.json", ".key", "p.yaml")]
+    files = [
+        p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("run.json", ".key", ".sha256", "p.yaml")
+    ]
     return {str(p.relative_to(folder)): sha256(p) for p in files if not p.name.endswith(".lock")}
 
 
@@ -119,7 +121,7 @@ def test_two_downloads_at_once_fetch_each_file_once_and_end_alike(tmp_path: Path
         assert server.asked == {"/r.csv": 1}
     made = tmp_path / "download" / "shop"
     assert (made / "r.csv").read_text() == data
-    assert {p.name for p in made.iterdir()} == {".key", ".seal", "r.csv", "run.json", "sources.json"}
+    assert {p.name for p in made.iterdir()} == {".key", ".seal", ".sha256", "r.csv", "run.json", "sources.json"}
 
 
 def test_a_full_disk_is_one_clear_line_and_what_was_finished_stays(undisturbed: Path, tmp_path: Path) -> None:

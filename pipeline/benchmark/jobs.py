@@ -67,6 +67,12 @@ def by_length(todo: Iterable[Job]) -> list[Job]:
     return sorted(todo, key=lambda job: slow.index(job.model))
 
 
+def is_lacking(layout: Layout, job: Job, rules: Protocol) -> bool:
+    """Return whether a record or a ranking of a job is not there, under any of the protocol's variants."""
+    kinds = layout.trial, layout.trial_rankings
+    return not all(path(*job, suffix=one.suffix).is_file() for one in rules.variants for path in kinds)
+
+
 class TrialResult(NamedTuple):
     """The record of one training under one protocol, and its test rankings."""
 

@@ -63,7 +63,10 @@ def train_once(run: Run, needs: Needs) -> None:
     """Do as `train`, unless it has come to its end with the same needs."""
     _resumed(run, needs)
     layout = run.layout
-    if not layout.history("pretrain").is_file() or layout.encoder_scratch.exists():  # which goes last
+    results = [layout.encoder_weights, layout.encoder_config, layout.whitening, layout.history("pretrain")]
+    listed = io.journal(run.folder)
+    results += [path for path in (layout.tokenizer, layout.visual_tokens) if path in listed]
+    if not all(path.is_file() for path in results) or layout.encoder_scratch.exists():  # which goes last
         train(run, needs)
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +24,7 @@ import schemas
 from pipeline import io
 from pipeline.config import Images
 from pipeline.encode import batching
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.images.decode import Decoded, failed, normalise
 from pipeline.items.parse import Reject
 from pipeline.release import encoder, item_file
@@ -77,7 +78,7 @@ def embed(
     loaded = encoder.load(release, name)
     work, count = _work(release, name, items, images, to), 0
     for number, (rows, rejects) in enumerate(blocks):
-        if not _rejects(work, number).exists():
+        if not _rejects(work, number).exists() or (rows and not _part(work, number).exists()):
             if rows:
                 table = _encoded(loaded, rows, count, done)
                 io.write_table(table, _part(work, number), schemas.embedded(loaded.encoder.width))
@@ -140,15 +141,18 @@ def _decoded(row: Row, facts: encoder.Facts) -> Decoded:
 
 
 def _work(release: Path, name: str, items: Path, images: Path | None, to: Path) -> Path:
-    """Return the folder of finished blocks, emptied if they are of another release, encoder, file or folder."""
+    """Return the folder of finished blocks, emptied if they are of another release, encoder, file or folder.
+
+    Blocks that were altered are deleted, so that they are made again.
+    """
     work = to.absolute().with_name(f".{to.name}.parts")
     hashes = [io.sha256(release / manifests.NAME), io.sha256(items)]
     facts = [*hashes, name, str(images and images.absolute()), versions()]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    mark = work / "key"
-    if not (mark.is_file() and mark.read_text() == key):
-        shutil.rmtree(work, ignore_errors=True)
-        io.write_bytes(mark, key.encode())
+    if not io.begun(work, key):
+        io.begin(work, key)
+    for path in io.delete_unvouched(work):
+        print(printable(f"warning: {path} was altered after it was made; it is made again"), file=sys.stderr)
     return work
 
 

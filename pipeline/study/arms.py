@@ -14,7 +14,7 @@ from safetensors.numpy import save as save_arrays
 
 import schemas
 from pipeline import io, pool
-from pipeline.benchmark.jobs import Job, Trial, TrialResult
+from pipeline.benchmark.jobs import Job, Trial, TrialResult, is_lacking
 from pipeline.evaluation.protocol import Protocol
 from pipeline.layout import Layout
 from pipeline.models import MODELS
@@ -109,7 +109,7 @@ def _recommend(run: Run, rules: Protocol, arms: Sequence[Arm]) -> list[Path]:
             modules = ["pipeline.benchmark.jobs", MODELS.module(RELEASED)]
             run.resume(folder, files, *facts, modules=modules)
     jobs = [(number, job) for number, arm in enumerate(arms) for job in arm.jobs(params.study.seeds)]
-    todo = [(number, job) for number, job in jobs if not arms[number].branch.trial(*job).exists()]
+    todo = [(number, job) for number, job in jobs if is_lacking(arms[number].branch, job, rules)]
     trial = ArmTrial([arm.data for arm in arms], params, rules)
     runs = pool.each(trial, todo, params.study.workers)
     for (number, job), results in run.progress(runs, total=len(todo), unit="run", what="arms") if todo else ():

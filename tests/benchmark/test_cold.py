@@ -29,7 +29,8 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 def files(layout: Layout) -> dict[str, bytes]:
     base = layout.folder("benchmark")
-    return {str(p.relative_to(base)): p.read_bytes() for p in base.rglob("*") if p.is_file() and p.name != "run.json"}
+    made = (p for p in base.rglob("*") if p.is_file() and p.name not in ("run.json", ".sha256"))
+    return {str(p.relative_to(base)): p.read_bytes() for p in made}
 
 
 def test_each_result_stands_there_under_both_protocols(layout: Layout) -> None:

@@ -57,7 +57,8 @@ def run_all(root: Path, settings: Params) -> Run:
 
 def files(root: Path) -> dict[str, bytes]:
     base = root / "benchmark/shop"
-    return {str(p.relative_to(base)): p.read_bytes() for p in base.rglob("*") if p.is_file() and p.name != "run.json"}
+    made = (p for p in base.rglob("*") if p.is_file() and p.name not in ("run.json", ".sha256"))
+    return {str(p.relative_to(base)): p.read_bytes() for p in made}
 
 
 def test_draws_are_in_the_space_and_fewer_begin_more() -> None:

@@ -191,10 +191,31 @@ embed.embed(Path({str(release)!r}), "beit3", folder / "items.jsonl", folder / "i
     assert (folder / "new.parquet").read_bytes() == whole.read_bytes()
 
 
+def test_a_block_that_was_altered_is_made_again(
+    release: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(item_file, "BLOCK", 2)
+    whole, new, work = folder / "whole.parquet", folder / "new.parquet", folder / ".new.parquet.parts"
+    embed.embed(release, "beit3", folder / "items.jsonl", folder / "images", whole)
+
+    def interrupt(_: int) -> None:
+        if (work / "rejects-00000.parquet").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed.embed(release, "beit3", folder / "items.jsonl", folder / "images", new, interrupt)
+    (work / "features-00000.parquet").write_bytes(b"altered")
+    embed.embed(release, "beit3", folder / "items.jsonl", folder / "images", new)
+    assert new.read_bytes() == whole.read_bytes()
+    line = f"warning: {work}/features-00000.parquet was altered after it was made; it is made again"
+    assert line in capsys.readouterr().err.splitlines()
+
+
 def test_another_file_does_not_go_on_from_an_old_ones_blocks(release: Path, folder: Path) -> None:
     work = folder / ".new.parquet.parts"
     work.mkdir()
-    (work / "key").write_text("another")
+    (work / ".key").write_text("another")
+    (work / ".sha256").write_text("")
     (work / "features-00000.parquet").write_bytes(b"of another file")
     (work / "rejects-00000.parquet").write_bytes(b"of another file")
     assert embedded(release, folder)[0] == 0

@@ -1,0 +1,331 @@
+"""Files that were damaged on this disk: the stage that made them makes them again, the same byte for byte.
+
+Every damage meets every artefact where a kill left the stage without its seal, so that only the journal of its folder
+knows what was written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pretraining
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shops
+import toy
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+import schemas
+from pipeline import io, pool
+from pipeline.beit3 import tokenizer
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.params import Params, load
+from pipeline.pretrain.train import train_once
+from pipeline.run import Run, perform
+from pipeline.study import masking
+from stages import needs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process() -> Iterator[None]:
+    """Train what a worker would unpickle here: starting workers takes longer than all trainings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pool, "each", lambda work, jobs, _: ((j, pickle.loads(pickle.dumps(work))(j)) for j in jobs))
+        yield
+
+
+# --- damages
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flipped(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 0xFF
+    path.write_bytes(data)
+
+
+def other_values(path: Path) -> None:
+    """Put a file in its place that any reader takes."""
+    match path.suffix:
+        case ".parquet":
+            table = pq.read_table(path)
+            last = table.column_names[-1]
+            rolled = table[last].take(pa.array(np.roll(np.arange(len(table)), 1)))
+            pq.write_table(table.set_column(len(table.column_names) - 1, last, rolled), path)
+        case ".json":
+            path.write_text(json.dumps(json.loads(path.read_text(), parse_float=lambda _: 0.99)))
+        case ".safetensors":
+            with safe_open(path, "np") as file:
+                facts = file.metadata()
+            save_file({name: np.asarray(array + 1) for name, array in load_file(path).items()}, path, facts)
+        case _:
+            other = tokenizer.train(["seven other words than those of the shop"], 60)
+            assert other
+            path.write_bytes(other)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "truncated": truncated,
+    "flipped-in-data": partial(flipped, at=40),
+    "flipped-in-footer": partial(flipped, at=-12),
+    "emptied": lambda path: path.write_bytes(b""),
+    "other-values": other_values,
+    "deleted": Path.unlink,
+}
+
+
+# --- stages
+
+
+class Stage:
+    """A stage on a toy shop, that has ended once."""
+
+    def __init__(self, name: str, params: Params, layout: Layout) -> None:
+        self.name, self.params, self.layout = name, params, layout
+        assert self.ran()
+        self.whole = self.files()
+
+    def ran(self) -> bool:
+        """Run the stage as its command does."""
+        run = Run(self.name, self.layout.dataset, self.params, self.layout.root, self.layout)
+        return perform(run, needs.of, lambda _: None, importlib.import_module(f"stages.{self.name}").main)
+
+    def files(self) -> dict[str, str]:
+        return {str(path): io.sha256(path) for path in self.layout.outputs(self.name)}
+
+    def unseal(self) -> None:
+        """Leave the stage as a kill at its end does."""
+        self.layout.seal(self.name).unlink()
+
+
+def download(root: Path) -> Stage:
+    io.write_bytes(root / "r.csv", b"user,item\n" + 20 * b"u,i\n")
+    source = {"kind": "tabular", "interactions": str(root / "r.csv")}
+    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": source}})
+    return Stage("download", params, Layout(root, "shop"))
+
+
+def images(root: Path) -> Stage:
+    layout = toy.outputs(root)
+    for item, colour in enumerate(toy.COLOURS):
+        io.write_bytes(layout.raw / f"A{item}.jpg", toy.jpeg(colour or (9, 9, 9)))
+    return Stage("images", toy.params(images={"pattern": "{item}.jpg", "shard_rows": 2}), layout)
+
+
+def encode(root: Path) -> Stage:
+    sections = {"encode": {"encoders": ["tfidf"], "controls": [], "shard_rows": 2}, "encoders": {"tfidf": {"width": 2}}}
+    layout = toy.outputs(root)
+    io.write_json(layout.sources, [])
+    return Stage("encode", toy.params(**sections), layout)
+
+
+def graph(root: Path) -> Stage:
+    return Stage("graph", toy.params(graph={"k": 3}), toy.outputs(root))
+
+
+TRAIN = {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01, "checkpoint_every": 1}
+SPACES = {"bpr": {"lr": {"low": 1e-3, "high": 0.05}}}
+
+
+def train(root: Path) -> Stage:
+    return Stage("train", toy.params(train=TRAIN), shops.outputs(root))
+
+
+def benchmark(root: Path) -> Stage:
+    sections: dict[str, Any] = {"models": ["bpr"], "features": ["f"], "seeds": 2, "ks": [5, 20], "budget": 2}
+    return Stage(
+        "benchmark", toy.params(train=TRAIN, benchmark=sections, sweep={"spaces": SPACES}), shops.outputs(root)
+    )
+
+
+def study(root: Path) -> Stage:
+    layout = shops.outputs(root)
+    table = io.read_features(layout.features("f")).drop_columns(["vector"])
+    for number, modality in enumerate(masking.MODALITIES, start=1):
+        masked = table.append_column("vector", io.vectors(shops.content(number)))
+        path = io.shard(layout.features(masking.variant("f", modality)), "features", 0)
+        io.write_table(masked, path, schemas.features(shops.WIDTH))
+    part = {"mask": {"ratios": [0.5], "seeds": 1}, "workers": 1, "tail": False}
+    return Stage("study", toy.params(train=TRAIN, graph={"k": 4}, study=part), layout)
+
+
+def pretrain(root: Path) -> Stage:
+    path = pretraining.shop(root, epochs=1, vocab=40)
+    layout = Layout(root, "toy")
+    ids = {"item_id": np.arange(96, dtype=np.int32), "asin": [f"A{i}" for i in range(96)]}
+    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
+    return Stage("pretrain", load(path), layout)
+
+
+STAGES = {make.__name__: make for make in (download, images, encode, graph, train, benchmark, study, pretrain)}
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Stage]:
+    """Return what makes a stage at its first use; every test leaves it as it was."""
+    made: dict[str, Stage] = {}
+
+    def stage(name: str) -> Stage:
+        if name not in made:
+            made[name] = STAGES[name](tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return stage
+
+
+ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
+    "raw file": ("download", lambda layout: layout.raw / "r.csv"),
+    "list of raw files": ("download", lambda layout: layout.sources),
+    "image shard": ("images", lambda layout: io.shard(layout.images, "images", 1)),
+    "features shard": ("encode", lambda layout: io.shard(layout.features("tfidf"), "features", 1)),
+    "edges": ("graph", lambda layout: layout.edges("random")),
+    "benchmark record": ("benchmark", lambda layout: layout.trial("bpr", "none", 1)),
+    "ranking": ("benchmark", lambda layout: layout.trial_rankings("bpr", "none", 1)),
+    "tuning record": ("benchmark", lambda layout: layout.tuning_trial("bpr", "none", 1)),
+    "mask record": ("study", lambda layout: layout.study_runs("mask") / "f" / "image-0.5-0.json"),
+    "tokenizer": ("pretrain", lambda layout: layout.tokenizer),
+    "encoder weights": ("pretrain", lambda layout: layout.encoder_weights),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("artefact", ARTEFACTS)
+def test_what_was_damaged_is_made_again(stages: Callable[[str], Stage], artefact: str, damage: str) -> None:
+    name, find = ARTEFACTS[artefact]
+    stage = stages(name)
+    path = find(stage.layout)
+    DAMAGES[damage](path)
+    stage.unseal()
+    assert stage.ran()
+    assert stage.files() == stage.whole
+
+
+@pytest.mark.parametrize("artefact", ARTEFACTS)
+def test_and_where_the_stage_had_ended_too(
+    stages: Callable[[str], Stage], artefact: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, find = ARTEFACTS[artefact]
+    stage = stages(name)
+    path = find(stage.layout)
+    other_values(path)
+    assert stage.ran()
+    assert f"{path} was altered after it was made; it is made again\n" in capsys.readouterr().err
+    assert stage.files() == stage.whole
+    assert not stage.ran()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["train", "pretrain"])
+def test_a_damaged_checkpoint_is_dropped(
+    stages: Callable[[str], Stage],
+    name: str,
+    damage: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage, save = stages(name), Checkpoint.save
+    checkpoint = stage.layout.checkpoint if name == "train" else stage.layout.encoder_checkpoint
+
+    def killed(self: Checkpoint, tensors: Any, state: Any) -> None:
+        save(self, tensors, state)
+        raise KeyboardInterrupt
+
+    (stage.layout.folder(name) / io.KEY).unlink()  # begun anew
+    stage.layout.seal(name).unlink()
+    monkeypatch.setattr(Checkpoint, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stage.ran()
+    monkeypatch.setattr(Checkpoint, "save", save)
+    DAMAGES[damage](checkpoint)
+    assert stage.ran()
+    assert stage.files() == stage.whole
+    line = f"warning: {name} {stage.layout.dataset}: {checkpoint} was altered after it was made; it is made again\n"
+    assert capsys.readouterr().err.count(line) == (damage != "deleted")
+
+
+@pytest.mark.parametrize("lost", ["tokenizer", "encoder_weights", "whitening"])
+def test_an_encoder_of_a_study_that_lost_a_file_is_trained_again(stages: Callable[[str], Stage], lost: str) -> None:
+    stage = stages("pretrain")
+    run = Run("pretrain", "toy", stage.params, stage.layout.root)
+    path: Path = getattr(stage.layout, lost)
+    before = path.stat().st_mtime_ns
+    train_once(run, needs.of(run))
+    assert path.stat().st_mtime_ns == before
+    path.unlink()
+    train_once(run, needs.of(run))
+    assert stage.files() == stage.whole
+
+
+# --- the journal
+
+
+def test_a_journal_that_a_kill_cut_off_costs_one_file(tmp_path: Path) -> None:
+    stage = images(tmp_path)
+    shards = io.shards(stage.layout.images, "images")
+    before = [path.stat().st_mtime_ns for path in shards]
+    journal = stage.layout.images / io.JOURNAL
+    journal.write_bytes(journal.read_bytes()[:-4])
+    stage.unseal()
+    assert stage.ran()
+    assert stage.files() == stage.whole
+    assert [path.stat().st_mtime_ns == time for path, time in zip(shards, before, strict=True)] == [True, True, False]
+    assert io.delete_unvouched(stage.layout.images) == []
+
+
+def test_without_its_journal_a_folder_is_begun_anew(stages: Callable[[str], Stage]) -> None:
+    stage = stages("images")
+    (stage.layout.images / io.JOURNAL).unlink()
+    stage.unseal()
+    assert stage.ran()
+    assert stage.files() == stage.whole
+
+
+@pytest.mark.parametrize("garbage", [b"", b"[]", b'{"files": 3}', b"\xff\xfe"])
+def test_a_seal_that_is_none_vouches_for_nothing(stages: Callable[[str], Stage], garbage: bytes) -> None:
+    stage = stages("graph")
+    stage.layout.seal("graph").write_bytes(garbage)
+    assert stage.ran()
+    assert stage.files() == stage.whole
+
+
+def test_a_file_that_nobody_wrote_is_not_taken_for_a_part(stages: Callable[[str], Stage]) -> None:
+    stage = stages("benchmark")
+    record = stage.layout.trial("bpr", "none", 0)
+    record.with_name("0.json.bak").write_bytes(record.read_bytes())
+    other_values(record)
+    stage.unseal()
+    assert stage.ran()
+    assert stage.files() == stage.whole
+
+
+# --- inputs
+
+
+def test_a_damaged_input_is_named_with_the_command_that_makes_it_again(tmp_path: Path) -> None:
+    first = encode(tmp_path)
+    second = Stage("graph", first.params, first.layout)
+    path = io.shard(first.layout.features("tfidf"), "features", 0)
+    truncated(path)
+    with pytest.raises(UserError) as error:
+        second.ran()
+    assert str(error.value).startswith(f"{path} was altered after it was made, and graph failed (")
+    assert str(error.value).endswith("run `alignrec encode shop`, which makes it again")
+    assert "\n" not in str(error.value)
+    assert first.ran()
+    assert first.files() == first.whole
+    assert second.ran()
+    assert second.files() == second.whole
