@@ -100,6 +100,7 @@ REFUSED = {
     "no Parquet": ("r.parquet", ROWS, "not a sound Parquet file"),
     "a damaged Parquet footer": ("r.parquet", b"PAR1" + b"\xff" * 64 + b"\x20\0\0\0PAR1", "not a sound Parquet file"),
     "a header of 200 KB": ("r.csv", f"{'u' * 200_000},item\n", "longer than 100,000 bytes"),
+    "lines that end in carriage returns": ("r.csv", ROWS.replace("\n", "\r"), "its first line is not CSV"),
     "a column twice": ("r.csv", "user,item,item\na,x,y\n", "two columns are called 'item'"),
     "lines without an object": ("r.jsonl", "5\n", "not a JSON object"),
     "times that are none": ("r.csv", f"{HEADER}a,x,5,{'soon ' * 1000}\n", "which is no timestamp"),

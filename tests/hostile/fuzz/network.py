@@ -32,7 +32,7 @@ def waited(data: bytes) -> None:
 
 def parsed(data: bytes) -> None:
     """Read an address as of an image, and as one that a page redirects to; what is accepted can be requested."""
-    text = data.decode("utf-8", "surrogatepass" if b"\xed" in data else "replace")
+    text = data.decode("utf-8", "surrogateescape")
     for base in (None, BASE):
         try:
             url = web._parsed(text, base)
