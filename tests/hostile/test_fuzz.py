@@ -27,7 +27,11 @@ def test_a_target_refuses_or_reads_whatever_comes(name: str) -> None:
         feed(target, mutated(name, number, target.seeds))
 
 
-@pytest.mark.parametrize("name", registry.TARGETS)
+NEVER_SOUND = {"redirect", "signature"}
+"""a server that leads to itself, and signatures without the key"""
+
+
+@pytest.mark.parametrize("name", sorted(registry.TARGETS.keys() - NEVER_SOUND))
 def test_the_first_seed_is_sound(name: str) -> None:
     target = registry.target(name)
     target.read(target.seeds[0])

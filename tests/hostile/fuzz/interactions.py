@@ -88,10 +88,9 @@ def core(data: bytes) -> None:
 
 
 def looked_at(data: bytes) -> None:
-    for name in ("n.csv", "n.jsonl"):
-        seen = inspect.interactions(written(name, data), {})
-        seen.described()
-        inspect.ratings(seen)
+    seen = inspect.interactions(written("n.jsonl" if data.startswith(b"{") else "n.csv", data), {})
+    seen.described()
+    inspect.ratings(seen)
 
 
 def numbered(data: bytes) -> None:

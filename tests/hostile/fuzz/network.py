@@ -105,10 +105,10 @@ TARGETS = {
     "address": Target(parsed, ADDRESSES + REDIRECTS),
     "download-address": Target(lambda data: local(data.decode("utf-8", "replace")), ADDRESSES + REDIRECTS),
     "release-address": Target(
-        lambda data: store(data.decode("utf-8", "replace")), [b"s3://b/p", b"hf://datasets/o/n", *ADDRESSES[:4]]
+        lambda data: store(data.decode("utf-8", "replace")), [b"s3://bucket/p", b"hf://datasets/o/n", *ADDRESSES[:4]]
     ),
     "answer": Target(answer(b""), ANSWERS, (TransientError,)),
     "content-range": Target(answer(PARTIAL), RANGES, (TransientError,)),
     "redirect": Target(answer(MOVED), LOCATIONS, (TransientError,)),
-    "image-answer": Target(image, ANSWERS, (web._Failure,)),
+    "image-answer": Target(image, [b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", *ANSWERS], (web._Failure,)),
 }
