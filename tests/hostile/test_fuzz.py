@@ -49,7 +49,7 @@ def test_inputs_follow_from_name_and_number() -> None:
 
 FAULTS = {
     "fault-crash": ("ended by SIGSEGV", b"crash"),
-    "fault-hang": ("not done in 1 s", b"hang"),
+    "fault-hang": ("not done in 3 s", b"hang"),
     "fault-memory": ("MemoryError", b"memory"),
     "fault-error": ("ValueError: invalid literal for int() with base 10: b'x'", b"x"),
 }
@@ -57,7 +57,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", registry.FAULTS)
 def test_the_campaign_notices_a_fault_and_keeps_the_input(name: str, tmp_path: Path) -> None:
-    report = campaign.run(name, 0, 0, tmp_path / "found", longest=1)
+    report = campaign.run(name, 0, 0, tmp_path / "found", longest=3)
     fault, data = FAULTS[name]
     assert report.fault == fault
     assert report.kept is not None

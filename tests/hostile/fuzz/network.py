@@ -110,5 +110,7 @@ TARGETS = {
     "answer": Target(answer(b""), ANSWERS, (TransientError,)),
     "content-range": Target(answer(PARTIAL), RANGES, (TransientError,)),
     "redirect": Target(answer(MOVED), LOCATIONS, (TransientError,)),
-    "image-answer": Target(image, [b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", *ANSWERS], (web._Failure,)),
+    "image-answer": Target(
+        image, [b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", *ANSWERS], (web._Failure,), quick=10
+    ),
 }
