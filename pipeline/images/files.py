@@ -104,7 +104,7 @@ class Zip:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
             raise UserError(_unreadable(path, e)) from None
-        self._members = {_plain(m.filename): m for m in self._zip.infolist() if not m.is_dir()}
+        self._members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
 
     def has(self, address: str) -> bool:
         """Return whether there is such a member, or no member can be called so."""

@@ -185,6 +185,14 @@ def test_a_damaged_archive_of_images_is_refused_in_one_line(
     assert str(caught.value).isprintable()
 
 
+def test_a_member_of_an_archive_without_a_name_is_none(tmp_path: Path) -> None:
+    data = zipped().replace(b"a.jpg", b"\0.jpg")  # the name ends at NUL
+    (tmp_path / "a.zip").write_bytes(data)
+    archive = files.opened(Images(), tmp_path / "a.zip")
+    assert archive.read("a.jpg", 1000) == files.NO_FILE
+    archive.close()
+
+
 ADDRESSES = {
     "an open bracket": "http://[",
     "a port beyond 65535": "http://e:99999/x.jpg",
