@@ -49,9 +49,8 @@ def _run(names: list[str], minutes: float, first: int) -> int:
         print(f"{name:<20}{report.inputs:>10,} inputs {rate:>8,.0f} a second   {outcome}", flush=True)
     failed = [report.name for report in reports if report.fault]
     total, spent = sum(report.inputs for report in reports), sum(report.seconds for report in reports)
-    print(
-        f"{len(names)} targets, {total:,} inputs, {spent / 60:.1f} minutes; {len(failed)} failed{''.join(f' {n}' for n in failed)}"
-    )
+    ending = " ".join([str(len(failed)), "failed", *failed])
+    print(f"{len(names)} targets, {total:,} inputs, {spent / 60:.1f} minutes; {ending}")
     return 1 if failed else 0
 
 
