@@ -7,9 +7,11 @@ HASHES = $(PYTHON) -I .ci/hashes.py $@.json # before anything that was installed
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test browser bench realdata rehearsal figures clean
+.PHONY: help repro test browser bench realdata rehearsal fuzz kill figures clean
 
 ITEMS ?= 300
+MINUTES ?= 60
+KILLS ?= 100
 
 .DEFAULT_GOAL := help
 
@@ -42,6 +44,12 @@ realdata: .venv/installed-test ## the real data sets of ../shared/data, and thei
 
 rehearsal: .venv/installed-test ## profiles/baby.yaml on files of the published layouts, with what it takes
 	python -m benchmarks._rehearsal --items $(ITEMS)
+
+fuzz: .venv/installed-test ## the parsers on inputs that nobody means well; see docs/robustness.md
+	python -m tests.hostile.fuzz --minutes $(MINUTES)
+
+kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy shop; see docs/robustness.md
+	python -m tests.hostile.kill --kills $(KILLS)
 
 figures: .venv/installed-test ## the tables of README.md and docs/accuracy.md, from the outputs that are there
 	python -m benchmarks._figures README.md docs/accuracy.md

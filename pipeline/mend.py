@@ -14,6 +14,9 @@ import yaml
 from pipeline import io
 from pipeline.layout import STAGES
 
+NO_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""what reading somebody's YAML raises; of tags such as !!int too"""
+
 
 def mend(project: Path) -> list[Path]:
     """Delete DVC's own files that it cannot read; return the deleted ones.
@@ -42,7 +45,7 @@ def mend(project: Path) -> list[Path]:
             try:
                 if path.exists():
                     schema(parse(path.read_text(encoding="utf-8")))
-            except (ValueError, yaml.YAMLError, Invalid):
+            except (*NO_YAML, Invalid):
                 path.unlink()
                 deleted.append(path)
     return deleted
@@ -63,7 +66,7 @@ def complete(params: Path) -> list[str]:
         completed = text.rstrip("\n") + "\n" + "".join(f"{name}: {{}}\n" for name in lacking)
         if not lacking or yaml.safe_load(completed) != sections | {name: {} for name in lacking}:
             return []
-    except (UnicodeDecodeError, TypeError, yaml.YAMLError):
+    except NO_YAML:
         return []
     io.write_bytes(params, completed.encode())
     return lacking

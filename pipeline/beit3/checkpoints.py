@@ -232,8 +232,11 @@ def _refuse(path: Path) -> None:
         if head.startswith(b"PK\x03\x04"):
             raise UserError(f"{path}: cut off after {path.stat().st_size:,} bytes; fetch it again")
         return
-    with zipfile.ZipFile(path) as file:
-        inside = file.namelist()
+    try:
+        with zipfile.ZipFile(path) as file:
+            inside = file.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
+        raise UserError(f"{path}: not readable as a PyTorch checkpoint ({_line(e)}); fetch it again") from None
     if any(name.count("/") == 1 and name.endswith("/data.pkl") for name in inside):
         return
     if "data.pkl" in inside:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
 from pipeline.config import Images
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.http.web import Fetched
 from pipeline.images.paths import resolve
 
@@ -95,8 +95,16 @@ class Zip:
     """Members of a zip archive."""
 
     def __init__(self, path: Path) -> None:
-        self._zip = zipfile.ZipFile(path)
-        self._members = {_plain(m.filename): m for m in self._zip.infolist() if not m.is_dir()}
+        """Read the names of all members.
+
+        Raises:
+            UserError: the archive is damaged, or needs a later version of the format.
+        """
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as e:
+            raise UserError(_unreadable(path, e)) from None
+        self._members = {_plain(m.filename): m for m in self._zip.infolist() if m.filename and not m.is_dir()}
 
     def has(self, address: str) -> bool:
         """Return whether there is such a member, or no member can be called so."""
@@ -135,9 +143,7 @@ class Tar:
             try:
                 self._members = _places(self._file)
             except (tarfile.TarError, OSError, EOFError, ValueError) as e:
-                raise UserError(
-                    f"{path}: not a readable zip, tar or tar.gz archive ({e}); unpack it and name the folder"
-                ) from None
+                raise UserError(_unreadable(path, e)) from None
             stack.pop_all()
 
     def has(self, address: str) -> bool:
@@ -213,6 +219,10 @@ def _places(file: BinaryIO) -> dict[str, tuple[int, int]]:
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which ends every archive; TarFile does not mind
         raise ValueError("it is damaged, or ends too early")
     return places
+
+
+def _unreadable(path: Path, why: Exception) -> str:
+    return f"{path}: not a readable zip, tar or tar.gz archive ({one_line(why, 100)}); unpack it and name the folder"
 
 
 def _limited(file: IO[bytes], max_bytes: int) -> Fetched:

@@ -53,7 +53,12 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
         except (pa.ArrowException, OSError) as e:
             raise UserError(f"{path}: not a sound Parquet file, though its name ends so: {one_line(e, 100)}") from None
     if (separator := delimiter(path)) is not None:
-        return next(csv.reader([first_line(path)], delimiter=separator))
+        try:
+            return next(csv.reader([first_line(path)], delimiter=separator))
+        except csv.Error as e:  # such as a carriage return within it
+            raise UserError(
+                f"{path}: its first line is not CSV: {one_line(e, 100)}; end lines with a line feed"
+            ) from None
     return _keys(path, set(wanted))
 
 

@@ -120,12 +120,12 @@ def plain(column: str) -> str:
 
 
 def ratings(seen: Table) -> Ratings | None:
-    """Return what the ratings are; None where there are none."""
+    """Return what the ratings are; None where there are none, or a column without a value."""
     if "rating" not in seen.roles:
         return None
     value = rating(_text(seen.roles["rating"]))
     row = _ask(seen, f"SELECT count(DISTINCT {value}), min({value}), max({value})")
-    return Ratings(int(row[0]), float(row[1]), float(row[2]))
+    return Ratings(int(row[0]), float(row[1]), float(row[2])) if row[0] else None
 
 
 def images(given: str, seen: Table) -> dict[str, str | list[str]]:

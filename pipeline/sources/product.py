@@ -95,9 +95,10 @@ def is_path(address: str) -> bool:
 
 
 def is_web(address: str) -> bool:
-    """Return whether an address is one of the web, http or https; what is no address at all is none."""
+    """Return whether an address is one of the web, http or https, with a host; a path is none."""
     try:
-        return urlsplit(address).scheme in ("http", "https")
+        parts = urlsplit(address)  # drops line feeds and tabs, so that a path may look like an address
+        return not is_path(address) and parts.scheme in ("http", "https") and bool(parts.netloc)
     except ValueError:  # such as http://[
         return False
 

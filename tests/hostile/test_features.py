@@ -140,6 +140,17 @@ def test_tensors_without_names_and_shared_many_times_are_refused(tmp_path: Path)
         checkpoints.read_checkpoint(tmp_path / "f.pth")
 
 
+@pytest.mark.parametrize("entry", [b"PK\x01\xff", b"PK\x01\x02\0\0\x61\0"], ids=["damaged", "of a later version"])
+def test_a_checkpoint_whose_directory_cannot_be_read_is_refused(tmp_path: Path, entry: bytes) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "f.pth")
+    data = bytearray((tmp_path / "f.pth").read_bytes())
+    at = data.rindex(b"PK\x01\x02")
+    data[at : at + len(entry)] = entry
+    (tmp_path / "f.pth").write_bytes(data)
+    with pytest.raises(UserError, match="not readable as a PyTorch checkpoint"):
+        checkpoints.read_checkpoint(tmp_path / "f.pth")
+
+
 def test_tied_weights_are_converted(tmp_path: Path) -> None:
     tied = torch.arange(6.0).reshape(2, 3)
     torch.save({"model": {"table": tied, "head": tied, "row": tied[0]}}, tmp_path / "f.pth")

@@ -5,6 +5,7 @@ import random
 import struct
 import threading
 import time
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -155,6 +156,41 @@ def test_too_little_memory_for_one_image_is_said_and_no_status(
     monkeypatch.setattr(decode, "_shrunk", nothing)
     with pytest.raises(UserError, match=r"a\.jpg: not enough memory to decode this image, alone; give more, or lower"):
         fetched(tmp_path, ["a.jpg"])
+
+
+def zipped() -> bytearray:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("a.jpg", jpeg())
+    return bytearray(out.getvalue())
+
+
+ENTRY = b"PK\x01\x02"  # begins an entry of a zip's directory; the version that it needs is six bytes on
+ARCHIVES = {
+    "a directory that is damaged": (ENTRY, b"PK\x01\xff", "Bad magic number"),
+    "a version that is not known": (ENTRY, ENTRY + b"\0\0\x61\0", "zip file version 9.7"),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "error"), ARCHIVES.values(), ids=ARCHIVES)
+def test_a_damaged_archive_of_images_is_refused_in_one_line(
+    tmp_path: Path, before: bytes, after: bytes, error: str
+) -> None:
+    data = zipped()
+    at = data.rindex(before)
+    data[at : at + len(after)] = after
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(UserError, match=f"a.zip: not a readable zip.*{error}") as caught:
+        files.opened(Images(), tmp_path / "a.zip")
+    assert str(caught.value).isprintable()
+
+
+def test_a_member_of_an_archive_without_a_name_is_none(tmp_path: Path) -> None:
+    data = zipped().replace(b"a.jpg", b"\0.jpg")  # the name ends at NUL
+    (tmp_path / "a.zip").write_bytes(data)
+    archive = files.opened(Images(), tmp_path / "a.zip")
+    assert archive.read("a.jpg", 1000) == files.NO_FILE
+    archive.close()
 
 
 ADDRESSES = {

@@ -82,7 +82,8 @@ def test_addresses_without_end_are_cut() -> None:
 
 @pytest.mark.parametrize(
     ("address", "expected"),
-    [("http://e/x", True), ("HTTPS://e", True), ("http://[", False), ("https://[::1", False), ("ftp://e", False)],
+    [("http://e/x", True), ("HTTPS://e", True), ("http://[", False), ("https://[::1", False), ("ftp://e", False),
+     ("http:/x.jpg", False), ("http:x.jpg", False), ("http:///x.jpg", False), ("htt\np://e/x.jpg", False)],
 )  # fmt: skip
 def test_what_is_no_address_is_none_of_the_web(address: str, expected: bool) -> None:
     assert is_web(address) is expected

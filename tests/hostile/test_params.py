@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import params
 from pipeline.errors import UserError
+from pipeline.mend import complete
 
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 BOMB = "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9))
@@ -58,6 +59,16 @@ def test_a_hostile_parameter_file_is_refused_in_one_line(tmp_path: Path, content
     assert error in message
     assert message.isprintable()
     assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    "content", ["train: !!int x\n", "train: !!timestamp x\n", "a: [", "[1]\n", "a: " + "[" * 20_000]
+)
+def test_mend_leaves_a_parameter_file_that_cannot_be_read(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(content)
+    assert complete(path) == []
+    assert path.read_text() == content
 
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "with a byte order mark"])

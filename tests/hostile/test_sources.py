@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.interactions import build
 from pipeline.interactions.division import Division
 from pipeline.items.parse import KEPT, Line, Lines, Parsed, Reject, products, read
-from pipeline.sources import amazon2014, mmrec
+from pipeline.sources import amazon2014, inspect, mmrec
 from pipeline.sources.amazon2014 import Amazon2014
 from pipeline.sources.base import Source
 from pipeline.sources.download import listing
@@ -100,6 +100,7 @@ REFUSED = {
     "no Parquet": ("r.parquet", ROWS, "not a sound Parquet file"),
     "a damaged Parquet footer": ("r.parquet", b"PAR1" + b"\xff" * 64 + b"\x20\0\0\0PAR1", "not a sound Parquet file"),
     "a header of 200 KB": ("r.csv", f"{'u' * 200_000},item\n", "longer than 100,000 bytes"),
+    "lines that end in carriage returns": ("r.csv", ROWS.replace("\n", "\r"), "its first line is not CSV"),
     "a column twice": ("r.csv", "user,item,item\na,x,y\n", "two columns are called 'item'"),
     "lines without an object": ("r.jsonl", "5\n", "not a JSON object"),
     "times that are none": ("r.csv", f"{HEADER}a,x,5,{'soon ' * 1000}\n", "which is no timestamp"),
@@ -164,6 +165,11 @@ def test_an_item_of_mmrec_without_a_whole_number_is_a_reject(item: object) -> No
 
     with pytest.raises(ValueError, match="no itemID"):
         mmrec.parse(orjson.dumps({"itemID": item}))
+
+
+def test_a_column_of_ratings_without_a_value_has_none_to_look_at(tmp_path: Path) -> None:
+    path = written(tmp_path / "r.csv", f"{HEADER}a,x,,10\na,y,,20\n")
+    assert inspect.ratings(inspect.interactions(path, {})) is None
 
 
 DATES = """

@@ -1,0 +1,58 @@
+"""`make fuzz MINUTES=60`: the parsers of whatever comes from outside, on inputs that nobody means well.
+
+The time is shared equally among the targets. Each input has 10 seconds and 1 GiB. An input at which a target fails is
+kept in tests/hostile/found; a name and `--first` give the same inputs again, and others with another number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2]))  # what tests share lies there
+
+from pipeline.errors import UserError
+from tests.hostile.fuzz import campaign, registry
+
+
+def main() -> int:
+    """Run the targets that the command line names, or all; return 1 if one failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.hostile.fuzz", description=__doc__)
+    parser.add_argument("target", nargs="*", help="all by default")
+    parser.add_argument("--minutes", type=float, default=60, help="of all targets together")
+    parser.add_argument("--first", type=int, default=0, help="number of the first input; the seeds come first")
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--longest", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.child:
+        campaign.child(given.target[0], given.seconds, given.first, given.child, given.longest)
+        return 0
+    names = given.target or list(registry.TARGETS)
+    try:
+        for name in names:
+            registry.check(name)
+    except UserError as e:
+        print(e, file=sys.stderr)
+        return 2
+    return _run(names, given.minutes, given.first)
+
+
+def _run(names: list[str], minutes: float, first: int) -> int:
+    reports = []
+    for name in names:
+        report = campaign.run(name, 60 * minutes / len(names), first)
+        reports.append(report)
+        outcome = f"{report.fault}; kept as {report.kept}" if report.fault else "sound"
+        rate = report.inputs / max(report.seconds, 1e-3)
+        print(f"{name:<20}{report.inputs:>10,} inputs {rate:>8,.0f} a second   {outcome}", flush=True)
+    failed = [report.name for report in reports if report.fault]
+    total, spent = sum(report.inputs for report in reports), sum(report.seconds for report in reports)
+    ending = " ".join([str(len(failed)), "failed", *failed])
+    print(f"{len(names)} targets, {total:,} inputs, {spent / 60:.1f} minutes; {ending}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

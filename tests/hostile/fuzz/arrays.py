@@ -1,0 +1,74 @@
+"""Targets: feature files, weights, tokenizers and the parameters' file."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save
+
+from pipeline import params
+from pipeline.beit3 import checkpoints
+from pipeline.beit3.tokenizer import Tokenizer, train
+from pipeline.compare import feature_set
+from pipeline.layout import Layout
+from pipeline.sources.image_features import FEATURE, check_features
+from tests.hostile import test_features, test_params
+from tests.hostile.fuzz.target import Target, encoded, folder, written
+
+ASINS = ["A", "B", "C", "D", "E", "F"]
+TEXT = train(["a red apple", "a blue car and a red ball", "green tree"], 60)
+assert TEXT is not None
+
+
+def compared(name: str, data: bytes) -> None:
+    read = feature_set.read(str(written(name, data)), Layout(folder("outputs"), "shop"), ASINS)
+    assert read.vectors.shape[0] == len(ASINS)
+    assert np.isfinite(read.vectors).all()
+
+
+def npy(data: bytes) -> None:
+    compared("f.npy", data)
+    check_features({f"{FEATURE}f": written("f.npy", data)}, len(ASINS))
+
+
+def saved(value: object) -> bytes:
+    out = io.BytesIO()
+    torch.save(value, out)
+    return out.getvalue()
+
+
+def table(**columns: object) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out)
+    return out.getvalue()
+
+
+def tokenized(data: bytes) -> None:
+    tokenizer = Tokenizer(data)
+    rows = tokenizer.encode(["a red apple", "", "\0 é 🎈", "x" * 500], 16)
+    assert all(len(row) <= 16 and row.min() >= 0 and row.max() < tokenizer.vocab for row in rows)
+    assert len(tokenizer.pieces) == tokenizer.vocab
+
+
+VECTORS = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.float32)), 2)
+ARRAYS = [test_features.saved(np.ones((6, 2), np.float32)), *(data for data, _ in test_features.NPY.values())]
+WEIGHTS = {"a": torch.arange(6.0).reshape(3, 2), "b": torch.ones(2)}
+TENSORS = [saved(torch.ones(6, 2)), saved({"model": WEIGHTS}), *(saved(v) for v, _ in test_features.tensors().values())]
+TARGETS = {
+    "npy": Target(npy, ARRAYS),
+    "pth": Target(lambda data: compared("f.pth", data), TENSORS),
+    "checkpoint": Target(lambda data: checkpoints.read_checkpoint(written("c.pth", data)), TENSORS[1:]),
+    "safetensors": Target(lambda data: checkpoints.read(written("c.safetensors", data)), [save(WEIGHTS)]),
+    "compared-parquet": Target(
+        lambda data: compared("f.parquet", data), [table(asin=ASINS, vector=VECTORS), table(vector=VECTORS)]
+    ),
+    "tokenizer": Target(tokenized, [TEXT]),
+    "parameters": Target(
+        lambda data: params.read(written("params.yaml", data)),
+        [test_params.GOOD.encode(), *encoded([content[:5000] for content, _ in test_params.TABLE.values()])],
+    ),
+}

@@ -1,0 +1,82 @@
+"""Targets: bytes that should be an image, its EXIF, and archives of images."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+import zipfile
+import zlib
+
+from PIL import Image
+
+import schemas
+from pipeline.config import Images
+from pipeline.images import files
+from pipeline.images.decode import normalise
+from tests.hostile.fuzz.target import Target, written
+from tests.hostile.test_images import LIMITS, exif, jpeg, scans
+
+FORMATS = ("PNG", "GIF", "WEBP", "BMP", "TIFF")
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><script>alert(1)</script></svg>'
+
+
+def encoded(form: str, mode: str = "RGB", **options: object) -> bytes:
+    out = io.BytesIO()
+    Image.effect_noise((40, 30), 50).convert(mode).save(out, form, **options)
+    return out.getvalue()
+
+
+def decoded(data: bytes) -> None:
+    result = normalise(data, **LIMITS)
+    assert result.status in schemas.IMAGE_STATUSES
+    assert (result.image is not None) == (result.status == "ok") == (result.phash is not None)
+
+
+def with_exif(data: bytes) -> None:
+    """Whatever stands in the EXIF of a sound image, the image is kept."""
+    chunk = data[:60_000]
+    png = encoded("PNG")
+    after = 8 + 25  # signature and IHDR
+    marked = struct.pack(">I", len(chunk)) + b"eXIf" + chunk + struct.pack(">I", zlib.crc32(b"eXIf" + chunk))
+    for image in (jpeg(exif=b"Exif\0\0" + chunk), png[:after] + marked + png[after:]):
+        assert normalise(image, **LIMITS).status == "ok"
+
+
+def archived(name: str, data: bytes) -> None:
+    archive = files.opened(Images(), written(name, data))
+    try:
+        for address in ("a.jpg", "../a.jpg", "b/a.jpg", ""):
+            archive.has(address)
+            fetched = archive.read(address, 100_000)
+            assert fetched.data is None or len(fetched.data) <= 100_000
+    finally:
+        archive.close()
+
+
+def zipped(**options: int) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", **options) as archive:
+        archive.writestr("a.jpg", jpeg())
+        archive.writestr("b/a.jpg", bytes(10_000))
+    return out.getvalue()
+
+
+def tarred(mode: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for name in ("a.jpg", "b/a.jpg"):
+            member = tarfile.TarInfo(name)
+            member.size = 600
+            archive.addfile(member, io.BytesIO(jpeg()[:600]))
+    return out.getvalue()
+
+
+SOUND = [jpeg(), jpeg(progressive=True), scans(jpeg(progressive=True), 20), jpeg(exif=exif()), SVG]
+OTHERS = [*(encoded(form) for form in FORMATS), encoded("PNG", "P"), encoded("PNG", "LA"), encoded("JPEG", "CMYK")]
+TARGETS = {
+    "image": Target(decoded, SOUND + OTHERS),
+    "exif": Target(with_exif, [exif()[6:], b"MM\0*\0\0\0\x08", b"II*\0\xff\xff\xff\xff"]),
+    "zip": Target(lambda data: archived("a.zip", data), [zipped(), zipped(compression=zipfile.ZIP_DEFLATED)]),
+    "tar": Target(lambda data: archived("a.tar", data), [tarred("w"), tarred("w:gz")]),
+}

@@ -1,0 +1,124 @@
+"""Targets: files of interactions through DuckDB, up to the split."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.interactions import build
+from pipeline.interactions.division import Division
+from pipeline.items import identifiers
+from pipeline.sources import inspect, mmrec
+from pipeline.sources.amazon2014 import Amazon2014
+from pipeline.sources.amazon2023 import Amazon2023
+from pipeline.sources.base import Source
+from pipeline.sources.image_features import RECORD, read
+from pipeline.sources.mmrec import MmrecSource
+from pipeline.sources.tabular import TabularSource
+from tests.hostile import test_sources
+from tests.hostile.fuzz.target import Target, encoded, folder, written
+from tests.hostile.test_sources import HEADER, INTER, ROWS
+
+CSV = [ROWS.encode(), *encoded([c for n, c, *_ in test_sources.READ.values() if n == "r.csv"])]
+CSV += encoded([c for n, c, _ in test_sources.REFUSED.values() if n == "r.csv"])
+JSON = b'{"user":"a","item":"x","rating":5,"timestamp":10}\n'
+REVIEW = (
+    b'{"reviewerID":"a","user_id":"a","asin":"x","parent_asin":"x","overall":5.0,"rating":5.0,'
+    b'"unixReviewTime":10,"timestamp":10000}\n'
+)
+JSONS = [JSON * 3, REVIEW * 3, *encoded([c for n, c, *_ in test_sources.READ.values() if n == "r.jsonl"])]
+INTERS = encoded(
+    [INTER + "0\t0\t5\t1\t0\n0\t1\t4\t2\t1\n", *(INTER + rows for rows, _ in test_sources.INTER_REFUSED.values())]
+)
+DATES = ["2024-03-10", "2024-03-10 02:30:00+09", "1710028800", "1710028800000", "infinity", "294248-01-01", "epoch"]
+CORES = "".join(f"u{u},i{i},{1 + i % 5},{10 * u + i}\n" for u in range(6) for i in range(5))
+KEEP = Division()
+SLOW = 3  # DuckDB takes a tenth of a second to open
+
+
+def parquet() -> bytes:
+    out = io.BytesIO()
+    times = pa.array([1, 2, 3], pa.timestamp("us"))
+    pq.write_table(
+        pa.table({"user": ["a", "a", "b"], "item": ["x", "y", "x"], "rating": [5, 4, 3], "timestamp": times}), out
+    )
+    return out.getvalue()
+
+
+def ratings(source: Source, role: str, name: str, data: bytes) -> None:
+    """Read a file of interactions to its last row."""
+    path = written(name, data)
+    with build.database(folder("scratch"), "256MiB") as db:
+        sql = source.reader().ratings({role: path})
+        if isinstance(source, MmrecSource):
+            asins = [str(i) for i in range(build.load_published(db, sql))]
+            if len(asins) < 100_000:
+                list(build.published(db, asins, True).interactions)
+        else:
+            db.sql(sql).fetchall()
+
+
+def tabular(name: str, data: bytes) -> None:
+    ratings(TabularSource(kind="tabular", interactions=[name]), "interactions", name, data)
+
+
+def amazon(data: bytes) -> None:
+    for source in (Amazon2014(kind="amazon2014", reviews="r"), Amazon2023(kind="amazon2023", reviews="r")):
+        ratings(source, "reviews", "r.csv" if data[:1].isalpha() else "r.json", data)
+
+
+def date(data: bytes) -> None:
+    cell = data.replace(b'"', b'""').replace(b"\n", b" ").replace(b"\r", b" ")
+    tabular("d.csv", HEADER.encode() + b'a,x,5,10\na,y,5,"' + cell + b'"\n')
+
+
+def core(data: bytes) -> None:
+    """Take the 3-core; whoever is left in train, valid and test has three rows or more."""
+    path = written("c.csv", HEADER.encode() + data)
+    with build.database(folder("scratch"), "256MiB") as db:
+        sql = TabularSource(kind="tabular", interactions=["c.csv"]).reader().ratings({"interactions": path})
+        tables = build.split(db, sql, 3, 3, KEEP)
+        rows = pa.concat_tables(tables.interactions)
+        items = len(pa.concat_tables(tables.item_ids))
+    assert set(np.unique(rows["item_id"].to_numpy())) <= set(range(items))
+    assert tables.rows == len(rows) + sum(tables.drops.values())
+
+
+def looked_at(data: bytes) -> None:
+    seen = inspect.interactions(written("n.jsonl" if data.startswith(b"{") else "n.csv", data), {})
+    seen.described()
+    inspect.ratings(seen)
+
+
+def numbered(data: bytes) -> None:
+    names = mmrec.asins(written("m.jsonl", data), 5)
+    assert len(set(names)) == 5
+
+
+def image_features(data: bytes) -> None:
+    vectors, _ = read(written("f.b", data), ["ABCDEFGHIJ"])
+    assert np.isfinite(vectors).all()
+
+
+ORDERS = [b"asin,itemID\nA,0\nB,1\nC,2\n", b"asin\titemID\nA\t0\n", b'"asin","id"\n"A","0"\n']
+NUMBERED = [b'{"itemID": 0, "asin": "A"}\n{"itemID": 3}\n', b'{"itemID": 1.5}\n', b'{"itemID": "2", "asin": "A"}\n']
+TARGETS = {
+    "ratings-csv": Target(lambda data: tabular("r.csv", data), CSV, quick=SLOW),
+    "ratings-json": Target(lambda data: tabular("r.jsonl", data), JSONS, quick=SLOW),
+    "ratings-parquet": Target(lambda data: tabular("r.parquet", data), [parquet()], quick=SLOW),
+    "ratings-amazon": Target(amazon, [REVIEW * 3, b"a,x,5.0,10\na,y,4.0,20\n", ROWS.encode()], quick=SLOW),
+    "ratings-inter": Target(
+        lambda data: ratings(MmrecSource(kind="mmrec", interactions=["m.inter"]), "interactions", "m.inter", data),
+        INTERS,
+        quick=SLOW,
+    ),
+    "date": Target(date, encoded(DATES), quick=SLOW),
+    "k-core": Target(core, [CORES.encode(), CSV[0]], quick=SLOW),
+    "inspect": Target(looked_at, [*CSV[:3], *JSONS], quick=SLOW),
+    "row-order": Target(lambda data: identifiers.order(written("o.csv", data), ["A", "B", "C"]), ORDERS),
+    "itemid": Target(numbered, NUMBERED),
+    "image-features": Target(image_features, [b"ABCDEFGHIJ" + bytes(RECORD - 10), bytes(RECORD + 5)]),
+}

@@ -1,0 +1,111 @@
+"""Targets: what describes items, by lines; and text, cleaned or printed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+
+import orjson
+
+from pipeline.errors import one_line, printable
+from pipeline.items.parse import Line, Parsed, clean, read
+from pipeline.release import item_file
+from pipeline.sources import amazon2014, amazon2018, amazon2023, mmrec
+from pipeline.sources.base import Reader
+from pipeline.sources.header import column_names
+from pipeline.sources.lines import lines
+from pipeline.sources.product import is_path, is_web, json_lines, json_object
+from pipeline.sources.tabular import TabularSource
+from tests.hostile import test_items, test_sources
+from tests.hostile.fuzz.target import Target, encoded, folder, written
+
+TABULAR = TabularSource(kind="tabular", interactions=["r.csv"], items=["i.csv"]).reader()
+TEXTS = encoded([part * 40 for part in test_items.TEXTS.values()])
+SOUND = orjson.dumps(
+    {
+        **dict.fromkeys(("asin", "parent_asin", "item"), "A"),
+        **{"itemID": 1, "title": "a &amp; <b>b</b>", "brand": "c", "description": ["d", "é"], "price": 1.5},
+        **{"categories": [["e", "f"]], "category": ["e"], "imUrl": "http://e/x.jpg", "imageURL": ["//e/x.jpg"]},
+        **{"images": [{"variant": "MAIN", "large": "http://e/x.jpg"}], "details": {"Brand": "g"}, "store": None},
+    }
+)
+LITERALS = [line[:2000] for line in test_sources.LITERALS.values()]
+LITERAL = b"{'asin': 'A', 'title': \"it's\", 'categories': [['e', 'f']], 'related': {'bought': ('x',), 'n': None}}"
+RECORDS = [SOUND, LITERAL, b"null", b"[1]", b"5", b"{" * 2000, *LITERALS]
+TABLE = b'item,title,image_urls\nx,"a, b",http://e/x.jpg|y.jpg\ny,,\n'
+
+
+class Everything:
+    """Every item is wanted."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def product(reader: Reader) -> Callable[[bytes], object]:
+    """Return what reads one line as the stage `items` does; a line that cannot be read is a reject, not an error."""
+
+    def one(data: bytes) -> None:
+        reader.key(data)
+        outcome = read(Line(1, data), reader, Everything())
+        if isinstance(outcome, Parsed):
+            json.dumps(outcome, ensure_ascii=False).encode()  # no surrogate, which no file can hold
+
+    return one
+
+
+def cleaned(data: bytes) -> None:
+    text = clean(data.decode("utf-8", "surrogateescape"))
+    assert "  " not in text
+    assert not set(text) & set("\n\t\0\x1b\u202e")
+
+
+def shown(data: bytes) -> None:
+    text = data.decode("utf-8", "replace") + data[:99].decode("utf-8", "surrogateescape")
+    plain = printable(text)
+    assert len(plain) == len(text)
+    assert plain.replace("\u200c", "").replace("\u200d", "").isprintable()
+    assert len(one_line(text)) <= 300
+
+
+def addressed(data: bytes) -> None:
+    text = data.decode("utf-8", "surrogateescape")
+    assert not (is_path(text) and is_web(text))
+
+
+def items_of(data: bytes) -> None:
+    for ending in ("csv", "jsonl"):
+        for rows, rejects in item_file.blocks(written(f"i.{ending}", data), folder("images")):
+            assert all(row.asin for row in rows)
+            assert all(reject.reason.isprintable() for reject in rejects)
+
+
+def table_lines(data: bytes) -> None:
+    for name in ("i.csv", "i.tsv"):
+        for line in json_lines(written(name, data)):
+            read(Line(1, line), TABULAR, Everything())
+
+
+TARGETS = {
+    "json-object": Target(json_object, RECORDS, (ValueError,)),
+    "literal": Target(amazon2014.parse, [LITERAL, *RECORDS], (ValueError,)),
+    "product-amazon2014": Target(product(amazon2014), [LITERAL, *RECORDS]),
+    "product-amazon2018": Target(product(amazon2018), RECORDS),
+    "product-amazon2023": Target(product(amazon2023), RECORDS),
+    "product-mmrec": Target(product(mmrec), RECORDS),
+    "product-tabular": Target(product(TABULAR), RECORDS),
+    "item-table": Target(table_lines, [TABLE, b'item,title\nx,"\ny,1\n', b"item;title\nx;t\n"]),
+    "item-file": Target(items_of, [SOUND.replace(b"[[", b"[").replace(b"]]", b"]"), TABLE, *RECORDS]),
+    "columns": Target(lambda data: [column_names(written(f"h.{e}", data)) for e in ("csv", "tsv")], [TABLE, b"a;b|c"]),
+    "keys": Target(lambda data: column_names(written("h.jsonl", data), ["item"]), RECORDS),
+    "packed-lines": Target(
+        lambda data: list(lines(written("l.gz", data))), [gzip.compress(TABLE), gzip.compress(b"x" * 9999)]
+    ),
+    "lines": Target(lambda data: list(lines(written("l", data))), [TABLE, TABLE.decode().encode("utf-16")]),
+    "text": Target(cleaned, [b"a <b>b</b> &amp; c", *TEXTS]),
+    "printed": Target(
+        shown, [b"a title", b"\x1b[2J", "\u202egnp.exe \ud800".encode("utf-8", "surrogatepass"), *TEXTS[:4]]
+    ),
+    "path-or-address": Target(addressed, [b"http://e/x.jpg", b"images/x.jpg", b"file:///x", b"http://[", b"//e/x"]),
+}

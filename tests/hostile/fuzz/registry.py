@@ -1,0 +1,52 @@
+"""All targets by name; a target's module is imported when it is looked up, as some take seconds."""
+
+from __future__ import annotations
+
+import importlib
+
+from pipeline.config.base import nearest
+from pipeline.errors import UserError
+from tests.hostile.fuzz.target import Target
+
+AREAS = {
+    "products": [
+        *("json-object", "literal", "product-amazon2014", "product-amazon2018", "product-amazon2023", "product-mmrec"),
+        *("product-tabular", "item-table", "item-file", "columns", "keys", "packed-lines", "lines", "text", "printed"),
+        "path-or-address",
+    ],
+    "interactions": [
+        *("ratings-csv", "ratings-json", "ratings-parquet", "ratings-amazon", "ratings-inter", "date", "k-core"),
+        *("inspect", "row-order", "itemid", "image-features"),
+    ],
+    "arrays": ["npy", "pth", "checkpoint", "safetensors", "compared-parquet", "tokenizer", "parameters"],
+    "images": ["image", "exif", "zip", "tar"],
+    "network": [
+        *("retry-after", "address", "download-address", "release-address", "answer", "content-range", "redirect"),
+        "image-answer",
+    ],
+    "releases": ["manifest", "signature", "edges", "features", "items", "dvc-files"],
+}
+"""module -> its targets"""
+TARGETS = {name: area for area, names in AREAS.items() for name in names}
+
+FAULTS = ("fault-crash", "fault-hang", "fault-memory", "fault-error")
+"""see faults.py; not in a campaign, unless it is named"""
+
+
+def targets(area: str) -> dict[str, Target]:
+    """Return the targets of one module."""
+    module = importlib.import_module(f"tests.hostile.fuzz.{area}")
+    named: dict[str, Target] = module.TARGETS
+    return named
+
+
+def check(name: str) -> None:
+    """Refuse a name that there is not; UserError names the nearest."""
+    if name not in TARGETS and name not in FAULTS:
+        raise UserError(f"no fuzz target '{name}'{nearest(name, TARGETS)}")
+
+
+def target(name: str) -> Target:
+    """Return a target, see `check`."""
+    check(name)
+    return targets(TARGETS.get(name, "faults"))[name]

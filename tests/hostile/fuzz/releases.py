@@ -1,0 +1,98 @@
+"""Targets: manifest, signature and tables of a release, and DVC's own files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pyarrow as pa
+import toy
+
+from pipeline.export.content import of_release
+from pipeline.io import sha256
+from pipeline.mend import complete, mend
+from pipeline.release import manifest, signature, verify
+from pipeline.run import running
+from stages import publish
+from tests.hostile import test_foreign_release
+from tests.hostile.fuzz.target import Target, folder, written
+
+
+@cache
+def release() -> Path:
+    """Return a sound release of a toy shop."""
+    layout = toy.outputs(folder("published"))
+    with running("publish", "shop", toy.PARAMS, layout.root) as run:
+        publish.main(run)
+    return layout.release
+
+
+def parsed(data: bytes) -> None:
+    for file in manifest.parsed(Path("release"), data).files:
+        assert (Path("/release") / file.path).resolve().is_relative_to("/release")
+
+
+def table(name: str) -> Callable[[bytes], None]:
+    """Return what replaces a table of a release, with a manifest that agrees, then verifies and exports it."""
+
+    def one(data: bytes) -> None:
+        target = folder("attacked")
+        shutil.copytree(release(), target, dirs_exist_ok=True)
+        (target / name).write_bytes(data)
+        content = json.loads((target / manifest.NAME).read_bytes())
+        entry = next(file for file in content["files"] if file["path"] == name)
+        entry |= {"bytes": len(data), "sha256": sha256(target / name)}
+        try:
+            rows, columns = manifest.shape(target / name)
+            entry |= {"rows": rows, "columns": [column.model_dump() for column in columns]}
+        except (pa.ArrowException, OSError):  # an attacker does not describe what nobody can read
+            pass
+        (target / manifest.NAME).write_text(json.dumps(content))
+        list(verify(target))
+        of_release(target, [])
+
+    return one
+
+
+def signed(data: bytes) -> None:
+    written(signature.NAME, data)
+    signature.check(written("manifest.json", b"{}").parent, b"{}", written("key.pub", data))
+    signature.check(written("manifest.json", b"{}").parent, b"{}", None)
+
+
+def mended(data: bytes) -> None:
+    """What DVC left is kept or deleted, and the parameters are left as they are or completed."""
+    project = folder("project")
+    (project / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
+    for path in (project / ".dvc/tmp/rwlock", project / "dvc.lock", project / "params.yaml"):
+        path.write_bytes(data)
+    mend(project)
+    complete(project / "params.yaml")
+
+
+def read(name: str) -> bytes:
+    return (release() / name).read_bytes()
+
+
+EDGES, FEATURES, ITEMS = "graph/beit3/edges.parquet", "features/beit3/features-00000.parquet", "items.parquet"
+PARQUET = [read(name) for name in (EDGES, FEATURES, ITEMS)]
+LOCK = b"schema: '2.0'\nstages:\n  a@b:\n    outs:\n    - path: o\n      hash: md5\n      md5: a\n      size: 1\n"
+KEYS = [
+    b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB8 x",
+    b"-----BEGIN SSH SIGNATURE-----\nAAAA\n-----END SSH SIGNATURE-----\n",
+]
+TARGETS = {
+    "manifest": Target(
+        parsed, [read(manifest.NAME), *(data[:5000] for data, _ in test_foreign_release.BYTES.values())]
+    ),
+    "signature": Target(signed, KEYS),
+    "edges": Target(table(EDGES), PARQUET, quick=10),
+    "features": Target(table(FEATURES), [PARQUET[1], *PARQUET], quick=10),
+    "items": Target(table(ITEMS), [PARQUET[2], *PARQUET], quick=10),
+    "dvc-files": Target(
+        mended, [LOCK, b'{"/o": {"write": {"pid": 1, "cmd": "x"}}}', b"datasets: [s]\ntrain:\n  lr: 1.0\n"]
+    ),
+}

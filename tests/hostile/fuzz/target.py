@@ -1,0 +1,53 @@
+"""A fuzz target: a parser, what it is started from, and what it may raise."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import UserError
+from schemas import ContractError
+
+
+class Target(NamedTuple):
+    """Reads any bytes and returns, or raises a refusal; anything else that it raises is a fault of ours."""
+
+    read: Callable[[bytes], object]
+    seeds: Sequence[bytes]  # first a sound input, then those of the tables of tests/hostile
+    refusals: tuple[type[Exception], ...] = ()  # beside UserError and ContractError: what the caller counts as a reject
+    quick: int = 30  # mutations in `make test`; fewer where an input takes a tenth of a second
+
+
+def feed(target: Target, data: bytes) -> None:
+    """Give a target one input.
+
+    Raises:
+        Exception: what the target may not raise.
+    """
+    with suppress(UserError, ContractError, *target.refusals):
+        target.read(data)
+
+
+_FOLDER = tempfile.TemporaryDirectory(prefix="fuzz-")
+
+
+def written(name: str, data: bytes) -> Path:
+    """Return the path of a file with this content; the next of the same name takes its place."""
+    path = Path(_FOLDER.name) / name
+    path.write_bytes(data)
+    return path
+
+
+def folder(name: str) -> Path:
+    """Return a folder of one's own, which ends with the process."""
+    path = Path(_FOLDER.name) / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def encoded(texts: Sequence[str | bytes | None]) -> list[bytes]:
+    """Return texts of a table as bytes."""
+    return [t if isinstance(t, bytes) else t.encode("utf-8", "surrogatepass") for t in texts if t is not None]

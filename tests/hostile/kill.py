@@ -1,0 +1,140 @@
+"""`make kill KILLS=100`: kill -9 at random moments of random stages, and of DVC; then everything must be as if never.
+
+The pipeline runs once on a toy shop, undisturbed. For each kill a copy of it forgets a stage, or all that DVC knows.
+`dvc repro` starts, its process group is killed, the two commands of `make repro` run again, and every file of the
+outputs and all that `dvc.lock` says are compared. Which stage and which moment follows from the kill's number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import yaml
+
+from pipeline.io import sha256
+from pipeline.layout import STAGES
+from pipeline.seeds import seed_for
+from tests.test_pipeline import environment, project, run
+
+DVC = "dvc"
+"""in place of a stage: all stages are done, and DVC records them"""
+RECORDS = {"run.json", ".key", ".seal"}
+"""how a stage ran: with seconds in it, or with times of files"""
+
+
+class Reference(NamedTuple):
+    """The undisturbed run."""
+
+    folder: Path
+    files: dict[str, str]  # path -> sha256
+    lock: object  # dvc.lock
+    overhead: float  # seconds of `dvc repro` where nothing is to do
+
+
+def files(folder: Path) -> dict[str, str]:
+    """Return path -> sha256 of the outputs; left-over temporary files count, records do not."""
+    base = folder / "outputs"
+    paths = (p for p in sorted(base.rglob("*")) if p.is_file() and p.name not in RECORDS)
+    return {p.relative_to(base).as_posix(): sha256(p) for p in paths if p.suffix != ".lock"}
+
+
+def lock(folder: Path) -> object:
+    """Return what DVC knows of the stages."""
+    return yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
+
+
+def undisturbed(folder: Path) -> Reference:
+    """Run the whole pipeline, and once more to see how long DVC takes."""
+    run("dvc", "repro", cwd=project(folder))
+    start = time.monotonic()
+    run("dvc", "repro", cwd=folder)
+    return Reference(folder, files(folder), lock(folder), time.monotonic() - start)
+
+
+def forget(folder: Path, target: str) -> None:
+    """Make DVC run a stage from the start again, or ask every stage whether it is done."""
+    shutil.rmtree(folder / ".dvc/cache", ignore_errors=True)  # from which DVC would take the stage's files
+    if target == DVC:
+        (folder / "dvc.lock").unlink()
+    else:
+        shutil.rmtree(folder / f"outputs/{target}/shop")
+
+
+def killed(folder: Path, seconds: float) -> bool:
+    """Start `dvc repro` and kill its process group after a time; return False if it ended before."""
+    command = ["dvc", "repro", "--no-run-cache"]
+    with (folder / "repro.log").open("w") as log:
+        repro = subprocess.Popen(command, cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True)
+        try:
+            if repro.wait(seconds):
+                sys.exit(f"dvc repro failed undisturbed: {(folder / 'repro.log').read_text()[-4000:]}")
+            return False
+        except subprocess.TimeoutExpired:
+            os.killpg(repro.pid, signal.SIGKILL)
+            repro.wait()
+            return True
+
+
+def differences(folder: Path, reference: Reference) -> list[str]:
+    """Return what differs from the undisturbed run."""
+    actual = files(folder)
+    names = sorted(actual.keys() | reference.files.keys())
+    differing = [name for name in names if actual.get(name) != reference.files.get(name)]
+    return differing + (["dvc.lock"] if lock(folder) != reference.lock else [])
+
+
+def trial(reference: Reference, number: int, base: Path) -> tuple[str, float, bool, list[str]]:
+    """Do one kill; return the stage, the seconds after which, whether it came in time, and what differs."""
+    rng = np.random.default_rng(seed_for("kill", number))
+    target = str(rng.choice([*STAGES, DVC]))
+    folder = shutil.copytree(reference.folder, base / str(number), symlinks=True)
+    record = reference.folder / f"outputs/{target}/shop/run.json"
+    longest = reference.overhead * (4 if target == DVC else 1)  # of 13 stages that look whether they are done
+    longest += json.loads(record.read_text())["seconds"] if record.exists() else 0
+    seconds = float(rng.uniform(0, longest))
+    forget(folder, target)
+    in_time = killed(folder, seconds)
+    try:
+        run("alignrec", "mend", cwd=folder)
+        run("dvc", "repro", "--no-run-cache", cwd=folder)
+        differing = differences(folder, reference)
+    except AssertionError as e:  # of `run`: what the command printed
+        differing = [f"the next run fails: {e}"]
+    if not differing:
+        shutil.rmtree(folder)
+    return target, seconds, in_time, differing
+
+
+def main() -> None:
+    """Kill as often as the command line says, print a line a kill, and exit with 1 at the first difference."""
+    parser = argparse.ArgumentParser(prog="python -m tests.hostile.kill", description=__doc__)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="number of the first kill: 100 goes on after 0 .. 99")
+    given = parser.parse_args()
+    base = Path(tempfile.mkdtemp(prefix="kill-"))
+    reference = undisturbed(base / "undisturbed")
+    print(f"undisturbed: {len(reference.files)} files, DVC alone takes {reference.overhead:.1f} s", flush=True)
+    number = done = 0
+    while done < given.kills:
+        target, seconds, in_time, differing = trial(reference, given.first + number, base)
+        number, done = number + 1, done + in_time
+        outcome = f"DIFFERS: {', '.join(differing)}" if differing else "the same" if in_time else "it had ended"
+        print(f"kill {done} of {given.kills}: {target} after {seconds:.1f} s: {outcome}", flush=True)
+        if differing:
+            sys.exit(f"kept: {base / str(given.first + number - 1)}, beside {reference.folder}")
+    shutil.rmtree(base)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The fuzz targets, each on its seeds and a few other inputs; and the campaign, which notices every kind of fault."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.fuzz import campaign, registry
+from tests.hostile.fuzz.mutate import LONGEST, mutated
+from tests.hostile.fuzz.target import feed
+
+SEEDS = 8
+"""of a target, at most: the tables of this folder have the others"""
+
+
+@pytest.mark.parametrize("area", registry.AREAS)
+def test_every_target_is_registered(area: str) -> None:
+    assert list(registry.targets(area)) == registry.AREAS[area]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")
+@pytest.mark.parametrize("name", registry.TARGETS)
+def test_a_target_refuses_or_reads_whatever_comes(name: str) -> None:
+    target = registry.target(name)
+    for number in (*range(SEEDS), *range(len(target.seeds), len(target.seeds) + target.quick)):
+        feed(target, mutated(name, number, target.seeds))
+
+
+NEVER_SOUND = {"redirect", "signature"}
+"""a server that leads to itself, and signatures without the key"""
+
+
+@pytest.mark.parametrize("name", sorted(registry.TARGETS.keys() - NEVER_SOUND))
+def test_the_first_seed_is_sound(name: str) -> None:
+    target = registry.target(name)
+    target.read(target.seeds[0])
+
+
+def test_inputs_follow_from_name_and_number() -> None:
+    seeds = [b"a" * 100, b"b" * 100]
+    inputs = [mutated("x", number, seeds) for number in range(500)]
+    assert inputs == [mutated("x", number, seeds) for number in range(500)]
+    assert inputs[:2] == seeds
+    assert len(set(inputs)) > 490
+    assert max(map(len, inputs)) <= LONGEST
+    assert inputs[2:] != [mutated("y", number, seeds) for number in range(2, 500)]
+
+
+FAULTS = {
+    "fault-crash": ("ended by SIGSEGV", b"crash"),
+    "fault-hang": ("not done in 3 s", b"hang"),
+    "fault-memory": ("MemoryError", b"memory"),
+    "fault-error": ("ValueError: invalid literal for int() with base 10: b'x'", b"x"),
+}
+
+
+@pytest.mark.parametrize("name", registry.FAULTS)
+def test_the_campaign_notices_a_fault_and_keeps_the_input(name: str, tmp_path: Path) -> None:
+    report = campaign.run(name, 0, 0, tmp_path / "found", longest=3)
+    fault, data = FAULTS[name]
+    assert report.fault == fault
+    assert report.kept is not None
+    assert report.kept.parent == tmp_path / "found"
+    assert report.kept.read_bytes() == data
+
+
+def fuzz(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.hostile.fuzz", *arguments]
+    return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+
+
+def test_the_command_runs_targets_and_refuses_names_that_there_are_not() -> None:
+    done = fuzz("--minutes", "0.01", "retry-after", "printed")
+    assert done.returncode == 0, done.stderr
+    *lines, total = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["retry-after", "printed"]
+    assert all(line.endswith("sound") for line in lines)
+    assert total.startswith("2 targets, ")
+    assert total.endswith("0 failed")
+    misspelt = fuzz("retry-aftr")
+    assert misspelt.returncode == 2
+    assert misspelt.stderr == "no fuzz target 'retry-aftr'; did you mean 'retry-after'?\n"
