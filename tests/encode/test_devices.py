@@ -13,7 +13,7 @@ import torch
 import toy
 
 from pipeline import io
-from pipeline.encode import tfidf
+from pipeline.encode import tfidf, write
 from pipeline.encode.registry import ENCODERS
 from pipeline.ops import device
 from pipeline.run import running
@@ -49,7 +49,7 @@ def test_two_devices_give_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.M
 
     current: Callable[[torch.device], Any] = device.current
     monkeypatch.setattr("pipeline.encode.engines.current", lambda where: entered.append(where) or current(where))
-    monkeypatch.setattr(encode, "visible", lambda: [torch.device("cpu"), torch.device("cpu")])
+    monkeypatch.setattr(write, "visible", lambda: [torch.device("cpu"), torch.device("cpu")])
     spec = ENCODERS["tfidf"]
     monkeypatch.setitem(vars(spec), "make", noted)
     assert stage(tmp_path / "two") == one
