@@ -88,7 +88,7 @@ def test_returns_the_best_epoch_and_stops_after_patience() -> None:
 
 
 def test_a_run_goes_on_while_its_loss_is_falling() -> None:
-    keys = {"lr": 0.05, "epochs": 200, "patience": 4}
+    keys = {"variant": "paper", "lr": 0.05, "epochs": 200, "patience": 4}
     plain, all_of_it, patient = (train("bpr", keys | {"falling": share}) for share in (None, 1.0, 0.02))
     assert all_of_it.history == plain.history  # no loss falls by more than all of itself
     ended, loss = len(plain.history), [line["loss"] for line in patient.history]
