@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pickle
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -202,8 +203,16 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("artefact", ARTEFACTS)
+PAIRS = [
+    (artefact, damage)
+    for i, artefact in enumerate(ARTEFACTS)
+    for j, damage in enumerate(DAMAGES)
+    if (i + j) % 3 == 0 or "CAMPAIGN" in os.environ
+]
+"""two damages of each file, all six with CAMPAIGN=1"""
+
+
+@pytest.mark.parametrize(("artefact", "damage"), PAIRS)
 def test_what_was_damaged_is_made_again(stages: Callable[[str], Stage], artefact: str, damage: str) -> None:
     name, find = ARTEFACTS[artefact]
     stage = stages(name)

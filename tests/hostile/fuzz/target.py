@@ -18,7 +18,7 @@ class Target(NamedTuple):
     read: Callable[[bytes], object]
     seeds: Sequence[bytes]  # first a sound input, then those of the tables of tests/hostile
     refusals: tuple[type[Exception], ...] = ()  # beside UserError and ContractError: what the caller counts as a reject
-    quick: int = 30  # mutations in `make test`; fewer where an input takes a tenth of a second
+    quick: int = 10  # mutations in `make test`; fewer where an input takes a tenth of a second
 
 
 def feed(target: Target, data: bytes) -> None:
