@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -13,16 +11,11 @@ import typer
 
 from pipeline.layout import STAGES
 from stages import released
-from stages.terminal import Group, interruptible, say, show
+from stages.released import Order, ParamsFile, Root
+from stages.terminal import Group, bytes_bar, interruptible, say, show
 
 Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file")]
 Published = Annotated[str, typer.Argument(help="a dataset, or a release folder")]
-ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
-Order = Annotated[
-    Path | None,
-    typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
-]
-Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
 
 app = typer.Typer(
     name="alignrec",
@@ -112,7 +105,7 @@ def publish(
     if to is None:
         return
     unseen = f"the release at {to} is not visible yet, and what was sent is kept there"
-    with interruptible(unseen), _bytes_bar("publish") as progress:
+    with interruptible(unseen), bytes_bar("publish") as progress:
         where = push(release, to, progress)
     say(f"published: alignrec fetch {where}")
 
@@ -284,126 +277,9 @@ def compare(
     say(f"page: {folder / 'index.html'}")
 
 
-@app.command(rich_help_panel=LOOK)
-def diff(
-    a: Annotated[Path, typer.Argument(help="the older release folder")],
-    b: Annotated[Path, typer.Argument(help="the newer release folder")],
-    json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
-    page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
-    params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
-) -> None:
-    """two releases side by side: schema, rows, values, and the version that the change deserves."""
-    from pipeline import io
-    from pipeline.release import verify as check
-
-    for folder in (a, b):
-        for _ in check(folder):
-            pass
-    from pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
-
-    differences = releases.diff(a, b, changed=5)
-    for line in releases.lines(differences):
-        say(line)
-    if json_to:
-        io.write_json(json_to, differences)
-    if page_to:
-        from pipeline.compare import changes
-        from pipeline.params import read
-        from pipeline.release.read import Release
-
-        release = Release(b)
-        kind = release.manifest.kind or ""
-        if not kind and params.exists():  # format 1 names no kind
-            kind = read(params).source(release.manifest.dataset).kind
-        text = changes.html(a, b, differences, release.beside(root).images, kind)
-        io.write_bytes(page_to, text.encode())
-        say(f"page: {page_to}")
-
-
-@app.command(rich_help_panel=RELEASES)
-def verify(
-    folder: Annotated[Path, typer.Argument(help="a release folder")],
-    key: Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")] = None,
-) -> None:
-    """check a release folder: every file's bytes, hash, schema and counts, and the signature."""
-    from pipeline.release import verify as check
-
-    for line in check(folder, key):
-        say(line)
-
-
-@app.command(rich_help_panel=RELEASES)
-def fetch(
-    address: Annotated[str, typer.Argument(help="of a release: a path, https://, s3:// or hf://datasets/")],
-    to: Annotated[Path, typer.Option("--to", help="folder to make; an interrupted fetch resumes")],
-    encoder: Annotated[str | None, typer.Option(help="only this feature set and its graph")] = None,
-    key: Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")] = None,
-) -> None:
-    """fetch a release, every byte checked before it appears."""
-    from pipeline.io import sha256
-    from pipeline.remote.fetch import fetch as fetch_release
-    from pipeline.remote.fetch import work_of
-
-    with (
-        interruptible(f"what was downloaded is kept in {work_of(Path(os.path.abspath(to)))}"),
-        _bytes_bar("fetch") as progress,
-    ):
-        folder = fetch_release(address, to, encoder, progress, key)
-    say(f"release {sha256(folder / 'manifest.json')}")
-    say(f"fetched: {to}")
-
-
-@app.command(rich_help_panel=RELEASES)
-def export(
-    what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
-    form: Annotated[str, typer.Option("--format", help="mmrec, recbole, elliot, cornac, npy or hf")],
-    to: Annotated[Path, typer.Option("--to", help="folder to make")],
-    features: Annotated[
-        list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
-    ] = None,
-    zero_rows: Annotated[
-        str, typer.Option("--zero-rows", help="rows of items without content: the set's mean, or drop the items")
-    ] = "mean",
-    order: Order = None,
-    root: Root = Path("outputs"),
-) -> None:
-    """a dataset or release as other tools read it."""
-    from pipeline.export import content
-    from pipeline.export.rows import arranged
-    from pipeline.export.write import write
-    from pipeline.layout import Layout
-
-    if (Path(what) / "manifest.json").exists():
-        exported = content.of_release(Path(what), features or [])
-    else:
-        exported = content.of_dataset(Layout(root, what), features or [])
-    exported = arranged(exported, zero_rows, order)
-    with interruptible(f"{to} is not there yet"):
-        write(exported, form, to)
-    for note in exported.notes:
-        say(note)
-    for name, items in exported.filled.items():
-        if items:
-            say(f"{name}: zero rows filled with the mean of the set: {len(items):,}")
-    say(f"exported: {to}")
-
-
-app.command(rich_help_panel=RELEASES)(released.embed)
-app.command(rich_help_panel=RELEASES)(released.attest)
-
-
-@contextmanager
-def _bytes_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit="B", unit_scale=True, disable=None) as bar:
-
-        def at(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield at
+app.command(rich_help_panel=LOOK)(released.diff)
+for _command_of_release in (released.verify, released.fetch, released.export, released.embed, released.attest):
+    app.command(rich_help_panel=RELEASES)(_command_of_release)
 
 
 if __name__ == "__main__":
