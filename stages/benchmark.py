@@ -33,10 +33,7 @@ def main(run: Run) -> None:
     todo = jobs.by_length(job for job in planned if jobs.is_lacking(layout, job, rules))
     trial = tuning.TunedTrial(jobs.Trial(layout, run.params, rules), tuned)
     for job, results in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
-        for result in reversed(results):  # the record that says that the run is done comes last
-            rankings = layout.trial_rankings(*job, suffix=result.suffix)
-            io.write_table(result.rankings(), rankings, schemas.rankings(max(params.ks)))
-            io.write_json(layout.trial(*job, suffix=result.suffix), result.record)
+        jobs.write(layout, job, results, params.ks)
 
     tables = findings.gather(layout, planned, parts, params.ks, rules, run.params.train.features, params.control)
     run.write(tables.results, layout.results, schemas.RESULTS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
+from pipeline import io
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.trial import Result, open_test
 from pipeline.layout import Layout
@@ -90,6 +91,13 @@ class TrialResult(NamedTuple):
         kind = schemas.ranking(self.top.shape[1])
         lists = pa.FixedSizeListArray.from_arrays(pa.array(self.top.ravel()), type=kind)
         return pa.table({"user_id": self.users, "items": lists})
+
+
+def write(layout: Layout, job: Job, results: Sequence[TrialResult], ks: Sequence[int]) -> None:
+    """Write rankings and records of a training; the record that says that the run is done comes last."""
+    for result in reversed(results):
+        io.write_table(result.rankings(), layout.trial_rankings(*job, suffix=result.suffix), schemas.rankings(max(ks)))
+        io.write_json(layout.trial(*job, suffix=result.suffix), result.record)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.errors import UserError
 from pipeline.images.pixels import normalised
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.ops.device import device_of, sent
@@ -62,7 +63,7 @@ def train(
         done: called after each step with the number of pairs.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        UserError: the loss is not finite.
     """
     from open_clip import ClipLoss
 
@@ -100,7 +101,7 @@ def _step(
     images, texts = network.encode_image(image, normalize=True), network.encode_text(text, normalize=True)
     loss: Tensor = loss_of(images, texts, network.logit_scale.exp())
     if not torch.isfinite(loss):
-        raise FloatingPointError(f"the contrastive loss is {loss.item()}; lower lr of kind clip")
+        raise UserError(f"the contrastive loss is {loss.item()}; lower lr of kind clip")
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(network.parameters(), clip)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from pipeline.config import Graph
 from pipeline.graph import approximate, gpu
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.topk import select
@@ -28,6 +29,11 @@ def choose(index: Literal["auto", "exact", "ivf", "hnsw"], n_items: int, exact_u
     if index != "auto":
         return index
     return "exact" if n_items <= exact_up_to else "ivf"
+
+
+def of_params(features: np.ndarray, params: Graph) -> pa.Table:
+    """Do as `neighbours`, with the K and the index of section `graph`."""
+    return neighbours(features, params.k, choose(params.index, len(features), params.exact_up_to))
 
 
 def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bool = True) -> pa.Table:

@@ -58,7 +58,7 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
         lr; what `measure` returns of the held-out items.
 
     Raises:
-        FloatingPointError: the loss is not finite.
+        UserError: the loss is not finite.
         UserError: batches too small for the number of processes and parts.
     """
     training = _begin(network, task)
@@ -134,7 +134,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
         terms += losses.detach()
     values = parallel.all_reduce(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
     if not np.isfinite(values).all():
-        raise FloatingPointError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
+        raise UserError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
     nn.utils.clip_grad_norm_(training.model.parameters(), params.clip)
     optim.set_rate(training.optimizer, rate)
     training.optimizer.step()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pipeline.beit3.vqkd import EPSILON, HEAD_WIDTH, VQKD, Block, Config
 from pipeline.config import Pretrain
+from pipeline.errors import UserError
 from pipeline.images.pixels import normalised
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.pretrain.optim import learning_rate
@@ -114,7 +115,7 @@ class Training:
             seed: of the revivals.
 
         Raises:
-            FloatingPointError: the loss is not finite.
+            UserError: the loss is not finite.
         """
         z = F.normalize(self.tokenizer(image), dim=-1)  # [B, P, E]
         tokens = self.tokenizer.quantize.nearest(z.detach())  # [B, P]
@@ -123,7 +124,7 @@ class Training:
         cosine = F.cosine_similarity(rebuilt, target, dim=-1).mean()
         loss = 1 - cosine + F.mse_loss(z, code)
         if not math.isfinite(value := float(loss.detach())):
-            raise FloatingPointError(f"visual tokens: the loss is {value}; lower pretrain.vqkd_lr")
+            raise UserError(f"visual tokens: the loss is {value}; lower pretrain.vqkd_lr")
         self.optimizer.zero_grad()
         loss.backward()
         for group in self.optimizer.param_groups:

@@ -14,7 +14,7 @@ from safetensors.numpy import save as save_arrays
 
 import schemas
 from pipeline import io, pool
-from pipeline.benchmark.jobs import Job, Trial, TrialResult, is_lacking
+from pipeline.benchmark.jobs import Job, Trial, TrialResult, is_lacking, write
 from pipeline.evaluation.protocol import Protocol
 from pipeline.layout import Layout
 from pipeline.models import MODELS
@@ -113,11 +113,7 @@ def _recommend(run: Run, rules: Protocol, arms: Sequence[Arm]) -> list[Path]:
     trial = ArmTrial([arm.data for arm in arms], params, rules)
     runs = pool.each(trial, todo, params.study.workers)
     for (number, job), results in run.progress(runs, total=len(todo), unit="run", what="arms") if todo else ():
-        branch = arms[number].branch
-        for result in reversed(results):  # the record that says that the run is done comes last
-            rankings = branch.trial_rankings(*job, suffix=result.suffix)
-            io.write_table(result.rankings(), rankings, schemas.rankings(max(params.benchmark.ks)))
-            io.write_json(branch.trial(*job, suffix=result.suffix), result.record)
+        write(arms[number].branch, job, results, params.benchmark.ks)
     return [
         path(*job, suffix=judging.suffix)
         for number, job in jobs

@@ -87,8 +87,7 @@ def searched(run: Run, features: str) -> None:
     run.resume(path.parent, shards, params.model_dump(), modules=["pipeline.graph.neighbours"])
     if not path.is_file():
         vectors = io.matrix(io.read_features(run.layout.features(features))["vector"])
-        index = neighbours.choose(params.index, len(vectors), params.exact_up_to)
-        run.write(neighbours.neighbours(vectors, params.k, index), path, schemas.EDGES)
+        run.write(neighbours.of_params(vectors, params), path, schemas.EDGES)
 
 
 def _share_teachers(run: Run) -> None:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from pipeline.config.features import MODALITIES
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.evaluation.evidence import Cell, cell
 
@@ -32,7 +33,7 @@ class Masked(NamedTuple):
     @property
     def items(self) -> str:
         """What is hidden of which items, in words."""
-        return "whole" if self.modality == WHOLE else f"{self.modality} of {self.ratio:.4g} masked"
+        return "whole" if self.modality == WHOLE else f"{self.modality} of {100 * self.ratio:.4g} % masked"
 
 
 def masked(table: pa.Table) -> list[Masked]:
@@ -72,10 +73,11 @@ def metrics(mask: pa.Table) -> dict[str, Any]:
 
 def mask_points(mask: pa.Table) -> list[dict[str, Any]]:
     """Return a point a run for `dvc plots`: line, ratio, recall@20; the whole set is where every line begins."""
-    names = dict.fromkeys(row["features"] for row in mask.to_pylist())
-    rows = [(name, modality, row) for name in names for modality in ("image", "text") for row in mask.to_pylist()
+    read = mask.to_pylist()
+    names = dict.fromkeys(row["features"] for row in read)
+    rows = [(name, modality, row) for name in names for modality in MODALITIES for row in read
             if row["features"] == name and row["modality"] in (modality, WHOLE)]  # fmt: skip
-    several = len({row["protocol"] for *_, row in rows}) > 1
+    several = len({row["protocol"] for row in read}) > 1
     return [
         {"line": f"{name}, {modality} masked" + (f", {row['protocol']}" if several else ""), "ratio": row["ratio"],
          "seed": row["seed"], RECALL: row[RECALL]}

@@ -148,8 +148,7 @@ def trial(job: SweepJob) -> dict[str, Any]:
     split = inputs.read(layout, None).split
     vectors = io.matrix(io.read_features(layout.features(one.features))["vector"])
     if one.rebuilt:
-        index = neighbours.choose(params.graph.index, len(vectors), params.graph.exact_up_to)
-        edges = neighbours.neighbours(vectors, params.graph.k, index)
+        edges = neighbours.of_params(vectors, params.graph)
     else:
         edges = io.read_table(layout.edges(one.features), schemas.EDGES)
     parts = params.benchmark.modalities.get(one.features, [])

@@ -17,6 +17,7 @@ from pretraining import command as _command
 from pretraining import digests as _digests
 from pretraining import history as _run
 
+from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.held_out import split
@@ -98,6 +99,11 @@ def test_the_average_is_what_is_written_and_measured() -> None:
 def test_bfloat16_learns_alike() -> None:
     plain = _curve(task(24))
     np.testing.assert_allclose(_curve(task(24, precision="bfloat16")), plain, rtol=0.03)
+
+
+def test_a_diverging_loss_is_one_line_that_names_the_rate(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^epoch \d+: the loss is .*; lower pretrain\.lr$"):
+        _fit(tmp_path, 10_000, (), lr=1e30)
 
 
 def test_held_out_figures_are_those_of_counting() -> None:

@@ -186,7 +186,7 @@ def test_the_card_has_the_hubs_block_figures_and_credits(built: Path) -> None:
     assert "Measured on: pretrain, encode, train, probe, benchmark, study: Linux x86_64 (cpu)." in card
     assert "Of 6 items, 1 (16.7%) have no image here, 1 (16.7%) no text, and 1 (16.7%) neither." in card
     assert "Protocol mmrec, fingerprint eeeeeeeeeeeeeeee. AlignRec retrained" in card
-    assert "| beit3 | image of 0.5 masked | 0.1660 ± 0.0057 | -12.5% ± 3.5% |" in card
+    assert "| beit3 | image of 50 % masked | 0.1660 ± 0.0057 | -12.5% ± 3.5% |" in card
     rows = json.loads((built / "study.json").read_text())["mask"]
     assert {row["ratio"] for row in rows} == {0.0, 0.5, 1.0}
     assert "recall@6 of 1.0000 against the exact ranking" in card

@@ -244,7 +244,7 @@ def test_mask_modality_is_a_table_and_a_curve_with_the_spread_of_its_seeds(tmp_p
     head, whole, half, *_ = table_of(text, "Mask modality")
     assert head == ["feature set", "items", "test Recall@20", "change"]
     assert whole == ["beit3", "whole", "0.1900 ± 0.0141"]
-    assert half == ["beit3", "image of 0.5 masked", "0.1660 ± 0.0057", "-12.5% ± 3.5%"]
+    assert half == ["beit3", "image of 50 % masked", "0.1660 ± 0.0057", "-12.5% ± 3.5%"]
     section = page.split('<section id="mask">')[1].split("</section>")[0]
     assert section.count("<polygon") == section.count("<polyline") == 2
 

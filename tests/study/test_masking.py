@@ -134,8 +134,8 @@ def test_under_two_protocols_both_are_summed_up() -> None:
     ]  # fmt: skip
     table = pa.Table.from_pylist(rows, schemas.MASK)
     judged = summaries.metrics(table)["mask_modality"]
-    assert judged["alone"]["f"]["image of 0.5 masked"] == {"recall@20": 0.2, "relative_change": -0.5}
-    assert judged["every"]["f"]["image of 0.5 masked"]["relative_change"] == -0.666667
+    assert judged["alone"]["f"]["image of 50 % masked"] == {"recall@20": 0.2, "relative_change": -0.5}
+    assert judged["every"]["f"]["image of 50 % masked"]["relative_change"] == -0.666667
     assert judged["every"]["fingerprint"] == "e"
     points = summaries.mask_points(table)
     assert {point["line"] for point in points} == {
