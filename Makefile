@@ -7,7 +7,7 @@ HASHES = $(PYTHON) -I .ci/hashes.py $@.json # before anything that was installed
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test browser bench realdata rehearsal fuzz kill figures clean
+.PHONY: help repro test browser bench realdata rehearsal fuzz kill figures docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
@@ -54,6 +54,9 @@ kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy
 figures: .venv/installed-test ## the tables of README.md and docs/accuracy.md, from the outputs that are there
 	python -m benchmarks._figures README.md docs/accuracy.md
 
+docs: .venv/installed-docs ## the docs site -> site/index.html; it needs no network
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
+
 .venv/installed: pyproject.toml constraints.txt hashes.txt
 	$(PYTHON) -m venv .venv
 	$(INSTALL) ".[$(FAISS)]"
@@ -64,6 +67,11 @@ figures: .venv/installed-test ## the tables of README.md and docs/accuracy.md, f
 	$(INSTALL) ".[$(FAISS),test]"
 	$(HASHES)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .ci/torchscale.txt
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(INSTALL) ".[$(FAISS),docs]"
+	$(HASHES)
 	touch $@
 
 clean: ## delete all outputs and DVC's copies of them

@@ -79,7 +79,7 @@ def test_make_holds_each_install_to_the_hashes() -> None:
     for recipe in recipes:
         assert re.search(r"\$\(INSTALL\).*\n\t\$\(HASHES\)", recipe)
         assert all("--require-hashes" in line for line in recipe.splitlines() if "pip install" in line)
-    assert len(recipes) == 2
+    assert len(recipes) == 3
 
 
 @pytest.mark.skipif(
