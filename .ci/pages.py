@@ -1,0 +1,147 @@
+"""Builds what the docs site has beside docs/: a hook of mkdocs.yml, which `make docs` runs.
+
+Pages of the top level and the tour are copied, and `reference.py` generates some from the code. Links to files of the
+repository are followed: to the site's page about them, or to a copy. Equations become MathML. A built page may ask
+nothing of a network.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import reference
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = {
+    "index.md": "README.md",
+    "tour.md": "docs/tour.ipynb",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+    "security.md": "SECURITY.md",
+}
+"""page of the site -> file of the repository"""
+ABOUT = {"schemas": "reference/columns.md", "pipeline/config": "reference/parameters.md"}
+"""folder of the repository -> page that has its content"""
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)#\s]+)")
+BADGE = re.compile(r"^\[?!\[[^\]]*\]\(https?:.*\n", re.MULTILINE)
+EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+FETCHED = re.compile(
+    r"<(?:script|img|source|iframe)\b[^>]*?\bsrc=[\"']?(?:https?:)?//[^\s>]*"
+    r"|<link\b(?=[^>]*\brel=[\"']?(?:stylesheet|preload|preconnect|icon))[^>]*\bhref=[\"']?(?:https?:)?//[^\s>]*"
+    r"|(?:url\(|@import )[\"']?(?:https?:)?//[^\s>)]*",
+    re.IGNORECASE,
+)
+"""what a browser fetches by itself"""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that do not lie in docs/, and copies of the files that pages link to."""
+    from mkdocs.structure.files import File
+
+    for page, origin in COPIED.items():
+        files.append(File.generated(config, page, content=_text(ROOT / origin)))
+    for page, make in reference.PAGES.items():
+        files.append(File.generated(config, page, content=make()))
+    for path in sorted({path for file in files.documentation_pages() for path in _linked(_origin(file.src_uri))}):
+        if (ROOT / path).exists() and page_of(path) == (copy := _copy(path)):
+            files.append(File.generated(config, copy, abs_src_path=str(ROOT / path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn links to files of the repository into links of the site."""
+    return with_links(markdown, page.file.src_uri)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Write equations as MathML, which browsers draw without a script."""
+    from latex2mathml.converter import convert
+
+    def drawn(match: re.Match[str]) -> str:
+        return convert(unescape(match[2]).strip(), display="block" if match[1] == "div" else "inline")
+
+    return EQUATION.sub(drawn, html)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Refuse a site that would fetch something from elsewhere."""
+    from mkdocs.exceptions import PluginError
+
+    if fetched := sorted(fetching(Path(config.site_dir))):
+        raise PluginError(f"built pages need a network: {'; '.join(fetched[:5])}")
+
+
+def fetching(site: Path) -> Iterator[str]:
+    """Yield page and address of whatever pages and stylesheets of a site fetch from elsewhere."""
+    for path in site.rglob("*"):
+        if path.suffix in (".html", ".css"):
+            for found in FETCHED.findall(path.read_text(encoding="utf-8")):
+                yield f"{path.relative_to(site)}: {found}"
+
+
+def page_of(path: str) -> str | None:
+    """Return where the site has a file or folder of the repository; None for folders that it lacks."""
+    own = {origin: page for page, origin in COPIED.items()}
+    about = (page for folder, page in ABOUT.items() if path == folder or path.startswith(f"{folder}/"))
+    if (ROOT / path).is_dir() or path.endswith(".py"):
+        return next(about, None if (ROOT / path).is_dir() else _copy(path))
+    return own.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else _copy(path))
+
+
+def with_links(markdown: str, page: str) -> str:
+    """Return a page's text with its links to the repository's files as links to the site's pages.
+
+    The text of a link to a folder that the site lacks stays, without the link.
+    """
+    if (origin := _origin(page)) is None:
+        return markdown
+    start = posixpath.dirname(page)
+
+    def followed(match: re.Match[str]) -> str:
+        path = _resolved(origin, match[1])
+        if not (ROOT / path).exists():
+            return match[0]  # the strict build refuses it
+        target = page_of(path)
+        return posixpath.relpath(target, start or ".") if target else "NOWHERE"
+
+    return re.sub(r"\[([^\]]*)\]\(NOWHERE[^)]*\)", r"\1", LINK.sub(followed, markdown))
+
+
+def _origin(page: str) -> str | None:
+    """Return the file of the repository that a page is; None if it is generated."""
+    return None if page in reference.PAGES else COPIED.get(page, f"docs/{page}")
+
+
+def _linked(origin: str | None) -> Iterator[str]:
+    """Yield the files and folders of the repository that a page links to."""
+    for link in LINK.findall(_text(ROOT / origin)) if origin else ():
+        yield _resolved(origin, link)
+
+
+def _resolved(origin: str, link: str) -> str:
+    return posixpath.normpath(posixpath.join(posixpath.dirname(origin), link))
+
+
+def _copy(path: str) -> str:
+    """Return where a file is copied to, with an ending that browsers show as text."""
+    return f"files/{path}.txt"
+
+
+def _text(path: Path) -> str:
+    """Return a page's Markdown; of a notebook its texts, and its code in blocks."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".ipynb":
+        return BADGE.sub("", text)
+    blocks = {"markdown": "{}\n", "code": "```python\n{}\n```\n"}
+    return "\n".join(blocks[c["cell_type"]].format("".join(c["source"])) for c in json.loads(text)["cells"])
