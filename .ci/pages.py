@@ -1,6 +1,6 @@
 """Builds what the docs site has beside docs/: a hook of mkdocs.yml, which `make docs` runs.
 
-Pages of the top level and the tour are copied, and `reference.py` generates some from the code. Links to files of the
+Pages of the top level and the tour are copied, and `generated.py` generates some from the code. Links to files of the
 repository are followed: to the site's page about them, or to a copy. Equations become MathML. A built page may ask
 nothing of a network.
 """
@@ -15,7 +15,7 @@ from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import reference
+import generated
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -51,7 +51,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     for page, origin in COPIED.items():
         files.append(File.generated(config, page, content=_text(ROOT / origin)))
-    for page, make in reference.PAGES.items():
+    for page, make in generated.PAGES.items():
         files.append(File.generated(config, page, content=make()))
     for path in sorted({path for file in files.documentation_pages() for path in _linked(_origin(file.src_uri))}):
         if (ROOT / path).exists() and page_of(path) == (copy := _copy(path)):
@@ -120,7 +120,7 @@ def with_links(markdown: str, page: str) -> str:
 
 def _origin(page: str) -> str | None:
     """Return the file of the repository that a page is; None if it is generated."""
-    return None if page in reference.PAGES else COPIED.get(page, f"docs/{page}")
+    return None if page in generated.PAGES else COPIED.get(page, f"docs/{page}")
 
 
 def _linked(origin: str | None) -> Iterator[str]:

@@ -1,26 +1,15 @@
 """What is installed: pinned, held to its hash, and under a licence that is named."""
 
-import importlib.util
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+from scripts import script
 
 from pipeline.code import ROOT
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / f".ci/{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 HASHES = script("hashes")
 KNOWN = HASHES.listed((ROOT / "hashes.txt").read_text())
