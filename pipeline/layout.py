@@ -188,6 +188,10 @@ class Layout:
         """Table EDGES of one feature set."""
         return self.folder("graph") / name / "edges.parquet"
 
+    def semantic_ids(self, features: str, method: str) -> Path:
+        """Return the folder of a feature set's semantic IDs by one method, see pipeline/semantic_ids/files.py."""
+        return self.folder("semantic_ids") / features / method
+
     # --- recommender
     @property
     def model(self) -> Path:
