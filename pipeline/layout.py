@@ -306,8 +306,8 @@ class Layout:
         return [(p.parts[-4], p.parts[-3], p.parts[-2]) for p in finished]
 
     def sweep_study(self, model: str, features: str, kind: str) -> Path:
-        """Return Optuna's SQLite file, from which an interrupted sweep goes on."""
-        return self.sweep(model, features, kind) / "study.db"
+        """Return the folder of a record a setting, from which an interrupted sweep goes on."""
+        return self.sweep(model, features, kind) / "tried"
 
     def sweep_trials(self, model: str, features: str, kind: str) -> Path:
         """Return table trials(settings)."""
