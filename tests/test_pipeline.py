@@ -34,6 +34,8 @@ items: {}
 encode: {}
 encoders: {}
 graph: {}
+
+semantic_ids: {}
 publish: {}
 """
 
