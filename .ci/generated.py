@@ -28,6 +28,7 @@ from pipeline.encode.registry import ENCODERS
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.params import RELEASED, Params
+from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources.registry import SOURCES
 from stages.cli import app
 
@@ -38,8 +39,8 @@ TYPES = {"integer": "whole number", "number": "number", "string": "text", "boole
 LIMITS = {"exclusiveMinimum": "> ", "minimum": "≥ ", "maximum": "≤ ", "multipleOf": "a multiple of "}
 LONGEST = 120
 """characters of a default"""
-EXAMPLES: dict[str, Any] = {"width": 128, "k": 50, "settings": ["lr"]}
-"""argument of a schema with a free width or free columns -> what it is shown with"""
+FREE = 7919
+"""stands for a width that is free, and no schema has"""
 
 
 def python() -> str:
@@ -75,6 +76,8 @@ def parameters() -> str:
     lines += _family({name: MODELS[name].Params for name in MODELS.built_in})
     lines += ["## Encoders\n", "An entry of `encoders` has a `kind`, and the keys of that kind.\n"]
     lines += _family({name: ENCODERS[name].params for name in ENCODERS.built_in})
+    lines += ["## Semantic IDs\n", "`semantic_ids.settings` has the keys of each method.\n"]
+    lines += _family({name: METHODS[name].Params for name in METHODS.built_in})
     lines += ["## Sources\n", "An entry of `sources` has a `kind`, and the keys of that kind.\n"]
     lines += _family({name: SOURCES[name] for name in SOURCES.built_in})
     return "\n".join(lines)
@@ -86,7 +89,8 @@ def columns() -> str:
     for heading, tables in _tables().items():
         lines += [f"## {heading}\n"] * bool(tables)
         for name, table in tables.items():
-            lines += [f"### {name}\n", *_where(name), _table(("column", "type", "meaning"), map(_column, table))]
+            text = _table(("column", "type", "meaning"), map(_column, table))
+            lines += [f"### {name}\n", *_where(name), text.replace(str(FREE), name.partition("(")[2].rstrip(")"))]
     return "\n".join(lines)
 
 
@@ -192,7 +196,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _tables() -> dict[str, dict[str, pa.Schema]]:
-    """Return what each module of `schemas` is about -> name -> schema; free widths are those of EXAMPLES."""
+    """Return what each module of `schemas` is about -> name -> schema; a width that is free is FREE."""
     groups: dict[str, dict[str, pa.Schema]] = {}
     for imported in ast.parse(inspect.getsource(schemas)).body:
         if not isinstance(imported, ast.ImportFrom):
@@ -204,8 +208,8 @@ def _tables() -> dict[str, dict[str, pa.Schema]]:
             if isinstance(table, pa.Schema):
                 group[name] = table
             elif inspect.isfunction(table) and table.__annotations__.get("return") == "pa.Schema":
-                free = list(inspect.signature(table).parameters)
-                group[f"{name}({', '.join(free)})"] = table(*(EXAMPLES[argument] for argument in free))
+                (free,) = inspect.signature(table).parameters.values()
+                group[f"{name}({free.name})"] = table(FREE if free.annotation == "int" else [free.name])
     return groups
 
 

@@ -15,6 +15,7 @@ import schemas
 from pipeline.code import ROOT
 from pipeline.encode.registry import ENCODERS
 from pipeline.models import MODELS
+from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources.registry import SOURCES
 from stages.cli import app
 
@@ -60,7 +61,7 @@ def test_a_key_has_its_type_default_and_meaning(parameters: str) -> None:
     assert "And the keys of Varied and Regularised." in parameters.split("### `bpr`")[1].split("###")[0]
 
 
-@pytest.mark.parametrize("registry", [MODELS, ENCODERS, SOURCES])
+@pytest.mark.parametrize("registry", [MODELS, ENCODERS, METHODS, SOURCES])
 def test_every_part_has_its_heading(registry: Any, parameters: str) -> None:
     headings = set(re.findall(r"`([\w-]+)`", " ".join(re.findall(r"^### .*", parameters, re.MULTILINE))))
     assert registry.built_in.keys() <= headings
@@ -72,7 +73,7 @@ def test_every_column_of_every_table_is_there() -> None:
     constants = {name: table for name, table in tables.items() if isinstance(table, pa.Schema)}
     assert len(constants) > 10
     assert {name: [*rows(page, name)] for name in constants} == {name: s.names for name, s in constants.items()}
-    assert rows(page, "features(width)")["vector"].startswith("| `vector` | float32[128] | ")
+    assert rows(page, "features(width)")["vector"].startswith("| `vector` | float32[width] | ")
     assert "`outputs/graph/<dataset>/<name>/edges.parquet`" in page
 
 
