@@ -51,8 +51,8 @@ fuzz: .venv/installed-test ## the parsers on inputs that nobody means well; see 
 kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy shop; see docs/robustness.md
 	python -m tests.hostile.kill --kills $(KILLS)
 
-figures: .venv/installed-test ## the tables of README.md and docs/accuracy.md, from the outputs that are there
-	python -m benchmarks._figures README.md docs/accuracy.md
+figures: .venv/installed-test ## the tables of README.md and docs/, from the outputs that are there
+	python -m benchmarks._figures README.md docs/accuracy.md docs/sample.md
 
 docs: .venv/installed-docs ## the docs site -> site/index.html; it needs no network
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from scripts import script
 
 from pipeline import params
 from pipeline.encode.registry import ENCODERS
@@ -83,3 +84,15 @@ def test_the_changelog_has_the_version() -> None:
         "Unreleased",
         version,
     ]
+
+
+CHANGES = "# Changelog\n\n## [Unreleased]\n\n## [0.2.0] - 2027-01-01\n\n### Added\n\n- new\n\n## [0.1.0]\n\n- old\n"
+
+
+def test_release_notes_are_the_section_of_the_version() -> None:
+    notes = script("notes").notes
+    assert notes(CHANGES, "0.2.0") == "### Added\n\n- new"
+    assert notes(CHANGES, "0.1.0") == "- old"
+    for version in ("Unreleased", "0.3.0"):  # nothing in it; not there
+        with pytest.raises(LookupError, match=f"no notes of {version}; it has Unreleased, 0.2.0, 0.1.0"):
+            notes(CHANGES, version)

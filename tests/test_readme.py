@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import typer
 import yaml
 
 from pipeline import params
+from pipeline.layout import Layout
 from stages.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +62,19 @@ def test_parameters_are_valid(tmp_path: Path) -> None:
         path = tmp_path / "params.yaml"
         path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n" + block)
         assert set(params.load(path).encoders) == set(yaml.safe_load(block)["encoders"])
+
+
+def test_badges_say_what_the_project_says() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    badges = dict(re.findall(r"!\[(\w+): ([^\]]+)\]", README))
+    assert badges == {"Licence": project["license"], "Python": ", ".join(versions)}
+    assert f"python-{',%20'.join(versions)}-" in README
+
+
+def test_what_summary_prints_last_is_shown() -> None:
+    layout = Layout(Path("outputs"), "sample")
+    assert f"```text\nreport: {layout.report / 'index.html'}\nrelease: {layout.release}\n```\n" in README
 
 
 def test_it_is_short() -> None:

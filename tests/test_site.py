@@ -84,7 +84,7 @@ def test_every_command_is_there() -> None:
 
 
 LINKS = {
-    "[a](method.md#1-two-stages)": "[a](method.md#1-two-stages)",
+    "[a](encoders.md#kinds)": "[a](encoders.md#kinds)",
     "[a](tour.ipynb)": "[a](tour.md)",
     "[a](../schemas)": "[a](reference/columns.md)",
     "[a](../pipeline/config/features.py)": "[a](reference/parameters.md)",
