@@ -66,10 +66,12 @@ def test_parameters_are_valid(tmp_path: Path) -> None:
 
 def test_badges_say_what_the_project_says() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    versions = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
-    badges = dict(re.findall(r"!\[(\w+): ([^\]]+)\]", README))
-    assert badges == {"Licence": project["license"], "Python": ", ".join(versions)}
-    assert f"python-{',%20'.join(versions)}-" in README
+    version = project["requires-python"].removeprefix(">=")
+    badges = re.findall(r"!\[(\w+): ([^\]]+)\]\(https://\S+/badge/\w+-(\S+)-teal\)", README)
+    assert badges == [
+        ("Licence", project["license"], project["license"].replace("-", "--")),
+        ("Python", f"{version}+", f"{version}%2B"),
+    ]
 
 
 def test_what_summary_prints_last_is_shown() -> None:
