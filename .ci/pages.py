@@ -69,7 +69,9 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     from latex2mathml.converter import convert
 
     def drawn(match: re.Match[str]) -> str:
-        return convert(unescape(match[2]).strip(), display="block" if match[1] == "div" else "inline")
+        if match[1] == "span":
+            return convert(unescape(match[2]).strip())
+        return f'<div style="overflow-x: auto">{convert(unescape(match[2]).strip(), display="block")}</div>'
 
     return EQUATION.sub(drawn, html)
 
