@@ -170,7 +170,7 @@ def _documented(kind: type[Section]) -> dict[str, str]:
     (tree,) = ast.parse(inspect.getsource(kind)).body
     assert isinstance(tree, ast.ClassDef)
     return {
-        declared.target.id: _cell(inspect.cleandoc(under.value.value))
+        declared.target.id: _cell(str(under.value.value))
         for declared, under in zip(tree.body, tree.body[1:], strict=False)
         if isinstance(declared, ast.AnnAssign) and isinstance(declared.target, ast.Name)
         and isinstance(under, ast.Expr) and isinstance(under.value, ast.Constant)

@@ -127,8 +127,8 @@ def _origin(page: str) -> str | None:
 
 def _linked(origin: str | None) -> Iterator[str]:
     """Yield the files and folders of the repository that a page links to."""
-    for link in LINK.findall(_text(ROOT / origin)) if origin else ():
-        yield _resolved(origin, link)
+    if origin is not None:
+        yield from (_resolved(origin, link) for link in LINK.findall(_text(ROOT / origin)))
 
 
 def _resolved(origin: str, link: str) -> str:
