@@ -16,7 +16,7 @@ from stages.cli import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [README, (ROOT / "docs/stages.md").read_text()]
+PAGES = [README, *((ROOT / f"docs/{page}.md").read_text() for page in ("install", "stages"))]
 LINES = [
     line.partition(" #")[0].strip()
     for page in PAGES
@@ -25,7 +25,9 @@ LINES = [
     for line in command.split("&&")
     if line.strip() and not line.startswith("#")
 ]
-COMMANDS = [shlex.split(line)[1:] for line in LINES if line.startswith("alignrec ")]
+COMMANDS = [
+    shlex.split(line)[1:] for line in LINES if line.startswith("alignrec ") and not line.startswith("alignrec --")
+]
 GROUP = typer.main.get_command(app)
 
 
