@@ -40,7 +40,7 @@ LIMITS = {"exclusiveMinimum": "> ", "minimum": "≥ ", "maximum": "≤ ", "multi
 LONGEST = 120
 """characters of a default"""
 FREE = 7919
-"""stands for a width that is free, and no schema has"""
+"""this and the numbers after it stand for widths that are free, and no schema has them"""
 
 
 def python() -> str:
@@ -90,7 +90,9 @@ def columns() -> str:
         lines += [f"## {heading}\n"] * bool(tables)
         for name, table in tables.items():
             text = _table(("column", "type", "meaning"), map(_column, table))
-            lines += [f"### {name}\n", *_where(name), text.replace(str(FREE), name.partition("(")[2].rstrip(")"))]
+            for number, free in enumerate(name.partition("(")[2].rstrip(")").split(", ")):
+                text = text.replace(str(FREE + number), free)
+            lines += [f"### {name}\n", *_where(name), text]
     return "\n".join(lines)
 
 
@@ -109,7 +111,8 @@ def _listed() -> Iterator[str]:
         if command.rich_help_panel != panel:
             panel = command.rich_help_panel
             yield f"\n**{panel}**\n\n"
-        yield f"- [{name}](#alignrec-{name}): {_cell(command.help)}\n"
+        does, _, _ = (command.help or "").partition("\n\n")
+        yield f"- [{name}](#alignrec-{name}): {_cell(does)}\n"
 
 
 def _family(kinds: Mapping[str, type[Section]]) -> list[str]:
@@ -196,7 +199,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _tables() -> dict[str, dict[str, pa.Schema]]:
-    """Return what each module of `schemas` is about -> name -> schema; a width that is free is FREE."""
+    """Return what each module of `schemas` is about -> name -> schema; free widths are FREE, FREE + 1, ..."""
     groups: dict[str, dict[str, pa.Schema]] = {}
     for imported in ast.parse(inspect.getsource(schemas)).body:
         if not isinstance(imported, ast.ImportFrom):
@@ -208,8 +211,9 @@ def _tables() -> dict[str, dict[str, pa.Schema]]:
             if isinstance(table, pa.Schema):
                 group[name] = table
             elif inspect.isfunction(table) and table.__annotations__.get("return") == "pa.Schema":
-                (free,) = inspect.signature(table).parameters.values()
-                group[f"{name}({free.name})"] = table(FREE if free.annotation == "int" else [free.name])
+                free = inspect.signature(table).parameters
+                given = (FREE + i if free[a].annotation == "int" else [a] for i, a in enumerate(free))
+                group[f"{name}({', '.join(free)})"] = table(*given)
     return groups
 
 
