@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,12 @@ def test_every_licence_is_named() -> None:
     rows = [row for row in (ROOT / "docs/licences.md").read_text().splitlines() if row.startswith("| ")][1:]
     assert len(rows) > 100
     assert [row for row in rows if not row.split("|")[3].strip() or "UNKNOWN" in row] == []
+
+
+def test_the_wheel_has_every_file_of_the_packages() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packed = {path for package, globs in patterns.items() for glob in globs for path in (ROOT / package).glob(glob)}
+    packages = [ROOT / name for name in ("alignrec", "pipeline", "stages", "schemas")]
+    files = {path for package in packages for path in package.rglob("*.*") if path.suffix not in (".py", ".pyc")}
+    assert len(files) > 5
+    assert files == packed
