@@ -29,7 +29,7 @@ test: .venv/installed-test browser ## lint, type check, declared dependencies, a
 	mypy
 	deptry alignrec pipeline stages schemas
 	deptry tests benchmarks --ignore DEP002,DEP004 # those may import the product's packages and the tests' own
-	pytest
+	pytest --numprocesses=auto --maxprocesses=4
 
 browser: ## Debian's Chromium for the tests of the report's page, where apt-get may install it; elsewhere they are skipped
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
