@@ -75,7 +75,9 @@ def _leads(comparison: Comparison, evidence: Evidence, several: bool) -> Interva
     if not found:
         return None
     rows = [
-        plots.Row(_side(r, "b"), [_span(r)], f"{r['difference']:+.4f}, p {p_value(r)}", r["p_holm"] < LEVEL)
+        plots.Row(
+            _side(r, "b"), [_span(r)], f"{r['difference']:+.4f}, p {p_value(r['p'], r['p_holm'])}", r["p_holm"] < LEVEL
+        )
         for r in found
     ]
     title = (
@@ -121,7 +123,7 @@ def tests(paired: pa.Table) -> Iterable[Table]:
             ["a", "b", "a - b", "95 % interval", "p"],
             [
                 [_side(r, "a"), _side(r, "b"), f"{r['difference']:+.4f}", f"{r['low']:+.4f} .. {r['high']:+.4f}",
-                 p_value(r)]
+                 p_value(r['p'], r['p_holm'])]
                 for r in rows
             ],
             texts=2,
@@ -189,7 +191,14 @@ def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated
             yield Ablated(heading, run, None, "", False, repeats)
             continue
         low, middle, high = _span(test)
-        yield Ablated(heading, run, (0 - high, 0 - middle, 0 - low), p_value(test), test["p_holm"] < LEVEL, False)
+        yield Ablated(
+            heading,
+            run,
+            (0 - high, 0 - middle, 0 - low),
+            p_value(test["p"], test["p_holm"]),
+            test["p_holm"] < LEVEL,
+            False,
+        )
 
 
 def ablation_table(rows: Sequence[Ablated]) -> Table:

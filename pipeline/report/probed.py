@@ -22,15 +22,12 @@ def section(evidence: Evidence) -> Section:
     controls = [c for c in CONTROLS if c in evidence.edges]
     beat = f" {', '.join(controls)} are controls: a useful feature set must beat them." if controls else ""
     note = (
-        f"Features judged without a recommender; each encoder once, so no seeds.{beat} Ties count by expectation, so "
+        f"Features judged without a recommender, each encoder once, so no seeds.{beat} Ties count by expectation, so "
         "constant features score as chance does."
     )
     if processed := figures.get("processed"):
-        note += (
-            f" Processed features are centred, reduced by PCA to at most {processed['width']} numbers, and whitened, "
-            "all in the same way. A set is called better than another only if it is so both raw and processed "
-            f"(paired bootstrap, p below {LEVEL} after Holm's correction)."
-        )
+        note += f" Processed: centred, reduced by PCA to at most {processed['width']} numbers, whitened."
+        note += f" Better: raw and processed, p below {LEVEL} after Holm's correction."
     return Section(
         "probes", "Probes", "Probes", note, [p for p in pictures if p is not None], tables=tables.probes(figures)
     )

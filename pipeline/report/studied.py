@@ -122,7 +122,7 @@ def arms_pictures(table: pa.Table) -> list[Picture]:
     rows = [
         plots.Row(
             _arm(row, recall), [(row["low"], row["difference"], row["high"])],
-            f"{row['difference']:+.4f}, p {p_value(row)}", _sure(row),
+            f"{row['difference']:+.4f}, p {p_value(row['p'], row['p_holm'])}", _sure(row),
         )
         for row in recall if row["difference"] is not None
     ]  # fmt: skip
@@ -178,7 +178,7 @@ def _sure(row: Mapping[str, Any] | None) -> bool:
 def _change(row: Mapping[str, Any]) -> list[str]:
     if row["difference"] is None:
         return ["", "", ""]
-    return [f"{row['difference']:+.4f}", f"{row['low']:+.4f} .. {row['high']:+.4f}", p_value(row)]
+    return [f"{row['difference']:+.4f}", f"{row['low']:+.4f} .. {row['high']:+.4f}", p_value(row["p"], row["p_holm"])]
 
 
 def _arms_probed(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:

@@ -118,9 +118,9 @@ def stages(records: Sequence[Record]) -> Table | None:
     )  # fmt: skip
 
 
-def p_value(test: Record) -> str:
-    """Return p of a test after Holm's correction; ≤ where p before it is the smallest that the resamples can give."""
-    return ("≤ " if test["p"] <= FLOOR else "") + f"{test['p_holm']:.2g}"
+def p_value(p: float, corrected: float | None = None) -> str:
+    """Return p, or what a correction makes of it; ≤ where p itself is the smallest that the resamples can give."""
+    return ("≤ " if p <= FLOOR else "") + f"{p if corrected is None else corrected:.2g}"
 
 
 def metric_name(name: str) -> str:

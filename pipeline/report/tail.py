@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import schemas
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import Comparison, comparisons, seeds_of
+from pipeline.params import RELEASED
 from pipeline.probe.verdicts import LEVEL
 from pipeline.report import plots
 from pipeline.report.gather import Evidence
@@ -22,14 +23,15 @@ from pipeline.report.tables import CONTROLS, Table
 
 LINES = 4
 """runs in a picture of groups, best Recall@20 first"""
+CHOSEN = "what users chose in test"
+TAIL = "less popular half"
 PARTS = {
     "cold items": ("cold",),
-    "less popular half": ("1", "2", "3", "4", "5"),
+    TAIL: ("1", "2", "3", "4", "5"),
     "next four tenths": ("6", "7", "8", "9"),
     "most popular tenth": ("10",),
 }
 """part of the catalogue -> tenths of table SLICES"""
-CHOSEN = "what users chose in test"
 SLICES = {
     "popularity": "Targets by popularity of the item in train: tenths from the least (1) to the most popular (10), or "
     "thirds where a tenth has few targets; cold items have no train interaction.",
@@ -55,6 +57,7 @@ def section(evidence: Evidence) -> Section:
     judged = [] if evidence.results is None else comparisons(evidence.results)
     several, studied = len(judged) > 1, evidence.study.get("tail", schemas.TAIL.empty_table())
     pictures: list[Picture | None] = []
+    said: list[str] = []
     tables = tails(studied)
     tested = bool(tables)
     for comparison in judged:
@@ -62,14 +65,16 @@ def section(evidence: Evidence) -> Section:
         over = f"mean over {seeds_of(r.seeds for r in comparison.rows)}" + (
             f"; {comparison.protocol}" if several else ""
         )
-        pictures.append(shown(slices, f"Who is shown: share of the top {k}, {over}"))
+        who = shown(slices, f"Who is shown: share of the top {k}, {over}")
+        said += in_words(who, name(RELEASED, evidence.released))
+        pictures.append(who)
         for which in SLICES:
             groups = by_study(studied, comparison, which) if tested else by_slices(slices, which)
             title = f"{WHOSE[which]}, {'95 % interval, ' if tested else ''}{over}"
             pictures.append(served(groups, which, title, evidence.released))
         made = [catalogue(slices, k), *([] if tested else (means(slices, which, k) for which in SLICES))]
         tables += [named(table, comparison.protocol, several) for table in made if table]
-    note = "Who is shown and who is served: a recommender can be right by showing everybody the same few items."
+    note = " ".join(["A recommender can be right by showing everybody the same few items.", *said])
     return Section("tail", "Long tail", "The long tail", note, [p for p in pictures if p is not None], tables=tables)
 
 
@@ -91,6 +96,20 @@ def shown(slices: Sliced, title: str) -> Shares | None:
     every = [(CHOSEN, chosen), *rows]
     kept = [i for i in range(len(PARTS)) if any(shares[i] for _, shares in every)]
     return Shares(title, [list(PARTS)[i] for i in kept], [(run, [shares[i] for i in kept]) for run, shares in every])
+
+
+def in_words(who: Shares | None, ours: str) -> list[str]:
+    """Return what the tail has of test, of our lists and of the lists that show it least; nothing without all three."""
+    if who is None or TAIL not in who.keys:
+        return []
+    shares = {run: parts[who.keys.index(TAIL)] for run, parts in who.rows}
+    chosen, least = shares.pop(CHOSEN), min(shares, key=lambda run: shares[run])
+    if ours not in shares or least == ours:
+        return []
+    return [
+        f"The {TAIL} of the items has {chosen:.0%} of what users chose in test, {shares[ours]:.0%} of what {ours} "
+        f"shows, and {shares[least]:.0%} of what {least} shows."
+    ]
 
 
 def served(groups: Groups, which: str, title: str, released: str) -> Intervals | None:

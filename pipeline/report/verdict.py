@@ -35,33 +35,39 @@ def sentences(released: str, probes: Mapping[str, Any] | None, tests: pa.Table |
     """
     rows = [] if tests is None else _recalls(tests)
     outcomes: dict[str, dict[str, str]] = {}
-    for row in (probes or {}).get("verdicts", []):  # of one probe the largest cutoff is the last
+    for row in (probes or {}).get("verdicts", []):
         if row["a"] == released:
-            outcomes.setdefault(row["b"], {})[f"in {PROBES[row['probe']].name}"] = row["verdict"]
+            places, place = outcomes.setdefault(row["b"], {}), f"in {PROBES[row['probe']].name}"
+            same = places.setdefault(place, row["verdict"]) == row["verdict"]  # at every cutoff
+            places[place] = row["verdict"] if same else "undecided"
     several = len({row["fingerprint"] for row in rows}) > 1
     trained = [row for row in rows if row["features_a"] == released]
+    gaps: dict[str, dict[str, str]] = {}
     for row in trained:
         if row["model_b"] == RELEASED and row["features_b"] != released:
-            place = "under AlignRec" + (f" ({row['protocol']})" if several else "")
+            place = "under AlignRec" + (f" by {row['protocol']}" if several else "")
             outcomes.setdefault(row["features_b"], {})[place] = outcome(row)
+            gaps.setdefault(row["features_b"], {})[place] = _gap([row])
     own = [name for name in outcomes if name.startswith(f"{released}-")]
     controls = [name for name in outcomes if name in CONTROLS or (name in own and name.endswith(f"-{UNTRAINED}"))]
     rivals = [name for name in outcomes if name not in own and name not in controls]
     return [
-        *(rival(released, name, outcomes[name]) for name in rivals),
+        *(rival(released, name, outcomes[name], gaps.get(name, {})) for name in rivals),
         *([_beside_controls(released, {name: outcomes[name] for name in controls})] if controls else []),
         *_beside_models(released, trained, several),
     ]
 
 
-def rival(a: str, b: str, places: Places) -> str:
+def rival(a: str, b: str, places: Places, gaps: Mapping[str, str]) -> str:
     """Return how two feature sets compare, in one sentence that claims no more than was decided.
 
     Args:
         a: a feature set.
         b: another one.
         places: where they were compared -> the outcome of a.
+        gaps: of some places a - b, in words.
     """
+    places = {f"{place} ({gaps[place]})" if place in gaps else place: word for place, word in places.items()}
     better, worse, undecided = (
         [p for p, o in places.items() if o == word] for word in ("better", "worse", "undecided")
     )
@@ -83,7 +89,7 @@ def basis(probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
             f"over {seeds_of(row['seeds'] for row in rows)}, protocol {protocols}"
         )
     if (probes or {}).get("verdicts"):
-        parts.append("for probes, without a recommender, in raw and in processed features alike")
+        parts.append("for probes, which train no recommender, raw, processed and at every cutoff alike")
     return "; ".join(parts) + "."
 
 
@@ -124,18 +130,24 @@ def _beside_models(released: str, tests: Sequence[Row], several: bool) -> list[s
         clauses = []
         for word, verb in (("better", "beats"), ("worse", "loses to"), ("undecided", "is not told apart from")):
             if rows := [row for row in others if outcome(row) == word]:
-                gaps = sorted(row["difference"] for row in rows)
-                by = f"{gaps[0]:+.4f}" + (f" to {gaps[-1]:+.4f}" if len(gaps) > 1 else "")
-                measure = f"{metric_name(MAIN[0])}@{rows[0]['k']}"
-                clauses.append(f"{verb} {listed([row['model_b'] for row in rows])} ({by} {measure})")
+                clauses.append(f"{verb} {listed([row['model_b'] for row in rows])} ({_gap(rows)})")
         if clauses:
-            under = f" under {protocol}" if several else ""
+            under = f" by {protocol}" if several else ""
             said.append(f"AlignRec on {released} {', '.join(clauses)}{under}.")
     return said
+
+
+def _gap(tests: Sequence[Row]) -> str:
+    """Return the differences of tests, smallest to largest."""
+    gaps = sorted(test["difference"] for test in tests)
+    span = f"{gaps[0]:+.4f}" + (f" to {gaps[-1]:+.4f}" if len(gaps) > 1 else "")
+    return f"{span} {metric_name(MAIN[0])}@{tests[0]['k']}"
 
 
 def _places(places: Sequence[str]) -> str:
     """Return places as one phrase: their common word once."""
     probed = [place.removeprefix("in ") for place in places if place.startswith("in ")]
     rest = [place for place in places if not place.startswith("in ")]
-    return listed([*([f"in {listed(probed)}"] if probed else []), *rest])
+    if not probed or not rest:
+        return f"in {listed(probed)}" if probed else listed(rest)
+    return f"in {listed(probed)}{',' if len(probed) > 1 else ''} and {listed(rest)}"

@@ -4,9 +4,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import toy
 
+import schemas
+from pipeline import io
 from pipeline.run import running
 from stages import report
 
@@ -33,6 +36,10 @@ class Visit:
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shop")
     layout = toy.outputs(root)
+    run = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16, "model": "alignrec", "features": "beit3"}
+    figures = {"slice": "popularity", "k": 20, "seeds": 3, "n": 7, "mean": 0.3, "mean_low": 0.25, "mean_high": 0.35}
+    tail = [run | figures | {"label": label} for label in ("cold", *map(str, range(1, 11)))]
+    io.write_table(pa.Table.from_pylist(tail, schemas.TAIL), layout.study("tail"), schemas.TAIL)
     params = toy.PARAMS.model_copy(update={"report": toy.PARAMS.report.model_copy(update={"gallery_items": 2})})
     with running("report", "shop", params, root) as run:
         report.main(run)

@@ -256,8 +256,9 @@ def test_intervals_share_a_scale_that_holds_zero_and_the_reference() -> None:
 
 
 def test_a_p_that_could_not_be_smaller_is_marked() -> None:
-    assert tables.p_value({"p": FLOOR, "p_holm": 0.0078}) == "≤ 0.0078"
-    assert tables.p_value({"p": 2 * FLOOR, "p_holm": 0.0078}) == "0.0078"
+    assert tables.p_value(FLOOR, 0.0078) == "≤ 0.0078"
+    assert tables.p_value(2 * FLOOR, 0.0078) == "0.0078"
+    assert tables.p_value(FLOOR) == "≤ 0.0001"
 
 
 def test_the_full_model_has_the_seeds_of_its_ablations(tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ def test_who_is_shown_stands_beside_what_users_chose(tmp_path: Path) -> None:
     assert (chosen, run) == (tail.CHOSEN, "alignrec on beit3")
     assert targets == pytest.approx([50 / 125, 58 / 125, 17 / 125])
     assert shares == pytest.approx([0.5, 0.4, 0.1])
+    assert tail.in_words(drawn, "lightgcn") == [
+        "The less popular half of the items has 40% of what users chose in test, 50% of what lightgcn shows, and 50% "
+        "of what alignrec on beit3 shows."
+    ]
+    assert tail.in_words(drawn, "nobody") == tail.in_words(None, "lightgcn") == []
 
 
 def arms() -> pa.Table:

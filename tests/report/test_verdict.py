@@ -21,11 +21,11 @@ def paired(*others: tuple[str, str, float, float], **changed: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schemas.TESTS)
 
 
-def probes(**outcomes: str) -> dict[str, object]:
-    """Return probes.json with verdicts at two cutoffs; other set -> outcome of zero-shot and of Item-CF, at 20."""
+def probes(**outcomes: str) -> dict[str, list[dict[str, str]]]:
+    """Return probes.json with verdicts at two cutoffs; other set -> outcome of zero-shot and of Item-CF."""
     rows = [
         {"probe": probe, "measure": f"hit@{k}", "a": "beit3", "b": b.replace("_", "-"),
-         "verdict": "undecided" if k == 10 else word}
+         "verdict": word}
         for b, words in outcomes.items() for probe, word in zip(("zero_shot", "item_cf"), words.split(), strict=True)
         for k in (10, 20)
     ]  # fmt: skip
@@ -38,8 +38,8 @@ def test_a_rival_is_beaten_where_the_tests_say_so_and_not_elsewhere() -> None:
         paired(("alignrec", "minilm-cnn", 0.001, 1.0), ("alignrec", "tfidf", -0.01, 0.01)),
     )  # fmt: skip
     assert said == [
-        "beit3 beats minilm-cnn in zero-shot and Item-CF; not told apart under AlignRec.",
-        "beit3 loses to tfidf in Item-CF and under AlignRec; not told apart in zero-shot.",
+        "beit3 beats minilm-cnn in zero-shot and Item-CF; not told apart under AlignRec (+0.0010 Recall@20).",
+        "beit3 loses to tfidf in Item-CF and under AlignRec (-0.0100 Recall@20); not told apart in zero-shot.",
     ]
 
 
@@ -74,7 +74,8 @@ def test_two_protocols_are_two_places() -> None:
          paired(("alignrec", "tfidf", 0.1, 0.9), protocol="strict", fingerprint="e" * 16)]
     )  # fmt: skip
     assert verdict.sentences("beit3", None, table) == [
-        "beit3 beats tfidf under AlignRec (mmrec); not told apart under AlignRec (strict)."
+        "beit3 beats tfidf under AlignRec by mmrec (+0.1000 Recall@20); "
+        "not told apart under AlignRec by strict (+0.1000 Recall@20)."
     ]
 
 
@@ -86,4 +87,12 @@ def test_other_tests_say_nothing_of_the_features(ablated: dict[str, str]) -> Non
 def test_the_basis_names_users_seeds_and_protocol() -> None:
     said = verdict.basis(probes(tfidf="better better"), paired(("bpr", "none", 0.05, 0.01)))
     assert "test Recall@20 of 2,970 users, each averaged over 3 seeds, protocol mmrec" in said
-    assert "in raw and in processed features alike" in said
+    assert "raw, processed and at every cutoff alike" in said
+
+
+@pytest.mark.parametrize("at", [[0], [1], [0, 1]])
+def test_a_probe_counts_only_where_all_its_cutoffs_agree(at: list[int]) -> None:
+    evidence = probes(tfidf="better better")
+    for cutoff in at:  # of zero-shot
+        evidence["verdicts"][cutoff]["verdict"] = "undecided"
+    assert verdict.sentences("beit3", evidence, None) == ["beit3 beats tfidf in Item-CF; not told apart in zero-shot."]
