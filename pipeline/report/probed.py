@@ -20,7 +20,7 @@ def section(evidence: Evidence) -> Section:
     figures = evidence.probes or {}
     pictures = [_picture(probe, figures, key) for key, probe in PROBES.items()]
     controls = [c for c in CONTROLS if c in evidence.edges]
-    beat = f" {', '.join(controls)} are controls: a useful feature set must beat them." if controls else ""
+    beat = f" Controls, which a useful feature set must beat: {', '.join(controls)}." if controls else ""
     note = (
         f"Features judged without a recommender, each encoder once, so no seeds.{beat} Ties count by expectation, so "
         "constant features score as chance does."

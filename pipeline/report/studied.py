@@ -31,7 +31,7 @@ def sections(evidence: Evidence) -> Iterator[Section]:
     mask, arms_table = (evidence.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "arms"))
     note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
     yield Section("mask", "Mask modality", "Mask modality", note, masked_pictures(mask), tables=masked(mask))
-    note = "Encoders that were pre-trained with other keys of `pretrain`, each against the recipe that is released."
+    note = "Encoders that were pre-trained with other settings, each against the recipe that is released."
     yield Section("arms", "Arms", "Arms of pre-training", note, arms_pictures(arms_table), tables=arms(arms_table))
     note = "Settings of AlignRec, its graph and its encoder, measured on valid alone: test was not opened for them."
     maps, points = heatmaps(evidence.heatmaps), sweep_points(evidence.curves)

@@ -15,15 +15,17 @@ import pyarrow.compute as pc
 import pytest
 import toy
 from PIL import Image
+from rich.console import Console
 
 import schemas
+from benchmarks import _figures
 from pipeline import io
-from pipeline.evaluation.evidence import ablations, cell, comparisons
+from pipeline.evaluation.evidence import HEADLINE, ablations, cell, comparisons
 from pipeline.evaluation.statistics import FLOOR
 from pipeline.layout import Layout
-from pipeline.report import atlas, gallery, judged, plots, tables
+from pipeline.report import atlas, gallery, judged, markdown, plots, tables, terminal
 from pipeline.run import running
-from stages import report
+from stages import publish, report
 
 
 def reported(root: Path, without: tuple[str, ...] = ()) -> Layout:
@@ -201,6 +203,27 @@ def test_the_markdown_has_the_same_figures_and_whole_tables(tmp_path: Path) -> N
     assert "OpenMoji" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({re.sub(r"\\\|", "", line).count("|") for line in table.splitlines()}) == 1, table
+
+
+def test_report_card_summary_and_readme_have_the_same_figures(tmp_path: Path) -> None:
+    layout = reported(tmp_path)
+    with running("publish", "shop", toy.PARAMS, tmp_path) as run:
+        publish.main(run)
+    text, card = (layout.report / "report.md").read_text(), (layout.release / "README.md").read_text()
+    readme = list(_figures.results(layout, []))
+    console = Console(width=80, file=bytes_io.StringIO())
+    results = io.read_table(layout.results, schemas.RESULTS)
+    for table in terminal.tables(results, "shop"):
+        console.print(table)
+    summary = console.file.getvalue().splitlines()
+    for row in comparisons(results)[0].rows:
+        line = markdown.row(row.model, row.features, row.seeds, *(markdown.figure(row.cells[key]) for key in HEADLINE))
+        assert text.count(line) == card.count(line) == 1
+        short = markdown.figure(row.cells["recall", 20]).replace("0.", ".")
+        assert any(line.startswith(f"| {row.model} | {row.features} | 3 |") and short in line for line in readme)
+        assert any(line.startswith(row.model) and row.features in line and short in line for line in summary)
+    ablated = table_of(text, "Without one part, or with one modality")[2]
+    assert any(ablated[0] in line and ablated[2].replace("0.", ".") in line for line in summary)
 
 
 def table_of(text: str, heading: str) -> list[list[str]]:
