@@ -205,6 +205,18 @@ def test_the_markdown_has_the_same_figures_and_whole_tables(tmp_path: Path) -> N
         assert len({re.sub(r"\\\|", "", line).count("|") for line in table.splitlines()}) == 1, table
 
 
+def test_a_large_catalogue_is_shown_without_search_and_map(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    few = toy.PARAMS.report.model_copy(update={"searchable": 1, "gallery_items": 1, "neighbours": 1})
+    with running("report", "shop", toy.PARAMS.model_copy(update={"report": few}), tmp_path) as run:
+        report.main(run)
+    page = (layout.report / "index.html").read_text()
+    assert Tags(page).open == []
+    assert 'id="gallery"' in page
+    assert 'class="pic s0 "' in page
+    assert not any(absent in page for absent in ('id="search"', 'id="map"', 'id="items"'))
+
+
 def test_report_card_summary_and_readme_have_the_same_figures(tmp_path: Path) -> None:
     layout = reported(tmp_path)
     with running("publish", "shop", toy.PARAMS, tmp_path) as run:
