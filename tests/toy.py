@@ -206,6 +206,10 @@ def write_benchmark(layout: Layout) -> None:
         (tests, layout.tests, schemas.TESTS),
     ):
         io.write_table(pa.Table.from_pylist(rows, schema), path, schema, record("benchmark"))
+    best = pa.FixedSizeListArray.from_arrays(pa.array([5, 4, 3, -1] * USERS, pa.int32()), type=schemas.ranking(4))
+    rankings = pa.table({"user_id": pa.array(range(USERS), pa.int32()), "items": best})
+    for model, features, ablation in RUNS:
+        io.write_table(rankings, layout.trial_rankings(model, features, 0, ablation), schemas.rankings(4))
     io.write_json(layout.protocol, [{"name": "mmrec", "fingerprint": "f" * 16, "rule": "mmrec"}])
 
 

@@ -15,7 +15,7 @@ from pipeline.compare.feature_set import FeatureSet
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.probe.base import Data
-from pipeline.seeds import seed_for
+from pipeline.run import Run
 
 CHANGED = 12
 """most changed items per pair"""
@@ -49,7 +49,8 @@ def compare(
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     read = {g.name: g.read_categories for g in sets}
     data = Data(interactions, len(asins), items["categories"].to_pylist(), read)
-    seed, withheld = seed_for("compare", layout.dataset), questions.withheld(data)
+    seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # so that figures are the stage's own
+    withheld = questions.withheld(data)
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     comparison |= judge.judge(
         sets, questions.ask(data), params.probe.ks, seed, withheld, params.probe.width

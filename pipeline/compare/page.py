@@ -17,7 +17,7 @@ from pipeline.probe.registry import PROBES
 from pipeline.report import gallery, tables
 from pipeline.report.markdown import probe_remark, with_error
 from pipeline.report.page import render
-from pipeline.report.tables import Table
+from pipeline.report.tables import FLOORED, Table, p_value
 
 NEAR = 6
 """neighbours beside an item"""
@@ -145,15 +145,11 @@ def _training(training: Mapping[str, Any]) -> Table:
 def _paired(heading: str, unit: str, tests: Sequence[Mapping[str, Any]]) -> Table:
     rows = [
         [t["measure"], t["a"], t["b"], f"{t['difference']:+.4f}",
-         f"{t['low']:+.4f} .. {t['high']:+.4f}", _p(t["p"]), _p(t["p_holm"])]
+         f"{t['low']:+.4f} .. {t['high']:+.4f}", p_value(t["p"]), p_value(t["p"], t["p_holm"])]
         for t in tests
     ]  # fmt: skip
     note = (
         f"The same {unit} under both sets; 95 % interval of the mean difference and p by paired bootstrap; the last "
-        "column is p corrected (Holm) for all rows."
+        f"column is p corrected (Holm) for all rows. {FLOORED}"
     )
     return Table(heading, note, ["measure", "a", "b", "a - b", "95 % interval", "p", "p, Holm"], rows, texts=3)
-
-
-def _p(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"

@@ -12,7 +12,7 @@ from pipeline.config.base import Name, Positive, Section
 class Report(Section):
     """The HTML page."""
 
-    gallery_items: Positive = 24
+    gallery_items: Positive = 8
     """items shown with their neighbours"""
     neighbours: Positive = 6
     """images beside each item"""

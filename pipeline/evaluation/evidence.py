@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,12 @@ def figures(results: pa.Table) -> dict[tuple[Any, ...], Cell]:
     return {key: cell(by_seed) for key, by_seed in values.items()}
 
 
+def seeds_of(counts: Iterable[int]) -> str:
+    """Return over how many seeds figures are, in words, from the seeds of each."""
+    few, many = min(counts := list(counts)), max(counts)
+    return f"{few} to {many} seeds" if few < many else f"{many} seed{'s' * (many > 1)}"
+
+
 def cell(values: list[float]) -> Cell:
     """Return mean and sd of the values of several seeds."""
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -92,11 +99,12 @@ def comparisons(results: pa.Table, selected_by: str = "valid") -> list[Compariso
 
 
 def ablations(results: pa.Table) -> list[Comparison]:
-    """Return, for each fingerprint, the ablations beside the full model on the same features."""
+    """Return, for each fingerprint, the ablations beside the full model on the same features and the same seeds."""
     names = [f"{m}\t{f}" for m, f in zip(results["model"].to_pylist(), results["features"].to_pylist(), strict=True)]
     left_out = pc.not_equal(results["ablation"], "")
     compared = pc.is_in(pa.array(names, pa.string()), value_set=pa.array(names, pa.string()).filter(left_out))
-    return _compared(results.filter(compared), "valid")
+    seeds = pc.unique(results.filter(left_out)["seed"])  # else a change would not be the difference of two rows
+    return _compared(results.filter(pc.and_(compared, pc.is_in(results["seed"], value_set=seeds))), "valid")
 
 
 def _compared(results: pa.Table, selected_by: str) -> list[Comparison]:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RESAMPLES = 9_999
+FLOOR = 1 / (RESAMPLES + 1)
+"""the smallest p that so many resamples can give, before any correction"""
 DRAWS = 1 << 22
 """users drawn at a time, which bounds memory; the resamples do not depend on it"""
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
@@ -21,6 +24,9 @@ class Evidence:
     dataset: str
     kind: str
     """of the source"""
+    released: str
+    """the feature set that the released recommender is trained on"""
+    interactions: pa.Table | None
     items: pa.Table | None
     """item_id, asin, title, categories, text_status of table ITEMS"""
     statuses: pa.Table | None
@@ -61,6 +67,8 @@ def evidence(run: Run) -> Evidence:
     return Evidence(
         dataset=run.dataset,
         kind=run.source.kind,
+        released=run.params.trained_on,
+        interactions=run.read(layout.interactions, schemas.INTERACTIONS) if layout.interactions.exists() else None,
         items=io.read_table(layout.items, schemas.ITEMS, columns) if layout.items.exists() else None,
         statuses=pa.concat_tables(statuses) if statuses else None,
         edges={p.parent.name: run.read(p, schemas.EDGES) for p in sorted(edges)},
@@ -93,6 +101,14 @@ def study(layout: Layout) -> dict[str, pa.Table]:
 def _plotted(layout: Layout, part: str) -> list[dict[str, Any]]:
     path = layout.study_plot(part)
     return list(io.read_json(path)) if path.exists() else []
+
+
+def ranked(path: Path, users: Sequence[int], k: int) -> dict[int, list[int]]:
+    """Return the first K items of some users in a table rankings(K), without the places that are empty."""
+    kind = pq.read_schema(path).field("items").type
+    rows = io.read_table(path, schemas.rankings(kind.list_size)).filter(pc.is_in(pc.field("user_id"), pa.array(users)))
+    lists = zip(rows["user_id"].to_pylist(), rows["items"].to_pylist(), strict=True)
+    return {user: [item for item in items[:k] if item >= 0] for user, items in lists}
 
 
 def images(run: Run) -> Iterator[pa.Table]:

@@ -1,27 +1,36 @@
-"""The benchmark as tables and charts: results, paired tests, ablations, slices."""
+"""The benchmark as sections: recommenders with their paired tests, ablations, settings that were tried."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evaluation.cutoff import CUTOFF, headline
-from pipeline.evaluation.evidence import HEADLINE, MAIN, Comparison, candidates, comparisons, masked_splits
+from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.evidence import (
+    HEADLINE,
+    MAIN,
+    Comparison,
+    Row,
+    ablations,
+    candidates,
+    comparisons,
+    masked_splits,
+    seeds_of,
+)
+from pipeline.params import RELEASED
+from pipeline.probe.verdicts import LEVEL
 from pipeline.report import plots
+from pipeline.report.gather import Evidence
 from pipeline.report.markdown import figure
-from pipeline.report.tables import CONTROLS, Table, metric_name
+from pipeline.report.plots import Intervals, Span
+from pipeline.report.section import Section, named
+from pipeline.report.tables import FLOORED, Table, metric_name, p_value
 
-LINES = 4
-"""runs that a chart shows, best Recall@20 first"""
-SURE = 0.05
-
-Sliced = dict[tuple[str, str], dict[tuple[str, str, str], tuple[int, float | None]]]
-"""(model, features) -> (slice, label, metric) -> n, and the mean over seeds (None where n is 0)"""
+METRIC = f"{metric_name(MAIN[0])}@{MAIN[1]}"
 
 
 def name(model: str, features: str, ablation: str = "") -> str:
@@ -30,24 +39,69 @@ def name(model: str, features: str, ablation: str = "") -> str:
     return f"{model}{content}" + (f", {ablation}" if ablation else "")
 
 
+def recommenders(evidence: Evidence) -> Section:
+    """Return every run under each protocol, and AlignRec's lead on the released features."""
+    compared = [] if evidence.results is None else comparisons(evidence.results)
+    several = len(compared) > 1
+    pictures = [
+        picture
+        for comparison in compared
+        for picture in (_means(comparison, several), _leads(comparison, evidence, several))
+        if picture is not None
+    ]
+    paired = [] if evidence.tests is None else list(tests(evidence.tests))
+    tables = [named(results(comparison), comparison.protocol, several) for comparison in compared] + paired
+    note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
+    return Section("results", "Recommenders", "Recommenders on these features", note, pictures, tables=tables)
+
+
+def _means(comparison: Comparison, several: bool) -> Intervals | None:
+    """Return test Recall@20 of every run."""
+    rows = [
+        plots.Row(name(r.model, r.features), [plots.around(r.cells[MAIN])], figure(r.cells[MAIN]))
+        for r in comparison.rows if MAIN in r.cells
+    ]  # fmt: skip
+    title = f"Test {METRIC}, mean ± sd over {seeds_of(r.seeds for r in comparison.rows)}"
+    return plots.intervals(title + (f"; {comparison.protocol}" if several else ""), rows)
+
+
+def _leads(comparison: Comparison, evidence: Evidence, several: bool) -> Intervals | None:
+    """Return what AlignRec on the released features has more than each other run it was tested against."""
+    if evidence.tests is None:
+        return None
+    ours = {"model_a": RELEASED, "features_a": evidence.released, "ablation_a": "", "ablation_b": ""}
+    wanted = ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]}
+    found = evidence.tests.filter(equal(wanted)).to_pylist()
+    if not found:
+        return None
+    rows = [
+        plots.Row(
+            _side(r, "b"), [_span(r)], f"{r['difference']:+.4f}, p {p_value(r['p'], r['p_holm'])}", r["p_holm"] < LEVEL
+        )
+        for r in found
+    ]
+    title = (
+        f"{name(RELEASED, evidence.released)}, minus each other run: test {METRIC}, mean over "
+        f"{seeds_of(r['seeds'] for r in found)}, 95 % interval over {found[0]['n']:,} users"
+    )
+    return plots.intervals(title + (f"; {comparison.protocol}" if several else ""), rows)
+
+
 def results(comparison: Comparison) -> Table:
-    """Return the headline comparison under one protocol, with the range of the seeds beside each row."""
+    """Return the headline comparison under one protocol."""
     best = set()
     for column, key in enumerate(HEADLINE):
         means = [r.cells[key].mean if key in r.cells else -1.0 for r in comparison.rows]
         best.add((means.index(max(means)), 3 + column))
-    cells = [r.cells.get(MAIN) for r in comparison.rows]
-    spans = [None if c is None else (min(c.values), c.mean, max(c.values)) for c in cells]
     return Table(
         "Recommenders on these features",
         f"Protocol {comparison.protocol}, fingerprint {comparison.fingerprint}. Test figures at the best valid "
         f"epoch; mean ± standard deviation over seeds; {candidates(comparison)} ranked, "
-        f"{masked_splits(comparison)} items masked. The bar spans the seeds' Recall@20, from 0.",
+        f"{masked_splits(comparison)} items masked.",
         ["model", "features", "seeds", *(f"{metric_name(m)}@{k}" for m, k in HEADLINE)],
         [[r.model, r.features, str(r.seeds), *(figure(r.cells.get(key)) for key in HEADLINE)] for r in comparison.rows],
         texts=2,
         best=frozenset(best),
-        bars=plots.bars(spans),
     )
 
 
@@ -56,61 +110,114 @@ def tests(paired: pa.Table) -> Iterable[Table]:
     groups = paired.group_by(["protocol", "fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
     several = len({group["fingerprint"] for group in groups}) > 1
     for group in sorted(groups, key=lambda g: (g["metric"] != MAIN[0], g["protocol"])):
-        rows = paired.filter(_equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
+        rows = paired.filter(equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
         if not rows:  # one run and its ablations alone
             continue
         what = f"{metric_name(group['metric'])}@{group['k']}"
         yield Table(
             f"Differences in {what}" + (f", protocol {group['protocol']}" if several else ""),
-            "a - b on test: each user's figure is averaged over the seeds of both, then users are paired. The "
-            f"interval is of {rows[0]['n']:,} users resampled (95 %); p is corrected for all {len(paired)} comparisons "
-            f"together, those with ablations too (Holm). Differences with p below {SURE} are marked.",
+            f"a - b on test: each user's figure is averaged over the {seeds_of(r['seeds'] for r in rows)} of both, "
+            f"then users are paired. The interval is of {rows[0]['n']:,} users resampled (95 %); p is corrected for "
+            f"all {len(paired)} comparisons together, those with ablations too (Holm). {FLOORED} Differences with p "
+            f"below {LEVEL} are marked.",
             ["a", "b", "a - b", "95 % interval", "p"],
             [
                 [_side(r, "a"), _side(r, "b"), f"{r['difference']:+.4f}", f"{r['low']:+.4f} .. {r['high']:+.4f}",
-                 f"{r['p_holm']:.2g}"]
+                 p_value(r['p'], r['p_holm'])]
                 for r in rows
             ],
             texts=2,
-            best=frozenset((i, 2) for i, r in enumerate(rows) if r["p_holm"] < SURE),
-            bars=plots.bars([(r["low"], r["difference"], r["high"]) for r in rows]),
+            best=frozenset((i, 2) for i, r in enumerate(rows) if r["p_holm"] < LEVEL),
         )  # fmt: skip
 
 
-def ablations(comparison: Comparison, paired: pa.Table | None) -> Table:
-    """Return each ablation, and its change against the full model.
+class Ablated(NamedTuple):
+    """An ablation, or the full model, and its change against the full model on the same seeds."""
+
+    name: str
+    run: Row
+    span: Span | None
+    """low end, change in Recall@20, high end; None for the full model, and where nothing changes"""
+    p: str
+    sure: bool
+    repeats: bool
+    """whether every figure of every seed is the full model's"""
+
+    @property
+    def change(self) -> str:
+        """The change and its p, in words."""
+        if self.repeats:
+            return "identical"
+        return f"{self.span[1]:+.4f}, p {self.p}" if self.span else ""
+
+
+def without_parts(evidence: Evidence) -> Section:
+    """Return the ablations under each protocol."""
+    compared = [] if evidence.results is None else ablations(evidence.results)
+    pictures, tables = [], []
+    for comparison in compared:
+        rows = list(ablated(comparison, evidence.tests))
+        changes = [plots.Row(r.name, [r.span], r.change, r.sure) for r in rows if r.run.ablation]
+        title = (
+            f"Change in test {METRIC} against the full model over {seeds_of(r.run.seeds for r in rows)}, 95 % interval"
+        )
+        pictures.append(plots.intervals(title + (f"; {comparison.protocol}" if len(compared) > 1 else ""), changes))
+        tables.append(named(ablation_table(rows), comparison.protocol, len(compared) > 1))
+    note = "AlignRec with one part left out, with one modality, or with one habit of the published code undone."
+    shown = [picture for picture in pictures if picture is not None]
+    return Section("ablations", "Ablations", "Ablations", note, shown, tables=tables)
+
+
+def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
+    """Yield the full models, then each ablation with its test.
 
     Args:
         comparison: the ablations and the full models.
         paired: table TESTS, where the full model is tested against each ablation.
     """
-    wanted = _equal({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
+    wanted = equal({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
     tests = [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
-    tested = {(t["model_b"], t["features_b"], t["ablation_b"]): t for t in tests}
+    tested: Mapping[tuple[str, str, str], Mapping[str, Any]] = {
+        (t["model_b"], t["features_b"], t["ablation_b"]): t for t in tests
+    }
     full = {(t["model_a"], t["features_a"]) for t in tests}
     whole = [r for r in comparison.rows if not r.ablation and (r.model, r.features) in full]
-    rows, spans, repeated = [], [], []
     for run in whole + [r for r in comparison.rows if r.ablation]:
-        test = tested.get((run.model, run.features, run.ablation))
-        span = None if test is None else (0 - test["high"], 0 - test["difference"], 0 - test["low"])
-        change, interval = ("", "") if span is None else (f"{span[1]:+.4f}", f"{span[0]:+.4f} .. {span[2]:+.4f}")
-        p = "" if test is None else f"{test['p_holm']:.2g}"
-        figures = [figure(run.cells.get(key)) for key in (MAIN, ("ndcg", CUTOFF))]
-        if run.ablation and any(run.repeats(other) for other in whole):
-            span, change, interval, p = None, "none", "identical", ""
-            repeated.append(run.ablation)
         content = "" if run.ablation and (run.model, run.features) in full else f" ({run.features})"
-        rows.append([f"{run.ablation or 'full model'}{content}", str(run.seeds), *figures, change, interval, p])
-        spans.append(span)
+        heading = f"{run.ablation or 'full model'}{content}"
+        test = tested.get((run.model, run.features, run.ablation))
+        repeats = bool(run.ablation) and any(run.repeats(other) for other in whole)
+        if test is None or repeats:
+            yield Ablated(heading, run, None, "", False, repeats)
+            continue
+        low, middle, high = _span(test)
+        yield Ablated(
+            heading,
+            run,
+            (0 - high, 0 - middle, 0 - low),
+            p_value(test["p"], test["p_holm"]),
+            test["p_holm"] < LEVEL,
+            False,
+        )
+
+
+def ablation_table(rows: Sequence[Ablated]) -> Table:
+    """Return each ablation, and its change against the full model."""
+    cells = []
+    for row in rows:
+        figures = [figure(row.run.cells.get(key)) for key in (MAIN, ("ndcg", CUTOFF))]
+        change = ["none", "identical"] if row.repeats else ["", ""]
+        if row.span is not None:
+            change = [f"{row.span[1]:+.4f}", f"{row.span[0]:+.4f} .. {row.span[2]:+.4f}"]
+        cells.append([row.name, str(row.run.seeds), *figures, *change, row.p])
     return Table(
         "Without one part, or with one modality",
-        "Each row differs from the full model in what its name says. Test figures, mean ± standard deviation over "
-        "seeds; the change in Recall@20 and its 95 % interval are over users, on the seeds of both; p is Holm's."
-        + _nothing_to_undo(repeated),
+        "Each row differs from the full model in what its name says; both on the same seeds. Test figures, mean ± "
+        "standard deviation over seeds; the change in Recall@20 and its 95 % interval are over users; p is Holm's. "
+        f"{FLOORED}{_nothing_to_undo([row.run.ablation for row in rows if row.repeats])}",
         ["ablation", "seeds", "Recall@20", "NDCG@20", "change", "95 % interval", "p"],
-        rows,
-        best=frozenset((i, 4) for i, r in enumerate(rows) if r[6] and float(r[6]) < SURE),
-        bars=plots.bars(spans),
+        cells,
+        best=frozenset((i, 4) for i, row in enumerate(rows) if row.sure),
     )
 
 
@@ -139,7 +246,7 @@ def tuned(tuning: pa.Table) -> Table:
         setting = ", ".join(f"{key} {value:g}" for key, value in json.loads(chosen["setting"]).items())
         words = setting if chosen["trial"] else f"{setting} (as given)"
         failed = sum(row["state"] == "failed" for row in tried)
-        given, best = (_text((1, row["valid"])) for row in (tried[0], chosen))
+        given, best = ("" if row["valid"] is None else f"{row['valid']:.4f}" for row in (tried[0], chosen))
         rows.append([name(model, features), words, str(len(tried)), str(failed), given, best])
     return Table(
         "Settings tried and chosen",
@@ -174,94 +281,17 @@ def winners(where: str, results: pa.Table) -> Table:
     )
 
 
-def cutoff(slices: pa.Table) -> int:
-    """Return the cutoff of the slices' tables: 20, or the largest."""
-    return headline(pc.unique(slices["k"]).to_pylist())
-
-
-def sliced(slices: pa.Table, judged: Comparison, k: int) -> Sliced:
-    """Return the figures of table SLICES at a cutoff, in the comparison's order, without controls and ablations."""
-    kept = slices.filter(_equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k}))
-    seeds: dict[tuple[str, str], dict[tuple[str, str, str], list[tuple[int, float | None]]]] = {
-        (r.model, r.features): {} for r in judged.rows if r.features not in CONTROLS
-    }
-    for row in kept.to_pylist():  # some dozens a run
-        if (row["model"], row["features"]) in seeds:
-            cells = seeds[row["model"], row["features"]]
-            cells.setdefault((row["slice"], row["label"], row["metric"]), []).append((row["n"], row["value"]))
-    return {run: {key: (v[0][0], _mean([x for _, x in v])) for key, v in cells.items()} for run, cells in seeds.items()}
-
-
-def slice_table(slices: Sliced, which: str, metric: str, heading: str, note: str, of: str) -> Table | None:
-    """Return runs x labels of one slice, its sizes in the first row; None without figures.
-
-    Args:
-        slices: see `sliced`.
-        which: the slice.
-        metric: the figure in the cells.
-        heading: of the table.
-        note: below it.
-        of: what the sizes count.
-    """
-    labels = _labels(slices, which, metric)
-    if not labels:
-        return None
-    any_run = next(cells for cells in slices.values() if cells)
-    sizes = [f"{any_run[which, label, metric][0]:,}" for label in labels]
-    rows = [[name(*run), *(_text(c.get((which, label, metric))) for label in labels)] for run, c in slices.items() if c]
-    return Table(heading, note, ["run", *labels], [[of, *sizes], *rows])
-
-
-def slice_chart(slices: Sliced, which: str, metric: str, title: str) -> plots.Chart | None:
-    """Return the best runs over the labels of a slice as lines."""
-    labels = _labels(slices, which, metric)
-    runs = [(run, cells) for run, cells in slices.items() if cells][:LINES]
-    values = {name(*run): [cells.get((which, x, metric), (0, None))[1] for x in labels] for run, cells in runs}
-    if len(labels) < 2 or not any(v is not None for line in values.values() for v in line):
-        return None
-    return plots.across(title, labels, values)
-
-
-def catalogue(slices: Sliced, k: int) -> Table | None:
-    """Return coverage, novelty and exposure of the top K."""
-    head = ["run", "coverage", "novelty, bits", "exposure: top tenth", "exposure: lower half"]
-    rows = []
-    for run, cells in slices.items():
-        if ("catalogue", "all", "coverage") in cells:
-            exposed = [cells.get(("popularity", str(part), "exposure"), (0, None))[1] or 0.0 for part in range(11)]
-            rows.append([
-                name(*run), f"{cells['catalogue', 'all', 'coverage'][1]:.1%}",
-                _text(cells.get(("catalogue", "all", "novelty")), 2), f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}",
-            ])  # fmt: skip
-    note = (
-        f"Of the top {k} of all test users. Coverage: share of the catalogue that is recommended. Novelty: mean of "
-        "-log2(share of users who have the item). Exposure: share of places of the tenth of items with the most "
-        "train interactions, and of the half with the fewest."
-    )
-    return Table("What is recommended", note, head, rows) if rows else None
-
-
-def _labels(slices: Sliced, which: str, metric: str) -> list[str]:
-    """Return the labels of a slice that are not empty, in the order of the table."""
-    cells = next((c for c in slices.values() if c), {})
-    return [label for (kind, label, m), (n, _) in cells.items() if kind == which and m == metric and n]
-
-
-def _equal(wanted: dict[str, Any]) -> pc.Expression:
+def equal(wanted: Mapping[str, Any]) -> pc.Expression:
+    """Return the condition that every column has the value that is wanted of it."""
     condition = pc.scalar(True)
     for column, value in wanted.items():
         condition = condition & (pc.field(column) == value)
     return condition
 
 
+def _span(test: Mapping[str, Any]) -> Span:
+    return test["low"], test["difference"], test["high"]
+
+
 def _side(row: dict[str, Any], side: str) -> str:
     return name(*(row[f"{column}_{side}"] for column in ("model", "features", "ablation")))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _text(cell: tuple[int, float | None] | None, decimals: int = 4) -> str:
-    return "" if cell is None or cell[1] is None else f"{cell[1]:.{decimals}f}"

@@ -1,7 +1,21 @@
 "use strict";
+// What is folded opens where a link leads into it, and for print.
+(() => {
+  const unfold = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    const folds = [target.closest("details"), target.matches("details") ? target : target.querySelector(":scope > details:first-child")];
+    for (const fold of folds) if (fold) fold.open = true;
+  };
+  addEventListener("hashchange", unfold);
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((fold) => { fold.open = true; }));
+  unfold();
+})();
 // Searches the items that the page carries. Text from data only ever becomes text nodes and attributes, never markup.
 (() => {
-  const data = JSON.parse(document.getElementById("items").textContent);
+  const items = document.getElementById("items");
+  if (!items) return;
+  const data = JSON.parse(items.textContent);
   const entries = document.getElementById("entries");
   const form = document.getElementById("search");
   const query = document.getElementById("query");
@@ -40,8 +54,9 @@
     head.scope = "row";
     head.append(image(item, "big"), make("span", "title", data.titles[item]), make("span", "path", data.notes[item]));
     row.append(head);
-    for (const near of Object.values(data.near)) {
+    for (const [name, near] of Object.entries(data.near)) {
       const cell = make("td"), box = make("div", "near");
+      cell.dataset.set = name;
       box.append(...near[item].map((other) => image(other, "")));
       cell.append(box);
       row.append(cell);

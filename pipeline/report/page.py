@@ -4,97 +4,60 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from pipeline.config import Report
-from pipeline.probe import categories
-from pipeline.report import atlas, gallery, markdown, plots, sections
+from pipeline.report import gallery, markdown, neighbours, plots, recommended, sections, verdict
 from pipeline.report.gather import Evidence
+from pipeline.report.neighbours import Neighbours
+from pipeline.report.recommended import User
 from pipeline.report.tables import CONTROLS
 
 HERE = Path(__file__).parent
 POSTER_ITEMS, POSTER_SETS = 8, 4
-MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 1000, 620, 12
-COLOURS = 8
-"""categories with a colour of their own on the map"""
 
 
 @dataclass(frozen=True)
-class GalleryView:
-    """The gallery: items, their neighbours under each feature set, images, and the map."""
+class View:
+    """What the page shows of single items."""
 
-    items: list[int]
-    sets: dict[str, dict[int, list[int]]]
-    """feature set -> item_id -> its nearest others"""
     titles: list[str]
     notes: list[str]
     """categories, by item_id"""
     images: dict[int, Image.Image]
-    searchable: bool
-    """whether it has images and neighbours of all items"""
-    maps: dict[str, list[list[int]]]
-    """feature set -> position of each item on the map; empty if not searchable"""
-    classes: list[str]
-    """names of the categories that the map colours, most frequent first"""
-    colour: list[int]
-    """by item_id: place of its category among `classes`, -1 for none of them"""
+    neighbours: Neighbours | None
+    users: list[User]
 
 
-def gallery_view(evidence: Evidence, params: Report, seed: int, images: Iterable[pa.Table]) -> GalleryView | None:
-    """Choose the gallery's items and load their images; return None without items or graphs."""
-    if evidence.items is None or not evidence.edges:
+def view(evidence: Evidence, near: Neighbours | None, users: Sequence[User], images: Iterable[pa.Table]) -> View | None:
+    """Return titles, categories and images of the items that the page shows; None without items.
+
+    Args:
+        evidence: of the stages.
+        near: items and their neighbours.
+        users: with their recommendations.
+        images: item_id and image of table IMAGES, a shard at a time.
+    """
+    if evidence.items is None or not (near or users):
         return None
-    n = len(evidence.items)
-    has_image = [False] * n
-    if evidence.statuses is not None:
-        for item, status in zip(*(evidence.statuses[c].to_pylist() for c in ("item_id", "status")), strict=True):
-            has_image[item] = status == "ok"
-    paths = evidence.items["categories"].to_pylist()
-    items = gallery.choose([p[0] if p else "" for p in paths], has_image, params.gallery_items, seed)
-    names = sorted(evidence.edges, key=lambda name: (name in CONTROLS, name))
-    sets = {name: gallery.nearest(evidence.edges[name], params.neighbours) for name in names if name != "constant"}
-    searchable = n <= params.searchable
-    nearest_items = (other for nearest in sets.values() for i in items for other in nearest.get(i, []))
-    wanted = set(range(n)) if searchable else {*items, *nearest_items}
+    wanted = set[int]().union(*(part.shown for part in (near, *users) if part))
     titles = [t or a for t, a in zip(*(evidence.items[c].to_pylist() for c in ("title", "asin")), strict=True)]
-    notes = [" › ".join(p) for p in paths]
-    maps = {name: _positions(evidence.edges[name], n, seed) for name in sets} if searchable else {}
-    thumbnails = gallery.thumbnails(images, wanted)
-    return GalleryView(items, sets, titles, notes, thumbnails, searchable, maps, *_classes(paths))
+    notes = [" › ".join(p) for p in evidence.items["categories"].to_pylist()]
+    return View(titles, notes, gallery.thumbnails(images, wanted), near, list(users))
 
 
-def _positions(edges: pa.Table, n: int, seed: int) -> list[list[int]]:
-    """Return whole positions inside the map's frame."""
-    spread = np.array([MAP_WIDTH, MAP_HEIGHT]) - 2 * MAP_MARGIN
-    return (atlas.layout(edges, n, seed) * spread + MAP_MARGIN).round().astype(int).tolist()
-
-
-def _classes(paths: list[list[str]]) -> tuple[list[str], list[int]]:
-    """Return the most frequent categories, and of each item which of them it has."""
-    labels = categories.labels(paths)
-    colour = np.full(len(paths), -1)
-    if labels is None:
-        return [], colour.tolist()
-    common = np.argsort(-np.bincount(labels.label), kind="stable")[:COLOURS]
-    place = np.full(len(labels.names), -1)
-    place[common] = np.arange(len(common))
-    colour[labels.rows] = place[labels.label]
-    return [labels.names[c] for c in common], colour.tolist()
-
-
-def html(evidence: Evidence, view: GalleryView | None) -> str:
+def html(evidence: Evidence, shown: View | None) -> str:
     """Return the text of index.html."""
-    packed = gallery.sheets(view.images if view else {})
-    return render("page.html", packed, **_content(evidence, view), view=view, data=_data(view, packed) if view else {},
-        map_width=MAP_WIDTH, map_height=MAP_HEIGHT,
+    packed = gallery.sheets(shown.images if shown else {})
+    return render(
+        "page.html", packed, **_content(evidence, shown), data=_data(shown, packed) if shown else {},
+        map_width=neighbours.MAP_WIDTH, map_height=neighbours.MAP_HEIGHT,
     )  # fmt: skip
 
 
@@ -114,32 +77,39 @@ def render(template: str, packed: gallery.Sheets, **content: Any) -> str:
     )  # fmt: skip
 
 
-def report_md(evidence: Evidence, view: GalleryView | None) -> str:
-    """Return the text of report.md: the same tables, and the image neighbours.png."""
+def report_md(evidence: Evidence, shown: View | None) -> str:
+    """Return the text of report.md: the same verdict and tables, and the image neighbours.png."""
     return _environment(autoescape=False).get_template("page.md").render(
-        **_content(evidence, view), row=markdown.row, rule=markdown.rule, view=view
+        **_content(evidence, shown), row=markdown.row, rule=markdown.rule, escaped=markdown.escaped
     )  # fmt: skip
 
 
-def poster(view: GalleryView) -> bytes:
+def poster(near: Neighbours, shown: View) -> bytes:
     """Return neighbours.png: a few items and their neighbours under the first feature sets."""
-    content = [name for name in view.sets if name not in CONTROLS and not name.endswith("-masked")]
-    masked = [name for name in view.sets if name.endswith("-masked")]
-    chosen = [*content, *masked, *(c for c in CONTROLS if c in view.sets)][:POSTER_SETS]
-    if "random" in view.sets and "random" not in chosen:
+    content = [name for name in near.sets if name not in CONTROLS and not name.endswith("-masked")]
+    masked = [name for name in near.sets if name.endswith("-masked")]
+    chosen = [*content, *masked, *(c for c in CONTROLS if c in near.sets)][:POSTER_SETS]
+    if "random" in near.sets and "random" not in chosen:
         chosen[-1] = "random"
-    sets = {name: view.sets[name] for name in chosen}
-    return gallery.poster(view.items[:POSTER_ITEMS], sets, view.images, view.titles)
+    sets = {name: near.sets[name] for name in chosen}
+    return gallery.poster(near.items[:POSTER_ITEMS], sets, shown.images, shown.titles)
 
 
-def _content(evidence: Evidence, view: GalleryView | None) -> dict[str, Any]:
+def _content(evidence: Evidence, shown: View | None) -> dict[str, Any]:
     notes = {r["stage"]: r.get("notes", {}) for r in evidence.records}
+    said = verdict.sentences(evidence.released, evidence.probes, evidence.tests)
     return {
         "dataset": evidence.dataset,
         "kind": evidence.kind,
         "facts": _facts(notes.get("interactions", {})),
-        "before": sections.before(evidence),
-        "after": sections.after(evidence),
+        "verdict": said,
+        "basis": verdict.basis(evidence.probes, evidence.tests) if said else "",
+        "pictured": sections.pictured(evidence),
+        "recorded": sections.recorded(evidence),
+        "near": shown and shown.neighbours,
+        "users": shown.users if shown else [],
+        "released": evidence.released,
+        "seed": recommended.SEED,
         "plot": plots,
     }
 
@@ -148,16 +118,16 @@ def _facts(notes: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, f"{notes[name]:,}") for name in ("users", "items", "train", "valid", "test") if name in notes]
 
 
-def _data(view: GalleryView, packed: gallery.Sheets) -> dict[str, Any]:
+def _data(shown: View, packed: gallery.Sheets) -> dict[str, Any]:
     """Return the page's data: for every item its title, category, cell of a sheet, and neighbours."""
-    n = len(view.titles)
-    nearest = {name: [nearest_of.get(i, []) for i in range(n)] for name, nearest_of in view.sets.items()}
+    near, n = shown.neighbours, len(shown.titles)
+    sets = near.sets if near and near.searchable else {}
     return {
-        "titles": view.titles,
-        "notes": view.notes,
+        "titles": shown.titles,
+        "notes": shown.notes,
         "cells": [packed.place.get(i, -1) for i in range(n)],
-        "near": nearest if view.searchable else {},
-        "maps": view.maps,
+        "near": {name: [nearest_of.get(i, []) for i in range(n)] for name, nearest_of in sets.items()},
+        "maps": near.maps if near else {},
     }
 
 
@@ -170,6 +140,6 @@ def _environment(autoescape: bool) -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    heading: Callable[[str], str] = lambda text: "".join(c if c.isalnum() else "-" for c in text.lower())  # noqa: E731
-    environment.filters["anchor"] = heading
+    unbroken: Callable[[str], str] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(" .. ", "\u00a0..\u00a0")  # noqa: E731
+    environment.filters["unbroken"] = unbroken
     return environment

@@ -1,76 +1,106 @@
-"""Curves and intervals as SVG that takes its colours from the page."""
+"""Pictures of figures: curves as SVG, intervals and shares as rows. All take their colours from the page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from pipeline.evaluation.evidence import Cell
 
 WIDTH, HEIGHT = 300, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 24
-BAR, BAR_MARGIN = 160, 6
-"""pixels of an interval's cell"""
 NOT_CURVES = {"epoch", "step", "lr", "seconds"}
-PARTS = ("train_", "valid_", "held_out_", "test_")
+PARTS = {"train", "valid", "test", "held", "out", "rare"}
+"""words of a curve's name that do not change its measure"""
+Span = tuple[float, float, float]
+"""low end, middle, high end"""
 
 
 @dataclass(frozen=True)
 class Chart:
     """One small plot: its lines, and where its axes have marks."""
 
+    shape: ClassVar[str] = "chart"
     title: str
     lines: list[dict[str, Any]]
-    """name, points (SVG), last value (empty for charts over places), band (SVG, mean ± sd; empty without)"""
+    """name, points (SVG), last value (empty for means), band (SVG, mean ± sd; or empty), flat (all values equal)"""
     x_marks: list[tuple[float, str]]
     y_marks: list[tuple[float, str]]
 
 
+class Row(NamedTuple):
+    """A row of a picture of intervals."""
+
+    name: str
+    spans: Sequence[Span | None]
+    """one for each key of the picture"""
+    figure: str
+    """in words, at the end of the row"""
+    sure: bool = True
+    """whether its marks are filled"""
+
+
 @dataclass(frozen=True)
-class Bars:
-    """One interval a row of a table, all on one scale of 0 .. BAR."""
+class Intervals:
+    """Intervals on one scale, in percent of its width; a row a run, or a group."""
 
-    zero: float
-    rows: list[tuple[float, float, float] | None]
-    """low end, middle, high end"""
-
-
-def bars(spans: Sequence[tuple[float, float, float] | None]) -> Bars | None:
-    """Return intervals (low, middle, high) on a common scale that holds zero; None where there is none at all."""
-    known = [v for span in spans if span is not None for v in span]
-    if not known:
-        return None
-    low, high = min(0.0, *known), max(0.0, *known)
-    scale = (BAR - 2 * BAR_MARGIN) / ((high - low) or 1.0)
-
-    def x(v: float) -> float:
-        return round(BAR_MARGIN + (v - low) * scale, 1)
-
-    return Bars(x(0.0), [None if s is None else (x(s[0]), x(s[1]), x(s[2])) for s in spans])
+    shape: ClassVar[str] = "intervals"
+    title: str
+    keys: Sequence[str]
+    """what the marks of a row are, top to bottom; empty where there is one"""
+    rows: list[Row]
+    marks: list[tuple[float, str]]
+    """ticks of the scale"""
+    lines: list[float]
+    """vertical lines: zero, and the reference if there is one"""
 
 
-def across(title: str, labels: Sequence[str], values: Mapping[str, Sequence[float | None]]) -> Chart:
-    """Return a chart of lines over named places; a line skips places without a value.
+@dataclass(frozen=True)
+class Shares:
+    """Parts of a whole, a bar a row."""
+
+    shape: ClassVar[str] = "shares"
+    title: str
+    keys: Sequence[str]
+    """names of the parts, left to right"""
+    rows: list[tuple[str, Sequence[float]]]
+    """name, and the share of each part, 0 .. 1"""
+
+
+Picture = Chart | Intervals | Shares
+
+
+def intervals(
+    title: str, rows: Sequence[Row], keys: Sequence[str] = (), reference: float | None = None
+) -> Intervals | None:
+    """Return intervals on a common scale that holds zero; None where there is none at all.
 
     Args:
-        title: what is measured.
-        labels: of the places, left to right; at least two.
-        values: line -> a value a place; at least one of all is a number.
+        title: what is measured, of how many seeds, and what the intervals are.
+        rows: their spans in units of the measure.
+        keys: what the spans of a row are.
+        reference: a value that all rows are seen against, such as chance.
     """
-    high = max(v for line in values.values() for v in line if v is not None) or 1.0
-    xs = [round(LEFT + i / (len(labels) - 1) * (WIDTH - LEFT - RIGHT), 1) for i in range(len(labels))]
+    known = [v for row in rows for span in row.spans if span is not None for v in span]
+    if not known:
+        return None
+    low, high = min(0.0, *known), max(0.0, *known, reference or 0.0)
 
-    def y(v: float) -> float:
-        return round(TOP + (1 - v / high) * (HEIGHT - TOP - BOTTOM), 1)
+    def at(v: float) -> float:
+        return round(100 * (v - low) / ((high - low) or 1.0), 2)
 
-    lines = [
-        {"name": name, "points": " ".join(f"{x},{y(v)}" for x, v in zip(xs, line, strict=True) if v is not None),
-         "last": "", "band": ""}
-        for name, line in values.items()
-    ]  # fmt: skip
-    return Chart(title, lines, list(zip(xs, labels, strict=True)), [(y(v), f"{v:.4g}") for v in ticks(0, high)])
+    placed = [
+        row._replace(spans=[None if s is None else (at(s[0]), at(s[1]), at(s[2])) for s in row.spans]) for row in rows
+    ]
+    lines = [at(v) for v in (0.0, reference) if v is not None]
+    return Intervals(title, keys, placed, [(at(v), f"{v:.4g}") for v in ticks(low, high)], lines)
+
+
+def around(cell: Cell | None) -> Span | None:
+    """Return mean ± sd of a figure; the mean alone where one seed was run."""
+    return None if cell is None else (cell.mean - (cell.sd or 0.0), cell.mean, cell.mean + (cell.sd or 0.0))
 
 
 def curves(title: str, places: Mapping[float, str], lines: Mapping[str, Mapping[float, Cell]]) -> Chart:
@@ -93,7 +123,7 @@ def curves(title: str, places: Mapping[float, str], lines: Mapping[str, Mapping[
         return f"{across:.1f},{TOP + (high - v) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
 
     drawn = [
-        {"name": name, "points": " ".join(at(x, mean) for x, mean, _ in line), "last": "",
+        {"name": name, "points": " ".join(at(x, mean) for x, mean, _ in line), "last": "", "flat": False,
          "band": " ".join([*(at(x, mean + sd) for x, mean, sd in line),
                            *(at(x, mean - sd) for x, mean, sd in reversed(line))]) if any(s for *_, s in line) else ""}
         for name, line in ends.items()
@@ -103,7 +133,9 @@ def curves(title: str, places: Mapping[float, str], lines: Mapping[str, Mapping[
 
 
 def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
-    """Return a small chart for each measure in a training curve; parts of one measure (train_, valid_) share a chart.
+    """Return a small chart for each measure in a training curve.
+
+    Parts of one measure (train_, valid_) share a chart, and what chance would reach is a line in that of the accuracy.
 
     Args:
         history: one object an epoch; what is not a finite number is left out.
@@ -111,8 +143,7 @@ def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
     groups: dict[str, list[str]] = {}
     for key in dict.fromkeys(k for row in history for k in row):
         if key not in NOT_CURVES and any(_is_number(row.get(key)) for row in history):
-            measure = next((key[len(p) :] for p in PARTS if key.startswith(p)), key)
-            groups.setdefault(measure, []).append(key)
+            groups.setdefault(_measure(key), []).append(key)
     return [_chart(measure, keys, history) for measure, keys in groups.items()]
 
 
@@ -125,6 +156,11 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw)
     first = math.ceil(low / step - 1e-9)
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _measure(key: str) -> str:
+    words = [word for word in key.split("_") if word not in PARTS]
+    return "_".join("accuracy" if word == "chance" else word for word in words) or key
 
 
 def _chart(measure: str, keys: list[str], history: Sequence[dict[str, Any]]) -> Chart:
@@ -147,6 +183,7 @@ def _chart(measure: str, keys: list[str], history: Sequence[dict[str, Any]]) -> 
             "points": " ".join(f"{x(i)},{y(v)}" for i, v in points),
             "last": f"{points[-1][1]:.4g}",
             "band": "",
+            "flat": len({v for _, v in points}) == 1,
         }
         for key, points in series.items()
     ]

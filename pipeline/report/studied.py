@@ -1,4 +1,4 @@
-"""The study as tables and charts: mask modality, the long tail, arms of pre-training, sweeps."""
+"""The study as sections: mask modality, arms of pre-training, sweeps."""
 
 from __future__ import annotations
 
@@ -7,25 +7,43 @@ from typing import Any
 
 import pyarrow as pa
 
+import schemas
 from pipeline.evaluation.cutoff import CUTOFF, headline
-from pipeline.evaluation.evidence import Cell
+from pipeline.evaluation.evidence import Cell, seeds_of
 from pipeline.params import RELEASED
 from pipeline.probe.registry import PROBES
-from pipeline.report import judged, markdown, plots, tables
-from pipeline.report.judged import SURE
-from pipeline.report.plots import Chart
-from pipeline.report.tables import CONTROLS, Table
+from pipeline.probe.verdicts import LEVEL
+from pipeline.report import judged, markdown, plots, tables, tail
+from pipeline.report.gather import Evidence
+from pipeline.report.plots import Chart, Picture
+from pipeline.report.section import Section
+from pipeline.report.tables import FLOORED, Table, p_value
 from pipeline.study import summaries
 from pipeline.study.summaries import RECALL, Masked
 
 Study = Mapping[str, pa.Table]
 """part -> its table; a part that is not there was not studied"""
-SLICES = {
-    "popularity": "Targets by popularity of the item in train: tenths from the least (1) to the most popular (10), or "
-    "thirds where a tenth has few targets; cold items have no train interaction.",
-    "history": "Test users by the number of their train interactions.",
-}
-"""slice -> what its groups are"""
+RECALL_NAME = f"Recall@{CUTOFF}"
+
+
+def sections(evidence: Evidence) -> Iterator[Section]:
+    """Yield mask modality, arms of pre-training, and sweeps; each is empty where it was not studied."""
+    mask, arms_table = (evidence.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "arms"))
+    note = "How much AlignRec loses when it no longer sees the image, or the text, of some items. Trained with seeds "
+    note += "of its own, so the whole set differs a little from the benchmark's."
+    yield Section("mask", "Mask modality", "Mask modality", note, masked_pictures(mask), tables=masked(mask))
+    note = "Encoders that were pre-trained with other settings, each against the recipe that is released."
+    yield Section("arms", "Arms", "Arms of pre-training", note, arms_pictures(arms_table), tables=arms(arms_table))
+    note = "Settings of AlignRec, its graph and its encoder, measured on valid alone: test was not opened for them."
+    maps, points = heatmaps(evidence.heatmaps), sweep_points(evidence.curves)
+    yield Section(
+        "settings-swept", "Hyper-parameters", "Hyper-parameters", note, sweep_charts(evidence.curves), maps, points
+    )
+    note = "Each cell is the best valid Recall@20 among the settings tried there; it has not seen test."
+    swept = evidence.sweeps.items()
+    maps = [table for where, (effects, _) in swept for table in tables.sweep(where, effects)]
+    won = [judged.winners(where, results) for where, (_, results) in swept]
+    yield Section("sweeps", "Sweeps", "Sweeps of settings", note, maps=maps, tables=won)
 
 
 def masked(mask: pa.Table) -> list[Table]:
@@ -52,69 +70,39 @@ def _masked_rows(rows: Sequence[Masked]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def masked_charts(mask: pa.Table) -> list[tuple[str, list[Chart]]]:
-    """Return, for each protocol, a chart a feature set: Recall@20 over the share that is masked, image and text.
+def masked_pictures(mask: pa.Table) -> list[Picture]:
+    """Return, for each protocol and feature set, Recall@20 over what is masked.
 
-    A feature set with fewer than three ratios, the whole set counted, has no chart.
+    Of three ratios or more, the whole set counted, it is a curve; else a row for each.
     """
-    charts = []
+    pictures: list[Picture | None] = []
     protocols = list(summaries.by_protocol(summaries.masked(mask)))
     for (protocol, _), rows in protocols:
-        drawn = []
         for features in dict.fromkeys(row.features for row in rows):
             own = [row for row in rows if row.features == features]
-            ratios = sorted({row.ratio for row in own})
-            lines = {
-                f"{modality} masked": {
-                    row.ratio: row.recall for row in own if row.modality in (modality, summaries.WHOLE)
-                }
-                for modality in dict.fromkeys(row.modality for row in own if row.modality != summaries.WHOLE)
-            }
-            if len(ratios) > 2:
-                places = {ratio: f"{ratio:.4g}" for ratio in ratios}
-                drawn.append(plots.curves(f"{features}: test Recall@20 by share masked", places, lines))
-        charts.append((protocol if len(protocols) > 1 else "", drawn))
-    return [(heading, drawn) for heading, drawn in charts if drawn]
+            title = f"{features}: test {RECALL_NAME}, mean ± sd over {seeds_of(len(row.recall.values) for row in own)}"
+            title += f"; {protocol}" if len(protocols) > 1 else ""
+            pictures.append(_masked_picture(title, own))
+    return [picture for picture in pictures if picture is not None]
 
 
-def tails(tail: pa.Table) -> list[Table]:
-    """Return, for each protocol and slice of table TAIL, the means of all contenders and AlignRec's differences."""
-    rows = tail.to_pylist()
-    parts = dict.fromkeys((row["protocol"], row["fingerprint"], row["slice"]) for row in rows)
-    several = len({protocol for protocol, *_ in parts}) > 1
-    shown: list[Table] = []
-    for protocol, fingerprint, name in parts:
-        own = [row for row in rows if (row["fingerprint"], row["slice"]) == (fingerprint, name)]
-        label = f"Protocol {protocol}, fingerprint {fingerprint}. {SLICES[name]} Mean over seeds; 95 % intervals of "
-        label += "the bootstrap."
-        suffix = f", {protocol}" if several else ""
-        shown.append(_by_group(f"Recall@{own[0]['k']} by {name}{suffix}", label, own, "mean"))
-        if any(row["difference"] is not None for row in own):
-            note = f"{label} What AlignRec on the released features has more than each other run; marked where p is "
-            note += f"below {SURE} after Holm's correction for all of these tests."
-            tested = [row for row in own if row["difference"] is not None]
-            shown.append(_by_group(f"AlignRec's lead by {name}{suffix}", note, tested, "difference"))
-    return shown
-
-
-def _by_group(heading: str, note: str, rows: Sequence[Mapping[str, Any]], figure: str) -> Table:
-    """Return runs x groups; `figure` is mean or difference, each with its interval."""
-    labels = list(dict.fromkeys(row["label"] for row in rows))
-    runs = list(dict.fromkeys((row["model"], row["features"]) for row in rows if row["features"] not in CONTROLS))
-    cells = {(row["model"], row["features"], row["label"]): row for row in rows}
-    low, high, form = ("mean_low", "mean_high", ".4f") if figure == "mean" else ("low", "high", "+.4f")
-
-    def text(row: Mapping[str, Any] | None) -> str:
-        return "" if row is None else f"{row[figure]:{form}} ({row[low]:{form}} .. {row[high]:{form}})"
-
-    table = [[judged.name(*run), *(text(cells.get((*run, label))) for label in labels)] for run in runs]
-    sizes = {row["label"]: f"{row['n']:,}" for row in rows}
-    sure = {
-        (1 + r, 1 + c)
-        for r, run in enumerate(runs) for c, label in enumerate(labels)
-        if figure == "difference" and _sure(cells.get((*run, label)))
-    }  # fmt: skip
-    return Table(heading, note, ["run", *labels], [["n", *(sizes[x] for x in labels)], *table], best=frozenset(sure))
+def _masked_picture(title: str, rows: Sequence[Masked]) -> Picture | None:
+    ratios = sorted({row.ratio for row in rows})
+    if len(ratios) < 3:
+        figures = [markdown.figure(row.recall) for row in rows]
+        lost = ["" if row.change is None else f", {row.change.mean:+.1%}" for row in rows]
+        return plots.intervals(
+            title,
+            [
+                plots.Row(row.items, [plots.around(row.recall)], f + c)
+                for row, f, c in zip(rows, figures, lost, strict=True)
+            ],
+        )
+    lines = {
+        f"{modality} masked": {row.ratio: row.recall for row in rows if row.modality in (modality, summaries.WHOLE)}
+        for modality in dict.fromkeys(row.modality for row in rows if row.modality != summaries.WHOLE)
+    }
+    return plots.curves(f"{title}, by share masked", {ratio: f"{ratio:.4g}" for ratio in ratios}, lines)
 
 
 def arms(table: pa.Table) -> list[Table]:
@@ -122,20 +110,51 @@ def arms(table: pa.Table) -> list[Table]:
 
     Of an arm with several encoders the row of all of them together is shown, which is its last.
     """
-    keys = ("arm", "what", "features", "form", "metric", "k", "protocol")
-    rows = list({tuple(row[key] for key in keys): row for row in table.to_pylist()}.values())
+    rows = _last(table)
     if not rows:
         return []
+    recall, k = _recalls(rows)
+    return [_arms_recommended(recall, k), *_arms_probed([row for row in rows if row["what"] != RELEASED])]
+
+
+def arms_pictures(table: pa.Table) -> list[Picture]:
+    """Return AlignRec's change with the encoder of each arm, against the recipe's."""
+    recall, k = _recalls(_last(table))
+    rows = [
+        plots.Row(
+            _arm(row, recall), [(row["low"], row["difference"], row["high"])],
+            f"{row['difference']:+.4f}, p {p_value(row['p'], row['p_holm'])}", _sure(row),
+        )
+        for row in recall if row["difference"] is not None
+    ]  # fmt: skip
+    over = seeds_of(row["seeds"] for row in recall) if recall else ""
+    picture = plots.intervals(
+        f"Change in test Recall@{k} against the recipe over {over.replace('seed', 'training')}, 95 % interval", rows
+    )
+    return [] if picture is None else [picture]
+
+
+def _last(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows of table ARMS; of an arm with several encoders that of all of them together, its last."""
+    keys = ("arm", "what", "features", "form", "metric", "k", "protocol")
+    return list({tuple(row[key] for key in keys): row for row in table.to_pylist()}.values())
+
+
+def _recalls(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Return AlignRec's rows of recall at the headline cutoff, and that cutoff."""
     recall = [row for row in rows if (row["what"], row["metric"]) == (RELEASED, "recall")]
     k = headline([row["k"] for row in recall]) if recall else 0
-    return [
-        _arms_recommended([row for row in recall if row["k"] == k], k),
-        *_arms_probed([row for row in rows if row["what"] != RELEASED]),
-    ]
+    return [row for row in recall if row["k"] == k], k
+
+
+def _arm(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the name of an arm, with what tells it from the other rows."""
+    parts = [row["arm"]]
+    parts += [row[key] for key in ("features", "protocol") if len({other[key] for other in rows}) > 1]
+    return ", ".join(parts)
 
 
 def _arms_recommended(rows: Sequence[Mapping[str, Any]], k: int) -> Table:
-    spans = [None if r["difference"] is None else (r["low"], r["difference"], r["high"]) for r in rows]
     several = len({row["protocol"] for row in rows}) > 1
     cells = [
         [f"{r['arm']}, {r['protocol']}" if several else r["arm"], r["features"], str(r["seeds"]),
@@ -145,23 +164,22 @@ def _arms_recommended(rows: Sequence[Mapping[str, Any]], k: int) -> Table:
     return Table(
         "AlignRec on the encoder of each arm",
         f"{_protocols(rows)} Test figures, mean ± standard deviation over trainings. The change is against `recipe`, "
-        "the parameters as they stand; its interval is over users (95 %), p is Holm's.",
+        f"the parameters as they stand; its interval is over users (95 %), p is Holm's. {FLOORED}",
         ["arm", "features", "trainings", f"Recall@{k}", "change", "95 % interval", "p", "to be read with"],
         cells,
         texts=2,
         best=frozenset((i, 4) for i, r in enumerate(rows) if _sure(r)),
-        bars=plots.bars(spans),
     )
 
 
 def _sure(row: Mapping[str, Any] | None) -> bool:
-    return row is not None and row["p_holm"] is not None and row["p_holm"] < SURE
+    return row is not None and row["p_holm"] is not None and row["p_holm"] < LEVEL
 
 
 def _change(row: Mapping[str, Any]) -> list[str]:
     if row["difference"] is None:
         return ["", "", ""]
-    return [f"{row['difference']:+.4f}", f"{row['low']:+.4f} .. {row['high']:+.4f}", f"{row['p_holm']:.2g}"]
+    return [f"{row['difference']:+.4f}", f"{row['low']:+.4f} .. {row['high']:+.4f}", p_value(row["p"], row["p_holm"])]
 
 
 def _arms_probed(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
@@ -177,7 +195,7 @@ def _arms_probed(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
     yield Table(
         "Probes of each arm",
         "Judged without a recommender, raw and after the same processing; the change against `recipe` stands in "
-        f"brackets, marked where p is below {SURE} after Holm's correction. {' '.join(notes)}".strip(),
+        f"brackets, marked where p is below {LEVEL} after Holm's correction. {' '.join(notes)}".strip(),
         ["arm", "features", "form", *(f"{PROBES[what].name} {metric}@{k}" for what, metric in probes)],
         [[*line, *(_with_change(cells.get((*line, what))) for what, _ in probes)] for line in lines],
         texts=3,
@@ -209,12 +227,18 @@ def sweep_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
         if len(points) > 1:
             places = {float(i): f"{row['value']:.4g}" for i, row in enumerate(points)}
             line = {float(i): Cell(row[RECALL], row["sd"], ()) for i, row in enumerate(points)}
-            charts.append(plots.curves(f"{sweep}: valid Recall@{CUTOFF} by {key}", places, {key: line}))
+            charts.append(
+                plots.curves(
+                    f"{sweep}: valid {RECALL_NAME} by {key}, mean ± sd over {seeds_of(row['seeds'] for row in points)}",
+                    places,
+                    {key: line},
+                )
+            )
     return charts
 
 
-def sweeps(curves: Sequence[Mapping[str, Any]], heatmaps: Sequence[Mapping[str, Any]]) -> list[Table]:
-    """Return a table of the curves' points, and a heat map for each pair of keys of a sweep."""
+def sweep_points(curves: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return a table of the curves' points; none without curves."""
     points = [
         [
             row["sweep"],
@@ -229,18 +253,23 @@ def sweeps(curves: Sequence[Mapping[str, Any]], heatmaps: Sequence[Mapping[str, 
     for i, row in enumerate(curves):
         if row["sweep"] not in best or row[RECALL] > curves[best[row["sweep"]]][RECALL]:
             best[row["sweep"]] = i
-    head = ["sweep", "key", "value", "seeds", f"valid Recall@{CUTOFF}"]
+    head = ["sweep", "key", "value", "seeds", f"valid {RECALL_NAME}"]
     marked = frozenset((i, 4) for i in best.values())
-    maps = dict.fromkeys(row["map"].partition(":")[0] for row in heatmaps)
+    heading = "One setting at a time"
+    return [Table(heading, "The best of each sweep is marked.", head, points, texts=2, best=marked)] if points else []
+
+
+def heatmaps(cells: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return a heat map for each pair of keys of a sweep."""
+    maps = dict.fromkeys(row["map"].partition(":")[0] for row in cells)
     return [
-        *([Table("One setting at a time", "The best of each sweep is marked.", head, points, texts=2, best=marked)]
-          if points else []),
-        *(table for where in maps
-          for table in tables.sweep(where, [row for row in heatmaps if row["map"].startswith(f"{where}:")])),
-    ]  # fmt: skip
+        table
+        for where in maps
+        for table in tables.sweep(where, [row for row in cells if row["map"].startswith(f"{where}:")])
+    ]
 
 
 def summed(study: Study) -> list[Table]:
     """Return the study in few tables, for the card of a release."""
-    parts = {"mask": masked, "tail": tails, "arms": arms}
+    parts = {"mask": masked, "tail": tail.tails, "arms": arms}
     return [table for part, shown in parts.items() if part in study for table in shown(study[part])]

@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import statuses
+from pipeline.evaluation.statistics import FLOOR, RESAMPLES
 from pipeline.probe.base import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.report.markdown import probe_remark, verdict_sentences, with_error
-from pipeline.report.plots import Bars
 
 CONTROLS = ("random", "shuffled", "constant")
+FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples."
 REASONS = 20
 """reasons listed, most frequent first"""
 Record = Mapping[str, Any]
@@ -32,8 +33,6 @@ class Table:
     """columns from the left that hold words; the others hold figures, aligned right"""
     best: frozenset[tuple[int, int]] = frozenset()
     """(row, column) of highlighted figures: the best of a column, or significant ones"""
-    bars: Bars | None = None
-    """an interval a row"""
     heat: Mapping[tuple[int, int], float] = field(default_factory=dict)
     """(row, column) -> 0 .. 1, strength of the cell's tint"""
 
@@ -117,6 +116,11 @@ def stages(records: Sequence[Record]) -> Table | None:
         ],
         texts=2,
     )  # fmt: skip
+
+
+def p_value(p: float, corrected: float | None = None) -> str:
+    """Return p, or what a correction makes of it; ≤ where p itself is the smallest that the resamples can give."""
+    return ("≤ " if p <= FLOOR else "") + f"{p if corrected is None else corrected:.2g}"
 
 
 def metric_name(name: str) -> str:

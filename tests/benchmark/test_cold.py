@@ -100,7 +100,10 @@ def test_tests_are_paired_under_each_protocol_and_corrected_together(tmp_path: P
 def test_the_report_shows_both_protocols_in_each_section(layout: Layout) -> None:
     with running("report", "shop", cold.params(), layout.root) as run:
         evidence = gather.evidence(run)
-    by_anchor = {s.anchor: [t.heading + t.note for t in s.tables] for s in sections.before(evidence)}
+    by_anchor = {s.anchor: [t.heading + t.note for t in s.tables] for s in sections.pictured(evidence)}
     for anchor in ("results", "tail"):
         shown = [sum(protocol in text for text in by_anchor[anchor]) for protocol in (ALONE, EVERY)]
         assert shown[0] == shown[1] > 0
+    drawn = {s.anchor: [picture.title for picture in s.pictures] for s in sections.pictured(evidence)}
+    for anchor in ("results", "tail"):
+        assert {title.rpartition("; ")[2] for title in drawn[anchor]} == {ALONE, EVERY}

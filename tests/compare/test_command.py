@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ from pipeline.probe.base import Data
 from pipeline.release import verify
 from pipeline.report.tables import Table
 from pipeline.run import running
-from stages import publish
+from stages import probe, publish
 
 ASINS = [f"A{i}" for i in range(toy.ITEMS)]
 VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)
@@ -340,6 +341,23 @@ def test_compare_writes_figures_and_a_page(layout: Layout, tmp_path: Path) -> No
     again = command.compare(layout, toy.PARAMS, specs, 0, tmp_path / "again")
     assert again == comparison
     assert (tmp_path / "again/index.html").read_text() == html
+
+
+def test_compare_draws_as_the_stage_does_so_that_their_figures_are_equal(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds, answers = [], questions.answers
+
+    def seen(*arguments: Any) -> Any:
+        seeds.append(arguments[3])
+        return answers(*arguments)
+
+    monkeypatch.setattr(questions, "answers", seen)
+    with running("probe", "shop", toy.PARAMS, layout.root) as run:
+        probe.main(run)
+    command.compare(layout, toy.PARAMS, ["beit3"], 0, tmp_path / "out")
+    assert len(seeds) == 4  # raw and processed, of both
+    assert len(set(seeds)) == 1
 
 
 def test_compare_of_one_set_with_itself_finds_no_difference(layout: Layout, tmp_path: Path) -> None:

@@ -4,9 +4,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import toy
 
+import schemas
+from pipeline import io
 from pipeline.run import running
 from stages import report
 
@@ -33,6 +36,10 @@ class Visit:
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("shop")
     layout = toy.outputs(root)
+    run = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16, "model": "alignrec", "features": "beit3"}
+    figures = {"slice": "popularity", "k": 20, "seeds": 3, "n": 7, "mean": 0.3, "mean_low": 0.25, "mean_high": 0.35}
+    tail = [run | figures | {"label": label} for label in ("cold", *map(str, range(1, 11)))]
+    io.write_table(pa.Table.from_pylist(tail, schemas.TAIL), layout.study("tail"), schemas.TAIL)
     params = toy.PARAMS.model_copy(update={"report": toy.PARAMS.report.model_copy(update={"gallery_items": 2})})
     with running("report", "shop", params, root) as run:
         report.main(run)
@@ -93,6 +100,7 @@ def test_a_found_item_shows_its_neighbours_images(visit: Visit) -> None:
 
 
 def test_hovering_a_dot_of_the_map_shows_its_item(visit: Visit) -> None:
+    visit.tab.click("#map > summary")
     dot = visit.tab.locator("#dots circle").nth(3)
     dot.scroll_into_view_if_needed()
     dot.dispatch_event("pointerover")
@@ -103,6 +111,7 @@ def test_hovering_a_dot_of_the_map_shows_its_item(visit: Visit) -> None:
 
 
 def test_another_feature_set_moves_the_dots(visit: Visit) -> None:
+    visit.tab.click("#map > summary")
     dots = visit.tab.locator("#dots circle")
     where = "nodes => nodes.map(n => [n.getAttribute('cx'), n.getAttribute('cy')])"
     before = dots.evaluate_all(where)
@@ -118,14 +127,44 @@ def test_the_page_never_scrolls_sideways(visit: Visit, width: int) -> None:
     assert visit.tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_on_a_phone_figures_come_before_bars(visit: Visit) -> None:
-    bars, figure = visit.tab.locator("#results svg.bar"), visit.tab.locator("#results tbody .n").nth(1)
-    assert bars.first.is_visible()
-    visit.tab.set_viewport_size({"width": 390, "height": 844})
-    assert not bars.first.is_visible()
-    box = figure.bounding_box()
-    assert box
-    assert box["x"] + box["width"] <= 390
+def test_a_wide_screen_shows_every_column_without_scrolling(visit: Visit) -> None:
+    visit.tab.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true })")
+    inside = "nodes => nodes.every(node => node.scrollWidth <= node.clientWidth)"
+    assert visit.tab.locator(".scroll").evaluate_all(inside)
+    last = visit.tab.locator("#entries tr").first.locator(".pic").last.bounding_box()
+    assert last
+    assert last["x"] + last["width"] <= 1280
+
+
+@pytest.mark.parametrize("width", [360, 390])
+def test_a_phone_cuts_no_image_no_mark_and_no_figure(visit: Visit, width: int) -> None:
+    visit.tab.set_viewport_size({"width": width, "height": 844})
+    edges = "nodes => nodes.filter(n => n.offsetParent).map(n => n.getBoundingClientRect()).map(r => [r.left, r.right])"
+    for part in (".pic", ".track", ".figure", ".bar", "figcaption", "#verdict li"):
+        placed = visit.tab.locator(part).evaluate_all(edges)
+        assert placed, part
+        assert all(left >= 0 and right <= width for left, right in placed), part
+
+
+def test_a_link_into_what_is_folded_opens_it(visit: Visit) -> None:
+    chart = visit.tab.locator("#curves-train svg").first
+    assert not chart.is_visible()
+    visit.tab.click("nav a[href='#curves-train']")
+    chart.wait_for(state="visible")
+    assert not visit.tab.locator("#curves-pretrain svg").first.is_visible()
+
+
+def test_the_keyboard_reaches_and_opens_what_is_folded(visit: Visit) -> None:
+    summary = visit.tab.locator("#results summary")
+    summary.focus()
+    visit.tab.keyboard.press("Enter")
+    assert visit.tab.locator("#results table").first.is_visible()
+
+
+def test_every_image_and_picture_has_a_name(visit: Visit) -> None:
+    named = "nodes => nodes.every(n => (n.getAttribute('aria-label') || n.textContent).trim())"
+    for part in ("[role=img]", "figcaption", "summary", "h2", "h3", "th[scope=row]", ".rows li:not([aria-hidden])"):
+        assert visit.tab.locator(part).evaluate_all(named), part
 
 
 def test_dark_and_light_differ_and_stay_readable(browser: "sync_api.Browser", path: Path) -> None:

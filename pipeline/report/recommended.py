@@ -1,0 +1,89 @@
+"""Three users: what each has, what each bought in test, and what each model recommends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.evaluation.evidence import comparisons
+from pipeline.interactions import split
+from pipeline.interactions.split import Split
+from pipeline.layout import Layout
+from pipeline.report.gather import Evidence, ranked
+from pipeline.report.judged import name
+from schemas import TRAIN, clock
+
+USERS, MODELS, TOP = 3, 6, 8
+"""users; models, best Recall@20 first; items of a list"""
+SEED = 0
+"""the run whose rankings are shown"""
+
+
+@dataclass(frozen=True)
+class User:
+    """A test user. Items are item_id."""
+
+    number: int
+    history: list[int]
+    """some of the train items, the latest first where times are known"""
+    trained: int
+    """train items"""
+    wanted: list[int]
+    """targets of test"""
+    ranked: dict[str, list[int]]
+    """run -> its best items, train items left out"""
+
+    @property
+    def shown(self) -> set[int]:
+        """The items whose images the page needs."""
+        return {*self.history, *self.wanted, *(item for items in self.ranked.values() for item in items)}
+
+
+def users(layout: Layout, evidence: Evidence, seed: int) -> list[User]:
+    """Return the users; none without interactions, items, or rankings of the benchmark.
+
+    They are drawn by seed from the test users, one from each third by length of history: short, middle, long.
+    """
+    table, results, items = evidence.interactions, evidence.results, evidence.items
+    if table is None or results is None or items is None or not len(table):
+        return []
+    parts = split.load(table, pc.max(table["user_id"]).as_py() + 1, len(items))
+    chosen = list(drawn(parts, seed))
+    rows = [row for comparison in comparisons(results)[:1] for row in comparison.rows]
+    models = [(row.model, row.features) for row in rows if row.features in (evidence.released, "none")][:MODELS]
+    paths = {name(*run): layout.trial_rankings(*run, SEED) for run in models}
+    runs = {run: ranked(path, chosen, TOP) for run, path in paths.items() if path.is_file()}
+    if not runs:
+        return []
+    return [
+        User(
+            user,
+            _history(table, user)[:TOP],
+            int((parts.train.users == user).sum()),
+            parts.test.items[parts.test.users == user].tolist()[:TOP],
+            {run: lists.get(user, []) for run, lists in runs.items()},
+        )
+        for user in chosen
+    ]
+
+
+def drawn(parts: Split, seed: int) -> Iterator[int]:
+    """Yield a user of each third of the test users by number of train items, shortest first."""
+    candidates = np.unique(parts.test.users)
+    length = np.bincount(parts.train.users, minlength=parts.n_users)[candidates]
+    rng = np.random.default_rng(seed)
+    for third in np.array_split(candidates[np.argsort(length, kind="stable")], USERS):
+        if len(third):
+            yield int(rng.choice(third))
+
+
+def _history(table: pa.Table, user: int) -> list[int]:
+    """Return a user's train items, the latest first where times are known."""
+    own = table.filter((pc.field("user_id") == user) & (pc.field("split") == TRAIN))
+    if clock(table) != "none":
+        own = own.sort_by([("timestamp", "descending"), ("item_id", "ascending")])
+    return list(dict.fromkeys(own["item_id"].to_pylist()))

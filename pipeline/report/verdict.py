@@ -1,0 +1,153 @@
+"""What the tests say of the released features, in words: a report opens with it.
+
+Two sets are compared at several places: in each probe, and under the recommender of the release. A place has the
+outcome better, worse or undecided; pipeline/probe/verdicts.py and the paired tests of the benchmark decide it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.evaluation.evidence import MAIN, seeds_of
+from pipeline.params import RELEASED
+from pipeline.probe.registry import PROBES
+from pipeline.probe.verdicts import LEVEL
+from pipeline.report.markdown import listed
+from pipeline.report.tables import CONTROLS, metric_name
+
+UNTRAINED = "untrained"
+"""ends the name of an encoder's control: the same network without training"""
+Row = Mapping[str, Any]
+Places = Mapping[str, str]
+"""place -> outcome"""
+
+
+def sentences(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[str]:
+    """Return the verdict on a feature set: beside each other set, its controls, and other recommenders.
+
+    Args:
+        released: the feature set.
+        probes: content of probes.json, if there is one.
+        tests: table TESTS, if there is one.
+    """
+    rows = [] if tests is None else _recalls(tests)
+    outcomes: dict[str, dict[str, str]] = {}
+    for row in (probes or {}).get("verdicts", []):
+        if row["a"] == released:
+            places, place = outcomes.setdefault(row["b"], {}), f"in {PROBES[row['probe']].name}"
+            same = places.setdefault(place, row["verdict"]) == row["verdict"]  # at every cutoff
+            places[place] = row["verdict"] if same else "undecided"
+    several = len({row["fingerprint"] for row in rows}) > 1
+    trained = [row for row in rows if row["features_a"] == released]
+    gaps: dict[str, dict[str, str]] = {}
+    for row in trained:
+        if row["model_b"] == RELEASED and row["features_b"] != released:
+            place = "under AlignRec" + (f" by {row['protocol']}" if several else "")
+            outcomes.setdefault(row["features_b"], {})[place] = outcome(row)
+            gaps.setdefault(row["features_b"], {})[place] = _gap([row])
+    own = [name for name in outcomes if name.startswith(f"{released}-")]
+    controls = [name for name in outcomes if name in CONTROLS or (name in own and name.endswith(f"-{UNTRAINED}"))]
+    rivals = [name for name in outcomes if name not in own and name not in controls]
+    return [
+        *(rival(released, name, outcomes[name], gaps.get(name, {})) for name in rivals),
+        *([_beside_controls(released, {name: outcomes[name] for name in controls})] if controls else []),
+        *_beside_models(released, trained, several),
+    ]
+
+
+def rival(a: str, b: str, places: Places, gaps: Mapping[str, str]) -> str:
+    """Return how two feature sets compare, in one sentence that claims no more than was decided.
+
+    Args:
+        a: a feature set.
+        b: another one.
+        places: where they were compared -> the outcome of a.
+        gaps: of some places a - b, in words.
+    """
+    places = {f"{place} ({gaps[place]})" if place in gaps else place: word for place, word in places.items()}
+    better, worse, undecided = (
+        [p for p, o in places.items() if o == word] for word in ("better", "worse", "undecided")
+    )
+    if not better and not worse:
+        return f"{a} and {b} are not told apart {_places(undecided)}."
+    clauses = [f"{verb} {b} {_places(where)}" for verb, where in (("beats", better), ("loses to", worse)) if where]
+    rest = f"; not told apart {_places(undecided)}" if undecided else ""
+    return f"{a} {' and '.join(clauses)}{rest}."
+
+
+def basis(probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
+    """Return what the sentences rest on: the tests, their users and seeds, and the rule of the probes."""
+    rows = [] if tests is None else _recalls(tests)
+    parts = [f"Decided: p below {LEVEL} by paired bootstrap after Holm's correction"]
+    if rows:
+        protocols = listed(list(dict.fromkeys(row["protocol"] for row in rows)))
+        parts.append(
+            f"for recommenders test {metric_name(MAIN[0])}@{rows[0]['k']} of {rows[0]['n']:,} users, each averaged "
+            f"over {seeds_of(row['seeds'] for row in rows)}, protocol {protocols}"
+        )
+    if (probes or {}).get("verdicts"):
+        parts.append("for probes, which train no recommender, raw, processed and at every cutoff alike")
+    return "; ".join(parts) + "."
+
+
+def outcome(test: Row) -> str:
+    """Return what one paired test says of its first side."""
+    if test["p_holm"] >= LEVEL:
+        return "undecided"
+    return "better" if test["difference"] > 0 else "worse"
+
+
+def _recalls(tests: pa.Table) -> list[Row]:
+    """Return the tests of AlignRec's recall against whole models, without ablations."""
+    return [
+        row for row in tests.to_pylist()
+        if row["metric"] == MAIN[0] and row["model_a"] == RELEASED and not row["ablation_a"] and not row["ablation_b"]
+    ]  # fmt: skip
+
+
+def _beside_controls(released: str, outcomes: Mapping[str, Places]) -> str:
+    """Return whether the set beats every control at every place, and if not, where it does not."""
+    lacking = [
+        f"{name} {_places(where)}"
+        for name, places in outcomes.items()
+        if (where := [place for place, outcome in places.items() if outcome != "better"])
+    ]
+    named = listed(list(outcomes))
+    everywhere = list(dict.fromkeys(place for places in outcomes.values() for place in places))
+    if not lacking:
+        return f"{released} beats its controls, {named}, {_places(everywhere)}."
+    return f"{released} does not beat {'; '.join(lacking)}, of its controls {named}."
+
+
+def _beside_models(released: str, tests: Sequence[Row], several: bool) -> list[str]:
+    """Return how AlignRec on the set compares with other recommenders, a sentence a protocol."""
+    said = []
+    for protocol in dict.fromkeys(row["protocol"] for row in tests):
+        others = [row for row in tests if row["protocol"] == protocol and row["model_b"] != RELEASED]
+        clauses = []
+        for word, verb in (("better", "beats"), ("worse", "loses to"), ("undecided", "is not told apart from")):
+            if rows := [row for row in others if outcome(row) == word]:
+                clauses.append(f"{verb} {listed([row['model_b'] for row in rows])} ({_gap(rows)})")
+        if clauses:
+            under = f" by {protocol}" if several else ""
+            said.append(f"AlignRec on {released} {', '.join(clauses)}{under}.")
+    return said
+
+
+def _gap(tests: Sequence[Row]) -> str:
+    """Return the differences of tests, smallest to largest."""
+    gaps = sorted(test["difference"] for test in tests)
+    span = f"{gaps[0]:+.4f}" + (f" to {gaps[-1]:+.4f}" if len(gaps) > 1 else "")
+    return f"{span} {metric_name(MAIN[0])}@{tests[0]['k']}"
+
+
+def _places(places: Sequence[str]) -> str:
+    """Return places as one phrase: their common word once."""
+    probed = [place.removeprefix("in ") for place in places if place.startswith("in ")]
+    rest = [place for place in places if not place.startswith("in ")]
+    if not probed or not rest:
+        return f"in {listed(probed)}" if probed else listed(rest)
+    return f"in {listed(probed)}{',' if len(probed) > 1 else ''} and {listed(rest)}"

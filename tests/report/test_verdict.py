@@ -1,0 +1,98 @@
+"""The verdict in words claims what the tests decided, and no more."""
+
+import pyarrow as pa
+import pytest
+
+import schemas
+from pipeline.report import verdict
+
+PROTOCOL = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16, "metric": "recall", "k": 20, "seeds": 3}
+FIGURES = {"n": 2970, "mean_a": 0.2, "mean_b": 0.1, "low": 0.0, "high": 0.1, "p": 0.01}
+
+
+def paired(*others: tuple[str, str, float, float], **changed: str) -> pa.Table:
+    """Return table TESTS of AlignRec on beit3 against others: model, features, difference, p."""
+    ours = {"model_a": "alignrec", "features_a": "beit3", "ablation_a": "", "ablation_b": ""}
+    rows = [
+        PROTOCOL | FIGURES | ours | changed
+        | {"model_b": model, "features_b": features, "difference": difference, "p_holm": p}
+        for model, features, difference, p in others
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schemas.TESTS)
+
+
+def probes(**outcomes: str) -> dict[str, list[dict[str, str]]]:
+    """Return probes.json with verdicts at two cutoffs; other set -> outcome of zero-shot and of Item-CF."""
+    rows = [
+        {"probe": probe, "measure": f"hit@{k}", "a": "beit3", "b": b.replace("_", "-"),
+         "verdict": word}
+        for b, words in outcomes.items() for probe, word in zip(("zero_shot", "item_cf"), words.split(), strict=True)
+        for k in (10, 20)
+    ]  # fmt: skip
+    return {"verdicts": rows}
+
+
+def test_a_rival_is_beaten_where_the_tests_say_so_and_not_elsewhere() -> None:
+    said = verdict.sentences(
+        "beit3", probes(minilm_cnn="better better", tfidf="undecided worse"),
+        paired(("alignrec", "minilm-cnn", 0.001, 1.0), ("alignrec", "tfidf", -0.01, 0.01)),
+    )  # fmt: skip
+    assert said == [
+        "beit3 beats minilm-cnn in zero-shot and Item-CF; not told apart under AlignRec (+0.0010 Recall@20).",
+        "beit3 loses to tfidf in Item-CF and under AlignRec (-0.0100 Recall@20); not told apart in zero-shot.",
+    ]
+
+
+def test_what_is_nowhere_decided_is_called_so() -> None:
+    assert verdict.sentences("beit3", probes(tfidf="undecided undecided"), None) == [
+        "beit3 and tfidf are not told apart in zero-shot and Item-CF."
+    ]
+
+
+def test_controls_are_one_sentence_that_names_what_is_not_beaten() -> None:
+    every = probes(random="better better", beit3_untrained="better better", beit3_raw="worse worse")
+    assert verdict.sentences("beit3", every, None) == [
+        "beit3 beats its controls, random and beit3-untrained, in zero-shot and Item-CF."
+    ]  # another form of the same vectors is neither a rival nor a control
+    some = probes(random="better better", shuffled="better undecided")
+    assert verdict.sentences("beit3", some, paired(("alignrec", "random", 0.1, 0.2))) == [
+        "beit3 does not beat random under AlignRec; shuffled in Item-CF, of its controls random and shuffled."
+    ]
+
+
+def test_other_recommenders_have_their_gaps() -> None:
+    against = paired(("bpr", "none", 0.05, 0.01), ("lightgcn", "none", 0.03, 0.01), ("vbpr", "beit3", -0.02, 0.3))
+    assert verdict.sentences("beit3", None, against) == [
+        "AlignRec on beit3 beats bpr and lightgcn (+0.0300 to +0.0500 Recall@20), is not told apart from vbpr "
+        "(-0.0200 Recall@20)."
+    ]
+
+
+def test_two_protocols_are_two_places() -> None:
+    table = pa.concat_tables(
+        [paired(("alignrec", "tfidf", 0.1, 0.01)),
+         paired(("alignrec", "tfidf", 0.1, 0.9), protocol="strict", fingerprint="e" * 16)]
+    )  # fmt: skip
+    assert verdict.sentences("beit3", None, table) == [
+        "beit3 beats tfidf under AlignRec by mmrec (+0.1000 Recall@20); "
+        "not told apart under AlignRec by strict (+0.1000 Recall@20)."
+    ]
+
+
+@pytest.mark.parametrize("ablated", [{"ablation_b": "no-cca"}, {"metric": "ndcg"}, {"features_a": "tfidf"}])
+def test_other_tests_say_nothing_of_the_features(ablated: dict[str, str]) -> None:
+    assert verdict.sentences("beit3", None, paired(("alignrec", "beit3", 0.1, 0.01), **ablated)) == []
+
+
+def test_the_basis_names_users_seeds_and_protocol() -> None:
+    said = verdict.basis(probes(tfidf="better better"), paired(("bpr", "none", 0.05, 0.01)))
+    assert "test Recall@20 of 2,970 users, each averaged over 3 seeds, protocol mmrec" in said
+    assert "raw, processed and at every cutoff alike" in said
+
+
+@pytest.mark.parametrize("at", [[0], [1], [0, 1]])
+def test_a_probe_counts_only_where_all_its_cutoffs_agree(at: list[int]) -> None:
+    evidence = probes(tfidf="better better")
+    for cutoff in at:  # of zero-shot
+        evidence["verdicts"][cutoff]["verdict"] = "undecided"
+    assert verdict.sentences("beit3", evidence, None) == ["beit3 beats tfidf in Item-CF; not told apart in zero-shot."]
