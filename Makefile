@@ -66,5 +66,5 @@ figures: .venv/installed-test ## the tables of README.md and docs/accuracy.md, f
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement .ci/torchscale.txt
 	touch $@
 
-clean: ## delete all outputs and DVC's copies of them
-	rm -rf outputs/*/ .dvc/cache .dvc/tmp
+clean: ## delete all outputs and DVC's copies of them, but for the figures that git keeps
+	rm -rf $(filter-out outputs/figures/,$(wildcard outputs/*/)) .dvc/cache .dvc/tmp

@@ -79,6 +79,16 @@ def images(
         main(run, retry_failed)
 
 
+def report(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
+    """Make the page, and what DVC shows: git may have changed it since, so it is made if there is nothing to do too."""
+    _command("report")(dataset, params, root)
+    from pipeline.layout import Layout
+    from pipeline.params import RELEASED, read
+    from pipeline.report import figures
+
+    figures.write(Layout(root, dataset), RELEASED, read(params).trained_on)
+
+
 def publish(
     dataset: Dataset,
     params: ParamsFile = Path("params.yaml"),
@@ -128,8 +138,9 @@ def probe(
 _SPECIAL: dict[str, Callable[..., None]] = {
     "images": images,
     "probe": probe,
+    "report": report,
     "publish": publish,
-}  # stages with an option of their own
+}  # stages that do more than their main
 for _stage, (_help, _, _) in STAGES.items():
     app.command(_stage, help=_help, rich_help_panel=IN_ORDER)(_SPECIAL.get(_stage) or _command(_stage))
 
@@ -180,7 +191,7 @@ def summary(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
 ) -> None:
-    """what came out: the results table, and where report and release are."""
+    """where the time went, what came out, and where report and release are."""
     import schemas
     from pipeline import io
     from pipeline.layout import Layout
@@ -189,6 +200,8 @@ def summary(
 
     for name in [dataset] if dataset else read(params).datasets:
         layout = Layout(root, name)
+        records = [path for stage in STAGES if (path := layout.run_record(stage)).exists()]
+        show(results.stages(name, map(io.read_json, records)))
         show(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
         for what, path in (("report", layout.report / "index.html"), ("release", layout.release)):
             say(f"{what}: {path if path.exists() else 'not made yet'}")
@@ -266,7 +279,7 @@ def compare(
     with released.laid_out(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
         comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
-    from pipeline.compare import page  # loads Pillow, which an error above need not wait for
+    from pipeline.compare import page, verdict  # load Pillow, which an error above need not wait for
 
     for name, source in comparison["sources"].items():
         say(f"{name}: {source}")
@@ -275,6 +288,8 @@ def compare(
     for remark in page.remarks(comparison):
         say(remark)
     say(f"page: {folder / 'index.html'}")
+    for sentence in verdict.sentences(comparison):
+        say(sentence)
 
 
 app.command(rich_help_panel=LOOK)(released.diff)
