@@ -10,12 +10,24 @@ from typing import Annotated
 import typer
 
 from pipeline.layout import STAGES
-from stages import released
+from stages import examples, released
 from stages.released import Order, ParamsFile, Root
 from stages.terminal import Group, bytes_bar, interruptible, say, show
 
-Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file")]
-Published = Annotated[str, typer.Argument(help="a dataset, or a release folder")]
+
+def _datasets(incomplete: str) -> list[str]:
+    """Return the datasets whose names begin so, for the shell's completion."""
+    from pipeline.errors import UserError
+    from pipeline.params import read
+
+    try:
+        return [name for name in read(Path("params.yaml")).sources if name.startswith(incomplete)]
+    except UserError:
+        return []
+
+
+Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_datasets)]
+Published = Annotated[str, typer.Argument(help="a dataset, or a release folder", autocompletion=_datasets)]
 
 app = typer.Typer(
     name="alignrec",
@@ -23,6 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Raw reviews to verified multimodal item features. Begin with: alignrec new mine --interactions ratings.csv",
+    epilog="Each command has an example: alignrec compare --help",
 )
 IN_ORDER, BEGIN, LOOK, RELEASES = "Stages, in order", "Begin", "Look and compare", "Releases"
 """headings of --help"""
@@ -194,6 +207,7 @@ def summary(
     """where the time went, what came out, and where report and release are."""
     import schemas
     from pipeline import io
+    from pipeline.errors import UserError
     from pipeline.layout import Layout
     from pipeline.params import read
     from pipeline.report import terminal as results
@@ -201,9 +215,13 @@ def summary(
     for name in [dataset] if dataset else read(params).datasets:
         layout = Layout(root, name)
         records = [path for stage in STAGES if (path := layout.run_record(stage)).exists()]
+        if not records:
+            raise UserError(f"{root} has nothing of {name}; run `dvc repro`. `alignrec datasets` lists the names")
         show(results.stages(name, map(io.read_json, records)))
-        show(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
-        for what, path in (("report", layout.report / "index.html"), ("release", layout.release)):
+        if layout.results.exists():
+            show(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
+        made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
+        for what, path in made.items():
             say(f"{what}: {path if path.exists() else 'not made yet'}")
 
 
@@ -295,6 +313,8 @@ def compare(
 app.command(rich_help_panel=LOOK)(released.diff)
 for _command_of_release in (released.verify, released.fetch, released.export, released.embed, released.attest):
     app.command(rich_help_panel=RELEASES)(_command_of_release)
+for _registered in app.registered_commands:
+    _registered.epilog = "Example: " + examples.of(_registered.name or getattr(_registered.callback, "__name__", ""))
 
 
 if __name__ == "__main__":
