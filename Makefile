@@ -22,6 +22,8 @@ repro: .venv/installed ## regenerate everything for the datasets in params.yaml,
 	alignrec mend
 	dvc repro
 	alignrec summary
+	@test -z "$$(git status --porcelain -- dvc.lock outputs/figures 2>/dev/null)" || \
+	echo "dvc.lock and outputs/figures are of this run, and differ from the commit's: docs/stages.md, What git keeps"
 
 test: .venv/installed-test browser ## lint, type check, declared dependencies, all tests
 	ruff format --check .

@@ -53,12 +53,11 @@ def _test(layout: Layout, model: str, features: str) -> dict[str, float]:
     rows = compared[0].rows if compared else []
     k = headline(sorted({k for row in rows for _, k in row.cells}) or [0])
     ours = [row for row in rows if (row.model, row.features) == (model, features)]
-    figures = {}
+    figures: dict[str, float] = {}
     for row in ours:
         recall, ndcg = row.cells["recall", k], row.cells["ndcg", k]
-        figures |= {f"recall@{k}": recall.mean, f"ndcg@{k}": ndcg.mean} | (
-            {} if recall.sd is None else {"sd": recall.sd}
-        )
+        sd = {} if recall.sd is None else {"sd": recall.sd}
+        figures |= {f"recall@{k}": recall.mean, **sd, f"ndcg@{k}": ndcg.mean}
     figures |= _best("baseline", (row for row in rows if row.model != model), k)
     return figures | _best("control", (row for row in rows if row.model == model and row.features in CONTROLS), k)
 
