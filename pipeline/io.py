@@ -24,8 +24,8 @@ KEY, JOURNAL = ".key", ".sha256"
 """of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
 UNLISTED = {KEY, JOURNAL, ".seal", "run.json"}
 """names of files that no journal lists"""
-HELD_OTHERWISE = {".part", ".etag", ".db", ".db-journal"}
-"""endings of files that grow in place, so that no journal lists them: begun downloads, and the trials of a sweep"""
+HELD_OTHERWISE = {".part", ".etag"}
+"""endings of begun downloads, which grow in place, so that no journal lists them"""
 
 
 @contextmanager

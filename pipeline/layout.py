@@ -188,6 +188,10 @@ class Layout:
         """Table EDGES of one feature set."""
         return self.folder("graph") / name / "edges.parquet"
 
+    def semantic_ids(self, features: str, method: str) -> Path:
+        """Return the folder of a feature set's semantic IDs by one method, see pipeline/semantic_ids/files.py."""
+        return self.folder("semantic_ids") / features / method
+
     # --- recommender
     @property
     def model(self) -> Path:
@@ -302,8 +306,8 @@ class Layout:
         return [(p.parts[-4], p.parts[-3], p.parts[-2]) for p in finished]
 
     def sweep_study(self, model: str, features: str, kind: str) -> Path:
-        """Return Optuna's SQLite file, from which an interrupted sweep goes on."""
-        return self.sweep(model, features, kind) / "study.db"
+        """Return the folder of a record a setting, from which an interrupted sweep goes on."""
+        return self.sweep(model, features, kind) / "tried"
 
     def sweep_trials(self, model: str, features: str, kind: str) -> Path:
         """Return table trials(settings)."""

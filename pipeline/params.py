@@ -22,6 +22,7 @@ from pipeline.config import (
     Range,
     Report,
     Section,
+    SemanticIds,
     Study,
     Sweep,
     Train,
@@ -35,6 +36,7 @@ from pipeline.encode import registry as encoders
 from pipeline.errors import UserError, one_line
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.models import MODELS
+from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources import registry as sources
 from pipeline.sources.base import Downloaded, Source
 from pipeline.sources.image_features import FEATURE
@@ -63,6 +65,7 @@ class Params(Section):
     encoders: dict[Name, dict[str, Any]] = {}
     """name -> its kind, a name in pipeline/encode/registry.py, and keys of that kind's class in pipeline/encode/"""
     graph: Graph = Graph()
+    semantic_ids: SemanticIds = SemanticIds()
     train_section: Annotated[dict[str, Any], Field(alias="train")] = {}
     """section `train` as it stands in the file; `train` has it with defaults"""
     probe: Probe = Probe()
@@ -226,6 +229,9 @@ def check(params: Params, path: Path) -> None:
         _spaces(params)
         for encoder in dict.fromkeys([*params.encode.encoders, *params.encoders]):
             encoders.settings(params.encoders, encoder)
+        for method in dict.fromkeys([*params.semantic_ids.methods, *params.semantic_ids.settings]):
+            own = params.semantic_ids.settings.get(method, {})
+            checked(METHODS[method].Params, own, f"semantic_ids.settings.{method}")
         if params.pretrain.taught:
             encoders.check_teacher(params.encoders, params.pretrain.teacher)
         _studied(params)
@@ -262,6 +268,7 @@ def _made(params: Params) -> None:
     """Refuse feature sets that the parameters name and that `encode` does not make."""
     benchmark, publish = params.benchmark, params.publish
     named = {"train.features": [params.trained_on] if "features" in params.train_section else []}
+    named["semantic_ids.features"] = params.semantic_ids.features
     named["benchmark.features"] = benchmark.features if "features" in benchmark.model_fields_set else []
     for ablation, changed in benchmark.ablations.items():
         named[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])] if "features" in changed else []
@@ -279,6 +286,8 @@ def _names(params: Params) -> None:
     made = dict.fromkeys(name for dataset in params.sources for name in params.feature_sets(dataset))
     encoders.check_names(params.encoders, params.encode.encoders, [name for name in made if name not in controls])
     encoders.check_teachers(params.encoders, params.pretrain.teacher, params.pretrain.distill_from)
+    known(params.semantic_ids.methods, METHODS, "semantic_ids.methods")
+    known(params.semantic_ids.settings, METHODS, "semantic_ids.settings")
     known(params.benchmark.models, MODELS, "benchmark.models")
     known(params.benchmark.overrides, MODELS, "benchmark.overrides")
     if params.benchmark.control is not None:

@@ -25,6 +25,7 @@ from schemas.interactions import (
 from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
 from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
+from schemas.semantic_ids import codes, semantic_ids
 from schemas.study import ARMS, MASK, STUDY, SWEEPS, TAIL
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "ContractError",
     "check",
     "clock",
+    "codes",
     "division",
     "embedded",
     "features",
@@ -65,6 +67,7 @@ __all__ = [
     "provenance",
     "ranking",
     "rankings",
+    "semantic_ids",
     "text_fields",
     "trials",
     "user_embeddings",

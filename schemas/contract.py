@@ -75,6 +75,7 @@ def _first_bad_row(column: pa.ChunkedArray, f: pa.Field) -> tuple[int, str] | No
         return row, "is null"
     meta = {k.decode(): v.decode() for k, v in (f.metadata or {}).items()}
     if pa.types.is_fixed_size_list(f.type):
+        column = column.drop_null() if f.nullable else column
         return _first_not_finite(column, f.type.list_size) if f.type.list_size else (0, "has no elements")
     if pa.types.is_floating(f.type) and (row := _first(pc.invert(pc.is_finite(column)))) is not None:
         return row, f"{column[row]} is not finite"

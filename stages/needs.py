@@ -15,6 +15,7 @@ from pipeline.pretrain import needs as pretraining
 from pipeline.probe.registry import PROBES
 from pipeline.registry import Registry
 from pipeline.run import Needs, Run
+from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources import download
 from pipeline.sources.base import Downloaded
 from pipeline.sources.registry import SOURCES
@@ -93,6 +94,8 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
             return [*source, *((ENCODERS, kind) for kind in dict.fromkeys(kinds))]
         case "probe" | "report":
             return probes
+        case "semantic_ids":
+            return [*probes, *((METHODS, name) for name in dict.fromkeys(params.semantic_ids.methods))]
         case "benchmark":
             return [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
         case "study":

@@ -11,19 +11,8 @@ from pipeline import code
 
 ORDER = [
     *("config", "ops", "http", "sources", "interactions", "items", "images", "beit3", "encode", "pretrain", "graph"),
-    *(
-        "models",
-        "evaluation",
-        "train",
-        "probe",
-        "benchmark",
-        "study",
-        "report",
-        "release",
-        "remote",
-        "export",
-        "compare",
-    ),
+    *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "report"),
+    *("release", "remote", "export", "compare"),
 ]
 FILES = sorted((code.ROOT / "pipeline").rglob("*.py"))
 

@@ -35,6 +35,8 @@ items: {}
 encode: {}
 encoders: {}
 graph: {}
+
+semantic_ids: {}
 publish: {}
 """
 

@@ -1,7 +1,7 @@
-"""A sweep's suggestions and outcomes, kept by Optuna in an SQLite file from which a killed sweep goes on.
+"""A sweep's suggestions, drawn by Optuna, and outcomes, one record each, from which a killed sweep goes on.
 
-Suggestions depend on seeds and earlier outcomes, never on which training ended first: a sweep that was killed ends as
-one that was not.
+A suggestion depends on its number and on the outcomes that are `workers` before it, never on which training ended
+first: a sweep that was killed ends as one that was not.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipeline import io
 from pipeline.config import Range, Sweep
 from pipeline.errors import UserError
 from pipeline.seeds import seed_for
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 Setting = dict[str, int | float]
 Space = Mapping[str, Range | list[int | float]]
 """key of `train` -> range, or values to choose from"""
-ATTRIBUTE = "told"
-"""of a trial in the SQLite file: its outcome"""
 
 
 class Suggestion(NamedTuple):
@@ -53,74 +52,66 @@ class Outcome(NamedTuple):
 class Study:
     """Suggests settings one after the other, and records their outcomes."""
 
-    def __init__(self, path: Path, params: Sweep, space: Space, seed: int, first: Sequence[Setting]) -> None:
+    def __init__(self, folder: Path, params: Sweep, space: Space, seed: int, first: Sequence[Setting]) -> None:
         """Open or begin a study.
 
         Args:
-            path: SQLite file.
+            folder: of one record a setting, `<number>.json`; those after a missing one are tried again.
             params: how many are drawn at random, how many run at a time.
             space: what may be suggested.
             seed: of what TPE draws.
             first: settings suggested before TPE draws any; for a grid, all.
 
         Raises:
-            UserError: Optuna is not installed, or the file is no study.
+            UserError: Optuna is not installed.
         """
-        self.optuna, self.params, self.seed, self.first = library(), params, seed, first
+        self.optuna, self.folder, self.params, self.seed, self.first = library(), folder, params, seed, first
         self.distributions = {name: self._distribution(values) for name, values in space.items()}
-        try:
-            storage = self.optuna.storages.RDBStorage(f"sqlite:///{path}")
-            self.study = self.optuna.create_study(
-                storage=storage, study_name="sweep", direction="maximize", load_if_exists=True
-            )
-        except Exception as e:  # SQLAlchemy raises many kinds for a file that is no database
-            raise UserError(f"{path}: no study that can go on ({type(e).__name__}); delete it to start over") from e
-        self.open: dict[int, optuna.trial.Trial] = {}
-        self.interrupted: list[Setting] = []
-        running = self.study.get_trials(states=[self.optuna.trial.TrialState.RUNNING])
-        for trial in running:  # cut short by a kill: suggested again first, in their order
-            self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
-            if trial.params:
-                self.interrupted.append(trial.params)
+        self.tried: list[tuple[Setting, Outcome]] = []
+        self.under_way: dict[int, Setting] = {}
+        while (path := self._record(len(self.tried))).is_file():
+            record = io.read_json(path)
+            self.tried.append((record["setting"], Outcome(**record["outcome"])))
 
     def ask(self, until: int) -> Iterator[Suggestion]:
         """Yield settings until `until` have ended or are under way."""
-        for number in range(len(self.outcomes()), until):
-            interrupted = self.interrupted.pop(0) if self.interrupted else None
-            fixed = interrupted or (self.first[number] if number < len(self.first) else None)
-            if fixed is not None:
-                self.study.enqueue_trial(fixed)
-            self.study.sampler = self.optuna.samplers.TPESampler(
+        for number in range(len(self.tried), until):
+            ended = [self._trial(*one) for one in self.tried[: max(0, number + 1 - self.params.workers)]]
+            sampler = self.optuna.samplers.TPESampler(
                 seed=seed_for(self.seed, number) % 2**32, n_startup_trials=self.params.startup
             )
-            trial = self.study.ask(self.distributions)
-            self.open[number] = trial
-            yield Suggestion(number, dict(trial.params), self._ended(number))
+            study = self.optuna.create_study(direction="maximize", sampler=sampler)
+            study.add_trials(ended)
+            if number < len(self.first):
+                study.enqueue_trial(self.first[number])
+            setting = dict(study.ask(self.distributions).params)
+            self.under_way[number] = setting
+            complete = self.optuna.trial.TrialState.COMPLETE
+            yield Suggestion(number, setting, [trial for trial in ended if trial.state == complete])
 
     def tell(self, outcome: Outcome) -> None:
-        """Record what became of a setting."""
-        trial = self.open.pop(outcome.number)
-        for epoch, value in enumerate(outcome.curve):
-            trial.report(value, epoch)
-        trial.set_user_attr(ATTRIBUTE, outcome._asdict())
-        states = self.optuna.trial.TrialState
-        state = {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[outcome.state]
-        self.study.tell(trial, outcome.valid if outcome.state == "complete" else None, state)
+        """Record what became of a setting; outcomes come in the order of their numbers."""
+        setting = self.under_way.pop(outcome.number)
+        io.write_json(self._record(outcome.number), {"setting": setting, "outcome": outcome._asdict()})
+        self.tried.append((setting, outcome))
 
     def outcomes(self) -> list[tuple[Setting, Outcome]]:
         """Return every setting that has ended, and its outcome, by number."""
-        ended = [
-            (dict(trial.params), Outcome(**trial.user_attrs[ATTRIBUTE]))
-            for trial in self.study.get_trials(deepcopy=False)
-            if trial.state.is_finished() and ATTRIBUTE in trial.user_attrs
-        ]
-        by_number = {outcome.number: (setting, outcome) for setting, outcome in ended}  # the last one of retries
-        return [by_number[number] for number in sorted(by_number)]
+        return list(self.tried)
 
-    def _ended(self, number: int) -> list[optuna.trial.FrozenTrial]:
-        """Return the complete trials that ended before `number` was suggested, had nothing been killed."""
-        complete = self.study.get_trials(states=[self.optuna.trial.TrialState.COMPLETE])
-        return [t for t in complete if t.user_attrs[ATTRIBUTE]["number"] <= number - self.params.workers]
+    def _record(self, number: int) -> Path:
+        return self.folder / f"{number}.json"
+
+    def _trial(self, setting: Setting, outcome: Outcome) -> optuna.trial.FrozenTrial:
+        """Return a setting that has ended as Optuna holds it."""
+        states = self.optuna.trial.TrialState
+        return self.optuna.trial.create_trial(
+            state={"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[outcome.state],
+            value=outcome.valid if outcome.state == "complete" else None,
+            params=setting,
+            distributions=self.distributions,
+            intermediate_values=dict(enumerate(outcome.curve)),
+        )
 
     def _distribution(self, values: Range | list[int | float]) -> optuna.distributions.BaseDistribution:
         kinds = self.optuna.distributions

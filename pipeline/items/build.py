@@ -105,14 +105,19 @@ def shared(items: pa.Table, above: float) -> list[dict[str, object]]:
 
 
 def merge(first: Product, other: Product) -> Product:
-    """Return one product of two lines: each field from the first that has it, all image addresses."""
+    """Return one product of two lines: each field from the first that has it, all image addresses.
+
+    The extra fields of `first` grow: a copy a line would take quadratic time for an item of many lines.
+    """
+    for name, value in other.extra.items():
+        first.extra.setdefault(name, value)
     return Product(
         title=first.title or other.title,
         brand=first.brand or other.brand,
         categories=first.categories or other.categories,
         description=first.description or other.description,
         image_urls=list(dict.fromkeys(first.image_urls + other.image_urls))[:MOST_ADDRESSES],
-        extra=other.extra | first.extra,
+        extra=first.extra,
     )
 
 

@@ -70,25 +70,26 @@ def drive(path: Path, until: int, killed_after: int = -1) -> list[tuple[dict[str
 
 def test_a_sweep_that_was_killed_suggests_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
     here = "from pathlib import Path; from tests.benchmark.test_sweep import drive"
-    code = f"{here}; drive(Path({str(tmp_path / 'b.db')!r}), 14, 6)"
+    code = f"{here}; drive(Path({str(tmp_path / 'b')!r}), 14, 6)"
     root = Path(__file__).parents[2]
     paths = os.pathsep.join([str(root), str(root / "tests")])
     killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": paths}, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert len(Study(tmp_path / "b.db", PARAMS, SPACE, 0, FIRST).outcomes()) == 6
-    whole, resumed = drive(tmp_path / "a.db", 14), drive(tmp_path / "b.db", 14)
+    assert len(Study(tmp_path / "b", PARAMS, SPACE, 0, FIRST).outcomes()) == 6
+    whole, resumed = drive(tmp_path / "a", 14), drive(tmp_path / "b", 14)
     assert resumed == whole
     assert [outcome.number for _, outcome in whole] == list(range(14))
     assert {outcome.state for _, outcome in whole} == {"complete", "pruned", "failed"}
     assert whole[0][0] == FIRST[0]
-    assert drive(tmp_path / "b.db", 14) == whole  # nothing is left to try
-    assert drive(tmp_path / "b.db", 16)[:14] == whole  # and it can be extended
+    assert drive(tmp_path / "b", 14) == whole  # nothing is left to try
+    assert drive(tmp_path / "b", 16)[:14] == whole  # and it can be extended
 
 
-def test_a_file_that_is_no_study_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "x.db").write_bytes(b"not a database, but long enough to be looked at" * 50)
-    with pytest.raises(UserError, match=r"x\.db: no study that can go on"):
-        Study(tmp_path / "x.db", PARAMS, SPACE, 0, [])
+def test_a_setting_whose_record_is_gone_is_tried_again_and_gives_the_same(tmp_path: Path) -> None:
+    whole = drive(tmp_path, 14)
+    (tmp_path / "5.json").unlink()
+    assert len(Study(tmp_path, PARAMS, SPACE, 0, FIRST).outcomes()) == 5
+    assert drive(tmp_path, 14) == whole
 
 
 def test_plans_say_what_is_tried_first_and_refuse_what_cannot_be() -> None:

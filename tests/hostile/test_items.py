@@ -5,9 +5,10 @@ import time
 import orjson
 import pytest
 
+from pipeline.items.build import merge
 from pipeline.items.parse import LONGEST_TEXT, MOST_MARKS, Line, Parsed, Reject, clean, read
 from pipeline.sources import amazon2018
-from pipeline.sources.product import is_web
+from pipeline.sources.product import Product, is_web
 
 SIZE = 300_000  # characters: quadratic time would be hours
 TEXTS = {
@@ -40,6 +41,15 @@ TEXTS = {
 def test_text_is_cleaned_in_time_that_grows_with_it(part: str, before: str) -> None:
     start = time.process_time()
     clean(before + "<x>" * bool(before) + part * (SIZE // len(part)))
+    assert time.process_time() - start < 10
+
+
+def test_lines_of_one_item_that_each_add_a_field_take_time_that_grows_with_them() -> None:
+    start = time.process_time()
+    item = Product("", "", [], "", [], {})
+    for number in range(100_000):  # quadratic time would be hours
+        item = merge(item, Product("", "", [], "", [], {f"field{number}": "1"}))
+    assert len(item.extra) == 100_000
     assert time.process_time() - start < 10
 
 

@@ -1,0 +1,32 @@
+"""Parameters of the stage `semantic_ids`; a method's own are beside it, in pipeline/semantic_ids/."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from pipeline.config.base import Name, Positive, Section
+
+Collisions = Literal["keep", "suffix", "reassign"]
+"""what becomes of items of equal codes: nothing; a last code that tells them apart; the next free last code"""
+
+
+class SemanticIds(Section):
+    """Items as a few discrete codes."""
+
+    features: list[Name] = []
+    """feature sets that are coded; empty: none"""
+    methods: Annotated[list[Name], Field(min_length=1)] = ["residual-kmeans", "random"]
+    """see pipeline/semantic_ids/registry.py"""
+    levels: Annotated[int, Field(ge=1, le=16)] = 3
+    """codes an item, L"""
+    codes: Annotated[int, Field(ge=2, le=65_536)] = 256
+    """values of a code, K"""
+    collisions: Collisions = "suffix"
+    """keep: several items share an id; suffix: a last code numbers them; reassign: the next free last code"""
+    fit_rows: Positive = 262_144
+    """items that codebooks are learned on at most, drawn at random; all are coded, a block at a time"""
+    settings: dict[Name, dict[str, Any]] = {}
+    """method -> keys of its own class in pipeline/semantic_ids/"""
+    seed: int = 0

@@ -1,0 +1,129 @@
+"""Codes one feature set by one method: codebooks are learned, all items coded, collisions settled.
+
+I items, n of them with content, F width, L levels, K codes a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline import io
+from pipeline.config import Section, SemanticIds
+from pipeline.config.base import checked
+from pipeline.ops.rows import unit_rows
+from pipeline.semantic_ids import collisions
+from pipeline.semantic_ids.base import Method, Shape, Vectors
+from pipeline.semantic_ids.registry import METHODS
+
+ROWS = 8192
+"""vectors at a time, which bounds memory"""
+
+
+def settings(params: SemanticIds, method: str) -> Section:
+    """Return a method's settings; UserError names a key or value that it refuses."""
+    return checked(METHODS[method].Params, params.settings.get(method, {}), f"semantic_ids.settings.{method}")
+
+
+def vectors(folder: Path, fit_rows: int, seed: int) -> tuple[Vectors, np.ndarray]:
+    """Return the vectors of a feature set that have a direction, and which of all items have one, bool [I].
+
+    Args:
+        folder: of features-*.parquet.
+        fit_rows: vectors of the sample at most.
+        seed: of the draw.
+    """
+    directed = np.concatenate([unit_rows(x)[1] for x in _read(folder)])
+
+    def blocks() -> Iterator[np.ndarray]:
+        for x in _read(folder):
+            units, usable = unit_rows(x)
+            yield units[usable]
+
+    n = int(directed.sum())
+    drawn = np.zeros(n, bool)
+    drawn[np.random.default_rng(seed).choice(n, min(n, fit_rows), replace=False)] = True
+    parts, at = [], 0
+    for x in blocks():
+        parts.append(x[drawn[at : at + len(x)]])
+        at += len(x)
+    return Vectors(blocks, n, np.concatenate(parts)), directed
+
+
+def coded(method: Method, given: Vectors, policy: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """Return codes int32 [n, L], suffixes int32 [n] where the policy adds them, and cosines float32 [n]."""
+    codes = method.assign(given)
+    if policy == "reassign":
+        codes = _reassigned(method, given, codes)
+    suffix = collisions.suffixes(codes) if policy == "suffix" else None
+    cosines, at = [], 0
+    for x in given.blocks():
+        decoded = unit_rows(method.decode(codes[at : at + len(x)]))[0]
+        cosines.append(np.einsum("nf,nf->n", x, decoded))
+        at += len(x)
+    return codes, suffix, np.concatenate(cosines).astype(np.float32)
+
+
+def table(
+    ids: pa.Table, directed: np.ndarray, codes: np.ndarray, suffix: np.ndarray | None, cosines: np.ndarray
+) -> pa.Table:
+    """Return schema semantic_ids(L) of all I items; those without a direction have no id.
+
+    Args:
+        ids: item_id and asin of all items.
+        directed: bool [I].
+        codes: int32 [n, L].
+        suffix: int32 [n]; None: there is none.
+        cosines: float32 [n].
+    """
+    levels, n = codes.shape[1], len(directed)
+    row = np.cumsum(directed) - 1
+    every = np.zeros((n, levels), np.int32)
+    every[directed] = codes
+    column = pa.FixedSizeListArray.from_arrays(
+        pa.array(every.reshape(-1)), type=schemas.codes(levels), mask=pa.array(~directed)
+    )
+
+    def spread(x: np.ndarray | None, kind: pa.DataType) -> pa.Array:
+        if x is None or not len(x):
+            return pa.nulls(n, kind)
+        return pa.array(x[np.maximum(row, 0)], kind, mask=~directed)
+
+    status = pa.array(np.where(directed, "coded", "no_content"), pa.string())
+    columns = [ids["item_id"], ids["asin"], column, spread(suffix, pa.int32()), spread(cosines, pa.float32()), status]
+    return pa.table(columns, names=schemas.semantic_ids(levels).names)
+
+
+def width(folder: Path) -> int:
+    """Return F of a feature set."""
+    return int(pq.read_schema(io.shards(folder, "features")[0]).field("vector").type.list_size)
+
+
+def shape(params: SemanticIds) -> Shape:
+    """Return L and K of the parameters."""
+    return Shape(params.levels, params.codes)
+
+
+def _reassigned(method: Method, given: Vectors, codes: np.ndarray) -> np.ndarray:
+    """Settle collisions by distance; the vectors of items that collide are held."""
+    colliding = np.flatnonzero(collisions.suffixes(codes))
+    held, at = np.empty((len(colliding), given.sample.shape[1]), np.float32), 0
+    for x in given.blocks():
+        here = (colliding >= at) & (colliding < at + len(x))
+        held[here] = x[colliding[here] - at]
+        at += len(x)
+    place = {int(row): i for i, row in enumerate(colliding)}
+    return collisions.reassigned(codes, lambda rows: method.last(held[[place[int(r)] for r in rows]], codes[rows]))
+
+
+def _read(folder: Path) -> Iterator[np.ndarray]:
+    """Yield the vectors of a feature set, float32 [b, F] at a time."""
+    for path in io.shards(folder, "features"):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(ROWS, columns=["vector"]):
+                yield io.matrix(pa.chunked_array([batch["vector"]]))

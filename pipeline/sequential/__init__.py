@@ -1,0 +1,1 @@
+"""Recommenders that read a user's items in order, judged by leave-one-out."""

@@ -1,0 +1,34 @@
+"""Semantic IDs: an item as a few discrete codes, from coarse to fine."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from schemas.columns import ASIN, ITEM_ID
+from schemas.contract import field
+
+
+def codes(levels: int) -> pa.DataType:
+    """Return the type of an item's codes: a fixed-size list of `levels` int32."""
+    return pa.list_(pa.field("element", pa.int32(), nullable=False), levels)
+
+
+def semantic_ids(levels: int) -> pa.Schema:
+    """Return the schema of the semantic IDs of one feature set by one method, of L = `levels` codes."""
+    return pa.schema(
+        [
+            ITEM_ID,
+            ASIN,
+            field("codes", codes(levels), f"int32[{levels}], each 0 .. K-1; null without content", nullable=True),
+            field(
+                "suffix", pa.int32(),
+                "tells items of equal codes apart: 0, 1, ... by item_id; null where the policy adds none",
+                nullable=True, low=0,
+            ),
+            field(
+                "cosine", pa.float32(), "of the vector and what its codes reconstruct; null where there is none",
+                nullable=True, low=-1.001, high=1.001,
+            ),
+            field("status", pa.string(), "coded, or why the item has no id", one_of=("coded", "no_content")),
+        ]
+    )  # fmt: skip
