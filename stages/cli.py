@@ -93,7 +93,7 @@ def images(
 
 
 def report(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
-    """Make the page, and what DVC shows: git may have changed it since, so it is made if there is nothing to do too."""
+    """Run the stage, and always write what DVC shows: git may have brought back that of another run."""
     _command("report")(dataset, params, root)
     from pipeline.layout import Layout
     from pipeline.params import RELEASED, read
