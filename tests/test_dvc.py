@@ -1,6 +1,7 @@
 """dvc.yaml is the table of contents: it says what stages/needs.py and the imports say, and no more."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -110,3 +111,28 @@ def test_the_readme_has_the_figures_that_dvc_shows() -> None:
     assert [short(name, ".3f") for name in ("zero_shot", "item_cf", "content_knn")] == [
         cell.strip().split(",")[0] for cell in probed.split("|")[2:5]
     ]
+
+
+def test_make_repro_says_when_the_record_of_its_run_is_not_the_committed_one(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "hashes.txt", "dvc.lock"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    for name in ("alignrec", "dvc"):  # which leave everything as it is
+        path = tmp_path / ".venv/bin" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    (tmp_path / ".venv/installed").touch()
+
+    def said() -> str:
+        done = subprocess.run(["make", "repro"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    what = "dvc.lock and outputs/figures are of this run, and differ from the commit's"
+    assert what not in said()  # where there is no git
+    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "dvc.lock"], [*author, "commit", "-q", "-m", "Record the run"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    assert what not in said()
+    with (tmp_path / "dvc.lock").open("a") as lock:
+        lock.write("# rounded otherwise\n")
+    assert what in said()
