@@ -22,6 +22,8 @@ repro: .venv/installed ## regenerate everything for the datasets in params.yaml,
 	alignrec mend
 	dvc repro
 	alignrec summary
+	@test -z "$$(git status --porcelain -- dvc.lock outputs/figures 2>/dev/null)" || \
+	echo "dvc.lock and outputs/figures are of this run, and differ from the commit's: docs/stages.md, What git keeps"
 
 test: .venv/installed-test browser ## lint, type check, declared dependencies, all tests
 	ruff format --check .
@@ -74,5 +76,5 @@ docs: .venv/installed-docs ## the docs site -> site/index.html; it needs no netw
 	$(HASHES)
 	touch $@
 
-clean: ## delete all outputs and DVC's copies of them
-	rm -rf outputs/*/ .dvc/cache .dvc/tmp
+clean: ## delete all outputs and DVC's copies of them, but for the figures that git keeps
+	rm -rf $(filter-out outputs/figures/,$(wildcard outputs/*/)) .dvc/cache .dvc/tmp

@@ -63,14 +63,14 @@ def imports(path: Path) -> tuple[str, ...]:
     """Return the dotted names of this project that a file imports when it runs, re-exported names resolved."""
     names: list[str] = []
     packages: dict[str, str] = {}  # local name -> package that only re-exports
-    nodes = [node for statement in _tree(path).body if not _for_types_alone(statement) for node in ast.walk(statement)]
-    for node in nodes:
+    executed = [statement for statement in _tree(path).body if not _for_types_alone(statement)]
+    for node in (node for statement in executed for node in _statements(statement)):
         if isinstance(node, ast.Import):
             names += [a.name for a in node.names]
             packages |= {a.asname or a.name: a.name for a in node.names if _exports(a.name)}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [f"{node.module}.{a.name}" for a in node.names]
-    for node in nodes:
+    for node in (node for statement in executed for node in (ast.walk(statement) if packages else ())):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in packages:
             names.append(f"{packages[node.value.id]}.{node.attr}")
     return tuple(n for n in names if n.split(".")[0] in TOP_LEVEL)
@@ -78,18 +78,25 @@ def imports(path: Path) -> tuple[str, ...]:
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+    """Return a file's syntax tree without docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in _statements(tree):
+        if body := getattr(node, "body", None):
+            node.body = [s for s in body if not _is_text(s)]  # type: ignore[attr-defined]
+    return tree
+
+
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield a node and the statements inside it; of ast.walk's nodes about a tenth, none of which an expression has."""
+    yield node
+    for part in ("body", "handlers", "orelse", "finalbody", "cases"):
+        for child in getattr(node, part, ()):
+            yield from _statements(child)
 
 
 def _canonical(path: Path) -> bytes:
     """Return a file's syntax tree without docstrings; other files byte by byte."""
-    if path.suffix != ".py":
-        return path.read_bytes()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            node.body = [s for s in body if not _is_text(s)]  # type: ignore[attr-defined]
-    return ast.dump(tree).encode()
+    return path.read_bytes() if path.suffix != ".py" else ast.dump(_tree(path)).encode()
 
 
 def _is_text(statement: ast.stmt) -> bool:

@@ -245,7 +245,7 @@ class Layout:
 
     @property
     def metrics(self) -> Path:
-        """Mean and sd of the headline metrics, for `dvc metrics show`."""
+        """Mean and sd of the headline metrics of every run."""
         return self.folder("benchmark") / "metrics.json"
 
     @property
@@ -288,7 +288,7 @@ class Layout:
 
     @property
     def study_metrics(self) -> Path:
-        """Mean and sd of the study's figures, for `dvc metrics show`."""
+        """Mean and sd of the study's figures."""
         return self.folder("study") / "study.json"
 
     def study_plot(self, part: str) -> Path:
@@ -329,6 +329,10 @@ class Layout:
     def report(self) -> Path:
         """Folder of index.html and report.md."""
         return self.folder("report")
+
+    def figures(self, part: str) -> Path:
+        """Return what DVC shows and git keeps: `metrics`, and the rows of the plots by their stage or part, JSON."""
+        return self.folder("figures") / f"{part}.json"
 
     @property
     def release(self) -> Path:

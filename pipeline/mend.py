@@ -1,7 +1,7 @@
 """Repair DVC after a kill: it writes two of its own files in place, and refuses to run when one is truncated.
 
-Both can be made again: `.dvc/tmp/rwlock` says who is running, `dvc.lock` what has run. DVC finds finished stages in its
-run cache.
+Both can be made again: `.dvc/tmp/rwlock` says who is running, `dvc.lock` what has run. Without it DVC asks every stage,
+and one that is done says so at once.
 """
 
 from __future__ import annotations

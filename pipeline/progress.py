@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 MINUTE = 60.0
 """seconds between lines where there is no terminal"""
-TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left"
+TEXT = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 
 
 class Silent(tqdm):

@@ -10,12 +10,24 @@ from typing import Annotated
 import typer
 
 from pipeline.layout import STAGES
-from stages import released
+from stages import examples, released
 from stages.released import Order, ParamsFile, Root
 from stages.terminal import Group, bytes_bar, interruptible, say, show
 
-Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file")]
-Published = Annotated[str, typer.Argument(help="a dataset, or a release folder")]
+
+def _datasets(incomplete: str) -> list[str]:
+    """Return the datasets whose names begin so, for the shell's completion."""
+    from pipeline.errors import UserError
+    from pipeline.params import read
+
+    try:
+        return [name for name in read(Path("params.yaml")).sources if name.startswith(incomplete)]
+    except UserError:
+        return []
+
+
+Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_datasets)]
+Published = Annotated[str, typer.Argument(help="a dataset, or a release folder", autocompletion=_datasets)]
 
 app = typer.Typer(
     name="alignrec",
@@ -23,6 +35,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Raw reviews to verified multimodal item features. Begin with: alignrec new mine --interactions ratings.csv",
+    epilog="Each command has an example: alignrec compare --help",
 )
 IN_ORDER, BEGIN, LOOK, RELEASES = "Stages, in order", "Begin", "Look and compare", "Releases"
 """headings of --help"""
@@ -79,6 +92,16 @@ def images(
         main(run, retry_failed)
 
 
+def report(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
+    """Run the stage, and always write what DVC shows: git may have brought back that of another run."""
+    _command("report")(dataset, params, root)
+    from pipeline.layout import Layout
+    from pipeline.params import RELEASED, read
+    from pipeline.report import figures
+
+    figures.write(Layout(root, dataset), RELEASED, read(params).trained_on)
+
+
 def publish(
     dataset: Dataset,
     params: ParamsFile = Path("params.yaml"),
@@ -128,8 +151,9 @@ def probe(
 _SPECIAL: dict[str, Callable[..., None]] = {
     "images": images,
     "probe": probe,
+    "report": report,
     "publish": publish,
-}  # stages with an option of their own
+}  # stages that do more than their main
 for _stage, (_help, _, _) in STAGES.items():
     app.command(_stage, help=_help, rich_help_panel=IN_ORDER)(_SPECIAL.get(_stage) or _command(_stage))
 
@@ -180,17 +204,24 @@ def summary(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
 ) -> None:
-    """what came out: the results table, and where report and release are."""
+    """where the time went, what came out, and where report and release are."""
     import schemas
     from pipeline import io
+    from pipeline.errors import UserError
     from pipeline.layout import Layout
     from pipeline.params import read
     from pipeline.report import terminal as results
 
     for name in [dataset] if dataset else read(params).datasets:
         layout = Layout(root, name)
-        show(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
-        for what, path in (("report", layout.report / "index.html"), ("release", layout.release)):
+        records = [path for stage in STAGES if (path := layout.run_record(stage)).exists()]
+        if not records:
+            raise UserError(f"{root} has nothing of {name}; run `dvc repro`. `alignrec datasets` lists the names")
+        show(results.stages(name, map(io.read_json, records)))
+        if layout.results.exists():
+            show(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
+        made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
+        for what, path in made.items():
             say(f"{what}: {path if path.exists() else 'not made yet'}")
 
 
@@ -266,7 +297,7 @@ def compare(
     with released.laid_out(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
         comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
-    from pipeline.compare import page  # loads Pillow, which an error above need not wait for
+    from pipeline.compare import page, verdict  # load Pillow, which an error above need not wait for
 
     for name, source in comparison["sources"].items():
         say(f"{name}: {source}")
@@ -275,11 +306,15 @@ def compare(
     for remark in page.remarks(comparison):
         say(remark)
     say(f"page: {folder / 'index.html'}")
+    for sentence in verdict.sentences(comparison):
+        say(sentence)
 
 
 app.command(rich_help_panel=LOOK)(released.diff)
 for _command_of_release in (released.verify, released.fetch, released.export, released.embed, released.attest):
     app.command(rich_help_panel=RELEASES)(_command_of_release)
+for _registered in app.registered_commands:
+    _registered.epilog = f"Example: {examples.of(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Feature sets -> item neighbours: outputs/graph/<dataset>/<feature set>/edges.parquet."""
 
 from pipeline import io
+from pipeline.errors import UserError
 from pipeline.graph import gpu, neighbours
 from pipeline.ops.rows import unit_rows
 from pipeline.run import Run
@@ -13,7 +14,11 @@ SAMPLE = 1000
 def main(run: Run) -> None:
     """Search every feature set that encode wrote."""
     params = run.params.graph
-    names = sorted(p.name for p in run.layout.folder("encode").iterdir() if p.is_dir())
+    names = run.layout.feature_sets()
+    if not names:
+        raise UserError(
+            f"{run.layout.folder('encode')}: no feature sets there; run `alignrec encode {run.dataset}` first"
+        )
     run.device = "cuda" if gpu.count() else "cpu"
     for name in run.progress(names, unit="set"):
         vectors = io.matrix(io.read_features(run.layout.features(name))["vector"])

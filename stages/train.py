@@ -1,7 +1,11 @@
 """Split, one feature set and its graph -> the released recommender, its vectors and its training curve."""
 
+from functools import partial
+from typing import Any
+
 import torch
 from safetensors.torch import save
+from tqdm import tqdm
 
 import schemas
 from pipeline import io
@@ -25,8 +29,9 @@ def main(run: Run) -> None:
     for reason, n in data.split.dropped.items():
         run.count(reason, n)
     checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
-    with run.progress(unit="epoch") as bar:
-        trained = fit(AlignRec, *data, params, run.seed(), lambda _: bar.update(), checkpoint)
+    with run.progress(total=params.epochs, unit="epoch") as bar:
+        trained = fit(AlignRec, *data, params, run.seed(), partial(_show, bar), checkpoint)
+        bar.total = len(trained.history)  # it may end before the last epoch that was allowed
     run.note(best_epoch=trained.best_epoch, epochs=len(trained.history), **trained.valid)
 
     users = io.read_table(layout.users, schemas.USERS)
@@ -39,3 +44,9 @@ def main(run: Run) -> None:
     io.write_json(layout.history("train"), trained.history)
     checkpoint.clear()
     run.rows_in, run.rows_out = len(data.split.train), len(users) + len(items)
+
+
+def _show(bar: tqdm, line: dict[str, Any]) -> None:
+    """Move the bar to an epoch of the history, which may be one of a resumed run, with its figures."""
+    bar.set_postfix_str(f"loss {line['loss']:.4f}, valid Recall@20 {line['valid_recall@20']:.4f}", refresh=False)
+    bar.update(line["epoch"] + 1 - bar.n)

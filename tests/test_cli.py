@@ -1,5 +1,6 @@
 """The umbrella command: a table of stages, and mistakes in one line."""
 
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
@@ -7,9 +8,15 @@ from pathlib import Path
 
 import pytest
 import toy
+import typer
+from test_pipeline import environment
 
+from pipeline.compare.verdict import RULE
 from pipeline.layout import STAGES
+from stages import examples
+from stages.cli import app
 
+ROOT = Path(__file__).parent.parent
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
 
 
@@ -29,9 +36,58 @@ def test_help_groups_commands_and_make_lists_its_targets(tmp_path: Path) -> None
         shown.index(f"─ {heading} ─") for heading in ("Stages, in order", "Begin", "Look and compare", "Releases")
     ]
     assert places == sorted(places)
-    root = Path(__file__).parent.parent
-    listed = subprocess.run(["make", "help"], cwd=root, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"make repro", "make test", "make clean"} <= {" ".join(line.split()[:2]) for line in listed.splitlines()}
+
+
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_ends_with_an_example_that_the_command_takes(name: str) -> None:
+    command = COMMANDS[name]
+    program, given, *arguments = shlex.split(examples.of(name).partition(" && ")[0])
+    assert (program, given) == ("alignrec", name)
+    assert command.epilog == f"Example: {examples.of(name)}"
+    context = command.make_context(name, [], resilient_parsing=True)
+    values, rest, _ = command.make_parser(context).parse_args(arguments)
+    assert not rest
+    assert {p.name for p in command.params if p.required} <= {key for key, value in values.items() if value}
+
+
+def test_bash_completes_commands_options_and_datasets(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}, other: {kind: sample}}\n")
+
+    def completed(*words: str, cwd: Path = tmp_path) -> list[str]:
+        asked = {"_ALIGNREC_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("alignrec", *words))}
+        asked |= {"COMP_CWORD": str(len(words)), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            ["alignrec"], cwd=cwd, env=environment() | asked, capture_output=True, text=True, check=True
+        )
+        return done.stdout.split()
+
+    assert completed("pre") == ["pretrain"]
+    assert completed("compare", "--tr") == ["--train"]
+    assert completed("train", "s") == ["shop"]
+    assert completed("train", "s", cwd=tmp_path.parent) == []
+
+
+def test_summary_before_any_run_says_what_to_run(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    done = alignrec("summary", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: outputs has nothing of shop; run `dvc repro`. `alignrec datasets` lists the names\n"
+
+
+def test_compare_ends_with_a_verdict_and_summary_with_paths(tmp_path: Path) -> None:
+    toy.outputs(tmp_path / "outputs")
+    (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
+    compared = alignrec("compare", "shop", "beit3", "random", cwd=tmp_path).stdout.splitlines()
+    assert compared[-2].startswith("beit3 against random: ")
+    assert compared[-1] == RULE
+    told = alignrec("summary", cwd=tmp_path).stdout
+    assert told.index("shop, stages") < told.index("shop, protocol") < told.index("results: ")
+    assert told.splitlines()[-2:] == ["report: not made yet", "release: not made yet"]
 
 
 def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:

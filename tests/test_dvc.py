@@ -1,5 +1,8 @@
 """dvc.yaml is the table of contents: it says what stages/needs.py and the imports say, and no more."""
 
+import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -50,7 +53,8 @@ def test_dependencies_are_packages_and_the_stages_that_are_read(stage: str) -> N
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_writes_where_its_name_says(stage: str) -> None:
-    assert [list(o) for o in DVC[stage]["outs"]] == [[f"outputs/{stage}/${{item.dataset}}"]]
+    folders = [stage, "figures"] if stage == "report" else [stage]
+    assert [list(o) for o in DVC[stage]["outs"]] == [[f"outputs/{folder}/${{item.dataset}}"] for folder in folders]
     assert DVC[stage]["cmd"] == f"alignrec {stage} ${{item.dataset}}"
 
 
@@ -77,3 +81,58 @@ def test_inputs_come_from_earlier_stages() -> None:
     order = list(STAGES)
     for name, stage in STAGES.items():
         assert all(order.index(other) < order.index(name) for other in stage.reads)
+
+
+def test_git_keeps_what_dvc_shows_of_the_first_dataset() -> None:
+    """Else `dvc metrics`, `dvc plots` and `dvc metrics diff` fail to load it on a fresh clone."""
+    first = yaml.safe_load((ROOT / "params.yaml").read_text())["datasets"][0]
+    described = yaml.safe_load(TEXT.replace("${datasets[0]}", first))
+    shown = {
+        *described["metrics"],
+        *(path for plot in described["plots"] for one in plot.values() for path in one["y"]),
+    }
+    assert len(shown) == 6
+    assert [path for path in shown if not (ROOT / path).is_file()] == []
+    ignored = subprocess.run(["git", "check-ignore", *shown], cwd=ROOT, capture_output=True, text=True)
+    assert ignored.stdout == ""
+
+
+def test_the_readme_has_the_figures_that_dvc_shows() -> None:
+    figures = json.loads((ROOT / "outputs/figures/sample/metrics.json").read_text())
+    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    (released,) = [row for row in rows if row.startswith("| alignrec | beit3 |")]
+    (probed,) = [row for row in rows if row.startswith("| beit3 |")]
+
+    def short(name: str, form: str) -> str:
+        return f"{figures[name]:{form}}".removeprefix("0")
+
+    assert f"{short('recall@20', '.4f')} ± {short('sd', '.4f')}" in released
+    assert short("ndcg@20", ".4f") in released
+    assert [short(name, ".3f") for name in ("zero_shot", "item_cf", "content_knn")] == [
+        cell.strip().split(",")[0] for cell in probed.split("|")[2:5]
+    ]
+
+
+def test_make_repro_says_when_the_record_of_its_run_is_not_the_committed_one(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "hashes.txt", "dvc.lock"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    for name in ("alignrec", "dvc"):  # which leave everything as it is
+        path = tmp_path / ".venv/bin" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/sh\n")
+        path.chmod(0o755)
+    (tmp_path / ".venv/installed").touch()
+
+    def said() -> str:
+        done = subprocess.run(["make", "repro"], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return done.stdout
+
+    what = "dvc.lock and outputs/figures are of this run, and differ from the commit's"
+    assert what not in said()  # where there is no git
+    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "dvc.lock"], [*author, "commit", "-q", "-m", "Record the run"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    assert what not in said()
+    with (tmp_path / "dvc.lock").open("a") as lock:
+        lock.write("# rounded otherwise\n")
+    assert what in said()

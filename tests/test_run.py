@@ -13,6 +13,7 @@ from pipeline.io import write_bytes
 from pipeline.params import Params, load
 from pipeline.run import Run, perform, running
 from pipeline.seeds import seed_for
+from stages import train
 
 
 @pytest.fixture
@@ -62,6 +63,16 @@ def test_without_a_terminal_a_long_run_says_every_minute_how_far_it_is(
     done = [int(line.split(": ")[1].split("/")[0]) for line in lines[1:]]
     assert done == sorted(done)
     assert done[-1] > done[0]
+
+
+def test_a_line_has_the_figures_of_the_bar(params: Params, tmp_path: Path) -> None:
+    run = Run("train", "shop", params, tmp_path)
+    with run.progress(total=20, unit="epoch") as bar:
+        for epoch in (4, 5):  # resumed at the fifth
+            train._show(bar, {"epoch": epoch, "loss": 0.123456, "valid_recall@20": 0.2})
+        line = progress._line("", run.bars, 60)
+    assert line.startswith("train shop: 6/20 epoch, ")
+    assert line.endswith(" left, loss 0.1235, valid Recall@20 0.2000")
 
 
 def test_a_short_run_says_nothing_before_its_end(

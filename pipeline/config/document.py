@@ -52,7 +52,10 @@ def read(path: Path) -> Any:
             raise ValueError(f"larger than {LARGEST:,} bytes")
         return _constructed(data.decode("utf-8-sig"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such parameter file; run from the project's root or pass --params") from None
+        raise UserError(
+            f"{path}: no such parameter file; run from the project's root, pass --params, or begin one with "
+            "`alignrec new <name> --interactions <file>`"
+        ) from None
     except RecursionError:
         raise UserError(f"{path}: not YAML that can be read: nested too deeply") from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as e:  # of tags such as !!int too

@@ -62,6 +62,12 @@ def tested_cutoffs(ks: Sequence[int]) -> list[int]:
     return [k for k in CUTOFFS if k in ks] or [headline(ks)]
 
 
+def agreed(tests: Sequence[Mapping[str, Any]]) -> str:
+    """Return what all tests of a - b say: a is better, worse, or it is undecided; see statistics.corrected."""
+    signs = {int(np.sign(test["difference"])) if test["p_holm"] < LEVEL else 0 for test in tests}
+    return {1: "better", -1: "worse"}.get(signs.pop(), "undecided") if len(signs) == 1 else "undecided"
+
+
 def _measures(probe: str, answers: np.ndarray, ks: Sequence[int]) -> dict[str, int]:
     """Return the measures of a probe that are tested -> their columns in the answers."""
     measure = PROBES[probe].measure
@@ -72,7 +78,6 @@ def _measures(probe: str, answers: np.ndarray, ks: Sequence[int]) -> dict[str, i
 
 def _kept(raw: Mapping[str, Any], processed: Mapping[str, Any]) -> dict[str, Any]:
     """Return two tests of one difference, and what both say of it."""
-    signs = {int(np.sign(test["difference"])) if test["p_holm"] < LEVEL else 0 for test in (raw, processed)}
-    verdict = {1: "better", -1: "worse"}.get(signs.pop(), "undecided") if len(signs) == 1 else "undecided"
     tests = {"raw": raw, "processed": processed}
+    verdict = agreed([raw, processed])
     return {name: {key: round(test[key], 6) for key in TESTED} for name, test in tests.items()} | {"verdict": verdict}

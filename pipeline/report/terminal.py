@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,22 @@ def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
             )
     for comparison in evidence.ablations(results):
         yield _table(f"{dataset}, ablations, protocol {comparison.protocol} ({comparison.fingerprint})", comparison)
+
+
+def stages(dataset: str, records: Iterable[Mapping[str, Any]]) -> Table:
+    """Return where the time of the last runs went: rows, seconds and memory of each stage, from their run records."""
+    printed = Table(
+        title=f"{dataset}, stages", title_justify="left", box=box.SIMPLE, show_edge=False, padding=0, show_footer=True
+    )
+    rows = [(r["stage"], r["rows_in"], r["rows_out"], r["seconds"], r["peak_memory_mib"]) for r in records]
+    printed.add_column("stage", "all", no_wrap=True)
+    for name in ("rows in", "rows out"):
+        printed.add_column(name, no_wrap=True, justify="right")
+    printed.add_column("seconds", f"{sum(row[3] for row in rows):,.1f}", no_wrap=True, justify="right")
+    printed.add_column("peak MiB", f"{max((row[4] for row in rows), default=0):,}", no_wrap=True, justify="right")
+    for stage, rows_in, rows_out, seconds, peak in rows:
+        printed.add_row(stage, f"{rows_in:,}", f"{rows_out:,}", f"{seconds:,.1f}", f"{peak:,}")
+    return printed
 
 
 def trials(trials: pa.Table, names: Sequence[str]) -> Table:

@@ -6,7 +6,7 @@ outcome better, worse or undecided; pipeline/probe/verdicts.py and the paired te
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.evaluation.evidence import MAIN, seeds_of
 from pipeline.params import RELEASED
 from pipeline.probe.registry import PROBES
-from pipeline.probe.verdicts import LEVEL
+from pipeline.probe.verdicts import LEVEL, agreed
 from pipeline.report.markdown import listed
 from pipeline.report.tables import CONTROLS, metric_name
 
@@ -35,18 +35,16 @@ def sentences(released: str, probes: Mapping[str, Any] | None, tests: pa.Table |
     """
     rows = [] if tests is None else _recalls(tests)
     outcomes: dict[str, dict[str, str]] = {}
-    for row in (probes or {}).get("verdicts", []):
-        if row["a"] == released:
-            places, place = outcomes.setdefault(row["b"], {}), f"in {PROBES[row['probe']].name}"
-            same = places.setdefault(place, row["verdict"]) == row["verdict"]  # at every cutoff
-            places[place] = row["verdict"] if same else "undecided"
+    judged = [row for row in (probes or {}).get("verdicts", []) if row["a"] == released]
+    for other in dict.fromkeys(row["b"] for row in judged):
+        outcomes[other] = probed([row for row in judged if row["b"] == other])
     several = len({row["fingerprint"] for row in rows}) > 1
     trained = [row for row in rows if row["features_a"] == released]
     gaps: dict[str, dict[str, str]] = {}
     for row in trained:
         if row["model_b"] == RELEASED and row["features_b"] != released:
             place = "under AlignRec" + (f" by {row['protocol']}" if several else "")
-            outcomes.setdefault(row["features_b"], {})[place] = outcome(row)
+            outcomes.setdefault(row["features_b"], {})[place] = agreed([row])
             gaps.setdefault(row["features_b"], {})[place] = _gap([row])
     own = [name for name in outcomes if name.startswith(f"{released}-")]
     controls = [name for name in outcomes if name in CONTROLS or (name in own and name.endswith(f"-{UNTRAINED}"))]
@@ -56,6 +54,14 @@ def sentences(released: str, probes: Mapping[str, Any] | None, tests: pa.Table |
         *([_beside_controls(released, {name: outcomes[name] for name in controls})] if controls else []),
         *_beside_models(released, trained, several),
     ]
+
+
+def probed(verdicts: Iterable[Row]) -> dict[str, str]:
+    """Return the outcome in each probe: what its verdicts on one pair say at all cutoffs, else undecided."""
+    by_probe: dict[str, set[str]] = {}
+    for row in verdicts:
+        by_probe.setdefault(f"in {PROBES[row['probe']].name}", set()).add(row["verdict"])
+    return {place: words.pop() if len(words) == 1 else "undecided" for place, words in by_probe.items()}
 
 
 def rival(a: str, b: str, places: Places, gaps: Mapping[str, str]) -> str:
@@ -93,13 +99,6 @@ def basis(probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
     return "; ".join(parts) + "."
 
 
-def outcome(test: Row) -> str:
-    """Return what one paired test says of its first side."""
-    if test["p_holm"] >= LEVEL:
-        return "undecided"
-    return "better" if test["difference"] > 0 else "worse"
-
-
 def _recalls(tests: pa.Table) -> list[Row]:
     """Return the tests of AlignRec's recall against whole models, without ablations."""
     return [
@@ -129,7 +128,7 @@ def _beside_models(released: str, tests: Sequence[Row], several: bool) -> list[s
         others = [row for row in tests if row["protocol"] == protocol and row["model_b"] != RELEASED]
         clauses = []
         for word, verb in (("better", "beats"), ("worse", "loses to"), ("undecided", "is not told apart from")):
-            if rows := [row for row in others if outcome(row) == word]:
+            if rows := [row for row in others if agreed([row]) == word]:
                 clauses.append(f"{verb} {listed([row['model_b'] for row in rows])} ({_gap(rows)})")
         if clauses:
             under = f" by {protocol}" if several else ""

@@ -58,7 +58,7 @@ def by_protocol(rows: Sequence[Masked]) -> Iterator[tuple[tuple[str, str], list[
 
 
 def metrics(mask: pa.Table) -> dict[str, Any]:
-    """Return, for `dvc metrics show`: mask_modality -> protocol -> fingerprint, and feature set -> items -> figures.
+    """Return mask_modality -> protocol -> fingerprint, and feature set -> items -> figures.
 
     Figures are means, over two seeds or more also sd: of Recall@20, and of its relative change to the whole set.
     """

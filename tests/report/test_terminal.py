@@ -6,6 +6,7 @@ import pyarrow as pa
 from rich.console import Console
 
 import schemas
+from pipeline.layout import STAGES
 from pipeline.report import terminal
 
 
@@ -59,3 +60,19 @@ def test_eighty_columns_cut_no_name() -> None:
         assert "…" not in text
         assert ".2198 ± .0010" in text
     assert "text-only: beit3-image-masked" in text
+
+
+def test_stages_say_where_the_time_went_within_eighty_columns() -> None:
+    records = [
+        {"stage": stage, "rows_in": 10_000_000, "rows_out": 7, "seconds": 1234.56, "peak_memory_mib": 100 + i}
+        for i, stage in enumerate(STAGES)
+    ]
+    console = Console(width=80, file=io.StringIO())
+    console.print(terminal.stages("shop", records))
+    lines = [line.split() for line in console.file.getvalue().splitlines()]
+    assert lines[0] == ["shop,", "stages"]
+    assert [line for line in lines if line[0] == "interactions"] == [
+        ["interactions", "10,000,000", "7", "1,234.6", "101"]
+    ]
+    assert [line[0] for line in lines if line[0] in STAGES] == [*STAGES]
+    assert lines[-1] == ["all", f"{1234.56 * len(STAGES):,.1f}", str(99 + len(STAGES))]

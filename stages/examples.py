@@ -1,0 +1,24 @@
+"""An example of each command, for its --help."""
+
+EXAMPLES = {
+    "images": "alignrec images sample --retry-failed",
+    "publish": "alignrec publish sample --to s3://bucket/features",
+    "new": "alignrec new mine --interactions ratings.csv --items items.jsonl --images images",
+    "mend": "alignrec mend && dvc repro",
+    "datasets": "alignrec datasets",
+    "recommend": "alignrec recommend sample --user 7 --k 5",
+    "sweep": "alignrec sweep sample --tpe 24",
+    "compare": "alignrec compare sample beit3 theirs.npy",
+    "diff": "alignrec diff older newer --page diff.html",
+    "verify": "alignrec verify outputs/publish/sample/release",
+    "fetch": "alignrec fetch s3://bucket/features/sample/0.1.0 --to release",
+    "export": "alignrec export sample --format recbole --to there",
+    "embed": "alignrec embed release items.jsonl --encoder beit3 --to new.parquet",
+    "attest": "alignrec attest release --data sample",
+}
+"""command -> its example, where it takes more than a dataset, or none"""
+
+
+def of(command: str) -> str:
+    """Return the example of a command."""
+    return EXAMPLES.get(command, f"alignrec {command} sample")
