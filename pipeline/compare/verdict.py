@@ -9,7 +9,10 @@ from pipeline.evaluation.evidence import seeds_of
 from pipeline.probe.verdicts import LEVEL, agreed
 from pipeline.report import verdict
 
-RULE = f"Decided where all tests agree, p below {LEVEL} after Holm's correction: of probes, raw and processed, at each cutoff."
+RULE = (
+    f"Decided where all tests agree, p below {LEVEL} after Holm's correction: of probes, raw and processed, at each "
+    "cutoff."
+)
 
 
 def sentences(comparison: Mapping[str, Any]) -> list[str]:

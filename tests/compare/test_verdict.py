@@ -34,8 +34,8 @@ def test_a_set_is_better_where_it_is_at_every_cutoff() -> None:
 @pytest.mark.parametrize(
     ("also", "said"),
     [
-        (0.001, "ours beats theirs in zero-shot and under alignrec and loses to theirs under bm3; not told apart under vbpr."),
-        (0.2, "ours beats theirs in zero-shot and loses to theirs under bm3; not told apart under alignrec and under vbpr."),
+        (0.001, "in zero-shot and under alignrec and loses to theirs under bm3; not told apart under vbpr."),
+        (0.2, "in zero-shot and loses to theirs under bm3; not told apart under alignrec and under vbpr."),
     ],
     ids=["both", "one"],
 )  # fmt: skip
@@ -46,7 +46,7 @@ def test_trained_sets_are_judged_by_model_under_every_protocol(also: float, said
         "also": [{"paired": [trained("alignrec", 0.1, also)]}],
     }
     sentence, rule = sentences(comparison(VERDICTS[:2], training=training))
-    assert (sentence, rule) == (said, f"{RULE} Models were trained over 5 seeds.")
+    assert (sentence, rule) == (f"ours beats theirs {said}", f"{RULE} Models were trained over 5 seeds.")
 
 
 def test_one_set_has_no_verdict_and_sets_that_no_probe_asked_have_none_either() -> None:
