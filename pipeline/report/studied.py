@@ -29,8 +29,7 @@ RECALL_NAME = f"Recall@{CUTOFF}"
 def sections(evidence: Evidence) -> Iterator[Section]:
     """Yield mask modality, arms of pre-training, and sweeps; each is empty where it was not studied."""
     mask, arms_table = (evidence.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "arms"))
-    note = "How much AlignRec loses when it no longer sees the image, or the text, of some items. Trained with seeds "
-    note += "of its own, so the whole set differs a little from the benchmark's."
+    note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
     yield Section("mask", "Mask modality", "Mask modality", note, masked_pictures(mask), tables=masked(mask))
     note = "Encoders that were pre-trained with other settings, each against the recipe that is released."
     yield Section("arms", "Arms", "Arms of pre-training", note, arms_pictures(arms_table), tables=arms(arms_table))

@@ -20,7 +20,7 @@ from pipeline.evaluation.trial import open_test
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
-from pipeline.params import Params
+from pipeline.params import RELEASED, Params
 from pipeline.run import Run
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
@@ -53,7 +53,7 @@ def study(run: Run, rules: Protocol) -> list[Path]:
     names = maskable(layout)
     todo = jobs(names, params.mask)
     for name in names if todo else ():
-        facts = rules.fingerprint, run.params.train.model_dump(), run.params.graph.k
+        facts = rules.fingerprint, run.params.released().model_dump(), run.params.graph.k
         run.resume(record_path(layout, Job(name, NOTHING, 0, 0)).parent, files(layout, name), *facts, modules=[MODULE])
     records = {job: record_path(layout, job) for job in todo}
     missing = [job for job, path in records.items() if not path.exists()]
@@ -119,8 +119,8 @@ class Trial:
             vectors = np.where(rows[:, None], self._vectors(variant(job.features, job.modality)), vectors)
         parts = inputs.read(self.layout, None).split
         edges = neighbours.neighbours(vectors, self.params.graph.k)
-        seed = seed_for("mask", self.layout.dataset, job.seed)
-        fitted = fit(AlignRec, parts, vectors, edges, self.params.train, seed)
+        seed = seed_for("benchmark", self.layout.dataset, RELEASED, job.seed)  # so the whole set is the benchmark's row
+        fitted = fit(AlignRec, parts, vectors, edges, self.params.released(), seed)
         cutoff = bounded(parts.n_items)
         results = [open_test(fitted.user, fitted.item, parts, p, [cutoff]) for p in self.protocol.variants]
         return [
