@@ -21,6 +21,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.release import manifest as manifests
+from pipeline.release import semantic_ids
 from pipeline.release.manifest import Manifest
 from pipeline.release.verify import verify
 
@@ -162,6 +163,10 @@ def _lay_out(release: Release, layout: Layout) -> None:
     folder, tables = release.folder.resolve(), {f.table for f in release.manifest.files}
     links = {folder / "features" / name: layout.features(name) for name in release.feature_sets}
     links |= {folder / "graph" / name: layout.edges(name).parent for name in release._sets("edges")}
+    links |= {
+        folder / manifests.SEMANTIC_IDS / name / method: layout.semantic_ids(name, method)
+        for name, method in semantic_ids.names(release.manifest)
+    }
     if "interactions" in tables:
         links |= {folder / "interactions.parquet": layout.interactions, folder / "users.parquet": layout.users}
     if "item_embeddings" in tables:

@@ -8,17 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from pipeline import io
 from pipeline.config import Section
-from pipeline.config.semantic_ids import Collisions
-from pipeline.errors import UserError
+from pipeline.config.base import Positive, checked
+from pipeline.config.semantic_ids import Codes, Collisions, Levels
+from pipeline.errors import UserError, one_line
 from pipeline.semantic_ids.base import Method, Shape
 from pipeline.semantic_ids.registry import METHODS
 
 IDS, CODEBOOKS, FACTS = "semantic_ids.parquet", "codebooks.safetensors", "codes.json"
+LARGEST_FACTS, SMALL = 64 << 20, 1 << 30
+"""bytes: a larger codes.json is refused unread; so are larger codebooks, unless L * K * F numbers take as much"""
 
 
 class Facts(Section):
@@ -28,13 +31,13 @@ class Facts(Section):
     """feature set"""
     features_sha256: str
     """over names and contents of its Parquet files, as io.digest gives it"""
-    width: int
+    width: Positive
     """F of the vectors"""
     method: str
     settings: dict[str, Any]
     """of the method"""
-    levels: int
-    codes: int
+    levels: Levels
+    codes: Codes
     collisions: Collisions
     seed: int
     quality: dict[str, Any] = Field(default_factory=dict)
@@ -70,14 +73,85 @@ def load(folder: Path) -> Coded:
     Raises:
         UserError: a file is missing or damaged, or the method is unknown.
     """
-    facts = Facts.model_validate(io.read_json(folder / FACTS))
-    if facts.method not in METHODS:
-        raise UserError(f"{folder / FACTS}: no method '{facts.method}'; there are {', '.join(METHODS)}")
+    made = facts(folder)
+    if made.method not in METHODS:
+        raise UserError(f"{folder / FACTS}: no method '{one_line(made.method, 64)}'; there are {', '.join(METHODS)}")
+    return Coded(made, _tried(folder / CODEBOOKS, made, codebooks(folder, made)))
+
+
+def facts(folder: Path) -> Facts:
+    """Read codes.json; UserError if it is missing or damaged."""
+    path = folder / FACTS
+    if path.is_file() and (size := path.stat().st_size) > LARGEST_FACTS:
+        raise UserError(f"{path}: {size:,} bytes; no file of this kind is larger than {LARGEST_FACTS:,}")
+    read = io.read_json(path)
     try:
-        tensors = load_file(folder / CODEBOOKS)
-    except (OSError, SafetensorError) as e:
-        raise UserError(f"{folder / CODEBOOKS}: not readable ({e})") from None
-    return Coded(facts, METHODS[facts.method].of(tensors, facts.shape))
+        return checked(Facts, read)
+    except UserError as e:
+        raise UserError(f"{path}: {e}; make or fetch it again") from None
+
+
+def codebooks(folder: Path, made: Facts) -> dict[str, np.ndarray]:
+    """Read codebooks.safetensors.
+
+    Raises:
+        UserError: it is missing or damaged, larger than codebooks of this shape are, or a number is not finite.
+    """
+    path = folder / CODEBOOKS
+    try:
+        size, most = path.stat().st_size, max(SMALL, 8 * made.levels * made.codes * made.width)
+        if size > most:
+            raise UserError(f"{path}: {size:,} bytes; codebooks of this shape take {most:,} at most")
+        with safe_open(path, "numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    except (OSError, SafetensorError, TypeError, ValueError, AttributeError) as e:
+        raise UserError(f"{path}: not readable ({one_line(e)}); make or fetch it again") from None
+    for name, x in tensors.items():
+        if not np.isfinite(x).all():
+            raise UserError(f"{path}: '{one_line(name, 64)}' holds a number that is not finite; do not use it")
+    return tensors
+
+
+def check_codebooks(folder: Path, made: Facts) -> None:
+    """Refuse codebooks that are damaged, or do not fit codes.json.
+
+    The latter is tried only where the method is known and what it needs is installed.
+
+    Raises:
+        UserError: see `codebooks` and `load`.
+    """
+    tensors = codebooks(folder, made)
+    try:
+        known = made.method in METHODS and METHODS[made.method] is not None
+    except ModuleNotFoundError:
+        return
+    if known:
+        _tried(folder / CODEBOOKS, made, tensors)
+
+
+def _tried(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
+    """Return the method with its codebooks, once they have coded and decoded a vector.
+
+    Raises:
+        UserError: a tensor is missing or of another shape; or what the method needs is not installed.
+    """
+    try:
+        kind = METHODS[made.method]
+    except ModuleNotFoundError as e:
+        raise UserError(
+            f'{e.name} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
+        ) from None
+    levels, k, width = made.levels, made.codes, made.width
+    wrong = f"{path}: no codebooks of {levels} levels x {k} codes for {width} numbers"
+    try:
+        method = kind.of(tensors, made.shape)
+        codes = method.encode(np.eye(1, width, dtype=np.float32))
+        decoded = method.decode(np.full((1, levels), k - 1, np.int32))
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise UserError(f"{wrong} ({one_line(e)}); make or fetch them again") from None
+    if codes.shape != (1, levels) or codes.min() < 0 or codes.max() >= k or decoded.shape != (1, width):
+        raise UserError(f"{wrong}; make or fetch them again")
+    return method
 
 
 def matrix(ids: pa.Table) -> tuple[np.ndarray, np.ndarray]:
