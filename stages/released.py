@@ -209,6 +209,7 @@ def embed(
     encoder: Annotated[str, typer.Option(help="feature set whose encoder to use")],
     to: Annotated[Path, typer.Option("--to", help="Parquet file to make; an interrupted run resumes")],
     images: Annotated[Path | None, typer.Option(help="folder of image files: `image` of the item, or <id>.jpg")] = None,
+    codes: Annotated[str | None, typer.Option(help="method whose released codebooks code the items too")] = None,
 ) -> None:
     """new items in the space of a released feature set, by its own encoder."""
     from pipeline.release import verify as check
@@ -221,7 +222,7 @@ def embed(
 
     kept = f"items encoded so far are kept beside {to}"
     with interruptible(kept), tqdm(desc="embed", unit="item", disable=None) as bar:
-        summary = embedding.embed(release, encoder, items, images, to, bar.update)
+        summary = embedding.embed(release, encoder, items, images, to, bar.update, codes)
     say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
     if summary.rejects:
         say(f"not used: {summary.rejects}: {summary.rejected:,} lines, and why")
@@ -236,7 +237,7 @@ def attest(
     json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
     root: Root = Path("outputs"),
 ) -> None:
-    """recompute rows of a release from their inputs: do text, image and vector agree? Exit code 1 if not."""
+    """recompute rows of a release from their inputs: do text, image, vector, codes agree? Exit code 1 if not."""
     from pipeline import io
     from pipeline.release import verify as check
 

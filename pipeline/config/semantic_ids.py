@@ -13,9 +13,7 @@ Collisions = Literal["keep", "suffix", "reassign"]
 
 
 Levels = Annotated[int, Field(ge=1, le=16)]
-"""codes an item, L"""
 Codes = Annotated[int, Field(ge=2, le=65_536)]
-"""values of a code, K"""
 
 
 class SemanticIds(Section):

@@ -20,11 +20,16 @@ from pipeline import io
 from pipeline.config.base import nearest
 from pipeline.errors import UserError
 from pipeline.layout import Layout
+from pipeline.ops.rows import unit_rows
+from pipeline.release import manifest as manifests
 from pipeline.release.manifest import SEMANTIC_IDS, Manifest
 from pipeline.semantic_ids import files
+from pipeline.semantic_ids.base import Method
 from pipeline.semantic_ids.registry import METHODS
 
 FILES = (files.IDS, files.CODEBOOKS, files.FACTS)
+NONE = -1
+"""in place of every code of a vector without a direction"""
 
 
 def gather(layout: Layout, names: Iterable[str], methods: Sequence[str] | None) -> dict[tuple[str, str], Path]:
@@ -81,6 +86,43 @@ def folder_of(release: Path, manifest: Manifest, features: str, method: str | No
     if method not in (None, *methods):
         raise UserError(f"{release}: no semantic IDs of '{features}' by '{method}'{nearest(str(method), methods)}")
     return release / SEMANTIC_IDS / features / (method or methods[0])
+
+
+def load(release: Path, features: str, method: str) -> files.Coded:
+    """Load the codebooks of a verified release, to code new items.
+
+    Raises:
+        UserError: there are none, see `files.load`, or they look at no vector.
+    """
+    coded = files.load(folder_of(release, manifests.load(release), features, method))
+    if METHODS[coded.facts.method].control:
+        raise UserError(f"{release}: '{method}' is a control, whose codes say nothing of new items; choose another")
+    return coded
+
+
+def encoded(method: Method, x: np.ndarray, levels: int) -> np.ndarray:
+    """Return the codes of vectors of any length, float32 [N, F] -> int32 [N, L]; NONE for those without a direction."""
+    units, directed = unit_rows(x)
+    codes = np.full((len(x), levels), NONE, np.int32)
+    if directed.any():
+        codes[directed] = method.encode(units[directed])
+    return codes
+
+
+def cosines(method: Method, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the cosine of vectors and what their codes stand for, float32 [N]; zero for those without codes."""
+    found, there = np.zeros(len(x), np.float32), codes[:, 0] != NONE
+    if there.any():
+        decoded = unit_rows(method.decode(codes[there]))[0]
+        found[there] = np.einsum("nf,nf->n", unit_rows(x[there])[0], decoded)
+    return found
+
+
+def column(codes: np.ndarray) -> pa.FixedSizeListArray:
+    """Return codes as a column, int32 [N, L]; null for NONE."""
+    there = codes[:, 0] != NONE
+    flat = pa.array(np.where(there[:, None], codes, 0).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, type=schemas.codes(codes.shape[1]), mask=pa.array(~there))
 
 
 def faults(release: Path, manifest: Manifest) -> list[str]:
