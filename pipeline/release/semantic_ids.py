@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.config.base import nearest
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.release import manifest as manifests
@@ -164,7 +164,7 @@ def _faults(release: Path, manifest: Manifest, features: str, method: str) -> li
     folder = release / SEMANTIC_IDS / features / method
     facts = files.facts(folder)
     if (facts.features, facts.method) != (features, method):
-        return [f"codes.json is of {facts.features!r} by {facts.method!r}"]
+        return [f"codes.json is of {one_line(repr(facts.features), 64)} by {one_line(repr(facts.method), 64)}"]
     shards = sorted(
         (f for f in manifest.files if (f.table, f.feature_set) == ("features", features)), key=lambda f: f.path
     )
