@@ -171,7 +171,14 @@ def diff(
 
 def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
-    form: Annotated[str, typer.Option("--format", help="mmrec, recbole, elliot, cornac, npy or hf")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="mmrec, recbole, elliot, cornac, npy or hf; of semantic IDs grid, minionerec, openonerec, "
+            "torcheasyrec or rqvae-recommender",
+        ),
+    ],
     to: Annotated[Path, typer.Option("--to", help="folder to make")],
     features: Annotated[
         list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
@@ -180,18 +187,20 @@ def export(
         str, typer.Option("--zero-rows", help="rows of items without content: the set's mean, or drop the items")
     ] = "mean",
     order: Order = None,
+    codes: Annotated[str | None, typer.Option(help="method whose semantic IDs to export; the first by default")] = None,
     root: Root = Path("outputs"),
 ) -> None:
     """a dataset or release as other tools read it."""
     from pipeline.export import content
     from pipeline.export.rows import arranged
-    from pipeline.export.write import write
+    from pipeline.export.write import wants_codes, write
     from pipeline.layout import Layout
 
+    coded = wants_codes(form, codes)
     if (Path(what) / "manifest.json").exists():
-        exported = content.of_release(Path(what), features or [])
+        exported = content.of_release(Path(what), features or [], coded, codes)
     else:
-        exported = content.of_dataset(Layout(root, what), features or [])
+        exported = content.of_dataset(Layout(root, what), features or [], coded, codes)
     exported = arranged(exported, zero_rows, order)
     with interruptible(f"{to} is not there yet"):
         write(exported, form, to)
