@@ -24,6 +24,7 @@ from pipeline.release import manifest as manifests
 from pipeline.release import semantic_ids
 from pipeline.release.manifest import Manifest
 from pipeline.release.verify import verify
+from pipeline.semantic_ids.files import IDS
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -65,6 +66,11 @@ class Release:
         if name not in self.feature_sets:
             raise UserError(f"{self.folder}: no feature set '{name}'; there are {', '.join(self.feature_sets)}")
         return io.read_features(self.folder / "features" / name)
+
+    def semantic_ids(self, name: str, method: str | None = None) -> pa.Table:
+        """Return the codes of a feature set, schema semantic_ids(L), I rows; UserError names those there."""
+        path = semantic_ids.folder_of(self.folder, self.manifest, name, method) / IDS
+        return io.read_table(path, schemas.semantic_ids(pq.read_schema(path).field("codes").type.list_size))
 
     def edges(self, name: str) -> pa.Table:
         """Return the nearest neighbours under a feature set, table EDGES; UserError names the graphs there."""
