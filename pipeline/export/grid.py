@@ -9,6 +9,7 @@ this: its licence is for non-commercial research.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,11 @@ PART = "part-00000.tfrecord.gz"
 
 def write(content: ExportContent, folder: Path) -> str:
     """Write the files; return how to read them. Needs torch."""
-    import torch  # tensors are saved by it alone, and other formats do without
-
     codes = content.codes
     assert codes is not None
-    torch.save(torch.from_numpy(codes.whole().T.astype(np.int64).copy()), folder / "semantic_ids.pt")
+    _save(codes.whole().T.astype(np.int64), folder / "semantic_ids.pt")
     for features in content.features:
-        torch.save(torch.from_numpy(content.matrix(features).copy()), folder / f"{features}.pt")
+        _save(content.matrix(features), folder / f"{features}.pt")
     texts = content.items.select(["item_id", "title"]).to_pylist()
     tfrecord.write(folder / "items" / PART, ({"id": [r["item_id"]], "text": r["title"].encode()} for r in texts))
     if content.interactions is not None:
@@ -39,6 +38,15 @@ def write(content: ExportContent, folder: Path) -> str:
             tfrecord.write(folder / FOLDERS[split] / PART, _rows(Sequences(content), number))
     write_mappings(folder, content.items, content.users)
     return _how(content, codes)
+
+
+def _save(x: np.ndarray, path: Path) -> None:
+    """Write an array as a tensor."""
+    import torch  # other formats do without
+
+    data = BytesIO()  # torch says of a full disk that a file is not as it should be
+    torch.save(torch.from_numpy(np.array(x, order="C")), data)
+    path.write_bytes(data.getbuffer())
 
 
 def _rows(sequences: Sequences, split: int) -> Iterator[dict[str, list[int]]]:
