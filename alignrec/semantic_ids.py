@@ -16,7 +16,7 @@ from alignrec.vectors import checked, similar
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.ops.rows import unit_rows
-from pipeline.release.semantic_ids import FILES, NONE, encoded, id_fault
+from pipeline.release.semantic_ids import NONE, encoded, id_fault
 from pipeline.semantic_ids import files
 from pipeline.semantic_ids.base import Method
 
@@ -144,10 +144,10 @@ class SemanticIds:
             UserError: a file of theirs is there already.
         """
         to = Path(folder)
-        if present := [name for name in FILES if (to / name).exists()]:
+        if present := [name for name in files.NAMES if (to / name).exists()]:
             raise UserError(f"{to / present[0]}: exists already; name another folder, or delete it")
         to.mkdir(parents=True, exist_ok=True)
-        for name in (files.IDS, files.CODEBOOKS, files.FACTS):  # the last says that all are there
+        for name in files.NAMES:  # the last says that all are there
             with io.atomic(to / name) as temporary:
                 shutil.copyfile(self.folder / name, temporary)
 

@@ -27,7 +27,6 @@ from pipeline.semantic_ids import files
 from pipeline.semantic_ids.base import Method
 from pipeline.semantic_ids.registry import METHODS
 
-FILES = (files.IDS, files.CODEBOOKS, files.FACTS)
 NONE = -1
 """in place of every code of a vector without a direction"""
 
@@ -139,7 +138,7 @@ def faults(release: Path, manifest: Manifest) -> list[str]:
         if top != SEMANTIC_IDS and file.table != "semantic_ids":
             continue
         name = below[-1] if below else ""
-        if top != SEMANTIC_IDS or len(below) != 3 or name not in FILES:
+        if top != SEMANTIC_IDS or len(below) != 3 or name not in files.NAMES:
             found.append(f"{file.path}: is no file of semantic IDs")
         elif (file.table == "semantic_ids") != (name == files.IDS):
             found.append(f"{file.path}: is listed as another kind of table")
@@ -147,7 +146,7 @@ def faults(release: Path, manifest: Manifest) -> list[str]:
             present.setdefault((below[0], below[1]), set()).add(name)
     for (features, method), there in present.items():
         where = f"{SEMANTIC_IDS}/{features}/{method}"
-        found += [f"{where}: has no {name}" for name in FILES if name not in there]
+        found += [f"{where}: has no {name}" for name in files.NAMES if name not in there]
     if found:
         return found
     for features, method in present:

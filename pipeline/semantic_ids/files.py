@@ -8,18 +8,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from pipeline import io
 from pipeline.config import Section
-from pipeline.config.base import Positive, checked
+from pipeline.config.base import Positive, checked, known
 from pipeline.config.semantic_ids import Codes, Collisions, Levels
 from pipeline.errors import UserError, one_line
 from pipeline.semantic_ids.base import Method, Shape
 from pipeline.semantic_ids.registry import METHODS
 
 IDS, CODEBOOKS, FACTS = "semantic_ids.parquet", "codebooks.safetensors", "codes.json"
+NAMES = (IDS, CODEBOOKS, FACTS)
+AGAIN = "make or fetch it again"
 LARGEST_FACTS, SMALL = 64 << 20, 1 << 30
 """bytes: a larger codes.json is refused unread; so are larger codebooks, unless L * K * F numbers take as much"""
 
@@ -40,6 +42,8 @@ class Facts(Section):
     codes: Codes
     collisions: Collisions
     seed: int
+    history: list[dict[str, Any]] = Field(default_factory=list)
+    """of a method that trains: epoch, terms of the loss, and codes used by level"""
     quality: dict[str, Any] = Field(default_factory=dict)
     """see pipeline/semantic_ids/quality.py"""
 
@@ -71,12 +75,14 @@ def load(folder: Path) -> Coded:
     """Read codebooks and what made them.
 
     Raises:
-        UserError: a file is missing or damaged, or the method is unknown.
+        UserError: a file is missing or damaged, the method is unknown, or what it needs is not installed.
     """
     made = facts(folder)
-    if made.method not in METHODS:
-        raise UserError(f"{folder / FACTS}: no method '{one_line(made.method, 64)}'; there are {', '.join(METHODS)}")
-    return Coded(made, _tried(folder / CODEBOOKS, made, codebooks(folder, made)))
+    try:
+        known([made.method], METHODS, "method")
+    except UserError as e:
+        raise UserError(f"{folder / FACTS}: {e}") from None
+    return Coded(made, _fitting(folder / CODEBOOKS, made, codebooks(folder, made)))
 
 
 def facts(folder: Path) -> Facts:
@@ -84,11 +90,11 @@ def facts(folder: Path) -> Facts:
     path = folder / FACTS
     if path.is_file() and (size := path.stat().st_size) > LARGEST_FACTS:
         raise UserError(f"{path}: {size:,} bytes; no file of this kind is larger than {LARGEST_FACTS:,}")
-    read = io.read_json(path)
+    raw = io.read_json(path)
     try:
-        return checked(Facts, read)
+        return checked(Facts, raw)
     except UserError as e:
-        raise UserError(f"{path}: {e}; make or fetch it again") from None
+        raise UserError(f"{path}: {e}; {AGAIN}") from None
 
 
 def codebooks(folder: Path, made: Facts) -> dict[str, np.ndarray]:
@@ -98,17 +104,18 @@ def codebooks(folder: Path, made: Facts) -> dict[str, np.ndarray]:
         UserError: it is missing or damaged, larger than codebooks of this shape are, or a number is not finite.
     """
     path = folder / CODEBOOKS
+    most = max(SMALL, 8 * made.levels * made.codes * made.width)
     try:
-        size, most = path.stat().st_size, max(SMALL, 8 * made.levels * made.codes * made.width)
-        if size > most:
+        if (size := path.stat().st_size) > most:
             raise UserError(f"{path}: {size:,} bytes; codebooks of this shape take {most:,} at most")
-        with safe_open(path, "numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
-    except (OSError, SafetensorError, TypeError, ValueError, AttributeError) as e:
-        raise UserError(f"{path}: not readable ({one_line(e)}); make or fetch it again") from None
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; {AGAIN}") from None
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as e:
+        raise UserError(f"{path}: not readable ({one_line(e)}); {AGAIN}") from None
     for name, x in tensors.items():
         if not np.isfinite(x).all():
-            raise UserError(f"{path}: '{one_line(name, 64)}' holds a number that is not finite; do not use it")
+            raise UserError(f"{path}: tensor '{one_line(name, 64)}' holds values that are not finite; {AGAIN}")
     return tensors
 
 
@@ -122,14 +129,14 @@ def check_codebooks(folder: Path, made: Facts) -> None:
     """
     tensors = codebooks(folder, made)
     try:
-        known = made.method in METHODS and METHODS[made.method] is not None
+        there = made.method in METHODS and METHODS[made.method] is not None
     except ModuleNotFoundError:
         return
-    if known:
-        _tried(folder / CODEBOOKS, made, tensors)
+    if there:
+        _fitting(folder / CODEBOOKS, made, tensors)
 
 
-def _tried(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
+def _fitting(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
     """Return the method with its codebooks, once they have coded and decoded a vector.
 
     Raises:
@@ -141,17 +148,24 @@ def _tried(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
         raise UserError(
             f'{e.name} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
         ) from None
-    levels, k, width = made.levels, made.codes, made.width
-    wrong = f"{path}: no codebooks of {levels} levels x {k} codes for {width} numbers"
     try:
         method = kind.of(tensors, made.shape)
-        codes = method.encode(np.eye(1, width, dtype=np.float32))
-        decoded = method.decode(np.full((1, levels), k - 1, np.int32))
+        of_width(method, made)
+        codes = method.encode(np.eye(1, made.width, dtype=np.float32))
+    except UserError as e:
+        raise UserError(f"{path}: {e}; {AGAIN}") from None
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        raise UserError(f"{wrong} ({one_line(e)}); make or fetch them again") from None
-    if codes.shape != (1, levels) or codes.min() < 0 or codes.max() >= k or decoded.shape != (1, width):
-        raise UserError(f"{wrong}; make or fetch them again")
+        raise UserError(f"{path}: does not fit {FACTS} ({one_line(e)}); {AGAIN}") from None
+    if codes.shape != (1, made.levels) or codes.min() < 0 or codes.max() >= made.codes:
+        raise UserError(f"{path}: does not fit {FACTS} (codes {codes.tolist()}); {AGAIN}")
     return method
+
+
+def of_width(method: Method, facts: Facts) -> None:
+    """Raise UserError for codebooks of another width than codes.json says."""
+    width = method.decode(np.full((1, facts.levels), facts.codes - 1, np.int32)).shape[1]
+    if width != facts.width:
+        raise UserError(f"the codebooks are for vectors of width {width}, {FACTS} says {facts.width}")
 
 
 def matrix(ids: pa.Table) -> tuple[np.ndarray, np.ndarray]:

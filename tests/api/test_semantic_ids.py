@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 import alignrec
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
-from pipeline.release.semantic_ids import FILES
+from pipeline.semantic_ids.files import NAMES
 
 PAGE = (Path(alignrec.__file__).parent.parent / "docs/python.md").read_text()
 
@@ -69,7 +69,7 @@ def test_decode_is_the_sum_of_centroids_of_length_1(ids: alignrec.SemanticIds) -
 def test_save_and_load_are_the_same_bytes_and_codes(ids: alignrec.SemanticIds, tmp_path: Path) -> None:
     ids.save(tmp_path / "codes")
     again = alignrec.SemanticIds(tmp_path / "codes")
-    for name in FILES:
+    for name in NAMES:
         assert (tmp_path / "codes" / name).read_bytes() == (ids.folder / name).read_bytes()
     assert np.array_equal(again.codes, ids.codes)
     new = np.random.default_rng(3).normal(size=(50, toy.WIDTH))
