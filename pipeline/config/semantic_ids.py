@@ -10,8 +10,6 @@ from pipeline.config.base import Name, Positive, Section
 
 Collisions = Literal["keep", "suffix", "reassign"]
 """what becomes of items of equal codes: nothing; a last code that tells them apart; the next free last code"""
-
-
 Levels = Annotated[int, Field(ge=1, le=16)]
 Codes = Annotated[int, Field(ge=2, le=65_536)]
 
