@@ -77,5 +77,5 @@ python -m src.train experiment=rkmeans_train_flat data_dir=<this folder> embeddi
     embedding_dim={made.width} num_hierarchies={made.levels} codebook_width={made.codes}
 ```
 
-Its `model.huggingface_model.config.vocab_size` must exceed every code: {int(codes.whole().max())} is the largest here.
+The largest code here is {int(codes.whole().max())}; `model.huggingface_model.config.vocab_size` is 256 in its settings.
 """

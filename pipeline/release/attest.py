@@ -239,7 +239,7 @@ def lines(attestation: Attestation, release: Path) -> Iterator[str]:
             f", {name} {agree[cosine >= AGREES]} (cosine {cosine:.5f})" for name, cosine in row.cosines.items()
         )
         codes = "".join(
-            f", codes {name} {agree[one.agrees]}" + ("" if one.nearest else f" ({one.levels} nearest)")
+            f", codes {name} {agree[one.agrees]}" + ("" if one.nearest else f" (nearest in the first {one.levels})")
             for name, one in row.codes.items()
         )
         yield _printable(f"{row.asin}: text {agree[row.text]}, image {agree[row.image]}{cosines}{codes}")

@@ -237,6 +237,15 @@ def test_a_method_that_is_not_there_is_one_line(alone: Path, items: Path, tmp_pa
     assert not (tmp_path / "new.parquet").exists()
 
 
+def test_a_control_codes_nothing_new(items: Path, tmp_path: Path) -> None:
+    chosen = coded.params(publish={"semantic_ids": ["random"]})
+    layout = coded.outputs(tmp_path / "outputs", chosen)
+    command = ["embed", layout.release, items, "--encoder", "minilm-cnn", "--codes", "random"]
+    code, output = run(*command, "--to", tmp_path / "new.parquet")
+    assert code == 1
+    assert "'random' is a control, whose codes say nothing of new items; choose another" in output
+
+
 def test_codes_are_attested_with_their_vectors(tmp_path: Path) -> None:
     layout = coded.with_encoders(tmp_path)
     command = ["attest", layout.release, "--data", "shop", "--root", tmp_path, "--json", tmp_path / "attested.json"]
@@ -251,5 +260,5 @@ def test_codes_are_attested_with_their_vectors(tmp_path: Path) -> None:
     relisted(layout.release)
     code, output = run(*command)
     assert code == 1
-    assert "codes beit3/residual-kmeans DIFFERS (0 nearest)" in output
+    assert "codes beit3/residual-kmeans DIFFERS (nearest in the first 0)" in output
     assert "NOT attested; 1 of 6 rows differ (codes of 1)" in output
