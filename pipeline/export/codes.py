@@ -70,6 +70,11 @@ class Codes:
         return f"`{made.features}` by {made.method}: {made.levels} codes of 0 .. {made.codes - 1}{last}"
 
 
+def lists(x: np.ndarray) -> pa.ListArray:
+    """Return the rows of an array [I, N] as a column of lists."""
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, x.size + 1, x.shape[1]), pa.int32()), pa.array(x.reshape(-1)))
+
+
 def of_dataset(layout: Layout, features: list[str], method: str | None) -> Codes:
     """Read what the stage left of the feature set and method that are asked for, see `_chosen`."""
     made = [

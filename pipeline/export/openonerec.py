@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.export.codes import lists
 from pipeline.export.content import SPLITS, ExportContent
 from pipeline.export.sequences import Sequences
 from pipeline.export.text import write_mappings
@@ -41,19 +42,14 @@ def write(content: ExportContent, folder: Path) -> str:
             f"OpenOneRec reads {TRIPLET} codes an item, and these are {codes.facts.levels}; set semantic_ids.levels: 3"
         )
     pid = pa.array(range(len(content.items)), pa.int64())
-    pq.write_table(pa.table({"pid": pid, "sid": _lists(codes.matrix().astype(np.int64))}), folder / "pid2sid.parquet")
+    pq.write_table(pa.table({"pid": pid, "sid": lists(codes.matrix().astype(np.int64))}), folder / "pid2sid.parquet")
     for features in content.features:
-        table = pa.table({"pid": pid, "embedding": _lists(content.matrix(features))})
+        table = pa.table({"pid": pid, "embedding": lists(content.matrix(features))})
         pq.write_table(table, folder / f"{features}.parquet")
     if content.interactions is not None:
         pq.write_table(_metadata(Sequences(content)), folder / "metadata.parquet")
     write_mappings(folder, content.items, content.users)
     return _how(content)
-
-
-def _lists(x: np.ndarray) -> pa.ListArray:
-    """Return the rows of an array [I, N] as a column of lists."""
-    return pa.ListArray.from_arrays(pa.array(np.arange(0, x.size + 1, x.shape[1]), pa.int32()), pa.array(x.reshape(-1)))
 
 
 def _metadata(sequences: Sequences) -> pa.Table:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.export.codes import Codes
+from pipeline.export.codes import Codes, lists
 from pipeline.export.content import ExportContent
 from pipeline.export.text import write_mappings
 
@@ -22,9 +22,9 @@ def write(content: ExportContent, folder: Path) -> str:
     codes = content.codes
     assert codes is not None
     ids = pa.array([str(i) for i in range(len(content.items))], pa.string())
-    _write(folder / "codes", {"item_id": ids, "codes": _lists(codes.matrix().astype(np.int64))})
+    _write(folder / "codes", {"item_id": ids, "codes": lists(codes.matrix().astype(np.int64))})
     for features in content.features:
-        _write(folder / features, {"item_id": ids, "embedding": _lists(content.matrix(features).astype(np.float64))})
+        _write(folder / features, {"item_id": ids, "embedding": lists(content.matrix(features).astype(np.float64))})
     write_mappings(folder, content.items, content.users)
     return _how(content, codes)
 
@@ -32,11 +32,6 @@ def write(content: ExportContent, folder: Path) -> str:
 def _write(folder: Path, columns: dict[str, pa.Array]) -> None:
     folder.mkdir()
     pq.write_table(pa.table(columns), folder / "part-0.parquet")
-
-
-def _lists(x: np.ndarray) -> pa.ListArray:
-    """Return the rows of an array [I, N] as a column of lists."""
-    return pa.ListArray.from_arrays(pa.array(np.arange(0, x.size + 1, x.shape[1]), pa.int32()), pa.array(x.reshape(-1)))
 
 
 def _how(content: ExportContent, codes: Codes) -> str:
