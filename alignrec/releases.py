@@ -18,11 +18,13 @@ import scipy.sparse as sp
 from tqdm import tqdm
 
 import schemas
+from alignrec.semantic_ids import SemanticIds
 from alignrec.vectors import Vectors, similar
 from pipeline import io
 from pipeline.config.base import nearest
 from pipeline.errors import UserError
 from pipeline.release import manifest as manifests
+from pipeline.release import semantic_ids as coded
 from pipeline.release import verify
 from pipeline.release.manifest import Manifest
 from pipeline.remote import fetch as fetching
@@ -115,6 +117,18 @@ class Release:
         if asin not in vectors.rows:
             raise UserError(f"no item '{asin}' in this release{similar(asin, vectors.rows)}")
         return vectors.of(asin)
+
+    def semantic_ids(self, features: str = PREFERRED, method: str | None = None) -> SemanticIds:
+        """Return the semantic IDs of a feature set.
+
+        Args:
+            features: feature set.
+            method: that coded it, such as residual-kmeans; None: the only one.
+
+        Raises:
+            UserError: there are none, or several to choose from.
+        """
+        return SemanticIds(coded.folder_of(self.folder, self.info, features, method))
 
     def __repr__(self) -> str:
         counts = f"{self.info.counts.items:,} items, {self.info.counts.users:,} users"

@@ -275,6 +275,7 @@ def _made(params: Params) -> None:
     for dataset in params.datasets:
         for where, names in named.items():
             known(names, params.feature_sets(dataset), where)
+    known(publish.semantic_ids or [], METHODS, "publish.semantic_ids")
     if "features" in publish.model_fields_set:  # a release has those of them that its dataset has
         known(publish.features, {n: 0 for d in params.datasets for n in params.feature_sets(d)}, "publish.features")
 

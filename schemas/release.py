@@ -8,6 +8,7 @@ from schemas.contract import field
 from schemas.feature_sets import features
 from schemas.images import IMAGE_STATUSES
 from schemas.items import ITEMS
+from schemas.semantic_ids import semantic_ids
 
 RELEASED_ITEMS_1 = pa.schema(
     [f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")]
@@ -42,12 +43,16 @@ def features_half(width: int) -> pa.Schema:
     return full.set(len(full) - 1, field("vector", kind, f"float16[{width}], rounded from float32; finite"))
 
 
-def embedded(width: int) -> pa.Schema:
-    """Return the schema of new items in the space of a released feature set of `width` dimensions."""
+def embedded(width: int, levels: int = 0) -> pa.Schema:
+    """Return the schema of new items in the space of a released feature set of `width` dimensions.
+
+    With `levels` they have the codes of its codebooks too.
+    """
     ids, vector_ = list(features(width))[:-1], list(features(width))[-1]
     image = [
         field("image_status", pa.string(), "how reading the image file ended", one_of=IMAGE_STATUSES),
         field("image_reason", pa.string(), "detail for a status that is not ok; empty for ok"),
     ]
     hashes = [RELEASED_ITEMS.field(f"input_{what}_sha256") for what in ("text", "image")]
-    return pa.schema([*ids, *image, *hashes, vector_])
+    coded = [semantic_ids(levels).field(name) for name in ("codes", "suffix", "cosine")] if levels else []
+    return pa.schema([*ids, *image, *hashes, vector_, *coded])

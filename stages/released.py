@@ -171,7 +171,14 @@ def diff(
 
 def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
-    form: Annotated[str, typer.Option("--format", help="mmrec, recbole, elliot, cornac, npy or hf")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="mmrec, recbole, elliot, cornac, npy or hf; of semantic IDs grid, minionerec, openonerec, "
+            "torcheasyrec or rqvae-recommender",
+        ),
+    ],
     to: Annotated[Path, typer.Option("--to", help="folder to make")],
     features: Annotated[
         list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
@@ -180,18 +187,20 @@ def export(
         str, typer.Option("--zero-rows", help="rows of items without content: the set's mean, or drop the items")
     ] = "mean",
     order: Order = None,
+    codes: Annotated[str | None, typer.Option(help="method whose semantic IDs to export; the first by default")] = None,
     root: Root = Path("outputs"),
 ) -> None:
     """a dataset or release as other tools read it."""
     from pipeline.export import content
     from pipeline.export.rows import arranged
-    from pipeline.export.write import write
+    from pipeline.export.write import wants_codes, write
     from pipeline.layout import Layout
 
+    coded = wants_codes(form, codes)
     if (Path(what) / "manifest.json").exists():
-        exported = content.of_release(Path(what), features or [])
+        exported = content.of_release(Path(what), features or [], coded, codes)
     else:
-        exported = content.of_dataset(Layout(root, what), features or [])
+        exported = content.of_dataset(Layout(root, what), features or [], coded, codes)
     exported = arranged(exported, zero_rows, order)
     with interruptible(f"{to} is not there yet"):
         write(exported, form, to)
@@ -209,6 +218,7 @@ def embed(
     encoder: Annotated[str, typer.Option(help="feature set whose encoder to use")],
     to: Annotated[Path, typer.Option("--to", help="Parquet file to make; an interrupted run resumes")],
     images: Annotated[Path | None, typer.Option(help="folder of image files: `image` of the item, or <id>.jpg")] = None,
+    codes: Annotated[str | None, typer.Option(help="method whose released codebooks code the items too")] = None,
 ) -> None:
     """new items in the space of a released feature set, by its own encoder."""
     from pipeline.release import verify as check
@@ -221,7 +231,7 @@ def embed(
 
     kept = f"items encoded so far are kept beside {to}"
     with interruptible(kept), tqdm(desc="embed", unit="item", disable=None) as bar:
-        summary = embedding.embed(release, encoder, items, images, to, bar.update)
+        summary = embedding.embed(release, encoder, items, images, to, bar.update, codes)
     say(f"embedded: {to}: {summary.items:,} items, {summary.images:,} with image, {summary.texts:,} with text")
     if summary.rejects:
         say(f"not used: {summary.rejects}: {summary.rejected:,} lines, and why")
@@ -236,7 +246,7 @@ def attest(
     json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
     root: Root = Path("outputs"),
 ) -> None:
-    """recompute rows of a release from their inputs: do text, image and vector agree? Exit code 1 if not."""
+    """recompute rows of a release from their inputs: do text, image, vector, codes agree? Exit code 1 if not."""
     from pipeline import io
     from pipeline.release import verify as check
 

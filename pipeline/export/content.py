@@ -13,6 +13,9 @@ import pyarrow.compute as pc
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.export.codes import Codes
+from pipeline.export.codes import of_dataset as of_layout
+from pipeline.export.codes import of_release as of_folder
 from pipeline.layout import Layout
 from pipeline.release.read import Release
 from pipeline.sources.product import is_web
@@ -34,6 +37,8 @@ class ExportContent:
     """schema USERS"""
     interactions: pa.Table | None = None
     """schema INTERACTIONS"""
+    codes: Codes | None = None
+    """semantic IDs of the one feature set, for the formats that want them"""
     notes: Sequence[str] = ()
     """sentences for the README: which items are left out or in another order"""
     filled: Mapping[str, Sequence[int]] = field(default_factory=dict)
@@ -57,13 +62,17 @@ class ExportContent:
         return self.interactions is not None and self.interactions[column].null_count < len(self.interactions)
 
 
-def of_dataset(layout: Layout, features: list[str]) -> ExportContent:
+def of_dataset(layout: Layout, features: list[str], coded: bool = False, method: str | None = None) -> ExportContent:
     """Read the outputs of a dataset's stages.
 
     Args:
         layout: of the dataset.
         features: which feature sets; all where it is empty.
+        coded: read the semantic IDs of one feature set, and no other set.
+        method: that made them; None: the first.
     """
+    codes = of_layout(layout, _chosen(features, layout.feature_sets()) if features else [], method) if coded else None
+    features = [codes.facts.features] if codes else features
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     items = io.read_table(layout.items, schemas.ITEMS) if layout.items.exists() else _without_texts(ids)
     urls = [next(filter(is_web, urls or []), "") for urls in items["image_urls"].to_pylist()]
@@ -73,12 +82,18 @@ def of_dataset(layout: Layout, features: list[str]) -> ExportContent:
         features={n: io.read_features(layout.features(n)) for n in _chosen(features, layout.feature_sets())},
         users=io.read_table(layout.users, schemas.USERS),
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
+        codes=codes,
     )
 
 
-def of_release(folder: Path, features: list[str]) -> ExportContent:
-    """Verify and read a release: items and features, and interactions and users' identifiers where it has them."""
+def of_release(folder: Path, features: list[str], coded: bool = False, method: str | None = None) -> ExportContent:
+    """Verify and read a release: items and features, and interactions and users' identifiers where it has them.
+
+    `features`, `coded` and `method` are those of `of_dataset`.
+    """
     release = Release(folder).refuse_without("items").verified()
+    codes = of_folder(folder, _chosen(features, release.feature_sets) if features else [], method) if coded else None
+    features = [codes.facts.features] if codes else features
     manifest, available = release.manifest, release.feature_sets
     tables = {str(f.table): folder / f.path for f in manifest.files}
     users = tables.get("users") or tables.get("user_embeddings")
@@ -89,6 +104,7 @@ def of_release(folder: Path, features: list[str]) -> ExportContent:
         features={n: io.read_features(folder / "features" / n) for n in _chosen(features, available)},
         users=io.read_table(users, schemas.USERS, schemas.USERS.names) if users else None,
         interactions=io.read_table(interactions, schemas.INTERACTIONS) if interactions else None,
+        codes=codes,
     )
 
 

@@ -1,4 +1,4 @@
-"""Other rows than the dataset's: no zero rows, and the order of somebody's mapping file.
+"""Other rows than the dataset's: no zero rows, none without a wanted ID, and the order of somebody's mapping file.
 
 An item without content has a row of zeros. Others divide by its length: the published AlignRec ends in NaN, and in
 MMRec's FREEDOM the item is everyone's neighbour. So no export hands it on.
@@ -32,9 +32,29 @@ def arranged(content: ExportContent, zero_rows: str, order: Path | None) -> Expo
         UserError: see the functions below, and identifiers.order; or items are to be dropped from a given order.
     """
     if order is None:
-        return without_zero_rows(content, zero_rows)
+        return with_ids(without_zero_rows(content, zero_rows))
     asins = identifiers.order(order, content.items["asin"].to_pylist())
-    return without_zero_rows(reordered(content, asins, order.name), zero_rows, fixed=True)
+    return with_ids(without_zero_rows(reordered(content, asins, order.name), zero_rows, fixed=True), fixed=True)
+
+
+def with_ids(content: ExportContent, fixed: bool = False) -> ExportContent:
+    """Return the content without items that have no semantic ID, where the format wants IDs; `notes` say so.
+
+    Raises:
+        UserError: there are such items and rows have a given order (`fixed`), or no item has an ID.
+    """
+    if content.codes is None or (coded := content.codes.coded).all():
+        return content
+    if fixed:
+        raise UserError("items without content have no semantic ID, which leaves gaps in the given order; omit --order")
+    if not coded.any():
+        raise UserError(f"no item has a semantic ID by '{content.codes.facts.features}'; choose others with --features")
+    asins = content.items["asin"].filter(pa.array(coded)).to_pylist()
+    rest = _taken(content, np.flatnonzero(coded), asins)
+    filled: dict[str, list[int]] = {name: [] for name in content.filled}  # filled were those without content
+    left_out = int((~coded).sum())
+    note = f"Items left out as they have no semantic ID: {left_out:,}; the others are numbered anew."
+    return replace(rest, filled=filled, notes=[*content.notes, note, *_lost(content, rest)])
 
 
 def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> ExportContent:
@@ -118,14 +138,17 @@ def _taken(content: ExportContent, rows: np.ndarray, asins: Sequence[str]) -> Ex
         interactions = interactions.set_column(at, interactions.schema.field(at), renumbered)
         interactions = interactions.filter(pc.greater_equal(interactions["item_id"], 0))
     features = {name: take(table) for name, table in content.features.items()}
-    return replace(content, items=take(content.items), features=features, interactions=interactions)
+    codes = content.codes and replace(content.codes, table=take(content.codes.table))
+    return replace(content, items=take(content.items), features=features, interactions=interactions, codes=codes)
 
 
 def _blank(schema: pa.Schema) -> pa.Table:
     """Return one row of an item without content: empty texts and lists, zeros, no image, no text."""
     row: dict[str, object] = {}
     for field in schema:
-        if pa.types.is_fixed_size_list(field.type):
+        if field.name == "codes":
+            row[field.name] = None
+        elif pa.types.is_fixed_size_list(field.type):
             row[field.name] = [0.0] * field.type.list_size
         elif pa.types.is_list(field.type):
             row[field.name] = []

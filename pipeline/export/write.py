@@ -10,10 +10,30 @@ from types import ModuleType
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.export import cornac, elliot, hf, mmrec, npy, recbole
+from pipeline.export import (
+    cornac,
+    elliot,
+    grid,
+    hf,
+    minionerec,
+    mmrec,
+    npy,
+    openonerec,
+    recbole,
+    rqvae_recommender,
+    torcheasyrec,
+)
 from pipeline.export.content import ExportContent
 from pipeline.export.text import write_tsv
 
+CODED: dict[str, ModuleType] = {
+    "grid": grid,
+    "minionerec": minionerec,
+    "openonerec": openonerec,
+    "torcheasyrec": torcheasyrec,
+    "rqvae-recommender": rqvae_recommender,
+}
+"""formats of semantic IDs"""
 FORMATS: dict[str, ModuleType] = {
     "mmrec": mmrec,
     "recbole": recbole,
@@ -21,6 +41,7 @@ FORMATS: dict[str, ModuleType] = {
     "cornac": cornac,
     "npy": npy,
     "hf": hf,
+    **CODED,
 }
 
 
@@ -35,8 +56,8 @@ def write(content: ExportContent, form: str, to: Path) -> None:
     Raises:
         UserError: unknown format, `to` is not empty, or the disk is full.
     """
-    if form not in FORMATS:
-        raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
+    if wants_codes(form, None) and content.codes is None:
+        raise UserError(f"{content.name}: '{form}' is a format of semantic IDs, and none were read")
     to = to.resolve()
     if not to.name:
         raise UserError(f"{to}: no folder can be made there; name one inside it")
@@ -52,6 +73,19 @@ def write(content: ExportContent, form: str, to: Path) -> None:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+
+
+def wants_codes(form: str, method: str | None) -> bool:
+    """Return whether a format is of semantic IDs.
+
+    Raises:
+        UserError: there is no such format, or a method of codes is named and it is not.
+    """
+    if form not in FORMATS:
+        raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
+    if method is not None and form not in CODED:
+        raise UserError(f"--codes is for formats of semantic IDs, {', '.join(CODED)}; omit it for '{form}'")
+    return form in CODED
 
 
 def _fill(content: ExportContent, form: str, new: Path) -> None:
@@ -88,7 +122,8 @@ def _about(content: ExportContent, form: str) -> str:
             "Zero rows (items without content) hold the mean of their set's other rows; `filled.tsv` names them."
         )
     sets = [f"- `{name}`: {_size(content, name)}" for name in content.features]
-    return "\n".join([*rows, "\nFeature sets, row or file i is item i:\n", *sets, "\n"])
+    codes = [] if content.codes is None else ["\nSemantic IDs:\n", f"- {content.codes.described()}"]
+    return "\n".join([*rows, "\nFeature sets, row or file i is item i:\n", *sets, *codes, "\n"])
 
 
 def _size(content: ExportContent, name: str) -> str:

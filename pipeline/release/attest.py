@@ -1,6 +1,8 @@
-"""Recomputes rows of a release from their inputs: do text, image and vector agree with what was released?
+"""Recomputes rows of a release from their inputs: do text, image, vector and codes agree with what was released?
 
-Texts and images are compared by sha256 with what went into the encoders, vectors by cosine.
+Texts and images are compared by sha256 with what went into the encoders, vectors by cosine. Codes agree if they stand
+for the recomputed vector as well as the release says; how many are the nearest ones is counted beside, as bounded
+clusters and reassigned collisions choose others.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
-from pipeline.release import embed, encoder, item_file
+from pipeline.release import embed, encoder, item_file, recoded
 from pipeline.release import manifest as manifests
 from pipeline.release.build import image_sha256, text_sha256
 from pipeline.release.encoder import Facts, Loaded
+from pipeline.release.recoded import Codes, CodesRow
 from pipeline.seeds import seed_for
 
 AGREES = 0.999
@@ -113,11 +116,14 @@ class Row(NamedTuple):
     image: bool
     cosines: dict[str, float]
     """feature set -> cosine of the released and the recomputed vector"""
+    codes: dict[str, CodesRow]
+    """`<feature set>/<method>` -> how its codes compare"""
 
     @property
     def agrees(self) -> bool:
-        """Whether text, image and all vectors agree."""
-        return self.text and self.image and all(cosine >= AGREES for cosine in self.cosines.values())
+        """Whether text, image, all vectors and all codes agree."""
+        vectors = all(cosine >= AGREES for cosine in self.cosines.values())
+        return self.text and self.image and vectors and all(codes.agrees for codes in self.codes.values())
 
 
 class Attestation(NamedTuple):
@@ -179,10 +185,11 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
     row_of = {asin: i for i, asin in enumerate(items["asin"])}
     chosen, covered = _sampled(data, row_of, sample, io.sha256(release / manifests.NAME), release)
     every, rows = data.read({items["asin"][i] for i in chosen}), list[Row]()
+    coded = recoded.load(release, manifest, loaded)
     while block := list(islice(every, BLOCK)):
         at = [row_of[item.asin] for item in block]
         hashes = [(items["input_text_sha256"][i], items["input_image_sha256"][i]) for i in at]
-        rows += _recomputed(release, loaded, block, hashes, at)
+        rows += _recomputed(release, loaded, coded, block, hashes, at)
     rows.sort(key=lambda row: row_of[row.asin])
     sets = sorted({str(f.feature_set) for f in manifest.files if f.table == "features"})
     return Attestation(rows, len(row_of), covered, [name for name in sets if name not in available])
@@ -191,6 +198,7 @@ def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) 
 def _recomputed(
     release: Path,
     loaded: Mapping[str, Loaded],
+    coded: Mapping[str, Codes],
     block: Sequence[Input],
     hashes: Sequence[tuple[str, str]],
     at: Sequence[int],
@@ -200,6 +208,7 @@ def _recomputed(
     Args:
         release: its folder.
         loaded: feature set -> its encoder.
+        coded: `<feature set>/<method>` -> its codes.
         block: B items.
         hashes: of the text and the image of each, as released.
         at: row of each in the release.
@@ -207,16 +216,16 @@ def _recomputed(
     facts = next(iter(loaded.values())).facts  # images are stored alike for all feature sets
     images = [_stored(item, image, facts) for item, (_, image) in zip(block, hashes, strict=True)]
     texts = [item.text for item in block]
-    cosines = {
-        name: _cosines(embed.vectors(network, texts, images).vectors, released(release, name, at))
-        for name, network in loaded.items()
-    }
+    vectors = {name: embed.vectors(network, texts, images).vectors for name, network in loaded.items()}
+    cosines = {name: _cosines(x, released(release, name, at)) for name, x in vectors.items()}
+    codes = {name: codes.compared(vectors[codes.facts.features], at) for name, codes in coded.items()}
     return [
         Row(
             item.asin,
             text_sha256(item.text) == hashes[n][0],
             image_sha256(images[n]) == hashes[n][1],
             {name: float(values[n]) for name, values in cosines.items()},
+            {name: values[n] for name, values in codes.items()},
         )
         for n, item in enumerate(block)
     ]
@@ -229,17 +238,27 @@ def lines(attestation: Attestation, release: Path) -> Iterator[str]:
         cosines = "".join(
             f", {name} {agree[cosine >= AGREES]} (cosine {cosine:.5f})" for name, cosine in row.cosines.items()
         )
-        yield _printable(f"{row.asin}: text {agree[row.text]}, image {agree[row.image]}{cosines}")
+        codes = "".join(
+            f", codes {name} {agree[one.agrees]}" + ("" if one.nearest else f" (nearest in the first {one.levels})")
+            for name, one in row.codes.items()
+        )
+        yield _printable(f"{row.asin}: text {agree[row.text]}, image {agree[row.image]}{cosines}{codes}")
     if attestation.covered < attestation.items:
         yield f"the data has {attestation.covered:,} of the release's {attestation.items:,} items"
     if attestation.unattested:
         yield f"not attested, their encoder is not in the release: {', '.join(attestation.unattested)}"
+    for name in attestation.rows[0].codes:
+        nearest = sum(row.codes[name].nearest for row in attestation.rows)
+        yield f"codes {name}: nearest at every level for {nearest} of {len(attestation.rows)} rows"
     yield verdict(attestation, release)
 
 
 def described(attestation: Attestation) -> dict[str, Any]:
     """Return the outcome for JSON: `agrees`, `items`, `covered`, `unattested`, and `rows`."""
-    rows = [row._asdict() | {"agrees": row.agrees} for row in attestation.rows]
+    rows = [
+        row._asdict() | {"codes": {n: c._asdict() for n, c in row.codes.items()}, "agrees": row.agrees}
+        for row in attestation.rows
+    ]
     return {"agrees": attestation.agrees} | attestation._asdict() | {"rows": rows}
 
 
@@ -248,11 +267,13 @@ def verdict(attestation: Attestation, release: Path) -> str:
     rows = attestation.rows
     lowest = min((cosine for row in rows for cosine in row.cosines.values()), default=1.0)
     if attestation.agrees:
-        return f"{release}: attested; text, image and vector of {len(rows)} rows agree, lowest cosine {lowest:.5f}"
+        what = "text, image, vector and codes" if rows and rows[0].codes else "text, image and vector"
+        return f"{release}: attested; {what} of {len(rows)} rows agree, lowest cosine {lowest:.5f}"
     wrong = {
         "text": sum(not row.text for row in rows),
         "image": sum(not row.image for row in rows),
         "vector": sum(any(cosine < AGREES for cosine in row.cosines.values()) for row in rows),
+        "codes": sum(not all(one.agrees for one in row.codes.values()) for row in rows),
     }
     parts = ", ".join(f"{what} of {n}" for what, n in wrong.items() if n)
     bad = sum(not row.agrees for row in rows)

@@ -23,6 +23,7 @@ from pipeline.layout import EncoderFiles
 from pipeline.release import card, croissant, encoder, manifest, networks
 from pipeline.release.manifest import Counts, File, Input, Maker, Manifest
 from pipeline.report import studied
+from pipeline.semantic_ids import files
 from pipeline.sources.product import is_web
 
 INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
@@ -46,6 +47,8 @@ class Parts:
     """feature set -> its Parquet files, in order"""
     edges: Mapping[str, Path]
     """feature set -> EDGES"""
+    semantic_ids: Mapping[tuple[str, str], Path] = field(default_factory=dict)
+    """feature set and method -> folder of its codes and codebooks"""
     embeddings: Mapping[str, Path] = field(default_factory=dict)
     """items, users -> Parquet file"""
     index: bytes | None = None
@@ -145,6 +148,11 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
             tables |= {_halved(p, folder / "features-half" / name / p.name): "features_half" for p in paths}
     for name, path in parts.edges.items():
         tables[_copied(path, folder / "graph" / name / path.name)] = "edges"
+    for (name, method), source in parts.semantic_ids.items():
+        own = folder / manifest.SEMANTIC_IDS / name / method
+        tables[_copied(source / files.IDS, own / files.IDS)] = "semantic_ids"
+        for other in (files.CODEBOOKS, files.FACTS):
+            _copied(source / other, own / other)
     for what, path in parts.embeddings.items():
         tables[_copied(path, folder / "embeddings" / f"{what}.parquet")] = f"{what.removesuffix('s')}_embeddings"
     return tables
@@ -166,13 +174,13 @@ def _encoders(folder: Path, encoders: Mapping[str, encoder.Released]) -> dict[Pa
     return used_by
 
 
-def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
+def _facts(parts: Parts, counts: Counts, listed: list[File]) -> card.Facts:
     return card.Facts(
         dataset=parts.dataset,
         version=parts.version,
         kind=parts.kind,
         counts=counts,
-        files=files,
+        files=listed,
         embeds=list(parts.encoders),
         coverage=coverage(parts.features),
         encoders=networks.rows(networks.read(parts.features)),

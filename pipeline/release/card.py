@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jinja2
@@ -27,6 +27,9 @@ WHAT = {
     "edges": "nearest items by cosine, itself first",
     "item_embeddings": "the trained recommender's item vectors",
     "user_embeddings": "the trained recommender's user vectors; score = dot product",
+    "semantic_ids": "an item as a few discrete codes",
+    "codebooks.safetensors": "codebooks of the semantic IDs",
+    "codes.json": "how the semantic IDs were made, and how good they are",
     "embeddings/items.faiss": "FAISS index of the item vectors, by inner product; row = item_id",
     "embeddings/index.json": "facts of the index, and its recall",
     "results.json": "benchmark figures by seed",
@@ -103,7 +106,9 @@ def render(facts: Facts) -> str:
 
 def _what(file: File) -> str:
     """Return what a file is, for the card."""
-    return f"encoder of {', '.join(file.used_by)}" if file.used_by else WHAT.get(file.table or file.path, "")
+    if file.used_by:
+        return f"encoder of {', '.join(file.used_by)}"
+    return WHAT.get(file.table or file.path) or WHAT.get(PurePosixPath(file.path).name, "")
 
 
 def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:

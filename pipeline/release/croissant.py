@@ -79,7 +79,9 @@ def describe(dataset: str, version: str, kind: str, files: Iterable[File]) -> di
 def record_set(file: File) -> str:
     """Return the name of the record set that a table belongs to; the card's configurations have the same names."""
     kinds = {"features": "features", "features_half": "features-half", "edges": "graph"}
-    if file.table in kinds:
+    if file.table == "semantic_ids":
+        return f"semantic-ids-{file.feature_set}-{PurePosixPath(file.path).parent.name}"
+    if file.table is not None and file.table in kinds:
         return f"{kinds[file.table]}-{file.feature_set}"
     return str(file.table)
 

@@ -11,11 +11,13 @@ import json
 import os
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,12 +29,13 @@ from pipeline.encode import batching
 from pipeline.errors import UserError, printable
 from pipeline.images.decode import Decoded, failed, normalise
 from pipeline.items.parse import Reject
-from pipeline.release import encoder, item_file
+from pipeline.release import encoder, item_file, semantic_ids
 from pipeline.release import manifest as manifests
 from pipeline.release.build import image_sha256, text_sha256
 from pipeline.release.encoder import Loaded
 from pipeline.release.item_file import Row
 from pipeline.run import versions
+from pipeline.semantic_ids import files
 
 
 class Summary(NamedTuple):
@@ -57,6 +60,7 @@ def embed(
     images: Path | None,
     to: Path,
     done: Callable[[int], object] = int,
+    codes: str | None = None,
 ) -> Summary:
     """Encode items with an encoder of a release.
 
@@ -65,26 +69,35 @@ def embed(
         name: of the feature set.
         items: see `item_file`.
         images: folder of image files; None: there are none.
-        to: Parquet file to write, schema embedded(F), a row an item; lines that were not used go to
+        to: Parquet file to write, schema embedded(F, L), a row an item; lines that were not used go to
             `<stem>.rejects.parquet` beside it.
         done: called after each batch with its number of items.
+        codes: method whose released codebooks code the items too.
 
     Raises:
-        UserError: `to` exists, no line holds an item, the release has no such encoder, or see `item_file.blocks`.
+        UserError: `to` exists, no line holds an item, the release has no such encoder or codebooks, or see
+            `item_file.blocks`.
     """
     if to.exists():
         raise UserError(f"{to}: exists already; name another file, or delete this one")
     blocks = item_file.blocks(items, images)
+    coded = semantic_ids.load(release, name, codes) if codes is not None else None
     loaded = encoder.load(release, name)
-    work, count = _work(release, name, items, images, to), 0
+    work, count = _work(release, name, items, images, to, codes), 0
+    schema = schemas.embedded(loaded.encoder.width, coded.facts.levels if coded else 0)
     for number, (rows, rejects) in enumerate(blocks):
         if not _rejects(work, number).exists() or (rows and not _part(work, number).exists()):
             if rows:
                 table = _encoded(loaded, rows, count, done)
-                io.write_table(table, _part(work, number), schemas.embedded(loaded.encoder.width))
+                io.write_table(_coded(table, coded) if coded else table, _part(work, number), schema)
             io.write_table(_table(items, rejects), _rejects(work, number), schemas.REJECTS)  # last: the block is done
         count += len(rows)
-    return _joined(work, items, to, loaded, name)
+    record = {"stage": "embed", "params": {"encoder": name} | loaded.facts.settings, "versions": versions()}
+    numbers = None
+    if coded and coded.facts.collisions == "suffix":
+        folder = semantic_ids.folder_of(release, manifests.load(release), name, codes)
+        numbers = Numbers(io.read_table(folder / files.IDS, schemas.semantic_ids(coded.facts.levels)))
+    return _joined(work, items, to, schema, record, numbers)
 
 
 def normalised(data: bytes, facts: encoder.Facts) -> Decoded:
@@ -132,6 +145,35 @@ def _encoded(loaded: Loaded, rows: Sequence[Row], start: int, done: Callable[[in
     )
 
 
+def _coded(table: pa.Table, coded: files.Coded) -> pa.Table:
+    """Return a block with the codes of its vectors; `suffix` is null, as `Numbers` gives it when all are there."""
+    x = io.matrix(table["vector"])
+    codes = semantic_ids.encoded(coded.method, x, coded.facts.levels)
+    cosines = pa.array(semantic_ids.cosines(coded.method, x, codes), mask=codes[:, 0] == semantic_ids.NONE)
+    columns = {"codes": semantic_ids.column(codes), "suffix": pa.nulls(len(table), pa.int32()), "cosine": cosines}
+    for name, values in columns.items():
+        table = table.append_column(name, values)
+    return table
+
+
+class Numbers:
+    """Counts items of equal codes on from those of a release, so that a new item's ID is no other item's."""
+
+    def __init__(self, released: pa.Table) -> None:
+        """Count the items of a table of semantic IDs."""
+        self._next = Counter(codes.tobytes() for codes in files.matrix(released)[1])
+
+    def counted(self, table: pa.Table) -> pa.Table:
+        """Return new items with their suffix: how many items before have the same codes, in the release and here."""
+        rows, codes = files.matrix(table)
+        suffix = np.zeros(len(table), np.int32)
+        for row, code in zip(rows, codes, strict=True):  # one by one, as each counts for those that follow
+            suffix[row] = self._next[code.tobytes()]
+            self._next[code.tobytes()] += 1
+        at = table.column_names.index("suffix")
+        return table.set_column(at, "suffix", pa.array(suffix, mask=~table["codes"].is_valid().to_numpy()))
+
+
 def _decoded(row: Row, facts: encoder.Facts) -> Decoded:
     if row.image is None:
         return failed(row.status, row.reason)
@@ -140,14 +182,14 @@ def _decoded(row: Row, facts: encoder.Facts) -> Decoded:
     return normalised(row.image.read_bytes(), facts)
 
 
-def _work(release: Path, name: str, items: Path, images: Path | None, to: Path) -> Path:
+def _work(release: Path, name: str, items: Path, images: Path | None, to: Path, codes: str | None) -> Path:
     """Return the folder of finished blocks, emptied if they are of another release, encoder, file or folder.
 
     Blocks that were altered are deleted, so that they are made again.
     """
     work = to.absolute().with_name(f".{to.name}.parts")
     hashes = [io.sha256(release / manifests.NAME), io.sha256(items)]
-    facts = [*hashes, name, str(images and images.absolute()), versions()]
+    facts = [*hashes, name, str(images and images.absolute()), versions(), codes]
     key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     if not io.begun(work, key):
         io.begin(work, key)
@@ -156,19 +198,26 @@ def _work(release: Path, name: str, items: Path, images: Path | None, to: Path) 
     return work
 
 
-def _joined(work: Path, items: Path, to: Path, loaded: Loaded, name: str) -> Summary:
-    """Write the finished blocks as one file, and the rejects as another."""
+def _joined(
+    work: Path,
+    items: Path,
+    to: Path,
+    schema: pa.Schema,
+    record: dict[str, Any],
+    numbers: Numbers | None,
+) -> Summary:
+    """Write the finished blocks as one file, with suffixes if there are `numbers`, and the rejects as another."""
     parts, rejects = sorted(work.glob("features-*.parquet")), sorted(work.glob("rejects-*.parquet"))
     rejected = sum(pq.read_metadata(path).num_rows for path in rejects)
     if not parts:
         why = next((f"; line {r['line']}: {r['reason']}" for p in rejects for r in pq.read_table(p).to_pylist()), "")
         shutil.rmtree(work)
         raise UserError(f"{items}: 0 items{why}; give JSON lines or CSV, an item a line")
-    record = {"stage": "embed", "params": {"encoder": name} | loaded.facts.settings, "versions": versions()}
-    schema, aside = schemas.embedded(loaded.encoder.width), to.with_name(f"{to.stem}.rejects.parquet")
+    aside = to.with_name(f"{to.stem}.rejects.parquet")
     if rejected:
         io.write_tables((io.read_table(p, schemas.REJECTS) for p in rejects), aside, schemas.REJECTS, record)
-    io.write_tables((io.read_table(p, schema) for p in parts), to, schema, record)
+    tables = (io.read_table(p, schema) for p in parts)
+    io.write_tables(map(numbers.counted, tables) if numbers else tables, to, schema, record)
     shutil.rmtree(work)
     flags = pq.read_table(to, columns=["has_image", "has_text"], partitioning=None)
     images, texts = (pc.sum(flags[column]).as_py() for column in ("has_image", "has_text"))

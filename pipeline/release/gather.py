@@ -15,7 +15,7 @@ from pipeline.config import Pretrain
 from pipeline.errors import UserError
 from pipeline.interactions import split
 from pipeline.layout import Layout
-from pipeline.release import build, encoder
+from pipeline.release import build, encoder, semantic_ids
 from pipeline.release.manifest import Input
 from pipeline.report.gather import study
 from pipeline.run import Run
@@ -50,6 +50,7 @@ def parts(run: Run) -> build.Parts:
         users=run.read(layout.users, schemas.USERS),
         features={name: io.shards(layout.features(name), "features") for name in names},
         edges={name: layout.edges(name) for name in names if layout.edges(name).exists()},
+        semantic_ids=semantic_ids.gather(layout, names, params.semantic_ids),
         embeddings={what: path for what, path in embeddings.items() if path.exists()},
         index=index,
         index_facts=facts,

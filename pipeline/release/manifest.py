@@ -21,7 +21,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 
-FORMAT: Literal[2] = 2
+FORMAT: Literal[3] = 3
 NAME = "manifest.json"
 SIGNATURE = f"{NAME}.sig"
 """beside it, where the release is signed"""
@@ -41,11 +41,22 @@ TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "edges": lambda width: schemas.EDGES,
     "item_embeddings": schemas.item_embeddings,
     "user_embeddings": schemas.user_embeddings,
+    "semantic_ids": schemas.semantic_ids,
 }
-"""kind of table -> its schema, given the width of its vectors"""
+"""kind of table -> its schema, given the width of its vectors or the number of its codes"""
 Table = Literal[
-    "items", "interactions", "users", "features", "features_half", "edges", "item_embeddings", "user_embeddings"
+    "items",
+    "interactions",
+    "users",
+    "features",
+    "features_half",
+    "edges",
+    "item_embeddings",
+    "user_embeddings",
+    "semantic_ids",
 ]
+SEMANTIC_IDS = "semantic_ids"
+"""folder of <feature set>/<method>/ with codes and codebooks"""
 
 
 class Part(BaseModel):
@@ -78,7 +89,10 @@ class File(Part):
 
     @property
     def feature_set(self) -> str | None:
-        """The feature set that a table of features or edges belongs to: the name of its folder."""
+        """The feature set that a table of features or edges, or a file of semantic IDs, belongs to."""
+        top, *below = self.path.split("/")
+        if top == SEMANTIC_IDS and below:
+            return below[0]
         owned = ("features", "features_half", "edges")
         return PurePosixPath(self.path).parent.name if self.table in owned else None
 
@@ -135,8 +149,8 @@ class Encoder(Part):
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
-    format: Literal[1, 2]
-    """version of this very schema; 2 added interactions, encoders, and hashes of what was encoded"""
+    format: Literal[1, 2, 3]
+    """version of this very schema; 2 added interactions, encoders, and hashes of what was encoded; 3 semantic IDs"""
     dataset: str
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
     """semantic version of the data"""

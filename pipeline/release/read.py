@@ -21,8 +21,10 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.release import manifest as manifests
+from pipeline.release import semantic_ids
 from pipeline.release.manifest import Manifest
 from pipeline.release.verify import verify
+from pipeline.semantic_ids.files import IDS
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -64,6 +66,11 @@ class Release:
         if name not in self.feature_sets:
             raise UserError(f"{self.folder}: no feature set '{name}'; there are {', '.join(self.feature_sets)}")
         return io.read_features(self.folder / "features" / name)
+
+    def semantic_ids(self, name: str, method: str | None = None) -> pa.Table:
+        """Return the codes of a feature set, schema semantic_ids(L), I rows; UserError names those there."""
+        path = semantic_ids.folder_of(self.folder, self.manifest, name, method) / IDS
+        return io.read_table(path, schemas.semantic_ids(pq.read_schema(path).field("codes").type.list_size))
 
     def edges(self, name: str) -> pa.Table:
         """Return the nearest neighbours under a feature set, table EDGES; UserError names the graphs there."""
@@ -162,6 +169,10 @@ def _lay_out(release: Release, layout: Layout) -> None:
     folder, tables = release.folder.resolve(), {f.table for f in release.manifest.files}
     links = {folder / "features" / name: layout.features(name) for name in release.feature_sets}
     links |= {folder / "graph" / name: layout.edges(name).parent for name in release._sets("edges")}
+    links |= {
+        folder / manifests.SEMANTIC_IDS / name / method: layout.semantic_ids(name, method)
+        for name, method in semantic_ids.names(release.manifest)
+    }
     if "interactions" in tables:
         links |= {folder / "interactions.parquet": layout.interactions, folder / "users.parquet": layout.users}
     if "item_embeddings" in tables:

@@ -16,7 +16,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.release import manifest as manifests
-from pipeline.release import signature
+from pipeline.release import semantic_ids, signature
 from pipeline.release.manifest import File, Manifest
 
 MAX_LISTED = 5
@@ -35,7 +35,7 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
 
     Checked in turn: the signature, if there is one, before anything in the manifest is believed; the manifest against
     its schema, its paths; that the folder holds its files and no other; every file's size and hash; every table's
-    schema, columns and rows; ids that agree between tables.
+    schema, columns and rows; ids that agree between tables; codes that codebooks and their feature set agree with.
 
     Args:
         folder: the release.
@@ -59,6 +59,7 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
         faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, manifest, ids)]
     faults = faults or _id_faults(manifest, ids) or _blank_faults(folder, manifest)
     faults = faults or [fault for f in tables if f.table == "edges" for fault in _edge_faults(folder, f, manifest)]
+    faults = faults or semantic_ids.faults(folder, manifest)
     _refuse("not what the schemas say", faults)
     counts = f"{manifest.counts.items:,} items, {manifest.counts.users:,} users"
     yield f"{len(tables)} tables keep their schemas; ids agree ({counts})"

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import coded
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import toy
 from faulty import body, serving
 from typer.testing import CliRunner
 
@@ -26,8 +26,7 @@ from pipeline.io import sha256
 from pipeline.release import manifest, signature, verify
 from pipeline.remote import fetch as fetching
 from pipeline.remote.fetch import fetch
-from pipeline.run import running
-from stages import publish
+from pipeline.semantic_ids import files
 from stages.cli import app
 
 TABLE = "features/beit3/features-00000.parquet"
@@ -36,10 +35,7 @@ Change = Callable[[dict[str, Any]], None]
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    layout = toy.outputs(tmp_path_factory.mktemp("published"))
-    with running("publish", "shop", toy.PARAMS, layout.root) as run:
-        publish.main(run)
-    return layout.release
+    return coded.outputs(tmp_path_factory.mktemp("published")).release
 
 
 @pytest.fixture
@@ -234,6 +230,129 @@ def test_a_diff_of_a_release_without_items_is_one_line(published: Path, release:
         with pytest.raises(UserError, match=r"this release has no items\.parquet"):
             diff(*pair, changed=5)
     assert "this release has no items.parquet" in line("export", release, "--format", "npy", "--to", release / "new")
+
+
+# --- semantic IDs
+
+CODES = "semantic_ids/beit3/residual-kmeans"
+
+
+def rewritten(release: Path, name: str, data: bytes) -> None:
+    (release / CODES / name).write_bytes(data)
+    agree(release, f"{CODES}/{name}")
+
+
+def header(text: bytes, numbers: bytes = b"") -> bytes:
+    """Return a safetensors file of any header."""
+    return len(text).to_bytes(8, "little") + text + numbers
+
+
+FACTS: dict[str, tuple[dict[str, Any], str]] = {
+    "huge K": ({"codes": 10**30}, "'codes': "),
+    "K beyond what is made": ({"codes": 65_537}, "'codes': input should be less than or equal to 65536"),
+    "huge L": ({"levels": 10**9}, "'levels': input should be less than or equal to 16"),
+    "no width": ({"width": 0}, "'width': "),
+    "a number as text": ({"levels": "2"}, "'levels': input should be a valid integer"),
+    "a path": ({"features": "../../beit3"}, "codes.json is of '../../beit3'"),
+    "an escape": ({"method": "\x1b[2J"}, "codes.json is of 'beit3' by '\\x1b[2J'"),
+    "a long name": ({"method": "x" * 10**6}, "codes.json is of 'beit3' by 'xxx"),
+    "an unknown policy": ({"collisions": "eval"}, "'collisions': "),
+    "an unknown key": ({"import": "os"}, "unknown key 'import'"),
+}
+
+
+@pytest.mark.parametrize("case", FACTS)
+def test_hostile_facts_of_codes_are_one_line(release: Path, tmp_path: Path, case: str) -> None:
+    changes, fault = FACTS[case]
+    made = json.loads((release / CODES / "codes.json").read_text()) | changes
+    rewritten(release, "codes.json", json.dumps(made).encode())
+    assert fault in line("verify", release)
+    assert fault in line("fetch", release, "--to", tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"7", b"[" * 200_000, b'{"features": "\xff"}', b'{"codes": ' + b"9" * 5000 + b"}"]
+)
+def test_what_is_no_facts_of_codes_is_one_line(release: Path, data: bytes) -> None:
+    rewritten(release, "codes.json", data)
+    assert f"{CODES}/codes.json: " in line("verify", release)
+
+
+CODEBOOKS = {
+    "empty": b"",
+    "no header": b"codebook",
+    "a header of all memory": (2**63 - 1).to_bytes(8, "little") + b"{}",
+    "no JSON": header(b"centroids"),
+    "a tensor of all memory": header(
+        b'{"centroids":{"dtype":"F32","shape":[2,3,1099511627776],"data_offsets":[0,8]}}', b"8bytes!!"
+    ),
+    "offsets beyond the file": header(
+        b'{"centroids":{"dtype":"F32","shape":[2,3,2],"data_offsets":[0,48]}}', b"8bytes!!"
+    ),
+    "offsets backwards": header(b'{"centroids":{"dtype":"F32","shape":[2,3,2],"data_offsets":[48,0]}}', b"8bytes!!"),
+    "an odd type": header(b'{"centroids":{"dtype":"BF16","shape":[2,3,2],"data_offsets":[0,24]}}', b"8bytes!!" * 3),
+    "another tensor": header(b'{"more":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', b"8bytes!!"),
+    "no tensor": header(b"{}"),
+}
+
+
+@pytest.mark.parametrize("case", CODEBOOKS)
+def test_hostile_codebooks_are_one_line(release: Path, case: str) -> None:
+    rewritten(release, "codebooks.safetensors", CODEBOOKS[case])
+    assert f"{CODES}/codebooks.safetensors: " in line("verify", release)
+
+
+def test_codebooks_larger_than_their_shape_are_refused_unread(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "SMALL", 1000)
+    opened = files.load_file
+
+    def careful(path: Path) -> Any:
+        return pytest.fail("they were read") if CODES in str(path) else opened(path)
+
+    monkeypatch.setattr(files, "load_file", careful)
+    rewritten(release, "codebooks.safetensors", bytes(1001))
+    assert "1,001 bytes; codebooks of this shape take 1,000 at most" in line("verify", release)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("semantic_ids/more", "semantic_ids/beit3/codes.json", "semantic_ids/beit3/a/b/codes.json"),
+        f"{CODES}/more.py", "semantic_ids/beit3/residual-kmeans2/CODES.json",
+    ],
+)  # fmt: skip
+def test_other_files_among_semantic_ids_are_refused(release: Path, path: str) -> None:
+    (release / path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(release / "README.md", release / path)
+    edit(release, lambda m: m["files"].append(next(f for f in m["files"] if f["path"] == "README.md") | {"path": path}))
+    assert f"{path}: is no file of semantic IDs" in line("verify", release)
+
+
+def test_a_table_of_codes_elsewhere_is_refused(release: Path) -> None:
+    shutil.copyfile(release / CODES / "semantic_ids.parquet", release / "more.parquet")
+    entry = manifest.describe(release, release / "more.parquet", "semantic_ids").model_dump()
+    edit(release, lambda m: m["files"].append(entry))
+    assert "more.parquet: is no file of semantic IDs" in line("verify", release)
+
+
+def test_codes_of_a_width_that_nobody_makes_are_refused(release: Path) -> None:
+    name = f"{CODES}/semantic_ids.parquet"
+    table = pq.read_table(release / name, partitioning=None)
+    wide = pa.array([[0] * 1000] * len(table), schemas.codes(1000))
+    replaced(
+        release,
+        table.set_column(table.column_names.index("codes"), table.schema.field("codes").with_type(wide.type), wide),
+        name,
+    )
+    assert "1000 codes an item, codes.json says 2" in line("verify", release)
+
+
+def test_codes_with_null_elements_are_refused(release: Path) -> None:
+    name = f"{CODES}/semantic_ids.parquet"
+    table = pq.read_table(release / name, partitioning=None)
+    holes = pa.array([[0, None]] * len(table), schemas.codes(2))
+    replaced(release, table.set_column(table.column_names.index("codes"), table.schema.field("codes"), holes), name)
+    assert "column 'codes', row 0: element 1 is not finite" in line("verify", release)
 
 
 # --- the signature

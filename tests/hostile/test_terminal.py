@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import coded
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -72,8 +73,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
         table = files.read_table(path, schema)
         evil = pa.array([f"{EVIL}{i}" for i in range(len(table))])
         files.write_table(table.set_column(table.column_names.index(column), column, evil), path, schema)
-    with running("publish", "shop", toy.PARAMS, layout.root) as run:
-        publish.main(run)
+    coded.released(layout, coded.params(levels=3))
     return layout
 
 
@@ -148,7 +148,7 @@ def test_an_export_that_cannot_be_written_leaves_nothing(
     def fails(*_: object, **__: object) -> None:
         raise ERRORS[case][0]
 
-    content = of_release(layout.release, [])
+    content = of_release(layout.release, ["beit3"], write.wants_codes(form, None))
     for module, name in ((np, "save"), (text.csv, "write_csv"), (write.hf.pq, "write_table")):
         monkeypatch.setattr(module, name, fails)
     with pytest.raises(UserError, match=r"cannot be written \((.*)\); nothing was left") as e:

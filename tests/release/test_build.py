@@ -293,7 +293,7 @@ def test_hostile_paths_in_a_manifest_are_refused_before_any_file_is_read(release
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda m: m.update(format=3, news=1), "format 3, and this alignrec reads up to 2"),
+        (lambda m: m.update(format=4, news=1), "format 4, and this alignrec reads up to 3"),
         (lambda m: m.update(extra=1), "'extra'"),
         (lambda m: m["files"][0].update(sha256="short"), r"'files.0.sha256'"),
         (lambda m: m["files"][0].update(bytes=-1), r"'files.0.bytes'"),

@@ -6,9 +6,9 @@ import shlex
 import shutil
 from pathlib import Path
 
+import coded
 import pyarrow.parquet as pq
 import pytest
-import releases
 import toy
 from PIL import Image
 from typer.testing import CliRunner
@@ -26,8 +26,7 @@ def blocks(language: str) -> list[str]:
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a release, new items as the page shows them, and the release's own items with images."""
     folder = tmp_path_factory.mktemp("beside")
-    settings = releases.params()
-    layout = releases.outputs(folder / "outputs", settings)
+    layout = coded.with_encoders(folder / "outputs")
     shutil.move(layout.release, folder / "release")
     (folder / "folder").mkdir()
     Image.new("RGB", (50, 50), "red").save(folder / "folder/one.png")
@@ -52,14 +51,15 @@ def test_the_commands_run_in_their_order(beside: Path, monkeypatch: pytest.Monke
         result = CliRunner().invoke(app, shlex.split(command)[1:])
         assert result.exit_code == 0, f"{command}: {result.output}"
     assert pq.read_metadata("new.parquet").num_rows == 2
-    assert "attested; text, image and vector of 6 rows agree" in result.output
+    assert pq.read_table("coded.parquet")["codes"].null_count == 0
+    assert "attested; text, image, vector and codes of 6 rows agree" in result.output
 
 
 def test_the_code_runs(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(beside)
     names: dict = {}
     exec(blocks("python")[0], names)
-    assert len(names["table"]) == toy.ITEMS
+    assert len(names["table"]) == len(names["codes"]) == toy.ITEMS
     assert names["beit3"].width == 64
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import coded
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -28,7 +29,7 @@ from stages.cli import app
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A release that stands alone: moved out of the folder of outputs, which is gone."""
-    made = releases.outputs(tmp_path_factory.mktemp("made")).release
+    made = coded.with_encoders(tmp_path_factory.mktemp("made")).release
     return made.rename(tmp_path_factory.mktemp("alone") / "release")
 
 
@@ -161,12 +162,13 @@ def test_a_damaged_release_is_not_loaded(release: Path, folder: Path, tmp_path_f
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("codes", [None, "residual-kmeans"])
 def test_a_killed_run_goes_on_and_gives_the_same_bytes(
-    release: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    release: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, codes: str | None
 ) -> None:
     monkeypatch.setattr(item_file, "BLOCK", 2)
     whole = folder / "whole.parquet"
-    embed.embed(release, "beit3", folder / "items.jsonl", folder / "images", whole)
+    embed.embed(release, "beit3", folder / "items.jsonl", folder / "images", whole, codes=codes)
     script = f"""
 import os, signal
 from pathlib import Path
@@ -177,7 +179,8 @@ def done(n):
     if (work / "rejects-00000.parquet").exists():
         os.kill(os.getpid(), signal.SIGKILL)
 folder, work = Path({str(folder)!r}), Path({str(folder)!r}) / ".new.parquet.parts"
-embed.embed(Path({str(release)!r}), "beit3", folder / "items.jsonl", folder / "images", folder / "new.parquet", done)
+items, images, to = folder / "items.jsonl", folder / "images", folder / "new.parquet"
+embed.embed(Path({str(release)!r}), "beit3", items, images, to, done, {codes!r})
 """
     killed = subprocess.run([sys.executable, "-c", script], env=os.environ, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -185,10 +188,11 @@ embed.embed(Path({str(release)!r}), "beit3", folder / "items.jsonl", folder / "i
     kept = folder / ".new.parquet.parts/features-00000.parquet"
     written = kept.stat().st_mtime_ns
     counted: list[int] = []
-    embed.embed(release, "beit3", folder / "items.jsonl", folder / "images", folder / "new.parquet", counted.append)
+    new = folder / "new.parquet"
+    embed.embed(release, "beit3", folder / "items.jsonl", folder / "images", new, counted.append, codes)
     assert sum(counted) == 2  # the first two were kept
     assert written < time.time_ns()
-    assert (folder / "new.parquet").read_bytes() == whole.read_bytes()
+    assert new.read_bytes() == whole.read_bytes()
 
 
 def test_a_block_that_was_altered_is_made_again(

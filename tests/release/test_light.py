@@ -13,8 +13,8 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, packages_distributions, requires
 from pathlib import Path
 
+import coded
 import pytest
-import releases
 
 from stages.terminal import HEAVY
 
@@ -62,7 +62,7 @@ def absent() -> set[str]:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return releases.outputs(tmp_path_factory.mktemp("made")).release
+    return coded.with_encoders(tmp_path_factory.mktemp("made")).release
 
 
 def light(absent: set[str], cwd: Path, *arguments: object) -> tuple[int, str, str]:
@@ -96,6 +96,10 @@ def test_the_extras_bring_all_that_stages_need() -> None:
             ("export", "release", "--format", form, "--to", "out")
             for form in ("npy", "mmrec", "recbole", "elliot", "hf")
         ),
+        *(
+            ("export", "release", "--format", form, "--features", "beit3", "--to", "out")
+            for form in ("minionerec", "torcheasyrec", "rqvae-recommender")
+        ),
         ("diff", "release", "release", "--json", "diff.json", "--page", "diff.html"),
         ("compare", "release", "beit3", "beit3-text-masked", "--to", "out"),
     ],
@@ -114,9 +118,17 @@ from pathlib import Path
 from pipeline.release.read import Release
 release = Release(Path({str(release)!r})).verified()
 print(len(release.items), len(release.features("beit3")), len(release.interactions), len(release.edges("beit3")))
+import alignrec
+ids = alignrec.load({str(release)!r}).semantic_ids("beit3")
+print(ids.codes.shape)
+try:
+    ids.encode(release.features("beit3")["vector"].to_pylist())
+except alignrec.UserError as e:
+    print(e)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == "6 6 16 24\n", done.stderr
+    faiss = 'faiss is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
+    assert done.stdout == f"6 6 16 24\n(6, 2)\n{faiss}\n", done.stderr
 
 
 @pytest.mark.parametrize(
@@ -124,6 +136,7 @@ print(len(release.items), len(release.features("beit3")), len(release.interactio
     [
         (("embed", "release", "items.jsonl", "--encoder", "beit3", "--to", "new.parquet"), "torch"),
         (("attest", "release", "--data", "items.jsonl"), "torch"),
+        (("export", "release", "--format", "grid", "--features", "beit3", "--to", "out"), "torch"),
         (("recommend", "release", "--user", "U1"), "faiss"),
         (("graph", "shop"), "duckdb"),
     ],

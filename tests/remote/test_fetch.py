@@ -197,8 +197,8 @@ def test_a_hostile_path_is_refused_before_any_file(server: Server, tmp_path: Pat
 
 
 def test_a_manifest_of_the_future_says_so(server: Server, tmp_path: Path) -> None:
-    edit(server, format=3)
-    with pytest.raises(UserError, match="format 3, and this alignrec reads up to 2"):
+    edit(server, format=4)
+    with pytest.raises(UserError, match="format 4, and this alignrec reads up to 3"):
         fetch(server.address, tmp_path / "here")
 
 

@@ -24,7 +24,9 @@ AREAS = {
         *("retry-after", "address", "download-address", "release-address", "answer", "content-range", "redirect"),
         "image-answer",
     ],
-    "releases": ["manifest", "signature", "edges", "features", "items", "dvc-files"],
+    "releases": [
+        *("manifest", "signature", "edges", "features", "items", "semantic-ids", "codebooks", "codes", "dvc-files"),
+    ],
 }
 """module -> its targets"""
 TARGETS = {name: area for area, names in AREAS.items() for name in names}

@@ -1,4 +1,4 @@
-"""Targets: manifest, signature and tables of a release, and DVC's own files."""
+"""Targets: manifest, signature, tables and semantic IDs of a release, and DVC's own files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import coded
 import pyarrow as pa
-import toy
 
 from pipeline.export.content import of_release
 from pipeline.io import sha256
 from pipeline.mend import complete, mend
 from pipeline.release import manifest, signature, verify
-from pipeline.run import running
-from stages import publish
 from tests.hostile import test_foreign_release
 from tests.hostile.fuzz.target import Target, folder, written
 
@@ -24,10 +22,7 @@ from tests.hostile.fuzz.target import Target, folder, written
 @cache
 def release() -> Path:
     """Return a sound release of a toy shop."""
-    layout = toy.outputs(folder("published"))
-    with running("publish", "shop", toy.PARAMS, layout.root) as run:
-        publish.main(run)
-    return layout.release
+    return coded.outputs(folder("published")).release
 
 
 def parsed(data: bytes) -> None:
@@ -35,8 +30,8 @@ def parsed(data: bytes) -> None:
         assert (Path("/release") / file.path).resolve().is_relative_to("/release")
 
 
-def table(name: str) -> Callable[[bytes], None]:
-    """Return what replaces a table of a release, with a manifest that agrees, then verifies and exports it."""
+def replaced(name: str) -> Callable[[bytes], None]:
+    """Return what replaces a file of a release, with a manifest that agrees, then verifies and exports it."""
 
     def one(data: bytes) -> None:
         target = folder("attacked")
@@ -53,6 +48,7 @@ def table(name: str) -> Callable[[bytes], None]:
         (target / manifest.NAME).write_text(json.dumps(content))
         list(verify(target))
         of_release(target, [])
+        of_release(target, ["beit3"], coded=True)
 
     return one
 
@@ -78,7 +74,9 @@ def read(name: str) -> bytes:
 
 
 EDGES, FEATURES, ITEMS = "graph/beit3/edges.parquet", "features/beit3/features-00000.parquet", "items.parquet"
-PARQUET = [read(name) for name in (EDGES, FEATURES, ITEMS)]
+CODED = "semantic_ids/beit3/residual-kmeans"
+IDS, CODEBOOKS, FACTS = (f"{CODED}/{name}" for name in ("semantic_ids.parquet", "codebooks.safetensors", "codes.json"))
+PARQUET = [read(name) for name in (EDGES, FEATURES, ITEMS, IDS)]
 LOCK = b"schema: '2.0'\nstages:\n  a@b:\n    outs:\n    - path: o\n      hash: md5\n      md5: a\n      size: 1\n"
 KEYS = [
     b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB8 x",
@@ -89,9 +87,14 @@ TARGETS = {
         parsed, [read(manifest.NAME), *(data[:5000] for data, _ in test_foreign_release.BYTES.values())]
     ),
     "signature": Target(signed, KEYS),
-    "edges": Target(table(EDGES), PARQUET, quick=10),
-    "features": Target(table(FEATURES), [PARQUET[1], *PARQUET], quick=10),
-    "items": Target(table(ITEMS), [PARQUET[2], *PARQUET], quick=10),
+    "edges": Target(replaced(EDGES), PARQUET, quick=10),
+    "features": Target(replaced(FEATURES), [PARQUET[1], *PARQUET], quick=10),
+    "items": Target(replaced(ITEMS), [PARQUET[2], *PARQUET], quick=10),
+    "semantic-ids": Target(replaced(IDS), [PARQUET[3], *PARQUET], quick=10),
+    "codebooks": Target(
+        replaced(CODEBOOKS), [read(CODEBOOKS), *test_foreign_release.CODEBOOKS.values(), b"", b"{}"], quick=10
+    ),
+    "codes": Target(replaced(FACTS), [read(FACTS), b"7", b"[]"], quick=10),
     "dvc-files": Target(
         mended, [LOCK, b'{"/o": {"write": {"pid": 1, "cmd": "x"}}}', b"datasets: [s]\ntrain:\n  lr: 1.0\n"]
     ),

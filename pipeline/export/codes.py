@@ -1,0 +1,123 @@
+"""Semantic IDs of one feature set by one method, for the exports that generative recommenders read.
+
+I items, L levels, K codes a level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.release import manifest as manifests
+from pipeline.release import semantic_ids
+from pipeline.release.semantic_ids import id_fault
+from pipeline.semantic_ids import files
+from pipeline.semantic_ids.collisions import suffixes
+from pipeline.semantic_ids.registry import METHODS
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+"""what the tokens of each level begin with"""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Semantic IDs, and what made them."""
+
+    facts: files.Facts
+    table: pa.Table
+    """schema semantic_ids(L), I rows"""
+
+    @property
+    def coded(self) -> np.ndarray:
+        """Which items have an ID, bool [I]."""
+        return np.asarray(self.table["codes"].is_valid().to_numpy())
+
+    def matrix(self) -> np.ndarray:
+        """Return the codes, int32 [I, L], of items that all have an ID."""
+        return files.matrix(self.table)[1]
+
+    def whole(self) -> np.ndarray:
+        """Return codes and, where the policy adds one, the suffix as the last: int32 [I, L] or [I, L + 1]."""
+        if self.facts.collisions != "suffix":
+            return self.matrix()
+        return np.column_stack([self.matrix(), self.table["suffix"].to_numpy()])
+
+    def numbered(self) -> np.ndarray:
+        """Return codes and a last one that tells items of equal codes apart, whatever the policy: int32 [I, L + 1]."""
+        if self.facts.collisions == "suffix":
+            return self.whole()
+        return np.column_stack([self.matrix(), suffixes(self.matrix())])
+
+    def tokens(self) -> list[list[str]]:
+        """Return an item's codes as tokens, `<a_12>` for the first, `<b_3>` for the second, and so on."""
+        return [[f"<{LETTERS[at]}_{code}>" for at, code in enumerate(row)] for row in self.whole().tolist()]
+
+    def described(self) -> str:
+        """Return a sentence on the codes, for the README."""
+        made = self.facts
+        last = {
+            "suffix": "; a last code tells items of equal codes apart",
+            "keep": "; items may share an ID",
+            "reassign": "; of items with equal codes the later took another last code where one was free",
+        }[made.collisions]
+        return f"`{made.features}` by {made.method}: {made.levels} codes of 0 .. {made.codes - 1}{last}"
+
+
+def lists(x: np.ndarray) -> pa.ListArray:
+    """Return the rows of an array [I, N] as a column of lists."""
+    return pa.ListArray.from_arrays(pa.array(np.arange(0, x.size + 1, x.shape[1]), pa.int32()), pa.array(x.reshape(-1)))
+
+
+def of_dataset(layout: Layout, features: list[str], method: str | None) -> Codes:
+    """Read what the stage left of the feature set and method that are asked for, see `_chosen`."""
+    made = [
+        (path.parents[1].name, path.parent.name)
+        for path in sorted(layout.semantic_ids("*", "*").parents[1].glob(f"*/*/{files.FACTS}"))
+    ]
+    key = _chosen(made, features, method, f"run `alignrec semantic_ids {layout.dataset}` first")
+    codes = _read(layout.semantic_ids(*key))
+    if io.digest(io.shards(layout.features(key[0]), "features")) != codes.facts.features_sha256:
+        raise UserError(
+            f"{layout.semantic_ids(*key)}: made from other vectors of '{key[0]}' than those there now; "
+            f"run `alignrec semantic_ids {layout.dataset}` again"
+        )
+    return codes
+
+
+def of_release(release: Path, features: list[str], method: str | None) -> Codes:
+    """Read those of a verified release that are asked for, see `_chosen`."""
+    manifest = manifests.load(release)
+    key = _chosen(semantic_ids.names(manifest), features, method, "its publisher may code its feature sets")
+    return _read(semantic_ids.folder_of(release, manifest, *key))
+
+
+def _chosen(made: list[tuple[str, str]], features: list[str], method: str | None, remedy: str) -> tuple[str, str]:
+    """Return the one feature set with codes, and the first of its methods, unless others are asked for.
+
+    Raises:
+        UserError: there are no codes, or several feature sets to choose from.
+    """
+    there = ", ".join(f"{name} by {own}" for name, own in made)
+    fitting = [key for key in made if (not features or key[0] in features) and method in (None, key[1])]
+    if not fitting:
+        wanted = f" of {', '.join(features)}" * bool(features) + f" by {method}" * (method is not None)
+        raise UserError(f"no semantic IDs{wanted}; there are {there or f'none: {remedy}'}")
+    if len(sets := sorted({name for name, _ in fitting})) > 1:
+        raise UserError(f"several feature sets have semantic IDs; choose one with --features: {', '.join(sets)}")
+    order = list(METHODS)
+    return min(fitting, key=lambda key: order.index(key[1]) if key[1] in order else len(order))
+
+
+def _read(folder: Path) -> Codes:
+    made = files.facts(folder)
+    table = io.read_table(folder / files.IDS, schemas.semantic_ids(made.levels))
+    if fault := id_fault(table, made):
+        raise UserError(f"{folder / files.IDS}: {fault}; make it again")
+    return Codes(made, table)

@@ -1,0 +1,69 @@
+"""Users' sequences of items in the order of time, and what is to be predicted from which history.
+
+Predicted are: in train, every item of a user but the first, from those before; in valid, from all of train; in test,
+from train and valid. Under leave-one-out these are the usual ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+import schemas
+from pipeline.errors import UserError
+from pipeline.export.content import SPLITS, ExportContent
+
+
+class Example(NamedTuple):
+    """One item to predict."""
+
+    user: int
+    history: np.ndarray
+    """int32, oldest first; not empty"""
+    target: int
+
+
+class Sequences:
+    """The interactions by user, each user's in the order of time; equal times keep the table's order."""
+
+    def __init__(self, content: ExportContent) -> None:
+        """Sort the interactions; UserError if their order is not known."""
+        table = content.interactions
+        assert table is not None
+        if content.clock() == "none" or table["timestamp"].null_count:
+            raise UserError(f"{content.name}: sequences need an order, and the interactions have no timestamps")
+        user, time = table["user_id"].to_numpy(), table["timestamp"].to_numpy()
+        order = np.lexsort((time, user))  # stable
+        self._item, self._split = table["item_id"].to_numpy()[order], table["split"].to_numpy()[order]
+        self.users, self._starts = np.unique(user[order], return_index=True)
+        self._ends = np.append(self._starts[1:], len(order))
+
+    def whole(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each user and all items, int32, whatever their split."""
+        for user, start, end in zip(self.users.tolist(), self._starts, self._ends, strict=True):
+            yield user, self._item[start:end]
+
+    def of(self, splits: set[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield each user and the items of some splits, int32; may be empty."""
+        for user, start, end in zip(self.users.tolist(), self._starts, self._ends, strict=True):
+            yield user, self._item[start:end][np.isin(self._split[start:end], list(splits))]
+
+    def targets(self, split: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield each user with a history: user, the history of valid or test, and the items to predict from it."""
+        histories = self.of({schemas.TRAIN} | ({schemas.VALID} if split == schemas.TEST else set()))
+        for (user, history), (_, targets) in zip(histories, self.of({split}), strict=True):
+            if len(history) and len(targets):
+                yield user, history, targets
+
+    def examples(self, split: int) -> Iterator[Example]:
+        """Yield what is to be predicted in a split."""
+        if split == SPLITS.index("train"):
+            for user, items in self.of({split}):
+                for at in range(1, len(items)):
+                    yield Example(user, items[:at], int(items[at]))
+        else:
+            for user, history, targets in self.targets(split):
+                for target in targets.tolist():
+                    yield Example(user, history, target)

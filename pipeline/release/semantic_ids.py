@@ -1,0 +1,222 @@
+"""Semantic IDs in a release: semantic_ids/<feature set>/<method>/ has codes, codebooks, and what made them.
+
+Nothing in these files is trusted: `faults` holds them to each other and to the feature set that they code.
+n coded items, L levels, K codes a level.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import schemas
+from pipeline import io
+from pipeline.config.base import nearest
+from pipeline.errors import UserError, one_line
+from pipeline.layout import Layout
+from pipeline.ops.rows import unit_rows
+from pipeline.release import manifest as manifests
+from pipeline.release.manifest import SEMANTIC_IDS, Manifest
+from pipeline.semantic_ids import files
+from pipeline.semantic_ids.base import Method
+from pipeline.semantic_ids.registry import METHODS
+
+NONE = -1
+"""in place of every code of a vector without a direction"""
+
+
+def gather(layout: Layout, names: Iterable[str], methods: Sequence[str] | None) -> dict[tuple[str, str], Path]:
+    """Return feature set and method -> folder of what was coded.
+
+    Args:
+        layout: of the dataset.
+        names: of feature sets.
+        methods: which; None: all that are not controls.
+
+    Raises:
+        UserError: a method that was asked for has coded none of them.
+    """
+    coded = {
+        (name, path.parent.name): path.parent
+        for name in names
+        for path in sorted(layout.semantic_ids(name, "*").parent.glob(f"*/{files.FACTS}"))
+    }
+    if methods is None:
+        return {key: folder for key, folder in coded.items() if not METHODS[key[1]].control}
+    made = sorted({method for _, method in coded})
+    if absent := [method for method in methods if method not in made]:
+        raise UserError(
+            f"publish.semantic_ids: '{absent[0]}' has coded no released feature set of {layout.dataset}; "
+            f"there are {', '.join(made) or f'none: run `alignrec semantic_ids {layout.dataset}` first'}"
+        )
+    return {key: folder for key, folder in coded.items() if key[1] in methods}
+
+
+def names(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return feature set and method of all semantic IDs of a release, sorted."""
+    tables = [PurePosixPath(f.path).parent for f in manifest.files if f.table == "semantic_ids"]
+    return sorted((path.parent.name, path.name) for path in tables)
+
+
+def folder_of(release: Path, manifest: Manifest, features: str, method: str | None) -> Path:
+    """Return the folder of a feature set's semantic IDs.
+
+    Args:
+        release: its folder.
+        manifest: of it.
+        features: feature set.
+        method: None: the only one.
+
+    Raises:
+        UserError: there are none, or several to choose from; names them.
+    """
+    methods = [own for name, own in names(manifest) if name == features]
+    if not methods:
+        coded = sorted({name for name, _ in names(manifest)})
+        raise UserError(f"{release}: no semantic IDs of '{features}'; there are {', '.join(coded) or 'none'}")
+    if method is None and len(methods) > 1:
+        raise UserError(f"{release}: several semantic IDs of '{features}'; choose one: {', '.join(methods)}")
+    if method not in (None, *methods):
+        raise UserError(f"{release}: no semantic IDs of '{features}' by '{method}'{nearest(str(method), methods)}")
+    return release / SEMANTIC_IDS / features / (method or methods[0])
+
+
+def load(release: Path, features: str, method: str) -> files.Coded:
+    """Load the codebooks of a verified release, to code new items.
+
+    Raises:
+        UserError: there are none, see `files.load`, or they look at no vector.
+    """
+    coded = files.load(folder_of(release, manifests.load(release), features, method))
+    if METHODS[coded.facts.method].control:
+        raise UserError(f"{release}: '{method}' is a control, whose codes say nothing of new items; choose another")
+    return coded
+
+
+def encoded(method: Method, x: np.ndarray, levels: int) -> np.ndarray:
+    """Return the codes of vectors of any length, float32 [N, F] -> int32 [N, L]; NONE for those without a direction."""
+    units, directed = unit_rows(x)
+    codes = np.full((len(x), levels), NONE, np.int32)
+    if directed.any():
+        codes[directed] = method.encode(units[directed])
+    return codes
+
+
+def cosines(method: Method, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the cosine of vectors and what their codes stand for, float32 [N]; zero for those without codes."""
+    found, there = np.zeros(len(x), np.float32), codes[:, 0] != NONE
+    if there.any():
+        decoded = unit_rows(method.decode(codes[there]))[0]
+        found[there] = np.einsum("nf,nf->n", unit_rows(x[there])[0], decoded)
+    return found
+
+
+def column(codes: np.ndarray) -> pa.FixedSizeListArray:
+    """Return codes as a column, int32 [N, L]; null for NONE."""
+    there = codes[:, 0] != NONE
+    flat = pa.array(np.where(there[:, None], codes, 0).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, type=schemas.codes(codes.shape[1]), mask=pa.array(~there))
+
+
+def faults(release: Path, manifest: Manifest) -> list[str]:
+    """Return the faults of all semantic IDs of a release, whose tables keep their schemas; one line each.
+
+    Codes are 0 .. K-1, told apart as the policy promises, and made from the feature set that is released; codebooks
+    are finite and of the shape that codes.json says. Where the method's own dependencies are absent, as in a light
+    install, its codebooks are not tried.
+    """
+    present: dict[tuple[str, str], set[str]] = {}
+    found = []
+    for file in manifest.files:
+        top, *below = file.path.split("/")
+        if top != SEMANTIC_IDS and file.table != "semantic_ids":
+            continue
+        name = below[-1] if below else ""
+        if top != SEMANTIC_IDS or len(below) != 3 or name not in files.NAMES:
+            found.append(f"{file.path}: is no file of semantic IDs")
+        elif (file.table == "semantic_ids") != (name == files.IDS):
+            found.append(f"{file.path}: is listed as another kind of table")
+        else:
+            present.setdefault((below[0], below[1]), set()).add(name)
+    for (features, method), there in present.items():
+        where = f"{SEMANTIC_IDS}/{features}/{method}"
+        found += [f"{where}: has no {name}" for name in files.NAMES if name not in there]
+    if found:
+        return found
+    for features, method in present:
+        where = f"{SEMANTIC_IDS}/{features}/{method}"
+        try:
+            found += [f"{where}: {fault}" for fault in _faults(release, manifest, features, method)]
+        except UserError as e:
+            found.append(str(e).removeprefix(f"{release}/"))
+    return found
+
+
+def _faults(release: Path, manifest: Manifest, features: str, method: str) -> list[str]:
+    """Return the first fault of one feature set's semantic IDs by one method; UserError for those of one file."""
+    folder = release / SEMANTIC_IDS / features / method
+    facts = files.facts(folder)
+    if (facts.features, facts.method) != (features, method):
+        return [f"codes.json is of {one_line(repr(facts.features), 64)} by {one_line(repr(facts.method), 64)}"]
+    shards = sorted(
+        (f for f in manifest.files if (f.table, f.feature_set) == ("features", features)), key=lambda f: f.path
+    )
+    if not shards:
+        return ["its feature set is not in the release"]
+    made_from = "".join(f"{PurePosixPath(f.path).name} {f.sha256}\n" for f in shards)
+    if hashlib.sha256(made_from.encode()).hexdigest() != facts.features_sha256:
+        return ["was made from other vectors than the released ones; run `alignrec semantic_ids` again"]
+    width = pq.read_schema(release / shards[0].path).field("vector").type.list_size
+    if width != facts.width:
+        return [f"codes.json says {facts.width} numbers a vector, the feature set has {width}"]
+    levels = pq.read_schema(folder / files.IDS).field("codes").type.list_size
+    if levels != facts.levels:
+        return [f"{levels} codes an item, codes.json says {facts.levels}"]
+    if fault := id_fault(io.read_table(folder / files.IDS, schemas.semantic_ids(levels)), facts):
+        return [fault]
+    files.check_codebooks(folder, facts)
+    return []
+
+
+def id_fault(table: pa.Table, facts: files.Facts) -> str:
+    """Return the first fault of a table of semantic IDs, schema semantic_ids(L); empty where there is none."""
+    rows, codes = files.matrix(table)
+    coded = np.zeros(len(table), bool)
+    coded[rows] = True
+    expected = {
+        "status": (pc.equal(table["status"], "coded").to_numpy(), coded),
+        "suffix": (table["suffix"].is_valid().to_numpy(), coded & (facts.collisions == "suffix")),
+    }
+    for column, (is_there, should) in expected.items():
+        if (wrong := np.flatnonzero(is_there != should)).size:
+            return f"row {wrong[0]}: column '{column}' does not agree with codes and policy"
+    outside = np.flatnonzero(((codes < 0) | (codes >= facts.codes)).any(axis=1))
+    if outside.size:
+        return f"row {rows[outside[0]]}: codes {codes[outside[0]].tolist()}, expected 0 .. {facts.codes - 1}"
+    if facts.collisions == "keep" or not len(rows):
+        return ""
+    if facts.collisions == "suffix":
+        codes = np.column_stack([codes, table["suffix"].drop_null().to_numpy()])
+    first = np.unique(codes, axis=0, return_index=True)[1]
+    twice = np.setdiff1d(np.arange(len(codes)), first)
+    if facts.collisions == "reassign":
+        twice = twice[~_full(codes, twice, facts.codes)]
+    return (
+        f"row {rows[twice[0]]}: the same ID as an earlier item, against policy '{facts.collisions}'"
+        if twice.size
+        else ""
+    )
+
+
+def _full(codes: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
+    """Return for some rows of int32 [n, L], n' of them, whether every last code is taken under theirs, bool [n']."""
+    distinct = np.unique(codes, axis=0)
+    prefixes, taken = np.unique(distinct[:, :-1], axis=0, return_counts=True)
+    full = {prefix.tobytes() for prefix in prefixes[taken == k]}
+    return np.array([codes[row, :-1].tobytes() in full for row in rows], bool)

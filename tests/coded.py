@@ -1,0 +1,42 @@
+"""The tiny shop with semantic IDs, as the stage leaves them, published."""
+
+from pathlib import Path
+
+import releases
+import toy
+
+from pipeline.layout import Layout
+from pipeline.params import Params
+from pipeline.run import running
+from stages import encode, publish, semantic_ids
+
+CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 3, "collisions": "suffix"}
+
+
+def params(publish: dict | None = None, **codes: object) -> Params:
+    """Return the shop's parameters; `codes` are keys of the section semantic_ids."""
+    return toy.params(semantic_ids={**CODES, **codes}, publish=publish or {})
+
+
+def outputs(root: Path, settings: Params | None = None) -> Layout:
+    """Write what every stage leaves, semantic IDs included, and publish it."""
+    return released(toy.outputs(root), settings)
+
+
+def released(layout: Layout, settings: Params | None = None) -> Layout:
+    """Code what the stages left, and publish it."""
+    settings = settings or params()
+    for stage, main in (("semantic_ids", semantic_ids.main), ("publish", publish.main)):
+        with running(stage, "shop", settings, layout.root) as run:
+            main(run)
+    return layout
+
+
+def with_encoders(root: Path) -> Layout:
+    """Do as `outputs`, with features that the encoders in the release made, so that new items can be coded."""
+    settings = releases.params(semantic_ids=CODES | {"features": ["beit3", "beit3-image-masked"]})
+    layout = toy.outputs(root)
+    releases.pretrained(layout)
+    with running("encode", "shop", settings, root) as run:
+        encode.main(run)
+    return released(layout, settings)

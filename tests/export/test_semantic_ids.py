@@ -1,0 +1,349 @@
+"""Exports of semantic IDs: readers written from each tool's documents give back codes and sequences."""
+
+import ast
+import gzip
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import coded
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import toy
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.export import content as contents
+from pipeline.export import rows, tfrecord
+from pipeline.export.content import ExportContent
+from pipeline.export.write import CODED, write
+from pipeline.layout import Layout
+from stages.cli import app
+
+EMPTY = 4
+"""the item without content, which no export holds; later ones move up"""
+ASINS = ["A0", "A1", "A2", "A3", "A5"]
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+    layout = toy.outputs(tmp_path_factory.mktemp("coded"))
+    x = np.random.default_rng(1).normal(size=(toy.ITEMS, toy.WIDTH))
+    x[EMPTY], x[5] = 0, 3 * x[0]
+    toy.write_features(layout, "beit3", x, [f"A{i}" for i in range(toy.ITEMS)])
+    return coded.released(layout, coded.params(levels=3, features=["beit3"]))
+
+
+@pytest.fixture
+def content(layout: Layout) -> ExportContent:
+    return rows.arranged(contents.of_dataset(layout, [], coded=True), "mean", None)
+
+
+@pytest.fixture(scope="module")
+def ids(layout: Layout) -> np.ndarray:
+    """Codes and suffix of the items with content, int32 [5, 4], read from the stage's own file."""
+    table = pq.read_table(layout.semantic_ids("beit3", "residual-kmeans") / "semantic_ids.parquet", partitioning=None)
+    there = [row for row in table.to_pylist() if row["codes"] is not None]
+    assert [row["asin"] for row in there] == ASINS
+    return np.array([[*row["codes"], row["suffix"]] for row in there])
+
+
+def sequences(layout: Layout, *splits: int) -> dict[int, list[int]]:
+    """Return user -> items of some splits in the order of time, numbered as in an export."""
+    table = io.read_table(layout.interactions, schemas.INTERACTIONS).to_pandas()
+    table = table[table["split"].isin(splits) & (table["item_id"] != EMPTY)].sort_values(["user_id", "timestamp"])
+    number = {0: 0, 1: 1, 2: 2, 3: 3, 5: 4}
+    return {u: [number[i] for i in group["item_id"]] for u, group in table.groupby("user_id")}
+
+
+def examples(layout: Layout, split: int) -> list[tuple[int, list[int], int]]:
+    """Return user, history and target of a split, by hand."""
+    if split == 0:
+        return [(u, seq[:at], seq[at]) for u, seq in sequences(layout, 0).items() for at in range(1, len(seq))]
+    before, now = sequences(layout, *range(split)), sequences(layout, split)
+    return [(u, before[u], target) for u, seq in now.items() for target in seq if before.get(u)]
+
+
+# --- MiniOneRec and LC-Rec
+
+
+def test_minionerec_reads_tokens_texts_and_examples(
+    content: ExportContent, layout: Layout, ids: np.ndarray, tmp_path: Path
+) -> None:
+    write(content, "minionerec", tmp_path / "to")
+    index = json.loads((tmp_path / "to/shop.index.json").read_text())
+    assert list(index) == ["0", "1", "2", "3", "4"]
+    read = [[int(token.strip("<>").split("_")[1]) for token in tokens] for tokens in index.values()]
+    assert np.array_equal(read, ids)
+    assert {tuple(t[1] for t in tokens) for tokens in index.values()} == {("a", "b", "c", "d")}
+    items = json.loads((tmp_path / "to/shop.item.json").read_text())
+    assert items["2"] == {"title": toy.TITLES[2], "description": "", "brand": "", "categories": "<b>odd</b>"}
+    for number, split in enumerate(("train", "valid", "test")):
+        lines = (tmp_path / f"to/shop.{split}.inter").read_text().splitlines()
+        assert lines[0] == "user_id:token\titem_id_list:token_seq\titem_id:token"
+        cells = [line.split("\t") for line in lines[1:]]
+        read_examples = [(int(u), [int(i) for i in history.split()], int(target)) for u, history, target in cells]
+        assert read_examples == examples(layout, number)
+    whole = json.loads((tmp_path / "to/shop.inter.json").read_text())
+    assert {int(user): items for user, items in whole.items()} == sequences(layout, 0, 1, 2)
+
+
+def test_a_history_is_the_latest_items_and_a_title_one_line(content: ExportContent, tmp_path: Path) -> None:
+    n = 30
+    table = pa.table(
+        {
+            "user_id": pa.array([0] * n, pa.int32()),
+            "item_id": pa.array([i % 5 for i in range(n)], pa.int32()),
+            "rating": pa.nulls(n, pa.float32()),
+            "timestamp": pa.array(range(n, 0, -1), pa.int64()),
+            "split": pa.array([0] * n, pa.int8()),
+        }
+    ).cast(schemas.INTERACTIONS)
+    at = content.items.column_names.index("title")
+    items = content.items.set_column(at, "title", pa.array(["a\tb\nc"] * 5))
+    write(replace(content, items=items, interactions=table), "minionerec", tmp_path / "to")
+    last = (tmp_path / "to/shop.train.inter").read_text().splitlines()[-1].split("\t")
+    assert last == ["0", "0 4 3 2 1 0 4 3 2 1", "0"]
+    assert json.loads((tmp_path / "to/shop.item.json").read_text())["0"]["title"] == "a b c"
+
+
+# --- OpenOneRec
+
+
+def test_openonerec_reads_triplets_histories_and_targets(
+    content: ExportContent, layout: Layout, ids: np.ndarray, tmp_path: Path
+) -> None:
+    write(content, "openonerec", tmp_path / "to")
+    frame = pd.read_parquet(tmp_path / "to/pid2sid.parquet")
+    sid_of = dict(zip(frame["pid"], frame["sid"], strict=True))
+    assert [sid_of[pid].tolist() for pid in range(5)] == ids[:, :3].tolist()
+    data = pd.read_parquet(tmp_path / "to/metadata.parquet")
+    train = {
+        r.uid: (r.hist_video_pid.tolist(), r.target_video_pid.tolist()) for r in data[data.split == 0].itertuples()
+    }
+    assert train == {u: (s[:-1], s[-1:]) for u, s in sequences(layout, 0).items() if len(s) > 1}
+    for split in (1, 2):
+        found = [
+            (row.uid, row.hist_video_pid.tolist(), target)
+            for row in data[data.split == split].itertuples()
+            for target in row.target_video_pid
+        ]
+        assert found == examples(layout, split)
+    vectors = pd.read_parquet(tmp_path / "to/beit3.parquet")
+    assert np.array_equal(np.stack(vectors["embedding"]), content.matrix("beit3"))
+    codes = content.codes
+    assert codes is not None
+    two = replace(content, codes=replace(codes, facts=codes.facts.model_copy(update={"levels": 2})))
+    with pytest.raises(
+        UserError, match=r"OpenOneRec reads 3 codes an item, and these are 2; set semantic_ids\.levels: 3"
+    ):
+        write(two, "openonerec", tmp_path / "two")
+
+
+# --- TorchEasyRec
+
+
+def test_torcheasyrec_reads_codes_and_embeddings(content: ExportContent, ids: np.ndarray, tmp_path: Path) -> None:
+    write(content, "torcheasyrec", tmp_path / "to")
+    table = pq.read_table(tmp_path / "to/codes")
+    assert table.schema.types == [pa.string(), pa.list_(pa.int64())]
+    assert table["item_id"].to_pylist() == ["0", "1", "2", "3", "4"]
+    assert table["codes"].to_pylist() == ids[:, :3].tolist()
+    x = pq.read_table(tmp_path / "to/beit3")["embedding"].to_pylist()
+    assert np.array_equal(np.array(x, np.float32), content.matrix("beit3"))
+
+
+# --- RQ-VAE-Recommender
+
+
+def test_rqvae_recommender_reads_its_raw_folder_and_unique_ids(
+    content: ExportContent, layout: Layout, ids: np.ndarray, tmp_path: Path
+) -> None:
+    at = content.items.column_names.index("title")
+    odd = ['quo"te', "it's \\", "bowl 🍜", "ünï", ""]
+    write(
+        replace(content, items=content.items.set_column(at, "title", pa.array(odd))),
+        "rqvae-recommender",
+        tmp_path / "to",
+    )
+    assert np.array_equal(np.load(tmp_path / "to/semantic_ids.npy"), ids)
+    raw = tmp_path / "to/raw/shop"
+    lines = [[int(i) for i in line.split()] for line in (raw / "sequential_data.txt").read_text().splitlines()]
+    whole = sequences(layout, 0, 1, 2)
+    assert {u - 1: [i - 1 for i in items] for u, *items in lines} == {u: s for u, s in whole.items() if len(s) > 2}
+    numbers = json.loads((raw / "datamaps.json").read_text())["item2id"]
+    assert numbers == {asin: str(i) for i, asin in enumerate(ASINS, start=1)}
+    with gzip.open(raw / "meta.json.gz") as file:
+        meta = [ast.literal_eval(line.decode()) for line in file]
+    assert [(m["asin"], m["title"]) for m in meta] == list(zip(ASINS, odd, strict=True))
+    assert all({"brand", "price", "categories"} <= m.keys() and isinstance(m["categories"][0], list) for m in meta)
+
+
+def test_ids_without_a_suffix_are_numbered_for_it(layout: Layout, tmp_path: Path) -> None:
+    codes = contents.of_dataset(layout, [], coded=True).codes
+    assert codes is not None
+    facts, table = codes.facts.model_copy(update={"collisions": "keep"}), codes.table.filter(codes.coded)
+    blank = table.set_column(table.column_names.index("suffix"), "suffix", pa.nulls(len(table), pa.int32()))
+    assert np.array_equal(replace(codes, facts=facts, table=blank).numbered()[:, -1], table["suffix"].to_numpy())
+
+
+# --- GRID
+
+
+def example_class() -> type:
+    """Return tf.train.Example, from its public definition."""
+    file = descriptor_pb2.FileDescriptorProto(name="example.proto", package="tf", syntax="proto3")
+
+    def message(name: str, *fields: tuple[str, int, int, int, str]) -> descriptor_pb2.DescriptorProto:
+        made = file.message_type.add(name=name)
+        for field, number, label, kind, of in fields:
+            made.field.add(name=field, number=number, label=label, type=kind, type_name=of or None)  # type: ignore[arg-type]
+        return made
+
+    one, many, bytes_, integer, other = 1, 3, 12, 3, 11
+    message("BytesList", ("value", 1, many, bytes_, ""))
+    message("Int64List", ("value", 1, many, integer, ""))
+    message("Feature", ("bytes_list", 1, one, other, ".tf.BytesList"), ("int64_list", 3, one, other, ".tf.Int64List"))
+    features = message("Features", ("feature", 1, many, other, ".tf.Features.FeatureEntry"))
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    entry.field.add(name="key", number=1, label=1, type=9)
+    entry.field.add(name="value", number=2, label=1, type=11, type_name=".tf.Feature")
+    message("Example", ("features", 1, one, other, ".tf.Features"))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)  # type: ignore[no-untyped-call]
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tf.Example"))  # type: ignore[no-untyped-call, no-any-return]
+
+
+def records(path: Path) -> Iterator[dict[str, list]]:
+    """Yield the examples of a TFRecord file."""
+    data, at, kind = gzip.decompress(path.read_bytes()), 0, example_class()
+    while at < len(data):
+        (length,) = struct.unpack_from("<Q", data, at)
+        features = kind.FromString(data[at + 12 : at + 12 + length]).features.feature  # type: ignore[attr-defined]
+        at += 12 + length + 4
+        yield {
+            name: list(features[name].bytes_list.value) or list(features[name].int64_list.value) for name in features
+        }
+
+
+def test_grid_reads_codes_texts_and_sequences(
+    content: ExportContent, layout: Layout, ids: np.ndarray, tmp_path: Path
+) -> None:
+    write(content, "grid", tmp_path / "to")
+    codes = torch.load(tmp_path / "to/semantic_ids.pt", weights_only=True)
+    assert (codes.dtype, tuple(codes.shape)) == (torch.int64, (4, 5))
+    assert np.array_equal(codes.T.numpy(), ids)
+    assert np.array_equal(torch.load(tmp_path / "to/beit3.pt", weights_only=True), content.matrix("beit3"))
+    items = list(records(tmp_path / "to/items/part-00000.tfrecord.gz"))
+    titles = [t for i, t in enumerate(toy.TITLES) if i != EMPTY]
+    assert [(r["id"], r["text"]) for r in items] == [([i], [t.encode()]) for i, t in enumerate(titles)]
+    train = list(records(tmp_path / "to/training/part-00000.tfrecord.gz"))
+    assert {r["user_id"][0]: r["sequence_data"] for r in train} == {
+        u: s for u, s in sequences(layout, 0).items() if len(s) > 1
+    }
+    for split, folder in ((1, "evaluation"), (2, "testing")):
+        found = list(records(tmp_path / f"to/{folder}/part-00000.tfrecord.gz"))
+        assert [(r["user_id"][0], r["sequence_data"][:-1], r["sequence_data"][-1]) for r in found] == examples(
+            layout, split
+        )
+
+
+def test_checksums_are_those_of_crc32c() -> None:
+    crc = 0xE3069283  # of the digits 1 to 9, in every table of CRCs
+    assert tfrecord.masked(b"123456789") == (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+    kind = example_class()
+    rows = {"n": [0, 1, 127, 128, 300, 2**31, 2**62], "t": "ü".encode() * 100}
+    read = kind.FromString(tfrecord.example(rows)).features.feature  # type: ignore[attr-defined]
+    assert list(read["n"].int64_list.value) == rows["n"]
+    assert list(read["t"].bytes_list.value) == [rows["t"]]
+
+
+# --- all of them
+
+
+@pytest.mark.parametrize("form", CODED)
+def test_two_exports_are_the_same_bytes_and_a_releases_the_same(
+    content: ExportContent, layout: Layout, tmp_path: Path, form: str
+) -> None:
+    write(content, form, tmp_path / "a")
+    write(rows.arranged(contents.of_release(layout.release, [], coded=True), "drop", None), form, tmp_path / "b")
+    files = [p for p in sorted((tmp_path / "a").rglob("*")) if p.is_file()]
+    assert len(files) > 3
+    for path in files:
+        if path.name != "README.md":
+            assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
+    text = (tmp_path / "a/README.md").read_text()
+    assert "- `beit3` by residual-kmeans: 3 codes of 0 .. 2; a last code tells items of equal codes apart" in text
+    assert "Items left out as they have no semantic ID: 1; the others are numbered anew." in text
+    assert "filled" not in text
+
+
+@pytest.mark.parametrize("form", CODED)
+def test_without_interactions_no_file_of_sequences_is_promised(
+    content: ExportContent, tmp_path: Path, form: str
+) -> None:
+    write(replace(content, interactions=None), form, tmp_path / "to")
+    text = (tmp_path / "to/README.md").read_text()
+    assert "Bring sequences of your own" in text or "sequences are\nnot part of this export" in text
+    names = {p.name for p in (tmp_path / "to").rglob("*")}
+    assert names.isdisjoint({"shop.train.inter", "metadata.parquet", "sequential_data.txt", "training"})
+
+
+def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path: Path) -> None:
+    def said(*arguments: object) -> str:
+        given = ["export", "shop", "--root", layout.root, "--to", tmp_path / "to", *arguments]
+        done = CliRunner().invoke(app, [str(argument) for argument in given])
+        assert done.exit_code == 1, done.output
+        return done.output.removeprefix("error: ").removesuffix("\n")
+
+    assert said("--format", "gird").startswith("no format 'gird'; there are mmrec, ")
+    assert said("--format", "npy", "--codes", "random").startswith("--codes is for formats of semantic IDs, grid, ")
+    there = "there are beit3 by random, beit3 by residual-kmeans"
+    assert said("--format", "grid", "--codes", "rqvae") == f"no semantic IDs by rqvae; {there}"
+    assert said("--format", "grid", "--features", "random") == f"no semantic IDs of random; {there}"
+    order = tmp_path / "order.csv"
+    order.write_text("asin\titemID\n" + "".join(f"A{i}\t{i}\n" for i in range(toy.ITEMS)))
+    assert said("--format", "grid", "--order", order).startswith(
+        "items without content have no semantic ID, which leaves"
+    )
+    with pytest.raises(UserError, match="'grid' is a format of semantic IDs, and none were read"):
+        write(contents.of_dataset(layout, []), "grid", tmp_path / "to")
+    table = content.interactions
+    assert table is not None
+    blank = table.set_column(3, "timestamp", pa.nulls(len(table), pa.int64()))
+    with pytest.raises(UserError, match="sequences need an order, and the interactions have no timestamps"):
+        write(replace(content, interactions=blank), "grid", tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_codes_of_older_vectors_are_refused(layout: Layout, tmp_path: Path) -> None:
+    again = Layout(shutil.copytree(layout.root, tmp_path / "outputs"), "shop")
+    toy.write_features(again, "beit3", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
+    with pytest.raises(
+        UserError, match="made from other vectors of 'beit3' than those there now; run `alignrec semantic_ids"
+    ):
+        contents.of_dataset(again, [], coded=True)
+
+
+def test_the_command_exports_a_release_alone(layout: Layout, tmp_path: Path) -> None:
+    shutil.copytree(layout.release, tmp_path / "release")
+    command = ["export", "release", "--format", "minionerec", "--codes", "residual-kmeans", "--to", "out"]
+    done = subprocess.run([sys.executable, "-m", "stages.cli", *command], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "exported: out\n" in done.stdout
+    assert (tmp_path / "out/shop.index.json").is_file()
+    assert load_file(tmp_path / "release/semantic_ids/beit3/residual-kmeans/codebooks.safetensors")
