@@ -13,12 +13,15 @@ from safetensors.numpy import load_file, save
 
 from pipeline import io
 from pipeline.config import Section
-from pipeline.config.semantic_ids import Collisions
-from pipeline.errors import UserError
+from pipeline.config.base import Positive, checked, known
+from pipeline.config.semantic_ids import Codes, Collisions, Levels
+from pipeline.errors import UserError, one_line
 from pipeline.semantic_ids.base import Method, Shape
 from pipeline.semantic_ids.registry import METHODS
 
 IDS, CODEBOOKS, FACTS = "semantic_ids.parquet", "codebooks.safetensors", "codes.json"
+NAMES = (IDS, CODEBOOKS, FACTS)
+AGAIN = "make or fetch it again"
 
 
 class Facts(Section):
@@ -28,15 +31,17 @@ class Facts(Section):
     """feature set"""
     features_sha256: str
     """over names and contents of its Parquet files, as io.digest gives it"""
-    width: int
+    width: Positive
     """F of the vectors"""
     method: str
     settings: dict[str, Any]
     """of the method"""
-    levels: int
-    codes: int
+    levels: Levels
+    codes: Codes
     collisions: Collisions
     seed: int
+    history: list[dict[str, Any]] = Field(default_factory=list)
+    """of a method that trains: epoch, terms of the loss, and codes used by level"""
     quality: dict[str, Any] = Field(default_factory=dict)
     """see pipeline/semantic_ids/quality.py"""
 
@@ -70,14 +75,32 @@ def load(folder: Path) -> Coded:
     Raises:
         UserError: a file is missing or damaged, or the method is unknown.
     """
-    facts = Facts.model_validate(io.read_json(folder / FACTS))
-    if facts.method not in METHODS:
-        raise UserError(f"{folder / FACTS}: no method '{facts.method}'; there are {', '.join(METHODS)}")
+    raw = io.read_json(folder / FACTS)
     try:
-        tensors = load_file(folder / CODEBOOKS)
-    except (OSError, SafetensorError) as e:
-        raise UserError(f"{folder / CODEBOOKS}: not readable ({e})") from None
-    return Coded(facts, METHODS[facts.method].of(tensors, facts.shape))
+        facts = checked(Facts, raw)
+        known([facts.method], METHODS, "method")
+    except UserError as e:
+        raise UserError(f"{folder / FACTS}: {e}") from None
+    path = folder / CODEBOOKS
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there; {AGAIN}") from None
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as e:
+        raise UserError(f"{path}: not readable ({one_line(e)}); {AGAIN}") from None
+    try:
+        method = METHODS[facts.method].of(tensors, facts.shape)
+        of_width(method, facts)
+    except UserError as e:
+        raise UserError(f"{path}: {e}; {AGAIN}") from None
+    return Coded(facts, method)
+
+
+def of_width(method: Method, facts: Facts) -> None:
+    """Raise UserError for codebooks of another width than codes.json says."""
+    width = method.decode(np.zeros((1, facts.levels), np.int32)).shape[1]
+    if width != facts.width:
+        raise UserError(f"the codebooks are for vectors of width {width}, {FACTS} says {facts.width}")
 
 
 def matrix(ids: pa.Table) -> tuple[np.ndarray, np.ndarray]:
