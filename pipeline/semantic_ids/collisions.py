@@ -16,8 +16,8 @@ def moving(codes: np.ndarray, k: int) -> np.ndarray:
     """Return which items `reassigned` gives another last code, bool [n].
 
     Of items of equal codes the first keeps its last code. The others move, as many as there are last codes that nobody
-    has after their first L - 1 codes. Item order is stated, takes one pass over the vectors, and leaves an item's id as
-    it is when later items come; closest first would hold all that collide, and change ids with every new item.
+    has after their first L - 1 codes. Item order takes one pass over the vectors; closest first would hold those of all
+    items that collide.
 
     Args:
         codes: int32 [n, L].

@@ -231,17 +231,17 @@ def _begin_codes(network: Network, sample: np.ndarray, seed: int) -> None:
 
 @torch.no_grad()
 def _revive(network: Network, optimiser: torch.optim.Optimizer, counts: Tensor, x: Tensor, share: float) -> None:
-    """Move codes that an epoch used less than a share of equal use to what the last batch leaves at their level."""
+    """Move codes that an epoch used less than a share of equal use to what vectors of the last batch leave."""
     rest = _through(network.encoder, sent(x, counts.device))
     for level, centroids in enumerate(network.codebooks):
         dead = torch.nonzero(counts[level] <= share * counts[level].float().mean())[:, 0]
-        far = torch.argsort((rest - centroids[closest(rest, centroids)]).square().sum(1), descending=True, stable=True)
-        dead, source = dead[: len(far)], far[: len(dead)]
-        network.codebooks[level, dead] = rest[source]
+        source = torch.randperm(len(rest))[: len(dead)].to(rest.device)
+        dead = dead[: len(source)]
+        centroids[dead] = rest[source]
         for moment in optimiser.state[network.codebooks].values():
             if moment.shape == network.codebooks.shape:  # of Adam; the other value counts steps
                 moment[level, dead] = 0
-        rest = rest - network.codebooks[level][closest(rest, network.codebooks[level])]
+        rest = rest - centroids[closest(rest, centroids)]
 
 
 def _through(layers: nn.ModuleList, x: Tensor) -> Tensor:
