@@ -32,6 +32,8 @@ STREAMED = (300_000, 1_000_000)
 SHARD = 50_000
 """rows"""
 WIDTH, SHAPE, ITERATIONS, FIT_ROWS = 768, Shape(3, 256), 25, 262_144
+BYTES = 100
+"""an item beyond those that are learned on: its codes, their groups while collisions are numbered, cosine and suffix"""
 LIMIT = 4096
 """MiB that the process may take"""
 THEIRS = "semantic-id"
@@ -113,7 +115,7 @@ def _streamed(n: int) -> dict[str, Any]:
 
 
 def _coded(folder: Path) -> dict[str, Any]:
-    """Return seconds, peak MiB and mean squared error of one feature set."""
+    """Return seconds, peak MiB and mean cosine of one feature set."""
     turn = _turns.timed(_codes, folder)
     return {"seconds": turn.wall, "cpu_seconds": turn.cpu, "peak_mib": _turns.peak_mib(), "cosine": turn.result}
 
@@ -125,10 +127,11 @@ def _codes(folder: Path) -> float:
 
 
 def _at(n: int, streamed: dict[int, dict[str, Any]]) -> dict[str, float]:
-    """Return seconds and memory of n vectors, from two sizes by a straight line."""
+    """Return seconds of n vectors, from two sizes by a straight line, and MiB, from the larger by BYTES an item."""
     (few, one), (many, other) = streamed.items()
     share = (n - few) / (many - few)
-    return {key: one[key] + share * (other[key] - one[key]) for key in ("seconds", "cpu_seconds", "peak_mib")}
+    line = {key: one[key] + share * (other[key] - one[key]) for key in ("seconds", "cpu_seconds")}
+    return line | {"peak_mib": other["peak_mib"] + BYTES * (n - many) / 2**20}
 
 
 def _paper(streamed: dict[int, dict[str, Any]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Parts of somebody else's package, a recommender to a method of semantic IDs: one file and one entry each, no other."""
+"""Parts of a package of somebody else, a recommender to a method of semantic IDs: one file and one entry each."""
 
 from __future__ import annotations
 

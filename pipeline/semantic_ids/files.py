@@ -22,6 +22,8 @@ from pipeline.semantic_ids.registry import METHODS
 IDS, CODEBOOKS, FACTS = "semantic_ids.parquet", "codebooks.safetensors", "codes.json"
 NAMES = (IDS, CODEBOOKS, FACTS)
 AGAIN = "make or fetch it again"
+LARGEST_FACTS, SMALL = 64 << 20, 1 << 30
+"""bytes: a larger codes.json is refused unread; so are larger codebooks, unless L * K * F numbers take as much"""
 
 
 class Facts(Section):
@@ -73,32 +75,95 @@ def load(folder: Path) -> Coded:
     """Read codebooks and what made them.
 
     Raises:
-        UserError: a file is missing or damaged, or the method is unknown.
+        UserError: a file is missing or damaged, the method is unknown, or what it needs is not installed.
     """
-    raw = io.read_json(folder / FACTS)
+    made = facts(folder)
     try:
-        facts = checked(Facts, raw)
-        known([facts.method], METHODS, "method")
+        known([made.method], METHODS, "method")
     except UserError as e:
         raise UserError(f"{folder / FACTS}: {e}") from None
-    path = folder / CODEBOOKS
+    return Coded(made, _fitting(folder / CODEBOOKS, made, codebooks(folder, made)))
+
+
+def facts(folder: Path) -> Facts:
+    """Read codes.json; UserError if it is missing or damaged."""
+    path = folder / FACTS
+    if path.is_file() and (size := path.stat().st_size) > LARGEST_FACTS:
+        raise UserError(f"{path}: {size:,} bytes; no file of this kind is larger than {LARGEST_FACTS:,}")
+    raw = io.read_json(path)
     try:
+        return checked(Facts, raw)
+    except UserError as e:
+        raise UserError(f"{path}: {e}; {AGAIN}") from None
+
+
+def codebooks(folder: Path, made: Facts) -> dict[str, np.ndarray]:
+    """Read codebooks.safetensors.
+
+    Raises:
+        UserError: it is missing or damaged, larger than codebooks of this shape are, or a number is not finite.
+    """
+    path = folder / CODEBOOKS
+    most = max(SMALL, 8 * made.levels * made.codes * made.width)
+    try:
+        if (size := path.stat().st_size) > most:
+            raise UserError(f"{path}: {size:,} bytes; codebooks of this shape take {most:,} at most")
         tensors = load_file(path)
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {AGAIN}") from None
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as e:
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as e:
         raise UserError(f"{path}: not readable ({one_line(e)}); {AGAIN}") from None
+    for name, x in tensors.items():
+        if not np.isfinite(x).all():
+            raise UserError(f"{path}: tensor '{one_line(name, 64)}' holds values that are not finite; {AGAIN}")
+    return tensors
+
+
+def check_codebooks(folder: Path, made: Facts) -> None:
+    """Refuse codebooks that are damaged, or do not fit codes.json.
+
+    The latter is tried only where the method is known and what it needs is installed.
+
+    Raises:
+        UserError: see `codebooks` and `load`.
+    """
+    tensors = codebooks(folder, made)
     try:
-        method = METHODS[facts.method].of(tensors, facts.shape)
-        of_width(method, facts)
+        there = made.method in METHODS and METHODS[made.method] is not None
+    except ModuleNotFoundError:
+        return
+    if there:
+        _fitting(folder / CODEBOOKS, made, tensors)
+
+
+def _fitting(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
+    """Return the method with its codebooks, once they have coded and decoded a vector.
+
+    Raises:
+        UserError: a tensor is missing or of another shape; or what the method needs is not installed.
+    """
+    try:
+        kind = METHODS[made.method]
+    except ModuleNotFoundError as e:
+        raise UserError(
+            f'{e.name} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
+        ) from None
+    try:
+        method = kind.of(tensors, made.shape)
+        of_width(method, made)
+        codes = method.encode(np.eye(1, made.width, dtype=np.float32))
     except UserError as e:
         raise UserError(f"{path}: {e}; {AGAIN}") from None
-    return Coded(facts, method)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        raise UserError(f"{path}: does not fit {FACTS} ({one_line(e)}); {AGAIN}") from None
+    if codes.shape != (1, made.levels) or codes.min() < 0 or codes.max() >= made.codes:
+        raise UserError(f"{path}: does not fit {FACTS} (codes {codes.tolist()}); {AGAIN}")
+    return method
 
 
 def of_width(method: Method, facts: Facts) -> None:
     """Raise UserError for codebooks of another width than codes.json says."""
-    width = method.decode(np.zeros((1, facts.levels), np.int32)).shape[1]
+    width = method.decode(np.full((1, facts.levels), facts.codes - 1, np.int32)).shape[1]
     if width != facts.width:
         raise UserError(f"the codebooks are for vectors of width {width}, {FACTS} says {facts.width}")
 
