@@ -178,19 +178,9 @@ def _trained(
     optimiser = torch.optim.AdamW(network.parameters(), lr=params.lr)
     steps = -(-len(sample) // params.batch_size) * params.epochs
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    weights = {"reconstruction": 1.0, "codebook": 1.0, "commitment": params.commitment}
     first, history = int(params.warm_up * params.epochs), []
     rng = np.random.default_rng(seed)
-
-    def step(x: Tensor, coded: bool) -> tuple[dict[str, float], Tensor]:
-        terms, codes = network(x, coded)
-        weighted = {name: term * (params.commitment if name == "commitment" else 1) for name, term in terms.items()}
-        terms["loss"] = torch.stack(list(weighted.values())).sum()
-        optimiser.zero_grad()
-        terms["loss"].backward()
-        optimiser.step()
-        schedule.step()
-        return {name: float(term.detach()) for name, term in terms.items()}, codes
-
     with progress(total=params.epochs, unit="epoch", what="rqvae") as bar:
         for epoch in range(params.epochs):
             if epoch == first:
@@ -198,8 +188,11 @@ def _trained(
             sums: Counter[str] = Counter()
             counts = torch.zeros_like(network.codebooks[:, :, 0], dtype=torch.long)  # [L, K]
             for x in _batches(sample, params.batch_size, rng):
-                terms, codes = step(x := sent(x, counts.device), epoch >= first)
-                sums.update({name: value * len(x) / len(sample) for name, value in terms.items()})
+                x = sent(x, counts.device)
+                terms, codes = network(x, epoch >= first)
+                terms["loss"] = _descended(terms, weights, optimiser)
+                schedule.step()
+                sums.update({name: float(term.detach()) * len(x) / len(sample) for name, term in terms.items()})
                 for level, column in enumerate(codes.T):
                     counts[level] += torch.bincount(column, minlength=counts.shape[1])
             if not np.isfinite(sums["loss"]):
@@ -210,6 +203,15 @@ def _trained(
             if first <= epoch < params.epochs - 1:
                 _revive(network, optimiser, counts, x, params.revive)
     return history
+
+
+def _descended(terms: dict[str, Tensor], weights: dict[str, float], optimiser: torch.optim.Optimizer) -> Tensor:
+    """Take a step down the weighted sum of the terms, and return the sum."""
+    loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss
 
 
 def _batches(sample: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
