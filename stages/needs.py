@@ -95,7 +95,9 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
         case "probe" | "report":
             return probes
         case "semantic_ids":
-            return [*probes, *((METHODS, name) for name in dict.fromkeys(params.semantic_ids.methods))]
+            coding = params.semantic_ids
+            parts = [part for name in coding.methods for part in coding.parts(name)]
+            return [*probes, *((METHODS, part) for part in dict.fromkeys(parts))]
         case "benchmark":
             return [*source, *((MODELS, name) for name in dict.fromkeys([*params.benchmark.models, RELEASED]))]
         case "study":

@@ -2,8 +2,9 @@
 
 import schemas
 from pipeline import io
+from pipeline.errors import UserError
 from pipeline.run import Run
-from pipeline.semantic_ids import build, files
+from pipeline.semantic_ids import build, collisions, files
 from pipeline.semantic_ids.registry import METHODS
 
 
@@ -21,18 +22,27 @@ def main(run: Run) -> None:
             settings=own.model_dump(mode="json"), levels=params.levels, codes=params.codes,
             collisions=params.collisions, seed=params.seed,
         )  # fmt: skip
-        run.resume(
-            folder, shards, facts.model_dump(), params.fit_rows, modules=[METHODS.module(method), build.__name__]
-        )
-        if (folder / files.FACTS).exists():
+        parts = params.parts(method)
+        inputs = [*shards, *(path for part in parts for path in METHODS.source_files(part))]
+        modules = [*map(METHODS.module, parts), build.__name__]
+        run.resume(folder, inputs, facts.model_dump(), params.fit_rows, modules=modules)
+        if all((folder / part).exists() for part in files.NAMES):
             continue
         given, directed = build.vectors(source, params.fit_rows, run.seed("sample", name))
-        fitted = METHODS[method].fit(given, facts.shape, own, run.seed(name, method))
-        table = build.table(ids, directed, *build.coded(fitted, given, params.collisions))
+        try:
+            fitted = METHODS[method].fit(given, facts.shape, own, run.seed(name, method), run.progress)
+        except UserError as e:
+            raise UserError(f"semantic IDs of {name} by {method}: {e}") from None
+        codes, suffix, cosines = build.coded(fitted, given, params.collisions)
+        for fault in build.collapsed(codes, params.codes):
+            run.warn(f"{name} by {method}: {fault}")
+        table = build.table(ids, directed, codes, suffix, cosines)
         run.write(table, folder / files.IDS, schemas.semantic_ids(params.levels), features=name, method=method)
         files.write_codebooks(folder, fitted)
-        files.write_facts(folder, facts)
+        files.write_facts(folder, facts.model_copy(update={"history": list(fitted.history)}))
         run.count(f"{name}: item without content", int((~directed).sum()))
-    made = [layout.semantic_ids(*job) / name for job in jobs for name in (files.IDS, files.CODEBOOKS, files.FACTS)]
+        if params.collisions == "reassign":
+            run.count(f"{name} by {method}: item without a free code", int((collisions.suffixes(codes) > 0).sum()))
+    made = [layout.semantic_ids(*job) / part for job in jobs for part in files.NAMES]
     io.keep_only(run.folder, made)
     run.rows_in = run.rows_out = len(ids) * len(jobs)

@@ -1,4 +1,4 @@
-"""A recommender, an encoder, a source and a probe of somebody else's package: one file and one entry each, no other."""
+"""Parts of a package of somebody else, a recommender to a method of semantic IDs: one file and one entry each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline import registry
@@ -15,6 +16,7 @@ from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.params import load
 from pipeline.run import running
+from pipeline.semantic_ids import files
 
 SOURCE = '''
 """Stationery: forty users, half of whom buy pens, half paper."""
@@ -127,6 +129,52 @@ PROBE = Probe(
     lambda data: Size(data.items), name="size", figure="length", question="how long vectors are", note="Of {n:,} items."
 )
 '''
+METHOD = '''
+"""Signs: a code says which of two numbers are positive."""
+import numpy as np
+
+from pipeline.config import Section
+from pipeline.semantic_ids.base import same_width, tensor
+
+
+class SignsParams(Section):
+    first: int = 0
+
+
+class Signs:
+    Params = SignsParams
+    control = False
+    history = ()
+
+    def __init__(self, width, first):
+        self.width, self.first = width, first
+
+    @classmethod
+    def fit(cls, vectors, shape, params, seed, progress=None):
+        return cls(vectors.sample.shape[1], params.first)
+
+    @classmethod
+    def of(cls, tensors, shape):
+        return cls(*tensor(tensors, "facts", 2, dtype=np.int64).tolist())
+
+    def tensors(self):
+        return {"facts": np.array([self.width, self.first])}
+
+    def assign(self, vectors):
+        return np.concatenate([self.encode(x) for x in vectors.blocks()])
+
+    def encode(self, x):
+        same_width(x, self.width)
+        return (x[:, self.first : self.first + 2] > 0).astype(np.int32)
+
+    def decode(self, codes):
+        decoded = np.zeros((len(codes), self.width), np.float32)
+        decoded[:, self.first : self.first + 2] = 2 * codes - 1
+        return decoded
+
+    def last(self, x, codes):
+        return np.stack([x[:, self.first + 1], -x[:, self.first + 1]], axis=1)
+'''
 ENTRIES = """
 [alignrec.sources]
 stationery = newcomer.source:Stationery
@@ -136,12 +184,15 @@ letters = newcomer.encoder:SPEC
 popularity = newcomer.model:Popularity
 [alignrec.probes]
 size = newcomer.probe:PROBE
+[alignrec.semantic_ids]
+signs = newcomer.method:Signs
 """
 PARAMS = """
 datasets: [desk]
 sources: {desk: {kind: stationery}}
 encode: {encoders: [letters], controls: [random]}
 encoders: {letters: {scale: 2.0}}
+semantic_ids: {features: [letters], methods: [signs], levels: 2, codes: 2, settings: {signs: {first: 3}}}
 train: {features: letters}
 benchmark:
   models: [popularity]
@@ -151,14 +202,31 @@ benchmark:
   overrides: {popularity: {power: 0.5}}
 publish: {features: [letters]}
 """
-STAGES = ("download", "interactions", "items", "encode", "graph", "probe", "benchmark", "report", "publish")
+STAGES = (
+    "download",
+    "interactions",
+    "items",
+    "encode",
+    "graph",
+    "semantic_ids",
+    "probe",
+    "benchmark",
+    "report",
+    "publish",
+)
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package in a folder of its own, on the path as if pip had put it there."""
     site = tmp_path / "site"
-    for name, text in (("source", SOURCE), ("encoder", ENCODER), ("model", MODEL), ("probe", PROBE)):
+    for name, text in (
+        ("source", SOURCE),
+        ("encoder", ENCODER),
+        ("model", MODEL),
+        ("probe", PROBE),
+        ("method", METHOD),
+    ):
         path = site / "newcomer" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -193,6 +261,9 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
         assert any(row.startswith("| popularity | letters | 1 |") for row in rows)
         assert any("length" in row for row in rows)  # the probe's figure
         assert any(row.startswith("| letters |") for row in rows)
+    facts, method = files.load(layout.semantic_ids("letters", "signs"))
+    assert (facts.settings, facts.width) == ({"first": 3}, 26)
+    assert method.encode(np.eye(26, dtype=np.float32))[3:5].tolist() == [[1, 0], [0, 1]]
     card = (layout.release / "README.md").read_text()
     assert "size, how long vectors are" in card
     assert "Nobody owns stationery." in card
@@ -203,6 +274,7 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("good", "bad", "says"),
     [
+        ("first: 3", "fist: 3", "unknown key 'semantic_ids.settings.signs.fist'; did you mean 'first'?"),
         ("power: 0.5", "powr: 0.5", "unknown key 'benchmark.overrides.popularity.powr'; did you mean 'power'?"),
         ("scale: 2.0", "scales: 2.0", "unknown key 'encoders.letters.scales'; did you mean 'scale'?"),
         ("{kind: stationery}", "{kind: stationery, user: 3}", "unknown key 'sources.desk.user'; did you mean 'users'?"),

@@ -36,7 +36,7 @@ encode: {}
 encoders: {}
 graph: {}
 
-semantic_ids: {}
+semantic_ids: {features: [beit3], methods: [residual-kmeans, rqvae], codes: 16, settings: {rqvae: {epochs: 2}}}
 publish: {}
 """
 

@@ -12,6 +12,10 @@ Collisions = Literal["keep", "suffix", "reassign"]
 """what becomes of items of equal codes: nothing; a last code that tells them apart; the next free last code"""
 Levels = Annotated[int, Field(ge=1, le=16)]
 Codes = Annotated[int, Field(ge=2, le=65_536)]
+SHUFFLED = "shuffled"
+"""the method whose codes are those of another"""
+FIRST = "residual-kmeans"
+"""that other, unless its settings say `method`"""
 
 
 class SemanticIds(Section):
@@ -19,7 +23,7 @@ class SemanticIds(Section):
 
     features: list[Name] = []
     """feature sets that are coded; empty: none"""
-    methods: Annotated[list[Name], Field(min_length=1)] = ["residual-kmeans", "random"]
+    methods: Annotated[list[Name], Field(min_length=1)] = [FIRST, "random"]
     """see pipeline/semantic_ids/registry.py"""
     levels: Levels = 3
     """codes an item, L"""
@@ -32,3 +36,8 @@ class SemanticIds(Section):
     settings: dict[Name, dict[str, Any]] = {}
     """method -> keys of its own class in pipeline/semantic_ids/"""
     seed: int = 0
+
+    def parts(self, method: str) -> list[str]:
+        """Return the methods whose code makes a method's codes: its own, and that of which codes are shuffled."""
+        inner = self.settings.get(SHUFFLED, {}).get("method", FIRST)
+        return [method, inner] if method == SHUFFLED else [method]

@@ -6,16 +6,26 @@ n vectors, F width, L levels, K codes a level.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from pipeline.config import Section
+from pipeline.errors import UserError, one_line
+from pipeline.progress import bar
 
 Tensors = Mapping[str, np.ndarray]
 """name -> array, as codebooks.safetensors holds them"""
+
+Progress = Callable[..., Any]
+"""total, unit and what, as Run.progress takes them -> a bar"""
+
+
+def silent(**options: Any) -> Any:
+    """Return a bar that nobody sees."""
+    return bar("", hidden=True, total=options.get("total"))
 
 
 class MethodParams(Section):
@@ -44,6 +54,54 @@ class Shape:
     """K"""
 
 
+def enough(vectors: Vectors, shape: Shape) -> None:
+    """Raise UserError for fewer vectors to learn on than codes."""
+    if vectors.n < shape.codes:
+        raise UserError(
+            f"'semantic_ids.codes': {shape.codes:,} is more than the {vectors.n:,} items with content; give fewer"
+        )
+    if len(vectors.sample) < shape.codes:
+        raise UserError(
+            f"'semantic_ids.fit_rows': {len(vectors.sample):,} items are fewer than the {shape.codes:,} codes of a "
+            "level; give more"
+        )
+
+
+def tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
+    """Return one of the tensors of a file that anybody may have written.
+
+    Args:
+        tensors: of the file.
+        name: of the tensor.
+        shape: that it must have; None stands for any size from 1.
+        dtype: that it must have.
+
+    Raises:
+        UserError: it is missing, has another shape or type, or holds a value that is not finite.
+    """
+    if name not in tensors:
+        raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
+    x = tensors[name]
+    expected = f"{np.dtype(dtype)} [{', '.join('any' if size is None else str(size) for size in shape)}]"
+    fits = x.ndim == len(shape) and all(
+        have == want if want is not None else have > 0 for have, want in zip(x.shape, shape, strict=True)
+    )
+    if not fits or x.dtype != dtype:
+        raise UserError(f"tensor '{name}' is {x.dtype} {list(x.shape)}, expected {expected}")
+    if not np.isfinite(x).all():
+        raise UserError(f"tensor '{name}' holds values that are not finite")
+    return x
+
+
+def same_width(x: np.ndarray, width: int) -> None:
+    """Raise UserError for vectors of another width than the codebooks'."""
+    if x.ndim != 2 or x.shape[1] != width:
+        raise UserError(
+            f"vectors are {list(x.shape)}, and the codebooks are for width {width}; give the feature set that they "
+            "were made for"
+        )
+
+
 class Method(Protocol):
     """Learned codebooks. Equal inputs and seeds give equal bytes, at any number of threads."""
 
@@ -51,10 +109,19 @@ class Method(Protocol):
     """settings of its own"""
     control: ClassVar[bool]
     """whether its codes are made without looking at the vectors, to compare with"""
+    history: Sequence[dict[str, Any]]
+    """a line an epoch of a method that trains; else empty, and of loaded codebooks too"""
 
     @classmethod
-    def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int) -> Self:
+    def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
         """Learn codebooks.
+
+        Args:
+            vectors: of which the sample is looked at.
+            shape: L and K.
+            params: an instance of Params.
+            seed: of all that is drawn.
+            progress: shows a method that trains.
 
         Raises:
             UserError: the vectors allow no such codebooks; says what to change.
@@ -75,7 +142,11 @@ class Method(Protocol):
         """Return the codes of all vectors that the codebooks are for, int32 [n, L]."""
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return the codes of other vectors, each by itself: float32 [b, F] -> int32 [b, L]."""
+        """Return the codes of other vectors, each by itself: float32 [b, F] -> int32 [b, L].
+
+        Raises:
+            UserError: the vectors have another width.
+        """
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return what codes stand for: int32 [b, L] -> float32 [b, F]."""

@@ -16,13 +16,19 @@ import schemas
 from pipeline import io
 from pipeline.config import Section, SemanticIds
 from pipeline.config.base import checked
+from pipeline.errors import UserError
 from pipeline.ops.rows import unit_rows
-from pipeline.semantic_ids import collisions
+from pipeline.semantic_ids import collisions, kmeans
 from pipeline.semantic_ids.base import Method, Shape, Vectors
 from pipeline.semantic_ids.registry import METHODS
 
 ROWS = 8192
 """vectors at a time, which bounds memory"""
+EQUAL = 1e-6
+"""largest difference of numbers of unit vectors that are equal but for rounding"""
+FEW = 0.1
+"""share of the codes that a level could use, at which it has collapsed"""
+LEAVE_OUT = "leave it out of 'semantic_ids.features'"
 
 
 def settings(params: SemanticIds, method: str) -> Section:
@@ -37,22 +43,33 @@ def vectors(folder: Path, fit_rows: int, seed: int) -> tuple[Vectors, np.ndarray
         folder: of features-*.parquet.
         fit_rows: vectors of the sample at most.
         seed: of the draw.
+
+    Raises:
+        UserError: no vector has a direction, or all have the same.
     """
     directed = np.concatenate([unit_rows(x)[1] for x in _read(folder)])
+    n = int(directed.sum())
+    if not n:
+        raise UserError(f"{folder}: no item has content, so there is nothing to code; {LEAVE_OUT}")
 
     def blocks() -> Iterator[np.ndarray]:
         for x in _read(folder):
             units, usable = unit_rows(x)
-            yield units[usable]
+            if usable.any():
+                yield units[usable]
 
-    n = int(directed.sum())
     drawn = np.zeros(n, bool)
     drawn[np.random.default_rng(seed).choice(n, min(n, fit_rows), replace=False)] = True
-    parts, at = [], 0
+    sample, at, row = np.empty((int(drawn.sum()), width(folder)), np.float32), 0, 0
+    first, differ = next(iter(blocks()))[0], False
     for x in blocks():
-        parts.append(x[drawn[at : at + len(x)]])
-        at += len(x)
-    return Vectors(blocks, n, np.concatenate(parts)), directed
+        part = x[drawn[at : at + len(x)]]
+        sample[row : row + len(part)] = part
+        at, row = at + len(x), row + len(part)
+        differ = differ or bool(np.abs(x - first).max() > EQUAL)
+    if not differ and n > 1:
+        raise UserError(f"{folder}: the vectors of all {n:,} items are equal, so no code tells them apart; {LEAVE_OUT}")
+    return Vectors(blocks, n, sample), directed
 
 
 def coded(method: Method, given: Vectors, policy: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
@@ -67,6 +84,22 @@ def coded(method: Method, given: Vectors, policy: str) -> tuple[np.ndarray, np.n
         cosines.append(np.einsum("nf,nf->n", x, decoded))
         at += len(x)
     return codes, suffix, np.concatenate(cosines).astype(np.float32)
+
+
+def collapsed(codes: np.ndarray, k: int) -> Iterator[str]:
+    """Yield what is wrong with each level that uses few of the codes that it could use, and what to do.
+
+    Args:
+        codes: int32 [n, L].
+        k: K.
+    """
+    possible = min(k, len(codes))
+    for level, column in enumerate(codes.T, start=1):
+        used = len(np.unique(column))
+        if used <= FEW * possible or used == 1 < possible:
+            cause = "the levels before leave nothing to code" if level > 1 else "few vectors differ"
+            cure = "give fewer 'semantic_ids.levels'" if level > 1 else "give fewer 'semantic_ids.codes'"
+            yield f"level {level} has collapsed: it uses {used:,} of {k:,} codes, as {cause}; {cure}"
 
 
 def table(
@@ -110,15 +143,20 @@ def shape(params: SemanticIds) -> Shape:
 
 
 def _reassigned(method: Method, given: Vectors, codes: np.ndarray) -> np.ndarray:
-    """Settle collisions by distance; the vectors of items that collide are held."""
-    colliding = np.flatnonzero(collisions.suffixes(codes))
-    held, at = np.empty((len(colliding), given.sample.shape[1]), np.float32), 0
-    for x in given.blocks():
-        here = (colliding >= at) & (colliding < at + len(x))
-        held[here] = x[colliding[here] - at]
-        at += len(x)
-    place = {int(row): i for i, row in enumerate(colliding)}
-    return collisions.reassigned(codes, lambda rows: method.last(held[[place[int(r)] for r in rows]], codes[rows]))
+    """Settle collisions by distance, in one pass over the vectors."""
+    k = method.last(given.sample[:1], codes[:1]).shape[1]
+    moves = collisions.moving(codes, k)
+
+    def distances() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        at = 0
+        for whole in given.blocks():
+            for x in kmeans.blocks(whole, k):
+                here = np.flatnonzero(moves[at : at + len(x)])
+                if len(here):
+                    yield at + here, method.last(x[here], codes[at + here])
+                at += len(x)
+
+    return collisions.reassigned(codes, distances())
 
 
 def _read(folder: Path) -> Iterator[np.ndarray]:

@@ -1,47 +1,63 @@
-"""Codes to compare with: drawn at random, whatever the item."""
+"""Codes to compare with: drawn at random, and those of a method that saw the features of other items.
+
+n vectors, F width, L levels, K codes a level.
+"""
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
 from pipeline.config import Section
-from pipeline.semantic_ids.base import MethodParams, Shape, Tensors, Vectors
+from pipeline.config.base import Name, checked, nearest
+from pipeline.config.semantic_ids import FIRST
+from pipeline.errors import UserError, one_line
+from pipeline.semantic_ids.base import MethodParams, Progress, Shape, Tensors, Vectors, same_width, silent, tensor
+from pipeline.semantic_ids.registry import METHODS
+
+if TYPE_CHECKING:
+    from pipeline.semantic_ids.base import Method
+
+WIDEST = 2**20
+"""numbers of a vector that decoding makes room for"""
 
 
 class Random:
-    """Codes drawn at random, in item order; they stand for no vector."""
+    """Codes drawn from a seed: of the items by their order, of others by their vector. They stand for no vector."""
 
     Params: ClassVar[type[Section]] = MethodParams
     control: ClassVar[bool] = True
+    history: tuple[dict[str, Any], ...] = ()
 
-    def __init__(self, codes: np.ndarray, shape: Shape, width: int) -> None:
-        """Take the items' codes, int32 [n, L], and the vectors' width F."""
-        self.codes, self.shape, self.width = codes, shape, width
+    def __init__(self, seed: int, shape: Shape, width: int) -> None:
+        """Take the seed, L and K, and the vectors' width F."""
+        self.seed, self.shape, self.width = seed, shape, width
 
     @classmethod
-    def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int) -> Self:
-        """Draw codes."""
-        codes = np.random.default_rng(seed).integers(shape.codes, size=(vectors.n, shape.levels), dtype=np.int32)
-        return cls(codes, shape, vectors.sample.shape[1])
+    def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
+        """Keep the seed."""
+        return cls(seed, shape, vectors.sample.shape[1])
 
     @classmethod
     def of(cls, tensors: Tensors, shape: Shape) -> Self:
-        """Return the codes that were drawn."""
-        return cls(tensors["codes"], shape, int(tensors["width"][0]))
+        """Return the method with its seed."""
+        return cls(_number(tensors, "seed", 0, 2**63 - 1), shape, _number(tensors, "width", 1, WIDEST))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Return the drawn codes, int32 [n, L], and the width."""
-        return {"codes": self.codes, "width": np.array([self.width], np.int32)}
+        """Return seed and width, int64 [1]."""
+        return {"seed": np.array([self.seed], np.int64), "width": np.array([self.width], np.int64)}
 
     def assign(self, vectors: Vectors) -> np.ndarray:
-        """Return the drawn codes, int32 [n, L]."""
-        return self.codes
+        """Return codes in item order, int32 [n, L]: more items change none of them."""
+        return _drawn(self.seed, vectors.n, self.shape)
 
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return codes of other items: all zero, as there is nothing to choose them by."""
-        return np.zeros((len(x), self.shape.levels), np.int32)
+        """Return codes of other items, which have no place in the order: float32 [b, F] -> int32 [b, L]."""
+        return _by_vector(x, self.seed, self.shape, self.width)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return zeros, float32 [b, F]."""
@@ -50,3 +66,93 @@ class Random:
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
         """Return equal distances, float32 [b, K]."""
         return np.zeros((len(x), self.shape.codes), np.float32)
+
+
+def _method(name: str) -> str:
+    """Refuse a method that there is not, or that is a control itself."""
+    if name not in METHODS:
+        raise ValueError(f"no '{name}'{nearest(name, METHODS)}")
+    if METHODS[name].control:
+        raise ValueError(f"'{name}' is a control itself; name a method that looks at the vectors")
+    return name
+
+
+class ShuffledParams(MethodParams):
+    """Settings of shuffled codes."""
+
+    method: Annotated[Name, AfterValidator(_method)] = FIRST
+    """whose codes are given to other items"""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """of that method"""
+
+
+class Shuffled:
+    """Codes of a method, each given to an item that it was not made from: as many of each as the method has."""
+
+    Params: ClassVar[type[Section]] = ShuffledParams
+    control: ClassVar[bool] = True
+
+    def __init__(self, name: str, method: Method, seed: int, shape: Shape) -> None:
+        """Take the method, under its name, the seed of the order, and L and K."""
+        self.name, self.method, self.seed, self.shape = name, method, seed, shape
+        self.width = method.decode(np.zeros((1, shape.levels), np.int32)).shape[1]
+        self.history: Sequence[dict[str, Any]] = method.history
+
+    @classmethod
+    def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
+        """Learn the method's codebooks; UserError as the method raises it, or for a setting that it refuses."""
+        assert isinstance(params, ShuffledParams)
+        kind = METHODS[params.method]
+        own = checked(kind.Params, params.settings, "semantic_ids.settings.shuffled.settings")
+        return cls(params.method, kind.fit(vectors, shape, own, seed, progress), seed, shape)
+
+    @classmethod
+    def of(cls, tensors: Tensors, shape: Shape) -> Self:
+        """Return the method with its codebooks, whose tensors are named after it."""
+        name = next((name.partition("/")[0] for name in tensors if "/" in name), "")
+        if name not in METHODS or METHODS[name].control:
+            raise UserError(f"tensors of no method that can be shuffled: '{one_line(name, 64)}'")
+        own = {key.partition("/")[2]: x for key, x in tensors.items() if key.startswith(f"{name}/")}
+        return cls(name, METHODS[name].of(own, shape), _number(tensors, "seed", 0, 2**63 - 1), shape)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return the method's, as `<method>/<tensor>`, and the seed, int64 [1]."""
+        own = {f"{self.name}/{key}": x for key, x in self.method.tensors().items()}
+        return own | {"seed": np.array([self.seed], np.int64)}
+
+    def assign(self, vectors: Vectors) -> np.ndarray:
+        """Return the codes of all vectors in another order, int32 [n, L]."""
+        return self.method.assign(vectors)[np.random.default_rng(self.seed).permutation(vectors.n)]
+
+    def encode(self, x: np.ndarray) -> np.ndarray:
+        """Return codes of other items, drawn as `Random` draws them: float32 [b, F] -> int32 [b, L]."""
+        return _by_vector(x, self.seed, self.shape, self.width)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return what the method's codes stand for: int32 [b, L] -> float32 [b, F]."""
+        return self.method.decode(codes)
+
+    def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
+        """Return equal distances, float32 [b, K], as no code is nearer to the item than another."""
+        return np.zeros((len(x), self.shape.codes), np.float32)
+
+
+def _drawn(seed: int, n: int, shape: Shape) -> np.ndarray:
+    """Return codes drawn in order, int32 [n, L]; those of fewer are the first of these."""
+    return np.random.default_rng(seed).integers(shape.codes, size=(n, shape.levels), dtype=np.int32)
+
+
+def _by_vector(x: np.ndarray, seed: int, shape: Shape, width: int) -> np.ndarray:
+    """Return codes that follow from the seed and each vector, int32 [b, L]; UserError for another width."""
+    same_width(x, width)
+    key = seed.to_bytes(8, "big")
+    seeds = [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8, key=key).digest(), "big") for row in x]
+    return np.concatenate([np.empty((0, shape.levels), np.int32), *(_drawn(own, 1, shape) for own in seeds)])
+
+
+def _number(tensors: Tensors, name: str, low: int, high: int) -> int:
+    """Return a whole number of a file; UserError if it is none between the two."""
+    value = int(tensor(tensors, name, 1, dtype=np.int64)[0])
+    if not low <= value <= high:
+        raise UserError(f"tensor '{name}' is {value}, expected {low} .. {high}")
+    return value

@@ -5,16 +5,25 @@ n vectors, F width, L levels, K codes a level.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline.config import Section
 from pipeline.config.base import Positive
-from pipeline.errors import UserError
-from pipeline.semantic_ids.base import MethodParams, Shape, Tensors, Vectors
+from pipeline.semantic_ids import kmeans
+from pipeline.semantic_ids.base import (
+    MethodParams,
+    Progress,
+    Shape,
+    Tensors,
+    Vectors,
+    enough,
+    same_width,
+    silent,
+    tensor,
+)
 
 
 class ResidualKMeansParams(MethodParams):
@@ -29,30 +38,27 @@ class ResidualKMeans:
 
     Params: ClassVar[type[Section]] = ResidualKMeansParams
     control: ClassVar[bool] = False
+    history: tuple[dict[str, Any], ...] = ()
 
     def __init__(self, centroids: np.ndarray) -> None:
         """Take centroids, float32 [L, K, F]."""
         self.centroids = centroids
 
     @classmethod
-    def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int) -> Self:
+    def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
         """Cluster the sample, then its residuals, level by level; UserError for fewer vectors than centroids."""
         assert isinstance(params, ResidualKMeansParams)
-        if len(vectors.sample) < shape.codes:
-            raise UserError(
-                f"'semantic_ids.codes': {shape.codes} is more than the {len(vectors.sample):,} items with content; "
-                "give fewer"
-            )
+        enough(vectors, shape)
         rest, levels = vectors.sample.copy(), []
         for level in range(shape.levels):
-            levels.append(_clustered(rest, shape.codes, params.iterations, seed + level))
-            rest -= levels[-1][_nearest(rest, levels[-1])]
+            levels.append(kmeans.clustered(rest, shape.codes, params.iterations, seed + level))
+            rest -= levels[-1][kmeans.all_nearest(rest, levels[-1])]
         return cls(np.stack(levels))
 
     @classmethod
     def of(cls, tensors: Tensors, shape: Shape) -> Self:
         """Return the method with its centroids."""
-        return cls(tensors["centroids"])
+        return cls(tensor(tensors, "centroids", shape.levels, shape.codes, None))
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the centroids, float32 [L, K, F]."""
@@ -60,40 +66,23 @@ class ResidualKMeans:
 
     def assign(self, vectors: Vectors) -> np.ndarray:
         """Return the codes of all vectors, int32 [n, L]."""
-        return np.concatenate([self.encode(x) for x in vectors.blocks()])
+        return np.concatenate(list(kmeans.by_block(self.encode, vectors.blocks())))
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Return the nearest centroid of each level: float32 [b, F] -> int32 [b, L]."""
-        rest, codes = x.copy(), []
-        for centroids in self.centroids:
-            codes.append(_nearest(rest, centroids))
-            rest -= centroids[codes[-1]]
-        return np.stack(codes, axis=1).astype(np.int32)
+        same_width(x, self.centroids.shape[2])
+        rest, codes = x.copy(), np.empty((len(x), len(self.centroids)), np.int32)
+        for level, centroids in enumerate(self.centroids):
+            codes[:, level] = kmeans.nearest(rest, centroids)
+            rest -= centroids[codes[:, level]]
+        return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return the sum of an item's centroids: int32 [b, L] -> float32 [b, F]."""
         return np.asarray(sum(level[column] for level, column in zip(self.centroids, codes.T, strict=True)))
 
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return the squared distance to each centroid of the last level: float32 [b, K]."""
+        """Return the squared distance to each centroid of the last level, less a number of the row: float32 [b, K]."""
         rest = x - self.decode(codes) + self.centroids[-1][codes[:, -1]]
-        return _distances(rest, self.centroids[-1])
-
-
-def _clustered(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
-    """Return the centroids of k-means, float32 [K, F]; one thread, as the order of sums decides the last bits."""
-    with threadpool_limits(1):
-        kmeans = faiss.Kmeans(x.shape[1], k, niter=iterations, seed=seed % 2**31, min_points_per_centroid=1)
-        kmeans.train(x)
-    return np.asarray(kmeans.centroids)
-
-
-def _nearest(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return the nearest centroid of each row, int64 [n]; of equal ones the first."""
-    return _distances(x, centroids).argmin(axis=1)
-
-
-def _distances(x: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return squared distances less the rows' own squares, float32 [n, K]."""
-    with threadpool_limits(1):
-        return (centroids**2).sum(axis=1) - 2 * (x @ centroids.T)
+        with threadpool_limits(1, user_api="blas"):
+            return kmeans.distances(rest, self.centroids[-1])

@@ -34,6 +34,8 @@ from pipeline.ops.checkpoint import Checkpoint
 from pipeline.params import Params, load
 from pipeline.pretrain.train import train_once
 from pipeline.run import Run, perform
+from pipeline.semantic_ids import files as semantic_files
+from pipeline.semantic_ids.registry import METHODS
 from pipeline.study import masking
 from stages import needs
 
@@ -172,7 +174,14 @@ def pretrain(root: Path) -> Stage:
     return Stage("pretrain", load(path), layout)
 
 
-STAGES = {make.__name__: make for make in (download, images, encode, graph, train, benchmark, study, pretrain)}
+def semantic_ids(root: Path) -> Stage:
+    quick = {"rqvae": {"hidden": [], "width": 2, "epochs": 3}, "shuffled": {"method": "pq"}}
+    part = {"features": ["random"], "methods": list(METHODS), "levels": 2, "codes": 2, "settings": quick}
+    return Stage("semantic_ids", toy.params(semantic_ids=part), toy.outputs(root))
+
+
+MAKERS = (download, images, encode, graph, semantic_ids, train, benchmark, study, pretrain)
+STAGES = {make.__name__: make for make in MAKERS}
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +203,9 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "image shard": ("images", lambda layout: io.shard(layout.images, "images", 1)),
     "features shard": ("encode", lambda layout: io.shard(layout.features("tfidf"), "features", 1)),
     "edges": ("graph", lambda layout: layout.edges("random")),
+    "semantic IDs": ("semantic_ids", lambda layout: layout.semantic_ids("random", "rqvae") / semantic_files.IDS),
+    "codebooks": ("semantic_ids", lambda layout: layout.semantic_ids("random", "pq") / semantic_files.CODEBOOKS),
+    "codes": ("semantic_ids", lambda layout: layout.semantic_ids("random", "shuffled") / semantic_files.FACTS),
     "benchmark record": ("benchmark", lambda layout: layout.trial("bpr", "none", 1)),
     "ranking": ("benchmark", lambda layout: layout.trial_rankings("bpr", "none", 1)),
     "tuning record": ("benchmark", lambda layout: layout.tuning_trial("bpr", "none", 1)),

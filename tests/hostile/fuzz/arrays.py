@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,9 @@ from pipeline.beit3 import checkpoints
 from pipeline.beit3.tokenizer import Tokenizer, train
 from pipeline.compare import feature_set
 from pipeline.layout import Layout
+from pipeline.semantic_ids import files
+from pipeline.semantic_ids.base import Vectors
+from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources.image_features import FEATURE, check_features
 from tests.hostile import test_features, test_params
 from tests.hostile.fuzz.target import Target, encoded, folder, written
@@ -54,6 +58,37 @@ def tokenized(data: bytes) -> None:
     assert len(tokenizer.pieces) == tokenizer.vocab
 
 
+def coded(name: str) -> Callable[[bytes], None]:
+    """Return what replaces a file of semantic IDs by an RQ-VAE, then codes a vector with what is loaded."""
+
+    def one(data: bytes) -> None:
+        target = folder("semantic-ids")
+        for sound, content in SEMANTIC_IDS.items():
+            (target / sound).write_bytes(data if sound == name else content)
+        facts, method = files.load(target)
+        codes = method.encode(np.ones((2, facts.width), np.float32))
+        assert codes.shape == (2, facts.levels)
+        assert codes.max() < facts.codes
+        assert method.decode(codes).shape == (2, facts.width)
+
+    return one
+
+
+def semantic_ids() -> dict[str, bytes]:
+    """Return the codebooks, and what explains them, of three levels of two codes."""
+    target, x = folder("sound-semantic-ids"), np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    quick = {"hidden": [], "width": 2, "epochs": 1}
+    facts = files.Facts(
+        features="f", features_sha256="", width=4, method="rqvae", settings=quick, levels=3, codes=2,
+        collisions="suffix", seed=0,
+    )  # fmt: skip
+    kind = METHODS[facts.method]
+    files.write_codebooks(target, kind.fit(Vectors(lambda: [x], 9, x), facts.shape, kind.Params(**quick), 0))
+    files.write_facts(target, facts)
+    return {name: (target / name).read_bytes() for name in (files.CODEBOOKS, files.FACTS)}
+
+
+SEMANTIC_IDS = semantic_ids()
 VECTORS = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.float32)), 2)
 ARRAYS = [test_features.saved(np.ones((6, 2), np.float32)), *(data for data, _ in test_features.NPY.values())]
 WEIGHTS = {"a": torch.arange(6.0).reshape(3, 2), "b": torch.ones(2)}
@@ -71,4 +106,6 @@ TARGETS = {
         lambda data: params.read(written("params.yaml", data)),
         [test_params.GOOD.encode(), *encoded([content[:5000] for content, _ in test_params.TABLE.values()])],
     ),
+    "semantic-codes": Target(coded(files.FACTS), [SEMANTIC_IDS[files.FACTS]]),
+    "semantic-codebooks": Target(coded(files.CODEBOOKS), [SEMANTIC_IDS[files.CODEBOOKS]]),
 }

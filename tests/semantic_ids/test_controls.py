@@ -1,0 +1,71 @@
+"""Controls: random codes and codes of other items."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from coding import SHAPE, fitted, given, groups
+
+from pipeline.config.base import checked
+from pipeline.errors import UserError
+from pipeline.semantic_ids.controls import Shuffled, ShuffledParams
+
+X = groups()
+
+
+def test_random_codes_of_items_stay_when_more_come_and_others_follow_from_their_vector() -> None:
+    made = fitted("random", X)
+    codes = made.assign(given(X))
+    np.testing.assert_array_equal(made.assign(given(X[:100])), codes[:100])
+    assert len(np.unique(codes, axis=0)) > 250  # of 512
+    others = made.encode(X)
+    assert len(np.unique(others, axis=0)) > 250
+    np.testing.assert_array_equal(made.encode(X[::-1]), others[::-1])
+    assert (fitted("random", X, seed=4).encode(X) != others).any(axis=1).mean() > 0.9
+    assert (made.tensors()["seed"].tolist(), made.tensors()["width"].tolist()) == ([3], [10])
+
+
+def test_shuffled_codes_are_those_of_the_method_in_another_order() -> None:
+    own, made = fitted("residual-kmeans", X).assign(given(X)), fitted("shuffled", X)
+    codes = made.assign(given(X))
+    assert sorted(map(tuple, codes.tolist())) == sorted(map(tuple, own.tolist()))
+    assert (codes == own).all(axis=1).mean() < 0.2
+
+
+def test_it_shuffles_the_method_and_the_settings_that_are_named() -> None:
+    made = fitted("shuffled", X, method="pq", settings={"iterations": 1})
+    assert isinstance(made, Shuffled)
+    assert sorted(made.tensors()) == ["pq/piece.0", "pq/piece.1", "pq/piece.2", "seed"]
+    one = fitted("pq", X, iterations=1).tensors()["piece.0"]
+    np.testing.assert_array_equal(made.tensors()["pq/piece.0"], one)
+    assert (fitted("pq", X).tensors()["piece.0"] != one).any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"method": "residual-kmean"},
+            r"'shuffled.method': value error, no 'residual-kmean'; did you mean 'residual-k",
+        ),
+        ({"method": "random"}, r"'shuffled.method': value error, 'random' is a control itself; name a method that"),
+        ({"methods": "pq"}, r"unknown key 'shuffled.methods'; did you mean 'method'\?"),
+    ],
+)
+def test_misspelt_settings_are_refused(settings: dict[str, str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        checked(ShuffledParams, settings, "shuffled")
+
+
+def test_misspelt_settings_of_the_method_are_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"unknown key 'semantic_ids.settings.shuffled.settings.iteration'; did you mean"
+    ):
+        fitted("shuffled", X, settings={"iteration": 3})
+
+
+def test_tensors_of_no_method_are_refused() -> None:
+    seed = {"seed": np.zeros(1, np.int64)}
+    for tensors in (seed, seed | {"random/seed": np.zeros(1, np.int64)}, seed | {"nothing/x": np.zeros(1, np.float32)}):
+        with pytest.raises(UserError, match="tensors of no method that can be shuffled"):
+            Shuffled.of(tensors, SHAPE)

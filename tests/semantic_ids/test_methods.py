@@ -1,0 +1,146 @@
+"""What every method keeps to: shapes, bytes, save and load, refusals; all registered ones, without another line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from coding import QUICK, SHAPE, error, fitted, given, groups
+
+from pipeline.errors import UserError
+from pipeline.semantic_ids import files
+from pipeline.semantic_ids.base import Method, Shape
+from pipeline.semantic_ids.files import Facts
+from pipeline.semantic_ids.registry import METHODS
+
+X = groups()
+OTHERS = groups(seed=1)
+LOOK = [name for name in METHODS if not METHODS[name].control]
+"""methods whose codes follow from the vectors"""
+
+
+@pytest.fixture(scope="module", params=list(METHODS))
+def method(request: pytest.FixtureRequest) -> tuple[str, Method]:
+    return request.param, fitted(request.param, X)
+
+
+def facts(name: str, shape: Shape = SHAPE, width: int = X.shape[1]) -> Facts:
+    return Facts(
+        features="f", features_sha256="0", width=width, method=name, settings={}, levels=shape.levels,
+        codes=shape.codes, collisions="suffix", seed=0,
+    )  # fmt: skip
+
+
+def written(folder: Path, name: str, made: Method, **changed: int) -> Path:
+    files.write_codebooks(folder, made)
+    files.write_facts(folder, facts(name).model_copy(update=changed))
+    return folder
+
+
+def test_shapes_types_and_ranges(method: tuple[str, Method]) -> None:
+    _, made = method
+    for codes, n in ((made.assign(given(X)), len(X)), (made.encode(OTHERS[:7]), 7), (made.encode(OTHERS[:0]), 0)):
+        assert codes.shape == (n, SHAPE.levels)
+        assert codes.dtype == np.int32
+        assert ((codes >= 0) & (codes < SHAPE.codes)).all()
+        assert made.decode(codes).shape == (n, X.shape[1])
+        assert made.decode(codes).dtype == np.float32
+    far = made.last(OTHERS[:7], made.encode(OTHERS[:7]))
+    assert (far.shape, far.dtype) == ((7, SHAPE.codes), np.float32)
+
+
+def test_saved_and_loaded_it_is_the_same(method: tuple[str, Method], tmp_path: Path) -> None:
+    name, made = method
+    loaded = files.load(written(tmp_path, name, made)).method
+    codes = made.encode(OTHERS)
+    np.testing.assert_array_equal(loaded.encode(OTHERS), codes)
+    np.testing.assert_array_equal(loaded.decode(codes), made.decode(codes))
+    np.testing.assert_array_equal(loaded.last(OTHERS, codes), made.last(OTHERS, codes))
+    np.testing.assert_array_equal(loaded.assign(given(X)), made.assign(given(X)))
+    again = tmp_path / "again"
+    files.write_codebooks(again, loaded)
+    assert (again / files.CODEBOOKS).read_bytes() == (tmp_path / files.CODEBOOKS).read_bytes()
+
+
+def test_each_vector_is_coded_by_itself(method: tuple[str, Method]) -> None:
+    _, made = method
+    alone = np.concatenate([made.encode(OTHERS[i : i + 1]) for i in range(30)])
+    np.testing.assert_array_equal(alone, made.encode(OTHERS[:30]))
+
+
+def test_blocks_do_not_count(method: tuple[str, Method]) -> None:
+    name, made = method
+    if name != "balanced-kmeans":  # which gives a code to those that come first, see its own test
+        np.testing.assert_array_equal(made.assign(given(X, rows=7)), made.assign(given(X, rows=1000)))
+
+
+def test_vectors_of_another_width_are_refused(method: tuple[str, Method]) -> None:
+    with pytest.raises(UserError, match=r"vectors are \[4, 9\], and the codebooks are for width 10; give the feature"):
+        method[1].encode(np.ones((4, 9), np.float32))
+
+
+@pytest.mark.parametrize("name", LOOK)
+def test_the_last_code_is_the_nearest_and_codes_stand_for_their_vectors(name: str) -> None:
+    made = fitted(name, X)
+    codes = made.encode(X)
+    np.testing.assert_array_equal(made.last(X, codes).argmin(axis=1), codes[:, -1])
+    assert error(made, X, codes) < 0.8 * error(made, X, np.roll(codes, 1, axis=0))
+    if name not in ("rqvae", "pq"):
+        assert error(made, X, codes) < error(fitted(name, X, Shape(1, SHAPE.codes)), X, codes[:, :1])
+
+
+@pytest.mark.parametrize("name", [*LOOK, "shuffled"])
+def test_more_codes_than_items_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"'semantic_ids.codes': 8 is more than the 7 items with content; give fewer"):
+        fitted(name, X[:7])
+    kind = METHODS[name]
+    with pytest.raises(UserError, match=r"'semantic_ids.fit_rows': 5 items are fewer than the 8 codes of a level"):
+        kind.fit(given(X, sample=5), SHAPE, kind.Params(), 0)
+
+
+@pytest.mark.parametrize("name", LOOK)
+def test_equal_vectors_and_as_many_codes_as_items_are_coded(name: str) -> None:
+    for x in (np.repeat(X[:2], 20, axis=0), X[: SHAPE.codes]):
+        made = fitted(name, x)
+        assert np.isfinite(made.decode(made.assign(given(x)))).all()
+
+
+BYTES = """
+import hashlib, sys
+import torch
+from coding import X_, fitted, given
+from pipeline.semantic_ids.registry import METHODS
+torch.set_num_threads(int(sys.argv[1]))
+total = hashlib.sha256()
+for name in METHODS:
+    made = fitted(name, X_)
+    for key, x in sorted(made.tensors().items()):
+        total.update(key.encode() + x.tobytes())
+    for x in (made.assign(given(X_)), made.encode(X_[:50])):
+        total.update(x.tobytes() + made.decode(x).tobytes())
+print(total.hexdigest())
+""".replace("from coding import X_, fitted, given", "from coding import fitted, given, groups\nX_ = groups(3000, 96)")
+
+
+def test_the_bytes_are_the_same_at_any_number_of_threads() -> None:
+    tests = str(Path(__file__).parents[1])
+    sums = set()
+    for threads in ("1", "2", "8"):
+        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+        environment = os.environ | dict.fromkeys(names, threads)
+        environment["PYTHONPATH"] = os.pathsep.join([tests, str(Path(tests).parent)])
+        done = subprocess.run(
+            [sys.executable, "-c", BYTES, threads], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        sums.add(done.stdout)
+    assert len(sums) == 1
+
+
+def test_names_and_settings_of_tests_are_those_of_methods() -> None:
+    assert set(QUICK) <= set(METHODS)
+    assert list(METHODS) == ["residual-kmeans", "balanced-kmeans", "rqvae", "pq", "random", "shuffled"]

@@ -1,0 +1,152 @@
+"""The stage on a toy shop: a kill at any write changes nothing; what is odd or wrong names feature set and method."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+import yaml
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.params import Params, load
+from pipeline.run import Run, perform
+from pipeline.semantic_ids import files
+from pipeline.semantic_ids.registry import METHODS
+from stages import needs
+
+QUICK = {"rqvae": {"hidden": [], "width": 2, "epochs": 3}, "balanced-kmeans": {"rounds": 2}}
+
+
+def sections(changed: dict[str, Any]) -> dict[str, Any]:
+    part = {"features": ["random"], "methods": list(METHODS), "levels": 2, "codes": 2, "settings": QUICK} | changed
+    encode = {"encoders": ["beit3", "minilm-cnn"], "controls": ["random"]}
+    return {"semantic_ids": part, "encode": encode, "benchmark": {"features": ["beit3", "random"]}}
+
+
+def params(**changed: Any) -> Params:
+    return toy.params(**sections(changed))
+
+
+def ran(layout: Layout, asked: Params) -> bool:
+    main = importlib.import_module("stages.semantic_ids").main
+    return perform(Run("semantic_ids", "shop", asked, layout.root), needs.of, lambda _: None, main)
+
+
+def digests(layout: Layout) -> dict[str, str]:
+    return {str(p.relative_to(layout.root)): io.sha256(p) for p in layout.outputs("semantic_ids")}
+
+
+def test_a_kill_at_any_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, layout = toy.outputs(tmp_path / "whole"), toy.outputs(tmp_path / "killed")
+    assert ran(whole, params())
+    atomic, kills = io.atomic, 0
+
+    def killed(path: Path) -> Any:
+        if path.name in files.NAMES and not path.exists() and path not in seen:
+            seen.add(path)
+            raise KeyboardInterrupt
+        return atomic(path)
+
+    seen: set[Path] = set()
+    monkeypatch.setattr(io, "atomic", killed)
+    while True:
+        try:
+            assert ran(layout, params())
+            break
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills == 3 * len(METHODS)
+    assert digests(layout) == digests(whole)
+    assert len(digests(whole)) == 3 * len(METHODS)
+    assert not ran(layout, params())
+
+
+def test_a_method_that_is_done_is_not_done_again_when_another_is_added(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    ran(layout, params(methods=["pq", "random"]))
+    kept = layout.semantic_ids("random", "pq") / files.CODEBOOKS
+    before = kept.stat().st_mtime_ns
+    ran(layout, params(methods=["residual-kmeans", "pq"]))
+    assert kept.stat().st_mtime_ns == before
+    assert {path.parent.name for path in layout.outputs("semantic_ids")} == {"pq", "residual-kmeans"}
+    ran(layout, params(methods=["pq"], settings={"pq": {"iterations": 3}}))
+    assert kept.stat().st_mtime_ns != before
+
+
+def test_what_is_shuffled_counts_as_code_and_as_a_setting(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    asked = params(methods=["shuffled"], settings={"shuffled": {"method": "pq"}})
+    assert asked.semantic_ids.parts("shuffled") == ["shuffled", "pq"]
+    assert "pipeline.semantic_ids.product" in needs.of(Run("semantic_ids", "shop", asked, layout.root)).modules
+    ran(layout, asked)
+    facts, _ = files.load(layout.semantic_ids("random", "shuffled"))
+    assert facts.settings == {"method": "pq", "settings": {}}
+
+
+def test_the_history_is_beside_what_explains_the_codes(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    ran(layout, params(methods=["rqvae", "pq"]))
+    lines = files.load(layout.semantic_ids("random", "rqvae")).facts.history
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert {"loss", "reconstruction", "codebook", "commitment", "used"} <= lines[-1].keys()
+    assert files.load(layout.semantic_ids("random", "pq")).facts.history == []
+
+
+def test_items_that_find_no_free_code_are_counted(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    ran(layout, params(methods=["random"], levels=1, collisions="reassign"))
+    record = json.loads(layout.run_record("semantic_ids").read_text())
+    assert record["drops"] == {"random by random: item without a free code": 4}  # 6 items, 2 codes
+
+
+def test_a_level_that_collapses_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layout = toy.outputs(tmp_path)
+    asins = [f"A{i}" for i in range(toy.ITEMS)]
+    toy.write_features(layout, "random", np.repeat(np.eye(2), 3, axis=0) + 0.0, asins)
+    ran(layout, params(methods=["residual-kmeans"]))
+    said = "random by residual-kmeans: level 2 has collapsed: it uses 1 of 2 codes"
+    assert f"warning: semantic_ids shop: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"codes": 7}, "semantic IDs of random by residual-kmeans: 'semantic_ids.codes': 7 is more than the 6 items"),
+        ({"methods": ["pq"], "levels": 3}, "semantic IDs of random by pq: 'semantic_ids.levels': 3 is more than the w"),
+    ],
+)
+def test_what_cannot_be_coded_names_set_and_method(tmp_path: Path, changed: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError) as error:
+        ran(toy.outputs(tmp_path), params(**changed))
+    assert str(error.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (
+            {"methods": ["residual-kmaens"]},
+            "'semantic_ids.methods': no 'residual-kmaens'; did you mean 'residual-kmean",
+        ),
+        ({"features": ["biet3"]}, "'semantic_ids.features': no 'biet3'; did you mean 'beit3'?"),
+        ({"features": ["tfidf"]}, "'semantic_ids.features': no 'tfidf'; valid: beit3, minilm-cnn, random"),
+        ({"settings": {"rqvea": {}}}, "'semantic_ids.settings': no 'rqvea'; did you mean 'rqvae'?"),
+        ({"settings": {"rqvae": {"epoch": 3}}}, "unknown key 'semantic_ids.settings.rqvae.epoch'; did you mean 'epoc"),
+        ({"settings": {"balanced-kmeans": {"slack": 0.5}}}, "'semantic_ids.settings.balanced-kmeans.slack': input sho"),
+        ({"settings": {"shuffled": {"method": "random"}}}, "'semantic_ids.settings.shuffled.method': value error, 'ra"),
+    ],
+)
+def test_misspelt_parameters_are_refused(tmp_path: Path, changed: dict[str, Any], says: str) -> None:
+    path = tmp_path / "params.yaml"
+    given = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **sections(changed)}
+    path.write_text(yaml.safe_dump(given))
+    with pytest.raises(UserError) as error:
+        load(path)
+    assert str(error.value).startswith(f"{path}: {says}")
