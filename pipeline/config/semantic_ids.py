@@ -30,3 +30,5 @@ class SemanticIds(Section):
     settings: dict[Name, dict[str, Any]] = {}
     """method -> keys of its own class in pipeline/semantic_ids/"""
     seed: int = 0
+    probed_items: Positive = 100_000
+    """items up to which reconstructed vectors are probed as well: that holds the feature set in memory"""
