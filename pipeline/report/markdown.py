@@ -48,7 +48,7 @@ def verdict_sentences(verdicts: Sequence[Mapping[str, Any]]) -> str:
         others.setdefault((row["measure"], row["a"]), {}).setdefault(row["verdict"], []).append(row["b"])
     sentences = []
     for (measure, a), by_verdict in others.items():
-        clauses = [f"{words} {_listed(by_verdict[v])}" for v, words in VERDICTS.items() if v in by_verdict]
+        clauses = [f"{words} {listed(by_verdict[v])}" for v, words in VERDICTS.items() if v in by_verdict]
         sentences.append(f"At {measure}, {a} is {'; '.join(clauses)}.")
     return " ".join(sentences)
 
@@ -61,6 +61,6 @@ def escaped(text: str) -> str:
     return text
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Return names as a list in a sentence."""
     return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])

@@ -94,6 +94,7 @@ def html(evidence: Evidence, view: GalleryView | None) -> str:
     """Return the text of index.html."""
     packed = gallery.sheets(view.images if view else {})
     return render("page.html", packed, **_content(evidence, view), view=view, data=_data(view, packed) if view else {},
+        groups=evidence.groups if view and view.searchable else None,
         map_width=MAP_WIDTH, map_height=MAP_HEIGHT,
     )  # fmt: skip
 
@@ -106,7 +107,10 @@ def render(template: str, packed: gallery.Sheets, **content: Any) -> str:
         packed: the images.
         content: variables of the template.
     """
-    script, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    script, style = (
+        "".join((HERE / f"{name}.{kind}").read_text(encoding="utf-8") for name in ("page", "codes"))
+        for kind in ("js", "css")
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _environment(autoescape=True).get_template(template).render(
         **content, sheets=packed.data, style=style, script=script, script_hash=digest, cell=gallery.CELL,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import Comparison, ablations, comparisons
-from pipeline.report import judged, plots, studied, tables
+from pipeline.report import coded, judged, plots, studied, tables
 from pipeline.report.gather import Evidence
 from pipeline.report.plots import Chart
 from pipeline.report.tables import CONTROLS, Table
@@ -44,7 +44,7 @@ def before(evidence: Evidence) -> list[Section]:
     """Return the sections before the gallery, without empty ones."""
     sections = (
         _results(evidence), _differences(evidence), _ablations(evidence), *_served(evidence), _tuning(evidence),
-        _sweeps(evidence), _probes(evidence), *_study(evidence),
+        _sweeps(evidence), _probes(evidence), _coded(evidence), *_study(evidence),
     )  # fmt: skip
     return [s for s in sections if s]
 
@@ -145,6 +145,12 @@ def _probes(evidence: Evidence) -> Section:
             "(paired bootstrap, p below 0.05 after Holm's correction)."
         )
     return Section("probes", "Probes", "Probes", tables.probes(evidence.probes), note=note)
+
+
+def _coded(evidence: Evidence) -> Section:
+    note = "Items as a few discrete codes, from coarse to fine, judged without training a generator."
+    charts = [("", coded.charts(evidence.coded))]
+    return Section("semantic-ids", "Semantic IDs", "Semantic IDs", coded.tables(evidence.coded), charts, note)
 
 
 def _study(evidence: Evidence) -> Iterator[Section]:

@@ -62,7 +62,8 @@ class Judge:
             ids: the codes.
             method: their codebooks; None where they are not known.
         """
-        return quality.judged(ids, self.reference) | {"reconstruction": self._reconstruction(ids, method)}
+        facts = {"control": method is not None and method.control}
+        return facts | quality.judged(ids, self.reference) | {"reconstruction": self._reconstruction(ids, method)}
 
     def _reconstruction(self, ids: Codes, method: Method | None) -> dict[str, Any]:
         """Return figures of each probe with the reconstructed vectors beside the original ones, or why there are none.

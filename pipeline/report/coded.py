@@ -1,0 +1,214 @@
+"""Semantic IDs: how good the codes are, in tables and charts, and items as groups of one prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline import io
+from pipeline.layout import Layout
+from pipeline.probe.registry import PROBES
+from pipeline.report import plots
+from pipeline.report.markdown import listed
+from pipeline.report.plots import Chart
+from pipeline.report.tables import Table
+from pipeline.semantic_ids import files
+from pipeline.semantic_ids.registry import METHODS
+
+HEADING = "Semantic IDs"
+PROBED = ("zero_shot", "item_cf")
+LINES = 3
+"""methods of a chart, beside chance: there are four colours"""
+GROUPS, SHOWN = 12, 24
+"""groups, and items of each, that the page shows before a search"""
+AGREEMENT = {
+    "neighbours": "neighbours",
+    "co_purchase": "bought together",
+    "category": "category",
+}
+"""key of a prefix's figures -> its column"""
+TITLES = {
+    "neighbours": "neighbours that share their first codes",
+    "co_purchase": "items bought together that share them",
+    "category": "items that share them, of one category",
+}
+"""the same -> its chart"""
+
+
+class Judged(NamedTuple):
+    """Semantic IDs with their figures."""
+
+    features: str
+    method: str
+    quality: Mapping[str, Any]
+    """see pipeline/semantic_ids/quality.py"""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The items of each prefix, for the page."""
+
+    codes: dict[str, list[list[int]]]
+    """feature set and method -> codes of each item; empty for an item without"""
+    shown: int = SHOWN
+
+    @property
+    def first(self) -> list[tuple[str, list[int]]]:
+        """Return the first code, and item_ids, of the largest groups of the first codes."""
+        members: dict[int, list[int]] = {}
+        for item, codes in enumerate(next(iter(self.codes.values()))):
+            if codes:
+                members.setdefault(codes[0], []).append(item)
+        largest = sorted(members, key=lambda code: (-len(members[code]), code))[:GROUPS]
+        return [(str(code), members[code]) for code in largest]
+
+
+def gathered(layout: Layout, features: Sequence[str] | None = None) -> list[Judged]:
+    """Return the figures of a dataset's semantic IDs, by feature set, then in the order of the registry.
+
+    Args:
+        layout: of the dataset.
+        features: feature sets; None: all.
+    """
+    order = list(METHODS)
+    found = [path.parent for path in layout.folder("semantic_ids").glob(f"*/*/{files.FACTS}")]
+    found.sort(key=lambda p: (p.parent.name, order.index(p.name) if p.name in order else len(order), p.name))
+    kept = (p for p in found if features is None or p.parent.name in features)
+    return [Judged(p.parent.name, p.name, io.read_json(p / files.FACTS)["quality"]) for p in kept]
+
+
+def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | None:
+    """Return the items of each prefix, all in memory; None without semantic IDs."""
+    codes = {}
+    for features, method, _ in judged:
+        table = pq.read_table(layout.semantic_ids(features, method) / files.IDS, columns=["item_id", "codes"])
+        rows, matrix = files.matrix(table)
+        of_item: list[list[int]] = [[] for _ in range(items)]
+        for item, row in zip(table["item_id"].to_numpy()[rows].tolist(), matrix.tolist(), strict=True):
+            of_item[item] = row
+        codes[f"{features} · {method}"] = of_item
+    return Groups(codes) if codes else None
+
+
+def tables(judged: Sequence[Judged]) -> list[Table]:
+    """Return the headline figures, what coding costs, and figures by prefix and by level."""
+    return [headline(judged), cost(judged), _by_prefix(judged), _by_level(judged)] if judged else []
+
+
+def headline(judged: Sequence[Judged]) -> Table:
+    """Return a row for each method: the same table in the report, on the card, in comparisons and in the docs."""
+    note = (
+        "Collide: items that share all codes with another, before and after the policy. Perplexity: so many "
+        "codes, used evenly, level by level. Bits: entropy of whole ids, and the most possible. Neighbours, bought "
+        "together: how often such items share the first code; category: how often items of one first code share it; "
+        f"by chance in brackets. Last: how hit@20 changes with reconstructed vectors.{_controls(judged)}"
+    )
+    head = ["feature set", "method", "collide", "used", "perplexity", "bits", *AGREEMENT.values()]
+    return Table(HEADING, note, [*head, *(PROBES[p].name for p in PROBED)], [_row(j) for j in judged], texts=2)
+
+
+def cost(judged: Sequence[Judged]) -> Table:
+    """Return what coding costs: each probe with reconstructed vectors beside the original ones."""
+    rows = [
+        [j.features, j.method, f"{PROBES[probe].name} {f['measure']}",
+         *(f"{f[key]:.4f}" for key in ("original", "reconstructed", "chance")),
+         f"{f['difference']:+.4f}", f"{f['low']:+.4f} .. {f['high']:+.4f}", f"{f['p_holm']:.4f}"]
+        for j in judged for probe, f in _probed(j).items()
+    ]  # fmt: skip
+    note = (
+        "Vectors that the codes stand for, beside the vectors that were coded: difference, its 95 % interval and p by "
+        "paired bootstrap, corrected (Holm) for the probes of a method."
+    )
+    head = ["feature set", "method", "measure", "original", "reconstructed", "chance", "difference", "95 % interval"]
+    return Table("What coding costs", f"{note}{_unprobed(judged)}", [*head, "p, Holm"], rows, texts=3)
+
+
+def charts(judged: Sequence[Judged]) -> list[Chart]:
+    """Return for each feature set how often pairs of items share a prefix, by its length, beside chance."""
+    drawn = []
+    for features in dict.fromkeys(j.features for j in judged):
+        rows = [j for j in judged if j.features == features and not j.quality["control"]][:LINES]
+        for key, what in TITLES.items():
+            lines = {j.method: [p[key] for p in j.quality["prefixes"]] for j in rows}
+            by_chance = [[p[f"{key}_chance"] or 0.0 for p in j.quality["prefixes"]] for j in rows]
+            length = max((len(line) for line in lines.values()), default=0)
+            if length > 1 and any(v is not None for line in lines.values() for v in line):
+                lines["chance"] = [*np.max(by_chance, axis=0).tolist()]
+                labels = [str(n + 1) for n in range(length)]
+                drawn.append(plots.across(f"{features}: {what}, by their number", labels, lines))
+    return drawn
+
+
+def _row(judged: Judged) -> list[str]:
+    q, probed = judged.quality, _probed(judged)
+    first, whole = q["prefixes"][0], q["prefixes"][-1]
+    before, after = (q["collisions"][when] for when in ("before", "after"))
+    return [
+        judged.features,
+        judged.method,
+        _percent(before) if before == after else f"{_percent(before)} → {_percent(after)}",
+        _percent(float(np.mean([level["used"] for level in q["levels"]]))),
+        ", ".join(f"{level['perplexity']:.0f}" for level in q["levels"]),
+        f"{whole['bits']:.1f} of {whole['most_bits']:.1f}",
+        *(_beside_chance(first, key) for key in AGREEMENT),
+        *(f"{probed[p]['difference']:+.4f}" if p in probed else "" for p in PROBED),
+    ]
+
+
+def _probed(judged: Judged) -> dict[str, Mapping[str, Any]]:
+    """Return probe -> its figures, of those that were asked."""
+    rows = {probe: judged.quality["reconstruction"].get(probe, {"skipped": ""}) for probe in PROBED}
+    return {probe: figures for probe, figures in rows.items() if "skipped" not in figures}
+
+
+def _by_prefix(judged: Sequence[Judged]) -> Table:
+    rows = [
+        [j.features, j.method, str(p["length"]), f"{p['distinct']:,}", f"{p['bits']:.2f} of {p['most_bits']:.2f}",
+         *(_beside_chance(p, key) for key in AGREEMENT)]
+        for j in judged for p in j.quality["prefixes"]
+    ]  # fmt: skip
+    note = (
+        "How often nearest neighbours, and items bought together, share their first codes; how often items that share "
+        "them are of one category. By chance in brackets."
+    )
+    head = ["feature set", "method", "codes", "distinct", "bits", *AGREEMENT.values()]
+    return Table("By length of the prefix", note, head, rows, texts=2)
+
+
+def _by_level(judged: Sequence[Judged]) -> Table:
+    rows = [
+        [j.features, j.method, str(i + 1), _percent(v["used"]), f"{v['perplexity']:.1f}", f"{v['gini']:.2f}"]
+        for j in judged for i, v in enumerate(j.quality["levels"])
+    ]  # fmt: skip
+    note = "Gini: 0 where all codes are used evenly, towards 1 where one code has all items."
+    return Table("Use by level", note, ["feature set", "method", "level", "used", "perplexity", "Gini"], rows, texts=2)
+
+
+def _controls(judged: Sequence[Judged]) -> str:
+    names = list(dict.fromkeys(j.method for j in judged if j.quality["control"]))
+    if not names:
+        return ""
+    are, them = ("are controls", "them") if names[1:] else ("is a control", "it")
+    return f" {listed(names)} {are}: useful codes must beat {them}."
+
+
+def _unprobed(judged: Sequence[Judged]) -> str:
+    """Return why some semantic IDs have no reconstruction."""
+    reasons: dict[str, list[str]] = {}
+    for j in judged:
+        if reason := j.quality["reconstruction"].get("skipped"):
+            reasons.setdefault(reason, []).append(j.method)
+    return "".join(f" Not for {listed(list(dict.fromkeys(names)))}: {reason}." for reason, names in reasons.items())
+
+
+def _beside_chance(prefix: Mapping[str, Any], key: str) -> str:
+    value, by_chance = prefix[key], prefix[f"{key}_chance"]
+    return "" if value is None else f"{value:.3f}" + ("" if by_chance is None else f" ({by_chance:.3f})")
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
