@@ -96,7 +96,8 @@ def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | Non
 
 def tables(judged: Sequence[Judged]) -> list[Table]:
     """Return the headline figures, what coding costs, and figures by prefix and by level."""
-    return [headline(judged), cost(judged), _by_prefix(judged), _by_level(judged)] if judged else []
+    made = (headline(judged), cost(judged), _by_prefix(judged), _by_level(judged))
+    return [table for table in made if table.rows]
 
 
 def headline(judged: Sequence[Judged]) -> Table:
@@ -107,7 +108,7 @@ def headline(judged: Sequence[Judged]) -> Table:
         "together: how often such items share the first code; category: how often items of one first code share it; "
         f"by chance in brackets. Last: how hit@20 changes with reconstructed vectors.{_controls(judged)}"
     )
-    head = ["feature set", "method", "collide", "used", "perplexity", "bits", *AGREEMENT.values()]
+    head = ["feature set", "method", "collide", "perplexity", "bits", *AGREEMENT.values()]
     return Table(HEADING, note, [*head, *(PROBES[p].name for p in PROBED)], [_row(j) for j in judged], texts=2)
 
 
@@ -150,12 +151,11 @@ def _row(judged: Judged) -> list[str]:
     return [
         judged.features,
         judged.method,
-        _percent(before) if before == after else f"{_percent(before)} → {_percent(after)}",
-        _percent(float(np.mean([level["used"] for level in q["levels"]]))),
+        f"{before:.0%}" if before == after else f"{before:.0%} → {after:.0%}",
         ", ".join(f"{level['perplexity']:.0f}" for level in q["levels"]),
-        f"{whole['bits']:.1f} of {whole['most_bits']:.1f}",
+        f"{whole['bits']:.1f}/{whole['most_bits']:.1f}",
         *(_beside_chance(first, key) for key in AGREEMENT),
-        *(f"{probed[p]['difference']:+.4f}" if p in probed else "" for p in PROBED),
+        *(f"{probed[p]['difference']:+.3f}" if p in probed else "" for p in PROBED),
     ]
 
 
@@ -167,7 +167,7 @@ def _probed(judged: Judged) -> dict[str, Mapping[str, Any]]:
 
 def _by_prefix(judged: Sequence[Judged]) -> Table:
     rows = [
-        [j.features, j.method, str(p["length"]), f"{p['distinct']:,}", f"{p['bits']:.2f} of {p['most_bits']:.2f}",
+        [j.features, j.method, str(p["length"]), f"{p['distinct']:,}", f"{p['bits']:.1f}/{p['most_bits']:.1f}",
          *(_beside_chance(p, key) for key in AGREEMENT)]
         for j in judged for p in j.quality["prefixes"]
     ]  # fmt: skip
@@ -181,7 +181,7 @@ def _by_prefix(judged: Sequence[Judged]) -> Table:
 
 def _by_level(judged: Sequence[Judged]) -> Table:
     rows = [
-        [j.features, j.method, str(i + 1), _percent(v["used"]), f"{v['perplexity']:.1f}", f"{v['gini']:.2f}"]
+        [j.features, j.method, str(i + 1), f"{v['used']:.1%}", f"{v['perplexity']:.1f}", f"{v['gini']:.2f}"]
         for j in judged for i, v in enumerate(j.quality["levels"])
     ]  # fmt: skip
     note = "Gini: 0 where all codes are used evenly, towards 1 where one code has all items."
@@ -207,8 +207,9 @@ def _unprobed(judged: Sequence[Judged]) -> str:
 
 def _beside_chance(prefix: Mapping[str, Any], key: str) -> str:
     value, by_chance = prefix[key], prefix[f"{key}_chance"]
-    return "" if value is None else f"{value:.3f}" + ("" if by_chance is None else f" ({by_chance:.3f})")
+    return "" if value is None else _short(value) + ("" if by_chance is None else f" ({_short(by_chance)})")
 
 
-def _percent(share: float) -> str:
-    return f"{share:.1%}"
+def _short(share: float) -> str:
+    """Return a share without the zero before its point."""
+    return f"{share:.3f}".removeprefix("0")

@@ -5,7 +5,7 @@ I items, n of them with codes, L levels, F width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,12 @@ from pipeline.probe.base import Data, Task
 from pipeline.probe.registry import PROBES
 from pipeline.semantic_ids import files, quality
 from pipeline.semantic_ids.base import Method
-from pipeline.semantic_ids.quality import Codes, Reference
+from pipeline.semantic_ids.quality import Codes, Edges, Reference
 
 PROBED = ("zero_shot", "item_cf")
 """the probes that original and reconstructed vectors both answer"""
-ROWS, EDGES = 8192, 65_536
+ROWS, BLOCK = 8192, 65_536
 """codes and edges at a time"""
-Near = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 Questions = Mapping[str, questions.Questions | Task | str]
 
 
@@ -70,8 +69,8 @@ class Judge:
 
         The difference is reconstructed - original, with its 95 % interval and p by paired bootstrap after Holm.
         """
-        if isinstance(self.original, str) or method is None:
-            return {"skipped": self.original if isinstance(self.original, str) else "no codebooks"}
+        if method is None or isinstance(self.original, str):
+            return {"skipped": "no codebooks" if method is None else str(self.original)}
         decoded = _decoded(method, ids, self.reference.items)
         if not decoded.any():
             return {"skipped": "the codes stand for no vector"}
@@ -99,7 +98,7 @@ def read(layout: Layout, features: str, seed: int, probed_items: int) -> Judge:
     paths = io.read_table(layout.items, schemas.ITEMS, ["categories"])["categories"].to_pylist()
     folder = layout.features(features)
     vectors = io.matrix(io.read_features(folder)["vector"]) if len(paths) <= probed_items else None
-    return against(interactions, paths, lambda: edges(layout.edges(features)), vectors, seed)
+    return against(interactions, paths, Stored(layout.edges(features)), vectors, seed)
 
 
 def inputs(layout: Layout, features: str) -> list[Path]:
@@ -107,13 +106,15 @@ def inputs(layout: Layout, features: str) -> list[Path]:
     return [layout.interactions, layout.items, layout.edges(features)]
 
 
-def against(interactions: pa.Table, paths: list[list[str]], near: Near, vectors: np.ndarray | None, seed: int) -> Judge:
+def against(
+    interactions: pa.Table, paths: list[list[str]], near: Edges, vectors: np.ndarray | None, seed: int
+) -> Judge:
     """Return a judge.
 
     Args:
         interactions: table INTERACTIONS.
         paths: categories from the root of each item.
-        near: see Reference.edges.
+        near: neighbours of the items, in blocks.
         vectors: float32 [I, F], the original ones; None where there are none, or too many to probe.
         seed: of the tests.
     """
@@ -144,11 +145,17 @@ def codes(ids: pa.Table, k: int, before: np.ndarray | None = None) -> Codes:
     return Codes(rows, matrix, k, suffix if len(suffix) else None, before, cosine)
 
 
-def edges(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield items and neighbours of a table EDGES, int32 [b] each."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(EDGES, columns=["item_id", "neighbour_id"]):
-            yield batch["item_id"].to_numpy(), batch["neighbour_id"].to_numpy()
+@dataclass(frozen=True)
+class Stored:
+    """Items and neighbours of a table EDGES, int32 [b] each, a block in memory at a time."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the blocks."""
+        with pq.ParquetFile(self.path) as file:
+            for batch in file.iter_batches(BLOCK, columns=["item_id", "neighbour_id"]):
+                yield batch["item_id"].to_numpy(), batch["neighbour_id"].to_numpy()
 
 
 def _decoded(method: Method, ids: Codes, items: int) -> np.ndarray:

@@ -6,11 +6,14 @@ I items, n of them with codes, L levels, K codes a level. A prefix is an item's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+Edges = Iterable[tuple[np.ndarray, np.ndarray]]
+"""items and their nearest neighbours, int [b] each, a block at a time; gone through more than once"""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,7 @@ class Reference:
 
     items: int
     """I"""
-    edges: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
-    """returns items and their nearest neighbours, int [b] each, a block at a time; an item itself does not count"""
+    edges: Edges
     user: np.ndarray
     """int [m], of the train interactions"""
     item: np.ndarray
@@ -58,7 +60,7 @@ def judged(ids: Codes, reference: Reference) -> dict[str, Any]:
     every[ids.rows] = groups
     by_item = np.full((reference.items, levels), -1, np.int64)
     by_item[ids.rows] = ids.codes
-    kept, alike = neighbours(every, by_item, reference.edges())
+    kept, alike = neighbours(every, by_item, reference.edges)
     bought, bought_by_chance = co_purchase(every, reference.user, reference.item)
     pure, pure_by_chance = purity(groups, reference.label[ids.rows])
     most = [min(ids.k ** (length + 1), len(groups)) for length in range(levels)]
@@ -139,15 +141,15 @@ def sharing(groups: np.ndarray, weight: np.ndarray | None = None) -> float | Non
     return _share(same - own, weight.sum() ** 2 - own)
 
 
-def neighbours(
-    groups: np.ndarray, codes: np.ndarray, edges: Iterable[tuple[np.ndarray, np.ndarray]]
-) -> tuple[list[float | None], float | None]:
+def neighbours(groups: np.ndarray, codes: np.ndarray, edges: Edges) -> tuple[list[float | None], float | None]:
     """Return how often neighbours share each prefix, L shares, and which share of their codes agrees, wherever.
+
+    An item's edge to itself does not count.
 
     Args:
         groups: int64 [I, L], see `prefixes`; -1 for items without codes, whose edges do not count.
         codes: int64 [I, L], likewise.
-        edges: see `Reference`.
+        edges: see `Edges`.
     """
     together, agreeing, pairs = np.zeros(groups.shape[1], np.int64), 0, 0
     for item, other in edges:

@@ -38,7 +38,7 @@ def quality(layout: Layout, method: str) -> dict[str, Any]:
 
 def method(vectors: np.ndarray) -> Method:
     """Return codebooks whose first code is the number of the vector that it stands for."""
-    return cast(Method, SimpleNamespace(decode=lambda codes: vectors[codes[:, 0]]))
+    return cast(Method, SimpleNamespace(control=False, decode=lambda codes: vectors[codes[:, 0]]))
 
 
 def each_its_own() -> Codes:
@@ -84,8 +84,8 @@ def test_why_there_is_no_reconstruction(tmp_path: Path) -> None:
 
 def test_edges_are_read_a_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = toy.outputs(tmp_path)
-    monkeypatch.setattr(judge, "EDGES", 5)
-    blocks = list(judge.edges(layout.edges("beit3")))
+    monkeypatch.setattr(judge, "BLOCK", 5)
+    blocks = list(judge.Stored(layout.edges("beit3")))
     table = io.read_table(layout.edges("beit3"), schemas.EDGES)
     assert max(len(item) for item, _ in blocks) == 5
     for column, name in ((0, "item_id"), (1, "neighbour_id")):

@@ -26,7 +26,7 @@ LABELS = [0, 0, 1, 1, 1, -1, 0]
 def reference(items: int = 7, **changed: Any) -> Reference:
     edges, bought = np.array(EDGES), np.array(BOUGHT)
     given = {
-        "items": items, "edges": lambda: [(edges[:, 0], edges[:, 1])], "user": bought[:, 0], "item": bought[:, 1],
+        "items": items, "edges": [(edges[:, 0], edges[:, 1])], "user": bought[:, 0], "item": bought[:, 1],
         "label": np.array(LABELS),
     }  # fmt: skip
     return Reference(**(given | changed))
@@ -124,14 +124,14 @@ def test_the_order_of_items_changes_nothing(data: st.DataObject) -> None:
     new = np.array(data.draw(st.permutations(range(10))))  # of each item
     one = quality.judged(
         Codes(rows, codes, k),
-        Reference(10, lambda: [(edges[:, 0], edges[:, 1])], bought[:, 0], bought[:, 1], label),
+        Reference(10, [(edges[:, 0], edges[:, 1])], bought[:, 0], bought[:, 1], label),
     )
     order = np.argsort(new[rows])
     moved = np.empty(10, int)
     moved[new] = label
     other = quality.judged(
         Codes(new[rows][order], codes[order], k),
-        Reference(10, lambda: [(new[edges[:, 0]], new[edges[:, 1]])], bought[:, 0], new[bought[:, 1]], moved),
+        Reference(10, [(new[edges[:, 0]], new[edges[:, 1]])], bought[:, 0], new[bought[:, 1]], moved),
     )
     assert flat(one) == pytest.approx(flat(other), abs=2e-6, nan_ok=True)
 

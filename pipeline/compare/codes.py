@@ -1,0 +1,142 @@
+"""`alignrec compare --codes`: semantic IDs side by side, of feature sets that are coded here, and of anybody's files.
+
+I items, n of them with codes, L levels, K codes a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import schemas
+from pipeline import io
+from pipeline.compare import codes_file, feature_set, geometry, page
+from pipeline.compare.codes_file import Given, holds_codes
+from pipeline.compare.command import items_of
+from pipeline.compare.feature_set import FeatureSet
+from pipeline.compare.judge import NEIGHBOURS
+from pipeline.config.base import known
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.ops.rows import unit_rows
+from pipeline.params import Params
+from pipeline.report import coded
+from pipeline.report.coded import Judged
+from pipeline.report.gallery import Sheets
+from pipeline.report.tables import Table
+from pipeline.seeds import seed_for
+from pipeline.semantic_ids import build, judge
+from pipeline.semantic_ids.base import Method, Vectors
+from pipeline.semantic_ids.quality import Codes, Edges
+from pipeline.semantic_ids.registry import METHODS
+
+AS_IT_IS, CONTROL = "as it is", "random"
+"""method of a file's codes; and the control beside every feature set"""
+
+
+def compare(
+    layout: Layout, params: Params, specs: Sequence[str], method: str | None, to: Path, order: Path | None = None
+) -> dict[str, Any]:
+    """Judge semantic IDs of one dataset alike, and write compare.json and index.html.
+
+    Args:
+        layout: of the dataset; its interactions stage must have run.
+        params: section semantic_ids says how feature sets are coded.
+        specs: files that hold codes, which are judged as they are; others are feature sets, see
+            feature_set.read.
+        method: codes the feature sets.
+        to: folder to write into.
+        order: mapping file of the rows of feature files without identifiers.
+
+    Returns:
+        the content of compare.json: dataset, sources, and codes, a row of features, method and quality each.
+
+    Raises:
+        UserError: see feature_set.read; or no such method, or a file whose codes are misshapen.
+    """
+    asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
+    _check(specs, method)
+    given = [codes_file.read(s, asins) if holds_codes(s) else feature_set.read(s, layout, asins, order) for s in specs]
+    names = feature_set.distinct_names([g.name for g in given])
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    paths = items_of(layout, asins)["categories"].to_pylist()
+    seed = seed_for("compare", layout.dataset, "codes")
+    near = {name: _edges(g.vectors) for name, g in zip(names, given, strict=True) if isinstance(g, FeatureSet)}
+    first = next(iter(near), None)
+    rows: list[dict[str, Any]] = []
+    for name, g in zip(names, given, strict=True):
+        if isinstance(g, Given):
+            judging = judge.against(interactions, paths, near[first] if first else [], None, seed)
+            rows.append({"features": name, "method": AS_IT_IS, "quality": judging.judged(g.codes, None)})
+            continue
+        probed = g.vectors if len(asins) <= params.semantic_ids.probed_items else None
+        judging = judge.against(interactions, paths, near[name], probed, seed)
+        rows += (
+            {"features": name, "method": by, "quality": judging.judged(*_coded(g, by, params, seed))}
+            for by in dict.fromkeys([str(method), CONTROL])
+        )
+    sources = {name: g.source for name, g in zip(names, given, strict=True)}
+    comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": first, "codes": rows}
+    io.write_json(to / "compare.json", comparison)
+    io.write_bytes(to / "index.html", _html(comparison, params.source(layout.dataset).kind).encode())
+    return comparison
+
+
+def tables(comparison: Mapping[str, Any]) -> list[Table]:
+    """Return the tables of a comparison: the headline figures, what coding costs, and more for the page."""
+    return coded.tables([Judged(**row) for row in comparison["codes"]])
+
+
+def remarks(comparison: Mapping[str, Any]) -> list[str]:
+    """Return whose neighbours the codes of files were judged by."""
+    if all(row["method"] != AS_IT_IS for row in comparison["codes"]):
+        return []
+    if (features := comparison["neighbours_of"]) is None:
+        return ["neighbours: not known of files of codes; name a feature set beside them"]
+    return [f"neighbours: files of codes are judged by those of {features}"]
+
+
+def _check(specs: Sequence[str], method: str | None) -> None:
+    """Refuse a method that there is not, and feature sets without one."""
+    features = next((s for s in specs if not holds_codes(s)), None)
+    if method is None and features is not None:
+        raise UserError(
+            f"'{features}' holds features, beside codes; say by which method to code it: --codes {next(iter(METHODS))}"
+        )
+    known([method] if method else [], METHODS, "--codes")
+
+
+def _coded(features: FeatureSet, by: str, params: Params, seed: int) -> tuple[Codes, Method]:
+    """Return a feature set's codes by a method, and its codebooks."""
+    section = params.semantic_ids
+    units, directed = unit_rows(features.vectors)
+    x = units[directed]
+    if not len(x):
+        raise UserError(f"{features.name}: no item has a vector that could be coded")
+    drawn = np.random.default_rng(seed).choice(len(x), min(len(x), section.fit_rows), replace=False)
+    given = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)])
+    method = METHODS[by].fit(given, build.shape(section), build.settings(section, by), seed_for(by, seed))
+    codes, suffix, cosines = build.coded(method, given, section.collisions)
+    before = method.assign(given) if section.collisions == "reassign" else None
+    return Codes(np.flatnonzero(directed), codes, section.codes, suffix, before, cosines), method
+
+
+def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
+    for at in range(0, len(x), build.ROWS):
+        yield x[at : at + build.ROWS]
+
+
+def _edges(vectors: np.ndarray) -> Edges:
+    """Return every item beside each of its nearest others, in one block."""
+    others = geometry.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1))
+    return [(np.repeat(np.arange(len(others)), others.shape[1]), others.reshape(-1))]
+
+
+def _html(comparison: Mapping[str, Any], kind: str) -> str:
+    return page.render(
+        "compare.html", Sheets([], {}), dataset=comparison["dataset"], kind=kind, data={}, pairs=[],
+        sets=list(comparison["sources"]), judged=[page.sources(comparison), *tables(comparison)], shapes=[],
+    )  # fmt: skip
