@@ -68,7 +68,7 @@ class Groups:
 
 
 def gathered(layout: Layout, features: Sequence[str] | None = None) -> list[Judged]:
-    """Return the figures of a dataset's semantic IDs, by feature set, then in the order of the registry.
+    """Return the figures of a dataset's semantic IDs, of those that have any, by feature set, then as registered.
 
     Args:
         layout: of the dataset.
@@ -78,7 +78,8 @@ def gathered(layout: Layout, features: Sequence[str] | None = None) -> list[Judg
     found = [path.parent for path in layout.folder("semantic_ids").glob(f"*/*/{files.FACTS}")]
     found.sort(key=lambda p: (p.parent.name, order.index(p.name) if p.name in order else len(order), p.name))
     kept = (p for p in found if features is None or p.parent.name in features)
-    return [Judged(p.parent.name, p.name, io.read_json(p / files.FACTS)["quality"]) for p in kept]
+    judged = (Judged(p.parent.name, p.name, io.read_json(p / files.FACTS).get("quality")) for p in kept)
+    return [j for j in judged if j.quality]
 
 
 def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | None:
