@@ -250,9 +250,11 @@ def compare(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
     train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="trainings of each model on each set")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of each model, or codebooks of each method")] = 5,
     order: Order = None,
-    codes: Annotated[str | None, typer.Option("--codes", help="compare semantic IDs: the method that codes")] = None,
+    codes: Annotated[
+        list[str] | None, typer.Option("--codes", help="compare semantic IDs, coded by this method")
+    ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
     """feature sets side by side: probes, paired tests, likeness, most changed items; or their semantic IDs."""
@@ -261,7 +263,7 @@ def compare(
     from pipeline.layout import Layout
 
     settings = released.settings(dataset, params)
-    coded = codes is not None or any(map(codes_file.holds_codes, sets))
+    coded = bool(codes) or any(map(codes_file.holds_codes, sets))
     if coded and train:
         raise UserError("--train trains on features, and these are codes; leave one of the two out")
     if train:
@@ -273,14 +275,14 @@ def compare(
         if coded:
             from pipeline.compare import codes as coding
 
-            comparison = coding.compare(layout, settings, sets, codes, folder, order)
+            comparison = coding.compare(layout, settings, sets, codes or [], seeds, folder, order)
         else:
             comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     from pipeline.compare import page  # loads Pillow, which an error above need not wait for
 
     for name, source in comparison["sources"].items():
         say(f"{name}: {source}")
-    shown = coding.tables(comparison)[:2] if coded else [*page.judged(comparison), *page.shapes(comparison)]
+    shown = coding.tables(comparison) if coded else [*page.judged(comparison), *page.shapes(comparison)]
     for table in shown:
         show(page.terminal(table))
     for remark in (coding if coded else page).remarks(comparison):

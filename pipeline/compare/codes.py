@@ -38,7 +38,13 @@ AS_IT_IS, CONTROL = "as it is", "random"
 
 
 def compare(
-    layout: Layout, params: Params, specs: Sequence[str], method: str | None, to: Path, order: Path | None = None
+    layout: Layout,
+    params: Params,
+    specs: Sequence[str],
+    methods: Sequence[str],
+    seeds: int,
+    to: Path,
+    order: Path | None = None,
 ) -> dict[str, Any]:
     """Judge semantic IDs of one dataset alike, and write compare.json and index.html.
 
@@ -47,18 +53,19 @@ def compare(
         params: section semantic_ids says how feature sets are coded.
         specs: files that hold codes, which are judged as they are; others are feature sets, see
             feature_set.read.
-        method: codes the feature sets.
+        methods: code the feature sets, random codes beside them.
+        seeds: codebooks of each method on each set.
         to: folder to write into.
         order: mapping file of the rows of feature files without identifiers.
 
     Returns:
-        the content of compare.json: dataset, sources, and codes, a row of features, method and quality each.
+        the content of compare.json: dataset, sources, and codes, a row of features, method, quality and seed each.
 
     Raises:
         UserError: see feature_set.read; or no such method, or a file whose codes are misshapen.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
-    _check(specs, method)
+    _check(specs, methods)
     given = [codes_file.read(s, asins) if holds_codes(s) else feature_set.read(s, layout, asins, order) for s in specs]
     names = feature_set.distinct_names([g.name for g in given])
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
@@ -70,13 +77,14 @@ def compare(
     for name, g in zip(names, given, strict=True):
         if isinstance(g, Given):
             judging = judge.against(interactions, paths, near[first] if first else [], None, seed)
-            rows.append({"features": name, "method": AS_IT_IS, "quality": judging.judged(g.codes, None)})
+            rows.append(Judged(name, AS_IT_IS, judging.judged(g.codes, None))._asdict())
             continue
         probed = g.vectors if len(asins) <= params.semantic_ids.probed_items else None
         judging = judge.against(interactions, paths, near[name], probed, seed)
         rows += (
-            {"features": name, "method": by, "quality": judging.judged(*_coded(g, by, params, seed))}
-            for by in dict.fromkeys([str(method), CONTROL])
+            Judged(name, by, judging.judged(*_coded(g, by, params, seed_for(by, seed, n))), n)._asdict()
+            for by in dict.fromkeys([*methods, CONTROL])
+            for n in range(seeds)
         )
     sources = {name: g.source for name, g in zip(names, given, strict=True)}
     comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": first, "codes": rows}
@@ -86,8 +94,13 @@ def compare(
 
 
 def tables(comparison: Mapping[str, Any]) -> list[Table]:
-    """Return the tables of a comparison: the headline figures, what coding costs, and more for the page."""
-    return coded.tables([Judged(**row) for row in comparison["codes"]])
+    """Return the tables for the terminal; the page has more."""
+    return coded.brief(judged(comparison))
+
+
+def judged(comparison: Mapping[str, Any]) -> list[Judged]:
+    """Return the rows of a comparison."""
+    return [Judged(**row) for row in comparison["codes"]]
 
 
 def remarks(comparison: Mapping[str, Any]) -> list[str]:
@@ -99,14 +112,12 @@ def remarks(comparison: Mapping[str, Any]) -> list[str]:
     return [f"neighbours: files of codes are judged by those of {features}"]
 
 
-def _check(specs: Sequence[str], method: str | None) -> None:
+def _check(specs: Sequence[str], methods: Sequence[str]) -> None:
     """Refuse a method that there is not, and feature sets without one."""
     features = next((s for s in specs if not holds_codes(s)), None)
-    if method is None and features is not None:
-        raise UserError(
-            f"'{features}' holds features, beside codes; say by which method to code it: --codes {next(iter(METHODS))}"
-        )
-    known([method] if method else [], METHODS, "--codes")
+    if not methods and features is not None:
+        raise UserError(f"'{features}' holds features, beside codes; say how to code it: --codes {next(iter(METHODS))}")
+    known(methods, METHODS, "--codes")
 
 
 def _coded(features: FeatureSet, by: str, params: Params, seed: int) -> tuple[Codes, Method]:
@@ -118,7 +129,7 @@ def _coded(features: FeatureSet, by: str, params: Params, seed: int) -> tuple[Co
         raise UserError(f"{features.name}: no item has a vector that could be coded")
     drawn = np.random.default_rng(seed).choice(len(x), min(len(x), section.fit_rows), replace=False)
     given = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)])
-    method = METHODS[by].fit(given, build.shape(section), build.settings(section, by), seed_for(by, seed))
+    method = METHODS[by].fit(given, build.shape(section), build.settings(section, by), seed)
     codes, suffix, cosines = build.coded(method, given, section.collisions)
     before = method.assign(given) if section.collisions == "reassign" else None
     return Codes(np.flatnonzero(directed), codes, section.codes, suffix, before, cosines), method
@@ -136,7 +147,8 @@ def _edges(vectors: np.ndarray) -> Edges:
 
 
 def _html(comparison: Mapping[str, Any], kind: str) -> str:
+    shown = [page.sources(comparison), *coded.tables(judged(comparison))]
     return page.render(
         "compare.html", Sheets([], {}), dataset=comparison["dataset"], kind=kind, data={}, pairs=[],
-        sets=list(comparison["sources"]), judged=[page.sources(comparison), *tables(comparison)], shapes=[],
+        sets=list(comparison["sources"]), judged=shown, shapes=[],
     )  # fmt: skip

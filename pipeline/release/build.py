@@ -182,7 +182,7 @@ def _facts(parts: Parts, counts: Counts, files: list[File]) -> card.Facts:
         judged=[] if parts.results is None else evidence.comparisons(parts.results),
         probes=parts.probes,
         vector=parts.vector,
-        studied=[*coded.tables(parts.coded)[:2], *studied.summed(parts.study)],
+        studied=[*coded.brief(parts.coded), *studied.summed(parts.study)],
         gaps=gaps(parts.items),
         incomplete=incomplete(parts.items),
         inputs=parts.inputs,

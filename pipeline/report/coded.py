@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline import io
+from pipeline.evaluation.evidence import cell
 from pipeline.layout import Layout
 from pipeline.probe.registry import PROBES
 from pipeline.report import plots
-from pipeline.report.markdown import listed
+from pipeline.report.markdown import figure, listed
 from pipeline.report.plots import Chart
 from pipeline.report.tables import Table
 from pipeline.semantic_ids import files
@@ -46,6 +47,8 @@ class Judged(NamedTuple):
     method: str
     quality: Mapping[str, Any]
     """see pipeline/semantic_ids/quality.py"""
+    seed: int = 0
+    """number of the codebooks, where there are several"""
 
 
 @dataclass(frozen=True)
@@ -85,20 +88,26 @@ def gathered(layout: Layout, features: Sequence[str] | None = None) -> list[Judg
 def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | None:
     """Return the items of each prefix, all in memory; None without semantic IDs."""
     codes = {}
-    for features, method, _ in judged:
-        table = pq.read_table(layout.semantic_ids(features, method) / files.IDS, columns=["item_id", "codes"])
+    for j in judged:
+        table = pq.read_table(layout.semantic_ids(j.features, j.method) / files.IDS, columns=["item_id", "codes"])
         rows, matrix = files.matrix(table)
         of_item: list[list[int]] = [[] for _ in range(items)]
         for item, row in zip(table["item_id"].to_numpy()[rows].tolist(), matrix.tolist(), strict=True):
             of_item[item] = row
-        codes[f"{features} · {method}"] = of_item
+        codes[f"{j.features} · {j.method}"] = of_item
     return Groups(codes) if codes else None
 
 
 def tables(judged: Sequence[Judged]) -> list[Table]:
     """Return the headline figures, what coding costs, and figures by prefix and by level."""
-    made = (headline(judged), cost(judged), _by_prefix(judged), _by_level(judged))
-    return [table for table in made if table.rows]
+    first = [j for j in judged if not j.seed]
+    return [*brief(judged), *([_by_prefix(first), _by_level(first)] if first else [])]
+
+
+def brief(judged: Sequence[Judged]) -> list[Table]:
+    """Return the headline figures, what coding costs, and both over seeds; without empty tables."""
+    first = [j for j in judged if not j.seed]
+    return [table for table in (headline(first), cost(first), over_seeds(judged)) if table.rows]
 
 
 def headline(judged: Sequence[Judged]) -> Table:
@@ -127,6 +136,23 @@ def cost(judged: Sequence[Judged]) -> Table:
     )
     head = ["feature set", "method", "measure", "original", "reconstructed", "chance", "difference", "95 % interval"]
     return Table("What coding costs", f"{note}{_unprobed(judged)}", [*head, "p, Holm"], rows, texts=3)
+
+
+def over_seeds(judged: Sequence[Judged]) -> Table:
+    """Return mean and sd over codebooks of several seeds; without rows where there is one."""
+    rows = []
+    for features, method in dict.fromkeys((j.features, j.method) for j in judged if j.seed):
+        drawn = [j.quality for j in judged if (j.features, j.method) == (features, method)]
+        measures = [
+            [q["collisions"]["before"] for q in drawn],
+            *([q["prefixes"][0][key] for q in drawn] for key in AGREEMENT),
+            *([q["reconstruction"].get(probe, {}).get("difference") for q in drawn] for probe in PROBED),
+        ]
+        cells = [figure(None if None in values else cell(values), ".3f") for values in measures]
+        rows.append([features, method, str(len(drawn)), *cells])
+    head = ["feature set", "method", "seeds", "collide", *AGREEMENT.values(), *(PROBES[p].name for p in PROBED)]
+    note = "Mean ± standard deviation over codebooks of several seeds; the other tables show the first."
+    return Table("Over seeds", note, head, rows, texts=2)
 
 
 def charts(judged: Sequence[Judged]) -> list[Chart]:

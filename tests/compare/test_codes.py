@@ -36,8 +36,8 @@ def written(path: Path, values: list[Any] = CODES, **columns: Any) -> str:
     return str(path)
 
 
-def compared(layout: Layout, specs: list[str], method: str | None = None) -> dict[str, Any]:
-    return codes.compare(layout, PARAMS, specs, method, layout.root / "compared")
+def compared(layout: Layout, specs: list[str], *methods: str, seeds: int = 1) -> dict[str, Any]:
+    return codes.compare(layout, PARAMS, specs, methods, seeds, layout.root / "compared")
 
 
 def test_a_file_is_judged_as_it_is_whatever_the_order_of_its_rows(layout: Layout, tmp_path: Path) -> None:
@@ -76,6 +76,20 @@ def test_feature_sets_are_coded_beside_random_codes_and_files_have_their_neighbo
     assert "What coding costs" in page
     assert io.read_json(layout.root / "compared" / "compare.json") == comparison
     assert compared(layout, specs, "residual-kmeans") == comparison
+
+
+def test_several_codebooks_give_mean_and_sd_and_a_file_has_none(layout: Layout, tmp_path: Path) -> None:
+    specs = ["beit3", written(tmp_path / "theirs.parquet")]
+    comparison = compared(layout, specs, "residual-kmeans", seeds=3)
+    by = [(row["method"], row["seed"]) for row in comparison["codes"]]
+    assert by == [*(("residual-kmeans", n) for n in range(3)), *(("random", n) for n in range(3)), ("as it is", 0)]
+    headline, cost, over = codes.tables(comparison)
+    assert [row[1] for row in headline.rows] == ["residual-kmeans", "random", "as it is"]
+    assert [row[1] for row in cost.rows] == ["residual-kmeans"] * 2  # of the first seed alone
+    assert [row[:3] for row in over.rows] == [["beit3", "residual-kmeans", "3"], ["beit3", "random", "3"]]
+    collide = [row["quality"]["collisions"]["before"] for row in comparison["codes"] if row["method"] == "random"]
+    assert over.rows[1][3] == f"{np.mean(collide):.3f} ± {np.std(collide, ddof=1):.3f}"
+    assert over.rows[1][-1] == ""  # random codes reconstruct nothing
 
 
 @pytest.mark.parametrize(
@@ -127,9 +141,21 @@ def test_the_command_prints_tables_and_refuses_to_train_codes(layout: Layout, tm
     params = tmp_path / "params.yaml"
     params.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\nsemantic_ids: {levels: 2, codes: 2}\n")
     command = [sys.executable, "-m", "stages.cli", "compare", "shop", written(tmp_path / "theirs.parquet"), "beit3"]
-    options = ["--codes", "residual-kmeans", "--params", str(params), "--root", str(layout.root), "--to", str(tmp_path)]
+    options = [
+        "--codes",
+        "residual-kmeans",
+        "--params",
+        str(params),
+        "--root",
+        str(layout.root),
+        "--to",
+        str(tmp_path),
+        "--seeds",
+        "2",
+    ]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
     assert "What coding costs" in done.stdout
+    assert "Over seeds" in done.stdout
     assert "files of codes are judged by those of beit3" in done.stdout
     refused = subprocess.run([*command, *options, "--train"], capture_output=True, text=True, check=False)
     assert refused.returncode != 0

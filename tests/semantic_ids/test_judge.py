@@ -61,15 +61,17 @@ def test_collisions_are_counted_before_they_were_settled(tmp_path: Path) -> None
         assert quality(layout, "residual-kmeans")["collisions"] == {"before": 1.0, "after": after}
 
 
-def test_codes_that_lose_nothing_cost_nothing_and_others_do(tmp_path: Path) -> None:
+def test_codes_that_lose_nothing_cost_nothing_and_others_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge, "bounded", lambda items: 1)  # every one of six items is among the first six
     layout = toy.outputs(tmp_path)
     vectors = io.matrix(io.read_features(layout.features("beit3"))["vector"])
     near = judge.read(layout, "beit3", 0, 6)
     same = near.judged(each_its_own(), method(vectors))["reconstruction"]["item_cf"]
     assert same["difference"] == same["low"] == same["high"] == 0
     assert same["p_holm"] == 1
+    assert same["measure"] == "hit@1"
     flat = near.judged(each_its_own(), method(np.ones_like(vectors)))["reconstruction"]["item_cf"]
-    assert flat["original"] == same["original"]
+    assert flat["original"] == same["original"] != pytest.approx(flat["chance"], abs=0.02)
     assert flat["reconstructed"] == pytest.approx(flat["chance"], abs=1e-6)
 
 
