@@ -142,6 +142,12 @@ def coding_costs(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(coded.cost(_coded(layout, only)))
 
 
+def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield mean and sd over codebooks, from the last `alignrec compare --codes`, of some feature sets or all."""
+    rows = [coded.Judged(**row) for row in io.read_json(layout.folder("compare") / "compare.json")["codes"]]
+    yield from _as_it_is(coded.over_seeds([row for row in rows if not only or row.features in only]))
+
+
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
@@ -150,6 +156,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "tests": tests,
     "codes": codes,
     "coding-costs": coding_costs,
+    "codes-seeds": codes_seeds,
 }
 """name of a table -> its lines"""
 
