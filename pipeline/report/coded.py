@@ -208,11 +208,16 @@ def _by_prefix(judged: Sequence[Judged]) -> Table:
 
 def _by_level(judged: Sequence[Judged]) -> Table:
     rows = [
-        [j.features, j.method, str(i + 1), f"{v['used']:.1%}", f"{v['perplexity']:.1f}", f"{v['gini']:.2f}"]
+        [j.features, j.method, str(i + 1), f"{v['used']:.1%}", f"{v['perplexity']:.1f}", f"{v['gini']:.2f}",
+         _beside_chance(v, "neighbours")]
         for j in judged for i, v in enumerate(j.quality["levels"])
     ]  # fmt: skip
-    note = "Gini: 0 where all codes are used evenly, towards 1 where one code has all items."
-    return Table("Use by level", note, ["feature set", "method", "level", "used", "perplexity", "Gini"], rows, texts=2)
+    note = (
+        "Gini: 0 where all codes are used evenly, towards 1 where one code has all items. Neighbours: how often they "
+        "share the level's code, whatever the others, by chance in brackets."
+    )
+    head = ["feature set", "method", "level", "used", "perplexity", "Gini", AGREEMENT["neighbours"]]
+    return Table("By level", note, head, rows, texts=2)
 
 
 def _controls(judged: Sequence[Judged]) -> str:

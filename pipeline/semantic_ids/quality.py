@@ -50,47 +50,36 @@ class Reference:
 
 
 def judged(ids: Codes, reference: Reference) -> dict[str, Any]:
-    """Return items, collisions, levels (a row a level), prefixes (a row a length) and shared, as codes.json has them.
+    """Return items, collisions, levels (a row a level) and prefixes (a row a length), as codes.json has them.
 
     A figure without a single pair of items is None.
     """
     groups = prefixes(ids.codes)
-    levels = groups.shape[1]
-    every = np.full((reference.items, levels), -1, np.int64)
-    every[ids.rows] = groups
-    by_item = np.full((reference.items, levels), -1, np.int64)
-    by_item[ids.rows] = ids.codes
-    kept, alike = neighbours(every, by_item, reference.edges)
-    bought, bought_by_chance = co_purchase(every, reference.user, reference.item)
+    by_prefix, by_level = (_by_item(columns, ids.rows, reference.items) for columns in (groups, ids.codes))
+    kept, agreed = neighbours(by_prefix, by_level, reference.edges)
+    bought, bought_by_chance = co_purchase(by_prefix, reference.user, reference.item)
     pure, pure_by_chance = purity(groups, reference.label[ids.rows])
-    most = [min(ids.k ** (length + 1), len(groups)) for length in range(levels)]
+    levels = [
+        used(column, ids.k) | {"neighbours": agreed[level], "neighbours_chance": sharing(column)}
+        for level, column in enumerate(ids.codes.T)
+    ]
     lengths = [
         {
-            "length": length + 1,
-            "distinct": _distinct(groups[:, length]),
-            "bits": _rounded(_bits(groups[:, length])),
-            "most_bits": _rounded(np.log2(max(most[length], 1))),
-            "neighbours": kept[length],
-            "neighbours_chance": sharing(groups[:, length]),
-            "co_purchase": bought[length],
-            "co_purchase_chance": bought_by_chance[length],
-            "category": pure[length],
+            "length": at + 1,
+            "distinct": int(column.max(initial=-1)) + 1,
+            "bits": _rounded(_bits(column)),
+            "most_bits": _rounded(np.log2(max(min(ids.k ** (at + 1), len(groups)), 1))),
+            "neighbours": kept[at],
+            "neighbours_chance": sharing(column),
+            "co_purchase": bought[at],
+            "co_purchase_chance": bought_by_chance[at],
+            "category": pure[at],
             "category_chance": pure_by_chance,
         }
-        for length in range(levels)
+        for at, column in enumerate(groups.T)
     ]
-    by_chance = [sharing(column) for column in ids.codes.T]
-    return {
-        "items": len(groups),
-        "without_content": reference.items - len(groups),
-        "collisions": collisions(ids),
-        "levels": [used(column, ids.k) for column in ids.codes.T],
-        "prefixes": lengths,
-        "shared": {
-            "neighbours": alike,
-            "chance": None if None in by_chance else _rounded(float(np.mean(np.array(by_chance, np.float64)))),
-        },
-    }
+    counts = {"items": len(groups), "without_content": reference.items - len(groups)}
+    return counts | {"collisions": collisions(ids), "levels": levels, "prefixes": lengths}
 
 
 def prefixes(codes: np.ndarray) -> np.ndarray:
@@ -110,7 +99,7 @@ def collisions(ids: Codes) -> dict[str, float]:
     return {"before": _colliding(before), "after": _colliding(prefixes(after)[:, -1])}
 
 
-def used(column: np.ndarray, k: int) -> dict[str, float]:
+def used(column: np.ndarray, k: int) -> dict[str, float | None]:
     """Return the use of one level's K codes, int [n].
 
     Returns:
@@ -141,24 +130,27 @@ def sharing(groups: np.ndarray, weight: np.ndarray | None = None) -> float | Non
     return _share(same - own, weight.sum() ** 2 - own)
 
 
-def neighbours(groups: np.ndarray, codes: np.ndarray, edges: Edges) -> tuple[list[float | None], float | None]:
-    """Return how often neighbours share each prefix, L shares, and which share of their codes agrees, wherever.
+def neighbours(
+    by_prefix: np.ndarray, by_level: np.ndarray, edges: Edges
+) -> tuple[list[float | None], list[float | None]]:
+    """Return how often neighbours share each prefix, and each level's code by itself: L shares each.
 
     An item's edge to itself does not count.
 
     Args:
-        groups: int64 [I, L], see `prefixes`; -1 for items without codes, whose edges do not count.
-        codes: int64 [I, L], likewise.
+        by_prefix: int64 [I, L], see `prefixes`; -1 for items without codes, whose edges do not count.
+        by_level: int64 [I, L], the codes, likewise.
         edges: see `Edges`.
     """
-    together, agreeing, pairs = np.zeros(groups.shape[1], np.int64), 0, 0
+    counted = [(columns, np.zeros(columns.shape[1], np.int64)) for columns in (by_prefix, by_level)]
+    pairs = 0
     for item, other in edges:
-        counts = (item != other) & (groups[item, 0] >= 0) & (groups[other, 0] >= 0)
-        item, other = item[counts], other[counts]
-        together += (groups[item] == groups[other]).sum(axis=0)
-        agreeing += int((codes[item] == codes[other]).sum())
-        pairs += len(item)
-    return [_share(n, pairs) for n in together.tolist()], _share(agreeing, pairs * groups.shape[1])
+        counts = (item != other) & (by_prefix[item, 0] >= 0) & (by_prefix[other, 0] >= 0)
+        for columns, together in counted:
+            together += (columns[item[counts]] == columns[other[counts]]).sum(axis=0)
+        pairs += int(counts.sum())
+    prefixed, levelled = ([_share(n, pairs) for n in together.tolist()] for _, together in counted)
+    return prefixed, levelled
 
 
 def co_purchase(
@@ -218,8 +210,11 @@ def _colliding(groups: np.ndarray) -> float:
     return _rounded(counts[counts > 1].sum() / max(len(groups), 1))
 
 
-def _distinct(groups: np.ndarray) -> int:
-    return int(groups.max(initial=-1)) + 1
+def _by_item(columns: np.ndarray, rows: np.ndarray, items: int) -> np.ndarray:
+    """Return the columns of items with codes, [n, L], as int64 [I, L]; -1 for items without."""
+    every = np.full((items, columns.shape[1]), -1, np.int64)
+    every[rows] = columns
+    return every
 
 
 def _bits(groups: np.ndarray) -> float:

@@ -72,8 +72,10 @@ def test_neighbours_that_share_a_prefix() -> None:
     assert both["neighbours"] == 1 / 4
     assert first["neighbours_chance"] == round(2 * 3 / 15, 6)  # of the 15 pairs 3 are in each prefix
     assert both["neighbours_chance"] == round(2 / 15, 6)
-    assert figures["shared"]["neighbours"] == (2 + 1 + 1 + 1) / 8  # 0 and 3 share the second code alone
-    assert figures["shared"]["chance"] == pytest.approx((6 / 15 + (6 + 1) / 15) / 2, abs=1e-6)
+    second = figures["levels"][1]
+    assert second["neighbours"] == 2 / 4  # 0-1, and 0-3, which share the second code alone
+    assert second["neighbours_chance"] == round((6 + 1) / 15, 6)
+    assert figures["levels"][0]["neighbours"] == first["neighbours"]
 
 
 def test_items_bought_together() -> None:
