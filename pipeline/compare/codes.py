@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 import schemas
 from pipeline import io
@@ -67,27 +68,15 @@ def compare(
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     _check(specs, methods)
     given = [codes_file.read(s, asins) if holds_codes(s) else feature_set.read(s, layout, asins, order) for s in specs]
-    names = feature_set.distinct_names([g.name for g in given])
-    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    paths = items_of(layout, asins)["categories"].to_pylist()
-    seed = seed_for("compare", layout.dataset, "codes")
-    near = {name: _edges(g.vectors) for name, g in zip(names, given, strict=True) if isinstance(g, FeatureSet)}
-    first = next(iter(near), None)
-    rows: list[dict[str, Any]] = []
-    for name, g in zip(names, given, strict=True):
-        if isinstance(g, Given):
-            judging = judge.against(interactions, paths, near[first] if first else [], None, seed)
-            rows.append(Judged(name, AS_IT_IS, judging.judged(g.codes, None))._asdict())
-            continue
-        probed = g.vectors if len(asins) <= params.semantic_ids.probed_items else None
-        judging = judge.against(interactions, paths, near[name], probed, seed)
-        rows += (
-            Judged(name, by, judging.judged(*_coded(g, by, params, seed_for(by, seed, n))), n)._asdict()
-            for by in dict.fromkeys([*methods, CONTROL])
-            for n in range(seeds)
-        )
-    sources = {name: g.source for name, g in zip(names, given, strict=True)}
-    comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": first, "codes": rows}
+    by_name = dict(zip(feature_set.distinct_names([g.name for g in given]), given, strict=True))
+    judges, neighbours_of = _judges(layout, params, by_name, asins)
+    jobs = [(name, by, n) for name, g in by_name.items() for by, n in _draws(g, methods, seeds)]
+    rows = []
+    for name, by, n in tqdm(jobs, unit="set", disable=None):
+        ids, method = _coded(by_name[name], by, params, seed_for("compare", layout.dataset, "codes", by, n))
+        rows.append(Judged(name, by, judges[name].judged(ids, method), n)._asdict())
+    sources = {name: g.source for name, g in by_name.items()}
+    comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": neighbours_of, "codes": rows}
     io.write_json(to / "compare.json", comparison)
     io.write_bytes(to / "index.html", _html(comparison, params.source(layout.dataset).kind).encode())
     return comparison
@@ -120,18 +109,44 @@ def _check(specs: Sequence[str], methods: Sequence[str]) -> None:
     known(methods, METHODS, "--codes")
 
 
-def _coded(features: FeatureSet, by: str, params: Params, seed: int) -> tuple[Codes, Method]:
-    """Return a feature set's codes by a method, and its codebooks."""
+def _judges(
+    layout: Layout, params: Params, by_name: Mapping[str, FeatureSet | Given], asins: list[str]
+) -> tuple[dict[str, judge.Judge], str | None]:
+    """Return each set's judge, and the feature set by whose neighbours files of codes are judged; None without one."""
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    paths = items_of(layout, asins)["categories"].to_pylist()
+    near = {name: _edges(g.vectors) for name, g in by_name.items() if isinstance(g, FeatureSet)}
+    first = next(iter(near), None)
+    probed = len(asins) <= params.semantic_ids.probed_items
+    judges = {}
+    for name, g in by_name.items():
+        vectors = g.vectors if probed and isinstance(g, FeatureSet) else None
+        edges = near.get(name, near[first] if first else [])
+        judges[name] = judge.against(interactions, paths, edges, vectors, seed_for("compare", layout.dataset, "codes"))
+    return judges, first
+
+
+def _draws(given: FeatureSet | Given, methods: Sequence[str], seeds: int) -> list[tuple[str, int]]:
+    """Return how a set is coded: by each method and the control, once a seed; a file's codes are as they are."""
+    if isinstance(given, Given):
+        return [(AS_IT_IS, 0)]
+    return [(by, n) for by in dict.fromkeys([*methods, CONTROL]) for n in range(seeds)]
+
+
+def _coded(given: FeatureSet | Given, by: str, params: Params, seed: int) -> tuple[Codes, Method | None]:
+    """Return a set's codes by a method, and its codebooks; None for those of a file."""
+    if isinstance(given, Given):
+        return given.codes, None
     section = params.semantic_ids
-    units, directed = unit_rows(features.vectors)
+    units, directed = unit_rows(given.vectors)
     x = units[directed]
     if not len(x):
-        raise UserError(f"{features.name}: no item has a vector that could be coded")
+        raise UserError(f"{given.name}: no item has a vector that could be coded")
     drawn = np.random.default_rng(seed).choice(len(x), min(len(x), section.fit_rows), replace=False)
-    given = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)])
-    method = METHODS[by].fit(given, build.shape(section), build.settings(section, by), seed)
-    codes, suffix, cosines = build.coded(method, given, section.collisions)
-    before = method.assign(given) if section.collisions == "reassign" else None
+    vectors = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)])
+    method = METHODS[by].fit(vectors, build.shape(section), build.settings(section, by), seed)
+    codes, suffix, cosines = build.coded(method, vectors, section.collisions)
+    before = method.assign(vectors) if section.collisions == "reassign" else None
     return Codes(np.flatnonzero(directed), codes, section.codes, suffix, before, cosines), method
 
 
