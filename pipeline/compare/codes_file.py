@@ -39,7 +39,7 @@ def holds_codes(spec: str) -> bool:
     path = _file(Path(feature_set.named(spec)[1]))
     try:
         return path.suffix == ".parquet" and path.is_file() and COLUMN in pq.read_schema(path).names
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):
         return False  # it is read as features, which says what is wrong
 
 

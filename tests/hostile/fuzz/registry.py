@@ -18,7 +18,16 @@ AREAS = {
         *("ratings-csv", "ratings-json", "ratings-parquet", "ratings-amazon", "ratings-inter", "date", "k-core"),
         *("inspect", "row-order", "itemid", "image-features"),
     ],
-    "arrays": ["npy", "pth", "checkpoint", "safetensors", "compared-parquet", "tokenizer", "parameters"],
+    "arrays": [
+        "npy",
+        "pth",
+        "checkpoint",
+        "safetensors",
+        "compared-parquet",
+        "compared-codes",
+        "tokenizer",
+        "parameters",
+    ],
     "images": ["image", "exif", "zip", "tar"],
     "network": [
         *("retry-after", "address", "download-address", "release-address", "answer", "content-range", "redirect"),
