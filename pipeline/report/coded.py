@@ -33,9 +33,9 @@ AGREEMENT = {
 }
 """key of a prefix's figures -> its column"""
 TITLES = {
-    "neighbours": "neighbours that share their first codes",
+    "neighbours": "neighbours that share the first 1, 2, ... codes",
     "co_purchase": "items bought together that share them",
-    "category": "items that share them, of one category",
+    "category": "of items that share them, those of one category",
 }
 """the same -> its chart"""
 
@@ -49,6 +49,11 @@ class Judged(NamedTuple):
     """see pipeline/semantic_ids/quality.py"""
     seed: int = 0
     """number of the codebooks, where there are several"""
+
+    @property
+    def name(self) -> str:
+        """Feature set and method, for a reader."""
+        return f"{self.features} · {self.method}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | Non
         of_item: list[list[int]] = [[] for _ in range(items)]
         for item, row in zip(table["item_id"].to_numpy()[rows].tolist(), matrix.tolist(), strict=True):
             of_item[item] = row
-        codes[f"{j.features} · {j.method}"] = of_item
+        codes[j.name] = of_item
     return Groups(codes) if codes else None
 
 
@@ -118,14 +123,14 @@ def headline(judged: Sequence[Judged]) -> Table:
         "together: how often such items share the first code; category: how often items of one first code share it; "
         f"by chance in brackets. Last: how hit@20 changes with reconstructed vectors.{_controls(judged)}"
     )
-    head = ["feature set", "method", "collide", "perplexity", "bits", *AGREEMENT.values()]
-    return Table(HEADING, note, [*head, *(PROBES[p].name for p in PROBED)], [_row(j) for j in judged], texts=2)
+    head = ["codes", "collide", "perplexity", "bits", *AGREEMENT.values()]
+    return Table(HEADING, note, [*head, *(PROBES[p].name for p in PROBED)], [_row(j) for j in judged], texts=1)
 
 
 def cost(judged: Sequence[Judged]) -> Table:
     """Return what coding costs: each probe with reconstructed vectors beside the original ones."""
     rows = [
-        [j.features, j.method, f"{PROBES[probe].name} {f['measure']}",
+        [j.name, f"{PROBES[probe].name} {f['measure']}",
          *(f"{f[key]:.4f}" for key in ("original", "reconstructed", "chance")),
          f"{f['difference']:+.4f}", f"{f['low']:+.4f} .. {f['high']:+.4f}", f"{f['p_holm']:.4f}"]
         for j in judged for probe, f in _probed(j).items()
@@ -134,8 +139,8 @@ def cost(judged: Sequence[Judged]) -> Table:
         "Vectors that the codes stand for, beside the vectors that were coded: difference, its 95 % interval and p by "
         "paired bootstrap, corrected (Holm) for the probes of a method."
     )
-    head = ["feature set", "method", "measure", "original", "reconstructed", "chance", "difference", "95 % interval"]
-    return Table("What coding costs", f"{note}{_unprobed(judged)}", [*head, "p, Holm"], rows, texts=3)
+    head = ["codes", "measure", "original", "reconstructed", "chance", "difference", "95 % interval"]
+    return Table("What coding costs", f"{note}{_unprobed(judged)}", [*head, "p, Holm"], rows, texts=2)
 
 
 def over_seeds(judged: Sequence[Judged]) -> Table:
@@ -149,10 +154,10 @@ def over_seeds(judged: Sequence[Judged]) -> Table:
             *([q["reconstruction"].get(probe, {}).get("difference") for q in drawn] for probe in PROBED),
         ]
         cells = [figure(None if None in values else cell(values), ".3f") for values in measures]
-        rows.append([features, method, str(len(drawn)), *cells])
-    head = ["feature set", "method", "seeds", "collide", *AGREEMENT.values(), *(PROBES[p].name for p in PROBED)]
+        rows.append([f"{features} · {method}", str(len(drawn)), *cells])
+    head = ["codes", "seeds", "collide", *AGREEMENT.values(), *(PROBES[p].name for p in PROBED)]
     note = "Mean ± standard deviation over codebooks of several seeds; the other tables show the first."
-    return Table("Over seeds", note, head, rows, texts=2)
+    return Table("Over seeds", note, head, rows, texts=1)
 
 
 def charts(judged: Sequence[Judged]) -> list[Chart]:
@@ -167,7 +172,7 @@ def charts(judged: Sequence[Judged]) -> list[Chart]:
             if length > 1 and any(v is not None for line in lines.values() for v in line):
                 lines["chance"] = [*np.max(by_chance, axis=0).tolist()]
                 labels = [str(n + 1) for n in range(length)]
-                drawn.append(plots.across(f"{features}: {what}, by their number", labels, lines))
+                drawn.append(plots.across(f"{features}: {what}", labels, lines))
     return drawn
 
 
@@ -176,8 +181,7 @@ def _row(judged: Judged) -> list[str]:
     first, whole = q["prefixes"][0], q["prefixes"][-1]
     before, after = (q["collisions"][when] for when in ("before", "after"))
     return [
-        judged.features,
-        judged.method,
+        judged.name,
         f"{before:.0%}" if before == after else f"{before:.0%} → {after:.0%}",
         ", ".join(f"{level['perplexity']:.0f}" for level in q["levels"]),
         f"{whole['bits']:.1f}/{whole['most_bits']:.1f}",
@@ -194,7 +198,7 @@ def _probed(judged: Judged) -> dict[str, Mapping[str, Any]]:
 
 def _by_prefix(judged: Sequence[Judged]) -> Table:
     rows = [
-        [j.features, j.method, str(p["length"]), f"{p['distinct']:,}", f"{p['bits']:.1f}/{p['most_bits']:.1f}",
+        [j.name, str(p["length"]), f"{p['distinct']:,}", f"{p['bits']:.1f}/{p['most_bits']:.1f}",
          *(_beside_chance(p, key) for key in AGREEMENT)]
         for j in judged for p in j.quality["prefixes"]
     ]  # fmt: skip
@@ -202,13 +206,13 @@ def _by_prefix(judged: Sequence[Judged]) -> Table:
         "How often nearest neighbours, and items bought together, share their first codes; how often items that share "
         "them are of one category. By chance in brackets."
     )
-    head = ["feature set", "method", "codes", "distinct", "bits", *AGREEMENT.values()]
-    return Table("By length of the prefix", note, head, rows, texts=2)
+    head = ["codes", "length", "distinct", "bits", *AGREEMENT.values()]
+    return Table("By length of the prefix", note, head, rows, texts=1)
 
 
 def _by_level(judged: Sequence[Judged]) -> Table:
     rows = [
-        [j.features, j.method, str(i + 1), f"{v['used']:.1%}", f"{v['perplexity']:.1f}", f"{v['gini']:.2f}",
+        [j.name, str(i + 1), f"{v['used']:.1%}", f"{v['perplexity']:.1f}", f"{v['gini']:.2f}",
          _beside_chance(v, "neighbours")]
         for j in judged for i, v in enumerate(j.quality["levels"])
     ]  # fmt: skip
@@ -216,8 +220,8 @@ def _by_level(judged: Sequence[Judged]) -> Table:
         "Gini: 0 where all codes are used evenly, towards 1 where one code has all items. Neighbours: how often they "
         "share the level's code, whatever the others, by chance in brackets."
     )
-    head = ["feature set", "method", "level", "used", "perplexity", "Gini", AGREEMENT["neighbours"]]
-    return Table("By level", note, head, rows, texts=2)
+    head = ["codes", "level", "used", "perplexity", "Gini", AGREEMENT["neighbours"]]
+    return Table("By level", note, head, rows, texts=1)
 
 
 def _controls(judged: Sequence[Judged]) -> str:

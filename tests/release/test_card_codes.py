@@ -21,6 +21,6 @@ def test_the_card_has_the_figures_of_the_released_feature_sets(tmp_path: Path) -
     card = (layout.release / "README.md").read_text()
     assert "### Semantic IDs" in card
     assert "### What coding costs" in card
-    assert "| beit3 | residual-kmeans |" in card
-    assert "| beit3 | random |" in card
-    assert "| random | residual-kmeans |" not in card  # codes of a feature set that is not released
+    assert "| beit3 · residual-kmeans |" in card
+    assert "| beit3 · random |" in card
+    assert "| random · residual-kmeans |" not in card  # codes of a feature set that is not released
