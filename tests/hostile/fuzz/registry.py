@@ -19,14 +19,8 @@ AREAS = {
         *("inspect", "row-order", "itemid", "image-features"),
     ],
     "arrays": [
-        "npy",
-        "pth",
-        "checkpoint",
-        "safetensors",
-        "compared-parquet",
+        *("npy", "pth", "checkpoint", "safetensors", "compared-parquet", "tokenizer", "parameters"),
         "compared-codes",
-        "tokenizer",
-        "parameters",
     ],
     "images": ["image", "exif", "zip", "tar"],
     "network": [
