@@ -148,12 +148,14 @@ def over_seeds(judged: Sequence[Judged]) -> Table:
     rows = []
     for features, method in dict.fromkeys((j.features, j.method) for j in judged if j.seed):
         drawn = [j.quality for j in judged if (j.features, j.method) == (features, method)]
-        measures = [
-            [q["collisions"]["before"] for q in drawn],
-            *([q["prefixes"][0][key] for q in drawn] for key in AGREEMENT),
-            *([q["reconstruction"].get(probe, {}).get("difference") for q in drawn] for probe in PROBED),
+        shares = [[q["collisions"]["before"] for q in drawn]]
+        shares += [[q["prefixes"][0][key] for q in drawn] for key in AGREEMENT]
+        changes = [[q["reconstruction"].get(probe, {}).get("difference") for q in drawn] for probe in PROBED]
+        cells = [
+            figure(None if None in values else cell(values), form)
+            for measures, form in ((shares, ".3f"), (changes, "+.4f"))
+            for values in measures
         ]
-        cells = [figure(None if None in values else cell(values), ".3f") for values in measures]
         rows.append([f"{features} · {method}", str(len(drawn)), *cells])
     head = ["codes", "seeds", "collide", *AGREEMENT.values(), *(PROBES[p].name for p in PROBED)]
     note = "Mean ± standard deviation over codebooks of several seeds; the other tables show the first."
