@@ -21,7 +21,8 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.layout import Layout
-from pipeline.report import judged, markdown
+from pipeline.report import coded, judged, markdown
+from pipeline.report.tables import Table
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = (("recall", 10), ("recall", 20), ("ndcg", 20))
@@ -131,14 +132,49 @@ def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         yield ""
 
 
+def codes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield the figures of semantic IDs, or of some feature sets', a row a method."""
+    yield from _as_it_is(coded.headline(_coded(layout, only)))
+
+
+def coding_costs(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield the probes with reconstructed vectors beside the original ones."""
+    yield from _as_it_is(coded.cost(_coded(layout, only)))
+
+
+def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield mean and sd over codebooks, from the last `alignrec compare --codes`, of some feature sets or all."""
+    rows = [coded.Judged(**row) for row in io.read_json(layout.folder("compare") / "compare.json")["codes"]]
+    yield from _as_it_is(coded.over_seeds([row for row in rows if not only or row.features in only]))
+
+
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
     "probes": probes,
     "verdicts": verdicts,
     "tests": tests,
+    "codes": codes,
+    "coding-costs": coding_costs,
+    "codes-seeds": codes_seeds,
 }
 """name of a table -> its lines"""
+
+
+def _coded(layout: Layout, only: Sequence[str]) -> list[coded.Judged]:
+    """Return semantic IDs; UserError without any."""
+    found = coded.gathered(layout, only or None)
+    if not found:
+        raise UserError(f"{layout.folder('semantic_ids')}: no codes; run `alignrec semantic_ids {layout.dataset}`")
+    return found
+
+
+def _as_it_is(table: Table) -> Iterator[str]:
+    """Yield a table of the report, its note below it."""
+    yield from _head(*table.head)
+    yield from (markdown.row(*row) for row in table.rows)
+    yield ""
+    yield table.note
 
 
 def _head(*names: str) -> list[str]:

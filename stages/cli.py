@@ -281,32 +281,45 @@ def compare(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
     train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="trainings of each model on each set")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of each model, or codebooks of each method")] = 5,
     order: Order = None,
+    codes: Annotated[
+        list[str] | None, typer.Option("--codes", help="compare semantic IDs, coded by this method")
+    ] = None,
     to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
 ) -> None:
-    """feature sets side by side: probes, paired tests, likeness, most changed items."""
-    from pipeline.compare import command
+    """feature sets side by side: probes, paired tests, likeness, most changed items; or their semantic IDs."""
+    from pipeline.compare import codes_file, command
+    from pipeline.errors import UserError
     from pipeline.layout import Layout
 
     settings = released.settings(dataset, params)
+    coded = bool(codes) or any(map(codes_file.holds_codes, sets))
+    if coded and train:
+        raise UserError("--train trains on features, and these are codes; leave one of the two out")
     if train:
         from pipeline.params import check
 
         check(settings, params)
     with released.laid_out(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
-        comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
+        if coded:
+            from pipeline.compare import codes as coding
+
+            comparison = coding.compare(layout, settings, sets, codes or [], seeds, folder, order)
+        else:
+            comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
     from pipeline.compare import page, verdict  # load Pillow, which an error above need not wait for
 
     for name, source in comparison["sources"].items():
         say(f"{name}: {source}")
-    for table in [*page.judged(comparison), *page.shapes(comparison)]:
+    shown = coding.tables(comparison) if coded else [*page.judged(comparison), *page.shapes(comparison)]
+    for table in shown:
         show(page.terminal(table))
-    for remark in page.remarks(comparison):
+    for remark in (coding if coded else page).remarks(comparison):
         say(remark)
     say(f"page: {folder / 'index.html'}")
-    for sentence in verdict.sentences(comparison):
+    for sentence in [] if coded else verdict.sentences(comparison):
         say(sentence)
 
 

@@ -1,48 +1,61 @@
 """Feature sets -> semantic IDs: <feature set>/<method>/{semantic_ids.parquet,codebooks.safetensors,codes.json}."""
 
+from collections.abc import Callable
+from functools import cache
+
+import pyarrow as pa
+
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.run import Run
-from pipeline.semantic_ids import build, collisions, files
+from pipeline.semantic_ids import build, collisions, files, judge
+from pipeline.semantic_ids.judge import Judge
 from pipeline.semantic_ids.registry import METHODS
 
 
 def main(run: Run) -> None:
-    """Code every feature set that the parameters name, by every method."""
+    """Code every feature set that the parameters name, by every method, and judge the codes."""
     params, layout = run.params.semantic_ids, run.layout
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
+    judge_of = cache(lambda name: judge.read(layout, name, run.seed("judge", name), params.probed_items))
     jobs = [(name, method) for name in params.features for method in params.methods]
     for name, method in run.progress(jobs, unit="set"):
-        folder, source = layout.semantic_ids(name, method), layout.features(name)
-        shards = io.shards(source, "features")
-        own = build.settings(params, method)
-        facts = files.Facts(
-            features=name, features_sha256=io.digest(shards), width=build.width(source), method=method,
-            settings=own.model_dump(mode="json"), levels=params.levels, codes=params.codes,
-            collisions=params.collisions, seed=params.seed,
-        )  # fmt: skip
-        parts = params.parts(method)
-        inputs = [*shards, *(path for part in parts for path in METHODS.source_files(part))]
-        modules = [*map(METHODS.module, parts), build.__name__]
-        run.resume(folder, inputs, facts.model_dump(), params.fit_rows, modules=modules)
-        if all((folder / part).exists() for part in files.NAMES):
-            continue
-        given, directed = build.vectors(source, params.fit_rows, run.seed("sample", name))
-        try:
-            fitted = METHODS[method].fit(given, facts.shape, own, run.seed(name, method), run.progress)
-        except UserError as e:
-            raise UserError(f"semantic IDs of {name} by {method}: {e}") from None
-        codes, suffix, cosines = build.coded(fitted, given, params.collisions)
-        for fault in build.collapsed(codes, params.codes):
-            run.warn(f"{name} by {method}: {fault}")
-        table = build.table(ids, directed, codes, suffix, cosines)
-        run.write(table, folder / files.IDS, schemas.semantic_ids(params.levels), features=name, method=method)
-        files.write_codebooks(folder, fitted)
-        files.write_facts(folder, facts.model_copy(update={"history": list(fitted.history)}))
-        run.count(f"{name}: item without content", int((~directed).sum()))
-        if params.collisions == "reassign":
-            run.count(f"{name} by {method}: item without a free code", int((collisions.suffixes(codes) > 0).sum()))
-    made = [layout.semantic_ids(*job) / part for job in jobs for part in files.NAMES]
-    io.keep_only(run.folder, made)
+        _code(run, name, method, ids, judge_of)
+    io.keep_only(run.folder, [layout.semantic_ids(*job) / part for job in jobs for part in files.NAMES])
     run.rows_in = run.rows_out = len(ids) * len(jobs)
+
+
+def _code(run: Run, name: str, method: str, ids: pa.Table, judge_of: Callable[[str], Judge]) -> None:
+    """Write the files of one feature set by one method, unless they are there."""
+    params, layout = run.params.semantic_ids, run.layout
+    folder, source = layout.semantic_ids(name, method), layout.features(name)
+    shards, own = io.shards(source, "features"), build.settings(params, method)
+    facts = files.Facts(
+        features=name, features_sha256=io.digest(shards), width=build.width(source), method=method,
+        settings=own.model_dump(mode="json"), levels=params.levels, codes=params.codes,
+        collisions=params.collisions, seed=params.seed,
+    )  # fmt: skip
+    parts = params.parts(method)
+    inputs = [*shards, *judge.inputs(layout, name), *(path for part in parts for path in METHODS.source_files(part))]
+    modules = [*map(METHODS.module, parts), build.__name__, judge.__name__]
+    run.resume(folder, inputs, facts.model_dump(), params.fit_rows, params.probed_items, modules=modules)
+    if all((folder / part).exists() for part in files.NAMES):
+        return
+    given, directed = build.vectors(source, params.fit_rows, run.seed("sample", name))
+    try:
+        fitted = METHODS[method].fit(given, facts.shape, own, run.seed(name, method), run.progress)
+    except UserError as e:
+        raise UserError(f"semantic IDs of {name} by {method}: {e}") from None
+    codes, suffix, cosines = build.coded(fitted, given, params.collisions)
+    for fault in build.collapsed(codes, params.codes):
+        run.warn(f"{name} by {method}: {fault}")
+    table = build.table(ids, directed, codes, suffix, cosines)
+    run.write(table, folder / files.IDS, schemas.semantic_ids(params.levels), features=name, method=method)
+    files.write_codebooks(folder, fitted)
+    before = fitted.assign(given) if params.collisions == "reassign" else None
+    quality = judge_of(name).judged(judge.codes(table, params.codes, before), fitted)
+    files.write_facts(folder, facts.model_copy(update={"quality": quality, "history": list(fitted.history)}))
+    run.count(f"{name}: item without content", int((~directed).sum()))
+    if params.collisions == "reassign":
+        run.count(f"{name} by {method}: item without a free code", int((collisions.suffixes(codes) > 0).sum()))

@@ -45,7 +45,7 @@ def compare(
     from pipeline.compare import judge, page
     from pipeline.probe import questions  # loads SciPy and Pillow, which the errors above do not need
 
-    items = _items(layout, asins)
+    items = items_of(layout, asins)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     read = {g.name: g.read_categories for g in sets}
     data = Data(interactions, len(asins), items["categories"].to_pylist(), read)
@@ -96,7 +96,7 @@ def trained(layout: Layout, params: Params, sets: Sequence[FeatureSet], seeds: i
     return judged[0] | ({"also": judged[1:]} if judged[1:] else {})
 
 
-def _items(layout: Layout, asins: list[str]) -> pa.Table:
+def items_of(layout: Layout, asins: list[str]) -> pa.Table:
     """Return title and categories of every item; empty ones where the items stage has not run."""
     if layout.items.exists():
         return io.read_table(layout.items, schemas.ITEMS, ["title", "categories"])

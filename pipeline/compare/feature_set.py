@@ -51,7 +51,7 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
         UserError: missing, unreadable, not one row an item, other items, no known order of a table's rows, or a value
             that is not finite.
     """
-    name, path = _named(spec)
+    name, path = named(spec)
     where = Path(path)
     if path in layout.feature_sets() and not where.suffix:
         table = io.read_features(layout.features(path))
@@ -68,20 +68,25 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
         raise UserError(f"{where}: not readable as features: {one_line(e)}") from None
     if read and not _in_text(layout):
         read = None  # it read texts, but other ones than the dataset's
-    return FeatureSet(name or _short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)), read)
+    return FeatureSet(name or short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)), read)
 
 
 def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
     """Return the sets with names that differ: a second `a` becomes `a-2`."""
+    names = distinct_names([g.name for g in sets])
+    return [replace(g, name=name) for name, g in zip(names, sets, strict=True)]
+
+
+def distinct_names(wanted: Sequence[str]) -> list[str]:
+    """Return names that differ: a second `a` becomes `a-2`."""
     names: list[str] = []
-    for feature_set in sets:
-        count = 1
-        name = feature_set.name
+    for first in wanted:
+        name, count = first, 1
         while name in names:
             count += 1
-            name = f"{feature_set.name}-{count}"
+            name = f"{first}-{count}"
         names.append(name)
-    return [replace(g, name=name) for name, g in zip(names, sets, strict=True)]
+    return names
 
 
 def _in_text(layout: Layout) -> bool:
@@ -89,7 +94,7 @@ def _in_text(layout: Layout) -> bool:
     return layout.items.exists() and "categories" in schemas.text_fields(io.read_table(layout.items, schemas.ITEMS, []))
 
 
-def _named(spec: str) -> tuple[str, str]:
+def named(spec: str) -> tuple[str, str]:
     """Return the name that `name=path` gives, or nothing, and the path; a path may contain =."""
     name, equals, path = spec.partition("=")
     if not equals or Path(spec).exists():
@@ -181,6 +186,6 @@ def _is_vector(kind: pa.DataType) -> bool:
     return nested and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
 
 
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
     """Return a name for the terminal and for files, of letters, digits, - and _."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-")[:40] or "features"

@@ -33,6 +33,8 @@ class SemanticIds(Section):
     """keep: several items share an id; suffix: a last code numbers them; reassign: the next free last code"""
     fit_rows: Positive = 262_144
     """items that codebooks are learned on at most, drawn at random; all are coded, a block at a time"""
+    probed_items: Positive = 100_000
+    """items up to which reconstructed vectors are probed as well: that holds the feature set in memory"""
     settings: dict[Name, dict[str, Any]] = {}
     """method -> keys of its own class in pipeline/semantic_ids/"""
     seed: int = 0

@@ -22,7 +22,8 @@ from pipeline.evaluation import evidence
 from pipeline.layout import EncoderFiles
 from pipeline.release import card, croissant, encoder, manifest, networks
 from pipeline.release.manifest import Counts, File, Input, Maker, Manifest
-from pipeline.report import studied
+from pipeline.report import coded, studied
+from pipeline.report.coded import Judged
 from pipeline.semantic_ids import files
 from pipeline.sources.product import is_web
 
@@ -67,6 +68,8 @@ class Parts:
     probes: Mapping[str, Any] | None = None
     vector: str = ""
     """what the vectors of our own encoder are, in a sentence"""
+    coded: Sequence[Judged] = ()
+    """figures of the semantic IDs of the released feature sets, controls included"""
     study: Mapping[str, pa.Table] = field(default_factory=dict)
     """part -> its table"""
     inputs: list[Input] = field(default_factory=list)
@@ -187,7 +190,7 @@ def _facts(parts: Parts, counts: Counts, listed: list[File]) -> card.Facts:
         judged=[] if parts.results is None else evidence.comparisons(parts.results),
         probes=parts.probes,
         vector=parts.vector,
-        studied=studied.summed(parts.study),
+        studied=[*coded.brief(parts.coded), *studied.summed(parts.study)],
         gaps=gaps(parts.items),
         incomplete=incomplete(parts.items),
         inputs=parts.inputs,

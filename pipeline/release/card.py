@@ -67,7 +67,7 @@ class Facts:
     vector: str
     """what the vectors of our own encoder are, in a sentence; may be empty"""
     studied: list[Table]
-    """of the study, see `report.studied.summed`"""
+    """of semantic IDs, see `report.coded.brief`, and of the study, see `report.studied.summed`"""
     gaps: list[dict[str, Any]]
     """rows of `what`, `status`, `n` (items), `share`"""
     incomplete: Mapping[str, int]

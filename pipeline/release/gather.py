@@ -17,6 +17,7 @@ from pipeline.interactions import split
 from pipeline.layout import Layout
 from pipeline.release import build, encoder, semantic_ids
 from pipeline.release.manifest import Input
+from pipeline.report import coded
 from pipeline.report.gather import study
 from pipeline.run import Run
 from pipeline.sources.mmrec import MmrecSource
@@ -61,6 +62,7 @@ def parts(run: Run) -> build.Parts:
         protocols=io.read_json(layout.protocol) if layout.protocol.exists() else (),
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
         vector=vector(layout, encoders),
+        coded=coded.gathered(layout, names),
         study=study(layout),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in weights(layout)],

@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.layout import STAGES, Layout
+from pipeline.report import coded
+from pipeline.report.coded import Groups, Judged
 from pipeline.run import Run
 
 
@@ -47,6 +49,10 @@ class Evidence:
     heatmaps: list[dict[str, Any]]
     """a row a pair of values of the study's sweeps of several keys"""
     probes: dict[str, Any] | None
+    coded: list[Judged]
+    """figures of semantic IDs"""
+    groups: Groups | None
+    """items by the prefix of their semantic ID"""
     histories: dict[str, list[dict[str, Any]]]
     """pretrain, train -> training curve"""
     records: list[dict[str, Any]]
@@ -64,12 +70,14 @@ def evidence(run: Run) -> Evidence:
         io.read_table(p, schemas.IMAGES, ["item_id", "status", "reason"])
         for p in sorted(layout.images.glob("*.parquet"))
     ]
+    items = io.read_table(layout.items, schemas.ITEMS, columns) if layout.items.exists() else None
+    judged = coded.gathered(layout)
     return Evidence(
         dataset=run.dataset,
         kind=run.source.kind,
         released=run.params.trained_on,
         interactions=run.read(layout.interactions, schemas.INTERACTIONS) if layout.interactions.exists() else None,
-        items=io.read_table(layout.items, schemas.ITEMS, columns) if layout.items.exists() else None,
+        items=items,
         statuses=pa.concat_tables(statuses) if statuses else None,
         edges={p.parent.name: run.read(p, schemas.EDGES) for p in sorted(edges)},
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
@@ -87,6 +95,10 @@ def evidence(run: Run) -> Evidence:
         curves=_plotted(layout, "curves"),
         heatmaps=_plotted(layout, "heatmaps"),
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
+        coded=judged,
+        groups=coded.groups(layout, judged, len(items))
+        if items and len(items) <= run.params.report.searchable
+        else None,
         histories={stage: io.read_json(path) for stage, path in histories.items() if path.exists()},
         records=[io.read_json(path) for path in records if path.exists()],
     )

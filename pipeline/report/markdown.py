@@ -21,9 +21,9 @@ def rule(columns: int) -> str:
     return "|" + "---|" * columns
 
 
-def figure(cell: Cell | None) -> str:
-    """Return mean ± sd with four decimals, or nothing."""
-    return "" if cell is None else with_error(cell.mean, cell.sd)
+def figure(cell: Cell | None, form: str = ".4f") -> str:
+    """Return mean ± sd, or nothing."""
+    return "" if cell is None else with_error(cell.mean, cell.sd, form)
 
 
 def with_error(value: float, error: float | None, form: str = ".4f") -> str:

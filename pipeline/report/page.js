@@ -111,6 +111,7 @@
     document.getElementById("which").hidden = false;
   }
 
+  globalThis.itemImage = image; // for codes.js
   form.hidden = false;
   form.addEventListener("submit", (event) => event.preventDefault());
   query.addEventListener("input", search);

@@ -57,6 +57,7 @@ def html(evidence: Evidence, shown: View | None) -> str:
     packed = gallery.sheets(shown.images if shown else {})
     return render(
         "page.html", packed, **_content(evidence, shown), data=_data(shown, packed) if shown else {},
+        groups=evidence.groups if shown and shown.neighbours and shown.neighbours.searchable else None,
         map_width=neighbours.MAP_WIDTH, map_height=neighbours.MAP_HEIGHT,
     )  # fmt: skip
 
@@ -69,7 +70,10 @@ def render(template: str, packed: gallery.Sheets, **content: Any) -> str:
         packed: the images.
         content: variables of the template.
     """
-    script, style = ((HERE / name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
+    script, style = (
+        "".join((HERE / f"{name}.{kind}").read_text(encoding="utf-8") for name in ("page", "codes"))
+        for kind in ("js", "css")
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _environment(autoescape=True).get_template(template).render(
         **content, sheets=packed.data, style=style, script=script, script_hash=digest, cell=gallery.CELL,

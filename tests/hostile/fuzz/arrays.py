@@ -14,7 +14,7 @@ from safetensors.torch import save
 from pipeline import params
 from pipeline.beit3 import checkpoints
 from pipeline.beit3.tokenizer import Tokenizer, train
-from pipeline.compare import feature_set
+from pipeline.compare import codes_file, feature_set
 from pipeline.layout import Layout
 from pipeline.semantic_ids import files
 from pipeline.semantic_ids.base import Vectors
@@ -32,6 +32,15 @@ def compared(name: str, data: bytes) -> None:
     read = feature_set.read(str(written(name, data)), Layout(folder("outputs"), "shop"), ASINS)
     assert read.vectors.shape[0] == len(ASINS)
     assert np.isfinite(read.vectors).all()
+
+
+def codes(data: bytes) -> None:
+    path = str(written("f.parquet", data))
+    if codes_file.holds_codes(path):
+        ids = codes_file.read(path, ASINS).codes
+        assert ids.codes.shape[0] == len(ids.rows) <= len(ASINS)
+        assert ids.codes.min(initial=0) >= 0
+        assert ids.codes.max(initial=0) < ids.k
 
 
 def npy(data: bytes) -> None:
@@ -90,6 +99,7 @@ def semantic_ids() -> dict[str, bytes]:
 
 SEMANTIC_IDS = semantic_ids()
 VECTORS = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(12, dtype=np.float32)), 2)
+CODES = [[0, 1], [1, 0], [0, 0], [1, 1], [2, 2], None]
 ARRAYS = [test_features.saved(np.ones((6, 2), np.float32)), *(data for data, _ in test_features.NPY.values())]
 WEIGHTS = {"a": torch.arange(6.0).reshape(3, 2), "b": torch.ones(2)}
 TENSORS = [saved(torch.ones(6, 2)), saved({"model": WEIGHTS}), *(saved(v) for v, _ in test_features.tensors().values())]
@@ -100,6 +110,9 @@ TARGETS = {
     "safetensors": Target(lambda data: checkpoints.read(written("c.safetensors", data)), [save(WEIGHTS)]),
     "compared-parquet": Target(
         lambda data: compared("f.parquet", data), [table(asin=ASINS, vector=VECTORS), table(vector=VECTORS)]
+    ),
+    "compared-codes": Target(
+        codes, [table(asin=ASINS, codes=CODES, suffix=[0] * 6), table(item_id=range(6), codes=CODES[::-1])]
     ),
     "tokenizer": Target(tokenized, [TEXT]),
     "parameters": Target(

@@ -20,7 +20,7 @@ AREAS = {
     ],
     "arrays": [
         *("npy", "pth", "checkpoint", "safetensors", "compared-parquet", "tokenizer", "parameters"),
-        *("semantic-codes", "semantic-codebooks"),
+        *("semantic-codes", "semantic-codebooks", "compared-codes"),
     ],
     "images": ["image", "exif", "zip", "tar"],
     "network": [

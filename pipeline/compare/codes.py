@@ -1,0 +1,169 @@
+"""`alignrec compare --codes`: semantic IDs side by side, of feature sets that are coded here, and of anybody's files.
+
+I items, n of them with codes, L levels, K codes a level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import schemas
+from pipeline import io
+from pipeline.compare import codes_file, feature_set, geometry, page
+from pipeline.compare.codes_file import Given, holds_codes
+from pipeline.compare.command import items_of
+from pipeline.compare.feature_set import FeatureSet
+from pipeline.compare.judge import NEIGHBOURS
+from pipeline.config.base import known
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.ops.rows import unit_rows
+from pipeline.params import Params
+from pipeline.report import coded
+from pipeline.report.coded import Judged
+from pipeline.report.gallery import Sheets
+from pipeline.report.tables import Table
+from pipeline.seeds import seed_for
+from pipeline.semantic_ids import build, judge
+from pipeline.semantic_ids.base import Method, Vectors
+from pipeline.semantic_ids.quality import Codes, Edges
+from pipeline.semantic_ids.registry import METHODS
+
+AS_IT_IS, CONTROL = "as it is", "random"
+"""method of a file's codes; and the control beside every feature set"""
+
+
+def compare(
+    layout: Layout,
+    params: Params,
+    specs: Sequence[str],
+    methods: Sequence[str],
+    seeds: int,
+    to: Path,
+    order: Path | None = None,
+) -> dict[str, Any]:
+    """Judge semantic IDs of one dataset alike, and write compare.json and index.html.
+
+    Args:
+        layout: of the dataset; its interactions stage must have run.
+        params: section semantic_ids says how feature sets are coded.
+        specs: files that hold codes, which are judged as they are; others are feature sets, see
+            feature_set.read.
+        methods: code the feature sets, random codes beside them.
+        seeds: codebooks of each method on each set.
+        to: folder to write into.
+        order: mapping file of the rows of feature files without identifiers.
+
+    Returns:
+        the content of compare.json: dataset, sources, and codes, a row of features, method, quality and seed each.
+
+    Raises:
+        UserError: see feature_set.read; or no such method, or a file whose codes are misshapen.
+    """
+    asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
+    _check(specs, methods)
+    given = [codes_file.read(s, asins) if holds_codes(s) else feature_set.read(s, layout, asins, order) for s in specs]
+    by_name = dict(zip(feature_set.distinct_names([g.name for g in given]), given, strict=True))
+    judges, neighbours_of = _judges(layout, params, by_name, asins)
+    jobs = [(name, by, n) for name, g in by_name.items() for by, n in _draws(g, methods, seeds)]
+    rows = []
+    for name, by, n in tqdm(jobs, unit="set", disable=None):
+        ids, method = _coded(by_name[name], by, params, seed_for("compare", layout.dataset, "codes", by, n))
+        rows.append(Judged(name, by, judges[name].judged(ids, method), n)._asdict())
+    sources = {name: g.source for name, g in by_name.items()}
+    comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": neighbours_of, "codes": rows}
+    io.write_json(to / "compare.json", comparison)
+    io.write_bytes(to / "index.html", _html(comparison, params.source(layout.dataset).kind).encode())
+    return comparison
+
+
+def tables(comparison: Mapping[str, Any]) -> list[Table]:
+    """Return the tables for the terminal; the page has more."""
+    return coded.brief(judged(comparison))
+
+
+def judged(comparison: Mapping[str, Any]) -> list[Judged]:
+    """Return the rows of a comparison."""
+    return [Judged(**row) for row in comparison["codes"]]
+
+
+def remarks(comparison: Mapping[str, Any]) -> list[str]:
+    """Return whose neighbours the codes of files were judged by."""
+    if all(row["method"] != AS_IT_IS for row in comparison["codes"]):
+        return []
+    if (features := comparison["neighbours_of"]) is None:
+        return ["neighbours: not known of files of codes; name a feature set beside them"]
+    return [f"neighbours: files of codes are judged by those of {features}"]
+
+
+def _check(specs: Sequence[str], methods: Sequence[str]) -> None:
+    """Refuse a method that there is not, and feature sets without one."""
+    features = next((s for s in specs if not holds_codes(s)), None)
+    if not methods and features is not None:
+        raise UserError(f"'{features}' holds features, beside codes; say how to code it: --codes {next(iter(METHODS))}")
+    known(methods, METHODS, "--codes")
+
+
+def _judges(
+    layout: Layout, params: Params, by_name: Mapping[str, FeatureSet | Given], asins: list[str]
+) -> tuple[dict[str, judge.Judge], str | None]:
+    """Return each set's judge, and the feature set by whose neighbours files of codes are judged; None without one."""
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    paths = items_of(layout, asins)["categories"].to_pylist()
+    near = {name: _edges(g.vectors) for name, g in by_name.items() if isinstance(g, FeatureSet)}
+    first = next(iter(near), None)
+    probed = len(asins) <= params.semantic_ids.probed_items
+    judges = {}
+    for name, g in by_name.items():
+        vectors = g.vectors if probed and isinstance(g, FeatureSet) else None
+        edges = near.get(name, near[first] if first else [])
+        judges[name] = judge.against(interactions, paths, edges, vectors, seed_for("compare", layout.dataset, "codes"))
+    return judges, first
+
+
+def _draws(given: FeatureSet | Given, methods: Sequence[str], seeds: int) -> list[tuple[str, int]]:
+    """Return how a set is coded: by each method and the control, once a seed; a file's codes are as they are."""
+    if isinstance(given, Given):
+        return [(AS_IT_IS, 0)]
+    return [(by, n) for by in dict.fromkeys([*methods, CONTROL]) for n in range(seeds)]
+
+
+def _coded(given: FeatureSet | Given, by: str, params: Params, seed: int) -> tuple[Codes, Method | None]:
+    """Return a set's codes by a method, and its codebooks; None for those of a file."""
+    if isinstance(given, Given):
+        return given.codes, None
+    section = params.semantic_ids
+    units, directed = unit_rows(given.vectors)
+    x = units[directed]
+    if not len(x):
+        raise UserError(f"{given.name}: no item has a vector that could be coded")
+    drawn = np.random.default_rng(seed).choice(len(x), min(len(x), section.fit_rows), replace=False)
+    vectors = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)])
+    method = METHODS[by].fit(vectors, build.shape(section), build.settings(section, by), seed)
+    codes, suffix, cosines = build.coded(method, vectors, section.collisions)
+    before = method.assign(vectors) if section.collisions == "reassign" else None
+    return Codes(np.flatnonzero(directed), codes, section.codes, suffix, before, cosines), method
+
+
+def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
+    for at in range(0, len(x), build.ROWS):
+        yield x[at : at + build.ROWS]
+
+
+def _edges(vectors: np.ndarray) -> Edges:
+    """Return every item beside each of its nearest others, in one block."""
+    others = geometry.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1))
+    return [(np.repeat(np.arange(len(others)), others.shape[1]), others.reshape(-1))]
+
+
+def _html(comparison: Mapping[str, Any], kind: str) -> str:
+    shown = [page.sources(comparison), *coded.tables(judged(comparison))]
+    return page.render(
+        "compare.html", Sheets([], {}), dataset=comparison["dataset"], kind=kind, data={}, pairs=[],
+        sets=list(comparison["sources"]), judged=shown, shapes=[],
+    )  # fmt: skip

@@ -1,0 +1,231 @@
+"""Codes judged without a generator: how evenly they are used, and how often items that belong together share them.
+
+Every figure is exact. Chance is what the same codes would score if they were dealt to other items.
+I items, n of them with codes, L levels, K codes a level. A prefix is an item's first 1, 2, ... L codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Edges = Iterable[tuple[np.ndarray, np.ndarray]]
+"""items and their nearest neighbours, int [b] each, a block at a time; gone through more than once"""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The semantic IDs that are judged."""
+
+    rows: np.ndarray
+    """int64 [n], the items that have codes, ascending"""
+    codes: np.ndarray
+    """int32 [n, L]"""
+    k: int
+    """K"""
+    suffix: np.ndarray | None = None
+    """int32 [n], where the policy adds it"""
+    before: np.ndarray | None = None
+    """int32 [n, L] before collisions were settled; None: as they are"""
+    cosine: np.ndarray | None = None
+    """float32 [n], of the vectors and what the codes reconstruct; None where that is not known"""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What codes are judged against: one dataset of I items."""
+
+    items: int
+    """I"""
+    edges: Edges
+    user: np.ndarray
+    """int [m], of the train interactions"""
+    item: np.ndarray
+    """int [m]"""
+    label: np.ndarray
+    """int64 [I], category of each item; -1 for none"""
+
+
+def judged(ids: Codes, reference: Reference) -> dict[str, Any]:
+    """Return items, collisions, levels (a row a level) and prefixes (a row a length), as codes.json has them.
+
+    A figure without a single pair of items is None.
+    """
+    groups = prefixes(ids.codes)
+    by_prefix, by_level = (_by_item(columns, ids.rows, reference.items) for columns in (groups, ids.codes))
+    kept, agreed = neighbours(by_prefix, by_level, reference.edges)
+    bought, bought_by_chance = co_purchase(by_prefix, reference.user, reference.item)
+    pure, pure_by_chance = purity(groups, reference.label[ids.rows])
+    levels = [
+        used(column, ids.k) | {"neighbours": agreed[level], "neighbours_chance": sharing(column)}
+        for level, column in enumerate(ids.codes.T)
+    ]
+    lengths = [
+        {
+            "length": at + 1,
+            "distinct": int(column.max(initial=-1)) + 1,
+            "bits": _rounded(_bits(column)),
+            "most_bits": _rounded(np.log2(max(min(ids.k ** (at + 1), len(groups)), 1))),
+            "neighbours": kept[at],
+            "neighbours_chance": sharing(column),
+            "co_purchase": bought[at],
+            "co_purchase_chance": bought_by_chance[at],
+            "category": pure[at],
+            "category_chance": pure_by_chance,
+        }
+        for at, column in enumerate(groups.T)
+    ]
+    counts = {"items": len(groups), "without_content": reference.items - len(groups)}
+    return counts | {"collisions": collisions(ids), "levels": levels, "prefixes": lengths}
+
+
+def prefixes(codes: np.ndarray) -> np.ndarray:
+    """Return a number of each prefix of each item, equal for equal prefixes: int [n, L] -> int64 [n, L]."""
+    columns, number = [], np.zeros(len(codes), np.int64)
+    base = int(codes.max(initial=0)) + 1
+    for column in codes.T:
+        number = np.unique(number * base + column, return_inverse=True)[1]  # below n, so that no product overflows
+        columns.append(number)
+    return np.stack(columns, axis=1)
+
+
+def collisions(ids: Codes) -> dict[str, float]:
+    """Return the shares of items that share all codes with another, before and after the policy settled them."""
+    before = prefixes(ids.codes if ids.before is None else ids.before)[:, -1]
+    after = ids.codes if ids.suffix is None else np.column_stack([ids.codes, ids.suffix])
+    return {"before": _colliding(before), "after": _colliding(prefixes(after)[:, -1])}
+
+
+def used(column: np.ndarray, k: int) -> dict[str, float | None]:
+    """Return the use of one level's K codes, int [n].
+
+    Returns:
+        used: share of the codes that some item has.
+        perplexity: exp of the entropy, 1 .. K: as many codes used evenly would have it.
+        gini: 0 where all K codes are used evenly, towards 1 where one has all items.
+    """
+    counts = np.sort(np.unique(column, return_counts=True)[1]).astype(np.float64)  # codes without items add nothing
+    rank = np.arange(k - len(counts) + 1, k + 1)
+    total = max(counts.sum(), 1)
+    gini = ((2 * rank - k - 1) * counts).sum() / (k * total)
+    return {
+        "used": _rounded(len(counts) / k),
+        "perplexity": _rounded(2 ** _bits(column)),
+        "gini": _rounded(gini),
+    }
+
+
+def sharing(groups: np.ndarray, weight: np.ndarray | None = None) -> float | None:
+    """Return how often two different items share a group, each drawn in proportion to its weight.
+
+    Args:
+        groups: int [n].
+        weight: float64 [n]; None: all alike.
+    """
+    weight = np.ones(len(groups)) if weight is None else weight
+    same, own = (np.bincount(groups, weight, 1) ** 2).sum(), (weight**2).sum()
+    return _share(same - own, weight.sum() ** 2 - own)
+
+
+def neighbours(
+    by_prefix: np.ndarray, by_level: np.ndarray, edges: Edges
+) -> tuple[list[float | None], list[float | None]]:
+    """Return how often neighbours share each prefix, and each level's code by itself: L shares each.
+
+    An item's edge to itself does not count.
+
+    Args:
+        by_prefix: int64 [I, L], see `prefixes`; -1 for items without codes, whose edges do not count.
+        by_level: int64 [I, L], the codes, likewise.
+        edges: see `Edges`.
+    """
+    counted = [(columns, np.zeros(columns.shape[1], np.int64)) for columns in (by_prefix, by_level)]
+    pairs = 0
+    for item, other in edges:
+        counts = (item != other) & (by_prefix[item, 0] >= 0) & (by_prefix[other, 0] >= 0)
+        for columns, together in counted:
+            together += (columns[item[counts]] == columns[other[counts]]).sum(axis=0)
+        pairs += int(counts.sum())
+    prefixed, levelled = ([_share(n, pairs) for n in together.tolist()] for _, together in counted)
+    return prefixed, levelled
+
+
+def co_purchase(
+    groups: np.ndarray, user: np.ndarray, item: np.ndarray
+) -> tuple[list[float | None], list[float | None]]:
+    """Return how often two items of one user share each prefix, and how often items of two users do: L shares each.
+
+    A user is drawn, then two of the user's items. By chance each item is drawn from a user of its own, so that popular
+    items are drawn as often. Users with a single coded item do not count.
+
+    Args:
+        groups: int64 [I, L], see `prefixes`; -1 for items without codes.
+        user: int [m], one row an interaction; repeated ones count once.
+        item: int [m].
+    """
+    coded = groups[item, 0] >= 0
+    pairs = np.unique(user[coded].astype(np.int64) * len(groups) + item[coded])
+    user, item = pairs // max(len(groups), 1), pairs % max(len(groups), 1)
+    several = np.bincount(user, minlength=1)[user] > 1
+    user, item = np.unique(user[several], return_inverse=True)[1], item[several]
+    size = np.bincount(user)
+    if not len(size):
+        return [None] * groups.shape[1], [None] * groups.shape[1]
+    weight = np.bincount(item, 1 / size[user], len(groups))  # the expected draws of each item
+    owned = weight > 0
+    together = []
+    for column in groups.T:
+        pair, count = np.unique(user * (int(column.max()) + 1) + column[item], return_counts=True)
+        same = np.bincount(pair // (int(column.max()) + 1), count * (count - 1.0), len(size))
+        together.append(_rounded((same / (size * (size - 1.0))).mean()))
+    return [*together], [sharing(column[owned], weight[owned]) for column in groups.T]
+
+
+def purity(groups: np.ndarray, label: np.ndarray) -> tuple[list[float | None], float | None]:
+    """Return how often two items of one prefix have one category, L shares, and how often any two items have.
+
+    The share of the largest category would favour small groups: alone in its prefix every item is pure.
+
+    Args:
+        groups: int64 [n, L].
+        label: int64 [n]; -1 for items without a category, which do not count.
+    """
+    groups, label = groups[label >= 0], label[label >= 0]
+    base = int(label.max(initial=0)) + 1
+    pure = [_share(_pairs(column * base + label), _pairs(column)) for column in groups.T]
+    return pure, _share(_pairs(label), len(label) * (len(label) - 1))
+
+
+def _pairs(groups: np.ndarray) -> int:
+    """Return the ordered pairs of different items of one group."""
+    counts = np.unique(groups, return_counts=True)[1]
+    return int((counts * (counts - 1)).sum())
+
+
+def _colliding(groups: np.ndarray) -> float:
+    counts = np.unique(groups, return_counts=True)[1]
+    return _rounded(counts[counts > 1].sum() / max(len(groups), 1))
+
+
+def _by_item(columns: np.ndarray, rows: np.ndarray, items: int) -> np.ndarray:
+    """Return the columns of items with codes, [n, L], as int64 [I, L]; -1 for items without."""
+    every = np.full((items, columns.shape[1]), -1, np.int64)
+    every[rows] = columns
+    return every
+
+
+def _bits(groups: np.ndarray) -> float:
+    """Return the entropy in bits of which group an item is in."""
+    share = np.unique(groups, return_counts=True)[1] / max(len(groups), 1)
+    return float(-(np.sort(share) * np.log2(np.sort(share))).sum())
+
+
+def _share(part: float, of: float) -> float | None:
+    return _rounded(part / of) if of > 0 else None
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 6) + 0.0  # no -0.0

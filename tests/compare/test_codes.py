@@ -1,0 +1,163 @@
+"""Semantic IDs side by side: feature sets that are coded here, anybody's files, and files that are refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import toy
+
+from pipeline import io
+from pipeline.compare import codes, codes_file
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+
+ASINS = [f"A{i}" for i in range(toy.ITEMS)]
+CODES = [[0, 0], [0, 0], [0, 1], [1, 0], [1, 1], None]
+PARAMS = toy.params(semantic_ids={"levels": 2, "codes": 2})
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return toy.outputs(tmp_path / "outputs")
+
+
+def written(path: Path, values: list[Any] = CODES, **columns: Any) -> str:
+    """Write a file of codes, its rows backwards; return its path."""
+    kind = pa.list_(pa.int64()) if all(v is None or isinstance(v, list) for v in values) else None
+    table = pa.table({"asin": ASINS, "codes": pa.array(values, kind), **columns})
+    pq.write_table(table.take(list(range(len(values)))[::-1]), path)
+    return str(path)
+
+
+def compared(layout: Layout, specs: list[str], *methods: str, seeds: int = 1) -> dict[str, Any]:
+    return codes.compare(layout, PARAMS, specs, methods, seeds, layout.root / "compared")
+
+
+def test_a_file_is_judged_as_it_is_whatever_the_order_of_its_rows(layout: Layout, tmp_path: Path) -> None:
+    given = codes_file.read(written(tmp_path / "theirs.parquet"), ASINS)
+    assert given.codes.rows.tolist() == [0, 1, 2, 3, 4]
+    assert given.codes.codes.tolist() == CODES[:5]
+    assert given.codes.k == 2
+    (row,) = compared(layout, [f"mine={tmp_path / 'theirs.parquet'}"])["codes"]
+    assert (row["features"], row["method"]) == ("mine", "as it is")
+    assert row["quality"]["collisions"] == {"before": 0.4, "after": 0.4}
+    assert row["quality"]["without_content"] == 1
+    assert row["quality"]["reconstruction"]["skipped"] == "no codebooks"
+
+
+def test_a_suffix_tells_items_apart(tmp_path: Path) -> None:
+    suffix = pa.array([0, 1, 0, 0, 0, None], pa.int8())
+    given = codes_file.read(written(tmp_path / "s.parquet", suffix=suffix), ASINS)
+    assert given.codes.suffix is not None
+    assert given.codes.suffix.tolist() == [0, 1, 0, 0, 0]
+
+
+def test_feature_sets_are_coded_beside_random_codes_and_files_have_their_neighbours(
+    layout: Layout, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "own.npy", np.arange(12, dtype=np.float32).reshape(6, 2))
+    specs = ["beit3", str(tmp_path / "own.npy"), written(tmp_path / "theirs.parquet")]
+    comparison = compared(layout, specs, "residual-kmeans")
+    assert [(row["features"], row["method"]) for row in comparison["codes"]] == [
+        ("beit3", "residual-kmeans"), ("beit3", "random"), ("own", "residual-kmeans"), ("own", "random"),
+        ("theirs", "as it is"),
+    ]  # fmt: skip
+    assert comparison["neighbours_of"] == "beit3"
+    assert comparison["codes"][-1]["quality"]["prefixes"][0]["neighbours"] is not None
+    assert "beit3" in codes.remarks(comparison)[0]
+    page = (layout.root / "compared" / "index.html").read_text()
+    assert "What coding costs" in page
+    assert io.read_json(layout.root / "compared" / "compare.json") == comparison
+    assert compared(layout, specs, "residual-kmeans") == comparison
+
+
+def test_several_codebooks_give_mean_and_sd_and_a_file_has_none(layout: Layout, tmp_path: Path) -> None:
+    specs = ["beit3", written(tmp_path / "theirs.parquet")]
+    comparison = compared(layout, specs, "residual-kmeans", seeds=3)
+    by = [(row["method"], row["seed"]) for row in comparison["codes"]]
+    assert by == [*(("residual-kmeans", n) for n in range(3)), *(("random", n) for n in range(3)), ("as it is", 0)]
+    headline, cost, over = codes.tables(comparison)
+    assert [row[0] for row in headline.rows] == ["beit3 · residual-kmeans", "beit3 · random", "theirs · as it is"]
+    assert [row[0] for row in cost.rows] == ["beit3 · residual-kmeans"] * 2  # of the first seed alone
+    assert [row[:2] for row in over.rows] == [["beit3 · residual-kmeans", "3"], ["beit3 · random", "3"]]
+    collide = [row["quality"]["collisions"]["before"] for row in comparison["codes"] if row["method"] == "random"]
+    assert over.rows[1][2] == f"{np.mean(collide):.3f} ± {np.std(collide, ddof=1):.3f}"
+    assert over.rows[1][-1] == ""  # random codes reconstruct nothing
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[0, 0]] * 5 + [[0]], "lists of lengths 1, 2; expected one"),
+        ([[0, -1]] * 6, "not in 0 .. 65,535"),
+        ([[0, 1 << 40]] * 6, "not in 0 .. 65,535"),
+        ([[0, None]] * 6, "null or not in"),
+        ([[]] * 6, "lists of lengths 0; expected one, 1 .. 16"),
+        ([[0] * 17] * 6, "lists of lengths 17"),
+        ([None] * 6, "lists of lengths none"),
+        (["0-1"] * 6, "expected lists of whole numbers"),
+    ],
+)
+def test_misshapen_codes_are_one_line(tmp_path: Path, values: list[Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
+        codes_file.read(written(tmp_path / "bad.parquet", values), ASINS)
+    assert "\n" not in str(refused.value)
+    assert "bad.parquet" in str(refused.value)
+
+
+def test_other_items_and_damaged_files_are_one_line(layout: Layout, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"asin": ASINS[:5], "codes": [[0]] * 5}), tmp_path / "few.parquet")
+    with pytest.raises(UserError, match="no row for item 5"):
+        codes_file.read(str(tmp_path / "few.parquet"), ASINS)
+    with pytest.raises(UserError, match="column 'suffix' must be"):
+        codes_file.read(written(tmp_path / "s.parquet", suffix=pa.array([None, 1, 0, 0, 0, 0], pa.int8())), ASINS)
+    whole = Path(written(tmp_path / "whole.parquet")).read_bytes()
+    for n in range(4, len(whole), max(1, len(whole) // 40)):
+        (tmp_path / "cut.parquet").write_bytes(whole[:n])
+        with pytest.raises(UserError) as refused:
+            compared(layout, ["beit3", str(tmp_path / "cut.parquet")], "residual-kmeans")
+        assert "\n" not in str(refused.value)
+
+
+def test_features_need_a_method_and_a_misspelt_one_is_named(layout: Layout, tmp_path: Path) -> None:
+    theirs = written(tmp_path / "theirs.parquet")
+    with pytest.raises(UserError, match="'beit3' holds features, beside codes"):
+        compared(layout, ["beit3", theirs])
+    with pytest.raises(UserError, match="'--codes': no 'residual-kmean'; did you mean 'residual-kmeans'"):
+        compared(layout, ["beit3"], "residual-kmean")
+    np.save(tmp_path / "nothing.npy", np.zeros((6, 2), np.float32))
+    with pytest.raises(UserError, match="nothing: no item has a vector"):
+        compared(layout, [str(tmp_path / "nothing.npy")], "residual-kmeans")
+
+
+def test_the_command_prints_tables_and_refuses_to_train_codes(layout: Layout, tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\nsemantic_ids: {levels: 2, codes: 2}\n")
+    command = [sys.executable, "-m", "stages.cli", "compare", "shop", written(tmp_path / "theirs.parquet"), "beit3"]
+    options = [
+        "--codes",
+        "residual-kmeans",
+        "--params",
+        str(params),
+        "--root",
+        str(layout.root),
+        "--to",
+        str(tmp_path),
+        "--seeds",
+        "2",
+    ]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    assert "What coding costs" in done.stdout
+    assert "Over seeds" in done.stdout
+    assert "files of codes are judged by those of beit3" in done.stdout
+    refused = subprocess.run([*command, *options, "--train"], capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "--train trains on features" in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
