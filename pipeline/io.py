@@ -262,6 +262,14 @@ def digest(paths: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
+def present(paths: Sequence[Path]) -> list[Path]:
+    """Return files that are there; UserError names the first that is not, and what makes it."""
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: not there; {_made_by(path)}")
+    return list(paths)
+
+
 def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
     """Delete what earlier parameters left below `folder`: files that are not `wanted`, then empty folders.
 

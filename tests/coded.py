@@ -8,7 +8,7 @@ import toy
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.run import running
-from stages import encode, publish, semantic_ids
+from stages import encode, graph, publish, semantic_ids
 
 CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 3, "collisions": "suffix"}
 
@@ -39,4 +39,6 @@ def with_encoders(root: Path) -> Layout:
     releases.pretrained(layout)
     with running("encode", "shop", settings, root) as run:
         encode.main(run)
+    with running("graph", "shop", settings, root) as run:
+        graph.main(run)
     return released(layout, settings)

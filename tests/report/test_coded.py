@@ -58,8 +58,8 @@ def test_methods_stand_beside_controls_in_the_order_of_the_registry(layout: Layo
     assert coded.gathered(layout, ["tfidf"]) == []
 
 
-def test_charts_show_methods_and_chance_but_no_control(layout: Layout) -> None:
-    lines = [[line["name"] for line in chart.lines] for chart in coded.charts(coded.gathered(layout))]
+def test_pictures_show_methods_and_chance_but_no_control(layout: Layout) -> None:
+    lines = [[line["name"] for line in chart.lines] for chart in coded.pictures(coded.gathered(layout))]
     assert lines
     assert all(names == ["residual-kmeans", "chance"] for names in lines)
 
