@@ -17,7 +17,6 @@ from pipeline.report import plots
 from pipeline.report.markdown import figure, listed
 from pipeline.report.plots import Chart
 from pipeline.report.tables import Table
-from pipeline.semantic_ids import files
 from pipeline.semantic_ids.registry import METHODS
 
 HEADING = "Semantic IDs"
@@ -82,6 +81,8 @@ def gathered(layout: Layout, features: Sequence[str] | None = None) -> list[Judg
         layout: of the dataset.
         features: feature sets; None: all.
     """
+    from pipeline.semantic_ids import files  # loads safetensors, which a light install's pages do without
+
     order = list(METHODS)
     found = [path.parent for path in layout.folder("semantic_ids").glob(f"*/*/{files.FACTS}")]
     found.sort(key=lambda p: (p.parent.name, order.index(p.name) if p.name in order else len(order), p.name))
@@ -92,6 +93,8 @@ def gathered(layout: Layout, features: Sequence[str] | None = None) -> list[Judg
 
 def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | None:
     """Return the items of each prefix, all in memory; None without semantic IDs."""
+    from pipeline.semantic_ids import files
+
     codes = {}
     for j in judged:
         table = pq.read_table(layout.semantic_ids(j.features, j.method) / files.IDS, columns=["item_id", "codes"])
