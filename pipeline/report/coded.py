@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline import io
-from pipeline.evaluation.evidence import cell
+from pipeline.evaluation.evidence import Cell, cell
 from pipeline.layout import Layout
 from pipeline.probe.registry import PROBES
 from pipeline.report import plots
@@ -171,14 +170,18 @@ def charts(judged: Sequence[Judged]) -> list[Chart]:
     for features in dict.fromkeys(j.features for j in judged):
         rows = [j for j in judged if j.features == features and not j.quality["control"]][:LINES]
         for key, what in TITLES.items():
-            lines = {j.method: [p[key] for p in j.quality["prefixes"]] for j in rows}
-            by_chance = [[p[f"{key}_chance"] or 0.0 for p in j.quality["prefixes"]] for j in rows]
-            length = max((len(line) for line in lines.values()), default=0)
-            if length > 1 and any(v is not None for line in lines.values() for v in line):
-                lines["chance"] = [*np.max(by_chance, axis=0).tolist()]
-                labels = [str(n + 1) for n in range(length)]
-                drawn.append(plots.across(f"{features}: {what}", labels, lines))
+            lines = {j.method: _line([p[key] for p in j.quality["prefixes"]]) for j in rows}
+            by_chance = ([p[f"{key}_chance"] or 0.0 for p in j.quality["prefixes"]] for j in rows)
+            lines["chance"] = _line([max(values) for values in zip(*by_chance, strict=True)])
+            places = {length: f"{length:.0f}" for length in lines["chance"]}
+            if len(places) > 1 and all(lines.values()):
+                drawn.append(plots.curves(f"{features}: {what}", places, lines))
     return drawn
+
+
+def _line(values: Sequence[float | None]) -> dict[float, Cell]:
+    """Return length of the prefix -> figure, where there is one."""
+    return {float(n): Cell(v, None, (v,)) for n, v in enumerate(values, start=1) if v is not None}
 
 
 def _row(judged: Judged) -> list[str]:
