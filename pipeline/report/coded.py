@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline import io
-from pipeline.evaluation.evidence import cell
+from pipeline.evaluation.evidence import Cell, cell
 from pipeline.layout import Layout
 from pipeline.probe.registry import PROBES
 from pipeline.report import plots
@@ -18,7 +17,6 @@ from pipeline.report.markdown import figure, listed
 from pipeline.report.plots import Picture
 from pipeline.report.section import Section
 from pipeline.report.tables import Table
-from pipeline.semantic_ids import files
 from pipeline.semantic_ids.registry import METHODS
 
 HEADING = "Semantic IDs"
@@ -83,6 +81,8 @@ def gathered(layout: Layout, features: Sequence[str] | None = None) -> list[Judg
         layout: of the dataset.
         features: feature sets; None: all.
     """
+    from pipeline.semantic_ids import files  # loads safetensors, which a light install's pages do without
+
     order = list(METHODS)
     found = [path.parent for path in layout.folder("semantic_ids").glob(f"*/*/{files.FACTS}")]
     found.sort(key=lambda p: (p.parent.name, order.index(p.name) if p.name in order else len(order), p.name))
@@ -93,6 +93,8 @@ def gathered(layout: Layout, features: Sequence[str] | None = None) -> list[Judg
 
 def groups(layout: Layout, judged: Sequence[Judged], items: int) -> Groups | None:
     """Return the items of each prefix, all in memory; None without semantic IDs."""
+    from pipeline.semantic_ids import files
+
     codes = {}
     for j in judged:
         table = pq.read_table(layout.semantic_ids(j.features, j.method) / files.IDS, columns=["item_id", "codes"])
@@ -175,18 +177,18 @@ def pictures(judged: Sequence[Judged]) -> list[Picture]:
     for features in dict.fromkeys(j.features for j in judged):
         rows = [j for j in judged if j.features == features and not j.quality["control"]][:LINES]
         for key, what in TITLES.items():
-            lines = {j.method: [p[key] for p in j.quality["prefixes"]] for j in rows}
-            by_chance = [[p[f"{key}_chance"] or 0.0 for p in j.quality["prefixes"]] for j in rows]
-            length = max((len(line) for line in lines.values()), default=0)
-            if length > 1 and any(v is not None for line in lines.values() for v in line):
-                lines["chance"] = [*np.max(by_chance, axis=0).tolist()]
-                places = {float(n): str(n) for n in range(1, length + 1)}
-                cells = {
-                    name: {n: cell([v]) for n, v in zip(places, line, strict=True) if v is not None}
-                    for name, line in lines.items()
-                }
-                drawn.append(plots.curves(f"{features}: {what}", places, cells))
+            lines = {j.method: _line([p[key] for p in j.quality["prefixes"]]) for j in rows}
+            by_chance = ([p[f"{key}_chance"] or 0.0 for p in j.quality["prefixes"]] for j in rows)
+            lines["chance"] = _line([max(values) for values in zip(*by_chance, strict=True)])
+            places = {length: f"{length:.0f}" for length in lines["chance"]}
+            if len(places) > 1 and all(lines.values()):
+                drawn.append(plots.curves(f"{features}: {what}", places, lines))
     return drawn
+
+
+def _line(values: Sequence[float | None]) -> dict[float, Cell]:
+    """Return length of the prefix -> figure, where there is one."""
+    return {float(n): Cell(v, None, (v,)) for n, v in enumerate(values, start=1) if v is not None}
 
 
 def _row(judged: Judged) -> list[str]:
