@@ -188,7 +188,7 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UserError(f"{path}: not there; {_made_by(path)}") from None
-    except (pa.ArrowInvalid, KeyError, OSError) as e:
+    except (pa.ArrowInvalid, UnicodeDecodeError, KeyError, OSError) as e:
         raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {_made_by(path)}") from None
 
 

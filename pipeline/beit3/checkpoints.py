@@ -123,7 +123,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         UserError: it is unpacked, cut off, something else, or holds objects other than data.
     """
     _refuse(path)
-    zipped = zipfile.is_zipfile(path)
+    zipped = _zipped(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # training options, in some files: plain values
             content = torch.load(path, "cpu", weights_only=True, mmap=zipped)
@@ -215,6 +215,14 @@ def resized(table: Tensor, grid: int) -> Tensor:
     return new[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
 
 
+def _zipped(path: Path) -> bool:
+    """Return whether a file is a zip archive; a damaged one counts as one."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
+
+
 def _refuse(path: Path) -> None:
     """Raise UserError for common mistakes: a folder, a web page, an unpacked or repacked checkpoint."""
     if path.is_dir():
@@ -228,7 +236,7 @@ def _refuse(path: Path) -> None:
         head = f.read(512)
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise UserError(f"{path}: a web page (HTML), not a checkpoint; fetch the file itself")
-    if not zipfile.is_zipfile(path):
+    if not _zipped(path):
         if head.startswith(b"PK\x03\x04"):
             raise UserError(f"{path}: cut off after {path.stat().st_size:,} bytes; fetch it again")
         return

@@ -28,10 +28,10 @@ class Tokenizer:
         self._pieces = sentencepiece.SentencePieceProcessor()
         try:
             self._pieces.LoadFromSerializedProto(model)
-        except RuntimeError:
+            self._names = [self._pieces.IdToPiece(i) for i in range(len(self._pieces))]
+        except (RuntimeError, UnicodeDecodeError):
             raise UserError("tokenizer: not a SentencePiece model") from None
-        special = [self._pieces.IdToPiece(i) for i in range(min(3, len(self._pieces)))]
-        if special != ["<unk>", "<s>", "</s>"]:
+        if (special := self._names[:3]) != ["<unk>", "<s>", "</s>"]:
             raise UserError(f"tokenizer: its first pieces are {special}, expected <unk>, <s>, </s>")
         self.mask = len(self._pieces) + 1
         self.vocab = len(self._pieces) + 2
@@ -39,8 +39,7 @@ class Tokenizer:
     @property
     def pieces(self) -> list[str]:
         """Return the surface of each id, special ones such as <mask> too; `▁` stands for the space before a word."""
-        own = [self._pieces.IdToPiece(i) for i in range(3, len(self._pieces))]
-        return ["<s>", "<pad>", "</s>", "<unk>", *own, "<mask>"]
+        return ["<s>", "<pad>", "</s>", "<unk>", *self._names[3:], "<mask>"]
 
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
         """Return ids of each text, int64 [<= max_tokens], between <s> and </s>; longer texts are cut."""

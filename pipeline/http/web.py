@@ -25,6 +25,7 @@ from pipeline.http.addresses import host_of, is_public, is_valid
 from pipeline.http.retries import LONGEST_WAIT, RETRYABLE, pause, retry_after
 
 MAX_REDIRECTS = 5
+LONGEST_ADDRESS = 16_384  # characters; httpx takes four times as many, and servers half
 LOOKUPS = 3  # tries to resolve a name
 HEADERS = {"User-Agent": "alignrec", "Accept": "image/*", "Accept-Encoding": "identity"}
 ONE = httpx.Limits(max_connections=1)
@@ -293,6 +294,8 @@ def _parsed(address: str, base: httpx.URL | None = None) -> httpx.URL:
         raise _Failure("blocked", f"scheme '{url.scheme[:20]}' is not http or https")
     if not is_valid(url):
         raise _Failure("blocked", "not a valid address")
+    if len(str(url)) > LONGEST_ADDRESS:
+        raise _Failure("blocked", f"the address is longer than {LONGEST_ADDRESS:,} characters")
     return url
 
 

@@ -189,7 +189,10 @@ def opened(params: Images, start: Path | None) -> Files:
         return Folder(start, params.outside)
     if not start.is_file():
         raise UserError(f"{start}: no such folder or archive of images; see images.folder in the parameters")
-    return Zip(start) if zipfile.is_zipfile(start) else Tar(start)
+    try:
+        return Zip(start) if zipfile.is_zipfile(start) else Tar(start)
+    except zipfile.BadZipFile as e:
+        raise UserError(_unreadable(start, e)) from None
 
 
 def _seekable(path: Path) -> BinaryIO:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, one_line
 from pipeline.items.build import compose
 from pipeline.items.parse import KEPT, Line, Reject, cleaned
 from pipeline.sources.lines import LONGEST_LINE
@@ -116,8 +116,15 @@ def _image(asin: str, name: str, images: Path | None) -> tuple[Path | None, str,
         return None, "missing", "no folder of images"
     inside = images.resolve()
     for candidate in [name] if name else [f"{asin}{ending}" for ending in ENDINGS]:
-        if "\0" in candidate or not (path := (inside / candidate).resolve()).is_relative_to(inside):
+        if "\0" in candidate:
             return None, "blocked", "its image lies outside the folder"
-        if path.is_file():
+        try:
+            path = (inside / candidate).resolve()
+            there = path.is_file()
+        except (OSError, RuntimeError) as e:  # names that are too long, links in a circle
+            return None, "missing", f"no such file among the images: {one_line(e, 100)}"
+        if not path.is_relative_to(inside):
+            return None, "blocked", "its image lies outside the folder"
+        if there:
             return path, "ok", ""
-    return None, "missing", f"no file {name or asin + '.*'} among the images"
+    return None, "missing", one_line(f"no file {name or asin + '.*'} among the images", 200)

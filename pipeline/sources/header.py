@@ -50,7 +50,7 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
             return list(pq.read_schema(path).names)
         except FileNotFoundError:
             raise
-        except (pa.ArrowException, OSError) as e:
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as e:
             raise UserError(f"{path}: not a sound Parquet file, though its name ends so: {one_line(e, 100)}") from None
     if (separator := delimiter(path)) is not None:
         try:

@@ -141,7 +141,7 @@ def _parquet_lines(path: Path) -> Iterator[bytes]:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(PARQUET_ROWS):
                 yield from _rows_as_json(batch)
-    except (pa.ArrowException, OSError) as e:
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as e:
         raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable
 
 import numpy as np
@@ -26,6 +27,7 @@ from tests.hostile.fuzz.target import Target, encoded, folder, written
 ASINS = ["A", "B", "C", "D", "E", "F"]
 TEXT = train(["a red apple", "a blue car and a red ball", "green tree"], 60)
 assert TEXT is not None
+SPACE = "▁".encode()
 
 
 def compared(name: str, data: bytes) -> None:
@@ -58,6 +60,12 @@ def table(**columns: object) -> bytes:
     out = io.BytesIO()
     pq.write_table(pa.table(columns), out)
     return out.getvalue()
+
+
+def across_disks(archive: bytes) -> bytes:
+    """Return a zip archive that says that its directory is on another disk: a locator of zip64 before its end."""
+    at = archive.rindex(b"PK\x05\x06")
+    return archive[:at] + b"PK\x06\x07" + struct.pack("<LQL", 5, 0, 7) + archive[at:]
 
 
 def tokenized(data: bytes) -> None:
@@ -106,7 +114,9 @@ TENSORS = [saved(torch.ones(6, 2)), saved({"model": WEIGHTS}), *(saved(v) for v,
 TARGETS = {
     "npy": Target(npy, ARRAYS),
     "pth": Target(lambda data: compared("f.pth", data), TENSORS),
-    "checkpoint": Target(lambda data: checkpoints.read_checkpoint(written("c.pth", data)), TENSORS[1:]),
+    "checkpoint": Target(
+        lambda data: checkpoints.read_checkpoint(written("c.pth", data)), [*TENSORS[1:], across_disks(TENSORS[1])]
+    ),
     "safetensors": Target(lambda data: checkpoints.read(written("c.safetensors", data)), [save(WEIGHTS)]),
     "compared-parquet": Target(
         lambda data: compared("f.parquet", data), [table(asin=ASINS, vector=VECTORS), table(vector=VECTORS)]
@@ -114,7 +124,7 @@ TARGETS = {
     "compared-codes": Target(
         codes, [table(asin=ASINS, codes=CODES, suffix=[0] * 6), table(item_id=range(6), codes=CODES[::-1])]
     ),
-    "tokenizer": Target(tokenized, [TEXT]),
+    "tokenizer": Target(tokenized, [TEXT, TEXT.replace(SPACE, b"\xdd\x96\x81")]),
     "parameters": Target(
         lambda data: params.read(written("params.yaml", data)),
         [test_params.GOOD.encode(), *encoded([content[:5000] for content, _ in test_params.TABLE.values()])],

@@ -108,7 +108,9 @@ NUMBERED = [b'{"itemID": 0, "asin": "A"}\n{"itemID": 3}\n', b'{"itemID": 1.5}\n'
 TARGETS = {
     "ratings-csv": Target(lambda data: tabular("r.csv", data), CSV, quick=SLOW),
     "ratings-json": Target(lambda data: tabular("r.jsonl", data), JSONS, quick=SLOW),
-    "ratings-parquet": Target(lambda data: tabular("r.parquet", data), [parquet()], quick=SLOW),
+    "ratings-parquet": Target(
+        lambda data: tabular("r.parquet", data), [parquet(), parquet().replace(b"user", b"\xe5ser")], quick=SLOW
+    ),
     "ratings-amazon": Target(amazon, [REVIEW * 3, b"a,x,5.0,10\na,y,4.0,20\n", ROWS.encode()], quick=SLOW),
     "ratings-inter": Target(
         lambda data: ratings(MmrecSource(kind="mmrec", interactions=["m.inter"]), "interactions", "m.inter", data),

@@ -30,6 +30,10 @@ def waited(data: bytes) -> None:
     assert 0 <= pause(3, seconds) <= LONGEST_WAIT
 
 
+LONG_ADDRESS = b"https://e/" + b'a b"/' * 12_000
+"""three times as long once its characters are quoted"""
+
+
 def parsed(data: bytes) -> None:
     """Read an address as of an image, and as one that a page redirects to; what is accepted can be requested."""
     text = data.decode("utf-8", "surrogateescape")
@@ -102,7 +106,7 @@ LOCATIONS = [a + b"\r\nContent-Length: 0\r\n\r\n" for a in [b"/y", *ADDRESSES, *
 MOVED = b"HTTP/1.1 302 Found\r\nLocation: "
 TARGETS = {
     "retry-after": Target(waited, encoded(list(test_network.RETRY_AFTER))),
-    "address": Target(parsed, ADDRESSES + REDIRECTS),
+    "address": Target(parsed, [*ADDRESSES, LONG_ADDRESS, *REDIRECTS]),
     "download-address": Target(lambda data: local(data.decode("utf-8", "replace")), ADDRESSES + REDIRECTS),
     "release-address": Target(
         lambda data: store(data.decode("utf-8", "replace")), [b"s3://bucket/p", b"hf://datasets/o/n", *ADDRESSES[:4]]

@@ -19,8 +19,8 @@ AREAS = {
         *("inspect", "row-order", "itemid", "image-features"),
     ],
     "arrays": [
-        *("npy", "pth", "checkpoint", "safetensors", "compared-parquet", "tokenizer", "parameters"),
-        *("semantic-codes", "semantic-codebooks", "compared-codes"),
+        *("npy", "pth", "checkpoint", "safetensors", "compared-parquet", "compared-codes", "tokenizer", "parameters"),
+        *("semantic-codes", "semantic-codebooks"),
     ],
     "images": ["image", "exif", "zip", "tar"],
     "network": [
