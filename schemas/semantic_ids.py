@@ -9,8 +9,11 @@ from schemas.contract import field
 
 
 def codes(levels: int) -> pa.DataType:
-    """Return the type of an item's codes: a fixed-size list of `levels` int32."""
-    return pa.list_(pa.field("element", pa.int32(), nullable=False), levels)
+    """Return the type of an item's codes: a fixed-size list of `levels` int32.
+
+    Elements are nullable as Parquet gives a null list back with null elements; `check` refuses them in other lists.
+    """
+    return pa.list_(pa.field("element", pa.int32()), levels)
 
 
 def semantic_ids(levels: int) -> pa.Schema:

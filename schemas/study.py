@@ -122,7 +122,13 @@ GENERATIVE = pa.schema(
         field("metric", pa.string(), "what was measured", one_of=("recall", "ndcg", "precision", "map")),
         K,
         field("value", pa.float64(), "at the best valid epoch; mean over users", low=0, high=1),
-        field("best_epoch", pa.int32(), f"{BEST_EPOCH.metadata[b'doc'].decode()}; null for none", nullable=True, low=0),
+        field(
+            "best_epoch",
+            pa.int32(),
+            "first epoch of best valid NDCG@20, counted from 0; null for none",
+            nullable=True,
+            low=0,
+        ),
     ]
 )
 

@@ -74,7 +74,7 @@ class Generative(Section):
     seeds: Positive = 5
     """trainings of each contender"""
     rates: Annotated[list[Rate], Field(min_length=1)] = [0.003]
-    """learning rates that each contender tries on valid, with its first seed; the best Recall@20 is used"""
+    """learning rates that each contender tries on valid, with its first seed; the best NDCG@20 is used"""
     length: Positive = 20
     """items of a history at most, the latest"""
     dim: Positive = 64
@@ -88,7 +88,7 @@ class Generative(Section):
     epochs: Positive = 40
     """at most"""
     patience: Positive = 4
-    """epochs without a better valid Recall@20 after which a training ends"""
+    """epochs without a better valid NDCG@20 after which a training ends"""
     ks: Annotated[list[Positive], Field(min_length=1)] = [5, 10, 20]
     """cutoffs"""
     beams: Positive = 30

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import Comparison, ablations, comparisons
-from pipeline.report import judged, plots, studied, tables
+from pipeline.report import judged, plots, sequenced, studied, tables
 from pipeline.report.gather import Evidence
 from pipeline.report.plots import Chart
 from pipeline.report.tables import CONTROLS, Table
@@ -156,6 +156,8 @@ def _study(evidence: Evidence) -> Iterator[Section]:
     if "arms" in study:
         note = "Encoders that were pre-trained with other keys of `pretrain`, each against the recipe that is released."
         yield Section("arms", "Arms", "Arms of pre-training", studied.arms(study["arms"]), note=note)
+    note = "What semantic IDs are worth to a recommender that writes them, beside one on item ids."
+    yield Section("generative", "Codes in use", "Codes in use", sequenced.used(study), note=note)
     note = "Settings of AlignRec, its graph and its encoder, measured on valid alone: test was not opened for them."
     curves, of_sweeps = studied.sweep_charts(evidence.curves), studied.sweeps(evidence.curves, evidence.heatmaps)
     yield Section("settings-swept", "Hyper-parameters", "Hyper-parameters", of_sweeps, [("", curves)], note, pair=True)

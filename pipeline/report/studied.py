@@ -11,7 +11,7 @@ from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import Cell
 from pipeline.params import RELEASED
 from pipeline.probe.registry import PROBES
-from pipeline.report import judged, markdown, plots, tables
+from pipeline.report import judged, markdown, plots, sequenced, tables
 from pipeline.report.judged import SURE
 from pipeline.report.plots import Chart
 from pipeline.report.tables import CONTROLS, Table
@@ -243,4 +243,5 @@ def sweeps(curves: Sequence[Mapping[str, Any]], heatmaps: Sequence[Mapping[str, 
 def summed(study: Study) -> list[Table]:
     """Return the study in few tables, for the card of a release."""
     parts = {"mask": masked, "tail": tails, "arms": arms}
-    return [table for part, shown in parts.items() if part in study for table in shown(study[part])]
+    shown = [table for part, of in parts.items() if part in study for table in of(study[part])]
+    return [*shown, *sequenced.used(study)]

@@ -25,7 +25,7 @@ from pipeline.semantic_ids import collisions, files
 from pipeline.sequential import sequences
 from pipeline.sequential.base import Ranker, Sequential
 from pipeline.sequential.judging import rankings
-from pipeline.sequential.loop import fit
+from pipeline.sequential.loop import CHOSEN_BY, fit
 from pipeline.sequential.popularity import Popularity
 from pipeline.sequential.sasrec import SASRec
 from pipeline.sequential.sequences import Sequences
@@ -64,7 +64,7 @@ class Trained(NamedTuple):
     """What a training left."""
 
     record: dict[str, Any]
-    """rate, seed, epochs, best_epoch, its loss and valid Recall@20, protocol, fingerprint, and metrics: part -> figures;
+    """rate, seed, epochs, best_epoch, its loss and valid NDCG@20, protocol, fingerprint, and metrics, part -> figures:
     where test stayed closed, those that valid was watched by"""
     users: np.ndarray
     """int32 [U], of test; empty where it stayed closed"""
@@ -87,7 +87,7 @@ class Trial:
         build = _builder(self.layout, contender, data.n_items, self.params)
         fitted = fit(build, data, self.params, job.rate, seed, checkpoint=Checkpoint(job.checkpoint, 1))
         facts = {"rate": job.rate, "seed": job.seed, "epochs": len(fitted.history), "best_epoch": fitted.best_epoch}
-        record = facts | {"loss": fitted.best["loss"], "valid_recall@20": fitted.best["valid_recall@20"]}
+        record = facts | {key: fitted.best[key] for key in ("loss", CHOSEN_BY)}
         if not job.opens:
             watched = {name: fitted.best[f"valid_{name}"] for name in ("recall@20", "ndcg@20")}
             record |= self.protocol.label | {"metrics": {"valid": watched}}

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from pipeline.evaluation.candidates import ALL
-from pipeline.evaluation.protocol import SELECTION, Protocol, questions
+from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.protocol import Protocol, questions
 from pipeline.interactions.split import Part
 from pipeline.sequential.base import Ranker
 from pipeline.sequential.sequences import DIVISION, FEWEST, Sequences
@@ -28,7 +29,7 @@ def protocol(rules: Protocol, sequences: Sequences, length: int) -> Protocol:
     users = f"with {FEWEST} items or more; the latest {length} before the target are read"
     return replace(
         rules, rule="strict", split=DIVISION, questions=questions(sequences.split()), candidates=ALL, users=users,
-        selection=SELECTION,
+        selection=f"first epoch of best valid ndcg@{CUTOFF}",
     )  # fmt: skip
 
 

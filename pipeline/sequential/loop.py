@@ -1,4 +1,4 @@
-"""Trains a sequential recommender until valid Recall@20 stops to grow; a killed training ends as any other.
+"""Trains a sequential recommender until valid NDCG@20 stops to grow; a killed training ends as any other.
 
 Letters: U users, W windows, T longest history.
 """
@@ -24,6 +24,8 @@ from pipeline.sequential.base import Sequential
 from pipeline.sequential.judging import rankings
 from pipeline.sequential.sequences import Sequences
 
+CHOSEN_BY = f"valid_ndcg@{CUTOFF}"
+"""figure of a line of the history; NDCG also says where a target stands, so a small catalogue is not all ties"""
 ALIKE = 8
 """batches whose windows are sorted by length, so that few places of a batch are padding"""
 
@@ -149,8 +151,7 @@ class _Loop:
         top = rankings(self.network.eval(), self.sequences, "valid", self.params.length, cutoff, self.device)
         mean = judge(top, self.sequences.users, self.targets, self.sequences.n_items, [cutoff]).mean
         scores = {f"valid_{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
-        recall = f"valid_recall@{CUTOFF}"
-        if not self.now.history or scores[recall] > self.now.history[self.now.best_epoch][recall]:
+        if not self.now.history or scores[CHOSEN_BY] > self.now.history[self.now.best_epoch][CHOSEN_BY]:
             self.now.best_epoch = epoch
             self.now.best = {name: x.detach().cpu().clone() for name, x in self.weights.items()}
         self.now.history.append({"epoch": epoch, "loss": loss, **scores})

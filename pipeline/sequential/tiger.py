@@ -1,12 +1,13 @@
 """A generative recommender after TIGER (Rajput et al. 2023, arXiv 2305.05065): T5 reads and writes semantic IDs.
 
-The encoder reads the codes of the items that a user had, the decoder writes those of the next item, code by code.
-Unlike in the article, there is no token of the user, and a code competes with those alone that exist after the codes before it,
-in training as in the search. Letters: b histories, T items of each, D codes of an id, V tokens.
+The encoder reads the codes of the items that a user had, the decoder writes those of the next item, code by code. Two
+things differ from the article: there is no token of the user, and a code competes with those alone that exist after the
+codes before it, in training as in the search. Letters: b histories, T items of each, D codes of an id, V tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -18,8 +19,8 @@ from pipeline.ops.device import pick
 from pipeline.sequential.base import Sequential, trimmed
 from pipeline.sequential.trie import Trie, log_probabilities, search
 
-START, BEGIN, CODES = 0, 1, 2
-"""tokens: padding, which T5 also begins to write with; what every history begins with; the first code's"""
+START, END, CODES = 0, 1, 2
+"""tokens: padding, which T5 also begins to write with; what every history ends with; the first code's"""
 
 
 class Tiger(Sequential):
@@ -51,16 +52,14 @@ class Tiger(Sequential):
             T5Config(
                 vocab_size=int(offsets[-1] + sizes[-1]), d_model=params.dim, d_kv=params.dim // params.heads,
                 d_ff=2 * params.dim, num_layers=params.layers, num_decoder_layers=params.layers,
-                num_heads=params.heads, dropout_rate=params.dropout, pad_token_id=START, eos_token_id=START,
-                decoder_start_token_id=START, use_cache=False,
+                num_heads=params.heads, dropout_rate=params.dropout, pad_token_id=START, use_cache=False,
             )
         )  # fmt: skip
 
     def read(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the encoder reads and which of it counts: int64 [b, T] -> int64 and bool [b, 1 + T D]."""
+        """Return what the encoder reads and which of it counts: int64 [b, T] -> int64 and bool [b, T D + 1]."""
         codes = self.tokens[trimmed(histories) + 1].flatten(1)
-        begin = torch.full_like(codes[:, :1], BEGIN)
-        tokens = torch.cat([begin, codes], dim=1)
+        tokens = torch.cat([codes, codes.new_full((len(codes), 1), END)], dim=1)
         return tokens, tokens != START
 
     def loss(self, windows: Tensor) -> Tensor:
@@ -77,19 +76,23 @@ class Tiger(Sequential):
 
     def rank(self, histories: Tensor, seen: Tensor, k: int) -> Tensor:
         """Return the K items of highest probability that the beams reach, int64 [b, K]."""
+        return search(self.trie, self.following(histories), seen, self.beams, k)
+
+    def following(self, histories: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return what maps tokens so far, int64 [b, w, depth], to logits of the next, float [b, w, V]."""
         tokens, mask = self.read(histories)
         states = self.t5.encoder(input_ids=tokens, attention_mask=mask).last_hidden_state
 
-        def following(written: Tensor) -> Tensor:
+        def logits(written: Tensor) -> Tensor:
             b, w, depth = written.shape
-            before = torch.cat([written.new_full((b, w, 1), START), written], dim=2).flatten(1)
+            before = torch.cat([written.new_full((b, w, 1), START), written], dim=2)
             out = self.t5(
-                encoder_outputs=(states,), attention_mask=mask, decoder_input_ids=before,
+                encoder_outputs=(states,), attention_mask=mask, decoder_input_ids=before.flatten(1),
                 decoder_attention_mask=apart(w, depth + 1, states).expand(b, -1, -1, -1),
             )  # fmt: skip
             return out.logits.view(b, w, depth + 1, -1)[:, :, -1]
 
-        return search(self.trie, following, seen, self.beams, k)
+        return logits
 
 
 def apart(w: int, length: int, like: Tensor) -> Tensor:

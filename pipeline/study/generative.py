@@ -29,6 +29,7 @@ from pipeline.semantic_ids import files
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.sequential import judging
 from pipeline.sequential.jobs import NONE, POPULARITY, SASREC, TIGER, Contender, Job, Trained, Trial, read
+from pipeline.sequential.loop import CHOSEN_BY
 from pipeline.sequential.sequences import Sequences
 
 PART, TESTS = "generative", "generative_tests"
@@ -125,7 +126,7 @@ def _trained(run: Run, trial: Trial) -> tuple[list[Ran], list[Ran]]:
     rates = own.rates if len(own.rates) > 1 else []
     tried = _work(run, trial, [_job(layout, one, rate, 0, False) for one in everyone for rate in rates])
     best = {one: _chosen([t for t in tried if t.contender == one], own.rates) for one in everyone}
-    ran = _work(run, trial, [_job(layout, one, best[one], n, True) for one in everyone for n in range(own.seeds)])
+    ran = _work(run, trial, [_job(layout, one, best[one], n, True) for n in range(own.seeds) for one in everyone])
     trivial = Ran(TRIVIAL, folder(layout, TRIVIAL) / "0.json")
     if not trivial.path.is_file():
         _write(trivial, trial.popularity(), own.ks)
@@ -137,7 +138,7 @@ def _job(layout: Layout, contender: Contender, rate: float, seed: int, opens: bo
 
 
 def _work(run: Run, trial: Trial, jobs: Sequence[Job]) -> list[Ran]:
-    """Do the jobs without a record; the bar shows loss and valid Recall@20 of the one that ended last."""
+    """Do the jobs without a record; the bar shows loss and valid NDCG@20 of the one that ended last."""
     ran = {
         job: Ran(job.contender, job.checkpoint.with_name(f"{job.seed}.json" if job.opens else "tried.json"))
         for job in jobs
@@ -148,7 +149,7 @@ def _work(run: Run, trial: Trial, jobs: Sequence[Job]) -> list[Ran]:
         bar = run.progress(done, total=len(missing), unit="run", what="generative")
         for job, trained in bar:
             _write(ran[job], trained, trial.params.ks)
-            bar.set_postfix(loss=trained.record["loss"], recall=trained.record["valid_recall@20"])
+            bar.set_postfix(loss=trained.record["loss"], ndcg=trained.record[CHOSEN_BY])
     return list(ran.values())
 
 
@@ -161,8 +162,8 @@ def _write(one: Ran, trained: Trained, ks: Sequence[int]) -> None:
 
 
 def _chosen(tried: Sequence[Ran], rates: Sequence[float]) -> float:
-    """Return the learning rate of best valid Recall@20, the first of equal ones."""
-    return max(tried, key=lambda one: one.record["valid_recall@20"]).record["rate"] if tried else rates[0]
+    """Return the learning rate of best valid NDCG@20, the first of equal ones."""
+    return max(tried, key=lambda one: one.record[CHOSEN_BY]).record["rate"] if tried else rates[0]
 
 
 def _rows(dataset: str, tried: Sequence[Ran], ran: Sequence[Ran]) -> Iterator[dict[str, Any]]:
