@@ -70,7 +70,7 @@ class Generative(Section):
     features: list[Name] = []
     """feature sets whose codes are used, of `semantic_ids.features`; empty: no training"""
     methods: list[Name] = []
-    """of `semantic_ids.methods`, controls included; empty: all that were made"""
+    """of `semantic_ids.methods`, controls included; empty: all that are there"""
     seeds: Positive = 5
     """trainings of each contender"""
     rates: Annotated[list[Rate], Field(min_length=1)] = [0.003]

@@ -64,7 +64,7 @@ def study(run: Run, rules: Protocol) -> list[Path]:
         rules: the benchmark's, whose filter of interactions holds here too.
 
     Raises:
-        UserError: the interactions have no times, or a cutoff is larger than the catalogue.
+        UserError: the interactions have no times, codes are absent, or a cutoff is larger than the catalogue.
     """
     layout, own = run.layout, run.params.study.generative
     tried: list[Ran] = []
@@ -84,12 +84,11 @@ def study(run: Run, rules: Protocol) -> list[Path]:
 
 def contenders(params: Generative, layout: Layout) -> list[Contender]:
     """Return what is trained, the slow ones first; nothing where no feature set is named."""
-    tigers = [
-        Contender(TIGER, features, method)
-        for features in params.features
-        for method in params.methods or [m for m in METHODS if (layout.semantic_ids(features, m) / files.IDS).is_file()]
-    ]
-    return [*tigers, Contender(SASREC, NONE, NONE)] if params.features else []
+    tigers = []
+    for features in params.features:
+        made = [m for m in METHODS if (layout.semantic_ids(features, m) / files.IDS).is_file()]
+        tigers += [Contender(TIGER, features, method) for method in params.methods or made or METHODS]
+    return [*tigers, Contender(SASREC, NONE, NONE)] if tigers else []
 
 
 def inputs(layout: Layout, contender: Contender) -> list[Path]:
@@ -110,6 +109,9 @@ def _checked(run: Run) -> Sequences:
     sequences, largest = read(run.layout), max(run.params.study.generative.ks)
     if largest > sequences.n_items:
         raise UserError(f"'study.generative.ks': {largest} is larger than the catalogue; give smaller ones")
+    read_by = [inputs(run.layout, one) for one in contenders(run.params.study.generative, run.layout)]
+    if absent := next((path for paths in read_by for path in paths if not path.is_file()), None):
+        raise UserError(f"{absent}: not there; run `alignrec semantic_ids {run.dataset}` first")
     for reason, n in sequences.dropped.items():
         run.count(f"generative: {reason}", n)
     if run.params.pretrain.collaborative:

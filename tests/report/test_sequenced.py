@@ -6,7 +6,11 @@ import schemas
 from pipeline.report import sequenced, studied
 
 LABEL = {"dataset": "shop", "protocol": "strict, leave-one-out", "fingerprint": "e" * 16}
-FIGURES = {("tiger", "beit3", "residual-kmeans"): 0.3, ("tiger", "beit3", "random"): 0.1, ("sasrec", "none", "none"): 0.2}
+FIGURES = {
+    ("tiger", "beit3", "residual-kmeans"): 0.3,
+    ("tiger", "beit3", "random"): 0.1,
+    ("sasrec", "none", "none"): 0.2,
+}
 
 
 def study() -> dict[str, pa.Table]:
