@@ -21,7 +21,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.layout import Layout
-from pipeline.report import judged, markdown
+from pipeline.report import judged, markdown, sequenced
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = (("recall", 10), ("recall", 20), ("ndcg", 20))
@@ -131,12 +131,27 @@ def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         yield ""
 
 
+def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield test figures of codes in use, or of some models, best first, then the paired tests."""
+    parts = ("generative", "generative_tests")
+    tables = sequenced.used({part: io.read_table(layout.study(part), schemas.STUDY[part]) for part in parts})
+    if not tables:
+        raise UserError(f"{layout.study(parts[0])}: empty; run `alignrec study {layout.dataset}` with study.generative")
+    for table in tables:
+        yield from _head(*table.head)
+        yield from (markdown.row(*row) for row in table.rows if not only or row[0].split(",")[0] in only)
+        yield ""
+        yield table.note
+        yield ""
+
+
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
     "probes": probes,
     "verdicts": verdicts,
     "tests": tests,
+    "generative": generative,
 }
 """name of a table -> its lines"""
 

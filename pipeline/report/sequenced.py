@@ -61,8 +61,8 @@ def _tests(table: pa.Table) -> Table:
     rows = table.to_pylist()
     return Table(
         "Codes in use: paired tests",
-        f"{_protocol(table)} First less second; a user's figures are means over seeds. Intervals (95 %) and p are of the "
-        f"bootstrap over users, p after Holm's correction for all rows; marked where it is below {SURE}.",
+        f"{_protocol(table)} First less second; figures of a user are means over seeds. Intervals (95 %) and p are of "
+        f"the bootstrap over users, p after Holm's correction for all rows; marked where it is below {SURE}.",
         ["first", "second", "metric", "difference", "95 % interval", "p"],
         [
             [name(*_side(r, "a")), name(*_side(r, "b")), f"{METRICS[r['metric']]}@{r['k']}", f"{r['difference']:+.4f}",
