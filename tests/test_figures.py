@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import sequential_toys
 import toy
 
+import schemas
 from benchmarks import _figures
 from pipeline import io
 
@@ -24,6 +26,9 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
         figures = io.read_json(layout.probes)
         verdict = {"probe": "zero_shot", "measure": "hit@20", "a": "beit3", "b": "random", "verdict": "better"}
         io.write_json(layout.probes, figures | {"processed": {"width": 128}, "verdicts": [verdict]})
+    if kind == "generative":
+        for part, table in sequential_toys.study().items():
+            io.write_table(table.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])
     once, absent = _figures.rewritten(PAGE.format(kind=kind, dataset=layout.dataset), tmp_path)
     assert not absent
     assert "typed by hand" not in once

@@ -221,22 +221,9 @@ def write_study(layout: Layout) -> None:
         judged | {"modality": modality, "ratio": ratio, "seed": seed, "recall@20": value, "best_epoch": 3}
         for (modality, ratio), values in MASKED.items() for seed, value in enumerate(values)
     ]  # fmt: skip
-    for part, rows in {"mask": mask, "tail": [], "arms": [], "sweeps": [], **generative()}.items():
+    for part, rows in {"mask": mask, "tail": [], "arms": [], "sweeps": []}.items():
         schema = schemas.STUDY[part]
         io.write_table(pa.Table.from_pylist(rows, schema), layout.study(part), schema, record("study"))
-
-
-def generative() -> dict[str, list[dict[str, object]]]:
-    """Return codes in use: TIGER on codes of beit3 and SASRec, one seed each."""
-    label = {"dataset": "shop", "protocol": "strict, leave-one-out", "fingerprint": "d" * 16}
-    one = {"model": "tiger", "features": "beit3", "method": "residual-kmeans"}
-    other = {"model": "sasrec", "features": "none", "method": "none"}
-    figure = {"rate": 0.01, "seed": 0, "split": "test", "k": 20, "value": 0.3, "best_epoch": 1}
-    rows = [label | who | figure | {"metric": metric} for who in (one, other) for metric in ("recall", "ndcg")]
-    sides = {f"{key}_{side}": value for side, who in (("a", one), ("b", other)) for key, value in who.items()}
-    test = {"metric": "recall", "k": 20, "seeds": 1, "n": 4, "mean_a": 0.3, "mean_b": 0.3, "difference": 0.0}
-    spread = {"low": -0.1, "high": 0.1, "p": 0.9, "p_holm": 0.9}
-    return {"generative": rows, "generative_tests": [label | sides | test | spread]}
 
 
 def run_record(stage: str) -> dict[str, object]:

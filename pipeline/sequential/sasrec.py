@@ -18,7 +18,7 @@ from pipeline.sequential.sequences import PAD
 
 
 class Block(nn.Module):
-    """x + SA(LN(x)), then x + FFN(LN(x)), with dropout on both branches (section 3.2 of the article)."""
+    """x + SA(x), then x + FFN(LN(x)), with dropout on both branches (section 3.2 of the article)."""
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -30,6 +30,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return SA(x) = softmax(Q K^T / sqrt(D/H)) V and FFN(x) = ReLU(x W1 + b1) W2 + b2, added.
+
+        Queries are of LN(x), keys and values of x itself; there is no matrix after the heads.
 
         Args:
             x: [b, T, D].
