@@ -21,7 +21,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.layout import Layout
-from pipeline.report import coded, judged, markdown
+from pipeline.report import coded, judged, markdown, sequenced
 from pipeline.report.tables import Table
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -148,6 +148,17 @@ def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(coded.over_seeds([row for row in rows if not only or row.features in only]))
 
 
+def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield test figures of codes in use, best first, then the paired tests."""
+    parts = ("generative", "generative_tests")
+    tables = sequenced.used({part: io.read_table(layout.study(part), schemas.STUDY[part]) for part in parts})
+    if not tables:
+        raise UserError(f"{layout.study(parts[0])}: empty; run `alignrec study {layout.dataset}` with study.generative")
+    for table in tables:
+        yield from _as_it_is(table)
+        yield ""
+
+
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
@@ -157,6 +168,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "codes": codes,
     "coding-costs": coding_costs,
     "codes-seeds": codes_seeds,
+    "generative": generative,
 }
 """name of a table -> its lines"""
 

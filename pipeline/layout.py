@@ -279,7 +279,7 @@ class Layout:
 
     # --- the study: what the article measures beyond the benchmark
     def study(self, part: str) -> Path:
-        """Return table MASK, TAIL, ARMS or SWEEPS by its part: mask, tail, arms, sweeps."""
+        """Return the table of a part, see schemas.STUDY."""
         return self.folder("study") / f"{part}.parquet"
 
     def study_runs(self, part: str) -> Path:

@@ -289,6 +289,8 @@ def _names(params: Params) -> None:
     encoders.check_teachers(params.encoders, params.pretrain.teacher, params.pretrain.distill_from)
     known(params.semantic_ids.methods, METHODS, "semantic_ids.methods")
     known(params.semantic_ids.settings, METHODS, "semantic_ids.settings")
+    known(params.study.generative.features, params.semantic_ids.features, "study.generative.features")
+    known(params.study.generative.methods, params.semantic_ids.methods, "study.generative.methods")
     known(params.benchmark.models, MODELS, "benchmark.models")
     known(params.benchmark.overrides, MODELS, "benchmark.overrides")
     if params.benchmark.control is not None:

@@ -26,12 +26,14 @@ from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
 from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
 from schemas.semantic_ids import codes, semantic_ids
-from schemas.study import ARMS, MASK, STUDY, SWEEPS, TAIL
+from schemas.study import ARMS, GENERATIVE, GENERATIVE_TESTS, MASK, STUDY, SWEEPS, TAIL
 
 __all__ = [
     "ARMS",
     "COLD_ITEMS",
     "EDGES",
+    "GENERATIVE",
+    "GENERATIVE_TESTS",
     "IMAGES",
     "IMAGE_STATUSES",
     "INTERACTIONS",

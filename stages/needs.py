@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pipeline.encode import needs as encoding
@@ -32,7 +33,7 @@ SPEED = {
     "study": {"workers"},
 }
 """section -> keys that affect the run time of a stage, and no result"""
-JUDGED = ("interactions", "encode", "graph", "benchmark")
+JUDGED = ("interactions", "encode", "graph", "semantic_ids", "benchmark")
 """what a study reads that trains no encoder"""
 
 
@@ -67,10 +68,11 @@ def of(run: Run) -> Needs:
         case "benchmark" if not params.benchmark.budget:
             facts = facts[:-1]  # nothing is drawn from sweep.spaces
         case "study" if not params.study.pretrains:
-            files = [path for name in JUDGED for path in layout.outputs(name)]
+            files = [path for name in _read(run, JUDGED) for path in layout.outputs(name)]
             own = {"pretrain", "encode", "encoders"}  # nothing of them is read
             facts = [_values(run, section) for section in STAGES[stage].params if section not in own]
         case "study":
+            files = [path for name in _read(run, STAGES[stage].reads) for path in layout.outputs(name)]
             trained = [pretraining.of(one, layout) for one in params.pretrained()]
             files = list(dict.fromkeys([*files, *(path for one in trained for path in one.files)]))
             facts += [encoding.libraries(params.encoders, encoded(run)), *(one.facts for one in trained)]
@@ -118,6 +120,11 @@ def pretrains(run: Run) -> bool:
 def encoded(run: Run) -> list[str]:
     """Return the encoders that a run needs, parts of others included."""
     return encoders.whole(run.params.encoders, run.params.encode.encoders)
+
+
+def _read(run: Run, stages: Iterable[str]) -> list[str]:
+    """Return those of the stages that a study reads: codes only where they are judged by use."""
+    return [name for name in stages if name != "semantic_ids" or run.params.study.generative.features]
 
 
 def _values(run: Run, section: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""study: mask modality, the long tail, arms of pre-training, sweeps -> a table each, and their means in study.json."""
+"""study: mask modality, long tail, arms of pre-training, sweeps, codes in use -> tables, and means in study.json."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import schemas
 from pipeline import io
 from pipeline.evaluation.protocol import protocol
 from pipeline.run import Run
-from pipeline.study import arms, masking, summaries, sweeps, tail
+from pipeline.study import arms, generative, masking, summaries, sweeps, tail
 from pipeline.train import inputs
 
-PARTS = (masking.study, tail.study, arms.study, sweeps.study)
+PARTS = (masking.study, tail.study, arms.study, sweeps.study, generative.study)
 
 
 def main(run: Run) -> None:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import sequential_toys
 import toy
 
+import schemas
 from benchmarks import _figures
 from pipeline import io
 from pipeline.compare import codes as compare
@@ -34,6 +36,9 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
     if kind == "codes-seeds":
         params = toy.params(semantic_ids={"levels": 2, "codes": 2})
         compare.compare(layout, params, ["beit3"], ["residual-kmeans"], 2, layout.folder("compare"))
+    if kind == "generative":
+        for part, table in sequential_toys.study().items():
+            io.write_table(table.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])
     once, absent = _figures.rewritten(PAGE.format(kind=kind, dataset=layout.dataset), tmp_path)
     assert not absent
     assert "typed by hand" not in once

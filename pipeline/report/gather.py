@@ -43,7 +43,7 @@ class Evidence:
     sweeps: dict[str, tuple[list[dict[str, Any]], pa.Table]]
     """name of the sweep -> the best valid figure at each pair of values of two settings, and RESULTS of the winners"""
     study: dict[str, pa.Table]
-    """part -> table MASK, TAIL, ARMS or SWEEPS"""
+    """part -> its table, see schemas.STUDY"""
     curves: list[dict[str, Any]]
     """a row a value of the study's sweeps of one key: sweep, key, value, mean and sd of valid Recall@20"""
     heatmaps: list[dict[str, Any]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.report import coded, judged, plots, probed, studied, tables, tail
+from pipeline.report import coded, judged, plots, probed, sequenced, studied, tables, tail
 from pipeline.report.gather import Evidence
 from pipeline.report.section import Section
 from pipeline.report.tables import Table
@@ -17,6 +17,7 @@ def pictured(evidence: Evidence) -> list[Section]:
     sections = (
         judged.recommenders(evidence), probed.section(evidence), judged.without_parts(evidence),
         tail.section(evidence), *studied.sections(evidence), coded.section(evidence.coded),
+        sequenced.section(evidence.study),
     )  # fmt: skip
     return [s for s in sections if s]
 

@@ -13,7 +13,7 @@ from pipeline.evaluation.evidence import Cell, seeds_of
 from pipeline.params import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import LEVEL
-from pipeline.report import judged, markdown, plots, tables, tail
+from pipeline.report import judged, markdown, plots, sequenced, tables, tail
 from pipeline.report.gather import Evidence
 from pipeline.report.plots import Chart, Picture
 from pipeline.report.section import Section
@@ -271,4 +271,5 @@ def heatmaps(cells: Sequence[Mapping[str, Any]]) -> list[Table]:
 def summed(study: Study) -> list[Table]:
     """Return the study in few tables, for the card of a release."""
     parts = {"mask": masked, "tail": tail.tails, "arms": arms}
-    return [table for part, shown in parts.items() if part in study for table in shown(study[part])]
+    shown = [table for part, of in parts.items() if part in study for table in of(study[part])]
+    return [*shown, *sequenced.used(study)]

@@ -1,0 +1,186 @@
+"""Codes in use as a part of the study: who is trained, what is tested, and that a kill changes nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import shops
+import yaml
+from sequential_toys import CYCLE, STEP, table
+
+import schemas
+from pipeline import io, pool
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.params import Params, load, read
+from pipeline.run import Run, running
+from pipeline.semantic_ids import files
+from pipeline.sequential import jobs
+from pipeline.study import generative
+from stages import needs, semantic_ids
+from stages.study import main
+
+USERS = 36
+OWN = {"features": ["f"], "seeds": 2, "dim": 16, "epochs": 6, "batch_size": 64, "length": 6, "ks": [1, 3], "beams": 8}
+
+
+def params(**keys: Any) -> Params:
+    sections = {
+        "datasets": ["shop"],
+        "sources": {"shop": {"kind": "sample"}},
+        "train": {"features": "f"},
+        "semantic_ids": {"features": ["f"], "levels": 2, "codes": 4, "methods": ["residual-kmeans", "random"]},
+        "study": {"mask": {"ratios": []}, "tail": False, "workers": 1, "generative": OWN | keys},
+    }
+    return Params.model_validate(sections)
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train without a pool, whose processes take seconds to start."""
+    monkeypatch.setattr(pool, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """Return a shop whose users go round a cycle of items, one of which has no content, with semantic IDs."""
+    layout = shops.outputs(tmp_path)
+    rows = [(u, (u + STEP * t) % CYCLE, t) for u in range(USERS) for t in range(9)]
+    io.write_table(table(rows), layout.interactions, schemas.INTERACTIONS)
+    names = {"user_id": np.arange(USERS, dtype=np.int32), "user": [f"u{i}" for i in range(USERS)]}
+    io.write_table(pa.table(names), layout.users, schemas.USERS)
+    ids = {"item_id": np.arange(CYCLE, dtype=np.int32), "asin": [f"i{i}" for i in range(CYCLE)]}
+    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
+    known = {"has_image": pa.nulls(CYCLE, pa.bool_()), "has_text": pa.nulls(CYCLE, pa.bool_())}
+    content = shops.content()[:CYCLE]
+    content[3] = 0
+    vectors = pa.table(ids | known | {"vector": io.vectors(content)})
+    io.write_table(vectors, io.shard(layout.features("f"), "features", 0), schemas.features(shops.WIDTH))
+    semantic_ids.main(Run("semantic_ids", "shop", params(), layout.root))
+    return layout
+
+
+def studied(layout: Layout, **keys: Any) -> tuple[pa.Table, pa.Table]:
+    """Run the stage; return tables GENERATIVE and GENERATIVE_TESTS."""
+    with running("study", "shop", params(**keys), layout.root) as run:
+        main(run)
+    own, tests = (
+        io.read_table(layout.study(part), schemas.STUDY[part]) for part in (generative.PART, generative.TESTS)
+    )
+    return own, tests
+
+
+def test_every_contender_has_test_figures_of_every_seed_and_is_tested_against_the_others(layout: Layout) -> None:
+    own, tests = studied(layout)
+    rows = [row for row in own.to_pylist() if (row["split"], row["metric"], row["k"]) == ("test", "recall", 3)]
+    assert [(row["model"], row["method"], row["seed"]) for row in rows] == [
+        ("tiger", "residual-kmeans", 0), ("tiger", "random", 0), ("sasrec", "none", 0),
+        ("tiger", "residual-kmeans", 1), ("tiger", "random", 1), ("sasrec", "none", 1), ("popularity", "none", 0),
+    ]  # fmt: skip
+    assert {row["protocol"] for row in rows} == {"strict, leave-one-out"}
+    sides = [(row["method_a"], row["method_b"]) for row in tests.to_pylist() if row["metric"] == "recall"]
+    assert sides == [("residual-kmeans", "random"), ("residual-kmeans", "none"), ("random", "none")]
+    for row in tests.to_pylist():
+        mean = {side: np.mean([
+            one["value"] for one in own.to_pylist()
+            if (one["split"], one["metric"], one["k"]) == ("test", row["metric"], row["k"])
+            and (one["model"], one["method"]) == (row[f"model_{side}"], row[f"method_{side}"])
+        ]) for side in "ab"}  # fmt: skip
+        assert (row["mean_a"], row["mean_b"]) == pytest.approx((mean["a"], mean["b"]))
+        assert row["n"] == USERS
+
+
+def test_a_killed_study_goes_on_and_ends_the_same(layout: Layout) -> None:
+    whole = studied(layout, rates=[0.01, 0.001])
+    runs = layout.study_runs(generative.PART)
+    records = sorted(runs.rglob("*.json"))
+    for path in [records[0], records[-2], runs / "tiger" / "f" / "random" / "0.01" / "tried.json"]:
+        path.unlink(missing_ok=True)
+    layout.study(generative.PART).unlink()
+    assert studied(layout, rates=[0.01, 0.001]) == whole
+    assert sorted(runs.rglob("*.json")) == records
+    assert [*runs.rglob("*.safetensors")] == []  # what only a killed run needs
+
+
+def test_valid_chooses_the_rate_and_test_stays_closed_for_the_others(layout: Layout) -> None:
+    own, _ = studied(layout, rates=[1e-6, 0.01], seeds=1)
+    chosen = {row["rate"] for row in own.to_pylist() if row["split"] == "test" and row["model"] == "sasrec"}
+    assert chosen == {0.01}
+    assert {row["split"] for row in own.to_pylist() if row["rate"] == 1e-6 and row["model"] == "sasrec"} == {"valid"}
+
+
+def test_a_seed_more_trains_itself_alone(layout: Layout) -> None:
+    studied(layout, seeds=1)
+    runs = layout.study_runs(generative.PART)
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json")}
+    studied(layout, seeds=2)
+    assert len([*runs.rglob("*.json")]) == len(before) + 3
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+
+
+def test_empty_it_trains_nothing_and_reads_no_codes(layout: Layout) -> None:
+    own, tests = studied(layout, features=[])
+    assert len(own) == len(tests) == 0
+    assert not layout.study_runs(generative.PART).exists()
+    read_by = {
+        bool(features): [p for p in needs.of(Run("study", "shop", params(features=features), layout.root)).files
+                         if "semantic_ids" in p.parts]
+        for features in ([], ["f"])
+    }  # fmt: skip
+    assert read_by[False] == []
+    assert layout.semantic_ids("f", "random") / files.IDS in read_by[True]
+
+
+def test_ids_that_collide_are_told_apart_and_items_without_content_have_none(layout: Layout) -> None:
+    kept = params().model_copy(update={"semantic_ids": params().semantic_ids.model_copy(update={"collisions": "keep"})})
+    for given in (params(), kept):
+        semantic_ids.main(Run("semantic_ids", "shop", given, layout.root))
+        rows, ids = jobs.codes(layout.semantic_ids("f", "residual-kmeans"))
+        assert rows.tolist() == [i for i in range(CYCLE) if i != 3]
+        assert len(np.unique(ids, axis=0)) == CYCLE - 1
+
+
+def test_absent_codes_and_times_are_one_line(layout: Layout) -> None:
+    (layout.semantic_ids("f", "random") / files.IDS).unlink()
+    assert [one.method for one in generative.contenders(params().study.generative, layout)] == [
+        "residual-kmeans",
+        "none",
+    ]
+    with pytest.raises(UserError, match="run `alignrec semantic_ids shop` first"):
+        studied(layout, methods=["random"])
+    timeless = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    at = timeless.schema.get_field_index("timestamp")
+    none = pa.nulls(len(timeless), pa.int64())
+    io.write_table(timeless.set_column(at, "timestamp", none), layout.interactions, schemas.INTERACTIONS)
+    with pytest.raises(UserError, match=r"study\.generative needs times"):
+        studied(layout)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"feature": ["f"]}, r"unknown key 'study.generative.feature'; did you mean 'features'\?"),
+        ({"features": ["g"]}, "'study.generative.features'"),
+        ({"methods": ["rqvea"]}, "'study.generative.methods'"),
+        ({"beams": 5}, "5 beams cannot rank 20 items"),
+        ({"dim": 63}, "dim 63 must be a multiple of heads, 2"),
+    ],
+)
+def test_what_is_misspelt_is_refused(tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    path = tmp_path / "params.yaml"
+    written = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, "study": {"generative": given}}
+    path.write_text(yaml.safe_dump(written))
+    with pytest.raises(UserError, match=message):
+        read(path)
+
+
+def test_the_profile_is_sample_with_codes_in_use() -> None:
+    root = Path(__file__).parents[2]
+    profile, sample = load(root / "profiles" / "generative.yaml"), load(root / "params.yaml")
+    for section in ("interactions", "pretrain", "encode", "encoders", "graph", "semantic_ids", "train", "benchmark"):
+        assert getattr(profile, section) == getattr(sample, section), section
+    assert profile.study.generative.features
+    assert profile.study.generative.seeds >= 5
+    assert not sample.study.generative.features
