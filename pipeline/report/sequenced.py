@@ -32,11 +32,9 @@ def pictures(study: Mapping[str, pa.Table]) -> list[Picture]:
         return []
     found = figures(study["generative"])
     k = headline(sorted({k for _, k in next(iter(found.values()))}))
-    rows = [
-        plots.Row(name(*one), [plots.around(own["ndcg", k])], markdown.figure(own["ndcg", k]))
-        for one, own in found.items()
-    ]
-    seeds = seeds_of(len(own["ndcg", k].values) for own in found.values())
+    cells = {name(*one): own["ndcg", k] for one, own in found.items()}
+    rows = [plots.Row(one, [plots.around(figure)], markdown.figure(figure)) for one, figure in cells.items()]
+    seeds = seeds_of(len(figure.values) for figure in cells.values())
     means = plots.intervals(f"Test NDCG@{k}, leave-one-out, mean ± sd over {seeds}", rows)
     tests = study["generative_tests"].to_pylist() if "generative_tests" in study else []
     differences = plots.intervals(
@@ -97,7 +95,7 @@ def _tests(table: pa.Table) -> Table:
     return Table(
         "Codes in use: paired tests",
         f"{_protocol(table)} First less second; figures of a user are means over seeds. Intervals (95 %) and p are of "
-        f"the bootstrap over users, p after Holm's correction for all rows; marked where it is below {LEVEL}. {FLOORED}",
+        f"the bootstrap over users, p after Holm's correction for all rows; below {LEVEL} it is marked. {FLOORED}",
         ["first", "second", "metric", "difference", "95 % interval", "p"],
         [
             [name(*_side(r, "a")), name(*_side(r, "b")), f"{METRICS[r['metric']]}@{r['k']}", f"{r['difference']:+.4f}",

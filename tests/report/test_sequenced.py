@@ -24,7 +24,6 @@ def test_tests_name_both_sides_and_mark_what_is_sure() -> None:
         "+0.1000 .. +0.3000", "0.002",
     ]  # fmt: skip
     assert tests.best == {(0, 3)}
-    assert tests.bars is not None
 
 
 def test_a_study_without_codes_in_use_has_no_such_table_and_the_card_has_them_where_there_are() -> None:

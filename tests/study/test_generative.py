@@ -13,6 +13,7 @@ from sequential_toys import CYCLE, STEP, table
 import schemas
 from pipeline import io, pool
 from pipeline.errors import UserError
+from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.params import Params, load, read
 from pipeline.run import Run, running
@@ -58,8 +59,18 @@ def layout(tmp_path: Path) -> Layout:
     content[3] = 0
     vectors = pa.table(ids | known | {"vector": io.vectors(content)})
     io.write_table(vectors, io.shard(layout.features("f"), "features", 0), schemas.features(shops.WIDTH))
+    io.write_table(neighbours.neighbours(content, 4), layout.edges("f"), schemas.EDGES)
+    io.write_table(untitled(ids), layout.items, schemas.ITEMS)
     semantic_ids.main(Run("semantic_ids", "shop", params(), layout.root))
     return layout
+
+
+def untitled(ids: dict[str, Any]) -> pa.Table:
+    """Return table ITEMS of items without any text."""
+    n = len(ids["asin"])
+    filled = ids | {"text_status": ["empty"] * n, "tokens": np.zeros(n, np.int32)}
+    others = [field for field in schemas.ITEMS if field.name not in filled]
+    return pa.table(filled | {f.name: pa.array([[] if pa.types.is_list(f.type) else ""] * n, f.type) for f in others})
 
 
 def studied(layout: Layout, **keys: Any) -> tuple[pa.Table, pa.Table]:
