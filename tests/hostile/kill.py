@@ -29,8 +29,8 @@ from tests.test_pipeline import environment, project, run
 
 DVC = "dvc"
 """in place of a stage: all stages are done, and DVC records them"""
-RECORDS = {"run.json", ".key", ".seal"}
-"""how a stage ran: with seconds in it, or with times of files"""
+RECORDS = {"run.json", ".key", ".seal", ".sha256"}
+"""how a stage ran: with seconds in it, times of files, or the order in which its processes ended"""
 
 
 class Reference(NamedTuple):
@@ -100,7 +100,7 @@ def trial(reference: Reference, number: int, base: Path) -> tuple[str, float, bo
     target = str(rng.choice([*STAGES, DVC]))
     folder = shutil.copytree(reference.folder, base / str(number), symlinks=True)
     record = reference.folder / f"outputs/{target}/shop/run.json"
-    longest = reference.overhead * (4 if target == DVC else 1)  # of 13 stages that look whether they are done
+    longest = reference.overhead * (4 if target == DVC else 1)  # of all stages, which look whether they are done
     longest += json.loads(record.read_text())["seconds"] if record.exists() else 0
     seconds = float(rng.uniform(0, longest))
     forget(folder, target)
