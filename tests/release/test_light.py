@@ -128,7 +128,7 @@ except alignrec.UserError as e:
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     faiss = 'faiss is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
-    assert done.stdout == f"6 6 16 24\n(6, 2)\n{faiss}\n", done.stderr
+    assert done.stdout == f"6 6 16 26\n(6, 2)\n{faiss}\n", done.stderr
 
 
 @pytest.mark.parametrize(
