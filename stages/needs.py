@@ -22,7 +22,7 @@ from pipeline.sources.base import Downloaded
 from pipeline.sources.registry import SOURCES
 from pipeline.train import inputs
 
-ONLY = {("probe", "train"): {"features"}, ("benchmark", "sweep"): {"spaces"}}
+ONLY = {("probe", "train"): {"features"}, ("report", "train"): {"features"}, ("benchmark", "sweep"): {"spaces"}}
 """(stage, section) -> the keys that it reads, where it does not read all"""
 SPEED = {
     "download": {"timeout", "retries"},
