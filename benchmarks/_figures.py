@@ -78,14 +78,20 @@ def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test Recall@20 of models, or of some, beside each other: a row a feature set, a table a protocol."""
+    """Yield test Recall@20 of models, or of some, on feature sets: a table a protocol, whichever are more as rows."""
     for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
         rows = [row for row in comparison.rows if not only or row.model in only]
         models = list(dict.fromkeys(row.model for row in rows))
         cells = {(row.features, row.model): _short(row.cells.get(MAIN)) for row in rows}
-        yield from _head("features", *models)
-        for features in dict.fromkeys(row.features for row in rows):
-            yield markdown.row(features, *(cells.get((features, model), "") for model in models))
+        sets = list(dict.fromkeys(row.features for row in rows))
+        if len(models) > len(sets):
+            yield from _head("model", *sets)
+            for model in models:
+                yield markdown.row(model, *(cells.get((features, model), "") for features in sets))
+        else:
+            yield from _head("features", *models)
+            for features in sets:
+                yield markdown.row(features, *(cells.get((features, model), "") for model in models))
         yield ""
         seeds = max(row.seeds for row in rows)
         under = f"protocol `{comparison.protocol}`, `{comparison.fingerprint}`"
