@@ -87,8 +87,8 @@ def record_path(layout: Layout, job: Job) -> Path:
 def files(layout: Layout, features: str) -> list[Path]:
     """Return what the trainings of one feature set read."""
     names = [features, *(variant(features, m) for m in MODALITIES)]
-    tables = [layout.interactions, layout.users, layout.item_ids]
-    return [*tables, *(p for name in names for p in io.shards(layout.features(name), "features"))]
+    masked = (p for name in names[1:] for p in io.shards(layout.features(name), "features"))
+    return [*inputs.files(layout, features), *masked]
 
 
 def chosen(n_items: int, ratio: float, seed: int) -> np.ndarray:
@@ -112,13 +112,13 @@ class Trial:
 
     def __call__(self, job: Job) -> list[dict[str, Any]]:
         """Return the job's records, one for each of the protocol's variants."""
-        vectors = self._vectors(job.features)
+        parts, vectors, edges = inputs.read(self.layout, job.features)
+        assert vectors is not None
         if job.modality != NOTHING:
             # one permutation for both modalities: the same items lose their images, or their texts
             rows = chosen(len(vectors), job.ratio, seed_for("mask", self.layout.dataset))
             vectors = np.where(rows[:, None], self._vectors(variant(job.features, job.modality)), vectors)
-        parts = inputs.read(self.layout, None).split
-        edges = neighbours.neighbours(vectors, self.params.graph.k)
+            edges = neighbours.neighbours(vectors, self.params.graph.k)
         seed = seed_for("benchmark", self.layout.dataset, RELEASED, job.seed)  # so the whole set is the benchmark's row
         fitted = fit(AlignRec, parts, vectors, edges, self.params.released(), seed)
         cutoff = bounded(parts.n_items)

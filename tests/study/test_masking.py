@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation import cutoff
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.protocol import protocol
+from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
 from pipeline.params import Params, read
@@ -54,6 +55,8 @@ def layout(tmp_path: Path) -> Layout:
         changed = table.drop_columns(["vector"]).append_column("vector", io.vectors(shops.content(n)))
         path = io.shard(layout.features(masking.variant("f", modality)), "features", 0)
         io.write_table(changed, path, schemas.features(shops.WIDTH))
+        edges = neighbours.neighbours(shops.content(n), 4)
+        io.write_table(edges, layout.edges(masking.variant("f", modality)), schemas.EDGES)
     return layout
 
 
