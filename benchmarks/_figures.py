@@ -21,7 +21,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.layout import Layout
-from pipeline.report import coded, judged, markdown, sequenced
+from pipeline.report import coded, judged, markdown, sequenced, studied
 from pipeline.report.tables import Table
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -154,6 +154,16 @@ def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(coded.over_seeds([row for row in rows if not only or row.features in only]))
 
 
+def arms(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield AlignRec and the probes on the encoder of each arm of pre-training."""
+    tables = studied.arms(io.read_table(layout.study("arms"), schemas.ARMS))
+    if not tables:
+        raise UserError(f"{layout.study('arms')}: empty; run `alignrec study {layout.dataset}` with study.arms")
+    for table in tables:
+        yield from _as_it_is(table)
+        yield ""
+
+
 def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield test figures of codes in use, best first, then the paired tests."""
     parts = ("generative", "generative_tests")
@@ -174,6 +184,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "codes": codes,
     "coding-costs": coding_costs,
     "codes-seeds": codes_seeds,
+    "arms": arms,
     "generative": generative,
 }
 """name of a table -> its lines"""

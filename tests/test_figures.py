@@ -12,6 +12,7 @@ from pipeline import io
 from pipeline.compare import codes as compare
 from pipeline.run import running
 from stages import semantic_ids
+from tests.report.test_studied import arms
 
 PAGE = """# Page
 before
@@ -36,6 +37,8 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
     if kind == "codes-seeds":
         params = toy.params(semantic_ids={"levels": 2, "codes": 2})
         compare.compare(layout, params, ["beit3"], ["residual-kmeans"], 2, layout.folder("compare"))
+    if kind == "arms":
+        io.write_table(arms().replace_schema_metadata(), layout.study("arms"), schemas.ARMS)
     if kind == "generative":
         for part, table in sequential_toys.study().items():
             io.write_table(table.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])
