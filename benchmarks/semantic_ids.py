@@ -123,7 +123,7 @@ def _coded(folder: Path) -> dict[str, Any]:
 def _codes(folder: Path) -> float:
     given, _ = build.vectors(folder, FIT_ROWS, 0)
     made = ResidualKMeans.fit(given, SHAPE, ResidualKMeansParams(iterations=ITERATIONS), 0)
-    return float(build.coded(made, given, "suffix")[2].mean())
+    return float(build.coded(made, given, "suffix").cosines.mean())
 
 
 def _at(n: int, streamed: dict[int, dict[str, Any]]) -> dict[str, float]:

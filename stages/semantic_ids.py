@@ -47,15 +47,14 @@ def _code(run: Run, name: str, method: str, ids: pa.Table, judge_of: Callable[[s
         fitted = METHODS[method].fit(given, facts.shape, own, run.seed(name, method), run.progress)
     except UserError as e:
         raise UserError(f"semantic IDs of {name} by {method}: {e}") from None
-    codes, suffix, cosines = build.coded(fitted, given, params.collisions)
-    for fault in build.collapsed(codes, params.codes):
+    coding = build.coded(fitted, given, params.collisions)
+    for fault in build.collapsed(coding.assigned, params.codes):
         run.warn(f"{name} by {method}: {fault}")
-    table = build.table(ids, directed, codes, suffix, cosines)
+    table = build.table(ids, directed, coding.codes, coding.suffix, coding.cosines)
     run.write(table, folder / files.IDS, schemas.semantic_ids(params.levels), features=name, method=method)
     files.write_codebooks(folder, fitted)
-    before = fitted.assign(given) if params.collisions == "reassign" else None
-    quality = judge_of(name).judged(judge.codes(table, params.codes, before), fitted)
+    quality = judge_of(name).judged(judge.codes(table, params.codes, coding.assigned), fitted)
     files.write_facts(folder, facts.model_copy(update={"quality": quality, "history": list(fitted.history)}))
     run.count(f"{name}: item without content", int((~directed).sum()))
     if params.collisions == "reassign":
-        run.count(f"{name} by {method}: item without a free code", int((collisions.suffixes(codes) > 0).sum()))
+        run.count(f"{name} by {method}: item without a free code", int((collisions.suffixes(coding.codes) > 0).sum()))

@@ -145,9 +145,8 @@ def _coded(given: FeatureSet | Given, by: str, params: Params, seed: int) -> tup
     drawn = np.random.default_rng(seed).choice(len(x), min(len(x), section.fit_rows), replace=False)
     vectors = Vectors(lambda: _blocks(x), len(x), x[np.sort(drawn)])
     method = METHODS[by].fit(vectors, build.shape(section), build.settings(section, by), seed)
-    codes, suffix, cosines = build.coded(method, vectors, section.collisions)
-    before = method.assign(vectors) if section.collisions == "reassign" else None
-    return Codes(np.flatnonzero(directed), codes, section.codes, suffix, before, cosines), method
+    own = build.coded(method, vectors, section.collisions)
+    return Codes(np.flatnonzero(directed), own.codes, section.codes, own.suffix, own.assigned, own.cosines), method
 
 
 def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:

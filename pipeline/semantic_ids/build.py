@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -72,18 +73,30 @@ def vectors(folder: Path, fit_rows: int, seed: int) -> tuple[Vectors, np.ndarray
     return Vectors(blocks, n, sample), directed
 
 
-def coded(method: Method, given: Vectors, policy: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """Return codes int32 [n, L], suffixes int32 [n] where the policy adds them, and cosines float32 [n]."""
-    codes = method.assign(given)
-    if policy == "reassign":
-        codes = _reassigned(method, given, codes)
+class Coding(NamedTuple):
+    """The codes of n items."""
+
+    assigned: np.ndarray
+    """int32 [n, L], as the method gives them"""
+    codes: np.ndarray
+    """int32 [n, L], after the policy on collisions"""
+    suffix: np.ndarray | None
+    """int32 [n]; None where the policy adds none"""
+    cosines: np.ndarray
+    """float32 [n], of vector and reconstruction"""
+
+
+def coded(method: Method, given: Vectors, policy: str) -> Coding:
+    """Return the codes of all vectors."""
+    assigned = method.assign(given)
+    codes = _reassigned(method, given, assigned) if policy == "reassign" else assigned
     suffix = collisions.suffixes(codes) if policy == "suffix" else None
     cosines, at = [], 0
     for x in given.blocks():
         decoded = unit_rows(method.decode(codes[at : at + len(x)]))[0]
         cosines.append(np.einsum("nf,nf->n", x, decoded))
         at += len(x)
-    return codes, suffix, np.concatenate(cosines).astype(np.float32)
+    return Coding(assigned, codes, suffix, np.concatenate(cosines).astype(np.float32))
 
 
 def collapsed(codes: np.ndarray, k: int) -> Iterator[str]:

@@ -44,7 +44,7 @@ def test_rows_without_direction_have_no_id_and_say_so(tmp_path: Path) -> None:
     np.testing.assert_allclose(np.concatenate(list(given.blocks())), X[~nothing], atol=1e-6)
     np.testing.assert_array_equal(given.sample, np.concatenate(list(given.blocks())))
     made = fitted("residual-kmeans", given.sample)
-    table = build.table(item_ids(200), directed, *build.coded(made, given, "suffix"))
+    table = build.table(item_ids(200), directed, *build.coded(made, given, "suffix")[1:])
     schemas.check(table, schemas.semantic_ids(3), "table")
     status = np.array(table["status"].to_pylist())
     assert set(status[nothing]) == {"no_content"}
@@ -70,7 +70,7 @@ def test_policies(tmp_path: Path, policy: str) -> None:
     x = np.repeat(X[:50], 4, axis=0)
     given, _ = build.vectors(features(tmp_path, x), 1000, 0)
     made = fitted("residual-kmeans", x)
-    codes, suffix, cosines = build.coded(made, given, policy)
+    _, codes, suffix, cosines = build.coded(made, given, policy)
     assert (suffix is None) == (policy != "suffix")
     plain = made.encode(np.concatenate(list(given.blocks())))
     if policy == "reassign":
