@@ -23,14 +23,14 @@ import typer
 
 import alignrec
 import schemas
-from pipeline.config import Section
+from pipeline.config.base import Section
 from pipeline.encode.registry import ENCODERS
 from pipeline.layout import Layout
-from pipeline.models import MODELS
-from pipeline.params import RELEASED, Params
+from pipeline.models import MODELS, RELEASED
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources.registry import SOURCES
 from stages.cli import app
+from stages.params import Params
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = {"float": "float32", "double": "float64", "halffloat": "float16"}

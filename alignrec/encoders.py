@@ -20,12 +20,13 @@ from PIL import Image
 
 from alignrec.releases import Release, load
 from alignrec.vectors import at_least_one
-from pipeline.config import Encode, Images
 from pipeline.config.base import checked, nearest
 from pipeline.encode import base, batching
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.images.decode import normalise
+from pipeline.images.params import Images
 from pipeline.layout import Layout
 from pipeline.release import encoder as released
 

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import schemas
-from pipeline.config import Interactions
 from pipeline.config.base import known, nearest
 from pipeline.errors import UserError
 from pipeline.interactions import build, division
 from pipeline.interactions.division import MMREC, Division
+from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Split
 from pipeline.interactions.split import load as load_split
 from pipeline.seeds import seed_for

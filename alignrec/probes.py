@@ -14,11 +14,11 @@ from alignrec.interactions import numbered
 from alignrec.vectors import aligned, at_least_one
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import judge
-from pipeline.config import Probe
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import headline
 from pipeline.probe import questions
 from pipeline.probe.base import Data
+from pipeline.probe.params import Probe
 from pipeline.seeds import seed_for
 
 CUTOFFS = tuple(Probe().ks)

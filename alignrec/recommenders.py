@@ -17,15 +17,18 @@ import torch
 
 from alignrec.interactions import GIVEN, Numbered, numbered
 from alignrec.vectors import SINGLE, Vectors, aligned, at_least_one, similar
-from pipeline.config import Benchmark, Graph, Interactions, Train
+from pipeline.benchmark.params import Benchmark
 from pipeline.config.base import checked, known
 from pipeline.errors import UserError
 from pipeline.evaluation.protocol import selecting
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import Result, open_test
 from pipeline.graph import neighbours
+from pipeline.graph.params import Graph
+from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS
+from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.seeds import seed_for
 from pipeline.train import loop

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks._turns import Spread, Way, advice, short
 from pipeline.io import write_json
-from pipeline.run import versions
+from pipeline.versions import versions
 
 RESULTS = Path(__file__).parent / "results"
 

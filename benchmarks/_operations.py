@@ -17,12 +17,12 @@ from pipeline.beit3 import vqkd
 from pipeline.beit3.inference import flops, precisions
 from pipeline.beit3.network import Config
 from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.config import Pretrain
+from pipeline.config.parameters import Parameters
 from pipeline.encode.beit3_untrained import MOST
 from pipeline.encode.registry import ENCODERS
 from pipeline.layout import Layout
 from pipeline.ops.device import gemm_rate, pick
-from pipeline.params import Params
+from pipeline.pretrain.params import Pretrain
 
 LONGEST = 128
 """tokens of a text, at most"""
@@ -98,7 +98,7 @@ def encoding(c: Config, items: Items, reads: tuple[str, ...]) -> float:
     return sum(flops(c, bool(i), int(t)) for i, t in zip(image, tokens, strict=True))
 
 
-def pretrain(networks: Networks, params: Params, items: Items) -> dict[str, float]:
+def pretrain(networks: Networks, params: Parameters, items: Items) -> dict[str, float]:
     """Return precision -> operations of the stage: visual tokens, epochs, held-out items, whitening."""
     own, c = params.pretrain, networks.beit3
     pairs = list(zip(items.image.tolist(), items.tokens.tolist(), strict=True))
@@ -112,7 +112,7 @@ def pretrain(networks: Networks, params: Params, items: Items) -> dict[str, floa
     return work
 
 
-def encode(networks: Networks, params: Params, items: Items) -> dict[str, float]:
+def encode(networks: Networks, params: Parameters, items: Items) -> dict[str, float]:
     """Return precision -> operations of the stage's BEiT3 encoders; an untrained one also fits its whitening."""
     settings = params.encoders.get("beit3", {})
     work = 0.0
@@ -127,7 +127,7 @@ def encode(networks: Networks, params: Params, items: Items) -> dict[str, float]
     return {precisions(networks.beit3, pick())[0] if given == "auto" else given: work}
 
 
-def seconds(networks: Networks, params: Params, items: Items) -> dict[str, float]:
+def seconds(networks: Networks, params: Parameters, items: Items) -> dict[str, float]:
     """Return stage -> seconds at this machine's full GEMM rate."""
     work = {"pretrain": pretrain(networks, params, items), "encode": encode(networks, params, items)}
     return {

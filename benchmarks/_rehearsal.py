@@ -26,11 +26,13 @@ from benchmarks._turns import short
 from pipeline.beit3 import vqkd
 from pipeline.beit3.network import SIZES
 from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.config import Benchmark
+from pipeline.benchmark.params import Benchmark
+from pipeline.config.parameters import Parameters
 from pipeline.io import write_json
-from pipeline.layout import STAGES, Layout
+from pipeline.layout import Layout
 from pipeline.ops.device import gemm_rate
-from pipeline.params import Params, load
+from stages import STAGES
+from stages.params import load
 
 ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "profiles" / "baby.yaml"
@@ -194,7 +196,7 @@ def measured(folder: Path, size: str) -> dict[str, Any]:
     return {"stages": stages, "rates": rates, "items_left": records["interactions"]["notes"].get("items")}
 
 
-def _as_published(params: Params) -> Params:
+def _as_published(params: Parameters) -> Parameters:
     """Return the rehearsal's parameters with the profile's epochs."""
     epochs = load(PROFILE).pretrain.epochs
     return params.model_copy(update={"pretrain": params.pretrain.model_copy(update={"epochs": epochs})})

@@ -20,11 +20,11 @@ import torch
 from benchmarks import Measurement, _turns, train
 from benchmarks._turns import Turn, Way, timed
 from pipeline.beit3.network import SIZES, BEiT3, Config
-from pipeline.config import Pretrain
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
 from pipeline.pretrain.loop import fit
+from pipeline.pretrain.params import Pretrain
 
 THREADS = 2
 WAITS = {

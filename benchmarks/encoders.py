@@ -18,9 +18,9 @@ import numpy as np
 
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed
-from pipeline.config import Encode
 from pipeline.encode import batching, contexts
 from pipeline.encode.base import Encoder
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import settings, spec
 from pipeline.images.pixels import decoded
 from pipeline.layout import Layout

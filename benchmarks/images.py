@@ -21,8 +21,8 @@ from PIL import Image
 
 import schemas
 from benchmarks import Measurement, _turns
+from pipeline.config.parameters import Parameters
 from pipeline.io import read_json, write_json, write_table
-from pipeline.params import Params
 from pipeline.run import running
 from stages import images
 
@@ -66,7 +66,7 @@ def run() -> Measurement:
 
 def stage(urls: list[str], folder: Path) -> None:
     """Run the stage as `alignrec images` does; rate limits are lifted, as they would measure themselves."""
-    params = Params.model_validate(
+    params = Parameters.model_validate(
         {
             "datasets": ["shop"],
             "sources": {"shop": {"kind": "sample"}},

@@ -99,9 +99,9 @@ def _turn(raw: Path, group: Path | None) -> _turns.Turn[dict[str, Any]]:
         group.write_text(str(os.getpid()))
     import schemas
     from pipeline import io
-    from pipeline.config import Interactions
     from pipeline.interactions import build
     from pipeline.interactions.division import Division
+    from pipeline.interactions.params import Interactions
     from pipeline.sources import amazon2014
 
     def split() -> dict[str, Any]:

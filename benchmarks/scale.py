@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks import Measurement, _turns
-from pipeline.config import Train
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS
 from pipeline.models.base import Batch, Inputs
+from pipeline.models.params import Train
 from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.device import gemm_rate
 from pipeline.train.sampling import Sampler

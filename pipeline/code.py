@@ -2,7 +2,8 @@
 
 The hash is over syntax trees without docstrings and comments. Files count if a module imports them through any number
 of steps; of a package that only re-exports names, those that define a name which is used. The harness carries stages,
-and `http` carries bytes that are checked where they arrive: neither counts.
+and `http` carries bytes that are checked where they arrive: neither counts. Of a stage's file its `main` counts, with
+what it calls, and neither the stage as a value nor other stages.
 """
 
 from __future__ import annotations
@@ -18,13 +19,25 @@ TOP_LEVEL = ("pipeline", "stages", "schemas")
 HARNESS = {
     *(
         ROOT / "pipeline" / f"{n}.py"
-        for n in ("__init__", "code", "errors", "layout", "params", "progress", "registry", "run")
+        for n in (
+            "__init__",
+            "code",
+            "encode/needs",
+            "errors",
+            "layout",
+            "progress",
+            "registry",
+            "run",
+            "seal",
+            "stage",
+            "versions",
+        )
     ),
     *(ROOT / "pipeline" / "config").glob("*.py"),
     *(ROOT / "pipeline" / "http").glob("*.py"),
-    *(ROOT / "stages" / f"{name}.py" for name in ("__init__", "needs")),
+    *(ROOT / "pipeline").glob("*/params.py"),
     *(ROOT / "pipeline" / "pretrain" / f"{name}.py" for name in ("needs", "frozen")),  # which load encoders by name
-} - {ROOT / "pipeline" / "config" / "train.py"}  # its defaults are a recommender's
+} - {ROOT / "pipeline" / "models" / "params.py"}  # its defaults are a recommender's
 """files that do not shape results; the values of parameters are part of a stage's key by themselves"""
 DATA = frozenset({".html", ".css", ".js", ".md", ".json"})
 """endings of files that are no Python and count, byte by byte, where a file that counts names them"""
@@ -39,7 +52,8 @@ def closure(*modules: str) -> tuple[Path, ...]:
         if path is None or path in seen or path in HARNESS:
             continue
         seen.add(path)
-        todo += [_file(name) for name in imports(path)] if path.suffix == ".py" else []
+        named = imports(path) if path.suffix == ".py" else ()
+        todo += [_file(name) for name in named if not name.startswith("stages")]
         todo += _named(path)
     return tuple(sorted(seen))
 
@@ -55,6 +69,15 @@ def fingerprint(*modules: str) -> str:
     total = hashlib.sha256()
     for path in closure(*modules):
         total.update(f"{path.relative_to(ROOT)}\n".encode() + _canonical(path) + b"\n")
+    return total.hexdigest()
+
+
+@cache
+def tree() -> str:
+    """Return the sha256 of all files of code, byte by byte: equal where no fingerprint can have changed."""
+    total = hashlib.sha256()
+    for path in sorted(p for top in TOP_LEVEL for p in (ROOT / top).rglob("*") if p.suffix in DATA | {".py"}):
+        total.update(f"{path.relative_to(ROOT)} {path.stat().st_size}\n".encode() + path.read_bytes())
     return total.hexdigest()
 
 
@@ -80,6 +103,8 @@ def imports(path: Path) -> tuple[str, ...]:
 def _tree(path: Path) -> ast.Module:
     """Return a file's syntax tree without docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    if path.parent == ROOT / "stages":
+        _keep_work(tree)
     for node in _statements(tree):
         if body := getattr(node, "body", None):
             node.body = [s for s in body if not _is_text(s)]  # type: ignore[attr-defined]
@@ -106,6 +131,23 @@ def _is_text(statement: ast.stmt) -> bool:
         and isinstance(statement.value, ast.Constant)
         and isinstance(statement.value.value, str)
     )
+
+
+def _keep_work(tree: ast.Module) -> None:
+    """Take out of a stage's file what declares the stage, and the imports that nothing else uses."""
+    tree.body = [statement for statement in tree.body if not _is_declaration(statement)]
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom):
+            statement.names = [alias for alias in statement.names if (alias.asname or alias.name) in used]
+
+
+def _is_declaration(statement: ast.stmt) -> bool:
+    """Return whether a statement of a stage's file says what the stage is, or what its results depend on."""
+    if isinstance(statement, ast.FunctionDef):
+        return statement.name == "needs"
+    value = statement.value if isinstance(statement, ast.Assign) else None
+    return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "Stage"
 
 
 def _for_types_alone(statement: ast.stmt) -> bool:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline.errors import UserError
-from pipeline.layout import STAGES
 
 KEY, JOURNAL = ".key", ".sha256"
 """of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
@@ -243,7 +243,13 @@ def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def sha256(path: Path) -> str:
-    """Return the hex sha256 of a file."""
+    """Return the hex sha256 of a file; one that was not touched since is read once a process."""
+    status = path.stat()
+    return _sha256(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@lru_cache(maxsize=100_000)
+def _sha256(path: Path, *_: int) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
@@ -288,11 +294,16 @@ def _made_by(path: Path) -> str:
     """Guess from <root>/<stage>/<dataset>/... which command makes `path`."""
     parts = path.parts
     for i in range(len(parts) - 2, 0, -1):
-        if parts[i - 1] in STAGES:
+        if _is_stage(parts[i - 1]):
             return f"run `alignrec {parts[i - 1]} {parts[i]}` first"
-    if len(parts) >= 2 and parts[-2] in STAGES:
+    if len(parts) >= 2 and _is_stage(parts[-2]):
         return f"run `alignrec {parts[-2]} {parts[-1]}` first"
     return "make it first"
+
+
+def _is_stage(name: str) -> bool:
+    """Return whether a folder is named after a stage: each has a file in stages/."""
+    return (Path(__file__).parents[1] / "stages" / f"{name}.py").is_file()
 
 
 def raw_files(sources: Path) -> dict[str, Path]:

@@ -1,27 +1,9 @@
-"""The stages in order, and the paths of all their files; no other module spells a file name."""
+"""The paths of all files of all stages; no other module spells a file name."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
-
-import yaml
-
-
-class Stage(NamedTuple):
-    """One stage, as stages.yaml has it."""
-
-    does: str
-    reads: list[str]
-    """the stages whose files it reads"""
-    params: list[str]
-    """the sections of params.yaml that it reads; `source` is the dataset's own"""
-
-
-_TEXT = Path(__file__).with_name("stages.yaml").read_text(encoding="utf-8")
-STAGES = {name: Stage(**facts) for name, facts in yaml.safe_load(_TEXT)["stages"].items()}
-"""name -> stage, in order"""
 
 
 @dataclass(frozen=True)

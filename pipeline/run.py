@@ -12,42 +12,29 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from pipeline import code, io, parallel, progress
-from pipeline.errors import UserError, one_line, printable
-from pipeline.layout import STAGES, Layout
-from pipeline.params import Params
+from pipeline import code, io, parallel, progress, seal
+from pipeline.config.parameters import Parameters
+from pipeline.errors import UserError, printable
+from pipeline.layout import Layout
 from pipeline.seeds import seed_for
-
-LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "simplejpeg",
-             "transformers", "sentencepiece", "open_clip_torch")  # fmt: skip
+from pipeline.stage import Stage
+from pipeline.versions import versions
 
 ALTERED = "was altered after it was made; it is made again"
-
-
-class Needs(NamedTuple):
-    """What a result depends on: the arguments of `Run.key`."""
-
-    files: list[Path]
-    facts: list[Any]
-    """parameters, anything JSON"""
-    modules: list[str]
-    """whose code the result depends on"""
 
 
 class Run:
     """One run of one stage on one dataset. Stages read, write, count and show progress through it."""
 
     def __init__(
-        self, stage: str, dataset: str, params: Params, root: Path, layout: Layout | None = None, label: str = ""
+        self, stage: str, dataset: str, params: Parameters, root: Path, layout: Layout | None = None, label: str = ""
     ) -> None:
         self.stage, self.dataset, self.params = stage, dataset, params
         self.layout = layout or Layout(root, dataset)
@@ -61,7 +48,7 @@ class Run:
         self.device = "cpu"
         self.bars: list[tqdm] = []
 
-    def within(self, stage: str, params: Params, layout: Layout, label: str) -> Run:
+    def within(self, stage: str, params: Parameters, layout: Layout, label: str) -> Run:
         """Return a run of another stage inside this one: its seeds are that stage's, its progress is shown here.
 
         Args:
@@ -76,7 +63,7 @@ class Run:
 
     def seed(self, *names: str | int) -> int:
         """Return the seed of a part of this stage; `seed` of the stage's section shifts all of them."""
-        base = getattr(getattr(self.params, self.stage), "seed", 0)
+        base = getattr(self.params.section(self.stage), "seed", 0)
         return seed_for(self.stage, self.dataset, *names, base)
 
     def read(self, path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
@@ -93,7 +80,7 @@ class Run:
 
     def record(self) -> dict[str, Any]:
         """Return the provenance of a file: equal for two runs on the same input and code."""
-        section = getattr(self.params, self.stage).model_dump()
+        section = self.params.section(self.stage).model_dump()
         return {"stage": self.stage, "dataset": self.dataset, "params": section, "versions": versions()}
 
     def count(self, reason: str, n: int = 1) -> None:
@@ -159,18 +146,6 @@ class Run:
             self.warn(f"{path} {ALTERED}")
 
 
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions of Python, of alignrec and of the libraries that results depend on."""
-    installed = {"python": platform.python_version()}
-    for name in ("alignrec", *LIBRARIES):
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return installed
-
-
 def machine(device: str) -> str:
     """Return the kind of machine without its name: system, processor, cores, and the GPU if one was used."""
     cpu = platform.machine()
@@ -186,91 +161,51 @@ def machine(device: str) -> str:
 
 
 @contextmanager
-def running(stage: str, dataset: str, params: Params, root: Path) -> Iterator[Run]:
+def running(stage: str, dataset: str, params: Parameters, root: Path) -> Iterator[Run]:
     """Hold the stage's lock, yield its Run, and write run.json when the block ends without an error."""
     run = Run(stage, dataset, params, root)
     with _locked(run), _recorded(run):
         yield run
 
 
-def perform(
-    run: Run,
-    needs: Callable[[Run], tuple[list[Path], Any, list[str]]],
-    check: Callable[[Run], None],
-    main: Callable[[Run], None],
-) -> bool:
+def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> bool:
     """Run a stage, unless it is done with the same needs and its files are unchanged.
 
     Args:
-        run: the stage.
-        needs: returns the three arguments of `Run.key`.
+        run: of the stage.
+        stage: as `stages` has it.
         check: refuses parameters; called before a stage that is run.
-        main: makes the stage's files.
 
     Returns:
         whether it was run.
+
+    Raises:
+        UserError: a file of a stage that it reads is not as that stage left it; and what the stage raises.
     """
-    seal, record = run.layout.seal(run.stage), run.layout.run_record(run.stage)
-
-    def done() -> bool:
-        return seal.is_file() and record.is_file() and seal.read_bytes() == _seal(run, run.key(*needs(run)))
-
     with parallel.group(), _locked(run):
-        if parallel.agreed(done):
+        if parallel.agreed(lambda: seal.holds(run, stage)):
             return False
         check(run)
-        key = run.key(*needs(run))
+        needs = stage.asks(run)
+        key = run.key(*needs)
         if not parallel.rank():
+            seal.vouch(run.layout, stage)
             _delete_altered(run)
-        with _recorded(run), _blaming_inputs(run):
-            main(run)
+        with _recorded(run):
+            stage.main(run)
+            if stage.check:
+                stage.check(run)
         if not parallel.rank():
-            io.write_bytes(seal, _seal(run, key))
+            seal.write(run, stage, key, needs)
     return True
-
-
-def _seal(run: Run, key: str) -> bytes:
-    """Return the content of `Layout.seal` for the stage's present files."""
-    files = run.layout.outputs(run.stage)
-    digests = {str(p.relative_to(run.folder)): h for p, h in zip(files, io.sha256s(files), strict=True)}
-    return json.dumps({"key": key, "files": digests}, indent=1).encode()
 
 
 def _delete_altered(run: Run) -> None:
     """Delete the files that differ from what the stage left when it ended, so that they are made again."""
-    for path in _altered(run.layout, run.stage):
+    for path in seal.altered(run.layout, run.stage):
         if path.exists():
             path.unlink()
             run.warn(f"{path} {ALTERED}")
-
-
-def _altered(layout: Layout, stage: str) -> list[Path]:
-    """Return the files of a finished stage that differ from what it left or are gone, sorted."""
-    try:
-        sealed = json.loads(layout.seal(stage).read_bytes())["files"].items()
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        return []
-    files = layout.outputs(stage)
-    present = dict(zip(files, io.sha256s(files), strict=True))
-    folder = layout.folder(stage)
-    return sorted(folder / name for name, digest in sealed if present.get(folder / name) != digest)
-
-
-@contextmanager
-def _blaming_inputs(run: Run) -> Iterator[None]:
-    """Where a stage fails, say so if a file that it may have read is not as an earlier stage left it."""
-    try:
-        yield
-    except Exception as e:
-        altered = ((stage, path) for stage in STAGES[run.stage].reads for path in _altered(run.layout, stage))
-        if (first := next(altered, None)) is None:
-            raise
-        stage, path = first
-        what = "was altered after it was made" if path.exists() else "is gone"
-        raise UserError(
-            f"{path} {what}, and {run.stage} failed ({one_line(e)}); "
-            f"run `alignrec {stage} {run.dataset}`, which makes it again"
-        ) from e
 
 
 @contextmanager
@@ -304,6 +239,7 @@ def _recorded(run: Run) -> Iterator[None]:
 
 def _run_record(run: Run, seconds: float) -> dict[str, Any]:
     # ru_maxrss is KiB on Linux, bytes on macOS; the largest child counts, not the sum of children
+    section = run.params.section(run.stage)
     unit = 1 if sys.platform == "darwin" else 1024
     peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return {
@@ -316,8 +252,8 @@ def _run_record(run: Run, seconds: float) -> dict[str, Any]:
         "peak_memory_mib": round(peak * unit / 2**20),
         "device": run.device,
         "machine": machine(run.device),
-        "seed": getattr(getattr(run.params, run.stage), "seed", None),
-        "params": getattr(run.params, run.stage).model_dump(),
+        "seed": getattr(section, "seed", None),
+        "params": section.model_dump(),
         "versions": versions(),
         "notes": run.notes | ({"warnings": run.warnings} if run.warnings else {}),
     }

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.layout import STAGES
-from stages import examples, released
+from pipeline.stage import Stage
+from stages import STAGES, examples, released
 from stages.released import Order, ParamsFile, Root
 from stages.terminal import Group, bytes_bar, interruptible, say, show
 
@@ -18,7 +17,7 @@ from stages.terminal import Group, bytes_bar, interruptible, say, show
 def _datasets(incomplete: str) -> list[str]:
     """Return the datasets whose names begin so, for the shell's completion."""
     from pipeline.errors import UserError
-    from pipeline.params import read
+    from stages.params import read
 
     try:
         return [name for name in read(Path("params.yaml")).sources if name.startswith(incomplete)]
@@ -52,21 +51,16 @@ def _main(
         raise typer.Exit
 
 
-def _command(stage: str) -> Callable[..., None]:
+def _command(stage: Stage) -> Callable[..., None]:
     def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
-        from pipeline.params import check, read
         from pipeline.run import Run, perform
-        from stages import losses, needs
+        from stages.params import check, read
 
-        def main(run: Run) -> None:
-            importlib.import_module(f"stages.{stage}").main(run)
-            losses.check(run)
-
-        run = Run(stage, dataset, read(params), root)
-        with interruptible(f"what {stage} {dataset} has finished is kept in {run.folder}"):
-            done = perform(run, needs.of, lambda run: check(run.params, params), main)
+        run = Run(stage.name, dataset, read(params, dataset), root)
+        with interruptible(f"what {stage.name} {dataset} has finished is kept in {run.folder}"):
+            done = perform(run, stage, lambda run: check(run.params, params))
         if not done:
-            say(f"{stage} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
+            say(f"{stage.name} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
 
     return command
 
@@ -79,12 +73,12 @@ def images(
 ) -> None:
     """Fetch the images, or with `--retry-failed` those that failed before."""
     if not retry_failed:
-        return _command("images")(dataset, params, root)
-    from pipeline.params import read
+        return _command(STAGES["images"])(dataset, params, root)
     from pipeline.run import running
     from stages.images import main
+    from stages.params import read
 
-    run_params, kept = read(params), root / "images" / dataset
+    run_params, kept = read(params, dataset), root / "images" / dataset
     with (
         interruptible(f"images fetched so far are kept in {kept}"),
         running("images", dataset, run_params, root) as run,
@@ -94,12 +88,14 @@ def images(
 
 def report(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
     """Run the stage, and always write what DVC shows: git may have brought back that of another run."""
-    _command("report")(dataset, params, root)
+    _command(STAGES["report"])(dataset, params, root)
     from pipeline.layout import Layout
-    from pipeline.params import RELEASED, read
+    from pipeline.models import RELEASED
     from pipeline.report import figures
+    from pipeline.train.params import Released
+    from stages.params import read
 
-    figures.write(Layout(root, dataset), RELEASED, read(params).trained_on)
+    figures.write(Layout(root, dataset), RELEASED, read(params, dataset)[Released].features)
 
 
 def publish(
@@ -113,7 +109,7 @@ def publish(
 ) -> None:
     """Make the release; with `--to` upload an existing one; with `--sign` sign it."""
     if to is None and sign is None:
-        return _command("publish")(dataset, params, root)
+        return _command(STAGES["publish"])(dataset, params, root)
     from pipeline.layout import Layout
     from pipeline.release import signature
     from pipeline.release import verify as check
@@ -145,7 +141,7 @@ def probe(
     elif to is not None:
         raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root / 'probe' / dataset}")
     else:
-        _command("probe")(dataset, params, root)
+        _command(STAGES["probe"])(dataset, params, root)
 
 
 _SPECIAL: dict[str, Callable[..., None]] = {
@@ -154,8 +150,8 @@ _SPECIAL: dict[str, Callable[..., None]] = {
     "report": report,
     "publish": publish,
 }  # stages that do more than their main
-for _stage, (_help, _, _) in STAGES.items():
-    app.command(_stage, help=_help, rich_help_panel=IN_ORDER)(_SPECIAL.get(_stage) or _command(_stage))
+for _name, _stage in STAGES.items():
+    app.command(_name, help=_stage.does, rich_help_panel=IN_ORDER)(_SPECIAL.get(_name) or _command(_stage))
 
 
 @app.command(rich_help_panel=BEGIN)
@@ -170,7 +166,7 @@ def new(
     to: Annotated[Path, typer.Option("--to", help="file to write")] = Path("params.yaml"),
     force: Annotated[bool, typer.Option("--force", help="overwrite an existing file")] = False,
 ) -> None:
-    """look at your files and write a parameter file for them."""
+    """look at your files, and make this folder a project that builds features of them."""
     from stages.new import write
 
     for line in write(name, interactions, items, images, column or [], to, force):
@@ -178,22 +174,30 @@ def new(
 
 
 @app.command(rich_help_panel=BEGIN)
+def init() -> None:
+    """make this folder a project, for a params.yaml that you wrote: dvc.yaml, git and DVC."""
+    from stages.params import read
+    from stages.project import begin
+
+    read(Path("params.yaml"))
+    for line in begin(Path()):
+        say(line)
+
+
+@app.command(rich_help_panel=BEGIN)
 def mend() -> None:
-    """Before `dvc repro`: delete a file that a killed DVC left half-written, add sections that params.yaml lacks."""
-    from pipeline.mend import complete
-    from pipeline.mend import mend as delete_broken
+    """before `dvc repro`: delete a file that a killed DVC left half-written."""
+    from stages.mend import mend as delete_broken
 
     for path in delete_broken(Path()):
         say(f"deleted {path}: DVC was killed while it wrote it")
-    if added := complete(Path("params.yaml")):
-        say(f"params.yaml: added {', '.join(added)}: DVC wants each section, if only an empty one")
 
 
 @app.command(rich_help_panel=BEGIN)
 def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
     """what the parameter file declares: kind, category, size as published, and whether it is downloaded."""
-    from pipeline.params import read
     from pipeline.report.terminal import datasets as table
+    from stages.params import read
 
     show(table(read(params).sources, root))
 
@@ -209,8 +213,8 @@ def summary(
     from pipeline import io
     from pipeline.errors import UserError
     from pipeline.layout import Layout
-    from pipeline.params import read
     from pipeline.report import terminal as results
+    from stages.params import read
 
     for name in [dataset] if dataset else read(params).datasets:
         layout = Layout(root, name)
@@ -257,12 +261,12 @@ def sweep(
     import schemas
     from pipeline import io
     from pipeline.benchmark import sweep as sweeping
-    from pipeline.params import load
     from pipeline.report import terminal as results
     from pipeline.run import running
+    from stages.params import load
     from stages.sweep import main
 
-    settings = load(params)
+    settings = load(params, dataset)
     plan = sweeping.plan(settings, model, features, grid, tpe)
     kept = f"settings tried so far are kept in {root / 'sweep' / dataset}"
     with interruptible(kept), running("sweep", dataset, settings, root) as run:
@@ -298,7 +302,7 @@ def compare(
     if coded and train:
         raise UserError("--train trains on features, and these are codes; leave one of the two out")
     if train:
-        from pipeline.params import check
+        from stages.params import check
 
         check(settings, params)
     with released.laid_out(dataset, root, "interactions") as layout:

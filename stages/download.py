@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pipeline import io
-from pipeline.http import fetch
 from pipeline.run import Run
-from pipeline.sources import download
 from pipeline.sources.base import Downloaded, Generated
+from pipeline.sources.params import Download
 from pipeline.sources.registry import SOURCES
+from pipeline.stage import Needs, Stage
 
 
 def main(run: Run) -> None:
     """Write the raw files and sources.json."""
-    source, raw, params = run.source, run.layout.raw, run.params.download
+    from pipeline.http import fetch  # loads httpx
+    from pipeline.sources import download
+
+    source, raw, params = run.source, run.layout.raw, run.params[Download]
     addresses: dict[str, list[str]] = {}
     stored: dict[str, str] = {}
     hashes: dict[str, str] = {}
@@ -33,3 +36,25 @@ def main(run: Run) -> None:
     io.write_json(run.layout.sources, rows)
     run.rows_out = len(rows)
     run.note(bytes=sum(row["bytes"] for row in rows))
+
+
+def needs(run: Run) -> Needs:
+    """Files of this machine count by path, size and times of change."""
+    from pipeline.sources import download
+
+    source = run.source
+    local = [download.local_files(source.files())] if isinstance(source, Downloaded) else []
+    return DOWNLOAD.depends(run, source.model_dump(mode="json"), *local, parts=[(SOURCES, source.kind)])
+
+
+DOWNLOAD = Stage(
+    "download",
+    does="raw reviews and metadata, with checksums",
+    writes="raw files, `sources.json` (url, bytes, sha256)",
+    params=Download,
+    speed=frozenset({"timeout", "retries"}),
+    main=main,
+    needs=needs,
+    loads=(SOURCES,),
+    looks=True,
+)

@@ -4,6 +4,7 @@ EXAMPLES = {
     "images": "alignrec images sample --retry-failed",
     "publish": "alignrec publish sample --to s3://bucket/features",
     "new": "alignrec new mine --interactions ratings.csv --items items.jsonl --images images",
+    "init": "alignrec init && dvc repro",
     "mend": "alignrec mend && dvc repro",
     "datasets": "alignrec datasets",
     "recommend": "alignrec recommend sample --user 7 --k 5",

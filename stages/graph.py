@@ -1,11 +1,14 @@
-"""Feature sets -> item neighbours: outputs/graph/<dataset>/<feature set>/edges.parquet."""
+"""graph: feature sets -> item neighbours, <feature set>/edges.parquet."""
+
+from __future__ import annotations
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.graph import gpu, neighbours
-from pipeline.ops.rows import unit_rows
+from pipeline.graph.params import Graph
 from pipeline.run import Run
+from pipeline.stage import Stage
 from schemas import EDGES
+from stages.encode import ENCODE
 
 SAMPLE = 1000
 """items on which an approximate index's recall is measured"""
@@ -13,7 +16,10 @@ SAMPLE = 1000
 
 def main(run: Run) -> None:
     """Search every feature set that encode wrote."""
-    params = run.params.graph
+    from pipeline.graph import gpu, neighbours  # load FAISS
+    from pipeline.ops.rows import unit_rows
+
+    params = run.params[Graph]
     names = run.layout.feature_sets()
     if not names:
         raise UserError(
@@ -31,3 +37,13 @@ def main(run: Run) -> None:
         run.rows_in += len(vectors)
         run.rows_out += len(edges)
     io.keep_only(run.folder, (run.layout.edges(name) for name in names))
+
+
+GRAPH = Stage(
+    "graph",
+    does="nearest neighbours of every feature set",
+    writes="`<features>/edges.parquet`",
+    reads=(ENCODE,),
+    params=Graph,
+    main=main,
+)

@@ -7,14 +7,24 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.images import fetcher, files, paths
+from pipeline.images import paths
+from pipeline.images.params import Images
 from pipeline.run import Run
+from pipeline.sources.base import Downloaded
+from pipeline.stage import Needs, Stage
+from stages import losses
+from stages.download import DOWNLOAD
+from stages.items import ITEMS
+
+if TYPE_CHECKING:
+    from pipeline.images.fetcher import Fetcher
+    from pipeline.images.files import Files
 
 Done = Callable[[int], object]
 """called with a number of items that are done"""
@@ -31,7 +41,9 @@ def main(run: Run, retry_failed: bool = False) -> None:
     A finished shard stays. If files of this machine, addresses or ACCESS have changed since, its images from the web
     stay and all else is fetched again.
     """
-    params, items = run.params.images, run.read(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"])
+    from pipeline.images import fetcher, files  # load Pillow and torch
+
+    params, items = run.params[Images], run.read(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"])
     run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
     start = paths.start(run.source, run.layout.raw, params.folder)
     current = [params.model_dump(), paths.digest(items), paths.fingerprint(run.layout, run.source, params)]
@@ -50,7 +62,7 @@ def main(run: Run, retry_failed: bool = False) -> None:
     _report(run, pa.concat_tables(outcomes), start)
 
 
-def _with_patterns(items: pa.Table, patterns: list[str], local: files.Files) -> pa.Table:
+def _with_patterns(items: pa.Table, patterns: list[str], local: Files) -> pa.Table:
     """Return the items with addresses of images.pattern before their own."""
     columns = items["asin"].to_pylist(), items["image_urls"].to_pylist()
     candidates = pa.array(list(paths.candidates(*columns, patterns, local.has)), schemas.ITEMS.field("image_urls").type)
@@ -58,9 +70,11 @@ def _with_patterns(items: pa.Table, patterns: list[str], local: files.Files) -> 
 
 
 def _shard(
-    run: Run, web: fetcher.Fetcher, items: pa.Table, path: Path, current: list[Any], retry_failed: bool, done: Done
+    run: Run, web: Fetcher, items: pa.Table, path: Path, current: list[Any], retry_failed: bool, done: Done
 ) -> None:
     """Write one shard, unless it was written with the `current` facts."""
+    from pipeline.images import fetcher
+
     mark, work = run.folder / ".shards" / path.stem / ".key", run.folder / ".blocks" / path.stem
     key = run.key([], current, [f"stages.{run.stage}"])
     is_current = path.exists() and mark.is_file() and mark.read_bytes() == key.encode()
@@ -71,7 +85,7 @@ def _shard(
     same = path.exists() and run.read(path, schemas.IMAGES, ["asin"])["asin"].equals(items["asin"])
     before = io.read_tables(path, schemas.IMAGES) if same else ()
     keep = fetcher.succeeded if is_current else fetcher.unchanged
-    shaping = run.params.images.model_dump(exclude=ACCESS)  # the file's record names no folder of this machine
+    shaping = run.params[Images].model_dump(exclude=ACCESS)  # the file's record names no folder of this machine
     run.write_all(fetcher.shard(web, items, work, done, before, keep), path, schemas.IMAGES, params=shaping)
     io.write_bytes(mark, key.encode())
     shutil.rmtree(work)
@@ -79,8 +93,30 @@ def _shard(
 
 def _report(run: Run, rows: pa.Table, start: Path | None) -> None:
     """Count the outcomes; note what several items share, and where paths start from."""
+    from pipeline.images import fetcher
+
     statuses = Counter(rows["status"].to_pylist())
     run.rows_in, run.rows_out = len(rows), statuses["ok"]
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
-    run.note(folder=None if start is None else str(start), **fetcher.duplicates(rows, run.params.images.shared_above))
+    run.note(folder=None if start is None else str(start), **fetcher.duplicates(rows, run.params[Images].shared_above))
+
+
+def needs(run: Run) -> Needs:
+    """Files of this machine count; the raw files, which may be gigabytes, only where they hold the images."""
+    facts = run.source.model_dump(mode="json"), paths.fingerprint(run.layout, run.source, run.params[Images])
+    files = run.layout.outputs("items") if isinstance(run.source, Downloaded) else None
+    return IMAGES.depends(run, *facts, files=files)
+
+
+IMAGES = Stage(
+    "images",
+    does="an image or a reason for every item",
+    writes="`images-*.parquet`: a JPEG or a reason for every item; duplicates and likely placeholders in `run.json`",
+    reads=(DOWNLOAD, ITEMS),
+    params=Images,
+    main=main,
+    needs=needs,
+    check=losses.images,
+    looks=True,
+)

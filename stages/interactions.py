@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import schemas
-from pipeline.interactions import build
-from pipeline.interactions.division import Division
+from pipeline.benchmark import cutoffs
+from pipeline.benchmark.params import Benchmark
+from pipeline.interactions.params import Interactions
 from pipeline.io import downloaded
 from pipeline.run import Run
-from pipeline.sources import image_features, mmrec
 from pipeline.sources.mmrec import MmrecSource
-from pipeline.sources.registry import reader
+from pipeline.sources.registry import SOURCES, reader
+from pipeline.stage import Needs, Stage
+from stages import losses
+from stages.download import DOWNLOAD
 
 
 def main(run: Run) -> None:
     """Write interactions.parquet, users.parquet and item_ids.parquet."""
-    source, params, layout = run.source, run.params.interactions, run.layout
+    from pipeline.interactions import build  # loads DuckDB
+    from pipeline.interactions.division import Division
+    from pipeline.sources import image_features, mmrec
+
+    source, params, layout = run.source, run.params[Interactions], run.layout
     raw = downloaded(layout.sources)
     ratings = reader(source).ratings(raw)
     division = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train)
@@ -29,9 +36,10 @@ def main(run: Run) -> None:
             split = build.imported(db, ratings, params.min_rating, division)
         else:
             split = build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
-        run.params.fits(split.facts["items"])
+        cutoffs.check(run.params[Benchmark], split.facts["items"])
         if split.division.startswith(schemas.COLD_ITEMS):
-            run.params.fits_cold(split.facts["cold_valid_items"], split.facts["cold_test_items"])
+            cold = split.facts["cold_valid_items"], split.facts["cold_test_items"]
+            cutoffs.check_cold(run.params[Benchmark], *cold)
         clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
         run.write_all(split.users, layout.users, schemas.USERS)
         run.write_all(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
@@ -42,3 +50,21 @@ def main(run: Run) -> None:
     for reason, n in split.drops.items():
         run.count(reason, n)
     run.note(**split.facts)
+
+
+def needs(run: Run) -> Needs:
+    """The source says how its ratings are read."""
+    return INTERACTIONS.depends(run, run.source.model_dump(mode="json"), parts=[(SOURCES, run.source.kind)])
+
+
+INTERACTIONS = Stage(
+    "interactions",
+    does="ratings -> k-core, dense ids, train/valid/test split",
+    writes="`interactions.parquet`, `users.parquet`, `item_ids.parquet`",
+    reads=(DOWNLOAD,),
+    params=Interactions,
+    main=main,
+    needs=needs,
+    loads=(SOURCES,),
+    check=losses.interactions,
+)

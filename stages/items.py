@@ -7,8 +7,13 @@ from typing import Any
 import schemas
 from pipeline.io import downloaded
 from pipeline.items import build
+from pipeline.items.params import Items
 from pipeline.run import Run
-from pipeline.sources.registry import reader
+from pipeline.sources.registry import SOURCES, reader
+from pipeline.stage import Needs, Stage
+from stages import losses
+from stages.download import DOWNLOAD
+from stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
@@ -22,15 +27,15 @@ def main(run: Run) -> None:
         run.source,
         asins,
         file=path.name if path else "",
-        max_reject_share=run.params.items.max_reject_share,
-        fields=run.params.items.text,
+        max_reject_share=run.params[Items].max_reject_share,
+        fields=run.params[Items].text,
     )
     run.write(built.items, layout.items, schemas.ITEMS)
     run.write(built.rejects, layout.rejects, schemas.REJECTS)
     run.rows_in, run.rows_out = built.lines, len(built.items)
     for reason, n in built.drops.items():
         run.count(reason, n)
-    placeholders = build.shared(built.items, run.params.items.shared_above)
+    placeholders = build.shared(built.items, run.params[Items].shared_above)
     run.note(shared=placeholders)
     if placeholders:
         run.warn(_warning(run, placeholders[0], len(placeholders)))
@@ -43,3 +48,21 @@ def _warning(run: Run, row: dict[str, Any], n: int) -> str:
         f"{row['value'][:60]!r}; it may be a placeholder; {run.layout.run_record('items')} lists "
         f"{'it' if n == 1 else f'all {n} such values'}"
     )
+
+
+def needs(run: Run) -> Needs:
+    """The source says how its metadata is read."""
+    return ITEMS.depends(run, run.source.model_dump(mode="json"), parts=[(SOURCES, run.source.kind)])
+
+
+ITEMS = Stage(
+    "items",
+    does="metadata of the surviving items -> clean text and image addresses",
+    writes="`items.parquet`, `rejects.parquet` (lines that could not be read, and why); [the rules](ingestion.md)",
+    reads=(DOWNLOAD, INTERACTIONS),
+    params=Items,
+    main=main,
+    needs=needs,
+    loads=(SOURCES,),
+    check=losses.items,
+)

@@ -13,7 +13,6 @@ from pipeline.errors import UserError
 from pipeline.io import raw_files
 from pipeline.run import Run
 from pipeline.sources.amazon import AmazonSource
-from pipeline.sources.inspect import KNOWN, plain
 from pipeline.sources.registry import reader
 
 FIELDS = ("title", "brand", "categories", "description", "image_urls")
@@ -21,22 +20,8 @@ MOST = 0.5  # share
 LOOKED_AT = 1000  # items whose other fields are looked at
 
 
-def check(run: Run) -> None:
-    """Look at what a stage that has just run has lost.
-
-    Raises:
-        UserError: most is lost, and hardly by the nature of the data.
-    """
-    match run.stage:
-        case "interactions":
-            _interactions(run)
-        case "items":
-            _items(run)
-        case "images":
-            _images(run)
-
-
-def _interactions(run: Run) -> None:
+def interactions(run: Run) -> None:
+    """Warn where a k-core left little."""
     below = run.drops["below_k_core"]
     if below > MOST * run.rows_in:
         run.warn(
@@ -45,7 +30,14 @@ def _interactions(run: Run) -> None:
         )
 
 
-def _items(run: Run) -> None:
+def items(run: Run) -> None:
+    """Refuse metadata of other items or another kind; warn where much is lost, and plausibly.
+
+    Raises:
+        UserError: no item has a text, or another field, and hardly by the nature of the data.
+    """
+    from pipeline.sources.inspect import KNOWN, plain  # loads DuckDB
+
     file = reader(run.source).metadata(raw_files(run.layout.sources))
     if file is None:
         return
@@ -81,7 +73,12 @@ def _items(run: Run) -> None:
         )
 
 
-def _images(run: Run) -> None:
+def images(run: Run) -> None:
+    """Warn where most images could not be had.
+
+    Raises:
+        UserError: all are blocked.
+    """
     named, ok = run.rows_in - run.drops["missing"], run.rows_out
     failures = {status: n for status, n in run.drops.items() if status != "missing"}
     if not named or ok >= (1 - MOST) * named:

@@ -1,4 +1,4 @@
-"""`alignrec new`: looks at files of one's own, and writes a parameter file for them."""
+"""`alignrec new`: looks at files of one's own, writes a parameter file for them, and makes the folder a project."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from pipeline.errors import UserError
 from pipeline.interactions import catalogue
 from pipeline.sources import download, inspect, parameter_file
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource
+from stages import project
 
+PARAMS = Path("params.yaml")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -25,7 +27,7 @@ def write(
     to: Path,
     force: bool,
 ) -> Iterator[str]:
-    """Write the parameter file; yield what was seen, and what to run next.
+    """Write the parameter file, and what a project needs; yield what was seen, and what to run next.
 
     Args:
         name: of the dataset.
@@ -41,7 +43,8 @@ def write(
     """
     if not NAME.fullmatch(name):
         raise UserError(f"'{name}' is no name of a dataset; use up to 64 letters, digits, _ and -")
-    if to.exists() and not force:
+    shipped = to == PARAMS and project.is_shipped(Path(), PARAMS)
+    if to.exists() and not force and not shipped:
         raise UserError(f"{to}: exists already; give another name with --to, or overwrite it with --force")
     flags = _flags(columns)
     names = [column for path in (interactions, items) if path for column in inspect.columns(path, flags.values())]
@@ -67,7 +70,12 @@ def write(
             f"ratings go from {ratings.low:g} to {ratings.high:g}; with interactions.min_rating: "
             f"{ratings.threshold:g} only what users liked would count"
         )
-    yield f"wrote {to}; next: {_next(name, to)}"
+    yield f"wrote {to}" + (", in place of the clone's own, which git keeps" if shipped else "")
+    if to == PARAMS:
+        yield from project.begin(Path())
+        yield "next: dvc repro"
+    else:
+        yield f"next: alignrec download {name} --params {to}"
 
 
 def _flags(columns: Iterable[str]) -> dict[str, str]:
@@ -79,9 +87,3 @@ def _flags(columns: Iterable[str]) -> dict[str, str]:
         known([role], dict.fromkeys([*OF_INTERACTIONS, *OF_ITEMS]), "--column")
         flags[role] = column
     return flags
-
-
-def _next(name: str, to: Path) -> str:
-    if to == Path("params.yaml") and Path("dvc.yaml").exists():
-        return "dvc repro"
-    return f"alignrec download {name}{'' if to == Path('params.yaml') else f' --params {to}'}"

@@ -9,15 +9,22 @@ import numpy as np
 import schemas
 from pipeline import io
 from pipeline.layout import Layout
-from pipeline.ops import whitening
-from pipeline.probe import categories, questions, verdicts
-from pipeline.probe.base import Data
+from pipeline.probe.params import Probe
+from pipeline.probe.registry import PROBES
 from pipeline.run import Run
+from pipeline.stage import Needs, Stage
+from pipeline.train.params import Released
+from stages.encode import ENCODE
+from stages.interactions import INTERACTIONS
+from stages.items import ITEMS
 
 
 def main(run: Run) -> None:
     """Judge every feature set, raw and processed."""
-    params, layout = run.params.probe, run.layout
+    from pipeline.probe import categories, questions, verdicts  # load SciPy
+    from pipeline.probe.base import Data
+
+    params, layout = run.params[Probe], run.layout
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     items = len(run.read(layout.item_ids, schemas.ITEM_IDS))
     names = layout.feature_sets()
@@ -33,7 +40,7 @@ def main(run: Run) -> None:
     )
     figures = questions.summaries(probes, raw, params.ks, withheld)
     figures["processed"] = questions.processed(probes, processed, params.ks, params.width)
-    ours = run.params.trained_on
+    ours = run.params[Released].features
     pairs = [(ours, name) for name in names if name != ours]
     figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))
 
@@ -44,6 +51,25 @@ def main(run: Run) -> None:
 
 def _sets(layout: Layout, names: Sequence[str], width: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
     """Yield feature sets by name, float32 [I, F]; where there is a width, after the same processing."""
+    from pipeline.ops import whitening
+
     for name in names:
         vectors = io.matrix(io.read_features(layout.features(name))["vector"])
         yield name, vectors if width is None else whitening.processed(vectors, width)
+
+
+def needs(run: Run) -> Needs:
+    """Every other set is compared with that of the released recommender."""
+    return PROBE.depends(run, run.params[Released].features, parts=[(PROBES, name) for name in PROBES])
+
+
+PROBE = Stage(
+    "probe",
+    does="feature sets judged without a recommender",
+    writes="`probes.json`: feature sets judged before any training",
+    reads=(INTERACTIONS, ITEMS, ENCODE),
+    params=Probe,
+    main=main,
+    needs=needs,
+    loads=(PROBES,),
+)

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
-from pipeline.release import build, gather, verify
+from pipeline.encode.registry import ENCODERS
+from pipeline.probe.registry import PROBES
+from pipeline.release.params import Publish
 from pipeline.run import Run
+from pipeline.sources.registry import SOURCES
+from pipeline.stage import Needs, Stage
+from stages.benchmark import BENCHMARK
+from stages.encode import ENCODE
+from stages.graph import GRAPH
+from stages.images import IMAGES
+from stages.interactions import INTERACTIONS
+from stages.items import ITEMS
+from stages.pretrain import PRETRAIN
+from stages.probe import PROBE
+from stages.semantic_ids import SEMANTIC_IDS
+from stages.study import STUDY
+from stages.train import TRAIN
 
 
 def main(run: Run) -> None:
     """Write release/."""
+    from pipeline.release import build, gather, verify
+
     parts = gather.parts(run)
     with build.replacing(run.layout.release) as folder:
         manifest = build.write(folder, parts, run.record())
@@ -15,3 +32,25 @@ def main(run: Run) -> None:
             pass
     run.rows_in = run.rows_out = manifest.counts.items
     run.note(files=len(manifest.files), bytes=sum(f.bytes for f in manifest.files), features=list(parts.features))
+
+
+def needs(run: Run) -> Needs:
+    """The kinds of the released encoders count, as the card describes them."""
+    probes = [(PROBES, name) for name in PROBES]
+    encoders = [(ENCODERS, name) for name in run.params[Publish].features if name in ENCODERS]
+    return PUBLISH.depends(run, parts=[(SOURCES, run.source.kind), *probes, *encoders])
+
+
+PUBLISH = Stage(
+    "publish",
+    does="the release folder, verified before it appears",
+    writes="`release/`: features, graph, encoders, embeddings and their FAISS index, card, manifest with sha256",
+    reads=(
+        *(INTERACTIONS, ITEMS, IMAGES, PRETRAIN, ENCODE, GRAPH),
+        *(SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY),
+    ),
+    params=Publish,
+    main=main,
+    needs=needs,
+    loads=(SOURCES, PROBES, ENCODERS),
+)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipeline.config.parameters import Parameters
 from stages.terminal import bytes_bar, interruptible, say, show
 
 if TYPE_CHECKING:
     from pipeline.layout import Layout
-    from pipeline.params import Params
 
-ParamsFile = Annotated[Path, typer.Option("--params", help="parameter file")]
+ParamsFile = Annotated[Path, typer.Option("--params", envvar="ALIGNREC_PARAMS", help="parameter file")]
 Order = Annotated[
     Path | None,
     typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
@@ -47,21 +47,19 @@ def laid_out(what: str, root: Path, *needs: str) -> Iterator[Layout]:
         yield layout
 
 
-def settings(what: str, params: Path) -> Params:
+def settings(what: str, params: Path) -> Parameters:
     """Return the parameters of a dataset; a release brings its own where there is no parameter file.
 
     Raises:
         UserError: no such file or dataset, or a fault in them.
     """
-    from pipeline.params import read
+    from stages.params import of_release, read
 
     if is_release(what):
-        from pipeline.release.read import Release, parameters
+        from pipeline.release.read import Release
 
-        return parameters(Release(Path(what)), params)
-    read_params = read(params)
-    read_params.source(what)
-    return read_params
+        return of_release(Release(Path(what)), params)
+    return read(params, what)
 
 
 def is_release(what: str) -> bool:
@@ -157,8 +155,8 @@ def diff(
         io.write_json(json_to, differences)
     if page_to:
         from pipeline.compare import changes
-        from pipeline.params import read
         from pipeline.release.read import Release
+        from stages.params import read
 
         release = Release(b)
         kind = release.manifest.kind or ""

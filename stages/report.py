@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 from pipeline import io
-from pipeline.report import gather, page
-from pipeline.report.neighbours import neighbours
-from pipeline.report.recommended import users
+from pipeline.probe.registry import PROBES
+from pipeline.report.params import Report
 from pipeline.run import Run
+from pipeline.stage import Needs, Stage
+from pipeline.train.params import Released
+from stages.benchmark import BENCHMARK
+from stages.graph import GRAPH
+from stages.images import IMAGES
+from stages.interactions import INTERACTIONS
+from stages.items import ITEMS
+from stages.pretrain import PRETRAIN
+from stages.probe import PROBE
+from stages.semantic_ids import SEMANTIC_IDS
+from stages.study import STUDY
+from stages.train import TRAIN
 
 
 def main(run: Run) -> None:
     """Write the page; a stage that did not run is left out of it."""
-    evidence = gather.evidence(run)
-    near = neighbours(evidence, run.params.report, run.seed("gallery"))
+    from pipeline.report import gather, page  # load Pillow
+    from pipeline.report.neighbours import neighbours
+    from pipeline.report.recommended import users
+
+    evidence = gather.evidence(run, REPORT.before())
+    near = neighbours(evidence, run.params[Report], run.seed("gallery"))
     view = page.view(evidence, near, users(run.layout, evidence, run.seed("users")), gather.images(run))
     html = page.html(evidence, view)
     io.write_bytes(run.layout.report / "index.html", html.encode())
@@ -23,3 +38,21 @@ def main(run: Run) -> None:
     run.rows_in = len(evidence.items) if evidence.items is not None else 0
     run.rows_out = len(near.items) if near else 0
     run.note(bytes=len(html.encode()))
+
+
+def needs(run: Run) -> Needs:
+    """Sweeps are shown too, which no stage makes."""
+    files = [*REPORT.inputs(run), *run.layout.outputs("sweep")]
+    return REPORT.depends(run, run.params[Released].features, files=files, parts=[(PROBES, name) for name in PROBES])
+
+
+REPORT = Stage(
+    "report",
+    does="one self-contained page with a verdict, images, pictures and tables",
+    writes="`index.html` (one self-contained page), `report.md`",
+    reads=(INTERACTIONS, ITEMS, IMAGES, PRETRAIN, GRAPH, SEMANTIC_IDS, TRAIN, PROBE, BENCHMARK, STUDY),
+    params=Report,
+    main=main,
+    needs=needs,
+    loads=(PROBES,),
+)

@@ -1,34 +1,53 @@
-"""Feature sets -> semantic IDs: <feature set>/<method>/{semantic_ids.parquet,codebooks.safetensors,codes.json}."""
+"""semantic_ids: feature sets -> <feature set>/<method>/{semantic_ids.parquet,codebooks.safetensors,codes.json}."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.probe.registry import PROBES
+from pipeline.registry import Registry
 from pipeline.run import Run
-from pipeline.semantic_ids import build, collisions, files, judge
-from pipeline.semantic_ids.judge import Judge
+from pipeline.semantic_ids.params import SemanticIds
 from pipeline.semantic_ids.registry import METHODS
+from pipeline.stage import Needs, Stage
+from stages.encode import ENCODE
+from stages.graph import GRAPH
+from stages.interactions import INTERACTIONS
+from stages.items import ITEMS
+
+if TYPE_CHECKING:
+    from pipeline.semantic_ids.judge import Judge
 
 
 def main(run: Run) -> None:
     """Code every feature set that the parameters name, by every method, and judge the codes."""
-    params, layout = run.params.semantic_ids, run.layout
+    from pipeline.semantic_ids import files, judge  # load SciPy
+
+    layout = run.layout
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
+    params = run.params[SemanticIds].for_items(len(ids))
     judge_of = cache(lambda name: judge.read(layout, name, run.seed("judge", name), params.probed_items))
     jobs = [(name, method) for name in params.features for method in params.methods]
     for name, method in run.progress(jobs, unit="set"):
-        _code(run, name, method, ids, judge_of)
+        _code(run, params, name, method, ids, judge_of)
     io.keep_only(run.folder, [layout.semantic_ids(*job) / part for job in jobs for part in files.NAMES])
     run.rows_in = run.rows_out = len(ids) * len(jobs)
 
 
-def _code(run: Run, name: str, method: str, ids: pa.Table, judge_of: Callable[[str], Judge]) -> None:
+def _code(
+    run: Run, params: SemanticIds, name: str, method: str, ids: pa.Table, judge_of: Callable[[str], Judge]
+) -> None:
     """Write the files of one feature set by one method, unless they are there."""
-    params, layout = run.params.semantic_ids, run.layout
+    from pipeline.semantic_ids import build, collisions, files, judge  # load FAISS
+
+    layout = run.layout
     folder, source = layout.semantic_ids(name, method), layout.features(name)
     shards, own = io.shards(source, "features"), build.settings(params, method)
     facts = files.Facts(
@@ -58,3 +77,27 @@ def _code(run: Run, name: str, method: str, ids: pa.Table, judge_of: Callable[[s
     run.count(f"{name}: item without content", int((~directed).sum()))
     if params.collisions == "reassign":
         run.count(f"{name} by {method}: item without a free code", int((collisions.suffixes(coding.codes) > 0).sum()))
+
+
+def needs(run: Run) -> Needs:
+    """The methods that are named count, and the probes that judge their codes."""
+    params = run.params[SemanticIds]
+    methods = dict.fromkeys(part for name in params.methods for part in params.parts(name))
+    parts: list[tuple[Registry[Any], str]] = [
+        *((PROBES, name) for name in PROBES),
+        *((METHODS, name) for name in methods),
+    ]
+    return SEMANTIC_IDS.depends(run, parts=parts)
+
+
+SEMANTIC_IDS = Stage(
+    "semantic_ids",
+    does="feature sets -> a few discrete codes an item, with codebooks and a judgement",
+    writes="`<features>/<method>/`: `semantic_ids.parquet`, `codebooks.safetensors`, `codes.json`; "
+    "[how](semantic-ids.md)",
+    reads=(INTERACTIONS, ITEMS, ENCODE, GRAPH),
+    params=SemanticIds,
+    main=main,
+    needs=needs,
+    loads=(PROBES, METHODS),
+)

@@ -5,8 +5,9 @@ import pyarrow as pa
 import schemas
 from pipeline import io, pool
 from pipeline.benchmark import findings, sweep
+from pipeline.benchmark.params import Benchmark, Sweep
+from pipeline.benchmark.settings import protocol_of
 from pipeline.benchmark.study import Study
-from pipeline.evaluation.protocol import protocol
 from pipeline.models import MODELS
 from pipeline.run import Run
 from pipeline.train import inputs
@@ -16,25 +17,25 @@ def main(run: Run, plan: sweep.Plan) -> None:
     """Try what has not been tried, then train the winner over the benchmark's seeds and open test."""
     params, layout = run.params, run.layout
     files = [*inputs.files(layout, plan.content), *MODELS.source_files(plan.model)]
-    rules = protocol(params, run.dataset, inputs.read(layout, None).split)
+    rules = protocol_of(params, run.dataset, inputs.read(layout, None).split)
     run.resume(layout.sweep(*plan.names), files, rules.fingerprint, plan.facts(params))
-    study = Study(layout.sweep_study(*plan.names), params.sweep, plan.space, run.seed(*plan.names), plan.first)
+    study = Study(layout.sweep_study(*plan.names), params[Sweep], plan.space, run.seed(*plan.names), plan.first)
     attempt = sweep.Attempt(layout, params, rules, plan)
     suggestions = study.ask(plan.trials)
     with run.progress(
         total=plan.trials, initial=len(study.outcomes()), unit="setting", what=" ".join(plan.names)
     ) as bar:
-        for _, outcome in pool.in_order(attempt, suggestions, params.sweep.workers):
+        for _, outcome in pool.in_order(attempt, suggestions, params[Sweep].workers):
             study.tell(outcome)
             bar.update()
 
     outcomes = study.outcomes()[: plan.trials]
-    won = {by: sweep.best(outcomes, by) for by in (("valid", "test") if params.sweep.test_selected else ("valid",))}
+    won = {by: sweep.best(outcomes, by) for by in (("valid", "test") if params[Sweep].test_selected else ("valid",))}
     final_trial = sweep.FinalTrial(layout, params, rules, plan, {t.number: setting for setting, t in won.values()})
     final_jobs = [
-        sweep.FinalJob(number, seed) for number in final_trial.chosen for seed in range(params.benchmark.seeds)
+        sweep.FinalJob(number, seed) for number in final_trial.chosen for seed in range(params[Benchmark].seeds)
     ]
-    runs = pool.each(final_trial, final_jobs, params.sweep.workers)
+    runs = pool.each(final_trial, final_jobs, params[Sweep].workers)
     records = dict(run.progress(runs, total=len(final_jobs), unit="run", what="winner"))
     results = [
         findings.results(run.dataset, [r for job in final_jobs if job.trial == best.number for r in records[job]], by)

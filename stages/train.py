@@ -1,31 +1,39 @@
-"""Split, one feature set and its graph -> the released recommender, its vectors and its training curve."""
+"""train: split, one feature set and its graph -> the released recommender, its vectors and its training curve."""
+
+from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-import torch
-from safetensors.torch import save
 from tqdm import tqdm
 
 import schemas
 from pipeline import io
-from pipeline.models.alignrec import AlignRec
-from pipeline.ops.checkpoint import Checkpoint
-from pipeline.ops.device import pick
 from pipeline.run import Run
+from pipeline.stage import Needs, Stage
 from pipeline.train import inputs
-from pipeline.train.loop import fit
-from stages import needs
+from pipeline.train.params import Released
+from stages.encode import ENCODE
+from stages.graph import GRAPH
+from stages.interactions import INTERACTIONS
 
 
 def main(run: Run) -> None:
     """Train AlignRec, resuming where a killed run left off."""
-    params, layout = run.params.train, run.layout
-    files, facts, _ = needs.of(run)
+    import torch
+    from safetensors.torch import save
+
+    from pipeline.models.alignrec import AlignRec
+    from pipeline.ops.checkpoint import Checkpoint
+    from pipeline.ops.device import pick
+    from pipeline.train.loop import fit
+
+    params, layout = run.params[Released].resolved(), run.layout
+    files, facts, _ = needs(run)
     run.resume(run.folder, files, facts)
     torch.set_num_threads(params.threads)
     run.device = str(pick())
-    data = inputs.read(layout, params.features)
+    data = inputs.read(layout, run.params[Released].features)
     for reason, n in data.split.dropped.items():
         run.count(reason, n)
     checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
@@ -50,3 +58,20 @@ def _show(bar: tqdm, line: dict[str, Any]) -> None:
     """Move the bar to an epoch of the history, which may be one of a resumed run, with its figures."""
     bar.set_postfix_str(f"loss {line['loss']:.4f}, valid Recall@20 {line['valid_recall@20']:.4f}", refresh=False)
     bar.update(line["epoch"] + 1 - bar.n)
+
+
+def needs(run: Run) -> Needs:
+    """Only the feature set that it is trained on counts."""
+    return TRAIN.depends(run, files=inputs.files(run.layout, run.params[Released].features))
+
+
+TRAIN = Stage(
+    "train",
+    does="AlignRec on one feature set -> user and item embeddings",
+    writes="`model.safetensors`, `user_embeddings.parquet`, `item_embeddings.parquet`, `history.json`",
+    reads=(INTERACTIONS, ENCODE, GRAPH),
+    params=Released,
+    speed=frozenset({"checkpoint_every"}),
+    main=main,
+    needs=needs,
+)

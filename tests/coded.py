@@ -6,9 +6,9 @@ import releases
 import toy
 
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.run import running
 from stages import encode, graph, publish, semantic_ids
+from stages.params import Params
 
 CODES = {"features": ["beit3", "minilm-cnn"], "levels": 2, "codes": 3, "collisions": "suffix"}
 

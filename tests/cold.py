@@ -11,7 +11,7 @@ from pipeline import io
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.layout import Layout
-from pipeline.params import Params
+from stages.params import Params
 
 USERS, ITEMS, COLD = 40, 120, 26
 """COLD items of each of valid and test: the first ones of the catalogue, and those that follow"""

@@ -18,12 +18,12 @@ from PIL import Image
 import schemas
 from pipeline import io as files
 from pipeline.beit3.network import BEiT3, Config
-from pipeline.config import Pretrain
 from pipeline.layout import Layout
-from pipeline.params import load
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
+from pipeline.pretrain.params import Pretrain
 from pipeline.run import running
+from stages.params import load
 from stages.pretrain import main
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}

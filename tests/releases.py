@@ -10,9 +10,9 @@ from pipeline import io
 from pipeline.beit3 import tokenizer
 from pipeline.beit3.network import BEiT3, Config
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.run import running
 from stages import encode, publish
+from stages.params import Params
 
 ENCODERS = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 

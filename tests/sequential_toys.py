@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline.config.study import Generative
 from pipeline.sequential import sequences
+from pipeline.sequential.params import Generative
 from pipeline.sequential.sequences import Sequences
 
 STEP = 5

@@ -13,10 +13,10 @@ import yaml
 import schemas
 from pipeline import io
 from pipeline.layout import Layout
-from pipeline.params import Params, load
 from pipeline.run import Run
 from pipeline.study.branch import searched
 from stages import encode, pretrain
+from stages.params import Params, load
 
 ITEMS, USERS = 96, 40
 SETS = ["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "tfidf"]

@@ -12,8 +12,7 @@ import typer
 from test_pipeline import environment
 
 from pipeline.compare.verdict import RULE
-from pipeline.layout import STAGES
-from stages import examples
+from stages import STAGES, examples
 from stages.cli import app
 
 ROOT = Path(__file__).parent.parent

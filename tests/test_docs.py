@@ -8,8 +8,8 @@ import pytest
 import yaml
 from scripts import script
 
-from pipeline import params
 from pipeline.encode.registry import ENCODERS
+from stages import params
 
 HERE = Path(__file__)
 ROOT = HERE.parent.parent

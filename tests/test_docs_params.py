@@ -10,7 +10,7 @@ from dvc.dependency.param import MissingParamsError, ParamsDependency
 from dvc.repo import Repo
 
 from pipeline import mend
-from pipeline.params import load
+from stages.params import load
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = [

@@ -10,14 +10,13 @@ import yaml
 
 from pipeline import code
 from pipeline.encode.registry import ENCODERS
-from pipeline.layout import STAGES
 from pipeline.models import MODELS
-from pipeline.params import Params
 from pipeline.probe.registry import PROBES
 from pipeline.registry import Registry
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources.registry import SOURCES
-from stages import needs
+from stages import STAGES, needs
+from stages.params import Params
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "dvc.yaml").read_text()

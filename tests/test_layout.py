@@ -1,6 +1,7 @@
 from pathlib import Path
 
-from pipeline.layout import STAGES, Layout
+from pipeline.layout import Layout
+from stages import STAGES
 
 PROPERTIES = [name for name, kind in vars(Layout).items() if isinstance(kind, property)]
 

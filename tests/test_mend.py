@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.mend import mend
+from stages.mend import mend
 
 RWLOCK = json.dumps({"write": {"/out": {"pid": 1, "cmd": "dvc repro"}}, "read": {}})
 LOCK = "schema: '2.0'\nstages:\n  a:\n    cmd: b\n"

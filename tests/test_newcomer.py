@@ -14,9 +14,9 @@ from pipeline import registry
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.models import MODELS
-from pipeline.params import load
 from pipeline.run import running
 from pipeline.semantic_ids import files
+from stages.params import load
 
 SOURCE = '''
 """Stationery: forty users, half of whom buy pens, half paper."""
@@ -24,7 +24,8 @@ import json
 from typing import Literal
 
 from pipeline.config.base import Positive
-from pipeline.sources.base import Generated, Licence
+from pipeline.config.source import Licence
+from pipeline.sources.base import Generated
 from pipeline.sources.tabular import Tabular, TabularSource
 
 
@@ -50,7 +51,7 @@ ENCODER = '''
 import numpy as np
 import torch
 
-from pipeline.config import Section
+from pipeline.config.base import Section
 from pipeline.encode.base import Spec
 
 
@@ -80,7 +81,7 @@ MODEL = '''
 """Popularity, to a power."""
 import torch
 
-from pipeline.config import Train
+from pipeline.models.params import Train
 from pipeline.models.base import Recommender
 
 
@@ -133,7 +134,7 @@ METHOD = '''
 """Signs: a code says which of two numbers are positive."""
 import numpy as np
 
-from pipeline.config import Section
+from pipeline.config.base import Section
 from pipeline.semantic_ids.base import same_width, tensor
 
 

@@ -22,9 +22,9 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
-from pipeline.params import load
 from pipeline.pretrain.loop import fit
 from pipeline.run import running
+from stages.params import load
 from stages.pretrain import main
 
 FIGURES = (

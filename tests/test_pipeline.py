@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from pipeline.io import sha256
-from pipeline.layout import STAGES
+from stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 

@@ -14,11 +14,12 @@ from benchmarks import _operations, _raw2014, _rehearsal
 from pipeline.beit3 import vqkd
 from pipeline.beit3.network import SIZES
 from pipeline.benchmark.jobs import jobs
-from pipeline.config import Pretrain
-from pipeline.layout import STAGES
+from pipeline.benchmark.settings import model_settings
 from pipeline.models import MODELS
-from pipeline.params import load
+from pipeline.pretrain.params import Pretrain
 from pipeline.sources.amazon2014 import Amazon2014
+from stages import STAGES
+from stages.params import load
 
 ROOT = Path(__file__).parent.parent
 PROFILE = ROOT / "profiles" / "baby.yaml"
@@ -36,12 +37,12 @@ def within(part: Any, whole: Any) -> bool:
 
 
 def test_settings_are_the_published_ones_not_the_sticker_shops() -> None:
-    settings = load(PROFILE).settings("alignrec")
+    settings = model_settings(load(PROFILE), "alignrec")
     published = {"lr": 5e-4, "lr_decay": 0.96, "cca": 0.01, "reg": 0.1, "uia": 0.1, "l2": 1e-4, "batch_size": 2048}
     published |= {"dim": 64, "layers": 2, "patience": 30, "epochs": 1000, "mode": "compat", "recipe": "published"}
     assert {key: getattr(settings, key) for key in published} == published
     for model in MODELS:  # nor does a setting of AlignRec's reach a baseline
-        assert load(PROFILE).settings(model) == MODELS[model].Params.model_validate(
+        assert model_settings(load(PROFILE), model) == MODELS[model].Params.model_validate(
             {"features": "beit3"} if model == "alignrec" else {}
         )
 

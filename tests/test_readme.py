@@ -10,8 +10,8 @@ import pytest
 import typer
 import yaml
 
-from pipeline import params
 from pipeline.layout import Layout
+from stages import params
 from stages.cli import app
 
 ROOT = Path(__file__).parent.parent

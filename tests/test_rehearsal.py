@@ -20,10 +20,11 @@ from benchmarks._disk import Disk, taken
 from pipeline.beit3 import checkpoints, released, vqkd
 from pipeline.beit3.network import SIZES, BEiT3
 from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.config import Pretrain
-from pipeline.layout import STAGES, Layout
+from pipeline.layout import Layout
 from pipeline.pretrain.losses import PretrainingModel
+from pipeline.pretrain.params import Pretrain
 from pipeline.release import verify
+from stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 SMALL = SIZES["small"]

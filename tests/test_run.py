@@ -4,16 +4,20 @@ import json
 import multiprocessing
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline import progress
+from pipeline.graph.params import Graph
 from pipeline.io import write_bytes
-from pipeline.params import Params, load
 from pipeline.run import Run, perform, running
 from pipeline.seeds import seed_for
+from pipeline.stage import Needs, Stage
+from pipeline.train.params import Released
 from stages import train
+from stages.params import Params, load
 
 
 @pytest.fixture
@@ -114,6 +118,11 @@ def nothing(_: Run) -> None:
     pass
 
 
+def graph(main: Callable[[Run], None], needs: Callable[[Run], Needs] = lambda _: Needs([], [], [])) -> Stage:
+    """Return a stage that does something else, and whose needs are always asked."""
+    return Stage("graph", does="", writes="", params=Graph, main=main, needs=needs, looks=True)
+
+
 def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on_changes(
     tmp_path: Path, params: Params
 ) -> None:
@@ -125,9 +134,8 @@ def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on
         def main(_: Run) -> None:
             write_bytes(made, source.read_bytes())
 
-        return perform(
-            Run("graph", "shop", params, tmp_path), lambda _: ([source], facts, ["pipeline.io"]), nothing, main
-        )
+        stage = graph(main, lambda _: Needs([source], [dict(facts)], ["pipeline.io"]))
+        return perform(Run("graph", "shop", params, tmp_path), stage, nothing)
 
     assert ran()
     written = made.stat()
@@ -163,7 +171,7 @@ def test_a_part_that_was_altered_is_made_again(
     for altered in (False, True):
         if altered:
             parts[1].write_bytes(b"7.0")
-        assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), nothing, main)
+        assert perform(Run("graph", "shop", params, tmp_path), graph(main), nothing)
     assert making == ["a", "b", "b"]
     assert parts[1].read_bytes() == b"as made"
     assert f"{parts[1]} was altered after it was made; it is made again" in capsys.readouterr().err
@@ -174,10 +182,10 @@ def test_a_stage_that_fails_has_not_ended(tmp_path: Path, params: Params) -> Non
         raise RuntimeError
 
     for main, ends in ((nothing, True), (nothing, False)):
-        assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), nothing, main) is ends
+        assert perform(Run("graph", "shop", params, tmp_path), graph(main), nothing) is ends
     with pytest.raises(RuntimeError):
-        perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {"k": 1}, []), nothing, fail)
-    assert perform(Run("graph", "shop", params, tmp_path), lambda _: ([], {}, []), nothing, nothing)
+        perform(Run("graph", "shop", params, tmp_path), graph(fail, lambda _: Needs([], [1], [])), nothing)
+    assert perform(Run("graph", "shop", params, tmp_path), graph(nothing), nothing)
 
 
 def _hold(params: Params, root: Path, seconds: float) -> None:
@@ -204,7 +212,7 @@ def test_seeds_come_from_names() -> None:
 
 
 def test_the_seed_parameter_shifts_every_seed(tmp_path: Path, params: Params) -> None:
-    other = params.model_copy(update={"train_section": {"seed": 1}})
+    other = params.having(Released.model_validate({"seed": 1}))
     with running("train", "shop", params, tmp_path) as run:
         first = run.seed("init")
     with running("train", "shop", other, tmp_path) as run:

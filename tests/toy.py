@@ -9,8 +9,9 @@ from PIL import Image
 
 import schemas
 from pipeline import io
-from pipeline.layout import STAGES, Layout
-from pipeline.params import Params
+from pipeline.layout import Layout
+from stages import STAGES
+from stages.params import Params
 
 ITEMS, USERS, WIDTH = 6, 4, 2
 TITLES = ["red apple", "red ball", '<script>alert("1")</script> & "x"', "blue car", "", "green tree"]

@@ -11,14 +11,17 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
+from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark.settings import model_settings, released_settings
+from pipeline.config.parameters import Parameters
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.trial import Result, open_test
 from pipeline.layout import Layout
-from pipeline.models import MODELS
-from pipeline.params import RELEASED, Params
+from pipeline.models import MODELS, RELEASED
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
+from pipeline.train.params import Released
 
 NO_FEATURES = "none"
 
@@ -40,12 +43,12 @@ class Job(NamedTuple):
         return None if self.features == NO_FEATURES else self.features
 
 
-def jobs(params: Params) -> list[Job]:
+def jobs(params: Parameters) -> list[Job]:
     """Return the jobs of the parameters; models that read ids alone run once a seed.
 
     Ablations are of AlignRec on `train.features`, which then also runs in full; an ablation may name other features.
     """
-    benchmark = params.benchmark
+    benchmark = params[Benchmark]
     full = [
         Job(model, features, seed)
         for model in benchmark.models
@@ -53,9 +56,9 @@ def jobs(params: Params) -> list[Job]:
         for seed in range(benchmark.seeds)
     ]
     if benchmark.ablations:
-        full += [Job(RELEASED, params.train.features, seed) for seed in range(benchmark.seeds)]
+        full += [Job(RELEASED, params[Released].features, seed) for seed in range(benchmark.seeds)]
     ablated = [
-        Job(RELEASED, params.released(name).features, seed, name)
+        Job(RELEASED, released_settings(params, name).features, seed, name)
         for name in benchmark.ablations
         for seed in range(min(benchmark.ablation_seeds, benchmark.seeds))
     ]
@@ -105,14 +108,14 @@ class Trial:
     """Trains one job and measures it; pickled for the processes of a pool."""
 
     layout: Layout
-    params: Params
+    params: Parameters
     protocol: Protocol
     """by which the epoch is chosen"""
 
     def __call__(self, job: Job) -> list[TrialResult]:
         """Train, then open the test split at the best valid epoch: a result for each of the protocol's variants."""
         data = inputs.read(self.layout, job.content)
-        benchmark, settings = self.params.benchmark, self.params.settings(job.model, job.ablation)
+        benchmark, settings = self.params[Benchmark], model_settings(self.params, job.model, job.ablation)
         # the seed depends on neither feature set nor ablation: all are compared on the same draws
         seed = seed_for("benchmark", self.layout.dataset, job.model, job.seed)
         parts = benchmark.modalities.get(job.features, [])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import schemas
 from pipeline.benchmark.jobs import NO_FEATURES, Job
 from pipeline.evaluation.statistics import holm, paired
-from pipeline.params import RELEASED
+from pipeline.models import RELEASED
 from pipeline.seeds import seed_for
 
 METRICS = ("recall", "ndcg")

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline import io
-from pipeline.config import Range, Sweep
+from pipeline.benchmark.params import Range, Sweep
 from pipeline.errors import UserError
 from pipeline.seeds import seed_for
 

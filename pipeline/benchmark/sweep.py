@@ -16,19 +16,22 @@ import pyarrow as pa
 
 import schemas
 from pipeline.benchmark.jobs import NO_FEATURES, Job, Trial
+from pipeline.benchmark.params import Benchmark, Range, Sweep
+from pipeline.benchmark.settings import model_settings, search_ranges, with_settings
 from pipeline.benchmark.study import Curve, Outcome, Pruned, Setting, Space, Suggestion
-from pipeline.config import Range, Train
 from pipeline.config.base import checked
+from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.trial import open_test
 from pipeline.layout import Layout
 from pipeline.models import MODELS
-from pipeline.params import Params
+from pipeline.models.params import Train
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
+from pipeline.train.params import Released
 
 TPE = "tpe"
 BINS = 5
@@ -60,16 +63,16 @@ class Plan:
         """The feature set to read, if any."""
         return Job(self.model, self.features, 0).content
 
-    def facts(self, params: Params) -> dict[str, Any]:
+    def facts(self, params: Parameters) -> dict[str, Any]:
         """Return what its figures depend on, without the number of settings: a sweep can be extended."""
-        base = params.settings(self.model)
+        base = model_settings(params, self.model)
         space = {name: v if isinstance(v, list) else v.model_dump() for name, v in self.space.items()}
-        tried = params.sweep.model_dump(exclude={"grids", "spaces"})
-        parts = params.benchmark.modalities.get(self.features, [])
+        tried = params[Sweep].model_dump(exclude={"grids", "spaces"})
+        parts = params[Benchmark].modalities.get(self.features, [])
         return {"settings": base.model_dump(), "space": space, "sweep": tried, "modalities": parts}
 
 
-def plan(params: Params, model: str, features: str | None, grid: str | None, tpe: int | None) -> Plan:
+def plan(params: Parameters, model: str, features: str | None, grid: str | None, tpe: int | None) -> Plan:
     """Return the plan of a command line.
 
     Raises:
@@ -79,31 +82,31 @@ def plan(params: Params, model: str, features: str | None, grid: str | None, tpe
         raise UserError(f"no model '{model}'; known: {', '.join(MODELS)}")
     if (grid is None) == (tpe is None):
         raise UserError("a sweep is either --grid <name> or --tpe <settings to try>")
-    content = (features or params.train.features) if MODELS[model].needs else NO_FEATURES
+    content = (features or params[Released].features) if MODELS[model].needs else NO_FEATURES
     if grid is None:
         assert tpe is not None
-        ranges = params.ranges(model)
+        ranges = search_ranges(params, model)
         planned = Plan(model, content, TPE, ranges, current(params, model, ranges), tpe)
-    elif grid in params.sweep.grids:
-        lists = params.sweep.grids[grid]
+    elif grid in params[Sweep].grids:
+        lists = params[Sweep].grids[grid]
         every = [dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())]
         planned = Plan(model, content, grid, lists, every, len(every))
     else:
-        raise UserError(f"sweep.grids: no '{grid}'; there are {', '.join(params.sweep.grids)}")
+        raise UserError(f"sweep.grids: no '{grid}'; there are {', '.join(params[Sweep].grids)}")
     settings(params, model, {name: _any(values) for name, values in planned.space.items()})
     return planned
 
 
-def current(params: Params, model: str, ranges: Mapping[str, Range]) -> list[Setting]:
+def current(params: Parameters, model: str, ranges: Mapping[str, Range]) -> list[Setting]:
     """Return the setting of params.yaml, if it lies in the ranges: the baseline."""
-    base = params.settings(model)
+    base = model_settings(params, model)
     setting = {name: getattr(base, name, math.nan) for name in ranges}
     return [setting] if all(ranges[name].low <= value <= ranges[name].high for name, value in setting.items()) else []
 
 
-def settings(params: Params, model: str, changed: Setting) -> Train:
+def settings(params: Parameters, model: str, changed: Setting) -> Train:
     """Return a model's settings with some keys changed; UserError names a key or value that it refuses."""
-    base = params.settings(model)
+    base = model_settings(params, model)
     return checked(type(base), base.model_dump() | changed, model)
 
 
@@ -112,16 +115,16 @@ class Attempt:
     """Trains one setting; pickled for the processes of a pool."""
 
     layout: Layout
-    params: Params
+    params: Parameters
     protocol: Protocol
     plan: Plan
 
     def __call__(self, suggestion: Suggestion) -> Outcome:
         """Train over the sweep's seeds; the first training may be pruned, a diverging loss fails."""
-        job, sweep = Job(self.plan.model, self.plan.features, 0), self.params.sweep
+        job, sweep = Job(self.plan.model, self.plan.features, 0), self.params[Sweep]
         data = inputs.read(self.layout, job.content)
         chosen = settings(self.params, job.model, suggestion.setting)
-        parts = self.params.benchmark.modalities.get(job.features, [])
+        parts = self.params[Benchmark].modalities.get(job.features, [])
         curve = Curve(sweep, suggestion.ended)
         watched = lambda line: curve.add(line[f"valid_recall@{CUTOFF}"])  # noqa: E731
         cutoff = bounded(data.split.n_items)
@@ -204,7 +207,7 @@ class FinalTrial:
     """Trains the winners and measures them as the benchmark does; pickled for the processes of a pool."""
 
     layout: Layout
-    params: Params
+    params: Parameters
     protocol: Protocol
     plan: Plan
     chosen: Mapping[int, Setting]
@@ -213,7 +216,7 @@ class FinalTrial:
     def __call__(self, job: FinalJob) -> list[dict[str, Any]]:
         """Return the benchmark's records of one run, one a protocol."""
         won = settings(self.params, self.plan.model, self.chosen[job.trial])
-        trial = Trial(self.layout, self.params.changed(self.plan.model, won.model_dump()), self.protocol)
+        trial = Trial(self.layout, with_settings(self.params, self.plan.model, won.model_dump()), self.protocol)
         return [result.record for result in trial(Job(self.plan.model, self.plan.features, job.seed))]
 
 

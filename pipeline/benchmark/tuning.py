@@ -19,15 +19,17 @@ import pyarrow as pa
 
 import schemas
 from pipeline.benchmark.jobs import NO_FEATURES, Job, Trial, TrialResult, by_length
-from pipeline.config import Range
+from pipeline.benchmark.params import Benchmark, Range
+from pipeline.benchmark.settings import model_settings, search_ranges, with_settings
+from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.layout import Layout
-from pipeline.models import MODELS
-from pipeline.params import RELEASED, Params
+from pipeline.models import MODELS, RELEASED
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
+from pipeline.train.params import Released
 
 DIGITS = 3
 """significant digits of a drawn value, so that a table shows the setting in full"""
@@ -52,22 +54,22 @@ class TuningJob(NamedTuple):
         return Job(self.model, self.features, 0).content
 
 
-def tuning_jobs(params: Params, dataset: str, jobs: Iterable[Job]) -> list[TuningJob]:
+def tuning_jobs(params: Parameters, dataset: str, jobs: Iterable[Job]) -> list[TuningJob]:
     """Return what the models of a benchmark's jobs try, the slow ones first; nothing where `benchmark.budget` is 0."""
     contenders = dict.fromkeys((job.model, job.features) for job in by_length(jobs) if not job.ablation)
     number = {model: len(settings(params, dataset, model)) for model in dict.fromkeys(model for model, _ in contenders)}
     return [TuningJob(*contender, i) for contender in contenders for i in range(number[contender[0]])]
 
 
-def settings(params: Params, dataset: str, model: str) -> list[Setting]:
+def settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
     """Return the settings that a model tries: the one as given, then draws from its space, `benchmark.budget` in all.
 
     A model without a space has nothing to try.
     """
-    budget, ranges = params.benchmark.budget, params.ranges(model)
+    budget, ranges = params[Benchmark].budget, search_ranges(params, model)
     if not budget or not ranges:
         return []
-    given = params.settings(model)
+    given = model_settings(params, model)
     drawn = draws(ranges, budget - 1, seed_for("tuning", dataset, model, "draws"))
     return [{name: getattr(given, name) for name in ranges}, *drawn]
 
@@ -92,11 +94,11 @@ def _value(values: Range, u: float) -> int | float:
     return min(max(float(f"{value:.{DIGITS}g}"), values.low), values.high)
 
 
-def inputs_of(layout: Layout, params: Params, job: TuningJob) -> tuple[list[Any], list[Any], list[str]]:
+def inputs_of(layout: Layout, params: Parameters, job: TuningJob) -> tuple[list[Any], list[Any], list[str]]:
     """Return the files, facts and modules on which what a contender tries depends, but for the budget."""
     files = [*inputs.files(layout, job.content), *MODELS.source_files(job.model)]
-    space = {name: values.model_dump() for name, values in params.ranges(job.model).items()}
-    facts = [params.settings(job.model).model_dump(), space, params.benchmark.modalities.get(job.features, [])]
+    space = {name: values.model_dump() for name, values in search_ranges(params, job.model).items()}
+    facts = [model_settings(params, job.model).model_dump(), space, params[Benchmark].modalities.get(job.features, [])]
     return files, facts, ["pipeline.benchmark.tuning", MODELS.module(job.model)]
 
 
@@ -105,14 +107,14 @@ class Tuner:
     """Trains a setting and looks at valid; pickled for the processes of a pool."""
 
     layout: Layout
-    params: Params
+    params: Parameters
 
     def __call__(self, job: TuningJob) -> dict[str, Any]:
         """Return the job, state, setting, epochs, valid Recall@20 and reason; a diverging loss fails."""
         dataset = self.layout.dataset
         setting = settings(self.params, dataset, job.model)[job.number]
-        chosen = self.params.changed(job.model, setting).settings(job.model)
-        data, parts = inputs.read(self.layout, job.content), self.params.benchmark.modalities.get(job.features, [])
+        chosen = model_settings(with_settings(self.params, job.model, setting), job.model)
+        data, parts = inputs.read(self.layout, job.content), self.params[Benchmark].modalities.get(job.features, [])
         record = job._asdict() | {"setting": setting}
         try:  # the seed depends on neither feature set nor setting: all start from the same draws
             fitted = fit(MODELS[job.model], *data, chosen, seed_for("tuning", dataset, job.model), parts=parts)
@@ -138,11 +140,11 @@ class Tuned:
         """
         return {key: _best(list(tried)) for key, tried in groupby(self.records, _contender)}
 
-    def params(self, params: Params, job: Job) -> Params:
+    def params(self, params: Parameters, job: Job) -> Parameters:
         """Return the parameters with the setting that was chosen for a job; ablations have that of the full model."""
-        full = (RELEASED, params.train.features) if job.ablation else (job.model, job.features)
+        full = (RELEASED, params[Released].features) if job.ablation else (job.model, job.features)
         record = self.chosen.get(full)
-        return params.changed(job.model, record["setting"]) if record else params
+        return with_settings(params, job.model, record["setting"]) if record else params
 
     def table(self) -> pa.Table:
         """Return table TUNING."""
@@ -162,15 +164,15 @@ class Tuned:
             nested.setdefault(model, {})[features] = record["setting"]
         return {"settings": nested} if nested else {}
 
-    def described(self, params: Params) -> dict[str, Any]:
+    def described(self, params: Parameters) -> dict[str, Any]:
         """Return, under `tuning`, the budget, the spaces, and what each contender chose; nothing without a budget."""
         if not self.records:
             return {}
-        spaces = {model: params.ranges(model) for model in dict.fromkeys(model for model, _ in self.chosen)}
+        spaces = {model: search_ranges(params, model) for model in dict.fromkeys(model for model, _ in self.chosen)}
         tried = Counter(map(_contender, self.records))
         return {
             "tuning": {
-                "budget": params.benchmark.budget,
+                "budget": params[Benchmark].budget,
                 "selection": f"best valid recall@{CUTOFF} of one training a setting",
                 "spaces": {m: {key: r.model_dump() for key, r in ranges.items()} for m, ranges in spaces.items()},
                 "chosen": [
@@ -195,8 +197,8 @@ class TunedTrial:
         results = replace(self.trial, params=params)(job)
         if params is self.trial.params:
             return results
-        tuned = params.settings(job.model, job.ablation)
-        setting = {name: getattr(tuned, name) for name in params.ranges(job.model)}
+        tuned = model_settings(params, job.model, job.ablation)
+        setting = {name: getattr(tuned, name) for name in search_ranges(params, job.model)}
         return [result._replace(record=result.record | {"setting": setting}) for result in results]
 
 

@@ -20,10 +20,10 @@ from pipeline.compare.command import items_of
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import NEIGHBOURS
 from pipeline.config.base import known
+from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
-from pipeline.params import Params
 from pipeline.report import coded
 from pipeline.report.coded import Judged
 from pipeline.report.gallery import Sheets
@@ -31,6 +31,7 @@ from pipeline.report.tables import Table
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import build, judge
 from pipeline.semantic_ids.base import Method, Vectors
+from pipeline.semantic_ids.params import SemanticIds
 from pipeline.semantic_ids.quality import Codes, Edges
 from pipeline.semantic_ids.registry import METHODS
 
@@ -40,7 +41,7 @@ AS_IT_IS, CONTROL = "as it is", "random"
 
 def compare(
     layout: Layout,
-    params: Params,
+    params: Parameters,
     specs: Sequence[str],
     methods: Sequence[str],
     seeds: int,
@@ -110,14 +111,14 @@ def _check(specs: Sequence[str], methods: Sequence[str]) -> None:
 
 
 def _judges(
-    layout: Layout, params: Params, by_name: Mapping[str, FeatureSet | Given], asins: list[str]
+    layout: Layout, params: Parameters, by_name: Mapping[str, FeatureSet | Given], asins: list[str]
 ) -> tuple[dict[str, judge.Judge], str | None]:
     """Return each set's judge, and the feature set by whose neighbours files of codes are judged; None without one."""
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     paths = items_of(layout, asins)["categories"].to_pylist()
     near = {name: _edges(g.vectors) for name, g in by_name.items() if isinstance(g, FeatureSet)}
     first = next(iter(near), None)
-    probed = len(asins) <= params.semantic_ids.probed_items
+    probed = len(asins) <= params[SemanticIds].probed_items
     judges = {}
     for name, g in by_name.items():
         vectors = g.vectors if probed and isinstance(g, FeatureSet) else None
@@ -133,11 +134,11 @@ def _draws(given: FeatureSet | Given, methods: Sequence[str], seeds: int) -> lis
     return [(by, n) for by in dict.fromkeys([*methods, CONTROL]) for n in range(seeds)]
 
 
-def _coded(given: FeatureSet | Given, by: str, params: Params, seed: int) -> tuple[Codes, Method | None]:
+def _coded(given: FeatureSet | Given, by: str, params: Parameters, seed: int) -> tuple[Codes, Method | None]:
     """Return a set's codes by a method, and its codebooks; None for those of a file."""
     if isinstance(given, Given):
         return given.codes, None
-    section = params.semantic_ids
+    section = params[SemanticIds]
     units, directed = unit_rows(given.vectors)
     x = units[directed]
     if not len(x):

@@ -10,11 +10,14 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
+from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark.settings import protocol_of
 from pipeline.compare import feature_set
 from pipeline.compare.feature_set import FeatureSet
+from pipeline.config.parameters import Parameters
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.probe.base import Data
+from pipeline.probe.params import Probe
 from pipeline.run import Run
 
 CHANGED = 12
@@ -22,7 +25,7 @@ CHANGED = 12
 
 
 def compare(
-    layout: Layout, params: Params, specs: Sequence[str], seeds: int, to: Path, order: Path | None = None
+    layout: Layout, params: Parameters, specs: Sequence[str], seeds: int, to: Path, order: Path | None = None
 ) -> dict[str, Any]:
     """Compare feature sets, and write compare.json and index.html.
 
@@ -53,7 +56,7 @@ def compare(
     withheld = questions.withheld(data)
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     comparison |= judge.judge(
-        sets, questions.ask(data), params.probe.ks, seed, withheld, params.probe.width
+        sets, questions.ask(data), params[Probe].ks, seed, withheld, params[Probe].width
     ) | judge.compared(sets, CHANGED)
     if seeds:
         comparison["training"] = trained(layout, params, sets, seeds, to)
@@ -69,14 +72,13 @@ def compare(
     return comparison
 
 
-def trained(layout: Layout, params: Params, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
+def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
     """Return AlignRec's and two baselines' figures on each set; trainings run in parallel."""
     import numpy as np
     from tqdm import tqdm
 
     from pipeline import pool  # loads torch, which the probes do not need
     from pipeline.compare import training
-    from pipeline.evaluation.protocol import protocol
     from pipeline.train import inputs
 
     folder = to / "features"
@@ -86,8 +88,8 @@ def trained(layout: Layout, params: Params, sets: Sequence[FeatureSet], seeds: i
             np.save(f, g.vectors)
     names = [g.name for g in sets]
     jobs = training.jobs(names, seeds)
-    rules = protocol(params, layout.dataset, inputs.read(layout, None).split)
-    trials = pool.each(training.Trial(layout, params, folder, rules), jobs, params.benchmark.workers)
+    rules = protocol_of(params, layout.dataset, inputs.read(layout, None).split)
+    trials = pool.each(training.Trial(layout, params, folder, rules), jobs, params[Benchmark].workers)
     recalls = dict(tqdm(trials, total=len(jobs), unit="run", disable=None))
     judged = [
         judging.label | training.summary({job: by_protocol[i] for job, by_protocol in recalls.items()}, names)

@@ -10,13 +10,13 @@ import numpy as np
 
 from pipeline.compare import geometry
 from pipeline.compare.feature_set import FeatureSet
-from pipeline.config import Probe
 from pipeline.encode import controls
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
 from pipeline.ops import whitening
 from pipeline.probe import questions, verdicts
 from pipeline.probe.base import Task
+from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.seeds import seed_for
 

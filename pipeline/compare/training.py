@@ -10,18 +10,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.benchmark.settings import model_settings
+from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
 from pipeline.evaluation.trial import open_test
 from pipeline.graph import neighbours
+from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
 from pipeline.models.base import Recommender
 from pipeline.models.bm3 import BM3
 from pipeline.models.vbpr import VBPR
-from pipeline.params import Params
 from pipeline.seeds import seed_for
 from pipeline.train import inputs
 from pipeline.train.loop import fit
@@ -49,7 +51,7 @@ class Trial:
     """Trains one job; pickled for the processes of a pool."""
 
     layout: Layout
-    params: Params
+    params: Parameters
     folder: Path
     """holds <features>.npy"""
     protocol: Protocol
@@ -62,8 +64,8 @@ class Trial:
         """
         vectors = np.load(self.folder / f"{job.features}.npy", allow_pickle=False)
         parts = inputs.read(self.layout, None).split
-        edges = neighbours.neighbours(vectors, self.params.graph.k)
-        settings = self.params.settings(job.model)
+        edges = neighbours.neighbours(vectors, self.params[Graph].k)
+        settings = model_settings(self.params, job.model)
         seed = seed_for("compare", self.layout.dataset, job.model, job.seed)
         fitted = fit(MODELS[job.model], parts, vectors, edges, settings, seed)
         cutoff = bounded(parts.n_items)

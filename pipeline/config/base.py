@@ -52,6 +52,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    def facts(self) -> dict[str, Any]:
+        """Return what results depend on, JSON."""
+        return self.model_dump(mode="json")
+
+    def resolved(self) -> Section:
+        """Return it with the defaults of the class that reads it; only `train` has another, see pipeline/train/."""
+        return self
+
 
 LONGEST_NAME = 64  # characters
 MOST_SHOWN = 20  # values of a list or mapping

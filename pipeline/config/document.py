@@ -11,6 +11,9 @@ import yaml
 from pipeline.errors import UserError, one_line
 
 LARGEST = 1 << 20  # bytes of a file; real ones have a few thousand
+EXTENDS = "extends"
+DEPTH = 1
+"""of a section its keys are laid over one by one; a key's value is taken whole"""
 MOST_NODES = 100_000  # keys and values, each counted as often as aliases repeat it
 
 
@@ -60,6 +63,33 @@ def read(path: Path) -> Any:
         raise UserError(f"{path}: not YAML that can be read: nested too deeply") from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as e:  # of tags such as !!int too
         raise UserError(f"{path}: not YAML: {one_line(e)}") from None
+
+
+def read_extended(path: Path) -> Any:
+    """Return what a YAML file holds, laid over the file that its key `extends` names: keys of mappings one by one.
+
+    Raises:
+        UserError: as `read`; or the file that is named extends another.
+    """
+    over = read(path)
+    if not isinstance(over, dict) or EXTENDS not in over:
+        return over
+    if not isinstance(over[EXTENDS], str):
+        raise UserError(f"{path}: '{EXTENDS}': give the path of a parameter file, from the folder of this one")
+    base = read(path.parent / over[EXTENDS])
+    if not isinstance(base, dict) or EXTENDS in base:
+        raise UserError(f"{path}: '{EXTENDS}': {over[EXTENDS]} is no whole parameter file, which extends none")
+    return _laid_over(base, {key: value for key, value in over.items() if key != EXTENDS}, DEPTH)
+
+
+def _laid_over(base: dict[Any, Any], over: dict[Any, Any], depth: int) -> dict[Any, Any]:
+    """Return a mapping with another's keys; mappings in both, down to a depth, are laid over each other likewise."""
+    laid = dict(base)
+    for key, value in over.items():
+        under = base.get(key)
+        both = depth and isinstance(value, dict) and isinstance(under, dict)
+        laid[key] = _laid_over(under, value, depth - 1) if both else value  # type: ignore[arg-type]
+    return laid
 
 
 def _constructed(text: str) -> Any:

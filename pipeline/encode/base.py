@@ -11,8 +11,9 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from pipeline.config import Encode, Section
+from pipeline.config.base import Section
 from pipeline.encode.origin import Origin
+from pipeline.encode.params import Encode
 from pipeline.layout import EncoderFiles, Layout
 
 Params = TypeVar("Params", bound=Section)

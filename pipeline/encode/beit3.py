@@ -18,7 +18,7 @@ from pipeline import io
 from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
 from pipeline.beit3.tokenizer import Tokenizer
-from pipeline.config import Section
+from pipeline.config.base import Section
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Spec
 from pipeline.errors import UserError

@@ -19,8 +19,7 @@ from torch import Tensor
 
 import schemas
 from pipeline import io
-from pipeline.config import Pretrain, Section
-from pipeline.config.base import Count, Positive, Rate, Share, Weight
+from pipeline.config.base import Count, Positive, Rate, Section, Share, Weight
 from pipeline.encode.base import Context, Progress, Spec
 from pipeline.encode.contrast import Budget, Pairs, train
 from pipeline.encode.towers import joined
@@ -40,12 +39,10 @@ EVERY = 100
 """steps between checkpoints"""
 VOCABULARY = "vocabulary"
 """name of the tokens among the weights"""
-THEIRS = Pretrain()
-"""the defaults of section `pretrain`: the same budget"""
 
 
 class ClipParams(Section):
-    """What kind `clip` reads: the shape of the small BEiT3, and the budget of section `pretrain`, by default."""
+    """What kind `clip` reads: the shape of the small BEiT3, by default."""
 
     patch: Positive = 8
     """side of a patch, in pixels"""
@@ -57,17 +54,17 @@ class ClipParams(Section):
     """of each tower"""
     max_tokens: Annotated[int, Field(ge=3)] = 128
     """text beyond this is cut"""
-    epochs: Count = THEIRS.epochs
-    batch_size: Annotated[int, Field(ge=2)] = THEIRS.batch_size
+    epochs: Count = 24
+    batch_size: Annotated[int, Field(ge=2)] = 32
     """pairs a step: each text has all other images of the batch as negatives"""
-    held_out: Share = THEIRS.held_out
+    held_out: Share = 0.1
     """share of items whose pairs are not trained on: those that `pretrain` with seed 0 holds out"""
-    lr: Rate = THEIRS.lr
+    lr: Rate = 1e-3
     """peak learning rate of AdamW"""
-    weight_decay: Weight = THEIRS.weight_decay
-    warmup: Share = THEIRS.warmup
+    weight_decay: Weight = 0.05
+    warmup: Share = 0.1
     """share of steps with rising learning rate, cosine after it"""
-    clip: Rate = THEIRS.clip
+    clip: Rate = 3.0
     """gradient norm"""
 
     @field_validator("image")

@@ -10,8 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline import io
-from pipeline.config import Section
-from pipeline.config.base import Name
+from pipeline.config.base import Name, Section
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Encoder, Spec
 from pipeline.errors import UserError

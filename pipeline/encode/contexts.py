@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import io
-from pipeline.config import Encode
 from pipeline.encode.base import Context, Progress
 from pipeline.encode.origin import LOCAL
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, MASKED, WHITENED, Encoders, defined, definition, kind, settings, spec
 from pipeline.encode.registry import parts as parts_of
 from pipeline.encode.whitened import WhitenedParams, source

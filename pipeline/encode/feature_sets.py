@@ -18,18 +18,18 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.config import Encode
 from pipeline.encode import batching, concat, contexts, controls, engines, masked
 from pipeline.encode.base import Context, Encoder
 from pipeline.encode.contexts import context_of, modalities
 from pipeline.encode.masked import MaskedParams
+from pipeline.encode.names import TEXT
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import Encoders, settings, spec
 from pipeline.encode.whitened import Whitened, WhitenedParams, source
 from pipeline.errors import UserError
 from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
-from pipeline.params import TEXT
 from pipeline.sources import image_features
 from pipeline.sources.image_features import FEATURE, ROWS, check_features
 

@@ -14,8 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import io
-from pipeline.config import Section
-from pipeline.config.base import Name
+from pipeline.config.base import Name, Section
 from pipeline.encode.base import Context, Encoder, Spec
 from pipeline.encode.contexts import reads
 from pipeline.encode.origin import Modality

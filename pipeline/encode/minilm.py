@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.config import Section
+from pipeline.config.base import Section
 from pipeline.encode.base import Context, Spec
 from pipeline.ops.device import pick, pinned, sent
 

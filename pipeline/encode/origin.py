@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from pipeline import io
-from pipeline.config import Section
+from pipeline.config.base import Section
 from pipeline.errors import UserError
 
 Modality = Literal["image", "text"]

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Section
-from pipeline.config.base import checked, known, nearest
-from pipeline.config.features import MODALITIES, variant
+from pipeline.config.base import Section, checked, known, nearest
+from pipeline.encode.params import MODALITIES, variant
 from pipeline.errors import UserError
 from pipeline.registry import Registry
 
@@ -114,6 +113,17 @@ def whole(encoders: Encoders, names: Iterable[str]) -> list[str]:
 def made_of(encoders: Encoders, name: str, others: Container[str]) -> bool:
     """Return whether a feature set is made of any of `others`, directly or by its parts."""
     return any(part in others or made_of(encoders, part, others) for part in parts(encoders, name))
+
+
+def is_control(encoders: Encoders, name: str) -> bool:
+    """Return whether a set shows what another would be without a step, so that nobody should use it: raw, untrained."""
+    return kind(encoders, name).endswith(("-raw", "-untrained"))
+
+
+def is_partial(encoders: Encoders, name: str) -> bool:
+    """Return whether a set is no content of its own: such a control, or another with a modality masked."""
+    masked = any(kind(encoders, name).endswith(variant("", modality)) for modality in MODALITIES)
+    return masked or kind(encoders, name) == MASKED or is_control(encoders, name)
 
 
 def check_teacher(encoders: Encoders, name: str, where: str = "pretrain") -> None:

@@ -20,8 +20,7 @@ from torch import Tensor
 
 import schemas
 from pipeline import io
-from pipeline.config import Section
-from pipeline.config.base import Positive
+from pipeline.config.base import Positive, Section
 from pipeline.encode.base import Context, Spec
 from pipeline.errors import UserError
 from pipeline.ops.whitening import oriented

@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.config import Section
-from pipeline.config.base import Name, Positive
+from pipeline.config.base import Name, Positive, Section
 from pipeline.encode.base import Context, Encoder, Spec
 from pipeline.errors import UserError
 from pipeline.ops import whitening

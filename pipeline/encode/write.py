@@ -18,9 +18,11 @@ from pipeline.encode import batching, contexts, engines, feature_sets, registry
 from pipeline.encode.base import Context
 from pipeline.encode.feature_sets import Maker
 from pipeline.encode.origin import plainly
+from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.ops.device import visible
-from pipeline.run import Run, versions
+from pipeline.run import Run
+from pipeline.versions import versions
 
 Engine = Callable[[list[tuple[int, int]]], Iterator[tuple[tuple[int, int], pa.Table]]]
 Done = Callable[[int], object]
@@ -55,7 +57,7 @@ def encode_all(
 
 def encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done) -> None:
     """Write an encoder's features, and note where its time went and where its network is from."""
-    params, layout, encoders = run.params.encode, run.layout, run.params.encoders
+    params, layout, encoders = run.params[Encode], run.layout, run.params.encoders
     context = contexts.settled(contexts.context_of(layout, params, encoders, name))
     facts, throughput = shared(run) | contexts.facts(context), batching.Throughput()
     run.resume(layout.features(name), contexts.inputs(context), facts, name, modules=_modules(run, name))
@@ -86,7 +88,7 @@ def _named(context: Context | None, width: int) -> dict[str, Any]:
 
 def shared(run: Run) -> dict[str, object]:
     """Return the parameters that every feature set depends on."""
-    return run.params.encode.model_dump(exclude={"encoders", "controls", "engine", "workers"})
+    return run.params[Encode].model_dump(exclude={"encoders", "controls", "engine", "workers"})
 
 
 def _modules(run: Run, name: str) -> list[str]:
@@ -127,7 +129,7 @@ def write(
 ) -> None:
     """Write the missing shards; their metadata does not depend on which other feature sets are made."""
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
-    size, folder = run.params.encode.shard_rows, run.layout.features(name)
+    size, folder = run.params[Encode].shard_rows, run.layout.features(name)
     starts = [s for s in range(0, items, size) if not io.shard(folder, "features", s // size).exists()]
     for (start, stop), rows in engine([(s, min(s + size, items)) for s in starts]):
         path, width = io.shard(folder, "features", start // size), rows["vector"].type.list_size

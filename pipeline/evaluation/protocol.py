@@ -12,8 +12,8 @@ import numpy as np
 
 from pipeline.evaluation.candidates import ALL, COLD
 from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Part, Split, union
-from pipeline.params import Params
 from schemas import COLD_ITEMS
 
 Rule = Literal["mmrec", "strict"]
@@ -88,15 +88,21 @@ class Protocol:
         return split.train
 
 
-def protocol(params: Params, dataset: str, split: Split) -> Protocol:
-    """Return the protocol by which models of one dataset are selected; its `variants` are those that judge them."""
-    settings, published = params.interactions, params.source(dataset).has_split
+def protocol(rule: Rule, settings: Interactions, published: bool, split: Split) -> Protocol:
+    """Return the protocol by which models of one dataset are selected; its `variants` are those that judge them.
+
+    Args:
+        rule: what is masked at test.
+        settings: which ratings, users and items are kept, and how interactions are divided.
+        published: whether the split is the source's own.
+        split: train, valid and test.
+    """
     cores = f"users >= {settings.user_core}, items >= {settings.item_core}, repeatedly"
     kept = "as imported" if published or split.own else cores
     if settings.min_rating is not None:
         kept = f"ratings >= {settings.min_rating:g}, {kept}"
     division = split.division or ("mmrec" if published else "imported" if split.own else settings.protocol)
-    return selecting(params.benchmark.protocol, division, kept, split)
+    return selecting(rule, division, kept, split)
 
 
 def selecting(rule: Rule, division: str, kept: str, split: Split) -> Protocol:

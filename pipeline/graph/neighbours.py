@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from pipeline.config import Graph
 from pipeline.graph import approximate, gpu
+from pipeline.graph.params import Graph
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.topk import select
 

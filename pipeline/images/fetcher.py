@@ -22,11 +22,11 @@ import torch
 
 import schemas
 from pipeline import io
-from pipeline.config import Images
 from pipeline.errors import UserError, one_line
 from pipeline.http.web import Client, Policy
 from pipeline.images.decode import Decoded, Room, failed, normalise_all
 from pipeline.images.files import Files
+from pipeline.images.params import Images
 from pipeline.sources.product import is_path
 
 WINDOW = 64  # items under way at a time; bounds memory

@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, BinaryIO, Protocol
 
-from pipeline.config import Images
 from pipeline.errors import UserError, one_line
 from pipeline.http.web import Fetched
+from pipeline.images.params import Images
 from pipeline.images.paths import resolve
 
 GZIP = b"\x1f\x8b"

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.config import Images
+from pipeline.config.source import Source
 from pipeline.http.fetch import local
+from pipeline.images.params import Images
 from pipeline.layout import Layout
-from pipeline.sources.base import Downloaded, Source
+from pipeline.sources.base import Downloaded
 from pipeline.sources.product import is_path
 
 ITEM = re.compile(r"\{(?:item|asin)\}")

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import schemas
+from pipeline.config.source import Source
 from pipeline.errors import UserError
 from pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
-from pipeline.sources.base import Source
 from pipeline.sources.product import Product
 from pipeline.sources.registry import reader
 from schemas.items import TEXT_FIELDS

@@ -14,7 +14,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from pipeline import pool
-from pipeline.sources.base import Reader, Source
+from pipeline.config.source import Source
+from pipeline.sources.base import Reader
 from pipeline.sources.lines import LONGEST_LINE
 from pipeline.sources.product import Product, is_path
 from pipeline.sources.registry import reader

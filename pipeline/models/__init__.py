@@ -30,3 +30,5 @@ MODELS: Registry[type[Recommender]] = Registry(
     },
 )
 """name -> recommender, the faster first"""
+RELEASED = "alignrec"
+"""the recommender that is trained for the release, and that ablations are of"""

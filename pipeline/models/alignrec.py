@@ -13,11 +13,11 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Name, Rate, Weight
-from pipeline.config.train import FEATURES, Regularised
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, has_train, l2, pick
 from pipeline.models.infonce import Distinct, distinct, info_nce
 from pipeline.models.lightgcn import propagate
+from pipeline.models.params import FEATURES, Regularised
 from pipeline.ops.dense import gemm, product
 from pipeline.ops.sparse import Sparse
 

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.train import Train
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Split
 from pipeline.models import adjacency
+from pipeline.models.params import Train
 from pipeline.ops.sparse import Sparse
 from pipeline.ops.topk import Vectors
 

@@ -18,9 +18,9 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Share, Weight
-from pipeline.config.train import Regularised, Train
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
+from pipeline.models.params import Regularised, Train
 from pipeline.models.variants import learned, norms
 
 

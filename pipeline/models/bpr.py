@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.params import Regularised
 from pipeline.models.variants import Varied, guarded_bpr, normal, norms
 
 

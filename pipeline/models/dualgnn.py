@@ -15,11 +15,11 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Positive, Rate
-from pipeline.config.train import Regularised
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
+from pipeline.models.params import Regularised
 from pipeline.models.variants import Varied, normal
 from pipeline.ops.sparse import Sparse
 from pipeline.seeds import seed_for

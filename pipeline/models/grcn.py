@@ -12,8 +12,8 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Positive, Rate
-from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.params import Regularised
 from pipeline.models.variants import Varied, normal, normal_pair, pair_squares
 from pipeline.ops.edges import SparsityPattern
 

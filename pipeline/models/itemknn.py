@@ -13,10 +13,10 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from pipeline.config.base import Positive
-from pipeline.config.train import Train
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender
+from pipeline.models.params import Train
 from pipeline.ops.sparse import Sparse
 
 

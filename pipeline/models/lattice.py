@@ -17,12 +17,12 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Share
-from pipeline.config.train import Regularised
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Split
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.lightgcn import propagate
+from pipeline.models.params import Regularised
 from pipeline.models.variants import Varied, learned
 from pipeline.ops.edges import SparsityPattern
 from pipeline.ops.sparse import Sparse

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config.base import Count
-from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.params import Regularised
 from pipeline.models.variants import Varied, guarded_bpr, norms
 from pipeline.ops.sparse import Sparse, spmm
 

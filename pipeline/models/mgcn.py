@@ -15,11 +15,11 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Weight
-from pipeline.config.train import Regularised
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
 from pipeline.models.infonce import distinct, info_nce
 from pipeline.models.lightgcn import propagate
+from pipeline.models.params import Regularised
 from pipeline.models.variants import Varied, learned
 from pipeline.ops.sparse import Sparse
 

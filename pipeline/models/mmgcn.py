@@ -12,9 +12,9 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Positive, Rate
-from pipeline.config.train import Regularised
 from pipeline.models import adjacency
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.params import Regularised
 from pipeline.models.variants import Varied, normal, normal_pair, pair_squares
 from pipeline.ops.sparse import Sparse
 

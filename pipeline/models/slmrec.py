@@ -19,10 +19,10 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Weight
-from pipeline.config.train import Regularised
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
 from pipeline.models.infonce import distinct, info_nce
 from pipeline.models.lightgcn import propagate
+from pipeline.models.params import Regularised
 from pipeline.models.variants import Varied
 
 

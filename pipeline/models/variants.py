@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.config.train import Train
+from pipeline.models.params import Train
 
 
 class Varied(Train):

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from pipeline.beit3.tokenizer import UNK, pad
-from pipeline.config import Pretrain
 from pipeline.images import pixels
 from pipeline.ops.held_out import split
 from pipeline.pretrain import augment, partners, similar
@@ -24,6 +23,7 @@ from pipeline.pretrain.augment import Views
 from pipeline.pretrain.corpus import Corpus, Rates
 from pipeline.pretrain.distillation import Target
 from pipeline.pretrain.losses import NetworkInputs, Positives, Step
+from pipeline.pretrain.params import Pretrain
 from pipeline.seeds import seed_for
 
 

@@ -10,9 +10,11 @@ import torch
 import schemas
 from pipeline.encode import batching, contexts, feature_sets
 from pipeline.encode.origin import plainly
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import settings, spec
 from pipeline.errors import UserError
 from pipeline.pretrain.distillation import Target, target
+from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.teacher import Lazy, Teacher
 from pipeline.run import Run
 
@@ -31,10 +33,10 @@ def of(run: Run) -> Named | None:
     Raises:
         UserError: there is no such network, it cannot be read, or it reads no images.
     """
-    name, encoders = run.params.pretrain.teacher, run.params.encoders
-    if not run.params.pretrain.taught:
+    name, encoders = run.params[Pretrain].teacher, run.params.encoders
+    if not run.params[Pretrain].taught:
         return None
-    context = contexts.context_of(run.layout, run.params.encode, encoders, name)
+    context = contexts.context_of(run.layout, run.params[Encode], encoders, name)
     if "image" not in contexts.modalities(context):
         raise UserError(f"'pretrain.teacher': {name} reads no images; take one that does, such as cnn")
 
@@ -49,8 +51,8 @@ def of(run: Run) -> Named | None:
 
 def targets(run: Run, texts: Sequence[str]) -> tuple[Target, ...]:
     """Return what the encoders of `pretrain.distill_from` know of the items; they run unless that is on disk."""
-    layout, own = run.layout, run.params.pretrain
-    params = run.params.encode.model_copy(update={"encoders": []})  # parts of a concat are encoded here: no set is yet
+    layout, own = run.layout, run.params[Pretrain]
+    params = run.params[Encode].model_copy(update={"encoders": []})  # parts of a concat are encoded here: no set is yet
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
     out = []
     with run.progress(total=len(texts) * len(own.distill_from), unit="item", what="teachers") as bar:

@@ -37,8 +37,8 @@ from torch import Tensor, nn
 from pipeline import parallel
 from pipeline.beit3.network import BEiT3
 from pipeline.beit3.tokenizer import PAD
-from pipeline.config import Pretrain
 from pipeline.ops.whitening import FLOOR
+from pipeline.pretrain.params import Pretrain
 
 RECENT = 0.01
 """share of the latest step in the running mean and covariance of CLS, once a hundred steps have been taken"""

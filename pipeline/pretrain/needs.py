@@ -6,21 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import io
-from pipeline.config import Pretrain
+from pipeline.config.parameters import Parameters
 from pipeline.encode import needs, registry
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.http.fetch import local
 from pipeline.layout import Layout
-from pipeline.params import Params
-from pipeline.run import Needs
+from pipeline.pretrain.params import Pretrain
+from pipeline.stage import Needs
 
 SPEED = {"checkpoint_every"}
 """keys that affect the run time of pre-training, and no result"""
 
 
-def of(params: Params, layout: Layout) -> Needs:
+def of(params: Parameters, layout: Layout) -> Needs:
     """Return what an encoder that these parameters pre-train depends on."""
-    own, encoders, names = params.pretrain, params.encoders, taught_by(params)
+    own, encoders, names = params[Pretrain], params.encoders, taught_by(params)
     taste = [layout.interactions] if own.collaborative else []
     files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(own)]
     files += [path for network in needs.pretrained(encoders, names) for path in network.files()]
@@ -28,7 +29,7 @@ def of(params: Params, layout: Layout) -> Needs:
     if "minilm" in (own.words, own.text_experts):
         facts.append(needs.libraries(encoders, ["minilm"]))
     if names:
-        facts += [params.encode.batch_size, needs.settings(encoders, names), needs.libraries(encoders, names)]
+        facts += [params[Encode].batch_size, needs.settings(encoders, names), needs.libraries(encoders, names)]
     return Needs(
         files + [path for kind in kinds(params) for path in ENCODERS.source_files(kind)],
         facts,
@@ -36,14 +37,14 @@ def of(params: Params, layout: Layout) -> Needs:
     )
 
 
-def taught_by(params: Params) -> list[str]:
+def taught_by(params: Parameters) -> list[str]:
     """Return the encoders that pre-training learns from, parts of others included."""
-    own = params.pretrain
+    own = params[Pretrain]
     names = [*([own.teacher] if own.taught else []), *(own.distill_from if own.distill else [])]
     return registry.whole(params.encoders, names)
 
 
-def kinds(params: Params) -> list[str]:
+def kinds(params: Parameters) -> list[str]:
     """Return the kinds of these encoders, each once."""
     return list(dict.fromkeys(registry.kind(params.encoders, name) for name in taught_by(params)))
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pipeline.beit3.network import BEiT3
-from pipeline.config import Pretrain
 from pipeline.ops.schedule import warmup_cosine
+from pipeline.pretrain.params import Pretrain
 
 BETAS = (0.9, 0.98)  # of AdamW, as BEiT
 EPSILON = 1e-6

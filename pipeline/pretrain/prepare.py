@@ -18,7 +18,6 @@ from pipeline import io
 from pipeline.beit3 import released
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config, sized
 from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer, train
-from pipeline.config import Pretrain
 from pipeline.images import decoded
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
@@ -26,6 +25,7 @@ from pipeline.pretrain import minilm, partners, published, visual_tokens, vqkd
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
 from pipeline.pretrain.distillation import Target
+from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.published import Cache
 from pipeline.pretrain.teacher import FeatureMaps, Lazy, Progress, feature_maps
 from pipeline.pretrain.visual_tokens import Vectors

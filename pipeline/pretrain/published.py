@@ -13,11 +13,12 @@ from tqdm import tqdm
 
 from pipeline.beit3 import checkpoints, released
 from pipeline.beit3.network import BEiT3, Config, sized
-from pipeline.config import Download, Pretrain
 from pipeline.errors import UserError
 from pipeline.http.fetch import fetch, meter
 from pipeline.images import pixels
 from pipeline.layout import Layout
+from pipeline.pretrain.params import Pretrain
+from pipeline.sources.params import Download
 
 BATCH = 64  # images a forward pass of the visual tokenizer
 

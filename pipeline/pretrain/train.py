@@ -16,7 +16,10 @@ from pipeline.ops.device import pick
 from pipeline.pretrain import frozen, prepare, published
 from pipeline.pretrain.held_out import whitening
 from pipeline.pretrain.loop import fit
-from pipeline.run import Needs, Run
+from pipeline.pretrain.params import Pretrain
+from pipeline.run import Run
+from pipeline.sources.params import Download
+from pipeline.stage import Needs
 
 
 def train(run: Run, needs: Needs) -> None:
@@ -26,9 +29,9 @@ def train(run: Run, needs: Needs) -> None:
         run: of `pretrain`; its layout says where the encoder lies.
         needs: what the encoder depends on; files that were begun with other ones are deleted.
     """
-    params, layout = run.params.pretrain, run.layout
+    params, layout = run.params[Pretrain], run.layout
     texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    cache = published.cache(layout, run.params.download, partial(run.progress, unit="B", what="published file"))
+    cache = published.cache(layout, run.params[Download], partial(run.progress, unit="B", what="published file"))
     with parallel.group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():

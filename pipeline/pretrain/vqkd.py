@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.beit3.vqkd import EPSILON, HEAD_WIDTH, VQKD, Block, Config
-from pipeline.config import Pretrain
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.pretrain.optim import learning_rate
+from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.teacher import FeatureMaps
 from pipeline.seeds import seed_for
 

@@ -24,18 +24,18 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.config import Images
 from pipeline.encode import batching
 from pipeline.errors import UserError, printable
 from pipeline.images.decode import Decoded, failed, normalise
+from pipeline.images.params import Images
 from pipeline.items.parse import Reject
 from pipeline.release import encoder, item_file, semantic_ids
 from pipeline.release import manifest as manifests
 from pipeline.release.build import image_sha256, text_sha256
 from pipeline.release.encoder import Loaded
 from pipeline.release.item_file import Row
-from pipeline.run import versions
 from pipeline.semantic_ids import files
+from pipeline.versions import versions
 
 
 class Summary(NamedTuple):

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from pipeline import io
-from pipeline.config import Encode, Images
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
+from pipeline.images.params import Images
 from pipeline.layout import EncoderFiles, Layout
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import Count, Part

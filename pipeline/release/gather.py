@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.config import Pretrain
 from pipeline.errors import UserError
 from pipeline.interactions import split
 from pipeline.layout import Layout
+from pipeline.pretrain.params import Pretrain
 from pipeline.release import build, encoder, semantic_ids
 from pipeline.release.manifest import Input
+from pipeline.release.params import Publish
 from pipeline.report import coded
 from pipeline.report.gather import study
 from pipeline.run import Run
@@ -34,7 +35,7 @@ def parts(run: Run) -> build.Parts:
     Raises:
         UserError: items or all feature sets are absent. schemas.ContractError: a table breaks its schema.
     """
-    layout, params = run.layout, run.params.publish
+    layout, params = run.layout, run.params[Publish]
     names = feature_sets(run)
     items = run.read(layout.items, schemas.ITEMS)
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
@@ -78,7 +79,7 @@ def feature_sets(run: Run) -> list[str]:
         UserError: none.
     """
     imported = list(run.source.features) if isinstance(run.source, MmrecSource) else []
-    wanted = dict.fromkeys([*run.params.publish.features, *imported])
+    wanted = dict.fromkeys([*run.params[Publish].features, *imported])
     encoded = run.layout.feature_sets()
     names = [name for name in wanted if name in encoded]
     if not names:
@@ -124,7 +125,7 @@ def _index(run: Run, interactions: pa.Table) -> tuple[bytes | None, dict[str, An
         return None, None
     user, item = recommend.vectors(run.layout)
     seen = split.load(interactions, len(user), len(item)).train
-    index = retrieval.build(item, run.params.publish.exact_up_to)
+    index = retrieval.build(item, run.params[Publish].exact_up_to)
     facts = retrieval.tune(index, item, user, seen)
     return retrieval.to_bytes(index), facts
 

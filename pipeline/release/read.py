@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,12 +25,7 @@ from pipeline.release.manifest import Manifest
 from pipeline.release.verify import verify
 from pipeline.semantic_ids.files import IDS
 
-if TYPE_CHECKING:
-    from pipeline.params import Params
-
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-SECTIONS = ("interactions", "graph", "train", "benchmark")
-"""stages whose parameters a release records, by their sections"""
 
 
 class Release:
@@ -137,32 +131,6 @@ def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
         layout = Layout(Path(temporary), release.manifest.dataset)
         _lay_out(release, layout)
         yield layout
-
-
-def parameters(release: Release, params: Path) -> Params:
-    """Return the parameters of a file, or where there is none, those that the release records; the source is its own.
-
-    Raises:
-        UserError: a fault in the file, or the release was made with parameters or a source unknown here.
-    """
-    from pipeline import params as parameter_file  # loads every registry, which reading tables does without
-    from pipeline.config.base import checked
-    from pipeline.sources.registry import SOURCES
-
-    manifest = release.manifest
-    if manifest.kind is not None and manifest.kind not in SOURCES:
-        raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")
-    source = SOURCES[manifest.kind or "tabular"]
-    sources = {manifest.dataset: source.model_construct(kind=manifest.kind or "tabular")}  # its files are not here
-    if params.exists():
-        return parameter_file.read(params).model_copy(update={"sources": sources, "datasets": [manifest.dataset]})
-    recorded: dict[str, Any] = {s: manifest.made_by[s].params for s in SECTIONS if s in manifest.made_by}
-    try:
-        return checked(parameter_file.Params, {"datasets": [manifest.dataset], "sources": sources, **recorded})
-    except UserError as e:
-        raise UserError(
-            f"{release.folder}: its parameters are not this alignrec's: {e}; pass a file by --params"
-        ) from None
 
 
 def _lay_out(release: Release, layout: Layout) -> None:

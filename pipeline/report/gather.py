@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.layout import STAGES, Layout
+from pipeline.layout import Layout
 from pipeline.report import coded
 from pipeline.report.coded import Groups, Judged
+from pipeline.report.params import Report
 from pipeline.run import Run
+from pipeline.train.params import Released
 
 
 @dataclass(frozen=True)
@@ -59,12 +61,12 @@ class Evidence:
     """run.json of every stage that ran, in order"""
 
 
-def evidence(run: Run) -> Evidence:
-    """Read the outputs that exist, each table checked."""
+def evidence(run: Run, stages: Sequence[str]) -> Evidence:
+    """Read the outputs of the stages that exist, each table checked."""
     layout = run.layout
     columns = ["item_id", "asin", "title", "categories", "text_status"]
     edges = layout.folder("graph").glob("*/edges.parquet")
-    records = [layout.run_record(s) for s in STAGES if s not in ("report", "publish")]
+    records = [layout.run_record(stage) for stage in stages]
     histories = {stage: layout.history(stage) for stage in ("pretrain", "train")}
     statuses = [
         io.read_table(p, schemas.IMAGES, ["item_id", "status", "reason"])
@@ -75,7 +77,7 @@ def evidence(run: Run) -> Evidence:
     return Evidence(
         dataset=run.dataset,
         kind=run.source.kind,
-        released=run.params.trained_on,
+        released=run.params[Released].features,
         interactions=run.read(layout.interactions, schemas.INTERACTIONS) if layout.interactions.exists() else None,
         items=items,
         statuses=pa.concat_tables(statuses) if statuses else None,
@@ -97,7 +99,7 @@ def evidence(run: Run) -> Evidence:
         probes=io.read_json(layout.probes) if layout.probes.exists() else None,
         coded=judged,
         groups=coded.groups(layout, judged, len(items))
-        if items and len(items) <= run.params.report.searchable
+        if items and len(items) <= run.params[Report].searchable
         else None,
         histories={stage: io.read_json(path) for stage, path in histories.items() if path.exists()},
         records=[io.read_json(path) for path in records if path.exists()],

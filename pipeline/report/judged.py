@@ -21,7 +21,7 @@ from pipeline.evaluation.evidence import (
     masked_splits,
     seeds_of,
 )
-from pipeline.params import RELEASED
+from pipeline.models import RELEASED
 from pipeline.probe.verdicts import LEVEL
 from pipeline.report import plots
 from pipeline.report.gather import Evidence

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import Report
 from pipeline.probe import categories
 from pipeline.report import atlas, gallery
 from pipeline.report.gather import Evidence
+from pipeline.report.params import Report
 from pipeline.report.tables import CONTROLS
 
 MAP_WIDTH, MAP_HEIGHT, MAP_MARGIN = 1000, 620, 12

@@ -10,7 +10,7 @@ import pyarrow as pa
 import schemas
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import Cell, seeds_of
-from pipeline.params import RELEASED
+from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import LEVEL
 from pipeline.report import judged, markdown, plots, sequenced, tables, tail

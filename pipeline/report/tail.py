@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import schemas
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import Comparison, comparisons, seeds_of
-from pipeline.params import RELEASED
+from pipeline.models import RELEASED
 from pipeline.probe.verdicts import LEVEL
 from pipeline.report import plots
 from pipeline.report.gather import Evidence

@@ -11,11 +11,11 @@ import pyarrow as pa
 from rich import box
 from rich.table import Table
 
-from pipeline.config.catalogue import SIZES
 from pipeline.evaluation import evidence
 from pipeline.evaluation.evidence import Cell, Comparison, Row
 from pipeline.layout import Layout
 from pipeline.report.markdown import figure
+from pipeline.sources.catalogue import SIZES
 
 if TYPE_CHECKING:
     from pipeline.probe.base import Probe

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import MAIN, seeds_of
-from pipeline.params import RELEASED
+from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import LEVEL, agreed
 from pipeline.report.markdown import listed

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from pipeline.config import Section
+from pipeline.config.base import Section
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import Progress, Shape, Tensors, Vectors, enough, silent, tensor
 from pipeline.semantic_ids.residual_kmeans import ResidualKMeans, ResidualKMeansParams

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from pipeline.config import Section
+from pipeline.config.base import Section
 from pipeline.errors import UserError, one_line
 from pipeline.progress import bar
 

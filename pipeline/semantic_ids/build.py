@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.config import Section, SemanticIds
-from pipeline.config.base import checked
+from pipeline.config.base import Section, checked
 from pipeline.errors import UserError
 from pipeline.ops.rows import unit_rows
 from pipeline.semantic_ids import collisions, kmeans
 from pipeline.semantic_ids.base import Method, Shape, Vectors
+from pipeline.semantic_ids.params import SemanticIds
 from pipeline.semantic_ids.registry import METHODS
 
 ROWS = 8192

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from pipeline.config import Section
-from pipeline.config.base import Name, checked, nearest
-from pipeline.config.semantic_ids import FIRST
+from pipeline.config.base import Name, Section, checked, nearest
 from pipeline.errors import UserError, one_line
 from pipeline.semantic_ids.base import MethodParams, Progress, Shape, Tensors, Vectors, same_width, silent, tensor
+from pipeline.semantic_ids.params import FIRST
 from pipeline.semantic_ids.registry import METHODS
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from pipeline import io
-from pipeline.config import Section
-from pipeline.config.base import Positive, checked, known
-from pipeline.config.semantic_ids import Codes, Collisions, Levels
+from pipeline.config.base import Positive, Section, checked, known
 from pipeline.errors import UserError, one_line
 from pipeline.semantic_ids.base import Method, Shape
+from pipeline.semantic_ids.params import Codes, Collisions, Levels
 from pipeline.semantic_ids.registry import METHODS
 
 IDS, CODEBOOKS, FACTS = "semantic_ids.parquet", "codebooks.safetensors", "codes.json"

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pipeline.config import Section
+from pipeline.config.base import Section
 from pipeline.errors import UserError
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import Progress, Shape, Tensors, Vectors, enough, same_width, silent, tensor

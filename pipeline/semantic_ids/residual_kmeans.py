@@ -10,8 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pipeline.config import Section
-from pipeline.config.base import Positive
+from pipeline.config.base import Positive, Section
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import (
     MethodParams,

@@ -18,8 +18,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from pipeline.config import Section
-from pipeline.config.base import Positive, Rate, Weight
+from pipeline.config.base import Positive, Rate, Section, Weight
 from pipeline.errors import UserError
 from pipeline.ops.device import one_thread, pick, sent
 from pipeline.semantic_ids import kmeans

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.config.study import Generative
 from pipeline.errors import UserError
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.trial import Result, open_test_ranked
@@ -26,6 +25,7 @@ from pipeline.sequential import sequences
 from pipeline.sequential.base import Ranker, Sequential
 from pipeline.sequential.judging import rankings
 from pipeline.sequential.loop import CHOSEN_BY, fit
+from pipeline.sequential.params import Generative
 from pipeline.sequential.popularity import Popularity
 from pipeline.sequential.sasrec import SASRec
 from pipeline.sequential.sequences import Sequences

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config.study import Generative
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.metrics import judge
@@ -22,6 +21,7 @@ from pipeline.ops.device import one_thread, pick
 from pipeline.seeds import seed_for
 from pipeline.sequential.base import Sequential
 from pipeline.sequential.judging import rankings
+from pipeline.sequential.params import Generative
 from pipeline.sequential.sequences import Sequences
 
 CHOSEN_BY = f"valid_ndcg@{CUTOFF}"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.config.study import Generative
 from pipeline.ops.topk import select
 from pipeline.sequential.base import Sequential, trimmed
+from pipeline.sequential.params import Generative
 from pipeline.sequential.sequences import PAD
 
 

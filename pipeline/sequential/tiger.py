@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config.study import Generative
 from pipeline.ops.device import pick
 from pipeline.sequential.base import Sequential, trimmed
+from pipeline.sequential.params import Generative
 from pipeline.sequential.trie import Trie, log_probabilities, search
 
 START, END, CODES = 0, 1, 2

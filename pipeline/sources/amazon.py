@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Mirrors, Name
-from pipeline.config.catalogue import ADDRESSES, addresses
-from pipeline.sources.base import Downloaded, Licence
+from pipeline.config.source import Licence
+from pipeline.sources.base import Downloaded
+from pipeline.sources.catalogue import ADDRESSES, addresses
 from pipeline.sources.image_features import FEATURE, ROWS
 
 HEADER = {

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
+from pipeline.config.source import Licence
 from pipeline.sources import amazon2014
 from pipeline.sources.amazon import HEADER, AmazonSource
-from pipeline.sources.base import Licence, Reader
+from pipeline.sources.base import Reader
 from pipeline.sources.product import Product, as_list, as_text, json_object, others
 from pipeline.sources.sql import rating, read_csv, read_lines, stripped
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
-from pipeline.config.base import Section
+from pipeline.config.source import Source
 from pipeline.sources.product import Product
 
 
@@ -38,38 +37,6 @@ class Reader(Protocol):
 
     def product(self, record: dict[str, Any]) -> Product:
         """Return the fields of the item; absent ones are empty."""
-
-
-@dataclass(frozen=True)
-class Licence:
-    """Licence of data that is made from a source."""
-
-    header: Mapping[str, str]
-    """keys of the Hub's metadata block"""
-    text: str
-    """for people"""
-    interactions: bool = False
-    """whether it lets a release carry the interactions"""
-
-
-OWN = Licence(
-    {"license": "unknown"},
-    "Made from files that the publisher of this release named; their terms are the publisher's to state.",
-)
-
-
-class Source(Section):
-    """A dataset under `sources` of params.yaml. A new kind is a file with a subclass, and an entry in registry.py."""
-
-    kind: str
-    """a name in registry.SOURCES"""
-    licence: ClassVar[Licence] = OWN
-    has_split: ClassVar[bool] = False
-    """whether its interactions come with a split, which is imported as it is"""
-
-    @abstractmethod
-    def reader(self) -> Reader:
-        """Return what reads its files."""
 
 
 class Generated(Source):

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 from pipeline.config.base import Mirrors, Name
+from pipeline.config.source import Licence
 from pipeline.errors import UserError
-from pipeline.sources.base import Downloaded, Licence, Reader
+from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.header import first_line
 from pipeline.sources.image_features import FEATURE
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others

@@ -1,17 +1,27 @@
-"""Writes a parameter file for files that `inspect` has looked at."""
+"""Writes a parameter file for files that `inspect` has looked at: what a newcomer needs, and no more."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from pipeline.layout import STAGES
 from pipeline.sources.inspect import Ratings, Table
 
 CUTOFFS = (5, 10, 20, 50)
-CONTROLS = ["random", "shuffled", "constant"]
+STEPS = 3000
+"""of pre-training, where the catalogue is small; the loss of its teachers still falls after fewer"""
+BATCH = 16
+"""items a step, the default of `pretrain.batch_size`"""
+FEWEST, MOST = 12, 200
+"""epochs of pre-training"""
+LARGE = 20_000
+"""items from which the published settings of recommenders, with their thousand epochs, are left as they are"""
+QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}
+"""training of a recommender on less; the benchmark's budget tries other rates for each"""
+BUDGET = 4
 
 
 def text(
@@ -23,7 +33,7 @@ def text(
     core: int,
     catalogue: int,
 ) -> str:
-    """Return the whole of a parameter file, with every section that DVC wants.
+    """Return the whole of a parameter file.
 
     Args:
         name: of the dataset.
@@ -34,21 +44,32 @@ def text(
         core: least interactions of users and items; 0 where the split is the source's own.
         catalogue: items that are left.
     """
-    sections: dict[str, Any] = {"datasets": [name], "sources": {name: _source(interactions, items)}}
-    sections |= {section: {} for stage in STAGES.values() for section in stage.params if section != "source"}
-    sections["interactions"] = {"user_core": core, "item_core": core} if core else {}
-    sections["images"] = dict(images)
-    sections |= _features(items is not None, bool(images) or (items is not None and "image_urls" in items.roles))
+    pictured = bool(images) or (items is not None and "image_urls" in items.roles)
+    sections: dict[str, Any] = {
+        "datasets": [name],
+        "sources": {name: _source(interactions, items)},
+        "interactions": {"user_core": core, "item_core": core} if core else {},
+        "images": dict(images),
+        **_content(items is not None, pictured, catalogue),
+        "train": QUICK if catalogue < LARGE else {},
+        "benchmark": {"budget": BUDGET},
+    }
     if catalogue < CUTOFFS[-1]:
         ks = [k for k in CUTOFFS if k <= catalogue] or [catalogue]
-        sections["benchmark"] = {**sections["benchmark"], "ks": ks}
-        sections["probe"] = {**sections["probe"], "ks": ks}
-    return _HEAD + "".join(_section(key, value, ratings) for key, value in sections.items())
+        sections["benchmark"]["ks"] = ks
+        sections["probe"] = {"ks": ks}
+    return _HEAD + "".join(_section(key, value, ratings) for key, value in sections.items() if value)
 
 
-_HEAD = """# What `dvc repro` builds, and how. Absent keys have the defaults that pipeline/config/ documents.
-# DVC wants each section, if only an empty one.
+_HEAD = """# What `dvc repro` builds, and how. Absent keys have their defaults, or mean what the data has: which feature sets are
+# judged, coded and released. `alignrec datasets` lists what is declared here.
 """
+NOTES = {
+    "pretrain": f"some {STEPS:,} steps; the rest is the recipe of docs/pretraining.md",
+    "train": "for a small catalogue; each key is documented in pipeline/models/alignrec.py",
+    "benchmark": "settings that each model tries on valid for each feature set",
+}
+"""section -> what its first line says"""
 
 
 def _source(interactions: Table, items: Table | None) -> dict[str, Any]:
@@ -62,22 +83,23 @@ def _source(interactions: Table, items: Table | None) -> dict[str, Any]:
     return {**source, "items": str(items.path), **({"columns": columns} if columns else {}), **other}
 
 
-def _features(text: bool, image: bool) -> dict[str, Any]:
-    """Return the sections that say which features are made, released and judged."""
+def _content(text: bool, image: bool, catalogue: int) -> dict[str, Any]:
+    """Return sections `pretrain` and `encode` for what items have; both: the default encoders."""
+    if not (text or image):
+        return {}
+    epochs = min(MOST, max(FEWEST, math.ceil(STEPS * BATCH / max(catalogue, 1))))
+    pretrain: dict[str, Any] = {"epochs": epochs} if epochs > FEWEST else {}
     if text and image:
-        return {}  # the defaults
-    encoders = ["beit3", "minilm"] if text else ["beit3", "cnn"] if image else []
-    names = encoders or CONTROLS[:1]
-    return {
-        "encode": {"encoders": encoders},
-        "train": {"features": names[0]},
-        "benchmark": {"features": [*encoders, *CONTROLS] if encoders else names},
-        "publish": {"features": names},
-    }
+        return {"pretrain": pretrain}
+    teachers = ["minilm", "tfidf"] if text else ["cnn"]
+    return {"pretrain": {**pretrain, "distill_from": teachers}, "encode": {"encoders": ["beit3", *teachers]}}
 
 
 def _section(key: str, value: Any, ratings: Ratings | None) -> str:
     lines: str = yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    if key in NOTES:
+        first, _, rest = lines.partition("\n")
+        lines = f"{first} # {NOTES[key]}\n{rest}"
     if key == "interactions" and ratings is not None and ratings.explicit:
         lines += (
             f"# Ratings go from {ratings.low:g} to {ratings.high:g}; "

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import ClassVar, Literal, cast
 
 from pipeline.config.base import Positive
+from pipeline.config.source import Licence
 from pipeline.sources import amazon2014
-from pipeline.sources.base import Generated, Licence, Reader
+from pipeline.sources.base import Generated, Reader
 
 TERMS = Licence(
     {"license": "cc-by-sa-4.0"},

@@ -15,19 +15,23 @@ from safetensors.numpy import save as save_arrays
 import schemas
 from pipeline import io, pool
 from pipeline.benchmark.jobs import Job, Trial, TrialResult, is_lacking, write
+from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark.settings import model_settings
+from pipeline.config.parameters import Parameters
 from pipeline.evaluation.protocol import Protocol
 from pipeline.layout import Layout
-from pipeline.models import MODELS
+from pipeline.models import MODELS, RELEASED
 from pipeline.ops import whitening
-from pipeline.params import RELEASED, Params
 from pipeline.probe import questions
 from pipeline.probe.base import Data
+from pipeline.probe.params import Probe
 from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
 from pipeline.run import Run
 from pipeline.study import differences
 from pipeline.study.branch import prepared, teachers
 from pipeline.study.encoders import FORMS, Arm, planned
+from pipeline.study.params import Study
 from pipeline.train import inputs
 
 
@@ -54,7 +58,7 @@ def _encoded(run: Run, arm: Arm) -> list[Path]:
 
 def _judge(run: Run, arms: Sequence[Arm]) -> None:
     """Ask the probes of the arms that have no answers yet."""
-    params, layout = run.params.probe, run.layout
+    params, layout = run.params[Probe], run.layout
     modules = ["pipeline.probe.questions", "pipeline.ops.whitening", *(PROBES.module(name) for name in PROBES)]
     for arm in arms:
         shards = [path for name in arm.sets for path in io.shards(arm.data.features(name), "features")]
@@ -89,7 +93,7 @@ class ArmTrial:
 
     data: Sequence[Layout]
     """where the features of each arm lie"""
-    params: Params
+    params: Parameters
     protocol: Protocol
 
     def __call__(self, job: tuple[int, Job]) -> list[TrialResult]:
@@ -101,19 +105,19 @@ class ArmTrial:
 def _recommend(run: Run, rules: Protocol, arms: Sequence[Arm]) -> list[Path]:
     """Train AlignRec where there is no record yet; return all records and rankings."""
     params = run.params
-    settings = params.settings(RELEASED).model_dump()
+    settings = model_settings(params, RELEASED).model_dump()
     for arm in arms:
         for name in arm.trained:
-            facts = (rules.fingerprint, params.benchmark.ks, settings, params.benchmark.modalities.get(name, []))
+            facts = (rules.fingerprint, params[Benchmark].ks, settings, params[Benchmark].modalities.get(name, []))
             folder, files = arm.branch.runs(RELEASED, name), inputs.files(arm.data, name)
             modules = ["pipeline.benchmark.jobs", MODELS.module(RELEASED)]
             run.resume(folder, files, *facts, modules=modules)
-    jobs = [(number, job) for number, arm in enumerate(arms) for job in arm.jobs(params.study.seeds)]
+    jobs = [(number, job) for number, arm in enumerate(arms) for job in arm.jobs(params[Study].seeds)]
     todo = [(number, job) for number, job in jobs if is_lacking(arms[number].branch, job, rules)]
     trial = ArmTrial([arm.data for arm in arms], params, rules)
-    runs = pool.each(trial, todo, params.study.workers)
+    runs = pool.each(trial, todo, params[Study].workers)
     for (number, job), results in run.progress(runs, total=len(todo), unit="run", what="arms") if todo else ():
-        write(arms[number].branch, job, results, params.benchmark.ks)
+        write(arms[number].branch, job, results, params[Benchmark].ks)
     return [
         path(*job, suffix=judging.suffix)
         for number, job in jobs

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import schemas
 from pipeline import io
+from pipeline.config.parameters import Parameters
 from pipeline.encode import needs as teaching
 from pipeline.encode import registry
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.encode.write import encode
 from pipeline.graph import neighbours
+from pipeline.graph.params import Graph
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.pretrain import needs
+from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.train import train_once
 from pipeline.run import Run
 
@@ -51,7 +54,7 @@ def teachers(layout: Layout) -> Path:
     return layout.folder("study") / ".teachers"
 
 
-def prepared(run: Run, params: Params, branch: Branch, sets: Sequence[str], graphs: Sequence[str]) -> list[Path]:
+def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], graphs: Sequence[str]) -> list[Path]:
     """Pre-train the encoder of a branch, encode feature sets with it and search graphs; what is done stays.
 
     Args:
@@ -83,7 +86,7 @@ def prepared(run: Run, params: Params, branch: Branch, sets: Sequence[str], grap
 def searched(run: Run, features: str) -> None:
     """Search the graph of a feature set, unless it was."""
     path, shards = run.layout.edges(features), io.shards(run.layout.features(features), "features")
-    params = run.params.graph
+    params = run.params[Graph]
     run.resume(path.parent, shards, params.model_dump(), modules=["pipeline.graph.neighbours"])
     if not path.is_file():
         vectors = io.matrix(io.read_features(run.layout.features(features))["vector"])
@@ -94,10 +97,10 @@ def _share_teachers(run: Run) -> None:
     """Keep what frozen encoders know of the items for all branches that learn from them."""
     layout, params, encoders = run.layout, run.params, run.params.encoders
     inputs = [layout.items, *io.shards(layout.images, "images")]
-    for name in params.pretrain.distill_from if params.pretrain.distill else ():
+    for name in params[Pretrain].distill_from if params[Pretrain].distill else ():
         names = registry.whole(encoders, [name])
         files = [path for network in teaching.pretrained(encoders, names) for path in network.files()]
-        facts = params.encode.batch_size, teaching.settings(encoders, names), teaching.libraries(encoders, names)
+        facts = params[Encode].batch_size, teaching.settings(encoders, names), teaching.libraries(encoders, names)
         kinds = [ENCODERS.module(registry.kind(encoders, one)) for one in names]
         modules = ["pipeline.pretrain.distillation", *kinds]
         run.resume(teachers(layout) / name, [*inputs, *files], *facts, modules=modules)

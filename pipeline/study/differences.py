@@ -12,18 +12,21 @@ from safetensors.numpy import load_file
 
 import schemas
 from pipeline.benchmark import findings, significance
-from pipeline.config.study import RECIPE
+from pipeline.benchmark.params import Benchmark
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected, holm
 from pipeline.interactions.split import Split
-from pipeline.params import RELEASED
+from pipeline.models import RELEASED
+from pipeline.pretrain.params import Pretrain
+from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import tested_cutoffs
 from pipeline.run import Run
 from pipeline.seeds import seed_for
 from pipeline.study.encoders import FORMS, WHOLE, Arm
+from pipeline.study.params import RECIPE, Study
 from pipeline.train import inputs
 
 LEAKS = {
@@ -108,7 +111,7 @@ def _test(
 def _rows(run: Run, arm: Arm, seed: int | None, measured: Mapping[Figure, Measured]) -> Iterator[dict[str, Any]]:
     """Yield a row a figure, without tests."""
     untested = dict.fromkeys(("n", "difference", "low", "high", "p", "p_holm"))
-    taught = arm.seed is not None and bool(arm.params.pretrain.collaborative)
+    taught = arm.seed is not None and bool(arm.params[Pretrain].collaborative)
     for figure, own in measured.items():
         spread = cell(own.values)
         yield {
@@ -144,7 +147,7 @@ def _measured(run: Run, rules: Protocol, split: Split, arm: Arm) -> dict[Figure,
 
 
 def _probed(run: Run, rules: Protocol, arm: Arm) -> Iterator[tuple[Figure, Measured]]:
-    answers, ks = load_file(arm.branch.answers), run.params.probe.ks
+    answers, ks = load_file(arm.branch.answers), run.params[Probe].ks
     tested = tested_cutoffs(ks)
     for probe in PROBES:
         for features in arm.sets:
@@ -158,10 +161,10 @@ def _probed(run: Run, rules: Protocol, arm: Arm) -> Iterator[tuple[Figure, Measu
 
 
 def _recommended(run: Run, rules: Protocol, split: Split, arm: Arm) -> dict[Figure, Measured]:
-    ks = run.params.benchmark.ks
+    ks = run.params[Benchmark].ks
     figures: dict[Figure, Measured] = {}
     for features in arm.trained:
-        jobs = [job for job in arm.jobs(run.params.study.seeds) if job.features == features]
+        jobs = [job for job in arm.jobs(run.params[Study].seeds) if job.features == features]
         runs = [findings.evaluation(arm.branch, job, rules, split, ks) for job in jobs]
         for metric in significance.METRICS:
             for k in ks:

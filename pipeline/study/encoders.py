@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pipeline.benchmark.jobs import Job
-from pipeline.config.study import RECIPE, REFERENCES
+from pipeline.config.parameters import Parameters
 from pipeline.layout import Layout
-from pipeline.params import RELEASED, Params
+from pipeline.models import RELEASED
+from pipeline.pretrain.params import Pretrain
 from pipeline.study.branch import Branch
+from pipeline.study.params import RECIPE, REFERENCES, Study
+from pipeline.study.settings import arm_params
 
 WHOLE, RAW = "beit3", "beit3-raw"
 SETS = (WHOLE, RAW, "beit3-image-masked", "beit3-text-masked")
@@ -27,7 +30,7 @@ class Arm(NamedTuple):
     """where its features and graphs lie"""
     branch: Branch
     """where its answers and trainings lie"""
-    params: Params
+    params: Parameters
     sets: tuple[str, ...]
     """feature sets that the probes judge"""
     trained: tuple[str, ...]
@@ -42,29 +45,29 @@ class Arm(NamedTuple):
         return f"{probe}/{features}/{form}"
 
 
-def planned(params: Params, layout: Layout) -> list[Arm]:
+def planned(params: Parameters, layout: Layout) -> list[Arm]:
     """Return the arms, `recipe` first, and what stands beside them; nothing where there are no arms."""
-    if not params.study.arms:
+    if not params[Study].arms:
         return []
     made = layout.feature_sets()
     arms = [
         _arm(params, layout, name, number)
-        for name in (RECIPE, *params.study.arms)
-        for number in range(params.study.encoder_seeds)
+        for name in (RECIPE, *params[Study].arms)
+        for number in range(params[Study].encoder_seeds)
     ]
     return [*arms, *(_beside(layout, name, params) for name in REFERENCES if name in made)]
 
 
-def _arm(params: Params, layout: Layout, name: str, number: int) -> Arm:
-    own, trained = params.arm(name, number), tuple(dict.fromkeys(params.study.arm_features))
-    seed = own.pretrain.seed
+def _arm(params: Parameters, layout: Layout, name: str, number: int) -> Arm:
+    own, trained = arm_params(params, name, number), tuple(dict.fromkeys(params[Study].arm_features))
+    seed = own[Pretrain].seed
     branch = Branch(layout.root, layout.dataset, f"arms/{name}/{seed}", seed)
-    if own.pretrain != params.pretrain:
+    if own[Pretrain] != params[Pretrain]:
         return Arm(name, seed, branch, branch, own, SETS, trained)
     made = layout.feature_sets()  # its encoder is the dataset's own
     sets = tuple(one for one in SETS if one in made)
     return Arm(name, seed, layout, branch, own, sets, tuple(one for one in trained if one in made))
 
 
-def _beside(layout: Layout, name: str, params: Params) -> Arm:
+def _beside(layout: Layout, name: str, params: Parameters) -> Arm:
     return Arm(name, None, layout, Branch(layout.root, layout.dataset, f"arms/{name}"), params, (name,), (name,))

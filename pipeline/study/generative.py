@@ -16,13 +16,13 @@ import pyarrow as pa
 import schemas
 from pipeline import io, pool
 from pipeline.benchmark.jobs import TrialResult
-from pipeline.config.study import Generative
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.metrics import judge
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
 from pipeline.layout import Layout
+from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import files
@@ -30,7 +30,9 @@ from pipeline.semantic_ids.registry import METHODS
 from pipeline.sequential import judging
 from pipeline.sequential.jobs import NONE, POPULARITY, SASREC, TIGER, Contender, Job, Trained, Trial, read
 from pipeline.sequential.loop import CHOSEN_BY
+from pipeline.sequential.params import Generative
 from pipeline.sequential.sequences import Sequences
+from pipeline.study.params import Study
 
 PART, TESTS = "generative", "generative_tests"
 MODULE = "pipeline.sequential.jobs"
@@ -66,7 +68,7 @@ def study(run: Run, rules: Protocol) -> list[Path]:
     Raises:
         UserError: the interactions have no times, codes are absent, or a cutoff is larger than the catalogue.
     """
-    layout, own = run.layout, run.params.study.generative
+    layout, own = run.layout, run.params[Study].generative
     tried: list[Ran] = []
     ran: list[Ran] = []
     tests: list[dict[str, Any]] = []
@@ -106,15 +108,15 @@ def folder(layout: Layout, contender: Contender) -> Path:
 
 def _checked(run: Run) -> Sequences:
     """Return the sequences; what is left out is counted, what cannot be judged refused."""
-    sequences, largest = read(run.layout), max(run.params.study.generative.ks)
+    sequences, largest = read(run.layout), max(run.params[Study].generative.ks)
     if largest > sequences.n_items:
         raise UserError(f"'study.generative.ks': {largest} is larger than the catalogue; give smaller ones")
-    read_by = [inputs(run.layout, one) for one in contenders(run.params.study.generative, run.layout)]
+    read_by = [inputs(run.layout, one) for one in contenders(run.params[Study].generative, run.layout)]
     if absent := next((path for paths in read_by for path in paths if not path.is_file()), None):
         raise UserError(f"{absent}: not there; run `alignrec semantic_ids {run.dataset}` first")
     for reason, n in sequences.dropped.items():
         run.count(f"generative: {reason}", n)
-    if run.params.pretrain.collaborative:
+    if run.params[Pretrain].collaborative:
         run.warn("study.generative: the encoder read train interactions of another split, some of them targets here")
     return sequences
 
@@ -147,7 +149,7 @@ def _work(run: Run, trial: Trial, jobs: Sequence[Job]) -> list[Ran]:
     }
     missing = [job for job, one in ran.items() if not one.path.is_file()]
     if missing:
-        done = pool.each(trial, missing, run.params.study.workers)
+        done = pool.each(trial, missing, run.params[Study].workers)
         bar = run.progress(done, total=len(missing), unit="run", what="generative")
         for job, trained in bar:
             _write(ran[job], trained, trial.params.ks)

@@ -12,17 +12,20 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io, pool
-from pipeline.config import Mask
-from pipeline.config.features import MODALITIES, variant
+from pipeline.benchmark.settings import released_settings
+from pipeline.config.parameters import Parameters
+from pipeline.encode.params import MODALITIES, variant
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.trial import open_test
 from pipeline.graph import neighbours
+from pipeline.graph.params import Graph
 from pipeline.layout import Layout
+from pipeline.models import RELEASED
 from pipeline.models.alignrec import AlignRec
-from pipeline.params import RELEASED, Params
 from pipeline.run import Run
 from pipeline.seeds import seed_for
+from pipeline.study.params import Mask, Study
 from pipeline.train import inputs
 from pipeline.train.loop import fit
 
@@ -49,11 +52,11 @@ def study(run: Run, rules: Protocol) -> list[Path]:
         run: of the stage.
         rules: by which epochs are chosen; each of its variants judges every run.
     """
-    params, layout = run.params.study, run.layout
+    params, layout = run.params[Study], run.layout
     names = maskable(layout)
     todo = jobs(names, params.mask)
     for name in names if todo else ():
-        facts = rules.fingerprint, run.params.released().model_dump(), run.params.graph.k
+        facts = rules.fingerprint, released_settings(run.params).model_dump(), run.params[Graph].k
         run.resume(record_path(layout, Job(name, NOTHING, 0, 0)).parent, files(layout, name), *facts, modules=[MODULE])
     records = {job: record_path(layout, job) for job in todo}
     missing = [job for job, path in records.items() if not path.exists()]
@@ -106,7 +109,7 @@ class Trial:
     """Trains one job and measures it on test at the best valid epoch; pickled for the processes of a pool."""
 
     layout: Layout
-    params: Params
+    params: Parameters
     protocol: Protocol
     """by which the epoch is chosen"""
 
@@ -118,9 +121,9 @@ class Trial:
             # one permutation for both modalities: the same items lose their images, or their texts
             rows = chosen(len(vectors), job.ratio, seed_for("mask", self.layout.dataset))
             vectors = np.where(rows[:, None], self._vectors(variant(job.features, job.modality)), vectors)
-            edges = neighbours.neighbours(vectors, self.params.graph.k)
+            edges = neighbours.neighbours(vectors, self.params[Graph].k)
         seed = seed_for("benchmark", self.layout.dataset, RELEASED, job.seed)  # so the whole set is the benchmark's row
-        fitted = fit(AlignRec, parts, vectors, edges, self.params.released(), seed)
+        fitted = fit(AlignRec, parts, vectors, edges, released_settings(self.params), seed)
         cutoff = bounded(parts.n_items)
         results = [open_test(fitted.user, fitted.item, parts, p, [cutoff]) for p in self.protocol.variants]
         return [

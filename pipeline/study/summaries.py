@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.config.features import MODALITIES
+from pipeline.encode.params import MODALITIES
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.evaluation.evidence import Cell, cell
 

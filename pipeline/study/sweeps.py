@@ -17,20 +17,27 @@ import pyarrow as pa
 import schemas
 from pipeline import io, pool
 from pipeline.benchmark import sweep as effects
+from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark.settings import model_settings
 from pipeline.benchmark.study import Outcome
+from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.graph import neighbours
+from pipeline.graph.params import Graph
 from pipeline.layout import Layout
-from pipeline.models import MODELS
-from pipeline.params import RELEASED, Params
+from pipeline.models import MODELS, RELEASED
+from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 from pipeline.seeds import seed_for
 from pipeline.study.branch import Branch, prepared, teachers
+from pipeline.study.params import Study
+from pipeline.study.settings import sweep_params
 from pipeline.train import inputs
 from pipeline.train.loop import fit
+from pipeline.train.params import Released
 
 RECALL = f"recall@{CUTOFF}"
 Setting = dict[str, int | float]
@@ -39,7 +46,7 @@ Setting = dict[str, int | float]
 class Point(NamedTuple):
     """One setting, with all that its trainings depend on."""
 
-    params: Params
+    params: Parameters
     """with the setting in place"""
     data: Layout
     """where its features lie: the dataset's, or a branch with an encoder of its own"""
@@ -49,14 +56,14 @@ class Point(NamedTuple):
     @property
     def features(self) -> str:
         """The feature set that AlignRec reads."""
-        return self.params.trained_on
+        return self.params[Released].features
 
     @property
     def facts(self) -> dict[str, Any]:
         """What identifies it: settings of AlignRec, of the graph if it is rebuilt, and of an encoder of its own."""
-        own = self.params.pretrain.model_dump(mode="json") if isinstance(self.data, Branch) else None
-        graph = self.params.graph.model_dump() if self.rebuilt else None
-        return {"train": self.params.settings(RELEASED).model_dump(), "graph": graph, "pretrain": own}
+        own = self.params[Pretrain].model_dump(mode="json") if isinstance(self.data, Branch) else None
+        graph = self.params[Graph].model_dump() if self.rebuilt else None
+        return {"train": model_settings(self.params, RELEASED).model_dump(), "graph": graph, "pretrain": own}
 
     @property
     def name(self) -> str:
@@ -82,8 +89,8 @@ def study(run: Run, rules: Protocol) -> list[Path]:
     params, layout = run.params, run.layout
     planned = [
         (sweep, setting, point(params, layout, setting, f"study.sweeps.{sweep}"))
-        for sweep in params.study.sweeps
-        for setting in params.study.settings(sweep)
+        for sweep in params[Study].sweeps
+        for setting in params[Study].settings(sweep)
     ]
     points = {one.name: one for _, _, one in planned}
     made = _encoded(run, list(points.values()))
@@ -93,7 +100,7 @@ def study(run: Run, rules: Protocol) -> list[Path]:
         | rules.label
         | {key: io.read_json(records[one.name, seed])[key] for key in ("seed", RECALL, "best_epoch", "reason")}
         for sweep, setting, one in planned
-        for seed in range(params.study.seeds)
+        for seed in range(params[Study].seeds)
     ]
     table = pa.Table.from_pylist(rows, schemas.SWEEPS)
     run.write(table, layout.study("sweeps"), schemas.SWEEPS)
@@ -103,13 +110,13 @@ def study(run: Run, rules: Protocol) -> list[Path]:
     return [layout.study("sweeps"), *plots, *made, *records.values()]
 
 
-def point(params: Params, layout: Layout, setting: Setting, where: str) -> Point:
+def point(params: Parameters, layout: Layout, setting: Setting, where: str) -> Point:
     """Return a setting of the sweep at path `where`, with where its features lie."""
-    own = params.at(setting, where)
-    if own.pretrain == params.pretrain:
-        return Point(own, layout, own.graph != params.graph)
-    name = _digest(own.pretrain.model_dump(mode="json"))
-    return Point(own, Branch(layout.root, layout.dataset, f"encoders/{name}", own.pretrain.seed), True)
+    own = sweep_params(params, setting, where)
+    if own[Pretrain] == params[Pretrain]:
+        return Point(own, layout, own[Graph] != params[Graph])
+    name = _digest(own[Pretrain].model_dump(mode="json"))
+    return Point(own, Branch(layout.root, layout.dataset, f"encoders/{name}", own[Pretrain].seed), True)
 
 
 def _encoded(run: Run, points: Sequence[Point]) -> list[Path]:
@@ -127,13 +134,13 @@ def _trained(run: Run, rules: Protocol, points: Mapping[str, Point]) -> dict[tup
         tables = [layout.interactions, layout.users, layout.item_ids]
         graph = [] if one.rebuilt else [layout.edges(one.features)]
         files = [*tables, *graph, *io.shards(one.data.features(one.features), "features")]
-        parts = params.benchmark.modalities.get(one.features, [])
+        parts = params[Benchmark].modalities.get(one.features, [])
         modules = [MODELS.module(RELEASED), "pipeline.train.loop", "pipeline.graph.neighbours"]
         run.resume(layout.study_runs("sweeps") / name, files, rules.fingerprint, one.facts, parts, modules=modules)
-    jobs = {(name, seed): SweepJob(one, seed) for name, one in points.items() for seed in range(params.study.seeds)}
+    jobs = {(name, seed): SweepJob(one, seed) for name, one in points.items() for seed in range(params[Study].seeds)}
     records = {key: layout.study_runs("sweeps") / key[0] / f"{key[1]}.json" for key in jobs}
     todo = [job for key, job in jobs.items() if not records[key].exists()]
-    trained = pool.each(trial, todo, params.study.workers)
+    trained = pool.each(trial, todo, params[Study].workers)
     for job, record in run.progress(trained, total=len(todo), unit="run", what="sweeps") if todo else ():
         io.write_json(records[job.point.name, job.seed], record)
     return records
@@ -148,13 +155,13 @@ def trial(job: SweepJob) -> dict[str, Any]:
     split = inputs.read(layout, None).split
     vectors = io.matrix(io.read_features(layout.features(one.features))["vector"])
     if one.rebuilt:
-        edges = neighbours.of_params(vectors, params.graph)
+        edges = neighbours.of_params(vectors, params[Graph])
     else:
         edges = io.read_table(layout.edges(one.features), schemas.EDGES)
-    parts = params.benchmark.modalities.get(one.features, [])
+    parts = params[Benchmark].modalities.get(one.features, [])
     seed = seed_for("sweep", layout.dataset, RELEASED, job.seed)  # as `alignrec sweep` has it
     try:
-        fitted = fit(MODELS[RELEASED], split, vectors, edges, params.settings(RELEASED), seed, parts=parts)
+        fitted = fit(MODELS[RELEASED], split, vectors, edges, model_settings(params, RELEASED), seed, parts=parts)
     except UserError as e:
         return {"seed": job.seed, RECALL: None, "best_epoch": 0, "reason": str(e)}
     return {"seed": job.seed, RECALL: fitted.valid[RECALL], "best_epoch": fitted.best_epoch, "reason": ""}

@@ -17,15 +17,18 @@ import pyarrow.compute as pc
 import schemas
 from pipeline.benchmark import findings, slices
 from pipeline.benchmark.jobs import Job
+from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.significance import declared
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
 from pipeline.interactions.split import Split
-from pipeline.params import RELEASED
+from pipeline.models import RELEASED
 from pipeline.run import Run
 from pipeline.seeds import seed_for
+from pipeline.study.params import Study
 from pipeline.train import inputs
+from pipeline.train.params import Released
 
 THIN = 50
 """targets that each tenth of the items must have; else the items are divided into thirds"""
@@ -59,17 +62,19 @@ def study(run: Run, rules: Protocol) -> list[Path]:
         rules: by which the benchmark's runs were selected; each of its variants is a family of rows.
     """
     layout, rows = run.layout, []
-    if run.params.study.tail:
+    if run.params[Study].tail:
         results = run.read(layout.results, schemas.RESULTS)
         contenders = _contenders(results.filter(pc.field("ablation") == ""))
-        split, k = inputs.read(layout, None).split, headline(run.params.benchmark.ks)
+        split, k = inputs.read(layout, None).split, headline(run.params[Benchmark].ks)
         for protocol in rules.variants:
             figures = _figures(run, contenders, split, k, protocol)
             labelled = {"dataset": run.dataset, **protocol.label, "k": k}
             rows += [
                 labelled | row
                 for group in groups(split)
-                for row in tested(group, figures, contenders, run.params.trained_on, seed_for("tail", run.dataset))
+                for row in tested(
+                    group, figures, contenders, run.params[Released].features, seed_for("tail", run.dataset)
+                )
             ]
     corrected(rows)
     run.write(pa.Table.from_pylist(rows, schemas.TAIL), layout.study("tail"), schemas.TAIL)
@@ -149,7 +154,7 @@ def _figures(
     run: Run, contenders: dict[tuple[str, str], list[int]], split: Split, k: int, protocol: Protocol
 ) -> Figures:
     """Read the rankings of every contender, one run at a time."""
-    ks, users, targets = run.params.benchmark.ks, [], []
+    ks, users, targets = run.params[Benchmark].ks, [], []
     rows = np.searchsorted(np.unique(split.test.users), split.test.users)
     for (model, features), seeds in contenders.items():
         recall, hit = np.zeros(rows.max(initial=-1) + 1), np.zeros(len(rows))

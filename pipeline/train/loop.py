@@ -15,12 +15,12 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from pipeline.config import Train
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.metrics import evaluate
 from pipeline.interactions.split import Split
 from pipeline.models.base import Batch, Inputs, Recommender
+from pipeline.models.params import Train
 from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.ops.device import pick

@@ -10,11 +10,12 @@ import schemas
 from pipeline import io
 from pipeline.benchmark import findings, jobs
 from pipeline.benchmark.jobs import Job
+from pipeline.benchmark.settings import model_settings
 from pipeline.evaluation.metrics import judge
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.run import running
 from stages.benchmark import main
+from stages.params import Params
 
 
 def test_jobs_train_id_models_once_a_seed_and_ablations_beside_the_full_model() -> None:
@@ -38,13 +39,15 @@ def test_jobs_train_id_models_once_a_seed_and_ablations_beside_the_full_model() 
 def test_an_ablation_changes_only_what_it_names() -> None:
     benchmark = {"overrides": {"alignrec": {"lr": 0.5}}, "ablations": {"no-cca": {"cca": 0.0}}}
     params = toy.params(benchmark=benchmark, train={"reg": 0.7})
-    assert params.settings("alignrec", "no-cca") == params.settings("alignrec").model_copy(update={"cca": 0.0})
+    assert model_settings(params, "alignrec", "no-cca") == model_settings(params, "alignrec").model_copy(
+        update={"cca": 0.0}
+    )
 
 
 def test_overrides_change_only_what_they_name() -> None:
     params = toy.params(benchmark={"overrides": {"bpr": {"lr": 0.5}}}, train={"lr": 0.1, "patience": 3})
-    assert (params.settings("bpr").lr, params.settings("bpr").patience) == (0.5, 3)
-    assert params.settings("alignrec") == params.train
+    assert (model_settings(params, "bpr").lr, model_settings(params, "bpr").patience) == (0.5, 3)
+    assert model_settings(params, "alignrec") == params.train.resolved()
 
 
 def test_slow_models_begin_first() -> None:

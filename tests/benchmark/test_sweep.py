@@ -14,12 +14,12 @@ import shops
 import schemas
 from pipeline import io
 from pipeline.benchmark import sweep
+from pipeline.benchmark.params import Range, Sweep
+from pipeline.benchmark.settings import protocol_of
 from pipeline.benchmark.study import Curve, Outcome, Pruned, Study, Suggestion
-from pipeline.config import Range, Sweep
 from pipeline.errors import UserError
-from pipeline.evaluation.protocol import protocol
-from pipeline.params import Params
 from pipeline.run import running
+from stages.params import Params
 from stages.sweep import main
 
 SPACE = {"lr": Range(low=1e-4, high=1e-1), "layers": Range(low=0, high=3, log=False)}
@@ -132,7 +132,7 @@ def test_test_stays_closed_by_default_and_a_diverging_loss_fails(tmp_path: Path)
     layout, parts = shops.outputs(tmp_path), shops.two_tastes()
     for settings, opened in ((params(), False), (params(test_selected=True), True)):
         plan = sweep.plan(settings, "bpr", None, None, 1)
-        attempt = sweep.Attempt(layout, settings, protocol(settings, "shop", parts), plan)
+        attempt = sweep.Attempt(layout, settings, protocol_of(settings, "shop", parts), plan)
         outcome = attempt(Suggestion(0, {"lr": 0.05, "l2": 1e-4}, []))
         assert (outcome.state, outcome.epochs, outcome.test is not None) == ("complete", 3, opened)
         assert outcome.valid == max(outcome.curve)

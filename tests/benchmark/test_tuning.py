@@ -13,13 +13,14 @@ import schemas
 from pipeline import io, pool
 from pipeline.benchmark import tuning
 from pipeline.benchmark.jobs import Job, jobs
-from pipeline.config import Range
+from pipeline.benchmark.params import Range
+from pipeline.benchmark.settings import model_settings
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.run import Run, running
-from stages import needs
+from stages import STAGES
 from stages.benchmark import main
+from stages.params import Params
 
 SPACES = {
     "alignrec": {"lr": {"low": 1e-3, "high": 0.05}, "cca": {"low": 1e-3, "high": 0.1}},
@@ -96,7 +97,7 @@ def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -
     tuned = tuning.Tuned([record | {"setting": {"lr": 0.02, "cca": 0.05}}])
     for name, expected in (("", (0.02, 0.05)), ("no-cca", (0.02, 0.0)), ("other", (0.02, 0.05))):
         job = Job("alignrec", "g" if name == "other" else "f", 0, name)
-        chosen = tuned.params(settings, job).settings("alignrec", name)
+        chosen = model_settings(tuned.params(settings, job), "alignrec", name)
         assert (chosen.lr, chosen.cca) == expected  # type: ignore[attr-defined]
     assert tuned.params(settings, Job("bpr", "none", 0)) == settings
 
@@ -183,7 +184,7 @@ def test_the_stages_key_reads_the_spaces_only_where_there_is_a_budget(tmp_path: 
 
     def key(settings: Params) -> str:
         run = Run("benchmark", "shop", settings, tmp_path)
-        return run.key(*needs.of(run))
+        return run.key(*STAGES["benchmark"].asks(run))
 
     assert key(params()) == key(params(other))
     assert key(params(budget=2)) != key(params(other, budget=2))

@@ -22,13 +22,13 @@ from pipeline.errors import UserError
 from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.models.vbpr import VBPR
-from pipeline.params import Params
 from pipeline.probe import questions
 from pipeline.probe.base import Data
 from pipeline.release import verify
 from pipeline.report.tables import Table
 from pipeline.run import running
 from stages import probe, publish
+from stages.params import Params
 
 ASINS = [f"A{i}" for i in range(toy.ITEMS)]
 VECTORS = np.arange(12, dtype=np.float32).reshape(6, 2)

@@ -6,8 +6,8 @@ from rich.console import Console
 
 from pipeline import io
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.report.terminal import datasets as table
+from stages.params import Params
 
 SOURCES = {
     "baby": {"kind": "amazon2014", "category": "Baby"},

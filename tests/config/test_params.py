@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import params
+from pipeline.benchmark import cutoffs
+from pipeline.encode.names import feature_sets
 from pipeline.errors import UserError
 from pipeline.models.alignrec import AlignRecParams
+from stages import params
 
 ROOT = Path(__file__).parents[2]
 KINDS = """
@@ -33,7 +35,7 @@ def test_the_products_params_are_valid() -> None:
 
 
 def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
-    train = load(tmp_path, GOOD).train
+    train = load(tmp_path, GOOD).train.resolved()
     assert (train.dim, train.layers, train.item_layers, train.batch_size) == (64, 2, 1, 2048)
     assert (train.lr, train.lr_decay, train.cca, train.reg, train.uia, train.l2) == (5e-4, 0.96, 0.01, 0.1, 0.1, 1e-4)
 
@@ -152,18 +154,18 @@ def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
     text = (
         f"datasets: [shop]\nsources: {{shop: {source}}}\ntrain: {{features: theirs}}\npublish: {{features: [theirs]}}\n"
     )
-    assert load(tmp_path, text).feature_sets("shop")[-4:] == ["theirs", "random", "shuffled", "constant"]
+    assert feature_sets(load(tmp_path, text), "shop")[-4:] == ["theirs", "random", "shuffled", "constant"]
     with pytest.raises(UserError, match=r"'train\.features': no 'theirs'"):  # each dataset that is built needs it
         load(tmp_path, text.replace("[shop]", "[shop, other]").replace("{shop:", "{other: {kind: sample}, shop:"))
 
 
 def test_a_cutoff_that_the_catalogue_has_not_enough_items_for_is_refused_by_name(tmp_path: Path) -> None:
     settings = load(tmp_path, GOOD)
-    settings.fits(50)
+    cutoffs.check(settings.benchmark, 50)
     with pytest.raises(
         UserError, match=r"'benchmark\.ks': 50 is larger than the catalogue, of which 49 items are left"
     ):
-        settings.fits(49)
+        cutoffs.check(settings.benchmark, 49)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
 
 def test_parameters_cannot_be_changed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load(tmp_path, GOOD).train.lr = 1.0  # type: ignore[misc]
+        load(tmp_path, GOOD).train.features = "x"  # type: ignore[misc]
 
 
 def test_the_fast_recipe_fills_in_what_is_not_given() -> None:
@@ -191,7 +193,7 @@ def test_the_fast_recipe_fills_in_what_is_not_given() -> None:
 def test_parameters_do_without_what_networks_need(tmp_path: Path, how: str, without: set[str]) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(GOOD + "train: {lr: 0.1}\nencode: {encoders: [a, b, c, d, e, minilm-cnn]}\n" + KINDS)
-    code = f"import sys; from pathlib import Path; from pipeline.params import {how}; {how}(Path({str(path)!r})); "
+    code = f"import sys; from pathlib import Path; from stages.params import {how}; {how}(Path({str(path)!r})); "
     subprocess.run(
         [sys.executable, "-c", code + f"sys.exit(bool({without} & sys.modules.keys()))"], cwd=ROOT, check=True
     )

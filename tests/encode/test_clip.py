@@ -15,7 +15,6 @@ import toy
 import schemas
 from pipeline import io
 from pipeline.beit3.network import SIZES
-from pipeline.config import Pretrain
 from pipeline.encode import clip
 from pipeline.encode.clip import ClipParams, Words
 from pipeline.encode.contrast import Budget, Pairs, train
@@ -23,10 +22,11 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.held_out import split
-from pipeline.params import Params, load
+from pipeline.pretrain.params import Pretrain
 from pipeline.run import running
 from pipeline.seeds import seed_for
 from stages.encode import main
+from stages.params import Params, load
 
 TINY = {"patch": 8, "image": 16, "width": 32, "layers": 1, "epochs": 4, "batch_size": 2, "held_out": 0.0}
 PAIRS = [0, 1, 2, 3, 5]

@@ -21,11 +21,11 @@ from pipeline import io
 from pipeline.encode import batching, contexts, engines, feature_sets, huggingface
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.release import networks as released
 from pipeline.run import Run, running
-from stages import needs
+from stages import STAGES
 from stages.encode import main
+from stages.params import Params
 
 TEXTS = ["red apple", "", "a blue car", "", "green tree", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", None, "red"]
@@ -100,7 +100,7 @@ def times(root: Path) -> dict[str, int]:
 
 
 def key(root: Path, given: Params) -> str:
-    return Run("encode", "toy", given, root).key(*needs.of(Run("encode", "toy", given, root)))
+    return Run("encode", "toy", given, root).key(*STAGES["encode"].asks(Run("encode", "toy", given, root)))
 
 
 # --- what fails

@@ -23,18 +23,18 @@ import schemas
 from pipeline import io as files
 from pipeline.beit3 import tokenizer
 from pipeline.beit3.network import BEiT3, Config
-from pipeline.config import Encode
 from pipeline.encode import batching, controls, feature_sets
 from pipeline.encode.base import Context, Encoder
 from pipeline.encode.beit3 import BEiT3Items, BEiT3Params
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, settings
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, square
 from pipeline.layout import Layout
 from pipeline.ops import whitening
-from pipeline.params import Params
 from pipeline.run import running
 from stages.encode import main
+from stages.params import Params
 
 TEXTS = ["red apple", "", "a blue car with four doors", "", "green tree " * 3000, "é 日本語 🙂", "bus", "red car"]
 COLOURS = ["red", "green", None, None, "blue", "grey", None, "red"]

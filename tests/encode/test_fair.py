@@ -20,9 +20,9 @@ from pipeline.encode.tfidf import Terms, TfidfParams
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import whitening
-from pipeline.params import Params, read
 from pipeline.run import running
 from stages.encode import main
+from stages.params import Params, read
 
 TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import Encode
 from pipeline.encode import contexts, feature_map
 from pipeline.encode.base import Context
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, settings, spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised

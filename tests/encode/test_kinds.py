@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.config import Encode
 from pipeline.encode import batching, contexts, towers
 from pipeline.encode.base import Encoder
 from pipeline.encode.huggingface import pooled
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import settings, spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import decoded

@@ -17,10 +17,10 @@ from pipeline.encode import batching
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import whitening
-from pipeline.params import Params, read
 from pipeline.run import running
 from pipeline.study import masking
 from stages.encode import main
+from stages.params import Params, read
 
 CLIP = {"image": 16, "width": 32, "layers": 1, "epochs": 2, "batch_size": 2, "held_out": 0.0}
 MODALITIES = {"image": "text", "text": "image"}

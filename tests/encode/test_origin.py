@@ -20,7 +20,7 @@ from pipeline.encode.origin import Origin
 from pipeline.encode.registry import Encoders
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.params import Params
+from stages.params import Params
 
 
 @pytest.fixture

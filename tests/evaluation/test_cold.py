@@ -10,20 +10,22 @@ import shops
 import torch
 
 from pipeline import io
+from pipeline.benchmark import cutoffs
+from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.protocol import Protocol, protocol, questions
+from pipeline.evaluation.protocol import Protocol, questions
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import open_test
 from pipeline.interactions.split import Pairs, union
 from pipeline.layout import Layout
 from pipeline.models.bpr import BPR
 from pipeline.ops.topk import Vectors
-from pipeline.params import Params
 from pipeline.run import running
 from pipeline.train import inputs
 from pipeline.train.loop import fit
 from stages import download, interactions
+from stages.params import Params
 
 NONE = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
 
@@ -69,7 +71,7 @@ KNOWN = {
 
 def test_a_cold_split_has_two_protocols_and_no_other_split_has() -> None:
     parts = cold.parts()
-    rules = protocol(cold.params(), "shop", parts)
+    rules = protocol_of(cold.params(), "shop", parts)
     assert [p.name for p in rules.variants] == [
         "mmrec, cold-items 0.4, cold items alone",
         "mmrec, cold-items 0.4, all items",
@@ -78,10 +80,12 @@ def test_a_cold_split_has_two_protocols_and_no_other_split_has() -> None:
     assert len({p.fingerprint for p in rules.variants}) == 2
     assert {p.selection for p in rules.variants} == {"first epoch of best valid recall@20 among cold items alone"}
     assert [p.suffix for p in rules.variants] == ["", "-all-items"]
-    plain = protocol(Params.model_validate(PLAIN), "shop", shops.two_tastes())
+    plain = protocol_of(Params.model_validate(PLAIN), "shop", shops.two_tastes())
     assert plain.variants == (plain,)
     assert (plain.suffix, plain.candidates) == ("", "all items")
-    sparse = protocol(Params.model_validate(PLAIN), "shop", replace(shops.two_tastes(), division="sparse 5 of mmrec"))
+    sparse = protocol_of(
+        Params.model_validate(PLAIN), "shop", replace(shops.two_tastes(), division="sparse 5 of mmrec")
+    )
     assert (sparse.name, len(sparse.variants)) == ("mmrec, sparse 5 of mmrec", 1)
     assert sparse.fingerprint != plain.fingerprint
     assert plain.questions == questions(shops.two_tastes())
@@ -93,7 +97,7 @@ PLAIN = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
 @pytest.mark.parametrize("rule", ["mmrec", "strict"])
 def test_test_is_opened_by_the_candidates_of_the_protocol(rule: str) -> None:
     parts = cold.parts()
-    rules = replace(protocol(cold.params(), "shop", parts), rule=rule)
+    rules = replace(protocol_of(cold.params(), "shop", parts), rule=rule)
     alone, every = (open_test(*vectors(), parts, p, [5, 20]) for p in rules.variants)
     assert set(alone.valid.top.ravel().tolist()) <= set(range(cold.COLD))
     assert set(alone.test.top.ravel().tolist()) <= set(range(cold.COLD, 2 * cold.COLD))
@@ -107,7 +111,7 @@ def test_test_is_opened_by_the_candidates_of_the_protocol(rule: str) -> None:
 
 
 def test_the_epoch_is_chosen_among_cold_items_alone() -> None:
-    parts, settings = cold.parts(), cold.params().settings("bpr")
+    parts, settings = cold.parts(), model_settings(cold.params(), "bpr")
     fitted = fit(BPR, parts, None, None, settings, 0)
     judged = evaluate(fitted.user, fitted.item, parts, "valid", [20], candidates=np.arange(cold.COLD, dtype=np.int32))
     assert fitted.valid["recall@20"] == judged.mean["recall", 20]
@@ -139,7 +143,7 @@ def made(folder: Path, split: bool, **settings: object) -> tuple[Params, Layout]
 def test_the_stage_names_the_division_and_counts_what_it_leaves_out(tmp_path: Path, split: bool) -> None:
     params, layout = made(tmp_path, split, protocol="sparse", most_train=2)
     parts = inputs.read(layout, None).split
-    rules = protocol(params, "shop", parts)
+    rules = protocol_of(params, "shop", parts)
     base, kept = ("imported", "as imported") if split else ("user-time", "users >= 1, items >= 1, repeatedly")
     assert (rules.name, rules.filter) == (f"mmrec, sparse 2 of {base}", kept)
     assert len(parts.train) == 2 * 80
@@ -147,7 +151,7 @@ def test_the_stage_names_the_division_and_counts_what_it_leaves_out(tmp_path: Pa
 
     params, layout = made(tmp_path, split, protocol="cold-items", cold_share=0.5)
     parts = inputs.read(layout, None).split
-    rules = protocol(params, "shop", parts)
+    rules = protocol_of(params, "shop", parts)
     assert (rules.name, rules.filter) == ("mmrec, cold-items 0.5, cold items alone", kept)
     assert (parts.is_cold, parts.own) == (True, split)
     notes = io.read_json(layout.run_record("interactions"))["notes"]
@@ -168,7 +172,7 @@ def test_so_few_cold_items_that_the_epoch_says_nothing_are_refused() -> None:
     kept = parts.valid.items < 20
     few = replace(parts, valid=Pairs(parts.valid.users[kept], parts.valid.items[kept]))
     with pytest.raises(UserError, match=r"only 20 items are cold in valid.*raise interactions\.cold_share"):
-        fit(BPR, few, None, None, cold.params().settings("bpr"), 0)
+        fit(BPR, few, None, None, model_settings(cold.params(), "bpr"), 0)
     with pytest.raises(UserError, match=r"cold_share': 26 items are cold in valid and 20 in test, .* cutoff is 20"):
-        cold.params().fits_cold(26, 20)
-    cold.params().fits_cold(21, 21)
+        cutoffs.check_cold(cold.params().benchmark, 26, 20)
+    cutoffs.check_cold(cold.params().benchmark, 21, 21)

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import shops
 
-from pipeline.evaluation.protocol import Protocol, protocol, questions
+from pipeline.benchmark.settings import protocol_of
+from pipeline.evaluation.protocol import Protocol, questions
 from pipeline.interactions import split
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.run import running
 from pipeline.train import inputs
 from stages import download, interactions
+from stages.params import Params
 
 CORES = "users >= 5, items >= 5, repeatedly"
 
@@ -22,13 +23,13 @@ def params(**sections: object) -> Params:
 
 def test_without_a_least_rating_the_protocol_is_what_it_was() -> None:
     parts = shops.two_tastes()
-    rules = protocol(params(), "shop", parts)
+    rules = protocol_of(params(), "shop", parts)
     assert rules == Protocol("mmrec", "mmrec", CORES, questions(parts))
 
 
 def test_a_least_rating_is_part_of_the_filter_and_of_the_fingerprint() -> None:
     parts = shops.two_tastes()
-    rules = [protocol(params(interactions={"min_rating": low}), "shop", parts) for low in (None, 3, 4, 4.5)]
+    rules = [protocol_of(params(interactions={"min_rating": low}), "shop", parts) for low in (None, 3, 4, 4.5)]
     assert [r.filter for r in rules[1:]] == [f"ratings >= {low}, {CORES}" for low in ("3", "4", "4.5")]
     assert len({r.fingerprint for r in rules}) == 4
 
@@ -45,5 +46,5 @@ def test_a_column_with_the_split_is_imported_and_named(tmp_path: Path, column: s
             stage.main(run)
     parts: split.Split = inputs.read(layout, None).split
     assert (len(parts.train), len(parts.valid), len(parts.test)) == (12, 4, 4)  # no k-core was taken
-    rules = protocol(settings, "shop", parts)
+    rules = protocol_of(settings, "shop", parts)
     assert (rules.name, rules.filter) == ("mmrec, imported", "as imported")

@@ -26,11 +26,11 @@ from pipeline.export.content import ExportContent
 from pipeline.export.write import CODED, FORMATS, write
 from pipeline.items.parse import clean
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.release import manifest as manifests
 from pipeline.release.manifest import File
 from pipeline.run import running
 from stages import download, interactions, items, publish
+from stages.params import Params
 
 SPLITS = ("train", "valid", "test")
 PLAIN = [form for form in FORMATS if form not in CODED]

@@ -23,8 +23,8 @@ import numpy as np
 import yaml
 
 from pipeline.io import sha256
-from pipeline.layout import STAGES
 from pipeline.seeds import seed_for
+from stages import STAGES
 from tests.test_pipeline import environment, project, run
 
 DVC = "dvc"

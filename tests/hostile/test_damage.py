@@ -6,7 +6,6 @@ knows what was written.
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import pickle
@@ -31,13 +30,13 @@ from pipeline.beit3 import tokenizer
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
-from pipeline.params import Params, load
 from pipeline.pretrain.train import train_once
 from pipeline.run import Run, perform
 from pipeline.semantic_ids import files as semantic_files
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.study import masking
-from stages import needs
+from stages import STAGES
+from stages.params import Params, load
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -105,7 +104,7 @@ class Stage:
     def ran(self) -> bool:
         """Run the stage as its command does."""
         run = Run(self.name, self.layout.dataset, self.params, self.layout.root, self.layout)
-        return perform(run, needs.of, lambda _: None, importlib.import_module(f"stages.{self.name}").main)
+        return perform(run, STAGES[self.name], lambda _: None)
 
     def files(self) -> dict[str, str]:
         return {str(path): io.sha256(path) for path in self.layout.outputs(self.name)}
@@ -181,7 +180,7 @@ def semantic_ids(root: Path) -> Stage:
 
 
 MAKERS = (download, images, encode, graph, semantic_ids, train, benchmark, study, pretrain)
-STAGES = {make.__name__: make for make in MAKERS}
+BY_NAME = {make.__name__: make for make in MAKERS}
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +190,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Stage]:
 
     def stage(name: str) -> Stage:
         if name not in made:
-            made[name] = STAGES[name](tmp_path_factory.mktemp(name))
+            made[name] = BY_NAME[name](tmp_path_factory.mktemp(name))
         return made[name]
 
     return stage
@@ -284,10 +283,10 @@ def test_an_encoder_of_a_study_that_lost_a_file_is_trained_again(stages: Callabl
     run = Run("pretrain", "toy", stage.params, stage.layout.root)
     path: Path = getattr(stage.layout, lost)
     before = path.stat().st_mtime_ns
-    train_once(run, needs.of(run))
+    train_once(run, STAGES["pretrain"].asks(run))
     assert path.stat().st_mtime_ns == before
     path.unlink()
-    train_once(run, needs.of(run))
+    train_once(run, STAGES["pretrain"].asks(run))
     assert stage.files() == stage.whole
 
 

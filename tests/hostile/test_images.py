@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import Images
 from pipeline.errors import UserError
 from pipeline.http.web import Client, Policy
 from pipeline.images import decode, fetcher, files
 from pipeline.images.decode import Room, normalise
+from pipeline.images.params import Images
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 LIMITS = {"size": 32, "quality": 90, "max_pixels": 1_000_000}

@@ -10,7 +10,6 @@ import httpx
 import pytest
 from faulty import Answer, Handler, Server, body, first, hang, serving, status
 
-from pipeline.config import Images
 from pipeline.errors import UserError
 from pipeline.http import ranged, web
 from pipeline.http.addresses import is_public
@@ -20,6 +19,7 @@ from pipeline.http.retries import TransientError, retry_after
 from pipeline.images import fetcher
 from pipeline.images.fetcher import Fetcher, Result
 from pipeline.images.files import opened
+from pipeline.images.params import Images
 from pipeline.remote.fetch import fetch as fetch_release
 
 FAST = Images(timeout=20, retries=0, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import params
 from pipeline.errors import UserError
-from pipeline.mend import complete
+from stages import params
+from stages.mend import complete
 
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 BOMB = "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9))

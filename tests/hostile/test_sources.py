@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import io
+from pipeline.config.source import Source
 from pipeline.errors import UserError
 from pipeline.interactions import build
 from pipeline.interactions.division import Division
 from pipeline.items.parse import KEPT, Line, Lines, Parsed, Reject, products, read
 from pipeline.sources import amazon2014, inspect, mmrec
 from pipeline.sources.amazon2014 import Amazon2014
-from pipeline.sources.base import Source
 from pipeline.sources.download import listing
 from pipeline.sources.lines import LONGEST_LINE, lines
 from pipeline.sources.mmrec import MmrecSource

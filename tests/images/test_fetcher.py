@@ -20,16 +20,16 @@ from PIL import Image
 
 import schemas
 from pipeline import io as files
-from pipeline.config import Images
 from pipeline.http.addresses import is_public
 from pipeline.images import fetcher
 from pipeline.images.decode import Decoded, normalise, phash
 from pipeline.images.fetcher import Fetcher, Result
 from pipeline.images.files import Refused
 from pipeline.images.files import opened as opened_files
-from pipeline.params import Params
+from pipeline.images.params import Images
 from pipeline.run import running
 from stages import images as stage
+from stages.params import Params
 
 FAST = Images(timeout=0.6, retries=2, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)
 NONE = Refused("no files here")

@@ -19,14 +19,14 @@ from typer.testing import CliRunner, Result
 
 import schemas
 from pipeline import io as tables
-from pipeline.config import Images
 from pipeline.errors import UserError
 from pipeline.images import fetcher, paths
 from pipeline.images.fetcher import Fetcher
 from pipeline.images.files import opened
-from pipeline.params import load
+from pipeline.images.params import Images
 from pipeline.sources.product import is_path
 from stages.cli import app
+from stages.params import load
 
 LIMIT = 100_000
 

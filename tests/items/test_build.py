@@ -13,13 +13,13 @@ from pipeline.errors import UserError
 from pipeline.io import read_json
 from pipeline.items.build import Items, build, compose, shared
 from pipeline.items.parse import clean
-from pipeline.params import Params
 from pipeline.run import running
 from pipeline.sources.amazon2018 import Amazon2018
 from pipeline.sources.product import Product
 from stages import download as download_stage
 from stages import interactions as interactions_stage
 from stages import items as items_stage
+from stages.params import Params
 
 
 @pytest.mark.parametrize(

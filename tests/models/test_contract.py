@@ -16,7 +16,7 @@ import torch
 import toy
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pipeline.config import Train
+from pipeline.benchmark.settings import model_settings
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.ranking import topk
@@ -24,6 +24,7 @@ from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS, infonce
 from pipeline.models.base import Batch, Inputs, Recommender
+from pipeline.models.params import Train
 from pipeline.ops import dense
 from pipeline.train.loop import Fit, compiled, fit
 
@@ -197,23 +198,30 @@ def test_every_key_of_a_models_own_class_is_read_by_it(model: str) -> None:
 def test_a_models_own_defaults_yield_to_train_and_train_to_overrides() -> None:
     benchmark = {"overrides": {"bm3": {"drop": 0.5, "l2": 0.2}}}
     mine = {"lr", "l2", "drop"}
-    assert toy.params(benchmark=benchmark).settings("bm3").model_dump(include=mine) == {
+    assert model_settings(toy.params(benchmark=benchmark), "bm3").model_dump(include=mine) == {
         "lr": 1e-3,
         "l2": 0.2,
         "drop": 0.5,
     }
     given = toy.params(benchmark=benchmark, train={"lr": 3e-3, "l2": 0.5, "cca": 0.7, "layers": 3})
-    assert given.settings("bm3").model_dump(include=mine) == {"lr": 3e-3, "l2": 0.2, "drop": 0.5}
-    assert given.settings("lightgcn").model_dump(include={"l2", "layers"}) == {"l2": 0.5, "layers": 3}
-    assert "cca" not in given.settings("lightgcn").model_dump()  # AlignRec's, and so left out of what others are given
+    assert model_settings(given, "bm3").model_dump(include=mine) == {"lr": 3e-3, "l2": 0.2, "drop": 0.5}
+    assert model_settings(given, "lightgcn").model_dump(include={"l2", "layers"}) == {"l2": 0.5, "layers": 3}
+    assert (
+        "cca" not in model_settings(given, "lightgcn").model_dump()
+    )  # AlignRec's, and so left out of what others are given
 
 
 def test_the_fast_recipe_is_shared_where_others_read_its_keys() -> None:
     fast = toy.params(train={"recipe": "fast", "epochs": 7})
-    assert (fast.train.lr, fast.train.mode, fast.train.epochs) == (1.5e-3, "frozen", 7)
-    assert fast.settings("bpr").model_dump(include={"lr", "dim", "epochs"}) == {"lr": 1.5e-3, "dim": 128, "epochs": 7}
+    given = fast.train.resolved()
+    assert (given.lr, given.mode, given.epochs) == (1.5e-3, "frozen", 7)
+    assert model_settings(fast, "bpr").model_dump(include={"lr", "dim", "epochs"}) == {
+        "lr": 1.5e-3,
+        "dim": 128,
+        "epochs": 7,
+    }
     override = toy.params(benchmark={"overrides": {"alignrec": {"recipe": "fast"}}})
-    assert (override.settings("alignrec").lr, override.train.lr) == (1.5e-3, 5e-4)
+    assert (model_settings(override, "alignrec").lr, override.train.resolved().lr) == (1.5e-3, 5e-4)
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -20,7 +20,6 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.whitening import fit as whitened
-from pipeline.params import load
 from pipeline.pretrain import distillation, losses
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.corpus import Rates
@@ -28,6 +27,7 @@ from pipeline.pretrain.distillation import Target
 from pipeline.pretrain.held_out import features
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
+from stages.params import load
 
 
 def _rows(vectors: np.ndarray) -> distillation.Rows:

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from pretraining import MASK, network, task
 from torch import Tensor
 
-from pipeline.config import Pretrain
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.pretrain import losses
 from pipeline.pretrain.batches import Task, batch
@@ -19,6 +18,7 @@ from pipeline.pretrain.corpus import Corpus, Rates
 from pipeline.pretrain.held_out import features
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, Step
+from pipeline.pretrain.params import Pretrain
 
 ALL = {"itc": 1.0, "collaborative": 1.0, "common_users": 1}
 

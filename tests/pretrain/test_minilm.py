@@ -14,11 +14,11 @@ from torch import Tensor
 from pipeline.beit3.network import SIZES, BEiT3, Config
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.params import load
 from pipeline.pretrain import minilm
 from pipeline.pretrain.minilm import MiniLM
 from pipeline.run import Run
-from stages import needs
+from stages import STAGES
+from stages.params import load
 
 PIECES = [
     *("<s>", "<pad>", "</s>", "<unk>", "▁", "▁red", "▁Blue", "▁green", "▁yellow", "▁circle", "▁square", "▁monday"),
@@ -156,7 +156,7 @@ def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypat
 
     def facts(name: str) -> list[object]:
         params = load(tmp_path / name / "params.yaml")
-        return needs.of(Run("pretrain", "toy", params, tmp_path / name)).facts
+        return STAGES["pretrain"].asks(Run("pretrain", "toy", params, tmp_path / name)).facts
 
     plain, words = facts("random"), facts("words")
     monkeypatch.setattr("pipeline.encode.needs.release", lambda package: f"{package} 9.9")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from pretraining import MASK, network
 
-from pipeline.config import Pretrain
 from pipeline.pretrain import optim
 from pipeline.pretrain.losses import PretrainingModel
+from pipeline.pretrain.params import Pretrain
 
 
 def _groups(layer_decay: float) -> dict[str, dict[str, float]]:

@@ -12,10 +12,10 @@ import torch
 from benchmarks import _official
 from pipeline.beit3 import checkpoints, released, vqkd
 from pipeline.beit3.network import SIZES, BEiT3
-from pipeline.config import Pretrain
 from pipeline.encode.beit3 import BEiT3Params
 from pipeline.errors import UserError
 from pipeline.pretrain import prepare, published
+from pipeline.pretrain.params import Pretrain
 
 PIECES = 50
 SHAPE = replace(SIZES["small"], vocab=58, positions=40)  # as published: eight rows more than pieces

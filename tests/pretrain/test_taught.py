@@ -17,9 +17,9 @@ from pretraining import history as run
 
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.params import load
 from pipeline.run import Run
-from stages import needs
+from stages import STAGES
+from stages.params import load
 
 
 def taught(root: Path, way: str, kind: str = "timm", model: Path | None = None, **pretrain: Any) -> Layout:
@@ -74,15 +74,15 @@ def test_a_dataset_without_images_needs_no_lesson(tmp_path: Path) -> None:
 def test_its_network_and_settings_are_needs_where_it_is_read(tmp_path: Path) -> None:
     layout = taught(tmp_path, "teacher-kmeans")
     weights = tmp_path / "network" / "model.safetensors"
-    files, facts, modules = needs.of(run_of(tmp_path))
+    files, facts, modules = STAGES["pretrain"].asks(run_of(tmp_path))
     assert weights in files
     assert "pipeline.encode.timm" in modules
     assert layout.items in files
     params = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(params.replace("kind: timm", "kind: timm\n    precision: bfloat16"))
-    assert needs.of(run_of(tmp_path)).facts != facts
+    assert STAGES["pretrain"].asks(run_of(tmp_path)).facts != facts
     (tmp_path / "params.yaml").write_text(params.replace("teacher-kmeans", "kmeans"))
-    files, facts, modules = needs.of(run_of(tmp_path))
+    files, facts, modules = STAGES["pretrain"].asks(run_of(tmp_path))
     assert weights not in files
     assert (len(facts), modules) == (1, ["pipeline.pretrain.train"])
 

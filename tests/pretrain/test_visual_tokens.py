@@ -12,11 +12,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.beit3.network import SIZES
-from pipeline.config import Pretrain
 from pipeline.errors import UserError
 from pipeline.images.pixels import squares
 from pipeline.layout import Layout
 from pipeline.pretrain import prepare, visual_tokens
+from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.prepare import Lesson
 from pipeline.pretrain.teacher import FeatureMaps, Teacher, feature_maps
 

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from pipeline.beit3.network import SIZES
 from pipeline.beit3.vqkd import VQKD
-from pipeline.config import Pretrain
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.pretrain import published, vqkd
+from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.teacher import FeatureMaps, feature_maps
 
 PARAMS = Pretrain(visual_tokens="teacher-vqkd", codes=12, vqkd_width=64, vqkd_layers=1, vqkd_epochs=4, threads=1)

@@ -15,8 +15,8 @@ from rich.table import Table
 import schemas
 from pipeline import io
 from pipeline.config.base import nearest
-from pipeline.layout import STAGES
 from pipeline.report import terminal
+from stages import STAGES
 
 from . import verdicts
 from .cases import NAMES, Case, cases

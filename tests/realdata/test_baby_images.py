@@ -15,9 +15,9 @@ from faulty import Server, body, first, serving, status
 from PIL import Image
 
 import schemas
-from pipeline.config import Images
 from pipeline.images import fetcher
 from pipeline.images.files import Refused
+from pipeline.images.params import Images
 
 ADDRESSES = Path(__file__).parents[3] / "shared" / "data" / "baby_2014" / "item_urls.csv"
 pytestmark = [

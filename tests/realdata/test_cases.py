@@ -13,9 +13,9 @@ from realdata import cases, verdicts
 
 import schemas
 from pipeline import io
-from pipeline.config import Interactions
 from pipeline.encode.registry import ENCODERS
-from pipeline.params import load
+from pipeline.interactions.params import Interactions
+from stages.params import load
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from PIL import Image
 
 import schemas
 from pipeline import io
-from pipeline.params import load
 from pipeline.run import running
 from stages import download, images, interactions, items
+from stages.params import load
 
 HERE = Path(__file__).parent
 DATA = HERE.parent.parent.parent / "shared" / "data" / "gift_cards_2018"

@@ -14,12 +14,12 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.params import Params
 from pipeline.release.read import Release, parameters, unpacked
 from pipeline.run import running
 from pipeline.train import recommend
 from stages import probe
 from stages.cli import app
+from stages.params import Params
 
 
 @pytest.fixture(scope="module")

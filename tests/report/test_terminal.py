@@ -6,8 +6,8 @@ import pyarrow as pa
 from rich.console import Console
 
 import schemas
-from pipeline.layout import STAGES
 from pipeline.report import terminal
+from stages import STAGES
 
 
 def row(model: str, seed: int, value: float, **other: object) -> dict[str, object]:

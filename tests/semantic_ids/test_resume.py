@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ import yaml
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.params import Params, load
 from pipeline.run import Run, perform
 from pipeline.semantic_ids import files
 from pipeline.semantic_ids.registry import METHODS
-from stages import needs
+from stages import STAGES
+from stages.params import Params, load
 
 QUICK = {"rqvae": {"hidden": [], "width": 2, "epochs": 3}, "balanced-kmeans": {"rounds": 2}}
 
@@ -35,8 +34,7 @@ def params(**changed: Any) -> Params:
 
 
 def ran(layout: Layout, asked: Params) -> bool:
-    main = importlib.import_module("stages.semantic_ids").main
-    return perform(Run("semantic_ids", "shop", asked, layout.root), needs.of, lambda _: None, main)
+    return perform(Run("semantic_ids", "shop", asked, layout.root), STAGES["semantic_ids"], lambda _: None)
 
 
 def digests(layout: Layout) -> dict[str, str]:
@@ -84,7 +82,10 @@ def test_what_is_shuffled_counts_as_code_and_as_a_setting(tmp_path: Path) -> Non
     layout = toy.outputs(tmp_path)
     asked = params(methods=["shuffled"], settings={"shuffled": {"method": "pq"}})
     assert asked.semantic_ids.parts("shuffled") == ["shuffled", "pq"]
-    assert "pipeline.semantic_ids.product" in needs.of(Run("semantic_ids", "shop", asked, layout.root)).modules
+    assert (
+        "pipeline.semantic_ids.product"
+        in STAGES["semantic_ids"].asks(Run("semantic_ids", "shop", asked, layout.root)).modules
+    )
     ran(layout, asked)
     facts, _ = files.load(layout.semantic_ids("random", "shuffled"))
     assert facts.settings == {"method": "pq", "settings": {}}

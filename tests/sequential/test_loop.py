@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save
 from sequential_toys import CODES, CYCLE, cycle, settings
 
-from pipeline.config.study import Generative
 from pipeline.errors import UserError
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.trial import Result, open_test_ranked
@@ -19,6 +18,7 @@ from pipeline.ops.checkpoint import Checkpoint
 from pipeline.sequential import judging
 from pipeline.sequential.base import Ranker, Sequential
 from pipeline.sequential.loop import Fit, fit
+from pipeline.sequential.params import Generative
 from pipeline.sequential.popularity import Popularity
 from pipeline.sequential.sasrec import SASRec
 from pipeline.sequential.sequences import Sequences

@@ -19,19 +19,20 @@ import studied
 import schemas
 from pipeline import io, pool
 from pipeline.benchmark.jobs import Job, Trial
+from pipeline.benchmark.settings import protocol_of
 from pipeline.errors import UserError
-from pipeline.evaluation.protocol import protocol
 from pipeline.evaluation.statistics import holm
 from pipeline.layout import Layout
-from pipeline.params import Params, load
 from pipeline.pretrain import distillation
 from pipeline.probe import questions
 from pipeline.probe.base import Data
+from pipeline.stage import Needs
 from pipeline.study import arms, branch
 from pipeline.study.branch import Branch
 from pipeline.study.encoders import FORMS, SETS
 from pipeline.train import inputs
-from stages import needs
+from stages import STAGES
+from stages.params import Params, load
 
 STUDY: dict[str, Any] = {
     "arms": {"still": {"epochs": 0}, "together": {"collaborative": 1.0, "common_users": 1}},
@@ -51,7 +52,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(root: Path, params: Params) -> list[dict[str, Any]]:
     """Run the arms; return the rows of the table."""
     run = studied.run("study", params, root)
-    made = arms.study(run, protocol(params, "toy", inputs.read(run.layout, None).split))
+    made = arms.study(run, protocol_of(params, "toy", inputs.read(run.layout, None).split))
     assert [path for path in made if not path.is_file()] == []
     io.keep_only(run.folder, made)
     return rows(root)
@@ -83,7 +84,7 @@ def test_every_arm_has_its_probes_and_its_recommender_beside_the_recipe(shop: Pa
 def test_the_recipe_is_the_datasets_own_encoder(shop: Path) -> None:
     params, layout, table = load(shop / "params.yaml"), Layout(shop, "toy"), rows(shop)
     assert not Branch(shop, "toy", "arms/recipe/0").folder("pretrain").exists()
-    trial = Trial(layout, params, protocol(params, "toy", inputs.read(layout, None).split))
+    trial = Trial(layout, params, protocol_of(params, "toy", inputs.read(layout, None).split))
     recalls = [trial(Job("alignrec", "beit3", seed))[0].record["metrics"]["test"]["recall@20"] for seed in (0, 1)]
     row = only(table, arm="recipe", what="alignrec", features="beit3", metric="recall", k=20)
     assert row["mean"] == pytest.approx(np.mean(recalls), abs=1e-12)
@@ -201,16 +202,16 @@ import sys
 from pathlib import Path
 import networks
 import studied
-from pipeline.evaluation.protocol import protocol
-from pipeline.params import load
+
+from stages.params import load
 from pipeline.study import arms
 from pipeline.train import inputs
-from stages import needs
+from stages import STAGES
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     params = load(root / "params.yaml")
     run = studied.run("study", params, root)
-    arms.study(run, protocol(params, "toy", inputs.read(run.layout, None).split))
+    arms.study(run, protocol_of(params, "toy", inputs.read(run.layout, None).split))
 """
 
 
@@ -253,7 +254,7 @@ def test_a_teacher_is_asked_once_for_all_arms(tmp_path: Path, monkeypatch: pytes
 def test_without_arms_the_table_is_empty_and_nothing_is_read(tmp_path: Path) -> None:
     params = load(studied.write(tmp_path))
     run = studied.run("study", params, tmp_path)
-    (table,) = arms.study(run, protocol(params, "toy", inputs.read(run.layout, None).split))
+    (table,) = arms.study(run, protocol_of(params, "toy", inputs.read(run.layout, None).split))
     assert len(io.read_table(table, schemas.ARMS)) == 0
 
 
@@ -289,9 +290,9 @@ def test_the_stage_depends_on_what_its_arms_read(tmp_path: Path) -> None:
     taught = {"visual_tokens": "teacher-kmeans", "teacher": "tiny"}
     encoders = {"tiny": {"kind": "timm", "model": str(network)}}
 
-    def of(arms: dict[str, Any]) -> needs.Needs:
+    def of(arms: dict[str, Any]) -> Needs:
         params = load(studied.write(tmp_path, study={"arms": arms}, encoders=encoders))
-        return needs.of(studied.run("study", params, tmp_path))
+        return STAGES["study"].asks(studied.run("study", params, tmp_path))
 
     without, alone, together = of({}), of({"x": taught}), of({"x": taught, "y": {"collaborative": 1.0}})
     weights = network / "model.safetensors"

@@ -15,12 +15,12 @@ from pipeline import io, pool
 from pipeline.errors import UserError
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
-from pipeline.params import Params, load, read
 from pipeline.run import Run, running
 from pipeline.semantic_ids import files
 from pipeline.sequential import jobs
 from pipeline.study import generative
-from stages import needs, semantic_ids
+from stages import STAGES, semantic_ids
+from stages.params import Params, load, read
 from stages.study import main
 
 USERS = 36
@@ -136,7 +136,7 @@ def test_empty_it_trains_nothing_and_reads_no_codes(layout: Layout) -> None:
     assert len(own) == len(tests) == 0
     assert not layout.study_runs(generative.PART).exists()
     read_by = {
-        bool(features): [p for p in needs.of(Run("study", "shop", params(features=features), layout.root)).files
+        bool(features): [p for p in STAGES["study"].asks(Run("study", "shop", params(features=features), layout.root)).files
                          if "semantic_ids" in p.parts]
         for features in ([], ["f"])
     }  # fmt: skip

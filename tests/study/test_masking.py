@@ -9,22 +9,22 @@ import shops
 
 import schemas
 from pipeline import io, pool
-from pipeline.config import Mask
+from pipeline.benchmark.settings import protocol_of
 from pipeline.config.base import checked
 from pipeline.errors import UserError
 from pipeline.evaluation import cutoff
 from pipeline.evaluation.metrics import evaluate
-from pipeline.evaluation.protocol import protocol
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
-from pipeline.params import Params, read
 from pipeline.run import running
 from pipeline.seeds import seed_for
 from pipeline.study import masking, summaries
 from pipeline.study.masking import Job, Trial
+from pipeline.study.params import Mask
 from pipeline.train import inputs
 from pipeline.train.loop import fit
+from stages.params import Params, read
 from stages.study import main
 
 
@@ -65,7 +65,7 @@ def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout, monkey
     parts, recalls = shops.two_tastes(), []
     for rule in ("mmrec", "strict"):
         settings = params(rule)
-        rules = protocol(settings, "shop", parts)
+        rules = protocol_of(settings, "shop", parts)
         (record,) = Trial(layout, settings, rules)(Job("f", masking.NOTHING, 0, 0))
         fitted = fit(AlignRec, *inputs.read(layout, "f"), settings.train, seed_for("benchmark", "shop", "alignrec", 0))
         expected = evaluate(fitted.user, fitted.item, parts, "test", [9], rules.seen(parts, "test"))
@@ -107,7 +107,7 @@ def test_the_whole_set_is_trained_once_and_ratios_share_their_runs(layout: Layou
 
 def test_all_hidden_is_the_masked_set_itself_and_none_hidden_the_whole(layout: Layout) -> None:
     settings = params("mmrec")
-    trial = Trial(layout, settings, protocol(settings, "shop", shops.two_tastes()))
+    trial = Trial(layout, settings, protocol_of(settings, "shop", shops.two_tastes()))
     (whole,), (none,), (every,) = (trial(Job("f", *what, 0)) for what in (("nothing", 0), ("image", 0), ("image", 1)))
     assert whole["recall@20"] == none["recall@20"]
     (itself,) = trial(Job("f-image-masked", "nothing", 0, 0))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.params import load
+from stages.params import load
 
 ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "profiles" / "arms.yaml"

@@ -9,10 +9,10 @@ import yaml
 import schemas
 from pipeline import io, pool
 from pipeline.models import MODELS
-from pipeline.params import Params, load
 from pipeline.run import running
 from pipeline.study import masking
 from stages import benchmark, study
+from stages.params import Params, load
 
 ROOT = Path(__file__).parent.parent.parent
 PROFILE = ROOT / "profiles" / "study.yaml"

@@ -12,20 +12,20 @@ import studied
 
 import schemas
 from pipeline import io
-from pipeline.config.judging import AUTHORS
+from pipeline.benchmark.params import AUTHORS
+from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
 from pipeline.evaluation import trial as opening
-from pipeline.evaluation.protocol import protocol
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models import MODELS
-from pipeline.params import Params, load
 from pipeline.seeds import seed_for
 from pipeline.study import branch, sweeps
 from pipeline.study.branch import Branch
 from pipeline.study.sweeps import RECALL, SweepJob
 from pipeline.train import inputs
 from pipeline.train.loop import fit
+from stages.params import Params, load
 
 SWEEPS: dict[str, Any] = {
     "rate": {"train.lr": [0.001, 0.01]},
@@ -45,7 +45,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(root: Path, params: Params) -> list[dict[str, Any]]:
     """Run the sweeps; return the rows of the table."""
     run = studied.run("study", params, root)
-    made = sweeps.study(run, protocol(params, "toy", inputs.read(run.layout, None).split))
+    made = sweeps.study(run, protocol_of(params, "toy", inputs.read(run.layout, None).split))
     assert [path for path in made if not path.is_file()] == []
     io.keep_only(run.folder, made)
     return rows(root)
@@ -92,13 +92,13 @@ def test_valid_is_that_of_the_setting_and_its_graph(shop: Path) -> None:
     data = inputs.read(layout, "beit3")
     assert data.features is not None
     edges = neighbours.neighbours(data.features, 2)
-    settings = params.settings("alignrec")
+    settings = model_settings(params, "alignrec")
     fitted = fit(
         MODELS["alignrec"], data.split, data.features, edges, settings, seed_for("sweep", "toy", "alignrec", 1)
     )
     row = next(r for r in rows(shop) if (r["setting"], r["seed"]) == ('{"graph.k": 2, "train.item_layers": 1}', 1))
     assert (row[RECALL], row["best_epoch"]) == (pytest.approx(fitted.valid[RECALL], abs=1e-12), fitted.best_epoch)
-    assert row["fingerprint"] == protocol(params, "toy", data.split).fingerprint
+    assert row["fingerprint"] == protocol_of(params, "toy", data.split).fingerprint
 
 
 def test_test_stays_closed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,12 @@ import shops
 import schemas
 from pipeline import io
 from pipeline.benchmark.jobs import Job
-from pipeline.evaluation.protocol import protocol
+from pipeline.benchmark.settings import protocol_of
 from pipeline.evaluation.statistics import holm
 from pipeline.interactions import split
-from pipeline.params import Params
 from pipeline.run import running
 from pipeline.study import tail
+from stages.params import Params
 
 SETTINGS = Params.model_validate(
     {
@@ -31,7 +31,7 @@ SETTINGS = Params.model_validate(
 def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
     """Write a benchmark in which a contender puts the target first for some users, by number; return table TAIL."""
     layout, parts = shops.outputs(root), shops.two_tastes()
-    rules = protocol(SETTINGS, "shop", parts)
+    rules = protocol_of(SETTINGS, "shop", parts)
     users = np.unique(parts.test.users)
     rows = []
     for (model, features), served in right.items():
@@ -101,5 +101,5 @@ def test_without_the_tail_its_table_is_empty(tmp_path: Path) -> None:
     layout = shops.outputs(tmp_path)
     study = SETTINGS.study.model_copy(update={"tail": False})
     with running("study", "shop", SETTINGS.model_copy(update={"study": study}), tmp_path) as run:
-        tail.study(run, protocol(SETTINGS, "shop", shops.two_tastes()))
+        tail.study(run, protocol_of(SETTINGS, "shop", shops.two_tastes()))
     assert len(io.read_table(layout.study("tail"), schemas.TAIL)) == 0

@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save
 from shops import ITEMS, USERS, content, interactions, two_tastes
 
-from pipeline.config import Train
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.models import MODELS
+from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.train.loop import Fit, fit, standardised
 

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save
 
-from pipeline import params
 from pipeline.beit3 import checkpoints
 from pipeline.beit3.tokenizer import Tokenizer, train
 from pipeline.compare import codes_file, feature_set
@@ -21,6 +20,7 @@ from pipeline.semantic_ids import files
 from pipeline.semantic_ids.base import Vectors
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources.image_features import FEATURE, check_features
+from stages import params
 from tests.hostile import test_features, test_params
 from tests.hostile.fuzz.target import Target, encoded, folder, written
 

@@ -11,9 +11,9 @@ import zlib
 from PIL import Image
 
 import schemas
-from pipeline.config import Images
 from pipeline.images import files
 from pipeline.images.decode import normalise
+from pipeline.images.params import Images
 from tests.hostile.fuzz.target import Target, written
 from tests.hostile.test_images import LIMITS, exif, jpeg, scans
 

@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.config.source import Source
 from pipeline.interactions import build
 from pipeline.interactions.division import Division
 from pipeline.items import identifiers
 from pipeline.sources import inspect, mmrec
 from pipeline.sources.amazon2014 import Amazon2014
 from pipeline.sources.amazon2023 import Amazon2023
-from pipeline.sources.base import Source
 from pipeline.sources.image_features import RECORD, read
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.tabular import TabularSource

@@ -9,11 +9,11 @@ from collections.abc import Callable
 import httpcore
 import httpx
 
-from pipeline.config import Images
 from pipeline.http import ranged, web
 from pipeline.http.addresses import host_of, is_valid
 from pipeline.http.fetch import is_web_page, local
 from pipeline.http.retries import LONGEST_WAIT, TransientError, pause, retry_after
+from pipeline.images.params import Images
 from pipeline.remote.stores import store
 from tests.hostile import test_network
 from tests.hostile.fuzz.target import Target, encoded

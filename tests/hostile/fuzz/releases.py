@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from pipeline.export.content import of_release
 from pipeline.io import sha256
-from pipeline.mend import complete, mend
 from pipeline.release import manifest, signature, verify
+from stages.mend import complete, mend
 from tests.hostile import test_foreign_release
 from tests.hostile.fuzz.target import Target, folder, written
 

@@ -6,10 +6,11 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline.config.base import Name, Positive, Rate, Section, Share
-from pipeline.config.judging import AUTHORS
+from pipeline.benchmark.params import AUTHORS
+from pipeline.config.base import Name, Positive, Section, Share
+from pipeline.sequential.params import Generative
 
 
 class Mask(Section):
@@ -59,48 +60,6 @@ def part(setting: Mapping[str, int | float], section: str) -> dict[str, int | fl
 
 Values = Annotated[list[int | float], Field(min_length=1)]
 Space = Annotated[dict[str, Values], Field(min_length=1), BeforeValidator(_preset), AfterValidator(_dotted)]
-
-
-class Generative(Section):
-    """Codes judged by use: a generative recommender on semantic IDs beside SASRec on item ids, by leave-one-out.
-
-    All contenders have one size, one budget and one way to stop.
-    """
-
-    features: list[Name] = []
-    """feature sets whose codes are used, of `semantic_ids.features`; empty: no training"""
-    methods: list[Name] = []
-    """of `semantic_ids.methods`, controls included; empty: all that are there"""
-    seeds: Positive = 5
-    """trainings of each contender"""
-    rates: Annotated[list[Rate], Field(min_length=1)] = [0.003]
-    """learning rates that each contender tries on valid, with its first seed; the best NDCG@20 is used"""
-    length: Positive = 20
-    """items of a history at most, the latest"""
-    dim: Positive = 64
-    """width of the networks"""
-    layers: Positive = 2
-    """of SASRec; of encoder and decoder each"""
-    heads: Positive = 2
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    batch_size: Positive = 128
-    """windows of users' items a step"""
-    epochs: Positive = 40
-    """at most"""
-    patience: Positive = 4
-    """epochs without a better valid NDCG@20 after which a training ends"""
-    ks: Annotated[list[Positive], Field(min_length=1)] = [5, 10, 20]
-    """cutoffs"""
-    beams: Positive = 30
-    """prefixes that the search keeps at each level, at least the largest cutoff"""
-
-    @model_validator(mode="after")
-    def _divided(self) -> Generative:
-        if self.dim % self.heads:
-            raise ValueError(f"dim {self.dim} must be a multiple of heads, {self.heads}")
-        if self.beams < max(self.ks):
-            raise ValueError(f"{self.beams} beams cannot rank {max(self.ks)} items; give more beams or smaller ks")
-        return self
 
 
 class Study(Section):

@@ -1,24 +1,19 @@
-"""Parameters of the stages that make features and their graph: pretrain, encode, graph."""
+"""Section `pretrain` of params.yaml."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pipeline.config.base import Name, Positive, Rate, Section, Sha256, Share, Weight
 
-MODALITIES = ("image", "text")
-"""what encoders read of an item"""
-
-
-def variant(name: str, modality: str) -> str:
-    """Return what the feature set is called in which every item has a modality masked."""
-    return f"{name}-{modality}-masked"
-
 
 class Pretrain(Section):
-    """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2)."""
+    """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2).
+
+    The defaults are the recipe of docs/pretraining.md: beside MIM and MLM, CLS regresses the vectors of frozen encoders.
+    """
 
     size: Literal["small", "medium", "base", "large"] = "small"
     """network: small fits the embedded dataset; medium is between; base and large are the published shapes"""
@@ -28,8 +23,8 @@ class Pretrain(Section):
     """path or URL of official weights (.pth or .safetensors) to start from; none trains from scratch"""
     init_sha256: Sha256 | None = None
     """of the file that `init` names"""
-    words: Literal["random", "minilm"] = "random"
-    """what piece embeddings start from: noise, or MiniLM's word embeddings; excludes `init`"""
+    words: Literal["random", "minilm"] = "minilm"
+    """what piece embeddings start from: noise, or MiniLM's word embeddings; with `init`, its own"""
     text_experts: Literal["random", "minilm"] = "random"
     """what the text experts of each layer start from: noise, or MiniLM's layers, at size medium; excludes `init`"""
     tokenizer: str | None = None
@@ -68,9 +63,9 @@ class Pretrain(Section):
     brightness, contrast and saturation"""
     hide: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     """share of pairs whose image is hidden, and as many whose text is hidden"""
-    summary: Weight = 1.0
+    summary: Weight = 0.0
     """weight of the readout loss: CLS alone predicts all patches and pieces of the item"""
-    content: Weight = 1.0
+    content: Weight = 0.0
     """weight of InfoNCE between CLS and the content of the items of the batch"""
     itc: Weight = 0.0
     """weight of InfoNCE between an item's image alone and its text alone (image-text contrast)"""
@@ -81,22 +76,22 @@ class Pretrain(Section):
     hard_negatives: Annotated[int, Field(ge=0, le=10)] = 0
     """items of similar text that come into a batch beside an item, as hard negatives of content, itc and collaborative,
     mainly of itc; 0: batches are random"""
-    distill: Weight = 0.0
+    distill: Weight = 10.0
     """weight of regressing the vectors of frozen encoders from CLS, where it sees what they read"""
-    distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn"]
+    distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "tfidf"]
     """these encoders: names of section `encoders`, or kinds; none that is pre-trained here"""
-    cls_pass: Literal["masked", "whole"] = "masked"
+    cls_pass: Literal["masked", "whole"] = "whole"
     """the pass whose CLS summary, content and distill read: that of MIM and MLM, or one more with nothing masked,
     where modalities stay hidden at the rate of `hide`"""
-    cls_read: Literal["plain", "whitened"] = "plain"
+    cls_read: Literal["plain", "whitened"] = "whitened"
     """how they read it: as it is, or whitened as the released feature is"""
     temperature: Annotated[float, Field(ge=0.01)] = 0.1
     """of the softmax over cosines in content, itc and collaborative"""
     held_out: Share = 0.1
     """share of items held out to measure accuracy"""
-    epochs: Annotated[int, Field(ge=0)] = 24
+    epochs: Annotated[int, Field(ge=0)] = 12
     """0 leaves the network as it was initialised"""
-    batch_size: Positive = 32
+    batch_size: Positive = 16
     """items a step of the optimiser, over all processes"""
     accumulate: Positive = 1
     """parts in which a process computes its items of a step, for less memory; the step is the same, except that
@@ -134,39 +129,15 @@ class Pretrain(Section):
         terms = ["MIM", "MLM", *(f"{weight:g} {name}" for name, weight in added.items() if weight)]
         return " + ".join(terms) + (f" ({', '.join(self.distill_from)})" if self.distill else "")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_words(cls, given: Any) -> Any:
+        """Weights that are given have words of their own."""
+        return {"words": "random", **given} if isinstance(given, dict) and given.get("init") else given
+
     @field_validator("words", "text_experts")
     @classmethod
     def _without_init(cls, start: str, info: ValidationInfo) -> str:
         if start != "random" and info.data.get("init"):
             raise ValueError("pretrain.init names weights with a text half of their own; leave one of the two out")
         return start
-
-
-class Encode(Section):
-    """Items -> feature sets."""
-
-    encoders: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
-    """which content encoders to run: names of section `encoders`, or kinds of pipeline/encode/registry.py"""
-    controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
-    """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
-    engine: Literal["local", "ray"] = "local"
-    """where encoders run: in this process, or on a Ray cluster (extra `ray`) whose nodes see the same files"""
-    batch_size: Positive = 64
-    """items a forward pass; changes speed, and results by rounding alone"""
-    workers: Positive = 2
-    """threads that decode images and tokenise texts beside the network; changes speed alone"""
-    shard_rows: Positive = 8192
-    """items a Parquet file"""
-    seed: int = 0
-
-
-class Graph(Section):
-    """Item-item neighbours."""
-
-    k: Positive = 10
-    """neighbours an item, itself included"""
-    index: Literal["auto", "exact", "ivf", "hnsw"] = "auto"
-    """exact compares all pairs; ivf and hnsw are faster and miss some: run.json has their recall; auto: exact, and
-    ivf above a size"""
-    exact_up_to: Positive = 70_000
-    """items; above it auto takes ivf"""

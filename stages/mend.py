@@ -11,9 +11,6 @@ from pathlib import Path
 
 import yaml
 
-from pipeline import io
-from pipeline.layout import STAGES
-
 NO_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 """what reading somebody's YAML raises; of tags such as !!int too"""
 
@@ -49,24 +46,3 @@ def mend(project: Path) -> list[Path]:
                 path.unlink()
                 deleted.append(path)
     return deleted
-
-
-def complete(params: Path) -> list[str]:
-    """Append the sections that DVC wants and a parameter file lacks, each empty; return their names.
-
-    A file that is no YAML, or not one key below the other, is left as it is.
-    """
-    if not params.is_file():
-        return []
-    try:
-        text = params.read_text(encoding="utf-8")
-        sections = yaml.safe_load(text)
-        wanted = dict.fromkeys(name for stage in STAGES.values() for name in stage.params if name != "source")
-        lacking = [name for name in wanted if name not in sections]
-        completed = text.rstrip("\n") + "\n" + "".join(f"{name}: {{}}\n" for name in lacking)
-        if not lacking or yaml.safe_load(completed) != sections | {name: {} for name in lacking}:
-            return []
-    except NO_YAML:
-        return []
-    io.write_bytes(params, completed.encode())
-    return lacking

@@ -22,13 +22,13 @@ class SemanticIds(Section):
     """Items as a few discrete codes."""
 
     features: list[Name] = []
-    """feature sets that are coded; empty: none"""
+    """feature sets that are coded; empty: none; where they are not given, that of the released recommender"""
     methods: Annotated[list[Name], Field(min_length=1)] = [FIRST, "random"]
     """see pipeline/semantic_ids/registry.py"""
     levels: Levels = 3
     """codes an item, L"""
     codes: Codes = 256
-    """values of a code, K"""
+    """values of a code, K; where it is not given, a quarter of the items at most"""
     collisions: Collisions = "suffix"
     """keep: several items share an id; suffix: a last code numbers them; reassign: the next free last code"""
     fit_rows: Positive = 262_144
@@ -38,6 +38,12 @@ class SemanticIds(Section):
     settings: dict[Name, dict[str, Any]] = {}
     """method -> keys of its own class in pipeline/semantic_ids/"""
     seed: int = 0
+
+    def for_items(self, items: int) -> SemanticIds:
+        """Return the section for a catalogue of so many items: without `codes`, each code has some items to learn on."""
+        if "codes" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"codes": min(self.codes, max(2, items // 4))})
 
     def parts(self, method: str) -> list[str]:
         """Return the methods whose code makes a method's codes: its own, and that of which codes are shuffled."""

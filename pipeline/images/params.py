@@ -1,15 +1,14 @@
-"""Parameters of the stages that prepare data: download, interactions, items, images."""
+"""Section `images` of params.yaml."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from pipeline.config.base import Address, Positive, Rate, Section, Share
+from pipeline.config.base import Address, Positive, Rate, Section
 
-TextField = Literal["title", "brand", "categories", "description"]
 PATTERN = re.compile(r"[^{}]*(?:\{(?:item|asin)\}[^{}]*)+")
 
 
@@ -21,54 +20,6 @@ def _with_item(pattern: str) -> str:
 
 Pattern = Annotated[str, AfterValidator(_with_item)]
 """has the item's identifier in place of {item} or {asin}"""
-
-
-class Download(Section):
-    """Fetching raw files."""
-
-    timeout: Rate = 30.0
-    """seconds without a byte before a try is given up"""
-    retries: Annotated[int, Field(ge=0)] = 5
-    """tries after the first, with exponential back-off"""
-
-
-class Interactions(Section):
-    """Filtering, numbering, splitting."""
-
-    min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """explicit ratings as implicit feedback: lower ones are dropped, before users and items are counted; null: none"""
-    user_core: Positive = 5
-    """users with fewer interactions are dropped; repeatedly, because items lose interactions too"""
-    item_core: Positive = 5
-    """items with fewer interactions are dropped, likewise"""
-    protocol: Literal["mmrec", "leave-one-out", "user-time", "global-time", "cold-items", "sparse"] = "mmrec"
-    """how interactions are split: method.md section 6; the last two also change a split of the source's own"""
-    cold_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """`cold-items`: items without any train interaction; half of them are the targets of valid, half those of test"""
-    most_train: Positive = 5
-    """`sparse`: train interactions that a user keeps at most, the latest where there are times"""
-    memory_limit: str = "1GiB"
-    """DuckDB spills to disk above this; its process takes some hundred MiB more, and reserves twice as much"""
-    seed: int = 0
-    """of splits that are random"""
-
-
-class Items(Section):
-    """Cleaning and composing text."""
-
-    max_reject_share: Share = 0.01
-    """a larger share of unreadable metadata lines fails the stage"""
-    text: Annotated[list[TextField], Field(min_length=1)] = ["title", "brand", "categories", "description"]
-    """fields that make the text, in this order; without categories the category probe judges text encoders too"""
-    shared_above: Share = 0.1
-    """a title or text of a larger share of the items is listed in run.json: it may be a placeholder"""
-
-    @field_validator("text")
-    @classmethod
-    def _distinct(cls, fields: list[TextField]) -> list[TextField]:
-        if len(set(fields)) < len(fields):
-            raise ValueError("a field is named twice")
-        return fields
 
 
 class Images(Section):

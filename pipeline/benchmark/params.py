@@ -1,4 +1,4 @@
-"""Parameters of evaluation: probe, benchmark, and `alignrec sweep`."""
+"""Sections `benchmark` and `sweep` of params.yaml."""
 
 from __future__ import annotations
 
@@ -10,21 +10,13 @@ from pydantic import Field, model_validator
 from pipeline.config.base import Count, Name, Positive, Section
 
 
-class Probe(Section):
-    """Evaluation of feature sets without a recommender (method.md section 5)."""
-
-    ks: list[Positive] = [5, 10, 20, 50]
-    width: Positive = 128
-    """of every feature set after the same processing, at most: centred, reduced by PCA and whitened"""
-
-
 class Benchmark(Section):
     """Models x feature sets x seeds under one protocol."""
 
     models: list[Name] = ["bpr", "lightgcn", "vbpr", "alignrec"]
     """see pipeline/models/__init__.py"""
-    features: list[Name] = ["beit3", "minilm-cnn", "random", "shuffled", "constant"]
-    """feature sets for the models that use features"""
+    features: list[Name] = ["beit3", "minilm-cnn", "tfidf", "random", "shuffled", "constant"]
+    """feature sets for the models that use features; where they are not given, all of content and the controls"""
     protocol: Literal["mmrec", "strict"] = "mmrec"
     """mmrec masks train items at test, as published tables do; strict masks train and valid"""
     seeds: Positive = 3
@@ -34,7 +26,7 @@ class Benchmark(Section):
     """feature set -> widths of the modalities concatenated in it, for models that treat each by itself; a
     feature set that is not named is one modality"""
     overrides: dict[Name, dict[str, Any]] = {}
-    """model -> keys of its own class in pipeline/models/ that differ for it; params.settings resolves them"""
+    """model -> keys of its own class in pipeline/models/ that differ for it; pipeline/benchmark/settings.py resolves them"""
     ablations: dict[Name, dict[str, Any]] = {}
     """name of a row -> keys of `train` that differ from AlignRec on `train.features`"""
     ablation_seeds: Positive = 1

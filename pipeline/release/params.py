@@ -1,4 +1,4 @@
-"""Parameters of the stages that report and release results: report, publish."""
+"""Section `publish` of params.yaml."""
 
 from __future__ import annotations
 
@@ -9,24 +9,13 @@ from pydantic import Field
 from pipeline.config.base import Name, Positive, Section
 
 
-class Report(Section):
-    """The HTML page."""
-
-    gallery_items: Positive = 8
-    """items shown with their neighbours"""
-    neighbours: Positive = 6
-    """images beside each item"""
-    searchable: Positive = 3000
-    """up to so many items the page has every image, and can search them all"""
-
-
 class Publish(Section):
     """The release folder."""
 
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")] = "0.1.0"
     """semantic version of the released data"""
     features: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn"]
-    """feature sets to release"""
+    """feature sets to release; where they are not given, all but the controls"""
     semantic_ids: list[Name] | None = None
     """methods whose semantic IDs of those sets are released; by default all that are not controls"""
     interactions: bool | None = None

@@ -1,0 +1,66 @@
+"""What the parameters say of each model in the benchmark, and by which protocol it is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Sweep
+from pipeline.config.base import Section, checked
+from pipeline.config.parameters import Parameters
+from pipeline.evaluation.protocol import Protocol, protocol
+from pipeline.interactions.params import Interactions
+from pipeline.interactions.split import Split
+from pipeline.models import MODELS, RELEASED
+from pipeline.models.params import Train
+from pipeline.train.params import Released
+
+if TYPE_CHECKING:
+    from pipeline.models.alignrec import AlignRecParams
+
+
+def model_settings(params: Parameters, model: str, ablation: str = "") -> Train:
+    """Return a model's settings in the benchmark.
+
+    They are the model's own defaults, overridden by its keys in `train`, by `benchmark.overrides` and by the
+    ablation. Other keys of `train` are AlignRec's.
+
+    Raises:
+        UserError: an override or the ablation has a key that the model does not read, or a value that it refuses.
+    """
+    kind, benchmark = MODELS[model].Params, params[Benchmark]
+    trained = _explicit(params[Released].resolved())
+    shared = {key: value for key, value in trained.items() if key in kind.model_fields}
+    own = _explicit(checked(kind, benchmark.overrides.get(model, {}), f"benchmark.overrides.{model}"))
+    changed = benchmark.ablations[ablation] if ablation else {}
+    changed = _explicit(checked(kind, changed, f"benchmark.ablations.{ablation}"))
+    return kind.model_validate(shared | own | changed)
+
+
+def released_settings(params: Parameters, ablation: str = "") -> AlignRecParams:
+    """Return the settings of the released model in the benchmark, see `model_settings`."""
+    return cast("AlignRecParams", model_settings(params, RELEASED, ablation))
+
+
+def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) -> Parameters:
+    """Return the parameters with some of a model's keys changed in the benchmark, see `model_settings`."""
+    benchmark = params[Benchmark]
+    own = benchmark.overrides.get(model, {}) | dict(setting)
+    return params.having(benchmark.model_copy(update={"overrides": benchmark.overrides | {model: own}}))
+
+
+def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
+    """Return the ranges of a model's search: of `sweep.spaces`, else its own, else lr and l2 if it reads them."""
+    reads = MODELS[model].Params.model_fields
+    rates = {key: values for key, values in RATES.items() if key in reads}
+    return (SPACES | params[Sweep].spaces).get(model, rates)
+
+
+def protocol_of(params: Parameters, dataset: str, split: Split) -> Protocol:
+    """Return the protocol by which models of a dataset are selected; its `variants` are those that judge them."""
+    return protocol(params[Benchmark].protocol, params[Interactions], params.source(dataset).has_split, split)
+
+
+def _explicit(section: Section) -> dict[str, Any]:
+    """Return the keys that are set, not left to defaults; those of a recipe count as set."""
+    return section.model_dump(exclude_unset=True)

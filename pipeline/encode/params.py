@@ -1,0 +1,33 @@
+"""Section `encode` of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pipeline.config.base import Name, Positive, Section
+
+MODALITIES = ("image", "text")
+"""what encoders read of an item"""
+
+
+def variant(name: str, modality: str) -> str:
+    """Return what the feature set is called in which every item has a modality masked."""
+    return f"{name}-{modality}-masked"
+
+
+class Encode(Section):
+    """Items -> feature sets."""
+
+    encoders: list[Name] = ["beit3", "beit3-image-masked", "beit3-text-masked", "minilm-cnn", "tfidf"]
+    """which content encoders to run: names of section `encoders`, or kinds of pipeline/encode/registry.py"""
+    controls: list[Literal["random", "shuffled", "constant"]] = ["random", "shuffled", "constant"]
+    """feature sets that a useful one must beat; shuffled permutes the first encoder's rows"""
+    engine: Literal["local", "ray"] = "local"
+    """where encoders run: in this process, or on a Ray cluster (extra `ray`) whose nodes see the same files"""
+    batch_size: Positive = 64
+    """items a forward pass; changes speed, and results by rounding alone"""
+    workers: Positive = 2
+    """threads that decode images and tokenise texts beside the network; changes speed alone"""
+    shard_rows: Positive = 8192
+    """items a Parquet file"""
+    seed: int = 0

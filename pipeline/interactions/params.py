@@ -1,0 +1,30 @@
+"""Section `interactions` of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipeline.config.base import Positive, Section
+
+
+class Interactions(Section):
+    """Filtering, numbering, splitting."""
+
+    min_rating: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """explicit ratings as implicit feedback: lower ones are dropped, before users and items are counted; null: none"""
+    user_core: Positive = 5
+    """users with fewer interactions are dropped; repeatedly, because items lose interactions too"""
+    item_core: Positive = 5
+    """items with fewer interactions are dropped, likewise"""
+    protocol: Literal["mmrec", "leave-one-out", "user-time", "global-time", "cold-items", "sparse"] = "mmrec"
+    """how interactions are split: method.md section 6; the last two also change a split of the source's own"""
+    cold_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """`cold-items`: items without any train interaction; half of them are the targets of valid, half those of test"""
+    most_train: Positive = 5
+    """`sparse`: train interactions that a user keeps at most, the latest where there are times"""
+    memory_limit: str = "1GiB"
+    """DuckDB spills to disk above this; its process takes some hundred MiB more, and reserves twice as much"""
+    seed: int = 0
+    """of splits that are random"""

@@ -1,0 +1,29 @@
+"""Section `items` of params.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from pipeline.config.base import Section, Share
+
+TextField = Literal["title", "brand", "categories", "description"]
+
+
+class Items(Section):
+    """Cleaning and composing text."""
+
+    max_reject_share: Share = 0.01
+    """a larger share of unreadable metadata lines fails the stage"""
+    text: Annotated[list[TextField], Field(min_length=1)] = ["title", "brand", "categories", "description"]
+    """fields that make the text, in this order; without categories the category probe judges text encoders too"""
+    shared_above: Share = 0.1
+    """a title or text of a larger share of the items is listed in run.json: it may be a placeholder"""
+
+    @field_validator("text")
+    @classmethod
+    def _distinct(cls, fields: list[TextField]) -> list[TextField]:
+        if len(set(fields)) < len(fields):
+            raise ValueError("a field is named twice")
+        return fields

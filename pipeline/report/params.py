@@ -1,0 +1,16 @@
+"""Section `report` of params.yaml."""
+
+from __future__ import annotations
+
+from pipeline.config.base import Positive, Section
+
+
+class Report(Section):
+    """The HTML page."""
+
+    gallery_items: Positive = 8
+    """items shown with their neighbours"""
+    neighbours: Positive = 6
+    """images beside each item"""
+    searchable: Positive = 3000
+    """up to so many items the page has every image, and can search them all"""

@@ -1,0 +1,147 @@
+"""What a finished stage says of its files, so that no later stage believes a file which it did not write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipeline import code, io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.stage import Needs, Stage
+from pipeline.versions import installed, versions
+
+if TYPE_CHECKING:
+    from pipeline.run import Run
+
+LOCK = "dvc.lock"
+
+
+def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
+    """Write `Layout.seal` for a stage's present files: the sha256 of each, and all that says they are up to date.
+
+    Args:
+        run: that made them.
+        stage: of the run.
+        key: of `needs`, see `Run.key`.
+        needs: what the files depend on.
+    """
+    files, outside = _present(run.layout, stage.name), _outside(run.layout, needs.files)
+    seal = {"key": key, "around": _around(run, stage), "outside": outside, "files": files}
+    io.write_bytes(run.layout.seal(stage.name), json.dumps(seal, indent=1).encode())
+
+
+def holds(run: Run, stage: Stage) -> bool:
+    """Return whether a stage has ended with the same needs, and its files are as it left them.
+
+    Where nothing at all has changed around it, its needs are not asked: that may load torch.
+    """
+    sealed = _read(run.layout, stage.name)
+    if sealed is None or not run.layout.run_record(stage.name).is_file():
+        return False
+    if sealed["files"] != _present(run.layout, stage.name):
+        return False
+    outside = sealed["outside"]
+    if not stage.looks and sealed["around"] == _around(run, stage) and outside == _outside(run.layout, outside):
+        return True
+    return bool(sealed["key"] == run.key(*stage.asks(run)))
+
+
+def _around(run: Run, stage: Stage) -> str:
+    """Return the sha256 of all parameters, all code, what is installed, and the files of the stages that it reads."""
+    parts = [run.params.model_dump_json(), code.tree(), installed(), io.digest(stage.inputs(run)), versions()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _outside(layout: Layout, paths: Iterable[Path | str]) -> dict[str, list[int]]:
+    """Return path -> size and times of change of files that no stage has made; those that are gone are left out."""
+    own, found = layout.root.resolve(), {}
+    for path in map(Path, paths):
+        if path.is_file() and own not in path.resolve().parents:
+            status = path.stat()
+            found[str(path)] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    return found
+
+
+def _read(layout: Layout, stage: str) -> dict[str, Any] | None:
+    """Return a seal; None where there is none, or no whole one."""
+    try:
+        sealed = json.loads(layout.seal(stage).read_bytes())
+        whole = isinstance(sealed["key"], str) and isinstance(sealed["around"], str)
+        return sealed if whole and isinstance(sealed["files"], dict) and isinstance(sealed["outside"], dict) else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def altered(layout: Layout, stage: str) -> list[Path]:
+    """Return the files of a finished stage that are not as it left them, that are gone, or that it did not write.
+
+    Returns:
+        sorted paths; none if the stage has left no seal.
+    """
+    sealed = _read(layout, stage)
+    if sealed is None:
+        return []
+    files, present = sealed["files"], _present(layout, stage)
+    return sorted(layout.folder(stage) / n for n in files.keys() | present.keys() if present.get(n) != files.get(n))
+
+
+def vouch(layout: Layout, stage: Stage) -> None:
+    """Refuse files of the stages that `stage` reads which are not as those left them.
+
+    A stage without a seal, whose files `dvc checkout` may have brought, is held to dvc.lock, where that names it.
+
+    Raises:
+        UserError: one is altered, gone, or of no stage; it says what makes it again.
+    """
+    for earlier in stage.reads:
+        again = f"run `alignrec {earlier.name} {layout.dataset}`, which makes it again"
+        if path := next(iter(altered(layout, earlier.name)), None):
+            what = "is not as it was made" if path.exists() else "is gone"
+            raise UserError(f"{path} {what}, and {stage.name} reads it; {again}")
+        locked = _locked(layout, earlier.name)
+        if locked and not layout.seal(earlier.name).is_file() and _digest(layout.folder(earlier.name)) != locked:
+            raise UserError(
+                f"{layout.folder(earlier.name)}: its files are not those of {LOCK}, and {stage.name} reads them; {again}"
+            )
+
+
+def _present(layout: Layout, stage: str) -> dict[str, str]:
+    """Return relative path -> sha256 of a stage's files."""
+    files, folder = layout.outputs(stage), layout.folder(stage)
+    return {str(p.relative_to(folder)): digest for p, digest in zip(files, io.sha256s(files), strict=True)}
+
+
+def _locked(layout: Layout, stage: str) -> str | None:
+    """Return what dvc.lock has of a stage's folder; None where it has nothing."""
+    path = layout.root.parent / LOCK
+    try:
+        outs: list[dict[str, Any]] = yaml.safe_load(path.read_bytes())["stages"][f"{stage}@{layout.dataset}"]["outs"]
+        where = layout.folder(stage).relative_to(layout.root.parent).as_posix()
+        return next((out["md5"] for out in outs if out["path"] == where), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return None
+
+
+def _digest(folder: Path) -> str:
+    """Return the hash that DVC gives a folder: MD5 over the MD5 and path of each file that .dvcignore leaves it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_record(path))
+    rows = []
+    for path in files:
+        with path.open("rb") as f:
+            md5 = hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        rows.append({"md5": md5, "relpath": path.relative_to(folder).as_posix()})
+    text = json.dumps(sorted(rows, key=lambda row: row["relpath"]), sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _is_record(path: Path) -> bool:
+    """Return whether a file says how a stage ran, which DVC is told to ignore."""
+    return (
+        path.name in io.UNLISTED or path.suffix == ".sig" or (path.name[0] == "." and path.suffix in (".lock", ".tmp"))
+    )

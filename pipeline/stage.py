@@ -1,0 +1,93 @@
+"""A stage as one value: what it does, whose files it reads, its parameters, what its results depend on, how it runs.
+
+stages/ has a file for each, and their list. dvc.yaml, `alignrec --help` and the docs are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.config.base import Section
+from pipeline.registry import Registry
+
+if TYPE_CHECKING:
+    from pipeline.run import Run
+
+
+class Needs(NamedTuple):
+    """What a result depends on: the arguments of `Run.key`."""
+
+    files: list[Path]
+    facts: list[Any]
+    """parameters, anything JSON"""
+    modules: list[str]
+    """whose code the result depends on"""
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One stage; its name is that of its file, command, section of parameters and output folder."""
+
+    name: str
+    does: str
+    """in a few words, for --help, `dvc stage list` and the docs"""
+    writes: str
+    """its files, for the docs, Markdown"""
+    params: type[Section]
+    """the class of its section"""
+    main: Callable[[Run], None]
+    """makes its files"""
+    reads: tuple[Stage, ...] = ()
+    """the stages whose files it reads"""
+    needs: Callable[[Run], Needs] | None = None
+    """what its results depend on, if not `depends` alone; no slow library is loaded to say so"""
+    speed: frozenset[str] = frozenset()
+    """keys of its section that affect its run time, and no result"""
+    loads: tuple[Registry[Any], ...] = ()
+    """registries of the parts that it loads by name"""
+    check: Callable[[Run], None] | None = None
+    """looks at what it has lost, when it has run"""
+    looks: bool = False
+    """whether it reads files of the user's, which `needs` alone knows, so that it is asked each time"""
+
+    def asks(self, run: Run) -> Needs:
+        """Return what the results of a run depend on.
+
+        Raises:
+            UserError: an input file is missing; says which stage makes it.
+        """
+        return self.needs(run) if self.needs else self.depends(run)
+
+    def depends(
+        self,
+        run: Run,
+        *facts: Any,
+        files: Iterable[Path] | None = None,
+        parts: Sequence[tuple[Registry[Any], str]] = (),
+    ) -> Needs:
+        """Return what every stage depends on, its section and its code, and what is given.
+
+        Args:
+            run: of the stage.
+            facts: anything JSON beside its own section.
+            files: that it reads; by default all that the stages of `reads` have written.
+            parts: that it loads by name, each with its registry.
+        """
+        sources = [path for registry, name in parts for path in registry.source_files(name)]
+        modules = [f"stages.{self.name}", *(registry.module(name) for registry, name in parts)]
+        return Needs([*(self.inputs(run) if files is None else files), *sources], [self.facts(run), *facts], modules)
+
+    def facts(self, run: Run) -> dict[str, Any]:
+        """Return the keys of its section that affect results."""
+        return {key: value for key, value in run.params[self.params].facts().items() if key not in self.speed}
+
+    def inputs(self, run: Run) -> list[Path]:
+        """Return all files of the stages that it reads."""
+        return [path for stage in self.reads for path in run.layout.outputs(stage.name)]
+
+    def before(self) -> list[str]:
+        """Return the names of the stages that must run before it, in order."""
+        return list(dict.fromkeys(name for stage in self.reads for name in (*stage.before(), stage.name)))

@@ -1,0 +1,32 @@
+"""Section `train` of params.yaml: the settings of the recommender that is released."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from pydantic import ConfigDict
+
+from pipeline.config.base import Name, Section, checked
+from pipeline.models import MODELS, RELEASED
+from pipeline.models.params import FEATURES, Train
+
+
+class Released(Section):
+    """Keys of AlignRec, as the file gives them; pipeline/models/alignrec.py has them all, and loads torch."""
+
+    model_config = ConfigDict(extra="allow")
+
+    features: Name = FEATURES
+    """the feature set that it is trained on; where it is not given, what the dataset has, see stages/params.py"""
+
+    def given(self) -> dict[str, Any]:
+        """Return the keys that are set, not left to defaults."""
+        return self.model_dump(exclude_unset=True)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the keys that are set; AlignRec's class, which has the defaults of the others, counts as code."""
+        return self.given()
+
+    def resolved(self) -> Train:
+        """Return AlignRec's settings with defaults; UserError names a key or value that it refuses."""
+        return cast(Train, checked(MODELS[RELEASED].Params, self.given(), "train"))

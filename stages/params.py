@@ -1,0 +1,229 @@
+"""The parameter file of all stages: read, checked, and filled with what a dataset has. The top of the house."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import create_model, field_validator
+
+from pipeline.benchmark.params import Benchmark, Sweep
+from pipeline.benchmark.settings import model_settings
+from pipeline.config import document
+from pipeline.config.base import Section, checked, known
+from pipeline.config.parameters import Parameters
+from pipeline.encode import registry as encoders
+from pipeline.encode.names import feature_sets
+from pipeline.encode.params import Encode
+from pipeline.errors import UserError
+from pipeline.models import MODELS, RELEASED
+from pipeline.models.params import FEATURES
+from pipeline.pretrain.params import Pretrain
+from pipeline.release.params import Publish
+from pipeline.semantic_ids.params import SemanticIds
+from pipeline.semantic_ids.registry import METHODS
+from pipeline.sources import registry as sources
+from pipeline.sources.base import Downloaded
+from pipeline.study.params import Study, part
+from pipeline.study.settings import arm_params, sweep_params
+from pipeline.train.params import Released
+from stages import IN_ORDER
+
+if TYPE_CHECKING:
+    from pipeline.release.read import Release
+
+SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {"sweep": Sweep}
+"""name -> class of each section; `sweep` is a command's"""
+
+
+RECORDED = ("interactions", "graph", "train", "benchmark")
+"""sections that a release records"""
+
+
+class _Declared(Parameters):
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _kinds(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict):
+            return raw
+        return {name: sources.declared(source, f"sources.{name}") for name, source in raw.items()}
+
+
+Params: type[Parameters] = create_model(
+    "Params", __base__=_Declared, **{name: (kind, kind()) for name, kind in SECTIONS.items()}
+)  # type: ignore[call-overload]
+"""the whole of params.yaml: a section a stage"""
+
+
+def read(path: Path, dataset: str = "") -> Parameters:
+    """Read a parameter file without loading torch: settings of single models and encoders are not checked.
+
+    Args:
+        path: of the file; where it says `extends`, it is laid over the file that it names.
+        dataset: whose features absent keys stand for, see `for_dataset`; none leaves them as they are.
+
+    Raises:
+        UserError: the file is absent or no YAML mapping, has a fault, names an unknown model or encoder, or does not
+            declare the dataset.
+    """
+    raw = document.read_extended(path)
+    try:
+        params = checked(Params, raw)
+        _names(params)
+        return for_dataset(params, dataset) if dataset else params
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from None
+
+
+def for_dataset(params: Parameters, dataset: str) -> Parameters:
+    """Return the parameters with what the file leaves open: which of a dataset's feature sets are used.
+
+    A dataset without a file of items has neither text nor image, so nothing is encoded but the controls.
+    """
+    source, encode = params.source(dataset), params[Encode]
+    if (
+        "encoders" not in encode.model_fields_set
+        and isinstance(source, Downloaded)
+        and "metadata" not in source.files()
+    ):
+        encode = encode.model_copy(update={"encoders": []})
+        params = params.having(encode)
+    made = [name for name in feature_sets(params, dataset) if name not in encode.controls]
+    content = [name for name in made if not encoders.is_partial(params.encoders, name)]
+    trained = FEATURES if FEATURES in content else next(iter(content or made or encode.controls), FEATURES)
+    chosen: dict[type[Any], Any] = {
+        Released: trained,
+        SemanticIds: [trained] if content else [],
+        Benchmark: [*content, *encode.controls],
+        Publish: [name for name in made if not encoders.is_control(params.encoders, name)] or [trained],
+    }
+    open_sections = [(kind, sets) for kind, sets in chosen.items() if "features" not in params[kind].model_fields_set]
+    return params.having(*(params[kind].model_copy(update={"features": sets}) for kind, sets in open_sections))
+
+
+def of_release(release: Release, path: Path) -> Parameters:
+    """Return the parameters of a file, or where there is none, those that a release records; the source is its own.
+
+    Raises:
+        UserError: a fault in the file, or the release was made with parameters or a source unknown here.
+    """
+    manifest = release.manifest
+    if manifest.kind is not None and manifest.kind not in sources.SOURCES:
+        raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")
+    source = sources.SOURCES[manifest.kind or "tabular"]
+    declared = {manifest.dataset: source.model_construct(kind=manifest.kind or "tabular")}  # its files are not here
+    if path.exists():
+        return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})
+    recorded = {name: manifest.made_by[name].params for name in RECORDED if name in manifest.made_by}
+    try:
+        return checked(Params, {"datasets": [manifest.dataset], "sources": declared, **recorded})
+    except UserError as e:
+        raise UserError(
+            f"{release.folder}: its parameters are not this alignrec's: {e}; pass a file by --params"
+        ) from None
+
+
+def check(params: Parameters, path: Path) -> None:
+    """Check the settings of every model and encoder that the parameters name; loads torch.
+
+    Raises:
+        UserError: one has a fault; one line, which begins with `path`.
+    """
+    try:
+        for model in dict.fromkeys([RELEASED, *params[Benchmark].models, *params[Benchmark].overrides]):
+            model_settings(params, model)
+        for ablation in params[Benchmark].ablations:
+            model_settings(params, RELEASED, ablation)
+        _spaces(params)
+        for encoder in dict.fromkeys([*params[Encode].encoders, *params.encoders]):
+            encoders.settings(params.encoders, encoder)
+        for method in dict.fromkeys([*params[SemanticIds].methods, *params[SemanticIds].settings]):
+            own = params[SemanticIds].settings.get(method, {})
+            checked(METHODS[method].Params, own, f"semantic_ids.settings.{method}")
+        if params[Pretrain].taught:
+            encoders.check_teacher(params.encoders, params[Pretrain].teacher)
+        _studied(params)
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from None
+
+
+def _studied(params: Parameters) -> None:
+    """Refuse teachers of arms that have no feature map, and settings of sweeps that AlignRec does not accept."""
+    for arm in params[Study].arms:
+        if (own := arm_params(params, arm)[Pretrain]).taught:
+            encoders.check_teacher(params.encoders, own.teacher, f"study.arms.{arm}")
+    for sweep in params[Study].sweeps:
+        for setting in params[Study].settings(sweep):
+            checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
+
+
+def _spaces(params: Parameters) -> None:
+    """Refuse a range whose key the model does not read, or whose ends it refuses."""
+    for model, ranges in params[Sweep].spaces.items():
+        for end in ("low", "high"):
+            kind, values = MODELS[model].Params, {name: getattr(values, end) for name, values in ranges.items()}
+            checked(kind, values, f"sweep.spaces.{model}")
+
+
+def load(path: Path, dataset: str = "") -> Parameters:
+    """Do as `read`, then as `check`."""
+    params = read(path, dataset)
+    check(params, path)
+    return params
+
+
+def _made(params: Parameters) -> None:
+    """Refuse feature sets that the parameters name and that `encode` does not make."""
+    benchmark, publish = params[Benchmark], params[Publish]
+    named = {"train.features": [params[Released].features] if "features" in params[Released].model_fields_set else []}
+    named["semantic_ids.features"] = params[SemanticIds].features
+    named["benchmark.features"] = benchmark.features if "features" in benchmark.model_fields_set else []
+    for ablation, changed in benchmark.ablations.items():
+        named[f"benchmark.ablations.{ablation}.features"] = [str(changed["features"])] if "features" in changed else []
+    for dataset in params.datasets:
+        for where, names in named.items():
+            known(names, feature_sets(params, dataset), where)
+    known(publish.semantic_ids or [], METHODS, "publish.semantic_ids")
+    if "features" in publish.model_fields_set:  # a release has those of them that its dataset has
+        known(publish.features, {n: 0 for d in params.datasets for n in feature_sets(params, d)}, "publish.features")
+
+
+def _names(params: Parameters) -> None:
+    for dataset in params.datasets:
+        params.source(dataset)
+    controls = params[Encode].controls
+    made = dict.fromkeys(name for dataset in params.sources for name in feature_sets(params, dataset))
+    encoders.check_names(params.encoders, params[Encode].encoders, [name for name in made if name not in controls])
+    encoders.check_teachers(params.encoders, params[Pretrain].teacher, params[Pretrain].distill_from)
+    known(params[SemanticIds].methods, METHODS, "semantic_ids.methods")
+    known(params[SemanticIds].settings, METHODS, "semantic_ids.settings")
+    known(params[Study].generative.features, params[SemanticIds].features, "study.generative.features")
+    known(params[Study].generative.methods, params[SemanticIds].methods, "study.generative.methods")
+    known(params[Benchmark].models, MODELS, "benchmark.models")
+    known(params[Benchmark].overrides, MODELS, "benchmark.overrides")
+    if (control := params[Benchmark].control) is not None:
+        judged = params[Benchmark].features if "features" in params[Benchmark].model_fields_set else made
+        known([control], judged, "benchmark.control")
+    known(params[Sweep].spaces, MODELS, "sweep.spaces")
+    _made(params)
+    _arms(params)
+
+
+def _arms(params: Parameters) -> None:
+    """Refuse arms and sweeps that name keys or teachers which there are not, or an encoder that nothing reads."""
+    for arm in params[Study].arms:
+        own = arm_params(params, arm)[Pretrain]
+        encoders.check_teachers(params.encoders, own.teacher, own.distill_from, f"study.arms.{arm}")
+    for sweep in params[Study].sweeps:
+        for setting in params[Study].settings(sweep):
+            sweep_params(params, setting, f"study.sweeps.{sweep}")
+        if any(key.startswith("pretrain.") for key in params[Study].sweeps[sweep]):
+            _reads(params, params[Released].features, f"study.sweeps.{sweep}", "train.features")
+    if params[Study].arms:
+        _reads(params, "beit3", "study.arms", "encode.encoders")
+
+
+def _reads(params: Parameters, features: str, where: str, named: str) -> None:
+    """Refuse what trains encoders where a feature set is not made by one, or not at all."""
+    if features not in params[Encode].encoders or not encoders.kind(params.encoders, features).startswith("beit3"):
+        raise UserError(f"'{where}': it trains encoders, and '{features}' reads none; name beit3 under {named}")
