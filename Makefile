@@ -7,7 +7,7 @@ HASHES = $(PYTHON) -I .ci/hashes.py $@.json # before anything that was installed
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro test browser bench realdata rehearsal fuzz kill figures docs clean
+.PHONY: help repro init test browser bench realdata rehearsal fuzz kill figures docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
@@ -24,6 +24,10 @@ repro: .venv/installed ## regenerate everything for the datasets in params.yaml,
 	alignrec summary
 	@test -z "$$(git status --porcelain -- dvc.lock outputs/figures 2>/dev/null)" || \
 	echo "dvc.lock and outputs/figures are of this run, and differ from the commit's: docs/stages.md, What git keeps"
+
+init: .venv/installed ## dvc.yaml and the table of docs/stages.md, from the stages
+	alignrec init
+	python .ci/table.py
 
 test: .venv/installed-test browser ## lint, type check, declared dependencies, all tests
 	ruff format --check .

@@ -68,7 +68,7 @@ def parameters() -> str:
         "# Parameters\n",
         "Every key of `params.yaml`, generated from the code. A key that is not here is refused.\n",
     ]
-    lines += ["## The whole file\n", *_keys(Params, Params.model_fields.keys() - {"train_section"} - own.keys())]
+    lines += ["## The whole file\n", *_keys(Params, Params.model_fields.keys() - own.keys())]
     lines += ["## Sections\n"]
     for name, kind in own.items():
         lines += _section(kind, f"`{name}`")

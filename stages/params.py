@@ -197,7 +197,8 @@ def _names(params: Parameters) -> None:
     encoders.check_teachers(params.encoders, params[Pretrain].teacher, params[Pretrain].distill_from)
     known(params[SemanticIds].methods, METHODS, "semantic_ids.methods")
     known(params[SemanticIds].settings, METHODS, "semantic_ids.settings")
-    known(params[Study].generative.features, params[SemanticIds].features, "study.generative.features")
+    coded = params[SemanticIds].features if "features" in params[SemanticIds].model_fields_set else made
+    known(params[Study].generative.features, coded, "study.generative.features")
     known(params[Study].generative.methods, params[SemanticIds].methods, "study.generative.methods")
     known(params[Benchmark].models, MODELS, "benchmark.models")
     known(params[Benchmark].overrides, MODELS, "benchmark.overrides")

@@ -99,7 +99,7 @@ def test_tests_are_paired_under_each_protocol_and_corrected_together(tmp_path: P
 
 def test_the_report_shows_both_protocols_in_each_section(layout: Layout) -> None:
     with running("report", "shop", cold.params(), layout.root) as run:
-        evidence = gather.evidence(run)
+        evidence = gather.evidence(run, [])
     by_anchor = {s.anchor: [t.heading + t.note for t in s.tables] for s in sections.pictured(evidence)}
     for anchor in ("results", "tail"):
         shown = [sum(protocol in text for text in by_anchor[anchor]) for protocol in (ALONE, EVERY)]

@@ -14,12 +14,12 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
-from pipeline.release.read import Release, parameters, unpacked
+from pipeline.release.read import Release, unpacked
 from pipeline.run import running
 from pipeline.train import recommend
 from stages import probe
 from stages.cli import app
-from stages.params import Params
+from stages.params import Params, of_release
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_diff_makes_its_page_without_the_project(alone: Path, elsewhere: Path) -
 
 def test_parameters_are_those_that_the_release_records(alone: Path, tmp_path: Path) -> None:
     release = Release(alone)
-    settings = parameters(release, Path("params.yaml"))
+    settings = of_release(release, Path("params.yaml"))
     assert isinstance(settings, Params)
     assert settings.source("shop").kind == "sample"
     content = json.loads((alone / "manifest.json").read_text())
@@ -139,7 +139,7 @@ def test_parameters_are_those_that_the_release_records(alone: Path, tmp_path: Pa
     with pytest.raises(
         UserError, match=r"its parameters are not this alignrec's: .*'graph\.kk'.* pass a file by --params"
     ):
-        parameters(Release(copy), Path("params.yaml"))
+        of_release(Release(copy), Path("params.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def evidence(layout: Layout) -> gather.Evidence:
-    return gather.evidence(Run("report", "shop", toy.PARAMS, layout.root))
+    return gather.evidence(Run("report", "shop", toy.PARAMS, layout.root), [])
 
 
 def test_each_user_has_a_history_the_latest_first_and_lists_without_empty_places(layout: Layout) -> None:

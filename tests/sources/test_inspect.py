@@ -52,7 +52,7 @@ def test_columns_are_known_by_their_names() -> None:
     }  # fmt: skip
     assert "  user        userId, such as 'u0'" in seen
     assert "a 5-core leaves 30 users, 60 items, 360 interactions" in seen
-    assert seen[-1] == "wrote params.yaml; next: alignrec download mine"
+    assert seen[-1] == "next: dvc repro"
 
 
 def test_the_file_is_whole_and_loads() -> None:

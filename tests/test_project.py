@@ -1,0 +1,265 @@
+"""Any folder is a project: `alignrec new` and `alignrec init` write what DVC needs, and no clone is."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from pipeline.errors import UserError
+from stages import STAGES, new, project
+from stages.params import read
+
+ROOT = Path(__file__).parent.parent
+FIVE_LINES = """datasets: [shop]
+sources: {shop: {kind: sample, users: 60, items: 40}}
+interactions: {user_core: 2, item_core: 2}
+pretrain: {epochs: 0}
+benchmark: {ks: [5]}
+"""
+
+
+def environment(**changed: str) -> dict[str, str]:
+    here = str(Path(sys.executable).parent)
+    path = f"{here}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "GIT_CEILING_DIRECTORIES": "/"} | changed
+
+
+def run(*command: str, cwd: Path, **changed: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, env=environment(**changed), capture_output=True, text=True)
+
+
+def said(*command: str, cwd: Path, **changed: str) -> str:
+    done = run(*command, cwd=cwd, **changed)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def files(folder: Path) -> None:
+    """Write ratings of 40 users and 30 items of two tastes, with titles and images."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    rows = [(u, i, t) for u in range(40) for t, i in enumerate(rng.permutation(range(u % 2, 30, 2))[:9])]
+    (folder / "ratings.csv").write_text("user,item,timestamp\n" + "".join(f"u{u},i{i},{t}\n" for u, i, t in rows))
+    lines = (f"i{i},{'red wool' if i % 2 else 'blue steel'} thing {i},images/{i}.png\n" for i in range(30))
+    (folder / "items.csv").write_text("item,title,image\n" + "".join(lines))
+    for i in range(30):
+        colour = (200, 5 * i, 0) if i % 2 else (0, 5 * i, 200)
+        Image.new("RGB", (24, 24), colour).save(folder / f"images/{i}.png")
+
+
+NEW = ("alignrec", "new", "mine", "--interactions", "ratings.csv", "--items", "items.csv")
+
+
+def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
+    files(tmp_path)
+    lines = said(*NEW, cwd=tmp_path).splitlines()
+    assert "wrote dvc.yaml" in lines
+    assert lines[-1] == "next: dvc repro"
+    assert {"git init: the folder is a repository now", "dvc init"} <= set(lines)
+    assert (tmp_path / "dvc.yaml").read_text() == (ROOT / "dvc.yaml").read_text()
+    assert (tmp_path / ".dvcignore").read_text() == (ROOT / ".dvcignore").read_text()
+    assert (tmp_path / "outputs/.gitignore").read_text() == (ROOT / "outputs/.gitignore").read_text()
+    for template in (ROOT / ".dvc/plots").iterdir():
+        assert (tmp_path / ".dvc/plots" / template.name).read_bytes() == template.read_bytes()
+    due = said("dvc", "repro", "--dry", cwd=tmp_path)  # before anything ran
+    assert [f"> alignrec {stage} mine" for stage in STAGES] == [line for line in due.splitlines() if line[:1] == ">"]
+
+
+def test_again_it_says_what_is_there(tmp_path: Path) -> None:
+    files(tmp_path)
+    said(*NEW, cwd=tmp_path)
+    again = run(*NEW, cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr == (
+        "error: params.yaml: exists already; give another name with --to, or overwrite it with --force\n"
+    )
+    assert "git init" not in said(*NEW, "--force", cwd=tmp_path)
+
+
+@pytest.mark.slow
+def test_five_lines_are_a_parameter_file(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    said("alignrec", "init", cwd=tmp_path)
+    said("dvc", "repro", "items@shop", cwd=tmp_path)
+    assert (tmp_path / "outputs/items/shop/items.parquet").is_file()
+
+
+def test_without_git_dvc_is_begun_alone(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("alignrec", "python", "dvc"):
+        (tools / name).symlink_to(Path(sys.executable).parent / name)
+    assert "dvc init --no-scm" in said("alignrec", "init", cwd=tmp_path, PATH=str(tools)).splitlines()
+    assert not (tmp_path / ".git").exists()
+    assert "> alignrec publish shop" in said("dvc", "repro", "--dry", cwd=tmp_path, PATH=str(tools))
+
+
+def test_a_folder_of_a_repository_gets_a_dvc_of_its_own(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    (folder / "params.yaml").write_text(FIVE_LINES)
+    assert "dvc init --subdir" in said("alignrec", "init", cwd=folder).splitlines()
+    assert "> alignrec publish shop" in said("dvc", "repro", "--dry", cwd=folder)
+
+
+@pytest.mark.parametrize("edited", ["stages: {}\n", "head"])
+def test_an_edited_dvc_yaml_is_said_and_not_overwritten(tmp_path: Path, edited: str) -> None:
+    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    said("alignrec", "init", cwd=tmp_path)
+    path = tmp_path / "dvc.yaml"
+    text = edited if edited != "head" else path.read_text().replace("alignrec graph", "nice alignrec graph")
+    path.write_text(text)
+    assert "dvc.yaml: is not as alignrec writes it, and is left as it is" in said("alignrec", "init", cwd=tmp_path)
+    assert path.read_text() == text
+
+
+def test_the_dvc_yaml_of_another_release_is_written_anew(tmp_path: Path) -> None:
+    body = "stages: {}\n"
+    (tmp_path / "dvc.yaml").write_text(f"# older\n# sha256 of what follows: {project._sha256(body)}\n{body}")
+    (tmp_path / "params.yaml").write_text(FIVE_LINES)
+    assert "wrote dvc.yaml" in said("alignrec", "init", cwd=tmp_path)
+
+
+def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", "params.yaml"], [*author, "commit", "-q", "-m", "A clone"]):
+        subprocess.run(["git", *words], check=True)
+    given = ("mine", Path("ratings.csv"), Path("items.csv"), None, [], Path("params.yaml"), False)
+    with pytest.raises(UserError, match="exists already"):  # a project of the user's, though git has it
+        list(new.write(*given))
+    (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
+    Path("params.yaml").write_text(Path("params.yaml").read_text() + "# edited\n")
+    with pytest.raises(UserError, match="exists already"):
+        list(new.write(*given))
+    subprocess.run(["git", "checkout", "-q", "params.yaml"], check=True)
+    assert "wrote params.yaml, in place of the clone's own, which git keeps" in list(new.write(*given))
+    assert yaml.safe_load(Path("params.yaml").read_text())["datasets"] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ("graf: {}", "unknown key 'graf'; did you mean 'graph'?"),
+        ("extends: 3", "'extends': give the path of a parameter file"),
+        ("extends: other.yaml", "other.yaml: no such parameter file"),
+    ],
+)
+def test_a_section_of_no_stage_is_one_line(tmp_path: Path, section: str, says: str) -> None:
+    (tmp_path / "params.yaml").write_text(FIVE_LINES + section + "\n")
+    done = run("alignrec", "init", cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert says in done.stderr
+    assert not (tmp_path / "dvc.yaml").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    files(tmp_path)
+    tmp_path.chmod(0o555)
+    try:
+        done = run(*NEW, cwd=tmp_path)
+    finally:
+        tmp_path.chmod(0o755)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "Permission denied" in done.stderr
+
+
+def test_absent_keys_mean_what_the_data_has(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("datasets: [a, b]\nsources:\n  a: {kind: sample}\n  b: {kind: tabular, interactions: r.csv}\n")
+    of_a, of_b = read(path, "a"), read(path, "b")
+    assert of_a.train.features == "beit3"
+    assert of_a.semantic_ids.features == ["beit3"]
+    assert of_a.benchmark.features == ["beit3", "minilm-cnn", "tfidf", "random", "shuffled", "constant"]
+    assert of_b.encode.encoders == []  # without a file of items there is nothing to read
+    assert (of_b.train.features, of_b.semantic_ids.features) == ("random", [])
+    path.write_text(path.read_text() + "encode: {encoders: [tfidf, minilm]}\n")
+    of_a = read(path, "a")
+    assert (of_a.train.features, of_a.publish.features) == ("tfidf", ["tfidf", "minilm"])
+
+
+def test_a_file_is_laid_over_the_one_that_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(FIVE_LINES + "graph: {k: 7, index: exact}\n")
+    over = tmp_path / "over.yaml"
+    over.write_text("extends: base.yaml\ngraph: {k: 8}\nbenchmark: {seeds: 1}\n")
+    params = read(over)
+    assert (params.graph.k, params.graph.index, params.benchmark.ks, params.benchmark.seeds) == (8, "exact", [5], 1)
+    (tmp_path / "third.yaml").write_text("extends: over.yaml\n")
+    with pytest.raises(UserError, match=r"over\.yaml is no whole parameter file"):
+        read(tmp_path / "third.yaml")
+
+
+SCRATCH = '''
+"""shout: titles in capitals -> shout.parquet."""
+
+from pipeline import io
+from pipeline.config.base import Section
+from pipeline.run import Run
+from pipeline.shout.capitals import capitals
+from pipeline.stage import Stage
+from schemas import ITEMS as TABLE
+from stages.items import ITEMS
+
+
+class Shout(Section):
+    """Capitals."""
+
+    times: int = 1
+    """how often"""
+
+
+def main(run: Run) -> None:
+    """Write shout.json."""
+    titles = run.read(run.layout.items, TABLE, ["title"])["title"].to_pylist()
+    io.write_json(run.folder / "shout.json", capitals(titles) * run.params[Shout].times)
+
+
+SHOUT = Stage("shout", does="titles in capitals", writes="`shout.json`", reads=(ITEMS,), params=Shout, main=main)
+'''
+
+
+@pytest.mark.slow
+def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) -> None:
+    for name in ("pipeline", "stages", "schemas", "alignrec"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    package = tmp_path / "pipeline/shout"
+    package.mkdir()
+    (package / "__init__.py").write_text('"""Titles in capitals."""\n')
+    (package / "capitals.py").write_text(
+        "def capitals(titles: list[str]) -> list[str]:\n    return [t.upper() for t in titles]\n"
+    )
+    (tmp_path / "stages/shout.py").write_text(SCRATCH)
+    listed = tmp_path / "stages/__init__.py"
+    text = listed.read_text()
+    listed.write_text(
+        text.replace("from stages.study", "from stages.shout import SHOUT\nfrom stages.study").replace(
+            "    REPORT,\n", "    SHOUT,\n    REPORT,\n"
+        )
+    )
+    (tmp_path / "params.yaml").write_text(FIVE_LINES + "shout: {times: 2}\n")
+    own = {"PYTHONPATH": str(tmp_path)}
+    command = ("python", "-m", "stages.cli")
+    said(*command, "init", cwd=tmp_path, **own)
+    assert "titles in capitals" in said(*command, "--help", cwd=tmp_path, **own)
+    assert "desc: titles in capitals" in (tmp_path / "dvc.yaml").read_text()
+    for stage in ("download", "interactions", "items", "shout"):
+        said(*command, stage, "shop", cwd=tmp_path, **own)
+    made = (tmp_path / "outputs/shout/shop/shout.json").read_text()
+    assert made.upper() == made
+    assert "nothing to do" in said(*command, "shout", "shop", cwd=tmp_path, **own)
+    (package / "capitals.py").write_text("def capitals(titles):\n    return [t.upper() + '!' for t in titles]\n")
+    said(*command, "shout", "shop", cwd=tmp_path, **own)
+    assert "!" in (tmp_path / "outputs/shout/shop/shout.json").read_text()
+    done = run(*command, "shout", "shop", "--params", "bad.yaml", cwd=tmp_path, **own)
+    assert done.returncode == 1
