@@ -6,7 +6,7 @@ import shutil
 
 import schemas
 from pipeline import io
-from pipeline.encode import batching, feature_sets, registry, write
+from pipeline.encode import batching, feature_sets, registry, sameness, write
 from pipeline.errors import UserError
 from pipeline.io import raw_files
 from pipeline.run import Run
@@ -33,6 +33,7 @@ def main(run: Run) -> None:
         run.resume(layout.features(name), ready.inputs(layout), shared)
         write.write(run, name, len(ids), write.local(feature_sets.imported(ready, ids)), shared, batching.Throughput())
         run.count(f"{name}: item without a vector", feature_sets.without_vector(layout.features(name)))
+        sameness.check(run, name, ready.path)
     failed = write.encode_all(run, late, ids, texts, failed)
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls if names[0] not in failed else []:
