@@ -35,7 +35,8 @@ def compare(
         order: mapping file of the rows of files without identifiers.
 
     Returns:
-        the content of compare.json: sources, probes, processed, paired, verdicts, sets, pairs; training if seeds > 0.
+        the content of compare.json: sources, probes, processed, paired, verdicts, sets, pairs, order; training if
+        seeds > 0.
 
     Raises:
         UserError: see feature_set.read.
@@ -54,7 +55,7 @@ def compare(
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     comparison |= judge.judge(
         sets, questions.ask(data), params.probe.ks, seed, withheld, params.probe.width
-    ) | judge.compared(sets, CHANGED)
+    ) | judge.compared(sets, CHANGED, feature_set.encoded(layout))
     if seeds:
         comparison["training"] = trained(layout, params, sets, seeds, to)
     titles = [t or a for t, a in zip(items["title"].to_pylist(), asins, strict=True)]
