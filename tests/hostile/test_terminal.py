@@ -80,7 +80,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 @pytest.mark.parametrize(
     "command",
     [
-        ["recommend", "{release}", "--user", "0", "--k", "3"],
+        ["recommend", "{release}", "--row", "0", "--k", "3"],
         ["recommend", "{release}", "--user", EVIL],
         ["verify", "{release}"],
         ["verify", EVIL],
