@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, not_installed
 
 if TYPE_CHECKING:  # each is imported on first use: torch takes seconds, and reading a release does without it
     from alignrec.encoders import Encoder, encoder
@@ -53,7 +53,10 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'alignrec' has no attribute '{name}'; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"alignrec.{_MODULES[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"alignrec.{_MODULES[name]}"), name)
+    except ModuleNotFoundError as e:
+        raise (not_installed(e) or e) from None
 
 
 def __dir__() -> list[str]:

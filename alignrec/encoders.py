@@ -106,6 +106,9 @@ class Encoder:
         self._warn(sum(image is not None for image in pictured or ()))
         return vectors
 
+    def __repr__(self) -> str:
+        return f"<Encoder {self.name}: {' and '.join(self.reads)} -> {self.width} numbers>"
+
     def _checked(self, images: list[Any] | None, texts: list[Any] | None) -> int:
         """Return N; a row that is no image or text is refused before any is encoded."""
         given = {"image": images, "text": texts}

@@ -24,7 +24,7 @@ from pipeline.seeds import seed_for
 CUTOFFS = tuple(Probe().ks)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ProbeResult:
     """Figures of feature sets, of the controls beside them, and of chance. `print` shows the headline figures."""
 
@@ -69,6 +69,10 @@ class ProbeResult:
         lines += [f"{probe}: skipped, {reason}" for probe, reason in self.skipped.items()]
         lines += [f"dropped: {rows:,} interactions, {reason}" for reason, rows in self.dropped.items()]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        names = dict.fromkeys(name for sets in self.figures.values() for name in sets)
+        return f"<ProbeResult {', '.join(self.figures) or 'of no probe'}: {', '.join(names)}; print shows figures>"
 
     def _headline(self, probe: str) -> str:
         """Return the probe's figure at the headline cutoff, or its only one."""

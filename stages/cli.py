@@ -232,15 +232,19 @@ def summary(
 @app.command(rich_help_panel=LOOK)
 def recommend(
     dataset: Published,
-    user: Annotated[str, typer.Option("--user", help="identifier at the source, or the dense number")],
+    user: Annotated[str | None, typer.Option("--user", help="identifier at the source")] = None,
+    row: Annotated[int | None, typer.Option("--row", min=0, help="in place of --user: row of users.parquet")] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="how many items")] = 10,
     root: Root = Path("outputs"),
 ) -> None:
     """what the trained recommender suggests to one user: top K with titles and images."""
+    asked: str | int | None = user if row is None else row
+    if asked is None or None not in (user, row):
+        raise typer.BadParameter("give either --user, an identifier, or --row, a number")
     with released.laid_out(dataset, root, "interactions", "embeddings") as layout:
         from pipeline.train import recommend as recommender  # loads FAISS, which an error above need not wait for
 
-        recommendations = recommender.recommend(layout, user, k)
+        recommendations = recommender.recommend(layout, asked, k)
     say(recommender.history(recommendations))
     show(recommender.table(recommendations))
 

@@ -28,7 +28,7 @@ def main(run: Run) -> None:
     Raises:
         UserError: encoders failed; all others have been run.
     """
-    from pipeline.encode import batching, feature_sets, write  # load torch
+    from pipeline.encode import batching, feature_sets, sameness, write  # load torch
 
     params, layout = run.params[Encode], run.layout
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
@@ -45,6 +45,7 @@ def main(run: Run) -> None:
         run.resume(layout.features(name), ready.inputs(layout), shared)
         write.write(run, name, len(ids), write.local(feature_sets.imported(ready, ids)), shared, batching.Throughput())
         run.count(f"{name}: item without a vector", feature_sets.without_vector(layout.features(name)))
+        sameness.check(run, name, ready.path)
     failed = write.encode_all(run, late, ids, texts, failed)
     like = layout.features(names[0]) if len(names) > len(params.controls) else None
     for name in params.controls if names[0] not in failed else []:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import orjson
 
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.images.params import Images
 from pipeline.io import raw_files
 from pipeline.run import Run
 from pipeline.sources.amazon import AmazonSource
+from pipeline.sources.product import is_path
 from pipeline.sources.registry import reader
 
 FIELDS = ("title", "brand", "categories", "description", "image_urls")
@@ -77,18 +79,40 @@ def images(run: Run) -> None:
     """Warn where most images could not be had.
 
     Raises:
-        UserError: all are blocked.
+        UserError: all are blocked, or none is where it is said to be.
     """
     named, ok = run.rows_in - run.drops["missing"], run.rows_out
     failures = {status: n for status, n in run.drops.items() if status != "missing"}
+    if not named and (patterns := run.params[Images].pattern):
+        where = run.notes["folder"]
+        raise UserError(
+            f"images: no item has a file {' or '.join(patterns)} below {where}; mend images.pattern or images.folder"
+        )
     if not named or ok >= (1 - MOST) * named:
         return
+    _gone(run, named)
     status = max(failures, key=failures.__getitem__)
     text = f"{named - ok:,} of {named:,} images could not be had, {failures[status]:,} of them {status}, such as "
     text += repr(_reason(run, status))
     if not ok and status == "blocked":
         raise UserError(f"images: {text}; see `images` in the parameters: allow_file, private_hosts and the like")
     run.warn(f"{text}; `alignrec images {run.dataset} --retry-failed` tries again")
+
+
+def _gone(run: Run, named: int) -> None:
+    """Refuse images of this machine of which not one is there, where most images are such: paths start elsewhere.
+
+    Raises:
+        UserError: so it is.
+    """
+    from pipeline.images.files import NO_FILE  # loads httpx
+
+    local = [row for row in _rows(run, "url", "status", "reason") if row["url"] and is_path(row["url"])]
+    if len(local) > MOST * named and all((row["status"], row["reason"]) == NO_FILE[1:] for row in local):
+        raise UserError(
+            f"images: not one of the {len(local):,} files that items name is there, such as {local[0]['url']!r} below "
+            f"{run.notes['folder']}; say in images.folder where paths start, by default at the item file's folder"
+        )
 
 
 def _keys(extras: Iterable[str]) -> list[str]:
@@ -99,9 +123,11 @@ def _keys(extras: Iterable[str]) -> list[str]:
 
 def _reason(run: Run, status: str) -> str:
     """Return the commonest reason of a status."""
-    reasons: Counter[str] = Counter()
-    for path in io.shards(run.layout.images, "images"):
-        table = io.read_table(path, schemas.IMAGES, ["status", "reason"])
-        rows = zip(table["status"].to_pylist(), table["reason"].to_pylist(), strict=True)
-        reasons.update(reason for actual, reason in rows if actual == status)
+    reasons = Counter(row["reason"] for row in _rows(run, "status", "reason") if row["status"] == status)
     return reasons.most_common(1)[0][0]
+
+
+def _rows(run: Run, *columns: str) -> Iterator[dict[str, str]]:
+    """Yield columns of the images, a shard in memory at a time."""
+    for path in io.shards(run.layout.images, "images"):
+        yield from io.read_table(path, schemas.IMAGES, list(columns)).to_pylist()

@@ -53,7 +53,7 @@ def write(
     rows = inspect.interactions(interactions, flags)
     item_rows = inspect.items(items, flags, rows.roles["item"]) if items else None
     download.names({"interactions": [str(interactions)]} | ({"metadata": [str(items)]} if items else {}))
-    section = inspect.images(images, item_rows or rows) if images else {}
+    section, pictures = inspect.images(images, item_rows or rows) if images else ({}, [])
     ratings = inspect.ratings(rows)
     given = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
     source = TabularSource.model_validate(given)
@@ -63,6 +63,7 @@ def write(
 
     yield from rows.described()
     yield from item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
+    yield from pictures
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
     yield f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
     if ratings and ratings.explicit:

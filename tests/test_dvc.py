@@ -80,20 +80,66 @@ def test_git_keeps_what_dvc_shows_of_the_first_dataset() -> None:
     assert ignored.stdout == ""
 
 
-def test_the_readme_has_the_figures_that_dvc_shows() -> None:
-    figures = json.loads((ROOT / "outputs/figures/sample/metrics.json").read_text())
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+METRICS = "outputs/figures/sample/metrics.json"
+
+
+def shows(root: Path) -> bool | None:
+    """Return whether README.md has the figures of the run that git keeps, or of the one here; None: git keeps none.
+
+    `make repro` puts this processor's figures in the place of those that README.md has.
+    """
+    readme = (root / "README.md").read_text()
+    committed = subprocess.run(["git", "show", f"HEAD:{METRICS}"], cwd=root, capture_output=True, text=True)
+    if has_figures(readme, json.loads((root / METRICS).read_text())):
+        return True
+    return None if committed.returncode else has_figures(readme, json.loads(committed.stdout))
+
+
+def has_figures(readme: str, figures: dict[str, float]) -> bool:
+    rows = [line for line in readme.splitlines() if line.startswith("| ")]
     (released,) = [row for row in rows if row.startswith("| alignrec | beit3 |")]
     (probed,) = [row for row in rows if row.startswith("| beit3 |")]
 
     def short(name: str, form: str) -> str:
         return f"{figures[name]:{form}}".removeprefix("0")
 
-    assert f"{short('recall@20', '.4f')} ± {short('sd', '.4f')}" in released
-    assert short("ndcg@20", ".4f") in released
-    assert [short(name, ".3f") for name in ("zero_shot", "item_cf", "content_knn")] == [
+    trained = f"{short('recall@20', '.4f')} ± {short('sd', '.4f')}" in released and short("ndcg@20", ".4f") in released
+    return trained and [short(name, ".3f") for name in ("zero_shot", "item_cf", "content_knn")] == [
         cell.strip().split(",")[0] for cell in probed.split("|")[2:5]
     ]
+
+
+def test_the_readme_has_the_figures_that_dvc_shows() -> None:
+    found = shows(ROOT)
+    if found is None:
+        pytest.skip("without git nobody knows which run README.md shows, and the one here is another")
+    assert found
+
+
+def commit(folder: Path, *paths: str) -> None:
+    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
+    for words in (["init", "-q"], ["add", *paths], [*author, "commit", "-q", "-m", "Record the run"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+
+
+def test_what_somebody_ran_does_not_make_the_readme_wrong(tmp_path: Path) -> None:
+    figures = {"recall@20": 0.2194, "sd": 0.0044, "ndcg@20": 0.1, "zero_shot": 0.1, "item_cf": 0.2, "content_knn": 0.3}
+    page = "| alignrec | beit3 | 3 | .1 | .2194 ± .0044 | .1000 |\n| beit3 | .100, .1 | .200, .2 | .300, .3 |\n"
+    record = tmp_path / METRICS
+    record.parent.mkdir(parents=True)
+    (tmp_path / "README.md").write_text(page)
+    record.write_text(json.dumps(figures))
+    assert shows(tmp_path)
+    record.write_text(json.dumps(figures | {"recall@20": 0.2197}))
+    assert shows(tmp_path) is None
+    record.write_text(json.dumps(figures))
+    commit(tmp_path, METRICS)
+    record.write_text(json.dumps(figures | {"recall@20": 0.2197}))
+    assert shows(tmp_path)
+    (tmp_path / "README.md").write_text(page.replace(".2194", ".2197"))  # made anew, and not yet committed
+    assert shows(tmp_path)
+    (tmp_path / "README.md").write_text(page.replace(".2194", ".2198"))
+    assert shows(tmp_path) is False
 
 
 def test_make_repro_says_when_the_record_of_its_run_is_not_the_committed_one(tmp_path: Path) -> None:
@@ -112,9 +158,7 @@ def test_make_repro_says_when_the_record_of_its_run_is_not_the_committed_one(tmp
 
     what = "dvc.lock and outputs/figures are of this run, and differ from the commit's"
     assert what not in said()  # where there is no git
-    author = ["-c", "user.name=t", "-c", "user.email=t@t"]
-    for words in (["init", "-q"], ["add", "dvc.lock"], [*author, "commit", "-q", "-m", "Record the run"]):
-        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    commit(tmp_path, "dvc.lock")
     assert what not in said()
     with (tmp_path / "dvc.lock").open("a") as lock:
         lock.write("# rounded otherwise\n")

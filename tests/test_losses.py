@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pipeline.io import read_json
@@ -108,6 +109,33 @@ def test_all_images_blocked_is_an_error_and_most_of_them_gone_a_warning(tmp_path
     result = run(source, *stages, more="images: {private_hosts: [127.0.0.1], retries: 0}")
     assert result.exit_code == 0, result.output
     assert "10 of 10 images could not be had, 10 of them unreachable" in result.stderr
+
+
+def pictured(source: str, there: int, **images: object) -> Result:
+    """Run the stages beside the first few of the images `pictures/<n>.png`."""
+    Path("pictures").mkdir(exist_ok=True)
+    for i in range(there):
+        Image.new("RGB", (20, 20), (i, 0, 0)).save(f"pictures/{i}.png")
+    return run(source, "download", "interactions", "items", "images", more=f"images: {json.dumps(images)}")
+
+
+def test_files_that_are_all_absent_are_an_error_that_names_the_key_and_some_of_them_a_warning(tmp_path: Path) -> None:
+    rows = [{"item": f"A{i}", "title": "x", "image_urls": f"pictures/{i}.png"} for i in range(ITEMS)]
+    source = tabular(tmp_path, rows)
+    line = error(pictured(source, 3, folder="pictures"))
+    assert "images: not one of the 10 files that items name is there, such as 'pictures/" in line
+    assert "below pictures; say in images.folder where paths start, by default at the item file's folder" in line
+    assert not Path("outputs/images/mine/run.json").exists()
+    result = pictured(source, 3)
+    assert result.exit_code == 0, result.output
+    assert "7 of 10 images could not be had, 7 of them unreachable, such as 'no such file'" in result.stderr
+
+
+def test_a_pattern_that_no_file_fits_is_an_error(tmp_path: Path) -> None:
+    source = tabular(tmp_path, [{"item": f"A{i}", "title": "x"} for i in range(ITEMS)])
+    line = error(pictured(source, 3, pattern=["pictures/{item}.png", "{item}.jpg"]))
+    assert "images: no item has a file pictures/{item}.png or {item}.jpg below .; mend images.pattern or images" in line
+    assert pictured(source, 3).exit_code == 0  # without a pattern nobody promised any
 
 
 def test_an_item_file_without_rows(tmp_path: Path) -> None:

@@ -165,5 +165,5 @@ def _html(comparison: Mapping[str, Any], kind: str) -> str:
     shown = [page.sources(comparison), *coded.tables(judged(comparison))]
     return page.render(
         "compare.html", Sheets([], {}), dataset=comparison["dataset"], kind=kind, data={}, pairs=[],
-        sets=list(comparison["sources"]), judged=shown, shapes=[],
+        sets=list(comparison["sources"]), judged=shown, doubts=[], shapes=[],
     )  # fmt: skip

@@ -38,7 +38,8 @@ def compare(
         order: mapping file of the rows of files without identifiers.
 
     Returns:
-        the content of compare.json: sources, probes, processed, paired, verdicts, sets, pairs; training if seeds > 0.
+        the content of compare.json: sources, probes, processed, paired, verdicts, sets, pairs, order; training if
+        seeds > 0.
 
     Raises:
         UserError: see feature_set.read.
@@ -57,7 +58,7 @@ def compare(
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     comparison |= judge.judge(
         sets, questions.ask(data), params[Probe].ks, seed, withheld, params[Probe].width
-    ) | judge.compared(sets, CHANGED)
+    ) | judge.compared(sets, CHANGED, feature_set.encoded(layout))
     if seeds:
         comparison["training"] = trained(layout, params, sets, seeds, to)
     titles = [t or a for t, a in zip(items["title"].to_pylist(), asins, strict=True)]

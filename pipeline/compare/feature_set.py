@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class FeatureSet:
     """float32 [I, F], finite, row i is item i"""
     read_categories: bool | None = None
     """whether its encoder read the categories, as part of the text; None where that is not known"""
+    identified: bool = True
+    """whether its file says itself which item a row is"""
 
 
 def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = None) -> FeatureSet:
@@ -63,12 +65,19 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
             f"'{path}' is neither a file nor an encoded feature set of {layout.dataset} (there: {available})"
         )
     try:
-        vectors, how, read = _loaded(where, asins, order)
+        vectors, how, read, identified = _loaded(where, asins, order)
     except (ValueError, EOFError, OSError, pa.ArrowException) as e:
         raise UserError(f"{where}: not readable as features: {one_line(e)}") from None
     if read and not _in_text(layout):
         read = None  # it read texts, but other ones than the dataset's
-    return FeatureSet(name or short(where), f"{where.name}, {how}", _checked(where, vectors, len(asins)), read)
+    checked = _checked(where, vectors, len(asins))
+    return FeatureSet(name or short(where), f"{where.name}, {how}", checked, read, identified)
+
+
+def encoded(layout: Layout) -> Iterator[FeatureSet]:
+    """Yield the feature sets of a dataset, read one by one."""
+    for name in layout.feature_sets():
+        yield FeatureSet(name, f"encoded here as {name}", io.matrix(io.read_features(layout.features(name))["vector"]))
 
 
 def distinct(sets: Sequence[FeatureSet]) -> list[FeatureSet]:
@@ -104,12 +113,12 @@ def named(spec: str) -> tuple[str, str]:
     return name, path
 
 
-def _loaded(path: Path, asins: Sequence[str], order: Path | None) -> tuple[Any, str, bool | None]:
-    """Return the vectors of a file in item order, how its rows were matched, and whether a text went into any."""
+def _loaded(path: Path, asins: Sequence[str], order: Path | None) -> tuple[Any, str, bool | None, bool]:
+    """Return a file's vectors in item order, how they were matched, if a text went into any, if it names its rows."""
     if path.suffix == ".npy":
-        return *_ordered(path, npy.opened(path), asins, order), None
+        return *_ordered(path, npy.opened(path), asins, order), None, False
     if path.suffix in TORCH:
-        return *_ordered(path, _torch(path), asins, order), None
+        return *_ordered(path, _torch(path), asins, order), None, False
     if path.is_dir() or path.suffix == ".parquet":
         files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
         if not files:
@@ -117,9 +126,9 @@ def _loaded(path: Path, asins: Sequence[str], order: Path | None) -> tuple[Any, 
         table = pa.concat_tables([pq.read_table(f, partitioning=None) for f in files])
         vectors, read_text = _vectors(path, table), categories.read_by(table, in_text=True)
         if order is not None and not identifiers.present(table):
-            return *_ordered(path, vectors, asins, order), read_text
+            return *_ordered(path, vectors, asins, order), read_text, False
         column, rows = identifiers.matched(path, table, asins)
-        return vectors[rows], f"rows matched by {column}", read_text
+        return vectors[rows], f"rows matched by {column}", read_text, True
     raise UserError(f"{path}: expected .npy, .pt, .parquet or a folder of Parquet files")
 
 

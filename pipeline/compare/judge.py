@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from pipeline.compare import geometry
+from pipeline.compare import geometry, order
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.encode import controls
 from pipeline.evaluation.cutoff import headline
@@ -73,12 +73,13 @@ def judge(
     }
 
 
-def compared(sets: Sequence[FeatureSet], changed: int) -> dict[str, Any]:
-    """Return the shape of each set, and of every two the similarity and the most changed items.
+def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureSet] = ()) -> dict[str, Any]:
+    """Return each set's shape, the similarity and most changed items of every two, and whose order looks wrong.
 
     Args:
         sets: at least one.
         changed: items named per pair.
+        others: see order.doubtful.
     """
     k = min(NEIGHBOURS, len(sets[0].vectors) - 1)
     neighbours = {g.name: geometry.neighbours(g.vectors, k) for g in sets}
@@ -100,4 +101,4 @@ def compared(sets: Sequence[FeatureSet], changed: int) -> dict[str, Any]:
         )
     shapes = {g.name: geometry.shape(g.vectors, spectra[g.name])._asdict() for g in sets}
     rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in shapes.items()}
-    return {"sets": rounded, "pairs": pairs}
+    return {"sets": rounded, "pairs": pairs, "order": order.doubtful(sets, neighbours, others)}

@@ -39,9 +39,23 @@ def judged(comparison: Mapping[str, Any]) -> list[Table]:
 
 
 def remarks(comparison: Mapping[str, Any]) -> list[str]:
-    """Return the caveats of the probes, and which feature sets they are not shown for."""
+    """Return whose rows seem to be out of order, the caveats of the probes, and what they are not shown for."""
     written = {PROBES[key].title: probe_remark(probe) for key, probe in comparison["probes"].items()}
-    return [f"{title}: {remark}" for title, remark in written.items() if remark]
+    return [*doubts(comparison), *(f"{title}: {remark}" for title, remark in written.items() if remark)]
+
+
+def doubts(comparison: Mapping[str, Any]) -> list[str]:
+    """Return a sentence a feature set whose rows seem to lie in another order than the items."""
+    said = []
+    for doubt in comparison.get("order", []):
+        k, chance, both = doubt["neighbours"], doubt["chance"], doubt["overlap"].items()
+        shares = " and ".join(f"{share:.1%} of {k} neighbours with {name}" for name, share in both)
+        said.append(
+            f"{doubt['features']}: the order of its rows looks wrong, or they are of other items. It shares {shares}, "
+            f"which is chance ({chance:.1%}); these two share {doubt['shared']:.1%}. Give its order with --order, or a "
+            "file with identifiers."
+        )
+    return said
 
 
 def sources(comparison: Mapping[str, Any]) -> Table:
@@ -105,7 +119,7 @@ def html(
     packed, data = with_images(pairs, titles, notes, images)
     return render(
         "compare.html", packed, dataset=dataset, kind=kind, data=data, pairs=pairs, sets=list(named),
-        judged=judged(comparison), shapes=[sources(comparison), *shapes(comparison)],
+        doubts=doubts(comparison), judged=judged(comparison), shapes=[sources(comparison), *shapes(comparison)],
     )  # fmt: skip
 
 

@@ -22,10 +22,14 @@ def sentences(comparison: Mapping[str, Any]) -> list[str]:
         comparison: see command.compare.
     """
     said, training = [], comparison.get("training")
+    doubted = {doubt["features"] for doubt in comparison.get("order", [])}
     for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
         places = verdict.probed(_of(comparison["verdicts"], a, b))
         if training:
             places |= _trained(_of(one["paired"], a, b) for one in (training, *training.get("also", [])))
+        if wrong := [name for name in (a, b) if name in doubted]:
+            said.append(f"No verdict on {a} and {b}: the order of the rows of {' and '.join(wrong)} looks wrong.")
+            continue
         said.append(verdict.rival(a, b, places, {}) if places else f"No probe was asked of both {a} and {b}.")
     trained = f" Models were trained over {seeds_of([training['seeds']])}." if training else ""
     return [*said, RULE + trained] if said else []

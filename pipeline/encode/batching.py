@@ -80,7 +80,8 @@ class Throughput:
         if not self.flops:
             return facts
         rate = gemm_rate(precision)
-        return facts | {"gemm_gflop_per_s": round(rate / 1e9), "share_of_gemm_rate": round(self.flops / wall / rate, 3)}
+        share = float(f"{self.flops / wall / rate:.3g}")  # digits that say something: it may be far below a thousandth
+        return facts | {"gemm_gflop_per_s": round(rate / 1e9), "share_of_gemm_rate": share}
 
 
 def encode(

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.encode import batching, contexts, engines, feature_sets, registry
+from pipeline.encode import batching, contexts, engines, feature_sets, registry, sameness
 from pipeline.encode.base import Context
 from pipeline.encode.feature_sets import Maker
 from pipeline.encode.origin import plainly
@@ -77,6 +77,7 @@ def encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done)
     width = pq.read_schema(io.shards(layout.features(name), "features")[0]).field("vector").type.list_size
     if note := precision | timing | _named(context, width):
         run.note(**{name: note})
+    sameness.check(run, name)
 
 
 def _named(context: Context | None, width: int) -> dict[str, Any]:

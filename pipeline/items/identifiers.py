@@ -127,13 +127,13 @@ def _mismatch(name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> str:
     numbered = pa.types.is_integer(column.type) and name.casefold() in NUMBERS
     values = column.to_pylist() if numbered else [v if isinstance(v, str) else str(v) for v in column.to_pylist()]
     wanted = list(range(len(asins))) if numbered else list(asins)
-    if len(set(values)) < len(values):
+    given, known = set(values), set(wanted)
+    if len(given) < len(values):
         return f": {name} {_repeated(values)!r} occurs twice"
-    known = set(wanted)
     for row, value in enumerate(values):
         if value not in known:
             return f", row {row}: {name} {value!r} is no item of this dataset"
-    item, value = next((i, v) for i, v in enumerate(wanted) if v not in set(values))
+    item, value = next((i, v) for i, v in enumerate(wanted) if v not in given)
     return f": no row for item {item} ({name} {value!r}); {len(values)} rows, {len(wanted)} items"
 
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 
 from pipeline import io
 from pipeline.config.base import Positive, Section, checked, known
-from pipeline.errors import UserError, one_line
+from pipeline.errors import UserError, not_installed, one_line
 from pipeline.semantic_ids.base import Method, Shape
 from pipeline.semantic_ids.params import Codes, Collisions, Levels
 from pipeline.semantic_ids.registry import METHODS
@@ -144,9 +144,7 @@ def _fitting(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
     try:
         kind = METHODS[made.method]
     except ModuleNotFoundError as e:
-        raise UserError(
-            f'{e.name} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
-        ) from None
+        raise (not_installed(e) or e) from None
     try:
         method = kind.of(tensors, made.shape)
         of_width(method, made)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ import duckdb
 from pipeline.errors import UserError, one_line
 from pipeline.sources.database import connected
 from pipeline.sources.header import column_names, delimiter
+from pipeline.sources.product import is_path
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import rating, stripped
-from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, seconds, table
+from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, seconds, table
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
@@ -128,13 +131,13 @@ def ratings(seen: Table) -> Ratings | None:
     return Ratings(int(row[0]), float(row[1]), float(row[2])) if row[0] else None
 
 
-def images(given: str, seen: Table) -> dict[str, str | list[str]]:
-    """Return section `images` from a folder, an archive, or a pattern such as `images/{item}.jpg`.
+def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:
+    """Return section `images` from a folder, an archive, or a pattern such as `images/{item}.jpg`; and what was seen.
 
     Args:
         given: what the user gave.
         seen: the item file, or the interactions where there is none; without a column of images, files of a folder
-            are found by the items' identifiers.
+            are found by the items' identifiers. With one, its paths may start elsewhere than in the folder.
 
     Raises:
         UserError: the folder is absent, or a pattern names something else than the item.
@@ -142,11 +145,51 @@ def images(given: str, seen: Table) -> dict[str, str | list[str]]:
     if "{" in given:
         if fields := set(re.findall(r"\{(.*?)\}", given)) - {"item", "asin"}:
             raise UserError(f"--images {given}: cannot fill in {{{min(fields)}}}; write {{item}} for its identifier")
-        return {"pattern": given}
+        return {"pattern": given}, []
     if not Path(given).exists():
         raise UserError(f"--images {given}: no such folder; give a folder, an archive, or a pattern with {{item}}")
+    paths = _paths(seen) if "image_urls" in seen.roles and Path(given).is_dir() else []
+    if paths:
+        return _started(given, seen, paths)
     patterns = [] if "image_urls" in seen.roles or not Path(given).is_dir() else _named_after_items(Path(given), seen)
-    return {"folder": given} | ({"pattern": patterns[0] if len(patterns) == 1 else patterns} if patterns else {})
+    return {"folder": given} | ({"pattern": patterns[0] if len(patterns) == 1 else patterns} if patterns else {}), []
+
+
+def _started(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str, str | list[str]], list[str]]:
+    """Return section `images` with the folder below which most items have a file, and how many have one there."""
+    beside, above = seen.path.parent, Path(given).parent
+    starts: list[tuple[Path, dict[str, str | list[str]]]] = [
+        (Path(given), {"folder": given}), (beside, {}), (above, {"folder": str(above)}),
+    ]  # fmt: skip
+    counts = [sum(any(_below(folder, path) for path in of_item) for of_item in paths) for folder, _ in starts]
+    best = counts.index(max(counts))
+    line = f"images: {counts[best]:,} of {len(paths):,} items that name a file have it below {starts[best][0]}"
+    if not counts[best]:
+        line += f", {above} or {beside}, as {paths[0][0]!r}; mend the paths, or images.folder"
+    elif best:
+        line += f", and {counts[0]:,} below {given}, so paths start there"
+    return starts[best][1], [line]
+
+
+def _paths(seen: Table) -> list[list[str]]:
+    """Return the paths that each of the first items names as its images; items without one are left out."""
+    roles = {role: column for role, column in seen.roles.items() if role in OF_ITEMS}
+    source = {"kind": "tabular", "interactions": str(seen.path), "item_columns": roles}
+    reader, named = Tabular(TabularSource.model_validate(source)), list[list[str]]()
+    for line in islice(reader.lines(seen.path), SAMPLE):
+        with suppress(ValueError):  # a line that cannot be read is the stage's to count
+            urls = reader.product(reader.parse(line)).image_urls
+            named.append([url for url in urls if url and is_path(url) and url[:5].lower() != "file:"])
+    return list(filter(None, named))
+
+
+def _below(folder: Path, path: str) -> bool:
+    """Return whether a path from a folder is a file in it."""
+    try:
+        actual, root = (folder / path).resolve(), folder.resolve()
+        return actual.is_relative_to(root) and actual.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def _named_after_items(folder: Path, seen: Table) -> list[str]:

@@ -56,14 +56,14 @@ class Recommendations:
     """the user has no train items, so these are the items that most users have"""
 
 
-def recommend(layout: Layout, user: str, k: int) -> Recommendations:
+def recommend(layout: Layout, user: str | int, k: int) -> Recommendations:
     """Return the top K of one user by the trained vectors, train items masked.
 
     The ranking is exact at any size of the catalogue: one user takes milliseconds.
 
     Args:
         layout: of the dataset.
-        user: identifier at the source, or the dense number.
+        user: identifier at the source; or a row, the dense number.
         k: items.
 
     Raises:
@@ -92,21 +92,25 @@ def recommend(layout: Layout, user: str, k: int) -> Recommendations:
     )
 
 
-def find(names: pa.ChunkedArray, user: str) -> int:
-    """Return the dense number of a user given by identifier, or else by number.
+def find(names: pa.ChunkedArray, user: str | int) -> int:
+    """Return the row of a user given by identifier, or by row: a number in text is an identifier.
 
     Raises:
-        UserError: no such user; the message suggests a similar one.
+        UserError: no such user; the message suggests a similar one, or the row.
     """
+    if isinstance(user, int):
+        if 0 <= user < len(names):
+            return user
+        raise UserError(f"no row {user}; users are in rows 0 .. {len(names) - 1}")
     at = pc.index(names, user).as_py()
     if at >= 0:
         return int(at)
-    if user.isdecimal() and int(user) < len(names):
-        return int(user)
+    if user.isdecimal() and len(user) < 20 and int(user) < len(names):
+        raise UserError(f"no user '{user}'; row {int(user)} is user '{names[int(user)]}', whom --row {int(user)} takes")
     # comparing with every one of a million names takes seconds; mistakes are rarely at both ends
     ends = pc.or_(pc.starts_with(names, user[:2]), pc.ends_with(names, user[-2:]))
     similar = difflib.get_close_matches(user, names.filter(ends).to_pylist(), n=1)
-    hint = f"did you mean '{similar[0]}'?" if similar else f"users are numbered 0 .. {len(names) - 1}"
+    hint = f"did you mean '{similar[0]}'?" if similar else f"users are in rows 0 .. {len(names) - 1}, which --row takes"
     raise UserError(f"no user '{user}'; {hint}")
 
 
@@ -118,7 +122,7 @@ def most_popular(parts: Split, k: int) -> np.ndarray:
 
 def history(recommended: Recommendations) -> str:
     """Return a line on the user's train items."""
-    name = f"user {recommended.user} (number {recommended.user_id})"
+    name = f"user {recommended.user} (row {recommended.user_id})"
     if recommended.popular:
         return f"{name} has no train items; what follows is most popular"
     titles = [item.title or item.asin for item in recommended.trained]

@@ -36,6 +36,23 @@ def test_all_that_is_named_is_there() -> None:
         alignrec.lod  # noqa: B018  (misspelt)
 
 
+def test_what_is_printed_says_what_it_is(made: Path) -> None:
+    release = alignrec.load(made)
+    x = release.features["beit3"]
+    fitted = alignrec.fit("bpr", {"user": ["a", "a", "b"], "item": [0, 1, 1], "split": [0, 1, 0]}, epochs=1)
+    probed = alignrec.probe(x, {"user": ["a", "b"], "item": [x.ids[0]] * 2, "split": [0, 0]})
+    shown = {
+        "Release": release, "features": release.features, "graph": release.graph, "Recommender": fitted,
+        "Encoder": alignrec.encoder("minilm"), "ProbeResult": probed, "Vectors": x,
+    }  # fmt: skip
+    assert [name for name, what in shown.items() if " object at 0x" in repr(what) or name not in repr(what)] == []
+    rows, width = x.shape
+    assert f"beit3 [{rows}, {width}]" in repr(release.features)
+    assert f"beit3 [{rows}, {rows}], {release.graph['beit3'].nnz} edges" in repr(release.graph)
+    assert repr(shown["Encoder"]) == "<Encoder minilm: text -> 384 numbers>"
+    assert repr(probed).count("\n") == 0
+
+
 def test_the_version_is_the_projects() -> None:
     assert alignrec.__version__ == PROJECT["project"]["version"]
 

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -119,7 +120,16 @@ def test_time_and_operations_are_counted(beit3: BEiT3Items) -> None:
     facts = throughput.facts("float32")
     assert facts["items"] == len(TEXTS)
     assert {"decode_s", "wait_s", "compute_s", "items_per_s", "gemm_gflop_per_s", "share_of_gemm_rate"} <= facts.keys()
-    assert 0 < facts["share_of_gemm_rate"] < 1
+    assert facts["share_of_gemm_rate"] > 0
+
+
+def test_a_small_share_of_a_high_rate_is_not_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "gemm_rate", lambda precision: 4e12)
+    monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=iter([0.0, 2.0]).__next__))
+    throughput = batching.Throughput()
+    throughput.calculated(1e8)
+    facts = throughput.facts("float32")
+    assert (facts["gemm_gflop_per_s"], facts["share_of_gemm_rate"]) == (4000, 1.25e-05)
 
 
 def test_a_picture_that_cannot_be_decoded_ends_the_run(beit3: BEiT3Items) -> None:

@@ -114,10 +114,10 @@ def test_what_is_no_manifest_is_one_line(release: Path, case: str) -> None:
 
 def test_a_manifest_of_many_paths_takes_linear_time(release: Path) -> None:
     content = json.loads((release / "manifest.json").read_text())
-    content["files"] = [content["files"][0] | {"path": f"a/{'x' * 60}/{i}"} for i in range(20_000)]
+    content["files"] = [content["files"][0] | {"path": f"a/{'x' * 60}/{i}"} for i in range(60_000)]
     started = time.process_time()
     manifest.parsed(release, json.dumps(content).encode())
-    assert time.process_time() - started < 5  # comparing each with each takes a minute
+    assert time.process_time() - started < 60  # of this process; comparing each with each takes ten minutes
 
 
 def test_room_for_the_copies_of_one_content_is_checked_first(

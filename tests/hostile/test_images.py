@@ -70,11 +70,11 @@ def scans(data: bytes, times: int) -> bytes:
     return data[:last] + data[last:-2] * times + data[-2:]
 
 
-def test_a_jpeg_with_many_scans_is_too_large_before_it_is_decoded() -> None:
+def test_a_jpeg_with_many_scans_is_too_large_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_jpeg", None)
+    monkeypatch.setattr(decode, "_other", None)
     bomb = scans(jpeg((1000, 1000), progressive=True, quality=30), 3000)
-    start = time.process_time()
     result = normalise(bomb, **LIMITS)
-    assert time.process_time() - start < 2
     assert result.status == "too_large"
     assert "1000 x 1000 pixels in 30" in result.reason
 

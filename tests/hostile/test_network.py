@@ -249,14 +249,12 @@ def test_a_malformed_address_of_a_download_is_one_line(address: str, tmp_path: P
 
 def test_a_host_that_never_answers_is_given_up() -> None:
     with serving({f"/{i}": hang for i in range(60)}) as server:
-        started = time.monotonic()
         results = images(
             [[f"{server.address}/{i}"] for i in range(60)], FAST.model_copy(update={"per_host": 2, "timeout": 2})
         )
         asked = server.asked.total()
     assert set(endings(results)) == {("timeout", "not done in 2 s")}
-    assert asked <= 6
-    assert time.monotonic() - started < 30  # trying each takes 60 s
+    assert asked <= 6  # of 60
 
 
 def test_a_few_images_that_never_come_do_not_cost_a_host_the_others() -> None:
@@ -266,12 +264,11 @@ def test_a_few_images_that_never_come_do_not_cost_a_host_the_others() -> None:
     assert [ending[0] for ending in endings(results)] == ["timeout", "timeout", "http_error"] * 2
 
 
-def test_retry_after_of_one_file_holds_no_host() -> None:
+def test_retry_after_of_one_file_holds_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "LONGEST_HOLD", 0.5)  # a host that is held is given up
     with serving({"/gone": status(404, Retry_After="50"), "/x": status(410)}) as server:
-        started = time.monotonic()
         results = images([[server.address + "/gone"], *[[server.address + "/x"]] * 20])
     assert [ending[1] for ending in endings(results)] == ["404"] + ["410"] * 20
-    assert time.monotonic() - started < 30
 
 
 def test_a_host_that_asks_to_wait_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

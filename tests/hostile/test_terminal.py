@@ -80,7 +80,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 @pytest.mark.parametrize(
     "command",
     [
-        ["recommend", "{release}", "--user", "0", "--k", "3"],
+        ["recommend", "{release}", "--row", "0", "--k", "3"],
         ["recommend", "{release}", "--user", EVIL],
         ["verify", "{release}"],
         ["verify", EVIL],
@@ -180,22 +180,21 @@ def test_an_error_without_number_is_one_line() -> None:
     assert terminal._io_error(OSError(errno.ENOSPC, "x", "a/b")).startswith("a/b: the disk is full; make space")
 
 
-def interrupted(command: list[str], cwd: Path, ready: Callable[[], bool]) -> tuple[int, str, float]:
+def interrupted(command: list[str], cwd: Path, ready: Callable[[], bool]) -> tuple[int, str]:
     process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not ready() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    sent = time.monotonic()
-    _, err = process.communicate(timeout=60)
-    return process.returncode, err, time.monotonic() - sent
+    _, err = process.communicate(timeout=120)  # far less than what it waits for
+    return process.returncode, err
 
 
 def test_an_interrupted_fetch_says_what_it_left_and_goes_on(layout: Layout, tmp_path: Path) -> None:
     with serving_folder(layout.release) as server:
-        server.pause = 30
+        server.pause = 3600
         parts = tmp_path / ".here.fetch/parts"
-        code, err, seconds = interrupted(
+        code, err = interrupted(
             alignrec("fetch", server.address, "--to", tmp_path / "here"),
             tmp_path,
             lambda: parts.exists() and any(p.stat().st_size for p in parts.iterdir()),
@@ -204,7 +203,6 @@ def test_an_interrupted_fetch_says_what_it_left_and_goes_on(layout: Layout, tmp_
             130,
             f"interrupted: what was downloaded is kept in {tmp_path}/.here.fetch; run the same command again\n",
         )
-        assert seconds < 10
         server.pause = 0
         subprocess.run(alignrec("fetch", server.address, "--to", tmp_path / "here"), check=True, capture_output=True)
     assert (tmp_path / "here/manifest.json").exists()
@@ -214,7 +212,7 @@ def test_an_interrupted_stage_says_what_it_left(tmp_path: Path) -> None:
     with serving({"/x.gz": hang}) as server:
         source = f"{{kind: tabular, interactions: '{server.address}/x.gz'}}"
         (tmp_path / "params.yaml").write_text(f"datasets: [shop]\nsources: {{shop: {source}}}\n")
-        code, err, _ = interrupted(alignrec("download", "shop"), tmp_path, lambda: server.asked["/x.gz"] > 0)
+        code, err = interrupted(alignrec("download", "shop"), tmp_path, lambda: server.asked["/x.gz"] > 0)
     assert code == 130
     assert err.endswith(
         "interrupted: what download shop has finished is kept in outputs/download/shop; run the same command again\n"

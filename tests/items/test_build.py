@@ -69,7 +69,7 @@ def test_clean(raw: str, plain: str) -> None:
 def test_cleaning_takes_time_that_grows_with_the_text_alone(part: str) -> None:
     started = time.process_time()
     clean(part * 200_000 + ">")
-    assert time.process_time() - started < 4
+    assert time.process_time() - started < 60  # of this process; quadratic time is hours
 
 
 @given(st.text(alphabet=st.sampled_from("<>/!-&;#abpx \n\ud800\u0301amltgquo"), max_size=60))

@@ -92,7 +92,7 @@ def test_recommend_is_the_datasets(alone: Path, made: Layout) -> None:
     assert [output.index(f" {item.asin} ") for item in ours.top] == sorted(
         output.index(f" {i.asin} ") for i in ours.top
     )
-    assert "user U1 (number 1) has 2 train items" in output
+    assert "user U1 (row 1) has 2 train items" in output
 
 
 def test_compare_is_the_datasets(alone: Path, made: Layout, elsewhere: Path, tmp_path: Path) -> None:

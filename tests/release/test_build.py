@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -355,11 +354,9 @@ def test_the_published_schema_is_the_classes() -> None:
     assert path.read_text() == manifest.schema_json()
 
 
-def test_the_command_needs_no_torch_and_little_time(built: Path) -> None:
+def test_the_command_needs_no_torch(built: Path) -> None:
     code = (
         f"import sys; from pipeline.release import verify; list(verify({str(built)!r})); print('torch' in sys.modules)"
     )
-    start = time.perf_counter()
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "False"
-    assert time.perf_counter() - start < 5  # under a second on an idle machine

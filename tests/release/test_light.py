@@ -16,7 +16,7 @@ from pathlib import Path
 import coded
 import pytest
 
-from stages.terminal import HEAVY
+from pipeline.errors import HEAVY
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -129,6 +129,23 @@ except alignrec.UserError as e:
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     faiss = 'faiss is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
     assert done.stdout == f"6 6 16 26\n(6, 2)\n{faiss}\n", done.stderr
+
+
+def test_the_python_api_names_the_extra(absent: set[str], tmp_path: Path) -> None:
+    script = f"absent, arguments = {absent!r}, []\n{REFUSING.replace('app(arguments)', '')}"
+    script += """
+import alignrec
+for name in alignrec.__all__:
+    try:
+        getattr(alignrec, name)
+    except alignrec.UserError as e:
+        print(name, e)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    extra = 'is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
+    lacking = {"Encoder": "torch", "ProbeResult": "duckdb", "Recommendation": "torch", "Recommender": "torch"}
+    lacking |= {"encoder": "torch", "fit": "torch", "probe": "duckdb"}
+    assert done.stdout.splitlines() == [f"{name} {package} {extra}" for name, package in lacking.items()], done.stderr
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,55 @@ def test_images_are_a_folder_or_a_pattern(tmp_path: Path) -> None:
         new(images="a/{sku}.jpg", force=True)
 
 
+def pictured(folder: Path, path: str, there: str, files: int = 60) -> None:
+    """Write the paths that items name, such as `covers/{}.jpg`, and files there, below the folder."""
+    lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
+    Path("items.jsonl").write_text("\n".join(json.dumps(line | {"poster": path.format(line["id"])}) for line in lines))
+    for i in range(files):
+        (folder / there.format(i)).parent.mkdir(parents=True, exist_ok=True)
+        (folder / there.format(i)).write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "there", "given", "section", "said"),
+    [
+        (
+            "{}.jpg",
+            "covers/{}.jpg",
+            "covers",
+            {"folder": "covers"},
+            "60 of 60 items that name a file have it below covers",
+        ),
+        ("covers/{}.jpg", "covers/{}.jpg", "covers", {}, "have it below ., and 0 below covers, so paths start there"),
+        ("c/{}.jpg", "far/c/{}.jpg", "far/c", {"folder": "far"}, "have it below far, and 0 below far/c, so"),
+        (
+            "x/{}.jpg",
+            "far/c/{}.jpg",
+            "far/c",
+            {"folder": "far/c"},
+            "0 of 60 items that name a file have it below far/c, ",
+        ),
+    ],
+    ids=["the folder", "the item file's", "its parent", "none"],
+)
+def test_paths_of_rows_start_where_their_files_are(
+    tmp_path: Path, path: str, there: str, given: str, section: dict[str, str], said: str
+) -> None:
+    pictured(tmp_path, path, there)
+    shown = new(images=given)
+    assert yaml.safe_load(Path("params.yaml").read_text())["images"] == section
+    (line,) = [line for line in shown if line.startswith("images: ")]
+    assert said in line
+
+
+def test_most_files_decide_and_several_paths_in_a_cell_are_read(tmp_path: Path) -> None:
+    pictured(tmp_path, "gone/{0}.jpg|covers/{0}.jpg", "covers/covers/{}.jpg", files=5)
+    pictured(tmp_path, "gone/{0}.jpg|covers/{0}.jpg", "covers/{}.jpg", files=40)
+    shown = new(images="covers")
+    assert yaml.safe_load(Path("params.yaml").read_text())["images"] == {}
+    assert any("40 of 60 items that name a file have it below ., and 5 below covers" in line for line in shown)
+
+
 def test_images_of_a_folder_that_are_named_after_items_need_no_column(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in Path("items.jsonl").read_text().splitlines()]
     Path("items.jsonl").write_text("\n".join(json.dumps({"id": line["id"], "name": "x"}) for line in lines))

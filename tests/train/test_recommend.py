@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import toy
+from typer.testing import CliRunner
 
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.train import recommend
+from stages.cli import app
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +59,24 @@ def test_the_catalogue_runs_out_before_k(layout: Layout) -> None:
         recommend.recommend(layout, "U1", 7)
 
 
-def test_an_identifier_comes_before_a_number() -> None:
+def test_a_number_in_text_is_an_identifier_and_a_row_is_asked_for_as_such() -> None:
     names = pa.chunked_array([["2", "0", "ABC"]])
     assert recommend.find(names, "2") == 0
-    assert recommend.find(names, "1") == 1
-    for name in ("3", "-1", "1.0", ""):
-        with pytest.raises(UserError, match=r"users are numbered 0 \.\. 2"):
+    assert recommend.find(names, 2) == 2
+    with pytest.raises(UserError, match=r"no user '1'; row 1 is user '0', whom --row 1 takes"):
+        recommend.find(names, "1")
+    for name in ("3", "-1", "1.0", "", "9" * 5000):
+        with pytest.raises(UserError, match=r"users are in rows 0 \.\. 2, which --row takes"):
             recommend.find(names, name)
+    for row in (3, -1):
+        with pytest.raises(UserError, match=rf"no row {row}; users are in rows 0 \.\. 2"):
+            recommend.find(names, row)
     with pytest.raises(UserError, match="no user 'ABD'; did you mean 'ABC'"):
         recommend.find(names, "ABD")
 
 
 def test_a_user_without_train_items_gets_what_is_popular_and_is_told(layout: Layout) -> None:
-    recommended = recommend.recommend(layout, "3", 2)
+    recommended = recommend.recommend(layout, 3, 2)
     assert recommended.popular
     assert [i.item_id for i in recommended.top] == [1, 2]  # two users each; 0 and 3 have one
     assert [i.score for i in recommended.top] == [None, None]
@@ -91,5 +98,21 @@ def test_the_command_shows_titles_as_text_and_needs_no_torch(layout: Layout) -> 
     command = [sys.executable, "-X", "importtime", "-m", "stages.cli", "recommend", "shop", "--user", "U0", "--k", "4"]
     done = subprocess.run([*command, "--root", layout.root], capture_output=True, text=True, check=True)
     assert "<script>" in done.stdout
-    assert "user U0 (number 0) has 2 train items: red ball, red apple" in done.stdout
+    assert "user U0 (row 0) has 2 train items: red ball, red apple" in done.stdout
     assert "torch" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [
+        (["--user", "U1"], 0, "user U1 (row 1) has 2 train items"),
+        (["--row", "1"], 0, "user U1 (row 1) has 2 train items"),
+        (["--user", "1"], 1, "error: no user '1'; row 1 is user 'U1', whom --row 1 takes"),
+        (["--user", "U1", "--row", "1"], 2, "give either --user, an identifier, or --row"),
+        ([], 2, "give either --user, an identifier, or --row"),
+    ],
+)
+def test_the_command_takes_an_identifier_or_a_row(layout: Layout, asked: list[str], code: int, said: str) -> None:
+    done = CliRunner().invoke(app, ["recommend", "shop", *asked, "--k", "4", "--root", str(layout.root)])
+    assert done.exit_code == code
+    assert said in " ".join(done.output.replace("│", " ").split())

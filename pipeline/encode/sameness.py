@@ -1,0 +1,72 @@
+"""Feature sets that tell no items apart: zeros, or one vector for all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.run import Run
+
+MOST = 0.5
+"""share of zero vectors above which it is said"""
+EQUAL = 1e-5
+"""of the largest number: batches of other sizes change the last bits"""
+
+
+class Seen(NamedTuple):
+    """What the vectors of the items with content are."""
+
+    items: int
+    zero: int
+    """of them, items with a vector of zeros"""
+    equal: bool
+    """all vectors are one"""
+
+
+def check(run: Run, name: str, file: Path | None = None) -> None:
+    """Warn of a feature set that hardly tells items apart.
+
+    Args:
+        run: of the stage, or of an arm of pre-training.
+        name: of the feature set.
+        file: that it was imported from, if it was.
+
+    Raises:
+        UserError: every vector of an item with content is zero.
+    """
+    items, zero, equal = look(run.layout.features(name))
+    if items and zero == items:
+        where = f"{file}: " if file else ""
+        raise UserError(f"{where}all {items:,} items with content have a vector of zeros; mend it, or leave it out")
+    if items > 1 and equal:
+        run.warn(f"{name}: all {items:,} items with content have the same vector, which tells none apart")
+    elif zero > MOST * items:
+        run.warn(f"{name}: {zero:,} of {items:,} items with content have a vector of zeros")
+
+
+def look(folder: Path) -> Seen:
+    """Look at a feature set, a shard at a time; what an imported item is made from is not known, and counts."""
+    items, zero, equal = 0, 0, True
+    first: np.ndarray | None = None
+    for path in io.shards(folder, "features"):
+        vectors = _with_content(pq.read_table(path, columns=["has_image", "has_text", "vector"]))
+        if not len(vectors):
+            continue
+        first = vectors[0] if first is None else first
+        items += len(vectors)
+        zero += int((~vectors.any(axis=1)).sum())
+        equal = equal and bool(np.abs(vectors - first).max() <= EQUAL * np.abs(first).max())
+    return Seen(items, zero, equal)
+
+
+def _with_content(table: pa.Table) -> np.ndarray:
+    """Return the vectors of items with content, float32 [n, F]."""
+    nothing = pc.and_kleene(pc.invert(table["has_image"]), pc.invert(table["has_text"]))
+    return io.matrix(table.filter(pc.invert(nothing).fill_null(True))["vector"])

@@ -1,0 +1,100 @@
+"""A file whose rows lie in another order is named; a random set, and one that truly differs, are not."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from typer.testing import CliRunner
+
+import schemas
+from pipeline import io
+from pipeline.compare import geometry, order
+from pipeline.compare.feature_set import FeatureSet
+from pipeline.layout import Layout
+from stages.cli import app
+
+ITEMS, WIDTH = 300, 24
+
+
+def sets() -> dict[str, np.ndarray]:
+    """Return feature sets of one catalogue: what two encoders see of the same things, and what others might be."""
+    rng = np.random.default_rng(3)
+    kinds = rng.standard_normal((60, WIDTH))[rng.integers(0, 60, ITEMS)]
+    seen = {name: kinds @ rng.standard_normal((WIDTH, WIDTH)) + rng.standard_normal((ITEMS, WIDTH)) for name in "ab"}
+    elsewhere = rng.standard_normal((60, WIDTH))[rng.integers(0, 60, ITEMS)]
+    made = seen | {
+        "permuted": seen["b"][rng.permutation(ITEMS)],
+        "random": rng.standard_normal((ITEMS, WIDTH)),
+        "uniform": rng.random((ITEMS, WIDTH)),
+        "few directions": rng.standard_normal((ITEMS, 3)) @ rng.standard_normal((3, WIDTH)),
+        "hardly alike": 4 * elsewhere + 1.3 * kinds + rng.standard_normal((ITEMS, WIDTH)),
+    }
+    made["half empty"] = seen["a"] * (rng.random((ITEMS, 1)) < 0.5)
+    made["half empty, permuted"] = made["half empty"][rng.permutation(ITEMS)]
+    return {name: vectors.astype(np.float32) for name, vectors in made.items()}
+
+
+SETS = sets()
+NEAR = {name: geometry.neighbours(vectors, 10) for name, vectors in SETS.items()}
+
+
+def doubted(*names: str, sure: str = "a", others: str = "") -> list[str]:
+    """Return which of the sets are doubted; `sure` name their rows, and so do `others`, which are not compared."""
+    spare: Iterator[FeatureSet] = (FeatureSet(name, "", SETS[name]) for name in others)
+    given = [FeatureSet(name, "", SETS[name], identified=name in sure) for name in names]
+    return [found["features"] for found in order.doubtful(given, NEAR, spare)]
+
+
+@pytest.mark.parametrize("name", ["permuted", "half empty, permuted"])
+def test_permuted_rows_are_named(name: str) -> None:
+    assert doubted("a", "b", name) == [name]
+    assert doubted("a", name, others="b") == [name]  # as the other sets of the dataset say
+    assert doubted(name, others="ab") == [name]
+    assert doubted("a", "b", name, sure="") == [name]  # three files without identifiers: two agree
+
+
+@pytest.mark.parametrize("name", ["b", "random", "uniform", "few directions", "hardly alike", "half empty"])
+def test_neither_random_sets_nor_sets_that_differ_are_named(name: str) -> None:
+    assert doubted("a", "b", name, sure="ab" if name != "b" else "a") == []
+    assert doubted("a", name, others="b") == []
+
+
+def test_a_set_that_differs_shares_little_and_more_than_chance() -> None:
+    share, chance = geometry.overlap(NEAR["a"], NEAR["hardly alike"]).mean(), 10 / (ITEMS - 1)
+    assert 1.3 * chance < share < order.MANY * chance
+
+
+def test_what_names_its_rows_is_not_doubted_nor_what_nobody_vouches_for() -> None:
+    assert doubted("a", "b", "permuted", sure="abpermuted") == []
+    assert doubted("a", "permuted") == []
+    assert doubted("random", "permuted", sure="random", others="a") == []
+
+
+def test_terminal_record_and_page_say_it_and_no_winner_is_declared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(f"datasets: [s]\nsources: {{s: {{kind: sample, users: 400, items: {ITEMS}}}}}\n")
+    layout = Layout(Path("outputs"), "s")
+    for stage in ("download", "interactions"):
+        assert CliRunner().invoke(app, [stage, "s"]).exit_code == 0
+    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    for name in "ab":
+        known = pa.array([True] * len(ids))
+        table = pa.table(
+            [*ids.columns, known, known, io.vectors(SETS[name][: len(ids)])], schemas.features(WIDTH).names
+        )
+        io.write_table(table, io.shard(layout.features(name), "features", 0), schemas.features(WIDTH))
+    np.save("theirs.npy", SETS["b"][: len(ids)][np.random.default_rng(0).permutation(len(ids))])
+    done = CliRunner().invoke(app, ["compare", "s", "a", "theirs.npy"])
+    assert done.exit_code == 0, done.output
+    said = "theirs: the order of its rows looks wrong, or they are of other items. It shares "
+    assert said in done.output
+    assert "No verdict on a and theirs: the order of the rows of theirs looks wrong." in done.output
+    assert said in (layout.folder("compare") / "index.html").read_text()
+    (doubt,) = json.loads((layout.folder("compare") / "compare.json").read_text())["order"]
+    assert (doubt["features"], [*doubt["overlap"]]) == ("theirs", ["a", "b"])
+    assert max(doubt["overlap"].values()) < order.MANY * doubt["chance"] < doubt["shared"]
