@@ -143,4 +143,4 @@ def _facts(root: Path, address: str = "") -> bytes:
         stat = resolve(root, address).stat()
     except (OSError, ValueError):
         return b"\tnone\n"
-    return f"\t{stat.st_size}\t{stat.st_mtime_ns}\n".encode()
+    return f"\t{stat.st_size}\t{stat.st_mtime_ns}\t{stat.st_ctime_ns}\n".encode()

@@ -118,8 +118,8 @@ def listing(
     return rows
 
 
-def local_files(addresses: Mapping[str, list[str]]) -> list[tuple[str, int, int]]:
-    """Return path, bytes and time of change (ns) of the addresses that are files of this machine.
+def local_files(addresses: Mapping[str, list[str]]) -> list[tuple[str, int, int, int]]:
+    """Return path, bytes and times of modification and of change (ns) of the addresses that are files of this machine.
 
     Raises:
         UserError: a file is missing.
@@ -128,7 +128,8 @@ def local_files(addresses: Mapping[str, list[str]]) -> list[tuple[str, int, int]
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such file; it is named under `sources` in the parameters")
-    return [(str(path), (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+    stats = [path.stat() for path in paths]  # the time of change is the system's, whatever an editor sets
+    return [(str(p), s.st_size, s.st_mtime_ns, s.st_ctime_ns) for p, s in zip(paths, stats, strict=True)]
 
 
 def _public(url: str) -> str:
