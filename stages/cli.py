@@ -233,7 +233,7 @@ def recommend(
     root: Root = Path("outputs"),
 ) -> None:
     """what the trained recommender suggests to one user: top K with titles and images."""
-    with released.laid_out(dataset, root, "interactions", "embeddings") as layout:
+    with released.laid_out(dataset, root, "interactions", "user embeddings") as layout:
         from pipeline.train import recommend as recommender  # loads FAISS, which an error above need not wait for
 
         recommendations = recommender.recommend(layout, user, k)

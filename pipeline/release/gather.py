@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.config import Pretrain
+from pipeline.config import Pretrain, Publish
 from pipeline.errors import UserError
 from pipeline.interactions import split
 from pipeline.layout import Layout
@@ -41,7 +41,11 @@ def parts(run: Run) -> build.Parts:
     index, facts = _index(run, interactions)
     upstream = [layout.interactions, layout.items, layout.results]
     encoders = encoder.gather(layout, names)
-    embeddings = {"items": layout.item_embeddings, "users": layout.user_embeddings}
+    with_interactions = run.source.licence.interactions if params.interactions is None else params.interactions
+    users = released_users(params, with_interactions)
+    embeddings = {"items": layout.item_embeddings}
+    if users != "none":
+        embeddings["users"] = layout.user_embeddings
     return build.Parts(
         dataset=run.dataset,
         version=params.version,
@@ -56,7 +60,8 @@ def parts(run: Run) -> build.Parts:
         index=index,
         index_facts=facts,
         encoders=encoders,
-        with_interactions=run.source.licence.interactions if params.interactions is None else params.interactions,
+        with_interactions=with_interactions,
+        named_users=users == "names",
         half=params.half,
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
         protocols=io.read_json(layout.protocol) if layout.protocol.exists() else (),
@@ -69,6 +74,18 @@ def parts(run: Run) -> build.Parts:
         upstream=[p for p in upstream if p.exists()],
         hardware=hardware(layout),
     )
+
+
+def released_users(params: Publish, with_interactions: bool) -> str:
+    """Return what the release says of users: none, numbers or names.
+
+    Raises:
+        UserError: interactions without users.
+    """
+    users = params.users or ("names" if with_interactions else "none")
+    if with_interactions and users == "none":
+        raise UserError("publish.users is none, but interactions are released; set it to numbers, or publish.interactions")
+    return users
 
 
 def feature_sets(run: Run) -> list[str]:

@@ -178,8 +178,8 @@ def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
         raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
     files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
     part = manifest.model_copy(update={"files": files, "part_of": manifest.part_of or io.sha256(kept)})
-    io.write_json(kept, part.model_dump())
-    return part
+    manifests.write(kept, part)
+    return manifests.load(kept.parent)
 
 
 def _is_complete(to: Path, manifest: Path) -> bool:

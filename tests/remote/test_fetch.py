@@ -299,7 +299,7 @@ def test_files_with_equal_content_are_two_files(published: Path, tmp_path: Path)
     entries = json.loads((release / "manifest.json").read_text())
     twin = next(f for f in entries["files"] if f["path"] == "probes.json")
     entries["files"] = [twin | {"path": f["path"]} if f["path"] == "results.json" else f for f in entries["files"]]
-    (release / "manifest.json").write_text(json.dumps(entries))
+    (release / "manifest.json").write_text(json.dumps(manifest.sealed(entries)))
     fetch(str(release), tmp_path / "here")
     here = tmp_path / "here"
     assert (here / "probes.json").read_bytes() == (here / "results.json").read_bytes()

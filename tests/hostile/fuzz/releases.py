@@ -45,7 +45,7 @@ def replaced(name: str) -> Callable[[bytes], None]:
             entry |= {"rows": rows, "columns": [column.model_dump() for column in columns]}
         except (pa.ArrowException, OSError):  # an attacker does not describe what nobody can read
             pass
-        (target / manifest.NAME).write_text(json.dumps(content))
+        (target / manifest.NAME).write_text(json.dumps(manifest.sealed(content)))
         list(verify(target))
         of_release(target, [])
         of_release(target, ["beit3"], coded=True)
