@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import UserError
-from pipeline.interactions import build
+from pipeline.interactions import build, mending
 from pipeline.interactions.division import Division
+from pipeline.sources.base import Reader
 
 CORES = (5, 3, 2, 1)
 """least interactions of a user and of an item, tried in this order; 5 is what published tables have"""
@@ -26,11 +28,12 @@ class Catalogue(NamedTuple):
     interactions: int
 
 
-def measure(ratings: str, memory_limit: str = "1GiB") -> Catalogue:
+def measure(reader: Reader, raw: Mapping[str, Path], memory_limit: str = "1GiB") -> Catalogue:
     """Return the largest core of CORES that leaves enough, and what it leaves.
 
     Args:
-        ratings: SQL as a source's reader gives it.
+        reader: of the source.
+        raw: role -> file.
         memory_limit: of DuckDB, which spills above it.
 
     Raises:
@@ -39,9 +42,15 @@ def measure(ratings: str, memory_limit: str = "1GiB") -> Catalogue:
     with tempfile.TemporaryDirectory() as folder:
         for core in CORES:
             with build.database(Path(folder) / "scratch", memory_limit) as db:
-                own = "split" in db.sql(ratings).columns
+                own = False
+
+                def divide(ratings: str) -> build.SplitTables:
+                    nonlocal own
+                    own = "split" in db.sql(ratings).columns
+                    return build.imported(db, ratings) if own else build.split(db, ratings, core, core, Division())
+
                 try:
-                    tables = build.imported(db, ratings) if own else build.split(db, ratings, core, core, Division())
+                    tables, _ = mending.split(db, reader, raw, Path(folder), divide)
                 except UserError:
                     if own or core == CORES[-1]:
                         raise
