@@ -9,14 +9,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import yaml
-
 from pipeline import io
+from pipeline.config.document import FAULTS, LARGEST, parsed
 from pipeline.layout import STAGES
-
-NO_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""what reading somebody's YAML raises; of tags such as !!int too"""
-
 
 def mend(project: Path) -> list[Path]:
     """Delete DVC's own files that it cannot read; return the deleted ones.
@@ -37,7 +32,7 @@ def mend(project: Path) -> list[Path]:
         return []
     checks = (
         (scratch / RWLOCK_FILE, json.loads, SCHEMA),
-        (project / "dvc.lock", yaml.safe_load, COMPILED_LOCKFILE_SCHEMA),
+        (project / "dvc.lock", lambda text: parsed(text, len(text)), COMPILED_LOCKFILE_SCHEMA),
     )
     deleted = []
     with make_lock(str(scratch / RWLOCK_LOCK), tmp_dir=str(scratch)):
@@ -45,7 +40,7 @@ def mend(project: Path) -> list[Path]:
             try:
                 if path.exists():
                     schema(parse(path.read_text(encoding="utf-8")))
-            except (*NO_YAML, Invalid):
+            except (*FAULTS, Invalid):
                 path.unlink()
                 deleted.append(path)
     return deleted
@@ -56,17 +51,17 @@ def complete(params: Path) -> list[str]:
 
     A file that is no YAML, or not one key below the other, is left as it is.
     """
-    if not params.is_file():
+    if not params.is_file() or params.stat().st_size > LARGEST:
         return []
     try:
         text = params.read_text(encoding="utf-8")
-        sections = yaml.safe_load(text)
+        sections = parsed(text)
         wanted = dict.fromkeys(name for stage in STAGES.values() for name in stage.params if name != "source")
         lacking = [name for name in wanted if name not in sections]
         completed = text.rstrip("\n") + "\n" + "".join(f"{name}: {{}}\n" for name in lacking)
-        if not lacking or yaml.safe_load(completed) != sections | {name: {} for name in lacking}:
+        if not lacking or parsed(completed) != sections | {name: {} for name in lacking}:
             return []
-    except NO_YAML:
+    except FAULTS:
         return []
     io.write_bytes(params, completed.encode())
     return lacking

@@ -18,7 +18,7 @@ from pipeline.layout import Layout
 from pipeline.release import build, encoder, semantic_ids
 from pipeline.release.manifest import Input
 from pipeline.report import coded
-from pipeline.report.gather import study
+from pipeline.report.gather import records, study
 from pipeline.run import Run
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.train import recommend, retrieval
@@ -126,12 +126,10 @@ def weights(layout: Layout) -> list[Path]:
 
 
 def hardware(layout: Layout) -> str:
-    """Return the kinds of machine that encoding and training ran on, from the run records."""
+    """Return the kinds of machine that encoding and training ran on; UserError: the record of a stage is gone."""
     kinds: dict[str, list[str]] = {}
-    for stage in ("pretrain", "encode", "train", "probe", "benchmark", "study"):
-        if layout.run_record(stage).exists():
-            record = io.read_json(layout.run_record(stage))
-            kinds.setdefault(f"{record['machine']} ({record['device']})", []).append(stage)
+    for record in records(layout, ("pretrain", "encode", "train", "probe", "benchmark", "study")):
+        kinds.setdefault(f"{record['machine']} ({record['device']})", []).append(record["stage"])
     return "; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +59,26 @@ class Evidence:
     """run.json of every stage that ran, in order"""
 
 
+def records(layout: Layout, stages: Iterable[str]) -> list[dict[str, Any]]:
+    """Return run.json of those of some stages that ran, in order.
+
+    Raises:
+        UserError: that of a finished stage is gone: what it says of machine and time would be left out in silence.
+    """
+    stages = list(stages)
+    for stage in stages:
+        if layout.seal(stage).exists() and not layout.run_record(stage).exists():
+            raise UserError(
+                f"{layout.run_record(stage)} is gone; run `alignrec {stage} {layout.dataset}`, which makes it again"
+            )
+    return [io.read_json(path) for stage in stages if (path := layout.run_record(stage)).exists()]
+
+
 def evidence(run: Run) -> Evidence:
     """Read the outputs that exist, each table checked."""
     layout = run.layout
     columns = ["item_id", "asin", "title", "categories", "text_status"]
     edges = layout.folder("graph").glob("*/edges.parquet")
-    records = [layout.run_record(s) for s in STAGES if s not in ("report", "publish")]
     histories = {stage: layout.history(stage) for stage in ("pretrain", "train")}
     statuses = [
         io.read_table(p, schemas.IMAGES, ["item_id", "status", "reason"])
@@ -100,7 +114,7 @@ def evidence(run: Run) -> Evidence:
         if items and len(items) <= run.params.report.searchable
         else None,
         histories={stage: io.read_json(path) for stage, path in histories.items() if path.exists()},
-        records=[io.read_json(path) for path in records if path.exists()],
+        records=records(layout, [s for s in STAGES if s not in ("report", "publish")]),
     )
 
 

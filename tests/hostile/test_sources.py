@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -64,6 +65,23 @@ READ = {
         "r.jsonl",
         BOM + b'{"user":"a","item":"x","rating":5,"timestamp":10}\n',
         [("a", "x", 5.0, 10)],
+    ),
+    "days of eight digits": (
+        "r.csv", f"{HEADER}a,x,5,20240102\na,y,4,19991231\n", [("a", "x", 5.0, 1704153600), ("a", "y", 4.0, 946598400)]
+    ),
+    "seconds of eight digits": (
+        "r.csv", f"{HEADER}a,x,5,20240102\na,y,4,20241301\n", [("a", "x", 5.0, 20240102), ("a", "y", 4.0, 20241301)]
+    ),
+    "a first line with NaN": (
+        "r.jsonl",
+        '{"user":"a","item":"x","rating":NaN}\n{"user":"a","item":"y","rating":5,"timestamp":10}\n',
+        [("a", "x", None, None), ("a", "y", 5.0, 10)],
+    ),
+    "white space of any kind": ("r.csv", f"{HEADER}a\u00a0,\u3000x\t,5,10\n", [("a", "x", 5.0, 10)]),
+    "a number beyond 64 bits": (
+        "r.jsonl",
+        '{"user":18446744073709551616,"item":123456789012345678901234567890,"rating":5,"timestamp":10}\n',
+        [("18446744073709551616", "123456789012345678901234567890", 5.0, 10)],
     ),
     "a value of 200 KB": ("r.csv", f"{HEADER}{'u' * 200_000},x,5,10\n", [("u" * 200_000, "x", 5.0, 10)]),
     "a rating beyond single precision": ("r.csv", f"{ROWS}a,z,1e39,30\n", None),
@@ -161,8 +179,6 @@ def test_numbers_of_mmrec_may_be_written_as_floats(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("item", [1.5, True, None, "1.5", "x", [1], "9" * 5000])
 def test_an_item_of_mmrec_without_a_whole_number_is_a_reject(item: object) -> None:
-    import orjson
-
     with pytest.raises(ValueError, match="no itemID"):
         mmrec.parse(orjson.dumps({"itemID": item}))
 
@@ -222,8 +238,27 @@ def test_a_quote_that_is_not_closed_costs_rows_and_no_memory(tmp_path: Path) -> 
     rejected, *rest = outcomes(items_of(path), path, {"x", "z"})
     assert isinstance(rejected, Reject)
     assert rejected.reason == "not CSV: row too long; is a quote not closed?"
+    swallowed = [one for one in rest if isinstance(one, Reject)]
+    assert len(swallowed) >= LONGEST_LINE // len(row)
     assert isinstance(rest[-1], Parsed)
     assert rest[-1].name == "z"
+
+
+def test_a_quote_that_is_not_closed_at_the_end_is_not_silent(tmp_path: Path) -> None:
+    path = written(tmp_path / "i.csv", 'item,title\nx,t\ny,"t\nz,end\n')
+    good, *bad = outcomes(items_of(path), path, {"x", "y", "z"})
+    assert isinstance(good, Parsed)
+    assert [one.reason for one in bad if isinstance(one, Reject)] == ["not CSV: unexpected end of data"] * 2
+
+
+@pytest.mark.parametrize("name", ["A\u00a0", "A\t", "\u3000A", "18446744073709551616"])
+def test_an_items_text_is_found_whatever_blanks_its_identifier_has(tmp_path: Path, name: str) -> None:
+    interactions = written(tmp_path / "r.csv", f"{HEADER}u,{name},5,10\n")
+    ((_, asin, _, _),) = tabular(interactions)
+    cell = name if name.isdigit() else orjson.dumps(name).decode()
+    path = written(tmp_path / "i.jsonl", f'{{"item": {cell}, "title": "t"}}\n')
+    (parsed,) = outcomes(items_of(path), path, {asin})
+    assert isinstance(parsed, Parsed)
 
 
 def test_a_line_of_gigabytes_is_not_held(tmp_path: Path) -> None:
