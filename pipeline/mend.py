@@ -13,6 +13,7 @@ from pipeline import io
 from pipeline.config.document import FAULTS, LARGEST, parsed
 from pipeline.layout import STAGES
 
+
 def mend(project: Path) -> list[Path]:
     """Delete DVC's own files that it cannot read; return the deleted ones.
 

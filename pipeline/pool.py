@@ -21,8 +21,8 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 KILLED = (
-    "one of {} worker processes was killed, most likely as memory ran out; lower `workers` in the stage's section of the "
-    "parameters, if it has one, or give more memory, and run again"
+    "one of {} worker processes was killed, most likely as memory ran out; lower `workers` in the stage's section of "
+    "the parameters, if it has one, or give more memory, and run again"
 )
 CORES = min(os.cpu_count() or 1, 8)
 """threads at a time; each holds a block, and more than a few wait for memory"""

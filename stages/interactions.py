@@ -27,13 +27,12 @@ def main(run: Run) -> None:
             split = build.published(db, asins, source.timestamps != "none", params.min_rating, division)
         else:
 
-            def divide(ratings: str) -> build.SplitTables:
-                nonlocal own_split
-                if own_split := "split" in db.sql(ratings).columns:
+            def divide(ratings: str, own: bool) -> build.SplitTables:
+                if own:
                     return build.imported(db, ratings, params.min_rating, division)
                 return build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
 
-            split, rejects = mending.split(db, reader(source), raw, run.folder / ".scratch", divide)
+            split, own_split, rejects = mending.split(db, reader(source), raw, run.folder / ".scratch", divide)
         run.params.fits(split.facts["items"])
         if split.division.startswith(schemas.COLD_ITEMS):
             run.params.fits_cold(split.facts["cold_valid_items"], split.facts["cold_test_items"])

@@ -32,8 +32,8 @@ class Publish(Section):
     interactions: bool | None = None
     """whether the release carries interactions, users and the split; by default where the source's licence says so"""
     users: Literal["none", "numbers", "names"] | None = None
-    """what the release says of users: nothing; vectors and, with interactions, dense numbers in place of names; or names
-    too. By default names where interactions are released, else nothing: from a vector most of a user's items follow"""
+    """what the release says of users: nothing; vectors by number, in place of names where interactions are released
+    too; or names. By default names where interactions are released, else nothing: vectors give a user's items away"""
     half: bool = False
     """also release each feature set as float16, half the bytes: folder features-half"""
     exact_up_to: Positive = 70_000

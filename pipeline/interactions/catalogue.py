@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+import duckdb
 
 from pipeline.errors import UserError
 from pipeline.interactions import build, mending
@@ -42,20 +45,17 @@ def measure(reader: Reader, raw: Mapping[str, Path], memory_limit: str = "1GiB")
     with tempfile.TemporaryDirectory() as folder:
         for core in CORES:
             with build.database(Path(folder) / "scratch", memory_limit) as db:
-                own = False
-
-                def divide(ratings: str) -> build.SplitTables:
-                    nonlocal own
-                    own = "split" in db.sql(ratings).columns
-                    return build.imported(db, ratings) if own else build.split(db, ratings, core, core, Division())
-
                 try:
-                    tables, _ = mending.split(db, reader, raw, Path(folder), divide)
+                    tables, own, _ = mending.split(db, reader, raw, Path(folder), partial(_divided, db, core))
                 except UserError:
-                    if own or core == CORES[-1]:
+                    if core == CORES[-1]:
                         raise
                     continue
             facts, left = tables.facts, tables.rows - sum(tables.drops.values())
             if own or core == CORES[-1] or min(facts["users"], facts["items"]) >= ENOUGH:
                 break
         return Catalogue(0 if own else core, facts["users"], facts["items"], left)
+
+
+def _divided(db: duckdb.DuckDBPyConnection, core: int, ratings: str, own: bool) -> build.SplitTables:
+    return build.imported(db, ratings) if own else build.split(db, ratings, core, core, Division())

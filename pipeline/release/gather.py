@@ -84,7 +84,9 @@ def released_users(params: Publish, with_interactions: bool) -> str:
     """
     users = params.users or ("names" if with_interactions else "none")
     if with_interactions and users == "none":
-        raise UserError("publish.users is none, but interactions are released; set it to numbers, or publish.interactions")
+        raise UserError(
+            "publish.users is none, but interactions are released; set it to numbers, or publish.interactions"
+        )
     return users
 
 

@@ -98,7 +98,7 @@ class Release:
         return io.read_table(self.folder / "users.parquet", schemas.USERS)
 
     def refuse_without(self, *needs: str) -> Release:
-        """Return the release; UserError if it lacks one of `needs`: items, interactions, embeddings, user embeddings."""
+        """Return the release; UserError if it lacks one of items, interactions, embeddings, user embeddings."""
         tables = {f.table for f in self.manifest.files}
         if "items" in needs and ("items.parquet", "items") not in {(f.path, f.table) for f in self.manifest.files}:
             raise UserError(f"{self.folder}: this release has no items.parquet; fetch or publish it whole")

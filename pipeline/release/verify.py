@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.release import manifest as manifests
 from pipeline.release import claims, semantic_ids, signature
+from pipeline.release import manifest as manifests
 from pipeline.release.manifest import File, Manifest
 
 MAX_LISTED = 5

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
+from pipeline.errors import UserError
 from pipeline.layout import STAGES, Layout
 from pipeline.report import coded
 from pipeline.report.coded import Groups, Judged

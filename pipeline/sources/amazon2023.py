@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Literal, cast
 from pipeline.sources import amazon2014
 from pipeline.sources.amazon import HEADER, AmazonSource
 from pipeline.sources.base import Licence, Reader
-from pipeline.sources.product import Product, as_list, as_text, json_object, others
 from pipeline.sources.names import stripped
+from pipeline.sources.product import Product, as_list, as_text, json_object, others
 from pipeline.sources.sql import rating, read_csv, read_lines
 
 KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})

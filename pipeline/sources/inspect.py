@@ -15,8 +15,8 @@ from pipeline.errors import UserError, one_line
 from pipeline.sources.database import connected
 from pipeline.sources.delimited import first
 from pipeline.sources.header import column_names, delimiter
-from pipeline.sources.sql import name as identifier
 from pipeline.sources.names import stripped
+from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import rating
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, seconds, table
 

@@ -17,8 +17,8 @@ from pipeline.errors import UserError
 from pipeline.sources.base import Downloaded, Licence, Reader
 from pipeline.sources.header import first_line
 from pipeline.sources.image_features import FEATURE
-from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.names import named, stripped
+from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
 from pipeline.sources.sql import rating, read_csv, whole
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")

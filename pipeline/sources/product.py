@@ -66,7 +66,9 @@ def json_object(line: bytes) -> dict[str, Any]:
         raise ValueError(one_line(line[len(UNREADABLE) :].decode("utf-8", "replace"), 100))
     try:
         record = orjson.loads(line)
-        if LONG_NUMBER.search(line):  # orjson makes floats of whole numbers beyond 64 bits, and an identifier may be one
+        if LONG_NUMBER.search(
+            line
+        ):  # orjson makes floats of whole numbers beyond 64 bits, and an identifier may be one
             record = json.loads(line)
     except orjson.JSONDecodeError:
         raise ValueError("not JSON") from None

@@ -29,8 +29,14 @@ TABLE = {
     "5,000 digits": (GOOD + f"images: {{size: {'9' * 5000}}}\n", "not YAML: Exceeds the limit"),
     "5,000 hexadecimal digits": (GOOD + f"publish: {{version: 0x{'f' * 5000}}}\n", "number of thousands of digits"),
     "deep nesting": (GOOD + f"train: {'[' * 20_000}\n", "nested too deeply"),
-    "an alias bomb": (f"a0: &a0 [x]\n{BOMB}{GOOD}", "more than 100,000 keys and values, each counted as often as aliases repeat it"),
-    "100,000 values without an alias": (GOOD + f"images: {{size: [{'1, ' * 100_000}]}}\n", "more than 100,000 keys and"),
+    "an alias bomb": (
+        f"a0: &a0 [x]\n{BOMB}{GOOD}",
+        "more than 100,000 keys and values, each counted as often as aliases repeat it",
+    ),
+    "100,000 values without an alias": (
+        GOOD + f"images: {{size: [{'1, ' * 100_000}]}}\n",
+        "more than 100,000 keys and",
+    ),
     "an alias of itself": ("a: &a [*a]\n", "inside what it repeats"),
     "2 MiB": ("#" * (2 << 20), "larger than 1,048,576 bytes"),
     "a long unknown key": (GOOD + f"{'k' * 1000}: 1\n", "unknown key 'kkk"),

@@ -27,7 +27,9 @@ def stage(root: Path, data: bytes, name: str = "r.csv", **source: object) -> Lay
     (layout.raw / name).write_bytes(data)
     io.write_json(layout.sources, listing(layout.raw, {"interactions": name}, {}, {}))
     made = {"kind": "tabular", "interactions": [name], **source}
-    params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": made}, "interactions": {"user_core": 1, "item_core": 1}})
+    params = Params.model_validate(
+        {"datasets": ["shop"], "sources": {"shop": made}, "interactions": {"user_core": 1, "item_core": 1}}
+    )
     with running("interactions", "shop", params, root) as run:
         interactions.main(run)
     return layout
@@ -89,13 +91,17 @@ def test_rejects_of_an_earlier_file_do_not_stay(tmp_path: Path) -> None:
 
 def test_a_quote_that_is_not_closed_is_not_swallowed(tmp_path: Path) -> None:
     data = TEXT.encode().replace(b"fine", b'"fine', 1)
-    with pytest.raises(UserError, match=r"400 of 400 rows cannot be read, .*unexpected end of data \(400x\); the first is line 2"):
+    with pytest.raises(
+        UserError, match=r"400 of 400 rows cannot be read, .*unexpected end of data \(400x\); the first is line 2"
+    ):
         stage(tmp_path, data)
 
 
 def test_more_bad_rows_than_allowed_are_refused_and_the_share_is_a_setting(tmp_path: Path) -> None:
     data = TEXT.encode() + b"u,i,5,9,fine,more\n" * 8
-    with pytest.raises(UserError, match=r"8 of 408 rows cannot be read, more than max_reject_share = 0\.01 of the source"):
+    with pytest.raises(
+        UserError, match=r"8 of 408 rows cannot be read, more than max_reject_share = 0\.01 of the source"
+    ):
         stage(tmp_path, data)
     assert len(table(stage(tmp_path, data, max_reject_share=0.05))) == 400
 
@@ -110,4 +116,3 @@ def test_new_looks_at_such_a_file(tmp_path: Path) -> None:
     path.write_bytes(TEXT.encode().replace(b"fine", b'"so\ngood"', 1))
     seen = inspect.interactions(path, {})
     assert inspect.ratings(seen) == inspect.Ratings(5, 1.0, 5.0)
-

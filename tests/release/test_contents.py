@@ -75,7 +75,9 @@ def test_a_run_record_that_was_deleted_is_not_left_out_in_silence(tmp_path: Path
     layout = toy.outputs(tmp_path)
     io.write_bytes(layout.seal("train"), b"{}")
     layout.run_record("train").unlink()
-    with pytest.raises(UserError, match=r"train/shop/run\.json is gone; run `alignrec train shop`, which makes it again"):
+    with pytest.raises(
+        UserError, match=r"train/shop/run\.json is gone; run `alignrec train shop`, which makes it again"
+    ):
         gather.hardware(layout)
 
 

@@ -30,7 +30,9 @@ def released(root: Path, **publish: object) -> Layout:
 
 def says(release: Path) -> bytes:
     """Return all bytes of a release, its tables unpacked."""
-    tables = [json.dumps(pq.read_table(p, partitioning=None).to_pylist(), default=str) for p in release.rglob("*.parquet")]
+    tables = [
+        json.dumps(pq.read_table(p, partitioning=None).to_pylist(), default=str) for p in release.rglob("*.parquet")
+    ]
     return "".join(tables).encode() + b"".join(p.read_bytes() for p in release.rglob("*") if p.is_file())
 
 

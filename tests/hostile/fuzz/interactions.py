@@ -80,8 +80,8 @@ def core(data: bytes) -> None:
     path = written("c.csv", HEADER.encode() + data)
     with build.database(folder("scratch"), "256MiB") as db:
         reader = TabularSource(kind="tabular", interactions=["c.csv"]).reader()
-        tables, _ = mending.split(
-            db, reader, {"interactions": path}, folder("mended"), lambda sql: build.split(db, sql, 3, 3, KEEP)
+        tables, _, _ = mending.split(
+            db, reader, {"interactions": path}, folder("mended"), lambda sql, own: build.split(db, sql, 3, 3, KEEP)
         )
         rows = pa.concat_tables(tables.interactions)
         items = len(pa.concat_tables(tables.item_ids))
