@@ -120,7 +120,7 @@ def _about(content: ExportContent, form: str) -> str:
             rows.append("Timestamps are positions in the user's sequence, not times.")
     if formulas := _formulas(content):
         rows.append(
-            f"{formulas:,} identifiers, titles or brands begin with =, +, - or @, which spreadsheets take for formulas. "
+            f"{formulas:,} identifiers, titles or brands begin with =, +, - or @, formulas to a spreadsheet. "
             "They are as in the source, since tools read them back: import such columns as text."
         )
     if any(content.filled.values()):
