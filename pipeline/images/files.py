@@ -224,7 +224,7 @@ def _places(file: BinaryIO) -> dict[str, tuple[int, int]]:
                 places[_plain(member.name)] = member.offset_data, member.size
             elif member.islnk() and (linked := places.get(_plain(member.linkname))):
                 places[_plain(member.name)] = linked
-            tar.members = []  # type: ignore[attr-defined]  # TarFile would keep all
+            tar.members = []  # TarFile would keep all
         file.seek(tar.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which ends every archive; TarFile does not mind
         raise ValueError("it is damaged, or ends too early")

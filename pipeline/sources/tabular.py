@@ -161,9 +161,13 @@ def _parquet_lines(path: Path) -> Iterator[bytes]:
     """Yield each row as one line of JSON, PARQUET_ROWS in memory at a time; one that cannot be is `unreadable`."""
     try:
         with pq.ParquetFile(path) as file:
+            rows = 0
             for batch in file.iter_batches(PARQUET_ROWS):
                 yield from _rows_as_json(batch)
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as e:
+                rows += len(batch)
+            if rows != file.metadata.num_rows:
+                raise ValueError(f"it says {file.metadata.num_rows:,} rows, and has {rows:,}")
+    except (pa.ArrowException, ValueError, OSError) as e:  # a UnicodeDecodeError too
         raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
 
 

@@ -444,6 +444,33 @@ def test_fetch_takes_the_key_that_must_have_signed(release: Path, key: Path, tmp
     assert f"signed by {public}" in list(verify(tmp_path / "here", public))
 
 
+@signing
+@pytest.mark.parametrize("named", [True, False], ids=["with the key", "with any key"])
+def test_a_signed_release_is_attacked_like_an_unsigned_one(release: Path, key: Path, named: bool) -> None:
+    signature.sign(release, key)
+    public = key.with_suffix(".pub") if named else None
+    sound = {name: (release / name).read_bytes() for name in ("manifest.json", signature.NAME, "items.parquet")}
+    whole = list(verify(release, public))
+    for name, data in sound.items():
+        for at in range(0, len(data), len(data) // 25):
+            flipped = data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
+            (release / name).write_bytes(flipped)
+            if name != signature.NAME:
+                with pytest.raises(
+                    UserError, match="not a signature of this manifest" if "json" in name else "changed"
+                ):
+                    list(verify(release, public))
+            else:
+                with suppress(UserError):  # what its armour says twice, or says to nobody, may differ
+                    assert list(verify(release, public)) == whole
+        (release / name).write_bytes(data)
+    for change, _ in [*MANIFESTS.values(), *CLAIMS.values()]:
+        edit(release, change)
+        with pytest.raises(UserError, match="not a signature of this manifest"):
+            list(verify(release, public))
+        (release / "manifest.json").write_bytes(sound["manifest.json"])
+
+
 @pytest.mark.parametrize("page", [b"x" * (signature.MAX_BYTES + 1), b"\n<!DOCTYPE html><html>not here</html>"])
 def test_a_page_in_place_of_a_missing_signature_is_none(release: Path, tmp_path: Path, page: bytes) -> None:
     files = {f"/{p.relative_to(release)}": body(p.read_bytes()) for p in release.rglob("*.*") if p.is_file()}

@@ -155,6 +155,25 @@ def test_parquet_that_is_damaged_inside_is_refused_in_one_line(tmp_path: Path) -
         list(reader(source).lines(path))
 
 
+@pytest.mark.parametrize("place", range(5))
+def test_a_footer_that_counts_other_rows_loses_none_in_silence(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "r.parquet"
+    pq.write_table(pa.table({"user": ["u"] * 5000, "item": [f"i{i}" for i in range(5000)]}), path)
+    data = path.read_bytes()
+    count, fewer = b"\x90\x4e", b"\x80\x4e"  # 5000, 4992 as Thrift has them
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    places = [at for at in range(start, len(data) - 8) if data[at - 1] & 15 == 6 and data[at : at + 2] == count]
+    assert len(places) == 5  # of the file, of two columns, of the row group, of the index
+    at = places[place]
+    path.write_bytes(data[:at] + fewer + data[at + 2 :])
+    items = TabularSource(kind="tabular", interactions=["r.csv"], items=[str(path)])
+    for count_rows in (lambda: len(tabular(path)), lambda: sum(1 for _ in reader(items).lines(path))):
+        try:
+            assert count_rows() == 5000
+        except UserError as e:
+            one_line(e, path)
+
+
 INTER_REFUSED = {
     "half a user": ("1.5\t0\t5\t1\t0\n", "line 2: userID None"),
     "half an item": ("0\t0.5\t5\t1\t0\n", "line 2: userID 0, itemID None"),
