@@ -40,7 +40,7 @@ class Embeddings(NamedTuple):
     """The vectors of the trained recommender; score = dot product."""
 
     users: Vectors
-    """float32 [U, D], ids are the users'"""
+    """float32 [U, D], ids are the users'; their numbers where the release names no user"""
     items: Vectors
     """float32 [I, D], ids are the items'"""
 
@@ -101,13 +101,25 @@ class Release:
 
     @cached_property
     def embeddings(self) -> Embeddings:
-        """The vectors of the trained recommender; UserError if the release has none."""
-        users, items = (self.folder / "embeddings" / f"{what}.parquet" for what in ("users", "items"))
-        if not (users.is_file() and items.is_file()):
+        """The vectors of the trained recommender; UserError if the release has none, or none of users."""
+        items = self.item_embeddings
+        path = self.folder / "embeddings/users.parquet"
+        if not path.is_file():
+            raise UserError(
+                f"{self.folder}: this release has no vectors of users (publish.users); read `item_embeddings`, "
+                "or fit a recommender with alignrec.fit"
+            )
+        named = "user" in pq.read_schema(path).names
+        schema = schemas.user_embeddings if named else schemas.numbered_user_embeddings
+        return Embeddings(_vectors(path, schema, "user" if named else "user_id"), items)
+
+    @cached_property
+    def item_embeddings(self) -> Vectors:
+        """The trained recommender's vectors of items, float32 [I, D]; UserError if the release has none."""
+        path = self.folder / "embeddings/items.parquet"
+        if not path.is_file():
             raise UserError(f"{self.folder}: this release has no embeddings; fit a recommender with alignrec.fit")
-        return Embeddings(
-            _vectors(users, schemas.user_embeddings, "user"), _vectors(items, schemas.item_embeddings, "asin")
-        )
+        return _vectors(path, schemas.item_embeddings, "asin")
 
     def vector(self, asin: str, features: str | None = None) -> np.ndarray:
         """Return the vector of one item, float32 [F].

@@ -95,6 +95,11 @@ class Layout:
         return self.folder("items") / "items.parquet"
 
     @property
+    def interaction_rejects(self) -> Path:
+        """Table REJECTS of interactions; there only if a file had to be read row by row."""
+        return self.folder("interactions") / "rejects.parquet"
+
+    @property
     def rejects(self) -> Path:
         """Table REJECTS: metadata lines that could not be read."""
         return self.folder("items") / "rejects.parquet"

@@ -10,13 +10,20 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
+from pipeline.errors import UserError
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+KILLED = (
+    "one of {} worker processes was killed, most likely as memory ran out; lower `workers` in the stage's section of "
+    "the parameters, if it has one, or give more memory, and run again"
+)
 CORES = min(os.cpu_count() or 1, 8)
 """threads at a time; each holds a block, and more than a few wait for memory"""
 
@@ -69,10 +76,12 @@ def _processes(workers: int, begin: Callable[[], None]) -> Iterator[ProcessPoolE
     with ProcessPoolExecutor(workers, mp_context=context, initializer=begin) as pool:
         try:
             yield pool
-        except BaseException:
+        except BaseException as e:
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in multiprocessing.active_children():  # the error is shown now, not when a long job ends
                 worker.terminate()
+            if isinstance(e, BrokenProcessPool):
+                raise UserError(KILLED.format(workers)) from None
             raise
 
 

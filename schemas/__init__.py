@@ -4,7 +4,7 @@ Each column documents its content, unit and shape. `check` validates a table aga
 """
 
 from schemas.contract import ContractError, check, field, vector
-from schemas.embeddings import item_embeddings, user_embeddings
+from schemas.embeddings import item_embeddings, numbered_user_embeddings, user_embeddings
 from schemas.feature_sets import features
 from schemas.graph import EDGES
 from schemas.images import IMAGE_STATUSES, IMAGES
@@ -66,6 +66,7 @@ __all__ = [
     "field",
     "has_own_split",
     "item_embeddings",
+    "numbered_user_embeddings",
     "provenance",
     "ranking",
     "rankings",

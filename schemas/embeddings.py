@@ -16,3 +16,8 @@ def item_embeddings(width: int) -> pa.Schema:
 def user_embeddings(width: int) -> pa.Schema:
     """Return the schema of a recommender's user vectors."""
     return pa.schema([USER_ID, USER, field("vector", vector(width), f"float32[{width}]; finite")])
+
+
+def numbered_user_embeddings(width: int) -> pa.Schema:
+    """Return the schema of a recommender's user vectors in a release that names no user."""
+    return pa.schema([f for f in user_embeddings(width) if f.name != USER.name])

@@ -241,7 +241,7 @@ def recommend(
     asked: str | int | None = user if row is None else row
     if asked is None or None not in (user, row):
         raise typer.BadParameter("give either --user, an identifier, or --row, a number")
-    with released.laid_out(dataset, root, "interactions", "embeddings") as layout:
+    with released.laid_out(dataset, root, "interactions", "user embeddings") as layout:
         from pipeline.train import recommend as recommender  # loads FAISS, which an error above need not wait for
 
         recommendations = recommender.recommend(layout, asked, k)

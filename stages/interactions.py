@@ -17,25 +17,29 @@ from stages.download import DOWNLOAD
 
 def main(run: Run) -> None:
     """Write interactions.parquet, users.parquet and item_ids.parquet."""
-    from pipeline.interactions import build  # loads DuckDB
+    from pipeline.interactions import build, mending  # load DuckDB
     from pipeline.interactions.division import Division
     from pipeline.sources import image_features, mmrec
 
     source, params, layout = run.source, run.params[Interactions], run.layout
     raw = downloaded(layout.sources)
-    ratings = reader(source).ratings(raw)
+    rejects = None
     division = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train)
     own_split = False
     with build.database(run.folder / ".scratch", params.memory_limit) as db:
         if isinstance(source, MmrecSource):
-            count = build.load_published(db, ratings)
+            count = build.load_published(db, reader(source).ratings(raw))
             image_features.check_features(raw, count)
             asins = mmrec.asins(mmrec.metadata(raw), count)
             split = build.published(db, asins, source.timestamps != "none", params.min_rating, division)
-        elif own_split := "split" in db.sql(ratings).columns:
-            split = build.imported(db, ratings, params.min_rating, division)
         else:
-            split = build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
+
+            def divide(ratings: str, own: bool) -> build.SplitTables:
+                if own:
+                    return build.imported(db, ratings, params.min_rating, division)
+                return build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
+
+            split, own_split, rejects = mending.split(db, reader(source), raw, run.folder / ".scratch", divide)
         cutoffs.check(run.params[Benchmark], split.facts["items"])
         if split.division.startswith(schemas.COLD_ITEMS):
             cold = split.facts["cold_valid_items"], split.facts["cold_test_items"]
@@ -46,6 +50,9 @@ def main(run: Run) -> None:
         facts = {"timestamps": clock} | ({"split": "imported"} if own_split else {})
         facts |= {"division": split.division} if split.division else {}
         run.write_all(split.interactions, layout.interactions, schemas.INTERACTIONS, **facts)
+    layout.interaction_rejects.unlink(missing_ok=True)
+    if rejects is not None:
+        run.write(rejects, layout.interaction_rejects, schemas.REJECTS)
     run.rows_in, run.rows_out = split.rows, split.rows - sum(split.drops.values())
     for reason, n in split.drops.items():
         run.count(reason, n)

@@ -9,10 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import yaml
-
-NO_YAML = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
-"""what reading somebody's YAML raises; of tags such as !!int too"""
+from pipeline.config.document import FAULTS, parsed
 
 
 def mend(project: Path) -> list[Path]:
@@ -34,7 +31,7 @@ def mend(project: Path) -> list[Path]:
         return []
     checks = (
         (scratch / RWLOCK_FILE, json.loads, SCHEMA),
-        (project / "dvc.lock", yaml.safe_load, COMPILED_LOCKFILE_SCHEMA),
+        (project / "dvc.lock", lambda text: parsed(text, len(text)), COMPILED_LOCKFILE_SCHEMA),
     )
     deleted = []
     with make_lock(str(scratch / RWLOCK_LOCK), tmp_dir=str(scratch)):
@@ -42,7 +39,7 @@ def mend(project: Path) -> list[Path]:
             try:
                 if path.exists():
                     schema(parse(path.read_text(encoding="utf-8")))
-            except (*NO_YAML, Invalid):
+            except (*FAULTS, Invalid):
                 path.unlink()
                 deleted.append(path)
     return deleted

@@ -57,7 +57,7 @@ def write(
     ratings = inspect.ratings(rows)
     given = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
     source = TabularSource.model_validate(given)
-    left = catalogue.measure(Tabular(source).ratings({"interactions": interactions}))
+    left = catalogue.measure(Tabular(source), {"interactions": interactions})
     text = parameter_file.text(name, rows, item_rows, section, ratings, left.core, left.items)
     io.write_bytes(to, text.encode())
 

@@ -31,7 +31,7 @@ def laid_out(what: str, root: Path, *needs: str) -> Iterator[Layout]:
     Args:
         what: a dataset, or a release folder.
         root: folder of the stages' outputs, for a dataset.
-        needs: what a release must have: interactions, embeddings.
+        needs: what a release must have, see `Release.refuse_without`.
 
     Raises:
         UserError: the release is damaged, or lacks something.

@@ -43,6 +43,7 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
         features={name: [path] for name, path in features.items()},
         edges=edges,
         embeddings=embeddings,
+        named_users=True,
     )
     build.write(folder, parts, {"stage": "publish", "params": {}, "versions": {}})
 

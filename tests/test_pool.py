@@ -1,14 +1,16 @@
 """Jobs in processes: every result, and an error at once."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from pipeline import pool
+from pipeline.errors import UserError
 
 
 def double(n: int) -> int:
@@ -42,6 +44,18 @@ def test_in_order_keeps_the_order_and_takes_a_job_when_an_earlier_result_was_con
 def test_an_error_does_not_wait_for_the_other_jobs() -> None:
     with pytest.raises(ValueError, match="job 0 failed"):
         list(pool.each(fail_or_sleep, [1, 0, 2], workers=2))  # the others sleep for an hour
+
+
+def killed(n: int) -> None:
+    if n == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+
+
+@pytest.mark.parametrize("run", [pool.each, pool.in_order])
+def test_a_worker_that_the_system_kills_is_one_line(run: Callable) -> None:
+    with pytest.raises(UserError, match=r"one of 2 worker processes was killed, .*memory ran out; lower `workers`"):
+        list(run(killed, [0, 1, 2, 3], workers=2))
 
 
 # --- waiting

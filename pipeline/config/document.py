@@ -17,6 +17,10 @@ DEPTH = 1
 MOST_NODES = 100_000  # keys and values, each counted as often as aliases repeat it
 
 
+FAULTS = (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""what reading somebody's YAML raises; of tags such as !!int too"""
+
+
 class Loader(yaml.SafeLoader):
     """YAML 1.1, but numbers such as 1e-3 are numbers, as in YAML 1.2 and DVC, and a repeated key is refused."""
 
@@ -53,7 +57,7 @@ def read(path: Path) -> Any:
             data = f.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise ValueError(f"larger than {LARGEST:,} bytes")
-        return _constructed(data.decode("utf-8-sig"))
+        return parsed(data.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such parameter file; run from the project's root, pass --params, or begin one with "
@@ -61,7 +65,7 @@ def read(path: Path) -> Any:
         ) from None
     except RecursionError:
         raise UserError(f"{path}: not YAML that can be read: nested too deeply") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as e:  # of tags such as !!int too
+    except FAULTS as e:
         raise UserError(f"{path}: not YAML: {one_line(e)}") from None
 
 
@@ -92,14 +96,19 @@ def _laid_over(base: dict[Any, Any], over: dict[Any, Any], depth: int) -> dict[A
     return laid
 
 
-def _constructed(text: str) -> Any:
+def parsed(text: str, most: int = MOST_NODES) -> Any:
+    """Return what YAML says, in time and memory of `most` values.
+
+    Raises:
+        one of FAULTS.
+    """
     loader = Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
-        if _nodes(node, {}) > MOST_NODES:
-            raise ValueError(f"aliases make more than {MOST_NODES:,} values of it")
+        if _nodes(node, {}) > most:
+            raise ValueError(f"more than {most:,} keys and values, each counted as often as aliases repeat it")
         return loader.construct_document(node)
     finally:
         loader.dispose()

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import UserError
 from pipeline.export import (
@@ -117,6 +118,11 @@ def _about(content: ExportContent, form: str) -> str:
         rows.append(f"{len(content.interactions):,} interactions, split as in the dataset.")
         if content.clock() == "order":
             rows.append("Timestamps are positions in the user's sequence, not times.")
+    if formulas := _formulas(content):
+        rows.append(
+            f"{formulas:,} identifiers, titles or brands begin with =, +, - or @, formulas to a spreadsheet. "
+            "They are as in the source, since tools read them back: import such columns as text."
+        )
     if any(content.filled.values()):
         rows.append(
             "Zero rows (items without content) hold the mean of their set's other rows; `filled.tsv` names them."
@@ -124,6 +130,13 @@ def _about(content: ExportContent, form: str) -> str:
     sets = [f"- `{name}`: {_size(content, name)}" for name in content.features]
     codes = [] if content.codes is None else ["\nSemantic IDs:\n", f"- {content.codes.described()}"]
     return "\n".join([*rows, "\nFeature sets, row or file i is item i:\n", *sets, *codes, "\n"])
+
+
+def _formulas(content: ExportContent) -> int:
+    """Return how many cells of text a spreadsheet would run."""
+    columns = [content.items[name] for name in ("asin", "title", "brand")]
+    columns += [] if content.users is None else [content.users["user"]]
+    return sum(pc.sum(pc.match_substring_regex(column, r"^[=+\-@]")).as_py() or 0 for column in columns)
 
 
 def _size(content: ExportContent, name: str) -> str:

@@ -94,6 +94,8 @@ def _copy(address: str, source: Path, part: Path) -> None:
         raise UserError(f"{address}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{address}: is a folder, expected a file") from None
+    except shutil.SpecialFileError:  # such as a pipe, which may never end
+        raise UserError(f"{address}: is no plain file") from None
 
 
 def _download(address: str, part: Path, timeout: float, retries: int, progress: Progress) -> None:
@@ -109,6 +111,7 @@ def _download(address: str, part: Path, timeout: float, retries: int, progress: 
 
 def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress) -> None:
     """Fetch the bytes that `part` lacks."""
+    from pipeline.http.patience import steady
     from pipeline.http.ranged import first_byte, request
 
     mark = part.with_suffix(".etag")
@@ -129,7 +132,7 @@ def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress)
                 mark.write_text(validator)  # of what is in the part from here on
             else:
                 mark.unlink(missing_ok=True)  # nothing says whether a later response is of the same file
-            for block in response.iter_raw():
+            for block in steady(response.iter_raw()):
                 received += f.write(block)
                 progress(received, total)
     if total is not None and received != total:

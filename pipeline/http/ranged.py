@@ -1,7 +1,7 @@
 """Range requests: a file on a web server, from any byte on.
 
 The address itself is the user's and trusted. A redirect comes from the server: it may not lead from https to http, nor
-to another host that is inside a private network or this machine.
+to another host that is inside a private network or this machine; the named host keeps its number in redirects.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from urllib.request import getproxies
 import httpx
 
 from pipeline.errors import UserError
+from pipeline.http import patience
 from pipeline.http.addresses import PrivateAddress, host_of, is_valid, resolved
 from pipeline.http.retries import RETRYABLE, TransientError, retry_after
 
@@ -42,9 +43,21 @@ def _proxied() -> bool:
 
 
 class _Transport(httpx.HTTPTransport):
-    """Connects by number to hosts that a redirect names: no name becomes private between check and use."""
+    """Connects by number to hosts that a redirect names: no name becomes private between check and use.
+
+    An answer begins within the time without a byte, or never.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        backend: Any = patience.Streams(self._pool._network_backend)
+        self._pool._network_backend = backend  # httpx has no argument for it
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        with patience.within(request.extensions["timeout"]["read"]):
+            return self._by_number(request)
+
+    def _by_number(self, request: httpx.Request) -> httpx.Response:
         numbers = request.extensions.get("numbers")
         if not numbers:
             return super().handle_request(request)
@@ -102,7 +115,7 @@ def request(
 
 def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx.Response:
     """Return the response after all redirects, each of which is checked before it is followed."""
-    named = host_of(request.url)
+    named, numbers = host_of(request.url), list[str]()
     for _ in range(MAX_REDIRECTS + 1):
         here = request.url
         try:
@@ -113,14 +126,25 @@ def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx
             raise
         if response.next_request is None:
             return response
+        if host_of(here) == named and not numbers:
+            numbers = _connected_to(response)
         response.close()
         request = response.next_request
-        request.extensions["numbers"] = _checked(here, request.url, named, label)
+        request.extensions["numbers"] = _checked(here, request.url, named, label) or numbers
     raise UserError(f"{label}: too many redirects")
 
 
+def _connected_to(response: httpx.Response) -> list[str]:
+    """Return the number that answered, which the name keeps in redirects; none where a proxy did, or in tests."""
+    stream = response.extensions.get("network_stream")
+    if stream is None or _proxied():
+        return []
+    address = stream.get_extra_info("server_addr")
+    return [str(address[0])] if address else []
+
+
 def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[str]:
-    """Return the numbers that a redirect may connect to; none for the host that the user named.
+    """Return the numbers that a redirect may connect to; none for the host that the user named, see `_connected_to`.
 
     Raises:
         UserError: it may not be followed. TransientError: its host is not resolved.

@@ -263,6 +263,8 @@ class Client:
             if not body:
                 raise
             raise _Failure("truncated", f"connection cut before byte {declared or 'last'}", retryable=True) from None
+        if unpack and not unpack.eof:
+            raise _Failure("truncated", "Content-Encoding cut off", retryable=True)
         return bytes(body)
 
     def _host(self, url: httpx.URL) -> _Host:

@@ -20,11 +20,16 @@ from pipeline.images.paths import resolve
 
 GZIP = b"\x1f\x8b"
 DENSEST, MOST_POINTS = 1 << 19, 2000  # bytes between points of a tar.gz's index, and how many; each takes 32 KiB
+PIECE = 1 << 12  # bytes of a member read at a time, where all that is read is unpacked
+LONGEST_HEADER = 1 << 20  # bytes of a member's long name and the like in a tar
 BUFFER = 1 << 16  # bytes read at a time: an image has some ten thousand
 NO_FILE = Fetched(None, "unreachable", "no such file")
 OUTSIDE = Fetched(None, "blocked", "outside the folder of the images; see images.outside")
 NOT_IN_ARCHIVE = Fetched(None, "blocked", "not a path inside the archive of the images")
 NO_START = "a path, and the item file is not on this machine; set images.folder"
+BZIP2 = Fetched(
+    None, "unreachable", "not readable in the archive: bzip2 makes gigabytes of a kilobyte; pack it otherwise"
+)
 REFUSED = "files of this machine are refused; see images.allow_file"
 
 
@@ -117,8 +122,10 @@ class Zip:
         if (member := self._members.get(name)) is None:
             return NO_FILE
         try:
-            with self._zip.open(member) as file:
-                return _limited(file, max_bytes)
+            if member.compress_type == zipfile.ZIP_BZIP2:
+                return BZIP2
+            with self._zip.open(member) as file:  # of LZMA zipfile unpacks all that it reads at once
+                return _limited(file, max_bytes, PIECE if member.compress_type == zipfile.ZIP_LZMA else None)
         except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as e:
             return Fetched(None, "truncated", f"damaged in the archive: {e}"[:200])
         except (RuntimeError, NotImplementedError) as e:  # it has a password, or a compression that Python lacks
@@ -211,26 +218,41 @@ def _seekable(path: Path) -> BinaryIO:
 def _places(file: BinaryIO) -> dict[str, tuple[int, int]]:
     """Return name -> first byte and number of bytes of a tar archive's files; a hard link is where its file is."""
     places: dict[str, tuple[int, int]] = {}
-    with tarfile.open(fileobj=file, mode="r:") as tar:
+    with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
         while (member := tar.next()) is not None:
             if member.isreg() and not member.issparse():
                 places[_plain(member.name)] = member.offset_data, member.size
             elif member.islnk() and (linked := places.get(_plain(member.linkname))):
                 places[_plain(member.name)] = linked
-            tar.members = []  # type: ignore[attr-defined]  # TarFile would keep all
+            tar.members = []  # TarFile would keep all
         file.seek(tar.offset)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # which ends every archive; TarFile does not mind
         raise ValueError("it is damaged, or ends too early")
     return places
 
 
+class _Headers:
+    """A tar as TarFile reads it: headers alone, none of which takes all of the memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self._file = file.seek, file.tell, file
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes; ValueError if no header is so long."""
+        if size > LONGEST_HEADER:
+            raise ValueError(f"a header of {size:,} bytes")
+        return self._file.read(size)
+
+
 def _unreadable(path: Path, why: Exception) -> str:
     return f"{path}: not a readable zip, tar or tar.gz archive ({one_line(why, 100)}); unpack it and name the folder"
 
 
-def _limited(file: IO[bytes], max_bytes: int) -> Fetched:
-    """Read a file whose stated size may be wrong."""
-    data = file.read(max_bytes + 1)
+def _limited(file: IO[bytes], max_bytes: int, piece: int | None = None) -> Fetched:
+    """Read a file whose stated size may be wrong, a piece at a time if need be."""
+    data = file.read(piece or max_bytes + 1)
+    while piece and len(data) <= max_bytes and (more := file.read(piece)):
+        data += more
     return Fetched(data) if len(data) <= max_bytes else _too_large(max_bytes)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import duckdb
+
 from pipeline.errors import UserError
-from pipeline.interactions import build
+from pipeline.interactions import build, mending
 from pipeline.interactions.division import Division
+from pipeline.sources.base import Reader
 
 CORES = (5, 3, 2, 1)
 """least interactions of a user and of an item, tried in this order; 5 is what published tables have"""
@@ -26,11 +31,12 @@ class Catalogue(NamedTuple):
     interactions: int
 
 
-def measure(ratings: str, memory_limit: str = "1GiB") -> Catalogue:
+def measure(reader: Reader, raw: Mapping[str, Path], memory_limit: str = "1GiB") -> Catalogue:
     """Return the largest core of CORES that leaves enough, and what it leaves.
 
     Args:
-        ratings: SQL as a source's reader gives it.
+        reader: of the source.
+        raw: role -> file.
         memory_limit: of DuckDB, which spills above it.
 
     Raises:
@@ -39,14 +45,17 @@ def measure(ratings: str, memory_limit: str = "1GiB") -> Catalogue:
     with tempfile.TemporaryDirectory() as folder:
         for core in CORES:
             with build.database(Path(folder) / "scratch", memory_limit) as db:
-                own = "split" in db.sql(ratings).columns
                 try:
-                    tables = build.imported(db, ratings) if own else build.split(db, ratings, core, core, Division())
+                    tables, own, _ = mending.split(db, reader, raw, Path(folder), partial(_divided, db, core))
                 except UserError:
-                    if own or core == CORES[-1]:
+                    if core == CORES[-1]:
                         raise
                     continue
             facts, left = tables.facts, tables.rows - sum(tables.drops.values())
             if own or core == CORES[-1] or min(facts["users"], facts["items"]) >= ENOUGH:
                 break
         return Catalogue(0 if own else core, facts["users"], facts["items"], left)
+
+
+def _divided(db: duckdb.DuckDBPyConnection, core: int, ratings: str, own: bool) -> build.SplitTables:
+    return build.imported(db, ratings) if own else build.split(db, ratings, core, core, Division())

@@ -60,6 +60,8 @@ class Parts:
     """feature set -> its encoder"""
     with_interactions: bool = False
     """also release interactions and users; they are counted in any case"""
+    named_users: bool = False
+    """release the users' identifiers, not their numbers alone"""
     half: bool = False
     """also release features as float16"""
     results: pa.Table | None = None
@@ -130,7 +132,7 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
         made_by=makers([*tables, *parts.upstream]),
         code=code.fingerprint("stages.publish"),
     )
-    io.write_json(folder / manifest.NAME, written.model_dump())
+    manifest.write(folder / manifest.NAME, written)
     return written
 
 
@@ -139,7 +141,8 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
     io.write_table(parts.items, folder / "items.parquet", schemas.RELEASED_ITEMS, dict(record))
     tables: dict[Path, str] = {folder / "items.parquet": "items"}
     if parts.with_interactions:
-        for name, rows in (("interactions", parts.interactions), ("users", parts.users)):
+        users = parts.users if parts.named_users else _numbered(parts.users)
+        for name, rows in (("interactions", parts.interactions), ("users", users)):
             path = folder / f"{name}.parquet"
             # of a protocol that needs content: without its record readers would not know what the split is
             made = schemas.provenance(rows) if schemas.division(rows) else None
@@ -157,7 +160,11 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
         for other in (files.CODEBOOKS, files.FACTS):
             _copied(source / other, own / other)
     for what, path in parts.embeddings.items():
-        tables[_copied(path, folder / "embeddings" / f"{what}.parquet")] = f"{what.removesuffix('s')}_embeddings"
+        target, kind = folder / "embeddings" / f"{what}.parquet", f"{what.removesuffix('s')}_embeddings"
+        if what == "users" and not parts.named_users:
+            tables[_unnamed(path, target)] = f"numbered_{kind}"
+        else:
+            tables[_copied(path, target)] = kind
     return tables
 
 
@@ -306,6 +313,21 @@ def _copied(source: Path, target: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with io.atomic(target) as temporary:
         shutil.copyfile(source, temporary)
+    return target
+
+
+def _numbered(users: pa.Table) -> pa.Table:
+    """Return table USERS with the dense number in place of the identifier."""
+    number = users["user_id"].cast(pa.string())
+    return users.set_column(users.column_names.index("user"), users.schema.field("user"), number)
+
+
+def _unnamed(source: Path, target: Path) -> Path:
+    """Write a file of user vectors without the users' identifiers."""
+    table = pq.read_table(source, partitioning=None).drop_columns(["user"])
+    record = json.loads((table.schema.metadata or {}).get(b"alignrec", b"null"))
+    schema = schemas.numbered_user_embeddings(table["vector"].type.list_size)
+    io.write_table(table.replace_schema_metadata(), target, schema, record)
     return target
 
 

@@ -13,7 +13,7 @@ import yaml
 from pipeline.evaluation.evidence import HEADLINE, Comparison, candidates, masked_splits
 from pipeline.probe.registry import PROBES
 from pipeline.release import croissant
-from pipeline.release.manifest import Counts, File, Input
+from pipeline.release.manifest import USER_VECTORS, Counts, File, Input
 from pipeline.report import markdown
 from pipeline.report.tables import Table
 from pipeline.sources.registry import SOURCES
@@ -27,6 +27,7 @@ WHAT = {
     "edges": "nearest items by cosine, itself first",
     "item_embeddings": "the trained recommender's item vectors",
     "user_embeddings": "the trained recommender's user vectors; score = dot product",
+    "numbered_user_embeddings": "the trained recommender's user vectors, by number; score = dot product",
     "semantic_ids": "an item as a few discrete codes",
     "codebooks.safetensors": "codebooks of the semantic IDs",
     "codes.json": "how the semantic IDs were made, and how good they are",
@@ -92,6 +93,7 @@ def render(facts: Facts) -> str:
         title=f"alignrec features: {facts.dataset}",
         files=[{"path": f.path, "rows": f.rows, "what": _what(f)} for f in facts.files],
         with_interactions=any(f.table == "interactions" for f in facts.files),
+        users=_users({f.table for f in facts.files}),
         features=[{"name": name, **covered} for name, covered in facts.coverage.items()],
         candidates=candidates,
         masked_splits=masked_splits,
@@ -109,6 +111,16 @@ def _what(file: File) -> str:
     if file.used_by:
         return f"encoder of {', '.join(file.used_by)}"
     return WHAT.get(file.table or file.path) or WHAT.get(PurePosixPath(file.path).name, "")
+
+
+def _users(tables: set[str | None]) -> str:
+    """Return what a release with such tables says of users; empty where it has their interactions and names."""
+    if "numbered_user_embeddings" not in tables and "interactions" in tables:
+        return ""
+    if not tables & {*USER_VECTORS, "users"}:
+        return "Nothing of single users is part of it: neither names nor vectors."
+    named = "Users have numbers here, no names." if "user_embeddings" not in tables else "Users are named."
+    return f"{named} A user's vector gives away many of the items that the user had."
 
 
 def _judged_without_training(probes: Mapping[str, Any]) -> dict[str, Any]:

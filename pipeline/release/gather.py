@@ -19,7 +19,7 @@ from pipeline.release import build, encoder, semantic_ids
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
 from pipeline.report import coded
-from pipeline.report.gather import study
+from pipeline.report.gather import records, study
 from pipeline.run import Run
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.train import recommend, retrieval
@@ -42,7 +42,11 @@ def parts(run: Run) -> build.Parts:
     index, facts = _index(run, interactions)
     upstream = [layout.interactions, layout.items, layout.results]
     encoders = encoder.gather(layout, names)
-    embeddings = {"items": layout.item_embeddings, "users": layout.user_embeddings}
+    with_interactions = run.source.licence.interactions if params.interactions is None else params.interactions
+    users = released_users(params, with_interactions)
+    embeddings = {"items": layout.item_embeddings}
+    if users != "none":
+        embeddings["users"] = layout.user_embeddings
     return build.Parts(
         dataset=run.dataset,
         version=params.version,
@@ -57,7 +61,8 @@ def parts(run: Run) -> build.Parts:
         index=index,
         index_facts=facts,
         encoders=encoders,
-        with_interactions=run.source.licence.interactions if params.interactions is None else params.interactions,
+        with_interactions=with_interactions,
+        named_users=users == "names",
         half=params.half,
         results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
         protocols=io.read_json(layout.protocol) if layout.protocol.exists() else (),
@@ -70,6 +75,20 @@ def parts(run: Run) -> build.Parts:
         upstream=[p for p in upstream if p.exists()],
         hardware=hardware(layout),
     )
+
+
+def released_users(params: Publish, with_interactions: bool) -> str:
+    """Return what the release says of users: none, numbers or names.
+
+    Raises:
+        UserError: interactions without users.
+    """
+    users = params.users or ("names" if with_interactions else "none")
+    if with_interactions and users == "none":
+        raise UserError(
+            "publish.users is none, but interactions are released; set it to numbers, or publish.interactions"
+        )
+    return users
 
 
 def feature_sets(run: Run) -> list[str]:
@@ -110,12 +129,10 @@ def weights(layout: Layout) -> list[Path]:
 
 
 def hardware(layout: Layout) -> str:
-    """Return the kinds of machine that encoding and training ran on, from the run records."""
+    """Return the kinds of machine that encoding and training ran on; UserError: the record of a stage is gone."""
     kinds: dict[str, list[str]] = {}
-    for stage in ("pretrain", "encode", "train", "probe", "benchmark", "study"):
-        if layout.run_record(stage).exists():
-            record = io.read_json(layout.run_record(stage))
-            kinds.setdefault(f"{record['machine']} ({record['device']})", []).append(stage)
+    for record in records(layout, ("pretrain", "encode", "train", "probe", "benchmark", "study")):
+        kinds.setdefault(f"{record['machine']} ({record['device']})", []).append(record["stage"])
     return "; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items())
 
 

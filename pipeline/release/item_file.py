@@ -16,6 +16,7 @@ from pipeline.errors import UserError, one_line
 from pipeline.items.build import compose
 from pipeline.items.parse import KEPT, Line, Reject, cleaned
 from pipeline.sources.lines import LONGEST_LINE
+from pipeline.sources.names import named
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object
 
 IDENTIFIERS = ("asin", "item", "item_id", "id")
@@ -85,7 +86,7 @@ def _row(raw: bytes, images: Path | None, seen: set[bytes]) -> Row:
 def _identifier(record: dict[str, Any]) -> str:
     for key in IDENTIFIERS:
         value = record.get(key)
-        if isinstance(value, (str, int)) and not isinstance(value, bool) and (name := str(value).strip()):
+        if isinstance(value, (str, int)) and (name := named(value)):
             return name
     raise ValueError(f"no identifier: one of {', '.join(IDENTIFIERS)}")
 

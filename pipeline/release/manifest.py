@@ -5,10 +5,13 @@ schemas/release.schema.json is the JSON Schema of `Manifest`, for readers in oth
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -20,13 +23,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.http.fetch import is_web_page
 
-FORMAT: Literal[3] = 3
+FORMAT: Literal[4] = 4
 NAME = "manifest.json"
 SIGNATURE = f"{NAME}.sig"
 """beside it, where the release is signed"""
 MAX_BYTES = 64 << 20
 """a larger manifest is refused unread: it comes from anywhere"""
+
+DATASET = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+MAX_PATH, MAX_NAME = 1024, 255
+"""bytes of a path and of each of its names; file systems take no more"""
+DIGESTED = 4
+"""the first format with a digest"""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
@@ -41,6 +51,7 @@ TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "edges": lambda width: schemas.EDGES,
     "item_embeddings": schemas.item_embeddings,
     "user_embeddings": schemas.user_embeddings,
+    "numbered_user_embeddings": schemas.numbered_user_embeddings,
     "semantic_ids": schemas.semantic_ids,
 }
 """kind of table -> its schema, given the width of its vectors or the number of its codes"""
@@ -53,8 +64,11 @@ Table = Literal[
     "edges",
     "item_embeddings",
     "user_embeddings",
+    "numbered_user_embeddings",
     "semantic_ids",
 ]
+USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
+"""kinds of table that have a vector a user"""
 SEMANTIC_IDS = "semantic_ids"
 """folder of <feature set>/<method>/ with codes and codebooks"""
 
@@ -149,8 +163,9 @@ class Encoder(Part):
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
-    format: Literal[1, 2, 3]
-    """version of this very schema; 2 added interactions, encoders, and hashes of what was encoded; 3 semantic IDs"""
+    format: Literal[1, 2, 3, 4]
+    """version of this very schema; 2 added interactions, encoders, and hashes of what was encoded; 3 semantic IDs;
+    4 the digest, and vectors of users without their names"""
     dataset: str
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
     """semantic version of the data"""
@@ -170,6 +185,8 @@ class Manifest(Part):
     (pipeline/{code,config,errors,layout,run}.py), on which DVC does not run a stage again either"""
     part_of: Sha256 | None = None
     """of the whole release's manifest, where only a part of its files was fetched"""
+    digest: Sha256 | None = None
+    """of all else in here, see `digest`; null in releases of format 1 to 3"""
 
 
 def schema(table: str, width: int, version: int = FORMAT) -> pa.Schema:
@@ -212,6 +229,28 @@ def shape(path: Path) -> tuple[int, list[Column]]:
     return metadata.num_rows, [Column(name=f.name, type=str(f.type)) for f in metadata.schema.to_arrow_schema()]
 
 
+def write(path: Path, manifest: Manifest) -> None:
+    """Write a manifest with its digest."""
+    io.write_json(path, sealed(manifest.model_dump()))
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest's content with its digest."""
+    return {**content, "digest": digest(orjson.loads(json.dumps(content)))}
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Return the hex sha256 of a parsed manifest but for `digest` itself: as JSON, keys sorted, no white space, UTF-8.
+
+    It finds what has changed since it was written; what somebody has changed on purpose is for a signature to find.
+
+    Raises:
+        TypeError: it is nested too deeply.
+    """
+    kept = {key: value for key, value in content.items() if key != "digest"}
+    return hashlib.sha256(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
 def load(folder: Path) -> Manifest:
     """Read and check a release's manifest; nothing in it is trusted.
 
@@ -239,12 +278,15 @@ def parsed(folder: Path, data: bytes) -> Manifest:
     """Return the manifest of the release `folder` from its bytes. Time and memory grow with their number.
 
     Raises:
-        UserError: it is of a later format, breaks the schema, or names a path twice or outside the folder.
+        UserError: it is of a later format, breaks the schema, names a path twice or outside the folder, or is not
+            what was written.
     """
     path = folder / NAME
     try:
         raw = orjson.loads(data)  # refuses lone surrogates, which nothing can print or write, and deep nesting
     except ValueError as e:
+        if is_web_page(data):
+            raise UserError(f"{path}: a web page, and no manifest; is that the address of a release?") from None
         raise UserError(f"{path}: not JSON ({e}); fetch the release again") from None
     version = raw.get("format") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > FORMAT:
@@ -255,7 +297,10 @@ def parsed(folder: Path, data: bytes) -> Manifest:
         fault = e.errors(include_input=False)[0]
         where = ".".join(map(str, fault["loc"])) or "the file"
         raise UserError(f"{path}: '{where}': {fault['msg'].lower()}; this is no valid manifest") from None
+    if not DATASET.fullmatch(manifest.dataset):
+        raise UserError(f"{path}: {manifest.dataset!r} is no name of a dataset; do not trust this release")
     _refuse_bad_paths(path, [f.path for f in manifest.files])
+    _refuse_altered(path, manifest, raw)
     return manifest
 
 
@@ -264,12 +309,24 @@ def schema_json() -> str:
     return json.dumps(Manifest.model_json_schema(), indent=1) + "\n"
 
 
+def _refuse_altered(path: Path, manifest: Manifest, raw: Mapping[str, Any]) -> None:
+    if manifest.digest is None and manifest.format < DIGESTED:
+        return
+    try:
+        if digest(raw) == manifest.digest:
+            return
+    except TypeError:
+        raise UserError(f"{path}: nested too deeply; do not trust this release") from None
+    raise UserError(f"{path}: was altered, its digest is another; fetch the release again")
+
+
 def _refuse_bad_paths(manifest: Path, names: list[str]) -> None:
     for name in names:
-        pure = PurePosixPath(name)
-        parts_ok = all(p not in ("", ".", "..") for p in name.split("/"))
-        if pure.is_absolute() or not parts_ok or any(c in name for c in "\\:\0") or not name.isprintable():
+        parts = name.split("/")
+        if any(p in ("", ".", "..") for p in parts) or any(c in name for c in "\\:\0") or not name.isprintable():
             raise UserError(f"{manifest}: {name!r} is no path inside the release; do not trust this release")
+        if len(name.encode()) > MAX_PATH or max(len(p.encode()) for p in parts) > MAX_NAME:
+            raise UserError(f"{manifest}: {name!r} is longer than file systems take; do not trust this release")
     alike = {name: unicodedata.normalize("NFC", name).casefold() for name in names}  # one file on some systems
     times = Counter([NAME, SIGNATURE, *(alike[name] for name in names)])
     for name in names:
@@ -277,5 +334,8 @@ def _refuse_bad_paths(manifest: Path, names: list[str]) -> None:
             raise UserError(f"{manifest}: lists {name} itself; do not trust this release")
         if times[alike[name]] > 1:
             raise UserError(f"{manifest}: {name!r} is named twice; do not trust this release")
-        if any(str(above) in times for above in PurePosixPath(alike[name]).parents):
-            raise UserError(f"{manifest}: {name!r} lies in what is a file; do not trust this release")
+    ordered = sorted(path.replace("/", "\0") for path in times)  # what lies in a file comes right after it
+    for above, below in pairwise(ordered):
+        if below.startswith(f"{above}\0"):
+            path = below.replace("\0", "/")
+            raise UserError(f"{manifest}: {path!r} lies in what is a file; do not trust this release")

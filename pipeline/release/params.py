@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,9 @@ class Publish(Section):
     """methods whose semantic IDs of those sets are released; by default all that are not controls"""
     interactions: bool | None = None
     """whether the release carries interactions, users and the split; by default where the source's licence says so"""
+    users: Literal["none", "numbers", "names"] | None = None
+    """what the release says of users: nothing; vectors by number, in place of names where interactions are released
+    too; or names. By default names where interactions are released, else nothing: vectors give a user's items away"""
     half: bool = False
     """also release each feature set as float16, half the bytes: folder features-half"""
     exact_up_to: Positive = 70_000

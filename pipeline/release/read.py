@@ -5,7 +5,6 @@ Letters: I items, U users, F width of features, D width of embeddings.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,18 +24,14 @@ from pipeline.release.manifest import Manifest
 from pipeline.release.verify import verify
 from pipeline.semantic_ids.files import IDS
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
 
 class Release:
     """A release folder. Nothing in it is trusted; `verified` checks all of it."""
 
     def __init__(self, folder: Path) -> None:
-        """Read the manifest; UserError if the folder is no release, or names a dataset by a path."""
+        """Read the manifest; UserError if the folder is no release."""
         self.folder = folder
         self.manifest: Manifest = manifests.load(folder)
-        if not NAME.fullmatch(self.manifest.dataset):
-            raise UserError(f"{folder}: {self.manifest.dataset!r} is no name of a dataset; do not trust this release")
 
     def verified(self) -> Release:
         """Check every file; UserError names what is wrong."""
@@ -73,10 +68,14 @@ class Release:
         return io.read_table(self.folder / "graph" / name / "edges.parquet", schemas.EDGES)
 
     def embeddings(self, what: str) -> pa.Table:
-        """Return the trained recommender's vectors of `items` or `users`; UserError where it has none."""
-        self.refuse_without("embeddings")
+        """Return the trained recommender's vectors of `items` or `users`; UserError where it has none.
+
+        Those of users have no column `user` in a release that names no user.
+        """
+        self.refuse_without("user embeddings" if what == "users" else "embeddings")
         path = self.folder / "embeddings" / f"{what}.parquet"
-        schema = {"items": schemas.item_embeddings, "users": schemas.user_embeddings}[what]
+        kind = next(f.table for f in self.manifest.files if f.path == f"embeddings/{what}.parquet")
+        schema = manifests.TABLES[str(kind)]
         return io.read_table(path, schema(pq.read_schema(path).field("vector").type.list_size))
 
     @property
@@ -92,7 +91,7 @@ class Release:
         return io.read_table(self.folder / "users.parquet", schemas.USERS)
 
     def refuse_without(self, *needs: str) -> Release:
-        """Return the release; UserError if it lacks one of `needs`: items, interactions, embeddings."""
+        """Return the release; UserError if it lacks one of items, interactions, embeddings, user embeddings."""
         tables = {f.table for f in self.manifest.files}
         if "items" in needs and ("items.parquet", "items") not in {(f.path, f.table) for f in self.manifest.files}:
             raise UserError(f"{self.folder}: this release has no items.parquet; fetch or publish it whole")
@@ -101,8 +100,13 @@ class Release:
                 f"{self.folder}: this release has no interactions, which are needed here; "
                 "its publisher may set publish.interactions, if their licence allows"
             )
-        if "embeddings" in needs and not {"item_embeddings", "user_embeddings"} <= tables:
+        if {"embeddings", "user embeddings"} & {*needs} and "item_embeddings" not in tables:
             raise UserError(f"{self.folder}: this release has no embeddings of a trained recommender")
+        if "user embeddings" in needs and not tables & {*manifests.USER_VECTORS}:
+            raise UserError(
+                f"{self.folder}: this release has no vectors of users, which are needed here; "
+                "its publisher may set publish.users"
+            )
         return self
 
     def beside(self, root: Path) -> Layout:
@@ -144,10 +148,9 @@ def _lay_out(release: Release, layout: Layout) -> None:
     if "interactions" in tables:
         links |= {folder / "interactions.parquet": layout.interactions, folder / "users.parquet": layout.users}
     if "item_embeddings" in tables:
-        links |= {
-            folder / "embeddings/items.parquet": layout.item_embeddings,
-            folder / "embeddings/users.parquet": layout.user_embeddings,
-        }
+        links[folder / "embeddings/items.parquet"] = layout.item_embeddings
+    if tables & {*manifests.USER_VECTORS}:
+        links[folder / "embeddings/users.parquet"] = layout.user_embeddings
     for source, target in links.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(source)

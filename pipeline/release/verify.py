@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.release import claims, semantic_ids, signature
 from pipeline.release import manifest as manifests
-from pipeline.release import semantic_ids, signature
 from pipeline.release.manifest import File, Manifest
 
 MAX_LISTED = 5
@@ -35,7 +35,8 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
 
     Checked in turn: the signature, if there is one, before anything in the manifest is believed; the manifest against
     its schema, its paths; that the folder holds its files and no other; every file's size and hash; every table's
-    schema, columns and rows; ids that agree between tables; codes that codebooks and their feature set agree with.
+    schema, columns and rows; ids that agree between tables; codes that codebooks and their feature set agree with;
+    what the manifest says of encoders, weights and makers.
 
     Args:
         folder: the release.
@@ -59,7 +60,7 @@ def verify(folder: Path, key: Path | None = None) -> Iterator[str]:
         faults += [f"{file.path}: {fault}" for fault in _table_faults(folder, file, manifest, ids)]
     faults = faults or _id_faults(manifest, ids) or _blank_faults(folder, manifest)
     faults = faults or [fault for f in tables if f.table == "edges" for fault in _edge_faults(folder, f, manifest)]
-    faults = faults or semantic_ids.faults(folder, manifest)
+    faults = faults or semantic_ids.faults(folder, manifest) or list(claims.faults(folder, manifest))
     _refuse("not what the schemas say", faults)
     counts = f"{manifest.counts.items:,} items, {manifest.counts.users:,} users"
     yield f"{len(tables)} tables keep their schemas; ids agree ({counts})"
@@ -127,7 +128,8 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
     if file.table in ("edges", "interactions"):
         return _reference_faults(table, manifest, str(file.table))
     numbered = file.path.rpartition("/")[0] if file.table in ("features", "features_half") else file.path
-    names = ["user_id", "user"] if file.table in ("users", "user_embeddings") else ["item_id", "asin"]
+    names = ["user_id", "user"] if file.table in ("users", *manifests.USER_VECTORS) else ["item_id", "asin"]
+    names = [name for name in names if name in schema.names]
     ids.setdefault(numbered, []).append(table.select(names).replace_schema_metadata())
     return []
 
@@ -181,7 +183,7 @@ def _id_faults(manifest: Manifest, ids: dict[str, list[pa.Table]]) -> list[str]:
     faults = []
     for where, tables in ids.items():
         table = pa.concat_tables(tables)
-        key, name = table.column_names
+        key, name = table.column_names[0], table.column_names[-1]  # where users have no names, both are the number
         expected = manifest.counts.users if key == "user_id" else manifest.counts.items
         numbers = table[key].to_numpy()
         names = first.setdefault(name, table[name])

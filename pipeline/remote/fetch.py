@@ -30,7 +30,9 @@ from pipeline.remote.stores import Absent, Store
 
 WORKERS = 8
 TRIES = 6
-"""in a row without a new byte"""
+"""in a row without a new byte, or with a few alone"""
+ENOUGH = 1 << 16
+"""bytes of a try that got on; of a small file a 64th"""
 MAX_LISTED = 5
 """bad files named in an error"""
 
@@ -178,8 +180,8 @@ def _chosen(manifest: Manifest, encoder: str | None, kept: Path) -> Manifest:
         raise UserError(f"no feature set '{encoder}' in this release; it has {', '.join(sets)}")
     files = [f for f in manifest.files if f.feature_set in (None, encoder) and encoder in (f.used_by or [encoder])]
     part = manifest.model_copy(update={"files": files, "part_of": manifest.part_of or io.sha256(kept)})
-    io.write_json(kept, part.model_dump())
-    return part
+    manifests.write(kept, part)
+    return manifests.load(kept.parent)
 
 
 def _is_complete(to: Path, manifest: Path) -> bool:
@@ -275,15 +277,16 @@ def _whole(source: Store, file: File, part: Path, meter: Meter) -> str | None:
             return "missing"
         except TransientError as e:
             failure = e
-        if part.stat().st_size > have:
+        gained = part.stat().st_size - have
+        if gained >= min(ENOUGH, file.bytes >> 6):
             idle = 0
             continue
-        if failure is None:  # the file ends early
+        if failure is None and not gained:  # the file ends early
             return f"truncated, {have:,} of {file.bytes:,} bytes"
         idle += 1
         if idle == TRIES:
-            return f"cut off at {have:,} of {file.bytes:,} bytes ({failure})"
-        meter.stopped.wait(pause(idle - 1, failure.wait))
+            return f"cut off at {have:,} of {file.bytes:,} bytes ({failure or 'a few bytes a connection'})"
+        meter.stopped.wait(pause(idle - 1, failure.wait if failure else None))
     if have > file.bytes:
         meter.add(-have)
         part.unlink()

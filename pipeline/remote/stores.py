@@ -106,8 +106,11 @@ class Folder:
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield blocks of a file; see Store."""
+        path = self.path / name
+        if path.exists() and not (path.is_file() or path.is_dir()):  # such as a pipe, which may never end
+            raise UserError(f"{path}: is no plain file")
         try:
-            with (self.path / name).open("rb") as f:
+            with path.open("rb") as f:
                 f.seek(start)
                 while block := f.read(BLOCK):
                     yield block
@@ -137,6 +140,7 @@ class Http:
 
     def read(self, name: str, start: int = 0) -> Iterator[bytes]:
         """Yield blocks of a file; see Store."""
+        from pipeline.http.patience import steady
         from pipeline.http.ranged import first_byte, request
 
         url = self.url.copy_with(path=f"{self.url.path}/{quote(name)}")
@@ -145,7 +149,7 @@ class Http:
                 return
             self._refuse(answer, name)
             skip = start - first_byte(answer, start)
-            for block in answer.iter_raw():  # with a size it would buffer bytes, and lose them when cut off
+            for block in steady(answer.iter_raw()):  # with a size it would buffer bytes, and lose them when cut off
                 if skip < len(block):
                     yield block[skip:]
                 skip = max(0, skip - len(block))

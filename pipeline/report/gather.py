@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
+from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.report import coded
 from pipeline.report.coded import Groups, Judged
@@ -61,12 +62,26 @@ class Evidence:
     """run.json of every stage that ran, in order"""
 
 
+def records(layout: Layout, stages: Iterable[str]) -> list[dict[str, Any]]:
+    """Return run.json of those of some stages that ran, in order.
+
+    Raises:
+        UserError: that of a finished stage is gone: what it says of machine and time would be left out in silence.
+    """
+    stages = list(stages)
+    for stage in stages:
+        if layout.seal(stage).exists() and not layout.run_record(stage).exists():
+            raise UserError(
+                f"{layout.run_record(stage)} is gone; run `alignrec {stage} {layout.dataset}`, which makes it again"
+            )
+    return [io.read_json(path) for stage in stages if (path := layout.run_record(stage)).exists()]
+
+
 def evidence(run: Run, stages: Sequence[str]) -> Evidence:
     """Read the outputs of the stages that exist, each table checked."""
     layout = run.layout
     columns = ["item_id", "asin", "title", "categories", "text_status"]
     edges = layout.folder("graph").glob("*/edges.parquet")
-    records = [layout.run_record(stage) for stage in stages]
     histories = {stage: layout.history(stage) for stage in ("pretrain", "train")}
     statuses = [
         io.read_table(p, schemas.IMAGES, ["item_id", "status", "reason"])
@@ -102,7 +117,7 @@ def evidence(run: Run, stages: Sequence[str]) -> Evidence:
         if items and len(items) <= run.params[Report].searchable
         else None,
         histories={stage: io.read_json(path) for stage, path in histories.items() if path.exists()},
-        records=[io.read_json(path) for path in records if path.exists()],
+        records=records(layout, stages),
     )
 
 

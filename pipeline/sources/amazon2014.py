@@ -19,9 +19,10 @@ import orjson
 from pipeline.sources.amazon import AmazonSource
 from pipeline.sources.base import Reader
 from pipeline.sources.lines import lines as lines
+from pipeline.sources.names import stripped
 from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import rating as finite
-from pipeline.sources.sql import read_csv, read_lines, stripped
+from pipeline.sources.sql import read_csv, read_lines
 
 KEPT = frozenset({"asin", "title", "brand", "description", "imUrl"})
 """fields that have a column of their own; of several category paths only one is kept"""

@@ -15,8 +15,9 @@ from pipeline.config.source import Licence
 from pipeline.sources import amazon2014
 from pipeline.sources.amazon import HEADER, AmazonSource
 from pipeline.sources.base import Reader
+from pipeline.sources.names import stripped
 from pipeline.sources.product import Product, as_list, as_text, json_object, others
-from pipeline.sources.sql import rating, read_csv, read_lines, stripped
+from pipeline.sources.sql import rating, read_csv, read_lines
 
 KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})
 """`features` are in the description and `store` may be the brand, but as fields of their own they say more"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import orjson
@@ -84,11 +84,10 @@ def _keys(path: Path, wanted: set[str]) -> list[str]:
     first = next(rest, b"")
     if not first.strip():
         raise UserError(f"{path}: the file is empty; expected JSON lines, or a name that ends in .csv or .parquet")
-    keys |= dict.fromkeys(_object(first))
+    for line in chain([first], islice(rest, LOOKED_AT - 1)):  # any line may be a reject, the first too
+        keys |= dict.fromkeys(_object(line))
     if not keys:
         raise UserError(f"{path}: not .parquet, .csv or .tsv, and its first line is not a JSON object")
-    for line in islice(rest, LOOKED_AT - 1):
-        keys |= dict.fromkeys(_object(line))
     while not wanted <= keys.keys() and (line := next(rest, b"")):
         keys |= dict.fromkeys(_object(line))
     return list(keys)

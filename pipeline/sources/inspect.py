@@ -15,10 +15,12 @@ import duckdb
 
 from pipeline.errors import UserError, one_line
 from pipeline.sources.database import connected
+from pipeline.sources.delimited import first
 from pipeline.sources.header import column_names, delimiter
+from pipeline.sources.names import stripped
 from pipeline.sources.product import is_path
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import rating, stripped
+from pipeline.sources.sql import rating
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, seconds, table
 
 KNOWN = {
@@ -248,7 +250,11 @@ def _ask(seen: Table, select: str) -> tuple[Any, ...]:
             rows = f"(SELECT * FROM {table(seen.path, seen.columns)} LIMIT {SAMPLE})"
             return tuple(db.execute(f"{select} FROM {rows}").fetchall()[0])
     except duckdb.Error as e:
-        raise UserError(f"{seen.path}: {one_line(e)}") from None
+        if seen.path.suffix == ".parquet" or delimiter(seen.path) is None:
+            raise UserError(f"{seen.path}: {one_line(e)}") from None
+    with connected() as db:  # what the fast reader refuses is read row by row
+        db.register("first", first(seen.path, seen.columns, SAMPLE))
+        return tuple(db.execute(f"{select} FROM first").fetchall()[0])
 
 
 def _examples(seen: Table) -> dict[str, str | None]:

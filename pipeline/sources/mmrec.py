@@ -18,8 +18,9 @@ from pipeline.errors import UserError
 from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.header import first_line
 from pipeline.sources.image_features import FEATURE
+from pipeline.sources.names import named, stripped
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
-from pipeline.sources.sql import rating, read_csv, stripped, whole
+from pipeline.sources.sql import rating, read_csv, whole
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
@@ -149,8 +150,8 @@ def asins(path: Path | None, items: int) -> list[str]:
         if item in seen:
             raise UserError(f"{path}, item {number}: itemID {item} occurs twice; keep one row an item")
         seen.add(item)
-        if 0 <= item < items and as_text(record.get("asin")):
-            names[item] = as_text(record["asin"])
+        if 0 <= item < items and (asin := named(as_text(record.get("asin")))):
+            names[item] = asin
     if len(set(names)) < items:
         repeated, _ = Counter(names).most_common(1)[0]
         raise UserError(f"{path}: asin {repeated} belongs to several itemIDs; an asin names one item")

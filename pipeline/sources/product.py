@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Collection, Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 import orjson
 
 from pipeline.errors import one_line
+from pipeline.sources.delimited import rows
 from pipeline.sources.header import delimiter
-from pipeline.sources.lines import LONGEST_LINE, lines
+from pipeline.sources.lines import lines
 
 UNREADABLE = b"\0unreadable: "  # no JSON begins so
+LONG_NUMBER = re.compile(rb"[0-9]{19}")
 NOT_A_PATH = re.compile(r"(?!file:)[a-z][a-z0-9+.-]*://|//|(?:about|blob|data|javascript|mailto):", re.IGNORECASE)
 
 
@@ -37,35 +39,17 @@ def json_lines(path: Path) -> Iterator[bytes]:
     if separator is None:
         yield from lines(path)
         return
-    csv.field_size_limit(LONGEST_LINE)  # of the whole process; its default is 128 KiB
-    text = _Text(lines(path))
-    rows = csv.DictReader(text, restkey="_extra", delimiter=separator)
-    while True:
-        try:
-            yield orjson.dumps(next(rows))
-        except StopIteration:
-            return
-        except csv.Error as e:  # the reader goes on with the next line
-            yield unreadable(f"not CSV: {e}")
-        text.size = 0
-
-
-class _Text:
-    """Lines for the csv module, as text; a row may span several, of LONGEST_LINE bytes in all."""
-
-    def __init__(self, source: Iterator[bytes]) -> None:
-        self._source = source
-        self.size = 0  # bytes of the row so far; whoever takes the row sets it back
-
-    def __iter__(self) -> _Text:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._source)
-        self.size += len(line)
-        if self.size > LONGEST_LINE:
-            raise csv.Error("row too long; is a quote not closed?")
-        return line.decode("utf-8", errors="replace")
+    found = rows(lines(path), separator)
+    header = next(found, None)
+    if header is None or header.values is None:
+        yield from (unreadable(row.reason or "no header") for row in (header, *found) if row)
+        return
+    for row in found:
+        if row.values is None:
+            yield unreadable(row.reason)
+            continue
+        record: dict[str, Any] = dict(zip_longest(header.values, row.values[: len(header.values)]))
+        yield orjson.dumps(record | ({"_extra": rest} if (rest := row.values[len(header.values) :]) else {}))
 
 
 def unreadable(reason: str) -> bytes:
@@ -82,8 +66,14 @@ def json_object(line: bytes) -> dict[str, Any]:
         raise ValueError(one_line(line[len(UNREADABLE) :].decode("utf-8", "replace"), 100))
     try:
         record = orjson.loads(line)
+        if LONG_NUMBER.search(
+            line
+        ):  # orjson makes floats of whole numbers beyond 64 bits, and an identifier may be one
+            record = json.loads(line)
     except orjson.JSONDecodeError:
         raise ValueError("not JSON") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(record, dict):
         raise ValueError("not an object")
     return record

@@ -22,11 +22,6 @@ def name(column: str) -> str:
     return '"' + column.replace('"', '""') + '"'
 
 
-def stripped(text: str) -> str:
-    """Return a column without spaces at its ends, null if nothing is left. Most values have none, and trim is slow."""
-    return f"nullif(CASE WHEN contains({text}, ' ') THEN trim({text}) ELSE {text} END, '')"
-
-
 def rating(text: str) -> str:
     """Return SQL that reads a number in single precision; null for what is none or not finite, such as 1e39."""
     value = f"try_cast({text} AS FLOAT)"

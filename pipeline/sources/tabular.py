@@ -14,17 +14,20 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.base import Mirrors
+from pipeline.config.base import Mirrors, Share
 from pipeline.errors import UserError, one_line
 from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.database import connected
-from pipeline.sources.header import column_names, delimiter
+from pipeline.sources.delimited import Mended, mended
+from pipeline.sources.header import LOOKED_AT, column_names, delimiter
+from pipeline.sources.names import named, stripped
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others, unreadable
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import quoted, rating, read_csv, read_lines, stripped
+from pipeline.sources.sql import quoted, rating, read_csv, read_lines
 
 OF_INTERACTIONS = ("user", "item", "rating", "timestamp", "split")
 OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")
+FIRST_YEAR, LAST_YEAR = 1900, 2100  # of days written as eight digits
 MILLISECONDS_FROM = 100_000_000_000  # as seconds the year 5138, as milliseconds 1973
 PARQUET_ROWS = 4096
 SEPARATOR = "|"  # between categories, or addresses, that share a CSV cell
@@ -46,6 +49,8 @@ class TabularSource(Downloaded):
     """name of a column here -> its name in the files, where they differ"""
     item_columns: dict[ItemColumn, str] = {}
     """the same for the item file alone, where the two files differ"""
+    max_reject_share: Share = 0.01
+    """of the rows of interactions in CSV, those that may be unreadable; `items` has its own"""
 
     def reader(self) -> Reader:
         """Return a reader that knows the columns."""
@@ -61,6 +66,7 @@ class Tabular:
 
     def __init__(self, source: TabularSource) -> None:
         self._interaction_columns: dict[str, str] = dict(source.columns.items())
+        self._most_rejects = source.max_reject_share
         self._item_columns: dict[str, str] = dict([*source.columns.items(), *source.item_columns.items()])
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
@@ -79,14 +85,31 @@ class Tabular:
             for role, name in names.items()
         }
         rows = table(path, columns)
+        times = seconds(text["timestamp"])
         for role in ("rating", "timestamp"):
             if names[role] in columns:
                 _check_readable(path, rows, names[role], role, text[role])
+        if names["timestamp"] in columns and _are_days(path, rows, text["timestamp"]):
+            times = days(text["timestamp"])
         split = f", lower({text['split']}) AS split" if names["split"] in columns else ""
         return (
             f"SELECT {text['user']} AS user, {text['item']} AS item, {rating(text['rating'])} AS rating, "
-            f"{seconds(text['timestamp'])} AS timestamp{split} FROM {rows}"
+            f"{times} AS timestamp{split} FROM {rows}"
         )
+
+    def mended(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Mended] | None:
+        """Return the files with the interactions as Parquet in a folder, read row by row; None if they are no CSV.
+
+        Raises:
+            UserError: more rows than `max_reject_share` cannot be read.
+        """
+        path = raw["interactions"]
+        if path.suffix == ".parquet" or delimiter(path) is None:
+            return None
+        columns = column_names(path)
+        wanted = [name for role in OF_INTERACTIONS if (name := self._interaction_columns.get(role, role)) in columns]
+        to = folder / "mended.parquet"
+        return {**raw, "interactions": to}, mended(path, list(dict.fromkeys(wanted)), to, self._most_rejects)
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
         """Return the item file, if there is one.
@@ -120,8 +143,7 @@ class Tabular:
 
     def name(self, record: dict[str, Any]) -> str | None:
         """Return the item's value."""
-        value = record.get(self._item_column("item"))
-        return None if value is None or isinstance(value, (bool, list, dict)) else str(value).strip() or None
+        return named(record.get(self._item_column("item")))
 
     def product(self, record: dict[str, Any]) -> Product:
         """Return the fields of the item."""
@@ -139,9 +161,13 @@ def _parquet_lines(path: Path) -> Iterator[bytes]:
     """Yield each row as one line of JSON, PARQUET_ROWS in memory at a time; one that cannot be is `unreadable`."""
     try:
         with pq.ParquetFile(path) as file:
+            rows = 0
             for batch in file.iter_batches(PARQUET_ROWS):
                 yield from _rows_as_json(batch)
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as e:
+                rows += len(batch)
+            if rows != file.metadata.num_rows:
+                raise ValueError(f"it says {file.metadata.num_rows:,} rows, and has {rows:,}")
+    except (pa.ArrowException, ValueError, OSError) as e:  # a UnicodeDecodeError too
         raise UserError(f"{path}: not a sound Parquet file: {one_line(e, 100)}") from None
 
 
@@ -190,20 +216,44 @@ def seconds(text: str) -> str:
     return f"coalesce({unix}, epoch(try_cast({text} AS TIMESTAMPTZ))::BIGINT)"
 
 
+def days(text: str) -> str:
+    """Return SQL that reads days such as 20241231 as Unix seconds; null where it cannot."""
+    return f"epoch(CASE WHEN {text} SIMILAR TO '[0-9]{{8}}' THEN try_strptime({text}, '%Y%m%d') END)::BIGINT"
+
+
+def _are_days(path: Path, rows: str, text: str) -> bool:
+    """Return whether all of the first times are days such as 20241231: as seconds they would be of autumn 1970."""
+    known = f"year(to_timestamp({days('t')})) BETWEEN {FIRST_YEAR} AND {LAST_YEAR}"
+    given = f"SELECT {text} AS t FROM {rows} LIMIT {LOOKED_AT}"
+    times, read = _first(path, f"SELECT count(t), count(*) FILTER ({known}) FROM ({given})")
+    return bool(times) and times == read
+
+
 def _check_readable(path: Path, rows: str, name: str, role: str, text: str) -> None:
     """Refuse a column of which nothing can be read; without this it would count as one that the file lacks."""
     reads, expected = {
         "rating": (rating(text), "numbers"),
         "timestamp": (seconds(text), "seconds, or dates such as 2024-12-31"),
     }[role]
-    query = f"SELECT count(t), count(v), any_value(t) FROM (SELECT {text} AS t, {reads} AS v FROM {rows} LIMIT 1000)"
-    try:
-        with connected() as db:
-            texts, values, example = db.execute(query).fetchall()[0]
-    except duckdb.Error as e:
-        raise UserError(f"{path}: not readable: {one_line(e)}") from None
+    given = f"SELECT {text} AS t, {reads} AS v FROM {rows} LIMIT {LOOKED_AT}"
+    texts, values, example = _first(path, f"SELECT count(t), count(v), any_value(t) FROM ({given})")
     if texts and not values:
         raise UserError(f"{path}: column '{name}' holds {example[:80]!r}, which is no {role}; expected {expected}")
+
+
+def _first(path: Path, query: str) -> tuple[Any, ...]:
+    """Return the one row of a query over the first rows of a file; of CSV, DuckDB's own error is raised.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with connected() as db:
+            return tuple(db.execute(query).fetchall()[0])
+    except duckdb.Error as e:
+        if path.suffix != ".parquet" and delimiter(path) is not None:  # see `Tabular.mended`
+            raise
+        raise UserError(f"{path}: not readable: {one_line(e)}") from None
 
 
 def table(path: Path, columns: list[str]) -> str:

@@ -146,7 +146,7 @@ def table(recommended: Recommendations) -> Table:
 def vectors(layout: Layout) -> tuple[np.ndarray, np.ndarray]:
     """Return the trained vectors: users float32 [U, D], items float32 [I, D]."""
     kinds = ((layout.user_embeddings, schemas.user_embeddings), (layout.item_embeddings, schemas.item_embeddings))
-    user, item = (io.matrix(io.read_table(path, schema(_width(path)))["vector"]) for path, schema in kinds)
+    user, item = (io.matrix(io.read_table(path, schema(_width(path)), ["vector"])["vector"]) for path, schema in kinds)
     return user, item
 
 

@@ -14,6 +14,7 @@ from webserver import Server, serving
 
 import alignrec
 from pipeline.io import sha256
+from pipeline.release import manifest
 from pipeline.remote import fetch as fetching
 
 
@@ -85,9 +86,9 @@ def test_a_changed_byte_is_named(made: Path, tmp_path: Path) -> None:
 def test_no_embeddings(made: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(made, tmp_path / "copy")
     shutil.rmtree(copy / "embeddings")
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["files"] = [f for f in manifest["files"] if "embeddings" not in f["path"]]
-    (copy / "manifest.json").write_text(json.dumps(manifest))
+    content = json.loads((copy / "manifest.json").read_text())
+    content["files"] = [f for f in content["files"] if "embeddings" not in f["path"]]
+    (copy / "manifest.json").write_text(json.dumps(manifest.sealed(content)))
     with pytest.raises(alignrec.UserError, match=r"this release has no embeddings; fit a recommender"):
         alignrec.load(copy).embeddings  # noqa: B018
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import toy
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.export.content import of_dataset
+from pipeline.export.write import write
 from pipeline.graph.neighbours import neighbours
 from pipeline.release import manifest, verify
 from pipeline.report import atlas, gallery
@@ -66,7 +69,7 @@ def test_a_release_that_says_nothing_is_refused(
             pq.write_table(change(pq.read_table(at, partitioning=None)), at)
             described = manifest.describe(release, at, file["table"]).model_dump()
             content["files"][place] = described | {"used_by": file["used_by"]}
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(manifest.sealed(content)))
     with pytest.raises(UserError) as caught:
         list(verify(release))
     assert error in str(caught.value)
@@ -94,3 +97,14 @@ def test_an_address_that_is_none_is_not_published(tmp_path: Path) -> None:
     with running("publish", "shop", toy.PARAMS, tmp_path) as run:
         publish.main(run)
     assert pq.read_table(layout.release / "items.parquet")["image_url"].to_pylist() == [""] * toy.ITEMS
+
+
+@pytest.mark.parametrize("form", ["mmrec", "npy", "recbole"])
+def test_formulas_of_spreadsheets_are_kept_and_said(tmp_path: Path, form: str) -> None:
+    """Tools read the tables back: an apostrophe would be another identifier."""
+    content = of_dataset(toy.outputs(tmp_path), [])
+    names = ["=1+1", "@x", "-7", *content.items["asin"].to_pylist()[3:]]
+    write(replace(content, items=content.items.set_column(1, "asin", pa.array(names))), form, tmp_path / "to")
+    assert "3 identifiers, titles or brands begin with =, +, - or @" in (tmp_path / "to/README.md").read_text()
+    tables = [p.read_text() for p in (tmp_path / "to").rglob("*") if p.suffix in (".csv", ".tsv", ".item")]
+    assert any("=1+1" in text and "'=" not in text for text in tables)

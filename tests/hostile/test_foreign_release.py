@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def edit(release: Path, change: Change) -> None:
     path = release / "manifest.json"
     content = json.loads(path.read_text())
     change(content)
+    with suppress(ValueError):  # what is no JSON has no digest
+        content = manifest.sealed(content)
     path.write_text(json.dumps(content))
 
 
@@ -92,6 +95,7 @@ BYTES = {
     "long number": (b'{"format": ' + b"9" * 5000 + b"}", "not JSON"),
     "no UTF-8": (b'{"dataset": "\xff"}', "not JSON"),
     "empty": (b"", "not JSON"),
+    "a web page": (b"<!DOCTYPE html><html><body>Sign in</body></html>", "a web page, and no manifest"),
     "no object": (b"7", "no valid manifest"),
 }
 
@@ -105,6 +109,54 @@ def test_a_hostile_manifest_is_one_line(release: Path, tmp_path: Path, case: str
     assert not (tmp_path / "here").exists()
 
 
+def test_a_flipped_bit_of_the_manifest_is_found(release: Path) -> None:
+    """One bit of each byte, another in each pass: refused, or the manifest says the same, as with E in place of e."""
+    whole = (release / "manifest.json").read_bytes()
+    before = json.loads(whole)
+    for at in range(len(whole)):
+        flipped = bytearray(whole)
+        flipped[at] ^= 1 << at % 8
+        try:
+            manifest.parsed(release, bytes(flipped))
+        except UserError:
+            continue
+        assert json.loads(flipped) == before, (at, bytes(flipped[at - 20 : at + 20]))
+
+
+CLAIMS: dict[str, tuple[Change, str]] = {
+    "used_by": (lambda m: m["files"][3].update(used_by=["other"]), "used_by is not what encoders/ says"),
+    "used_by of an encoder": (
+        lambda m: [f.update(used_by=[]) for f in m["files"] if f["used_by"]],  # type: ignore[func-returns-value]
+        "used_by is not what encoders/ says",
+    ),
+    "made_by": (
+        lambda m: m["made_by"]["train"].update(versions={"python": "2"}),
+        "made_by.train: no table of the release says that it was made so",
+    ),
+    "dataset": (lambda m: m.update(dataset="../../x"), "is no name of a dataset"),
+}
+
+
+@pytest.mark.parametrize("case", CLAIMS)
+def test_a_false_claim_with_a_right_digest_is_one_line(release: Path, case: str) -> None:
+    change, fault = CLAIMS[case]
+    edit(release, change)
+    assert fault in line("verify", release)
+
+
+def test_a_path_of_many_parts_takes_linear_time(release: Path) -> None:
+    content = json.loads((release / "manifest.json").read_text())
+    paths = ["/".join("ab"[i >> bit & 1] for bit in range(500)) for i in range(4000)]
+    content["files"] = [content["files"][0] | {"path": path} for path in dict.fromkeys(paths)]
+    started = time.process_time()
+    manifest.parsed(release, json.dumps(manifest.sealed(content)).encode())
+    assert time.process_time() - started < 5
+    content["files"] = [content["files"][0] | {"path": "a/" * 1_000_000 + "a"}]
+    with pytest.raises(UserError, match="longer than file systems take"):
+        manifest.parsed(release, json.dumps(content).encode())
+    assert time.process_time() - started < 10
+
+
 @pytest.mark.parametrize("case", BYTES)
 def test_what_is_no_manifest_is_one_line(release: Path, case: str) -> None:
     data, fault = BYTES[case]
@@ -116,7 +168,7 @@ def test_a_manifest_of_many_paths_takes_linear_time(release: Path) -> None:
     content = json.loads((release / "manifest.json").read_text())
     content["files"] = [content["files"][0] | {"path": f"a/{'x' * 60}/{i}"} for i in range(60_000)]
     started = time.process_time()
-    manifest.parsed(release, json.dumps(content).encode())
+    manifest.parsed(release, json.dumps(manifest.sealed(content)).encode())
     assert time.process_time() - started < 60  # of this process; comparing each with each takes ten minutes
 
 
@@ -390,6 +442,33 @@ def test_fetch_takes_the_key_that_must_have_signed(release: Path, key: Path, tmp
     done = CliRunner().invoke(app, ["fetch", str(release), "--to", str(tmp_path / "here"), "--key", str(public)])
     assert done.exit_code == 0, done.output
     assert f"signed by {public}" in list(verify(tmp_path / "here", public))
+
+
+@signing
+@pytest.mark.parametrize("named", [True, False], ids=["with the key", "with any key"])
+def test_a_signed_release_is_attacked_like_an_unsigned_one(release: Path, key: Path, named: bool) -> None:
+    signature.sign(release, key)
+    public = key.with_suffix(".pub") if named else None
+    sound = {name: (release / name).read_bytes() for name in ("manifest.json", signature.NAME, "items.parquet")}
+    whole = list(verify(release, public))
+    for name, data in sound.items():
+        for at in range(0, len(data), len(data) // 25):
+            flipped = data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
+            (release / name).write_bytes(flipped)
+            if name != signature.NAME:
+                with pytest.raises(
+                    UserError, match="not a signature of this manifest" if "json" in name else "changed"
+                ):
+                    list(verify(release, public))
+            else:
+                with suppress(UserError):  # what its armour says twice, or says to nobody, may differ
+                    assert list(verify(release, public)) == whole
+        (release / name).write_bytes(data)
+    for change, _ in [*MANIFESTS.values(), *CLAIMS.values()]:
+        edit(release, change)
+        with pytest.raises(UserError, match="not a signature of this manifest"):
+            list(verify(release, public))
+        (release / "manifest.json").write_bytes(sound["manifest.json"])
 
 
 @pytest.mark.parametrize("page", [b"x" * (signature.MAX_BYTES + 1), b"\n<!DOCTYPE html><html>not here</html>"])

@@ -1,10 +1,13 @@
 """Images that nobody means well with: each ends with a status, within bounds of time and memory."""
 
+import gzip
 import io
 import random
 import struct
+import tarfile
 import threading
 import time
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -183,6 +186,49 @@ def test_a_damaged_archive_of_images_is_refused_in_one_line(
     with pytest.raises(UserError, match=f"a.zip: not a readable zip.*{error}") as caught:
         files.opened(Images(), tmp_path / "a.zip")
     assert str(caught.value).isprintable()
+
+
+def header(name: str, size: int, kind: bytes) -> bytes:
+    made = tarfile.TarInfo(name)
+    made.size, made.type = size, kind
+    return made.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME], ids=["pax", "long name"])
+def test_a_header_of_a_tar_takes_no_memory(tmp_path: Path, kind: bytes) -> None:
+    size = 64 << 20
+    with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as f:
+        f.write(header("long", size, kind) + bytes(size) + header("a.png", 0, tarfile.REGTYPE) + bytes(1024))
+    with pytest.raises(
+        UserError, match=r"a\.tar\.gz: not a readable zip, tar or tar\.gz archive \(a header of 67,108,864 b"
+    ):
+        files.opened(Images(), tmp_path / "a.tar.gz")
+
+
+BOMBS = {
+    "deflate": (zipfile.ZIP_DEFLATED, ("too_large", "more than 1000000 bytes")),
+    "bzip2": (
+        zipfile.ZIP_BZIP2,
+        ("unreachable", "not readable in the archive: bzip2 makes gigabytes of a kilobyte; pack it otherwise"),
+    ),
+    "LZMA": (zipfile.ZIP_LZMA, ("too_large", "more than 1000000 bytes")),
+}
+
+
+@pytest.mark.parametrize("case", BOMBS)
+def test_a_bomb_in_a_zip_takes_no_memory(tmp_path: Path, case: str) -> None:
+    compression, expected = BOMBS[case]
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", compression) as archive:
+        archive.writestr("a.png", bytes(256 << 20))
+        archive.writestr("b.png", b"abc", zipfile.ZIP_LZMA)
+    archive = files.opened(Images(), tmp_path / "a.zip")
+    tracemalloc.start()
+    read = archive.read("a.png", 1_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (read.status, read.reason) == expected
+    assert peak < 100 << 20
+    assert archive.read("b.png", 1_000_000).data == b"abc"
 
 
 def test_a_member_of_an_archive_without_a_name_is_none(tmp_path: Path) -> None:

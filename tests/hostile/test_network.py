@@ -1,17 +1,22 @@
 """Hostile servers and addresses: one status or one line each, no forbidden address reached, no wait without end."""
 
+import gzip
+import io
 import os
+import socket
 import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
+import coded
 import httpx
 import pytest
-from faulty import Answer, Handler, Server, body, first, hang, serving, status
+from faulty import Answer, Handler, Server, body, drip, first, hang, serving, status
+from PIL import Image
 
 from pipeline.errors import UserError
-from pipeline.http import ranged, web
+from pipeline.http import patience, ranged, web
 from pipeline.http.addresses import is_public
 from pipeline.http.fetch import fetch
 from pipeline.http.ranged import client, first_byte, request
@@ -20,6 +25,9 @@ from pipeline.images import fetcher
 from pipeline.images.fetcher import Fetcher, Result
 from pipeline.images.files import opened
 from pipeline.images.params import Images
+from pipeline.release.manifest import File
+from pipeline.remote import fetch as fetch_module
+from pipeline.remote import stores
 from pipeline.remote.fetch import fetch as fetch_release
 
 FAST = Images(timeout=20, retries=0, rate=500, private_hosts=["127.0.0.1"], give_up_after=3, max_bytes=200_000)
@@ -173,6 +181,101 @@ def test_a_redirect_to_a_public_host_is_followed_by_number(monkeypatch: pytest.M
         hosts = [headers["Host"] for headers in server.headers]
     assert (tmp_path / "x").read_bytes() == b"abc"
     assert hosts == [f"127.0.0.1:{port}", f"files.invalid:{port}", f"files.invalid:{port}"]
+
+
+def test_a_redirect_to_the_named_host_keeps_its_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked, real = [], socket.getaddrinfo
+
+    def lookup(name: str, *args: object, **kwargs: object) -> object:
+        if name != "files.invalid":
+            return real(name, *args, **kwargs)  # type: ignore[arg-type]
+        asked.append(name)
+        return real("127.0.0.1" if len(asked) == 1 else "127.0.0.2", *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ranged, "_proxied", lambda: False)
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    with serving({"/y": body(b"abc")}) as server, serving({}) as other:
+        port = other.server_address[1]
+        other.answers["/x"] = status(302, Location=f"http://files.invalid:{server.server_address[1]}/y")
+        raw(f"http://files.invalid:{port}/x", tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == b"abc"
+    assert asked == ["files.invalid"]
+
+
+def endless_continue(request: Handler, before: int) -> None:
+    while not request.server.closing.wait(0.05):
+        request.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.wfile.flush()
+
+
+def endless_extension(request: Handler, before: int) -> None:
+    request.send_response(200)
+    request.send_header("Transfer-Encoding", "chunked")
+    request.end_headers()
+    request.wfile.write(b"5;")
+    while not request.server.closing.wait(0.05):
+        request.wfile.write(b"x")
+        request.wfile.flush()
+
+
+STUCK: dict[str, tuple[Answer, str]] = {
+    "100 Continue without end": (endless_continue, "ReadTimeout"),
+    "a byte now and then": (drip, "bytes in 1 s; that would take for ever"),
+    "an extension without end": (endless_extension, "ReadTimeout|RemoteProtocolError"),
+}
+
+
+@pytest.mark.parametrize("case", STUCK)
+def test_an_answer_that_never_ends_is_given_up(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer, said = STUCK[case]
+    monkeypatch.setattr(ranged, "_proxied", lambda: False)
+    monkeypatch.setattr(patience, "WINDOW", 1.0)
+    monkeypatch.setattr(stores, "TIMEOUT", 1.0)
+    monkeypatch.setattr(fetch_module, "TRIES", 1)
+    started = time.monotonic()
+    with serving({"/x": answer, "/manifest.json": answer}) as server:
+        with pytest.raises(UserError, match=said):
+            raw(server.address + "/x", tmp_path / "x")
+        with pytest.raises(UserError, match=said):
+            fetch_release(server.address, tmp_path / "here")
+    assert time.monotonic() - started < 15
+
+
+def test_a_byte_a_connection_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(request: Handler, before: int) -> None:
+        at = int(request.headers.get("Range", "bytes=0-")[6:-1])
+        request.send_response(206 if at else 200)
+        request.send_header("Content-Range", f"bytes {at}-999999/1000000")
+        request.send_header("Content-Length", str(1_000_000 - at))
+        request.end_headers()
+        request.wfile.write(b"x")
+        request.close_connection = True
+
+    monkeypatch.setattr(fetch_module, "pause", lambda attempt, wait: 0.0)
+    entry = File(path="x", bytes=1_000_000, sha256="0" * 64)
+    with serving({"/x": one}) as server:
+        fault = fetch_module._one(stores.store(server.address), entry, tmp_path, fetch_module.Meter(1, lambda *_: None))
+        assert server.asked["/x"] == fetch_module.TRIES
+    assert fault == "x: cut off at 5 of 1,000,000 bytes (RemoteProtocolError)"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "items.parquet"])
+def test_a_pipe_in_a_folder_that_is_fetched_is_one_line(name: str, tmp_path: Path) -> None:
+    release = coded.outputs(tmp_path / "root").release
+    (release / name).unlink()
+    os.mkfifo(release / name)
+    with pytest.raises(UserError, match=rf"{name}: is no plain file"):
+        fetch_release(str(release), tmp_path / "here")
+    with pytest.raises(UserError, match=r"is no plain file|named pipe"):
+        raw(str(release / name), tmp_path / "x")
+
+
+def test_a_packed_image_that_is_cut_off_is_not_whole() -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(out, "JPEG")
+    packed = gzip.compress(out.getvalue())
+    with serving({"/x": body(packed[:-4], Content_Encoding="gzip")}) as server:
+        assert endings(images([[server.address + "/x"]])) == [("truncated", "Content-Encoding cut off")]
 
 
 def test_behind_a_proxy_names_are_the_proxys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

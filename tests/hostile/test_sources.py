@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -64,6 +65,27 @@ READ = {
         "r.jsonl",
         BOM + b'{"user":"a","item":"x","rating":5,"timestamp":10}\n',
         [("a", "x", 5.0, 10)],
+    ),
+    "days of eight digits": (
+        "r.csv",
+        f"{HEADER}a,x,5,20240102\na,y,4,19991231\n",
+        [("a", "x", 5.0, 1704153600), ("a", "y", 4.0, 946598400)],
+    ),
+    "seconds of eight digits": (
+        "r.csv",
+        f"{HEADER}a,x,5,20240102\na,y,4,20241301\n",
+        [("a", "x", 5.0, 20240102), ("a", "y", 4.0, 20241301)],
+    ),
+    "a first line with NaN": (
+        "r.jsonl",
+        '{"user":"a","item":"x","rating":NaN}\n{"user":"a","item":"y","rating":5,"timestamp":10}\n',
+        [("a", "x", None, None), ("a", "y", 5.0, 10)],
+    ),
+    "white space of any kind": ("r.csv", f"{HEADER}a\u00a0,\u3000x\t,5,10\n", [("a", "x", 5.0, 10)]),
+    "a number beyond 64 bits": (
+        "r.jsonl",
+        '{"user":18446744073709551616,"item":123456789012345678901234567890,"rating":5,"timestamp":10}\n',
+        [("18446744073709551616", "123456789012345678901234567890", 5.0, 10)],
     ),
     "a value of 200 KB": ("r.csv", f"{HEADER}{'u' * 200_000},x,5,10\n", [("u" * 200_000, "x", 5.0, 10)]),
     "a rating beyond single precision": ("r.csv", f"{ROWS}a,z,1e39,30\n", None),
@@ -133,6 +155,25 @@ def test_parquet_that_is_damaged_inside_is_refused_in_one_line(tmp_path: Path) -
         list(reader(source).lines(path))
 
 
+@pytest.mark.parametrize("place", range(5))
+def test_a_footer_that_counts_other_rows_loses_none_in_silence(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "r.parquet"
+    pq.write_table(pa.table({"user": ["u"] * 5000, "item": [f"i{i}" for i in range(5000)]}), path)
+    data = path.read_bytes()
+    count, fewer = b"\x90\x4e", b"\x80\x4e"  # 5000, 4992 as Thrift has them
+    start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    places = [at for at in range(start, len(data) - 8) if data[at - 1] & 15 == 6 and data[at : at + 2] == count]
+    assert len(places) == 5  # of the file, of two columns, of the row group, of the index
+    at = places[place]
+    path.write_bytes(data[:at] + fewer + data[at + 2 :])
+    items = TabularSource(kind="tabular", interactions=["r.csv"], items=[str(path)])
+    for count_rows in (lambda: len(tabular(path)), lambda: sum(1 for _ in reader(items).lines(path))):
+        try:
+            assert count_rows() == 5000
+        except UserError as e:
+            one_line(e, path)
+
+
 INTER_REFUSED = {
     "half a user": ("1.5\t0\t5\t1\t0\n", "line 2: userID None"),
     "half an item": ("0\t0.5\t5\t1\t0\n", "line 2: userID 0, itemID None"),
@@ -161,8 +202,6 @@ def test_numbers_of_mmrec_may_be_written_as_floats(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("item", [1.5, True, None, "1.5", "x", [1], "9" * 5000])
 def test_an_item_of_mmrec_without_a_whole_number_is_a_reject(item: object) -> None:
-    import orjson
-
     with pytest.raises(ValueError, match="no itemID"):
         mmrec.parse(orjson.dumps({"itemID": item}))
 
@@ -222,8 +261,27 @@ def test_a_quote_that_is_not_closed_costs_rows_and_no_memory(tmp_path: Path) -> 
     rejected, *rest = outcomes(items_of(path), path, {"x", "z"})
     assert isinstance(rejected, Reject)
     assert rejected.reason == "not CSV: row too long; is a quote not closed?"
+    swallowed = [one for one in rest if isinstance(one, Reject)]
+    assert len(swallowed) >= LONGEST_LINE // len(row)
     assert isinstance(rest[-1], Parsed)
     assert rest[-1].name == "z"
+
+
+def test_a_quote_that_is_not_closed_at_the_end_is_not_silent(tmp_path: Path) -> None:
+    path = written(tmp_path / "i.csv", 'item,title\nx,t\ny,"t\nz,end\n')
+    good, *bad = outcomes(items_of(path), path, {"x", "y", "z"})
+    assert isinstance(good, Parsed)
+    assert [one.reason for one in bad if isinstance(one, Reject)] == ["not CSV: unexpected end of data"] * 2
+
+
+@pytest.mark.parametrize("name", ["A\u00a0", "A\t", "\u3000A", "18446744073709551616"])
+def test_an_items_text_is_found_whatever_blanks_its_identifier_has(tmp_path: Path, name: str) -> None:
+    interactions = written(tmp_path / "r.csv", f"{HEADER}u,{name},5,10\n")
+    ((_, asin, _, _),) = tabular(interactions)
+    cell = name if name.isdigit() else orjson.dumps(name).decode()
+    path = written(tmp_path / "i.jsonl", f'{{"item": {cell}, "title": "t"}}\n')
+    (parsed,) = outcomes(items_of(path), path, {asin})
+    assert isinstance(parsed, Parsed)
 
 
 def test_a_line_of_gigabytes_is_not_held(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.layout import Layout
+from pipeline.release import manifest
 from pipeline.release.read import Release, unpacked
 from pipeline.run import running
 from pipeline.train import recommend
@@ -42,7 +43,7 @@ def without(alone: Path, tmp_path: Path) -> Path:
     for name in ("interactions.parquet", "users.parquet"):
         (release / name).unlink()
         content["files"] = [f for f in content["files"] if f["path"] != name]
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(manifest.sealed(content)))
     return release
 
 
@@ -135,7 +136,7 @@ def test_parameters_are_those_that_the_release_records(alone: Path, tmp_path: Pa
     content = json.loads((alone / "manifest.json").read_text())
     copy = shutil.copytree(alone, tmp_path / "copy")
     content["made_by"]["graph"]["params"] = {"kk": 3}
-    (copy / "manifest.json").write_text(json.dumps(content))
+    (copy / "manifest.json").write_text(json.dumps(manifest.sealed(content)))
     with pytest.raises(
         UserError, match=r"its parameters are not this alignrec's: .*'graph\.kk'.* pass a file by --params"
     ):

@@ -41,7 +41,7 @@ def rewritten(release: Path, name: str, table: pa.Table) -> None:
     content = json.loads(path.read_text())
     at = next(i for i, f in enumerate(content["files"]) if f["path"] == name)
     content["files"][at] = manifest.describe(release, release / name, content["files"][at]["table"]).model_dump()
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(manifest.sealed(content)))
 
 
 def test_interactions_and_users_are_those_of_the_dataset(built: Path, tmp_path: Path) -> None:
@@ -71,12 +71,32 @@ def test_no_licence_but_the_samples_lets_interactions_go_by_itself(kind: str) ->
     assert SOURCES[kind].licence.interactions == (kind == "sample")
 
 
+def test_a_run_record_that_was_deleted_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    io.write_bytes(layout.seal("train"), b"{}")
+    layout.run_record("train").unlink()
+    with pytest.raises(
+        UserError, match=r"train/shop/run\.json is gone; run `alignrec train shop`, which makes it again"
+    ):
+        gather.hardware(layout)
+
+
 def test_a_parameter_keeps_interactions_out(tmp_path: Path) -> None:
     layout = releases.outputs(tmp_path, releases.params(publish={"interactions": False}))
     assert not (layout.release / "interactions.parquet").exists()
     assert not (layout.release / "users.parquet").exists()
     assert "Interactions are not part of the release" in (layout.release / "README.md").read_text()
     assert manifest.load(layout.release).counts.interactions == 16
+
+
+def test_weights_that_are_not_those_of_the_encoder_are_named(release: Path) -> None:
+    path = release / "manifest.json"
+    content = json.loads(path.read_text())
+    assert any(w["name"] == "encoder.safetensors" for w in content["weights"])
+    content["weights"] = [w | {"sha256": "0" * 64} for w in content["weights"]]
+    path.write_text(json.dumps(manifest.sealed(content)))
+    with pytest.raises(UserError, match=r"encoders/beit3/\S+: is not the one that weights lists"):
+        list(verify(release))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +209,7 @@ def test_a_release_of_format_1_still_verifies_exports_and_diffs(release: Path, b
         {k: v for k, v in f.items() if k != "used_by"} for f in content["files"] if not f["path"].startswith(gone)
     ]
     del content["kind"]
-    path.write_text(json.dumps(content | {"format": 1}))
+    path.write_text(json.dumps(manifest.sealed(content | {"format": 1})))
     items = pq.read_table(release / "items.parquet").drop_columns(["input_text_sha256", "input_image_sha256"])
     rewritten(release, "items.parquet", items)
     assert len(list(verify(release))) == 4
@@ -198,7 +218,7 @@ def test_a_release_of_format_1_still_verifies_exports_and_diffs(release: Path, b
     with pytest.raises(UserError, match="it has none; publish it again"):
         encoder.load(release, "beit3")
     content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"format": 2}))
+    path.write_text(json.dumps(manifest.sealed(content | {"format": 2})))
     with pytest.raises(UserError, match="has no column 'input_text_sha256'"):
         list(verify(release))
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.source import Source
-from pipeline.interactions import build
+from pipeline.interactions import build, mending
 from pipeline.interactions.division import Division
 from pipeline.items import identifiers
 from pipeline.sources import inspect, mmrec
@@ -79,8 +79,10 @@ def core(data: bytes) -> None:
     """Take the 3-core; whoever is left in train, valid and test has three rows or more."""
     path = written("c.csv", HEADER.encode() + data)
     with build.database(folder("scratch"), "256MiB") as db:
-        sql = TabularSource(kind="tabular", interactions=["c.csv"]).reader().ratings({"interactions": path})
-        tables = build.split(db, sql, 3, 3, KEEP)
+        reader = TabularSource(kind="tabular", interactions=["c.csv"]).reader()
+        tables, _, _ = mending.split(
+            db, reader, {"interactions": path}, folder("mended"), lambda sql, own: build.split(db, sql, 3, 3, KEEP)
+        )
         rows = pa.concat_tables(tables.interactions)
         items = len(pa.concat_tables(tables.item_ids))
     assert set(np.unique(rows["item_id"].to_numpy())) <= set(range(items))

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.export.content import of_release
 from pipeline.io import sha256
 from pipeline.release import manifest, signature, verify
-from stages.mend import complete, mend
+from stages.mend import mend
 from tests.hostile import test_foreign_release
 from tests.hostile.fuzz.target import Target, folder, written
 
@@ -45,7 +45,7 @@ def replaced(name: str) -> Callable[[bytes], None]:
             entry |= {"rows": rows, "columns": [column.model_dump() for column in columns]}
         except (pa.ArrowException, OSError):  # an attacker does not describe what nobody can read
             pass
-        (target / manifest.NAME).write_text(json.dumps(content))
+        (target / manifest.NAME).write_text(json.dumps(manifest.sealed(content)))
         list(verify(target))
         of_release(target, [])
         of_release(target, ["beit3"], coded=True)
@@ -60,13 +60,12 @@ def signed(data: bytes) -> None:
 
 
 def mended(data: bytes) -> None:
-    """What DVC left is kept or deleted, and the parameters are left as they are or completed."""
+    """What DVC left is kept or deleted, in whatever state."""
     project = folder("project")
     (project / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
-    for path in (project / ".dvc/tmp/rwlock", project / "dvc.lock", project / "params.yaml"):
+    for path in (project / ".dvc/tmp/rwlock", project / "dvc.lock"):
         path.write_bytes(data)
     mend(project)
-    complete(project / "params.yaml")
 
 
 def read(name: str) -> bytes:

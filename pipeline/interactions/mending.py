@@ -1,0 +1,69 @@
+"""Interactions that DuckDB's fast reader refuses are read again row by row; what cannot be read is a reject."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import duckdb
+import pyarrow as pa
+
+from pipeline.interactions.build import SplitTables
+from pipeline.sources.base import Reader
+from pipeline.sources.delimited import Mended
+
+
+@runtime_checkable
+class Mender(Protocol):
+    """A reader that can read a file row by row."""
+
+    def mended(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Mended] | None:
+        """Return the files with the interactions written anew into a folder; None where that cannot help."""
+
+
+class Divided(NamedTuple):
+    """Interactions as the stage writes them."""
+
+    tables: SplitTables
+    own_split: bool
+    """whether the split came with the ratings"""
+    rejects: pa.Table | None
+    """schema REJECTS; None if all rows could be read at once"""
+
+
+def split(
+    db: duckdb.DuckDBPyConnection,
+    reader: Reader,
+    raw: Mapping[str, Path],
+    folder: Path,
+    divide: Callable[[str, bool], SplitTables],
+) -> Divided:
+    """Return the tables of interactions, whose rows may have had to be read one by one.
+
+    Args:
+        db: see `build.database`.
+        reader: of the source.
+        raw: role -> file.
+        folder: for what is written on the way.
+        divide: makes the tables from the reader's SQL, which it runs first, and whether that has a split of its own.
+    """
+
+    def read(files: Mapping[str, Path]) -> tuple[SplitTables, bool]:
+        ratings = reader.ratings(files)
+        own = "split" in db.sql(ratings).columns
+        return divide(ratings, own), own
+
+    try:
+        return Divided(*read(raw), None)
+    except duckdb.Error as e:
+        begun = db.execute("SELECT count(*) FROM duckdb_tables()").fetchall()[0][0]
+        if begun or isinstance(e, duckdb.OutOfMemoryException) or not isinstance(reader, Mender):
+            raise
+        if (again := reader.mended(raw, folder)) is None:
+            raise
+    files, mended = again
+    tables, own = read(files)
+    lost = {"unreadable_line": len(mended.rejects)} if len(mended.rejects) else {}
+    tables = tables._replace(rows=tables.rows + len(mended.rejects), drops=tables.drops | lost)
+    return Divided(tables, own, mended.rejects)

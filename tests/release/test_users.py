@@ -1,0 +1,114 @@
+"""What a release says of users: nothing, numbers, or names. From a user's vector most of the user's items follow."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import releases
+import toy
+from typer.testing import CliRunner
+
+import alignrec
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.export.content import of_release
+from pipeline.layout import Layout
+from pipeline.release import manifest, verify
+from pipeline.release.read import Release
+from stages.cli import app
+
+NAMES = [f"U{u}" for u in range(toy.USERS)]
+VECTORS, USERS = "embeddings/users.parquet", "users.parquet"
+
+
+def released(root: Path, **publish: object) -> Layout:
+    return releases.outputs(root, releases.params(publish=publish))
+
+
+def says(release: Path) -> bytes:
+    """Return all bytes of a release, its tables unpacked."""
+    tables = [
+        json.dumps(pq.read_table(p, partitioning=None).to_pylist(), default=str) for p in release.rglob("*.parquet")
+    ]
+    return "".join(tables).encode() + b"".join(p.read_bytes() for p in release.rglob("*") if p.is_file())
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return released(tmp_path_factory.mktemp("without"), interactions=False).release
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return released(tmp_path_factory.mktemp("numbered"), interactions=False, users="numbers").release
+
+
+def test_without_interactions_nothing_of_single_users_goes_out(without: Path) -> None:
+    assert not (without / VECTORS).exists()
+    assert not (without / USERS).exists()
+    assert not any(f'"{name}"'.encode() in says(without) for name in NAMES)
+    card = " ".join((without / "README.md").read_text().split())
+    assert "not part of the release. Nothing of single users is part of it: neither names nor vectors." in card
+    assert "user_embeddings" not in (without / "croissant.json").read_text()
+    assert len(list(verify(without))) == 4
+
+
+def test_numbers_release_vectors_without_names(numbered: Path) -> None:
+    assert pq.read_schema(numbered / VECTORS).names == ["user_id", "vector"]
+    assert not any(f'"{name}"'.encode() in says(numbered) for name in NAMES)
+    card = " ".join((numbered / "README.md").read_text().split())
+    assert "Users have numbers here, no names. A user's vector gives away many of the items" in card
+    assert "numbered_user_embeddings/vector" in (numbered / "croissant.json").read_text()
+    assert len(list(verify(numbered))) == 4
+
+
+def test_numbers_stand_for_names_beside_interactions(tmp_path: Path) -> None:
+    layout = released(tmp_path, users="numbers")
+    assert not any(f'"{name}"'.encode() in says(layout.release) for name in NAMES)
+    release = Release(layout.release).verified()
+    assert release.users["user"].to_pylist() == ["0", "1", "2", "3"]
+    assert len(release.interactions) == 16
+    done = CliRunner().invoke(app, ["recommend", str(layout.release), "--user", "3", "--k", "2"])
+    assert done.exit_code == 0, done.output
+    assert of_release(layout.release, []).users is not None
+
+
+def test_names_go_out_where_somebody_says_so(tmp_path: Path) -> None:
+    layout = released(tmp_path, interactions=False, users="names")
+    assert pq.read_table(layout.release / VECTORS)["user"].to_pylist() == NAMES
+    assert "Users are named. A user's vector gives away" in (layout.release / "README.md").read_text()
+
+
+def test_interactions_without_users_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"publish\.users is none, but interactions are released; set it to numbers"):
+        released(tmp_path, users="none")
+
+
+def test_a_user_number_that_is_not_in_order_is_named(numbered: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(numbered, tmp_path / "copy")
+    table = pq.read_table(copy / VECTORS)
+    pq.write_table(table.take([1, 0, 2, 3]).replace_schema_metadata(table.schema.metadata), copy / VECTORS)
+    content = json.loads((copy / "manifest.json").read_text())
+    entry = next(f for f in content["files"] if f["path"] == VECTORS)
+    entry |= manifest.describe(copy, copy / VECTORS, "numbered_user_embeddings").model_dump()
+    (copy / "manifest.json").write_text(json.dumps(manifest.sealed(content)))
+    with pytest.raises(UserError, match=r"users\.parquet, row 0: user_id 1, expected 0"):
+        list(verify(copy))
+
+
+def test_what_reads_a_release_does_without_users(without: Path, numbered: Path) -> None:
+    release = alignrec.load(without)
+    assert release.item_embeddings.shape == (toy.ITEMS, 3)
+    with pytest.raises(UserError, match=r"no vectors of users \(publish\.users\); read `item_embeddings`"):
+        release.embeddings  # noqa: B018
+    assert Release(without).embeddings("items").num_rows == toy.ITEMS
+    with pytest.raises(UserError, match=r"has no vectors of users, which are needed here"):
+        Release(without).embeddings("users")
+    assert of_release(without, []).users is None
+    users = alignrec.load(numbered).embeddings.users
+    assert users.ids.tolist() == [0, 1, 2, 3]
+    assert np.array_equal(users, io.matrix(Release(numbered).embeddings("users")["vector"]))
+    assert of_release(numbered, []).users is None

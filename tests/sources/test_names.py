@@ -1,0 +1,44 @@
+"""One rule decides what an identifier is: SQL and Python agree, on all of Unicode and on numbers of any size."""
+
+import duckdb
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pipeline.sources.names import WHITE, named, stripped
+from pipeline.sources.product import json_object
+
+# DuckDB takes a value that it is given as UTF-8, where surrogates are none
+TEXT = st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.sampled_from(f"{WHITE}\u200b\ufeff\0aé𝒳"))
+DB = duckdb.connect()
+
+
+def in_sql(text: str) -> str | None:
+    return DB.execute(f"SELECT {stripped('t')} FROM (SELECT ?::VARCHAR AS t)", [text]).fetchall()[0][0]
+
+
+@given(TEXT)
+@example("A\u00a0")
+@example("A\t")
+@example("\u3000A\u3000")
+@example("\u3000")
+@example(" A b ")
+@example("'A\x1f")
+def test_sql_and_python_name_the_same(text: str) -> None:
+    assert in_sql(text) == named(text)
+
+
+def test_white_space_is_pythons() -> None:
+    assert [chr(c) for c in range(0x110000) if chr(c).isspace()] == list(WHITE)
+
+
+@pytest.mark.parametrize(
+    "number", ["18446744073709551616", "-9223372036854775809", "123456789012345678901234567890", "7"]
+)
+def test_numbers_of_any_size_stay_whole(number: str) -> None:
+    assert named(json_object(f'{{"item": {number}}}'.encode())["item"]) == number
+
+
+@pytest.mark.parametrize("value", [None, True, [], {}, "", " \u3000"])
+def test_what_names_nothing(value: object) -> None:
+    assert named(value) is None
