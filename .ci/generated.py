@@ -25,6 +25,7 @@ import alignrec
 import schemas
 from pipeline.config import Section
 from pipeline.encode.registry import ENCODERS
+from pipeline.features.registry import FEATURES
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.params import RELEASED, Params
@@ -76,6 +77,7 @@ def parameters() -> str:
     lines += _family({name: MODELS[name].Params for name in MODELS.built_in})
     lines += ["## Encoders\n", "An entry of `encoders` has a `kind`, and the keys of that kind.\n"]
     lines += _family({name: ENCODERS[name].params for name in ENCODERS.built_in})
+    lines += _family({name: FEATURES[name].Params for name in FEATURES.built_in})
     lines += ["## Semantic IDs\n", "`semantic_ids.settings` has the keys of each method.\n"]
     lines += _family({name: METHODS[name].Params for name in METHODS.built_in})
     lines += ["## Sources\n", "An entry of `sources` has a `kind`, and the keys of that kind.\n"]

@@ -32,9 +32,10 @@ from pipeline.config.base import Name, checked, known, nearest
 from pipeline.config.judging import RATES, SPACES
 from pipeline.config.study import part
 from pipeline.config.train import FEATURES
-from pipeline.encode import registry as encoders
 from pipeline.errors import UserError, one_line
 from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.features import checks
+from pipeline.features import registry as encoders
 from pipeline.models import MODELS
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources import registry as sources
@@ -63,7 +64,7 @@ class Params(Section):
     pretrain: Pretrain = Pretrain()
     encode: Encode = Encode()
     encoders: dict[Name, dict[str, Any]] = {}
-    """name -> its kind, a name in pipeline/encode/registry.py, and keys of that kind's class in pipeline/encode/"""
+    """name -> its kind, a name in pipeline/encode/registry.py or pipeline/features/registry.py, and that kind's keys"""
     graph: Graph = Graph()
     semantic_ids: SemanticIds = SemanticIds()
     train_section: Annotated[dict[str, Any], Field(alias="train")] = {}
@@ -233,7 +234,7 @@ def check(params: Params, path: Path) -> None:
             own = params.semantic_ids.settings.get(method, {})
             checked(METHODS[method].Params, own, f"semantic_ids.settings.{method}")
         if params.pretrain.taught:
-            encoders.check_teacher(params.encoders, params.pretrain.teacher)
+            checks.check_teacher(params.encoders, params.pretrain.teacher)
         _studied(params)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
@@ -243,7 +244,7 @@ def _studied(params: Params) -> None:
     """Refuse teachers of arms that have no feature map, and settings of sweeps that AlignRec does not accept."""
     for arm in params.study.arms:
         if (own := params.arm(arm).pretrain).taught:
-            encoders.check_teacher(params.encoders, own.teacher, f"study.arms.{arm}")
+            checks.check_teacher(params.encoders, own.teacher, f"study.arms.{arm}")
     for sweep in params.study.sweeps:
         for setting in params.study.settings(sweep):
             checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
@@ -285,8 +286,8 @@ def _names(params: Params) -> None:
         params.source(dataset)
     controls = params.encode.controls
     made = dict.fromkeys(name for dataset in params.sources for name in params.feature_sets(dataset))
-    encoders.check_names(params.encoders, params.encode.encoders, [name for name in made if name not in controls])
-    encoders.check_teachers(params.encoders, params.pretrain.teacher, params.pretrain.distill_from)
+    checks.check_names(params.encoders, params.encode.encoders, [name for name in made if name not in controls])
+    checks.check_teachers(params.encoders, params.pretrain.teacher, params.pretrain.distill_from)
     known(params.semantic_ids.methods, METHODS, "semantic_ids.methods")
     known(params.semantic_ids.settings, METHODS, "semantic_ids.settings")
     known(params.study.generative.features, params.semantic_ids.features, "study.generative.features")
@@ -304,7 +305,7 @@ def _arms(params: Params) -> None:
     """Refuse arms and sweeps that name keys or teachers which there are not, or an encoder that nothing reads."""
     for arm in params.study.arms:
         own = params.arm(arm).pretrain
-        encoders.check_teachers(params.encoders, own.teacher, own.distill_from, f"study.arms.{arm}")
+        checks.check_teachers(params.encoders, own.teacher, own.distill_from, f"study.arms.{arm}")
     for sweep in params.study.sweeps:
         for setting in params.study.settings(sweep):
             params.at(setting, f"study.sweeps.{sweep}")

@@ -5,10 +5,9 @@ from __future__ import annotations
 import shutil
 
 import schemas
-from pipeline import io
-from pipeline.encode import batching, feature_sets, registry, write
 from pipeline.errors import UserError
-from pipeline.io import raw_files
+from pipeline.features.sets import FeatureSets
+from pipeline.features.write import write_all
 from pipeline.run import Run
 
 
@@ -16,39 +15,19 @@ def main(run: Run) -> None:
     """Make every feature set that the parameters name, a shard at a time; delete the others.
 
     Raises:
-        UserError: encoders failed; all others have been run.
+        UserError: feature sets failed; all others have been made.
     """
-    params, layout = run.params.encode, run.layout
-    ids = run.read(layout.item_ids, schemas.ITEM_IDS)
-    texts = run.read(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-    imports = feature_sets.imports(raw_files(layout.sources), layout, len(ids), params.encoders)
-    names = feature_sets.names(params, imports)
+    ids = run.read(run.layout.item_ids, schemas.ITEM_IDS)
+    texts = run.read(run.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    sets = FeatureSets.of(run.layout, run.params.encode, run.params.encoders)
     for folder in run.folder.glob("*/"):
-        if folder.name not in names:
+        if folder.name not in sets.names:
             shutil.rmtree(folder)
-    shared = write.shared(run)
-    late = [one for one in params.encoders if registry.made_of(run.params.encoders, one, imports)]
-    failed = write.encode_all(run, [one for one in params.encoders if one not in late], ids, texts, {})
-    for name, ready in imports.items():
-        run.resume(layout.features(name), ready.inputs(layout), shared)
-        write.write(run, name, len(ids), write.local(feature_sets.imported(ready, ids)), shared, batching.Throughput())
-        run.count(f"{name}: item without a vector", feature_sets.without_vector(layout.features(name)))
-    failed = write.encode_all(run, late, ids, texts, failed)
-    like = layout.features(names[0]) if len(names) > len(params.controls) else None
-    for name in params.controls if names[0] not in failed else []:
-        run.resume(layout.features(name), io.shards(like, "features") if like else [layout.item_ids], shared, name)
-        write.write(
-            run,
-            name,
-            len(ids),
-            write.local(feature_sets.control(name, ids, like, run.seed(name))),
-            shared,
-            batching.Throughput(),
-        )
+    failed = write_all(run, sets, ids, texts)
     if faults := [error for error in failed.values() if not isinstance(error, UserError)]:
         raise faults[0]
     if failed:
         said = "; ".join(f"{name}: {error}" for name, error in failed.items())
-        raise UserError(f"encode {run.dataset}: {len(failed)} of {len(params.encoders)} encoders failed: {said}")
-    run.rows_in, run.rows_out = len(ids), len(ids) * len(names)
+        raise UserError(f"encode {run.dataset}: {len(failed)} of {len(sets.names)} feature sets failed: {said}")
+    run.rows_in, run.rows_out = len(ids), len(ids) * len(sets.names)
     run.count("item without text", sum(not text.strip() for text in texts))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.encode import needs as encoding
-from pipeline.encode import registry as encoders
 from pipeline.encode.registry import ENCODERS
+from pipeline.features import needs as encoding
+from pipeline.features import registry as encoders
 from pipeline.images import paths
 from pipeline.layout import STAGES
 from pipeline.models import MODELS
@@ -61,7 +61,7 @@ def of(run: Run) -> Needs:
             return pretraining.of(params, layout)
         case "encode":
             names = encoded(run)
-            files += [path for network in encoding.pretrained(params.encoders, names) for path in network.files()]
+            files += encoding.files(params.encoders, names)
             facts.append(encoding.libraries(params.encoders, names))
         case "train":
             files = inputs.files(layout, params.trained_on)
@@ -90,10 +90,9 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
         case "download" | "interactions" | "items":
             return source
         case "pretrain" if pretrains(run):
-            return [(ENCODERS, kind) for kind in pretraining.kinds(params)]
+            return encoding.kinds(params.encoders, pretraining.taught_by(params))
         case "encode":
-            kinds = (encoders.kind(params.encoders, name) for name in encoded(run))
-            return [*source, *((ENCODERS, kind) for kind in dict.fromkeys(kinds))]
+            return [*source, *encoding.kinds(params.encoders, encoded(run))]
         case "probe" | "report":
             return probes
         case "semantic_ids":
@@ -105,7 +104,7 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
         case "study":
             names = encoded(run) if params.study.pretrains else []
             names += [name for one in params.pretrained() for name in pretraining.taught_by(one)]
-            arms = [(ENCODERS, kind) for kind in sorted({encoders.kind(params.encoders, name) for name in names})]
+            arms = sorted(encoding.kinds(params.encoders, names), key=lambda one: one[1])
             return [*source, (MODELS, RELEASED), *probes, *arms]
         case "publish":
             return [*source, *probes, *((ENCODERS, name) for name in params.publish.features if name in ENCODERS)]
@@ -114,7 +113,8 @@ def loaded(run: Run) -> list[tuple[Registry[Any], str]]:
 
 def pretrains(run: Run) -> bool:
     """Return whether a feature set that the parameters name reads what `pretrain` makes."""
-    return any(encoders.spec(run.params.encoders, name).pretrained for name in encoded(run))
+    given = run.params.encoders
+    return any(ENCODERS[encoders.kind(given, name)].pretrained for name in encoders.networks(given, encoded(run)))
 
 
 def encoded(run: Run) -> list[str]:

@@ -10,6 +10,7 @@ import yaml
 
 from pipeline import code
 from pipeline.encode.registry import ENCODERS
+from pipeline.features.registry import FEATURES
 from pipeline.layout import STAGES
 from pipeline.models import MODELS
 from pipeline.params import Params
@@ -26,11 +27,11 @@ PARTS: dict[str, tuple[Registry, ...]] = {
     "download": (SOURCES,),
     "interactions": (SOURCES,),
     "items": (SOURCES,),
-    "pretrain": (ENCODERS,),
-    "encode": (SOURCES, ENCODERS),
+    "pretrain": (ENCODERS, FEATURES),
+    "encode": (SOURCES, ENCODERS, FEATURES),
     "probe": (PROBES,),
     "benchmark": (SOURCES, MODELS),
-    "study": (SOURCES, MODELS, PROBES, ENCODERS),
+    "study": (SOURCES, MODELS, PROBES, ENCODERS, FEATURES),
     "semantic_ids": (PROBES, METHODS),
     "report": (PROBES,),
     "publish": (SOURCES, PROBES, ENCODERS),

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import schemas
 from pipeline import io
-from pipeline.encode import needs as teaching
-from pipeline.encode import registry
-from pipeline.encode.registry import ENCODERS
-from pipeline.encode.write import encode
+from pipeline.features import needs as teaching
+from pipeline.features import registry
+from pipeline.features.sets import FeatureSets
+from pipeline.features.write import write
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.params import Params
@@ -72,7 +72,7 @@ def prepared(run: Run, params: Params, branch: Branch, sets: Sequence[str], grap
     texts = run.read(branch.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     with inner.progress(total=len(ids) * len(sets), unit="item", what="encode") as bar:
         for name in sets:
-            encode(inner, name, ids, texts, bar.update)
+            write(inner, FeatureSets(branch, params.encode, params.encoders), name, ids, texts, bar.update)
     for name in graphs:
         searched(run.within("graph", params, branch, branch.name), name)
     files = branch.outputs("pretrain")
@@ -96,8 +96,8 @@ def _share_teachers(run: Run) -> None:
     inputs = [layout.items, *io.shards(layout.images, "images")]
     for name in params.pretrain.distill_from if params.pretrain.distill else ():
         names = registry.whole(encoders, [name])
-        files = [path for network in teaching.pretrained(encoders, names) for path in network.files()]
+        files = teaching.files(encoders, names)
         facts = params.encode.batch_size, teaching.settings(encoders, names), teaching.libraries(encoders, names)
-        kinds = [ENCODERS.module(registry.kind(encoders, one)) for one in names]
+        kinds = [home.module(kind) for home, kind in teaching.kinds(encoders, names)]
         modules = ["pipeline.pretrain.distillation", *kinds]
         run.resume(teachers(layout) / name, [*inputs, *files], *facts, modules=modules)

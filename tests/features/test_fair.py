@@ -20,6 +20,7 @@ from pipeline.encode.tfidf import Terms, TfidfParams
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import whitening
+from pipeline.ops.svd import right_vectors
 from pipeline.params import Params, read
 from pipeline.run import running
 from stages.encode import main
@@ -59,19 +60,19 @@ def test_weights_are_those_of_the_equation() -> None:
 
 def test_components_are_the_largest_singular_vectors_with_fixed_signs() -> None:
     x = sparse.random_array((40, 15), density=0.4, rng=np.random.default_rng(0), format="csr")
-    actual = tfidf.components(x, 5, 0)
+    actual = right_vectors(x, 5, 0)
     exact = np.linalg.svd(x.toarray())[2][:5].T
-    assert tfidf.components(x, 64, 0).shape == (15, 15)
+    assert right_vectors(x, 64, 0).shape == (15, 15)
     np.testing.assert_allclose(np.abs((actual * exact).sum(0)), 1, atol=1e-9)
     assert (actual.max(0) >= -actual.min(0)).all()
-    np.testing.assert_allclose(tfidf.components(x, 5, 1), actual, atol=1e-9)  # ARPACK's start decides nothing
+    np.testing.assert_allclose(right_vectors(x, 5, 1), actual, atol=1e-9)  # ARPACK's start decides nothing
 
 
 def test_threads_and_batches_change_no_byte() -> None:
     x = sparse.random_array((900, 700), density=0.05, rng=np.random.default_rng(0), format="csr")
     with threadpool_limits(2):
-        two = tfidf.components(x, 64, 0)
-    assert tfidf.components(x, 64, 0).tobytes() == two.tobytes()
+        two = right_vectors(x, 64, 0)
+    assert right_vectors(x, 64, 0).tobytes() == two.tobytes()
     terms = Terms(TEXTS)
     encoder = tfidf.Tfidf(terms, np.random.default_rng(0).normal(size=(3, 2)))
     sizes = [encode(encoder, TEXTS, [None] * 6, size).vectors.tobytes() for size in (1, 2, 64)]
