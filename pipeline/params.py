@@ -34,7 +34,6 @@ from pipeline.config.study import part
 from pipeline.config.train import FEATURES
 from pipeline.errors import UserError, one_line
 from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.features import checks
 from pipeline.features import registry as encoders
 from pipeline.models import MODELS
 from pipeline.semantic_ids.registry import METHODS
@@ -234,7 +233,7 @@ def check(params: Params, path: Path) -> None:
             own = params.semantic_ids.settings.get(method, {})
             checked(METHODS[method].Params, own, f"semantic_ids.settings.{method}")
         if params.pretrain.taught:
-            checks.check_teacher(params.encoders, params.pretrain.teacher)
+            encoders.check_teacher(params.encoders, params.pretrain.teacher)
         _studied(params)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
@@ -244,7 +243,7 @@ def _studied(params: Params) -> None:
     """Refuse teachers of arms that have no feature map, and settings of sweeps that AlignRec does not accept."""
     for arm in params.study.arms:
         if (own := params.arm(arm).pretrain).taught:
-            checks.check_teacher(params.encoders, own.teacher, f"study.arms.{arm}")
+            encoders.check_teacher(params.encoders, own.teacher, f"study.arms.{arm}")
     for sweep in params.study.sweeps:
         for setting in params.study.settings(sweep):
             checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
@@ -286,8 +285,8 @@ def _names(params: Params) -> None:
         params.source(dataset)
     controls = params.encode.controls
     made = dict.fromkeys(name for dataset in params.sources for name in params.feature_sets(dataset))
-    checks.check_names(params.encoders, params.encode.encoders, [name for name in made if name not in controls])
-    checks.check_teachers(params.encoders, params.pretrain.teacher, params.pretrain.distill_from)
+    encoders.check_names(params.encoders, params.encode.encoders, [name for name in made if name not in controls])
+    encoders.check_teachers(params.encoders, params.pretrain.teacher, params.pretrain.distill_from)
     known(params.semantic_ids.methods, METHODS, "semantic_ids.methods")
     known(params.semantic_ids.settings, METHODS, "semantic_ids.settings")
     known(params.study.generative.features, params.semantic_ids.features, "study.generative.features")
@@ -305,7 +304,7 @@ def _arms(params: Params) -> None:
     """Refuse arms and sweeps that name keys or teachers which there are not, or an encoder that nothing reads."""
     for arm in params.study.arms:
         own = params.arm(arm).pretrain
-        checks.check_teachers(params.encoders, own.teacher, own.distill_from, f"study.arms.{arm}")
+        encoders.check_teachers(params.encoders, own.teacher, own.distill_from, f"study.arms.{arm}")
     for sweep in params.study.sweeps:
         for setting in params.study.settings(sweep):
             params.at(setting, f"study.sweeps.{sweep}")

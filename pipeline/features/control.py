@@ -6,7 +6,6 @@ Letters: I items, F width.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,19 +41,6 @@ class Control(Node):
             np.zeros(len(ids), bool),
         )
         return table(ids, vectors, absent, absent)
-
-    def facts(self) -> dict[str, Any]:
-        """Return nothing: its name and the stage's seed say all."""
-        return {}
-
-    def about(self, width: int | None = None) -> dict[str, Any]:
-        """Return nothing: no network made it."""
-        return {}
-
-    @property
-    def foreign(self) -> bool:
-        """No network runs for it."""
-        return False
 
 
 def random(items: int, width: int, seed: int) -> np.ndarray:

@@ -7,19 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import io
+from pipeline.config import Section
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Encoder, Progress, Spec
-from pipeline.encode.origin import LOCAL, Origin
+from pipeline.encode.origin import LOCAL
 from pipeline.features.node import Blank, Items, Maker, Node, table
-
-if TYPE_CHECKING:
-    from pipeline.features.registry import Encoders
 
 LOADING = Lock()
 """one network is loaded at a time: libraries are not made for more, and one that draws weights sets torch's seed"""
@@ -39,17 +37,13 @@ class Halves(Protocol):
 class Encoded(Node):
     """The vectors of an encoder."""
 
+    own: Section
     entry: Spec[Any]
     """its kind"""
-    origin: Origin | None
-    """where its network comes from, if its kind loads somebody's"""
-    kept: Path
-    """folder of the feature set that it is encoded for, where a kind with `fit` keeps what it trains"""
-
-    @property
-    def context(self) -> Context:
-        """What the encoder is made from."""
-        return Context(self.layout, self.params, self.name, self.origin, kept=self.kept)
+    module: str
+    """that holds the kind"""
+    context: Context
+    """what the encoder is made from"""
 
     def load(self) -> Encoder:
         """Load the network."""
@@ -106,7 +100,7 @@ class Encoded(Node):
     @property
     def reads(self) -> tuple[str, ...]:
         """The modalities that the encoder is shown."""
-        return self.origin.reads if self.origin else self.entry.reads
+        return self.context.origin.reads if self.context.origin else self.entry.reads
 
     def width(self, items: Items) -> int:
         """Return F, without encoding an item."""
@@ -122,15 +116,17 @@ class Encoded(Node):
         """Return kind, settings, and whose network it is."""
         return super().facts() | self._network
 
-    def about(self, width: int | None = None) -> dict[str, Any]:
+    def about(self) -> dict[str, Any]:
         """Return whose network it is; nothing of ours."""
-        which = {"kind": self.kind} | ({} if width is None else {"dim": width})
-        return which | self._network if self.origin else {}
+        return {"kind": self.kind} | self._network if self.context.origin else {}
 
-    @property
-    def foreign(self) -> bool:
-        """Whether the network is somebody's."""
-        return self.origin is not None
+    def code(self) -> list[str]:
+        """Return the kind's module, and this one."""
+        return [self.module, *super().code()]
+
+    def networks(self, own: bool = False) -> list[Encoded]:
+        """Return itself."""
+        return [self]
 
     def fit(self, progress: Progress) -> None:
         """Train a kind with `fit`, unless that is done."""
@@ -138,7 +134,7 @@ class Encoded(Node):
             self.entry.fit(self.context, self.own, progress)
 
     def weights(self) -> list[dict[str, str]]:
-        """Return the file of a kind with `fit`."""
+        """Return name and sha256 of the file that a kind with `fit` wrote, for metadata."""
         path = self.context.fitted
         return [] if self.entry.fit is None else [{"name": path.name, "sha256": io.sha256(path)}]
 
@@ -147,17 +143,15 @@ class Encoded(Node):
         decide = self.entry.settled
         return self if decide is None else replace(self, own=decide(self.context, self.own))
 
-    def pinned(self, encoders: Encoders) -> Encoders:
-        """Return the section with these settings; a commit of the Hub stands for itself on all machines."""
-        owner = self.entry.variant_of or self.name
-        commit = self.origin.revision if self.origin else LOCAL
-        own = self.own.model_dump() | ({} if commit.startswith(LOCAL) else {"revision": commit})
-        return {**encoders, owner: {**encoders.get(owner, {}), **own}}
+    def pinned(self) -> dict[str, Any]:
+        """Return settings that mean the same on all machines: a commit of the Hub stands for itself."""
+        commit = self.context.origin.revision if self.context.origin else LOCAL
+        return self.own.model_dump() | ({} if commit.startswith(LOCAL) else {"revision": commit})
 
     @property
     def _network(self) -> dict[str, Any]:
         """What identifies somebody's network, and how it is used."""
-        if (source := self.origin) is None:
+        if (source := self.context.origin) is None:
             return {}
         which = {"model": source.model, "revision": source.revision, "library": source.library}
         return which | {"modalities": list(source.reads), "prompt": source.prompt}

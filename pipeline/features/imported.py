@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -95,19 +95,6 @@ class Imported(Node):
         """Return the file, and what says which item each row is."""
         order = [self.file.order] if self.file.order else []
         return [self.file.path, self.layout.item_ids, *order, *super().inputs()]
-
-    def facts(self) -> dict[str, Any]:
-        """Return nothing: the file says all."""
-        return {}
-
-    def about(self, width: int | None = None) -> dict[str, Any]:
-        """Return nothing: what made the file is unknown."""
-        return {}
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """They are unknown."""
-        return ()
 
     def incomplete(self) -> dict[str, int]:
         """Return how many items the file has no vector of."""

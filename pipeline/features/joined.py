@@ -49,10 +49,6 @@ class Joined(Node):
 
         return each
 
-    def width(self, items: Items) -> int:
-        """Return F, without making a row."""
-        return super().width(items) if self.listed else sum(node.width(items) for node in self.of)
-
 
 def _beside(makers: list[Maker]) -> Maker:
     def make(start: int, stop: int) -> pa.Table:

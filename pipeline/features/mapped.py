@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pyarrow.compute as pc
@@ -23,7 +22,7 @@ from pipeline import io
 from pipeline.config import Section
 from pipeline.config.base import Name, Positive, Rate
 from pipeline.errors import UserError
-from pipeline.features.fitted import Fitted
+from pipeline.features.whitened import Fitted
 from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.ops.svd import right_vectors
 from pipeline.ops.whitening import Whitening
@@ -35,7 +34,7 @@ class MappedParams(Section):
 
     of: Name
     """a feature set that `encode.encoders` names, or an imported one"""
-    factors: Positive = 64
+    factors: Positive = 128
     """singular vectors at most, fewer where train interactions have a lower rank; the width of the set"""
     ridge: Rate = 1.0
     """added to every variance, as a share of the mean variance"""
@@ -45,6 +44,7 @@ class Mapped(Fitted):
     """A feature set's vectors, mapped to the factors of train interactions."""
 
     Params = MappedParams
+    own: MappedParams
 
     def inputs(self) -> list[Path]:
         """Return the other set's files, and the interactions."""
@@ -56,7 +56,7 @@ class Mapped(Fitted):
         Raises:
             UserError: no item has both a vector and train interactions.
         """
-        own, layout = cast(MappedParams, self.own), self.layout
+        own, layout = self.own, self.layout
         columns = ["user_id", "item_id", "split"]
         rows = io.read_table(layout.interactions, schemas.INTERACTIONS, columns)
         rows = rows.filter(pc.equal(rows["split"], schemas.TRAIN))

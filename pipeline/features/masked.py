@@ -7,7 +7,6 @@ nothing is encoded again.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 from pipeline.config import Section
 from pipeline.config.base import Name
@@ -29,17 +28,13 @@ class Masked(Node):
     """A feature set as if no item had a modality."""
 
     Params = MaskedParams
+    own: MaskedParams
     stored = True
-
-    @property
-    def modality(self) -> str:
-        """What is masked."""
-        return cast(MaskedParams, self.own).modality
 
     @property
     def reads(self) -> tuple[str, ...]:
         """What is left."""
-        return tuple(modality for modality in super().reads if modality != self.modality)
+        return tuple(modality for modality in super().reads if modality != self.own.modality)
 
     def maker(self, items: Items) -> Maker:
         """Return what makes the other set's rows without the modality.
@@ -51,7 +46,7 @@ class Masked(Node):
         if set(node.reads) != {"image", "text"}:
             alone = f"reads {node.reads[0]}s alone" if node.reads else "is imported"
             raise UserError(f"'encoders.{self.name}': {node.name} {alone}, nothing of it can be masked; leave it out")
-        return node.without(self.modality, items)
+        return node.without(self.own.modality, items)
 
     def inputs(self) -> list[Path]:
         """Return the other set's files, and those that it is encoded from again."""

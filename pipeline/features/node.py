@@ -23,9 +23,8 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 
 if TYPE_CHECKING:  # which load torch
-    from pipeline.encode.base import Progress
     from pipeline.encode.batching import Throughput
-    from pipeline.features.registry import Encoders
+    from pipeline.features.encoded import Encoded
 
 Maker = Callable[[int, int], pa.Table]
 """the first and the last + 1 item, a shard -> their rows, schema features(F)"""
@@ -53,18 +52,16 @@ class Node(ABC):
 
     name: str
     kind: str
-    own: Section
-    """its settings, an instance of `Params`"""
+    own: Section | None = None
+    """its settings, an instance of `Params`; None where section `encoders` does not define it"""
     layout: Layout
     params: Encode
     of: tuple[Node, ...] = ()
     """the nodes that it is made of, in order"""
     listed: bool = True
     """whether `encode` writes it; else those that are made of it make its rows for themselves"""
-    modules: tuple[str, ...] = ()
-    """whose code its kind is"""
     sources: tuple[Path, ...] = ()
-    """the code of a kind in another package"""
+    """files of a kind in another package"""
 
     Params: ClassVar[type[Section]]
     """the closed class of its settings, `encoders.<name>`; what it is made of stands under `of`, a name or a list"""
@@ -104,9 +101,7 @@ class Node(ABC):
 
     def hidden(self, modality: str, items: Items) -> Maker:
         """Do as `without` where its rows are not written, or its numbers of the modality do not stand apart."""
-        if (blank := self.blank(modality, items)) is None:
-            raise UserError(f"'encoders.{self.name}': no {modality} can be taken out of a set of kind {self.kind}")
-        return blanked(self.made(items), blank, modality)
+        raise UserError(f"'encoders.{self.name}': no {modality} can be taken out of a set of kind {self.kind}")
 
     def blank(self, modality: str, items: Items) -> Blank | None:
         """Return what takes a modality out of its vectors; None if its numbers do not stand apart."""
@@ -121,7 +116,7 @@ class Node(ABC):
     @property
     def reads(self) -> tuple[str, ...]:
         """The modalities that went into it, into any node that it is made of; none where they are unknown."""
-        return tuple(dict.fromkeys(modality for node in self.of for modality in node.reads))
+        return tuple(dict.fromkeys(modality for node in self.of for modality in node.reads)) if self.own else ()
 
     def width(self, items: Items) -> int:
         """Return F."""
@@ -149,57 +144,34 @@ class Node(ABC):
 
     def code(self) -> list[str]:
         """Return the modules whose code its rows depend on, each once."""
-        return list(dict.fromkeys([*self.modules, *(module for node in self.of for module in node.code())]))
+        return list(dict.fromkeys([type(self).__module__, *(module for node in self.of for module in node.code())]))
 
     def facts(self) -> dict[str, Any]:
         """Return what else its rows depend on, which their metadata records; the path of a folder is no part of it."""
         kind = {"kind": self.kind} if self.kind != self.name else {}
         parts = {"parts": {node.name: node.facts() for node in self.of}} if self.of else {}
-        return kind | self.own.model_dump() | parts
+        return kind | self.own.model_dump() | parts if self.own else {}
 
-    def about(self, width: int | None = None) -> dict[str, Any]:
-        """Return what a release tells of whose networks made it; empty where there are none of others.
-
-        Args:
-            width: F; None for a part of another.
-        """
-        which = {"kind": self.kind} | ({} if width is None else {"dim": width})
-        return which | {"parts": [{"name": node.name, "kind": node.kind} | node.about() for node in self.of]}
+    def about(self) -> dict[str, Any]:
+        """Return what a release tells of whose networks made it, its width aside; empty where that is nobody's."""
+        parts = [{"name": node.name, "kind": node.kind} | node.about() for node in self.of]
+        return {"kind": self.kind, "parts": parts} if self.own else {}
 
     def incomplete(self) -> dict[str, int]:
         """Return reason -> number of its rows that lack something, for run.json, once it is written."""
         return {}
 
-    @property
-    def foreign(self) -> bool:
-        """Whether somebody's network runs for it, which may raise anything."""
-        return any(node.foreign for node in self.of)
-
-    def fit(self, progress: Progress) -> None:
-        """Train what its rows need that is trained on the dataset, unless it is there, or belongs to a written node."""
-        for node in self._unlisted:
-            node.fit(progress)
-
-    def weights(self) -> list[dict[str, str]]:
-        """Return name and sha256 of each file that `fit` wrote for it, for its metadata."""
-        return [file for node in self._unlisted for file in node.weights()]
+    def networks(self, own: bool = False) -> list[Encoded]:
+        """Return the encoders that it is made of by any number of steps; `own`: not those of nodes that are written."""
+        return [one for node in self.of if not (own and node.listed) for one in node.networks(own)]
 
     def settled(self) -> Node:
         """Return the node with settings that leave nothing to the machine."""
         return replace(self, of=tuple(node.settled() for node in self.of))
 
-    def pinned(self, encoders: Encoders) -> Encoders:
-        """Return the section `encoders` with settings as settled and revisions as found, the same on all machines."""
-        for node in self.of:
-            encoders = node.pinned(encoders)
-        return encoders
-
-    @property
-    def _unlisted(self) -> list[Node]:
-        return [node for node in self.of if not node.listed]
-
     def _read(self, start: int, stop: int) -> pa.Table:
-        return shard(io.shard(self.folder, "features", start // self.params.shard_rows))
+        number, first = divmod(start, self.params.shard_rows)
+        return shard(io.shard(self.folder, "features", number)).slice(first, stop - start)
 
 
 def shard(path: Path) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import schemas
 from pipeline import io
 from pipeline.config import Encode
-from pipeline.encode.base import NoSettings, Spec
+from pipeline.encode.base import Context, Spec
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
 from pipeline.features import imported
@@ -19,7 +19,7 @@ from pipeline.features.control import Control
 from pipeline.features.encoded import Encoded
 from pipeline.features.imported import File, Imported
 from pipeline.features.node import Node
-from pipeline.features.registry import FEATURES, Encoders, defined, home, kind, parts, settings
+from pipeline.features.registry import FEATURES, Encoders, defined, home, kind, ordered, parts, settings
 from pipeline.layout import Layout
 
 
@@ -63,17 +63,10 @@ class FeatureSets:
             return [*self.params.encoders, *self.imports][:1]
         return parts(self.encoders, name)
 
-    def whole(self, names: Iterable[str]) -> list[str]:
-        """Return names with all that they are made of, each once, parts first."""
-        ordered: list[str] = []
-        for name in names:
-            ordered += [one for one in (*self.whole(self.parts(name)), name) if one not in ordered]
-        return ordered
-
     @property
     def order(self) -> list[str]:
         """All sets that are written, each after those that it is made of."""
-        return [name for name in self.whole(self.names) if name in self.names]
+        return [name for name in ordered(self.names, self.parts) if name in self.names]
 
     def __getitem__(self, name: str) -> Node:
         """Return a set; somebody's network is fetched, if need be, and looked at.
@@ -88,13 +81,17 @@ class FeatureSets:
         given = self._given(name)
         entry: Spec[Any] = ENCODERS[given["kind"]]
         origin = entry.origin(f"encoders.{name}", given["own"]) if entry.origin else None
-        given["modules"] += (Encoded.__module__,)
-        return Encoded(**given, entry=entry, origin=origin, kept=kept or self.layout.features(name))
+        context = Context(self.layout, self.params, name, origin, kept=kept or self.layout.features(name))
+        return Encoded(**given, entry=entry, module=ENCODERS.module(given["kind"]), context=context)
 
     def _node(self, name: str, kept: Path) -> Node:
         """Return a set; of its name, one that is written comes before a kind that is not."""
         if name not in self.params.encoders and name in (*self.imports, *self.params.controls):
-            return self._written(name)
+            of = tuple(map(self.__getitem__, self.parts(name)))
+            given: dict[str, Any] = {"name": name, "layout": self.layout, "params": self.params, "of": of}
+            if name in self.imports:
+                return Imported(**given, kind="imported", file=self.imports[name])
+            return Control(**given, kind="control")
         if kind(self.encoders, name) in ENCODERS:
             return self.encoded(name, kept)
         given = self._given(name)
@@ -102,24 +99,10 @@ class FeatureSets:
 
     def _given(self, name: str) -> dict[str, Any]:
         """Return what all nodes have that section `encoders` defines."""
-        which = kind(self.encoders, name)
-        about = {"name": name, "kind": which, "own": settings(self.encoders, name)}
-        code = {"modules": (home(which).module(which),), "sources": tuple(home(which).source_files(which))}
-        return about | code | {"layout": self.layout, "params": self.params, "listed": name in self.params.encoders}
-
-    def _written(self, name: str) -> Node:
-        """Return an imported set or a control."""
-        of = tuple(map(self.__getitem__, self.parts(name)))
-        given: dict[str, Any] = {
-            "name": name,
-            "own": NoSettings(),
-            "layout": self.layout,
-            "params": self.params,
-            "of": of,
-        }
-        if name in self.imports:
-            return Imported(**given, kind="imported", modules=(Imported.__module__,), file=self.imports[name])
-        return Control(**given, kind="control", modules=(Control.__module__,))
+        which, own = kind(self.encoders, name), settings(self.encoders, name)
+        given = {"name": name, "kind": which, "own": own, "listed": name in self.params.encoders}
+        sources = tuple(home(which).source_files(which))
+        return given | {"layout": self.layout, "params": self.params, "sources": sources}
 
     def _part(self, name: str, part: str, kept: Path) -> Node:
         """Return what a set is made of; what is not written keeps what is trained for it beside the set.

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
+from abc import abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
 
+import numpy as np
+import pyarrow as pa
+
+from pipeline import io
 from pipeline.config import Section
 from pipeline.config.base import Name, Positive, Share
 from pipeline.errors import UserError
-from pipeline.features.fitted import Fitted
-from pipeline.features.node import Items, Maker
+from pipeline.features.node import Items, Maker, Node, changed, shard
 from pipeline.ops import whitening
 from pipeline.ops.whitening import Whitening
 
@@ -24,15 +29,48 @@ class WhitenedParams(Section):
     """of the standard deviation that each direction is divided by: 1 whitens, .5 relaxes, 0 leaves PCA as it is"""
 
 
+class Fitted(Node):
+    """An affine map of another set's vectors that is fitted to all of them; rows of zeros stay zero."""
+
+    stored = True
+
+    @abstractmethod
+    def fitted(self) -> Whitening:
+        """Return the map, of width F to another."""
+
+    def maker(self, items: Items) -> Maker:
+        """Return what maps the other set's rows; the map is fitted on the first call."""
+        return self._mapped(self.of[0].made(items))
+
+    def hidden(self, modality: str, items: Items) -> Maker:
+        """Return what maps the other set's rows without the modality, as the whole ones are mapped."""
+        return self._mapped(self.of[0].without(modality, items))
+
+    def vectors(self) -> Iterator[np.ndarray]:
+        """Yield the other set's vectors, float32 [n, F], a shard at a time."""
+        return (io.matrix(shard(path)["vector"]) for path in self.of[0].shards)
+
+    @cached_property
+    def _map(self) -> Whitening:
+        return self.fitted()
+
+    def _mapped(self, maker: Maker) -> Maker:
+        def make(start: int, stop: int) -> pa.Table:
+            rows = maker(start, stop)
+            return changed(rows, "vector", io.vectors(whitening.applied(self._map, io.matrix(rows["vector"]))))
+
+        return make
+
+
 class Whitened(Fitted):
     """A feature set's principal directions, scaled."""
 
     Params = WhitenedParams
+    own: WhitenedParams
 
     def fitted(self) -> Whitening:
         """Return centring, PCA and scaling."""
-        own = cast(WhitenedParams, self.own)
-        return whitening.fit_pca(self.vectors, own.width, own.power)
+        return whitening.fit_pca(self.vectors, self.own.width, self.own.power)
 
     def maker(self, items: Items) -> Maker:
         """Do as any fitted set.
@@ -40,7 +78,7 @@ class Whitened(Fitted):
         Raises:
             UserError: `width` is given, and larger than the other set's.
         """
-        (node,), width = self.of, cast(WhitenedParams, self.own).width
+        (node,), width = self.of, self.own.width
         if "width" in self.own.model_fields_set and width > (most := node.width(items)):
             raise UserError(f"'encoders.{self.name}.width': {width} is more than the {most} of {node.name}; give less")
         return super().maker(items)

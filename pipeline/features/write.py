@@ -19,7 +19,7 @@ from pipeline.encode.batching import Throughput
 from pipeline.encode.origin import plainly
 from pipeline.errors import UserError
 from pipeline.features.node import Items, Maker, Node, width
-from pipeline.features.registry import Encoders
+from pipeline.features.registry import Encoders, ordered
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.ops.device import visible
@@ -45,7 +45,7 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: list[str]) -> d
     with run.progress(total=len(ids) * len(sets.order), unit="item") as bar:
         for name in sets.order:
             try:
-                if lost := [part for part in sets.whole([name]) if part in failed]:
+                if lost := [part for part in ordered([name], sets.parts) if part in failed]:
                     raise UserError(f"'{lost[0]}', which it is made of, failed")
                 write(run, sets, name, ids, texts, bar.update)
             except Exception as e:  # whatever it is, the others do not depend on it; `main` raises it
@@ -58,15 +58,16 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: list[str
     node, params, throughput = sets[name].settled(), sets.params, Throughput()
     facts = params.model_dump(exclude={"encoders", "controls", "engine", "workers"}) | node.facts()
     run.resume(node.folder, node.inputs(), facts, name, modules=node.code())
-    with plainly(f"encoders.{name}") if node.foreign else nullcontext():
-        node.fit(run.progress)
+    with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
+        for one in node.networks(own=True):
+            one.fit(run.progress)
         if params.engine == "local":
-            make = partial(node.rows, Items(ids, texts, throughput, _in_turn(done)))
-            engine = partial(engines.local, lambda: _worker(make()), devices=visible())
+            items = Items(ids, texts, throughput, _in_turn(done))
+            engine = partial(engines.local, lambda: _worker(node.rows(items)), devices=visible())
             _shards(run, node, len(ids), engine, facts, throughput)
         else:
             there = replace(sets.layout, root=sets.layout.root.resolve())
-            elsewhere = partial(worker, name, there, params, node.pinned(sets.encoders))
+            elsewhere = partial(worker, name, there, params, pinned(node, sets.encoders))
             _shards(run, node, len(ids), partial(engines.ENGINES[params.engine], elsewhere), facts, throughput, done)
     for reason, n in node.incomplete().items():
         run.count(f"{name}: {reason}", n)
@@ -87,10 +88,18 @@ def _worker(make: Maker) -> engines.Worker:
     return lambda job: make(*job)
 
 
+def pinned(node: Node, encoders: Encoders) -> Encoders:
+    """Return the section `encoders` with settings as settled and revisions as found, the same on all machines."""
+    given = {one.entry.variant_of or one.name: one.pinned() for one in node.networks()}
+    return {**encoders, **{name: {**encoders.get(name, {}), **own} for name, own in given.items()}}
+
+
 def _named(node: Node, width: int) -> dict[str, Any]:
     """Return what a record tells of a set: whose networks made it if not ours, and what was trained for it here."""
-    about, trained = node.about(width), node.weights()
-    return ({"encoder": about} if about else {}) | ({"weights": trained} if trained else {})
+    about, trained = node.about(), [file for one in node.networks(own=True) for file in one.weights()]
+    return ({"encoder": {"kind": node.kind, "dim": width} | about} if about else {}) | (
+        {"weights": trained} if trained else {}
+    )
 
 
 def _in_turn(done: Done) -> Done:

@@ -23,7 +23,7 @@ from pipeline.encode.batching import Throughput
 from pipeline.errors import UserError
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
-from pipeline.features.write import worker
+from pipeline.features.write import pinned, worker
 from pipeline.layout import Layout
 from pipeline.params import Params
 from pipeline.release import networks as released
@@ -250,7 +250,7 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
     layout = Layout(root, "toy")
     notes = io.read_json(layout.run_record("encode"))["notes"]
     about = notes["text"]["encoder"]
-    source = FeatureSets(layout, params(models).encode, params(models).encoders).encoded("text").origin
+    source = FeatureSets(layout, params(models).encode, params(models).encoders).encoded("text").context.origin
     assert source is not None
     assert about == {
         "kind": "huggingface", "dim": 16, "model": "bert", "revision": source.revision, "library": source.library,
@@ -323,11 +323,11 @@ def test_workers_elsewhere_read_the_commit_that_was_found(root: Path, models: Pa
     given = params(models, "both", text={"kind": "huggingface", "model": "someone/net"})
     layout = Layout(root, "toy")
     node = FeatureSets(layout, given.encode, given.encoders)["both"]
-    pinned = node.pinned(given.encoders)
-    assert pinned["text"]["revision"] == commit
-    assert pinned["image"]["revision"] is None
+    commits = pinned(node, given.encoders)
+    assert commits["text"]["revision"] == commit
+    assert commits["image"]["revision"] is None
     moving.publish("someone/net", models / "siglip")
-    rows = worker("both", layout, given.encode, pinned)((3, 6))
+    rows = worker("both", layout, given.encode, commits)((3, 6))
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     here = node.rows(Items(ids, TEXTS, Throughput()))(3, 6)
     assert rows.to_pydict() == here.to_pydict()

@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.ops.svd import right_vectors
-from pipeline.params import Params, read
+from pipeline.params import Params, load
 from pipeline.run import running
 from stages.encode import main
 
@@ -105,16 +105,42 @@ def test_a_catalogue_without_common_words_is_refused(tmp_path: Path) -> None:
 
 def test_a_whitened_set_is_the_other_after_processing(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    given = params("white", "tfidf", white={"kind": "whitened", "of": "tfidf", "width": 2})
+    given = params("white", "minilm", white={"kind": "whitened", "of": "minilm", "width": 2})
     first = stage(layout, given)
-    raw = vectors(layout, "tfidf")
-    np.testing.assert_array_equal(vectors(layout, "white"), whitening.processed(raw, 2))
+    raw = vectors(layout, "minilm")
+    np.testing.assert_array_equal(vectors(layout, "white"), fitted(raw, 2, 1))
     assert not vectors(layout, "white")[4].any()
     io.shard(layout.features("white"), "features", 1).unlink()
     assert stage(layout, given) == first
-    other = params("white", "tfidf", white={"kind": "whitened", "of": "tfidf", "width": 1})
+    other = params("white", "minilm", white={"kind": "whitened", "of": "minilm", "width": 1})
     assert stage(layout, other)["white"] != first["white"]
     assert vectors(layout, "white").shape == (6, 1)
+
+
+def fitted(raw: np.ndarray, width: int, power: float) -> np.ndarray:
+    """Return vectors as a whitened set has them, which is fitted to shards of four."""
+    return whitening.applied(whitening.fit_pca(lambda: iter([raw[:4], raw[4:]]), width, power), raw)
+
+
+def test_power_divides_directions_by_that_power_of_their_deviation(tmp_path: Path) -> None:
+    x = (np.random.default_rng(0).normal(size=(4000, 3)) * [8, 2, 1] + 5).astype(np.float32)
+    deviation = {power: fitted(x, 3, power).std(axis=0) for power in (0.0, 0.5, 1.0)}
+    centred = x - x.mean(axis=0)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(np.abs(fitted(x, 3, 0)), np.abs(centred @ directions.T), atol=1e-3)
+    np.testing.assert_allclose(deviation[0.0], singular / np.sqrt(len(x)), rtol=1e-4)
+    np.testing.assert_allclose(deviation[0.5], np.sqrt(deviation[0.0]), rtol=0.01)  # but for the floor of variances
+    np.testing.assert_allclose(deviation[1.0], 1, atol=0.02)
+    layout = toy.outputs(tmp_path)
+    relaxed = {"kind": "whitened", "of": "minilm", "width": 2, "power": 0.5}
+    stage(layout, params("minilm", "relaxed", relaxed=relaxed))
+    np.testing.assert_array_equal(vectors(layout, "relaxed"), fitted(vectors(layout, "minilm"), 2, 0.5))
+
+
+def test_a_width_that_is_given_is_no_more_than_the_sets(tmp_path: Path) -> None:
+    white = {"kind": "whitened", "of": "minilm", "width": 385}
+    with pytest.raises(UserError, match=r"white: 'encoders\.white\.width': 385 is more than the 384 of minilm"):
+        stage(toy.outputs(tmp_path), params("white", "minilm", white=white))
 
 
 def test_a_whitened_set_of_an_imported_one(tmp_path: Path) -> None:
@@ -133,6 +159,8 @@ def test_a_whitened_set_of_an_imported_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("of", "message"),
     [
+        ("tfidf, power: 1.5", r"'encoders\.white\.power': input should be less than or equal to 1, found 1\.5"),
+        ("tfidf, power: -0.1", r"'encoders\.white\.power': input should be greater than or equal to 0, found -0\.1"),
         ("minilm", r"'encoders\.white\.of': 'minilm' is not under encode\.encoders; list it there too"),
         ("tfdif", r"'encoders\.white\.of': no 'tfdif'; did you mean 'tfidf'\?"),
         ("white", r"'encoders\.white\.of': it is a part of itself, by white -> white"),
@@ -145,7 +173,7 @@ def test_what_is_not_made_cannot_be_whitened(tmp_path: Path, of: str, message: s
         f"encoders: {{white: {{kind: whitened, of: {of}}}}}\nbenchmark: {{features: [tfidf]}}\n"
     )
     with pytest.raises(UserError, match=message):
-        read(path)
+        load(path)
 
 
 # --- processing
