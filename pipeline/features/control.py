@@ -36,11 +36,8 @@ class Control(Node):
             rows = original.take(shuffled(len(ids), seed))
             return changed(changed(rows, "item_id", ids["item_id"]), "asin", ids["asin"])
         shape = len(ids), WIDTH if original is None else original["vector"].type.list_size
-        vectors, absent = (
-            constant(*shape) if self.name == "constant" else random(*shape, seed),
-            np.zeros(len(ids), bool),
-        )
-        return table(ids, vectors, absent, absent)
+        vectors = constant(*shape) if self.name == "constant" else random(*shape, seed)
+        return table(ids, vectors, *np.zeros((2, len(ids)), bool))
 
 
 def random(items: int, width: int, seed: int) -> np.ndarray:

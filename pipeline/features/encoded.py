@@ -16,7 +16,6 @@ from pipeline import io
 from pipeline.config import Section
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Encoder, Progress, Spec
-from pipeline.encode.origin import LOCAL
 from pipeline.features.node import Blank, Items, Maker, Node, table
 
 LOADING = Lock()
@@ -142,11 +141,6 @@ class Encoded(Node):
         """Return it with what its kind decides for this machine."""
         decide = self.entry.settled
         return self if decide is None else replace(self, own=decide(self.context, self.own))
-
-    def pinned(self) -> dict[str, Any]:
-        """Return settings that mean the same on all machines: a commit of the Hub stands for itself."""
-        commit = self.context.origin.revision if self.context.origin else LOCAL
-        return self.own.model_dump() | ({} if commit.startswith(LOCAL) else {"revision": commit})
 
     @property
     def _network(self) -> dict[str, Any]:

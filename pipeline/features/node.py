@@ -95,13 +95,14 @@ class Node(ABC):
         """Return the maker of its rows as if no item had a modality: of its own rows where that can be."""
         if modality not in self.reads:
             return self.made(items)
-        if self.listed and (blank := self.blank(modality, items)):
-            return blanked(self.made(items), blank, modality)
-        return self.hidden(modality, items)
+        blank = self.blank(modality, items) if self.listed else None
+        return blanked(self.made(items), blank, modality) if blank else self.hidden(modality, items)
 
     def hidden(self, modality: str, items: Items) -> Maker:
         """Do as `without` where its rows are not written, or its numbers of the modality do not stand apart."""
-        raise UserError(f"'encoders.{self.name}': no {modality} can be taken out of a set of kind {self.kind}")
+        if (blank := self.blank(modality, items)) is None:
+            raise UserError(f"'encoders.{self.name}': no {modality} can be taken out of a set of kind {self.kind}")
+        return blanked(self.made(items), blank, modality)
 
     def blank(self, modality: str, items: Items) -> Blank | None:
         """Return what takes a modality out of its vectors; None if its numbers do not stand apart."""

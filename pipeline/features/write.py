@@ -16,7 +16,7 @@ from pipeline import io
 from pipeline.config import Encode
 from pipeline.encode import engines
 from pipeline.encode.batching import Throughput
-from pipeline.encode.origin import plainly
+from pipeline.encode.origin import LOCAL, plainly
 from pipeline.errors import UserError
 from pipeline.features.node import Items, Maker, Node, width
 from pipeline.features.registry import Encoders, ordered
@@ -58,17 +58,18 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: list[str
     node, params, throughput = sets[name].settled(), sets.params, Throughput()
     facts = params.model_dump(exclude={"encoders", "controls", "engine", "workers"}) | node.facts()
     run.resume(node.folder, node.inputs(), facts, name, modules=node.code())
+    record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
         for one in node.networks(own=True):
             one.fit(run.progress)
         if params.engine == "local":
             items = Items(ids, texts, throughput, _in_turn(done))
             engine = partial(engines.local, lambda: _worker(node.rows(items)), devices=visible())
-            _shards(run, node, len(ids), engine, facts, throughput)
+            _shards(node, len(ids), engine, record, throughput, int)
         else:
             there = replace(sets.layout, root=sets.layout.root.resolve())
             elsewhere = partial(worker, name, there, params, pinned(node, sets.encoders))
-            _shards(run, node, len(ids), partial(engines.ENGINES[params.engine], elsewhere), facts, throughput, done)
+            _shards(node, len(ids), partial(engines.ENGINES[params.engine], elsewhere), record, throughput, done)
     for reason, n in node.incomplete().items():
         run.count(f"{name}: {reason}", n)
     precision = {key: value for key, value in facts.items() if key == "precision"}
@@ -89,17 +90,20 @@ def _worker(make: Maker) -> engines.Worker:
 
 
 def pinned(node: Node, encoders: Encoders) -> Encoders:
-    """Return the section `encoders` with settings as settled and revisions as found, the same on all machines."""
-    given = {one.entry.variant_of or one.name: one.pinned() for one in node.networks()}
-    return {**encoders, **{name: {**encoders.get(name, {}), **own} for name, own in given.items()}}
+    """Return the section `encoders` with settings as settled and commits as found, the same on all machines."""
+    given = {**encoders}
+    for one in node.networks():
+        owner, found = one.entry.variant_of or one.name, one.context.origin
+        commit = {"revision": found.revision} if found and not found.revision.startswith(LOCAL) else {}
+        given[owner] = {**given.get(owner, {}), **one.own.model_dump(), **commit}
+    return given
 
 
 def _named(node: Node, width: int) -> dict[str, Any]:
     """Return what a record tells of a set: whose networks made it if not ours, and what was trained for it here."""
     about, trained = node.about(), [file for one in node.networks(own=True) for file in one.weights()]
-    return ({"encoder": {"kind": node.kind, "dim": width} | about} if about else {}) | (
-        {"weights": trained} if trained else {}
-    )
+    named = {"encoder": {"kind": node.kind, "dim": width} | about} if about else {}
+    return named | ({"weights": trained} if trained else {})
 
 
 def _in_turn(done: Done) -> Done:
@@ -113,18 +117,9 @@ def _in_turn(done: Done) -> Done:
     return locked
 
 
-def _shards(
-    run: Run,
-    node: Node,
-    items: int,
-    engine: Engine,
-    facts: dict[str, object],
-    throughput: Throughput,
-    done: Done = int,
-) -> None:
+def _shards(node: Node, items: int, engine: Engine, record: dict[str, Any], throughput: Throughput, done: Done) -> None:
     """Write the missing shards; their metadata does not depend on which other feature sets are made."""
-    record: dict[str, Any] = {"stage": run.stage, "dataset": run.dataset, "features": node.name}
-    record, size = record | {"params": facts, "versions": versions()}, node.params.shard_rows
+    size = node.params.shard_rows
     starts = [s for s in range(0, items, size) if not io.shard(node.folder, "features", s // size).exists()]
     for (start, stop), rows in engine([(s, min(s + size, items)) for s in starts]):
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
