@@ -25,7 +25,7 @@ class WhitenedParams(Section):
     """a feature set that `encode.encoders` names, or an imported one"""
     width: Positive = 128
     """directions kept at most, those of most variance"""
-    power: Share = 1
+    power: Share = 1.0
     """of the standard deviation that each direction is divided by: 1 whitens, .5 relaxes, 0 leaves PCA as it is"""
 
 
