@@ -25,6 +25,7 @@ import alignrec
 import schemas
 from pipeline.config.base import Section
 from pipeline.encode.registry import ENCODERS
+from pipeline.features.registry import FEATURES
 from pipeline.layout import Layout
 from pipeline.models import MODELS, RELEASED
 from pipeline.semantic_ids.registry import METHODS
@@ -75,7 +76,8 @@ def parameters() -> str:
     lines += ["## Recommenders\n", f"Section `train` has the keys of {RELEASED}, `benchmark.overrides` those of all.\n"]
     lines += _family({name: MODELS[name].Params for name in MODELS.built_in})
     lines += ["## Encoders\n", "An entry of `encoders` has a `kind`, and the keys of that kind.\n"]
-    lines += _family({name: ENCODERS[name].params for name in ENCODERS.built_in})
+    nodes = {name: FEATURES[name].Params for name in FEATURES.built_in}
+    lines += _family({name: ENCODERS[name].params for name in ENCODERS.built_in} | nodes)
     lines += ["## Semantic IDs\n", "`semantic_ids.settings` has the keys of each method.\n"]
     lines += _family({name: METHODS[name].Params for name in METHODS.built_in})
     lines += ["## Sources\n", "An entry of `sources` has a `kind`, and the keys of that kind.\n"]

@@ -18,10 +18,10 @@ import numpy as np
 
 from benchmarks import Measurement, _turns
 from benchmarks._turns import Turn, Way, timed
-from pipeline.encode import batching, contexts
+from pipeline.encode import batching
 from pipeline.encode.base import Encoder
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import settings, spec
+from pipeline.features.sets import FeatureSets
 from pipeline.images.pixels import decoded
 from pipeline.layout import Layout
 
@@ -100,8 +100,7 @@ def _model(folder: str, case: str) -> str:
 @cache
 def _encoder(folder: str, case: str) -> Encoder:
     given = {"kind": "sentence-transformers", "model": _model(folder, case), "max_tokens": TOKENS}
-    context = contexts.context_of(Layout(Path(folder), "none"), Encode(), {"net": given}, "net")
-    return spec({"net": given}, "net").make(context, settings({"net": given}, "net"))
+    return FeatureSets(Layout(Path(folder), "none"), Encode(), {"net": given}).encoded("net").load()
 
 
 def _our_turn(folder: str, case: str) -> Turn[np.ndarray]:

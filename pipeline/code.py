@@ -22,7 +22,7 @@ HARNESS = {
         for n in (
             "__init__",
             "code",
-            "encode/needs",
+            "features/needs",
             "errors",
             "layout",
             "progress",

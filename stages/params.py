@@ -12,10 +12,10 @@ from pipeline.benchmark.settings import model_settings
 from pipeline.config import document
 from pipeline.config.base import Section, checked, known
 from pipeline.config.parameters import Parameters
-from pipeline.encode import registry as encoders
-from pipeline.encode.names import feature_sets
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
+from pipeline.features import registry as encoders
+from pipeline.features.names import feature_sets
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.params import FEATURES
 from pipeline.pretrain.params import Pretrain

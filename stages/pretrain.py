@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.encode.needs import reads_pretrained
 from pipeline.encode.registry import ENCODERS
+from pipeline.features.needs import reads_pretrained
+from pipeline.features.registry import FEATURES
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 from pipeline.stage import Needs, Stage
@@ -42,5 +43,5 @@ PRETRAIN = Stage(
     speed=frozenset({"checkpoint_every"}),
     main=main,
     needs=needs,
-    loads=(ENCODERS,),
+    loads=(ENCODERS, FEATURES),
 )

@@ -9,6 +9,7 @@ from pipeline import io
 from pipeline.benchmark.params import Benchmark
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
+from pipeline.features.registry import FEATURES
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.models import MODELS, RELEASED
@@ -63,28 +64,27 @@ def needs(run: Run) -> Needs:
         *((PROBES, name) for name in PROBES),
     ]
     if pretrains:
-        more = _encoders(run)
+        more, kinds = _encoders(run)
         files = list(dict.fromkeys([*files, *more.files]))
         facts += more.facts
-        parts += [(ENCODERS, kind) for kind in more.modules]
+        parts += kinds
     return STUDY.depends(run, *facts, files=files, parts=parts)
 
 
-def _encoders(run: Run) -> Needs:
-    """Return what the encoders that are trained depend on; in place of modules, the kinds that are loaded."""
-    from pipeline.encode import needs as encoding
-    from pipeline.encode import registry
+def _encoders(run: Run) -> tuple[Needs, list[tuple[Registry[Any], str]]]:
+    """Return what the encoders that are trained depend on, and the kinds that are loaded."""
+    from pipeline.features import needs as features
     from pipeline.pretrain import needs as pretraining
     from pipeline.study.settings import pretrained
 
-    params, names = run.params, encoding.encoded(run.params)
+    params, names = run.params, features.named(run.params)
     each = pretrained(params)
     taught = [name for one in each for name in pretraining.taught_by(one)]
     needed = [pretraining.of(one, run.layout) for one in each]
     facts: list[Any] = [params[kind].model_dump(mode="json") for kind in (Pretrain, Encode)]
-    facts += [encoding.settings(params.encoders, names), encoding.libraries(params.encoders, names)]
-    kinds = sorted({registry.kind(params.encoders, name) for name in [*names, *taught]})
-    return Needs([path for one in needed for path in one.files], [*facts, *(one.facts for one in needed)], kinds)
+    facts += [features.settings(params.encoders, names), features.libraries(params.encoders, names)]
+    kinds = sorted(features.kinds(params.encoders, [*names, *taught]), key=lambda one: one[1])
+    return Needs([path for one in needed for path in one.files], [*facts, *(one.facts for one in needed)], []), kinds
 
 
 STUDY = Stage(
@@ -97,5 +97,5 @@ STUDY = Stage(
     speed=frozenset({"workers"}),
     main=main,
     needs=needs,
-    loads=(SOURCES, MODELS, PROBES, ENCODERS),
+    loads=(SOURCES, MODELS, PROBES, ENCODERS, FEATURES),
 )

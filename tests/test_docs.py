@@ -8,7 +8,7 @@ import pytest
 import yaml
 from scripts import script
 
-from pipeline.encode.registry import ENCODERS
+from pipeline.features.registry import kinds
 from stages import params
 
 HERE = Path(__file__)
@@ -61,7 +61,7 @@ def test_encoders_in_the_documents_are_valid(block: str, tmp_path: Path) -> None
 def test_every_kind_of_encoder_is_documented() -> None:
     table = (ROOT / "docs/encoders.md").read_text().split("## Kinds")[1].split("##")[0]
     first = [cell for row in table.splitlines() if row.startswith("| ") for cell in row.split("|")[1].split(",")]
-    assert {cell.strip() for cell in first} - {"kind"} == {*ENCODERS}
+    assert {cell.strip() for cell in first} - {"kind"} == {*kinds()}
 
 
 def test_the_citation_has_what_its_format_requires() -> None:

@@ -10,7 +10,20 @@ import pytest
 from pipeline import code
 
 ORDER = [
-    *("config", "ops", "http", "sources", "interactions", "items", "images", "beit3", "encode", "pretrain", "graph"),
+    *(
+        "config",
+        "ops",
+        "http",
+        "sources",
+        "interactions",
+        "items",
+        "images",
+        "beit3",
+        "encode",
+        "features",
+        "pretrain",
+        "graph",
+    ),
     *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "report"),
     *("release", "remote", "export", "compare"),
 ]

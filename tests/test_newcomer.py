@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import registry
+from pipeline import io, registry
 from pipeline.errors import UserError
+from pipeline.features.registry import FEATURES
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.run import running
@@ -76,6 +77,31 @@ class Letters:
 
 
 SPEC = Spec(lambda context, params: Letters(params.scale), Params, reads=("text",))
+'''
+FEATURE_SET = '''
+"""Louder: another feature set, times a number."""
+from pipeline import io
+from pipeline.config.base import Section
+from pipeline.features.node import Node, changed
+
+
+class LouderParams(Section):
+    of: str
+    times: float = 2.0
+
+
+class Louder(Node):
+    Params = LouderParams
+    stored = True
+
+    def maker(self, items):
+        make = self.of[0].made(items)
+
+        def louder(start, stop):
+            rows = make(start, stop)
+            return changed(rows, "vector", io.vectors(io.matrix(rows["vector"]) * self.own.times))
+
+        return louder
 '''
 MODEL = '''
 """Popularity, to a power."""
@@ -181,6 +207,8 @@ ENTRIES = """
 stationery = newcomer.source:Stationery
 [alignrec.encoders]
 letters = newcomer.encoder:SPEC
+[alignrec.features]
+louder = newcomer.features:Louder
 [alignrec.models]
 popularity = newcomer.model:Popularity
 [alignrec.probes]
@@ -191,8 +219,8 @@ signs = newcomer.method:Signs
 PARAMS = """
 datasets: [desk]
 sources: {desk: {kind: stationery}}
-encode: {encoders: [letters], controls: [random]}
-encoders: {letters: {scale: 2.0}}
+encode: {encoders: [loud, letters], controls: [random]}
+encoders: {letters: {scale: 2.0}, loud: {kind: louder, of: letters, times: 3.0}}
 semantic_ids: {features: [letters], methods: [signs], levels: 2, codes: 2, settings: {signs: {first: 3}}}
 train: {features: letters}
 benchmark:
@@ -224,6 +252,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for name, text in (
         ("source", SOURCE),
         ("encoder", ENCODER),
+        ("features", FEATURE_SET),
         ("model", MODEL),
         ("probe", PROBE),
         ("method", METHOD),
@@ -262,6 +291,8 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
         assert any(row.startswith("| popularity | letters | 1 |") for row in rows)
         assert any("length" in row for row in rows)  # the probe's figure
         assert any(row.startswith("| letters |") for row in rows)
+    quiet, loud = (io.matrix(io.read_features(layout.features(name))["vector"]) for name in ("letters", "loud"))
+    np.testing.assert_array_equal(loud, 3 * quiet)
     facts, method = files.load(layout.semantic_ids("letters", "signs"))
     assert (facts.settings, facts.width) == ({"first": 3}, 26)
     assert method.encode(np.eye(26, dtype=np.float32))[3:5].tolist() == [[1, 0], [0, 1]]
@@ -278,6 +309,8 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
         ("first: 3", "fist: 3", "unknown key 'semantic_ids.settings.signs.fist'; did you mean 'first'?"),
         ("power: 0.5", "powr: 0.5", "unknown key 'benchmark.overrides.popularity.powr'; did you mean 'power'?"),
         ("scale: 2.0", "scales: 2.0", "unknown key 'encoders.letters.scales'; did you mean 'scale'?"),
+        ("times: 3.0", "time: 3.0", "unknown key 'encoders.loud.time'; did you mean 'times'?"),
+        ("of: letters", "of: leters", "'encoders.loud.of': no 'leters'; did you mean 'letters'?"),
         ("{kind: stationery}", "{kind: stationery, user: 3}", "unknown key 'sources.desk.user'; did you mean 'users'?"),
         (
             "{kind: stationery}",
@@ -297,6 +330,7 @@ def test_its_code_counts_as_an_input_and_comes_after_ours() -> None:
     (file,) = MODELS.source_files("popularity")
     assert file.name == "model.py"
     assert MODELS.source_files("bpr") == []
+    assert [path.name for path in FEATURES.source_files("louder")] == ["features.py"]
     assert [*MODELS][-2:] == ["alignrec", "popularity"]
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from pipeline.compare import geometry, order
 from pipeline.compare.feature_set import FeatureSet
-from pipeline.encode import controls
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
+from pipeline.features import control
 from pipeline.ops import whitening
 from pipeline.probe import questions, verdicts
 from pipeline.probe.base import Task
@@ -27,9 +27,9 @@ def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Return random and shuffled features of the shape of `features`, float32 [I, F], and constant ones, [I, 1]."""
     items, width = features.shape
     return {
-        "random": controls.random(items, width, seed_for(seed, "random")),
-        "shuffled": features[controls.shuffled(items, seed_for(seed, "shuffled"))],
-        "constant": controls.constant(items, 1),
+        "random": control.random(items, width, seed_for(seed, "random")),
+        "shuffled": features[control.shuffled(items, seed_for(seed, "shuffled"))],
+        "constant": control.constant(items, 1),
     }
 
 

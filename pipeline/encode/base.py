@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -51,14 +51,10 @@ class Context:
 
     layout: Layout
     params: Encode
-    encoders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """section `encoders`: what a name stands for"""
     name: str = ""
     """of the encoder that is made"""
     origin: Origin | None = None
     """where its network comes from, if its kind loads somebody's"""
-    parts: tuple[Context, ...] = ()
-    """of a concat, what each part is made from"""
     pretrained: Path | None = None
     """folder of what `pretrain` wrote, for example in a release; the layout's own by default"""
     kept: Path | None = None

@@ -21,14 +21,12 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
 import schemas
 from pipeline import io
 from pipeline.encode.base import Encoder
-from pipeline.errors import UserError
 from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.device import gemm_rate
 
@@ -181,28 +179,6 @@ def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, si
         yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
 
-def table(ids: pa.Table, encoded: Encoded) -> pa.Table:
-    """Return rows of schema features(F); `ids` holds item_id and asin of the same items."""
-    return _table(ids, encoded.vectors, pa.array(encoded.has_image), pa.array(encoded.has_text))
-
-
-def imported(ids: pa.Table, vectors: np.ndarray, present: np.ndarray | None = None) -> pa.Table:
-    """Return rows of schema features(F) for imported vectors; which modalities they are made from is unknown.
-
-    Args:
-        ids: item_id and asin of n items.
-        vectors: float32 [n, F].
-        present: bool [n], whether an item has a vector; one without is made from nothing. None: all have.
-    """
-    unknown = pa.nulls(len(ids), pa.bool_()) if present is None else pa.array(np.zeros(len(ids), bool), mask=present)
-    return _table(ids, vectors, unknown, unknown)
-
-
-def _table(ids: pa.Table, vectors: np.ndarray, has_image: pa.Array, has_text: pa.Array) -> pa.Table:
-    columns = {"item_id": ids["item_id"], "asin": ids["asin"], "has_image": has_image, "has_text": has_text}
-    return pa.table(columns | {"vector": io.vectors(vectors)})
-
-
 def read_images(paths: Sequence[Path], start: int, stop: int) -> list[bytes | None]:
     """Return the JPEGs of items start .. stop-1, None where an item has none; reads only the shards that have them."""
     images: list[bytes | None] = []
@@ -215,24 +191,3 @@ def read_images(paths: Sequence[Path], start: int, stop: int) -> list[bytes | No
             images += column.slice(low - first, high - low).to_pylist()
         first += rows
     return images
-
-
-def read_npy(path: Path, rows: np.ndarray) -> np.ndarray:
-    """Read rows of an imported feature file.
-
-    Args:
-        path: the file.
-        rows: int64 [n]; -1 gives a vector of zeros.
-
-    Returns:
-        float32 [n, F].
-
-    Raises:
-        UserError: a value is not finite.
-    """
-    vectors = np.load(path, mmap_mode="r", allow_pickle=False)[rows].astype(np.float32)
-    vectors[rows < 0] = 0
-    invalid = ~np.isfinite(vectors).all(axis=1)
-    if invalid.any():
-        raise UserError(f"{path}: row {int(rows[invalid.argmax()])}: a value is not finite; repair the file")
-    return vectors

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 import schemas
@@ -23,7 +22,7 @@ from pipeline import io
 from pipeline.config.base import Positive, Section
 from pipeline.encode.base import Context, Spec
 from pipeline.errors import UserError
-from pipeline.ops.whitening import oriented
+from pipeline.ops.svd import right_vectors
 from pipeline.seeds import seed_for
 
 WORD = re.compile(r"\w\w+")
@@ -106,30 +105,7 @@ def make(context: Context, params: TfidfParams) -> Tfidf:
     weights = terms.weights([texts[i] for i in sample])
     if not len(terms):
         raise UserError(f"'encoders.{context.name}': no word stands in two texts of {layout.dataset}; leave it out")
-    return Tfidf(terms, components(weights, params.width, seed))
-
-
-def components(weights: sparse.csr_array, width: int, seed: int) -> np.ndarray:
-    """Return the right singular vectors of the largest singular values, largest first: float64 [T, F].
-
-    One thread, as the order of sums decides the last bits.
-
-    Args:
-        weights: float64 [n, T], both at least 1.
-        width: vectors at most; those of singular values that are zero but for rounding are left out.
-        seed: of ARPACK's start.
-    """
-    from scipy.sparse.linalg import svds
-
-    start = np.random.default_rng(seed).standard_normal(min(weights.shape))
-    with threadpool_limits(1):
-        if width < min(weights.shape):
-            _, singular, right = svds(weights, width, v0=start)
-        else:  # ARPACK does not find all
-            _, singular, right = np.linalg.svd(weights.toarray(), full_matrices=False)
-    order = np.argsort(-singular, kind="stable")
-    order = order[singular[order] > np.finfo(np.float32).eps * singular.max()]
-    return oriented(right[order].T)
+    return Tfidf(terms, right_vectors(weights, params.width, seed))
 
 
 def words(text: str) -> list[str]:

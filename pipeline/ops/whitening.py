@@ -43,7 +43,7 @@ def fit(x: np.ndarray) -> Whitening:
     return Whitening(mean.astype(np.float32), ((directions * scale) @ directions.T).astype(np.float32))
 
 
-def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int) -> Whitening:
+def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int, power: float = 1) -> Whitening:
     """Fit centring, PCA and whitening to vectors; rows of zeros are left out.
 
     Memory grows with D squared, not with n. One thread, as the order of sums decides the last bits.
@@ -52,6 +52,7 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int) -> Whitening
         blocks: returns all vectors, float32 [b, D] at a time; called twice.
         width: directions that are kept at most, those of most variance. W is less where the vectors have a lower rank,
             and 1, with a map of zeros, where they do not vary at all.
+        power: of the standard deviation that each direction is divided by.
     """
     from scipy import linalg  # takes a third of a second, which those who only load a whitening need not wait for
 
@@ -66,7 +67,7 @@ def fit_pca(blocks: Callable[[], Iterable[np.ndarray]], width: int) -> Whitening
     if not varied.any():
         return Whitening(mean.astype(np.float32), np.zeros((len(mean), 1), np.float32))
     variance, directions = variance[varied], oriented(directions[:, varied])
-    scale = 1 / np.sqrt(variance + FLOOR * variance.mean())
+    scale = (1 / np.sqrt(variance + FLOOR * variance.mean())) ** power
     return Whitening(mean.astype(np.float32), (directions * scale).astype(np.float32))
 
 

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple, cast
 import torch
 
 import schemas
-from pipeline.encode import batching, contexts, feature_sets
+from pipeline.encode.batching import Throughput
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import settings, spec
 from pipeline.errors import UserError
+from pipeline.features.node import Items
+from pipeline.features.sets import FeatureSets
 from pipeline.pretrain.distillation import Target, target
 from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.teacher import Lazy, Teacher
@@ -33,20 +34,20 @@ def of(run: Run) -> Named | None:
     Raises:
         UserError: there is no such network, it cannot be read, or it reads no images.
     """
-    name, encoders = run.params[Pretrain].teacher, run.params.encoders
+    name = run.params[Pretrain].teacher
     if not run.params[Pretrain].taught:
         return None
-    context = contexts.context_of(run.layout, run.params[Encode], encoders, name)
-    if "image" not in contexts.modalities(context):
+    node = FeatureSets(run.layout, run.params[Encode], run.params.encoders).encoded(name)
+    if "image" not in node.reads:
         raise UserError(f"'pretrain.teacher': {name} reads no images; take one that does, such as cnn")
 
     def load() -> Teacher:
         with plainly("pretrain.teacher"):
-            teacher: Any = spec(encoders, name).make(context, settings(encoders, name))
+            teacher: Any = node.load()
             teacher.feature_map(torch.zeros(1, teacher.side, teacher.side, 3, dtype=torch.uint8), 1)  # whether it can
         return cast(Teacher, teacher)  # by its Spec's `feature_map`
 
-    return Named(load, {"teacher": name} | contexts.facts(context))
+    return Named(load, {"teacher": name} | node.facts())
 
 
 def targets(run: Run, texts: Sequence[str]) -> tuple[Target, ...]:
@@ -54,12 +55,12 @@ def targets(run: Run, texts: Sequence[str]) -> tuple[Target, ...]:
     layout, own = run.layout, run.params[Pretrain]
     params = run.params[Encode].model_copy(update={"encoders": []})  # parts of a concat are encoded here: no set is yet
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
-    out = []
+    sets, out = FeatureSets(layout, params, run.params.encoders), []
     with run.progress(total=len(texts) * len(own.distill_from), unit="item", what="teachers") as bar:
         for name in own.distill_from:
-            context = contexts.context_of(layout, params, run.params.encoders, name)
-            rows = feature_sets.rows_of(context, ids, texts, bar.update, batching.Throughput())
+            node = sets[name]
+            rows = node.rows(Items(ids, texts, Throughput(), bar.update))
             cache = layout.teacher_target(name)
             with plainly("pretrain.distill_from"):
-                out.append(target(name, contexts.modalities(context), rows, len(ids), cache, run.seed("targets")))
+                out.append(target(name, node.reads, rows, len(ids), cache, run.seed("targets")))
     return tuple(out)

@@ -7,9 +7,8 @@ from typing import Any
 
 from pipeline import io
 from pipeline.config.parameters import Parameters
-from pipeline.encode import needs, registry
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS
+from pipeline.features import needs, registry
 from pipeline.http.fetch import local
 from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
@@ -24,17 +23,15 @@ def of(params: Parameters, layout: Layout) -> Needs:
     own, encoders, names = params[Pretrain], params.encoders, taught_by(params)
     taste = [layout.interactions] if own.collaborative else []
     files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(own)]
-    files += [path for network in needs.pretrained(encoders, names) for path in network.files()]
+    files += needs.files(encoders, names)
     facts: list[Any] = [own.model_dump(mode="json", exclude=SPEED)]
     if "minilm" in (own.words, own.text_experts):
         facts.append(needs.libraries(encoders, ["minilm"]))
     if names:
         facts += [params[Encode].batch_size, needs.settings(encoders, names), needs.libraries(encoders, names)]
-    return Needs(
-        files + [path for kind in kinds(params) for path in ENCODERS.source_files(kind)],
-        facts,
-        ["pipeline.pretrain.train", *(ENCODERS.module(kind) for kind in kinds(params))],
-    )
+    kinds = needs.kinds(encoders, names)
+    files += [path for home, kind in kinds for path in home.source_files(kind)]
+    return Needs(files, facts, ["pipeline.pretrain.train", *(home.module(kind) for home, kind in kinds)])
 
 
 def taught_by(params: Parameters) -> list[str]:
@@ -42,11 +39,6 @@ def taught_by(params: Parameters) -> list[str]:
     own = params[Pretrain]
     names = [*([own.teacher] if own.taught else []), *(own.distill_from if own.distill else [])]
     return registry.whole(params.encoders, names)
-
-
-def kinds(params: Parameters) -> list[str]:
-    """Return the kinds of these encoders, each once."""
-    return list(dict.fromkeys(registry.kind(params.encoders, name) for name in taught_by(params)))
 
 
 def _published(params: Pretrain) -> list[Path]:

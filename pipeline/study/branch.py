@@ -9,11 +9,11 @@ from pathlib import Path
 import schemas
 from pipeline import io
 from pipeline.config.parameters import Parameters
-from pipeline.encode import needs as teaching
-from pipeline.encode import registry
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS
-from pipeline.encode.write import encode
+from pipeline.features import needs as teaching
+from pipeline.features import registry
+from pipeline.features.sets import FeatureSets
+from pipeline.features.write import write
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
@@ -75,7 +75,7 @@ def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], 
     texts = run.read(branch.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     with inner.progress(total=len(ids) * len(sets), unit="item", what="encode") as bar:
         for name in sets:
-            encode(inner, name, ids, texts, bar.update)
+            write(inner, FeatureSets(branch, params[Encode], params.encoders), name, ids, texts, bar.update)
     for name in graphs:
         searched(run.within("graph", params, branch, branch.name), name)
     files = branch.outputs("pretrain")
@@ -99,8 +99,8 @@ def _share_teachers(run: Run) -> None:
     inputs = [layout.items, *io.shards(layout.images, "images")]
     for name in params[Pretrain].distill_from if params[Pretrain].distill else ():
         names = registry.whole(encoders, [name])
-        files = [path for network in teaching.pretrained(encoders, names) for path in network.files()]
+        files = teaching.files(encoders, names)
         facts = params[Encode].batch_size, teaching.settings(encoders, names), teaching.libraries(encoders, names)
-        kinds = [ENCODERS.module(registry.kind(encoders, one)) for one in names]
+        kinds = [home.module(kind) for home, kind in teaching.kinds(encoders, names)]
         modules = ["pipeline.pretrain.distillation", *kinds]
         run.resume(teachers(layout) / name, [*inputs, *files], *facts, modules=modules)

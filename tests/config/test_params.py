@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.benchmark import cutoffs
-from pipeline.encode.names import feature_sets
 from pipeline.errors import UserError
+from pipeline.features.names import feature_sets
 from pipeline.models.alignrec import AlignRecParams
 from stages import params
 

@@ -24,12 +24,17 @@ import schemas
 from pipeline import io as files
 from pipeline.beit3 import tokenizer
 from pipeline.beit3.network import BEiT3, Config
-from pipeline.encode import batching, controls, feature_sets
+from pipeline.encode import batching
 from pipeline.encode.base import Context, Encoder
 from pipeline.encode.beit3 import BEiT3Items, BEiT3Params
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS, settings
+from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
+from pipeline.features import control
+from pipeline.features.imported import File, read_npy
+from pipeline.features.registry import settings
+from pipeline.features.sets import FeatureSets
+from pipeline.features.write import worker
 from pipeline.images.pixels import normalised, square
 from pipeline.layout import Layout
 from pipeline.ops import whitening
@@ -248,15 +253,15 @@ def test_other_weights_than_the_cnns_are_refused(tmp_path: Path) -> None:
 
 def test_shuffled_gives_nobody_their_own() -> None:
     for n in (2, 3, 50):
-        source = controls.shuffled(n, seed=4)
+        source = control.shuffled(n, seed=4)
         assert sorted(source) == list(range(n))
         assert (source != np.arange(n)).all()
-    assert controls.shuffled(1, seed=4).tolist() == [0]
+    assert control.shuffled(1, seed=4).tolist() == [0]
 
 
 def test_repeated_names_are_refused() -> None:
     with pytest.raises(UserError, match="two feature sets are called 'random'"):
-        feature_sets.names(Encode(encoders=[]), {"random": Path("x.npy")})
+        _ = FeatureSets(Layout(Path(), "toy"), Encode(encoders=[]), {}, {"random": File(Path("x.npy"))}).names
 
 
 def test_a_ready_file_with_a_bad_value_names_its_row(tmp_path: Path) -> None:
@@ -264,8 +269,8 @@ def test_a_ready_file_with_a_bad_value_names_its_row(tmp_path: Path) -> None:
     array[3, 1] = np.inf
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(UserError, match="row 3"):
-        batching.read_npy(tmp_path / "a.npy", np.arange(2, 5))
-    assert batching.read_npy(tmp_path / "a.npy", np.arange(3)).dtype == np.float32
+        read_npy(tmp_path / "a.npy", np.arange(2, 5))
+    assert read_npy(tmp_path / "a.npy", np.arange(3)).dtype == np.float32
 
 
 # --- the stage
@@ -492,7 +497,7 @@ def test_a_worker_elsewhere_makes_the_same_rows(tmp_path: Path, network: BEiT3, 
     pretrained(tmp_path, network, model)
     stage(tmp_path, params)
     layout = Layout(tmp_path, "toy")
-    rows = feature_sets.worker("beit3", layout, params.encode, {})((3, 6))
+    rows = worker("beit3", layout, params[Encode], {})((3, 6))
     assert rows.to_pydict() == files.read_features(layout.features("beit3")).slice(3, 3).to_pydict()
 
 
@@ -512,7 +517,7 @@ def test_nothing_to_encode_leaves_controls_of_the_imported_width(tmp_path: Path)
     stage(tmp_path, dataset(tmp_path, {"ready": np.ones((8, 5))}, encoders=[]))
     assert width(tmp_path, "random") == 5
     stage(tmp_path, dataset(tmp_path, {}, encoders=[]))
-    assert width(tmp_path, "random") == feature_sets.WIDTH
+    assert width(tmp_path, "random") == control.WIDTH
 
 
 def test_a_ready_file_of_other_length_is_refused(tmp_path: Path) -> None:

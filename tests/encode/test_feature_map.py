@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.encode import contexts, feature_map
+from pipeline.encode import feature_map
 from pipeline.encode.base import Context
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import ENCODERS, settings, spec
+from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
+from pipeline.features.sets import FeatureSets
 from pipeline.images.pixels import normalised
 from pipeline.layout import Layout
 from pipeline.pretrain.teacher import Teacher
@@ -31,8 +32,7 @@ LITE0 = [2, 4, 8, 16, 32]
 
 def loaded(folder: Path, name: str) -> Any:
     encoders = {"mine": {"kind": OTHERS[name], "model": str(getattr(networks, name)(folder / name))}}
-    context = contexts.context_of(Layout(Path("nowhere"), "toy"), Encode(), encoders, "mine")
-    return spec(encoders, "mine").make(context, settings(encoders, "mine"))
+    return FeatureSets(Layout(Path("nowhere"), "toy"), Encode(), encoders).encoded("mine").load()
 
 
 def quarters(side: int, *colours: int) -> torch.Tensor:

@@ -14,12 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pipeline.encode import batching, contexts, towers
+from pipeline.encode import batching, towers
 from pipeline.encode.base import Encoder
 from pipeline.encode.huggingface import pooled
 from pipeline.encode.params import Encode
-from pipeline.encode.registry import settings, spec
 from pipeline.errors import UserError
+from pipeline.features.sets import FeatureSets
 from pipeline.images.pixels import decoded
 from pipeline.layout import Layout
 
@@ -53,8 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 
 def loaded(folder: Folder, name: str, **given: object) -> Encoder:
     encoders = {"mine": {"kind": NETWORKS[name][0], "model": str(folder(name)), **given}}
-    context = contexts.context_of(Layout(Path("nowhere"), "toy"), Encode(), encoders, "mine")
-    return spec(encoders, "mine").make(context, settings(encoders, "mine"))
+    return FeatureSets(Layout(Path("nowhere"), "toy"), Encode(), encoders).encoded("mine").load()
 
 
 def run(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], size: int = 4) -> batching.Encoded:

@@ -14,11 +14,11 @@ from huggingface_hub import constants
 from modelhub import ModelHub, model_hub
 from safetensors.torch import load_file, save_file
 
-from pipeline.encode import contexts
 from pipeline.encode.huggingface import HuggingFace, HuggingFaceParams
 from pipeline.encode.origin import Origin
-from pipeline.encode.registry import Encoders
 from pipeline.errors import UserError
+from pipeline.features.registry import Encoders
+from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from stages.params import Params
 
@@ -37,7 +37,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def find(given: dict[str, object], kind: str = "huggingface") -> Origin:
     encoders: Encoders = {"mine": {"kind": kind, **given}}
     params = Params.model_validate({"datasets": ["toy"], "sources": {"toy": {"kind": "sample"}}, "encoders": encoders})
-    source = contexts.context_of(Layout(Path("nowhere"), "toy"), params.encode, encoders, "mine").origin
+    source = FeatureSets(Layout(Path("nowhere"), "toy"), params.encode, encoders).encoded("mine").context.origin
     assert source is not None
     return source
 

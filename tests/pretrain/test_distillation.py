@@ -15,8 +15,8 @@ from pretraining import MASK, network, run, shop, task
 
 import schemas
 from pipeline import io
-from pipeline.encode.batching import Encoded, table
 from pipeline.errors import UserError
+from pipeline.features.node import table
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.whitening import fit as whitened
@@ -35,7 +35,7 @@ def _rows(vectors: np.ndarray) -> distillation.Rows:
         {"item_id": pa.array(range(len(vectors)), pa.int32()), "asin": [f"A{i}" for i in range(len(vectors))]}
     )
     has = vectors.any(axis=1)
-    whole = table(ids, Encoded(vectors, has, has))
+    whole = table(ids, vectors, has, has)
     return lambda start, stop: whole.slice(start, stop - start)
 
 

@@ -159,7 +159,7 @@ def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypat
         return STAGES["pretrain"].asks(Run("pretrain", "toy", params, tmp_path / name)).facts
 
     plain, words = facts("random"), facts("words")
-    monkeypatch.setattr("pipeline.encode.needs.release", lambda package: f"{package} 9.9")
+    monkeypatch.setattr("pipeline.features.needs.release", lambda package: f"{package} 9.9")
     assert facts("random") == plain
     assert facts("words") != words
 

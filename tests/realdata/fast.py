@@ -19,7 +19,7 @@ import pyarrow.csv as pc
 import torch
 
 from benchmarks import _plain_alignrec
-from pipeline.encode import controls
+from pipeline.features import control
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models.alignrec import FAST, AlignRec, AlignRecParams
@@ -36,7 +36,7 @@ def main(seed: int) -> None:
     if not DATA.exists():
         sys.exit(f"{DATA} is not there: the real data sets live beside the project, not in it")
     split = published_split()
-    features = controls.random(split.n_items, WIDTH, 0)
+    features = control.random(split.n_items, WIDTH, 0)
     edges = neighbours.neighbours(features, 10)
     plain = plain_epoch(split, features, edges)
     curves = {

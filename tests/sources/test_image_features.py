@@ -10,8 +10,12 @@ from pydantic import ValidationError
 
 import schemas
 from pipeline import io
-from pipeline.encode import feature_sets
+from pipeline.encode.batching import Throughput
+from pipeline.encode.params import Encode
 from pipeline.errors import UserError
+from pipeline.features import imported
+from pipeline.features.node import Items, Maker, Node
+from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
 from pipeline.sources import image_features
 from pipeline.sources.amazon2014 import Amazon2014
@@ -46,6 +50,16 @@ def test_a_cut_or_broken_file_is_one_line_with_the_offset(tmp_path: Path) -> Non
         read(write(tmp_path / "x.b", good, record("B000000001", np.nan)), ["B000000000", "B000000001"])
 
 
+def sets(layout: Layout, raw: dict[str, Path], asins: list[str]) -> dict[str, Node]:
+    params = Encode(encoders=["minilm"])
+    found = FeatureSets(layout, params, {}, imported.files(raw, asins, params.encoders))
+    return {name: found[name] for name in found.imports}
+
+
+def maker(node: Node, ids: pa.Table) -> Maker:
+    return node.rows(Items(ids, [""] * len(ids), Throughput()))
+
+
 def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     layout, asins = Layout(tmp_path, "toy"), ["B000000000", "B000000001", "B000000002"]
     ids = pa.table([pa.array(range(3), pa.int32()), pa.array(asins)], names=schemas.ITEM_IDS.names)
@@ -56,10 +70,10 @@ def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     text = text.append_column("vector", io.vectors(np.array([[3.0, 4], [0, 2], [0, 0]])))
     io.write_table(text, io.shard(layout.features("minilm"), "features", 0), schemas.features(2))
 
-    actual = feature_sets.imports({"feature:cnn": path}, layout, 3, ["minilm"])
-    assert list(actual) == ["cnn", "minilm-cnn"]
-    assert list(feature_sets.imports({"feature:cnn": path}, layout, 3, [])) == ["cnn"]
-    made = {name: feature_sets.imported(ready, ids)(0, 3) for name, ready in actual.items()}
+    assert imported.files({"feature:cnn": path}, asins, []).keys() == {"cnn"}
+    nodes = sets(layout, {"feature:cnn": path}, asins)
+    assert nodes.keys() == {"cnn", "minilm-cnn"}
+    made = {name: maker(node, ids)(0, 3) for name, node in nodes.items()}
     assert made["cnn"]["has_image"].to_pylist() == made["minilm-cnn"]["has_image"].to_pylist() == [True, False, True]
     assert made["minilm-cnn"]["has_text"].to_pylist() == [True, True, False]
     schemas.check(made["cnn"], schemas.features(WIDTH))
@@ -67,7 +81,7 @@ def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:
     joined = io.matrix(made["minilm-cnn"]["vector"])
     np.testing.assert_allclose(joined[:, :2], [[0.6, 0.8], [0, 1], [0, 0]], atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(joined[:, 2:], axis=1), [1, 0, 1], atol=1e-5)
-    second = feature_sets.imported(actual["minilm-cnn"], ids)(1, 3)
+    second = maker(nodes["minilm-cnn"], ids)(1, 3)
     assert second.equals(made["minilm-cnn"].slice(1))
 
 
@@ -83,17 +97,17 @@ def test_somebodys_array_is_a_feature_set_whose_rows_a_mapping_identifies(tmp_pa
     rows.write_text(MAPPING)
     np.save(path, np.array([[1, 2], [3, 4], [5, 6]], np.float64))
     raw = {"feature:theirs": path, ROWS: rows}
-    (name, ready), *more = feature_sets.imports(raw, layout, 3, ["minilm"]).items()
-    assert (name, more, ready.inputs(layout)) == ("theirs", [], [path, layout.item_ids, rows])
-    made = feature_sets.imported(ready, ids)(0, 3)
+    (name, node), *more = sets(layout, raw, asins).items()
+    assert (name, more, node.inputs()) == ("theirs", [], [path, layout.item_ids, rows])
+    made = maker(node, ids)(0, 3)
     assert io.matrix(made["vector"]).tolist() == [[5, 6], [0, 0], [1, 2]]
     assert made["has_image"].to_pylist() == made["has_text"].to_pylist() == [None, False, None]
-    assert feature_sets.imported(ready, ids)(1, 3).equals(made.slice(1))
+    assert maker(node, ids)(1, 3).equals(made.slice(1))
     io.write_table(made, io.shard(layout.features("theirs"), "features", 0), schemas.features(2))
-    assert feature_sets.without_vector(layout.features("theirs")) == 1
+    assert node.incomplete() == {"item without a vector": 1}
     np.save(path, np.zeros((4, 2)))
     with pytest.raises(UserError, match=r"image_feat\.npy: is float64 \(4, 2\), expected numbers \[3, width\]"):
-        feature_sets.imports(raw, layout, 3, [])
+        imported.files(raw, asins, [])
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,12 @@ from modelhub import model_hub
 
 import schemas
 from pipeline import io
-from pipeline.encode import batching, contexts, engines, feature_sets, huggingface
+from pipeline.encode import engines, huggingface
+from pipeline.encode.batching import Throughput
 from pipeline.errors import UserError
+from pipeline.features.node import Items
+from pipeline.features.sets import FeatureSets
+from pipeline.features.write import pinned, worker
 from pipeline.layout import Layout
 from pipeline.release import networks as released
 from pipeline.run import Run, running
@@ -111,7 +115,7 @@ def test_an_encoder_that_fails_is_named_and_the_others_are_there(root: Path, mod
     with pytest.raises(UserError) as e:
         run(root, params(models, "text", "bad", "image", bad=wrong))
     assert str(e.value) == (
-        "encode toy: 1 of 3 encoders failed: bad: 'encoders.bad.model': no folder './nowhere'; "
+        "encode toy: 1 of 4 feature sets failed: bad: 'encoders.bad.model': no folder './nowhere'; "
         "give a folder, or owner/name on the Hugging Face Hub"
     )
     before, stamps = made(root), times(root)
@@ -126,7 +130,9 @@ def test_an_encoder_that_fails_is_named_and_the_others_are_there(root: Path, mod
 def test_an_encoder_that_comes_to_fail_keeps_its_features_and_others_theirs(root: Path, models: Path) -> None:
     before = run(root, params(models, "two", "text"))
     gone = {"kind": "huggingface", "model": str(models / "gone"), "join": "concat"}
-    with pytest.raises(UserError, match="1 of 2 encoders failed: two: "):
+    with pytest.raises(
+        UserError, match=r"2 of 3 feature sets failed: two: .*; shuffled: 'two', which it is made of, failed"
+    ):
         run(root, params(models, "two", "text", two=gone))
     assert made(root) == before
 
@@ -165,7 +171,9 @@ def test_a_fault_of_ours_is_raised_after_the_others_ran(
 
 
 def test_what_is_joined_of_a_failed_encoder_fails_too(root: Path, models: Path) -> None:
-    with pytest.raises(UserError, match=r"2 of 3 encoders failed: text: .*; both: 'text', which it is made of, failed"):
+    with pytest.raises(
+        UserError, match=r"3 of 4 feature sets failed: text: .*; both: 'text', which it is made of, failed"
+    ):
         run(root, params(models, "both", "text", "image", text={"kind": "huggingface", "model": "./nowhere"}))
     assert made(root).keys() == {"image"}
 
@@ -242,7 +250,7 @@ def test_features_and_record_tell_of_the_network_and_of_no_path(root: Path, mode
     layout = Layout(root, "toy")
     notes = io.read_json(layout.run_record("encode"))["notes"]
     about = notes["text"]["encoder"]
-    source = contexts.context_of(layout, params(models).encode, params(models).encoders, "text").origin
+    source = FeatureSets(layout, params(models).encode, params(models).encoders).encoded("text").context.origin
     assert source is not None
     assert about == {
         "kind": "huggingface", "dim": 16, "model": "bert", "revision": source.revision, "library": source.library,
@@ -314,14 +322,14 @@ def test_workers_elsewhere_read_the_commit_that_was_found(root: Path, models: Pa
     commit = moving.publish("someone/net", models / "bert")
     given = params(models, "both", text={"kind": "huggingface", "model": "someone/net"})
     layout = Layout(root, "toy")
-    context = contexts.context_of(layout, given.encode, given.encoders, "both")
-    pinned = contexts.pinned(context)
-    assert pinned["text"]["revision"] == commit
-    assert "revision" not in pinned["image"]
+    node = FeatureSets(layout, given.encode, given.encoders)["both"]
+    commits = pinned(node, given.encoders)
+    assert commits["text"]["revision"] == commit
+    assert commits["image"]["revision"] is None
     moving.publish("someone/net", models / "siglip")
-    rows = feature_sets.worker("both", layout, given.encode, pinned)((3, 6))
+    rows = worker("both", layout, given.encode, commits)((3, 6))
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    here = feature_sets.rows_of(context, ids, TEXTS, int, batching.Throughput())(3, 6)
+    here = node.rows(Items(ids, TEXTS, Throughput()))(3, 6)
     assert rows.to_pydict() == here.to_pydict()
 
 

@@ -20,9 +20,10 @@ from pipeline.encode.tfidf import Terms, TfidfParams
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops import whitening
+from pipeline.ops.svd import right_vectors
 from pipeline.run import running
 from stages.encode import main
-from stages.params import Params, read
+from stages.params import Params, load
 
 TEXTS = ["red red apple", "red ball", "blue car", "blue car of steel", "", "odd"]
 
@@ -59,19 +60,19 @@ def test_weights_are_those_of_the_equation() -> None:
 
 def test_components_are_the_largest_singular_vectors_with_fixed_signs() -> None:
     x = sparse.random_array((40, 15), density=0.4, rng=np.random.default_rng(0), format="csr")
-    actual = tfidf.components(x, 5, 0)
+    actual = right_vectors(x, 5, 0)
     exact = np.linalg.svd(x.toarray())[2][:5].T
-    assert tfidf.components(x, 64, 0).shape == (15, 15)
+    assert right_vectors(x, 64, 0).shape == (15, 15)
     np.testing.assert_allclose(np.abs((actual * exact).sum(0)), 1, atol=1e-9)
     assert (actual.max(0) >= -actual.min(0)).all()
-    np.testing.assert_allclose(tfidf.components(x, 5, 1), actual, atol=1e-9)  # ARPACK's start decides nothing
+    np.testing.assert_allclose(right_vectors(x, 5, 1), actual, atol=1e-9)  # ARPACK's start decides nothing
 
 
 def test_threads_and_batches_change_no_byte() -> None:
     x = sparse.random_array((900, 700), density=0.05, rng=np.random.default_rng(0), format="csr")
     with threadpool_limits(2):
-        two = tfidf.components(x, 64, 0)
-    assert tfidf.components(x, 64, 0).tobytes() == two.tobytes()
+        two = right_vectors(x, 64, 0)
+    assert right_vectors(x, 64, 0).tobytes() == two.tobytes()
     terms = Terms(TEXTS)
     encoder = tfidf.Tfidf(terms, np.random.default_rng(0).normal(size=(3, 2)))
     sizes = [encode(encoder, TEXTS, [None] * 6, size).vectors.tobytes() for size in (1, 2, 64)]
@@ -104,16 +105,42 @@ def test_a_catalogue_without_common_words_is_refused(tmp_path: Path) -> None:
 
 def test_a_whitened_set_is_the_other_after_processing(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    given = params("white", "tfidf", white={"kind": "whitened", "of": "tfidf", "width": 2})
+    given = params("white", "minilm", white={"kind": "whitened", "of": "minilm", "width": 2})
     first = stage(layout, given)
-    raw = vectors(layout, "tfidf")
-    np.testing.assert_array_equal(vectors(layout, "white"), whitening.processed(raw, 2))
+    raw = vectors(layout, "minilm")
+    np.testing.assert_array_equal(vectors(layout, "white"), fitted(raw, 2, 1))
     assert not vectors(layout, "white")[4].any()
     io.shard(layout.features("white"), "features", 1).unlink()
     assert stage(layout, given) == first
-    other = params("white", "tfidf", white={"kind": "whitened", "of": "tfidf", "width": 1})
+    other = params("white", "minilm", white={"kind": "whitened", "of": "minilm", "width": 1})
     assert stage(layout, other)["white"] != first["white"]
     assert vectors(layout, "white").shape == (6, 1)
+
+
+def fitted(raw: np.ndarray, width: int, power: float) -> np.ndarray:
+    """Return vectors as a whitened set has them, which is fitted to shards of four."""
+    return whitening.applied(whitening.fit_pca(lambda: iter([raw[:4], raw[4:]]), width, power), raw)
+
+
+def test_power_divides_directions_by_that_power_of_their_deviation(tmp_path: Path) -> None:
+    x = (np.random.default_rng(0).normal(size=(4000, 3)) * [8, 2, 1] + 5).astype(np.float32)
+    deviation = {power: fitted(x, 3, power).std(axis=0) for power in (0.0, 0.5, 1.0)}
+    centred = x - x.mean(axis=0)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    np.testing.assert_allclose(np.abs(fitted(x, 3, 0)), np.abs(centred @ directions.T), atol=1e-3)
+    np.testing.assert_allclose(deviation[0.0], singular / np.sqrt(len(x)), rtol=1e-4)
+    np.testing.assert_allclose(deviation[0.5], np.sqrt(deviation[0.0]), rtol=0.01)  # but for the floor of variances
+    np.testing.assert_allclose(deviation[1.0], 1, atol=0.02)
+    layout = toy.outputs(tmp_path)
+    relaxed = {"kind": "whitened", "of": "minilm", "width": 2, "power": 0.5}
+    stage(layout, params("minilm", "relaxed", relaxed=relaxed))
+    np.testing.assert_array_equal(vectors(layout, "relaxed"), fitted(vectors(layout, "minilm"), 2, 0.5))
+
+
+def test_a_width_that_is_given_is_no_more_than_the_sets(tmp_path: Path) -> None:
+    white = {"kind": "whitened", "of": "minilm", "width": 385}
+    with pytest.raises(UserError, match=r"white: 'encoders\.white\.width': 385 is more than the 384 of minilm"):
+        stage(toy.outputs(tmp_path), params("white", "minilm", white=white))
 
 
 def test_a_whitened_set_of_an_imported_one(tmp_path: Path) -> None:
@@ -132,6 +159,8 @@ def test_a_whitened_set_of_an_imported_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("of", "message"),
     [
+        ("tfidf, power: 1.5", r"'encoders\.white\.power': input should be less than or equal to 1, found 1\.5"),
+        ("tfidf, power: -0.1", r"'encoders\.white\.power': input should be greater than or equal to 0, found -0\.1"),
         ("minilm", r"'encoders\.white\.of': 'minilm' is not under encode\.encoders; list it there too"),
         ("tfdif", r"'encoders\.white\.of': no 'tfdif'; did you mean 'tfidf'\?"),
         ("white", r"'encoders\.white\.of': it is a part of itself, by white -> white"),
@@ -144,7 +173,7 @@ def test_what_is_not_made_cannot_be_whitened(tmp_path: Path, of: str, message: s
         f"encoders: {{white: {{kind: whitened, of: {of}}}}}\nbenchmark: {{features: [tfidf]}}\n"
     )
     with pytest.raises(UserError, match=message):
-        read(path)
+        load(path)
 
 
 # --- processing

@@ -1,0 +1,125 @@
+"""Another feature set mapped to what train interactions say: content as near to collaborative factors as is linear.
+
+R is the train matrix, its rows and columns scaled by the inverse root of their counts. The factors are its leading
+right singular vectors, and ridge regression gives the map from vectors to factors. Items without train interactions
+are not fitted on; all are mapped.
+
+Letters: U users, I items, T items with train interactions, F and W widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+from scipy import linalg, sparse
+from threadpoolctl import threadpool_limits
+
+import schemas
+from pipeline import io
+from pipeline.config.base import Name, Positive, Rate, Section
+from pipeline.errors import UserError
+from pipeline.features.whitened import Fitted
+from pipeline.interactions.cooccurrence import user_item_matrix
+from pipeline.ops.svd import right_vectors
+from pipeline.ops.whitening import Whitening
+from pipeline.seeds import seed_for
+
+
+class MappedParams(Section):
+    """What kind `mapped` reads."""
+
+    of: Name
+    """a feature set that `encode.encoders` names, or an imported one"""
+    factors: Positive = 128
+    """singular vectors at most, fewer where train interactions have a lower rank; the width of the set"""
+    ridge: Rate = 1.0
+    """added to every variance, as a share of the mean variance"""
+
+
+class Mapped(Fitted):
+    """A feature set's vectors, mapped to the factors of train interactions."""
+
+    Params = MappedParams
+    own: MappedParams
+
+    def inputs(self) -> list[Path]:
+        """Return the other set's files, and the interactions."""
+        return [*super().inputs(), self.layout.interactions]
+
+    def fitted(self) -> Whitening:
+        """Return the map of centred vectors.
+
+        Raises:
+            UserError: no item has both a vector and train interactions.
+        """
+        own, layout = self.own, self.layout
+        columns = ["user_id", "item_id", "split"]
+        rows = io.read_table(layout.interactions, schemas.INTERACTIONS, columns)
+        rows = rows.filter(pc.equal(rows["split"], schemas.TRAIN))
+        user, item = rows["user_id"].to_numpy(), rows["item_id"].to_numpy()
+        n_items = sum(len(x) for x in self.vectors())
+        known = np.bincount(item, minlength=n_items) > 0
+        known &= np.concatenate([x.any(axis=1) for x in self.vectors()])
+        if not known.any():
+            raise UserError(
+                f"'encoders.{self.name}': no item of {layout.dataset} has both train interactions and a vector of "
+                f"{own.of}; leave it out"
+            )
+        targets = factors(user_item_matrix(user, item, n_items), own.factors, self._seed)
+
+        def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            start = 0
+            for x in self.vectors():
+                here = known[start : start + len(x)]
+                yield x[here], targets[start : start + len(x)][here]
+                start += len(x)
+
+        return ridge(pairs, own.ridge)
+
+    @property
+    def _seed(self) -> int:
+        return seed_for(self.kind, self.layout.dataset, self.params.seed)
+
+
+def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
+    """Return the leading right singular vectors of R, times the root of T: float64 [I, W], zero for other items.
+
+    Args:
+        matrix: [U, I], 1 where a user has an item in train; not empty.
+        width: W at most.
+        seed: of ARPACK's start, which decides the last bits alone.
+    """
+    scaled = matrix.astype(np.float64)
+    users, items = scaled.sum(axis=1), scaled.sum(axis=0)
+    left, right = (sparse.diags_array(1 / np.sqrt(np.maximum(1, counts))) for counts in (users, items))
+    vectors = right_vectors(sparse.csr_array((left @ scaled @ right).tocsr()[:, items > 0]), width, seed)
+    out = np.zeros((len(items), vectors.shape[1]))
+    out[items > 0] = vectors * np.sqrt(len(vectors))
+    return out
+
+
+def ridge(pairs: Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]], strength: float) -> Whitening:
+    """Return the map from centred x to centred y with the least squared error and squared weights.
+
+    Memory grows with F (F + W), not with rows. One thread, as the order of sums decides the last bits.
+
+    Args:
+        pairs: returns all rows, x float32 [n, F] and y float64 [n, W] at a time; called twice.
+        strength: of the penalty, as a share of the mean variance of x.
+    """
+    with threadpool_limits(1):
+        sums = [(len(x), x.sum(axis=0, dtype=np.float64)) for x, _ in pairs()]
+        n, mean = sum(n for n, _ in sums), np.asarray(sum(total for _, total in sums)) / sum(n for n, _ in sums)
+        products = np.zeros((len(mean), len(mean)))
+        crossed: np.ndarray | float = 0.0
+        for x, y in pairs():  # in a second pass, as the mean may be large beside the variance
+            centred = x - mean
+            products += centred.T @ centred / n
+            crossed = crossed + centred.T @ y / n
+        variance = np.trace(products) / len(mean)
+        penalty = strength * variance if variance > 0 else 1.0  # vectors that do not vary tell nothing
+        solved = linalg.solve(products + penalty * np.eye(len(mean)), crossed, assume_a="pos")
+    return Whitening(mean.astype(np.float32), solved.astype(np.float32))

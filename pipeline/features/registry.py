@@ -1,0 +1,215 @@
+"""What names of feature sets stand for. A kind of node is a file with a Node, and an entry here.
+
+A name of `encode.encoders` stands for what section `encoders` of the parameters says: a kind and its settings. A kind
+is an encoder (pipeline/encode/registry.py) or one of FEATURES, which are made of other feature sets. A name that is a
+kind itself needs no entry there, or one without `kind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.base import Section, checked, known, nearest
+from pipeline.encode.params import MODALITIES, variant
+from pipeline.encode.registry import CLIP, ENCODERS, OURS
+from pipeline.errors import UserError
+from pipeline.registry import Registry
+
+if TYPE_CHECKING:
+    from pipeline.features.node import Node
+
+Encoders = Mapping[str, Mapping[str, Any]]
+"""section `encoders`: name -> `kind` and the keys of that kind"""
+FEATURES: Registry[type[Node]] = Registry(
+    "features",
+    {
+        "concat": "pipeline.features.joined:Joined",
+        "whitened": "pipeline.features.whitened:Whitened",
+        "mapped": "pipeline.features.mapped:Mapped",
+        "masked": "pipeline.features.masked:Masked",
+    },
+)
+"""kind -> node that is made of others"""
+
+
+def kinds() -> list[str]:
+    """Return all kinds that section `encoders` may name."""
+    return [*ENCODERS, *FEATURES]
+
+
+def home(kind: str) -> Registry[Any]:
+    """Return the registry that has a kind."""
+    return FEATURES if kind in FEATURES else ENCODERS
+
+
+def definition(encoders: Encoders, name: str) -> Mapping[str, Any]:
+    """Return what section `encoders` says of a name; `<set>-image-masked` and `<set>-text-masked` need no entry."""
+    if name in encoders or name in kinds():
+        return encoders.get(name, {})
+    masked = next((modality for modality in MODALITIES if name.endswith(variant("", modality))), None)
+    return {"kind": "masked", "of": name.removesuffix(variant("", masked)), "modality": masked} if masked else {}
+
+
+def defined(encoders: Encoders, name: str) -> bool:
+    """Return whether a name stands for a kind; else it may be that of an imported set."""
+    return kind(encoders, name) in kinds()
+
+
+def kind(encoders: Encoders, name: str) -> str:
+    """Return the kind that a name stands for."""
+    return str(definition(encoders, name).get("kind", name))
+
+
+def settings(encoders: Encoders, name: str) -> Section:
+    """Return the settings that a name stands for.
+
+    Raises:
+        UserError: a key that its kind does not read, a value that it refuses, or settings of a variant.
+    """
+    which = kind(encoders, name)
+    entry = ENCODERS.get(which)
+    params, whose = (entry.params, entry.variant_of or name) if entry else (FEATURES[which].Params, name)
+    if whose != name and encoders.get(name, {}).keys() - {"kind"}:
+        raise UserError(f"'encoders.{name}': it takes the settings of {whose}; give them there")
+    given = {key: value for key, value in definition(encoders, whose).items() if key != "kind"}
+    return checked(params, given, f"encoders.{whose}")
+
+
+def parts(encoders: Encoders, name: str) -> list[str]:
+    """Return the feature sets that another is made of, in order; none for an encoder.
+
+    An `of` of the wrong type is refused with its value when the kind is loaded.
+    """
+    if kind(encoders, name) not in FEATURES:
+        return []
+    of = definition(encoders, name).get("of", [])
+    return [str(part) for part in (of if isinstance(of, list) else [of])]
+
+
+def whole(encoders: Encoders, names: Iterable[str]) -> list[str]:
+    """Do as `ordered`; imported sets are left out."""
+    return ordered(names, lambda name: [part for part in parts(encoders, name) if defined(encoders, part)])
+
+
+def ordered(names: Iterable[str], parts: Callable[[str], list[str]]) -> list[str]:
+    """Return names with all that they are made of, each once, parts first."""
+    out: list[str] = []
+    for name in names:
+        out += [one for one in (*ordered(parts(name), parts), name) if one not in out]
+    return out
+
+
+def networks(encoders: Encoders, names: Iterable[str]) -> list[str]:
+    """Return those of the names that stand for encoders."""
+    return [name for name in names if kind(encoders, name) in ENCODERS]
+
+
+def is_control(encoders: Encoders, name: str) -> bool:
+    """Return whether a set shows what another would be without a step, so that nobody should use it: raw, untrained."""
+    return kind(encoders, name).endswith(("-raw", "-untrained"))
+
+
+def is_partial(encoders: Encoders, name: str) -> bool:
+    """Return whether a set is no content of its own: such a control, or another with a modality masked."""
+    masked = any(kind(encoders, name).endswith(variant("", modality)) for modality in MODALITIES)
+    return masked or kind(encoders, name) == "masked" or is_control(encoders, name)
+
+
+def check_teacher(encoders: Encoders, name: str, where: str = "pretrain") -> None:
+    """Refuse a teacher of pre-training that has no feature map, or settings that its kind refuses; loads the kind.
+
+    Raises:
+        UserError: one line, which names the key.
+    """
+    settings(encoders, name)
+    if not (networks(encoders, [name]) and ENCODERS[kind(encoders, name)].feature_map):
+        having = ", ".join(kind for kind in ENCODERS if ENCODERS[kind].feature_map)
+        raise UserError(f"'{where}.teacher': {name} gives no feature map, only whole vectors; kinds that do: {having}")
+
+
+def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[str] = ()) -> None:
+    """Refuse unknown kinds and names, circles, and what is made of a set that is not written.
+
+    Args:
+        encoders: the section.
+        listed: `encode.encoders`.
+        imported: feature sets that come with a dataset.
+
+    Raises:
+        UserError: one line, which names the key.
+    """
+    for name, given in encoders.items():
+        if "kind" not in given and name not in kinds():
+            raise UserError(f"'encoders.{name}.kind' is required{nearest(name, kinds())}")
+        known([kind(encoders, name)], kinds(), f"encoders.{name}.kind")
+        if name in kinds() and kind(encoders, name) != name:
+            raise UserError(f"'encoders.{name}.kind': '{name}' is a kind itself; choose another name")
+    names = _names(encoders)
+    _check_masked(names, listed)
+    if twice := next((name for i, name in enumerate(listed) if name in listed[:i]), None):
+        raise UserError(f"'encode.encoders': '{twice}' stands there twice; list it once")
+    for name in encoders:
+        _check_parts(encoders, name, [])
+        _check_made(encoders, name, names, [*listed, *imported])
+
+
+def check_teachers(encoders: Encoders, teacher: str, distill_from: Sequence[str], where: str = "pretrain") -> None:
+    """Refuse teachers of pre-training that there are not, or that it makes itself.
+
+    Args:
+        encoders: the section.
+        teacher: `pretrain.teacher`.
+        distill_from: `pretrain.distill_from`.
+        where: path of the section that names them.
+
+    Raises:
+        UserError: one line, which names the key.
+    """
+    names = _names(encoders)
+    known([teacher], names, f"{where}.teacher")
+    known(distill_from, names, f"{where}.distill_from")
+    for name in whole(encoders, distill_from):
+        if kind(encoders, name).startswith(OURS):
+            raise UserError(f"'{where}.distill_from': '{name}' is what is trained; name an encoder that exists before")
+        if kind(encoders, name).removesuffix("-untrained") == CLIP:
+            raise UserError(f"'{where}.distill_from': '{name}' is trained after pre-training; name another encoder")
+        if _stored(encoders, name):
+            raise UserError(f"'{where}.distill_from': '{name}' is made after pre-training; name what it is of")
+
+
+def _check_masked(names: Sequence[str], listed: Sequence[str]) -> None:
+    """Refuse unknown names of `encode.encoders`, and masked sets of what is not listed there."""
+    masked = {variant(name, modality): name for name in names for modality in MODALITIES}
+    known(listed, [*names, *masked], "encode.encoders")
+    for name in listed:
+        if name not in names and masked[name] not in listed:
+            raise UserError(f"'encode.encoders': '{name}' is made of '{masked[name]}'; list it there too")
+
+
+def _check_parts(encoders: Encoders, name: str, outer: list[str]) -> None:
+    """Refuse what is made of itself; `outer` are those around it."""
+    if name in outer:
+        raise UserError(f"'encoders.{name}.of': it is a part of itself, by {' -> '.join([*outer, name])}")
+    for part in parts(encoders, name):
+        _check_parts(encoders, part, [*outer, name])
+
+
+def _check_made(encoders: Encoders, name: str, names: list[str], made: list[str]) -> None:
+    """Refuse parts that there are not, or that `encode` does not write where its kind reads what has been written."""
+    of, where, stored = parts(encoders, name), f"encoders.{name}.of", _stored(encoders, name)
+    for part in of if stored else []:
+        if part in names and part not in made:
+            raise UserError(f"'{where}': '{part}' is not under encode.encoders; list it there too")
+    known(of, made if stored else names, where)
+
+
+def _names(encoders: Encoders) -> list[str]:
+    """Return the names that the section gives, and those of kinds."""
+    return [*encoders, *(name for name in kinds() if name not in encoders)]
+
+
+def _stored(encoders: Encoders, name: str) -> bool:
+    """Return whether a name is made of sets that must have been written."""
+    which = kind(encoders, name)
+    return which in FEATURES and FEATURES[which].stored

@@ -1,0 +1,117 @@
+"""The feature sets of one dataset: what they are called, what they are made of, and each as a node."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import schemas
+from pipeline import io
+from pipeline.encode.base import Context, Spec
+from pipeline.encode.params import Encode
+from pipeline.encode.registry import ENCODERS
+from pipeline.errors import UserError
+from pipeline.features import imported
+from pipeline.features.control import Control
+from pipeline.features.encoded import Encoded
+from pipeline.features.imported import File, Imported
+from pipeline.features.node import Node
+from pipeline.features.registry import FEATURES, Encoders, defined, home, kind, ordered, parts, settings
+from pipeline.layout import Layout
+
+
+@dataclass(frozen=True)
+class FeatureSets:
+    """Name -> node, of all that the parameters name and of all that these are made of."""
+
+    layout: Layout
+    params: Encode
+    encoders: Encoders
+    """section `encoders`: what a name stands for"""
+
+    imports: Mapping[str, File] = field(default_factory=dict)
+    """the sets that come with the source"""
+
+    @classmethod
+    def of(cls, layout: Layout, params: Encode, encoders: Encoders) -> FeatureSets:
+        """Return the sets of a dataset, those that come with its source included; see `imported.files`."""
+        asins = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["asin"])["asin"].to_pylist()
+        return cls(layout, params, encoders, imported.files(io.raw_files(layout.sources), asins, params.encoders))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """All sets that are written: encoded, imported, controls.
+
+        Raises:
+            UserError: two sets of one name.
+        """
+        names = [*self.params.encoders, *self.imports, *self.params.controls]
+        if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+            raise UserError(f"encode: two feature sets are called '{twice}'; rename the imported one or list it once")
+        return names
+
+    def parts(self, name: str) -> list[str]:
+        """Return what a set is made of, in order; a control of the first set that is none, if there is one."""
+        if name in self.params.encoders:
+            return parts(self.encoders, name)
+        if name in self.imports:
+            return [self.imports[name].before] if self.imports[name].before else []
+        if name in self.params.controls:
+            return [*self.params.encoders, *self.imports][:1]
+        return parts(self.encoders, name)
+
+    @property
+    def order(self) -> list[str]:
+        """All sets that are written, each after those that it is made of."""
+        return [name for name in ordered(self.names, self.parts) if name in self.names]
+
+    def __getitem__(self, name: str) -> Node:
+        """Return a set; somebody's network is fetched, if need be, and looked at.
+
+        Raises:
+            UserError: there is none such, it cannot be read, or it refuses its settings.
+        """
+        return self._node(name, self.layout.features(name))
+
+    def encoded(self, name: str, kept: Path | None = None) -> Encoded:
+        """Return a set that a network makes; `kept` is where it keeps what is trained for it, its folder by default."""
+        given = self._given(name)
+        entry: Spec[Any] = ENCODERS[given["kind"]]
+        origin = entry.origin(f"encoders.{name}", given["own"]) if entry.origin else None
+        context = Context(self.layout, self.params, name, origin, kept=kept or self.layout.features(name))
+        return Encoded(**given, entry=entry, module=ENCODERS.module(given["kind"]), context=context)
+
+    def _node(self, name: str, kept: Path) -> Node:
+        """Return a set; of its name, one that is written comes before a kind that is not."""
+        if name not in self.params.encoders and name in (*self.imports, *self.params.controls):
+            of = tuple(map(self.__getitem__, self.parts(name)))
+            given: dict[str, Any] = {"name": name, "layout": self.layout, "params": self.params, "of": of}
+            if name in self.imports:
+                return Imported(**given, kind="imported", file=self.imports[name])
+            return Control(**given, kind="control")
+        if kind(self.encoders, name) in ENCODERS:
+            return self.encoded(name, kept)
+        given = self._given(name)
+        return FEATURES[given["kind"]](**given, of=tuple(self._part(name, part, kept) for part in self.parts(name)))
+
+    def _given(self, name: str) -> dict[str, Any]:
+        """Return what all nodes have that section `encoders` defines."""
+        which, own = kind(self.encoders, name), settings(self.encoders, name)
+        given = {"name": name, "kind": which, "own": own, "listed": name in self.params.encoders}
+        sources = tuple(home(which).source_files(which))
+        return given | {"layout": self.layout, "params": self.params, "sources": sources}
+
+    def _part(self, name: str, part: str, kept: Path) -> Node:
+        """Return what a set is made of; what is not written keeps what is trained for it beside the set.
+
+        Raises:
+            UserError: the dataset has none such.
+        """
+        if not defined(self.encoders, part) and part not in self.imports:
+            raise UserError(
+                f"'encoders.{name}.of': {self.layout.dataset} has no feature set '{part}'; import it or name another"
+            )
+        return self._node(part, self.layout.features(part) if part in self.params.encoders else kept)

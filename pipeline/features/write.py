@@ -1,0 +1,132 @@
+"""Feature sets on disk: rows in shards, each written once; an interrupted set goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from threading import Lock
+from typing import Any
+
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.encode import engines
+from pipeline.encode.batching import Throughput
+from pipeline.encode.origin import LOCAL, plainly
+from pipeline.encode.params import Encode
+from pipeline.errors import UserError
+from pipeline.features import sameness
+from pipeline.features.node import Items, Maker, Node, width
+from pipeline.features.registry import Encoders, ordered
+from pipeline.features.sets import FeatureSets
+from pipeline.layout import Layout
+from pipeline.ops.device import visible
+from pipeline.run import Run
+from pipeline.versions import versions
+
+Engine = Callable[[list[tuple[int, int]]], Iterator[tuple[tuple[int, int], pa.Table]]]
+Done = Callable[[int], object]
+
+
+def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: list[str]) -> dict[str, Exception]:
+    """Write all feature sets, each after what it is made of.
+
+    Args:
+        run: of the stage.
+        sets: of the dataset.
+        ids: item_id and asin of all items.
+        texts: of all items.
+
+    Returns:
+        those that failed, which keep what they had made, and why; what is made of them fails too.
+    """
+    failed: dict[str, Exception] = {}
+    with run.progress(total=len(ids) * len(sets.order), unit="item") as bar:
+        for name in sets.order:
+            try:
+                if lost := [part for part in ordered([name], sets.parts) if part in failed]:
+                    raise UserError(f"'{lost[0]}', which it is made of, failed")
+                write(run, sets, name, ids, texts, bar.update)
+            except Exception as e:  # whatever it is, the others do not depend on it; `main` raises it
+                failed[name] = e
+    return failed
+
+
+def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: list[str], done: Done) -> None:
+    """Write a feature set, and note where its time went and where its network is from."""
+    node, params, throughput = sets[name].settled(), sets.params, Throughput()
+    facts = params.model_dump(exclude={"encoders", "controls", "engine", "workers"}) | node.facts()
+    run.resume(node.folder, node.inputs(), facts, name, modules=node.code())
+    record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
+    with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
+        for one in node.networks(own=True):
+            one.fit(run.progress)
+        if params.engine == "local":
+            items = Items(ids, texts, throughput, _in_turn(done))
+            engine = partial(engines.local, lambda: _worker(node.rows(items)), devices=visible())
+            _shards(node, len(ids), engine, record, throughput, int)
+        else:
+            there = replace(sets.layout, root=sets.layout.root.resolve())
+            elsewhere = partial(worker, name, there, params, pinned(node, sets.encoders))
+            _shards(node, len(ids), partial(engines.ENGINES[params.engine], elsewhere), record, throughput, done)
+    for reason, n in node.incomplete().items():
+        run.count(f"{name}: {reason}", n)
+    precision = {key: value for key, value in facts.items() if key == "precision"}
+    timing = throughput.facts(str(precision.get("precision", "float32"))) if "compute" in throughput.seconds else {}
+    if note := precision | timing | _named(node, width(node.shards[0])):
+        run.note(**{name: note})
+    sameness.check(run, name, node.where())
+
+
+def worker(name: str, layout: Layout, params: Encode, encoders: Encoders) -> engines.Worker:
+    """Return a function that makes the rows of items (first, last + 1) on any machine: it reads the tables itself."""
+    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    return _worker(FeatureSets.of(layout, params, encoders)[name].rows(Items(ids, texts, Throughput())))
+
+
+def _worker(make: Maker) -> engines.Worker:
+    return lambda job: make(*job)
+
+
+def pinned(node: Node, encoders: Encoders) -> Encoders:
+    """Return the section `encoders` with settings as settled and commits as found, the same on all machines."""
+    given = {**encoders}
+    for one in node.networks():
+        owner, found = one.entry.variant_of or one.name, one.context.origin
+        commit = {"revision": found.revision} if found and not found.revision.startswith(LOCAL) else {}
+        given[owner] = {**given.get(owner, {}), **one.own.model_dump(), **commit}
+    return given
+
+
+def _named(node: Node, width: int) -> dict[str, Any]:
+    """Return what a record tells of a set: whose networks made it if not ours, and what was trained for it here."""
+    about, trained = node.about(), [file for one in node.networks(own=True) for file in one.weights()]
+    named = {"encoder": {"kind": node.kind, "dim": width} | about} if about else {}
+    return named | ({"weights": trained} if trained else {})
+
+
+def _in_turn(done: Done) -> Done:
+    """Return a function that threads of several devices may call; bars are not made for that."""
+    lock = Lock()
+
+    def locked(items: int) -> None:
+        with lock:
+            done(items)
+
+    return locked
+
+
+def _shards(node: Node, items: int, engine: Engine, record: dict[str, Any], throughput: Throughput, done: Done) -> None:
+    """Write the missing shards; their metadata does not depend on which other feature sets are made."""
+    size = node.params.shard_rows
+    starts = [s for s in range(0, items, size) if not io.shard(node.folder, "features", s // size).exists()]
+    for (start, stop), rows in engine([(s, min(s + size, items)) for s in starts]):
+        path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
+        with throughput.on("write"):
+            io.write_table(rows, path, schemas.features(numbers), record | _named(node, numbers))
+        throughput.items += stop - start
+        done(stop - start)

@@ -1,0 +1,32 @@
+"""Truncated singular value decomposition of a sparse matrix, the same on every run."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from pipeline.ops.whitening import oriented
+
+
+def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
+    """Return the right singular vectors of the largest singular values, largest first: float64 [m, W].
+
+    One thread, as the order of sums decides the last bits. Memory grows with (n + m) W.
+
+    Args:
+        matrix: float64 [n, m], both at least 1.
+        width: vectors at most; those of singular values that are zero but for rounding are left out.
+        seed: of ARPACK's start.
+    """
+    from scipy.sparse.linalg import svds
+
+    start = np.random.default_rng(seed).standard_normal(min(matrix.shape))
+    with threadpool_limits(1):
+        if width < min(matrix.shape):
+            _, singular, right = svds(matrix, width, v0=start)
+        else:  # ARPACK does not find all
+            _, singular, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    order = np.argsort(-singular, kind="stable")
+    order = order[singular[order] > np.finfo(np.float32).eps * singular.max()]
+    return oriented(right[order].T)

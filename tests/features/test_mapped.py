@@ -1,0 +1,132 @@
+"""Feature sets mapped to what train interactions say, held to the equations of ridge regression and of the SVD."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import toy
+from threadpoolctl import threadpool_limits
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.features import mapped
+from pipeline.interactions.cooccurrence import user_item_matrix
+from pipeline.layout import Layout
+from pipeline.run import running
+from stages.encode import main
+from stages.params import Params
+
+USERS, ITEMS = 60, 40
+RNG = np.random.default_rng(0)
+MATRIX = RNG.random((USERS, ITEMS)) < 0.2
+MATRIX[:, :3] = False  # items without train interactions
+
+
+def params(*names: str, **encoders: dict[str, Any]) -> Params:
+    return toy.params(encode={"encoders": list(names), "controls": [], "shard_rows": 4}, encoders=encoders)
+
+
+def stage(layout: Layout, given: Params) -> None:
+    with running("encode", "shop", given, layout.root) as run:
+        main(run)
+
+
+def vectors(layout: Layout, name: str) -> np.ndarray:
+    return io.matrix(io.read_features(layout.features(name))["vector"])
+
+
+def train(layout: Layout, pairs: list[tuple[int, int]], split: int = schemas.TRAIN) -> None:
+    n = len(pairs)
+    user, item = zip(*pairs, strict=True)
+    columns = [pa.array(user, pa.int32()), pa.array(item, pa.int32()), pa.array([5.0] * n, pa.float32())]
+    columns += [pa.array(range(n), pa.int64()), pa.array([split] * n, pa.int8())]
+    io.write_table(pa.table(columns, names=schemas.INTERACTIONS.names), layout.interactions, schemas.INTERACTIONS)
+
+
+def scaled() -> np.ndarray:
+    """R by its definition, entry by entry; float64 [U, I]."""
+    r = np.zeros(MATRIX.shape)
+    for u, i in np.argwhere(MATRIX):
+        r[u, i] = 1 / np.sqrt(MATRIX[u].sum() * MATRIX[:, i].sum())
+    return r
+
+
+@pytest.mark.parametrize("width", [5, 128])
+def test_factors_are_the_leading_right_singular_vectors(width: int) -> None:
+    matrix = user_item_matrix(*np.nonzero(MATRIX), ITEMS)
+    actual = mapped.factors(matrix, width, 0)
+    exact = np.linalg.svd(scaled())[2][: min(width, ITEMS - 3)].T
+    assert actual.shape == exact.shape
+    assert not actual[:3].any()
+    np.testing.assert_allclose(np.abs((actual * exact).sum(axis=0)) / np.sqrt(ITEMS - 3), 1, atol=1e-9)
+
+
+def test_the_map_has_the_least_squared_error_and_weights_and_blocks_change_nothing() -> None:
+    x = (RNG.normal(size=(50, 6)) * [9, 3, 1, 1, 0.1, 0] + 5).astype(np.float32)
+    y = RNG.normal(size=(50, 3))
+    fitted = mapped.ridge(lambda: [(x[:20], y[:20]), (x[20:20], y[20:20]), (x[20:], y[20:])], 0.5)
+    centred = x - x.mean(axis=0, dtype=np.float64)
+    penalty = 0.5 * centred.var(axis=0).mean() * len(x)
+    rows = np.vstack([centred, np.sqrt(penalty) * np.eye(6)])  # ridge is least squares with these rows beside
+    expected = np.linalg.lstsq(rows, np.vstack([y, np.zeros((6, 3))]), rcond=None)[0]
+    np.testing.assert_allclose(fitted.map, expected, atol=1e-6)
+    np.testing.assert_allclose(fitted.mean, x.mean(axis=0), rtol=1e-6)
+
+
+def test_vectors_that_do_not_vary_are_mapped_to_zero() -> None:
+    fitted = mapped.ridge(lambda: [(np.ones((4, 2), np.float32), np.ones((4, 3)))], 1.0)
+    np.testing.assert_array_equal(fitted.map, np.zeros((2, 3)))
+
+
+def test_the_bytes_are_the_same_with_any_number_of_threads() -> None:
+    x, y = RNG.normal(size=(3000, 200)).astype(np.float32), RNG.normal(size=(3000, 64))
+    with threadpool_limits(2):
+        two = mapped.ridge(lambda: [(x, y)], 1.0)
+    assert mapped.ridge(lambda: [(x, y)], 1.0).map.tobytes() == two.map.tobytes()
+
+
+def test_all_items_are_mapped_and_those_without_train_interactions_teach_nothing(tmp_path: Path) -> None:
+    layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm", "factors": 2}}
+    train(layout, pairs := [(0, 0), (0, 1), (1, 1), (1, 3), (2, 3), (2, 5), (3, 0), (3, 3)])
+    stage(layout, params("near", "minilm", **given))
+    x, first = vectors(layout, "minilm"), vectors(layout, "near")
+    known = [0, 1, 3, 5]
+    targets = mapped.factors(user_item_matrix(*map(np.array, zip(*pairs, strict=True)), toy.ITEMS), 2, 0)[known]
+    centred = x[known] - x[known].mean(axis=0)
+    weights = np.linalg.solve(centred.T @ centred + np.square(centred).sum() / 384 * np.eye(384), centred.T @ targets)
+    expected = (x - x[known].mean(axis=0)) @ weights
+    np.testing.assert_allclose(first[[0, 1, 2, 3, 5]], expected[[0, 1, 2, 3, 5]], atol=1e-4)
+    assert first[2].any()
+    assert not first[4].any(), "an item without text has no vector"
+
+
+def test_other_interactions_map_it_again_and_encode_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm", "factors": 2}}
+    stage(layout, params("minilm", "near", **given))
+    before = io.shards(layout.features("near"), "features")[0].read_bytes()
+    monkeypatch.setattr("pipeline.encode.batching.encode", None)
+    stage(layout, params("minilm", "near", **given))
+    assert io.shards(layout.features("near"), "features")[0].read_bytes() == before
+    train(layout, [(0, 0), (0, 2), (1, 1), (1, 3)])
+    stage(layout, params("minilm", "near", **given))
+    assert io.shards(layout.features("near"), "features")[0].read_bytes() != before
+
+
+def test_it_can_be_masked(tmp_path: Path) -> None:
+    layout, given = toy.outputs(tmp_path), {"near": {"kind": "mapped", "of": "minilm-cnn", "factors": 2}}
+    stage(layout, params("near", "minilm-cnn", "near-image-masked", **given))
+    masked = io.read_features(layout.features("near-image-masked"))
+    assert not any(masked["has_image"].to_pylist())
+    assert np.abs(io.matrix(masked["vector"]) - vectors(layout, "near")).max() > 1e-3
+
+
+def test_without_train_interactions_there_is_nothing_to_map_to(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    train(layout, [(0, 0), (0, 1)], schemas.TEST)
+    with pytest.raises(UserError, match=r"near: 'encoders\.near': no item of shop has both train interactions and a"):
+        stage(layout, params("minilm", "near", near={"kind": "mapped", "of": "minilm"}))

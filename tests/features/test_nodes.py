@@ -1,0 +1,129 @@
+"""Feature sets as nodes: what each is made of, in which order they are made, and what an edit makes again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+
+from pipeline import code, io
+from pipeline.errors import UserError
+from pipeline.features.imported import File
+from pipeline.features.registry import FEATURES
+from pipeline.features.sets import FeatureSets
+from pipeline.layout import Layout
+from pipeline.run import running
+from stages.encode import main
+from stages.params import Params, load
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "side": {"kind": "concat", "of": ["white", "cnn"]},
+    "white": {"kind": "whitened", "of": "tfidf"},
+    "blind": {"kind": "masked", "of": "minilm-cnn", "modality": "image"},
+    "near": {"kind": "mapped", "of": "ready"},
+}
+
+
+def sets(*listed: str, controls: tuple[str, ...] = ("shuffled",)) -> FeatureSets:
+    given = toy.params(encode={"encoders": list(listed), "controls": list(controls)}, encoders=ENCODERS)
+    imports = {"ready": File(Path("ready.npy")), "minilm-pictures": File(Path("x.b"), before="minilm")}
+    return FeatureSets(Layout(Path("nowhere"), "shop"), given.encode, given.encoders, imports)
+
+
+def files(found: FeatureSets, name: str) -> set[str]:
+    return {str(path.relative_to(code.ROOT)) for path in code.closure(*found[name].code())}
+
+
+def test_each_is_made_after_what_it_is_made_of() -> None:
+    found = sets("side", "near", "white", "tfidf", "minilm")
+    assert found.order == [
+        *("tfidf", "white", "side", "ready", "near", "minilm", "minilm-pictures", "shuffled")
+    ]  # cnn, a part of side, is not written
+    assert [node.name for node in found["side"].of] == ["white", "cnn"]
+    assert [node.listed for node in found["side"].of] == [True, False]
+    assert [node.name for node in found["shuffled"].of] == ["side"]
+    assert sets().order == ["ready", "minilm-pictures", "shuffled"]
+
+
+def test_code_is_that_of_a_kind_and_of_what_a_set_is_made_of() -> None:
+    found = sets("side", "white", "tfidf", "blind", "minilm-cnn")
+    kinds = {
+        "pipeline/features/joined.py",
+        "pipeline/features/whitened.py",
+        "pipeline/features/masked.py",
+        "pipeline/features/mapped.py",
+    }
+    networks = {"pipeline/encode/tfidf.py", "pipeline/encode/cnn.py", "pipeline/encode/minilm.py"}
+    for name, own in {
+        "tfidf": {"pipeline/encode/tfidf.py"},
+        "white": {"pipeline/features/whitened.py", "pipeline/encode/tfidf.py"},
+        "side": {
+            "pipeline/features/joined.py",
+            "pipeline/features/whitened.py",
+            "pipeline/encode/tfidf.py",
+            "pipeline/encode/cnn.py",
+        },
+        "blind": {"pipeline/features/masked.py", "pipeline/encode/minilm.py", "pipeline/encode/cnn.py"},
+    }.items():
+        assert files(found, name) & (kinds | networks) == own
+        assert not files(found, name) & {
+            "pipeline/features/registry.py",
+            "pipeline/features/sets.py",
+            "pipeline/encode/registry.py",
+        }
+    assert "pipeline/encode/batching.py" in files(found, "tfidf")
+    assert "pipeline/encode/batching.py" not in files(found, "ready")
+
+
+def test_a_masked_part_that_is_not_written_loses_its_other_modality_too(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    encoders = {"words": {"kind": "masked", "of": "minilm-cnn", "modality": "image"},
+                "both": {"kind": "concat", "of": ["words", "cnn"]}}  # fmt: skip
+    given = toy.params(
+        encode={"encoders": ["minilm-cnn", "both", "both-text-masked"], "controls": []}, encoders=encoders
+    )
+    with running("encode", "shop", given, layout.root) as run:
+        main(run)
+    masked = io.matrix(io.read_features(layout.features("both-text-masked"))["vector"])
+    assert not masked[:, : 384 + 1280].any()
+    assert np.abs(masked[:, 384 + 1280 :]).max() > 0
+
+
+@pytest.mark.parametrize("kind", FEATURES.built_in)
+@pytest.mark.parametrize(
+    ("of", "says"),
+    [
+        ("mine", "'encoders.mine.of': it is a part of itself, by mine -> mine"),
+        ("tfdif", "'encoders.mine.of': no 'tfdif'; did you mean 'tfidf'?"),
+        ("3", "'encoders.mine.of'"),
+        ("null", "'encoders.mine.of'"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line_that_names_the_key(tmp_path: Path, kind: str, of: str, says: str) -> None:
+    path = tmp_path / "params.yaml"
+    given = f"[{of}, tfidf]" if kind == "concat" else of
+    path.write_text(
+        "datasets: [shop]\nsources: {shop: {kind: sample}}\nencode: {encoders: [mine, tfidf]}\n"
+        f"encoders: {{mine: {{kind: {kind}, of: {given}}}}}\nbenchmark: {{features: [tfidf]}}\n"
+    )
+    with pytest.raises(UserError) as e:
+        load(path)
+    assert says in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_a_set_that_another_dataset_imports_fails_alone(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    given: Params = toy.params(
+        encode={"encoders": ["near", "tfidf"], "controls": []}, encoders={"near": ENCODERS["near"]}
+    )
+    with running("encode", "shop", given, layout.root) as run, pytest.raises(UserError) as e:
+        main(run)
+    assert str(e.value) == (
+        "encode shop: 1 of 2 feature sets failed: near: 'encoders.near.of': shop has no feature set 'ready'; "
+        "import it or name another"
+    )
+    assert layout.feature_sets() == ["tfidf"]
