@@ -22,7 +22,7 @@ from pipeline.sources.lines import lines as lines
 from pipeline.sources.names import stripped
 from pipeline.sources.product import Product, as_list, as_text, others
 from pipeline.sources.sql import rating as finite
-from pipeline.sources.sql import read_csv, read_lines
+from pipeline.sources.sql import read_csv, read_lines, trimmed
 
 KEPT = frozenset({"asin", "title", "brand", "description", "imUrl"})
 """fields that have a column of their own; of several category paths only one is kept"""
@@ -64,8 +64,8 @@ def ratings_sql(path: Path, csv_columns: tuple[str, ...]) -> str:
         user, item, rating, time = "reviewerID", "asin", "overall", "unixReviewTime"
         table = read_lines(path, (user, item, rating, time))
     return (
-        f"SELECT {stripped(user)} AS user, {stripped(item)} AS item, {finite(stripped(rating))} AS rating, "
-        f"try_cast({stripped(time)} AS BIGINT) AS timestamp FROM {table}"
+        f"SELECT {stripped(user)} AS user, {stripped(item)} AS item, {finite(trimmed(rating))} AS rating, "
+        f"try_cast({trimmed(time)} AS BIGINT) AS timestamp FROM {table}"
     )
 
 

@@ -17,7 +17,7 @@ from pipeline.sources.amazon import HEADER, AmazonSource
 from pipeline.sources.base import Reader
 from pipeline.sources.names import stripped
 from pipeline.sources.product import Product, as_list, as_text, json_object, others
-from pipeline.sources.sql import rating, read_csv, read_lines
+from pipeline.sources.sql import rating, read_csv, read_lines, trimmed
 
 KEPT = frozenset({"parent_asin", "title", "categories", "description", "images"})
 """`features` are in the description and `store` may be the brand, but as fields of their own they say more"""
@@ -59,8 +59,8 @@ def ratings(raw: Mapping[str, Path]) -> str:
     table = read_csv(path, columns, header=True) if ".csv" in path.suffixes else read_lines(path, columns)
     return (
         f"SELECT {stripped('user_id')} AS user, {stripped('parent_asin')} AS item, "
-        f"{rating(stripped('rating'))} AS rating, "
-        f"try_cast({stripped('timestamp')} AS BIGINT) // 1000 AS timestamp FROM {table}"
+        f"{rating(trimmed('rating'))} AS rating, "
+        f"try_cast({trimmed('timestamp')} AS BIGINT) // 1000 AS timestamp FROM {table}"
     )
 
 

@@ -18,9 +18,9 @@ from pipeline.errors import UserError
 from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.header import first_line
 from pipeline.sources.image_features import FEATURE
-from pipeline.sources.names import named, stripped
+from pipeline.sources.names import named
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
-from pipeline.sources.sql import rating, read_csv, whole
+from pipeline.sources.sql import rating, read_csv, trimmed, whole
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
@@ -77,10 +77,10 @@ def ratings(raw: Mapping[str, Path]) -> str:
     if lacking := [c for c in COLUMNS if c not in header]:
         raise UserError(f"{path}, line 1: no column {', '.join(lacking)}; expected tab separated {' '.join(COLUMNS)}")
     return (
-        f"SELECT {whole(stripped('userID'))} AS user, {whole(stripped('itemID'))} AS item, "
-        f"{rating(stripped('rating'))} AS rating, "
-        f"try_cast(try_cast({stripped('timestamp')} AS DOUBLE) AS BIGINT) AS timestamp, "
-        f"{whole(stripped('x_label'), 'TINYINT')} AS split FROM {read_csv(path, header, True, delimiter=TAB)}"
+        f"SELECT {whole(trimmed('userID'))} AS user, {whole(trimmed('itemID'))} AS item, "
+        f"{rating(trimmed('rating'))} AS rating, "
+        f"try_cast(try_cast({trimmed('timestamp')} AS DOUBLE) AS BIGINT) AS timestamp, "
+        f"{whole(trimmed('x_label'), 'TINYINT')} AS split FROM {read_csv(path, header, True, delimiter=TAB)}"
     )
 
 

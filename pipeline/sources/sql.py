@@ -1,7 +1,7 @@
 """Raw files as tables of strings in SQL: unreadable values are null, the file's order is kept.
 
-Casts belong around `stripped(...)`: DuckDB 2.0 moves a bare try_cast into its CSV reader, where a bad value is an error
-and not a null.
+Casts belong around `trimmed(...)` and `names.stripped(...)`: DuckDB 2.0 moves a bare try_cast into its CSV reader,
+where a bad value is an error and not a null.
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ def quoted(value: object) -> str:
 def name(column: str) -> str:
     """Return a column's name as an identifier."""
     return '"' + column.replace('"', '""') + '"'
+
+
+def trimmed(text: str) -> str:
+    """Return a number or time without spaces at its ends, null if nothing is left; identifiers are `names.stripped`."""
+    return f"nullif(CASE WHEN contains({text}, ' ') THEN trim({text}) ELSE {text} END, '')"
 
 
 def rating(text: str) -> str:

@@ -23,7 +23,7 @@ from pipeline.sources.header import LOOKED_AT, column_names, delimiter
 from pipeline.sources.names import named, stripped
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others, unreadable
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import quoted, rating, read_csv, read_lines
+from pipeline.sources.sql import quoted, rating, read_csv, read_lines, trimmed
 
 OF_INTERACTIONS = ("user", "item", "rating", "timestamp", "split")
 OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")
@@ -80,8 +80,9 @@ class Tabular:
         path, renamed = raw["interactions"], self._interaction_columns
         names = {role: renamed.get(role, role) for role in OF_INTERACTIONS}
         columns = _columns(path, names, required=("user", "item"), renamed=renamed)
+        without_blanks = {"user": stripped, "item": stripped}
         text = {
-            role: stripped(f"{identifier(name)}::VARCHAR") if name in columns else "NULL"
+            role: without_blanks.get(role, trimmed)(f"{identifier(name)}::VARCHAR") if name in columns else "NULL"
             for role, name in names.items()
         }
         rows = table(path, columns)
