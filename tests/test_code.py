@@ -16,14 +16,14 @@ def names(module: str) -> set[str]:
 
 
 def test_closure_follows_imports_but_not_the_harness() -> None:
-    assert names("pipeline.report.terminal") == {
+    assert names("pipeline.facts.table") == {
         f"pipeline/{name}.py"
         for name in (
             "evaluation/candidates",
             "evaluation/cutoff",
             "evaluation/evidence",
-            "report/markdown",
-            "report/terminal",
+            "facts/table",
+            "facts/words",
         )
     }
     assert "pipeline/config/__init__.py" not in names("stages.interactions")

@@ -11,8 +11,8 @@ from pipeline import code
 
 ORDER = [
     *("config", "ops", "http", "sources", "interactions", "items", "images", "beit3", "encode", "pretrain", "graph"),
-    *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "report"),
-    *("release", "remote", "export", "compare"),
+    *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "facts"),
+    *("release", "remote", "export", "report", "compare"),
 ]
 FILES = sorted((code.ROOT / "pipeline").rglob("*.py"))
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.compare import page, releases
+from pipeline.facts.table import Table
 from pipeline.report.page import render
-from pipeline.report.tables import Table
 
 
 def html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
@@ -40,9 +40,7 @@ def html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str
             old = replace(old, name=f"{name} before ({diff['a']['version']})")
             new = replace(new, name=f"{name} after ({diff['b']['version']})")
             pairs.append(page.changed(old, new, changed))
-    notes = [" › ".join(path) for path in items["categories"].to_pylist()]
-    titles = [title or asin for asin, title in zip(at, items["title"].to_pylist(), strict=True)]
-    packed, data = page.with_images(pairs, titles, notes, _images(images, items, at))
+    packed, data = page.with_images(pairs, items, _images(images, items, at))
     missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
     return render(
         "diff.html", packed, dataset=diff["b"]["dataset"], kind=kind, diff=diff, verdict=releases.verdict(diff),

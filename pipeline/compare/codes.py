@@ -14,28 +14,29 @@ from tqdm import tqdm
 
 import schemas
 from pipeline import io
-from pipeline.compare import codes_file, feature_set, geometry, page
+from pipeline.compare import codes_file, feature_set, geometry
 from pipeline.compare.codes_file import Given, holds_codes
 from pipeline.compare.command import items_of
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import NEIGHBOURS
 from pipeline.config.base import known
 from pipeline.errors import UserError
+from pipeline.facts import codes as facts
+from pipeline.facts import comparison as compared
+from pipeline.facts.codes import AS_IT_IS, Judged
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.params import Params
-from pipeline.report import coded
-from pipeline.report.coded import Judged
 from pipeline.report.gallery import Sheets
-from pipeline.report.tables import Table
+from pipeline.report.page import render
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import build, judge
 from pipeline.semantic_ids.base import Method, Vectors
 from pipeline.semantic_ids.quality import Codes, Edges
 from pipeline.semantic_ids.registry import METHODS
 
-AS_IT_IS, CONTROL = "as it is", "random"
-"""method of a file's codes; and the control beside every feature set"""
+CONTROL = "random"
+"""beside every feature set"""
 
 
 def compare(
@@ -80,25 +81,6 @@ def compare(
     io.write_json(to / "compare.json", comparison)
     io.write_bytes(to / "index.html", _html(comparison, params.source(layout.dataset).kind).encode())
     return comparison
-
-
-def tables(comparison: Mapping[str, Any]) -> list[Table]:
-    """Return the tables for the terminal; the page has more."""
-    return coded.brief(judged(comparison))
-
-
-def judged(comparison: Mapping[str, Any]) -> list[Judged]:
-    """Return the rows of a comparison."""
-    return [Judged(**row) for row in comparison["codes"]]
-
-
-def remarks(comparison: Mapping[str, Any]) -> list[str]:
-    """Return whose neighbours the codes of files were judged by."""
-    if all(row["method"] != AS_IT_IS for row in comparison["codes"]):
-        return []
-    if (features := comparison["neighbours_of"]) is None:
-        return ["neighbours: not known of files of codes; name a feature set beside them"]
-    return [f"neighbours: files of codes are judged by those of {features}"]
 
 
 def _check(specs: Sequence[str], methods: Sequence[str]) -> None:
@@ -161,8 +143,8 @@ def _edges(vectors: np.ndarray) -> Edges:
 
 
 def _html(comparison: Mapping[str, Any], kind: str) -> str:
-    shown = [page.sources(comparison), *coded.tables(judged(comparison))]
-    return page.render(
+    shown = [compared.sources(comparison), *facts.tables(facts.compared(comparison))]
+    return render(
         "compare.html", Sheets([], {}), dataset=comparison["dataset"], kind=kind, data={}, pairs=[],
         sets=list(comparison["sources"]), judged=shown, shapes=[],
     )  # fmt: skip
