@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import schemas
 from pipeline import io
-from pipeline.compare import codes_file, feature_set, geometry
+from pipeline.compare import codes_file, feature_set, geometry, page
 from pipeline.compare.codes_file import Given, holds_codes
 from pipeline.compare.command import items_of
 from pipeline.compare.feature_set import FeatureSet
@@ -24,11 +24,12 @@ from pipeline.errors import UserError
 from pipeline.facts import codes as facts
 from pipeline.facts import comparison as compared
 from pipeline.facts.codes import AS_IT_IS, Judged
+from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.params import Params
 from pipeline.report.gallery import Sheets
-from pipeline.report.page import render
+from pipeline.report.section import Section
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import build, judge
 from pipeline.semantic_ids.base import Method, Vectors
@@ -53,8 +54,7 @@ def compare(
     Args:
         layout: of the dataset; its interactions stage must have run.
         params: section semantic_ids says how feature sets are coded.
-        specs: files that hold codes, which are judged as they are; others are feature sets, see
-            feature_set.read.
+        specs: files that hold codes, which are judged as they are, or feature sets, see feature_set.read.
         methods: code the feature sets, random codes beside them.
         seeds: codebooks of each method on each set.
         to: folder to write into.
@@ -79,7 +79,10 @@ def compare(
     sources = {name: g.source for name, g in by_name.items()}
     comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": neighbours_of, "codes": rows}
     io.write_json(to / "compare.json", comparison)
-    io.write_bytes(to / "index.html", _html(comparison, params.source(layout.dataset).kind).encode())
+    tables = [compared.sources(comparison), *facts.tables(facts.compared(comparison))]
+    parts = [Section("judged", "Judged", "Judged", tables=tables)]
+    outputs = Outputs(layout, params.source(layout.dataset).kind)
+    io.write_bytes(to / "index.html", page.compared(outputs, list(by_name), parts, Sheets([], {}), {}, []).encode())
     return comparison
 
 
@@ -140,11 +143,3 @@ def _edges(vectors: np.ndarray) -> Edges:
     """Return every item beside each of its nearest others, in one block."""
     others = geometry.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1))
     return [(np.repeat(np.arange(len(others)), others.shape[1]), others.reshape(-1))]
-
-
-def _html(comparison: Mapping[str, Any], kind: str) -> str:
-    shown = [compared.sources(comparison), *facts.tables(facts.compared(comparison))]
-    return render(
-        "compare.html", Sheets([], {}), dataset=comparison["dataset"], kind=kind, data={}, pairs=[],
-        sets=list(comparison["sources"]), judged=shown, shapes=[],
-    )  # fmt: skip

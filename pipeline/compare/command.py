@@ -60,8 +60,7 @@ def compare(
         comparison["training"] = trained(layout, params, sets, seeds, to)
     io.write_json(to / "compare.json", comparison)
     outputs = Outputs(layout, params.source(layout.dataset).kind)
-    text = page.html(outputs, comparison, sets, items)
-    io.write_bytes(to / "index.html", text.encode())
+    io.write_bytes(to / "index.html", page.html(outputs, comparison, sets, items).encode())
     return comparison
 
 

@@ -13,7 +13,9 @@ from pipeline.facts import comparison as facts
 from pipeline.facts import content
 from pipeline.facts.outputs import Outputs
 from pipeline.report import gallery
+from pipeline.report.gallery import Sheets
 from pipeline.report.page import render
+from pipeline.report.section import Section
 
 NEAR = 6
 """neighbours beside an item"""
@@ -38,11 +40,27 @@ def html(
         changed(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
         for p in comparison["pairs"]
     ]
-    packed, data = with_images(pairs, items, outputs.images())
     shapes = [facts.sources(comparison), *facts.shapes(comparison)]
+    parts = [
+        Section("judged", "Judged", "Judged", tables=facts.judged(comparison)),
+        Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
+    ]
+    return compared(outputs, list(named), parts, *with_images(pairs, items, outputs.images()), pairs)
+
+
+def compared(
+    outputs: Outputs,
+    names: Sequence[str],
+    parts: Sequence[Section],
+    packed: Sheets,
+    data: Mapping[str, Any],
+    pairs: Sequence[Mapping[str, Any]],
+) -> str:
+    """Return a page of feature sets, or of codes, side by side; packed, data and pairs are of the images."""
     return render(
-        "compare.html", packed, dataset=outputs.layout.dataset, kind=outputs.kind, data=data, pairs=pairs,
-        sets=list(named), judged=facts.judged(comparison), shapes=shapes,
+        "compared.html", packed, what="comparison", command="compare", dataset=outputs.layout.dataset,
+        title=outputs.layout.dataset, lead=" · ".join(names), kind=outputs.kind, parts=parts, data=data, pairs=pairs,
+        note="",
     )  # fmt: skip
 
 
@@ -54,7 +72,7 @@ def changed(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) ->
 
 def with_images(
     pairs: Iterable[Mapping[str, Any]], items: pa.Table, images: Iterable[pa.Table]
-) -> tuple[gallery.Sheets, dict[str, Any]]:
+) -> tuple[Sheets, dict[str, Any]]:
     """Return the images of all items in `pairs` (see `changed`), and the page's table of items."""
     wanted = set[int]()
     for p in pairs:

@@ -1,4 +1,4 @@
-"""Figures, names and lists as they stand in texts. Loads nothing heavy: what is printed on a terminal is among them."""
+"""Figures, names and lists as they stand in texts."""
 
 from __future__ import annotations
 
