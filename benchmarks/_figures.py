@@ -16,18 +16,22 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
+from pipeline.facts import codes as coded
+from pipeline.facts import probes as probed
+from pipeline.facts import recommenders, study
+from pipeline.facts.codes import Judged
+from pipeline.facts.table import Table, markdown
+from pipeline.facts.words import figure, short
 from pipeline.layout import Layout
-from pipeline.report import coded, judged, markdown, sequenced, studied
-from pipeline.report.tables import Table
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
-SHOWN = (("recall", 10), ("recall", 20), ("ndcg", 20))
-PROBES = {"zero_shot": "hit@20", "item_cf": "hit@20", "content_knn": "recall@20"}
-"""probe -> its measure"""
+PROBES = ("zero_shot", "item_cf", "content_knn")
 
 
 def main(arguments: list[str]) -> None:
@@ -70,9 +74,8 @@ def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
 def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield test figures of every model, or of some, on every feature set, a table a protocol, best Recall@20 first."""
     for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
-        yield from _head("model", "features", "seeds", *(f"{_metric(m)}@{k}" for m, k in SHOWN))
-        for row in (row for row in comparison.rows if not only or row.model in only):
-            yield markdown.row(row.model, row.features, row.seeds, *(_short(row.cells.get(which)) for which in SHOWN))
+        table = recommenders.brief("", comparison)
+        yield markdown(table.head, [row for row in table.rows if not only or row[0] in only])
         yield ""
         yield f"Test figures, mean ± sd over seeds; protocol `{comparison.protocol}`, `{comparison.fingerprint}`."
 
@@ -85,13 +88,9 @@ def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         cells = {(row.features, row.model): _short(row.cells.get(MAIN)) for row in rows}
         sets = list(dict.fromkeys(row.features for row in rows))
         if len(models) > len(sets):
-            yield from _head("model", *sets)
-            for model in models:
-                yield markdown.row(model, *(cells.get((features, model), "") for features in sets))
+            yield markdown(("model", *sets), [(m, *(cells.get((f, m), "") for f in sets)) for m in models])
         else:
-            yield from _head("features", *models)
-            for features in sets:
-                yield markdown.row(features, *(cells.get((features, model), "") for model in models))
+            yield markdown(("features", *models), [(f, *(cells.get((f, m), "") for m in models)) for f in sets])
         yield ""
         seeds = max(row.seeds for row in rows)
         under = f"protocol `{comparison.protocol}`, `{comparison.fingerprint}`"
@@ -102,39 +101,32 @@ def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield the probes of every feature set, or of some, raw and processed, best zero-shot first."""
     figures = io.read_json(layout.probes)
-    processed = figures["processed"]
-    asked = {
-        probe: measure for probe, measure in PROBES.items() if "skipped" not in figures.get(probe, {"skipped": ""})
-    }
-    first, by = next(iter(asked.items()))
-    names = [name for name, v in figures[first].items() if isinstance(v, dict) and by in v]
-    names = [name for name in names if not only or name in only]
-    yield from _head("features", *(f"{probe.replace('_', ' ')} {measure}" for probe, measure in asked.items()))
-    for name in sorted(names, key=lambda name: (name == "chance", -figures[first][name][by])):
-        cells = []
-        for probe, measure in asked.items():
-            both = (of.get(probe, {}).get(name, {}).get(measure) for of in (figures, processed))
-            cells.append(", ".join(_decimal(value, 3) for value in both if value is not None))
-        yield markdown.row(name, *cells)
+    found = {key: probe for key, probe in probed.read(figures).items() if key in PROBES and not probe.skipped}
+    first = next(iter(found.values()))
+    names = [name for name in first.ordered("raw", first.probe.figure) if not only or name in only]
+    yield markdown(
+        ("features", *(f"{key.replace('_', ' ')} {probe.probe.figure}" for key, probe in found.items())),
+        [(name, *(probe.both(name, probe.probe.figure) for probe in found.values())) for name in names],
+    )
     yield ""
-    yield f"Raw, then processed: centred, reduced by PCA to at most {processed['width']} numbers, whitened."
+    width = figures["processed"]["width"]
+    yield f"Raw, then processed: centred, reduced by PCA to at most {width} numbers, whitened."
 
 
 def verdicts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield, for each probe, than which feature sets, or which of some, ours is better both raw and processed."""
     rows = [row for row in io.read_json(layout.probes)["verdicts"] if not only or row["b"] in only]
     for probe in dict.fromkeys(row["probe"] for row in rows):
-        sentences = markdown.verdict_sentences([row for row in rows if row["probe"] == probe])
+        sentences = probed.sentences([row for row in rows if row["probe"] == probe])
         yield f"* {probe.replace('_', ' ')}: {sentences}"
 
 
 def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield the paired tests that were declared before training, a table a metric and protocol."""
-    for table in judged.tests(io.read_table(layout.tests, schemas.TESTS)):
+    for table in recommenders.tests(io.read_table(layout.tests, schemas.TESTS)):
         yield f"{table.heading}: {table.note}"
         yield ""
-        yield from _head(*table.head)
-        yield from (markdown.row(*row) for row in table.rows if not only or row[0] in only)
+        yield markdown(table.head, [row for row in table.rows if not only or row[0] in only])
         yield ""
 
 
@@ -150,29 +142,18 @@ def coding_costs(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield mean and sd over codebooks, from the last `alignrec compare --codes`, of some feature sets or all."""
-    rows = [coded.Judged(**row) for row in io.read_json(layout.folder("compare") / "compare.json")["codes"]]
+    rows = coded.compared(io.read_json(layout.folder("compare") / "compare.json"))
     yield from _as_it_is(coded.over_seeds([row for row in rows if not only or row.features in only]))
 
 
 def arms(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield AlignRec and the probes on the encoder of each arm of pre-training."""
-    tables = studied.arms(io.read_table(layout.study("arms"), schemas.ARMS))
-    if not tables:
-        raise UserError(f"{layout.study('arms')}: empty; run `alignrec study {layout.dataset}` with study.arms")
-    for table in tables:
-        yield from _as_it_is(table)
-        yield ""
+    yield from _studied(layout, ["arms"], lambda parts: study.arms(parts["arms"]))
 
 
 def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield test figures of codes in use, best first, then the paired tests."""
-    parts = ("generative", "generative_tests")
-    tables = sequenced.used({part: io.read_table(layout.study(part), schemas.STUDY[part]) for part in parts})
-    if not tables:
-        raise UserError(f"{layout.study(parts[0])}: empty; run `alignrec study {layout.dataset}` with study.generative")
-    for table in tables:
-        yield from _as_it_is(table)
-        yield ""
+    yield from _studied(layout, ["generative", "generative_tests"], study.used)
 
 
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
@@ -190,39 +171,33 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
 """name of a table -> its lines"""
 
 
-def _coded(layout: Layout, only: Sequence[str]) -> list[coded.Judged]:
+def _coded(layout: Layout, only: Sequence[str]) -> list[Judged]:
     """Return semantic IDs; UserError without any."""
-    found = coded.gathered(layout, only or None)
+    found = [judged for judged in coded.gathered(layout) if not only or judged.features in only]
     if not found:
         raise UserError(f"{layout.folder('semantic_ids')}: no codes; run `alignrec semantic_ids {layout.dataset}`")
     return found
 
 
+def _studied(
+    layout: Layout, parts: Sequence[str], tables: Callable[[dict[str, pa.Table]], Sequence[Table]]
+) -> Iterator[str]:
+    """Yield the tables of parts of the study; UserError without any."""
+    shown = tables({part: io.read_table(layout.study(part), schemas.STUDY[part]) for part in parts})
+    if not shown:
+        raise UserError(f"{layout.study(parts[0])}: empty; run `alignrec study {layout.dataset}` with study.{parts[0]}")
+    for table in shown:
+        yield from _as_it_is(table)
+        yield ""
+
+
 def _as_it_is(table: Table) -> Iterator[str]:
     """Yield a table of the report, its note below it."""
-    yield from _head(*table.head)
-    yield from (markdown.row(*row) for row in table.rows)
-    yield ""
-    yield table.note
-
-
-def _head(*names: str) -> list[str]:
-    return [markdown.row(*names), markdown.rule(len(names))]
-
-
-def _metric(name: str) -> str:
-    return {"recall": "Recall", "ndcg": "NDCG"}[name]
+    yield from (table.markdown, "", table.note)
 
 
 def _short(cell: Cell | None) -> str:
-    if cell is None:
-        return ""
-    return _decimal(cell.mean, 4) + ("" if cell.sd is None else f" ± {_decimal(cell.sd, 4)}")
-
-
-def _decimal(value: float, places: int) -> str:
-    """Return a share without the zero before its point."""
-    return f"{value:.{places}f}".replace("0.", ".", 1)
+    return short(figure(cell))
 
 
 if __name__ == "__main__":

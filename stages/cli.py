@@ -89,13 +89,15 @@ def images(
 def report(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
     """Run the stage, and always write what DVC shows: git may have brought back that of another run."""
     _command(STAGES["report"])(dataset, params, root)
+    from pipeline.facts import headline
+    from pipeline.facts.outputs import Outputs
     from pipeline.layout import Layout
     from pipeline.models import RELEASED
-    from pipeline.report import figures
     from pipeline.train.params import Released
     from stages.params import read
 
-    figures.write(Layout(root, dataset), RELEASED, read(params, dataset)[Released].features)
+    released_on = read(params, dataset)[Released].features
+    headline.write(Outputs(Layout(root, dataset), released=released_on), RELEASED)
 
 
 def publish(
@@ -312,22 +314,26 @@ def compare(
     with released.laid_out(dataset, root, "interactions") as layout:
         folder = to or Layout(root, layout.dataset).folder("compare")
         if coded:
-            from pipeline.compare import codes as coding
+            from pipeline.compare.codes import compare as compare_codes
 
-            comparison = coding.compare(layout, settings, sets, codes or [], seeds, folder, order)
+            comparison = compare_codes(layout, settings, sets, codes or [], seeds, folder, order)
         else:
             comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
-    from pipeline.compare import page, verdict  # load Pillow, which an error above need not wait for
+    from pipeline.facts import codes as coding
+    from pipeline.facts import comparison as facts
+    from pipeline.report import terminal
 
     for name, source in comparison["sources"].items():
         say(f"{name}: {source}")
-    shown = coding.tables(comparison) if coded else [*page.judged(comparison), *page.shapes(comparison)]
+    shown = (
+        coding.brief(coding.compared(comparison)) if coded else [*facts.judged(comparison), *facts.shapes(comparison)]
+    )
     for table in shown:
-        show(page.terminal(table))
-    for remark in (coding if coded else page).remarks(comparison):
+        show(terminal.drawn(table))
+    for remark in (coding if coded else facts).remarks(comparison):
         say(remark)
     say(f"page: {folder / 'index.html'}")
-    for sentence in [] if coded else verdict.sentences(comparison):
+    for sentence in [] if coded else facts.sentences(comparison):
         say(sentence)
 
 

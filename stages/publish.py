@@ -25,7 +25,7 @@ def main(run: Run) -> None:
     """Write release/."""
     from pipeline.release import build, gather, verify
 
-    parts = gather.parts(run)
+    parts = gather.parts(run, PUBLISH.before())
     with build.replacing(run.layout.release) as folder:
         manifest = build.write(folder, parts, run.record())
         for _ in verify(folder):

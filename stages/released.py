@@ -87,7 +87,7 @@ def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
     """
     with laid_out(what, root, "interactions") as layout:
         from pipeline import io
-        from pipeline.probe.registry import PROBES
+        from pipeline.facts import probes
         from pipeline.report import terminal
         from pipeline.run import running  # loads every registry, which an error above need not wait for
         from stages.probe import main
@@ -95,7 +95,8 @@ def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
         with running("probe", layout.dataset, settings(what, params), layout.root) as run:
             main(run)
         figures = io.read_json(layout.probes)
-    show(terminal.probes(figures, PROBES))
+    table = probes.headline(figures)
+    show(terminal.drawn(table, unbroken=range(table.texts), caption=table.note or None))
     if to is not None:
         io.write_json(to, figures)
 

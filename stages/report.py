@@ -22,20 +22,22 @@ from stages.train import TRAIN
 
 def main(run: Run) -> None:
     """Write the page; a stage that did not run is left out of it."""
-    from pipeline.report import gather, page  # load Pillow
-    from pipeline.report.neighbours import neighbours
-    from pipeline.report.recommended import users
+    from pipeline.facts.neighbours import neighbours
+    from pipeline.facts.outputs import Outputs
+    from pipeline.facts.users import users
+    from pipeline.report import page  # loads Pillow
 
-    evidence = gather.evidence(run, REPORT.before())
-    near = neighbours(evidence, run.params[Report], run.seed("gallery"))
-    view = page.view(evidence, near, users(run.layout, evidence, run.seed("users")), gather.images(run))
-    html = page.html(evidence, view)
+    outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
+    own = run.params[Report]
+    near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, run.seed("gallery"))
+    view = page.view(outputs, near, users(outputs, run.seed("users")), run.seed("gallery"))
+    html = page.html(outputs, view)
     io.write_bytes(run.layout.report / "index.html", html.encode())
-    io.write_bytes(run.layout.report / "report.md", page.report_md(evidence, view).encode())
+    io.write_bytes(run.layout.report / "report.md", page.report_md(outputs, view).encode())
     if near and view:
         io.write_bytes(run.layout.report / "neighbours.png", page.poster(near, view))
         run.note(gallery=len(near.items), pictures=len(view.images))
-    run.rows_in = len(evidence.items) if evidence.items is not None else 0
+    run.rows_in = len(outputs.items) if outputs.items is not None else 0
     run.rows_out = len(near.items) if near else 0
     run.note(bytes=len(html.encode()))
 

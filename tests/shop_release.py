@@ -8,9 +8,11 @@ import shops
 
 import schemas
 from pipeline import io
+from pipeline.facts.outputs import Outputs
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.release import build
+from pipeline.release.parts import Parts
 
 TITLES = [f"{'red' if i % 2 == 0 else 'blue'} thing {i}" for i in range(shops.ITEMS)]
 
@@ -33,10 +35,9 @@ def write(folder: Path, layout: Layout, features: dict[str, Path]) -> None:
     ):
         drawn = io.vectors(rng.normal(size=(len(table), 3)))
         io.write_table(table.append_column("vector", drawn), embeddings[what], schema)
-    parts = build.Parts(
-        dataset="shop",
+    parts = Parts(
+        outputs=Outputs(layout, "sample"),
         version="0.1.0",
-        kind="sample",
         items=_items(items),
         interactions=io.read_table(layout.interactions, schemas.INTERACTIONS),
         users=users,

@@ -11,7 +11,7 @@ import toy
 import typer
 from test_pipeline import environment
 
-from pipeline.compare.verdict import RULE
+from pipeline.facts.comparison import RULE
 from stages import STAGES, examples
 from stages.cli import app
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import sequential_toys
 import toy
+from study_tables import arms
 
 import schemas
 from benchmarks import _figures
@@ -12,7 +13,6 @@ from pipeline import io
 from pipeline.compare import codes as compare
 from pipeline.run import running
 from stages import semantic_ids
-from tests.report.test_studied import arms
 
 PAGE = """# Page
 before

@@ -24,8 +24,8 @@ ORDER = [
         "pretrain",
         "graph",
     ),
-    *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "report"),
-    *("release", "remote", "export", "compare"),
+    *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "facts"),
+    *("release", "remote", "export", "report", "compare"),
 ]
 FILES = sorted((code.ROOT / "pipeline").rglob("*.py"))
 

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.compare import page, releases
+from pipeline.facts.table import Table
 from pipeline.report.page import render
-from pipeline.report.tables import Table
+from pipeline.report.section import Section
 
 
 def html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
@@ -40,13 +41,14 @@ def html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str
             old = replace(old, name=f"{name} before ({diff['a']['version']})")
             new = replace(new, name=f"{name} after ({diff['b']['version']})")
             pairs.append(page.changed(old, new, changed))
-    notes = [" › ".join(path) for path in items["categories"].to_pylist()]
-    titles = [title or asin for asin, title in zip(at, items["title"].to_pylist(), strict=True)]
-    packed, data = page.with_images(pairs, titles, notes, _images(images, items, at))
+    packed, data = page.with_images(pairs, items, _images(images, items, at))
     missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
+    parts = [Section("what", "What changed", "What changed", tables=_tables(diff))]
+    dataset = diff["b"]["dataset"]
     return render(
-        "diff.html", packed, dataset=diff["b"]["dataset"], kind=kind, diff=diff, verdict=releases.verdict(diff),
-        pairs=pairs, tables=_tables(diff), data=data, no_images=missing,
+        "compared.html", packed, what="difference", command="diff", dataset=dataset, kind=kind,
+        title=f"{dataset} {diff['a']['version']} and {diff['b']['version']}", lead=releases.verdict(diff),
+        parts=parts, data=data, pairs=pairs, note=missing,
     )  # fmt: skip
 
 

@@ -22,12 +22,14 @@ from pipeline.compare.judge import NEIGHBOURS
 from pipeline.config.base import known
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
+from pipeline.facts import codes as facts
+from pipeline.facts import comparison as compared
+from pipeline.facts.codes import AS_IT_IS, Judged
+from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
-from pipeline.report import coded
-from pipeline.report.coded import Judged
 from pipeline.report.gallery import Sheets
-from pipeline.report.tables import Table
+from pipeline.report.section import Section
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import build, judge
 from pipeline.semantic_ids.base import Method, Vectors
@@ -35,8 +37,8 @@ from pipeline.semantic_ids.params import SemanticIds
 from pipeline.semantic_ids.quality import Codes, Edges
 from pipeline.semantic_ids.registry import METHODS
 
-AS_IT_IS, CONTROL = "as it is", "random"
-"""method of a file's codes; and the control beside every feature set"""
+CONTROL = "random"
+"""beside every feature set"""
 
 
 def compare(
@@ -53,8 +55,7 @@ def compare(
     Args:
         layout: of the dataset; its interactions stage must have run.
         params: section semantic_ids says how feature sets are coded.
-        specs: files that hold codes, which are judged as they are; others are feature sets, see
-            feature_set.read.
+        specs: files that hold codes, which are judged as they are, or feature sets, see feature_set.read.
         methods: code the feature sets, random codes beside them.
         seeds: codebooks of each method on each set.
         to: folder to write into.
@@ -79,27 +80,11 @@ def compare(
     sources = {name: g.source for name, g in by_name.items()}
     comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": neighbours_of, "codes": rows}
     io.write_json(to / "compare.json", comparison)
-    io.write_bytes(to / "index.html", _html(comparison, params.source(layout.dataset).kind).encode())
+    tables = [compared.sources(comparison), *facts.tables(facts.compared(comparison))]
+    parts = [Section("judged", "Judged", "Judged", tables=tables)]
+    outputs = Outputs(layout, params.source(layout.dataset).kind)
+    io.write_bytes(to / "index.html", page.compared(outputs, list(by_name), parts, Sheets([], {}), {}, []).encode())
     return comparison
-
-
-def tables(comparison: Mapping[str, Any]) -> list[Table]:
-    """Return the tables for the terminal; the page has more."""
-    return coded.brief(judged(comparison))
-
-
-def judged(comparison: Mapping[str, Any]) -> list[Judged]:
-    """Return the rows of a comparison."""
-    return [Judged(**row) for row in comparison["codes"]]
-
-
-def remarks(comparison: Mapping[str, Any]) -> list[str]:
-    """Return whose neighbours the codes of files were judged by."""
-    if all(row["method"] != AS_IT_IS for row in comparison["codes"]):
-        return []
-    if (features := comparison["neighbours_of"]) is None:
-        return ["neighbours: not known of files of codes; name a feature set beside them"]
-    return [f"neighbours: files of codes are judged by those of {features}"]
 
 
 def _check(specs: Sequence[str], methods: Sequence[str]) -> None:
@@ -159,11 +144,3 @@ def _edges(vectors: np.ndarray) -> Edges:
     """Return every item beside each of its nearest others, in one block."""
     others = geometry.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1))
     return [(np.repeat(np.arange(len(others)), others.shape[1]), others.reshape(-1))]
-
-
-def _html(comparison: Mapping[str, Any], kind: str) -> str:
-    shown = [page.sources(comparison), *coded.tables(judged(comparison))]
-    return page.render(
-        "compare.html", Sheets([], {}), dataset=comparison["dataset"], kind=kind, data={}, pairs=[],
-        sets=list(comparison["sources"]), judged=shown, doubts=[], shapes=[],
-    )  # fmt: skip

@@ -15,6 +15,7 @@ from pipeline.benchmark.settings import protocol_of
 from pipeline.compare import feature_set
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.config.parameters import Parameters
+from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.probe.base import Data
 from pipeline.probe.params import Probe
@@ -61,15 +62,9 @@ def compare(
     ) | judge.compared(sets, CHANGED, feature_set.encoded(layout))
     if seeds:
         comparison["training"] = trained(layout, params, sets, seeds, to)
-    titles = [t or a for t, a in zip(items["title"].to_pylist(), asins, strict=True)]
-    notes = [" › ".join(p) for p in items["categories"].to_pylist()]
-    images = (
-        io.read_table(p, schemas.IMAGES, ["item_id", "image"]) for p in sorted(layout.images.glob("images-*.parquet"))
-    )
-    kind = params.source(layout.dataset).kind
     io.write_json(to / "compare.json", comparison)
-    text = page.html(layout.dataset, kind, comparison, sets, titles, notes, images)
-    io.write_bytes(to / "index.html", text.encode())
+    outputs = Outputs(layout, params.source(layout.dataset).kind)
+    io.write_bytes(to / "index.html", page.html(outputs, comparison, sets, items).encode())
     return comparison
 
 
@@ -100,8 +95,10 @@ def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seed
 
 
 def items_of(layout: Layout, asins: list[str]) -> pa.Table:
-    """Return title and categories of every item; empty ones where the items stage has not run."""
-    if layout.items.exists():
-        return io.read_table(layout.items, schemas.ITEMS, ["title", "categories"])
+    """Return asin, title and categories of every item; the last two empty where the items stage has not run."""
+    if (items := Outputs(layout).items) is not None:
+        return items
     n = len(asins)
-    return pa.table({"title": pa.array([""] * n), "categories": pa.array([[]] * n, pa.list_(pa.string()))})
+    return pa.table(
+        {"asin": asins, "title": pa.array([""] * n), "categories": pa.array([[]] * n, pa.list_(pa.string()))}
+    )

@@ -7,13 +7,11 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import schemas
@@ -21,64 +19,12 @@ from pipeline import code, io
 from pipeline.evaluation import evidence
 from pipeline.layout import EncoderFiles
 from pipeline.release import card, croissant, encoder, manifest, networks
-from pipeline.release.manifest import Counts, File, Input, Maker, Manifest
-from pipeline.report import coded, studied
-from pipeline.report.coded import Judged
+from pipeline.release.manifest import Counts, Maker, Manifest
+from pipeline.release.parts import Parts
 from pipeline.semantic_ids import files
 from pipeline.sources.product import is_web
 
 INDEX, INDEX_FACTS = "embeddings/items.faiss", "embeddings/index.json"
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The content of a release; empty where a dataset has none."""
-
-    dataset: str
-    version: str
-    kind: str
-    """of the source"""
-    items: pa.Table
-    """schema RELEASED_ITEMS"""
-    interactions: pa.Table
-    """schema INTERACTIONS"""
-    users: pa.Table
-    """schema USERS"""
-    features: Mapping[str, list[Path]]
-    """feature set -> its Parquet files, in order"""
-    edges: Mapping[str, Path]
-    """feature set -> EDGES"""
-    semantic_ids: Mapping[tuple[str, str], Path] = field(default_factory=dict)
-    """feature set and method -> folder of its codes and codebooks"""
-    embeddings: Mapping[str, Path] = field(default_factory=dict)
-    """items, users -> Parquet file"""
-    index: bytes | None = None
-    """FAISS index of the item vectors"""
-    index_facts: Mapping[str, Any] | None = None
-    """facts of the index, and its recall"""
-    encoders: Mapping[str, encoder.Released] = field(default_factory=dict)
-    """feature set -> its encoder"""
-    with_interactions: bool = False
-    """also release interactions and users; they are counted in any case"""
-    named_users: bool = False
-    """release the users' identifiers, not their numbers alone"""
-    half: bool = False
-    """also release features as float16"""
-    results: pa.Table | None = None
-    protocols: Sequence[Mapping[str, Any]] = ()
-    """the protocols behind the results' fingerprints"""
-    probes: Mapping[str, Any] | None = None
-    vector: str = ""
-    """what the vectors of our own encoder are, in a sentence"""
-    coded: Sequence[Judged] = ()
-    """figures of the semantic IDs of the released feature sets, controls included"""
-    study: Mapping[str, pa.Table] = field(default_factory=dict)
-    """part -> its table"""
-    inputs: list[Input] = field(default_factory=list)
-    weights: list[Input] = field(default_factory=list)
-    upstream: list[Path] = field(default_factory=list)
-    """Parquet files of earlier stages whose parameters and versions the manifest records"""
-    hardware: str = ""
 
 
 @contextmanager
@@ -107,23 +53,24 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
     if parts.index is not None:
         io.write_bytes(folder / INDEX, parts.index)
         io.write_json(folder / INDEX_FACTS, parts.index_facts)
-    if parts.results is not None:
-        io.write_json(folder / "results.json", results_json(parts.results, parts.protocols))
-    if parts.probes is not None:
-        io.write_json(folder / "probes.json", parts.probes)
-    if parts.study:
-        io.write_json(folder / "study.json", {part: table.to_pylist() for part, table in parts.study.items()})
+    outputs, name = parts.outputs, parts.outputs.layout.dataset
+    if outputs.results is not None:
+        io.write_json(folder / "results.json", results_json(outputs.results, outputs.protocols))
+    if outputs.probes is not None:
+        io.write_json(folder / "probes.json", outputs.probes)
+    if outputs.study:
+        io.write_json(folder / "study.json", {part: table.to_pylist() for part, table in outputs.study.items()})
     used_by = _encoders(folder, parts.encoders)
     counts = Counts(users=len(parts.users), items=len(parts.items), interactions=len(parts.interactions))
     described = [manifest.describe(folder, p, tables.get(p), used_by.get(p, ())) for p in _files(folder)]
-    io.write_json(folder / croissant.NAME, croissant.describe(parts.dataset, parts.version, parts.kind, described))
+    io.write_json(folder / croissant.NAME, croissant.describe(name, parts.version, outputs.kind, described))
     described.append(manifest.describe(folder, folder / croissant.NAME, None))
-    io.write_bytes(folder / "README.md", card.render(_facts(parts, counts, described)).encode())
+    io.write_bytes(folder / "README.md", card.render(parts, counts, described).encode())
     written = Manifest(
         format=manifest.FORMAT,
-        dataset=parts.dataset,
+        dataset=name,
         version=parts.version,
-        kind=parts.kind,
+        kind=outputs.kind,
         counts=counts,
         files=sorted([*described, manifest.describe(folder, folder / "README.md", None)], key=lambda f: f.path),
         inputs=parts.inputs,
@@ -184,28 +131,6 @@ def _encoders(folder: Path, encoders: Mapping[str, encoder.Released]) -> dict[Pa
     return used_by
 
 
-def _facts(parts: Parts, counts: Counts, listed: list[File]) -> card.Facts:
-    return card.Facts(
-        dataset=parts.dataset,
-        version=parts.version,
-        kind=parts.kind,
-        counts=counts,
-        files=listed,
-        embeds=list(parts.encoders),
-        coverage=coverage(parts.features),
-        encoders=networks.rows(networks.read(parts.features)),
-        judged=[] if parts.results is None else evidence.comparisons(parts.results),
-        probes=parts.probes,
-        vector=parts.vector,
-        studied=[*coded.brief(parts.coded), *studied.summed(parts.study)],
-        gaps=gaps(parts.items),
-        incomplete=incomplete(parts.items),
-        inputs=parts.inputs,
-        hardware=parts.hardware,
-        index=parts.index_facts,
-    )
-
-
 def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
     """Return schema RELEASED_ITEMS: public image addresses and hashes are kept, image bytes never.
 
@@ -260,38 +185,6 @@ def results_json(results: pa.Table, protocols: Sequence[Mapping[str, Any]]) -> d
             for key, c in evidence.figures(results).items()
         ],
     }
-
-
-def coverage(features: Mapping[str, list[Path]]) -> dict[str, dict[str, Any]]:
-    """Return feature set -> width, and the share of items encoded with image, and with text."""
-    by_set = {}
-    for name, paths in features.items():
-        width = pq.read_schema(paths[0]).field("vector").type.list_size
-        flag_columns = {"image": "has_image", "text": "has_text"}
-        flags = pa.concat_tables(
-            [pq.read_table(p, columns=list(flag_columns.values()), partitioning=None) for p in paths]
-        )
-        shares = {what: pc.mean(flags[column]).as_py() for what, column in flag_columns.items()}
-        by_set[name] = {"width": width} | {k: "" if v is None else f"{v:.1%}" for k, v in shares.items()}
-    return by_set
-
-
-def gaps(items: pa.Table) -> list[dict[str, Any]]:
-    """Return how many items ended with which status of image and text, without `ok`."""
-    return [
-        {"what": what, "status": status, "n": n, "share": n / len(items)}
-        for what, column in (("image", "image_status"), ("text", "text_status"))
-        for status, n in evidence.statuses(items[column].drop_null()).items()
-        if status != "ok"
-    ]
-
-
-def incomplete(items: pa.Table) -> dict[str, int]:
-    """Return how many items have no image, no text, neither, whatever the reason."""
-    image = pc.fill_null(pc.equal(items["image_status"], "ok"), False)
-    text = pc.equal(items["text_status"], "ok")
-    has = {"image": image, "text": text, "either": pc.or_(image, text)}
-    return {what: len(items) - (pc.sum(present).as_py() or 0) for what, present in has.items()}
 
 
 def makers(paths: list[Path]) -> dict[str, Maker]:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.facts.content import width
+from pipeline.facts.outputs import Outputs
 from pipeline.interactions import split
 from pipeline.layout import Layout
 from pipeline.pretrain.params import Pretrain
 from pipeline.release import build, encoder, semantic_ids
 from pipeline.release.manifest import Input
 from pipeline.release.params import Publish
-from pipeline.report import coded
-from pipeline.report.gather import records, study
+from pipeline.release.parts import Parts
 from pipeline.run import Run
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.train import recommend, retrieval
@@ -29,15 +29,14 @@ OURS = "beit3"
 HASHES = ["item_id", "status", "url", "sha256", "phash"]
 
 
-def parts(run: Run) -> build.Parts:
+def parts(run: Run, stages: Sequence[str]) -> Parts:
     """Collect the content of a dataset's release.
 
     Raises:
         UserError: items or all feature sets are absent. schemas.ContractError: a table breaks its schema.
     """
     layout, params = run.layout, run.params[Publish]
-    names = feature_sets(run)
-    items = run.read(layout.items, schemas.ITEMS)
+    outputs, names = Outputs(layout, run.source.kind, stages=stages), feature_sets(run)
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)
     index, facts = _index(run, interactions)
     upstream = [layout.interactions, layout.items, layout.results]
@@ -47,11 +46,10 @@ def parts(run: Run) -> build.Parts:
     embeddings = {"items": layout.item_embeddings}
     if users != "none":
         embeddings["users"] = layout.user_embeddings
-    return build.Parts(
-        dataset=run.dataset,
+    return Parts(
+        outputs=outputs,
         version=params.version,
-        kind=run.source.kind,
-        items=build.released_items(items, _images(layout)),
+        items=build.released_items(run.read(layout.items, schemas.ITEMS), _images(layout)),
         interactions=interactions,
         users=run.read(layout.users, schemas.USERS),
         features={name: io.shards(layout.features(name), "features") for name in names},
@@ -64,16 +62,10 @@ def parts(run: Run) -> build.Parts:
         with_interactions=with_interactions,
         named_users=users == "names",
         half=params.half,
-        results=run.read(layout.results, schemas.RESULTS) if layout.results.exists() else None,
-        protocols=io.read_json(layout.protocol) if layout.protocol.exists() else (),
-        probes=io.read_json(layout.probes) if layout.probes.exists() else None,
-        vector=vector(layout, encoders),
-        coded=coded.gathered(layout, names),
-        study=study(layout),
+        vector=vector(outputs, encoders),
         inputs=[Input(**{k: row[k] for k in ("name", "bytes", "sha256")}) for row in io.read_json(layout.sources)],
         weights=[Input(name=p.name, bytes=p.stat().st_size, sha256=io.sha256(p)) for p in weights(layout)],
         upstream=[p for p in upstream if p.exists()],
-        hardware=hardware(layout),
     )
 
 
@@ -109,31 +101,22 @@ def feature_sets(run: Run) -> list[str]:
     return names
 
 
-def vector(layout: Layout, encoders: Mapping[str, encoder.Released]) -> str:
+def vector(outputs: Outputs, encoders: Mapping[str, encoder.Released]) -> str:
     """Return what the vector of the encoder that `pretrain` trained is, in a sentence; empty if it is not released."""
-    record = layout.run_record("pretrain")
-    if OURS not in encoders or not record.exists():
+    record, layout = outputs.records.get("pretrain"), outputs.layout
+    if OURS not in encoders or record is None:
         return ""
     read = "whitened" if layout.whitening.name in [path.name for path in encoders[OURS].files] else "as it is"
-    width = pq.read_schema(io.shards(layout.features(OURS), "features")[0]).field("vector").type.list_size
-    params = io.read_json(record)["params"]
-    own = Pretrain.model_validate({key: value for key, value in params.items() if key in Pretrain.model_fields})
+    numbers = width(io.shards(layout.features(OURS), "features"))
+    own = Pretrain.model_validate({k: value for k, value in record["params"].items() if k in Pretrain.model_fields})
     losses = own.objective if own.epochs else "nothing: it is as it was initialised"
-    return f"The vector `{OURS}` is CLS, {read}, {width} numbers, pre-trained by {losses}."
+    return f"The vector `{OURS}` is CLS, {read}, {numbers} numbers, pre-trained by {losses}."
 
 
 def weights(layout: Layout) -> list[Path]:
     """Return the existing files of learned weights."""
     learned = [layout.encoder_weights, layout.tokenizer, layout.whitening, layout.model]
     return [path for path in learned if path.exists()]
-
-
-def hardware(layout: Layout) -> str:
-    """Return the kinds of machine that encoding and training ran on; UserError: the record of a stage is gone."""
-    kinds: dict[str, list[str]] = {}
-    for record in records(layout, ("pretrain", "encode", "train", "probe", "benchmark", "study")):
-        kinds.setdefault(f"{record['machine']} ({record['device']})", []).append(record["stage"])
-    return "; ".join(f"{', '.join(stages)}: {kind}" for kind, stages in kinds.items())
 
 
 def _index(run: Run, interactions: pa.Table) -> tuple[bytes | None, dict[str, Any] | None]:

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
+WIDTH, HEIGHT, MARGIN = 1000, 620, 12
+"""of the frame that a map is drawn in"""
 ROUNDS = 400
 PUSHES = 5
 """items drawn at random, an item and round, to push away"""
@@ -18,6 +20,12 @@ SMOOTHING = 40
 STEP = 0.3
 FARTHEST = 4.0
 """largest move along one axis by one force"""
+
+
+def positions(edges: pa.Table, n_items: int, seed: int) -> list[list[int]]:
+    """Return whole positions of the items inside the frame; see layout."""
+    spread = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
+    return (layout(edges, n_items, seed) * spread + MARGIN).round().astype(int).tolist()
 
 
 def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:

@@ -6,8 +6,8 @@ import base64
 import io as bytes_io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
@@ -27,31 +27,9 @@ class Sheets:
     place: dict[int, int]
     """item_id -> number of its cell, counted through all sheets"""
 
-
-def choose(categories: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
-    """Return items to show: drawn by seed, each category once before any twice, items with images first."""
-    order = np.random.default_rng(seed).permutation(len(categories))
-    seen: dict[tuple[bool, str], int] = {}
-    rounds = []
-    for i in order:  # ranked by how many of the category came before
-        key = (not has_image[i], categories[i])
-        seen[key] = seen.get(key, 0) + 1
-        rounds.append((key[0], seen[key]))
-    ranked = sorted(range(len(order)), key=lambda j: rounds[j])
-    return [int(order[j]) for j in ranked[:count]]
-
-
-def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
-    """Return item_id -> its nearest others, best first, from table EDGES."""
-    item, other, rank = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "rank"))
-    kept = item != other
-    if not kept.any():  # no item has a vector, as where every image is unreachable
-        return {}
-    order = np.lexsort((rank[kept], item[kept]))
-    item, other = item[kept][order], other[kept][order]
-    starts = np.flatnonzero(np.r_[True, item[1:] != item[:-1]][: len(item)])
-    ends = np.r_[starts[1:], len(item)]
-    return {int(item[a]): other[a : min(b, a + count)].tolist() for a, b in zip(starts, ends, strict=True)}
+    def table(self, titles: Sequence[str], notes: Sequence[str]) -> dict[str, Any]:
+        """Return a page's table of all items: titles, categories, and numbers of cells, -1 without an image."""
+        return {"titles": titles, "notes": notes, "cells": [self.place.get(i, -1) for i in range(len(titles))]}
 
 
 def thumbnails(tables: Iterable[pa.Table], wanted: set[int], side: int = CELL) -> dict[int, Image.Image]:

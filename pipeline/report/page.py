@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pyarrow as pa
 from PIL import Image
 
-from pipeline.report import gallery, markdown, neighbours, plots, recommended, sections, verdict
-from pipeline.report.gather import Evidence
-from pipeline.report.neighbours import Neighbours
-from pipeline.report.recommended import User
-from pipeline.report.tables import CONTROLS
+from pipeline.facts import codes, content, verdict
+from pipeline.facts.neighbours import Neighbours
+from pipeline.facts.outputs import Outputs
+from pipeline.facts.table import escaped, markdown
+from pipeline.facts.users import SEED, User
+from pipeline.facts.words import CONTROLS
+from pipeline.report import atlas, gallery, plots, sections
 
 HERE = Path(__file__).parent
 POSTER_ITEMS, POSTER_SETS = 8, 4
@@ -32,33 +33,38 @@ class View:
     """categories, by item_id"""
     images: dict[int, Image.Image]
     neighbours: Neighbours | None
+    maps: dict[str, list[list[int]]]
+    """feature set -> position of each item on the map; empty if not all items are shown"""
     users: list[User]
 
 
-def view(evidence: Evidence, near: Neighbours | None, users: Sequence[User], images: Iterable[pa.Table]) -> View | None:
+def view(outputs: Outputs, near: Neighbours | None, users: Sequence[User], seed: int) -> View | None:
     """Return titles, categories and images of the items that the page shows; None without items.
 
     Args:
-        evidence: of the stages.
+        outputs: of the stages.
         near: items and their neighbours.
         users: with their recommendations.
-        images: item_id and image of table IMAGES, a shard at a time.
+        seed: of the maps.
     """
-    if evidence.items is None or not (near or users):
+    items = outputs.items
+    if items is None or not (near or users):
         return None
     wanted = set[int]().union(*(part.shown for part in (near, *users) if part))
-    titles = [t or a for t, a in zip(*(evidence.items[c].to_pylist() for c in ("title", "asin")), strict=True)]
-    notes = [" › ".join(p) for p in evidence.items["categories"].to_pylist()]
-    return View(titles, notes, gallery.thumbnails(images, wanted), near, list(users))
+    shown = near.sets if near and near.searchable else ()
+    maps = {name: atlas.positions(outputs.edges[name], len(items), seed) for name in shown}
+    images = gallery.thumbnails(outputs.images(), wanted)
+    return View(content.titles(items), content.paths(items), images, near, maps, list(users))
 
 
-def html(evidence: Evidence, shown: View | None) -> str:
+def html(outputs: Outputs, shown: View | None) -> str:
     """Return the text of index.html."""
     packed = gallery.sheets(shown.images if shown else {})
+    all_shown = shown and shown.neighbours and shown.neighbours.searchable
     return render(
-        "page.html", packed, **_content(evidence, shown), data=_data(shown, packed) if shown else {},
-        groups=evidence.groups if shown and shown.neighbours and shown.neighbours.searchable else None,
-        map_width=neighbours.MAP_WIDTH, map_height=neighbours.MAP_HEIGHT,
+        "page.html", packed, **_content(outputs, shown), data=_data(shown, packed) if shown else {},
+        groups=codes.groups(outputs.layout, outputs.coded, len(shown.titles)) if shown and all_shown else None,
+        maps=shown.maps if shown else {}, map_width=atlas.WIDTH, map_height=atlas.HEIGHT,
     )  # fmt: skip
 
 
@@ -81,11 +87,10 @@ def render(template: str, packed: gallery.Sheets, **content: Any) -> str:
     )  # fmt: skip
 
 
-def report_md(evidence: Evidence, shown: View | None) -> str:
+def report_md(outputs: Outputs, shown: View | None) -> str:
     """Return the text of report.md: the same verdict and tables, and the image neighbours.png."""
-    return _environment(autoescape=False).get_template("page.md").render(
-        **_content(evidence, shown), row=markdown.row, rule=markdown.rule, escaped=markdown.escaped
-    )  # fmt: skip
+    template = _environment(autoescape=False).get_template("page.md")
+    return template.render(**_content(outputs, shown), markdown=markdown, escaped=escaped)
 
 
 def poster(near: Neighbours, shown: View) -> bytes:
@@ -99,21 +104,20 @@ def poster(near: Neighbours, shown: View) -> bytes:
     return gallery.poster(near.items[:POSTER_ITEMS], sets, shown.images, shown.titles)
 
 
-def _content(evidence: Evidence, shown: View | None) -> dict[str, Any]:
-    notes = {r["stage"]: r.get("notes", {}) for r in evidence.records}
-    said = verdict.sentences(evidence.released, evidence.probes, evidence.tests)
+def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
+    said = verdict.sentences(outputs.released, outputs.probes, outputs.tests)
     return {
-        "dataset": evidence.dataset,
-        "kind": evidence.kind,
-        "facts": _facts(notes.get("interactions", {})),
+        "dataset": outputs.layout.dataset,
+        "kind": outputs.kind,
+        "facts": _facts(outputs.records.get("interactions", {}).get("notes", {})),
         "verdict": said,
-        "basis": verdict.basis(evidence.probes, evidence.tests) if said else "",
-        "pictured": sections.pictured(evidence),
-        "recorded": sections.recorded(evidence),
+        "basis": verdict.basis(outputs.probes, outputs.tests) if said else "",
+        "pictured": sections.pictured(outputs),
+        "recorded": sections.recorded(outputs),
         "near": shown and shown.neighbours,
         "users": shown.users if shown else [],
-        "released": evidence.released,
-        "seed": recommended.SEED,
+        "released": outputs.released,
+        "seed": SEED,
         "plot": plots,
     }
 
@@ -126,12 +130,9 @@ def _data(shown: View, packed: gallery.Sheets) -> dict[str, Any]:
     """Return the page's data: for every item its title, category, cell of a sheet, and neighbours."""
     near, n = shown.neighbours, len(shown.titles)
     sets = near.sets if near and near.searchable else {}
-    return {
-        "titles": shown.titles,
-        "notes": shown.notes,
-        "cells": [packed.place.get(i, -1) for i in range(n)],
+    return packed.table(shown.titles, shown.notes) | {
         "near": {name: [nearest_of.get(i, []) for i in range(n)] for name, nearest_of in sets.items()},
-        "maps": near.maps if near else {},
+        "maps": shown.maps,
     }
 
 

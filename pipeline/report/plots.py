@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from pipeline.evaluation.evidence import Cell
+from pipeline.facts.difference import Difference
+from pipeline.facts.words import figure
 
 WIDTH, HEIGHT = 300, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 24
@@ -16,6 +18,8 @@ PARTS = {"train", "valid", "test", "held", "out", "rare"}
 """words of a curve's name that do not change its measure"""
 Span = tuple[float, float, float]
 """low end, middle, high end"""
+Point = tuple[float, float, float]
+"""x, value, standard deviation"""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Shares:
     title: str
     keys: Sequence[str]
     """names of the parts, left to right"""
-    rows: list[tuple[str, Sequence[float]]]
+    rows: Sequence[tuple[str, Sequence[float]]]
     """name, and the share of each part, 0 .. 1"""
 
 
@@ -98,9 +102,17 @@ def intervals(
     return Intervals(title, keys, placed, [(at(v), f"{v:.4g}") for v in ticks(low, high)], lines)
 
 
-def around(cell: Cell | None) -> Span | None:
-    """Return mean ± sd of a figure; the mean alone where one seed was run."""
-    return None if cell is None else (cell.mean - (cell.sd or 0.0), cell.mean, cell.mean + (cell.sd or 0.0))
+def mean(name: str, cell: Cell, more: str = "") -> Row:
+    """Return a row of mean ± sd; of the mean alone where one seed was run. `more` is said after the figure."""
+    sd = cell.sd or 0.0
+    return Row(name, [(cell.mean - sd, cell.mean, cell.mean + sd)], figure(cell) + more)
+
+
+def change(name: str, test: Difference | None, words: str | None = None) -> Row:
+    """Return a row of a difference, filled where it is decided; without a mark where there is none."""
+    if test is None:
+        return Row(name, [None], words or "", False)
+    return Row(name, [test[:3]], test.words if words is None else words, test.sure)
 
 
 def curves(title: str, places: Mapping[float, str], lines: Mapping[str, Mapping[float, Cell]]) -> Chart:
@@ -112,24 +124,48 @@ def curves(title: str, places: Mapping[float, str], lines: Mapping[str, Mapping[
         lines: line -> x -> figure.
     """
     ends = {name: [(x, c.mean, c.sd or 0.0) for x, c in sorted(line.items())] for name, line in lines.items()}
-    low = min(mean - sd for line in ends.values() for _, mean, sd in line)
-    high = max(mean + sd for line in ends.values() for _, mean, sd in line)
+    return _chart(title, ends, places, (min(places), max(places)))
+
+
+def _chart(
+    title: str,
+    lines: Mapping[str, list[Point]],
+    places: Mapping[float, str],
+    axis: tuple[float, float],
+    last: bool = False,
+) -> Chart:
+    """Return a chart.
+
+    Args:
+        title: what is measured.
+        lines: name -> its points.
+        places: x -> its mark on the axis.
+        axis: the ends of the axis.
+        last: whether the last value of each line is said.
+    """
+    low = min(v - sd for line in lines.values() for _, v, sd in line)
+    high = max(v + sd for line in lines.values() for _, v, sd in line)
     if high == low:
         low, high = low - 0.5, high + 0.5
-    first, last = min(places), max(places)
 
-    def at(x: float, v: float) -> str:
-        across = LEFT + (x - first) / (last - first) * (WIDTH - LEFT - RIGHT)
-        return f"{across:.1f},{TOP + (high - v) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
+    def across(x: float) -> float:
+        return round(LEFT + (x - axis[0]) / (axis[1] - axis[0]) * (WIDTH - LEFT - RIGHT), 1)
+
+    def down(v: float) -> float:
+        return round(TOP + (high - v) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
+
+    def along(points: Iterable[tuple[float, float]]) -> str:
+        return " ".join(f"{across(x)},{down(v)}" for x, v in points)
 
     drawn = [
-        {"name": name, "points": " ".join(at(x, mean) for x, mean, _ in line), "last": "", "flat": False,
-         "band": " ".join([*(at(x, mean + sd) for x, mean, sd in line),
-                           *(at(x, mean - sd) for x, mean, sd in reversed(line))]) if any(s for *_, s in line) else ""}
-        for name, line in ends.items()
+        {"name": name, "points": along((x, v) for x, v, _ in line), "last": f"{line[-1][1]:.4g}" if last else "",
+         "flat": last and len({v for _, v, _ in line}) == 1,
+         "band": along([*((x, v + sd) for x, v, sd in line), *((x, v - sd) for x, v, sd in reversed(line))])
+         if any(sd for *_, sd in line) else ""}
+        for name, line in lines.items()
     ]  # fmt: skip
-    marks = [(float(at(x, low).split(",")[0]), text) for x, text in places.items()]
-    return Chart(title, drawn, marks, [(float(at(first, v).split(",")[1]), f"{v:.4g}") for v in ticks(low, high)])
+    marks = [(across(x), text) for x, text in places.items()]
+    return Chart(title, drawn, marks, [(down(v), f"{v:.4g}") for v in ticks(low, high)])
 
 
 def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
@@ -144,7 +180,13 @@ def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
     for key in dict.fromkeys(k for row in history for k in row):
         if key not in NOT_CURVES and any(_is_number(row.get(key)) for row in history):
             groups.setdefault(_measure(key), []).append(key)
-    return [_chart(measure, keys, history) for measure, keys in groups.items()]
+    end = max(len(history) - 1, 1)
+    places = {x: f"{x:g}" for x in ticks(0, end) if x == int(x)}
+    points = {
+        key: [(float(i), float(row[key]), 0.0) for i, row in enumerate(history) if _is_number(row.get(key))]
+        for keys in groups.values() for key in keys
+    }  # fmt: skip
+    return [_chart(m, {key: points[key] for key in keys}, places, (0, end), last=True) for m, keys in groups.items()]
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
@@ -161,34 +203,6 @@ def ticks(low: float, high: float, about: int = 4) -> list[float]:
 def _measure(key: str) -> str:
     words = [word for word in key.split("_") if word not in PARTS]
     return "_".join("accuracy" if word == "chance" else word for word in words) or key
-
-
-def _chart(measure: str, keys: list[str], history: Sequence[dict[str, Any]]) -> Chart:
-    series = {key: [(i, float(row[key])) for i, row in enumerate(history) if _is_number(row.get(key))] for key in keys}
-    values = [v for points in series.values() for _, v in points]
-    low, high = min(values), max(values)
-    if high == low:
-        low, high = low - 0.5, high + 0.5
-    last = max(len(history) - 1, 1)
-
-    def x(i: float) -> float:
-        return round(LEFT + i / last * (WIDTH - LEFT - RIGHT), 1)
-
-    def y(v: float) -> float:
-        return round(TOP + (high - v) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
-
-    lines = [
-        {
-            "name": key,
-            "points": " ".join(f"{x(i)},{y(v)}" for i, v in points),
-            "last": f"{points[-1][1]:.4g}",
-            "band": "",
-            "flat": len({v for _, v in points}) == 1,
-        }
-        for key, points in series.items()
-    ]
-    y_marks = [(y(v), f"{v:.4g}") for v in ticks(low, high)]
-    return Chart(measure, lines, [(x(i), f"{i:g}") for i in ticks(0, last) if i == int(i)], y_marks)
 
 
 def _is_number(value: Any) -> bool:

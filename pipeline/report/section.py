@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from pipeline.facts.table import Table
 from pipeline.report.plots import Picture
-from pipeline.report.tables import Table
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,17 @@ class Section:
     link: str
     heading: str
     note: str = ""
-    pictures: Sequence[Picture] = ()
+    drawn: Sequence[Picture | None] = ()
+    """pictures; None where there was nothing to draw"""
     maps: Sequence[Table] = ()
     """tables that are pictures themselves, by the tint of their cells"""
     tables: Sequence[Table] = field(default_factory=list)
     """folded on the page"""
 
+    @property
+    def pictures(self) -> list[Picture]:
+        """What was drawn."""
+        return [picture for picture in self.drawn if picture is not None]
+
     def __bool__(self) -> bool:
         return bool(self.pictures or self.maps or self.tables)
-
-
-def named(table: Table, protocol: str, several: bool) -> Table:
-    """Return a table whose heading names the protocol, where there are several."""
-    return replace(table, heading=f"{table.heading}, {protocol}") if several else table

@@ -4,50 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pipeline.report import coded, judged, plots, probed, sequenced, studied, tables, tail
-from pipeline.report.gather import Evidence
+from pipeline.facts import content, recommenders, records
+from pipeline.facts.outputs import Outputs
+from pipeline.facts.table import Table
+from pipeline.report import coded, judged, plots, probed, studied, tail
 from pipeline.report.section import Section
-from pipeline.report.tables import Table
 
 CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 
 
-def pictured(evidence: Evidence) -> list[Section]:
+def pictured(outputs: Outputs) -> list[Section]:
     """Return the sections that have a picture or figures of an experiment, without empty ones."""
     sections = (
-        judged.recommenders(evidence), probed.section(evidence), judged.without_parts(evidence),
-        tail.section(evidence), *studied.sections(evidence), coded.section(evidence.coded),
-        sequenced.section(evidence.study),
+        judged.recommenders(outputs), probed.section(outputs), judged.without_parts(outputs),
+        tail.section(outputs), *studied.sections(outputs), coded.section(outputs.coded),
+        studied.in_use(outputs.study),
     )  # fmt: skip
     return [s for s in sections if s]
 
 
-def recorded(evidence: Evidence) -> list[Section]:
+def recorded(outputs: Outputs) -> list[Section]:
     """Return what was recorded on the way, folded as a whole on the page, without empty sections."""
-    speed = tables.stages(evidence.records)
-    tried = [] if evidence.tuning is None else [judged.tuned(evidence.tuning)]
+    tried = [] if outputs.tuning is None else [recommenders.tuned(outputs.tuning)]
     sections = (
         Section("settings", "Settings", "The same budget for every contender", tables=tried),
-        *_curves(evidence),
-        Section("data", "Data", "Data quality", tables=list(_quality(evidence))),
-        Section("speed", "Speed", "Speed and memory", tables=[speed] if speed else []),
+        *_curves(outputs),
+        Section("data", "Data", "Data quality", tables=list(_quality(outputs))),
+        Section("speed", "Speed", "Speed and memory", tables=list(records.speed(outputs.records))),
     )
     return [s for s in sections if s]
 
 
-def _curves(evidence: Evidence) -> Iterator[Section]:
+def _curves(outputs: Outputs) -> Iterator[Section]:
     """Yield the training curves of one encoder and one recommender."""
     note = "The horizontal axis counts epochs; the bold figure is the last one. One training, of the release."
-    for stage, history in evidence.histories.items():
-        yield Section(f"curves-{stage}", CURVES[stage], f"{CURVES[stage]}, epoch by epoch", note, plots.charts(history))
+    for stage, what in CURVES.items():
+        drawn = plots.charts(outputs.history(stage))
+        yield Section(f"curves-{stage}", what, f"{what}, epoch by epoch", note, drawn)
 
 
-def _quality(evidence: Evidence) -> Iterator[Table]:
-    if evidence.statuses is not None:
+def _quality(outputs: Outputs) -> Iterator[Table]:
+    if outputs.statuses is not None:
         note = "Outcome of fetching, one status an item; an item without an image is encoded from its text."
-        yield tables.quality("Images", evidence.statuses["status"], evidence.statuses["reason"], note)
-    if evidence.items is not None:
+        yield content.quality("Images", outputs.statuses["status"], outputs.statuses["reason"], note)
+    if outputs.items is not None:
         note = "Texts of the metadata; an item without text is encoded from its image."
-        yield tables.quality("Texts", evidence.items["text_status"], None, note)
-    if drops := tables.drops(evidence.records):
-        yield drops
+        yield content.quality("Texts", outputs.items["text_status"], None, note)
+    yield from records.drops(outputs.records)

@@ -1,115 +1,53 @@
-"""The long tail: who is shown, and whom AlignRec serves, by popularity of the item and length of the user's history."""
+"""The section of the long tail: who is shown, and whom AlignRec serves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 import schemas
-from pipeline.evaluation.cutoff import CUTOFF, headline
-from pipeline.evaluation.evidence import Comparison, comparisons, seeds_of
+from pipeline.evaluation.evidence import seeds_of
+from pipeline.facts import tail as facts
+from pipeline.facts import words
+from pipeline.facts.outputs import Outputs
+from pipeline.facts.tail import Groups, Shown
 from pipeline.models import RELEASED
-from pipeline.probe.verdicts import LEVEL
 from pipeline.report import plots
-from pipeline.report.gather import Evidence
-from pipeline.report.judged import equal, name
-from pipeline.report.plots import Intervals, Picture, Shares, Span
-from pipeline.report.section import Section, named
-from pipeline.report.tables import CONTROLS, Table
+from pipeline.report.plots import Intervals, Picture, Shares
+from pipeline.report.section import Section
 
 LINES = 4
 """runs in a picture of groups, best Recall@20 first"""
-CHOSEN = "what users chose in test"
-TAIL = "less popular half"
-PARTS = {
-    "cold items": ("cold",),
-    TAIL: ("1", "2", "3", "4", "5"),
-    "next four tenths": ("6", "7", "8", "9"),
-    "most popular tenth": ("10",),
-}
-"""part of the catalogue -> tenths of table SLICES"""
-SLICES = {
-    "popularity": "Targets by popularity of the item in train: tenths from the least (1) to the most popular (10), or "
-    "thirds where a tenth has few targets; cold items have no train interaction.",
-    "history": "Test users by the number of their train interactions.",
-}
-"""slice -> what its groups are"""
-OF = {"popularity": "targets", "history": "users"}
 WHOSE = {"popularity": "Recall of targets by popularity of the item",
          "history": "Recall of users by number of train interactions"}  # fmt: skip
 UNITS = {"popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}, "history": {}}
 """slice -> label -> its name where it stands alone"""
 
-Run = tuple[str, str]
-"""model, features"""
-Sliced = dict[Run, dict[tuple[str, str, str], tuple[int, float | None]]]
-"""run -> (slice, label, metric) -> n, and the mean over seeds (None where n is 0)"""
-Groups = Mapping[Run, Mapping[str, Span | None]]
-"""run -> label of a group -> low end, mean, high end"""
 
-
-def section(evidence: Evidence) -> Section:
+def section(outputs: Outputs) -> Section:
     """Return the section; an empty one without slices and without the study of the tail."""
-    judged = [] if evidence.results is None else comparisons(evidence.results)
-    several, studied = len(judged) > 1, evidence.study.get("tail", schemas.TAIL.empty_table())
-    pictures: list[Picture | None] = []
+    studied = outputs.study.get("tail", schemas.TAIL.empty_table())
+    drawn: list[Picture | None] = []
     said: list[str] = []
-    tables = tails(studied)
+    tables = facts.tails(studied)
     tested = bool(tables)
-    for comparison in judged:
-        k, slices = sliced(evidence.slices, comparison)
-        over = f"mean over {seeds_of(r.seeds for r in comparison.rows)}" + (
-            f"; {comparison.protocol}" if several else ""
-        )
-        who = shown(slices, f"Who is shown: share of the top {k}, {over}")
-        said += in_words(who, name(RELEASED, evidence.released))
-        pictures.append(who)
-        for which in SLICES:
-            groups = by_study(studied, comparison, which) if tested else by_slices(slices, which)
+    for comparison, label in words.labelled(outputs.compared):
+        k, slices = facts.sliced(outputs.slices, comparison)
+        over = words.after(f"mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
+        who = facts.shown(slices)
+        said += facts.in_words(who, words.run(RELEASED, outputs.released))
+        drawn.append(shares(who, f"Who is shown: share of the top {k}, {over}"))
+        for which in facts.SLICES:
+            groups = facts.by_study(studied, comparison, which) if tested else facts.by_slices(slices, which)
             title = f"{WHOSE[which]}, {'95 % interval, ' if tested else ''}{over}"
-            pictures.append(served(groups, which, title, evidence.released))
-        made = [catalogue(slices, k), *([] if tested else (means(slices, which, k) for which in SLICES))]
-        tables += [named(table, comparison.protocol, several) for table in made if table]
+            drawn.append(served(groups, which, title, outputs.released))
+        of_slices = [] if tested else [table for which in facts.SLICES for table in facts.means(slices, which, k)]
+        tables += [table.under(label) for table in (*facts.catalogue(slices, k), *of_slices)]
     note = " ".join(["A recommender can be right by showing everybody the same few items.", *said])
-    return Section("tail", "Long tail", "The long tail", note, [p for p in pictures if p is not None], tables=tables)
+    return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)
 
 
-def shown(slices: Sliced, title: str) -> Shares | None:
-    """Return the share of places that each part of the catalogue has, a bar a run, and that of the test targets."""
-    rows = []
-    for run, cells in slices.items():
-        exposed = {label: value or 0.0 for (_, label, metric), (_, value) in cells.items() if metric == "exposure"}
-        if exposed:
-            rows.append((name(*run), [sum(exposed.get(label, 0.0) for label in labels) for labels in PARTS.values()]))
-    if not rows:
-        return None
-    cells = next(cells for cells in slices.values() if cells)
-    targets = {
-        label: n for (kind, label, metric), (n, _) in cells.items() if (kind, metric) == ("popularity", "recall")
-    }
-    whole = max(sum(targets.values()), 1)
-    chosen = [sum(targets.get(label, 0) for label in labels) / whole for labels in PARTS.values()]
-    every = [(CHOSEN, chosen), *rows]
-    kept = [i for i in range(len(PARTS)) if any(shares[i] for _, shares in every)]
-    return Shares(title, [list(PARTS)[i] for i in kept], [(run, [shares[i] for i in kept]) for run, shares in every])
-
-
-def in_words(who: Shares | None, ours: str) -> list[str]:
-    """Return what the tail has of test, of our lists and of the lists that show it least; nothing without all three."""
-    if who is None or TAIL not in who.keys:
-        return []
-    shares = {run: parts[who.keys.index(TAIL)] for run, parts in who.rows}
-    chosen, least = shares.pop(CHOSEN), min(shares, key=lambda run: shares[run])
-    if ours not in shares or least == ours:
-        return []
-    return [
-        f"The {TAIL} of the items has {chosen:.0%} of what users chose in test, {shares[ours]:.0%} of what {ours} "
-        f"shows, and {shares[least]:.0%} of what {least} shows."
-    ]
+def shares(who: Shown, title: str) -> Shares | None:
+    """Return a bar a run, and that of the test targets."""
+    rows = [(run, list(parts.values())) for run, parts in who.items()]
+    return Shares(title, list(next(iter(who.values()))), rows) if rows else None
 
 
 def served(groups: Groups, which: str, title: str, released: str) -> Intervals | None:
@@ -117,136 +55,4 @@ def served(groups: Groups, which: str, title: str, released: str) -> Intervals |
     runs = [run for run in groups if run[1] in (released, "none")][:LINES]
     labels = list(dict.fromkeys(label for run in runs for label in groups[run]))
     rows = [plots.Row(UNITS[which].get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
-    return plots.intervals(title, rows, [name(*run) for run in runs])
-
-
-def by_study(tail: pa.Table, comparison: Comparison, which: str) -> Groups:
-    """Return means of table TAIL with their intervals, in the comparison's order."""
-    rows = tail.filter(equal({"fingerprint": comparison.fingerprint, "slice": which})).to_pylist()
-    groups: dict[Run, dict[str, Span | None]] = {(r.model, r.features): {} for r in comparison.rows}
-    for row in rows:
-        span = row["mean_low"], row["mean"], row["mean_high"]
-        groups.setdefault((row["model"], row["features"]), {})[row["label"]] = span
-    return {run: spans for run, spans in groups.items() if spans}
-
-
-def by_slices(slices: Sliced, which: str) -> Groups:
-    """Return means of table SLICES, without intervals; a group without targets or users is left out."""
-    return {
-        run: {label: (value, value, value) for (kind, label, metric), (_, value) in cells.items()
-              if (kind, metric) == (which, "recall") and value is not None}
-        for run, cells in slices.items() if cells
-    }  # fmt: skip
-
-
-def sliced(slices: pa.Table | None, judged: Comparison) -> tuple[int, Sliced]:
-    """Return the headline cutoff of table SLICES, and its figures there in the comparison's order.
-
-    Controls and ablations are left out.
-    """
-    if slices is None or not len(slices):
-        return CUTOFF, {}
-    k = headline(pc.unique(slices["k"]).to_pylist())
-    kept = slices.filter(equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k}))
-    seeds: dict[Run, dict[tuple[str, str, str], list[tuple[int, float | None]]]] = {
-        (r.model, r.features): {} for r in judged.rows if r.features not in CONTROLS
-    }
-    for row in kept.to_pylist():  # some dozens a run
-        if (row["model"], row["features"]) in seeds:
-            cells = seeds[row["model"], row["features"]]
-            cells.setdefault((row["slice"], row["label"], row["metric"]), []).append((row["n"], row["value"]))
-    figures = {
-        run: {key: (v[0][0], _mean([x for _, x in v])) for key, v in cells.items()} for run, cells in seeds.items()
-    }
-    return k, figures
-
-
-def means(slices: Sliced, which: str, k: int) -> Table | None:
-    """Return runs x labels of one slice, its sizes in the first row; None without figures."""
-    any_run = next((cells for cells in slices.values() if cells), {})
-    labels = [label for (kind, label, metric), (n, _) in any_run.items() if (kind, metric) == (which, "recall") and n]
-    if not labels:
-        return None
-    sizes = [f"{any_run[which, label, 'recall'][0]:,}" for label in labels]
-    rows = [
-        [name(*run), *(_text(c.get((which, label, "recall"))) for label in labels)] for run, c in slices.items() if c
-    ]
-    note = f"{SLICES[which]} Means over seeds."
-    return Table(f"Recall@{k} by {which}", note, ["run", *labels], [[OF[which], *sizes], *rows])
-
-
-def catalogue(slices: Sliced, k: int) -> Table | None:
-    """Return coverage, novelty and exposure of the top K."""
-    head = ["run", "coverage", "novelty, bits", "exposure: top tenth", "exposure: lower half"]
-    rows = []
-    for run, cells in slices.items():
-        if ("catalogue", "all", "coverage") in cells:
-            exposed = [cells.get(("popularity", str(part), "exposure"), (0, None))[1] or 0.0 for part in range(11)]
-            rows.append([
-                name(*run), f"{cells['catalogue', 'all', 'coverage'][1]:.1%}",
-                _text(cells.get(("catalogue", "all", "novelty")), 2), f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}",
-            ])  # fmt: skip
-    note = (
-        f"Of the top {k} of all test users, means over seeds. Coverage: share of the catalogue that is recommended. "
-        "Novelty: mean of -log2(share of users who have the item). Exposure: share of places of the tenth of items "
-        "with the most train interactions, and of the half with the fewest."
-    )
-    return Table("What is recommended", note, head, rows) if rows else None
-
-
-def tails(tail: pa.Table) -> list[Table]:
-    """Return, for each protocol and slice of table TAIL, the means of all contenders and AlignRec's differences."""
-    rows = tail.to_pylist()
-    parts = dict.fromkeys((row["protocol"], row["fingerprint"], row["slice"]) for row in rows)
-    several = len({protocol for protocol, *_ in parts}) > 1
-    return [
-        named(table, protocol, several)
-        for protocol, fingerprint, which in parts
-        for table in _tails([row for row in rows if (row["fingerprint"], row["slice"]) == (fingerprint, which)])
-    ]
-
-
-def _tails(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    """Yield the tables of one protocol and slice."""
-    first, which = rows[0], rows[0]["slice"]
-    note = (
-        f"Protocol {first['protocol']}, fingerprint {first['fingerprint']}. {SLICES[which]} Mean over "
-        f"{seeds_of(row['seeds'] for row in rows)}; 95 % intervals of the bootstrap."
-    )
-    yield _by_group(f"Recall@{first['k']} by {which}", note, rows, "mean")
-    if tested := [row for row in rows if row["difference"] is not None]:
-        note += (
-            " What AlignRec on the released features has more than each other run; marked where p is below "
-            f"{LEVEL} after Holm's correction for all of these tests."
-        )
-        yield _by_group(f"AlignRec's lead by {which}", note, tested, "difference")
-
-
-def _by_group(heading: str, note: str, rows: Sequence[Mapping[str, Any]], figure: str) -> Table:
-    """Return runs x groups; `figure` is mean or difference, each with its interval."""
-    labels = list(dict.fromkeys(row["label"] for row in rows))
-    runs = list(dict.fromkeys((row["model"], row["features"]) for row in rows if row["features"] not in CONTROLS))
-    cells = {(row["model"], row["features"], row["label"]): row for row in rows}
-    low, high, form = ("mean_low", "mean_high", ".4f") if figure == "mean" else ("low", "high", "+.4f")
-
-    def text(row: Mapping[str, Any] | None) -> str:
-        return "" if row is None else f"{row[figure]:{form}} ({row[low]:{form}} .. {row[high]:{form}})"
-
-    table = [[name(*run), *(text(cells.get((*run, label))) for label in labels)] for run in runs]
-    sizes = {row["label"]: f"{row['n']:,}" for row in rows}
-    sure = {
-        (1 + r, 1 + c)
-        for r, run in enumerate(runs) for c, label in enumerate(labels)
-        if figure == "difference" and (cell := cells.get((*run, label))) is not None
-        and cell["p_holm"] is not None and cell["p_holm"] < LEVEL
-    }  # fmt: skip
-    return Table(heading, note, ["run", *labels], [["n", *(sizes[x] for x in labels)], *table], best=frozenset(sure))
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None
-
-
-def _text(cell: tuple[int, float | None] | None, decimals: int = 4) -> str:
-    return "" if cell is None or cell[1] is None else f"{cell[1]:.{decimals}f}"
+    return plots.intervals(title, rows, [words.run(*run) for run in runs])

@@ -10,9 +10,11 @@ import pytest
 import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import comparisons
+from pipeline.facts import recommenders
+from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.release.build import results_json
-from pipeline.report import gather, judged, sections, terminal
+from pipeline.report import sections, terminal
 from pipeline.run import running
 from stages import benchmark
 
@@ -67,7 +69,7 @@ def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
     assert of_knn[0] > of_knn[1]
     titles = [str(t.title) for t in terminal.tables(results, "shop")]
     assert sum(ALONE in t for t in titles) == sum(EVERY in t for t in titles) == 1
-    notes = {c.protocol: judged.results(c).note for c in comparisons(results)}
+    notes = {c.protocol: recommenders.results(c).note for c in comparisons(results)}
     assert "the cold items of test alone are ranked, train items masked" in notes[ALONE]
     assert "every item is ranked, train items masked" in notes[EVERY]
 
@@ -93,17 +95,16 @@ def test_tests_are_paired_under_each_protocol_and_corrected_together(tmp_path: P
     assert [(r["protocol"], r["metric"]) for r in rows] == [(p, m) for p in (ALONE, EVERY) for m in ("recall", "ndcg")]
     p = np.array([r["p"] for r in rows])
     assert min(r["p_holm"] for r in rows) == pytest.approx(min(1, p.min() * 4))
-    headings = [t.heading for t in judged.tests(tests)]
+    headings = [t.heading for t in recommenders.tests(tests)]
     assert headings[:2] == [f"Differences in Recall@20, protocol {p}" for p in (EVERY, ALONE)]
 
 
 def test_the_report_shows_both_protocols_in_each_section(layout: Layout) -> None:
-    with running("report", "shop", cold.params(), layout.root) as run:
-        evidence = gather.evidence(run, [])
-    by_anchor = {s.anchor: [t.heading + t.note for t in s.tables] for s in sections.pictured(evidence)}
+    outputs = Outputs(layout, released=cold.params().train.features)
+    by_anchor = {s.anchor: [t.heading + t.note for t in s.tables] for s in sections.pictured(outputs)}
     for anchor in ("results", "tail"):
         shown = [sum(protocol in text for text in by_anchor[anchor]) for protocol in (ALONE, EVERY)]
         assert shown[0] == shown[1] > 0
-    drawn = {s.anchor: [picture.title for picture in s.pictures] for s in sections.pictured(evidence)}
+    drawn = {s.anchor: [picture.title for picture in s.pictures] for s in sections.pictured(outputs)}
     for anchor in ("results", "tail"):
         assert {title.rpartition("; ")[2] for title in drawn[anchor]} == {ALONE, EVERY}

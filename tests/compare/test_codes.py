@@ -16,6 +16,7 @@ import toy
 from pipeline import io
 from pipeline.compare import codes, codes_file
 from pipeline.errors import UserError
+from pipeline.facts import codes as facts
 from pipeline.layout import Layout
 
 ASINS = [f"A{i}" for i in range(toy.ITEMS)]
@@ -71,7 +72,7 @@ def test_feature_sets_are_coded_beside_random_codes_and_files_have_their_neighbo
     ]  # fmt: skip
     assert comparison["neighbours_of"] == "beit3"
     assert comparison["codes"][-1]["quality"]["prefixes"][0]["neighbours"] is not None
-    assert "beit3" in codes.remarks(comparison)[0]
+    assert "beit3" in facts.remarks(comparison)[0]
     page = (layout.root / "compared" / "index.html").read_text()
     assert "What coding costs" in page
     assert io.read_json(layout.root / "compared" / "compare.json") == comparison
@@ -83,7 +84,7 @@ def test_several_codebooks_give_mean_and_sd_and_a_file_has_none(layout: Layout, 
     comparison = compared(layout, specs, "residual-kmeans", seeds=3)
     by = [(row["method"], row["seed"]) for row in comparison["codes"]]
     assert by == [*(("residual-kmeans", n) for n in range(3)), *(("random", n) for n in range(3)), ("as it is", 0)]
-    headline, cost, over = codes.tables(comparison)
+    headline, cost, over = facts.brief(facts.compared(comparison))
     assert [row[0] for row in headline.rows] == ["beit3 · residual-kmeans", "beit3 · random", "theirs · as it is"]
     assert [row[0] for row in cost.rows] == ["beit3 · residual-kmeans"] * 2  # of the first seed alone
     assert [row[:2] for row in over.rows] == [["beit3 · residual-kmeans", "3"], ["beit3 · random", "3"]]

@@ -16,16 +16,17 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.compare import changes, command, feature_set, geometry, judge, page, releases, training
-from pipeline.compare.page import terminal
+from pipeline.compare import changes, command, feature_set, geometry, judge, releases, training
 from pipeline.errors import UserError
+from pipeline.facts import comparison as facts
+from pipeline.facts.table import Table
 from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.models.vbpr import VBPR
 from pipeline.probe import questions
 from pipeline.probe.base import Data
 from pipeline.release import verify
-from pipeline.report.tables import Table
+from pipeline.report.terminal import drawn
 from pipeline.run import running
 from stages import probe, publish
 from stages.params import Params
@@ -233,7 +234,7 @@ def test_compare_does_not_ask_for_a_category_that_was_read(layout: Layout, tmp_p
     judged = judge.judge(sets, questions.ask(data), [5, 20], 0, questions.withheld(data))
     reason = "the encoder read the categories in the text; items.text can leave them out"
     assert judged["probes"]["categories"]["a"] == {"skipped": reason}
-    assert page.remarks(judged) == [f"Category: Not shown for a: {reason}."]
+    assert facts.remarks(judged) == [f"Category: Not shown for a: {reason}."]
     assert [(t["a"], t["b"]) for t in judged["paired"] if t["measure"] == "categories accuracy"] == [("b", "c")]
 
 
@@ -398,7 +399,7 @@ def test_the_command_line_shows_tables_and_one_line_for_a_mistake(layout: Layout
 
 
 def test_the_terminal_shows_no_control_characters() -> None:
-    printed = terminal(Table("t", "", ["a"], [["x\x1b[31mred"]]))
+    printed = drawn(Table("t", "", ["a"], [["x\x1b[31mred"]]))
     assert "\x1b" not in str(next(iter(printed.columns[0].cells)))
 
 

@@ -16,9 +16,10 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.export.content import of_dataset
 from pipeline.export.write import write
+from pipeline.facts.neighbours import nearest
 from pipeline.graph.neighbours import neighbours
 from pipeline.release import manifest, verify
-from pipeline.report import atlas, gallery
+from pipeline.report import atlas
 from pipeline.run import running
 from stages import publish, report
 
@@ -80,7 +81,7 @@ def test_a_report_is_made_where_a_feature_set_has_no_neighbours(tmp_path: Path) 
     layout = toy.outputs(tmp_path)
     edges = neighbours(np.zeros((toy.ITEMS, 2), np.float32), 4)
     io.write_table(edges, layout.edges("minilm-cnn"), schemas.EDGES)
-    assert gallery.nearest(edges, 4) == {}
+    assert nearest(edges, 4) == {}
     assert np.isfinite(atlas.layout(edges, toy.ITEMS, 0)).all()
     with running("report", "shop", toy.PARAMS, tmp_path) as run:
         report.main(run)

@@ -11,13 +11,12 @@ import toy
 import schemas
 from pipeline import io
 from pipeline.evaluation import metrics
+from pipeline.facts import probes as facts
 from pipeline.interactions import cooccurrence, split
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.probe import categories, content_knn, item_cf, questions, zero_shot
 from pipeline.probe.base import Data
-from pipeline.release import card
-from pipeline.report import tables
 
 KS = [1, 2, 3]
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
@@ -205,7 +204,7 @@ def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
         figures = questions.summaries(probes, questions.answers(probes, [("f", features)], [5], seed=0), [5])
         assert 0 <= figures["zero_shot"]["f"]["hit@5"] <= 1
         notes.append(figures["zero_shot"].get("note"))
-        note = tables.probes(figures)[0].note
+        note = facts.tables(figures)[0].note
         assert ("not their times" in note) == (interactions is table)
     assert notes == ["The source tells the order of a user's interactions, not their times.", None]
 
@@ -298,15 +297,14 @@ def test_who_read_the_category_is_not_asked_for_it(tmp_path: Path, text: list[st
     assert all("accuracy" in figures["categories"][name] for name in ("chance", "cnn", "theirs", "shuffled"))
     assert figures["categories"]["note"] == "Whether the encoder of theirs read the categories is not known."
     assert "hit@5" in figures["item_cf"]["beit3"]
-    table = next(t for t in tables.probes(figures) if t.heading == "Category")
+    table = next(t for t in facts.tables(figures) if t.heading == "Category")
     assert "beit3" not in [row[0] for row in table.rows]
     assert f"Not shown for beit3: {reason}." in table.note
-    remark = card._judged_without_training(figures)
-    assert any(f"Not shown for beit3: {reason}." in line for line in remark["remarks"])
-    assert next(row for row in remark["probed"] if row[0] == "beit3")[-1] == ""
+    assert f"Not shown for beit3: {reason}." in facts.read(figures)["categories"].remark
+    assert next(row for row in facts.headline(figures).rows if row[0] == "beit3")[-1] == ""
 
 
 def test_texts_without_categories_let_every_set_be_asked(tmp_path: Path) -> None:
     figures = judged(shop(tmp_path, ["title", "brand", "description"]))
     assert all("accuracy" in figures["categories"][name] for name in ("beit3", "cnn", "theirs", "shuffled"))
-    assert not any("Not shown" in t.note for t in tables.probes(figures))
+    assert not any("Not shown" in t.note for t in facts.tables(figures))

@@ -8,14 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.facts import probes as facts
 from pipeline.ops import whitening
 from pipeline.probe import questions
 from pipeline.probe.base import Data
-from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import verdicts
-from pipeline.release import card
-from pipeline.report import tables, terminal
-from pipeline.report.markdown import verdict_sentences
 
 KS = [10, 20]
 USERS = 400
@@ -71,7 +68,7 @@ def test_tasks_other_cutoffs_and_sets_that_were_not_asked() -> None:
 
 def test_verdicts_are_sentences() -> None:
     rows = judged({"a": 0.6, "b": 0.3, "c": 0.3, "d": 0.9}, {"a": 0.6, "b": 0.3, "c": 0.6, "d": 0.9})
-    assert verdict_sentences(rows) == (
+    assert facts.sentences(rows) == (
         "At hit@10, a is better than b; worse than d; neither better nor worse than c. "
         "At hit@20, a is better than b; worse than d; neither better nor worse than c."
     )
@@ -91,7 +88,7 @@ def test_processed_figures_stand_below_raw_ones() -> None:
     assert figures["processed"]["width"] == 30
     assert figures["processed"]["item_cf"].keys() == figures["item_cf"].keys()
     assert "categories" not in figures["processed"]  # skipped, as the raw ones say
-    table = next(t for t in tables.probes(figures) if t.heading == "Item-CF")
+    table = next(t for t in facts.tables(figures) if t.heading == "Item-CF")
     assert table.head == ["feature set", "features", "hit@5"]
     assert [row[1] for row in table.rows] == ["raw"] * 3 + ["processed"] * 3
     assert (table.rows[0][0], table.rows[3][0]) == ("hidden", "hidden")
@@ -114,24 +111,25 @@ def interactions(rng: np.random.Generator) -> Any:
     return pa.table(columns)
 
 
-def test_terminal_and_card_have_a_row_for_each_processing() -> None:
+def test_a_headline_has_a_row_for_each_processing_and_a_caveat_its_reason() -> None:
     raw, narrowed = {"hit@20": 0.4}, {"hit@20": 0.3}
     row = {"probe": "item_cf", "measure": "hit@20", "a": "a", "b": "b", "verdict": "better"}
     figures = {
+        "zero_shot": {"skipped": "no reason"},
         "item_cf": {"items": 4, "chance": {"hit@20": 0.1}, "a": raw, "b": {"skipped": "it is odd"}},
         "processed": {"width": 7, "item_cf": {"items": 4, "chance": {"hit@20": 0.1}, "a": narrowed}},
         "verdicts": [row],
     }
-    printed = terminal.probes(figures, PROBES)
-    assert [list(column.cells) for column in printed.columns] == [
-        ["chance", "a", "chance", "a"],
-        ["raw", "raw", "processed", "processed"],
-        ["0.1000", "0.4000", "0.1000", "0.3000"],
-    ]
-    shown = card._judged_without_training(figures)
-    assert [(*names,) for names in shown["probed"] if names[0] == "a"] == [
-        ("a", "raw", "0.4000"),
-        ("a", "processed", "0.3000"),
-    ]
-    assert shown["processed_width"] == 7
-    assert shown["remarks"] == ["Item-CF hit@20: Not shown for b: it is odd. At hit@20, a is better than b."]
+    table = facts.headline(figures)
+    assert table.head == ["feature set", "features", "Item-CF hit@20"]
+    assert table.rows == [
+        ["chance", "raw", "0.1000"], ["a", "raw", "0.4000"], ["chance", "processed", "0.1000"],
+        ["a", "processed", "0.3000"],
+    ]  # fmt: skip
+    assert table.note == "zero-shot: no reason"
+    probed = facts.read(figures)["item_cf"]
+    assert (probed.name, probed.remark) == (
+        "Item-CF hit@20",
+        "Not shown for b: it is odd. At hit@20, a is better than b.",
+    )
+    assert facts.read(figures)["zero_shot"].remark == "no reason."

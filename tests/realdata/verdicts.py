@@ -10,8 +10,8 @@ from rich.table import Table
 
 import schemas
 from pipeline import io
+from pipeline.facts.words import CONTROLS
 from pipeline.layout import Layout
-from pipeline.report.tables import CONTROLS
 
 METRIC = "recall"
 SURE = 0.05

@@ -17,6 +17,7 @@ from pipeline import io
 from pipeline.compare.releases import diff
 from pipeline.errors import UserError
 from pipeline.export.content import of_release as content_of
+from pipeline.facts.outputs import Outputs
 from pipeline.release import encoder, gather, manifest, verify
 from pipeline.remote.fetch import fetch
 from pipeline.run import running
@@ -230,11 +231,11 @@ def test_the_card_says_what_our_vector_is(tmp_path: Path, whitened: bool, epochs
     facts = Mock(spec=encoder.Released, files=files)
     trained = toy.run_record("pretrain") | {"params": {"summary": 0.0, "content": 0.0, "itc": 0.5, "epochs": epochs}}
     io.write_json(layout.run_record("pretrain"), trained)
-    sentence = gather.vector(layout, {"beit3": facts})
+    sentence = gather.vector(Outputs(layout), {"beit3": facts})
     losses = "MIM + MLM + 0.5 itc" if epochs else "nothing: it is as it was initialised"
     read = "whitened" if whitened else "as it is"
     assert sentence == f"The vector `beit3` is CLS, {read}, 2 numbers, pre-trained by {losses}."
-    assert gather.vector(layout, {"minilm-cnn": facts}) == ""
+    assert gather.vector(Outputs(layout), {"minilm-cnn": facts}) == ""
 
 
 def test_the_sentence_stands_in_the_card(built: Path) -> None:

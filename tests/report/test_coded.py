@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import toy
 
+from pipeline.facts import codes as facts
 from pipeline.layout import Layout
 from pipeline.report import coded
 from pipeline.run import running
@@ -47,19 +48,8 @@ def tab(layout: Layout) -> Iterator[Any]:
         browser.close()
 
 
-def test_methods_stand_beside_controls_in_the_order_of_the_registry(layout: Layout) -> None:
-    judged = coded.gathered(layout)
-    assert [(j.features, j.method) for j in judged] == [("beit3", method) for method in SECTION["methods"]]
-    table = coded.headline(judged)
-    assert all(len(row) == len(table.head) for row in table.rows)
-    assert "random is a control: useful codes must beat it." in table.note
-    assert table.rows[1][-2:] == ["", ""]  # random codes reconstruct nothing
-    assert "Not for random: the codes stand for no vector." in coded.cost(judged).note
-    assert coded.gathered(layout, ["tfidf"]) == []
-
-
 def test_pictures_show_methods_and_chance_but_no_control(layout: Layout) -> None:
-    lines = [[line["name"] for line in chart.lines] for chart in coded.pictures(coded.gathered(layout))]
+    lines = [[line["name"] for line in chart.lines] for chart in coded.shared(facts.gathered(layout))]
     assert lines
     assert all(names == ["residual-kmeans", "chance"] for names in lines)
 
@@ -78,7 +68,7 @@ def test_the_markdown_has_the_figures(layout: Layout) -> None:
 
 
 def test_items_are_found_by_words_and_by_prefix(tab: Any, layout: Layout) -> None:
-    groups = coded.groups(layout, coded.gathered(layout), toy.ITEMS)
+    groups = facts.groups(layout, facts.gathered(layout), toy.ITEMS)
     assert groups
     codes = groups.codes["beit3 · residual-kmeans"]
     tab.fill("#code-query", "apple")
@@ -98,7 +88,7 @@ def test_items_are_found_by_words_and_by_prefix(tab: Any, layout: Layout) -> Non
 
 
 def test_other_codes_group_otherwise_and_a_hostile_title_stays_text(tab: Any, layout: Layout) -> None:
-    groups = coded.groups(layout, coded.gathered(layout), toy.ITEMS)
+    groups = facts.groups(layout, facts.gathered(layout), toy.ITEMS)
     assert groups
     tab.select_option("#code-set", "beit3 · random")
     firsts = {codes[0] for codes in groups.codes["beit3 · random"]}

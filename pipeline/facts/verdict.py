@@ -12,11 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import MAIN, seeds_of
+from pipeline.facts.words import CONTROLS, listed, measure
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import LEVEL, agreed
-from pipeline.report.markdown import listed
-from pipeline.report.tables import CONTROLS, metric_name
 
 UNTRAINED = "untrained"
 """ends the name of an encoder's control: the same network without training"""
@@ -91,7 +90,7 @@ def basis(probes: Mapping[str, Any] | None, tests: pa.Table | None) -> str:
     if rows:
         protocols = listed(list(dict.fromkeys(row["protocol"] for row in rows)))
         parts.append(
-            f"for recommenders test {metric_name(MAIN[0])}@{rows[0]['k']} of {rows[0]['n']:,} users, each averaged "
+            f"for recommenders test {measure(MAIN[0], rows[0]['k'])} of {rows[0]['n']:,} users, each averaged "
             f"over {seeds_of(row['seeds'] for row in rows)}, protocol {protocols}"
         )
     if (probes or {}).get("verdicts"):
@@ -140,7 +139,7 @@ def _gap(tests: Sequence[Row]) -> str:
     """Return the differences of tests, smallest to largest."""
     gaps = sorted(test["difference"] for test in tests)
     span = f"{gaps[0]:+.4f}" + (f" to {gaps[-1]:+.4f}" if len(gaps) > 1 else "")
-    return f"{span} {metric_name(MAIN[0])}@{tests[0]['k']}"
+    return f"{span} {measure(MAIN[0], tests[0]['k'])}"
 
 
 def _places(places: Sequence[str]) -> str:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from pipeline.evaluation.evidence import comparisons
+import schemas
+from pipeline import io
+from pipeline.facts import words
+from pipeline.facts.outputs import Outputs
 from pipeline.interactions import split
 from pipeline.interactions.split import Split
-from pipeline.layout import Layout
-from pipeline.report.gather import Evidence, ranked
-from pipeline.report.judged import name
 from schemas import TRAIN, clock
 
 USERS, MODELS, TOP = 3, 6, 8
@@ -39,24 +41,24 @@ class User:
 
     @property
     def shown(self) -> set[int]:
-        """The items whose images the page needs."""
+        """The items whose images are needed."""
         return {*self.history, *self.wanted, *(item for items in self.ranked.values() for item in items)}
 
 
-def users(layout: Layout, evidence: Evidence, seed: int) -> list[User]:
+def users(outputs: Outputs, seed: int) -> list[User]:
     """Return the users; none without interactions, items, or rankings of the benchmark.
 
     They are drawn by seed from the test users, one from each third by length of history: short, middle, long.
     """
-    table, results, items = evidence.interactions, evidence.results, evidence.items
-    if table is None or results is None or items is None or not len(table):
+    table, items = outputs.interactions, outputs.items
+    if table is None or items is None or not len(table) or not outputs.compared:
         return []
     parts = split.load(table, pc.max(table["user_id"]).as_py() + 1, len(items))
     chosen = list(drawn(parts, seed))
-    rows = [row for comparison in comparisons(results)[:1] for row in comparison.rows]
-    models = [(row.model, row.features) for row in rows if row.features in (evidence.released, "none")][:MODELS]
-    paths = {name(*run): layout.trial_rankings(*run, SEED) for run in models}
-    runs = {run: ranked(path, chosen, TOP) for run, path in paths.items() if path.is_file()}
+    rows = outputs.compared[0].rows
+    models = [(row.model, row.features) for row in rows if row.features in (outputs.released, "none")][:MODELS]
+    paths = {words.run(*run): outputs.layout.trial_rankings(*run, SEED) for run in models}
+    runs = {run: _ranked(path, chosen) for run, path in paths.items() if path.is_file()}
     if not runs:
         return []
     return [
@@ -87,3 +89,11 @@ def _history(table: pa.Table, user: int) -> list[int]:
     if clock(table) != "none":
         own = own.sort_by([("timestamp", "descending"), ("item_id", "ascending")])
     return list(dict.fromkeys(own["item_id"].to_pylist()))
+
+
+def _ranked(path: Path, users: Sequence[int]) -> dict[int, list[int]]:
+    """Return the first items of some users in a table rankings(K), without the places that are empty."""
+    kind = pq.read_schema(path).field("items").type
+    rows = io.read_table(path, schemas.rankings(kind.list_size)).filter(pc.is_in(pc.field("user_id"), pa.array(users)))
+    lists = zip(rows["user_id"].to_pylist(), rows["items"].to_pylist(), strict=True)
+    return {user: [item for item in items[:TOP] if item >= 0] for user, items in lists}

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 import schemas
-from pipeline.report import verdict
+from pipeline.facts import verdict
 
 PROTOCOL = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "f" * 16, "metric": "recall", "k": 20, "seeds": 3}
 FIGURES = {"n": 2970, "mean_a": 0.2, "mean_b": 0.1, "low": 0.0, "high": 0.1, "p": 0.01}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.compare.verdict import RULE, sentences
+from pipeline.facts.comparison import RULE, sentences
 
 
 def probed(probe: str, measure: str, verdict: str) -> dict[str, Any]:

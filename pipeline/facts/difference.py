@@ -1,0 +1,64 @@
+"""One paired test, in words and figures: what a has more than b."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from pipeline.evaluation.statistics import FLOOR, RESAMPLES
+from pipeline.probe.verdicts import LEVEL
+
+FLOORED = f"≤ marks a p that could not be smaller with {RESAMPLES:,} resamples."
+
+
+class Difference(NamedTuple):
+    """A difference of two means, its 95 % interval, and its p."""
+
+    low: float
+    middle: float
+    high: float
+    p: float
+    p_holm: float | None
+    """corrected for all tests of its table; None where it is not"""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Difference:
+        """Return the test of a row."""
+        return cls(*(row[key] for key in ("low", "difference", "high", "p", "p_holm")))
+
+    @classmethod
+    def if_any(cls, row: Mapping[str, Any] | None) -> Difference | None:
+        """Return the test of a row; None without a row, and where there was nothing to compare with."""
+        return None if row is None or row["difference"] is None else cls.of(row)
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is decided."""
+        return self.p_holm is not None and self.p_holm < LEVEL
+
+    @property
+    def cells(self) -> list[str]:
+        """Difference, interval and corrected p, for three cells of a table."""
+        interval = f"{self.low:+.4f} .. {self.high:+.4f}"
+        return [f"{self.middle:+.4f}", interval, p_value(self.p, self.p_holm)]
+
+    @property
+    def words(self) -> str:
+        """Difference and corrected p, for the end of a picture's row."""
+        change, _, p = self.cells
+        return f"{change}, p {p}"
+
+    @property
+    def reversed(self) -> Difference:
+        """What b has more than a."""
+        return self._replace(low=0 - self.high, middle=0 - self.middle, high=0 - self.low)
+
+
+def sure(tests: Iterable[Difference | None], column: int) -> frozenset[tuple[int, int]]:
+    """Return row and column of those that are decided, for the marks of a table."""
+    return frozenset((i, column) for i, test in enumerate(tests) if test and test.sure)
+
+
+def p_value(p: float, corrected: float | None = None) -> str:
+    """Return p, or what a correction makes of it; ≤ where p itself is the smallest that the resamples can give."""
+    return ("≤ " if p <= FLOOR else "") + f"{p if corrected is None else corrected:.2g}"

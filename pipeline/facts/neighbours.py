@@ -1,0 +1,102 @@
+"""Items and their nearest neighbours under each feature set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.facts.outputs import Outputs
+from pipeline.facts.words import CONTROLS
+from pipeline.probe import categories
+
+CLASSES = 8
+"""most frequent categories that are told apart"""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Items, and what is near them."""
+
+    items: list[int]
+    """of the gallery"""
+    sets: dict[str, dict[int, list[int]]]
+    """feature set -> item_id -> its nearest others"""
+    searchable: bool
+    """whether all items are shown, with images and neighbours"""
+    classes: list[str]
+    """names of the most frequent categories, most frequent first"""
+    colour: list[int]
+    """by item_id: place of its category among `classes`, -1 for none of them"""
+
+    @property
+    def shown(self) -> set[int]:
+        """The items whose images are needed."""
+        if self.searchable:
+            return set(range(len(self.colour)))
+        return {*self.items, *(other for of in self.sets.values() for i in self.items for other in of.get(i, []))}
+
+
+def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, seed: int) -> Neighbours | None:
+    """Choose the gallery's items; return None without items or graphs.
+
+    Args:
+        outputs: of the dataset.
+        gallery: number of items.
+        near: neighbours of each.
+        searchable: up to so many items, all are shown.
+        seed: of the draw.
+    """
+    if outputs.items is None or not outputs.edges:
+        return None
+    n = len(outputs.items)
+    has_image = [False] * n
+    if outputs.statuses is not None:
+        for item, status in zip(*(outputs.statuses[c].to_pylist() for c in ("item_id", "status")), strict=True):
+            has_image[item] = status == "ok"
+    paths = outputs.items["categories"].to_pylist()
+    items = choose([p[0] if p else "" for p in paths], has_image, gallery, seed)
+    names = sorted(outputs.edges, key=lambda name: (name in CONTROLS, name != outputs.released, name))
+    sets = {name: nearest(outputs.edges[name], near) for name in names if name != "constant"}
+    return Neighbours(items, sets, n <= searchable, *_classes(paths))
+
+
+def choose(categories: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:
+    """Return items to show: drawn by seed, each category once before any twice, items with images first."""
+    order = np.random.default_rng(seed).permutation(len(categories))
+    seen: dict[tuple[bool, str], int] = {}
+    rounds = []
+    for i in order:  # ranked by how many of the category came before
+        key = (not has_image[i], categories[i])
+        seen[key] = seen.get(key, 0) + 1
+        rounds.append((key[0], seen[key]))
+    ranked = sorted(range(len(order)), key=lambda j: rounds[j])
+    return [int(order[j]) for j in ranked[:count]]
+
+
+def nearest(edges: pa.Table, count: int) -> dict[int, list[int]]:
+    """Return item_id -> its nearest others, best first, from table EDGES."""
+    item, other, rank = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "rank"))
+    kept = item != other
+    if not kept.any():  # no item has a vector, as where every image is unreachable
+        return {}
+    order = np.lexsort((rank[kept], item[kept]))
+    item, other = item[kept][order], other[kept][order]
+    starts = np.flatnonzero(np.r_[True, item[1:] != item[:-1]][: len(item)])
+    ends = np.r_[starts[1:], len(item)]
+    return {int(item[a]): other[a : min(b, a + count)].tolist() for a, b in zip(starts, ends, strict=True)}
+
+
+def _classes(paths: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
+    """Return the most frequent categories, and of each item which of them it has."""
+    labels = categories.labels(paths)
+    colour = np.full(len(paths), -1)
+    if labels is None:
+        return [], colour.tolist()
+    common = np.argsort(-np.bincount(labels.label), kind="stable")[:CLASSES]
+    place = np.full(len(labels.names), -1)
+    place[common] = np.arange(len(common))
+    colour[labels.rows] = place[labels.label]
+    return [labels.names[c] for c in common], colour.tolist()

@@ -1,0 +1,142 @@
+"""The outputs of one dataset's stages, for whoever tells of them; a stage that did not run is None or empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.evaluation.evidence import Comparison, ablations, comparisons
+from pipeline.facts import codes
+from pipeline.facts.codes import Judged
+from pipeline.layout import Layout
+
+
+def _table(
+    of: Callable[[Layout], Path], schema: pa.Schema, columns: list[str] | None = None
+) -> cached_property[pa.Table | None]:
+    """Return a property: the table of one file."""
+
+    def read(outputs: Outputs) -> pa.Table | None:
+        path = of(outputs.layout)
+        return io.read_table(path, schema, columns) if path.exists() else None
+
+    return cached_property(read)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the stages left. A file is read, and checked, when it is first asked for."""
+
+    layout: Layout
+    kind: str = ""
+    """of the source"""
+    released: str = ""
+    """the feature set that the released recommender is trained on"""
+    stages: Sequence[str] = ()
+    """names of those whose records are told, in order"""
+
+    interactions = _table(lambda layout: layout.interactions, schemas.INTERACTIONS)
+    items = _table(
+        lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories", "text_status"]
+    )
+    results = _table(lambda layout: layout.results, schemas.RESULTS)
+    slices = _table(lambda layout: layout.slices, schemas.SLICES)
+    tests = _table(lambda layout: layout.tests, schemas.TESTS)
+    tuning = _table(lambda layout: layout.tuning, schemas.TUNING)
+    """None where settings were used as given"""
+
+    @cached_property
+    def statuses(self) -> pa.Table | None:
+        """item_id, status, reason of table IMAGES."""
+        tables = list(self._images("status", "reason"))
+        return pa.concat_tables(tables) if tables else None
+
+    def images(self) -> Iterator[pa.Table]:
+        """Yield item_id and image of table IMAGES, a shard at a time."""
+        return self._images("image")
+
+    @cached_property
+    def edges(self) -> dict[str, pa.Table]:
+        """Feature set -> EDGES."""
+        paths = sorted(self.layout.folder("graph").glob("*/edges.parquet"))
+        return {path.parent.name: io.read_table(path, schemas.EDGES) for path in paths}
+
+    @cached_property
+    def compared(self) -> list[Comparison]:
+        """Recommenders under each protocol."""
+        return [] if self.results is None else comparisons(self.results)
+
+    @cached_property
+    def ablated(self) -> list[Comparison]:
+        """Ablations beside the full model, under each protocol."""
+        return [] if self.results is None else ablations(self.results)
+
+    @cached_property
+    def sweeps(self) -> dict[str, tuple[list[dict[str, Any]], pa.Table]]:
+        """Name of the sweep -> the best valid figure at each pair of values of two settings, and winners' RESULTS."""
+        return {
+            " · ".join(names): (
+                io.read_json(self.layout.sweep_effects(*names)),
+                io.read_table(self.layout.sweep_results(*names), schemas.RESULTS),
+            )
+            for names in self.layout.sweeps()
+        }
+
+    @cached_property
+    def study(self) -> dict[str, pa.Table]:
+        """Part -> its table, see schemas.STUDY; a part that is not there was not studied."""
+        paths = {part: self.layout.study(part) for part in schemas.STUDY}
+        return {part: io.read_table(path, schemas.STUDY[part]) for part, path in paths.items() if path.exists()}
+
+    def plotted(self, part: str) -> list[dict[str, Any]]:
+        """Return the rows of the study's plot `mask`, `curves` or `heatmaps`."""
+        return _json(self.layout.study_plot(part), [])
+
+    def history(self, stage: str) -> list[dict[str, Any]]:
+        """Return the training curve of `pretrain` or `train`."""
+        return _json(self.layout.history(stage), [])
+
+    @cached_property
+    def probes(self) -> dict[str, Any] | None:
+        """Content of probes.json."""
+        return _json(self.layout.probes, None)
+
+    @cached_property
+    def protocols(self) -> list[dict[str, Any]]:
+        """The protocols behind the results' fingerprints."""
+        return _json(self.layout.protocol, [])
+
+    @cached_property
+    def coded(self) -> list[Judged]:
+        """Figures of semantic IDs."""
+        return codes.gathered(self.layout)
+
+    @cached_property
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Stage -> its run.json, of those of `stages` that ran, in order.
+
+        Raises:
+            UserError: that of a finished stage is gone: what it says of machine and time would be left out in silence.
+        """
+        layout = self.layout
+        for stage in self.stages:
+            if layout.seal(stage).exists() and not (path := layout.run_record(stage)).exists():
+                raise UserError(f"{path} is gone; run `alignrec {stage} {layout.dataset}`, which makes it again")
+        paths = {stage: layout.run_record(stage) for stage in self.stages}
+        return {stage: io.read_json(path) for stage, path in paths.items() if path.exists()}
+
+    def _images(self, *columns: str) -> Iterator[pa.Table]:
+        for path in sorted(self.layout.images.glob("images-*.parquet")):
+            yield io.read_table(path, schemas.IMAGES, ["item_id", *columns])
+
+
+def _json(path: Path, absent: Any) -> Any:
+    return io.read_json(path) if path.exists() else absent

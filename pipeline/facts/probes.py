@@ -1,0 +1,163 @@
+"""The probes: feature sets judged without a recommender, read once from probes.json or from a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pipeline.facts.table import Table
+from pipeline.facts.words import listed, short, with_error
+from pipeline.probe.base import Probe
+from pipeline.probe.registry import PROBES
+
+CHANCE = "chance"
+VERDICTS = {"better": "better than", "worse": "worse than", "undecided": "neither better nor worse than"}
+"""verdict of a feature set on others -> in words"""
+Figures = Mapping[str, float]
+"""measure, or measure_se -> figure"""
+
+
+class Probed(NamedTuple):
+    """What one probe found."""
+
+    probe: Probe
+    forms: Mapping[str, Mapping[str, Figures]]
+    """raw, and where they were asked processed -> feature set, or chance, in the file's order -> its figures"""
+    cases: int
+    unit: str
+    """what the cases are: users, items"""
+    skipped: str
+    """why it was not asked; else empty"""
+    caveat: str
+    """of its figures, and which feature sets have none and why; mostly empty"""
+    verdicts: str
+    """in sentences; empty without tests"""
+
+    @property
+    def name(self) -> str:
+        """The probe and its headline figure."""
+        return f"{self.probe.name} {self.probe.figure}"
+
+    @property
+    def measures(self) -> list[str]:
+        """What was measured, without standard errors."""
+        chance = next((of[CHANCE] for of in self.forms.values()), {})
+        return [name for name in chance if not name.endswith("_se")]
+
+    @property
+    def figure(self) -> str:
+        """The headline figure; the last one where its cutoff was not asked."""
+        return self.probe.figure if self.probe.figure in self.measures else self.measures[-1]
+
+    @property
+    def remark(self) -> str:
+        """Why it was not asked, or what its figures must be read with; mostly nothing."""
+        return f"{self.skipped}." if self.skipped else " ".join(text for text in (self.caveat, self.verdicts) if text)
+
+    def of(self, form: str, figure: str) -> dict[str, float]:
+        """Return feature set, or chance -> one figure in one form, of those that have it."""
+        return {name: of[figure] for name, of in self.forms.get(form, {}).items() if figure in of}
+
+    def ordered(self, form: str, figure: str) -> list[str]:
+        """Return the feature sets of one form, best first, then chance."""
+        of = self.of(form, figure)
+        return sorted(of, key=lambda name: (name == CHANCE, -of[name]))
+
+    def both(self, name: str, figure: str) -> str:
+        """Return one figure of a feature set in each form, without the zeros before their points."""
+        values = (self.of(form, figure) for form in self.forms)
+        return ", ".join(short(f"{of[name]:.3f}") for of in values if name in of)
+
+
+def read(figures: Mapping[str, Any] | None) -> dict[str, Probed]:
+    """Return what each probe found.
+
+    Args:
+        figures: content of probes.json, if there is one.
+
+    Returns:
+        key of the probe -> its figures, in the order of the registry.
+    """
+    figures = figures or {}
+    return {key: _read(probe, figures, key) for key, probe in PROBES.items() if key in figures}
+
+
+def _read(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
+    raw, processed = figures[key], figures.get("processed", {}).get(key)
+    asked = {"raw": raw, "processed": processed}
+    cases, unit = next(((n, unit) for unit, n in raw.items() if isinstance(n, int)), (0, ""))
+    return Probed(
+        probe,
+        {form: _sets(of) for form, of in asked.items() if of and "skipped" not in of},
+        cases,
+        unit,
+        raw.get("skipped", ""),
+        _caveat(raw),
+        sentences([row for row in figures.get("verdicts", []) if row["probe"] == key]),
+    )
+
+
+def _sets(figures: Mapping[str, Any]) -> dict[str, Figures]:
+    return {name: of for name, of in figures.items() if isinstance(of, dict) and "skipped" not in of}
+
+
+def _caveat(figures: Mapping[str, Any]) -> str:
+    reasons: dict[str, list[str]] = {}
+    for name, of in figures.items():
+        if isinstance(of, dict) and "skipped" in of:
+            reasons.setdefault(of["skipped"], []).append(name)
+    remarks = [f"Not shown for {', '.join(names)}: {reason}." for reason, names in reasons.items()]
+    return " ".join([*([figures["note"]] if figures.get("note") else []), *remarks])
+
+
+def sentences(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Return the verdicts of one probe as sentences, one a measure and first feature set; nothing without verdicts."""
+    others: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for row in verdicts:
+        others.setdefault((row["measure"], row["a"]), {}).setdefault(row["verdict"], []).append(row["b"])
+    said = []
+    for (measure, a), by_verdict in others.items():
+        clauses = [f"{words} {listed(by_verdict[v])}" for v, words in VERDICTS.items() if v in by_verdict]
+        said.append(f"At {measure}, {a} is {'; '.join(clauses)}.")
+    return " ".join(said)
+
+
+def tables(figures: Mapping[str, Any] | None) -> list[Table]:
+    """Return a table a probe; that of a skipped one has no rows."""
+    return [_table(probed) for probed in read(figures).values()]
+
+
+def _table(probed: Probed) -> Table:
+    """Return a probe's figures, best first; below those of raw features those of processed ones, if they are known."""
+    title = probed.probe.title
+    if probed.skipped:
+        return Table(title, f"Not measured: {probed.skipped}.", [], [])
+    columns, several = probed.measures, len(probed.forms) > 1
+    texts = 1 + several
+    rows: list[list[str]] = []
+    best: set[tuple[int, int]] = set()
+    for form, sets in probed.forms.items():
+        ordered = probed.ordered(form, columns[len(columns) // 2])
+        for j, c in enumerate(columns, start=texts):
+            best.add((len(rows) + max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j))
+        for name in ordered:
+            cells = (with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns)
+            rows.append([name, *([form] if several else []), *cells])
+    note = " ".join(text for text in (probed.probe.note.format(n=probed.cases), probed.remark) if text)
+    head = ["feature set", *(["features"] if several else []), *columns]
+    return Table(title, note, head, rows, texts=texts, best=frozenset(best))
+
+
+def headline(figures: Mapping[str, Any] | None) -> Table:
+    """Return the headline figure of every probe that has it, a row a feature set and form; skipped ones in the note."""
+    probes = read(figures).values()
+    columns = [probed for probed in probes if probed.of("raw", probed.probe.figure)]
+    rows: list[list[str]] = []
+    for form in ("raw", "processed"):
+        found = [probed.of(form, probed.probe.figure) for probed in columns]
+        rows += [
+            [name, form, *(f"{of[name]:.4f}" if name in of else "" for of in found)]
+            for name in dict.fromkeys(name for of in found for name in of)
+        ]
+    skipped = "; ".join(f"{probed.probe.name}: {probed.skipped}" for probed in probes if probed.skipped)
+    return Table("", skipped, ["feature set", "features", *(probed.name for probed in columns)], rows, texts=2)

@@ -1,0 +1,221 @@
+"""The benchmark: recommenders with their paired tests, ablations, settings that were tried."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.evidence import (
+    HEADLINE,
+    MAIN,
+    Comparison,
+    Row,
+    candidates,
+    comparisons,
+    masked_splits,
+    seeds_of,
+)
+from pipeline.facts import words
+from pipeline.facts.difference import FLOORED, Difference, sure
+from pipeline.facts.table import Table
+from pipeline.facts.words import after, figure, labelled, measure, short
+from pipeline.models import RELEASED
+from pipeline.probe.verdicts import LEVEL
+
+BRIEF = (("recall", 10), MAIN, ("ndcg", CUTOFF))
+"""figures of a table with little room"""
+LEAST = BRIEF[1:]
+
+
+def results(comparison: Comparison) -> Table:
+    """Return the headline comparison under one protocol."""
+    best = set()
+    for column, key in enumerate(HEADLINE):
+        means = [r.cells[key].mean if key in r.cells else -1.0 for r in comparison.rows]
+        best.add((means.index(max(means)), 3 + column))
+    return Table(
+        "Recommenders on these features",
+        f"{words.protocol(vars(comparison))} Test figures at the best valid "
+        f"epoch; mean ± standard deviation over seeds; {candidates(comparison)} ranked, "
+        f"{masked_splits(comparison)} items masked.",
+        ["model", "features", "seeds", *(measure(*key) for key in HEADLINE)],
+        [[r.model, r.features, str(r.seeds), *_figures(r, HEADLINE)] for r in comparison.rows],
+        texts=2,
+        best=frozenset(best),
+    )
+
+
+def brief(heading: str, comparison: Comparison) -> Table:
+    """Return figures without the zeros before their points: three of them and two names fit 80 columns."""
+    full = {row.features for row in comparison.rows if not row.ablation}
+    ablated = any(row.ablation for row in comparison.rows)
+    names = ["ablation"] if ablated else ["model", "features"]
+    rows = [
+        [*([_left_out(row, full)] if ablated else [row.model, row.features]), str(row.seeds),
+         *map(short, _figures(row, BRIEF))]
+        for row in comparison.rows
+    ]  # fmt: skip
+    head = [*names, "seeds", *(measure(*key) for key in BRIEF)]
+    return Table(heading, "", head, rows, texts=len(names))
+
+
+def _left_out(row: Row, full: Collection[str]) -> str:
+    """Return what was left out, with the features where they are not the full model's; of that the features alone."""
+    if not row.ablation:
+        return f"nothing: {row.model} on {row.features}"
+    return row.ablation if row.features in full else f"{row.ablation}: {row.features}"
+
+
+def leads(comparison: Comparison, paired: pa.Table | None, released: str) -> list[dict[str, Any]]:
+    """Return the rows of table TESTS of AlignRec on the released features against each other run."""
+    ours = {"model_a": RELEASED, "features_a": released, "ablation_a": "", "ablation_b": ""}
+    wanted = ours | {"fingerprint": comparison.fingerprint, "metric": MAIN[0]}
+    return [] if paired is None else paired.filter(equal(wanted)).to_pylist()
+
+
+def tests(paired: pa.Table) -> Iterable[Table]:
+    """Yield the paired tests of table TESTS, a table for each fingerprint and metric; without ablations."""
+    groups = paired.group_by(["protocol", "fingerprint", "metric", "k"]).aggregate([]).sort_by("metric").to_pylist()
+    several = len({group["fingerprint"] for group in groups}) > 1
+    for group in sorted(groups, key=lambda g: (g["metric"] != MAIN[0], g["protocol"])):
+        rows = paired.filter(equal(group | {"ablation_a": "", "ablation_b": ""})).to_pylist()
+        if not rows:  # one run and its ablations alone
+            continue
+        tested = [Difference.of(row) for row in rows]
+        heading = f"Differences in {measure(group['metric'], group['k'])}"
+        yield Table(
+            after(heading, group["protocol"] if several else "", ", protocol "),
+            f"a - b on test: each user's figure is averaged over the {seeds_of(r['seeds'] for r in rows)} of both, "
+            f"then users are paired. The interval is of {rows[0]['n']:,} users resampled (95 %); p is corrected for "
+            f"all {len(paired)} comparisons together, those with ablations too (Holm). {FLOORED} Differences with p "
+            f"below {LEVEL} are marked.",
+            ["a", "b", "a - b", "95 % interval", "p"],
+            [[side(row, "a"), side(row, "b"), *test.cells] for row, test in zip(rows, tested, strict=True)],
+            texts=2,
+            best=sure(tested, 2),
+        )
+
+
+class Ablated(NamedTuple):
+    """An ablation, or the full model, and its change against the full model on the same seeds."""
+
+    name: str
+    run: Row
+    change: Difference | None
+    """None for the full model, and where nothing changes"""
+    repeats: bool
+    """whether every figure of every seed is the full model's"""
+
+    @property
+    def words(self) -> str:
+        """The change and its p."""
+        return "identical" if self.repeats else self.change.words if self.change else ""
+
+    @property
+    def cells(self) -> list[str]:
+        """The change, its interval and its p, for three cells."""
+        return ["none", "identical", ""] if self.repeats else self.change.cells if self.change else [""] * 3
+
+
+def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
+    """Yield the full models, then each ablation with its test.
+
+    Args:
+        comparison: the ablations and the full models.
+        paired: table TESTS, where the full model is tested against each ablation.
+    """
+    wanted = equal({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
+    tests = [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
+    tested = {(t["model_b"], t["features_b"], t["ablation_b"]): Difference.of(t) for t in tests}
+    full = {(t["model_a"], t["features_a"]) for t in tests}
+    whole = [r for r in comparison.rows if not r.ablation and (r.model, r.features) in full]
+    for run in whole + [r for r in comparison.rows if r.ablation]:
+        content = "" if run.ablation and (run.model, run.features) in full else f" ({run.features})"
+        test = tested.get((run.model, run.features, run.ablation))
+        repeats = bool(run.ablation) and any(run.repeats(other) for other in whole)
+        change = None if test is None or repeats else test.reversed
+        yield Ablated(f"{run.ablation or 'full model'}{content}", run, change, repeats)
+
+
+def ablations(rows: Sequence[Ablated]) -> Table:
+    """Return each ablation, and its change against the full model."""
+    repeated = ", ".join(row.run.ablation for row in rows if row.repeats)
+    nothing = (
+        f" Identical to the full model in every figure of every seed: {repeated}. What they change has nothing "
+        "to act on under these settings."
+    )
+    return Table(
+        "Without one part, or with one modality",
+        "Each row differs from the full model in what its name says; both on the same seeds. Test figures, mean ± "
+        "standard deviation over seeds; the change in Recall@20 and its 95 % interval are over users; p is Holm's. "
+        f"{FLOORED}{nothing if repeated else ''}",
+        ["ablation", "seeds", "Recall@20", "NDCG@20", "change", "95 % interval", "p"],
+        [[row.name, str(row.run.seeds), *_figures(row.run, LEAST), *row.cells] for row in rows],
+        best=sure((row.change for row in rows), 4),
+    )
+
+
+def tuned(tuning: pa.Table) -> Table:
+    """Return how many settings each model tried on each feature set, the chosen one, and valid figures.
+
+    Args:
+        tuning: table TUNING.
+    """
+    contenders: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in tuning.to_pylist():
+        contenders.setdefault((row["model"], row["features"]), []).append(row)
+    rows = []
+    for contender, tried in contenders.items():
+        chosen = next(row for row in tried if row["chosen"])
+        setting = ", ".join(f"{key} {value:g}" for key, value in json.loads(chosen["setting"]).items())
+        given, best = ("" if row["valid"] is None else f"{row['valid']:.4f}" for row in (tried[0], chosen))
+        failed = sum(row["state"] == "failed" for row in tried)
+        kept = "" if chosen["trial"] else " (as given)"
+        rows.append([words.run(*contender), f"{setting}{kept}", str(len(tried)), str(failed), given, best])
+    return Table(
+        "Settings tried and chosen",
+        "A model tries the same settings on every feature set, one training each; the first is the setting as given. "
+        f"The best valid Recall@{CUTOFF} is chosen before test is opened.",
+        ["run", "chosen setting", "tried", "failed", "valid, as given", "valid, chosen"],
+        rows,
+        texts=2,
+    )
+
+
+def winners(where: str, results: pa.Table) -> Table:
+    """Return the test figures of a sweep's winning settings, by what selected them, from table RESULTS."""
+    chosen = {"valid": "valid", "test": "test, as published tables do"}
+    rows = [
+        [after(text, label), str(run.seeds), *_figures(run, LEAST)]
+        for by, text in chosen.items()
+        for judged, label in labelled(comparisons(results, by))
+        for run in judged.rows
+    ]
+    return Table(
+        f"{where}: the setting that won",
+        "Test figures of new trainings, mean ± standard deviation over seeds, by what chose the setting.",
+        ["chosen by", "seeds", *(measure(*key) for key in LEAST)],
+        rows,
+    )
+
+
+def equal(wanted: Mapping[str, Any]) -> pc.Expression:
+    """Return the condition that every column has the value that is wanted of it."""
+    condition = pc.scalar(True)
+    for column, value in wanted.items():
+        condition = condition & (pc.field(column) == value)
+    return condition
+
+
+def side(row: Mapping[str, Any], which: str) -> str:
+    """Return the name of one run of a paired test: a or b."""
+    return words.run(*(row[f"{column}_{which}"] for column in ("model", "features", "ablation")))
+
+
+def _figures(run: Row, keys: Sequence[tuple[str, int]]) -> list[str]:
+    return [figure(run.cells.get(key)) for key in keys]

@@ -1,0 +1,240 @@
+"""The study: mask modality, arms of pre-training, sweeps of settings, codes in use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.evidence import Cell, cell
+from pipeline.facts import tail, words
+from pipeline.facts.difference import FLOORED, Difference, sure
+from pipeline.facts.table import Table
+from pipeline.facts.words import METRICS, RECALL, figure, measure, with_error
+from pipeline.models import RELEASED
+from pipeline.probe.registry import PROBES
+from pipeline.probe.verdicts import LEVEL
+from pipeline.study import summaries
+
+Record = Mapping[str, Any]
+
+
+def masked(mask: pa.Table) -> list[Table]:
+    """Return table MASK over its seeds, a table a protocol; none for an empty one."""
+    return [
+        Table(
+            "Mask modality",
+            f"{words.protocol(rows[0]._asdict())} AlignRec retrained with the image, or the text, of a "
+            "share of the items masked. Mean ± standard deviation over seeds; the change is taken seed by seed.",
+            ["feature set", "items", f"test {RECALL}", "change"],
+            [[row.features, row.items, figure(row.recall), figure(row.change, "+.1%")] for row in rows],
+            texts=2,
+        )
+        for _, rows in summaries.by_protocol(summaries.masked(mask))
+    ]
+
+
+def arms(table: pa.Table) -> list[Table]:
+    """Return table ARMS as two tables: AlignRec on the features of each arm, and the probes; none for an empty one.
+
+    Of an arm with several encoders the row of all of them together is shown, which is its last.
+    """
+    rows = _last(table)
+    return [*_recommended(recommended(table)), *_probed([row for row in rows if row["what"] != RELEASED])]
+
+
+def recommended(table: pa.Table) -> list[Record]:
+    """Return AlignRec's rows of table ARMS: recall at the headline cutoff."""
+    recall = [row for row in _last(table) if (row["what"], row["metric"]) == (RELEASED, "recall")]
+    return _at_headline(recall)
+
+
+def arm(row: Record, rows: Sequence[Record]) -> str:
+    """Return the name of an arm, with what tells it from the other rows."""
+    parts = [row["arm"]]
+    parts += [row[key] for key in ("features", "protocol") if len({other[key] for other in rows}) > 1]
+    return ", ".join(parts)
+
+
+def _last(table: pa.Table) -> list[Record]:
+    """Return the rows of table ARMS; of an arm with several encoders that of all of them together, its last."""
+    keys = ("arm", "what", "features", "form", "metric", "k", "protocol")
+    return list({tuple(row[key] for key in keys): row for row in table.to_pylist()}.values())
+
+
+def _at_headline(rows: Sequence[Record]) -> list[Record]:
+    k = headline([row["k"] for row in rows]) if rows else 0
+    return [row for row in rows if row["k"] == k]
+
+
+def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
+    """Yield AlignRec on the encoder of each arm, its change against the recipe marked where it is sure."""
+    if not rows:
+        return
+    several = len({row["protocol"] for row in rows}) > 1
+    changes = [Difference.if_any(row) for row in rows]
+    yield Table(
+        "AlignRec on the encoder of each arm",
+        f"{' '.join(dict.fromkeys(map(words.protocol, rows)))} Test figures, mean ± standard deviation over "
+        "trainings. The change is against `recipe`, the parameters as they stand; its interval is over users (95 %), "
+        f"p is Holm's. {FLOORED}",
+        ["arm", "features", "trainings", measure("recall", rows[0]["k"]), "change", "95 % interval", "p",
+         "to be read with"],
+        [
+            [words.after(r["arm"], r["protocol"] if several else "", ", "), r["features"], str(r["seeds"]),
+             with_error(r["mean"], r["sd"]), *(change.cells if change else [""] * 3), r["note"]]
+            for r, change in zip(rows, changes, strict=True)
+        ],
+        texts=2,
+        best=sure(changes, 4),
+    )  # fmt: skip
+
+
+def _probed(rows: Sequence[Record]) -> Iterator[Table]:
+    """Yield the probes of all arms, a column a probe, at the headline cutoff; changes that are sure are marked."""
+    own = _at_headline(rows)
+    if not own:
+        return
+    probes = list(dict.fromkeys((row["what"], row["metric"]) for row in own))
+    lines = list(dict.fromkeys((row["arm"], row["features"], row["form"]) for row in own))
+    cells = {(row["arm"], row["features"], row["form"], row["what"]): row for row in own}
+    notes = dict.fromkeys(f"{row['arm']}, {row['what']}: {row['note']}." for row in own if row["note"])
+    sure = {
+        (r, 3 + c)
+        for r, line in enumerate(lines) for c, (what, _) in enumerate(probes)
+        if (change := Difference.if_any(cells.get((*line, what)))) and change.sure
+    }  # fmt: skip
+    yield Table(
+        "Probes of each arm",
+        "Judged without a recommender, raw and after the same processing; the change against `recipe` stands in "
+        f"brackets, marked where p is below {LEVEL} after Holm's correction. {' '.join(notes)}".strip(),
+        ["arm", "features", "form", *(f"{PROBES[what].name} {metric}@{own[0]['k']}" for what, metric in probes)],
+        [[*line, *(_with_change(cells.get((*line, what))) for what, _ in probes)] for line in lines],
+        texts=3,
+        best=frozenset(sure),
+    )
+
+
+def _with_change(row: Record | None) -> str:
+    if row is None:
+        return ""
+    return f"{row['mean']:.4f}" + ("" if row["difference"] is None else f" ({row['difference']:+.4f})")
+
+
+def sweep_points(curves: Sequence[Record]) -> list[Table]:
+    """Return a table of the points of the sweeps of one key; none without them."""
+    points = [
+        [row["sweep"], row["key"], f"{row['value']:.4g}", str(row["seeds"]),
+         with_error(row[summaries.RECALL], row["sd"])]
+        for row in curves
+    ]  # fmt: skip
+    best: dict[str, int] = {}
+    for i, row in enumerate(curves):
+        if row["sweep"] not in best or row[summaries.RECALL] > curves[best[row["sweep"]]][summaries.RECALL]:
+            best[row["sweep"]] = i
+    head = ["sweep", "key", "value", "seeds", f"valid {RECALL}"]
+    marked = frozenset((i, 4) for i in best.values())
+    heading = "One setting at a time"
+    return [Table(heading, "The best of each sweep is marked.", head, points, texts=2, best=marked)] if points else []
+
+
+def heatmaps(cells: Sequence[Record]) -> list[Table]:
+    """Return a heat map for each pair of keys of the study's sweeps of several keys."""
+    by_map: dict[str, list[Record]] = {}
+    for row in cells:
+        by_map.setdefault(row["map"].partition(":")[0], []).append(row)
+    return [table for where, rows in by_map.items() for table in effects(where, rows)]
+
+
+def effects(where: str, effects: Sequence[Record]) -> list[Table]:
+    """Return a heat map for each pair of settings: the best valid Recall@20 at each pair of values.
+
+    Args:
+        where: model, features and kind of the sweep.
+        effects: rows of settings ("lr, cca"), x, y, valid, trials.
+    """
+    maps = []
+    for pair in dict.fromkeys(row["settings"] for row in effects):
+        valid = {(row["x"], row["y"]): row["valid"] for row in effects if row["settings"] == pair}
+        xs, ys = (sorted({key[axis] for key in valid}, key=float) for axis in (0, 1))
+        low, high = min(valid.values()), max(valid.values())
+        tint = {
+            (r, 1 + c): (valid[x, y] - low) / ((high - low) or 1.0)
+            for r, y in enumerate(ys) for c, x in enumerate(xs) if (x, y) in valid
+        }  # fmt: skip
+        rows = [[y, *(f"{valid[x, y]:.3f}" if (x, y) in valid else "" for x in xs)] for y in ys]
+        first, second = pair.split(", ")
+        maps.append(Table(f"{where}: {first} (across) and {second} (down)", "", ["", *xs], rows, heat=tint))
+    return maps
+
+
+def contender(row: Record, side: str = "") -> str:
+    """Return what ranks, and what it reads, of a row of GENERATIVE; of a test that of one side: _a or _b."""
+    model, features, method = (row[f"{key}{side}"] for key in ("model", "features", "method"))
+    return model if features == "none" else f"{model}, {method} codes of {features}"
+
+
+def figures(table: pa.Table) -> dict[str, dict[tuple[str, int], Cell]]:
+    """Return, of table GENERATIVE, contender -> metric and cutoff -> test figure, best first."""
+    values: dict[str, dict[tuple[str, int], list[float]]] = {}
+    for row in table.to_pylist():
+        if row["split"] == "test" and row["metric"] in METRICS:
+            values.setdefault(contender(row), {}).setdefault((row["metric"], row["k"]), []).append(row["value"])
+    cells = {one: {key: cell(by_seed) for key, by_seed in own.items()} for one, own in values.items()}
+    return dict(sorted(cells.items(), key=lambda item: -item[1]["recall", max(k for _, k in item[1])].mean))
+
+
+def cutoffs(found: Mapping[str, Mapping[tuple[str, int], Cell]]) -> list[int]:
+    """Return the cutoffs of figures, ascending."""
+    return sorted({k for _, k in next(iter(found.values()))})
+
+
+def used(study: Mapping[str, pa.Table]) -> list[Table]:
+    """Return tables GENERATIVE and GENERATIVE_TESTS over seeds; none where nothing was trained."""
+    shown = {"generative": _used, "generative_tests": _used_tests}
+    return [table(study[part]) for part, table in shown.items() if len(study.get(part, ()))]
+
+
+def _used(table: pa.Table) -> Table:
+    found, rows = figures(table), table.to_pylist()
+    columns = [(metric, k) for metric in METRICS for k in cutoffs(found)]
+    rates = {contender(row): row["rate"] for row in rows if row["split"] == "test"}
+    return Table(
+        "Codes in use",
+        f"{words.protocol(rows[0])} TIGER writes the codes of the next item, SASRec reads item ids. All items are "
+        "ranked. Test figures at the best valid epoch, mean ± standard deviation over seeds. Random codes are the "
+        "control: what is written with them knows no content.",
+        ["recommender", "learning rate", "seeds", *(measure(*column) for column in columns)],
+        [
+            [one, "" if rates[one] is None else f"{rates[one]:g}", str(len(own[columns[0]].values)),
+             *(figure(own[column]) for column in columns)]
+            for one, own in found.items()
+        ],
+    )  # fmt: skip
+
+
+def _used_tests(table: pa.Table) -> Table:
+    rows = table.to_pylist()
+    tests = [Difference.of(row) for row in rows]
+    return Table(
+        "Codes in use: paired tests",
+        f"{words.protocol(rows[0])} First less second; figures of a user are means over seeds. Intervals (95 %) and p "
+        f"are of the bootstrap over users, p after Holm's correction for all rows; below {LEVEL} it is marked. "
+        f"{FLOORED}",
+        ["first", "second", "metric", "difference", "95 % interval", "p"],
+        [
+            [contender(row, "_a"), contender(row, "_b"), measure(row["metric"], row["k"]), *test.cells]
+            for row, test in zip(rows, tests, strict=True)
+        ],
+        texts=3,
+        best=sure(tests, 3),
+    )
+
+
+def summed(study: Mapping[str, pa.Table]) -> list[Table]:
+    """Return the study in few tables, for the card of a release; a part that is not there was not studied."""
+    parts = {"mask": masked, "tail": tail.tails, "arms": arms}
+    shown = [table for part, of in parts.items() if part in study for table in of(study[part])]
+    return [*shown, *used(study)]

@@ -1,0 +1,214 @@
+"""The long tail: who is shown, and whom AlignRec serves, by popularity of the item and length of the user's history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.evaluation.cutoff import CUTOFF, headline
+from pipeline.evaluation.evidence import Comparison, seeds_of
+from pipeline.facts import words
+from pipeline.facts.difference import Difference
+from pipeline.facts.recommenders import equal
+from pipeline.facts.table import Table
+from pipeline.facts.words import CONTROLS
+from pipeline.probe.verdicts import LEVEL
+
+CHOSEN = "what users chose in test"
+TAIL = "less popular half"
+PARTS = {
+    "cold items": ("cold",),
+    TAIL: ("1", "2", "3", "4", "5"),
+    "next four tenths": ("6", "7", "8", "9"),
+    "most popular tenth": ("10",),
+}
+"""part of the catalogue -> tenths of table SLICES"""
+SLICES = {
+    "popularity": "Targets by popularity of the item in train: tenths from the least (1) to the most popular (10), or "
+    "thirds where a tenth has few targets; cold items have no train interaction.",
+    "history": "Test users by the number of their train interactions.",
+}
+"""slice -> what its groups are"""
+OF = {"popularity": "targets", "history": "users"}
+
+Run = tuple[str, str]
+"""model, features"""
+Sliced = dict[Run, dict[tuple[str, str, str], tuple[int, float | None]]]
+"""run -> (slice, label, metric) -> n, and the mean over seeds (None where n is 0)"""
+Groups = Mapping[Run, Mapping[str, tuple[float, float, float]]]
+"""run -> label of a group -> low end, mean, high end"""
+Shown = Mapping[str, Mapping[str, float]]
+"""run, or CHOSEN -> part of the catalogue -> its share of the places, or of the test targets"""
+
+
+def sliced(slices: pa.Table | None, judged: Comparison) -> tuple[int, Sliced]:
+    """Return the headline cutoff of table SLICES, and its figures there in the comparison's order.
+
+    Controls and ablations are left out.
+    """
+    if slices is None or not len(slices):
+        return CUTOFF, {}
+    k = headline(pc.unique(slices["k"]).to_pylist())
+    kept = slices.filter(equal({"fingerprint": judged.fingerprint, "ablation": "", "k": k}))
+    seeds: dict[Run, dict[tuple[str, str, str], list[tuple[int, float | None]]]] = {
+        (r.model, r.features): {} for r in judged.rows if r.features not in CONTROLS
+    }
+    for row in kept.to_pylist():  # some dozens a run
+        if (row["model"], row["features"]) in seeds:
+            cells = seeds[row["model"], row["features"]]
+            cells.setdefault((row["slice"], row["label"], row["metric"]), []).append((row["n"], row["value"]))
+    figures = {
+        run: {key: (v[0][0], _mean([x for _, x in v])) for key, v in cells.items()} for run, cells in seeds.items()
+    }
+    return k, figures
+
+
+def shown(slices: Sliced) -> Shown:
+    """Return the share of the places of each part of the catalogue, and of the test targets; nothing without figures.
+
+    Parts that have nothing anywhere are left out.
+    """
+    shares = {}
+    for run, cells in slices.items():
+        exposed = {label: value or 0.0 for (_, label, metric), (_, value) in cells.items() if metric == "exposure"}
+        if exposed:
+            shares[words.run(*run)] = _parts(exposed)
+    if not shares:
+        return {}
+    cells = next(cells for cells in slices.values() if cells)
+    targets = {
+        label: n for (kind, label, metric), (n, _) in cells.items() if (kind, metric) == ("popularity", "recall")
+    }
+    whole = max(sum(targets.values()), 1)
+    every = {CHOSEN: {part: n / whole for part, n in _parts(targets).items()}} | shares
+    kept = [part for part in PARTS if any(of[part] for of in every.values())]
+    return {run: {part: of[part] for part in kept} for run, of in every.items()}
+
+
+def in_words(who: Shown, ours: str) -> list[str]:
+    """Return what the tail has of test, of our lists and of the lists that show it least; nothing without all three."""
+    shares = {run: of[TAIL] for run, of in who.items() if TAIL in of}
+    chosen = shares.pop(CHOSEN, 0.0)
+    least = min(shares, key=lambda run: shares[run], default=ours)
+    if ours not in shares or least == ours:
+        return []
+    return [
+        f"The {TAIL} of the items has {chosen:.0%} of what users chose in test, {shares[ours]:.0%} of what {ours} "
+        f"shows, and {shares[least]:.0%} of what {least} shows."
+    ]
+
+
+def by_study(tail: pa.Table, comparison: Comparison, which: str) -> Groups:
+    """Return means of table TAIL with their intervals, in the comparison's order."""
+    rows = tail.filter(equal({"fingerprint": comparison.fingerprint, "slice": which})).to_pylist()
+    groups: dict[Run, dict[str, tuple[float, float, float]]] = {(r.model, r.features): {} for r in comparison.rows}
+    for row in rows:
+        span = row["mean_low"], row["mean"], row["mean_high"]
+        groups.setdefault((row["model"], row["features"]), {})[row["label"]] = span
+    return {run: spans for run, spans in groups.items() if spans}
+
+
+def by_slices(slices: Sliced, which: str) -> Groups:
+    """Return means of table SLICES, without intervals; a group without targets or users is left out."""
+    return {
+        run: {label: (value, value, value) for (kind, label, metric), (_, value) in cells.items()
+              if (kind, metric) == (which, "recall") and value is not None}
+        for run, cells in slices.items() if cells
+    }  # fmt: skip
+
+
+def means(slices: Sliced, which: str, k: int) -> Iterator[Table]:
+    """Yield runs x labels of one slice, its sizes in the first row; nothing without figures."""
+    any_run = next((cells for cells in slices.values() if cells), {})
+    labels = [label for (kind, label, metric), (n, _) in any_run.items() if (kind, metric) == (which, "recall") and n]
+    if labels:
+        sizes = [OF[which], *(f"{any_run[which, label, 'recall'][0]:,}" for label in labels)]
+        cells = {run: [_text(c.get((which, label, "recall"))) for label in labels] for run, c in slices.items() if c}
+        rows = [[words.run(*run), *texts] for run, texts in cells.items()]
+        yield Table(f"Recall@{k} by {which}", f"{SLICES[which]} Means over seeds.", ["run", *labels], [sizes, *rows])
+
+
+def catalogue(slices: Sliced, k: int) -> Iterator[Table]:
+    """Yield coverage, novelty and exposure of the top K; nothing without figures."""
+    head = ["run", "coverage", "novelty, bits", "exposure: top tenth", "exposure: lower half"]
+    rows = []
+    for run, cells in slices.items():
+        if ("catalogue", "all", "coverage") in cells:
+            exposed = [cells.get(("popularity", str(part), "exposure"), (0, None))[1] or 0.0 for part in range(11)]
+            rows.append([
+                words.run(*run), f"{cells['catalogue', 'all', 'coverage'][1]:.1%}",
+                _text(cells.get(("catalogue", "all", "novelty")), 2), f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}",
+            ])  # fmt: skip
+    note = (
+        f"Of the top {k} of all test users, means over seeds. Coverage: share of the catalogue that is recommended. "
+        "Novelty: mean of -log2(share of users who have the item). Exposure: share of places of the tenth of items "
+        "with the most train interactions, and of the half with the fewest."
+    )
+    if rows:
+        yield Table("What is recommended", note, head, rows)
+
+
+def tails(tail: pa.Table) -> list[Table]:
+    """Return, for each protocol and slice of table TAIL, the means of all contenders and AlignRec's differences."""
+    rows = tail.to_pylist()
+    parts = dict.fromkeys((row["protocol"], row["fingerprint"], row["slice"]) for row in rows)
+    several = len({protocol for protocol, *_ in parts}) > 1
+    return [
+        table.under(protocol if several else "")
+        for protocol, fingerprint, which in parts
+        for table in _tails([row for row in rows if (row["fingerprint"], row["slice"]) == (fingerprint, which)])
+    ]
+
+
+def _tails(rows: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """Yield the tables of one protocol and slice."""
+    which = rows[0]["slice"]
+    note = (
+        f"{words.protocol(rows[0])} {SLICES[which]} Mean over "
+        f"{seeds_of(row['seeds'] for row in rows)}; 95 % intervals of the bootstrap."
+    )
+    yield _by_group(f"Recall@{rows[0]['k']} by {which}", note, rows, "mean")
+    if tested := [row for row in rows if row["difference"] is not None]:
+        note += (
+            " What AlignRec on the released features has more than each other run; marked where p is below "
+            f"{LEVEL} after Holm's correction for all of these tests."
+        )
+        yield _by_group(f"AlignRec's lead by {which}", note, tested, "difference")
+
+
+def _by_group(heading: str, note: str, rows: Sequence[Mapping[str, Any]], figure: str) -> Table:
+    """Return runs x groups; `figure` is mean or difference, each with its interval."""
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    runs = list(dict.fromkeys((row["model"], row["features"]) for row in rows if row["features"] not in CONTROLS))
+    cells = {(row["model"], row["features"], row["label"]): row for row in rows}
+    low, high, form = ("mean_low", "mean_high", ".4f") if figure == "mean" else ("low", "high", "+.4f")
+
+    def text(row: Mapping[str, Any] | None) -> str:
+        return "" if row is None else f"{row[figure]:{form}} ({row[low]:{form}} .. {row[high]:{form}})"
+
+    table = [[words.run(*run), *(text(cells.get((*run, label))) for label in labels)] for run in runs]
+    sizes = {row["label"]: f"{row['n']:,}" for row in rows}
+    sure = {
+        (1 + r, 1 + c)
+        for r, run in enumerate(runs) for c, label in enumerate(labels)
+        if figure == "difference" and (test := Difference.if_any(cells.get((*run, label)))) and test.sure
+    }  # fmt: skip
+    return Table(heading, note, ["run", *labels], [["n", *(sizes[x] for x in labels)], *table], best=frozenset(sure))
+
+
+def _parts(of: Mapping[str, float]) -> dict[str, float]:
+    """Return the sum of each part of the catalogue over its tenths."""
+    return {part: sum(of.get(label, 0.0) for label in labels) for part, labels in PARTS.items()}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _text(cell: tuple[int, float | None] | None, decimals: int = 4) -> str:
+    return "" if cell is None or cell[1] is None else f"{cell[1]:.{decimals}f}"

@@ -1,0 +1,63 @@
+"""Figures, names and lists as they stand in texts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.evaluation.evidence import MAIN, Cell, Comparison
+
+CONTROLS = ("random", "shuffled", "constant")
+"""feature sets that a useful one must beat"""
+METRICS = {"recall": "Recall", "ndcg": "NDCG"}
+
+
+def figure(cell: Cell | None, form: str = ".4f") -> str:
+    """Return mean ± sd, or nothing."""
+    return "" if cell is None else with_error(cell.mean, cell.sd, form)
+
+
+def with_error(value: float, error: float | None, form: str = ".4f") -> str:
+    """Return value ± error, or the value alone where the error is not known; only the value may show a plus sign."""
+    return f"{value:{form}}" + ("" if error is None else f" ± {error:{form.removeprefix('+')}}")
+
+
+def short(text: str) -> str:
+    """Return a text without the zero before the point of its shares: .25 for 0.25."""
+    return re.sub(r"\b0\.", ".", text)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a list in a sentence."""
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
+
+
+def measure(metric: str, k: int) -> str:
+    """Return a metric at its cutoff."""
+    return f"{METRICS.get(metric, metric)}@{k}"
+
+
+RECALL = measure(*MAIN)
+
+
+def run(model: str, features: str, ablation: str = "") -> str:
+    """Return the name of a run, for one cell."""
+    content = "" if features == "none" else f" on {features}"
+    return f"{model}{content}" + (f", {ablation}" if ablation else "")
+
+
+def protocol(row: Mapping[str, Any]) -> str:
+    """Return the sentence that names the protocol of a row."""
+    return f"Protocol {row['protocol']}, fingerprint {row['fingerprint']}."
+
+
+def after(text: str, label: str, mark: str = "; ") -> str:
+    """Return a text with a label behind it, if there is one."""
+    return f"{text}{mark}{label}" if label else text
+
+
+def labelled(comparisons: Sequence[Comparison]) -> Iterator[tuple[Comparison, str]]:
+    """Yield each comparison with the protocol that tells it from the others; empty where there is one."""
+    for comparison in comparisons:
+        yield comparison, comparison.protocol if len(comparisons) > 1 else ""

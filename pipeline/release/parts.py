@@ -1,0 +1,57 @@
+"""What a release is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.facts.outputs import Outputs
+from pipeline.release.encoder import Released
+from pipeline.release.manifest import Input
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The content of a release; empty where a dataset has none."""
+
+    outputs: Outputs
+    """the evidence: what the stages found of the dataset"""
+    version: str
+    """semantic version of the data"""
+    items: pa.Table
+    """schema RELEASED_ITEMS"""
+    interactions: pa.Table
+    """schema INTERACTIONS"""
+    users: pa.Table
+    """schema USERS"""
+    features: Mapping[str, list[Path]]
+    """feature set -> its Parquet files, in order"""
+    edges: Mapping[str, Path]
+    """feature set -> EDGES"""
+    semantic_ids: Mapping[tuple[str, str], Path] = field(default_factory=dict)
+    """feature set and method -> folder of its codes and codebooks"""
+    embeddings: Mapping[str, Path] = field(default_factory=dict)
+    """items, users -> Parquet file"""
+    index: bytes | None = None
+    """FAISS index of the item vectors"""
+    index_facts: Mapping[str, Any] | None = None
+    """facts of the index, and its recall; from `retrieval.tune`"""
+    encoders: Mapping[str, Released] = field(default_factory=dict)
+    """feature set -> its encoder"""
+    with_interactions: bool = False
+    """also release interactions and users; they are counted in any case"""
+    named_users: bool = False
+    """release the users' identifiers, not their numbers alone"""
+    half: bool = False
+    """also release features as float16"""
+    vector: str = ""
+    """what the vectors of our own encoder are, in a sentence"""
+    inputs: list[Input] = field(default_factory=list)
+    """raw files"""
+    weights: list[Input] = field(default_factory=list)
+    upstream: list[Path] = field(default_factory=list)
+    """Parquet files of earlier stages whose parameters and versions the manifest records"""

@@ -1,0 +1,62 @@
+"""The benchmark as tables: what is paired, what is masked, and what repeats the full model."""
+
+import dataclasses
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import toy
+
+import schemas
+from pipeline import io
+from pipeline.evaluation.evidence import ablations, comparisons
+from pipeline.evaluation.statistics import FLOOR
+from pipeline.facts import recommenders
+from pipeline.facts.difference import p_value
+
+
+def test_one_run_and_its_ablations_leave_no_differences_between_runs(tmp_path: Path) -> None:
+    tests = io.read_table(toy.outputs(tmp_path).tests, schemas.TESTS)
+    assert len(list(recommenders.tests(tests))) == 2
+    assert list(recommenders.tests(tests.filter(pc.field("ablation_b") != ""))) == []
+
+
+def test_what_is_masked_depends_on_the_protocol(tmp_path: Path) -> None:
+    (comparison,) = comparisons(io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS))
+    assert "ranked, train items masked" in recommenders.results(comparison).note
+    strict = dataclasses.replace(comparison, protocol="strict, user-time")
+    assert "ranked, train and valid items masked" in recommenders.results(strict).note
+
+
+def test_a_p_that_could_not_be_smaller_is_marked() -> None:
+    assert p_value(FLOOR, 0.0078) == "≤ 0.0078"
+    assert p_value(2 * FLOOR, 0.0078) == "0.0078"
+    assert p_value(FLOOR) == "≤ 0.0001"
+
+
+def test_the_full_model_has_the_seeds_of_its_ablations(tmp_path: Path) -> None:
+    results = io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS)
+    one = results.filter((pc.field("ablation") == "") | (pc.field("seed") == 0))
+    (comparison,) = ablations(one)
+    assert [(row.ablation, row.cells["recall", 20].values) for row in comparison.rows] == [
+        ("", (0.3,)),
+        ("no-cca", (0.25,)),
+    ]
+    assert comparisons(one)[0].rows[0].seeds == 3
+
+
+def test_an_ablation_that_repeats_the_full_model_is_marked_and_explained(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    results = io.read_table(layout.results, schemas.RESULTS).to_pylist()
+    tests = io.read_table(layout.tests, schemas.TESTS)
+    full = {(r["seed"], r["metric"], r["k"]): r["value"] for r in results
+            if (r["model"], r["ablation"]) == ("alignrec", "")}  # fmt: skip
+    same = [r | {"value": full[r["seed"], r["metric"], r["k"]]} if r["ablation"] else r for r in results]
+    (comparison,) = ablations(pa.Table.from_pylist(same, schemas.RESULTS))
+    table = recommenders.ablations([*recommenders.ablated(comparison, tests)])
+    assert table.rows[1][4:] == ["none", "identical", ""]
+    assert "Identical to the full model in every figure of every seed: no-cca." in table.note
+    one = same.index(next(r for r in same if r["ablation"] and r["metric"] == "ndcg"))
+    same[one] = same[one] | {"value": same[one]["value"] + 1e-9}  # one figure of one seed
+    (comparison,) = ablations(pa.Table.from_pylist(same, schemas.RESULTS))
+    assert recommenders.ablations([*recommenders.ablated(comparison, tests)]).rows[1][4] == "-0.0500"

@@ -1,0 +1,61 @@
+"""The study as tables, on rows whose figures are plain to see."""
+
+from sequential_toys import study as toys
+from study_tables import CURVES, arms, table, tail_table
+
+import schemas
+from pipeline.facts import study
+
+
+def test_contenders_stand_best_first_with_test_figures_over_seeds() -> None:
+    means, _ = study.used(toys())
+    assert [row[0] for row in means.rows] == [
+        "tiger, residual-kmeans codes of beit3", "sasrec", "tiger, random codes of beit3", "popularity",
+    ]  # fmt: skip
+    assert means.head[1:] == ["learning rate", "seeds", "Recall@10", "Recall@20", "NDCG@10", "NDCG@20"]
+    assert means.rows[0][1:4] == ["0.01", "2", "0.3100 ± 0.0141"]
+    assert means.rows[3][1:4] == ["", "1", "0.0500"]
+    assert "strict, leave-one-out, fingerprint eeee" in means.note
+
+
+def test_tests_name_both_sides_and_mark_what_is_sure() -> None:
+    _, tests = study.used(toys())
+    assert tests.rows[0] == [
+        "tiger, residual-kmeans codes of beit3", "tiger, random codes of beit3", "Recall@20", "+0.2000",
+        "+0.1000 .. +0.3000", "0.002",
+    ]  # fmt: skip
+    assert tests.best == {(0, 3)}
+
+
+def test_a_study_without_codes_in_use_has_no_such_table_and_the_card_has_them_where_there_are() -> None:
+    empty = {part: schemas.STUDY[part].empty_table() for part in ("generative", "generative_tests")}
+    assert study.used(empty) == study.used({}) == []
+    assert [table.heading for table in study.summed(toys())] == ["Codes in use", "Codes in use: paired tests"]
+
+
+def test_arms_have_their_change_its_interval_and_their_leak() -> None:
+    recommended, probed = study.arms(arms())
+    assert [row[0] for row in recommended.rows] == ["recipe", "article", "taste"]
+    assert recommended.rows[0][3:] == ["0.2000 ± 0.0100", "", "", "", ""]
+    assert recommended.rows[1][3:6] == ["0.1800 ± 0.0100", "+0.1000", "+0.0500 .. +0.1500"]
+    assert recommended.rows[2][-1] == "the encoder read train interactions"
+    assert recommended.best == {(1, 4)}
+    assert probed.head[3:] == ["Item-CF hit@20"]
+    assert [row[3] for row in probed.rows] == ["0.2000", "0.2000 (+0.1000)"]
+    assert "taste, item_cf: leak." in probed.note
+    assert study.arms(arms().slice(0, 0)) == []
+
+
+def test_a_sweep_is_a_table_of_points_and_a_heat_map() -> None:
+    maps = [{"map": "study alignrec both: lr, cca", "settings": "lr, cca", "x": x, "y": "0.1", "valid": v, "trials": 1}
+            for x, v in (("0.01", 0.2), ("0.1", 0.3))]  # fmt: skip
+    (points,), (heat,) = study.sweep_points(CURVES), study.heatmaps(maps)
+    assert points.rows[1] == ["rate", "train.lr", "0.01", "2", "0.2000 ± 0.0200"]
+    assert points.best == {(1, 4)}
+    assert heat.rows == [["0.1", "0.200", "0.300"]]
+    assert study.sweep_points([]) == study.heatmaps([]) == []
+
+
+def test_the_card_has_every_part_that_was_studied() -> None:
+    tables = study.summed({"mask": table("mask", []), "tail": tail_table(), "arms": arms()})
+    assert [shown.heading for shown in tables][-2:] == ["AlignRec on the encoder of each arm", "Probes of each arm"]
