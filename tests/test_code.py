@@ -24,8 +24,6 @@ def test_closure_follows_imports_but_not_the_harness() -> None:
             "evaluation/evidence",
             "facts/table",
             "facts/words",
-            "report/terminal",
-            "sources/catalogue",
         )
     }
     assert "pipeline/config/__init__.py" not in names("stages.interactions")

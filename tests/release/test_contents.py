@@ -79,7 +79,7 @@ def test_a_run_record_that_was_deleted_is_not_left_out_in_silence(tmp_path: Path
     with pytest.raises(
         UserError, match=r"train/shop/run\.json is gone; run `alignrec train shop`, which makes it again"
     ):
-        gather.hardware(layout)
+        Outputs(layout, stages=["encode", "train"]).records
 
 
 def test_a_parameter_keeps_interactions_out(tmp_path: Path) -> None:
@@ -231,11 +231,11 @@ def test_the_card_says_what_our_vector_is(tmp_path: Path, whitened: bool, epochs
     facts = Mock(spec=encoder.Released, files=files)
     trained = toy.run_record("pretrain") | {"params": {"summary": 0.0, "content": 0.0, "itc": 0.5, "epochs": epochs}}
     io.write_json(layout.run_record("pretrain"), trained)
-    sentence = gather.vector(Outputs(layout), {"beit3": facts})
+    sentence = gather.vector(Outputs(layout, stages=["pretrain"]), {"beit3": facts})
     losses = "MIM + MLM + 0.5 itc" if epochs else "nothing: it is as it was initialised"
     read = "whitened" if whitened else "as it is"
     assert sentence == f"The vector `beit3` is CLS, {read}, 2 numbers, pre-trained by {losses}."
-    assert gather.vector(Outputs(layout), {"minilm-cnn": facts}) == ""
+    assert gather.vector(Outputs(layout, stages=["pretrain"]), {"minilm-cnn": facts}) == ""
 
 
 def test_the_sentence_stands_in_the_card(built: Path) -> None:

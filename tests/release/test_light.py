@@ -155,7 +155,7 @@ for name in alignrec.__all__:
         (("attest", "release", "--data", "items.jsonl"), "torch"),
         (("export", "release", "--format", "grid", "--features", "beit3", "--to", "out"), "torch"),
         (("recommend", "release", "--user", "U1"), "faiss"),
-        (("graph", "shop"), "duckdb"),
+        (("graph", "shop"), "torch"),
     ],
     ids=lambda command: command[0] if isinstance(command, tuple) else "",
 )
