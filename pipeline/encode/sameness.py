@@ -30,22 +30,23 @@ class Seen(NamedTuple):
     """all vectors are one"""
 
 
-def check(run: Run, name: str, file: Path | None = None) -> None:
+def check(run: Run, name: str, file: Path | None = None, whitened: bool = False) -> None:
     """Warn of a feature set that hardly tells items apart.
 
     Args:
         run: of the stage, or of an arm of pre-training.
         name: of the feature set.
         file: that it was imported from, if it was.
+        whitened: it is another set whitened, which leaves zeros of one vector for all; that set is remarked itself.
 
     Raises:
         UserError: every vector of an item with content is zero.
     """
     items, zero, equal = look(run.layout.features(name))
-    if items and zero == items:
+    if items and zero == items and not whitened:
         where = f"{file}: " if file else ""
         raise UserError(f"{where}all {items:,} items with content have a vector of zeros; mend it, or leave it out")
-    if items > 1 and equal:
+    if items > 1 and equal and zero < items:
         run.warn(f"{name}: all {items:,} items with content have the same vector, which tells none apart")
     elif zero > MOST * items:
         run.warn(f"{name}: {zero:,} of {items:,} items with content have a vector of zeros")

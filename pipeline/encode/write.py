@@ -18,6 +18,7 @@ from pipeline.encode import batching, contexts, engines, feature_sets, registry,
 from pipeline.encode.base import Context
 from pipeline.encode.feature_sets import Maker
 from pipeline.encode.origin import plainly
+from pipeline.encode.whitened import WhitenedParams
 from pipeline.errors import UserError
 from pipeline.ops.device import visible
 from pipeline.run import Run, versions
@@ -75,7 +76,7 @@ def encode(run: Run, name: str, ids: pa.Table, texts: Sequence[str], done: Done)
     width = pq.read_schema(io.shards(layout.features(name), "features")[0]).field("vector").type.list_size
     if note := precision | timing | _named(context, width):
         run.note(**{name: note})
-    sameness.check(run, name)
+    sameness.check(run, name, whitened=isinstance(registry.settings(encoders, name), WhitenedParams))
 
 
 def _named(context: Context | None, width: int) -> dict[str, Any]:
