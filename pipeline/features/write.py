@@ -78,7 +78,7 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: list[str
     timing = throughput.facts(str(precision.get("precision", "float32"))) if "compute" in throughput.seconds else {}
     if note := precision | timing | _named(node, width(node.shards[0])):
         run.note(**{name: note})
-    sameness.check(run, name, node.where())
+    sameness.check(run, name, node.where(), derived=bool(node.of) and node.where() is None)
 
 
 def worker(name: str, layout: Layout, params: Encode, encoders: Encoders) -> engines.Worker:
