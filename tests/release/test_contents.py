@@ -229,7 +229,9 @@ def test_the_card_says_what_our_vector_is(tmp_path: Path, whitened: bool, epochs
     layout = toy.outputs(tmp_path)
     files = [layout.encoder_weights, *([layout.whitening] if whitened else [])]
     facts = Mock(spec=encoder.Released, files=files)
-    trained = toy.run_record("pretrain") | {"params": {"summary": 0.0, "content": 0.0, "itc": 0.5, "epochs": epochs}}
+    trained = toy.run_record("pretrain") | {
+        "params": {"summary": 0.0, "content": 0.0, "distill": 0.0, "itc": 0.5, "epochs": epochs}
+    }
     io.write_json(layout.run_record("pretrain"), trained)
     sentence = gather.vector(Outputs(layout, stages=["pretrain"]), {"beit3": facts})
     losses = "MIM + MLM + 0.5 itc" if epochs else "nothing: it is as it was initialised"
