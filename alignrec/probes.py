@@ -16,7 +16,7 @@ from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import judge
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import headline
-from pipeline.probe import questions
+from pipeline.probe import asking
 from pipeline.probe.base import Data
 from pipeline.probe.params import Probe
 from pipeline.seeds import seed_for
@@ -120,7 +120,7 @@ def probe(
             f"categories: {len(categories)} of them for {items} vectors; give a path each, which may be empty"
         )
     data = numbered(interactions, names, protocol, user_core, item_core, seed)
-    parts = questions.ask(Data(data.table, items, categories or [()] * items))
+    parts = asking.ask(Data(data.table, items, categories or [()] * items))
     if categories is None:
         parts["categories"] = "no categories were given"
     result = judge([FeatureSet(name, "", x) for name, x in sets.items()], parts, ks, seed_for("probe", seed))

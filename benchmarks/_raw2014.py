@@ -50,7 +50,7 @@ def text(product: dict[str, Any]) -> str:
 
 def _stickers(raw: Path, items: int) -> None:
     source = SampleSource(kind="sample", items=items, users=max(SHOPPERS, 2 * items))
-    made = sticker_shop.make(source, raw, lambda codes: codes)
+    made = sticker_shop.make(source.users, source.items, source.seed, raw, lambda codes: codes)
     (raw / made["reviews"]).rename(raw / REVIEWS)
     (raw / made["metadata"]).rename(raw / METADATA)
 

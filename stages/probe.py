@@ -21,7 +21,7 @@ from stages.items import ITEMS
 
 def main(run: Run) -> None:
     """Judge every feature set, raw and processed."""
-    from pipeline.probe import categories, questions, verdicts  # load SciPy
+    from pipeline.probe import asking, categories, verdicts  # load SciPy
     from pipeline.probe.base import Data
 
     params, layout = run.params[Probe], run.layout
@@ -31,15 +31,13 @@ def main(run: Run) -> None:
     described = run.read(layout.items, schemas.ITEMS, ["categories"])
     read = categories.read_categories(layout, names, "categories" in schemas.text_fields(described))
     data = Data(interactions, items, described["categories"].to_pylist(), read)
-    probes, withheld = questions.ask(data), questions.withheld(data)
+    probes, withheld = asking.ask(data), asking.withheld(data)
     raw, processed = (
-        questions.answers(
-            probes, run.progress(sets, total=len(names), unit="set"), params.ks, run.seed("folds"), withheld
-        )
+        asking.answers(probes, run.progress(sets, total=len(names), unit="set"), params.ks, run.seed("folds"), withheld)
         for sets in (_sets(layout, names), _sets(layout, names, params.width))
     )
-    figures = questions.summaries(probes, raw, params.ks, withheld)
-    figures["processed"] = questions.processed(probes, processed, params.ks, params.width)
+    figures = asking.summaries(probes, raw, params.ks, withheld)
+    figures["processed"] = asking.processed(probes, processed, params.ks, params.width)
     ours = run.params[Released].features
     pairs = [(ours, name) for name in names if name != ours]
     figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))

@@ -14,7 +14,7 @@ from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
 from pipeline.features import control
 from pipeline.ops import whitening
-from pipeline.probe import questions, verdicts
+from pipeline.probe import asking, questions, verdicts
 from pipeline.probe.base import Task
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
@@ -45,18 +45,18 @@ def judge(
 
     Args:
         sets: at least one.
-        probes: see questions.ask.
+        probes: see asking.ask.
         ks: cutoffs.
         seed: of controls and folds.
-        withheld: see questions.withheld.
+        withheld: see asking.withheld.
         width: of processed sets, at most.
     """
     named = {g.name: g.vectors for g in sets}
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
     controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
-    answers = questions.answers(probes, (named | controls_added).items(), ks, seed, withheld)
+    answers = asking.answers(probes, (named | controls_added).items(), ks, seed, withheld)
     narrowed = ((name, whitening.processed(x, width)) for name, x in (named | controls_added).items())
-    processed = questions.answers(probes, narrowed, ks, seed, withheld)
+    processed = asking.answers(probes, narrowed, ks, seed, withheld)
     comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     at = list(ks).index(headline(ks))
     for probe, of_probe in answers.items():
@@ -66,8 +66,8 @@ def judge(
                 figure = PROBES[probe].measure + ("" if of_probe[a].ndim == 1 else f"@{ks[at]}")
                 comparisons.append((f"{probe} {figure}", a, b, columns[0], columns[1]))
     return {
-        "probes": questions.summaries(probes, answers, ks, withheld),
-        "processed": questions.processed(probes, processed, ks, width),
+        "probes": asking.summaries(probes, answers, ks, withheld),
+        "processed": asking.processed(probes, processed, ks, width),
         "paired": corrected(comparisons, seed),
         "verdicts": verdicts.verdicts(answers, processed, combinations(named, 2), ks, seed),
     }

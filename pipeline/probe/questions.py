@@ -13,7 +13,7 @@ N questions, U users, I items, F feature width, K cutoff.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +22,6 @@ from scipy import sparse
 
 from pipeline import pool
 from pipeline.ops.rows import unit_rows
-from pipeline.probe.base import Data, Task
-from pipeline.probe.registry import PROBES
 
 TIE = 1e-6
 """cosines nearer than this are equal: features hold single precision, and products of equal rows differ by less"""
@@ -48,89 +46,6 @@ class Questions:
     def groups(self) -> int:
         """G."""
         return int(self.group.max(initial=-1)) + 1
-
-
-def ask(data: Data) -> dict[str, Questions | Task | str]:
-    """Return the questions or task of each probe of PROBES, or why it has none."""
-    return {name: probe.ask(data) for name, probe in PROBES.items()}
-
-
-def withheld(data: Data) -> dict[str, Mapping[str, str]]:
-    """Return probe -> feature sets that it is not asked of -> why."""
-    return {name: probe.withheld(data) for name, probe in PROBES.items()}
-
-
-def answers(
-    probes: Mapping[str, Questions | Task | str],
-    sets: Iterable[tuple[str, np.ndarray]],
-    ks: Sequence[int],
-    seed: int,
-    withheld: Mapping[str, Mapping[str, str]] | None = None,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Return probe -> feature set -> hits [G, len(ks)] of its groups, or of a task the figure of each case, [n].
-
-    Args:
-        probes: see `ask`.
-        sets: name and float32 [I, F] of each feature set; one is held at a time.
-        ks: cutoffs.
-        seed: of what tasks draw.
-        withheld: see `withheld`; such a set has no answer.
-    """
-    left_out = withheld or {}
-    answers: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in probes}
-    questions = {probe: question for probe, question in probes.items() if isinstance(question, Questions)}
-    whole = joined(list(questions.values())) if questions else None
-    ends = np.cumsum([question.groups for question in questions.values()])
-    for name, features in sets:
-        if whole is not None:
-            parts = np.split(hits(features, whole, ks), ends[:-1])
-            for probe, part in zip(questions, parts, strict=True):
-                if name not in left_out.get(probe, {}):
-                    answers[probe][name] = part
-        for probe, task in probes.items():
-            if not isinstance(task, (Questions, str)) and name not in left_out.get(probe, {}):
-                answers[probe][name] = task.answer(features, seed)
-    return answers
-
-
-def summaries(
-    probes: Mapping[str, Questions | Task | str],
-    answers: Mapping[str, Mapping[str, np.ndarray]],
-    ks: Sequence[int],
-    withheld: Mapping[str, Mapping[str, str]] | None = None,
-) -> dict[str, Any]:
-    """Return probe -> feature set -> figures (see `summary`); arguments as for `answers`.
-
-    A probe without questions is `{"skipped": reason}`, and so is a feature set that is withheld from one.
-    """
-    out: dict[str, Any] = {}
-    for probe, task in probes.items():
-        if isinstance(task, str):
-            out[probe] = {"skipped": task}
-        elif isinstance(task, Questions):
-            out[probe] = summary(task, answers[probe], ks, PROBES[probe].measure)
-        else:
-            out[probe] = task.summary(answers[probe])
-        if not isinstance(task, str):
-            out[probe] |= {name: {"skipped": reason} for name, reason in (withheld or {}).get(probe, {}).items()}
-    return out
-
-
-def processed(
-    probes: Mapping[str, Questions | Task | str],
-    answers: Mapping[str, Mapping[str, np.ndarray]],
-    ks: Sequence[int],
-    width: int,
-) -> dict[str, Any]:
-    """Return `{"width": ...}` and the figures of each probe that was measured; arguments as for `summaries`.
-
-    Args:
-        probes: see `ask`.
-        answers: of feature sets after the same processing.
-        ks: cutoffs.
-        width: of them, at most.
-    """
-    return {"width": width} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}
 
 
 def joined(questions: Sequence[Questions]) -> Questions:

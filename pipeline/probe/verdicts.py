@@ -21,7 +21,7 @@ CUTOFFS = (10, 20)
 TESTED = ("difference", "low", "high", "p_holm")
 """what is kept of each test"""
 Answers = Mapping[str, Mapping[str, np.ndarray]]
-"""probe -> feature set -> figures of its groups or cases, see `questions.answers`"""
+"""probe -> feature set -> figures of its groups or cases, see `asking.answers`"""
 
 
 def verdicts(

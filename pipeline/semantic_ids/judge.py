@@ -20,7 +20,7 @@ from pipeline.evaluation.cutoff import bounded
 from pipeline.evaluation.statistics import corrected
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
-from pipeline.probe import categories, questions
+from pipeline.probe import asking, categories, questions
 from pipeline.probe.base import Data, Task
 from pipeline.probe.registry import PROBES
 from pipeline.semantic_ids import files, quality
@@ -169,7 +169,7 @@ def _decoded(method: Method, ids: Codes, items: int) -> np.ndarray:
 
 def _hits(probes: Questions, vectors: np.ndarray, k: int, seed: int) -> dict[str, np.ndarray]:
     """Return probe -> hits at K of its groups, float64 [G], of the probes that have questions."""
-    answers = questions.answers(probes, [("vectors", vectors)], [k], seed)
+    answers = asking.answers(probes, [("vectors", vectors)], [k], seed)
     return {probe: of_sets["vectors"][:, 0] for probe, of_sets in answers.items() if of_sets}
 
 

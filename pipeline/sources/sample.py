@@ -40,4 +40,4 @@ class SampleSource(Generated):
         """Write reviews, metadata and images."""
         from pipeline.sources import sticker_shop  # imports drawing libraries, which other sources do not need
 
-        return sticker_shop.make(self, raw, progress)
+        return sticker_shop.make(self.users, self.items, self.seed, raw, progress)

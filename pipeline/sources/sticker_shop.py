@@ -18,7 +18,6 @@ import orjson
 from PIL import Image
 
 from pipeline import io as files
-from pipeline.sources.sample import SampleSource
 from pipeline.sources.shoppers import purchases
 from pipeline.sources.stickers import Sticker, drawings, look, stickers
 
@@ -27,25 +26,29 @@ FOLDER = "pictures"  # of images, beside the metadata; metadata names pictures/<
 SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; nothing about the sticker
 
 
-def make(source: SampleSource, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
+def make(
+    users: int, items: int, seed: int, raw: Path, progress: Callable[[list[str]], Iterable[str]]
+) -> dict[str, str]:
     """Write reviews, metadata and images into `raw`.
 
     Args:
-        source: number of stickers and shoppers, seed.
+        users: number of shoppers.
+        items: number of stickers.
+        seed: of the shop.
         raw: folder of the raw files.
         progress: wraps the list of image names while they are drawn.
 
     Returns:
         role -> file name in `raw`: reviews and metadata.
     """
-    shop = stickers(source.items)
-    rng = np.random.default_rng((source.seed, 1))
+    shop = stickers(items)
+    rng = np.random.default_rng((seed, 1))
     fate = rng.permutation(len(shop)) / len(shop)  # the first share has no image, the next a broken one
     textless = rng.permutation(len(shop)) / len(shop) < NO_TEXT
     looks = _draw(shop, fate, raw / FOLDER, progress)
     meta = [_metadata(s, fate[i] >= NO_IMAGE, not textless[i]) for i, s in enumerate(shop)]
     _write_lines(raw / "meta_Stickers.json.gz", meta)
-    _write_lines(raw / "reviews_Stickers.json.gz", _reviews(shop, looks, source, rng))
+    _write_lines(raw / "reviews_Stickers.json.gz", _reviews(shop, looks, users, seed, rng))
     return {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
 
 
@@ -91,10 +94,10 @@ def _metadata(sticker: Sticker, has_image: bool, has_text: bool) -> str:
     return repr(record)
 
 
-def _reviews(shop: list[Sticker], looks: np.ndarray, source: SampleSource, rng: np.random.Generator) -> list[str]:
+def _reviews(shop: list[Sticker], looks: np.ndarray, users: int, seed: int, rng: np.random.Generator) -> list[str]:
     category = np.unique([s.category for s in shop], return_inverse=True)[1]
     subcategory = np.unique([s.subcategory for s in shop], return_inverse=True)[1]
-    bought = purchases(category, subcategory, looks[:, 0], looks[:, 1], source.users, source.seed).to_pylist()
+    bought = purchases(category, subcategory, looks[:, 0], looks[:, 1], users, seed).to_pylist()
     lines = [
         orjson.dumps(
             {

@@ -22,7 +22,7 @@ from pipeline.evaluation.protocol import Protocol
 from pipeline.layout import Layout
 from pipeline.models import MODELS, RELEASED
 from pipeline.ops import whitening
-from pipeline.probe import questions
+from pipeline.probe import asking
 from pipeline.probe.base import Data
 from pipeline.probe.params import Probe
 from pipeline.probe.questions import Questions
@@ -74,7 +74,7 @@ def _judge(run: Run, arms: Sequence[Arm]) -> None:
         tensors = {
             arm.answer_key(probe, name, form): hits
             for form, read in zip(FORMS, (sets, processed), strict=True)
-            for probe, by_set in questions.answers(probes, read.items(), params.ks, 0).items()
+            for probe, by_set in asking.answers(probes, read.items(), params.ks, 0).items()
             for name, hits in by_set.items()
         }
         io.write_bytes(arm.branch.answers, save_arrays(tensors))
@@ -84,7 +84,7 @@ def _questions(run: Run) -> dict[str, Questions]:
     """Return the probes that ask for neighbours; that of categories needs no arm to be compared."""
     interactions = run.read(run.layout.interactions, schemas.INTERACTIONS)
     data = Data(interactions, len(run.read(run.layout.item_ids, schemas.ITEM_IDS)), [])
-    return {name: probe for name, probe in questions.ask(data).items() if isinstance(probe, Questions)}
+    return {name: probe for name, probe in asking.ask(data).items() if isinstance(probe, Questions)}
 
 
 @dataclass(frozen=True)

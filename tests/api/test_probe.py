@@ -13,7 +13,7 @@ import alignrec
 import schemas
 from pipeline import io
 from pipeline.layout import Layout
-from pipeline.probe import questions
+from pipeline.probe import asking
 from pipeline.probe.base import Data
 
 IDS = [f"i{i}" for i in range(shops.ITEMS)]
@@ -33,9 +33,9 @@ def test_figures_are_the_pipelines(x: alignrec.Vectors, interactions: pa.Table, 
     table = io.read_table(layout.interactions, schemas.INTERACTIONS)
     column = table.schema.get_field_index("timestamp")
     table = table.set_column(column, "timestamp", pa.array(range(len(table)), pa.int64()))
-    asked = questions.ask(Data(table, shops.ITEMS, [()] * shops.ITEMS))
+    asked = asking.ask(Data(table, shops.ITEMS, [()] * shops.ITEMS))
     ks = [5, 10, 20, 50]
-    expected = questions.summaries(asked, questions.answers(asked, [("vectors", shops.content())], ks, 0), ks)
+    expected = asking.summaries(asked, asking.answers(asked, [("vectors", shops.content())], ks, 0), ks)
     for probe in ("zero_shot", "item_cf", "content_knn"):
         assert result.figures[probe]["vectors"] == expected[probe]["vectors"]
     assert result.skipped == {"categories": "no categories were given"}

@@ -23,7 +23,7 @@ from pipeline.facts.table import Table
 from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.models.vbpr import VBPR
-from pipeline.probe import questions
+from pipeline.probe import asking, questions
 from pipeline.probe.base import Data
 from pipeline.release import verify
 from pipeline.report.terminal import drawn
@@ -231,7 +231,7 @@ def test_compare_does_not_ask_for_a_category_that_was_read(layout: Layout, tmp_p
     ]
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     data = Data(interactions, 40, [["x"], ["y"]] * 20, {g.name: g.read_categories for g in sets})
-    judged = judge.judge(sets, questions.ask(data), [5, 20], 0, questions.withheld(data))
+    judged = judge.judge(sets, asking.ask(data), [5, 20], 0, asking.withheld(data))
     reason = "the encoder read the categories in the text; items.text can leave them out"
     assert judged["probes"]["categories"]["a"] == {"skipped": reason}
     assert facts.remarks(judged) == [f"Category: Not shown for a: {reason}."]
@@ -347,7 +347,7 @@ def test_compare_writes_figures_and_a_page(layout: Layout, tmp_path: Path) -> No
 def test_compare_draws_as_the_stage_does_so_that_their_figures_are_equal(
     layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seeds, answers = [], questions.answers
+    seeds, answers = [], asking.answers
 
     def seen(*arguments: Any) -> Any:
         seeds.append(arguments[3])

@@ -15,7 +15,7 @@ from pipeline.facts import probes as facts
 from pipeline.interactions import cooccurrence, split
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
-from pipeline.probe import categories, content_knn, item_cf, questions, zero_shot
+from pipeline.probe import asking, categories, content_knn, item_cf, questions, zero_shot
 from pipeline.probe.base import Data
 
 KS = [1, 2, 3]
@@ -186,9 +186,9 @@ def test_content_neighbours_is_recall_of_the_recommenders_evaluation() -> None:
 
 
 def test_a_source_without_real_time_says_so_instead_of_a_zero_shot_figure() -> None:
-    probes = questions.ask(Data(toy_interactions(5, timed=False), 50, []))
+    probes = asking.ask(Data(toy_interactions(5, timed=False), 50, []))
     features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
-    figures = questions.summaries(probes, questions.answers(probes, [("f", features)], [5], seed=0), [5])
+    figures = asking.summaries(probes, asking.answers(probes, [("f", features)], [5], seed=0), [5])
     assert figures["zero_shot"] == {"skipped": "the source has no real timestamps"}
     assert 0 <= figures["item_cf"]["f"]["hit@5"] <= 1
     assert 0 <= figures["content_knn"]["f"]["recall@5"] <= 1
@@ -200,8 +200,8 @@ def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
     features = np.random.default_rng(6).normal(size=(50, 4)).astype(np.float32)
     notes = []
     for interactions in (table, toy_interactions(5)):
-        probes = questions.ask(Data(interactions, 50, []))
-        figures = questions.summaries(probes, questions.answers(probes, [("f", features)], [5], seed=0), [5])
+        probes = asking.ask(Data(interactions, 50, []))
+        figures = asking.summaries(probes, asking.answers(probes, [("f", features)], [5], seed=0), [5])
         assert 0 <= figures["zero_shot"]["f"]["hit@5"] <= 1
         notes.append(figures["zero_shot"].get("note"))
         note = facts.tables(figures)[0].note
@@ -211,7 +211,7 @@ def test_a_source_that_knows_only_the_order_says_so_beside_the_figure() -> None:
 
 def test_zero_shot_uses_all_splits_and_item_cf_only_train(tmp_path: Path) -> None:
     table = io.read_table(toy.outputs(tmp_path).interactions, schemas.INTERACTIONS)
-    probes = questions.ask(Data(table, toy.ITEMS, []))
+    probes = asking.ask(Data(table, toy.ITEMS, []))
     assert isinstance(probes["zero_shot"], questions.Questions)
     assert isinstance(probes["item_cf"], questions.Questions)
     assert probes["zero_shot"].target.tolist() == [3, 4, 5, 0]  # each user's test item is the latest
@@ -284,9 +284,9 @@ def judged(layout: Layout) -> dict[str, Any]:
     names = layout.feature_sets()
     read = categories.read_categories(layout, names, "categories" in schemas.text_fields(items))
     data = Data(toy_interactions(5), 50, items["categories"].to_pylist(), read)
-    probes, withheld = questions.ask(data), questions.withheld(data)
+    probes, withheld = asking.ask(data), asking.withheld(data)
     sets = [(name, io.matrix(io.read_features(layout.features(name))["vector"])) for name in names]
-    return questions.summaries(probes, questions.answers(probes, sets, [5, 20], 0, withheld), [5, 20], withheld)
+    return asking.summaries(probes, asking.answers(probes, sets, [5, 20], 0, withheld), [5, 20], withheld)
 
 
 @pytest.mark.parametrize("text", [None, ["title", "categories"]])

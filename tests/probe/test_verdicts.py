@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.facts import probes as facts
 from pipeline.ops import whitening
-from pipeline.probe import questions
+from pipeline.probe import asking
 from pipeline.probe.base import Data
 from pipeline.probe.verdicts import verdicts
 
@@ -77,14 +77,14 @@ def test_verdicts_are_sentences() -> None:
 def test_processed_figures_stand_below_raw_ones() -> None:
     rng = np.random.default_rng(0)
     data = Data(interactions(rng), 40, [])
-    asked = questions.ask(data)
+    asked = asking.ask(data)
     # a large common offset hides what tells items apart, until it is taken away
     hidden = np.concatenate([np.full((40, 1), 30), np.eye(40)[np.arange(40) // 2 * 2]], axis=1).astype(np.float32)
     hidden += rng.normal(scale=1e-3, size=hidden.shape).astype(np.float32)
     sets = {"plain": rng.normal(size=(40, 8)).astype(np.float32), "hidden": hidden}
-    raw = questions.answers(asked, sets.items(), [5], 0)
-    processed = questions.answers(asked, ((n, whitening.processed(x, 30)) for n, x in sets.items()), [5], 0)
-    figures = questions.summaries(asked, raw, [5]) | {"processed": questions.processed(asked, processed, [5], 30)}
+    raw = asking.answers(asked, sets.items(), [5], 0)
+    processed = asking.answers(asked, ((n, whitening.processed(x, 30)) for n, x in sets.items()), [5], 0)
+    figures = asking.summaries(asked, raw, [5]) | {"processed": asking.processed(asked, processed, [5], 30)}
     assert figures["processed"]["width"] == 30
     assert figures["processed"]["item_cf"].keys() == figures["item_cf"].keys()
     assert "categories" not in figures["processed"]  # skipped, as the raw ones say

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 from pipeline.io import digest
 from pipeline.sources.sample import SampleSource
 from pipeline.sources.shoppers import purchases
-from pipeline.sources.sticker_shop import make
 from pipeline.sources.stickers import COLOURS, SHAPES, drawings, look, stickers
 
 SMALL = SampleSource(kind="sample", users=150, items=100)
@@ -22,7 +21,7 @@ SMALL = SampleSource(kind="sample", users=150, items=100)
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop")
-    assert make(SMALL, folder, iter) == {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
+    assert SMALL.make(folder, iter) == {"reviews": "reviews_Stickers.json.gz", "metadata": "meta_Stickers.json.gz"}
     return folder
 
 
@@ -35,9 +34,9 @@ def metadata(folder: Path) -> list[dict[str, object]]:
 
 
 def test_two_runs_write_the_same_bytes_and_another_seed_does_not(shop: Path, tmp_path: Path) -> None:
-    make(SMALL, tmp_path / "again", iter)
+    SMALL.make(tmp_path / "again", iter)
     assert contents(tmp_path / "again") == contents(shop)
-    make(SMALL.model_copy(update={"seed": 1}), tmp_path / "other", iter)
+    SMALL.model_copy(update={"seed": 1}).make(tmp_path / "other", iter)
     assert contents(tmp_path / "other") != contents(shop)
 
 

@@ -24,7 +24,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.statistics import holm
 from pipeline.layout import Layout
 from pipeline.pretrain import distillation
-from pipeline.probe import questions
+from pipeline.probe import asking, questions
 from pipeline.probe.base import Data
 from pipeline.stage import Needs
 from pipeline.study import arms, branch
@@ -91,7 +91,7 @@ def test_the_recipe_is_the_datasets_own_encoder(shop: Path) -> None:
     assert row["sd"] == pytest.approx(np.std(recalls, ddof=1), abs=1e-12)
     data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), studied.ITEMS, [])
     vectors = io.matrix(io.read_features(layout.features("beit3-image-masked"))["vector"])
-    hits = questions.hits(vectors, questions.ask(data)["item_cf"], [20])  # type: ignore[arg-type]
+    hits = questions.hits(vectors, asking.ask(data)["item_cf"], [20])  # type: ignore[arg-type]
     masked = only(table, arm="recipe", what="item_cf", features="beit3-image-masked", form="raw", k=20)
     assert masked["mean"] == pytest.approx(hits.mean(), abs=1e-12)
 
