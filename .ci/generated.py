@@ -24,6 +24,7 @@ import typer
 import alignrec
 import schemas
 from pipeline.config.base import Section
+from pipeline.config.parameters import Parameters
 from pipeline.encode.registry import ENCODERS
 from pipeline.features.registry import FEATURES
 from pipeline.layout import Layout
@@ -31,7 +32,7 @@ from pipeline.models import MODELS, RELEASED
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources.registry import SOURCES
 from stages.cli import app
-from stages.params import Params
+from stages.params import SECTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = {"float": "float32", "double": "float64", "halffloat": "float16"}
@@ -63,15 +64,13 @@ def commands() -> str:
 
 def parameters() -> str:
     """Return the page of parameters: sections of params.yaml, then what each recommender, encoder and source reads."""
-    sections = {name: field.annotation for name, field in Params.model_fields.items()}
-    own = {name: kind for name, kind in sections.items() if inspect.isclass(kind) and issubclass(kind, Section)}
     lines = [
         "# Parameters\n",
         "Every key of `params.yaml`, generated from the code. A key that is not here is refused.\n",
     ]
-    lines += ["## The whole file\n", *_keys(Params, Params.model_fields.keys() - own.keys())]
+    lines += ["## The whole file\n", *_keys(Parameters, Parameters.model_fields.keys())]
     lines += ["## Sections\n"]
-    for name, kind in own.items():
+    for name, kind in SECTIONS.items():
         lines += _section(kind, f"`{name}`")
     lines += ["## Recommenders\n", f"Section `train` has the keys of {RELEASED}, `benchmark.overrides` those of all.\n"]
     lines += _family({name: MODELS[name].Params for name in MODELS.built_in})
@@ -165,7 +164,7 @@ def _default(value: Any) -> str:
 
 def _held(schema: dict[str, Any], names: Collection[str]) -> list[str]:
     """Return the classes that keys refer to and that are no section of the file."""
-    sections = {getattr(field.annotation, "__name__", "") for field in Params.model_fields.values()}
+    sections = {kind.__name__ for kind in SECTIONS.values()}
     text = json.dumps({name: value for name, value in schema["properties"].items() if name in names})
     return [name for name in re.findall(r"#/\$defs/(\w+)", text) if name not in sections | {"Source"}]
 

@@ -31,8 +31,8 @@ COPIED = {
     "security.md": "SECURITY.md",
 }
 """page of the site -> file of the repository"""
-ABOUT = {"schemas": "reference/columns.md", "pipeline/config": "reference/parameters.md"}
-"""folder of the repository -> page that has its content"""
+ABOUT = {"schemas": "reference/columns.md", "params.py": "reference/parameters.md"}
+"""folder of the repository, or name of a file -> page that has its content"""
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)#\s]+)")
 BADGE = re.compile(r"^\[?!\[[^\]]*\]\(https?:.*\n", re.MULTILINE)
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
@@ -95,7 +95,7 @@ def fetching(site: Path) -> Iterator[str]:
 def page_of(path: str) -> str | None:
     """Return where the site has a file or folder of the repository; None for folders that it lacks."""
     own = {origin: page for page, origin in COPIED.items()}
-    about = (page for folder, page in ABOUT.items() if path == folder or path.startswith(f"{folder}/"))
+    about = (page for name, page in ABOUT.items() if name == Path(path).name or path.startswith(f"{name}/"))
     if (ROOT / path).is_dir() or path.endswith(".py"):
         return next(about, None if (ROOT / path).is_dir() else _copy(path))
     return own.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else _copy(path))

@@ -158,7 +158,7 @@ def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dic
         "study": {"mask": {"seeds": 1}},
         "benchmark": {"seeds": 1, "ablation_seeds": 1, **ks},
     }
-    return profile | {section: profile[section] | values for section, values in changed.items()}
+    return profile | {section: profile.get(section, {}) | values for section, values in changed.items()}
 
 
 def _fastest() -> str:

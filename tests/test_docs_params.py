@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import shipped
 import yaml
 
 from stages.params import load
@@ -29,7 +30,7 @@ def test_a_file_that_we_show_loads_as_it_stands(tmp_path: Path, block: str) -> N
     assert [load(path, dataset).datasets for dataset in params.datasets]
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((shipped.root() / "profiles").glob("*.yaml")), ids=lambda path: path.name)
 def test_a_profile_loads_and_repeats_nothing_of_what_it_is_laid_over(path: Path) -> None:
     params, profile = load(path), yaml.safe_load(path.read_text())
     assert params.datasets

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import shipped
 import yaml
 
 from pipeline.models import MODELS
@@ -68,7 +69,7 @@ def test_inputs_come_from_earlier_stages() -> None:
 
 def test_git_keeps_what_dvc_shows_of_the_first_dataset() -> None:
     """Else `dvc metrics`, `dvc plots` and `dvc metrics diff` fail to load it on a fresh clone."""
-    first = yaml.safe_load((ROOT / "params.yaml").read_text())["datasets"][0]
+    first = yaml.safe_load((shipped.root() / "params.yaml").read_text())["datasets"][0]
     described = yaml.safe_load(TEXT.replace("${datasets[0]}", first))
     shown = {
         *described["metrics"],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shipped
 import yaml
 from test_pipeline import environment, project, run
 
@@ -15,8 +16,8 @@ from pipeline.beit3 import vqkd
 from pipeline.beit3.network import SIZES
 from pipeline.benchmark.jobs import jobs
 from pipeline.benchmark.settings import model_settings
+from pipeline.features.names import feature_sets
 from pipeline.models import MODELS
-from pipeline.pretrain.params import Pretrain
 from pipeline.sources.amazon2014 import Amazon2014
 from stages import STAGES
 from stages.params import load
@@ -52,13 +53,13 @@ def test_it_has_every_model_five_seeds_and_all_ablations() -> None:
     benchmark = params.benchmark
     assert sorted(benchmark.models) == sorted(MODELS)
     assert (benchmark.seeds, benchmark.ablation_seeds) == (5, 5)
-    assert benchmark.ablations == load(ROOT / "params.yaml").benchmark.ablations
+    assert benchmark.ablations == load(shipped.root() / "params.yaml").benchmark.ablations
     assert f"{len(jobs(params))} trainings" in PAGE
 
 
 def test_the_image_features_of_2014_stand_beside_ours() -> None:
     params = load(PROFILE)
-    assert {"beit3", "cnn4096", "minilm", "minilm-cnn4096"} <= set(params.feature_sets("baby"))
+    assert {"beit3", "cnn4096", "minilm", "minilm-cnn4096"} <= set(feature_sets(params, "baby"))
     assert "minilm-cnn4096" in params.benchmark.features
     assert params.benchmark.modalities["minilm-cnn4096"] == [384, 4096]
 
@@ -80,7 +81,7 @@ def test_the_pages_operations_are_computed_from_the_shapes() -> None:
         _operations.encoding(base, _operations.Items.full(1), reads) / 1e9
         for reads in (("image", "text"), ("image",), ("text",))
     )
-    step = _operations.training_step(base, True, longest, Pretrain()) / 1e9
+    step = _operations.training_step(base, True, longest, load(PROFILE).pretrain) / 1e9
     assert f"| encode, image and text | {both:.1f} |" in PAGE
     assert f"| encode, image alone / text alone | {image:.1f} / {text:.1f} |" in PAGE
     assert f"| visual tokens (VQ-KD), once | {_operations.visual_tokens(vqkd.Config()) / 1e9:.1f} |" in PAGE

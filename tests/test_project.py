@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shipped
 import yaml
 from PIL import Image
 
@@ -130,7 +131,7 @@ def test_the_dvc_yaml_of_another_release_is_written_anew(tmp_path: Path) -> None
 
 def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files(tmp_path)
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copy(shipped.root() / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     author = ["-c", "user.name=t", "-c", "user.email=t@t"]
     for words in (["init", "-q"], ["add", "params.yaml"], [*author, "commit", "-q", "-m", "A clone"]):

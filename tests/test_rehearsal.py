@@ -22,7 +22,6 @@ from pipeline.beit3.network import SIZES, BEiT3
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.layout import Layout
 from pipeline.pretrain.losses import PretrainingModel
-from pipeline.pretrain.params import Pretrain
 from pipeline.release import verify
 from stages import STAGES
 
@@ -80,7 +79,7 @@ def test_the_pages_gigabytes_are_computed_from_the_shapes() -> None:
     page = (ROOT / "docs/regenerate-baby.md").read_text()
     with torch.device("meta"):
         network = BEiT3(replace(SIZES["base"], codes=_official.CODES, mlm=True))
-        model = PretrainingModel(network, Pretrain(), 64_002, torch.zeros(network.config.vocab))
+        model = PretrainingModel(network, load(_rehearsal.PROFILE).pretrain, 64_002, torch.zeros(network.config.vocab))
     weights, trained = (sum(t.numel() for t in each.state_dict().values()) for each in (network, model))
     assert f"| BEiT3 ({weights / 1e6:.0f} M parameters), converted to safetensors | {4 * weights / 1e9:.1f} |" in page
     with_average = f"(with `ema` {(12 * trained + 4 * weights) / 1e9:.1f})"
@@ -160,7 +159,7 @@ def test_only_paths_and_scale_differ_from_the_profile() -> None:
         for section, values in changed.items()
         if isinstance(values, dict)
         for key, value in values.items()
-        if profile[section].get(key) != value
+        if profile.get(section, {}).get(key) != value
     }
     paths = {"sources.baby", "pretrain.init", "pretrain.tokenizer", "pretrain.vqkd"}
     scale = {"pretrain.epochs", "pretrain.batch_size", "pretrain.precision", "pretrain.checkpoint_every"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import shipped
 import typer
 import yaml
 from scripts import script
@@ -48,7 +49,7 @@ def test_the_navigation_lists_every_page_once_and_nothing_else() -> None:
 
 
 def test_every_key_of_the_parameter_file_is_there(parameters: str) -> None:
-    for section, keys in yaml.safe_load((ROOT / "params.yaml").read_text()).items():
+    for section, keys in yaml.safe_load((shipped.root() / "params.yaml").read_text()).items():
         if section not in ("datasets", "sources", "encoders", "train"):
             assert keys.keys() <= rows(parameters, f"`{section}`").keys(), section
 
@@ -57,7 +58,7 @@ def test_a_key_has_its_type_default_and_meaning(parameters: str) -> None:
     row = rows(parameters, "`alignrec`")["cca"]
     assert row == "| `cca` | number, ≥ 0 | `0.01` | weight of content-ID alignment |"
     row = rows(parameters, "`pretrain`")["words"]
-    assert row.startswith('| `words` | `random`, `minilm` | `"random"` | what piece embeddings start from')
+    assert row.startswith('| `words` | `random`, `minilm` | `"minilm"` | what piece embeddings start from')
     assert "And the keys of Varied and Regularised." in parameters.split("### `bpr`")[1].split("###")[0]
 
 
@@ -87,7 +88,7 @@ LINKS = {
     "[a](encoders.md#kinds)": "[a](encoders.md#kinds)",
     "[a](tour.ipynb)": "[a](tour.md)",
     "[a](../schemas)": "[a](reference/columns.md)",
-    "[a](../pipeline/config/features.py)": "[a](reference/parameters.md)",
+    "[a](../pipeline/pretrain/params.py)": "[a](reference/parameters.md)",
     "[a](../README.md#more)": "[a](index.md#more)",
     "[a](../profiles/baby.yaml)": "[a](files/profiles/baby.yaml.txt)",
     "[a](../tests/hostile), b": "a, b",

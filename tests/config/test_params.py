@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import shipped
 
 from pipeline.benchmark import cutoffs
 from pipeline.errors import UserError
@@ -31,7 +32,7 @@ def load(tmp_path: Path, text: str) -> params.Params:
 
 
 def test_the_products_params_are_valid() -> None:
-    assert params.load(ROOT / "params.yaml").datasets == ["sample"]
+    assert params.load(shipped.root() / "params.yaml").datasets == ["sample"]
 
 
 def test_defaults_are_the_published_settings(tmp_path: Path) -> None:

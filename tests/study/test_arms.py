@@ -30,6 +30,7 @@ from pipeline.stage import Needs
 from pipeline.study import arms, branch
 from pipeline.study.branch import Branch
 from pipeline.study.encoders import FORMS, SETS
+from pipeline.study.settings import arm_params
 from pipeline.train import inputs
 from stages import STAGES
 from stages.params import Params, load
@@ -245,7 +246,7 @@ def test_a_teacher_is_asked_once_for_all_arms(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(distillation, "_features", counted)
     run = studied.run("study", params, tmp_path)
     for name in given["arms"]:
-        branch.prepared(run, params.arm(name), Branch(tmp_path, "toy", f"arms/{name}/0"), [], [])
+        branch.prepared(run, arm_params(params, name), Branch(tmp_path, "toy", f"arms/{name}/0"), [], [])
     assert len(calls) == 1
     weights = [Branch(tmp_path, "toy", f"arms/{name}/0").encoder_weights.read_bytes() for name in given["arms"]]
     assert weights[0] != weights[1]

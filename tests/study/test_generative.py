@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import shipped
 import shops
 import yaml
 from sequential_toys import CYCLE, STEP, table
@@ -188,7 +189,7 @@ def test_what_is_misspelt_is_refused(tmp_path: Path, given: dict[str, Any], mess
 
 
 def test_the_profile_is_sample_with_codes_in_use() -> None:
-    root = Path(__file__).parents[2]
+    root = shipped.root()
     profile, sample = load(root / "profiles" / "generative.yaml"), load(root / "params.yaml")
     for section in ("interactions", "pretrain", "encode", "encoders", "graph", "semantic_ids", "train", "benchmark"):
         assert getattr(profile, section) == getattr(sample, section), section

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import shipped
 import shops
 import yaml
 
@@ -16,7 +17,7 @@ from stages.encode import ENCODE
 from stages.params import Params, load
 
 ROOT = Path(__file__).parent.parent.parent
-PROFILE = ROOT / "profiles" / "study.yaml"
+PROFILE = shipped.root() / "profiles" / "study.yaml"
 PAGE = (ROOT / "docs" / "study.md").read_text()
 README = (ROOT / "README.md").read_text()
 
@@ -26,7 +27,7 @@ def test_the_profile_has_every_model_and_part() -> None:
     assert sorted(params.benchmark.models) == sorted(MODELS)
     assert params.benchmark.budget > 0
     assert (params.benchmark.seeds, params.benchmark.ablation_seeds, params.study.seeds) == (5, 5, 5)
-    assert params.benchmark.ablations == load(ROOT / "params.yaml").benchmark.ablations
+    assert params.benchmark.ablations == load(shipped.root() / "params.yaml").benchmark.ablations
     assert params.study.mask.ratios == [n / 10 for n in range(11)]
     assert params.study.tail
     assert {"article", "collaborative"} <= params.study.arms.keys()
@@ -50,7 +51,7 @@ def test_every_arm_differs_from_the_recipe_by_keys_that_exist() -> None:
 
 
 def test_the_default_keeps_what_fits_ten_minutes() -> None:
-    study = load(ROOT / "params.yaml").study
+    study = load(shipped.root() / "params.yaml").study
     assert (study.mask.ratios, study.mask.seeds, study.tail, study.arms, study.sweeps) == ([0.5], 3, True, {}, {})
 
 
@@ -61,7 +62,7 @@ def test_the_page_names_the_command_and_every_table() -> None:
 
 
 def test_the_readme_says_what_the_released_vector_is() -> None:
-    own = load(ROOT / "params.yaml").pretrain
+    own = load(shipped.root() / "params.yaml").pretrain
     assert f"pre-trained by {own.objective}." in README.replace("\n", " ")
     assert "CLS, whitened" in ENCODE.does
 

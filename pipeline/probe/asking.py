@@ -1,0 +1,99 @@
+"""All probes of registry.py asked of all feature sets: their answers, and the figures of those.
+
+F feature width, K cutoff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.probe import questions
+from pipeline.probe.base import Data, Task
+from pipeline.probe.questions import Questions
+from pipeline.probe.registry import PROBES
+
+
+def ask(data: Data) -> dict[str, Questions | Task | str]:
+    """Return the questions or task of each probe of PROBES, or why it has none."""
+    return {name: probe.ask(data) for name, probe in PROBES.items()}
+
+
+def withheld(data: Data) -> dict[str, Mapping[str, str]]:
+    """Return probe -> feature sets that it is not asked of -> why."""
+    return {name: probe.withheld(data) for name, probe in PROBES.items()}
+
+
+def answers(
+    probes: Mapping[str, Questions | Task | str],
+    sets: Iterable[tuple[str, np.ndarray]],
+    ks: Sequence[int],
+    seed: int,
+    withheld: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Return probe -> feature set -> hits [G, len(ks)] of its groups, or of a task the figure of each case, [n].
+
+    Args:
+        probes: see `ask`.
+        sets: name and float32 [I, F] of each feature set; one is held at a time.
+        ks: cutoffs.
+        seed: of what tasks draw.
+        withheld: see `withheld`; such a set has no answer.
+    """
+    left_out = withheld or {}
+    answers: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in probes}
+    asked = {probe: question for probe, question in probes.items() if isinstance(question, Questions)}
+    whole = questions.joined(list(asked.values())) if asked else None
+    ends = np.cumsum([question.groups for question in asked.values()])
+    for name, features in sets:
+        if whole is not None:
+            parts = np.split(questions.hits(features, whole, ks), ends[:-1])
+            for probe, part in zip(asked, parts, strict=True):
+                if name not in left_out.get(probe, {}):
+                    answers[probe][name] = part
+        for probe, task in probes.items():
+            if not isinstance(task, (Questions, str)) and name not in left_out.get(probe, {}):
+                answers[probe][name] = task.answer(features, seed)
+    return answers
+
+
+def summaries(
+    probes: Mapping[str, Questions | Task | str],
+    answers: Mapping[str, Mapping[str, np.ndarray]],
+    ks: Sequence[int],
+    withheld: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, Any]:
+    """Return probe -> feature set -> figures (see `summary`); arguments as for `answers`.
+
+    A probe without questions is `{"skipped": reason}`, and so is a feature set that is withheld from one.
+    """
+    out: dict[str, Any] = {}
+    for probe, task in probes.items():
+        if isinstance(task, str):
+            out[probe] = {"skipped": task}
+        elif isinstance(task, Questions):
+            out[probe] = questions.summary(task, answers[probe], ks, PROBES[probe].measure)
+        else:
+            out[probe] = task.summary(answers[probe])
+        if not isinstance(task, str):
+            out[probe] |= {name: {"skipped": reason} for name, reason in (withheld or {}).get(probe, {}).items()}
+    return out
+
+
+def processed(
+    probes: Mapping[str, Questions | Task | str],
+    answers: Mapping[str, Mapping[str, np.ndarray]],
+    ks: Sequence[int],
+    width: int,
+) -> dict[str, Any]:
+    """Return `{"width": ...}` and the figures of each probe that was measured; arguments as for `summaries`.
+
+    Args:
+        probes: see `ask`.
+        answers: of feature sets after the same processing.
+        ks: cutoffs.
+        width: of them, at most.
+    """
+    return {"width": width} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}
