@@ -24,6 +24,7 @@ from pipeline.layout import Layout
 from pipeline.pretrain.losses import PretrainingModel
 from pipeline.release import verify
 from stages import STAGES
+from stages.params import load
 
 ROOT = Path(__file__).parent.parent
 SMALL = SIZES["small"]
