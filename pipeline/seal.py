@@ -107,7 +107,7 @@ def vouch(layout: Layout, stage: Stage) -> None:
         locked = _locked(layout, earlier.name)
         if locked and not layout.seal(earlier.name).is_file() and _digest(layout.folder(earlier.name)) != locked:
             raise UserError(
-                f"{layout.folder(earlier.name)}: its files are not those of {LOCK}, and {stage.name} reads them; {again}"
+                f"{layout.folder(earlier.name)}: its files are not those of {LOCK}, and {stage.name} reads it; {again}"
             )
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import yaml
 
 from pipeline import code, io
+from pipeline.config import document
 from pipeline.errors import UserError, one_line
 from pipeline.stage import Stage
 from stages import IN_ORDER
 
 DVC_YAML = Path("dvc.yaml")
-HEAD = """# The table of contents, in data-flow order, written by `alignrec init`: do not edit it, or `alignrec init` leaves it alone.
+HEAD = """# The table of contents, in data-flow order. `alignrec init` writes it, unless somebody edited it.
 # DVC asks each stage, and one that has nothing to do says so at once: its own key knows parameters, files and code.
 """
 MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
@@ -93,10 +94,17 @@ def begin(folder: Path) -> Iterator[str]:
 
 def is_shipped(folder: Path, params: Path) -> bool:
     """Return whether a parameter file is that of a clone of this repository, as git has it: nothing is lost with it."""
-    if _git_root(folder) is None or (folder / "pipeline").resolve() != code.ROOT / "pipeline":
+    if not (folder / params).exists() or (folder / "pipeline").resolve() != code.ROOT / "pipeline":
+        return False
+    if _git_root(folder) is None or not _is_sample(folder / params):
         return False
     unchanged = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(params)], cwd=folder, capture_output=True)
-    return unchanged.returncode == 0 and (folder / params).exists()
+    return unchanged.returncode == 0
+
+
+def _is_sample(params: Path) -> bool:
+    given = document.read(params)
+    return isinstance(given, dict) and given.get("datasets") == ["sample"]
 
 
 def _stage(stage: Stage) -> dict[str, Any]:
@@ -128,7 +136,7 @@ def _write_dvc_yaml(path: Path) -> Iterator[str]:
             return
         marked = MARK.search(before)
         if marked is None or _sha256(before[marked.end() :]) != marked[1]:
-            yield f"{path}: is not as alignrec writes it, and is left as it is; delete it, or run `alignrec init` elsewhere"
+            yield f"{path}: is not as alignrec writes it, and is left as it is; delete it to have it written anew"
             return
     io.write_bytes(path, text.encode())
     yield f"wrote {path}"

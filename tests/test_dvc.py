@@ -22,7 +22,7 @@ SHOP = {"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}}
 
 def test_dvc_yaml_is_what_the_stages_say() -> None:
     """`make init` writes it anew."""
-    assert TEXT == project.dvc_yaml()
+    assert project.dvc_yaml() == TEXT
     assert list(DVC) == list(STAGES)
     assert all(set(stage) <= {"desc", "matrix", "cmd", "always_changed", "deps", "outs"} for stage in DVC.values())
 

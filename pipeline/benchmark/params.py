@@ -26,7 +26,7 @@ class Benchmark(Section):
     """feature set -> widths of the modalities concatenated in it, for models that treat each by itself; a
     feature set that is not named is one modality"""
     overrides: dict[Name, dict[str, Any]] = {}
-    """model -> keys of its own class in pipeline/models/ that differ for it; pipeline/benchmark/settings.py resolves them"""
+    """model -> keys of its own class in pipeline/models/ that differ for it; settings.py resolves them"""
     ablations: dict[Name, dict[str, Any]] = {}
     """name of a row -> keys of `train` that differ from AlignRec on `train.features`"""
     ablation_seeds: Positive = 1

@@ -12,7 +12,7 @@ from pipeline.config.base import Name, Positive, Rate, Section, Sha256, Share, W
 class Pretrain(Section):
     """Inter-content alignment: BEiT3 trained by masked image and language modelling (method.md section 2).
 
-    The defaults are the recipe of docs/pretraining.md: beside MIM and MLM, CLS regresses the vectors of frozen encoders.
+    The defaults are the recipe of docs/pretraining.md: beside MIM and MLM, CLS regresses vectors of frozen encoders.
     """
 
     size: Literal["small", "medium", "base", "large"] = "small"

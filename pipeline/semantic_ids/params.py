@@ -40,7 +40,7 @@ class SemanticIds(Section):
     seed: int = 0
 
     def for_items(self, items: int) -> SemanticIds:
-        """Return the section for a catalogue of so many items: without `codes`, each code has some items to learn on."""
+        """Return the section for so many items: where `codes` is not given, each code has some items to learn on."""
         if "codes" in self.model_fields_set:
             return self
         return self.model_copy(update={"codes": min(self.codes, max(2, items // 4))})

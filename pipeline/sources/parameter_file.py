@@ -61,8 +61,8 @@ def text(
     return _HEAD + "".join(_section(key, value, ratings) for key, value in sections.items() if value)
 
 
-_HEAD = """# What `dvc repro` builds, and how. Absent keys have their defaults, or mean what the data has: which feature sets are
-# judged, coded and released. `alignrec datasets` lists what is declared here.
+_HEAD = """# What `dvc repro` builds, and how. Absent keys have their defaults, or mean what the data has: which feature
+# sets are judged, coded and released. `alignrec datasets` lists what is declared here.
 """
 NOTES = {
     "pretrain": f"some {STEPS:,} steps; the rest is the recipe of docs/pretraining.md",

@@ -79,7 +79,7 @@ def test_a_run_record_that_was_deleted_is_not_left_out_in_silence(tmp_path: Path
     with pytest.raises(
         UserError, match=r"train/shop/run\.json is gone; run `alignrec train shop`, which makes it again"
     ):
-        Outputs(layout, stages=["encode", "train"]).records
+        dict(Outputs(layout, stages=["encode", "train"]).records)
 
 
 def test_a_parameter_keeps_interactions_out(tmp_path: Path) -> None:

@@ -136,9 +136,12 @@ def test_empty_it_trains_nothing_and_reads_no_codes(layout: Layout) -> None:
     own, tests = studied(layout, features=[])
     assert len(own) == len(tests) == 0
     assert not layout.study_runs(generative.PART).exists()
+
+    def needed(features: list[str]) -> list[Path]:
+        return STAGES["study"].asks(Run("study", "shop", params(features=features), layout.root)).files
+
     read_by = {
-        bool(features): [p for p in STAGES["study"].asks(Run("study", "shop", params(features=features), layout.root)).files
-                         if "semantic_ids" in p.parts]
+        bool(features): [p for p in needed(features) if "semantic_ids" in p.parts]
         for features in ([], ["f"])
     }  # fmt: skip
     assert read_by[False] == []
