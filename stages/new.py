@@ -15,6 +15,7 @@ from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, Tabular
 from stages import project
 
 PARAMS = Path("params.yaml")
+NO_ITEMS = "no item file: items have neither text nor image"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -46,7 +47,21 @@ def write(
     shipped = to == PARAMS and project.is_shipped(Path(), PARAMS)
     if to.exists() and not force and not shipped:
         raise UserError(f"{to}: exists already; give another name with --to, or overwrite it with --force")
-    flags = _flags(columns)
+    text, seen = _look(name, interactions, items, images, _flags(columns))
+    io.write_bytes(to, text.encode())
+    yield from seen
+    yield f"wrote {to}" + (", in place of the clone's own, which git keeps" if shipped else "")
+    if to == PARAMS:
+        yield from project.begin(Path())
+        yield "next: dvc repro"
+    else:
+        yield f"next: alignrec download {name} --params {to}"
+
+
+def _look(
+    name: str, interactions: Path, items: Path | None, images: str | None, flags: dict[str, str]
+) -> tuple[str, list[str]]:
+    """Return the text of a parameter file for some files, and what was seen in them."""
     names = [column for path in (interactions, items) if path for column in inspect.columns(path, flags.values())]
     for role, column in flags.items():
         known([column], names, f"--column {role}")
@@ -56,27 +71,16 @@ def write(
     section, pictures = inspect.images(images, item_rows or rows) if images else ({}, [])
     ratings = inspect.ratings(rows)
     given = {"kind": "tabular", "interactions": str(interactions), "columns": rows.renamed()}
-    source = TabularSource.model_validate(given)
-    left = catalogue.measure(Tabular(source), {"interactions": interactions})
-    text = parameter_file.text(name, rows, item_rows, section, ratings, left.core, left.items)
-    io.write_bytes(to, text.encode())
-
-    yield from rows.described()
-    yield from item_rows.described() if item_rows else ["no item file: items have neither text nor image"]
-    yield from pictures
+    left = catalogue.measure(Tabular(TabularSource.model_validate(given)), {"interactions": interactions})
+    seen = [*rows.described(), *(item_rows.described() if item_rows else [NO_ITEMS]), *pictures]
     kept = f"a {left.core}-core leaves" if left.core else "the split of the file has"
-    yield f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions"
+    seen.append(f"{kept} {left.users:,} users, {left.items:,} items, {left.interactions:,} interactions")
     if ratings and ratings.explicit:
-        yield (
+        seen.append(
             f"ratings go from {ratings.low:g} to {ratings.high:g}; with interactions.min_rating: "
             f"{ratings.threshold:g} only what users liked would count"
         )
-    yield f"wrote {to}" + (", in place of the clone's own, which git keeps" if shipped else "")
-    if to == PARAMS:
-        yield from project.begin(Path())
-        yield "next: dvc repro"
-    else:
-        yield f"next: alignrec download {name} --params {to}"
+    return parameter_file.text(name, rows, item_rows, section, ratings, left.core, left.items), seen
 
 
 def _flags(columns: Iterable[str]) -> dict[str, str]:
