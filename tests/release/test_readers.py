@@ -16,7 +16,6 @@ from pipeline.release import croissant, manifest
 from pipeline.run import running
 from stages import publish
 
-
 EMPTY = 1
 """the item without content: its vector has no direction"""
 
