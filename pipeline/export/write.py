@@ -125,7 +125,9 @@ def _about(content: ExportContent, form: str) -> str:
         )
     if any(content.filled.values()):
         rows.append(
-            "Zero rows (items without content) hold the mean of their set's other rows; `filled.tsv` names them."
+            "Items without content have no vector of their own. In place of zeros, theirs has random numbers, each with "
+            "the mean and the standard deviation of its column over the other items: near to none, and the same in "
+            "every export. `filled.tsv` names these items."
         )
     sets = [f"- `{name}`: {_size(content, name)}" for name in content.features]
     codes = [] if content.codes is None else ["\nSemantic IDs:\n", f"- {content.codes.described()}"]
@@ -141,5 +143,5 @@ def _formulas(content: ExportContent) -> int:
 
 def _size(content: ExportContent, name: str) -> str:
     filled = len(content.filled.get(name, ()))
-    note = f"; zero rows filled with the mean: {filled:,}" if filled else ""
+    note = f"; zero rows filled with drawn numbers: {filled:,}" if filled else ""
     return f"{content.features[name]['vector'].type.list_size} dimensions{note}"

@@ -49,7 +49,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture
 def content(layout: Layout) -> ExportContent:
-    return rows.arranged(contents.of_dataset(layout, [], coded=True), "mean", None)
+    return rows.arranged(contents.of_dataset(layout, [], coded=True), "drawn", None)
 
 
 @pytest.fixture(scope="module")
