@@ -202,8 +202,8 @@ def export(
         exported = content.of_dataset(Layout(root, what), features or [], coded, codes)
     exported = arranged(exported, zero_rows, order)
     with interruptible(f"{to} is not there yet"):
-        write(exported, form, to)
-    for note in exported.notes:
+        notes = write(exported, form, to)
+    for note in [*exported.notes, *notes]:
         say(note)
     for name, items in exported.filled.items():
         if items:

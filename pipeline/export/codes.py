@@ -55,9 +55,10 @@ class Codes:
             return self.whole()
         return np.column_stack([self.matrix(), suffixes(self.matrix())])
 
-    def tokens(self) -> list[list[str]]:
-        """Return an item's codes as tokens, `<a_12>` for the first, `<b_3>` for the second, and so on."""
-        return [[f"<{LETTERS[at]}_{code}>" for at, code in enumerate(row)] for row in self.whole().tolist()]
+    def shared(self) -> int:
+        """Return how many items share all codes with another, from which only a suffix tells them."""
+        _, at, counts = np.unique(self.matrix(), axis=0, return_inverse=True, return_counts=True)
+        return int((counts[at.reshape(-1)] > 1).sum())
 
     def described(self) -> str:
         """Return a sentence on the codes, for the README."""
@@ -68,6 +69,11 @@ class Codes:
             "reassign": "; of items with equal codes the later took another last code where one was free",
         }[made.collisions]
         return f"`{made.features}` by {made.method}: {made.levels} codes of 0 .. {made.codes - 1}{last}"
+
+
+def tokens(codes: np.ndarray) -> list[list[str]]:
+    """Return the codes [I, N] of each item as tokens, `<a_12>` for the first, `<b_3>` for the second, and so on."""
+    return [[f"<{LETTERS[at]}_{code}>" for at, code in enumerate(row)] for row in codes.tolist()]
 
 
 def lists(x: np.ndarray) -> pa.ListArray:
