@@ -82,7 +82,8 @@ def _how(content: ExportContent, codes: Codes) -> str:
     name = content.name
     if content.interactions is None:
         return f"""{_tokens(name, codes)}
-Bring sequences of your own as `{name}.train.inter`, `{name}.valid.inter` and `{name}.test.inter`, with the columns {HEADER.strip().replace(chr(9), ", ")}.
+Bring sequences of your own as `{name}.train.inter`, `{name}.valid.inter` and
+`{name}.test.inter`, with the columns {HEADER.strip().replace(chr(9), ", ")}.
 """
     return f"""{_tokens(name, codes)}
 A line of `{name}.train.inter` and of the other two is a user, the latest {LONGEST} items of the history,

@@ -137,6 +137,34 @@ def test_feature_files_are_the_vectors_in_item_order(
         assert np.array_equal(x, matrix(layout, name))
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_mmrec_has_settings_with_a_file_of_images_and_one_of_texts(
+    content: ExportContent, layout: Layout, tmp_path: Path, apart: bool
+) -> None:
+    names = {"vision_feature_file": "random", "text_feature_file": "random"}
+    features = {name: content.features[name] for name in ("random", "beit3", "minilm-cnn")}
+    if apart:
+        names = {"vision_feature_file": "f-text-masked", "text_feature_file": "f-image-masked"}
+        features = {"random": features["random"], "f": features["random"]} | {
+            "f-text-masked": features["beit3"], "f-image-masked": features["minilm-cnn"],
+        }  # fmt: skip
+    write(replace(content, features=features), "mmrec", tmp_path / "to")
+    settings = yaml.safe_load((tmp_path / "to/shop.yaml").read_text())
+    header = (tmp_path / "to" / settings["inter_file_name"]).read_text().split("\n")[0]
+    keys = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "inter_splitting_label")
+    assert {settings[key] for key in keys} <= set(header.split(settings["field_separator"]))
+    files = sorted(path.name for path in (tmp_path / "to").glob("*_feat.npy"))
+    assert files == ["image_feat.npy", "text_feat.npy"] == [settings[key] for key in names]
+    for key, name in names.items():
+        x = np.load(tmp_path / "to" / settings[key], allow_pickle=False)
+        assert np.array_equal(x, io.matrix(features[name]["vector"])), key
+        assert f"`{settings[key]}` is `{name}`" in (tmp_path / "to/README.md").read_text()
+    own = {"beit3": features["random"], "text_feat": content.features["minilm-cnn"]}
+    write(replace(content, features=own), "mmrec", tmp_path / "own")  # a set of that very name stays its own file
+    assert np.array_equal(np.load(tmp_path / "own/text_feat.npy"), content.matrix("minilm-cnn"))
+    assert np.array_equal(np.load(tmp_path / "own/image_feat.npy"), content.matrix("random"))
+
+
 # --- RecBole
 
 
