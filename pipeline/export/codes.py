@@ -14,6 +14,7 @@ import pyarrow as pa
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.facts.words import CONTROLS
 from pipeline.layout import Layout
 from pipeline.release import manifest as manifests
 from pipeline.release import semantic_ids
@@ -87,7 +88,13 @@ def of_dataset(layout: Layout, features: list[str], method: str | None) -> Codes
         (path.parents[1].name, path.parent.name)
         for path in sorted(layout.semantic_ids("*", "*").parents[1].glob(f"*/*/{files.FACTS}"))
     ]
-    key = _chosen(made, features, method, f"run `alignrec semantic_ids {layout.dataset}` first")
+    there = layout.feature_sets()
+    wanted = features or [name for name in there if name not in CONTROLS][:1]
+    if not (made or wanted):
+        raise UserError(
+            f"{layout.dataset}: no feature set is there to code; run `alignrec encode {layout.dataset}` first"
+        )
+    key = _chosen(made, features, method, files.how_to_make(layout.dataset, wanted))
     codes = _read(layout.semantic_ids(*key))
     if io.digest(io.shards(layout.features(key[0]), "features")) != codes.facts.features_sha256:
         raise UserError(

@@ -381,6 +381,22 @@ def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path:
     assert not (tmp_path / "to").exists()
 
 
+def test_where_nothing_is_coded_the_key_to_set_is_named(tmp_path: Path) -> None:
+    toy.outputs(tmp_path)
+
+    def said(*arguments: str) -> str:
+        command = ["export", "shop", "--root", str(tmp_path), "--to", str(tmp_path / "to"), "--format", "minionerec"]
+        return CliRunner().invoke(app, [*command, *arguments]).output
+
+    run = "in the parameter file and run `alignrec semantic_ids shop`\n"
+    none = "error: no semantic IDs{}; there are none: set `semantic_ids: {{features: [{}]}}` " + run
+    assert said() == none.format("", "beit3")
+    assert said("--features", "minilm-cnn") == none.format(" of minilm-cnn", "minilm-cnn")
+    for name in toy.SETS:
+        shutil.rmtree(tmp_path / "encode/shop" / name)
+    assert said() == "error: shop: no feature set is there to code; run `alignrec encode shop` first\n"
+
+
 def test_codes_of_older_vectors_are_refused(layout: Layout, tmp_path: Path) -> None:
     again = Layout(shutil.copytree(layout.root, tmp_path / "outputs"), "shop")
     toy.write_features(again, "beit3", np.ones((toy.ITEMS, 2)), [f"A{i}" for i in range(toy.ITEMS)])
