@@ -46,8 +46,8 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
     """
     old, new = Release(a).refuse_without("items").manifest, Release(b).refuse_without("items").manifest
     same = _same(old, new)
-    items_a = pq.read_table(a / "items.parquet", columns=["asin", "title"])
-    items_b = items_a if ITEMS in same else pq.read_table(b / "items.parquet", columns=["asin", "title"])
+    items_a = pq.read_table(a / ITEMS, columns=["asin", "title"])
+    items_b = items_a if ITEMS in same else pq.read_table(b / ITEMS, columns=["asin", "title"])
     rows = _rows(items_a["asin"].to_pylist(), items_b["asin"].to_pylist())
     common = common_rows(items_a, items_b)
     schema, sets = _schema(old, new)
