@@ -16,8 +16,13 @@ class UserError(Exception):
 def not_installed(error: ModuleNotFoundError) -> UserError | None:
     """Return the error that names the extra to install; None if none of them brings the module."""
     package = (error.name or "").partition(".")[0]
-    advice = f'{package} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
-    return UserError(advice) if package in HEAVY else None
+    return UserError(f"{package} is not installed: {installing('cpu')}") if package in HEAVY else None
+
+
+def installing(extra: str) -> str:
+    """Return how to install an extra. PyPI does not have alignrec, so its bare name there could be anybody's."""
+    cuda = ", or gpu in place of cpu for CUDA" if extra == "cpu" else ""
+    return f'pip install -e ".[{extra}]" in a clone, or pip install "PATH.whl[{extra}]" of a wheel{cuda}'
 
 
 def one_line(message: object, limit: int = 300) -> str:

@@ -183,8 +183,8 @@ def export(
         list[str] | None, typer.Option(help="a feature set; may be given again; all by default")
     ] = None,
     zero_rows: Annotated[
-        str, typer.Option("--zero-rows", help="rows of items without content: the set's mean, or drop the items")
-    ] = "mean",
+        str, typer.Option("--zero-rows", help="rows of items without content: drawn at random, or drop the items")
+    ] = "drawn",
     order: Order = None,
     codes: Annotated[str | None, typer.Option(help="method whose semantic IDs to export; the first by default")] = None,
     root: Root = Path("outputs"),
@@ -202,12 +202,12 @@ def export(
         exported = content.of_dataset(Layout(root, what), features or [], coded, codes)
     exported = arranged(exported, zero_rows, order)
     with interruptible(f"{to} is not there yet"):
-        write(exported, form, to)
-    for note in exported.notes:
+        notes = write(exported, form, to)
+    for note in [*exported.notes, *notes]:
         say(note)
     for name, items in exported.filled.items():
         if items:
-            say(f"{name}: zero rows filled with the mean of the set: {len(items):,}")
+            say(f"{name}: zero rows filled with drawn numbers: {len(items):,}")
     say(f"exported: {to}")
 
 

@@ -11,6 +11,7 @@ import toy
 import typer
 from test_pipeline import environment
 
+from pipeline.errors import installing
 from pipeline.facts.comparison import RULE
 from stages import STAGES, examples
 from stages.cli import app
@@ -145,7 +146,7 @@ def test_a_missing_faiss_names_the_extras_that_bring_it(tmp_path: Path) -> None:
     code = "import sys; sys.modules['faiss'] = None; from stages.cli import app; app(['graph', 'shop'])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == 'error: faiss is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA\n'
+    assert done.stderr == f"error: faiss is not installed: {installing('cpu')}\n"
 
 
 def test_a_mistake_is_one_line_and_exit_1(tmp_path: Path) -> None:

@@ -39,6 +39,17 @@ def test_sections_that_are_cited_exist() -> None:
     assert [(where, number) for where, number in cited if number not in sections] == []
 
 
+def test_every_table_is_whole() -> None:
+    """A blank line inside a table makes text of the rows below it."""
+    tables = [
+        (name(path), table.strip().splitlines())
+        for path in DOCUMENTS
+        for table in re.findall(r"(?:^\|.*\n?)+", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert len(tables) > 50
+    assert [(where, rows[0]) for where, rows in tables if not re.match(r"\|[ :|-]+\|$", [*rows, ""][1])] == []
+
+
 def test_modules_cite_the_method_by_section() -> None:
     texts = {name(path): path.read_text(encoding="utf-8") for path in CODE if path.suffix == ".py" and path != HERE}
     assert [where for where, text in texts.items() if text.count("method.md") != len(CITED.findall(text))] == []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline import io
 from pipeline.benchmark.params import Range, Sweep
-from pipeline.errors import UserError
+from pipeline.errors import UserError, installing
 from pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -150,6 +150,6 @@ def library() -> ModuleType:
     try:
         import optuna
     except ImportError:
-        raise UserError("a sweep needs Optuna; install the extra `sweep`: pip install 'alignrec[sweep]'") from None
+        raise UserError(f"a sweep needs Optuna: {installing('sweep')}") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

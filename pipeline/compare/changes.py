@@ -57,14 +57,19 @@ def _tables(diff: dict[str, Any]) -> list[Table]:
     rows = [
         [name, f["bump"], f"{f['overlap']:.1%}", f"{f['cka']:.4f}"]
         + ["" if f["cosine"] is None else f"{f['cosine']:.3f}"]
-        + [f"{f[which][figure]:.3f}" for figure in ("effective_rank", "mean_cosine") for which in ("a", "b")]
+        + [
+            f"{f[which][figure]:.3f}" if which in f else ""
+            for figure in ("effective_rank", "mean_cosine")
+            for which in ("a", "b")
+        ]
         for name, f in diff["features"].items()
     ]
     head = ["feature set", "change", "neighbours shared", "linear CKA", "own cosine"]
     head += ["rank before", "after", "cosine before", "after"]
     note = (
         "Of the common items. Change: what the similarity calls for, by semantic versioning. Own cosine: of an item's "
-        "old and new vector. Rank: number of directions in use. Cosine: the mean over pairs of items."
+        "old and new vector. Rank: number of directions in use. Cosine: the mean over pairs of items. "
+        "Neither is computed where the files are the same."
     )
     return [Table("Contents", "", ["part", "difference"], parts, texts=2), Table("Features", note, head, rows, texts=2)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from pipeline import io
 from pipeline.compare.feature_set import FeatureSet
-from pipeline.compare.judge import compared
+from pipeline.compare.judge import NEIGHBOURS, compared
 from pipeline.ops.rows import unit_rows
 from pipeline.release.manifest import SEMANTIC_IDS, Manifest
 from pipeline.release.read import Release
 from pipeline.release.semantic_ids import names as coded
 from pipeline.semantic_ids.files import IDS
 
+ITEMS = "items.parquet"
 PARTS = ("major", "minor", "patch")
 SAME = {"overlap": 0.9, "cka": 0.99, "cosine": 0.99}
 """at least so similar are features of which a new version is a patch: what was trained on the old ones still works"""
@@ -36,21 +37,24 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
 
     Returns:
         `schema`, `rows`, `values`: lines of text; `features`: per common feature set the similarity of the common
-        items, and the `bump` that it calls for; `semantic_ids`: per common set and method how many of the common
-        `items` have `changed` IDs, after which a generator must be trained anew; `bump` and `version`: of the newer
-        one, by semantic versioning.
+        items, the `bump` that it calls for, and the shape in `a` and in `b`, unless its files are the same and so not
+        read; `semantic_ids`: per common set and method how many of the common `items` have `changed` IDs, after which a
+        generator must be trained anew; `bump` and `version`: of the newer one, by semantic versioning.
 
     Raises:
         UserError: one of them has no items.
     """
     old, new = Release(a).refuse_without("items").manifest, Release(b).refuse_without("items").manifest
-    items_a, items_b = (pq.read_table(f / "items.parquet", columns=["asin", "title"]) for f in (a, b))
+    same = _same(old, new)
+    items_a = pq.read_table(a / ITEMS, columns=["asin", "title"])
+    items_b = items_a if ITEMS in same else pq.read_table(b / ITEMS, columns=["asin", "title"])
     rows = _rows(items_a["asin"].to_pylist(), items_b["asin"].to_pylist())
     common = common_rows(items_a, items_b)
     schema, sets = _schema(old, new)
     features, values = {}, _values(a, b, old, new)
     for name in sets:
-        similarity = _features(a, b, name, common, changed)
+        unread = {ITEMS, *_files(old, name), *_files(new, name)} <= same
+        similarity = _equal(len(common)) if unread else _features(a, b, name, common, changed)
         if similarity is not None:
             for entry in similarity["most_changed"]:
                 row = common[entry.pop("item_id")][0]
@@ -58,7 +62,8 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
             features[name] = similarity
     changes = ["major"] * bool(schema) + ["minor"] * bool(rows) + ["patch"] * bool(values)
     changes += [f["bump"] for f in features.values()]
-    codes = {"/".join(key): _codes(a, b, key, common) for key in sorted({*coded(old)} & {*coded(new)})}
+    both = sorted({*coded(old)} & {*coded(new)})
+    codes = {"/".join(key): _codes(a, b, key, common, same) for key in both}
     changes += ["minor"] * any(c["changed"] for c in codes.values())
     bump = next((part for part in PARTS if part in changes), "none")
     return {
@@ -79,6 +84,9 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
     for part in ("schema", "rows", "values"):
         yield from (f"{part}: {line}" for line in diff[part] or ["the same"])
     for name, f in diff["features"].items():
+        if "a" not in f:
+            yield f"{name}: {change(f['bump'])}: its files are the same"
+            continue
         yield (
             f"{name}: {change(f['bump'])}: {f['overlap']:.1%} of {f['neighbours']} neighbours shared, "
             f"CKA {f['cka']:.4f}, {_own_cosine(f)}effective rank "
@@ -154,6 +162,17 @@ def _schema(old: Manifest, new: Manifest) -> tuple[list[str], list[str]]:
     return sorted(lines), common
 
 
+def _same(old: Manifest, new: Manifest) -> set[str]:
+    """Return the files whose bytes are the same in both releases, by the hashes of their manifests."""
+    before = {f.path: f.sha256 for f in old.files}
+    return {f.path for f in new.files if before.get(f.path) == f.sha256}
+
+
+def _files(release: Manifest, name: str) -> set[str]:
+    """Return the files of a feature set."""
+    return {f.path for f in release.files if f.table == "features" and f.path.startswith(f"features/{name}/")}
+
+
 def _rows(before: list[str], after: list[str]) -> list[str]:
     old, new = set(before), set(after)
     lines = [f"{len(new - old):,} items new"] if new - old else []
@@ -180,8 +199,12 @@ def _values(a: Path, b: Path, old: Manifest, new: Manifest) -> list[str]:
     return sorted([f"{p}: changed" for p in changed] + [f"{p}: new" for p in after if p not in before])
 
 
-def _codes(a: Path, b: Path, key: tuple[str, str], common: list[tuple[int, int]]) -> dict[str, int]:
+def _codes(
+    a: Path, b: Path, key: tuple[str, str], common: list[tuple[int, int]], same: Collection[str]
+) -> dict[str, int]:
     """Return how many of the common items have another ID: other codes, another suffix, or none."""
+    if {ITEMS, "/".join((SEMANTIC_IDS, *key, IDS))} <= {*same}:
+        return {"items": len(common), "changed": 0}
     old, new = (
         pq.read_table(folder.joinpath(SEMANTIC_IDS, *key, IDS), columns=["codes", "suffix"], partitioning=None)
         for folder in (a, b)
@@ -189,6 +212,14 @@ def _codes(a: Path, b: Path, key: tuple[str, str], common: list[tuple[int, int]]
     rows = np.array(common, np.int64).reshape(-1, 2)
     before, after = (table.take(rows[:, side]).to_pylist() for side, table in enumerate((old, new)))
     return {"items": len(common), "changed": sum(x != y for x, y in zip(before, after, strict=True))}
+
+
+def _equal(items: int) -> dict[str, Any] | None:
+    """Return the similarity of a feature set whose files are the same, as items are; None for fewer than 3."""
+    if items < 3:
+        return None
+    similarity = {"neighbours": min(NEIGHBOURS, items - 1), "overlap": 1.0, "cka": 1.0, "cosine": 1.0, "equal": True}
+    return {"items": items, "most_changed": []} | similarity | {"bump": weight(similarity)}
 
 
 def _features(a: Path, b: Path, name: str, common: list[tuple[int, int]], changed: int) -> dict[str, Any] | None:

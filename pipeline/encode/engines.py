@@ -21,7 +21,7 @@ import pyarrow as pa
 import torch
 
 from pipeline import code
-from pipeline.errors import UserError
+from pipeline.errors import UserError, installing
 from pipeline.ops.device import current
 
 PASSES = 5  # in a row without one finished job, after which a cluster counts as broken
@@ -180,7 +180,7 @@ def _ray() -> Any:
         ray = import_module("ray")
         import_module("ray.data")
     except ImportError as e:
-        raise UserError(f"engine 'ray' needs the extra `ray`: pip install -e '.[ray]' ({e})") from None
+        raise UserError(f"engine 'ray' needs another package ({e}): {installing('ray')}") from None
     return ray
 
 

@@ -16,7 +16,7 @@ from pipeline.encode import origin, towers
 from pipeline.encode.base import Context, Spec
 from pipeline.encode.origin import WEIGHTS, Origin, Pretrained
 from pipeline.encode.towers import Prepared, Towers, limit, plain
-from pipeline.errors import UserError
+from pipeline.errors import UserError, installing
 from pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "sentence-transformers"
@@ -149,9 +149,7 @@ def _library() -> Any:
     try:
         import sentence_transformers
     except ImportError as e:
-        raise UserError(
-            f"kind 'sentence-transformers' needs the extra: pip install 'alignrec[encoders]' ({e})"
-        ) from None
+        raise UserError(f"kind 'sentence-transformers' needs another package ({e}): {installing('encoders')}") from None
     return sentence_transformers
 
 

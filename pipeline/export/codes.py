@@ -14,6 +14,7 @@ import pyarrow as pa
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.facts.words import CONTROLS
 from pipeline.layout import Layout
 from pipeline.release import manifest as manifests
 from pipeline.release import semantic_ids
@@ -55,9 +56,10 @@ class Codes:
             return self.whole()
         return np.column_stack([self.matrix(), suffixes(self.matrix())])
 
-    def tokens(self) -> list[list[str]]:
-        """Return an item's codes as tokens, `<a_12>` for the first, `<b_3>` for the second, and so on."""
-        return [[f"<{LETTERS[at]}_{code}>" for at, code in enumerate(row)] for row in self.whole().tolist()]
+    def shared(self) -> int:
+        """Return how many items share all codes with another, from which only a suffix tells them."""
+        _, at, counts = np.unique(self.matrix(), axis=0, return_inverse=True, return_counts=True)
+        return int((counts[at.reshape(-1)] > 1).sum())
 
     def described(self) -> str:
         """Return a sentence on the codes, for the README."""
@@ -68,6 +70,11 @@ class Codes:
             "reassign": "; of items with equal codes the later took another last code where one was free",
         }[made.collisions]
         return f"`{made.features}` by {made.method}: {made.levels} codes of 0 .. {made.codes - 1}{last}"
+
+
+def tokens(codes: np.ndarray) -> list[list[str]]:
+    """Return the codes [I, N] of each item as tokens, `<a_12>` for the first, `<b_3>` for the second, and so on."""
+    return [[f"<{LETTERS[at]}_{code}>" for at, code in enumerate(row)] for row in codes.tolist()]
 
 
 def lists(x: np.ndarray) -> pa.ListArray:
@@ -81,7 +88,13 @@ def of_dataset(layout: Layout, features: list[str], method: str | None) -> Codes
         (path.parents[1].name, path.parent.name)
         for path in sorted(layout.semantic_ids("*", "*").parents[1].glob(f"*/*/{files.FACTS}"))
     ]
-    key = _chosen(made, features, method, f"run `alignrec semantic_ids {layout.dataset}` first")
+    there = layout.feature_sets()
+    wanted = features or [name for name in there if name not in CONTROLS][:1]
+    if not (made or wanted):
+        raise UserError(
+            f"{layout.dataset}: no feature set is there to code; run `alignrec encode {layout.dataset}` first"
+        )
+    key = _chosen(made, features, method, files.how_to_make(layout.dataset, wanted))
     codes = _read(layout.semantic_ids(*key))
     if io.digest(io.shards(layout.features(key[0]), "features")) != codes.facts.features_sha256:
         raise UserError(

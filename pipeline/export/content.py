@@ -42,7 +42,7 @@ class ExportContent:
     notes: Sequence[str] = ()
     """sentences for the README: which items are left out or in another order"""
     filled: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """feature set -> items whose row of zeros became the mean of the set"""
+    """feature set -> items whose row of zeros became a drawn one"""
 
     def matrix(self, name: str) -> np.ndarray:
         """Return a feature set as float32 [I, F]."""

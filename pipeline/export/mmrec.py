@@ -1,16 +1,20 @@
-"""MMRec's folder: one .inter file with the split in it, a .npy file a feature set, mapping files.
+"""MMRec's folder: one .inter file with the split in it, .npy files, mapping files, and the settings of the data set.
 
-The pipeline's own source kind `mmrec` reads it back with the same ids and the same split.
+MMRec's code is GPL and was not read. It wants a file of image features and one of text features: with one of the two
+keys alone it ends in a TypeError. Relatives of it take whatever is called `*_feat.npy`.
+The pipeline's own source kind `mmrec` reads the folder back with the same ids and the same split.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
 import yaml
 
+from pipeline.encode.params import MODALITIES, variant
 from pipeline.export.content import ExportContent
 from pipeline.export.text import write_tsv
 
@@ -30,7 +34,35 @@ def write(content: ExportContent, folder: Path) -> str:
     (folder / "items.jsonl").write_bytes(b"".join(_item(row) for row in items.to_pylist()))
     for features in content.features:
         np.save(folder / f"{features}.npy", content.matrix(features), allow_pickle=False)
+    for modality, features in _modalities(content).items():
+        np.save(folder / f"{modality}_feat.npy", content.matrix(features), allow_pickle=False)
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(_settings(content), sort_keys=False), encoding="utf-8")
     return _how(content)
+
+
+def _modalities(content: ExportContent) -> dict[str, str]:
+    """Return modality -> feature set for it: of a set without the other modality where there is one, else the first."""
+    chosen = {modality: name for name in list(content.features)[:1] for modality in MODALITIES}
+    for name in content.features:
+        apart = {"image": variant(name, "text"), "text": variant(name, "image")}
+        if content.features.keys() >= set(apart.values()):
+            chosen = apart
+            break
+    return {m: name if f"{m}_feat" not in content.features else f"{m}_feat" for m, name in chosen.items()}
+
+
+def _settings(content: ExportContent) -> dict[str, Any]:
+    """Return MMRec's settings of the data set."""
+    files = {"image": "vision_feature_file", "text": "text_feature_file"}
+    return {
+        **({} if content.interactions is None else {"inter_file_name": f"{content.name}.inter"}),
+        "field_separator": "\t",
+        "USER_ID_FIELD": INTER[0],
+        "ITEM_ID_FIELD": INTER[1],
+        "TIME_FIELD": INTER[3],
+        "inter_splitting_label": INTER[4],
+        **{files[modality]: f"{modality}_feat.npy" for modality in _modalities(content)},
+    }
 
 
 def _item(row: dict) -> bytes:
@@ -41,10 +73,16 @@ def _item(row: dict) -> bytes:
 
 
 def _how(content: ExportContent) -> str:
-    files = "`vision_feature_file` or `text_feature_file` to one of the .npy files"
+    held = ", ".join(f"`{modality}_feat.npy` is `{features}`" for modality, features in _modalities(content).items())
+    both = (
+        f"MMRec wants a file of images and one of texts: {held}. For others, copy their .npy file over it."
+        if held
+        else ""
+    )
     if content.interactions is None:
         return f"""In MMRec: put the .npy files into the folder of your interactions, whose `itemID` must be the
-numbers of `i_id_mapping.csv`, and set {files}.
+numbers of `i_id_mapping.csv`, and take the names of the two files from `{content.name}.yaml` into its settings.
+{both}
 If they are numbered otherwise, export again with `--order` and the mapping file of that folder.
 """
     source = {
@@ -55,8 +93,8 @@ If they are numbered otherwise, export again with `--order` and the mapping file
         "timestamps": content.clock(),
     }
     return (
-        f"""In MMRec: put this folder under its data folder and set, in its configuration of the dataset,
-`inter_file_name: {content.name}.inter` and {files}.
+        f"""In MMRec: put this folder as `{content.name}` into its data folder, and `{content.name}.yaml` into
+`configs/dataset`. {both}
 An unknown rating or timestamp is an empty cell.
 
 In alignrec, with paths relative to where it runs:

@@ -1,7 +1,8 @@
 """OpenOneRec's Parquet files: which item has which triplet of codes, and what users had before and after.
 
 Format: Kuaishou-OneRec/OpenOneRec, data/onerec_data/README.md and data/onerec_data/pretrain/video_rec.py (columns
-`pid`, `sid`; `uid`, `split`, `hist_video_pid`, `target_video_pid`), tokenizer/README.md (`pid`, `embedding`).
+`pid`, `sid`; `uid`, `split`, `hist_video_pid`, `target_video_pid`) and item_understand.py beside it (`pid`,
+`dense_caption`), tokenizer/README.md (`pid`, `embedding`).
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def write(content: ExportContent, folder: Path) -> str:
         )
     pid = pa.array(range(len(content.items)), pa.int64())
     pq.write_table(pa.table({"pid": pid, "sid": lists(codes.matrix().astype(np.int64))}), folder / "pid2sid.parquet")
+    captions = pa.array(_captions(content), pa.string())
+    pq.write_table(pa.table({"pid": pid, "dense_caption": captions}), folder / "pid2caption.parquet")
     for features in content.features:
         table = pa.table({"pid": pid, "embedding": lists(content.matrix(features))})
         pq.write_table(table, folder / f"{features}.parquet")
@@ -50,6 +53,21 @@ def write(content: ExportContent, folder: Path) -> str:
         pq.write_table(_metadata(Sequences(content)), folder / "metadata.parquet")
     write_mappings(folder, content.items, content.users)
     return _how(content)
+
+
+def notes(content: ExportContent) -> list[str]:
+    """Return how many items share a triplet, and how many have no caption."""
+    assert content.codes is not None
+    apart = "Items that share their triplet with another, as it has no place for what tells them apart"
+    blank = "Items without title and description, and so without a caption"
+    counts = {apart: content.codes.shared(), blank: _captions(content).count(None)}
+    return [f"{what}: {count:,}." for what, count in counts.items() if count]
+
+
+def _captions(content: ExportContent) -> list[str | None]:
+    """Return title and description of each item on one line; None where there is neither."""
+    rows = content.items.select(["title", "description"]).to_pylist()
+    return [" ".join(f"{row['title']} {row['description']}".split()) or None for row in rows]
 
 
 def _metadata(sequences: Sequences) -> pa.Table:
@@ -68,10 +86,9 @@ def _metadata(sequences: Sequences) -> pa.Table:
 
 
 def _how(content: ExportContent) -> str:
-    ids = """Items of equal codes share an ID there: its triplet has no place for what tells them apart.
-
-`pid` is our item_id, `uid` our user_id; `items.tsv` and `users.tsv` give the source's identifiers. The file that bears
-the name of the feature set has the vectors, as its tokenizer reads them.
+    ids = """`pid` is our item_id, `uid` our user_id; `items.tsv` and `users.tsv` give the source's identifiers.
+The file that bears the name of the feature set has the vectors, as its tokenizer reads them. In `pid2caption.parquet`,
+`dense_caption` is title and description; its scripts pass over an item without.
 """
     if content.interactions is None:
         return f"{ids}Bring sequences of your own as `metadata.parquet`: {', '.join(METADATA.names)}.\n"
@@ -81,5 +98,7 @@ In `metadata.parquet` `split` is 0 train, 1 valid, 2 test; its scripts read 0. I
 ```bash
 python pretrain/video_rec.py --input metadata.parquet --pid2sid pid2sid.parquet --output_dir out
 python sft/video_rec.py --input metadata.parquet --pid2sid pid2sid.parquet --output_dir out
+python pretrain/item_understand.py --input pid2caption.parquet --pid2sid pid2sid.parquet --output_dir captions
+python sft/item_understand.py --input pid2caption.parquet --pid2sid pid2sid.parquet --output_dir captions
 ```
 """

@@ -20,9 +20,10 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.export.content import ExportContent
 from pipeline.items import identifiers
+from pipeline.seeds import seed_for
 
-ZERO_ROWS = ("mean", "drop")
-"""what becomes of an item with a row of zeros: the mean of the set's other rows, or left out"""
+ZERO_ROWS = ("drawn", "drop")
+"""what becomes of an item with a row of zeros: numbers drawn from the spread of the set's other rows, or left out"""
 
 
 def arranged(content: ExportContent, zero_rows: str, order: Path | None) -> ExportContent:
@@ -66,19 +67,19 @@ def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> 
         fixed: whether rows have a given order, from which none can be dropped.
 
     Raises:
-        UserError: unknown `how`, no item may be left out or all would be, or the mean of a set is zero itself.
+        UserError: unknown `how`, no item may be left out or all would be, or a set holds nothing but zeros.
     """
     if how not in ZERO_ROWS:
         raise UserError(f"no way '{how}' with zero rows; there are {', '.join(ZERO_ROWS)}")
     zero = {name: (content.matrix(name) == 0).all(axis=1) for name in content.features}
-    if how == "mean":
+    if how == "drawn":
         features = {name: _filled(name, table, zero[name]) for name, table in content.features.items()}
         return replace(content, features=features, filled={n: np.flatnonzero(z).tolist() for n, z in zero.items()})
     empty = np.any([np.zeros(len(content.items), bool), *zero.values()], axis=0)
     if not empty.any():
         return content
     if fixed:
-        raise UserError("--zero-rows drop would leave gaps in the given order; use --zero-rows mean")
+        raise UserError("--zero-rows drop would leave gaps in the given order; use --zero-rows drawn")
     if empty.all():
         raise UserError("every item has a row of zeros in one of the feature sets; choose others with --features")
     asins = [asin for asin, left_out in zip(content.items["asin"].to_pylist(), empty, strict=True) if not left_out]
@@ -106,16 +107,33 @@ def reordered(content: ExportContent, asins: Sequence[str], where: str) -> Expor
 
 
 def _filled(name: str, table: pa.Table, zero: np.ndarray) -> pa.Table:
-    """Return features with the mean of the other rows in place of rows of zeros; flags stay as they are."""
+    """Return features with drawn rows in place of rows of zeros; flags stay as they are."""
     if not zero.any():
         return table
     if zero.all():
         raise UserError(f"feature set '{name}' holds nothing but zeros; choose others with --features")
     x = io.matrix(table["vector"]).copy()
-    x[zero] = x[~zero].mean(axis=0, dtype=np.float64)
-    if not x[zero].any():
-        raise UserError(f"feature set '{name}': zero rows cannot be filled, the mean is zero; use --zero-rows drop")
+    x[zero] = _drawn(x, [seed_for("export", name, asin) for asin in table["asin"].filter(pa.array(zero)).to_pylist()])
     return table.set_column(table.column_names.index("vector"), table.schema.field("vector"), io.vectors(x))
+
+
+def _drawn(x: np.ndarray, seeds: Sequence[int]) -> np.ndarray:
+    """Return a row a seed, each number normal with mean and standard deviation of its column, float64 [seeds, F].
+
+    The mean itself, or a mixture of rows, is near to many rows of a set that is not centred; a row borrowed from
+    another item is as near as a double. Independent columns point where no item does: docs/exports.md has figures.
+
+    Args:
+        x: float32 [I, F]; rows of zeros do not count, and there are as many as seeds.
+        seeds: of the items' names, so that an item has the same row in every order.
+    """
+    rows = len(x) - len(seeds)
+    mean = x.sum(axis=0, dtype=np.float64) / rows
+    squares = np.einsum("if,if->f", x, x, dtype=np.float64) / rows
+    spread = np.sqrt(np.maximum(squares - mean**2, 0))
+    limit = np.finfo(np.float32).max
+    noise = np.array([np.random.default_rng(seed).standard_normal(x.shape[1]) for seed in seeds])
+    return np.clip(mean + spread * noise, -limit, limit)
 
 
 def _taken(content: ExportContent, rows: np.ndarray, asins: Sequence[str]) -> ExportContent:

@@ -76,6 +76,7 @@ train.dataset_folder="<this folder>"
 train.dataset_split="{name}"
 train.vae_codebook_size={made.codes}
 train.vae_n_layers={made.levels}
+train.pretrained_rqvae_path=None
 ```
 
 `semantic_ids.npy` takes the place of what its RQ-VAE makes. In `train_decoder.py`, instead of the line with

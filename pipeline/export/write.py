@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -46,8 +47,8 @@ FORMATS: dict[str, ModuleType] = {
 }
 
 
-def write(content: ExportContent, form: str, to: Path) -> None:
-    """Write `content` in a format.
+def write(content: ExportContent, form: str, to: Path) -> list[str]:
+    """Write `content` in a format; return sentences on what the format changes or cannot say, which the README has too.
 
     Args:
         content: what to export.
@@ -66,8 +67,9 @@ def write(content: ExportContent, form: str, to: Path) -> None:
         raise UserError(f"{to}: holds something already; name another folder, or delete this one")
     new = to.with_name(f".{to.name}.new")
     try:
-        _fill(content, form, new)
+        notes = _fill(content, form, new)
         new.rename(to)
+        return notes
     except OSError as e:
         shutil.rmtree(new, ignore_errors=True)
         raise UserError(f"{to}: cannot be written ({_cause(e)}); nothing was left; run again") from None
@@ -89,18 +91,20 @@ def wants_codes(form: str, method: str | None) -> bool:
     return form in CODED
 
 
-def _fill(content: ExportContent, form: str, new: Path) -> None:
-    """Write all files of an export into the folder `new`, made anew."""
+def _fill(content: ExportContent, form: str, new: Path) -> list[str]:
+    """Write all files of an export into the folder `new`, made anew; return the format's notes."""
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     if any(content.filled.values()):
         rows = [(name, item) for name, items in content.filled.items() for item in items]
         names, items = (pa.array(column) for column in zip(*rows, strict=True))
         write_tsv(new / "filled.tsv", pa.table({"features": names, "item_id": items}), ["features", "item_id"])
-    how = FORMATS[form].write(content, new)
+    module = FORMATS[form]
+    how, notes = module.write(content, new), list(module.notes(content)) if hasattr(module, "notes") else []
     readme = new / "README.md"
     header = readme.read_text(encoding="utf-8") if readme.exists() else ""
-    readme.write_text(header + _about(content, form) + how, encoding="utf-8")
+    readme.write_text(header + _about(content, form, notes) + how, encoding="utf-8")
+    return notes
 
 
 def _cause(error: OSError) -> str:
@@ -109,9 +113,9 @@ def _cause(error: OSError) -> str:
     return "the disk is full" if full else error.strerror or str(error)
 
 
-def _about(content: ExportContent, form: str) -> str:
+def _about(content: ExportContent, form: str, notes: Sequence[str]) -> str:
     numbered = "" if content.notes else ", numbered as in the dataset's `item_id`"
-    rows = [f"# {content.name} for {form}\n", f"{len(content.items):,} items{numbered}.", *content.notes]
+    rows = [f"# {content.name} for {form}\n", f"{len(content.items):,} items{numbered}.", *content.notes, *notes]
     if content.interactions is None:
         rows.append("Interactions are not here: the export was made from a release that has none.")
     else:
@@ -125,7 +129,9 @@ def _about(content: ExportContent, form: str) -> str:
         )
     if any(content.filled.values()):
         rows.append(
-            "Zero rows (items without content) hold the mean of their set's other rows; `filled.tsv` names them."
+            "Items without content have no vector of their own. In place of zeros, theirs has random numbers, each "
+            "with the mean and the standard deviation of its column over the other items. The seed is of the names of "
+            "set and item. `filled.tsv` names these items."
         )
     sets = [f"- `{name}`: {_size(content, name)}" for name in content.features]
     codes = [] if content.codes is None else ["\nSemantic IDs:\n", f"- {content.codes.described()}"]
@@ -141,5 +147,5 @@ def _formulas(content: ExportContent) -> int:
 
 def _size(content: ExportContent, name: str) -> str:
     filled = len(content.filled.get(name, ()))
-    note = f"; zero rows filled with the mean: {filled:,}" if filled else ""
+    note = f"; zero rows filled with drawn numbers: {filled:,}" if filled else ""
     return f"{content.features[name]['vector'].type.list_size} dimensions{note}"

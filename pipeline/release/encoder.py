@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 from pipeline import io
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.errors import UserError
+from pipeline.errors import UserError, installing
 from pipeline.images.params import Images
 from pipeline.layout import EncoderFiles, Layout
 from pipeline.release import manifest as manifests
@@ -193,6 +193,5 @@ def _refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:
             version(package)
         except PackageNotFoundError:
             raise UserError(
-                f"{folder}: this encoder needs {package}, which is not installed; "
-                'pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
+                f"{folder}: this encoder needs {package}, which is not installed: {installing('cpu')}"
             ) from None

@@ -42,6 +42,7 @@ def gather(layout: Layout, names: Iterable[str], methods: Sequence[str] | None) 
     Raises:
         UserError: a method that was asked for has coded none of them.
     """
+    names = list(names)
     coded = {
         (name, path.parent.name): path.parent
         for name in names
@@ -53,7 +54,7 @@ def gather(layout: Layout, names: Iterable[str], methods: Sequence[str] | None) 
     if absent := [method for method in methods if method not in made]:
         raise UserError(
             f"publish.semantic_ids: '{absent[0]}' has coded no released feature set of {layout.dataset}; "
-            f"there are {', '.join(made) or f'none: run `alignrec semantic_ids {layout.dataset}` first'}"
+            f"there are {', '.join(made) or f'none: {files.how_to_make(layout.dataset, names)}'}"
         )
     return {key: folder for key, folder in coded.items() if key[1] in methods}
 

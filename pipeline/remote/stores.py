@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from pipeline.errors import UserError
+from pipeline.errors import UserError, installing
 from pipeline.http.retries import TransientError
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def s3() -> Any:
         from botocore.exceptions import BotoCoreError
         from botocore.session import Session
     except ImportError:
-        raise UserError('s3:// needs another package: pip install "alignrec[s3]"') from None
+        raise UserError(f"s3:// needs another package: {installing('s3')}") from None
     try:
         anonymous = Session().get_credentials() is None
     except BotoCoreError as e:

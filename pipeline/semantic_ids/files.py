@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,12 @@ class Facts(Section):
     def shape(self) -> Shape:
         """L and K."""
         return Shape(self.levels, self.codes)
+
+
+def how_to_make(dataset: str, features: Sequence[str]) -> str:
+    """Return what to do where nothing is coded: the stage alone has nothing to do until it is given feature sets."""
+    key = f"semantic_ids: {{features: [{', '.join(features)}]}}"
+    return f"set `{key}` in the parameter file and run `alignrec semantic_ids {dataset}`"
 
 
 class Coded(NamedTuple):

@@ -25,7 +25,7 @@ from pipeline.layout import Layout
 from pipeline.models.vbpr import VBPR
 from pipeline.probe import asking, questions
 from pipeline.probe.base import Data
-from pipeline.release import verify
+from pipeline.release import manifest, verify
 from pipeline.report.terminal import drawn
 from pipeline.run import running
 from stages import probe, publish
@@ -425,6 +425,30 @@ def test_equal_releases_need_no_new_version(layout: Layout, older: Path) -> None
     assert diff["features"]["beit3"]["overlap"] == 1
 
 
+def test_files_of_equal_hashes_are_not_read(layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = published(layout.root)
+    reads: list[str] = []
+    read_table = pq.read_table
+
+    def counted(path: Path, *args: Any, **options: Any) -> pa.Table:
+        reads.append(str(path))
+        return read_table(path, *args, **options)
+
+    monkeypatch.setattr(releases.pq, "read_table", counted)
+    diff = releases.diff(older, newer, 3)
+    assert reads == [str(older / "items.parquet")]
+    assert "beit3: nothing changed: its files are the same" in list(releases.lines(diff))
+    page = changes.html(older, newer, diff, layout.images, "sample")
+    assert "beit3" in page
+    assert "Neither is computed where the files are the same." in page
+    toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
+    published(layout.root)
+    reads.clear()
+    diff = releases.diff(older, newer, 3)
+    assert {Path(path).parent.name for path in reads} == {"older", "beit3"}
+    assert [diff["features"][name]["bump"] for name in ("beit3", "minilm-cnn")] == ["major", "none"]
+
+
 def test_other_features_are_major_and_name_the_items(layout: Layout, older: Path) -> None:
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
     newer = published(layout.root, "0.1.1")
@@ -498,6 +522,13 @@ def test_another_width_or_a_missing_set_is_major(layout: Layout, older: Path) ->
     assert (diff["bump"], diff["version"]) == ("major", "1.0.0")
 
 
+def resealed(release: Path) -> None:
+    """Write the manifest with the hashes that the files have now."""
+    made = manifest.load(release)
+    files = [f.model_copy(update={"sha256": io.sha256(release / f.path)}) for f in made.files]
+    manifest.write(release / manifest.NAME, made.model_copy(update={"files": files}))
+
+
 def test_renumbered_items_are_minor_and_are_matched_by_asin(layout: Layout, older: Path) -> None:
     newer = shutil.copytree(older, older.parent / "newer")
     turned = list(range(6))[::-1]
@@ -505,6 +536,7 @@ def test_renumbered_items_are_minor_and_are_matched_by_asin(layout: Layout, olde
     pq.write_table(items, newer / "items.parquet")
     for path in sorted(newer.glob("features/*/*.parquet")):
         pq.write_table(pq.read_table(path).take(turned), path)
+    resealed(newer)
     diff = releases.diff(older, newer, 3)
     assert diff["rows"] == ["items are numbered in another order"]
     assert diff["bump"] == "minor"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ import torch
 
 from pipeline.encode import engines
 from pipeline.encode.engines import ENGINES
-from pipeline.errors import UserError
+from pipeline.errors import UserError, installing
 
 
 class Product:
@@ -112,7 +113,7 @@ def test_no_jobs_need_no_worker() -> None:
 
 def test_without_ray_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
-    with pytest.raises(UserError, match=r"engine 'ray' needs the extra `ray`: pip install -e '\.\[ray\]'"):
+    with pytest.raises(UserError, match=re.escape(installing("ray"))):
         list(ENGINES["ray"](functools.partial(work, Path()), jobs(1)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -18,7 +19,7 @@ from pipeline.encode import batching, towers
 from pipeline.encode.base import Encoder
 from pipeline.encode.huggingface import pooled
 from pipeline.encode.params import Encode
-from pipeline.errors import UserError
+from pipeline.errors import UserError, installing
 from pipeline.features.sets import FeatureSets
 from pipeline.images.pixels import decoded
 from pipeline.layout import Layout
@@ -278,5 +279,5 @@ def test_fused_is_refused_where_no_pass_reads_both(folder: Folder, tmp_path: Pat
 
 def test_without_the_extra_its_name_is_said(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "sentence_transformers", None)
-    with pytest.raises(UserError, match=r"needs the extra: pip install 'alignrec\[encoders\]'"):
+    with pytest.raises(UserError, match=re.escape(installing("encoders"))):
         loaded(folder, "sentences")

@@ -19,6 +19,7 @@ import yaml
 
 import schemas
 from pipeline import io
+from pipeline.compare.geometry import neighbours
 from pipeline.errors import UserError
 from pipeline.export import content as contents
 from pipeline.export import rows
@@ -136,6 +137,34 @@ def test_feature_files_are_the_vectors_in_item_order(
         assert np.array_equal(x, matrix(layout, name))
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_mmrec_has_settings_with_a_file_of_images_and_one_of_texts(
+    content: ExportContent, layout: Layout, tmp_path: Path, apart: bool
+) -> None:
+    names = {"vision_feature_file": "random", "text_feature_file": "random"}
+    features = {name: content.features[name] for name in ("random", "beit3", "minilm-cnn")}
+    if apart:
+        names = {"vision_feature_file": "f-text-masked", "text_feature_file": "f-image-masked"}
+        features = {"random": features["random"], "f": features["random"]} | {
+            "f-text-masked": features["beit3"], "f-image-masked": features["minilm-cnn"],
+        }  # fmt: skip
+    write(replace(content, features=features), "mmrec", tmp_path / "to")
+    settings = yaml.safe_load((tmp_path / "to/shop.yaml").read_text())
+    header = (tmp_path / "to" / settings["inter_file_name"]).read_text().split("\n")[0]
+    keys = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "inter_splitting_label")
+    assert {settings[key] for key in keys} <= set(header.split(settings["field_separator"]))
+    files = sorted(path.name for path in (tmp_path / "to").glob("*_feat.npy"))
+    assert files == ["image_feat.npy", "text_feat.npy"] == [settings[key] for key in names]
+    for key, name in names.items():
+        x = np.load(tmp_path / "to" / settings[key], allow_pickle=False)
+        assert np.array_equal(x, io.matrix(features[name]["vector"])), key
+        assert f"`{settings[key]}` is `{name}`" in (tmp_path / "to/README.md").read_text()
+    own = {"beit3": features["random"], "text_feat": content.features["minilm-cnn"]}
+    write(replace(content, features=own), "mmrec", tmp_path / "own")  # a set of that very name stays its own file
+    assert np.array_equal(np.load(tmp_path / "own/text_feat.npy"), content.matrix("minilm-cnn"))
+    assert np.array_equal(np.load(tmp_path / "own/image_feat.npy"), content.matrix("random"))
+
+
 # --- RecBole
 
 
@@ -247,24 +276,58 @@ def with_zero_rows(content: ExportContent) -> ExportContent:
 
 
 @pytest.mark.parametrize("form", PLAIN)
-def test_zero_rows_become_the_mean_and_the_readme_says_so(content: ExportContent, tmp_path: Path, form: str) -> None:
-    write(rows.arranged(with_zero_rows(content), "mean", None), form, tmp_path / "to")
+def test_zero_rows_are_filled_and_the_readme_says_so(content: ExportContent, tmp_path: Path, form: str) -> None:
+    write(rows.arranged(with_zero_rows(content), "drawn", None), form, tmp_path / "to")
     readme = (tmp_path / "to/README.md").read_text()
-    assert "`minilm-cnn`: 2 dimensions; zero rows filled with the mean: 2" in readme
+    assert "`minilm-cnn`: 2 dimensions; zero rows filled with drawn numbers: 2" in readme
     assert "`random`: 2 dimensions\n" in readme
+    assert "the mean and the standard deviation of its column over the other items" in readme
     filled = pd.read_csv(tmp_path / "to/filled.tsv", sep="\t")
     assert filled.to_numpy().tolist() == [["beit3", 4], ["minilm-cnn", 1], ["minilm-cnn", 4]]
 
 
-def test_the_mean_is_that_of_the_other_rows(content: ExportContent) -> None:
-    filled = rows.arranged(with_zero_rows(content), "mean", None)
+def test_filled_rows_differ_and_are_an_items_own_in_every_order(content: ExportContent, tmp_path: Path) -> None:
+    filled = rows.arranged(with_zero_rows(content), "drawn", None)
     x, rest = filled.matrix("minilm-cnn"), [0, 2, 3, 5]
     assert np.array_equal(x[rest], content.matrix("minilm-cnn")[rest])
-    assert x[1] == pytest.approx(x[rest].mean(axis=0), abs=1e-6)
-    assert np.array_equal(x[1], x[4])
-    assert filled.matrix("random") is not None
+    assert x[[1, 4]].any(axis=1).all()
+    assert not np.allclose(x[1], x[4])
     assert filled.features["random"] is content.features["random"]
     schemas.check(filled.features["beit3"], schemas.features(2))
+    theirs = mapping(tmp_path / "order.csv", ["A5", "A4", "A0", "A1", "A3", "A2"])
+    other = rows.arranged(with_zero_rows(content), "drawn", theirs).matrix("minilm-cnn")
+    assert other[[3, 1]] == pytest.approx(x[[1, 4]], rel=1e-6)
+
+
+def set_of(content: ExportContent, x: np.ndarray) -> ExportContent:
+    """Return a content with one feature set, and as many items as it has rows."""
+    ids, n = pa.array(range(len(x)), pa.int32()), len(x)
+    there = pa.array(x.any(axis=1))
+    names = [f"A{i}" for i in range(n)]
+    table = pa.table({"item_id": ids, "asin": names, "has_image": there, "has_text": there, "vector": io.vectors(x)})
+    items = pa.table({"item_id": ids, "asin": names})
+    return replace(content, items=items, features={"f": table}, interactions=None)
+
+
+@pytest.mark.parametrize("masked", [1, 60])
+def test_a_filled_row_is_no_hub_and_filled_rows_no_clique(content: ExportContent, masked: int) -> None:
+    rng = np.random.default_rng(0)
+    kinds = 0.8 * rng.normal(size=(60, 64))  # of items, around a mean far from zero, as in a set that is not centred
+    x = (1 + kinds[rng.integers(0, 60, 600)] + rng.normal(size=(600, 64))).astype(np.float32)
+    zero = np.isin(np.arange(600), rng.permutation(600)[:masked])
+    x[zero] = 0
+    near = neighbours(rows.arranged(set_of(content, x), "drawn", None).matrix("f"), 10)
+    lists = np.bincount(near.ravel(), minlength=600)
+    mean = np.bincount(neighbours(np.where(zero[:, None], x[~zero].mean(axis=0), x), 10).ravel(), minlength=600)
+    assert mean[zero].max() > 10 * mean[~zero].max()  # else the set could not tell
+    assert lists[zero].max() <= lists[~zero].max()
+    assert zero[near[zero]].mean() <= 1.5 * masked / 600
+    assert zero[near[~zero]].mean() <= 1.5 * masked / 600
+
+
+def test_a_set_of_huge_numbers_is_filled_with_finite_ones(content: ExportContent) -> None:
+    x = np.array([[3e38, 1], [-3e38, 1], [3e38, 2]] * 20 + [[0, 0]] * 20, np.float32)
+    assert np.isfinite(rows.arranged(set_of(content, x), "drawn", None).matrix("f")).all()
 
 
 def test_items_with_zero_rows_are_dropped_on_request_with_their_interactions(
@@ -293,14 +356,13 @@ def test_zero_rows_that_cannot_be_helped_are_refused(content: ExportContent) -> 
         table = content.features["beit3"].set_column(4, "vector", io.vectors(np.array(x, np.float32)))
         return replace(content, features={"beit3": table})
 
-    with pytest.raises(UserError, match="no way 'men' with zero rows; there are mean, drop"):
+    with pytest.raises(UserError, match="no way 'men' with zero rows; there are drawn, drop"):
         rows.arranged(content, "men", None)
     with pytest.raises(UserError, match="'beit3' holds nothing but zeros"):
-        rows.arranged(of([[0, 0]] * 6), "mean", None)
+        rows.arranged(of([[0, 0]] * 6), "drawn", None)
     with pytest.raises(UserError, match="every item has a row of zeros"):
         rows.arranged(of([[0, 0]] * 6), "drop", None)
-    with pytest.raises(UserError, match="the mean is zero; use --zero-rows drop"):
-        rows.arranged(of([[1, 0], [-1, 0], [0, 0]] * 2), "mean", None)
+    assert rows.arranged(of([[1, 0], [-1, 0], [0, 0]] * 2), "drawn", None).matrix("beit3")[[2, 5]].any(axis=1).all()
 
 
 # --- somebody's order
@@ -313,7 +375,7 @@ def mapping(path: Path, asins: list[str]) -> Path:
 
 def test_rows_take_the_order_of_a_mapping_file(content: ExportContent, tmp_path: Path) -> None:
     theirs = ["A5", "A3", "A0", "A1", "A4", "A2"]
-    write(rows.arranged(content, "mean", mapping(tmp_path / "order.csv", theirs)), "mmrec", tmp_path / "to")
+    write(rows.arranged(content, "drawn", mapping(tmp_path / "order.csv", theirs)), "mmrec", tmp_path / "to")
     at = [int(asin[1]) for asin in theirs]
     assert np.array_equal(np.load(tmp_path / "to/beit3.npy"), content.matrix("beit3")[at])
     items = pd.read_csv(tmp_path / "to/i_id_mapping.csv", sep="\t")
@@ -326,11 +388,11 @@ def test_rows_take_the_order_of_a_mapping_file(content: ExportContent, tmp_path:
 
 def test_items_of_one_side_alone_are_counted(content: ExportContent, tmp_path: Path) -> None:
     order = mapping(tmp_path / "order.csv", ["A5", "B7", "A0"])
-    exported = rows.arranged(content, "mean", order)
+    exported = rows.arranged(content, "drawn", order)
     assert exported.items["asin"].to_pylist() == ["A5", "B7", "A0"]
     assert exported.items["title"].to_pylist() == [toy.TITLES[5], "", toy.TITLES[0]]
     assert exported.filled["beit3"] == [1]
-    assert exported.matrix("beit3")[1] == pytest.approx(content.matrix("beit3")[[5, 0]].mean(axis=0))
+    assert exported.matrix("beit3")[1].any()
     assert exported.features["beit3"]["has_text"].to_pylist()[1] is False
     assert exported.notes[1:3] == [
         "Items of it that the dataset lacks, and that have no content: 1.",
@@ -339,7 +401,7 @@ def test_items_of_one_side_alone_are_counted(content: ExportContent, tmp_path: P
     with pytest.raises(UserError, match="gaps in the given order"):
         rows.arranged(content, "drop", order)
     with pytest.raises(UserError, match="expected a column of this dataset's identifiers"):
-        rows.arranged(content, "mean", mapping(tmp_path / "other.csv", ["B1", "B2"]))
+        rows.arranged(content, "drawn", mapping(tmp_path / "other.csv", ["B1", "B2"]))
 
 
 # --- releases
@@ -409,10 +471,10 @@ def test_the_command(layout: Layout, tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-m", "stages.cli", *command], cwd=where, capture_output=True, text=True)
         assert done.stdout == "exported: to\n", done.stderr
         assert sorted(p.name for p in (where / "to").glob("*.npy")) == ["beit3.npy"]
-        command = [*command[:-1], "theirs", "--order", str(order), "--zero-rows", "mean"]
+        command = [*command[:-1], "theirs", "--order", str(order), "--zero-rows", "drawn"]
         done = subprocess.run([sys.executable, "-m", "stages.cli", *command], cwd=where, capture_output=True, text=True)
-        assert "beit3: zero rows filled with the mean of the set: 1\nexported: theirs\n" in done.stdout, done.stderr
+        assert "beit3: zero rows filled with drawn numbers: 1\nexported: theirs\n" in done.stdout, done.stderr
         assert len(np.load(where / "theirs/beit3.npy")) == 3
         wrong = [*command[:-1], "men"]
         done = subprocess.run([sys.executable, "-m", "stages.cli", *wrong], cwd=where, capture_output=True, text=True)
-        assert done.stderr == "error: no way 'men' with zero rows; there are mean, drop\n"
+        assert done.stderr == "error: no way 'men' with zero rows; there are drawn, drop\n"

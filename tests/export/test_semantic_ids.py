@@ -49,7 +49,7 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
 
 @pytest.fixture
 def content(layout: Layout) -> ExportContent:
-    return rows.arranged(contents.of_dataset(layout, [], coded=True), "mean", None)
+    return rows.arranged(contents.of_dataset(layout, [], coded=True), "drawn", None)
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,11 @@ def test_minionerec_reads_tokens_texts_and_examples(
     write(content, "minionerec", tmp_path / "to")
     index = json.loads((tmp_path / "to/shop.index.json").read_text())
     assert list(index) == ["0", "1", "2", "3", "4"]
-    read = [[int(token.strip("<>").split("_")[1]) for token in tokens] for tokens in index.values()]
-    assert np.array_equal(read, ids)
-    assert {tuple(t[1] for t in tokens) for tokens in index.values()} == {("a", "b", "c", "d")}
+    unique = json.loads((tmp_path / "to/shop.unique.index.json").read_text())
+    for form, letters in ((index, "abc"), (unique, "abcd")):  # MiniOneRec joins the first three, whatever follows
+        read = [[int(token.strip("<>").split("_")[1]) for token in tokens] for tokens in form.values()]
+        assert np.array_equal(read, ids[:, : len(letters)])
+        assert {"".join(t[1] for t in tokens) for tokens in form.values()} == {letters}
     items = json.loads((tmp_path / "to/shop.item.json").read_text())
     assert items["2"] == {"title": toy.TITLES[2], "description": "", "brand": "", "categories": "<b>odd</b>"}
     for number, split in enumerate(("train", "valid", "test")):
@@ -120,6 +122,50 @@ def test_a_history_is_the_latest_items_and_a_title_one_line(content: ExportConte
     assert json.loads((tmp_path / "to/shop.item.json").read_text())["0"]["title"] == "a b c"
 
 
+def equal_codes(content: ExportContent) -> ExportContent:
+    """Return the content with equal codes for the first two items, and no title and description for the last."""
+    assert content.codes is not None
+    table = content.codes.table.to_pylist()
+    table[1] |= {"codes": table[0]["codes"], "suffix": table[0]["suffix"] + 1}
+    codes = replace(content.codes, table=pa.Table.from_pylist(table, content.codes.table.schema))
+    items = content.items.to_pylist()
+    items[4] |= {"title": "  ", "description": ""}
+    return replace(content, codes=codes, items=pa.Table.from_pylist(items, content.items.schema))
+
+
+@pytest.mark.parametrize("form", ["minionerec", "openonerec"])
+def test_items_that_share_an_id_or_have_no_title_are_counted(content: ExportContent, tmp_path: Path, form: str) -> None:
+    given = equal_codes(content)
+    assert given.codes is not None
+    _, counts = np.unique(given.codes.matrix(), axis=0, return_counts=True)
+    shared, blank = write(given, form, tmp_path / "to")
+    assert shared.startswith("Items that share their ")
+    assert shared.endswith(f": {counts[counts > 1].sum()}.")
+    assert blank.startswith("Items without ")
+    assert blank.endswith(": 1.")
+    assert {shared, blank} <= set((tmp_path / "to/README.md").read_text().splitlines())
+
+
+def test_minionerec_gets_a_title_for_every_item_and_no_other_number_of_tokens(
+    content: ExportContent, tmp_path: Path
+) -> None:
+    given = equal_codes(content)
+    write(given, "minionerec", tmp_path / "to")
+    titles = [row["title"] for row in json.loads((tmp_path / "to/shop.item.json").read_text()).values()]
+    assert titles[4] == "[item 4 has no title]"
+    how = (tmp_path / "to/README.md").read_text()
+    assert "bash sft.sh --" not in how
+    assert "--index_file .unique.index.json" in how
+    assert given.codes is not None
+    rows_of_two = [row | {"codes": row["codes"][:2]} for row in given.codes.table.to_pylist()]
+    table = pa.Table.from_pylist(rows_of_two, schemas.semantic_ids(2))
+    facts = given.codes.facts.model_copy(update={"levels": 2})
+    notes = write(replace(given, codes=replace(given.codes, facts=facts, table=table)), "minionerec", tmp_path / "two")
+    assert notes[0].startswith("MiniOneRec reads 3 codes an item, and these are 2: for it, set semantic_ids.levels: 3")
+    assert not (tmp_path / "two/shop.index.json").exists()
+    assert "convert_dataset" not in (tmp_path / "two/README.md").read_text()
+
+
 # --- OpenOneRec
 
 
@@ -130,6 +176,10 @@ def test_openonerec_reads_triplets_histories_and_targets(
     frame = pd.read_parquet(tmp_path / "to/pid2sid.parquet")
     sid_of = dict(zip(frame["pid"], frame["sid"], strict=True))
     assert [sid_of[pid].tolist() for pid in range(5)] == ids[:, :3].tolist()
+    write(equal_codes(content), "openonerec", tmp_path / "blank")
+    captions = pq.read_table(tmp_path / "blank/pid2caption.parquet").to_pydict()
+    titles = [" ".join(t.split()) for i, t in enumerate(toy.TITLES) if i != EMPTY]
+    assert captions == {"pid": [*range(5)], "dense_caption": [*titles[:4], None]}
     data = pd.read_parquet(tmp_path / "to/metadata.parquet")
     train = {
         r.uid: (r.hist_video_pid.tolist(), r.target_video_pid.tolist()) for r in data[data.split == 0].itertuples()
@@ -180,6 +230,7 @@ def test_rqvae_recommender_reads_its_raw_folder_and_unique_ids(
         tmp_path / "to",
     )
     assert np.array_equal(np.load(tmp_path / "to/semantic_ids.npy"), ids)
+    assert "\ntrain.pretrained_rqvae_path=None\n" in (tmp_path / "to/README.md").read_text()
     raw = tmp_path / "to/raw/shop"
     lines = [[int(i) for i in line.split()] for line in (raw / "sequential_data.txt").read_text().splitlines()]
     whole = sequences(layout, 0, 1, 2)
@@ -328,6 +379,22 @@ def test_mistakes_are_one_line(content: ExportContent, layout: Layout, tmp_path:
     with pytest.raises(UserError, match="sequences need an order, and the interactions have no timestamps"):
         write(replace(content, interactions=blank), "grid", tmp_path / "to")
     assert not (tmp_path / "to").exists()
+
+
+def test_where_nothing_is_coded_the_key_to_set_is_named(tmp_path: Path) -> None:
+    toy.outputs(tmp_path)
+
+    def said(*arguments: str) -> str:
+        command = ["export", "shop", "--root", str(tmp_path), "--to", str(tmp_path / "to"), "--format", "minionerec"]
+        return CliRunner().invoke(app, [*command, *arguments]).output
+
+    run = "in the parameter file and run `alignrec semantic_ids shop`\n"
+    none = "error: no semantic IDs{}; there are none: set `semantic_ids: {{features: [{}]}}` " + run
+    assert said() == none.format("", "beit3")
+    assert said("--features", "minilm-cnn") == none.format(" of minilm-cnn", "minilm-cnn")
+    for name in toy.SETS:
+        shutil.rmtree(tmp_path / "encode/shop" / name)
+    assert said() == "error: shop: no feature set is there to code; run `alignrec encode shop` first\n"
 
 
 def test_codes_of_older_vectors_are_refused(layout: Layout, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A light install, `pip install alignrec` without an extra: releases are fetched, verified, read, exported, compared.
+"""A light install, without an extra: releases are fetched, verified, read, exported, compared.
 
 The subprocess refuses to import what a light install does not bring: every distribution but those that the base
 dependencies need, directly or not.
@@ -16,7 +16,7 @@ from pathlib import Path
 import coded
 import pytest
 
-from pipeline.errors import HEAVY
+from pipeline.errors import HEAVY, installing
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -76,6 +76,17 @@ def test_what_is_heavy_is_absent_from_a_light_install(absent: set[str]) -> None:
     assert absent.isdisjoint({"pyarrow", "numpy", "typer", "httpx", "huggingface_hub"})
 
 
+def test_an_install_is_of_a_clone_or_a_wheel_and_never_a_name_that_anyone_may_take() -> None:
+    wheel = 'in a clone, or pip install "PATH.whl[{}]" of a wheel'
+    assert installing("s3") == f'pip install -e ".[s3]" {wheel.format("s3")}'
+    assert installing("cpu") == f'pip install -e ".[cpu]" {wheel.format("cpu")}, or gpu in place of cpu for CUDA'
+    named = re.compile(r"pip install[^\n]*[ '\"]alignrec\b|[`'\"]alignrec\[")
+    said = [p for top in ("pipeline", "stages", "alignrec", "docs") for p in (ROOT / top).rglob("*.*")]
+    for path in [*ROOT.glob("*.md"), *said]:
+        if path.suffix in {".md", ".py", ".ipynb", ".html"}:
+            assert not named.search(path.read_text(encoding="utf-8")), path
+
+
 def test_the_extras_bring_all_that_stages_need() -> None:
     extras = PROJECT["optional-dependencies"]
     for extra in ("cpu", "gpu"):
@@ -127,7 +138,7 @@ except alignrec.UserError as e:
     print(e)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    faiss = 'faiss is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
+    faiss = f"faiss is not installed: {installing('cpu')}"
     assert done.stdout == f"6 6 16 26\n(6, 2)\n{faiss}\n", done.stderr
 
 
@@ -142,7 +153,7 @@ for name in alignrec.__all__:
         print(name, e)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
-    extra = 'is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA'
+    extra = f"is not installed: {installing('cpu')}"
     lacking = {"Encoder": "torch", "ProbeResult": "duckdb", "Recommendation": "torch", "Recommender": "torch"}
     lacking |= {"encoder": "torch", "fit": "torch", "probe": "duckdb"}
     assert done.stdout.splitlines() == [f"{name} {package} {extra}" for name, package in lacking.items()], done.stderr
@@ -166,5 +177,5 @@ def test_what_needs_more_names_the_extra(
     (tmp_path / "items.jsonl").write_text(json.dumps({"asin": "A0", "text": "x"}) + "\n")
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     code, _, errors = light(absent, tmp_path, *command)
-    line = f'error: {package} is not installed: pip install "alignrec[cpu]", or "alignrec[gpu]" for CUDA\n'
+    line = f"error: {package} is not installed: {installing('cpu')}\n"
     assert (code, errors) == (1, line)

@@ -16,12 +16,18 @@ from pipeline.release import croissant, manifest
 from pipeline.run import running
 from stages import publish
 
+EMPTY = 1
+"""the item without content: its vector has no direction"""
+
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release whose feature set beit3 has two files."""
+    """A release whose feature set beit3 has two files and a row of zeros."""
     layout = toy.outputs(tmp_path_factory.mktemp("made"))
     whole = io.read_features(layout.features("beit3"))
+    x = io.matrix(whole["vector"]).copy()
+    x[EMPTY] = 0
+    whole = whole.set_column(whole.column_names.index("vector"), whole.schema.field("vector"), io.vectors(x))
     for i, part in enumerate((whole.slice(0, 4), whole.slice(4))):
         io.write_table(part, io.shard(layout.features("beit3"), "features", i), schemas.features(toy.WIDTH))
     with running("publish", "shop", toy.PARAMS, layout.root) as run:
@@ -39,9 +45,10 @@ def blocks(release: Path, language: str) -> list[str]:
 
 
 def nearest(x: np.ndarray, item: int) -> list[tuple[str, float]]:
-    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
-    cosine = unit @ unit[item]
-    return [(f"A{i}", float(cosine[i])) for i in np.argsort(-cosine)[:5]]
+    rows = np.flatnonzero(x.any(axis=1))
+    unit = x[rows] / np.linalg.norm(x[rows], axis=1, keepdims=True)
+    cosine = unit @ (x[item] / np.linalg.norm(x[item]))
+    return [(f"A{rows[i]}", float(cosine[i])) for i in np.argsort(-cosine)[:5]]
 
 
 def test_the_cards_python_reads_the_features(release: Path, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
