@@ -30,6 +30,9 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), 
 EPOCHS = 4
 THINGS = ("circle", "square", "bar", "dot")
 MASK = 11
+UNTAUGHT: dict[str, Any] = {"words": "random", "summary": 1.0, "content": 1.0, "distill": 0.0}
+UNTAUGHT |= {"cls_pass": "masked", "cls_read": "plain"}
+"""keys of an objective that reads no frozen encoder"""
 
 
 def task(n: int = 24, partners: np.ndarray | None = None, **params: Any) -> Task:
@@ -40,7 +43,9 @@ def task(n: int = 24, partners: np.ndarray | None = None, **params: Any) -> Task
     pixels = np.array(list(COLOURS.values()), np.uint8)[colour][:, None, None].repeat(8, 1).repeat(8, 2)
     row = np.where(np.arange(n) % 7 == 3, -1, np.arange(n))
     codes = np.repeat(colour[:, None], 4, axis=1).astype(np.int32)
-    settings = Pretrain(**({"epochs": 2, "batch_size": 8, "held_out": 0.2, "threads": 1, "lr": 0.01} | params))
+    settings = Pretrain(
+        **(UNTAUGHT | {"epochs": 2, "batch_size": 8, "held_out": 0.2, "threads": 1, "lr": 0.01} | params)
+    )
     return Task(Corpus(texts, row, pixels), codes, MASK, settings, 5, torch.device("cpu"), partners)
 
 
@@ -79,6 +84,7 @@ def shop(root: Path, images: bool = True, texts: bool = True, **pretrain: Any) -
         pa.array(["{}"] * n),
     ]
     files.write_table(pa.table(columns, names=schemas.ITEMS.names), layout.items, schemas.ITEMS)
+    files.write_table(pa.table([ids, asin], names=schemas.ITEM_IDS.names), layout.item_ids, schemas.ITEM_IDS)
     drawn = [
         jpeg(list(COLOURS.values())[c], t) if images and i % 10 else None
         for i, (c, t) in enumerate(zip(colour, thing, strict=True))
@@ -106,7 +112,8 @@ def shop(root: Path, images: bool = True, texts: bool = True, **pretrain: Any) -
             {
                 "datasets": ["toy"],
                 "sources": {"toy": {"kind": "sample"}},
-                "pretrain": {
+                "pretrain": UNTAUGHT
+                | {
                     "epochs": EPOCHS,
                     "vocab": 60,
                     "codes": 16,

@@ -44,7 +44,7 @@ def _prepared(root: Path) -> Path:
     """Write the toy shop with all terms on, and who bought what."""
     shop(root)
     layout, rng = Layout(root, "toy"), np.random.default_rng(0)
-    layout.interactions.parent.mkdir(parents=True)
+    layout.interactions.parent.mkdir(parents=True, exist_ok=True)
     io.write_table(
         interactions([(int(u), int(i), 0) for u, i in rng.integers(0, (20, 96), (400, 2))]),
         layout.interactions,

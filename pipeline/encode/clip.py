@@ -54,8 +54,8 @@ class ClipParams(Section):
     """of each tower"""
     max_tokens: Annotated[int, Field(ge=3)] = 128
     """text beyond this is cut"""
-    epochs: Count = 24
-    batch_size: Annotated[int, Field(ge=2)] = 32
+    epochs: Count = 12
+    batch_size: Annotated[int, Field(ge=2)] = 16
     """pairs a step: each text has all other images of the batch as negatives"""
     held_out: Share = 0.1
     """share of items whose pairs are not trained on: those that `pretrain` with seed 0 holds out"""

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple, cast
 import torch
 
 import schemas
+from pipeline import io
 from pipeline.encode.batching import Throughput
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
+from pipeline.layout import Layout
 from pipeline.pretrain.distillation import Target, target
 from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.teacher import Lazy, Teacher
@@ -51,16 +53,31 @@ def of(run: Run) -> Named | None:
 
 
 def targets(run: Run, texts: Sequence[str]) -> tuple[Target, ...]:
-    """Return what the encoders of `pretrain.distill_from` know of the items; they run unless that is on disk."""
+    """Return what the encoders of `pretrain.distill_from` know of the items; they run unless that is on disk.
+
+    Where the key is not given, those are left out that read nothing which the dataset has.
+    """
     layout, own = run.layout, run.params[Pretrain]
     params = run.params[Encode].model_copy(update={"encoders": []})  # parts of a concat are encoded here: no set is yet
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
     sets, out = FeatureSets(layout, params, run.params.encoders), []
-    with run.progress(total=len(texts) * len(own.distill_from), unit="item", what="teachers") as bar:
-        for name in own.distill_from:
+    given, there = "distill_from" in own.model_fields_set, _modalities(layout, texts)
+    names = [name for name in own.distill_from if given or there & {*sets[name].reads}]
+    with run.progress(total=len(texts) * len(names), unit="item", what="teachers") as bar:
+        for name in names:
             node = sets[name]
             rows = node.rows(Items(ids, texts, Throughput(), bar.update))
             cache = layout.teacher_target(name)
             with plainly("pretrain.distill_from"):
                 out.append(target(name, node.reads, rows, len(ids), cache, run.seed("targets")))
     return tuple(out)
+
+
+def _modalities(layout: Layout, texts: Sequence[str]) -> set[str]:
+    """Return which modalities any item of the dataset has."""
+    statuses = (
+        io.read_table(path, schemas.IMAGES, ["status"])["status"] for path in io.shards(layout.images, "images")
+    )
+    pictured = any("ok" in shard.unique().to_pylist() for shard in statuses)
+    there = {"image": pictured, "text": any(map(str.strip, texts))}
+    return {modality for modality, has in there.items() if has}

@@ -79,7 +79,8 @@ class Pretrain(Section):
     distill: Weight = 10.0
     """weight of regressing the vectors of frozen encoders from CLS, where it sees what they read"""
     distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "tfidf"]
-    """these encoders: names of section `encoders`, or kinds; none that is pre-trained here"""
+    """these encoders: names of section `encoders`, or kinds; none that is pre-trained here; where the key is not given,
+    those of them that read something which the data has"""
     cls_pass: Literal["masked", "whole"] = "whole"
     """the pass whose CLS summary, content and distill read: that of MIM and MLM, or one more with nothing masked,
     where modalities stay hidden at the rate of `hide`"""

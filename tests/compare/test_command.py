@@ -23,7 +23,7 @@ from pipeline.facts.table import Table
 from pipeline.items import identifiers
 from pipeline.layout import Layout
 from pipeline.models.vbpr import VBPR
-from pipeline.probe import asking, questions
+from pipeline.probe import asking
 from pipeline.probe.base import Data
 from pipeline.release import manifest, verify
 from pipeline.report.terminal import drawn
@@ -353,7 +353,7 @@ def test_compare_draws_as_the_stage_does_so_that_their_figures_are_equal(
         seeds.append(arguments[3])
         return answers(*arguments)
 
-    monkeypatch.setattr(questions, "answers", seen)
+    monkeypatch.setattr(asking, "answers", seen)
     with running("probe", "shop", toy.PARAMS, layout.root) as run:
         probe.main(run)
     command.compare(layout, toy.PARAMS, ["beit3"], 0, tmp_path / "out")

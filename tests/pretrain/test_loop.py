@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pretraining import EPOCHS, network, shop, task
+from pretraining import EPOCHS, UNTAUGHT, network, shop, task
 from pretraining import command as _command
 from pretraining import digests as _digests
 from pretraining import history as _run
@@ -24,6 +24,7 @@ from pipeline.ops.held_out import split
 from pipeline.pretrain import held_out
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.loop import fit
+from pipeline.pretrain.params import Pretrain
 
 # --- the loop
 
@@ -167,6 +168,15 @@ def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool
     last = _run(tmp_path)[-1]
     assert (last["mim_accuracy"] is not None) == images
     assert (last["mlm_accuracy"] is not None) == texts
+
+
+@pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False), (False, False)])
+def test_the_recipe_does_without_what_a_dataset_lacks(tmp_path: Path, images: bool, texts: bool) -> None:
+    recipe = {key: Pretrain.model_fields[key].default for key in UNTAUGHT}
+    shop(tmp_path, images, texts, **recipe, epochs=1)
+    history = _run(tmp_path)
+    assert bool(history) == (images or texts)
+    assert all(np.isfinite(line["distill_loss"]) for line in history)
 
 
 def test_a_dataset_may_lack_both(tmp_path: Path) -> None:

@@ -181,8 +181,11 @@ def _margin(a: Tensor, b: Tensor, kind: Tensor) -> float:
     return float(cosine[same].mean() - cosine[~same].mean())
 
 
-def test_itc_collaborative_and_distill_are_off_by_default() -> None:
-    assert losses.weights(Pretrain())[4:] == (0, 0, 0)
+def test_the_recipe_is_mim_mlm_and_distill() -> None:
+    assert losses.weights(Pretrain()) == (1, 1, 0, 0, 0, 0, 10)
+
+
+def test_what_has_no_weight_has_no_head() -> None:
     toy: Task = task()
     model = _model(toy)
     assert model.itc_projection is model.collaborative_projection is None

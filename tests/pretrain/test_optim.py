@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pretraining import MASK, network
+from pretraining import MASK, UNTAUGHT, network
 
 from pipeline.pretrain import optim
 from pipeline.pretrain.losses import PretrainingModel
@@ -10,7 +10,7 @@ from pipeline.pretrain.params import Pretrain
 
 
 def _groups(layer_decay: float) -> dict[str, dict[str, float]]:
-    params = Pretrain(lr=1.0, layer_decay=layer_decay)
+    params = Pretrain(**UNTAUGHT, lr=1.0, layer_decay=layer_decay)
     model = PretrainingModel(network(), params, MASK, torch.ones(12))
     optimizer = optim.adamw(model, 2, params)
     optim.set_rate(optimizer, 0.5)

@@ -67,7 +67,9 @@ def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout, monkey
         settings = params(rule)
         rules = protocol_of(settings, "shop", parts)
         (record,) = Trial(layout, settings, rules)(Job("f", masking.NOTHING, 0, 0))
-        fitted = fit(AlignRec, *inputs.read(layout, "f"), settings.train, seed_for("benchmark", "shop", "alignrec", 0))
+        fitted = fit(
+            AlignRec, *inputs.read(layout, "f"), settings.train.resolved(), seed_for("benchmark", "shop", "alignrec", 0)
+        )
         expected = evaluate(fitted.user, fitted.item, parts, "test", [9], rules.seen(parts, "test"))
         assert record["recall@20"] == expected.mean["recall", 9]
         assert (record["protocol"], record["fingerprint"]) == (rule, rules.fingerprint)
