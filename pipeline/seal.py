@@ -8,9 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from pipeline import code, io
+from pipeline.config.document import FAULTS, parsed
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.stage import Needs, Stage
@@ -104,8 +103,9 @@ def vouch(layout: Layout, stage: Stage) -> None:
         if path := next(iter(altered(layout, earlier.name)), None):
             what = "is not as it was made" if path.exists() else "is gone"
             raise UserError(f"{path} {what}, and {stage.name} reads it; {again}")
-        locked = _locked(layout, earlier.name)
-        if locked and not layout.seal(earlier.name).is_file() and _digest(layout.folder(earlier.name)) != locked:
+        if _read(layout, earlier.name):
+            continue
+        if (locked := _locked(layout, earlier.name)) and _digest(layout.folder(earlier.name)) != locked:
             raise UserError(
                 f"{layout.folder(earlier.name)}: its files are not those of {LOCK}, and {stage.name} reads it; {again}"
             )
@@ -121,10 +121,11 @@ def _locked(layout: Layout, stage: str) -> str | None:
     """Return what dvc.lock has of a stage's folder; None where it has nothing."""
     path = layout.root.parent / LOCK
     try:
-        outs: list[dict[str, Any]] = yaml.safe_load(path.read_bytes())["stages"][f"{stage}@{layout.dataset}"]["outs"]
+        text = path.read_text(encoding="utf-8")
+        outs: list[dict[str, Any]] = parsed(text, len(text))["stages"][f"{stage}@{layout.dataset}"]["outs"]
         where = layout.folder(stage).relative_to(layout.root.parent).as_posix()
         return next((out["md5"] for out in outs if out["path"] == where), None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+    except (OSError, *FAULTS):
         return None
 
 

@@ -192,17 +192,21 @@ def test_bit_rot_is_mended_by_the_next_repro(undisturbed: Path, tmp_path: Path) 
     assert release(folder) == before
 
 
-def test_without_seals_files_are_held_to_dvc_lock(undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("broken", [False, True], ids=["gone", "broken"])
+def test_without_seals_files_are_held_to_dvc_lock(undisturbed: Path, tmp_path: Path, broken: bool) -> None:
     """So it is after `dvc checkout` in another clone: a rotten cache brings files that nobody made."""
     folder = tmp_path / "elsewhere"
     shutil.copytree(undisturbed, folder, symlinks=True)
     for seal in folder.glob("outputs/*/shop/.seal"):
-        seal.unlink()
+        if broken:
+            seal.write_text("{")
+        else:
+            seal.unlink()
     shutil.rmtree(folder / "outputs/publish/shop")
     run("alignrec", "publish", "shop", cwd=folder)
     assert release(folder) == release(undisturbed)
     flipped(folder / "outputs/graph/shop/beit3/edges.parquet")
-    (folder / "outputs/publish/shop/.seal").unlink()
+    (folder / "outputs/publish/shop/.seal").unlink(missing_ok=True)
     done = subprocess.run(
         ["alignrec", "publish", "shop"], cwd=folder, env=environment(), capture_output=True, text=True
     )
