@@ -26,11 +26,14 @@ FEATURES: Registry[type[Node]] = Registry(
     {
         "concat": "pipeline.features.joined:Joined",
         "whitened": "pipeline.features.whitened:Whitened",
+        "linear": "pipeline.features.linear:Linear",
         "mapped": "pipeline.features.mapped:Mapped",
         "masked": "pipeline.features.masked:Masked",
     },
 )
 """kind -> node that is made of others"""
+GATHERING = ("linear",)
+"""kinds that are made of what is at hand, unless `of` says"""
 
 
 def kinds() -> list[str]:
@@ -103,6 +106,31 @@ def ordered(names: Iterable[str], parts: Callable[[str], list[str]]) -> list[str
 def networks(encoders: Encoders, names: Iterable[str]) -> list[str]:
     """Return those of the names that stand for encoders."""
     return [name for name in names if kind(encoders, name) in ENCODERS]
+
+
+def gathering(encoders: Encoders, made: Sequence[str]) -> Encoders:
+    """Return the section with the parts of the sets that gather what is at hand, where they do not name them.
+
+    Args:
+        encoders: the section.
+        made: the feature sets of a dataset, no controls among them.
+    """
+    left_open = [name for name in made if kind(encoders, name) in GATHERING and not parts(encoders, name)]
+    hand = at_hand(encoders, made)
+    return {**encoders, **{name: {**encoders.get(name, {}), "of": hand} for name in left_open}}
+
+
+def at_hand(encoders: Encoders, made: Sequence[str]) -> list[str]:
+    """Return the feature sets that networks, words or a source give, and nothing trained here; none twice.
+
+    Args:
+        encoders: the section.
+        made: as for `gathering`.
+    """
+    trained = (OURS, CLIP)
+    given = [name for name in made if kind(encoders, name) in ENCODERS or not defined(encoders, name)]
+    own = [name for name in given if kind(encoders, name).split("-")[0] not in trained]
+    return [name for name in own if "-" not in name or not set(name.split("-")) <= set(own)]
 
 
 def is_control(encoders: Encoders, name: str) -> bool:
