@@ -21,7 +21,7 @@ from stages.items import ITEMS
 
 def main(run: Run) -> None:
     """Judge every feature set, raw and processed."""
-    from pipeline.probe import asking, categories, verdicts  # load SciPy
+    from pipeline.probe import asking, categories, forms, verdicts  # load SciPy
     from pipeline.probe.base import Data
 
     params, layout = run.params[Probe], run.layout
@@ -32,12 +32,13 @@ def main(run: Run) -> None:
     read = categories.read_categories(layout, names, "categories" in schemas.text_fields(described))
     data = Data(interactions, items, described["categories"].to_pylist(), read)
     probes, withheld = asking.ask(data), asking.withheld(data)
+    processing = forms.Processing(forms.ask(data), params.width)
     raw, processed = (
         asking.answers(probes, run.progress(sets, total=len(names), unit="set"), params.ks, run.seed("folds"), withheld)
-        for sets in (_sets(layout, names), _sets(layout, names, params.width))
+        for sets in (_sets(layout, names), processing.sets(_sets(layout, names)))
     )
     figures = asking.summaries(probes, raw, params.ks, withheld)
-    figures["processed"] = asking.processed(probes, processed, params.ks, params.width)
+    figures["processed"] = asking.processed(probes, processed, params.ks, processing.facts())
     ours = run.params[Released].features
     pairs = [(ours, name) for name in names if name != ours]
     figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))
@@ -47,13 +48,10 @@ def main(run: Run) -> None:
     run.rows_in = run.rows_out = len(names)
 
 
-def _sets(layout: Layout, names: Sequence[str], width: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield feature sets by name, float32 [I, F]; where there is a width, after the same processing."""
-    from pipeline.ops import whitening
-
+def _sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield feature sets by name, float32 [I, F]."""
     for name in names:
-        vectors = io.matrix(io.read_features(layout.features(name))["vector"])
-        yield name, vectors if width is None else whitening.processed(vectors, width)
+        yield name, io.matrix(io.read_features(layout.features(name))["vector"])
 
 
 def needs(run: Run) -> Needs:

@@ -13,8 +13,7 @@ from pipeline.compare.feature_set import FeatureSet
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
 from pipeline.features import control
-from pipeline.ops import whitening
-from pipeline.probe import asking, questions, verdicts
+from pipeline.probe import asking, forms, questions, verdicts
 from pipeline.probe.base import Task
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
@@ -40,6 +39,7 @@ def judge(
     seed: int,
     withheld: Mapping[str, Mapping[str, str]] | None = None,
     width: int = Probe().width,
+    valid: questions.Questions | None = None,
 ) -> dict[str, Any]:
     """Return probes of the sets and of their controls, raw and processed; tests and verdicts of every two sets.
 
@@ -50,13 +50,14 @@ def judge(
         seed: of controls and folds.
         withheld: see asking.withheld.
         width: of processed sets, at most.
+        valid: what chooses their forms, see forms.ask; None: all are whitened.
     """
     named = {g.name: g.vectors for g in sets}
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
     controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
     answers = asking.answers(probes, (named | controls_added).items(), ks, seed, withheld)
-    narrowed = ((name, whitening.processed(x, width)) for name, x in (named | controls_added).items())
-    processed = asking.answers(probes, narrowed, ks, seed, withheld)
+    processing = forms.Processing(valid, width)
+    processed = asking.answers(probes, processing.sets((named | controls_added).items()), ks, seed, withheld)
     comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
     at = list(ks).index(headline(ks))
     for probe, of_probe in answers.items():
@@ -67,7 +68,7 @@ def judge(
                 comparisons.append((f"{probe} {figure}", a, b, columns[0], columns[1]))
     return {
         "probes": asking.summaries(probes, answers, ks, withheld),
-        "processed": asking.processed(probes, processed, ks, width),
+        "processed": asking.processed(probes, processed, ks, processing.facts()),
         "paired": corrected(comparisons, seed),
         "verdicts": verdicts.verdicts(answers, processed, combinations(named, 2), ks, seed),
     }

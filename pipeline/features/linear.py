@@ -33,7 +33,7 @@ class LinearParams(Section):
     """What kind `linear` reads."""
 
     of: list[Name] = []
-    """feature sets that `encode.encoders` names, or imported ones; none: every encoder at hand but those trained here"""
+    """feature sets that `encode.encoders` names, or imported ones; none: every encoder but those trained here"""
     width: Positive = 128
     """directions kept at most, of each part and of all together"""
     power: Share = 0.5

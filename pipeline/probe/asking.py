@@ -86,14 +86,14 @@ def processed(
     probes: Mapping[str, Questions | Task | str],
     answers: Mapping[str, Mapping[str, np.ndarray]],
     ks: Sequence[int],
-    width: int,
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return `{"width": ...}` and the figures of each probe that was measured; arguments as for `summaries`.
+    """Return the facts and the figures of each probe that was measured; arguments as for `summaries`.
 
     Args:
         probes: see `ask`.
-        answers: of feature sets after the same processing.
+        answers: of processed feature sets.
         ks: cutoffs.
-        width: of them, at most.
+        facts: see `Processing.facts`.
     """
-    return {"width": width} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}
+    return {**facts} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}

@@ -1,6 +1,6 @@
 """Which of two feature sets is better: it must win raw and processed, in paired tests corrected for all comparisons.
 
-Processed: centred, reduced by PCA to one width, and whitened (pipeline/ops/whitening.py), the same for every set.
+Processed: the best of three forms on valid (forms.py), the same choice for every set.
 G groups (users or items) or cases of a probe, K cutoff.
 """
 

@@ -21,7 +21,7 @@ def section(outputs: Outputs) -> Section:
         "constant features score as chance does."
     )
     if processed := (outputs.probes or {}).get("processed"):
-        note += f" Processed: centred, reduced by PCA to at most {processed['width']} numbers, whitened."
+        note += f" {probes.processing(processed)}"
         note += f" Better: raw and processed, p below {LEVEL} after Holm's correction."
     drawn = [_picture(probed) for probed in probes.read(outputs.probes).values()]
     return Section("probes", "Probes", "Probes", note, drawn, tables=probes.tables(outputs.probes))
