@@ -9,7 +9,9 @@ Letters: n items, F and W widths, B blocks.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -25,6 +27,8 @@ from pipeline.ops import whitening
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening
 
+Map = Callable[[Sequence[np.ndarray]], np.ndarray]
+"""the parts' vectors, float32 [n, F] each -> float32 [n, W]"""
 Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
 """returns the vectors of all parts, float32 [n, F] each, some items at a time; may be called again"""
 
@@ -51,7 +55,8 @@ class Block(NamedTuple):
     weight: float
 
 
-class Fit(NamedTuple):
+@dataclass(frozen=True)
+class Fit:
     """The map from the parts' vectors to one vector."""
 
     blocks: Sequence[Block]
@@ -65,12 +70,19 @@ class Fit(NamedTuple):
         return whitening.applied(self.last, beside(self.blocks, self.maps, parts))
 
 
-class Linear(Node):
-    """All parts brought to one width."""
+class Gathered(Node):
+    """A map of all that it is made of, fitted to all items."""
 
-    Params = LinearParams
-    own: LinearParams
     stored = True
+
+    @abstractmethod
+    def fitted(self, items: Items) -> Map:
+        """Return the map from the parts' vectors."""
+
+    def parts(self) -> Iterator[list[np.ndarray]]:
+        """Yield the parts' vectors, float32 [n, F] each, a shard at a time."""
+        for paths in zip(*(node.shards for node in self.of), strict=True):
+            yield [io.matrix(shard(path)["vector"]) for path in paths]
 
     def maker(self, items: Items) -> Maker:
         """Return what maps the parts' rows; the map is fitted on the first call.
@@ -78,33 +90,19 @@ class Linear(Node):
         Raises:
             UserError: there is no part.
         """
+        if not self.of:
+            raise UserError(
+                f"'encoders.{self.name}': no encoder is at hand to make it of; list one under encode.encoders, such as "
+                "tfidf, or leave it out"
+            )
         return self._mapped([node.made(items) for node in self.of], items)
 
     def hidden(self, modality: str, items: Items) -> Maker:
         """Return what maps the parts' rows without the modality, as the whole ones are mapped."""
         return self._mapped([node.without(modality, items) for node in self.of], items)
 
-    def blocks(self, items: Items) -> list[Block]:
-        """Return which numbers of the parts belong together.
-
-        Raises:
-            UserError: there is no part.
-        """
-        if not self.of:
-            raise UserError(
-                f"'encoders.{self.name}': no encoder is at hand beside those trained here; list one under "
-                "encode.encoders, such as tfidf, or leave it out"
-            )
-        return [block for i, node in enumerate(self.of) for block in _blocks(i, node, items, self.own.image)]
-
-    def parts(self) -> Iterator[list[np.ndarray]]:
-        """Yield the parts' vectors, float32 [n, F] each, a shard at a time."""
-        for paths in zip(*(node.shards for node in self.of), strict=True):
-            yield [io.matrix(shard(path)["vector"]) for path in paths]
-
     def _mapped(self, makers: list[Maker], items: Items) -> Maker:
-        own = self.own
-        fitted = cache(lambda: fit(self.parts, self.blocks(items), own.width, own.power))
+        fitted = cache(lambda: self.fitted(items))
 
         def make(start: int, stop: int) -> pa.Table:
             rows = [maker(start, stop) for maker in makers]
@@ -112,6 +110,17 @@ class Linear(Node):
             return table(rows[0], vectors, *(_any(rows, flag) for flag in ("has_image", "has_text")))
 
         return make
+
+
+class Linear(Gathered):
+    """All parts brought to one width."""
+
+    Params = LinearParams
+    own: LinearParams
+
+    def fitted(self, items: Items) -> Map:
+        """Return the map from the parts' vectors."""
+        return fit(self.parts, blocks(self.of, items, self.own.image), self.own.width, self.own.power)
 
 
 def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float) -> Fit:
@@ -123,10 +132,11 @@ def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float) -> Fit:
         width: directions kept at most, of each block and of all together.
         power: of the standard deviation that each direction of a block is divided by.
     """
-    maps = [
-        whitening.fit_pca(lambda block=block: (x[block.part][:, block.columns] for x in parts()), width, power)
-        for block in blocks
-    ]
+
+    def own(block: Block) -> Whitening:
+        return whitening.fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power)
+
+    maps = [own(block) for block in blocks]
     return Fit(blocks, maps, whitening.fit_pca(lambda: (beside(blocks, maps, x) for x in parts()), width, 0))
 
 
@@ -134,6 +144,17 @@ def beside(blocks: Sequence[Block], maps: Sequence[Whitening], parts: Sequence[n
     """Return the mapped blocks side by side, each of length 1 times its weight, float32 [n, sum of their widths]."""
     mapped = (whitening.applied(m, parts[b.part][:, b.columns]) for b, m in zip(blocks, maps, strict=True))
     return np.hstack([unit_rows(x)[0] * np.float32(b.weight) for b, x in zip(blocks, mapped, strict=True)])
+
+
+def blocks(nodes: Sequence[Node], items: Items, image: float) -> list[Block]:
+    """Return which numbers of some sets belong together; with an image weight of 0 those of images alone are left out.
+
+    Args:
+        nodes: the sets.
+        items: what they are made for.
+        image: weight of a block of images alone.
+    """
+    return [block for i, node in enumerate(nodes) for block in _blocks(i, node, items, image)]
 
 
 def _blocks(part: int, node: Node, items: Items, image: float) -> list[Block]:

@@ -62,8 +62,7 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: list[str
     run.resume(node.folder, node.inputs(), facts, name, modules=node.code())
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
-        for one in node.networks(own=True):
-            one.fit(run.progress)
+        node.prepare(run.progress)
         if params.engine == "local":
             items = Items(ids, texts, throughput, _in_turn(done))
             engine = partial(engines.local, lambda: _worker(node.rows(items)), devices=visible())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.probe import questions
-from pipeline.probe.base import Data, Task
+from pipeline.probe.base import Data, Relearned, Task
 from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
 
@@ -32,6 +32,7 @@ def answers(
     ks: Sequence[int],
     seed: int,
     withheld: Mapping[str, Mapping[str, str]] | None = None,
+    relearned: Mapping[str, Relearned | None] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return probe -> feature set -> hits [G, len(ks)] of its groups, or of a task the figure of each case, [n].
 
@@ -41,6 +42,7 @@ def answers(
         ks: cutoffs.
         seed: of what tasks draw.
         withheld: see `withheld`; such a set has no answer.
+        relearned: see `Data.relearned`.
     """
     left_out = withheld or {}
     answers: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in probes}
@@ -55,7 +57,7 @@ def answers(
                     answers[probe][name] = part
         for probe, task in probes.items():
             if not isinstance(task, (Questions, str)) and name not in left_out.get(probe, {}):
-                answers[probe][name] = task.answer(features, seed)
+                answers[probe][name] = task.answer(features, seed, (relearned or {}).get(name))
     return answers
 
 
@@ -64,10 +66,12 @@ def summaries(
     answers: Mapping[str, Mapping[str, np.ndarray]],
     ks: Sequence[int],
     withheld: Mapping[str, Mapping[str, str]] | None = None,
+    relearned: Mapping[str, Relearned | None] | None = None,
 ) -> dict[str, Any]:
     """Return probe -> feature set -> figures (see `summary`); arguments as for `answers`.
 
-    A probe without questions is `{"skipped": reason}`, and so is a feature set that is withheld from one.
+    A probe without questions is `{"skipped": reason}`, and so is a feature set that is withheld from one. The note of
+    a probe names the sets that it flatters, see `Probe.leak`.
     """
     out: dict[str, Any] = {}
     for probe, task in probes.items():
@@ -77,6 +81,9 @@ def summaries(
             out[probe] = questions.summary(task, answers[probe], ks, PROBES[probe].measure)
         else:
             out[probe] = task.summary(answers[probe])
+        if relearned and PROBES[probe].leak and not isinstance(task, str):
+            leak = f"Leak: of {', '.join(sorted(relearned))}, {PROBES[probe].leak}."
+            out[probe]["note"] = f"{out[probe].get('note', '')} {leak}".strip()
         if not isinstance(task, str):
             out[probe] |= {name: {"skipped": reason} for name, reason in (withheld or {}).get(probe, {}).items()}
     return out

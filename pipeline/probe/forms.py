@@ -8,18 +8,17 @@ I items, F and W widths.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from pipeline.interactions import profiles
+from pipeline.interactions.profiles import Profiles
 from pipeline.ops import whitening
-from pipeline.probe import questions
-from pipeline.probe.base import Data
-from pipeline.probe.content_knn import content_neighbours
-from pipeline.probe.questions import Questions
-from schemas import VALID
+from pipeline.probe.base import Data, Relearned
+from schemas import TRAIN, VALID
 
 POWERS = {"raw": None, "relaxed": 0.5, "whitened": 1.0}
 """form -> power of the deviation that each direction is divided by, once centred and reduced; None: as it is"""
@@ -35,18 +34,19 @@ def formed(x: np.ndarray, form: str, width: int) -> np.ndarray:
     return x if power is None else whitening.processed(x, width, power)
 
 
-def ask(data: Data) -> Questions | None:
-    """Return the questions that choose: a user's train items, each valid item a target; None where there are none."""
+def ask(data: Data) -> Profiles | None:
+    """Return what chooses: users' train items, and valid items to find; None where there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    asked = content_neighbours(user, item, split, data.items, VALID)
-    return asked if len(asked.target) else None
+    has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
+    asked = profiles.profiles(has, finds, profiles.asked(finds[0], 0), data.items)
+    return asked if len(asked.user) else None
 
 
 @dataclass
 class Processing:
     """Processes feature sets one after the other, and remembers which form each got."""
 
-    valid: Questions | None
+    valid: Profiles | None
     """see `ask`"""
     width: int
     """of a processed set, at most"""
@@ -67,6 +67,14 @@ class Processing:
                 self.chosen[name] = UNCHOSEN
             yield name, forms[self.chosen[name]]
 
+    def relearned(self, sets: Mapping[str, Relearned | None]) -> dict[str, Relearned | None]:
+        """Return what makes sets that learned from interactions without those of some, in the forms chosen for them."""
+
+        def processed(name: str, make: Relearned) -> Relearned:
+            return lambda cold: formed(make(cold), self.chosen[name], self.width)
+
+        return {name: processed(name, make) if make else None for name, make in sets.items()}
+
     def facts(self) -> dict[str, Any]:
         """Return width, and of each set its form and what that was chosen by, JSON."""
         by = {"chosen_by": CHOSEN_BY} if self.valid else {}
@@ -74,5 +82,5 @@ class Processing:
         return {"width": self.width, **by, "forms": forms}
 
 
-def _recall(vectors: np.ndarray, valid: Questions) -> float:
-    return round(float(questions.hits(vectors, valid, [K]).mean()), 6)
+def _recall(vectors: np.ndarray, valid: Profiles) -> float:
+    return round(float(np.nanmean(valid.recalls(vectors, K))), 6)

@@ -13,6 +13,7 @@ from pipeline.facts import probes
 from pipeline.ops import whitening
 from pipeline.probe import asking, forms, questions
 from pipeline.probe.base import Data
+from pipeline.probe.content_knn import content_neighbours
 from pipeline.probe.forms import POWERS, Processing
 from tests.probe.test_questions import toy_interactions
 
@@ -31,12 +32,12 @@ def tastes(scale: float, noise: float) -> np.ndarray:
 
 @pytest.mark.parametrize("x", [tastes(0, 1), tastes(30, 1), tastes(3, 9)], ids=["plain", "common", "noisy"])
 def test_the_best_on_valid_is_chosen(x: np.ndarray) -> None:
-    valid = forms.ask(DATA)
-    assert valid is not None
-    processing = Processing(valid, 8)
+    columns = (DATA.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
+    asked = content_neighbours(*columns, ITEMS, schemas.VALID)
+    processing = Processing(forms.ask(DATA), 8)
     ((name, chosen),) = processing.sets([("x", x)])
     by_hand = {"raw": x, "relaxed": whitening.processed(x, 8, 0.5), "whitened": whitening.processed(x, 8)}
-    figures = {form: questions.hits(v, valid, [forms.K]).mean() for form, v in by_hand.items()}
+    figures = {form: questions.hits(v, asked, [forms.K]).mean() for form, v in by_hand.items()}
     best = max(figures, key=lambda form: figures[form])
     assert name == "x"
     assert processing.chosen == {"x": best}
