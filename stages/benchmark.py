@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 def main(run: Run) -> None:
     """Train what has no record yet, then gather the records."""
-    from pipeline import pool
+    from pipeline import engine
     from pipeline.benchmark import findings, jobs, tuning  # load torch
     from pipeline.benchmark.settings import model_settings, protocol_of
 
@@ -51,7 +51,7 @@ def main(run: Run) -> None:
 
     todo = jobs.by_length(job for job in planned if jobs.is_lacking(layout, job, rules))
     trial = tuning.TunedTrial(jobs.Trial(layout, run.params, rules), tuned)
-    for job, results in run.progress(pool.each(trial, todo, params.workers), total=len(todo), unit="run"):
+    for job, results in run.progress(engine.each(trial, todo, params.workers), total=len(todo), unit="run"):
         jobs.write(layout, job, results, params.ks)
 
     tables = findings.gather(layout, planned, parts, params.ks, rules, run.params[Released].features, params.control)
@@ -74,7 +74,7 @@ def main(run: Run) -> None:
 
 def _tune(run: Run, tries: Sequence[TuningJob], rules: Protocol) -> Tuned:
     """Try the settings that have no record yet; return all."""
-    from pipeline import pool
+    from pipeline import engine
     from pipeline.benchmark import tuning
 
     params, layout = run.params, run.layout
@@ -82,7 +82,7 @@ def _tune(run: Run, tries: Sequence[TuningJob], rules: Protocol) -> Tuned:
         files, facts, modules = tuning.inputs_of(layout, params, group)
         run.resume(layout.tunings(group.model, group.features), files, rules.fingerprint, *facts, modules=modules)
     todo = [job for job in tries if not layout.tuning_trial(*job).exists()]
-    tried = pool.each(tuning.Tuner(layout, params), todo, params[Benchmark].workers)
+    tried = engine.each(tuning.Tuner(layout, params), todo, params[Benchmark].workers)
     for job, record in run.progress(tried, total=len(todo), unit="setting", what="settings") if todo else ():
         io.write_json(layout.tuning_trial(*job), record)
     return tuning.Tuned([io.read_json(layout.tuning_trial(*job)) for job in tries])

@@ -1,9 +1,11 @@
 """Settings of one model -> every setting's valid figure, heat maps, and the winner's results. Not part of dvc.yaml."""
 
+from functools import partial
+
 import pyarrow as pa
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.benchmark import findings, sweep
 from pipeline.benchmark.params import Benchmark, Sweep
 from pipeline.benchmark.settings import protocol_of
@@ -15,17 +17,17 @@ from pipeline.train import inputs
 
 def main(run: Run, plan: sweep.Plan) -> None:
     """Try what has not been tried, then train the winner over the benchmark's seeds and open test."""
-    params, layout = run.params, run.layout
+    params, layout, workers = run.params, run.layout, run.params[Sweep].workers
     files = [*inputs.files(layout, plan.content), *MODELS.source_files(plan.model)]
     rules = protocol_of(params, run.dataset, inputs.read(layout, None).split)
     run.resume(layout.sweep(*plan.names), files, rules.fingerprint, plan.facts(params))
     study = Study(layout.sweep_study(*plan.names), params[Sweep], plan.space, run.seed(*plan.names), plan.first)
-    attempt = sweep.Attempt(layout, params, rules, plan)
+    attempt = partial(sweep.Attempt, layout, params, rules, plan)
     suggestions = study.ask(plan.trials)
     with run.progress(
         total=plan.trials, initial=len(study.outcomes()), unit="setting", what=" ".join(plan.names)
     ) as bar:
-        for _, outcome in pool.in_order(attempt, suggestions, params[Sweep].workers):
+        for _, outcome in engine.map(attempt, suggestions, engine.Processes(workers)):
             study.tell(outcome)
             bar.update()
 
@@ -35,7 +37,7 @@ def main(run: Run, plan: sweep.Plan) -> None:
     final_jobs = [
         sweep.FinalJob(number, seed) for number in final_trial.chosen for seed in range(params[Benchmark].seeds)
     ]
-    runs = pool.each(final_trial, final_jobs, params[Sweep].workers)
+    runs = engine.each(final_trial, final_jobs, workers)
     records = dict(run.progress(runs, total=len(final_jobs), unit="run", what="winner"))
     results = [
         findings.results(run.dataset, [r for job in final_jobs if job.trial == best.number for r in records[job]], by)

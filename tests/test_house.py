@@ -11,7 +11,7 @@ import pytest
 from pipeline import code
 
 ORDER = [
-    *("config", "ops", "http", "sources", "interactions", "items", "images", "beit3", "encode", "features"),
+    *("config", "ops", "engine", "http", "sources", "interactions", "items", "images", "beit3", "encode", "features"),
     *("pretrain", "graph"),
     *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "facts"),
     *("release", "remote", "export", "report", "compare"),

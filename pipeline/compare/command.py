@@ -73,7 +73,7 @@ def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seed
     import numpy as np
     from tqdm import tqdm
 
-    from pipeline import pool  # loads torch, which the probes do not need
+    from pipeline import engine
     from pipeline.compare import training
     from pipeline.train import inputs
 
@@ -85,7 +85,7 @@ def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seed
     names = [g.name for g in sets]
     jobs = training.jobs(names, seeds)
     rules = protocol_of(params, layout.dataset, inputs.read(layout, None).split)
-    trials = pool.each(training.Trial(layout, params, folder, rules), jobs, params[Benchmark].workers)
+    trials = engine.each(training.Trial(layout, params, folder, rules), jobs, params[Benchmark].workers)
     recalls = dict(tqdm(trials, total=len(jobs), unit="run", disable=None))
     judged = [
         judging.label | training.summary({job: by_protocol[i] for job, by_protocol in recalls.items()}, names)

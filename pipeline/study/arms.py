@@ -13,7 +13,7 @@ from pathlib import Path
 from safetensors.numpy import save as save_arrays
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.benchmark.jobs import Job, Trial, TrialResult, is_lacking, write
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.settings import model_settings
@@ -115,7 +115,7 @@ def _recommend(run: Run, rules: Protocol, arms: Sequence[Arm]) -> list[Path]:
     jobs = [(number, job) for number, arm in enumerate(arms) for job in arm.jobs(params[Study].seeds)]
     todo = [(number, job) for number, job in jobs if is_lacking(arms[number].branch, job, rules)]
     trial = ArmTrial([arm.data for arm in arms], params, rules)
-    runs = pool.each(trial, todo, params[Study].workers)
+    runs = engine.each(trial, todo, params[Study].workers)
     for (number, job), results in run.progress(runs, total=len(todo), unit="run", what="arms") if todo else ():
         write(arms[number].branch, job, results, params[Benchmark].ks)
     return [

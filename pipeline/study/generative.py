@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.benchmark.jobs import TrialResult
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import headline
@@ -149,7 +149,7 @@ def _work(run: Run, trial: Trial, jobs: Sequence[Job]) -> list[Ran]:
     }
     missing = [job for job, one in ran.items() if not one.path.is_file()]
     if missing:
-        done = pool.each(trial, missing, run.params[Study].workers)
+        done = engine.each(trial, missing, run.params[Study].workers)
         bar = run.progress(done, total=len(missing), unit="run", what="generative")
         for job, trained in bar:
             _write(ran[job], trained, trial.params.ks)

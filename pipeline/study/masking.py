@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.benchmark.settings import released_settings
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import MODALITIES, variant
@@ -60,7 +60,7 @@ def study(run: Run, rules: Protocol) -> list[Path]:
         run.resume(record_path(layout, Job(name, NOTHING, 0, 0)).parent, files(layout, name), *facts, modules=[MODULE])
     records = {job: record_path(layout, job) for job in todo}
     missing = [job for job, path in records.items() if not path.exists()]
-    trained = pool.each(Trial(layout, run.params, rules), missing, params.workers)
+    trained = engine.each(Trial(layout, run.params, rules), missing, params.workers)
     for job, record in run.progress(trained, total=len(missing), unit="run", what="mask modality") if missing else ():
         io.write_json(records[job], record)
     rows = [{"dataset": run.dataset} | row for path in records.values() for row in io.read_json(path)]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.benchmark import sweep as effects
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.settings import model_settings
@@ -140,7 +140,7 @@ def _trained(run: Run, rules: Protocol, points: Mapping[str, Point]) -> dict[tup
     jobs = {(name, seed): SweepJob(one, seed) for name, one in points.items() for seed in range(params[Study].seeds)}
     records = {key: layout.study_runs("sweeps") / key[0] / f"{key[1]}.json" for key in jobs}
     todo = [job for key, job in jobs.items() if not records[key].exists()]
-    trained = pool.each(trial, todo, params[Study].workers)
+    trained = engine.each(trial, todo, params[Study].workers)
     for job, record in run.progress(trained, total=len(todo), unit="run", what="sweeps") if todo else ():
         io.write_json(records[job.point.name, job.seed], record)
     return records

@@ -10,7 +10,7 @@ import pytest
 import shops
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.benchmark import tuning
 from pipeline.benchmark.jobs import Job, jobs
 from pipeline.benchmark.params import Range
@@ -47,7 +47,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     def each(work, todo, workers):  # type: ignore[no-untyped-def]
         return ((job, pickle.loads(pickle.dumps(work))(job)) for job in todo)
 
-    monkeypatch.setattr(pool, "each", each)
+    monkeypatch.setattr(engine, "each", each)
 
 
 def run_all(root: Path, settings: Params) -> Run:

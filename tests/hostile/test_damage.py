@@ -25,7 +25,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.beit3 import tokenizer
 from pipeline.errors import UserError
 from pipeline.layout import Layout
@@ -43,7 +43,7 @@ from stages.params import Params, load
 def in_this_process() -> Iterator[None]:
     """Train what a worker would unpickle here: starting workers takes longer than all trainings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "each", lambda work, jobs, _: ((j, pickle.loads(pickle.dumps(work))(j)) for j in jobs))
+        patch.setattr(engine, "each", lambda work, jobs, _: ((j, pickle.loads(pickle.dumps(work))(j)) for j in jobs))
         yield
 
 

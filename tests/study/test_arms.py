@@ -17,7 +17,7 @@ import pytest
 import studied
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.benchmark.jobs import Job, Trial
 from pipeline.benchmark.settings import protocol_of
 from pipeline.errors import UserError
@@ -144,7 +144,7 @@ def test_a_second_run_trains_nothing_and_more_seeds_train_what_is_new(
     shutil.copytree(shop, root)
     params, before = load(root / "params.yaml"), contents(root)
     trained: list[tuple[int, Job]] = []
-    each = pool.each
+    each = engine.each
 
     def counted(work: Any, jobs: Any, workers: int) -> Any:
         trained.extend(jobs)
@@ -153,7 +153,7 @@ def test_a_second_run_trains_nothing_and_more_seeds_train_what_is_new(
     def never(*_: Any) -> None:
         raise AssertionError("an encoder is trained again")
 
-    monkeypatch.setattr(arms.pool, "each", counted)
+    monkeypatch.setattr(engine, "each", counted)
     monkeypatch.setattr("pipeline.pretrain.train.fit", never)
     study(root, params)
     assert trained == []

@@ -12,7 +12,7 @@ import yaml
 from sequential_toys import CYCLE, STEP, table
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.errors import UserError
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
@@ -42,7 +42,7 @@ def params(**keys: Any) -> Params:
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without a pool, whose processes take seconds to start."""
-    monkeypatch.setattr(pool, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
+    monkeypatch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
 
 
 @pytest.fixture

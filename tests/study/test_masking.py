@@ -8,7 +8,7 @@ import pytest
 import shops
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.benchmark.settings import protocol_of
 from pipeline.config.base import checked
 from pipeline.errors import UserError
@@ -43,7 +43,7 @@ def params(rule: str) -> Params:
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without a pool, whose processes take seconds to start."""
-    monkeypatch.setattr(pool, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
+    monkeypatch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
 
 
 @pytest.fixture

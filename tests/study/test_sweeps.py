@@ -11,7 +11,7 @@ import pytest
 import studied
 
 import schemas
-from pipeline import io
+from pipeline import engine, io
 from pipeline.benchmark.params import AUTHORS
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
@@ -148,7 +148,7 @@ def test_a_second_run_trains_nothing(shop: Path, monkeypatch: pytest.MonkeyPatch
         raise AssertionError("trained again")
 
     before = rows(shop)
-    monkeypatch.setattr(sweeps, "pool", type("Pool", (), {"each": lambda _, todo, __: never() if todo else iter(())}))
+    monkeypatch.setattr(engine, "each", lambda _, todo, __: never() if todo else iter(()))
     monkeypatch.setattr("pipeline.pretrain.train.fit", never)
     assert study(shop, load(shop / "params.yaml")) == before
 
