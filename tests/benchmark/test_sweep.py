@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import shops
+from pipeline.benchmark.study import Curve, Outcome, Pruned, Study, Suggestion
 
 import schemas
 from pipeline import io
 from pipeline.benchmark import sweep
 from pipeline.benchmark.params import Range, Sweep
 from pipeline.benchmark.settings import protocol_of
-from pipeline.benchmark.study import Curve, Outcome, Pruned, Study, Suggestion
 from pipeline.errors import UserError
 from pipeline.run import running
 from stages.params import Params
