@@ -14,8 +14,8 @@ from test_pipeline import environment, project, run
 from benchmarks import _operations, _raw2014, _rehearsal
 from pipeline.beit3 import vqkd
 from pipeline.beit3.network import SIZES
-from pipeline.experiment.plans.benchmark import entries
 from pipeline.benchmark.settings import model_settings
+from pipeline.experiment.plans.benchmark import entries
 from pipeline.features.names import feature_sets
 from pipeline.models import MODELS
 from pipeline.sources.amazon2014 import Amazon2014
