@@ -14,6 +14,10 @@ MODELS: Registry[type[Recommender]] = Registry(
     {
         "itemknn": "pipeline.models.itemknn:ItemKNN",
         "contentknn": "pipeline.models.itemknn:ContentKNN",
+        "ease": "pipeline.models.ease:EASE",
+        "cease": "pipeline.models.cease:CEASE",
+        "addease": "pipeline.models.cease:AddEASE",
+        "l3ae": "pipeline.models.l3ae:L3AE",
         "bpr": "pipeline.models.bpr:BPR",
         "lightgcn": "pipeline.models.lightgcn:LightGCN",
         "vbpr": "pipeline.models.vbpr:VBPR",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -12,8 +12,15 @@ FEATURES = "beit3"
 """the feature set that the released recommender is trained on, where the parameters name none"""
 
 
+Grid = dict[str, list[int | float]]
+"""key of a model's settings -> values that its authors searched"""
+
+
 class Train(Section):
     """The training loop (method.md sections 3, 4)."""
+
+    grid: ClassVar[Grid] = {}
+    """the authors' grid of the model; empty: lr and l2 are searched"""
 
     standardise: bool = False
     """features are centred and scaled, column by column, before a model reads them; the item graph stays"""

@@ -1,0 +1,124 @@
+"""Linear and training-free models against slow obvious versions, one column or one user at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import UserError
+from pipeline.evaluation.ranking import topk
+from pipeline.interactions.split import Pairs, Split
+from pipeline.models import MODELS, closed
+from pipeline.models.base import Inputs, Recommender
+from pipeline.ops.filters import Filter
+
+USERS, ITEMS, WIDTH = 60, 45, 12
+NOBODY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
+
+
+def toys() -> tuple[Split, np.ndarray]:
+    """Return a split whose last item nobody has, and features of which one row is zero."""
+    rng = np.random.default_rng(0)
+    drawn = np.stack([rng.integers(USERS, size=500), rng.integers(ITEMS - 1, size=500)], axis=1).astype(np.int32)
+    features = rng.normal(size=(ITEMS, WIDTH)).astype(np.float32)
+    features[7] = 0
+    return Split(USERS, ITEMS, Pairs(*np.unique(drawn, axis=0).T), NOBODY, NOBODY), features
+
+
+SPLIT, FEATURES = toys()
+X = np.zeros((USERS, ITEMS))
+X[SPLIT.train.users, SPLIT.train.items] = 1
+UNIT = FEATURES / np.maximum(np.linalg.norm(FEATURES, axis=1, keepdims=True), 1e-12)
+
+
+def build(model: str, parts: tuple[int, ...] = (), **settings: object) -> Recommender:
+    inputs = Inputs(SPLIT, torch.from_numpy(FEATURES), None, torch.device("cpu"), parts)
+    return MODELS[model](inputs, MODELS[model].Params.model_validate(settings))
+
+
+def scores(network: Recommender) -> np.ndarray:
+    """Return the scores of all users and items, [U, I]."""
+    user, item = network()
+    if isinstance(item, Filter):
+        return item.scores(user).numpy()
+    return np.asarray(user @ item.T)
+
+
+def ridge(x: np.ndarray, l2: np.ndarray, target: np.ndarray, towards: np.ndarray) -> np.ndarray:
+    """Return argmin |target - x b|^2 + sum l2_i (b_i - towards_i)^2."""
+    return np.linalg.solve(x.T @ x + np.diag(l2), x.T @ target + l2 * towards)
+
+
+def columns(x: np.ndarray, l2: float, distil: float = 0.0, towards: np.ndarray | None = None) -> np.ndarray:
+    """Return B [I, I], column by column: each item regressed on all others."""
+    b = np.zeros((ITEMS, ITEMS))
+    for j in range(ITEMS):
+        others = np.delete(np.arange(ITEMS), j)
+        aim = np.zeros(ITEMS - 1) if towards is None else distil / (l2 + distil) * towards[others, j]
+        b[others, j] = ridge(x[:, others], np.full(ITEMS - 1, l2 + distil), x[:, j], aim)
+    return b
+
+
+def test_ease_is_a_ridge_regression_of_each_item_on_the_others() -> None:
+    np.testing.assert_allclose(scores(build("ease", l2=5.0)), X @ columns(X, 5), atol=2e-5)
+
+
+def test_cease_takes_the_columns_of_features_for_more_users() -> None:
+    both = np.vstack([X, np.sqrt(3) * UNIT.T])
+    np.testing.assert_allclose(scores(build("cease", l2=5.0, content=3.0)), X @ columns(both, 5), atol=2e-5)
+    np.testing.assert_allclose(scores(build("cease", l2=5.0, content=0.0)), scores(build("ease", l2=5.0)), atol=1e-6)
+
+
+def test_addease_adds_two_models() -> None:
+    expected = X @ (0.6 * columns(X, 5) + 0.4 * columns(UNIT.T, 2))
+    ours = scores(build("addease", l2=5.0, content_l2=2.0, share=0.4))
+    np.testing.assert_allclose(ours, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("l2", "distil"), [(5.0, 7.0), (-3.0, 8.0)])
+def test_l3ae_is_drawn_to_the_ease_of_features(l2: float, distil: float) -> None:
+    expected = X @ columns(X, l2, distil, columns(UNIT.T, 2))
+    ours = scores(build("l3ae", l2=l2, content_l2=2.0, distil=distil))
+    np.testing.assert_allclose(ours, expected, atol=2e-5)
+
+
+def test_l3ae_without_distillation_is_ease() -> None:
+    ours = scores(build("l3ae", l2=5.0, distil=0.0))
+    np.testing.assert_allclose(ours, scores(build("ease", l2=5.0)), atol=1e-5)
+    with pytest.raises(ValueError, match="sum above 0"):
+        build("l3ae", l2=-8.0, distil=7.0)
+
+
+def test_a_matrix_beyond_the_memory_is_refused_with_its_size() -> None:
+    with pytest.raises(UserError, match=r"EASE: 45 items take 0\.0 GiB, of which its key gib allows 1e-06"):
+        build("ease", gib=1e-6)
+    with pytest.raises(UserError, match=r"100,000 items take 37\.3 GiB, of which its key gib allows 24"):
+        closed.fits(100_000, 24, "EASE")
+    closed.fits(50_000, 24, "EASE")
+
+
+@pytest.mark.parametrize("block", [4, 7, 512])
+def test_an_inverse_by_blocks_is_the_inverse(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed, "BLOCK", block)
+    gram = closed.gram(closed.adjacency.seen(SPLIT))
+    np.testing.assert_array_equal(gram, X.T @ X)
+    closed.add_to_diagonal(gram, 3.0)
+    inverse = closed.invert(gram.copy(), "ease")
+    np.testing.assert_allclose(inverse @ gram, np.eye(ITEMS), atol=1e-5)
+    np.testing.assert_array_equal(inverse, inverse.T)
+
+
+def test_what_cannot_be_inverted_names_the_key() -> None:
+    with pytest.raises(UserError, match="ease: the matrix cannot be inverted in float32; raise its l2"):
+        closed.invert(-np.eye(3, dtype=np.float32), "ease")
+
+
+def test_a_filter_ranks_as_its_scores_say_also_among_some_items() -> None:
+    user, item = build("ease", l2=5.0)()
+    slow = X @ columns(X, 5)
+    slow[X > 0] = -np.inf
+    some = np.arange(3, ITEMS, 2)
+    top, cold = (topk(user, item, 5, SPLIT.train, None, candidates) for candidates in (None, some))
+    np.testing.assert_array_equal(top, np.argsort(-slow, axis=1, kind="stable")[:, :5])
+    np.testing.assert_array_equal(cold, some[np.argsort(-slow[:, some], axis=1, kind="stable")[:, :5]])
