@@ -99,8 +99,8 @@ class Recommender:
         if isinstance(self.item_vectors, Filter):
             scores = self.item_vectors[ranked].scores(self.user_vectors[row]).cpu().numpy()
         else:
-            scores = self.user_vectors[row] @ self.item_vectors[ranked].T
-        scores = scores.toarray() if sp.issparse(scores) else np.asarray(scores)
+            products = self.user_vectors[row] @ self.item_vectors[ranked].T
+            scores = products.toarray() if sp.issparse(products) else np.asarray(products)
         items = self.items[ranked].tolist()
         return [Recommendation(item, float(score)) for item, score in zip(items, scores[0], strict=True)]
 

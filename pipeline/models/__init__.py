@@ -14,6 +14,10 @@ MODELS: Registry[type[Recommender]] = Registry(
     {
         "itemknn": "pipeline.models.itemknn:ItemKNN",
         "contentknn": "pipeline.models.itemknn:ContentKNN",
+        "gfcf": "pipeline.models.gfcf:GFCF",
+        "chebycf": "pipeline.models.chebycf:ChebyCF",
+        "ials": "pipeline.models.ials:IALS",
+        "slim": "pipeline.models.slim:SLIM",
         "ease": "pipeline.models.ease:EASE",
         "cease": "pipeline.models.cease:CEASE",
         "addease": "pipeline.models.cease:AddEASE",

@@ -30,10 +30,10 @@ class Filter(ABC):
         """Items that have a score, I."""
         return len(self.kept), self.n_items
 
-    def __getitem__(self, rows: np.ndarray) -> Filter:
+    def __getitem__(self, rows: np.ndarray | Tensor) -> Filter:
         """Return the filter with the scores of some items alone."""
         part = copy(self)
-        part.kept = self.kept[torch.from_numpy(np.asarray(rows)).long()]
+        part.kept = self.kept[torch.as_tensor(rows).long()]
         return part
 
     def scores(self, histories: sp.csr_array) -> Tensor:
