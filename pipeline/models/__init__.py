@@ -34,6 +34,8 @@ MODELS: Registry[type[Recommender]] = Registry(
         "lattice": "pipeline.models.lattice:LATTICE",
         "freedom": "pipeline.models.freedom:FREEDOM",
         "mgcn": "pipeline.models.mgcn:MGCN",
+        "dragon": "pipeline.models.dragon:DRAGON",
+        "lgmrec": "pipeline.models.lgmrec:LGMRec",
         "alignrec": "pipeline.models.alignrec:AlignRec",
     },
 )

@@ -12,6 +12,7 @@ FEATURES = "beit3"
 """the feature set that the released recommender is trained on, where the parameters name none"""
 
 
+Decay = Annotated[float, Field(gt=0, le=1)]
 Grid = dict[str, list[int | float]]
 """key of a model's settings -> values that its authors searched"""
 
@@ -28,7 +29,7 @@ class Train(Section):
     """embedding width D"""
     batch_size: Positive = 2048
     lr: Rate = 5e-4
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.96
+    lr_decay: Decay = 0.96
     """factor per 50 epochs, applied smoothly"""
     epochs: Positive = 1000
     """at most"""

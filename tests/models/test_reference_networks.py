@@ -1,0 +1,102 @@
+"""DRAGON, LGMRec, DA-MRS, SMORE, PGL, MENTOR, GUME and COHESION against their references, number by number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.models import adjacency, dualgnn, infonce, lgmrec
+from pipeline.ops.sparse import Sparse
+from tests.models.oracle import DTYPES, Oracle, Source
+from tests.models.test_reference import frozen
+from tests.models.test_reference_graphs import linear, slots
+
+
+def exact_user_item(oracle: Oracle) -> Sparse:
+    """Return R_hat in the oracle's precision: the graph that was not rounded before it was used."""
+    seen = adjacency.seen(oracle.split).astype(np.float64).toarray()
+    return Sparse(seen / np.sqrt(np.outer(seen.sum(1), seen.sum(0))), dtype=oracle.dtype)
+
+
+def tower(ours: str, theirs: str) -> dict[str, Source]:
+    return {f"{ours}.taste": f"{theirs}.preference"} | (
+        linear(f"{ours}.encode.0", f"{theirs}.MLP") | linear(f"{ours}.encode.2", f"{theirs}.MLP_1")
+    )
+
+
+def weights(theirs: str, modalities: str) -> Source:
+    """Return weights of users' modalities, text first."""
+    return lambda read: read(theirs)[:, :: 1 if len(modalities) == 1 else -1, 0]
+
+
+@DTYPES
+@pytest.mark.parametrize(("name", "modalities"),
+                         [("dragon", "tv"), ("dragon_nodrop", "tv"), ("dragon_image_nodrop", "v")])  # fmt: skip
+def test_dragon(dtype: torch.dtype, name: str, modalities: str) -> None:
+    oracle = Oracle.load(name, dtype)
+    sources: dict[str, Source] = {"attention": weights("weight_u", modalities)}
+    for m, kind in enumerate(modalities):
+        sources |= tower(f"towers.{m}", f"{kind}_gcn")
+    network = oracle.build("dragon", sources, l2=1e-3, neighbours=oracle.hyper["user_graph_k"])
+    graph = slots(oracle)  # which of equal neighbours are kept, and which are repeated, is the reference's draw
+    np.testing.assert_allclose(graph.data, dualgnn.softmax_rows(slots(oracle, counts=True)).data, rtol=1e-6)
+    network.users.fixed = network.users.sampled = Sparse(graph, dtype=dtype)
+    if dtype == torch.float64:
+        network.item_item = Sparse(frozen(oracle), dtype=dtype)
+        network.graph = exact_user_item(oracle)
+    terms = ["reg_image_preference", "reg_text_preference", "reg_weight_u"]
+    oracle.check(network, {"bpr": ["bpr"], "l2": terms})
+
+
+def queue(draws: list[torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return a function that gives the draws in turn, and then begins anew."""
+    left: list[torch.Tensor] = []
+
+    def drawn(like: torch.Tensor, *_: object) -> torch.Tensor:
+        left[:] = left or draws
+        assert left[0].shape == like.shape
+        return left.pop(0)
+
+    return drawn
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ["lgmrec", "lgmrec_nodrop"])
+def test_lgmrec(dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = Oracle.load(name, dtype)
+    sources: dict[str, Source] = {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}
+    for m, (kind, letter) in enumerate((("text", "t"), ("image", "v"))):
+        sources |= {f"project.{m}": f"item_{kind}_trs", f"edges.{m}": f"{letter}_hyper"}
+    network = oracle.build("lgmrec", sources, keep=oracle.hyper["keep_rate"], hyperedges=4)
+    order = [f"{side}_{kind}" for kind in ("text", "image") for side in ("users", "items")]
+    if name == "lgmrec":
+        network.noise = [oracle.tensor(f"draw_gumbel_eval_{where}") for where in order]
+        draws = {
+            kind: [oracle.tensor(f"draw_{kind}_{where}") for where in order] for kind in ("gumbel", "dropout_drop")
+        }
+        dropped = queue(draws["dropout_drop"])
+        monkeypatch.setattr(lgmrec, "gumbel", queue(draws["gumbel"]))
+        monkeypatch.setattr(lgmrec, "drop", lambda assigned, rate: assigned * dropped(assigned))
+    else:
+        network.noise = [torch.zeros(1)] * 4
+        monkeypatch.setattr(lgmrec, "gumbel", torch.zeros_like)
+    if dtype == torch.float64:
+        seen = adjacency.seen(oracle.split).astype(np.float64).toarray()
+        inverse = oracle.arrays["graph_inverse_degrees"][: oracle.split.n_users]
+        network.mean = Sparse(seen * inverse, dtype=dtype)  # rounded to float32 before it was used
+    oracle.check_scores(network, vectors=True)
+    oracle.check(network, {"bpr": ["bpr"], "l2": ["reg"], "contrast": ["contrast_user", "contrast_item"]})
+
+
+@pytest.mark.parametrize("rows", [2, 512])
+def test_negatives_from_a_whole_table_are_a_softmax_over_it(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(infonce, "ROWS", rows)
+    torch.manual_seed(0)
+    x, y, at = torch.randn(5, 3).double(), torch.randn(7, 3).double(), torch.tensor([6, 0, 3, 3, 1])
+    x, y = (z.div(z.norm(dim=1, keepdim=True)).requires_grad_() for z in (x, y))
+    slow = torch.nn.functional.cross_entropy(x @ y.T / 0.2, at, reduction="sum")
+    torch.testing.assert_close(infonce.cross_nce(x, y, at, 0.2), slow)
+    assert torch.autograd.gradcheck(lambda x, y: infonce.cross_nce(x, y, at, 0.2), (x, y))
