@@ -36,6 +36,7 @@ MODELS: Registry[type[Recommender]] = Registry(
         "mgcn": "pipeline.models.mgcn:MGCN",
         "dragon": "pipeline.models.dragon:DRAGON",
         "lgmrec": "pipeline.models.lgmrec:LGMRec",
+        "damrs": "pipeline.models.damrs:DAMRS",
         "alignrec": "pipeline.models.alignrec:AlignRec",
     },
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.models import adjacency, dualgnn, infonce, lgmrec
+from pipeline.models import adjacency, damrs, dualgnn, infonce, lgmrec
 from pipeline.ops.sparse import Sparse
 from tests.models.oracle import DTYPES, Oracle, Source
 from tests.models.test_reference import frozen
@@ -100,3 +100,27 @@ def test_negatives_from_a_whole_table_are_a_softmax_over_it(rows: int, monkeypat
     slow = torch.nn.functional.cross_entropy(x @ y.T / 0.2, at, reduction="sum")
     torch.testing.assert_close(infonce.cross_nce(x, y, at, 0.2), slow)
     assert torch.autograd.gradcheck(lambda x, y: infonce.cross_nce(x, y, at, 0.2), (x, y))
+
+
+@DTYPES
+def test_damrs(dtype: torch.dtype) -> None:
+    oracle = Oracle.load("damrs", dtype)
+    sources: dict[str, Source] = {"user": "user_embedding.weight", "item": "item_id_embedding.weight"}
+    network = oracle.build("damrs", sources)
+    names = ("text", "image", "session")
+    for name, ours in zip(names[:2], damrs.agreed([oracle.arrays[n] for n in names[:2]], 5), strict=True):
+        np.testing.assert_allclose(ours.toarray(), oracle.arrays[f"graph_{name}"], rtol=1e-5)
+    session = oracle.arrays["graph_session"]  # which of equal neighbours are kept is the reference's draw
+    ours = damrs.sessions(adjacency.seen(oracle.split), 2, 2)
+    np.testing.assert_allclose(ours.diagonal(), session.diagonal(), rtol=1e-5)
+    assert ours.nnz == np.count_nonzero(session)
+    network.graphs = [oracle.graph(name) for name in names]
+    if dtype == torch.float64:
+        network.graph = oracle.block()
+    views, batch = network.views(), oracle.batch
+    weights = damrs.trust(views.user[batch.users], views.content, batch)
+    for ours, name in zip(weights, ("positive", "negative"), strict=True):
+        torch.testing.assert_close(ours.float(), torch.from_numpy(oracle.arrays[f"weight_{name}"]))
+    oracle.check_scores(network, vectors=True)
+    neighbour = [f"neighbour_{name}" for name in names]
+    oracle.check(network, {"bpr": ["bpr"], "neighbour": neighbour, "kl": ["kl"]})
