@@ -37,6 +37,8 @@ MODELS: Registry[type[Recommender]] = Registry(
         "dragon": "pipeline.models.dragon:DRAGON",
         "lgmrec": "pipeline.models.lgmrec:LGMRec",
         "damrs": "pipeline.models.damrs:DAMRS",
+        "smore": "pipeline.models.smore:SMORE",
+        "pgl": "pipeline.models.pgl:PGL",
         "alignrec": "pipeline.models.alignrec:AlignRec",
     },
 )

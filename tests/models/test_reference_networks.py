@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
-from pipeline.models import adjacency, damrs, dualgnn, infonce, lgmrec
+from pipeline.models import adjacency, damrs, dualgnn, freedom, infonce, lgmrec, pgl, smore
 from pipeline.ops.sparse import Sparse
 from tests.models.oracle import DTYPES, Oracle, Source
-from tests.models.test_reference import frozen
+from tests.models.test_reference import TABLES, content, frozen
 from tests.models.test_reference_graphs import linear, slots
 
 
@@ -124,3 +125,65 @@ def test_damrs(dtype: torch.dtype) -> None:
     oracle.check_scores(network, vectors=True)
     neighbour = [f"neighbour_{name}" for name in names]
     oracle.check(network, {"bpr": ["bpr"], "neighbour": neighbour, "kl": ["kl"]})
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ["smore", "smore_nodrop"])
+def test_smore(dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = Oracle.load(name, dtype)
+    sources = TABLES | content(oracle)
+    for m, (kind, letter) in enumerate((("text", "t"), ("image", "v"), ("fusion", "f"))):
+        sources[f"filters.{m}"] = lambda read, kind=kind: read(f"{kind}_complex_weight")[0]
+        sources |= linear(f"gate.{m}", f"gate_{letter}.0") | linear(f"prefer.{m}", f"gate_{kind}_prefer.0")
+        if kind != "fusion":
+            sources |= linear(f"attend.{m}.0", f"query_{letter}.0")
+            sources[f"attend.{m}.2.weight"] = f"query_{letter}.2.weight"
+    network = oracle.build("smore", sources, layers=2, drop=oracle.hyper["dropout_rate"])
+    kinds = ("text", "image", "fusion")
+    for graph, kind in zip(network.item_item, kinds, strict=True):
+        dense = graph.dot(torch.eye(oracle.split.n_items, dtype=dtype))
+        torch.testing.assert_close(dense, oracle.tensor(f"graph_{kind}"), rtol=1e-5, atol=1e-7)
+    if name == "smore":
+        n = oracle.split.n_users
+        whole = [oracle.tensor(f"draw_dropout_{kind}_preference") for kind in kinds]
+        dropped = queue([x[:n] for x in whole] + [x[n:] for x in whole])
+        monkeypatch.setattr(smore, "drop", lambda gate, rate: gate * dropped(gate))
+    if dtype == torch.float64:
+        network.item_item = [oracle.graph(kind) for kind in kinds]
+    oracle.check_scores(network, vectors=True)
+    oracle.check(network, {"bpr": ["bpr"], "l2": ["l2"], "contrast": ["contrast_item", "contrast_user"]})
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ["pgl", "pgl_nodrop", "pgl_global_nodrop"])
+def test_pgl(dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = Oracle.load(name, dtype)
+    sources = content(oracle) | {"users.0": "user_text.weight", "users.1": "user_image.weight"}
+    mode, drop = oracle.hyper["mode"], oracle.hyper["dropout"]
+    network = oracle.build("pgl", sources, mode="local" if mode == "whole" else mode, contrast=0.01, drop=drop)
+    if name == "pgl":
+        kept = sp.csr_array((oracle.block_of("subgraph") > 0).astype(np.float32))
+
+        def thin(seen: sp.csr_array, n: int) -> sp.csr_array:
+            assert n == kept.nnz == int(0.3 * seen.nnz)
+            return kept
+
+        monkeypatch.setattr(freedom, "thin", thin)
+        network.start_epoch()
+        order = [f"{side}_{place}" for side in ("users", "items") for place in ("first", "second")]
+        dropped = queue([oracle.tensor(f"draw_dropout_{where}") for where in order])
+        monkeypatch.setattr(pgl, "drop", lambda x, rate: x * swapped(dropped(x)))
+    if name == "pgl_global_nodrop":
+        ours = network.subgraph.dot(torch.eye(oracle.split.n_items, dtype=dtype))
+        torch.testing.assert_close(ours, torch.from_numpy(oracle.block_of("subgraph")).to(dtype), rtol=1e-4, atol=1e-6)
+    if dtype == torch.float64 or mode == "global":
+        network.subgraph = oracle.block("subgraph")
+    if dtype == torch.float64:
+        network.item_item = Sparse(frozen(oracle), dtype=dtype)
+    oracle.check_scores(network)
+    oracle.check(network, {"bpr": ["bpr"], "contrast": ["contrast_user", "contrast_item"]})
+
+
+def swapped(x: torch.Tensor) -> torch.Tensor:
+    """Return [text | image] of [image | text]."""
+    return torch.cat(x.chunk(2, 1)[::-1], 1)
