@@ -39,6 +39,7 @@ MODELS: Registry[type[Recommender]] = Registry(
         "damrs": "pipeline.models.damrs:DAMRS",
         "smore": "pipeline.models.smore:SMORE",
         "pgl": "pipeline.models.pgl:PGL",
+        "mentor": "pipeline.models.mentor:MENTOR",
         "alignrec": "pipeline.models.alignrec:AlignRec",
     },
 )

@@ -153,10 +153,14 @@ class Oracle:
         self._close(sum(loss.values()), self._expected("loss_total"), "total")
 
     def check_gradients(self, network: Recommender) -> None:
-        """Compare the total's gradient in every parameter; a parameter that the loss does not touch has none."""
+        """Compare the total's gradient in every parameter; a parameter that the loss does not touch has none,
+        and one that is not trained has none either."""
         network.zero_grad()
         torch.stack(list(network.train().loss(self.batch).values())).sum().backward()
         for name, parameter in network.named_parameters():
+            if not parameter.requires_grad:
+                assert parameter.grad is None
+                continue
             ours = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             self._close(ours, self._of(name, "grad_"), f"gradient of {name}", NOISE[self.dtype])
 

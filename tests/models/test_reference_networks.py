@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 
-from pipeline.models import adjacency, damrs, dualgnn, freedom, infonce, lgmrec, pgl, smore
+from pipeline.models import adjacency, damrs, dualgnn, freedom, infonce, lgmrec, mentor, pgl, smore
 from pipeline.ops.sparse import Sparse
 from tests.models.oracle import DTYPES, Oracle, Source
 from tests.models.test_reference import TABLES, content, frozen
@@ -187,3 +188,47 @@ def test_pgl(dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) -> 
 def swapped(x: torch.Tensor) -> torch.Tensor:
     """Return [text | image] of [image | text]."""
     return torch.cat(x.chunk(2, 1)[::-1], 1)
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ["mentor", "mentor_nodrop"])
+def test_mentor(dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = Oracle.load(name, dtype)
+    sources: dict[str, Source] = {"attention": weights("weight_u", "tv"), "ids": "id_feat"} | tower(
+        "id_tower", "id_gcn"
+    )
+    for m, kind in enumerate("tv"):
+        sources |= tower(f"towers.{m}", f"{kind}_gcn")
+        for n in range(2):
+            sources |= tower(f"noisy.{2 * n + m}", f"{kind}_gcn_n{n + 1}")
+    sources |= {"read.weight": both_sides("mlp.weight", 2), "read.bias": both_sides("mlp.bias", 1)}
+    network = oracle.build("mentor", sources, drop=oracle.hyper["dropout"])
+    if name == "mentor":
+        order = [(kind, n, layer) for n in (1, 2) for kind in ("text", "image") for layer in (1, 2)]
+        draws = [oracle.tensor(f"draw_uniform_{kind}_{n}_layer_{layer}") for kind, n, layer in order]
+        n_users = oracle.split.n_users
+        monkeypatch.setattr(mentor, "uniform", queue([part for x in draws for part in (x[:n_users], x[n_users:])]))
+        dropped = queue([swapped(oracle.tensor(f"draw_dropout_{side}")) for side in ("users", "items")])
+        monkeypatch.setattr(mentor, "drop", lambda x, rate: x * dropped(x))
+    else:
+        monkeypatch.setattr(mentor, "uniform", torch.zeros_like)
+    if dtype == torch.float64:
+        network.item_item = Sparse(frozen(oracle), dtype=dtype)
+        network.graph = exact_user_item(oracle)
+    sides = {term: [f"{term}_user", f"{term}_item"] for term in ("mask", "contrast")}
+    tables = ["reg_image_preference", "reg_text_preference", "reg_weight_u"]
+    names = ("id", "both", "image", "text")
+    pairs = [f"align_{x}_{y}" for x, y in combinations(names, 2)]
+    oracle.check(network, {"bpr": ["bpr"], "l2": tables, "align": pairs} | sides)
+
+
+def both_sides(theirs: str, axes: int) -> Source:
+    """Return a map between [text | image] of one between [image | text]."""
+
+    def read_swapped(read: Callable[[str], np.ndarray]) -> np.ndarray:
+        array = read(theirs)
+        for axis in range(axes):
+            array = np.roll(array, array.shape[axis] // 2, axis)
+        return array
+
+    return read_swapped
