@@ -40,6 +40,8 @@ MODELS: Registry[type[Recommender]] = Registry(
         "smore": "pipeline.models.smore:SMORE",
         "pgl": "pipeline.models.pgl:PGL",
         "mentor": "pipeline.models.mentor:MENTOR",
+        "gume": "pipeline.models.gume:GUME",
+        "cohesion": "pipeline.models.cohesion:COHESION",
         "alignrec": "pipeline.models.alignrec:AlignRec",
     },
 )

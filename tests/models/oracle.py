@@ -230,7 +230,7 @@ def widen(value: Any, dtype: torch.dtype) -> Any:
     elif isinstance(value, dict):
         return {key: widen(entry, dtype) for key, entry in value.items()}
     elif isinstance(value, list | tuple):
-        return type(value)(widen(entry, dtype) for entry in value)
+        return getattr(value, "_make", type(value))(widen(entry, dtype) for entry in value)
     elif type(value).__module__.startswith("pipeline.ops"):  # a graph
         value.__dict__.update(widen(vars(value), dtype))
     return value

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from pipeline.models import adjacency, damrs, dualgnn, freedom, infonce, lgmrec, mentor, pgl, smore
+from pipeline.models import adjacency, damrs, dualgnn, freedom, gume, infonce, lgmrec, mentor, pgl, smore
 from pipeline.ops.sparse import Sparse
 from tests.models.oracle import DTYPES, Oracle, Source
 from tests.models.test_reference import TABLES, content, frozen
@@ -232,3 +232,52 @@ def both_sides(theirs: str, axes: int) -> Source:
         return array
 
     return read_swapped
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ["gume", "gume_nodrop"])
+def test_gume(dtype: torch.dtype, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = Oracle.load(name, dtype)
+    sources = TABLES | {f"modalities.{m}": f"{kind}_embedding.weight" for m, kind in enumerate(("text", "image"))}
+    for m, kind in enumerate(("text", "image")):
+        sources[f"extended_user.{m}"] = f"extended_{kind}_user.weight"
+        sources |= linear(f"project.{m}", f"{kind}_reduce_dim") | linear(f"gate.{m}", f"{kind}_trans_dim.0")
+        sources |= linear(f"prefer.{m}", f"{kind}_behavior.0")
+    sources |= linear("attend.0", "separate_coarse.0") | {"attend.2.weight": "separate_coarse.2.weight"}
+    network = oracle.build("gume", sources, layers=2)
+    added = gume.agreed(oracle.inputs.modal_edges, oracle.split.n_items)
+    np.testing.assert_array_equal(added.toarray() > 0, oracle.arrays["graph_added_item_edges"] > 0)
+    n = oracle.split.n_users
+    whole = oracle.arrays["graph_user_item_item"]
+    for ours, theirs in zip(gume.extended_graph(adjacency.seen(oracle.split), added),
+                            (whole[:n, n:], whole[n:, n:]), strict=True):  # fmt: skip
+        np.testing.assert_allclose(ours.toarray(), theirs, rtol=1e-5)
+    if name == "gume":
+        order = [f"{view}_{copy}" for view in ("integrated", "extended") for copy in (1, 2)]
+        monkeypatch.setattr(gume, "uniform", queue([oracle.tensor(f"draw_uniform_{where}") for where in order]))
+    else:
+        monkeypatch.setattr(gume, "uniform", torch.zeros_like)
+    if dtype == torch.float64:
+        blocks = (sp.csr_array(part) for part in (whole[:n, n:], whole[n:, n:]))
+        network.graph = gume.Graph(*(Sparse(block, dtype=dtype) for block in blocks))
+        network.item_item = [oracle.graph(kind) for kind in ("text", "image")]
+    oracle.check_scores(network, vectors=True)
+    users = ["user_modality", "user_noise_integrated", "user_noise_extended"]
+    terms = {"bpr": ["bpr"], "l2": ["l2"], "extended_l2": ["l2_extended_items"], "align": ["align_image_text"]}
+    oracle.check(network, terms | {"behaviour": ["behaviour_user", "behaviour_item"], "users": users})
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ["cohesion", "cohesion_nodrop"])
+def test_cohesion(dtype: torch.dtype, name: str) -> None:
+    oracle = Oracle.load(name, dtype)
+    sources: dict[str, Source] = {"attention": weights("weight_u", "tv"), "ids": "id_feat"}
+    sources |= tower("id_tower", "id_gcn")
+    for m, kind in enumerate("tv"):
+        sources |= tower(f"towers.{m}", f"{kind}_gcn")
+    network = oracle.build("cohesion", sources, neighbours=oracle.hyper["user_graph_k"])
+    network.users.fixed = network.users.sampled = Sparse(slots(oracle), dtype=dtype)
+    if dtype == torch.float64:
+        network.item_item = Sparse(frozen(oracle), dtype=dtype)
+    terms = ["reg_image_preference", "reg_text_preference", "reg_weight_u"]
+    oracle.check(network, {"bpr": ["bpr"], "l2": terms})
