@@ -38,7 +38,7 @@ def _picture(probed: Probed) -> Intervals | None:
     ]  # fmt: skip
     over = f"{probed.cases:,} {probed.unit}"
     title = f"{probed.probe.title} {figure}, ± standard error over {over}; dashed: chance"
-    return plots.intervals(title, rows, list(forms) if len(forms) > 1 else (), forms["raw"][CHANCE][figure])
+    return plots.intervals(title, rows, list(forms) if len(forms) > 1 else (), forms["raw"][CHANCE][figure], figure)
 
 
 def _span(values: Figures | None, figure: str) -> Span | None:
