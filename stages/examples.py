@@ -15,6 +15,7 @@ EXAMPLES = {
     "fetch": "alignrec fetch s3://bucket/features/sample/0.1.0 --to release",
     "export": "alignrec export sample --format recbole --to there",
     "embed": "alignrec embed release items.jsonl --encoder beit3 --to new.parquet",
+    "serve": "alignrec serve release --port 8000",
     "attest": "alignrec attest release --data sample",
 }
 """command -> its example, where it takes more than a dataset, or none"""

@@ -211,6 +211,25 @@ def export(
     say(f"exported: {to}")
 
 
+def serve(
+    release: Annotated[Path, typer.Argument(help="a release folder")],
+    host: Annotated[
+        str, typer.Option(help="address to listen at; only this machine reaches the default")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free")] = 8000,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+) -> None:
+    """the page of a release with a box: text or image in, nearest items out, by the released encoder."""
+    from pipeline.release.read import Release
+
+    opened = Release(release).verified()
+    own = settings(str(release), params)
+    from pipeline.serve import command  # loads torch, which a damaged release need not wait for
+
+    command.serve(opened, own, opened.beside(root).images, host, port, say)
+
+
 def embed(
     release: Annotated[Path, typer.Argument(help="a release folder")],
     items: Annotated[Path, typer.Argument(help="JSON lines or CSV: an identifier, and text or title, brand, ...")],

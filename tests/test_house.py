@@ -14,7 +14,7 @@ ORDER = [
     *("config", "ops", "http", "sources", "interactions", "items", "images", "beit3", "encode", "features"),
     *("pretrain", "graph"),
     *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "facts"),
-    *("release", "remote", "export", "report", "compare"),
+    *("release", "remote", "export", "report", "compare", "serve"),
 ]
 FILES = sorted((code.ROOT / "pipeline").rglob("*.py"))
 

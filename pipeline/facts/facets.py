@@ -1,4 +1,4 @@
-"""What sets some items apart, for lists and colours: no image, shared images and texts, changed neighbours, no history."""
+"""What sets some items apart: no image, shared images and texts, changed neighbours, no history."""
 
 from __future__ import annotations
 

@@ -84,10 +84,9 @@ def columns(names: Sequence[str], outputs: Outputs) -> list[str]:
             of = probed.of("raw", probed.figure)
             for name in rivals:
                 rated[name] += of.get(name, 0.0) / (max(of.values()) or 1.0)
-    best = sorted(rivals, key=lambda name: (-rated[name], name))[:1]
+    best = sorted(rivals, key=lambda name: (-rated[name], name))
     own = [name for name in names if name == outputs.released]
-    chosen = [*own, *best, *controls[:1]]
-    return [*chosen, *(name for name in names if name not in chosen)][:COLUMNS]
+    return list(dict.fromkeys([*own, *best[:1], *controls[:1], *best, *names]))[:COLUMNS]
 
 
 def choose(categories: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:

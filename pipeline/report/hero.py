@@ -63,10 +63,8 @@ def picture(outputs: Outputs) -> Intervals | None:
     """Return AlignRec's lead over its rivals, or else what a probe found; None where nothing was judged."""
     sections: tuple[Any, ...] = (judged.recommenders(outputs), probed.section(outputs))
     leads, probes = ([p for p in section.pictures if isinstance(p, Intervals)] for section in sections)
-    chosen = next(iter(leads[1:2] or leads[:1] or probes[:1]), None)
-    if chosen is None:
-        return None
-    marked = [row for row in chosen.rows if row.spans[0] is not None]
-    marked.sort(key=lambda row: row.spans[0][1] if row.spans[0] else 0.0)
-    kept = marked[:ROWS]  # the smallest leads
-    return replace(chosen, rows=[row for row in chosen.rows if row in kept])
+    if leads[1:]:
+        smallest = sorted(leads[1].rows, key=lambda row: row.spans[0][1] if row.spans[0] else 0.0)[:ROWS]
+        return replace(leads[1], rows=[row for row in leads[1].rows if row in smallest])
+    chosen = next(iter(leads or probes), None)
+    return chosen and replace(chosen, rows=chosen.rows[:ROWS])

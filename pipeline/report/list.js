@@ -86,7 +86,7 @@
   });
   shop.on((what) => {
     if (what === "kept") shown = PAGE;
-    if (what !== "chosen" && what !== "set") list();
+    if (what === "kept" || what === "columns") list();
     if (what === "chosen" && state.chosen >= 0) {
       const box = document.getElementById("panel").getBoundingClientRect();
       if (box.bottom < 80 || box.top > innerHeight - 80) document.getElementById("panel").scrollIntoView({ block: "center" });

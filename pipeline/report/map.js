@@ -346,7 +346,7 @@
       const { items } = shop.kept();
       bright = items && new Set(items);
     }
-    if (what === "chosen" || what === "columns") show();
+    if (["chosen", "shown", "columns"].includes(what)) show();
     if (what === "set") arrange();
     redraw();
   });

@@ -73,13 +73,21 @@ def view(
     return View(content.titles(items), content.paths(items), pictures, near, maps, list(users), known)
 
 
-def html(outputs: Outputs, shown: View | None, asks: bool = False) -> str:
-    """Return the text of index.html; with a box that asks the server for the nearest items, if `asks`."""
+def html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
+    """Return the text of index.html.
+
+    Args:
+        outputs: of the stages, or of a release.
+        shown: items.
+        encoders: that the server answers by: the page then has a box to ask it.
+        characters: of the longest text that it takes.
+    """
     packed = gallery.sheets(shown.images if shown else {})
     all_shown = shown and shown.neighbours and shown.neighbours.searchable
     return render(
-        "page.html", packed, asks=asks, mapped=bool(shown and shown.maps), **_content(outputs, shown),
-        data=packed.table(shown.titles, shown.notes) if shown else {}, carried=_carried(shown, packed) if shown else None,
+        "page.html", packed, asks=bool(encoders), mapped=bool(shown and shown.maps), **_content(outputs, shown),
+        encoders=encoders, characters=characters, carried=_carried(shown, packed) if shown else None,
+        data=packed.table(shown.titles, shown.notes) if shown else {},
         groups=codes.groups(outputs.layout, outputs.coded, len(shown.titles)) if shown and all_shown else None,
     )  # fmt: skip
 

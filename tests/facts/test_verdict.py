@@ -56,7 +56,7 @@ def test_controls_are_one_sentence_that_names_what_is_not_beaten() -> None:
     ]  # another form of the same vectors is neither a rival nor a control
     some = probes(random="better better", shuffled="better undecided")
     assert verdict.sentences("beit3", some, paired(("alignrec", "random", 0.1, 0.2))) == [
-        "beit3 does not beat random under AlignRec; shuffled in Item-CF, of its controls random and shuffled."
+        "Of its controls, beit3 does not surely beat random under AlignRec, nor shuffled in Item-CF."
     ]
 
 
