@@ -338,6 +338,7 @@ def compare(
 
 
 app.command(rich_help_panel=LOOK)(released.diff)
+app.command(rich_help_panel=LOOK)(released.leaderboard)
 for _command_of_release in (
     released.verify,
     released.fetch,

@@ -11,6 +11,7 @@ EXAMPLES = {
     "sweep": "alignrec sweep sample --tpe 24",
     "compare": "alignrec compare sample beit3 theirs.npy",
     "diff": "alignrec diff older newer --page diff.html",
+    "leaderboard": "alignrec leaderboard release other/release --to leaderboard.html",
     "verify": "alignrec verify outputs/publish/sample/release",
     "fetch": "alignrec fetch s3://bucket/features/sample/0.1.0 --to release",
     "export": "alignrec export sample --format recbole --to there",

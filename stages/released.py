@@ -168,6 +168,19 @@ def diff(
         say(f"page: {page_to}")
 
 
+def leaderboard(
+    releases: Annotated[list[Path] | None, typer.Argument(help="release folders")] = None,
+    to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
+) -> None:
+    """benchmarks of any number of releases on one page, beside what others published."""
+    from pipeline import io
+    from pipeline.compare import leaderboard as board
+
+    entries = [entry for folder in releases or [] for entry in board.read(folder)]
+    io.write_bytes(to, board.html(entries).encode())
+    say(f"page: {to}")
+
+
 def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
     form: Annotated[

@@ -48,8 +48,8 @@ def html(
         Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
     ]
     packed, data = with_images(pairs, items, outputs.images())
-    said = {"chips": facts.claims(comparison), "verdict": facts.sentences(comparison)}
-    return compared(outputs, list(named), parts, packed, data, pairs, **said)
+    chips, verdict = facts.claims(comparison), facts.sentences(comparison)
+    return compared(outputs, list(named), parts, packed, data, pairs, chips, verdict)
 
 
 def compared(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.facts.outputs import Outputs
 from pipeline.report import judged, probed
@@ -38,7 +38,7 @@ def _steps(outputs: Outputs) -> Iterator[Step]:
     if record := records.get("interactions"):
         yield step("interactions", "reviews", record["rows_in"], "read")
         yield step("interactions", "interactions", record["rows_out"], "kept")
-    for stage, what in (("items", "with metadata"), ("images", "usable")):
+    for stage, what in (("items", "described"), ("images", "usable")):
         if record := records.get(stage):
             yield step(stage, stage, record["rows_out"], what)
     if record := records.get("pretrain"):
@@ -61,10 +61,9 @@ def _lasted(seconds: float) -> str:
 
 def picture(outputs: Outputs) -> Intervals | None:
     """Return AlignRec's lead over its rivals, or else what a probe found; None where nothing was judged."""
-    sections: tuple[Any, ...] = (judged.recommenders(outputs), probed.section(outputs))
-    leads, probes = ([p for p in section.pictures if isinstance(p, Intervals)] for section in sections)
-    if leads[1:]:
-        smallest = sorted(leads[1].rows, key=lambda row: row.spans[0][1] if row.spans[0] else 0.0)[:ROWS]
-        return replace(leads[1], rows=[row for row in leads[1].rows if row in smallest])
-    chosen = next(iter(leads or probes), None)
-    return chosen and replace(chosen, rows=chosen.rows[:ROWS])
+    for comparison in outputs.compared[:1]:
+        if lead := judged.leads(comparison, outputs, ""):
+            smallest = sorted(lead.rows, key=lambda row: row.spans[0][1] if row.spans[0] else 0.0)[:ROWS]
+            return replace(lead, rows=[row for row in lead.rows if row in smallest])
+    drawn = next((found for found in probed.pictures(outputs.probes) if found), None)
+    return drawn and replace(drawn, rows=drawn.rows[:ROWS])

@@ -18,7 +18,7 @@ from pipeline.report.section import Section
 def recommenders(outputs: Outputs) -> Section:
     """Return every run under each protocol, and AlignRec's lead on the released features."""
     compared = list(labelled(outputs.compared))
-    drawn = [draw(one, outputs, label) for one, label in compared for draw in (_means, _leads)]
+    drawn = [draw(one, outputs, label) for one, label in compared for draw in (_means, leads)]
     paired = [] if outputs.tests is None else list(facts.tests(outputs.tests))
     tables = [facts.results(one).under(label) for one, label in compared] + paired
     note = f"Hollow marks: not decided, p is not below {LEVEL} after Holm's correction."
@@ -32,7 +32,7 @@ def _means(comparison: Comparison, _: Outputs, label: str) -> Intervals | None:
     return plots.intervals(words.after(title, label), rows, axis=words.RECALL)
 
 
-def _leads(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
+def leads(comparison: Comparison, outputs: Outputs, label: str) -> Intervals | None:
     """Return what AlignRec on the released features has more than each other run it was tested against."""
     found = facts.leads(comparison, outputs.tests, outputs.released)
     if not found:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Any, ClassVar, NamedTuple
 
 from pipeline.evaluation.evidence import Cell
@@ -107,7 +106,7 @@ def intervals(
     placed = [
         row._replace(
             spans=[None if s is None else (at(s[0]), at(s[1]), at(s[2])) for s in row.spans],
-            tips=["" if s is None else _tip(row.name, s, key) for s, key in zip_longest(row.spans, keys, fillvalue="")],
+            tips=["" if s is None else _tip(row.name, s, keys[i] if keys else "") for i, s in enumerate(row.spans)],
         )
         for row in rows
     ]
