@@ -27,7 +27,7 @@
   const number = (n) => n.toLocaleString("en");
   const words = ({ items, found }) => {
     if (!items) return "";
-    const some = found && found.most < found.words ? `no item has all words; with ${found.most} of ${found.words}: ` : "";
+    const some = found && found.most && found.most < found.words ? `no item has all words; with ${found.most} of ${found.words}: ` : "";
     return `${some}${number(items.length)} found${items.length > shown ? `, ${number(shown)} shown` : ""}`;
   };
 

@@ -199,4 +199,5 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     unbroken: Callable[[str], str] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(" .. ", "\u00a0..\u00a0")  # noqa: E731
     environment.filters["unbroken"] = unbroken
     environment.filters["named"] = title
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     return environment
