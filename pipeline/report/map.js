@@ -10,7 +10,7 @@
   const byId = (id) => document.getElementById(id);
   const panel = byId("panel"), legend = byId("legend"), sheets = [];
   let places, tree, view = { k: 1, x: 0, y: 0 }, fit = { k: 1, x: 0, y: 0 }, size = [0, 0], scale = 1, waiting = false;
-  let shades, bright = null, loop = null, lassoing = false, buffer = null;
+  let shades, kept = 0, bright = null, loop = null, lassoing = false, buffer = null;
 
   // colours: name of the class -> its shade, by what is chosen
   const CATEGORY = ["#4c72c4", "#dd7c33", "#3d9a63", "#c44a4d", "#8a63b8", "#a67c52", "#d57db0", "#2aa5a8"];
@@ -62,7 +62,7 @@
   };
 
   const arrange = () => {
-    places = data.maps[state.set];
+    places = Float32Array.from(data.maps[state.set]);
     tree = new vendor.KDBush(count);
     for (let item = 0; item < count; item++) tree.add(places[2 * item], places[2 * item + 1]);
     tree.finish();
@@ -76,31 +76,35 @@
   ];
   const world = (x, y) => [((x - view.x) / view.k - fit.x) / fit.k, ((y - view.y) / view.k - fit.y) / fit.k];
 
-  // Discs, with soft edges: offsets and strengths of the pixels of one.
-  const discs = new Map();
-  const disc = (radius) => {
-    const key = Math.round(radius * 4);
-    if (!discs.has(key)) {
-      const reach = Math.ceil(radius), cells = [];
-      for (let y = -reach; y <= reach; y++) {
-        for (let x = -reach; x <= reach; x++) {
-          const inside = Math.min(1, radius + 0.5 - Math.hypot(x, y));
-          if (inside > 0.05) cells.push([x, y, inside]);
-        }
+  // Pixels of a disc with soft edges, around its middle: their offsets, and for each shade their colours.
+  const disc = (radius, colours, wide) => {
+    const reach = Math.ceil(radius), offsets = [], strengths = [];
+    for (let y = -reach; y <= reach; y++) {
+      for (let x = -reach; x <= reach; x++) {
+        const inside = Math.min(1, radius + 0.5 - Math.hypot(x, y));
+        if (inside <= 0.05) continue;
+        offsets.push(y * wide + x);
+        strengths.push(inside);
       }
-      discs.set(key, { reach, cells });
     }
-    return discs.get(key);
+    const tints = colours.map((colour) => Uint32Array.from(
+      strengths, (inside) => ((Math.round((colour >>> 24) * inside) << 24) | (colour & 0xffffff)) >>> 0));
+    return { reach, offsets: Int32Array.from(offsets), tints };
   };
 
-  const stamp = (pixels, wide, high, item, colour, { reach, cells }) => {
-    const x = Math.round(((places[2 * item] * fit.k + fit.x) * view.k + view.x) * scale);
-    const y = Math.round(((places[2 * item + 1] * fit.k + fit.y) * view.k + view.y) * scale);
-    if (x < reach || y < reach || x >= wide - reach || y >= high - reach) return;
-    const strength = colour >>> 24, rgb = colour & 0xffffff;
-    for (const [dx, dy, inside] of cells) {
-      const place = (y + dy) * wide + x + dx, alpha = Math.round(strength * inside);
-      if (alpha >= pixels[place] >>> 24) pixels[place] = ((alpha << 24) | rgb) >>> 0;
+  // All items, or those that search and lasso left, as discs into an array of pixels.
+  const stamp = (pixels, wide, high, { reach, offsets, tints }, wanted) => {
+    const k = fit.k * view.k * scale, left = (fit.x * view.k + view.x) * scale, top = (fit.y * view.k + view.y) * scale;
+    const right = wide - reach, bottom = high - reach, length = offsets.length, of = shades.of;
+    for (let item = 0; item < count; item++) {
+      if (bright && bright[item] !== wanted) continue;
+      const x = Math.round(places[2 * item] * k + left), y = Math.round(places[2 * item + 1] * k + top);
+      if (x < reach || y < reach || x >= right || y >= bottom) continue;
+      const tint = tints[of[item]], middle = y * wide + x;
+      for (let i = 0; i < length; i++) {
+        const place = middle + offsets[i], colour = tint[i];
+        if (colour >>> 24 >= pixels[place] >>> 24) pixels[place] = colour;
+      }
     }
   };
 
@@ -111,11 +115,11 @@
     pixels.fill(0);
     const crowd = Math.sqrt((size[0] * size[1]) / count);
     const radius = Math.max(1.1, Math.min(7, crowd * 0.2 * Math.sqrt(view.k))) * scale;
-    const small = disc(radius), large = disc(Math.max(radius * 1.35, 3 * scale));
-    for (let item = 0; item < count; item++) {
-      if (!bright || !bright.has(item)) stamp(pixels, wide, high, item, (bright ? shades.faint : shades.full)[shades.of[item]], small);
+    stamp(pixels, wide, high, disc(radius, bright ? shades.faint : shades.full, wide), 0);
+    if (bright) {
+      const solid = shades.full.map((colour) => (colour | 0xff000000) >>> 0);
+      stamp(pixels, wide, high, disc(Math.max(radius * 1.35, 3 * scale), solid, wide), 1);
     }
-    if (bright) for (const item of bright) stamp(pixels, wide, high, item, shades.full[shades.of[item]] | 0xff000000, large);
     ink.putImageData(buffer, 0, 0);
   };
 
@@ -123,13 +127,13 @@
   // none flickers in a pan.
   let order = null, roomy = { key: "", items: [] };
   const withRoom = (step, room) => {
-    const key = [state.set, step, room, fit.k, bright && bright.size, state.query, state.facet].join();
+    const key = [state.set, step, room, fit.k, kept].join();
     if (roomy.key === key) return roomy.items;
     order = order || [...Array(count).keys()].filter((item) => data.cells[item] >= 0)
       .sort((a, b) => (data.popularity[b] || 0) - (data.popularity[a] || 0) || a - b);
     const taken = new Map(), items = [];
     for (const item of order) {
-      if (bright && !bright.has(item)) continue;
+      if (bright && !bright[item]) continue;
       const x = places[2 * item] * fit.k * step, y = places[2 * item + 1] * fit.k * step;
       const [column, row] = [Math.floor(x / room), Math.floor(y / room)];
       const free = [-1, 0, 1].every((i) => [-1, 0, 1].every((j) => {
@@ -344,7 +348,9 @@
   shop.on((what) => {
     if (what === "kept") {
       const { items } = shop.kept();
-      bright = items && new Set(items);
+      bright = items && new Uint8Array(count);
+      for (const item of items || []) bright[item] = 1;
+      kept++;
     }
     if (["chosen", "shown", "columns"].includes(what)) show();
     if (what === "set") arrange();
