@@ -197,9 +197,9 @@ def measured(folder: Path, size: str) -> dict[str, Any]:
 
 
 def _as_published(params: Parameters) -> Parameters:
-    """Return the rehearsal's parameters with the profile's epochs."""
-    epochs = load(PROFILE).pretrain.epochs
-    return params.model_copy(update={"pretrain": params.pretrain.model_copy(update={"epochs": epochs})})
+    """Return the rehearsal's parameters with the profile's steps."""
+    steps = load(PROFILE).pretrain.steps
+    return params.model_copy(update={"pretrain": params.pretrain.model_copy(update={"steps": steps})})
 
 
 def lines(figures: dict[str, Any]) -> list[str]:
