@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import pool
+from pipeline import engine
 from pipeline.ops.rows import unit_rows
 
 
@@ -66,7 +66,7 @@ def neighbours(features: np.ndarray, k: int, scores_held: int = 1 << 24) -> np.n
         scores_held: scores held, which bounds memory.
     """
     unit, n = unit_rows(features)[0], len(features)
-    block = max(1, scores_held // pool.CORES // n)
+    block = max(1, scores_held // engine.CORES // n)
 
     def of_block(at: int) -> np.ndarray:
         rows = np.arange(at, min(at + block, n))
@@ -75,7 +75,7 @@ def neighbours(features: np.ndarray, k: int, scores_held: int = 1 << 24) -> np.n
         key[np.arange(len(rows)), rows] = np.iinfo(np.int64).max
         return np.sort(np.argpartition(key, k - 1, axis=1)[:, :k], axis=1).astype(np.int32)
 
-    return np.concatenate(list(pool.threads(of_block, range(0, n, block))))
+    return np.concatenate(list(engine.threads(of_block, range(0, n, block))))
 
 
 def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:

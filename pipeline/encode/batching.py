@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 import schemas
-from pipeline import io
+from pipeline import engine, io
 from pipeline.encode.base import Encoder
 from pipeline.encode.chunks import Reader, Reading
 from pipeline.ops.allocator import keep_large_buffers
@@ -153,26 +152,19 @@ def _prefetched(
     work: Callable[[np.ndarray], Any], plan: Iterable[np.ndarray], workers: int, throughput: Throughput
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """Yield each part of the plan with its result, in order; at most `workers` + 1 are held, to bound memory."""
-    futures: deque[tuple[np.ndarray, Future[tuple[Any, float]]]] = deque()
 
     def timed(part: np.ndarray) -> tuple[Any, float]:
         started = time.perf_counter()
         return work(part), time.perf_counter() - started
 
-    def first() -> tuple[np.ndarray, Any]:
-        part, future = futures.popleft()
+    prepared = engine.map(lambda: timed, plan, engine.Threads(workers), ahead=1)
+    while True:
         with throughput.on("wait"):
-            result, seconds = future.result()
+            part, (result, seconds) = next(prepared, (None, (None, 0.0)))
+        if part is None:
+            return
         throughput.add("decode", seconds)
-        return part, result
-
-    with ThreadPoolExecutor(workers) as pool:
-        for part in plan:
-            futures.append((part, pool.submit(timed, part)))
-            if len(futures) > workers:
-                yield first()
-        while futures:
-            yield first()
+        yield part, result
 
 
 def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:

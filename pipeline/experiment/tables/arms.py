@@ -11,23 +11,24 @@ import pyarrow as pa
 from safetensors.numpy import load_file
 
 import schemas
-from pipeline.benchmark import findings, significance
 from pipeline.benchmark.params import Benchmark
+from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected, holm
-from pipeline.interactions.split import Split
+from pipeline.experiment.plans.arms import Trained
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.store import Record
+from pipeline.experiment.tables import significance
 from pipeline.models import RELEASED
 from pipeline.pretrain.params import Pretrain
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import tested_cutoffs
-from pipeline.run import Run
 from pipeline.seeds import seed_for
-from pipeline.study.encoders import FORMS, WHOLE, Arm
-from pipeline.study.params import RECIPE, Study
-from pipeline.train import inputs
+from pipeline.study.encoders import FORMS, WHOLE, Arm, planned
+from pipeline.study.params import RECIPE
 
 LEAKS = {
     "item_cf": "leak: the encoder was taught who buys what together in train, which is what this probe asks for",
@@ -68,30 +69,30 @@ class Measured(NamedTuple):
     """float64 [N], of each user or item, mean over trainings; None where nothing is tested"""
 
 
-def table(run: Run, rules: Protocol, arms: Sequence[Arm]) -> pa.Table:
-    """Return table ARMS of arms whose answers and trainings are on disk."""
-    if not arms:
-        return schemas.ARMS.empty_table()
-    split = inputs.read(run.layout, None).split
+def table(experiment: Experiment, found: Mapping[Trained, Record]) -> dict[str, pa.Table]:
+    """Return the table of arms whose answers are on disk."""
     rows: list[dict[str, Any]] = []
     pairs: list[tuple[int, tuple[str, ...], np.ndarray, np.ndarray]] = []
     recipe: Mapping[Figure, Measured] = {}
-    for name, group in groupby(arms, lambda arm: arm.name):
-        encoders = list(group)
-        each = [_measured(run, rules, split, arm) for arm in encoders]
+    arms = planned(experiment.params, experiment.layout)
+    for name, group in groupby(enumerate(arms), lambda one: one[1].name):
+        numbers, encoders = zip(*group, strict=True)
+        each = [
+            _measured(experiment, arm, {own: record for own, record in found.items() if own.arm == number})
+            for number, arm in zip(numbers, encoders, strict=True)
+        ]
         if len(each) > 1:
-            rows += [row for arm, one in zip(encoders, each, strict=True) for row in _rows(run, arm, arm.seed, one)]
+            rows += [r for arm, one in zip(encoders, each, strict=True) for r in _rows(experiment, arm, arm.seed, one)]
         together = _together(each)
         recipe = together if name == RECIPE else recipe
-        for figure, row in zip(
-            together, _rows(run, encoders[0], encoders[0].seed if len(each) == 1 else None, together), strict=True
-        ):
+        seed = encoders[0].seed if len(each) == 1 else None
+        for figure, row in zip(together, _rows(experiment, encoders[0], seed, together), strict=True):
             own, other = together[figure], recipe.get(figure.reference)
             if other and own.cases is not None and other.cases is not None and own is not other:
                 pairs.append((len(rows), figure.family, own.cases, other.cases))
             rows.append(row)
-    _test(rows, pairs, seed_for("arms", run.dataset))
-    return pa.Table.from_pylist(rows, schemas.ARMS)
+    _test(rows, pairs, seed_for("arms", experiment.dataset))
+    return {"arms.parquet": pa.Table.from_pylist(rows, schemas.ARMS)}
 
 
 def _test(
@@ -108,14 +109,16 @@ def _test(
         rows[number] |= {key: test[key] for key in ("n", "difference", "low", "high", "p")} | {"p_holm": float(p)}
 
 
-def _rows(run: Run, arm: Arm, seed: int | None, measured: Mapping[Figure, Measured]) -> Iterator[dict[str, Any]]:
+def _rows(
+    experiment: Experiment, arm: Arm, seed: int | None, measured: Mapping[Figure, Measured]
+) -> Iterator[dict[str, Any]]:
     """Yield a row a figure, without tests."""
     untested = dict.fromkeys(("n", "difference", "low", "high", "p", "p_holm"))
     taught = arm.seed is not None and bool(arm.params[Pretrain].collaborative)
     for figure, own in measured.items():
         spread = cell(own.values)
         yield {
-            "dataset": run.dataset,
+            "dataset": experiment.dataset,
             "arm": arm.name,
             "encoder_seed": seed,
             **figure._asdict(),
@@ -138,16 +141,16 @@ def _together(each: Sequence[Mapping[Figure, Measured]]) -> dict[Figure, Measure
     return together
 
 
-def _measured(run: Run, rules: Protocol, split: Split, arm: Arm) -> dict[Figure, Measured]:
+def _measured(experiment: Experiment, arm: Arm, found: Mapping[Trained, Record]) -> dict[Figure, Measured]:
     """Return the figures of one encoder: of the probes, then of AlignRec."""
-    figures = dict(_probed(run, rules, arm))
-    for judging in rules.variants:
-        figures |= _recommended(run, judging, split, arm)
+    figures = dict(_probed(experiment.params, experiment.rules, arm))
+    for protocol in experiment.rules.variants:
+        figures |= _recommended(experiment, protocol, arm, found)
     return figures
 
 
-def _probed(run: Run, rules: Protocol, arm: Arm) -> Iterator[tuple[Figure, Measured]]:
-    answers, ks = load_file(arm.branch.answers), run.params[Probe].ks
+def _probed(params: Parameters, rules: Protocol, arm: Arm) -> Iterator[tuple[Figure, Measured]]:
+    answers, ks = load_file(arm.branch.answers), params[Probe].ks
     tested = tested_cutoffs(ks)
     for probe in PROBES:
         for features in arm.sets:
@@ -160,12 +163,14 @@ def _probed(run: Run, rules: Protocol, arm: Arm) -> Iterator[tuple[Figure, Measu
                     yield figure, Measured([float(cases.mean())], cases if k in tested else None)
 
 
-def _recommended(run: Run, rules: Protocol, split: Split, arm: Arm) -> dict[Figure, Measured]:
-    ks = run.params[Benchmark].ks
+def _recommended(
+    experiment: Experiment, rules: Protocol, arm: Arm, found: Mapping[Trained, Record]
+) -> dict[Figure, Measured]:
+    ks = experiment.params[Benchmark].ks
     figures: dict[Figure, Measured] = {}
     for features in arm.trained:
-        jobs = [job for job in arm.jobs(run.params[Study].seeds) if job.features == features]
-        runs = [findings.evaluation(arm.branch, job, rules, split, ks) for job in jobs]
+        records = [record for own, record in found.items() if own.features == features]
+        runs = [record.evaluation(rules.suffix, experiment.split, ks) for record in records]
         for metric in significance.METRICS:
             for k in ks:
                 values = [one.mean[metric, k] for one in runs]

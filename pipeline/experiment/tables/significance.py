@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 import schemas
-from pipeline.benchmark.jobs import NO_FEATURES, Job
+from pipeline.benchmark.runs import NO_FEATURES, Entry
 from pipeline.evaluation.statistics import holm, paired
 from pipeline.models import RELEASED
 from pipeline.seeds import seed_for
@@ -25,14 +25,14 @@ class Kind(NamedTuple):
     ablation: str = ""
 
 
-def declared(jobs: Sequence[Job], reference: str, control: str | None = None) -> list[tuple[Kind, Kind]]:
+def declared(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Kind, Kind]]:
     """Return which runs are tested against which.
 
     AlignRec on every feature set against each other model on the same features, or on none; AlignRec on the feature
     set `reference` against itself on every other, and against each ablation. With a `control`, each model on every
     feature set against itself on that one.
     """
-    kinds = list(dict.fromkeys(Kind(job.model, job.features, job.ablation) for job in jobs))
+    kinds = list(dict.fromkeys(Kind(entry.model, entry.features, entry.ablation) for entry in entries))
     full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
     pairs = [
         (kind, other)
@@ -51,7 +51,7 @@ def declared(jobs: Sequence[Job], reference: str, control: str | None = None) ->
 
 
 def tests(
-    judged: Sequence[tuple[dict[str, Any], Mapping[Job, Mapping[str, np.ndarray]]]],
+    judged: Sequence[tuple[dict[str, Any], Mapping[Entry, Mapping[str, np.ndarray]]]],
     reference: str,
     k: int,
     control: str | None,
@@ -72,13 +72,13 @@ def tests(
     right: list[np.ndarray] = []
     compared = [(*pair, a, b) for pair in judged for a, b in declared(list(pair[1]), reference, control)]
     for named, per_user, a, b in compared:
-        seeds = sorted({j.seed for j in per_user if _kind(j) == a} & {j.seed for j in per_user if _kind(j) == b})
+        seeds = sorted({e.seed for e in per_user if _kind(e) == a} & {e.seed for e in per_user if _kind(e) == b})
         sides = {f"{name}_{side}": value for side, kind in zip("ab", (a, b), strict=True)
                  for name, value in kind._asdict().items()}  # fmt: skip
         for metric in METRICS:
             rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
             for column, kind in ((left, a), (right, b)):
-                column.append(np.mean([per_user[Job(*kind[:2], s, kind.ablation)][metric] for s in seeds], axis=0))
+                column.append(np.mean([per_user[Entry(*kind[:2], s, kind.ablation)][metric] for s in seeds], axis=0))
     if not rows:
         return schemas.TESTS.empty_table()
     results = paired(np.stack(left, 1), np.stack(right, 1), seed_for("tests", rows[0]["dataset"]))
@@ -89,5 +89,5 @@ def tests(
     return pa.Table.from_pylist(tested, schemas.TESTS)
 
 
-def _kind(job: Job) -> Kind:
-    return Kind(job.model, job.features, job.ablation)
+def _kind(entry: Entry) -> Kind:
+    return Kind(entry.model, entry.features, entry.ablation)

@@ -6,15 +6,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import pytest
 
-from pipeline import pool
+from pipeline import engine
 from pipeline.errors import UserError
 
 
 def double(n: int) -> int:
     return 2 * n
+
+
+def doubling() -> Callable[[int], int]:
+    return double
+
+
+def in_order(work: Callable[[Any], Any], jobs: Any, workers: int) -> Iterator[tuple[Any, Any]]:
+    return engine.map(partial(Same, work), jobs, engine.Processes(workers))
+
+
+class Same:
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work = work
+
+    def __call__(self, job: Any) -> Any:
+        return self.work(job)
 
 
 def fail_or_sleep(n: int) -> None:
@@ -24,8 +42,8 @@ def fail_or_sleep(n: int) -> None:
 
 
 def test_every_job_comes_back_with_its_result() -> None:
-    assert dict(pool.each(double, [1, 2, 3], workers=2)) == {1: 2, 2: 4, 3: 6}
-    assert list(pool.each(double, [], workers=2)) == []
+    assert dict(engine.each(double, [1, 2, 3], workers=2)) == {1: 2, 2: 4, 3: 6}
+    assert list(engine.each(double, [], workers=2)) == []
 
 
 def test_in_order_keeps_the_order_and_takes_a_job_when_an_earlier_result_was_consumed() -> None:
@@ -35,7 +53,7 @@ def test_in_order_keeps_the_order_and_takes_a_job_when_an_earlier_result_was_con
         for n in range(4):
             yield 10 * n + len(dealt)
 
-    for job, result in pool.in_order(double, jobs(), workers=2):
+    for job, result in engine.map(doubling, jobs(), engine.Processes(2)):
         assert result == 2 * job
         dealt.append(job)
     assert dealt == [0, 10, 21, 32]  # the first two knew nothing, the others all but the one before them
@@ -43,7 +61,7 @@ def test_in_order_keeps_the_order_and_takes_a_job_when_an_earlier_result_was_con
 
 def test_an_error_does_not_wait_for_the_other_jobs() -> None:
     with pytest.raises(ValueError, match="job 0 failed"):
-        list(pool.each(fail_or_sleep, [1, 0, 2], workers=2))  # the others sleep for an hour
+        list(engine.each(fail_or_sleep, [1, 0, 2], workers=2))  # the others sleep for an hour
 
 
 def killed(n: int) -> None:
@@ -52,7 +70,7 @@ def killed(n: int) -> None:
     time.sleep(0.2)
 
 
-@pytest.mark.parametrize("run", [pool.each, pool.in_order])
+@pytest.mark.parametrize("run", [engine.each, in_order])
 def test_a_worker_that_the_system_kills_is_one_line(run: Callable) -> None:
     with pytest.raises(UserError, match=r"one of 2 worker processes was killed, .*memory ran out; lower `workers`"):
         list(run(killed, [0, 1, 2, 3], workers=2))
@@ -71,7 +89,7 @@ def spins(first: str, **given: str) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP")
-@pytest.mark.parametrize("first", ["stages.cli", "alignrec", "pipeline.pool"])
+@pytest.mark.parametrize("first", ["stages.cli", "alignrec", "pipeline.engine"])
 def test_threads_that_wait_sleep(first: str) -> None:
     """Set before torch loads, in the command, the processes of torchrun, the Python API and workers."""
     assert spins(first) == 0
@@ -84,6 +102,6 @@ def test_a_users_own_way_of_waiting_is_kept() -> None:
 
 
 def test_workers_wait_as_their_parent_does() -> None:
-    assert dict(pool.each(os.getenv, ["OMP_WAIT_POLICY"], workers=1)) == {
+    assert dict(engine.each(os.getenv, ["OMP_WAIT_POLICY"], workers=1)) == {
         "OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]
     }

@@ -6,28 +6,29 @@ the benchmark's rankings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 import schemas
-from pipeline.benchmark import findings, slices
-from pipeline.benchmark.jobs import Job
+from pipeline import io
+from pipeline.benchmark import runs
 from pipeline.benchmark.params import Benchmark
-from pipeline.benchmark.significance import declared
+from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.store import Record, evaluated
+from pipeline.experiment.tables import slices
+from pipeline.experiment.tables.significance import declared
 from pipeline.interactions.split import Split
+from pipeline.layout import Layout
 from pipeline.models import RELEASED
-from pipeline.run import Run
 from pipeline.seeds import seed_for
 from pipeline.study.params import Study
-from pipeline.train import inputs
 from pipeline.train.params import Released
 
 THIN = 50
@@ -54,31 +55,22 @@ class Figures(NamedTuple):
     """float64 [P, C], whether the target was recommended"""
 
 
-def study(run: Run, rules: Protocol) -> list[Path]:
-    """Write table TAIL; return the files of this part.
-
-    Args:
-        run: of the stage.
-        rules: by which the benchmark's runs were selected; each of its variants is a family of rows.
-    """
-    layout, rows = run.layout, []
-    if run.params[Study].tail:
-        results = run.read(layout.results, schemas.RESULTS)
-        contenders = _contenders(results.filter(pc.field("ablation") == ""))
-        split, k = inputs.read(layout, None).split, headline(run.params[Benchmark].ks)
-        for protocol in rules.variants:
-            figures = _figures(run, contenders, split, k, protocol)
-            labelled = {"dataset": run.dataset, **protocol.label, "k": k}
+def table(experiment: Experiment, found: Mapping[Any, Record]) -> dict[str, pa.Table]:
+    """Return the table, each of the protocol's variants a family of rows; it reads the benchmark's rankings."""
+    params, split, rows = experiment.params, experiment.split, []
+    if params[Study].tail:
+        contenders = _contenders(experiment.layout)
+        k, seed = headline(params[Benchmark].ks), seed_for("tail", experiment.dataset)
+        for protocol in experiment.rules.variants:
+            figures = _figures(experiment.layout, contenders, split, k, protocol)
+            labelled = {"dataset": experiment.dataset, **protocol.label, "k": k}
             rows += [
                 labelled | row
                 for group in groups(split)
-                for row in tested(
-                    group, figures, contenders, run.params[Released].features, seed_for("tail", run.dataset)
-                )
+                for row in tested(group, figures, contenders, params[Released].features, seed)
             ]
     corrected(rows)
-    run.write(pa.Table.from_pylist(rows, schemas.TAIL), layout.study("tail"), schemas.TAIL)
-    return [layout.study("tail")]
+    return {"tail.parquet": pa.Table.from_pylist(rows, schemas.TAIL)}
 
 
 def groups(split: Split) -> Iterator[Group]:
@@ -131,7 +123,7 @@ def compared(contenders: Iterable[tuple[str, str]], reference: str) -> list[tupl
     Each other model on the same features, or on none, and AlignRec itself on every other feature set. More would be
     in vain: p, corrected for all of them, could not fall below 0.05 any more.
     """
-    pairs = declared([Job(*name, 0) for name in contenders], reference)
+    pairs = declared([Entry(*name, 0) for name in contenders], reference)
     return [(b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)]
 
 
@@ -142,24 +134,27 @@ def corrected(rows: Sequence[dict[str, Any]]) -> None:
         row["p_holm"] = float(p)
 
 
-def _contenders(results: pa.Table) -> dict[tuple[str, str], list[int]]:
-    """Return model and feature set -> numbers of its runs, in the order of the table."""
-    seeds: dict[tuple[str, str], set[int]] = {}
-    for row in results.select(["model", "features", "seed"]).to_pylist():
-        seeds.setdefault((row["model"], row["features"]), set()).add(row["seed"])
+def _contenders(layout: Layout) -> dict[tuple[str, str], list[int]]:
+    """Return model and feature set -> numbers of its runs, in the order of the benchmark."""
+    seeds: dict[tuple[str, str], list[int]] = {}
+    io.present([layout.runs])
+    for entry in runs.keys(layout):
+        if not entry.ablation:
+            seeds.setdefault((entry.model, entry.features), []).append(entry.seed)
     return {name: sorted(numbers) for name, numbers in seeds.items()}
 
 
 def _figures(
-    run: Run, contenders: dict[tuple[str, str], list[int]], split: Split, k: int, protocol: Protocol
+    layout: Layout, contenders: dict[tuple[str, str], list[int]], split: Split, k: int, protocol: Protocol
 ) -> Figures:
     """Read the rankings of every contender, one run at a time."""
-    ks, users, targets = run.params[Benchmark].ks, [], []
+    users, targets = [], []
     rows = np.searchsorted(np.unique(split.test.users), split.test.users)
     for (model, features), seeds in contenders.items():
         recall, hit = np.zeros(rows.max(initial=-1) + 1), np.zeros(len(rows))
         for seed in seeds:
-            per_run = findings.evaluation(run.layout, Job(model, features, seed), protocol, split, ks)
+            path = runs.rankings(layout, Entry(model, features, seed), protocol.suffix)
+            per_run = evaluated(path, split, [k])
             recall += per_run.per_user["recall", k] / len(seeds)
             hit += (per_run.top[rows, :k] == split.test.items[:, None]).any(1) / len(seeds)
         users.append(recall)
