@@ -147,12 +147,12 @@ def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dic
     precision = _fastest()
     steps = max(1, items // BATCH)
     ks = {"ks": [k for k in Benchmark().ks if k <= items // 2]}
-    scale = {"epochs": 1, "batch_size": BATCH, "precision": precision, "checkpoint_every": max(1, steps // 2)}
+    scale = {"steps": steps, "batch_size": BATCH, "precision": precision, "checkpoint_every": max(1, steps // 2)}
     changed: dict[str, dict[str, Any]] = {
         "sources": {DATASET: source | files | {"features": features}},
         "pretrain": weights | scale | {"size": size},
         "encode": {"workers": 2},
-        "encoders": {"beit3": {"precision": precision}},
+        "encoders": {"beit3": profile["encoders"]["beit3"] | {"precision": precision}},
         "train": {"epochs": 3, "batch_size": 512},
         "probe": ks,
         "study": {"mask": {"seeds": 1}},
