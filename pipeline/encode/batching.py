@@ -26,6 +26,7 @@ from torch import Tensor
 import schemas
 from pipeline import engine, io
 from pipeline.encode.base import Encoder
+from pipeline.encode.chunks import Reader, Reading
 from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.device import gemm_rate
 
@@ -39,6 +40,8 @@ class Encoded(NamedTuple):
     """bool [n], an image went in"""
     has_text: np.ndarray
     """bool [n], a text went in"""
+    reading: Reading | None = None
+    """how much was read of the texts that went in; None where the encoder does not know"""
 
 
 class Throughput:
@@ -110,8 +113,10 @@ def encode(
     has_text = np.array([bool(text.strip()) for text in texts], bool)
     has_image = np.array([image is not None for image in images], bool)
     lengths = np.zeros(len(texts), np.int64)
+    reading = None
     if has_text.any():
-        lengths[has_text] = encoder.lengths([text for text in texts if text.strip()])
+        lengths[has_text] = encoder.lengths(given := [text for text in texts if text.strip()])
+        reading = encoder.reading(given) if isinstance(encoder, Reader) else None
     out = np.zeros((len(texts), encoder.width), np.float32)
     plan, prepare = batches(has_image, has_text, lengths, batch_size), partial(_prepare, encoder, texts, images)
     before, pending = encoder.flops, deque[tuple[np.ndarray, Tensor]]()
@@ -128,7 +133,7 @@ def encode(
     if not np.isfinite(out).all():
         raise ValueError(f"row {int((~np.isfinite(out).all(axis=1)).argmax())}: the encoder's vector is not finite")
     done(int((~has_image & ~has_text).sum()))
-    return Encoded(out, has_image, has_text)
+    return Encoded(out, has_image, has_text, reading)
 
 
 def _prepare(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], rows: np.ndarray) -> Any:

@@ -18,7 +18,7 @@ from pipeline.encode.origin import LOCAL, plainly
 from pipeline.encode.params import Encode
 from pipeline.engine.place import Make, Place, Worker
 from pipeline.errors import UserError
-from pipeline.features import sameness
+from pipeline.features import reading, sameness
 from pipeline.features.node import Items, Maker, Node, width
 from pipeline.features.registry import Encoders, ordered
 from pipeline.features.sets import FeatureSets
@@ -77,7 +77,7 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: list[str
         run.count(f"{name}: {reason}", n)
     precision = {key: value for key, value in facts.items() if key == "precision"}
     timing = throughput.facts(str(precision.get("precision", "float32"))) if "compute" in throughput.seconds else {}
-    if note := precision | timing | _named(node, width(node.shards[0])):
+    if note := precision | timing | _named(node, width(node.shards[0])) | _text(run, node):
         run.note(**{name: note})
     sameness.check(run, name, node.where(), derived=bool(node.of) and node.where() is None)
 
@@ -110,6 +110,15 @@ def _named(node: Node, width: int) -> dict[str, Any]:
     return named | ({"weights": trained} if trained else {})
 
 
+def _text(run: Run, node: Node) -> dict[str, float]:
+    """Return how much of the texts was read, and say so where some are cut."""
+    if (shares := reading.shares(node.shards)) is None:
+        return {}
+    if shares.cut:
+        run.warn(shares.line(node.name))
+    return shares.facts()
+
+
 def _in_turn(done: Done) -> Done:
     """Return a function that threads of several devices may call; bars are not made for that."""
     lock = Lock()
@@ -137,6 +146,7 @@ def _shards(
     for (start, stop), rows in engine.map(make, ranges, on, ordered=False, ahead=1):
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
         with throughput.on("write"):
-            io.write_table(rows, path, schemas.features(numbers), record | _named(node, numbers))
+            kept = record | _named(node, numbers) | reading.record(rows)
+            io.write_table(rows, path, schemas.features(numbers), kept)
         throughput.items += stop - start
         done(stop - start)

@@ -168,7 +168,7 @@ def study(root: Path) -> Stage:
 
 
 def pretrain(root: Path) -> Stage:
-    path = pretraining.shop(root, epochs=1, vocab=40)
+    path = pretraining.shop(root, steps=10, vocab=40)
     layout = Layout(root, "toy")
     ids = {"item_id": np.arange(96, dtype=np.int32), "asin": [f"A{i}" for i in range(96)]}
     io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)

@@ -34,7 +34,7 @@ from stages.params import Params, load
 SWEEPS: dict[str, Any] = {
     "rate": {"train.lr": [0.001, 0.01]},
     "graph": {"graph.k": [2, 4], "train.item_layers": [0, 1]},
-    "length": {"pretrain.epochs": [0, 1]},
+    "length": {"pretrain.steps": [0, 10]},
 }
 
 
@@ -72,7 +72,7 @@ def test_every_setting_of_a_sweep_has_its_seeds(shop: Path) -> None:
         for sweep, settings in (
             ("rate", [{"train.lr": 0.001}, {"train.lr": 0.01}]),
             ("graph", [{"graph.k": k, "train.item_layers": n} for k in (2, 4) for n in (0, 1)]),
-            ("length", [{"pretrain.epochs": 0}, {"pretrain.epochs": 1}]),
+            ("length", [{"pretrain.steps": 0}, {"pretrain.steps": 10}]),
         )
         for setting in settings
         for seed in (0, 1)
@@ -84,9 +84,9 @@ def test_equal_trainings_of_several_sweeps_run_once(shop: Path) -> None:
     assert (
         len(list(layout.cells("study").glob("*.json"))) == 2 * 6
     )  # of eight: the setting as it stands is in all three
-    assert len(list((layout.folder("study") / "encoders").glob("*/"))) == 1  # epochs: 1 is the dataset's own encoder
+    assert len(list((layout.folder("study") / "encoders").glob("*/"))) == 1  # steps: 10 is the dataset's own encoder
     standing = values(shop, "rate")['{"train.lr": 0.01}']
-    assert values(shop, "length")['{"pretrain.epochs": 1}'] == standing
+    assert values(shop, "length")['{"pretrain.steps": 10}'] == standing
     assert values(shop, "graph")['{"graph.k": 4, "train.item_layers": 1}'] == standing
 
 
@@ -125,8 +125,8 @@ def test_one_key_is_a_curve_and_two_are_a_map(shop: Path) -> None:
     layout = Layout(shop, "toy")
     curves, maps = (io.read_json(layout.study_plot(name)) for name in ("curves", "heatmaps"))
     assert [(p["sweep"], p["key"], p["value"], p["seeds"]) for p in curves] == [
-        ("length", "pretrain.epochs", 0, 2),
-        ("length", "pretrain.epochs", 1, 2),
+        ("length", "pretrain.steps", 0, 2),
+        ("length", "pretrain.steps", 10, 2),
         ("rate", "train.lr", 0.001, 2),
         ("rate", "train.lr", 0.01, 2),
     ]
@@ -183,7 +183,7 @@ def test_a_loss_that_diverges_is_a_row(shop: Path) -> None:
 
 def test_an_encoder_of_its_own_lies_apart(shop: Path) -> None:
     params, layout = load(shop / "params.yaml"), Layout(shop, "toy")
-    own = sweeps.point(params, layout, {"pretrain.epochs": 0}, "study.sweeps.x").data
+    own = sweeps.point(params, layout, {"pretrain.steps": 0}, "study.sweeps.x").data
     assert isinstance(own, Branch)
     assert own.items == layout.items
     assert own.features("beit3") != layout.features("beit3")
@@ -209,7 +209,7 @@ def test_without_sweeps_the_table_is_empty(tmp_path: Path) -> None:
         ({"train.lrs": [0.1]}, "unknown key 'study.sweeps.x.train.lrs'; did you mean 'lr'?"),
         ({"train.lr": [0.1, -1.0]}, "'study.sweeps.x.train.lr': input should be greater than 0, found -1.0"),
         ({"graph.kk": [3]}, "unknown key 'study.sweeps.x.graph.kk'"),
-        ({"pretrain.epochs": [1.5]}, "'study.sweeps.x.pretrain.epochs': input should be a valid integer"),
+        ({"pretrain.steps": [1.5]}, "'study.sweeps.x.pretrain.steps': input should be a valid integer"),
         ({"lr": [0.1]}, "'study.sweeps.x': value error, 'lr' is no key of train, graph, pretrain"),
         ({"train.lr": []}, "'study.sweeps.x.train.lr': list should have at least 1 item"),
         ({}, "'study.sweeps.x': dictionary should have at least 1 item"),
@@ -225,6 +225,6 @@ def test_a_fault_is_one_line_that_names_the_key(tmp_path: Path, sweep: Any, mess
 
 
 def test_an_encoder_that_nothing_reads_is_refused(tmp_path: Path) -> None:
-    path = studied.write(tmp_path, train={"features": "tfidf"}, study={"sweeps": {"x": {"pretrain.epochs": [1]}}})
+    path = studied.write(tmp_path, train={"features": "tfidf"}, study={"sweeps": {"x": {"pretrain.steps": [1]}}})
     with pytest.raises(UserError, match=r"'study\.sweeps\.x': it trains encoders, and 'tfidf' reads none; name beit3"):
         load(path)
