@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +20,10 @@ from pipeline.config.base import checked, known
 from pipeline.errors import UserError
 from pipeline.evaluation.protocol import selecting
 from pipeline.evaluation.ranking import topk
-from pipeline.evaluation.trial import Result, open_test
-from pipeline.graph import neighbours
+from pipeline.evaluation.trial import Result
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.pairs import Held
+from pipeline.experiment.training import opened
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Split
@@ -167,30 +167,28 @@ def fit(
     if vectors is None and kind.needs:
         raise UserError(f"{model} reads content; give vectors, one an item")
     features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
-    data = numbered(interactions, names, protocol, user_core, item_core, seed, cold_share, most_train)
-    parts = data.split()
-    rules = selecting(rule, data.protocol, _filter(data.protocol, user_core, item_core), parts)
+    known_as = numbered(interactions, names, protocol, user_core, item_core, seed, cold_share, most_train)
+    parts = known_as.split()
+    rules = selecting(rule, known_as.protocol, _filter(known_as.protocol, user_core, item_core), parts)
     x = features[SINGLE] if features is not None and kind.needs else None
     if x is not None and modalities and sum(modalities) != x.shape[1]:
         raise UserError(f"modalities: {list(modalities)} make {sum(modalities)} columns, the vectors have {x.shape[1]}")
-    facts = {"model": model, "settings": params.model_dump(), "seed": seed, "questions": rules.questions}
-    facts |= {"graph_k": graph_k, "modalities": list(modalities)}
-    resumed = _checkpoint(checkpoint, facts, x, params)
-    edges = None if x is None else neighbours.neighbours(x, graph_k)
+    most = parts.n_items
+    if parts.is_cold:
+        most = min(len(parts.cold_items("valid")), len(parts.cold_items("test")))
+    cutoffs = tuple(k for k in ks if k <= most) or (most,)
+    data = Held(parts, x, graph_k, tuple(modalities))
+    cell = Cell(data, model, params, rules, seed_for("fit", model, seed), cutoffs, "test")
+    resumed = _checkpoint(checkpoint, cell, params)
     with _threads(params.threads):
-        numbers = seed_for("fit", model, seed)
-        fitted = loop.fit(kind, parts, x, edges, params, numbers, progress, resumed, tuple(modalities))
-        most = parts.n_items
-        if parts.is_cold:
-            most = min(len(parts.cold_items("valid")), len(parts.cold_items("test")))
-        cutoffs = [k for k in ks if k <= most] or [most]
-        results = [open_test(fitted.user, fitted.item, parts, p, cutoffs) for p in rules.variants]
+        trained = cell.data.train(cell, progress, resumed)
+        results = opened(cell, trained)
     if resumed:
         resumed.clear()
     judged = [
         {"protocol": p.described(), "metrics": _metrics(r, parts)} for p, r in zip(rules.variants, results, strict=True)
     ]
-    return _recommender(model, data, parts, fitted, judged)
+    return _recommender(model, known_as, parts, trained.fitted, judged)
 
 
 def _recommender(
@@ -215,15 +213,11 @@ def _filter(protocol: str, user_core: int, item_core: int) -> str:
     return "as imported" if protocol == GIVEN else f"users >= {user_core}, items >= {item_core}, repeatedly"
 
 
-def _checkpoint(
-    folder: str | Path | None, key: Mapping[str, Any], features: np.ndarray | None, params: Train
-) -> Checkpoint | None:
+def _checkpoint(folder: str | Path | None, cell: Cell, params: Train) -> Checkpoint | None:
     """Return where this very training continues from: the file's name is a hash of all that shapes it."""
     if folder is None:
         return None
-    total = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
-    total.update(b"" if features is None else features.data)
-    return Checkpoint(Path(folder) / f"{key['model']}-{total.hexdigest()[:16]}.safetensors", params.checkpoint_every)
+    return Checkpoint(Path(folder) / f"{cell.model}-{cell.training[:16]}.safetensors", params.checkpoint_every)
 
 
 @contextmanager
