@@ -266,22 +266,22 @@ def sweep(
     """settings tried against each other, chosen on valid; an interrupted sweep resumes."""
     import schemas
     from pipeline import io
-    from pipeline.benchmark import sweep as sweeping
+    from pipeline.experiment.plans.search import asked
     from pipeline.report import terminal as results
     from pipeline.run import running
     from stages.params import load
     from stages.sweep import main
 
     settings = load(params, dataset)
-    plan = sweeping.plan(settings, model, features, grid, tpe)
+    wanted = asked(settings, model, features, grid, tpe)
     kept = f"settings tried so far are kept in {root / 'sweep' / dataset}"
     with interruptible(kept), running("sweep", dataset, settings, root) as run:
-        main(run, plan)
-    names = list(plan.space)
-    trials = io.read_table(run.layout.sweep_trials(*plan.names), schemas.trials(names))
-    winners = io.read_table(run.layout.sweep_results(*plan.names), schemas.RESULTS)
+        main(run, wanted)
+    names = list(wanted.space)
+    trials = io.read_table(run.layout.sweep_trials(*wanted.names), schemas.trials(names))
+    winners = io.read_table(run.layout.sweep_results(*wanted.names), schemas.RESULTS)
     show(results.trials(trials, names), *results.tables(winners, dataset))
-    say(f"all settings: {run.layout.sweep_trials(*plan.names)}")
+    say(f"all settings: {run.layout.sweep_trials(*wanted.names)}")
 
 
 @app.command(rich_help_panel=LOOK)

@@ -142,11 +142,13 @@ def diff(
 ) -> None:
     """two releases side by side: schema, rows, values, and the version that the change deserves."""
     from pipeline import io
+    from pipeline.release import manifest
     from pipeline.release import verify as check
 
-    for folder in (a, b):
-        for _ in check(folder):
-            pass
+    for _ in check(a):
+        pass
+    for _ in check(b, known=manifest.load(a)):
+        pass
     from pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
 
     differences = releases.diff(a, b, changed=5)

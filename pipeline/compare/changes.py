@@ -15,6 +15,7 @@ from pipeline import io
 from pipeline.compare import page, releases
 from pipeline.facts import chips
 from pipeline.facts.chips import Chip
+from pipeline.facts.comparison import shared
 from pipeline.facts.table import Table
 from pipeline.facts.words import title
 from pipeline.report import plots
@@ -81,7 +82,7 @@ def claims(diff: dict[str, Any]) -> list[Chip]:
 def _tables(diff: dict[str, Any]) -> list[Table]:
     parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
     rows = [
-        [name, f["bump"], f"{f['overlap']:.1%}", f"{f['cka']:.4f}"]
+        [name, f["bump"], shared(f), f"{f['cka']:.4f}"]
         + ["" if f["cosine"] is None else f"{f['cosine']:.3f}"]
         + [
             f"{f[which][figure]:.3f}" if which in f else ""
@@ -95,7 +96,7 @@ def _tables(diff: dict[str, Any]) -> list[Table]:
     note = (
         "Of the common items. Change: what the similarity calls for, by semantic versioning. Own cosine: of an item's "
         "old and new vector. Rank: number of directions in use. Cosine: the mean over pairs of items. "
-        "Neither is computed where the files are the same."
+        "Neither is computed where the vectors are the same."
     )
     return [Table("Contents", "", ["part", "difference"], parts, texts=2), Table("Features", note, head, rows, texts=2)]
 

@@ -115,11 +115,20 @@ def shapes(comparison: Record) -> list[Table]:
     head = ["feature set", "width", "effective rank", "mean cosine", "items without direction"]
     geometric = [Table("Shape", note, head, rows)]
     if comparison["pairs"]:
-        pairs = [[p["a"], p["b"], f"{p['overlap']:.1%}", f"{p['cka']:.4f}"] for p in comparison["pairs"]]
-        shared = f"shared of {comparison['pairs'][0]['neighbours']} neighbours"
+        pairs = [[p["a"], p["b"], shared(p), f"{p['cka']:.4f}"] for p in comparison["pairs"]]
+        first = comparison["pairs"][0]
+        heading = f"shared of {first['neighbours']} neighbours"
         note = "Linear CKA is 1 for features that differ by a rotation and a scale, 0 for unrelated ones."
-        geometric.append(Table("Similarity", note, ["a", "b", shared, "linear CKA"], pairs, texts=2))
+        if "sampled" in first:
+            note += f" Neighbours are those of {first['sampled']:,} items, drawn by seed; ± is half a 95 % interval."
+        geometric.append(Table("Similarity", note, ["a", "b", heading, "linear CKA"], pairs, texts=2))
     return geometric
+
+
+def shared(pair: Record) -> str:
+    """Return the share of neighbours that two sets share; of drawn items with half of its 95 % interval."""
+    interval = f" ± {1.96 * pair['overlap_se']:.1%}" if "sampled" in pair else ""
+    return f"{pair['overlap']:.1%}{interval}"
 
 
 def probed(comparison: Record) -> dict[str, Any]:
