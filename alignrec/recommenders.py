@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,10 +30,12 @@ from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS
 from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.filters import Filter
 from pipeline.seeds import seed_for
 from pipeline.train import loop
 
 CUTOFFS = tuple(Benchmark().ks)
+Other = TypeVar("Other", bound=sp.csr_array | Filter)
 
 
 class Recommendation(NamedTuple):
@@ -56,8 +58,8 @@ class Recommender:
     """[I], identifier of each row of `item_vectors`"""
     user_vectors: Vectors | sp.csr_array
     """float32 [U, D], with `ids`; sparse if the model's vectors are"""
-    item_vectors: Vectors | sp.csr_array
-    """float32 [I, D]; score = dot product"""
+    item_vectors: Vectors | sp.csr_array | Filter
+    """float32 [I, D]; score = dot product; or a filter, of models without item vectors"""
     metrics: Mapping[str, Mapping[str, float]]
     """valid and, if anyone has a target there, test -> such as recall@20 -> mean over users"""
     protocol: Mapping[str, Any]
@@ -94,8 +96,11 @@ class Recommender:
         row = np.array([self.rows[user]])
         ranked = topk(_plain(self.user_vectors), _plain(self.item_vectors), k, self.seen, row)[0]
         ranked = ranked[ranked >= 0]
-        scores = self.user_vectors[row] @ self.item_vectors[ranked].T
-        scores = scores.toarray() if sp.issparse(scores) else np.asarray(scores)
+        if isinstance(self.item_vectors, Filter):
+            scores = self.item_vectors[ranked].scores(self.user_vectors[row]).cpu().numpy()
+        else:
+            products = self.user_vectors[row] @ self.item_vectors[ranked].T
+            scores = products.toarray() if sp.issparse(products) else np.asarray(products)
         items = self.items[ranked].tolist()
         return [Recommendation(item, float(score)) for item, score in zip(items, scores[0], strict=True)]
 
@@ -235,9 +240,9 @@ def _metrics(result: Result, parts: Split) -> dict[str, dict[str, float]]:
     }
 
 
-def _with_ids(vectors: np.ndarray | sp.csr_array, ids: np.ndarray) -> Vectors | sp.csr_array:
-    return vectors if isinstance(vectors, sp.csr_array) else Vectors(vectors, ids)
+def _with_ids(vectors: np.ndarray | Other, ids: np.ndarray) -> Vectors | Other:
+    return Vectors(vectors, ids) if isinstance(vectors, np.ndarray) else vectors
 
 
-def _plain(vectors: Vectors | sp.csr_array) -> np.ndarray | sp.csr_array:
+def _plain(vectors: Vectors | Other) -> np.ndarray | Other:
     return np.asarray(vectors) if isinstance(vectors, np.ndarray) else vectors

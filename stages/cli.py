@@ -338,7 +338,15 @@ def compare(
 
 
 app.command(rich_help_panel=LOOK)(released.diff)
-for _command_of_release in (released.verify, released.fetch, released.export, released.embed, released.attest):
+app.command(rich_help_panel=LOOK)(released.leaderboard)
+for _command_of_release in (
+    released.verify,
+    released.fetch,
+    released.export,
+    released.embed,
+    released.serve,
+    released.attest,
+):
     app.command(rich_help_panel=RELEASES)(_command_of_release)
 for _registered in app.registered_commands:
     _registered.epilog = f"Example: {examples.of(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]

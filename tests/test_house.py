@@ -13,19 +13,8 @@ from pipeline import code
 ORDER = [
     *("config", "ops", "engine", "http", "sources", "interactions", "items", "images", "beit3", "encode", "features"),
     *("pretrain", "graph"),
-    *(
-        "models",
-        "evaluation",
-        "train",
-        "probe",
-        "semantic_ids",
-        "sequential",
-        "benchmark",
-        "study",
-        "experiment",
-        "facts",
-    ),
-    *("release", "remote", "export", "report", "compare"),
+    *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "experiment"),
+    *("facts", "release", "remote", "export", "report", "compare", "serve"),
 ]
 FILES = sorted((code.ROOT / "pipeline").rglob("*.py"))
 

@@ -1,6 +1,6 @@
 """Geometry of feature sets, and similarity of two. No I x I matrix is held.
 
-I items, F and G feature widths, K neighbours.
+I items, R of them whose neighbours are searched, F and G feature widths, K neighbours.
 """
 
 from __future__ import annotations
@@ -57,25 +57,27 @@ def linear_cka(a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b:
     return float((_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale) if scale > 0 else 0.0
 
 
-def neighbours(features: np.ndarray, k: int, scores_held: int = 1 << 24) -> np.ndarray:
-    """Return each item's K nearest others by cosine, int32 [I, K], ascending; cosines equal to 1e-6 tie, lower ids win.
+def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24) -> np.ndarray:
+    """Return the K nearest others of items by cosine, int32 [R, K], ascending; equal to 1e-6 they tie, lower ids win.
 
     Args:
         features: float32 [I, F].
         k: less than I.
+        rows: int [R], the items whose neighbours are searched; all by default.
         scores_held: scores held, which bounds memory.
     """
     unit, n = unit_rows(features)[0], len(features)
+    rows = np.arange(n) if rows is None else rows
     block = max(1, scores_held // engine.CORES // n)
 
     def of_block(at: int) -> np.ndarray:
-        rows = np.arange(at, min(at + block, n))
+        own = rows[at : at + block]
         # one whole number orders by score, then by id: partitioning it breaks ties the same way everywhere
-        key = -np.rint((unit[rows] @ unit.T) * 1e6).astype(np.int64) * n + np.arange(n)
-        key[np.arange(len(rows)), rows] = np.iinfo(np.int64).max
+        key = -np.rint((unit[own] @ unit.T) * 1e6).astype(np.int64) * n + np.arange(n)
+        key[np.arange(len(own)), own] = np.iinfo(np.int64).max
         return np.sort(np.argpartition(key, k - 1, axis=1)[:, :k], axis=1).astype(np.int32)
 
-    return np.concatenate(list(engine.threads(of_block, range(0, n, block))))
+    return np.concatenate(list(engine.threads(of_block, range(0, len(rows), block))))
 
 
 def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:
@@ -90,11 +92,11 @@ def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, lis
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the share of neighbours that two sets share, float64 [I].
+    """Return the share of neighbours that two sets share, float64 [R].
 
     Args:
-        a: int [I, K], see `neighbours`.
-        b: int [I, K].
+        a: int [R, K], see `neighbours`.
+        b: int [R, K], of the same items.
     """
     n, k = a.shape
     offset = np.arange(n, dtype=np.int64)[:, None] * (int(max(a.max(), b.max())) + 1)

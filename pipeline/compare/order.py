@@ -4,7 +4,7 @@ Three things together say so. Two other sets share many more neighbours than cha
 than if its rows were permuted. And its neighbours are nearer than in noise of the same covariance: noise is what a
 random control looks like, in any order. Items without a direction count nowhere.
 
-I items, F width, K neighbours.
+I items, R of them whose neighbours are known, F width, K neighbours.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ BY_CHANCE = 3.0
 """standard deviations over permuted rows up to which a share of neighbours is chance"""
 MANY = 3.0
 """times chance from which two sets share many neighbours"""
+ENOUGH = 10
+"""shared neighbours, at least, that are no chance: among a million items chance is less than one"""
 LOOKED_AT = 2000
 """items at most whose nearest is compared with noise's"""
 NEARER = 0.8
@@ -39,8 +41,10 @@ class _Set:
 
     name: str
     vectors: np.ndarray
+    rows: np.ndarray
+    """int [R], ascending"""
     near: np.ndarray
-    """int [I, K], see geometry.neighbours"""
+    """int [R, K], see geometry.neighbours"""
     identified: bool
     """see FeatureSet"""
 
@@ -61,15 +65,15 @@ class _Set:
     @property
     def chance(self) -> float:
         """The share of neighbours that unrelated sets share on average, K / (I - 1)."""
-        return self.near.shape[1] / max(len(self.near) - 1, 1)
+        return self.near.shape[1] / max(len(self.vectors) - 1, 1)
 
     def share(self, other: _Set, place: np.ndarray | None = None) -> float:
         """Return the share of neighbours that both sets have; row i of this one moved to place[i], if that is given."""
         near, directed = self.near, self.directed
         if place is not None:
             near, directed = np.empty_like(near), np.empty_like(directed)
-            near[place], directed[place] = place[self.near], self.directed
-        both = directed & other.directed
+            near[np.searchsorted(self.rows, place[self.rows])], directed[place] = place[self.near], self.directed
+        both = (directed & other.directed)[self.rows]
         return float(geometry.overlap(near, other.near)[both].mean()) if both.any() else 0.0
 
     def by_chance(self, other: _Set) -> bool:
@@ -77,29 +81,42 @@ class _Set:
         actual, rng = self.share(other), np.random.default_rng(seed_for("compare", "order"))
         if actual >= MANY * self.chance:
             return False
-        shares = [self.share(other, rng.permutation(len(self.near))) for _ in range(PERMUTATIONS)]
+        shares = [self.share(other, self._places(rng)) for _ in range(PERMUTATIONS)]
         return bool(actual <= np.mean(shares) + BY_CHANCE * np.std(shares, ddof=1))
+
+    def _places(self, rng: np.random.Generator) -> np.ndarray:
+        """Return a place for each item, int [I]: those whose neighbours are known change places with each other."""
+        places = np.arange(len(self.vectors))
+        for part in (self.rows, np.delete(places, self.rows)):
+            places[part] = part[rng.permutation(len(part))]
+        return places
 
     def like(self, other: _Set) -> bool:
         """Return whether both have a structure, and share many neighbours."""
-        return self.share(other) >= MANY * self.chance and self.structured and other.structured
+        shared = self.share(other)
+        many = shared >= MANY * self.chance and shared * self.near.size >= ENOUGH
+        return many and self.structured and other.structured
 
 
 def doubtful(
-    sets: Sequence[FeatureSet], neighbours: Mapping[str, np.ndarray], others: Iterable[FeatureSet] = ()
+    sets: Sequence[FeatureSet],
+    rows: np.ndarray,
+    neighbours: Mapping[str, np.ndarray],
+    others: Iterable[FeatureSet] = (),
 ) -> list[dict[str, Any]]:
     """Return the sets whose rows seem to lie in another order, with what says so.
 
     Args:
         sets: that are compared.
-        neighbours: name -> int [I, K], see geometry.neighbours.
+        rows: int [R], ascending, the items whose neighbours are given.
+        neighbours: name -> int [R, K], see geometry.neighbours.
         others: sets of the same items, read one by one only where a set is like none that it is compared with.
 
     Returns:
         for each: features, neighbours K, overlap with two other sets, which share `shared`, and `chance`.
     """
     found, spare = [], iter(others)
-    known = {g.name: _Set(g.name, g.vectors, neighbours[g.name], g.identified) for g in sets}
+    known = {g.name: _Set(g.name, g.vectors, rows, neighbours[g.name], g.identified) for g in sets}
     for one in [g for g in known.values() if not g.identified]:
         rest = [g for g in known.values() if g is not one]
         sure = [g for g in rest if g.identified] or rest
@@ -119,8 +136,8 @@ def _alike(one: _Set, known: dict[str, _Set], spare: Iterator[FeatureSet]) -> It
     yield from ((a, b) for a, b in combinations(given, 2) if (a.identified or b.identified or not some) and a.like(b))
     for more in spare:
         if more.name not in known:
-            near = geometry.neighbours(more.vectors, one.near.shape[1])
-            other = known[more.name] = _Set(more.name, more.vectors, near, more.identified)
+            near = geometry.neighbours(more.vectors, one.near.shape[1], one.rows)
+            other = known[more.name] = _Set(more.name, more.vectors, one.rows, near, more.identified)
             yield from ((a, other) for a in given if a.like(other))
             given.append(other)
 

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pipeline import io
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import NEIGHBOURS, compared
+from pipeline.facts.comparison import shared
 from pipeline.ops.rows import unit_rows
 from pipeline.release.manifest import SEMANTIC_IDS, Manifest
 from pipeline.release.read import Release
@@ -37,9 +38,10 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
 
     Returns:
         `schema`, `rows`, `values`: lines of text; `features`: per common feature set the similarity of the common
-        items, the `bump` that it calls for, and the shape in `a` and in `b`, unless its files are the same and so not
-        read; `semantic_ids`: per common set and method how many of the common `items` have `changed` IDs, after which a
-        generator must be trained anew; `bump` and `version`: of the newer one, by semantic versioning.
+        items, the `bump` that it calls for, and the shape in `a` and in `b`, unless its vectors are the same (where its
+        files are, they are not read); `semantic_ids`: per common set and method how many of the common `items` have
+        `changed` IDs, after which a generator must be trained anew; `bump` and `version`: of the newer one, by semantic
+        versioning.
 
     Raises:
         UserError: one of them has no items.
@@ -85,10 +87,10 @@ def lines(diff: dict[str, Any]) -> Iterator[str]:
         yield from (f"{part}: {line}" for line in diff[part] or ["the same"])
     for name, f in diff["features"].items():
         if "a" not in f:
-            yield f"{name}: {change(f['bump'])}: its files are the same"
+            yield f"{name}: {change(f['bump'])}: its vectors are the same"
             continue
         yield (
-            f"{name}: {change(f['bump'])}: {f['overlap']:.1%} of {f['neighbours']} neighbours shared, "
+            f"{name}: {change(f['bump'])}: {shared(f)} of {f['neighbours']} neighbours shared{_drawn(f)}, "
             f"CKA {f['cka']:.4f}, {_own_cosine(f)}effective rank "
             f"{f['a']['effective_rank']:.1f} -> {f['b']['effective_rank']:.1f}, mean cosine "
             f"{f['a']['mean_cosine']:.3f} -> {f['b']['mean_cosine']:.3f}"
@@ -215,7 +217,7 @@ def _codes(
 
 
 def _equal(items: int) -> dict[str, Any] | None:
-    """Return the similarity of a feature set whose files are the same, as items are; None for fewer than 3."""
+    """Return the similarity of a feature set whose vectors are the same; None for fewer than 3 items."""
     if items < 3:
         return None
     similarity = {"neighbours": min(NEIGHBOURS, items - 1), "overlap": 1.0, "cka": 1.0, "cosine": 1.0, "equal": True}
@@ -227,9 +229,11 @@ def _features(a: Path, b: Path, name: str, common: list[tuple[int, int]], change
     if len(common) < 3:
         return None
     old, new = versions(a, b, name, common)
+    if np.array_equal(old.vectors, new.vectors):
+        return _equal(len(common))
     comparison = compared([old, new], changed)
     similarity = {k: v for k, v in comparison["pairs"][0].items() if k not in ("a", "b")}
-    similarity |= {"cosine": _cosine(old.vectors, new.vectors), "equal": np.array_equal(old.vectors, new.vectors)}
+    similarity |= {"cosine": _cosine(old.vectors, new.vectors), "equal": False}
     return {"items": len(common)} | similarity | {"bump": weight(similarity)} | comparison["sets"]
 
 
@@ -241,6 +245,10 @@ def _cosine(old: np.ndarray, new: np.ndarray) -> float | None:
     cosines = np.einsum("if,if->i", unit_old, unit_new, dtype=np.float64)
     cosines[~directed_old & ~directed_new] = 1  # no content before and after
     return round(float(cosines.mean()), 6)
+
+
+def _drawn(similarity: dict[str, Any]) -> str:
+    return f" by {similarity['sampled']:,} items drawn by seed" if "sampled" in similarity else ""
 
 
 def _own_cosine(similarity: dict[str, Any]) -> str:

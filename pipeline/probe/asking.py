@@ -10,15 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.probe import questions
+from pipeline.probe import questions, sampled
 from pipeline.probe.base import Data, Task
 from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
+from pipeline.seeds import seed_for
 
 
 def ask(data: Data) -> dict[str, Questions | Task | str]:
-    """Return the questions or task of each probe of PROBES, or why it has none."""
-    return {name: probe.ask(data) for name, probe in PROBES.items()}
+    """Return the questions or task of each probe of PROBES, or why it has none; of many questions, those drawn."""
+    asked = {name: probe.ask(data) for name, probe in PROBES.items()}
+    return {
+        name: sampled.questions(probe, seed_for("probe", name)) if isinstance(probe, Questions) else probe
+        for name, probe in asked.items()
+    }
 
 
 def withheld(data: Data) -> dict[str, Mapping[str, str]]:

@@ -1,8 +1,8 @@
 """Feature sets evaluated before any training (method.md section 5), by the probes of registry.py.
 
 Most have one kind of question: some member items, one target. Is the target among the K nearest to the members' mean,
-members left out? All such questions share one pass over a feature set, a block of candidate items at a time: each
-cosine is computed once, and no I x I matrix is held.
+members left out? All such questions share one pass over a feature set, a block of candidate items at a time: no I x I
+matrix is held. sampled.py draws from the questions of a large catalogue.
 
 Ties count by expectation, so that no result depends on the order of rows or ids. A target that shares its score
 with t items, after g better ones, is in the top K with probability clip((K - g) / t, 0, 1). Several targets of equal
@@ -79,11 +79,13 @@ def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_h
     size = np.diff(members.indptr)
     own = _own_scores(unit, members, questions.target, max(1, scores_held // unit.shape[1]))
     low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
-    block = max(1, scores_held // engine.CORES // (len(size) + len(unit)))
+    sums = members @ unit if len(size) <= len(unit) else None  # the fewer products: by question, or by item
+    block = max(1, scores_held // engine.CORES // (len(size) + (len(unit) if sums is None else 0)))
 
     def counted(at: int) -> tuple[np.ndarray, np.ndarray]:
         """Return how many items of the block that begins at `at` are above the target, and how many not below it."""
-        scores = members @ (unit @ unit[at : at + block].T)  # [N, block], the sum of the members' cosines
+        columns = unit[at : at + block].T
+        scores = members @ (unit @ columns) if sums is None else sums @ columns  # [N, block], sums of members' cosines
         ends = by_item.indptr[at : at + scores.shape[1] + 1]
         column = np.repeat(np.arange(scores.shape[1]), np.diff(ends))
         scores[by_item.indices[ends[0] : ends[-1]], column] = -np.inf

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-WIDTH, HEIGHT, MARGIN = 1000, 620, 12
+WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
 """of the frame that a map is drawn in"""
-ROUNDS = 400
+ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000
+"""steps of a map: so many moves of items in all, within these two bounds"""
 PUSHES = 5
 """items drawn at random, an item and round, to push away"""
 SMOOTHING = 40
@@ -25,7 +26,8 @@ FARTHEST = 4.0
 def positions(edges: pa.Table, n_items: int, seed: int) -> list[list[int]]:
     """Return whole positions of the items inside the frame; see layout."""
     spread = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
-    return (layout(edges, n_items, seed) * spread + MARGIN).round().astype(int).tolist()
+    rounds = min(ROUNDS, max(LEAST_ROUNDS, MOVES // max(n_items, 1)))
+    return (layout(edges, n_items, seed, rounds) * spread + MARGIN).round().astype(int).tolist()
 
 
 def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:

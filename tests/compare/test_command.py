@@ -16,13 +16,14 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.compare import changes, command, feature_set, geometry, judge, releases, training
+from pipeline.compare import changes, command, feature_set, geometry, judge, releases
 from pipeline.errors import UserError
+from pipeline.experiment.plans import compare as plans
+from pipeline.experiment.tables import compare as tables
 from pipeline.facts import comparison as facts
 from pipeline.facts.table import Table
 from pipeline.items import identifiers
 from pipeline.layout import Layout
-from pipeline.models.vbpr import VBPR
 from pipeline.probe import asking
 from pipeline.probe.base import Data
 from pipeline.release import manifest, verify
@@ -291,9 +292,9 @@ def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held:
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -2)
     expected = np.sort(np.argsort(-cosine, axis=1)[:, :6], axis=1)
-    assert np.array_equal(geometry.neighbours(x, 6, scores_held), expected)
+    assert np.array_equal(geometry.neighbours(x, 6, scores_held=scores_held), expected)
     assert geometry.nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
-    assert geometry.neighbours(np.ones((5, 2), np.float32), 2, scores_held).tolist()[:2] == [[1, 2], [0, 2]]
+    assert geometry.neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held).tolist()[:2] == [[1, 2], [0, 2]]
 
 
 def test_overlap_counts_common_neighbours() -> None:
@@ -305,11 +306,11 @@ def test_overlap_counts_common_neighbours() -> None:
 
 def test_training_averages_users_over_seeds_before_the_test() -> None:
     recalls = {}
-    for model in training.MODELS:
+    for model in plans.MODELS:
         for seed, shift in ((0, 0.1), (1, -0.1)):
-            recalls[training.Job(model, "a", seed)] = [0.5 + shift, 0.7 - shift, 0.4]
-            recalls[training.Job(model, "b", seed)] = [0.5, 0.5, 0.5]
-    out = training.summary(recalls, ["a", "b"])
+            recalls[plans.Compared(model, "a", seed)] = np.array([0.5 + shift, 0.7 - shift, 0.4])
+            recalls[plans.Compared(model, "b", seed)] = np.full(3, 0.5)
+    out = tables.summary(recalls, ["a", "b"])
     assert out["seeds"] == 2
     assert out["recall@20"]["alignrec"]["a"]["mean"] == pytest.approx(1.6 / 3)
     test = next(t for t in out["paired"] if t["measure"] == "alignrec recall@20")
@@ -369,7 +370,7 @@ def test_compare_of_one_set_with_itself_finds_no_difference(layout: Layout, tmp_
 
 
 def test_compare_trains_on_request(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "MODELS", {"vbpr": VBPR})  # two processes that load torch are enough
+    monkeypatch.setattr(plans, "MODELS", ("vbpr",))  # two processes that load torch are enough
     fast = {"train": {"epochs": 2, "batch_size": 8, "dim": 4}, "graph": {"k": 3}}
     params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **fast})
     comparison = command.compare(layout, params, ["beit3", "random"], 1, tmp_path / "out")
@@ -437,16 +438,44 @@ def test_files_of_equal_hashes_are_not_read(layout: Layout, older: Path, monkeyp
     monkeypatch.setattr(releases.pq, "read_table", counted)
     diff = releases.diff(older, newer, 3)
     assert reads == [str(older / "items.parquet")]
-    assert "beit3: nothing changed: its files are the same" in list(releases.lines(diff))
+    assert "beit3: nothing changed: its vectors are the same" in list(releases.lines(diff))
     page = changes.html(older, newer, diff, layout.images, "sample")
     assert "beit3" in page
-    assert "Neither is computed where the files are the same." in page
+    assert "Neither is computed where the vectors are the same." in page
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
     published(layout.root)
     reads.clear()
     diff = releases.diff(older, newer, 3)
     assert {Path(path).parent.name for path in reads} == {"older", "beit3"}
     assert [diff["features"][name]["bump"] for name in ("beit3", "minilm-cnn")] == ["major", "none"]
+
+
+def test_equal_vectors_of_another_version_are_not_compared(
+    layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = published(layout.root, "0.1.1")
+    path = next(newer.glob("features/beit3/*.parquet"))
+    pq.write_table(pq.read_table(path), path, compression="none")
+    resealed(newer)
+    monkeypatch.delattr(releases, "compared")
+    diff = releases.diff(older, newer, 3)
+    assert diff["features"]["beit3"] == diff["features"]["minilm-cnn"]
+    assert (diff["bump"], diff["values"]) == ("none", [])
+
+
+def test_a_release_that_says_what_a_verified_one_says_is_hashed_and_not_read(
+    layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = published(layout.root)
+    known = manifest.load(older)
+    monkeypatch.setattr(sys.modules[verify.__module__], "_faults", None)
+    assert any("tables keep their schemas" in line for line in verify(newer, known=known))
+    with pytest.raises(TypeError, match="not callable"):
+        list(verify(newer))
+    path = newer / "items.parquet"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match=r"items.parquet: changed"):
+        list(verify(newer, known=known))
 
 
 def test_other_features_are_major_and_name_the_items(layout: Layout, older: Path) -> None:

@@ -45,7 +45,7 @@ def doubted(*names: str, sure: str = "a", others: str = "") -> list[str]:
     """Return which of the sets are doubted; `sure` name their rows, and so do `others`, which are not compared."""
     spare: Iterator[FeatureSet] = (FeatureSet(name, "", SETS[name]) for name in others)
     given = [FeatureSet(name, "", SETS[name], identified=name in sure) for name in names]
-    return [found["features"] for found in order.doubtful(given, NEAR, spare)]
+    return [found["features"] for found in order.doubtful(given, np.arange(ITEMS), NEAR, spare)]
 
 
 @pytest.mark.parametrize("name", ["permuted", "half empty, permuted"])

@@ -125,7 +125,7 @@ def test_whole_sets_are_the_benchmarks_own_cells(layout: Layout, monkeypatch: py
     with running("benchmark", "shop", whole, layout.root) as run:
         benchmark.main(run)
     trained: list[Any] = []
-    monkeypatch.setattr(pool, "each", lambda work, jobs, _: trained.extend(jobs) or ((j, work(j)) for j in jobs))
+    monkeypatch.setattr(engine, "each", lambda work, jobs, _: trained.extend(jobs) or ((j, work(j)) for j in jobs))
     with running("study", "shop", whole, layout.root) as run:
         main(run)
     rows = io.read_table(layout.study("mask"), schemas.MASK).to_pylist()

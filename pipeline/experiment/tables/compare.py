@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.statistics import corrected
-from pipeline.experiment.plans.compare import MODELS, Compared
+from pipeline.experiment.plans.compare import Compared
 from pipeline.seeds import seed_for
 
 
@@ -27,7 +27,7 @@ def summary(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dic
     seeds = sorted({one.seed for one in recalls})
     recall: dict[str, Any] = {}
     comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
-    for model in MODELS:
+    for model in dict.fromkeys(one.model for one in recalls):
         by_user = {name: np.mean([recalls[Compared(model, name, s)] for s in seeds], axis=0) for name in names}
         for name in names:
             figure = cell([float(np.mean(recalls[Compared(model, name, s)])) for s in seeds])

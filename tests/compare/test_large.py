@@ -1,0 +1,138 @@
+"""A catalogue too large to be asked in full: the work grows with the items, and figures are those of a sample."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import toy
+
+import schemas
+from pipeline import io
+from pipeline.compare import command, geometry
+from pipeline.compare.feature_set import FeatureSet
+from pipeline.compare.judge import compared
+from pipeline.evaluation import statistics
+from pipeline.facts import comparison as facts
+from pipeline.layout import Layout
+from pipeline.probe import questions, sampled
+
+WIDTH = 8
+COSINES, FEWEST = 20_000, 20
+"""of this test: 141 items are asked in full, and 20 questions of 1,000 items or more"""
+
+
+def shop(root: Path, items: int) -> Layout:
+    """Write what `compare` reads: two users an item, ten interactions each, categories, and two feature sets."""
+    layout, rng, users = Layout(root / "outputs", "shop"), np.random.default_rng(items), 2 * items
+    pairs = np.unique(np.repeat(np.arange(users), 10) * items + rng.integers(0, items, 10 * users))
+    n = len(pairs)
+    interactions = pa.table(
+        {
+            "user_id": (pairs // items).astype("i4"),
+            "item_id": (pairs % items).astype("i4"),
+            "rating": pa.nulls(n, pa.float32()),
+            "timestamp": rng.permutation(n),
+            "split": rng.choice([schemas.TRAIN, schemas.VALID, schemas.TEST], n, p=[0.8, 0.1, 0.1]).astype("i1"),
+        }
+    )
+    io.write_table(interactions, layout.interactions, schemas.INTERACTIONS)
+    ids = pa.table({"item_id": np.arange(items, dtype="i4"), "asin": [f"A{i}" for i in range(items)]})
+    io.write_table(ids, layout.item_ids, schemas.ITEM_IDS)
+    for name in "ab":
+        np.save(root / f"{name}.npy", rng.standard_normal((items, WIDTH)).astype(np.float32))
+    return layout
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Return what is counted from now on: cosines of probes and of neighbours, and users that are drawn by a test."""
+    work = Counter[str]()
+
+    def watch(module: Any, name: str, size: Callable[..., int]) -> None:
+        real = getattr(module, name)
+
+        def watched(*arguments: Any, **options: Any) -> Any:
+            work[name] += size(*arguments)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(questions, "hits", lambda features, asked, *_: len(features) * len(asked.target))
+    watch(geometry, "neighbours", lambda features, _, rows: len(features) * len(rows))
+    watch(statistics, "resampled", lambda values, *_: len(values))
+    return work
+
+
+def test_work_grows_with_the_items_and_not_with_their_square(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampled, "COSINES", COSINES)
+    monkeypatch.setattr(sampled, "FEWEST", FEWEST)
+    monkeypatch.setattr(statistics, "RESAMPLES", 99)
+    work = {}
+    for items in (1000, 2000, 4000):
+        folder = tmp_path / str(items)
+        folder.mkdir()
+        layout = shop(folder, items)
+        with monkeypatch.context() as context:
+            work[items] = counted(context)
+            sets = [str(folder / f"{name}.npy") for name in "ab"]
+            comparison = command.compare(layout, toy.PARAMS, sets, 0, folder / "out")
+        assert work[items]["neighbours"] == 2 * items * FEWEST  # of each set
+        # two sets and three controls, raw and processed, three probes; groups differ in size: about so many questions
+        assert work[items]["hits"] <= 10 * 3 * 1.5 * items * FEWEST
+        assert comparison["pairs"][0]["sampled"] == FEWEST
+    for larger, smaller in ((2000, 1000), (4000, 2000)):
+        assert work[larger]["hits"] < 2.5 * work[smaller]["hits"]
+        assert work[larger]["resampled"] < 2 * work[smaller]["resampled"]
+
+
+def test_sampled_figures_are_those_of_all_within_their_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = shop(tmp_path, 500)
+    vectors = np.load(tmp_path / "a.npy")
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    taste = interactions.group_by("user_id").aggregate([("item_id", "min")])["item_id_min"].to_numpy() % WIDTH
+    user, item = (interactions[c].to_numpy() for c in ("user_id", "item_id"))
+    np.add.at(vectors, (item, taste[user]), 0.5)  # so that features know something
+    np.save(tmp_path / "a.npy", vectors)
+
+    def figures(to: str) -> dict[str, Any]:
+        return command.compare(layout, toy.PARAMS, [str(tmp_path / f"{n}.npy") for n in "ab"], 0, tmp_path / to)
+
+    every = figures("all")
+    monkeypatch.setattr(sampled, "COSINES", 500 * 200)
+    monkeypatch.setattr(sampled, "FEWEST", 1)
+    some = figures("some")
+    assert "sampled" not in every["pairs"][0]
+    for probe in ("zero_shot", "item_cf", "content_knn"):
+        one, whole = some["probes"][probe], every["probes"][probe]
+        unit = next(key for key, n in whole.items() if isinstance(n, int))
+        assert one[unit] < whole[unit] / 2
+        assert f"{one[unit]:,} of {whole[unit]:,} {unit} were asked, drawn by seed." in one["note"]
+        figure = next(f for f in whole["a"] if f.endswith("@20"))
+        assert abs(one["a"][figure] - whole["a"][figure]) < 4 * one["a"][f"{figure}_se"]
+        assert one["a"][f"{figure}_se"] > whole["a"][f"{figure}_se"]
+    pair, of_all = some["pairs"][0], every["pairs"][0]
+    assert pair["sampled"] == 200
+    assert abs(pair["overlap"] - of_all["overlap"]) < 4 * pair["overlap_se"]
+    assert figures("again") == some
+    assert (tmp_path / "again/index.html").read_bytes() == (tmp_path / "some/index.html").read_bytes()
+    similarity = facts.shapes(some)[1]
+    assert "Neighbours are those of 200 items, drawn by seed; ± is half a 95 % interval." in similarity.note
+    assert similarity.rows[0][2] == f"{pair['overlap']:.1%} ± {1.96 * pair['overlap_se']:.1%}"
+
+
+def test_the_neighbours_of_some_items_are_those_that_they_have_among_all() -> None:
+    x = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
+    rows = np.array([3, 17, 59])
+    assert np.array_equal(geometry.neighbours(x, 6, rows), geometry.neighbours(x, 6)[rows])
+
+
+@pytest.mark.parametrize("items", [2, 3, 7])
+def test_a_few_items_are_all_looked_at(items: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal((items, 4)).astype(np.float32)
+    monkeypatch.setattr(sampled, "COSINES", 0)
+    pair = compared([FeatureSet(name, "", x) for name in "ab"], 3)["pairs"][0]
+    assert pair["overlap"] == 1
+    assert "sampled" not in pair
