@@ -23,11 +23,6 @@ class Entry(NamedTuple):
     ablation: str = ""
     """key of `benchmark.ablations`; empty for the full model"""
 
-    @property
-    def content(self) -> str | None:
-        """The feature set to read, if any."""
-        return None if self.features == NO_FEATURES else self.features
-
 
 def listed(keys: Mapping[Entry, str]) -> list[dict[str, str | int]]:
     """Return the content of `Layout.runs`: entry -> key of its cell."""

@@ -65,11 +65,6 @@ def spanning(values: Sequence[int | float]) -> Range:
     return Range(low=low, high=high, log=low > 0)
 
 
-def modalities(params: Parameters, features: str | None) -> tuple[int, ...]:
-    """Return the widths of the modalities that stand side by side in a feature set; none: it is one modality."""
-    return tuple(params[Benchmark].modalities.get(features or "", []))
-
-
 def protocol_of(params: Parameters, dataset: str, split: Split) -> Protocol:
     """Return the protocol by which models of a dataset are selected; its `variants` are those that judge them."""
     return protocol(params[Benchmark].protocol, params[Interactions], params.source(dataset).has_split, split)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -15,6 +15,7 @@ from pipeline.evaluation.trial import Result
 from pipeline.run import Run
 
 if TYPE_CHECKING:
+    from pipeline.experiment.search import Median as Pruning
     from pipeline.ops.checkpoint import Checkpoint
 
 Opens = Literal["valid", "test", "rankings"]
@@ -62,20 +63,8 @@ class Data(ABC):
         """
 
 
-class Pruning(ABC):
-    """A rule that ends a training early."""
-
-    @abstractmethod
-    def facts(self) -> Any:
-        """Return what the rule depends on, JSON."""
-
-    @abstractmethod
-    def watch(self) -> Callable[[float], None]:
-        """Return what takes each epoch's valid figure, and raises Pruned where the training is to end."""
-
-
 class Pruned(Exception):
-    """The training is not worth to be ended."""
+    """The training is not worth its end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +86,7 @@ class Cell:
     """cutoffs"""
     opens: Opens = "rankings"
     pruning: Pruning | None = None
+    """ends the training early"""
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -121,7 +111,7 @@ class Cell:
             "settings": self.settings.model_dump(mode="json"),
             "protocol": self.protocol.fingerprint,
             "seed": self.seed,
-            "pruning": self.pruning and self.pruning.facts(),
+            "pruning": self.pruning and asdict(self.pruning),
         }
 
     def _hash(self, facts: dict[str, Any]) -> str:

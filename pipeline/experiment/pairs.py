@@ -14,6 +14,9 @@ import numpy as np
 
 import schemas
 from pipeline import io
+from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark.runs import NO_FEATURES
+from pipeline.config.parameters import Parameters
 from pipeline.encode.params import variant
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.trial import Result, open_test
@@ -84,6 +87,12 @@ class Stored(Pairs):
     graph: Graph | None = None
     """how the item graph is searched anew; None: that of the stage is read"""
     hidden: Hidden | None = None
+
+    @classmethod
+    def of(cls, params: Parameters, layout: Layout, features: str) -> Stored:
+        """Return a feature set as the stages left it, with its modalities; of NO_FEATURES the split alone."""
+        parts = tuple(params[Benchmark].modalities.get(features, []))
+        return cls(layout, None if features == NO_FEATURES else features, parts)
 
     def files(self) -> list[Path]:
         """Return tables, graph and features."""

@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from pipeline.benchmark.params import Range, Sweep
 from pipeline.errors import UserError, installing
-from pipeline.experiment.cell import Pruned, Pruning
+from pipeline.experiment.cell import Pruned
 from pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Median(Pruning):
+class Median:
     """Ends a training whose best figure is below the median of others at the same epoch."""
 
     startup: int
@@ -146,10 +146,6 @@ class Median(Pruning):
     """epochs before"""
     curves: tuple[tuple[float, ...], ...]
     """best valid figure of each of the others up to each epoch"""
-
-    def facts(self) -> Any:
-        """Return all of it."""
-        return [self.startup, self.warmup, self.curves]
 
     def watch(self) -> Callable[[float], None]:
         """Return what takes the best figure up to each epoch."""

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
-WIDTH, HEIGHT, MARGIN = 1000, 620, 12
+WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
 """of the frame that a map is drawn in"""
 ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000
 """steps of a map: so many moves of items in all, within these two bounds"""

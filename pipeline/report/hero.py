@@ -42,13 +42,13 @@ def _steps(outputs: Outputs) -> Iterator[Step]:
         if record := records.get(stage):
             yield step(stage, stage, record["rows_out"], what)
     if record := records.get("pretrain"):
-        yield step("pretrain", "BEiT3", len(outputs.history("pretrain")), "epochs")
+        yield step("pretrain", "BEiT3", record["rows_in"], "items learned from")
     if "encode" in records and outputs.edges:
         yield step("encode", "features", len(outputs.edges), "sets")
     if record := records.get("graph"):
         yield step("graph", "graph", record["rows_out"], "edges")
-    if "train" in records:
-        yield step("train", "AlignRec", len(outputs.history("train")), "epochs")
+    if record := records.get("train"):
+        yield step("train", "AlignRec", record["rows_in"], "pairs learned from")
     if record := records.get("benchmark"):
         yield step("benchmark", "benchmark", sum(row.seeds for c in outputs.compared for row in c.rows), "runs")
 

@@ -214,7 +214,7 @@ def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
         for keys in groups.values() for key in keys
     }  # fmt: skip
     return [
-        _chart(m, {key: points[key] for key in keys}, places, (0, end), ("epoch", m.replace("_", " ")), last=True)
+        _chart(m, {key: points[key] for key in keys}, places, (0, end), ("measurement", m.replace("_", " ")), last=True)
         for m, keys in groups.items()
     ]
 

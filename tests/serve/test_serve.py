@@ -21,7 +21,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import io
-from pipeline.release import embed
+from pipeline.errors import UserError
+from pipeline.release import embed, manifest
 from pipeline.release.encoder import load
 from pipeline.release.read import Release
 from pipeline.serve import nearest as nearest_module
@@ -141,11 +142,14 @@ def test_a_wrong_path_is_one_line(arguments: list[str], said: str) -> None:
     assert result.output.count("\n") == 1
 
 
-def test_a_release_without_encoders_says_so(tmp_path: Path) -> None:
-    without = coded.outputs(tmp_path).release
-    result = CliRunner().invoke(app, ["serve", str(without), "--port", "0"])
-    assert result.exit_code == 1
-    assert "no encoder in this release" in result.output
+def test_a_release_without_encoders_says_so(release: Path, tmp_path: Path) -> None:
+    without = shutil.copytree(release, tmp_path / "without")
+    shutil.rmtree(without / "encoders")
+    made = manifest.load(without)
+    files = [file for file in made.files if not file.path.startswith("encoders/")]
+    manifest.write(without / manifest.NAME, made.model_copy(update={"files": files}))
+    with pytest.raises(UserError, match="no encoder in this release"):
+        Nearest(Release(without))
 
 
 def test_a_port_that_is_taken_is_one_line(release: Path) -> None:

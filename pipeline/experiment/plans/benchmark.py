@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import NO_FEATURES, Entry
-from pipeline.benchmark.settings import modalities, model_settings
+from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
@@ -49,7 +49,7 @@ def whole(experiment: Experiment, layout: Layout, features: str, seed: int) -> C
     params = experiment.params
     return cell(
         experiment,
-        Stored(layout, features, modalities(params, features)),
+        Stored.of(params, layout, features),
         RELEASED,
         model_settings(params, RELEASED),
         seed,
@@ -63,7 +63,7 @@ def plan(experiment: Experiment) -> dict[Entry, Cell]:
     return {
         entry: cell(
             experiment,
-            Stored(layout, entry.content, modalities(params, entry.features)),
+            Stored.of(params, layout, entry.features),
             entry.model,
             model_settings(tuned.params(params, entry), entry.model, entry.ablation),
             entry.seed,

@@ -6,15 +6,16 @@ With `sweep.test_selected` test is opened for every setting, as published tables
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
 from pipeline.benchmark.params import Benchmark, Range, Sweep
-from pipeline.benchmark.runs import NO_FEATURES, Entry
-from pipeline.benchmark.settings import modalities, model_settings, search_ranges
+from pipeline.benchmark.runs import NO_FEATURES
+from pipeline.benchmark.settings import model_settings, search_ranges
 from pipeline.config.base import checked
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
@@ -24,7 +25,7 @@ from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment, complete_in_order
 from pipeline.experiment.search import Search, Setting, Space, Tried, best, grid
-from pipeline.experiment.store import Record
+from pipeline.experiment.store import Store
 from pipeline.models import MODELS
 from pipeline.models.params import Train
 from pipeline.seeds import seed_for
@@ -106,40 +107,34 @@ def tried(experiment: Experiment, wanted: Asked) -> list[Tried]:
     own = experiment.params[Sweep]
     done: list[Tried] = []
     search = Search(own, wanted.space, experiment.run.seed(*wanted.names), wanted.first)
-    under_way: dict[int, tuple[Setting, Sequence[Cell]]] = {}
+    under_way: deque[tuple[int, Setting, Sequence[Cell]]] = deque()
 
     def groups() -> Iterator[Sequence[Cell]]:
         for number in range(len(done), wanted.trials):
             setting, rule = search.suggest(number, done)
-            cells = trainings(experiment, wanted, setting)
-            under_way[number] = setting, [replace(cells[0], pruning=rule), *cells[1:]]
-            yield under_way[number][1]
+            first, *others = trainings(experiment, wanted, setting)
+            under_way.append((number, setting, [replace(first, pruning=rule), *others]))
+            yield under_way[-1][-1]
 
-    def take(number: int) -> None:
-        setting, cells = under_way.pop(number)
-        experiment.named |= {cell.key: cell for cell in cells}
-        done.append(became(number, setting, [experiment.store.get(cell) for cell in cells]))
+    def is_taken() -> bool:
+        if one := became(*under_way[0], experiment.store):
+            experiment.named |= {cell.key: cell for cell in under_way.popleft()[-1]}
+            done.append(one)
+            bar.update()
+        return one is not None
 
     with experiment.run.progress(total=wanted.trials, unit="setting", what=" ".join(wanted.names)) as bar:
-        for number, cells in enumerate(groups()):
-            if not ended([experiment.store.get(cell) for cell in cells]):
-                break
-            take(number)
-            bar.update()
+        found = all(is_taken() for _ in groups())
         under_way.clear()
-        left = groups() if len(done) < wanted.trials else ()
-        for _ in complete_in_order(left, experiment.store, own.workers) if left else ():
-            take(len(done))
-            bar.update()
+        for _ in () if found else complete_in_order(groups(), experiment.store, own.workers):
+            is_taken()
     return done
 
 
 def trainings(experiment: Experiment, wanted: Asked, setting: Setting) -> list[Cell]:
     """Return the cells of a setting, one a seed; a later one is trained if those before ended as they should."""
     params, own = experiment.params, experiment.params[Sweep]
-    data = Stored(
-        experiment.layout, Entry(wanted.model, wanted.features, 0).content, modalities(params, wanted.features)
-    )
+    data = Stored.of(params, experiment.layout, wanted.features)
     chosen, ks = settings(params, wanted.model, setting), (CUTOFF,)
     if own.test_selected:
         ks = (bounded(experiment.split.n_items),)
@@ -148,31 +143,24 @@ def trainings(experiment: Experiment, wanted: Asked, setting: Setting) -> list[C
     return [Cell(data, wanted.model, chosen, experiment.rules, seed, ks, opens) for seed in seeds]
 
 
-def ended(records: Sequence[Record | None]) -> bool:
-    """Return whether no training of a setting is missing, given its records by seed."""
-    for record in records:
-        if record is None or record.values["state"] != "complete":
-            return record is not None
-    return True
-
-
-def became(number: int, setting: Setting, records: Sequence[Record | None]) -> Tried:
-    """Return what became of a setting: complete, or what ended its last training."""
-    curve = cast(Record, records[0]).values["curve"]
-    valid, test, epochs = [], [], 0
-    for record in records:
-        assert record is not None
+def became(number: int, setting: Setting, cells: Sequence[Cell], store: Store) -> Tried | None:
+    """Return what became of a setting: complete, or what ended its last training; None where one is missing."""
+    curve: list[float] = []
+    epochs, valid, test = 0, [], []
+    for cell in cells:
+        if (record := store.get(cell)) is None:
+            return None
         values = record.values
+        curve = curve or values["curve"]
         if values["state"] == "pruned":
             return Tried(number, setting, "pruned", curve, len(curve), curve[-1])
         if values["state"] == "failed":
             return Tried(number, setting, "failed", curve, epochs, reason=values["reason"])
         epochs += values["epochs"]
         valid.append(record.best[RECALL])
-        test += [m for judged in record.judged[:1] for n, m in judged["metrics"]["test"].items() if n[:7] == "recall@"]
-    return Tried(
-        number, setting, "complete", curve, epochs, float(np.mean(valid)), float(np.mean(test)) if test else None
-    )
+        test += [judged["metrics"]["test"][f"recall@{cell.ks[0]}"] for judged in record.judged[:1]]
+    measured = float(np.mean(test)) if test else None
+    return Tried(number, setting, "complete", curve, epochs, float(np.mean(valid)), measured)
 
 
 def winners(experiment: Experiment, done: Sequence[Tried]) -> dict[str, Tried]:
@@ -192,9 +180,7 @@ def winners(experiment: Experiment, done: Sequence[Tried]) -> dict[str, Tried]:
 def final(experiment: Experiment, wanted: Asked, won: Mapping[str, Tried]) -> dict[Won, Cell]:
     """Return the cells of the settings that won, over the benchmark's seeds."""
     params = experiment.params
-    data = Stored(
-        experiment.layout, Entry(wanted.model, wanted.features, 0).content, modalities(params, wanted.features)
-    )
+    data = Stored.of(params, experiment.layout, wanted.features)
     return {
         Won(one.number, seed): benchmark.cell(
             experiment, data, wanted.model, settings(params, wanted.model, one.setting), seed

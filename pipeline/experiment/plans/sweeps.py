@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from pipeline.benchmark.settings import modalities, model_settings
+from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.experiment.cell import Cell
@@ -76,7 +77,7 @@ def plan(experiment: Experiment) -> dict[Swept, Cell]:
 def cell(experiment: Experiment, one: Point, seed: int) -> Cell:
     """Return the training of a setting, whose seed is that of `alignrec sweep`."""
     graph = one.params[Graph] if one.rebuilt else None
-    data = Stored(one.data, one.features, modalities(one.params, one.features), graph)
+    data = replace(Stored.of(one.params, one.data, one.features), graph=graph)
     number = seed_for("sweep", experiment.dataset, RELEASED, seed)
     return Cell(data, RELEASED, model_settings(one.params, RELEASED), experiment.rules, number, (CUTOFF,), "valid")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import NO_FEATURES, Entry
-from pipeline.benchmark.settings import modalities, model_settings, search_ranges, with_settings
+from pipeline.benchmark.settings import model_settings, search_ranges, with_settings
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF
@@ -91,7 +91,7 @@ def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell
     """Return the training of a setting; its seed depends on neither feature set nor setting."""
     model, features = contender
     params = experiment.params
-    data = Stored(experiment.layout, Entry(*contender, 0).content, modalities(params, features))
+    data = Stored.of(params, experiment.layout, features)
     chosen = model_settings(with_settings(params, model, setting), model)
     seed = seed_for("tuning", experiment.dataset, model)
     return Cell(data, model, chosen, experiment.rules, seed, (CUTOFF,), "valid")

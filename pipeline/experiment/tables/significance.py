@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,24 +15,18 @@ from pipeline.models import RELEASED
 from pipeline.seeds import seed_for
 
 METRICS = ("recall", "ndcg")
+COLUMNS = ("model", "features", "ablation")
+"""that name the runs of a test, which differ by their seed alone; here they have seed 0"""
 
 
-class Kind(NamedTuple):
-    """Runs that differ by their seed alone."""
-
-    model: str
-    features: str
-    ablation: str = ""
-
-
-def declared(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Kind, Kind]]:
+def declared(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Entry, Entry]]:
     """Return which runs are tested against which.
 
     AlignRec on every feature set against each other model on the same features, or on none; AlignRec on the feature
     set `reference` against itself on every other, and against each ablation. With a `control`, each model on every
     feature set against itself on that one.
     """
-    kinds = list(dict.fromkeys(Kind(entry.model, entry.features, entry.ablation) for entry in entries))
+    kinds = list(dict.fromkeys(entry._replace(seed=0) for entry in entries))
     full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
     pairs = [
         (kind, other)
@@ -40,12 +34,15 @@ def declared(entries: Sequence[Entry], reference: str, control: str | None = Non
         for other in kinds
         if other.model != RELEASED and other.features in (kind.features, NO_FEATURES)
     ]
-    base = Kind(RELEASED, reference)
+    base = Entry(RELEASED, reference, 0)
     if base in full:
         pairs += [(base, other) for other in kinds if other.model == RELEASED and other != base]
     plain = [kind for kind in kinds if not kind.ablation and kind.features != NO_FEATURES]
     pairs += [
-        (kind, other) for kind in plain for other in plain if other == Kind(kind.model, control or "") and kind != other
+        (kind, other)
+        for kind in plain
+        for other in plain
+        if other == Entry(kind.model, control or "", 0) and kind != other
     ]
     return list(dict.fromkeys(pairs))
 
@@ -72,13 +69,14 @@ def tests(
     right: list[np.ndarray] = []
     compared = [(*pair, a, b) for pair in judged for a, b in declared(list(pair[1]), reference, control)]
     for named, per_user, a, b in compared:
-        seeds = sorted({e.seed for e in per_user if _kind(e) == a} & {e.seed for e in per_user if _kind(e) == b})
-        sides = {f"{name}_{side}": value for side, kind in zip("ab", (a, b), strict=True)
-                 for name, value in kind._asdict().items()}  # fmt: skip
+        seeds = [
+            n for n in sorted({e.seed for e in per_user}) if {a._replace(seed=n), b._replace(seed=n)} <= per_user.keys()
+        ]
+        sides = {f"{name}_{side}": getattr(kind, name) for side, kind in (("a", a), ("b", b)) for name in COLUMNS}
         for metric in METRICS:
             rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
             for column, kind in ((left, a), (right, b)):
-                column.append(np.mean([per_user[Entry(*kind[:2], s, kind.ablation)][metric] for s in seeds], axis=0))
+                column.append(np.mean([per_user[kind._replace(seed=n)][metric] for n in seeds], axis=0))
     if not rows:
         return schemas.TESTS.empty_table()
     results = paired(np.stack(left, 1), np.stack(right, 1), seed_for("tests", rows[0]["dataset"]))
@@ -87,7 +85,3 @@ def tests(
         row | test._asdict() | {"p_holm": float(p)} for row, test, p in zip(rows, results, corrected, strict=True)
     ]
     return pa.Table.from_pylist(tested, schemas.TESTS)
-
-
-def _kind(entry: Entry) -> Kind:
-    return Kind(entry.model, entry.features, entry.ablation)
