@@ -7,7 +7,8 @@ Letters: U users, I items, F width of features.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -45,9 +46,9 @@ class Closed(Untrained):
         self.seen = adjacency.seen(inputs.split)  # X [U, I]
         self.filter = Dense(torch.from_numpy(self.weigh(inputs, params)).to(inputs.device))
 
-    def weigh(self, inputs: Inputs, params: ClosedParams) -> np.ndarray:
-        """Return B, float32 [I, I]."""
-        raise NotImplementedError
+    @abstractmethod
+    def weigh(self, inputs: Inputs, params: Any) -> np.ndarray:
+        """Return B, float32 [I, I]; params is of the class Params."""
 
     def forward(self) -> tuple[sp.csr_array, Filter]:
         """Return X [U, I] and the filter of B [I, I]."""
