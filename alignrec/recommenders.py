@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from alignrec.interactions import GIVEN, Numbered, numbered
@@ -32,6 +31,9 @@ from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.seeds import seed_for
 from pipeline.train import loop
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 CUTOFFS = tuple(Benchmark().ks)
 
@@ -95,7 +97,7 @@ class Recommender:
         ranked = topk(_plain(self.user_vectors), _plain(self.item_vectors), k, self.seen, row)[0]
         ranked = ranked[ranked >= 0]
         scores = self.user_vectors[row] @ self.item_vectors[ranked].T
-        scores = scores.toarray() if sp.issparse(scores) else np.asarray(scores)
+        scores = np.asarray(scores) if isinstance(scores, np.ndarray) else scores.toarray()
         items = self.items[ranked].tolist()
         return [Recommendation(item, float(score)) for item, score in zip(items, scores[0], strict=True)]
 
@@ -242,7 +244,7 @@ def _metrics(result: Result, parts: Split) -> dict[str, dict[str, float]]:
 
 
 def _with_ids(vectors: np.ndarray | sp.csr_array, ids: np.ndarray) -> Vectors | sp.csr_array:
-    return vectors if isinstance(vectors, sp.csr_array) else Vectors(vectors, ids)
+    return Vectors(vectors, ids) if isinstance(vectors, np.ndarray) else vectors
 
 
 def _plain(vectors: Vectors | sp.csr_array) -> np.ndarray | sp.csr_array:
