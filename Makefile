@@ -7,7 +7,7 @@ HASHES = $(PYTHON) -I .ci/hashes.py $@.json # before anything that was installed
 APT = timeout 300 apt-get -qqy --no-install-recommends -o Acquire::Retries=1 -o Acquire::http::Timeout=20
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help repro init test browser bench realdata rehearsal fuzz kill figures docs clean
+.PHONY: help repro init test browser bench realdata rehearsal fuzz kill figures vendor docs clean
 
 ITEMS ?= 300
 MINUTES ?= 60
@@ -59,6 +59,9 @@ kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy
 
 figures: .venv/installed-test ## the tables of README.md and docs/, from the outputs that are there
 	python -m benchmarks._figures README.md docs/accuracy.md docs/sample.md
+
+vendor: ## the libraries of the report's map, from npm -> pipeline/report/vendor
+	$(PYTHON) .ci/vendor/build.py
 
 docs: .venv/installed-docs ## the docs site -> site/index.html; it needs no network
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet

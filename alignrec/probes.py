@@ -19,6 +19,7 @@ from pipeline.evaluation.cutoff import headline
 from pipeline.probe import asking
 from pipeline.probe.base import Data
 from pipeline.probe.params import Probe
+from pipeline.probe.registry import PROBES
 from pipeline.seeds import seed_for
 
 CUTOFFS = tuple(Probe().ks)
@@ -75,9 +76,13 @@ class ProbeResult:
         return f"<ProbeResult {', '.join(self.figures) or 'of no probe'}: {', '.join(names)}; print shows figures>"
 
     def _headline(self, probe: str) -> str:
-        """Return the probe's figure at the headline cutoff, or its only one."""
-        names = list(self.figures[probe]["chance"])
-        return next((name for name in names if name.endswith(f"@{self.cutoff}")), names[0])
+        """Return the probe's figure at the headline cutoff, or the one that it is known by."""
+        names, measure = list(self.figures[probe]["chance"]), PROBES[probe].measure
+        return (
+            measure
+            if measure in names
+            else next((name for name in names if name.endswith(f"@{self.cutoff}")), names[0])
+        )
 
 
 def probe(

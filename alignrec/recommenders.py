@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,14 +19,17 @@ from pipeline.config.base import checked, known
 from pipeline.errors import UserError
 from pipeline.evaluation.protocol import selecting
 from pipeline.evaluation.ranking import topk
-from pipeline.evaluation.trial import Result, open_test
-from pipeline.graph import neighbours
+from pipeline.evaluation.trial import Result
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.pairs import Held
+from pipeline.experiment.training import opened
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS
 from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.filters import Filter
 from pipeline.seeds import seed_for
 from pipeline.train import loop
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import scipy.sparse as sp
 
 CUTOFFS = tuple(Benchmark().ks)
+Other = TypeVar("Other", bound="sp.csr_array | Filter")
 
 
 class Recommendation(NamedTuple):
@@ -58,8 +60,8 @@ class Recommender:
     """[I], identifier of each row of `item_vectors`"""
     user_vectors: Vectors | sp.csr_array
     """float32 [U, D], with `ids`; sparse if the model's vectors are"""
-    item_vectors: Vectors | sp.csr_array
-    """float32 [I, D]; score = dot product"""
+    item_vectors: Vectors | sp.csr_array | Filter
+    """float32 [I, D]; score = dot product; or a filter, of models without item vectors"""
     metrics: Mapping[str, Mapping[str, float]]
     """valid and, if anyone has a target there, test -> such as recall@20 -> mean over users"""
     protocol: Mapping[str, Any]
@@ -96,8 +98,11 @@ class Recommender:
         row = np.array([self.rows[user]])
         ranked = topk(_plain(self.user_vectors), _plain(self.item_vectors), k, self.seen, row)[0]
         ranked = ranked[ranked >= 0]
-        scores = self.user_vectors[row] @ self.item_vectors[ranked].T
-        scores = np.asarray(scores) if isinstance(scores, np.ndarray) else scores.toarray()
+        if isinstance(self.item_vectors, Filter):
+            scores = self.item_vectors[ranked].scores(self.user_vectors[row]).cpu().numpy()
+        else:
+            products = self.user_vectors[row] @ self.item_vectors[ranked].T
+            scores = np.asarray(products) if isinstance(products, np.ndarray) else products.toarray()
         items = self.items[ranked].tolist()
         return [Recommendation(item, float(score)) for item, score in zip(items, scores[0], strict=True)]
 
@@ -164,30 +169,28 @@ def fit(
     if vectors is None and kind.needs:
         raise UserError(f"{model} reads content; give vectors, one an item")
     features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
-    data = numbered(interactions, names, protocol, user_core, item_core, seed, cold_share, most_train)
-    parts = data.split()
-    rules = selecting(rule, data.protocol, _filter(data.protocol, user_core, item_core), parts)
+    known_as = numbered(interactions, names, protocol, user_core, item_core, seed, cold_share, most_train)
+    parts = known_as.split()
+    rules = selecting(rule, known_as.protocol, _filter(known_as.protocol, user_core, item_core), parts)
     x = features[SINGLE] if features is not None and kind.needs else None
     if x is not None and modalities and sum(modalities) != x.shape[1]:
         raise UserError(f"modalities: {list(modalities)} make {sum(modalities)} columns, the vectors have {x.shape[1]}")
-    facts = {"model": model, "settings": params.model_dump(), "seed": seed, "questions": rules.questions}
-    facts |= {"graph_k": graph_k, "modalities": list(modalities)}
-    resumed = _checkpoint(checkpoint, facts, x, params)
-    edges = None if x is None else neighbours.neighbours(x, graph_k)
+    most = parts.n_items
+    if parts.is_cold:
+        most = min(len(parts.cold_items("valid")), len(parts.cold_items("test")))
+    cutoffs = tuple(k for k in ks if k <= most) or (most,)
+    data = Held(parts, x, graph_k, tuple(modalities))
+    cell = Cell(data, model, params, rules, seed_for("fit", model, seed), cutoffs, "test")
+    resumed = _checkpoint(checkpoint, cell, params)
     with _threads(params.threads):
-        numbers = seed_for("fit", model, seed)
-        fitted = loop.fit(kind, parts, x, edges, params, numbers, progress, resumed, tuple(modalities))
-        most = parts.n_items
-        if parts.is_cold:
-            most = min(len(parts.cold_items("valid")), len(parts.cold_items("test")))
-        cutoffs = [k for k in ks if k <= most] or [most]
-        results = [open_test(fitted.user, fitted.item, parts, p, cutoffs) for p in rules.variants]
+        trained = cell.data.train(cell, progress, resumed)
+        results = opened(cell, trained)
     if resumed:
         resumed.clear()
     judged = [
         {"protocol": p.described(), "metrics": _metrics(r, parts)} for p, r in zip(rules.variants, results, strict=True)
     ]
-    return _recommender(model, data, parts, fitted, judged)
+    return _recommender(model, known_as, parts, trained.fitted, judged)
 
 
 def _recommender(
@@ -212,15 +215,11 @@ def _filter(protocol: str, user_core: int, item_core: int) -> str:
     return "as imported" if protocol == GIVEN else f"users >= {user_core}, items >= {item_core}, repeatedly"
 
 
-def _checkpoint(
-    folder: str | Path | None, key: Mapping[str, Any], features: np.ndarray | None, params: Train
-) -> Checkpoint | None:
+def _checkpoint(folder: str | Path | None, cell: Cell, params: Train) -> Checkpoint | None:
     """Return where this very training continues from: the file's name is a hash of all that shapes it."""
     if folder is None:
         return None
-    total = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
-    total.update(b"" if features is None else features.data)
-    return Checkpoint(Path(folder) / f"{key['model']}-{total.hexdigest()[:16]}.safetensors", params.checkpoint_every)
+    return Checkpoint(Path(folder) / f"{cell.model}-{cell.training[:16]}.safetensors", params.checkpoint_every)
 
 
 @contextmanager
@@ -243,9 +242,9 @@ def _metrics(result: Result, parts: Split) -> dict[str, dict[str, float]]:
     }
 
 
-def _with_ids(vectors: np.ndarray | sp.csr_array, ids: np.ndarray) -> Vectors | sp.csr_array:
+def _with_ids(vectors: np.ndarray | Other, ids: np.ndarray) -> Vectors | Other:
     return Vectors(vectors, ids) if isinstance(vectors, np.ndarray) else vectors
 
 
-def _plain(vectors: Vectors | sp.csr_array) -> np.ndarray | sp.csr_array:
+def _plain(vectors: Vectors | Other) -> np.ndarray | Other:
     return np.asarray(vectors) if isinstance(vectors, np.ndarray) else vectors

@@ -22,6 +22,7 @@ from pipeline.encode.beit3_untrained import MOST
 from pipeline.encode.registry import ENCODERS
 from pipeline.layout import Layout
 from pipeline.ops.device import gemm_rate, pick
+from pipeline.pretrain.loop import MEASUREMENTS
 from pipeline.pretrain.params import Pretrain
 
 LONGEST = 128
@@ -99,16 +100,17 @@ def encoding(c: Config, items: Items, reads: tuple[str, ...]) -> float:
 
 
 def pretrain(networks: Networks, params: Parameters, items: Items) -> dict[str, float]:
-    """Return precision -> operations of the stage: visual tokens, epochs, held-out items, whitening."""
+    """Return precision -> operations of the stage: visual tokens, steps, held-out items, whitening."""
     own, c = params.pretrain, networks.beit3
     pairs = list(zip(items.image.tolist(), items.tokens.tolist(), strict=True))
     one = sum(forward(c, *pair, own) for pair in pairs)
-    trained, held_out = BACKWARD * (1 - own.held_out), own.held_out
+    shown = own.steps * own.batch_size / len(pairs)  # passes over the items
+    trained, held_out = BACKWARD * shown, MEASUREMENTS * own.held_out
     exact = items.image.sum() * visual_tokens(networks.vqkd) * (own.visual_tokens == "vqkd")
     exact += (1 - own.held_out) * encoding(c, items, ("image", "text"))
     low = {"auto": "float32" if pick().type == "cpu" else "bfloat16"}.get(own.precision, own.precision)
     work = {"float32": float(exact)}
-    work[low] = work.get(low, 0.0) + own.epochs * (trained + held_out) * one
+    work[low] = work.get(low, 0.0) + (trained + held_out) * one
     return work
 
 

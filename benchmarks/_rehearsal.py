@@ -147,12 +147,12 @@ def parameters(profile: dict[str, Any], raw: Path, size: str, items: int) -> dic
     precision = _fastest()
     steps = max(1, items // BATCH)
     ks = {"ks": [k for k in Benchmark().ks if k <= items // 2]}
-    scale = {"epochs": 1, "batch_size": BATCH, "precision": precision, "checkpoint_every": max(1, steps // 2)}
+    scale = {"steps": steps, "batch_size": BATCH, "precision": precision, "checkpoint_every": max(1, steps // 2)}
     changed: dict[str, dict[str, Any]] = {
         "sources": {DATASET: source | files | {"features": features}},
         "pretrain": weights | scale | {"size": size},
         "encode": {"workers": 2},
-        "encoders": {"beit3": {"precision": precision}},
+        "encoders": {"beit3": profile["encoders"]["beit3"] | {"precision": precision}},
         "train": {"epochs": 3, "batch_size": 512},
         "probe": ks,
         "study": {"mask": {"seeds": 1}},
@@ -197,9 +197,9 @@ def measured(folder: Path, size: str) -> dict[str, Any]:
 
 
 def _as_published(params: Parameters) -> Parameters:
-    """Return the rehearsal's parameters with the profile's epochs."""
-    epochs = load(PROFILE).pretrain.epochs
-    return params.model_copy(update={"pretrain": params.pretrain.model_copy(update={"epochs": epochs})})
+    """Return the rehearsal's parameters with the profile's steps."""
+    steps = load(PROFILE).pretrain.steps
+    return params.model_copy(update={"pretrain": params.pretrain.model_copy(update={"steps": steps})})
 
 
 def lines(figures: dict[str, Any]) -> list[str]:

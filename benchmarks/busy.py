@@ -141,7 +141,7 @@ def _state() -> dict[str, torch.Tensor]:
 @cache
 def _task(steps: int) -> Task:
     """Return items with noise for images and texts: what they hold does not change how long a step takes."""
-    params = Pretrain(epochs=1, threads=THREADS, held_out=0)
+    params = Pretrain(steps=steps, threads=THREADS, held_out=0)
     rng, n = np.random.default_rng(0), steps * params.batch_size
     texts = [np.array([0, *rng.integers(4, VOCAB - 1, TOKENS), 2]) for _ in range(n)]
     pixels = rng.integers(0, 256, (n, SHAPE.image, SHAPE.image, 3), np.uint8)

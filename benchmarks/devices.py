@@ -11,11 +11,11 @@ import torch
 
 from benchmarks import Measurement, _turns
 from benchmarks.encode import SHAPE
-from pipeline import io
+from pipeline import engine, io
 from pipeline.beit3.inference import flops
 from pipeline.beit3.network import BEiT3
-from pipeline.encode import engines
 from pipeline.encode.beit3 import BEiT3Items, Prepared
+from pipeline.engine.place import Worker
 from pipeline.ops.device import gemm_rate, pick, visible
 
 DEVICES = visible() if len(visible()) > 1 else [pick(), pick()]
@@ -26,8 +26,8 @@ JOBS, PASS, PASSES = (8, 64, 8) if pick().type == "cuda" else (4, 4, 1)
 def run() -> Measurement:
     """Encode the same pixels both ways; the bytes must be the same."""
     turns = {
-        name: partial(_turns.timed, lambda where=where: [t for _, t in engines.local(_worker, range(JOBS), where)])
-        for name, where in {"one": DEVICES[:1], "all": DEVICES}.items()
+        name: partial(_turns.timed, lambda where=where: [t for _, t in engine.map(_worker, range(JOBS), where)])
+        for name, where in {"one": None, "all": engine.Devices(DEVICES)}.items()
     }
     items = JOBS * PASSES * PASS
     ways = _turns.take(turns, work=items, warm_up=True)
@@ -46,7 +46,7 @@ def run() -> Measurement:
     )
 
 
-def _worker() -> engines.Worker:
+def _worker() -> Worker[int, pa.Table]:
     torch.manual_seed(0)
     encoder = BEiT3Items(BEiT3(SHAPE).to(pick()), None, 3)
 

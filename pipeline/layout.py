@@ -240,38 +240,19 @@ class Layout:
         """Table TUNING; absent where the settings are used as given."""
         return self.folder("benchmark") / "tuning.parquet"
 
-    def tunings(self, model: str, features: str) -> Path:
-        """Return the folder of the settings that one model tries on one feature set."""
-        return self.folder("benchmark") / "tuning" / model / features
+    @property
+    def runs(self) -> Path:
+        """In which cell each run of the benchmark lies, JSON; see pipeline/benchmark/runs.py."""
+        return self.folder("benchmark") / "runs.json"
 
-    def tuning_trial(self, model: str, features: str, number: int) -> Path:
-        """Return the record of one setting, JSON; its existence means that the setting has been tried."""
-        return self.tunings(model, features) / f"{number}.json"
-
-    def runs(self, model: str, features: str, ablation: str = "") -> Path:
-        """Return the folder of a benchmark's runs of one model on one feature set, as it is or with an ablation."""
-        folder = self.folder("benchmark")
-        return (folder / "ablations" / ablation if ablation else folder / "runs") / model / features
-
-    def trial(self, model: str, features: str, seed: int, ablation: str = "", *, suffix: str = "") -> Path:
-        """Return the record of one run under the protocol of that suffix, JSON.
-
-        That without a suffix is written last, so its existence means that the run is done.
-        """
-        return self.runs(model, features, ablation) / f"{seed}{suffix}.json"
-
-    def trial_rankings(self, model: str, features: str, seed: int, ablation: str = "", *, suffix: str = "") -> Path:
-        """Return table rankings(K) of one run under the protocol of that suffix."""
-        return self.runs(model, features, ablation) / f"{seed}{suffix}.parquet"
+    def cells(self, stage: str) -> Path:
+        """Return the folder of a stage's trainings, a record and rankings each; see pipeline/experiment/store.py."""
+        return self.folder(stage) / "cells"
 
     # --- the study: what the article measures beyond the benchmark
     def study(self, part: str) -> Path:
         """Return the table of a part, see schemas.STUDY."""
         return self.folder("study") / f"{part}.parquet"
-
-    def study_runs(self, part: str) -> Path:
-        """Return the folder of a part's records of single runs."""
-        return self.folder("study") / "runs" / part
 
     @property
     def study_metrics(self) -> Path:
@@ -291,10 +272,6 @@ class Layout:
         """Return model, features and kind of every finished sweep, sorted."""
         finished = sorted(self.folder("sweep").glob("*/*/*/results.parquet"))
         return [(p.parts[-4], p.parts[-3], p.parts[-2]) for p in finished]
-
-    def sweep_study(self, model: str, features: str, kind: str) -> Path:
-        """Return the folder of a record a setting, from which an interrupted sweep goes on."""
-        return self.sweep(model, features, kind) / "tried"
 
     def sweep_trials(self, model: str, features: str, kind: str) -> Path:
         """Return table trials(settings)."""

@@ -111,7 +111,8 @@ class Run:
         self.bars.append(progress.bar(label, hidden=bool(parallel.rank()), **options))
         return self.bars[-1]
 
-    def key(self, files: Iterable[Path], facts: Any, modules: Sequence[str]) -> str:
+    @staticmethod
+    def key(files: Iterable[Path], facts: Any, modules: Sequence[str]) -> str:
         """Return the sha256 of all that a result depends on: contents of files, parameters, versions, and code.
 
         Args:

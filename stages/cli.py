@@ -266,22 +266,22 @@ def sweep(
     """settings tried against each other, chosen on valid; an interrupted sweep resumes."""
     import schemas
     from pipeline import io
-    from pipeline.benchmark import sweep as sweeping
+    from pipeline.experiment.plans.search import asked
     from pipeline.report import terminal as results
     from pipeline.run import running
     from stages.params import load
     from stages.sweep import main
 
     settings = load(params, dataset)
-    plan = sweeping.plan(settings, model, features, grid, tpe)
+    wanted = asked(settings, model, features, grid, tpe)
     kept = f"settings tried so far are kept in {root / 'sweep' / dataset}"
     with interruptible(kept), running("sweep", dataset, settings, root) as run:
-        main(run, plan)
-    names = list(plan.space)
-    trials = io.read_table(run.layout.sweep_trials(*plan.names), schemas.trials(names))
-    winners = io.read_table(run.layout.sweep_results(*plan.names), schemas.RESULTS)
+        main(run, wanted)
+    names = list(wanted.space)
+    trials = io.read_table(run.layout.sweep_trials(*wanted.names), schemas.trials(names))
+    winners = io.read_table(run.layout.sweep_results(*wanted.names), schemas.RESULTS)
     show(results.trials(trials, names), *results.tables(winners, dataset))
-    say(f"all settings: {run.layout.sweep_trials(*plan.names)}")
+    say(f"all settings: {run.layout.sweep_trials(*wanted.names)}")
 
 
 @app.command(rich_help_panel=LOOK)
@@ -338,7 +338,15 @@ def compare(
 
 
 app.command(rich_help_panel=LOOK)(released.diff)
-for _command_of_release in (released.verify, released.fetch, released.export, released.embed, released.attest):
+app.command(rich_help_panel=LOOK)(released.leaderboard)
+for _command_of_release in (
+    released.verify,
+    released.fetch,
+    released.export,
+    released.embed,
+    released.serve,
+    released.attest,
+):
     app.command(rich_help_panel=RELEASES)(_command_of_release)
 for _registered in app.registered_commands:
     _registered.epilog = f"Example: {examples.of(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]

@@ -11,10 +11,12 @@ EXAMPLES = {
     "sweep": "alignrec sweep sample --tpe 24",
     "compare": "alignrec compare sample beit3 theirs.npy",
     "diff": "alignrec diff older newer --page diff.html",
+    "leaderboard": "alignrec leaderboard release other/release --to leaderboard.html",
     "verify": "alignrec verify outputs/publish/sample/release",
     "fetch": "alignrec fetch s3://bucket/features/sample/0.1.0 --to release",
     "export": "alignrec export sample --format recbole --to there",
     "embed": "alignrec embed release items.jsonl --encoder beit3 --to new.parquet",
+    "serve": "alignrec serve release --port 8000",
     "attest": "alignrec attest release --data sample",
 }
 """command -> its example, where it takes more than a dataset, or none"""

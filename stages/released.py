@@ -170,6 +170,19 @@ def diff(
         say(f"page: {page_to}")
 
 
+def leaderboard(
+    releases: Annotated[list[Path] | None, typer.Argument(help="release folders")] = None,
+    to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
+) -> None:
+    """benchmarks of any number of releases on one page, beside what others published."""
+    from pipeline import io
+    from pipeline.compare import leaderboard as board
+
+    entries = [entry for folder in releases or [] for entry in board.read(folder)]
+    io.write_bytes(to, board.html(entries).encode())
+    say(f"page: {to}")
+
+
 def export(
     what: Annotated[str, typer.Argument(help="a dataset, or a release folder")],
     form: Annotated[
@@ -211,6 +224,25 @@ def export(
         if items:
             say(f"{name}: zero rows filled with drawn numbers: {len(items):,}")
     say(f"exported: {to}")
+
+
+def serve(
+    release: Annotated[Path, typer.Argument(help="a release folder")],
+    host: Annotated[
+        str, typer.Option(help="address to listen at; only this machine reaches the default")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free")] = 8000,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+) -> None:
+    """the page of a release with a box: text or image in, nearest items out, by the released encoder."""
+    from pipeline.release.read import Release
+
+    opened = Release(release).verified()
+    own = settings(str(release), params)
+    from pipeline.serve import command  # loads torch, which a damaged release need not wait for
+
+    command.serve(opened, own, opened.beside(root).images, host, port, say)
 
 
 def embed(

@@ -29,7 +29,7 @@ def main(run: Run) -> None:
 
     outputs = Outputs(run.layout, run.source.kind, run.params[Released].features, REPORT.before())
     own = run.params[Report]
-    near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, run.seed("gallery"))
+    near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, run.seed("gallery"))
     view = page.view(outputs, near, users(outputs, run.seed("users")), run.seed("gallery"))
     html = page.html(outputs, view)
     io.write_bytes(run.layout.report / "index.html", html.encode())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import schemas
-from pipeline import io
 from pipeline.benchmark.params import Benchmark
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
+from pipeline.experiment.plans import PLANS
+from pipeline.experiment.tables import TABLES
 from pipeline.features.registry import FEATURES
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
@@ -20,7 +20,6 @@ from pipeline.run import Run
 from pipeline.sources.registry import SOURCES
 from pipeline.stage import Needs, Stage
 from pipeline.study.params import Study
-from pipeline.train import inputs
 from stages.benchmark import BENCHMARK
 from stages.encode import ENCODE
 from stages.graph import GRAPH
@@ -35,19 +34,16 @@ JUDGED = (INTERACTIONS, ENCODE, GRAPH, SEMANTIC_IDS, BENCHMARK)
 
 
 def main(run: Run) -> None:
-    """Train what has no record yet, and write a table a part."""
-    from pipeline.benchmark.settings import protocol_of
-    from pipeline.study import arms, generative, masking, summaries, sweeps, tail  # load torch
+    """Train what has no record yet, here or in the benchmark, and write the tables."""
+    from pipeline.experiment.run import Experiment  # loads torch
 
-    layout = run.layout
-    rules = protocol_of(run.params, run.dataset, inputs.read(layout, None).split)
-    parts = (masking.study, tail.study, arms.study, sweeps.study, generative.study)
-    made = [path for study in parts for path in study(run, rules)]
-    mask = run.read(layout.study("mask"), schemas.MASK)
-    io.write_json(layout.study_metrics, summaries.metrics(mask))
-    io.write_json(layout.study_plot("mask"), summaries.mask_points(mask))
-    io.keep_only(run.folder, [*made, layout.study_metrics, layout.study_plot("mask")])
-    run.rows_in, run.rows_out = len(layout.feature_sets()), len(mask)
+    experiment = Experiment(run, run.params[Study].workers, run.layout.cells("benchmark"))
+    for name in TABLES:
+        planned = PLANS[name](experiment) if name in PLANS else {}
+        found = experiment.complete(planned, name)
+        experiment.write(TABLES[name](experiment, found))
+    experiment.end()
+    run.rows_in, run.rows_out = len(run.layout.feature_sets()), len(experiment.named)
 
 
 def needs(run: Run) -> Needs:
@@ -62,6 +58,8 @@ def needs(run: Run) -> Needs:
         (SOURCES, run.source.kind),
         (MODELS, RELEASED),
         *((PROBES, name) for name in PROBES),
+        *((PLANS, name) for name in PLANS),
+        *((TABLES, name) for name in TABLES),
     ]
     if pretrains:
         more, kinds = _encoders(run)
@@ -97,5 +95,5 @@ STUDY = Stage(
     speed=frozenset({"workers"}),
     main=main,
     needs=needs,
-    loads=(SOURCES, MODELS, PROBES, ENCODERS, FEATURES),
+    loads=(SOURCES, MODELS, PROBES, PLANS, TABLES, ENCODERS, FEATURES),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
@@ -45,7 +45,7 @@ def main(run: Run) -> None:
     users = io.read_table(layout.users, schemas.USERS)
     items = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     users = users.append_column("vector", io.vectors(trained.user))
-    items = items.append_column("vector", io.vectors(trained.item))
+    items = items.append_column("vector", io.vectors(cast(Any, trained.item)))  # AlignRec's are dense
     run.write(users, layout.user_embeddings, schemas.user_embeddings(params.dim))
     run.write(items, layout.item_embeddings, schemas.item_embeddings(params.dim))
     io.write_bytes(layout.model, save(trained.state))

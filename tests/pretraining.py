@@ -27,7 +27,7 @@ from stages.params import load
 from stages.pretrain import main
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), "yellow": (230, 220, 20)}
-EPOCHS = 4
+STEPS = 40
 THINGS = ("circle", "square", "bar", "dot")
 MASK = 11
 UNTAUGHT: dict[str, Any] = {"words": "random", "summary": 1.0, "content": 1.0, "distill": 0.0}
@@ -44,7 +44,7 @@ def task(n: int = 24, partners: np.ndarray | None = None, **params: Any) -> Task
     row = np.where(np.arange(n) % 7 == 3, -1, np.arange(n))
     codes = np.repeat(colour[:, None], 4, axis=1).astype(np.int32)
     settings = Pretrain(
-        **(UNTAUGHT | {"epochs": 2, "batch_size": 8, "held_out": 0.2, "threads": 1, "lr": 0.01} | params)
+        **(UNTAUGHT | {"steps": 6, "batch_size": 8, "held_out": 0.2, "threads": 1, "lr": 0.01} | params)
     )
     return Task(Corpus(texts, row, pixels), codes, MASK, settings, 5, torch.device("cpu"), partners)
 
@@ -114,7 +114,7 @@ def shop(root: Path, images: bool = True, texts: bool = True, **pretrain: Any) -
                 "sources": {"toy": {"kind": "sample"}},
                 "pretrain": UNTAUGHT
                 | {
-                    "epochs": EPOCHS,
+                    "steps": STEPS,
                     "vocab": 60,
                     "codes": 16,
                     "batch_size": 8,

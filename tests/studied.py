@@ -12,6 +12,9 @@ import yaml
 
 import schemas
 from pipeline import io
+from pipeline.experiment.plans import PLANS
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.tables import TABLES
 from pipeline.layout import Layout
 from pipeline.run import Run
 from pipeline.study.branch import searched
@@ -24,7 +27,7 @@ SETS = ["beit3", "beit3-raw", "beit3-image-masked", "beit3-text-masked", "tfidf"
 
 def write(root: Path, **sections: Any) -> Path:
     """Write items, images and interactions; return the parameter file, which has the sections too."""
-    path, layout = pretraining.shop(root, vocab=40, epochs=1), Layout(root, "toy")
+    path, layout = pretraining.shop(root, vocab=40, steps=10), Layout(root, "toy")
     params = yaml.safe_load(path.read_text())
     params["encode"] = {"encoders": SETS, "controls": []}
     params["encoders"] = {"tfidf": {"width": 8}}
@@ -61,6 +64,15 @@ def encoded(root: Path, **sections: Any) -> Params:
     for name in SETS:
         searched(run("graph", params, root), name)
     return params
+
+
+def part(name: str, params: Params, root: Path) -> None:
+    """Run one part of the study, as the stage does."""
+    experiment = Experiment(run("study", params, root), params.study.workers)
+    found = experiment.complete(PLANS[name](experiment), name)
+    experiment.write(TABLES[name](experiment, found))
+    assert [path for path in experiment.made if not path.is_file()] == []
+    experiment.end()
 
 
 def run(stage: str, params: Params, root: Path) -> Run:

@@ -11,10 +11,10 @@ import pytest
 from pipeline import code
 
 ORDER = [
-    *("config", "ops", "http", "sources", "interactions", "items", "images", "beit3", "encode", "features"),
+    *("config", "ops", "engine", "http", "sources", "interactions", "items", "images", "beit3", "encode", "features"),
     *("pretrain", "graph"),
-    *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "facts"),
-    *("release", "remote", "export", "report", "compare"),
+    *("models", "evaluation", "train", "probe", "semantic_ids", "sequential", "benchmark", "study", "experiment"),
+    *("facts", "release", "remote", "export", "report", "compare", "serve"),
 ]
 FILES = sorted((code.ROOT / "pipeline").rglob("*.py"))
 

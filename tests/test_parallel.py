@@ -53,7 +53,7 @@ def _prepared(root: Path) -> Path:
     params = yaml.safe_load((root / "params.yaml").read_text())
     ids = pa.table({"item_id": pa.array(range(96), pa.int32()), "asin": [f"A{i}" for i in range(96)]})
     io.write_table(ids, layout.item_ids, schemas.ITEM_IDS)
-    params["pretrain"] |= {"itc": 0.5, "collaborative": 0.5, "common_users": 1, "ema": 0.5, "epochs": 2}
+    params["pretrain"] |= {"itc": 0.5, "collaborative": 0.5, "common_users": 1, "ema": 0.5, "steps": 20}
     params["pretrain"] |= {"distill": 1.0, "distill_from": ["cnn"], "cls_pass": "whole", "cls_read": "whitened"}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     return root
@@ -100,7 +100,7 @@ def test_only_the_first_process_writes(two: Path) -> None:
     folder = Layout(two, "toy").encoder
     assert not list(folder.rglob(".*.tmp"))
     assert not Layout(two, "toy").encoder_checkpoint.exists()
-    assert io.read_json(folder / "run.json")["notes"]["epoch"] == 2
+    assert io.read_json(folder / "run.json")["notes"]["step"] == 20
 
 
 def test_other_stages_refuse_several_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 PARAMS = """
 datasets: [shop]
 sources: {shop: {kind: sample, users: 400, items: 160}}
-pretrain: {vocab: 300, codes: 32, epochs: 2, batch_size: 32}
+pretrain: {vocab: 300, codes: 32, steps: 20, batch_size: 32}
 train: {batch_size: 512, epochs: 3}
 benchmark: {seeds: 2, features: [beit3, random]}
 study: {mask: {seeds: 1}}

@@ -14,8 +14,8 @@ from test_pipeline import environment, project, run
 from benchmarks import _operations, _raw2014, _rehearsal
 from pipeline.beit3 import vqkd
 from pipeline.beit3.network import SIZES
-from pipeline.benchmark.jobs import jobs
 from pipeline.benchmark.settings import model_settings
+from pipeline.experiment.plans.benchmark import entries
 from pipeline.features.names import feature_sets
 from pipeline.models import MODELS
 from pipeline.sources.amazon2014 import Amazon2014
@@ -54,7 +54,7 @@ def test_it_has_every_model_five_seeds_and_all_ablations() -> None:
     assert sorted(benchmark.models) == sorted(MODELS)
     assert (benchmark.seeds, benchmark.ablation_seeds) == (5, 5)
     assert benchmark.ablations == load(shipped.root() / "params.yaml").benchmark.ablations
-    assert f"{len(jobs(params))} trainings" in PAGE
+    assert f"{len(entries(params))} trainings" in PAGE
 
 
 def test_the_image_features_of_2014_stand_beside_ours() -> None:

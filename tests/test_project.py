@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 FIVE_LINES = """datasets: [shop]
 sources: {shop: {kind: sample, users: 60, items: 40}}
 interactions: {user_core: 2, item_core: 2}
-pretrain: {epochs: 0}
+pretrain: {steps: 0}
 benchmark: {ks: [5]}
 """
 

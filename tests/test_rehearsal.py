@@ -120,14 +120,13 @@ def test_operations_grow_with_what_an_item_has() -> None:
     assert sum(_operations.pretrain(networks, params, full).values()) > 2 * sum(
         _operations.pretrain(networks, params, blind).values()
     )
-    twice = params.pretrain.model_copy(update={"epochs": 2 * params.pretrain.epochs})
-    longer = params.model_copy(update={"pretrain": twice})
-    (once,), (more,) = (
-        [flop for p, flop in _operations.pretrain(networks, each, full).items() if p == low]
-        for each, low in ((params.model_copy(update={"pretrain": _low(params.pretrain)}), "bfloat16"),
-                          (longer.model_copy(update={"pretrain": _low(twice)}), "bfloat16"))
-    )  # fmt: skip
-    assert more == pytest.approx(2 * once)
+    low = _low(params.pretrain)
+    lengths = [low.model_copy(update={"steps": times * low.steps}) for times in (1, 2, 3)]
+    once, twice, thrice = (
+        _operations.pretrain(networks, params.model_copy(update={"pretrain": own}), full)["bfloat16"] for own in lengths
+    )
+    assert thrice - twice == pytest.approx(twice - once), "measurements are as many"
+    assert twice > 1.5 * once
     (work,) = _operations.encode(networks, params, full).values()
     per_item = work / 10 / 1e9
     assert per_item == pytest.approx(3 * 55.187 + 32.695 + 20.966, abs=0.01)  # whole, untrained and its whitening
@@ -163,7 +162,7 @@ def test_only_paths_and_scale_differ_from_the_profile() -> None:
         if profile.get(section, {}).get(key) != value
     }
     paths = {"sources.baby", "pretrain.init", "pretrain.tokenizer", "pretrain.vqkd"}
-    scale = {"pretrain.epochs", "pretrain.batch_size", "pretrain.precision", "pretrain.checkpoint_every"}
+    scale = {"pretrain.steps", "pretrain.batch_size", "pretrain.precision", "pretrain.checkpoint_every"}
     scale |= {"encode.workers", "train.epochs", "train.batch_size", "study.mask", "probe.ks"}
     scale |= {"benchmark.seeds", "benchmark.ablation_seeds", "benchmark.ks", "encoders.beit3"}
     assert different - {"encoders.beit3"} == paths | scale - {"encoders.beit3"}

@@ -9,6 +9,8 @@ from PIL import Image
 
 import schemas
 from pipeline import io
+from pipeline.benchmark import runs
+from pipeline.benchmark.runs import Entry
 from pipeline.layout import Layout
 from stages import STAGES
 from stages.params import Params
@@ -209,8 +211,10 @@ def write_benchmark(layout: Layout) -> None:
         io.write_table(pa.Table.from_pylist(rows, schema), path, schema, record("benchmark"))
     best = pa.FixedSizeListArray.from_arrays(pa.array([5, 4, 3, -1] * USERS, pa.int32()), type=schemas.ranking(4))
     rankings = pa.table({"user_id": pa.array(range(USERS), pa.int32()), "items": best})
-    for model, features, ablation in RUNS:
-        io.write_table(rankings, layout.trial_rankings(model, features, 0, ablation), schemas.rankings(4))
+    keys = {Entry(model, features, 0, ablation): f"{n:064}" for n, (model, features, ablation) in enumerate(RUNS)}
+    io.write_json(layout.runs, runs.listed(keys))
+    for entry in keys:
+        io.write_table(rankings, runs.rankings(layout, entry), schemas.rankings(4))
     io.write_json(layout.protocol, [{"name": "mmrec", "fingerprint": "f" * 16, "rule": "mmrec"}])
 
 

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipeline import io
+from pipeline.beit3.network import FIRST_POSITION
 from pipeline.errors import UserError, one_line
 from pipeline.http.fetch import local
 from pipeline.ops.tensors import is_plain
@@ -213,6 +214,18 @@ def resized(table: Tensor, grid: int) -> Tensor:
     square = table.float().unflatten(0, (old, old)).permute(2, 0, 1)[None]  # [1, D, g, g]
     new = F.interpolate(square, (grid, grid), mode="bicubic", align_corners=False)  # [1, D, grid, grid]
     return new[0].permute(1, 2, 0).flatten(0, 1).to(table.dtype)
+
+
+def lengthened(table: Tensor, rows: int) -> Tensor:
+    """Return text positions, [n, D], for longer texts: interpolated but for the unused first rows, [rows, D].
+
+    A shorter table has the first rows alone. Source: position interpolation (arXiv 2306.15595).
+    """
+    if rows <= len(table):
+        return table[:rows]
+    along = table[FIRST_POSITION:].float().T[None]  # [1, D, n - 2]
+    new = F.interpolate(along, rows - FIRST_POSITION, mode="linear", align_corners=True)[0].T
+    return torch.cat([table[:FIRST_POSITION], new.to(table.dtype)])
 
 
 def _zipped(path: Path) -> bool:

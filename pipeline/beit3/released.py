@@ -74,7 +74,7 @@ def continued(wanted: Config, published: Config, codes: int, pieces: int, where:
     """Return the shape of a network that goes on from published weights.
 
     Args:
-        wanted: network size and image side.
+        wanted: network size, image side, and the rows of text positions that texts need.
         published: shape of the file.
         codes: visual tokens to predict; 0: no MIM head.
         pieces: ids of the tokenizer, special ones included.
@@ -89,14 +89,15 @@ def continued(wanted: Config, published: Config, codes: int, pieces: int, where:
             f"{where}: its text table has {published.vocab:,} rows, but the tokenizer {pieces:,} ids; "
             "give the tokenizer that was published with the weights (beit3.spm)"
         )
-    return replace(wanted, vocab=published.vocab, positions=published.positions, codes=codes, mlm=True)
+    positions = max(wanted.positions, published.positions)
+    return replace(wanted, vocab=published.vocab, positions=positions, codes=codes, mlm=True)
 
 
 def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkpoints.Loaded:
-    """Fill a network from a BEiT3 file; positions are interpolated for other image sizes.
+    """Fill a network from a BEiT3 file; positions are interpolated for other image sizes and for longer texts.
 
     Args:
-        network: of the same width and layers. It may lack either head, have a shorter text position table, or a MIM
+        network: of the same width and layers. It may lack either head, have another text position table, or a MIM
             head for another visual tokenizer: then the file's head is left out and the network's stays as it is.
         tensors: the file's.
         where: the file, for messages.
@@ -154,7 +155,7 @@ def _fitted(tensors: dict[str, Tensor], wanted: Config, where: str) -> dict[str,
         grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resized(patches[BEFORE_PATCHES:], wanted.grid)])
     except (RuntimeError, ValueError):
         raise UserError(f"{where}: {PATCH_POSITIONS} is {list(patches.shape)}, no table of square patches") from None
-    return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: text[: wanted.positions]}
+    return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: checkpoints.lengthened(text, wanted.positions)}
 
 
 def _same_size(wanted: Config, published: Config, where: str) -> None:

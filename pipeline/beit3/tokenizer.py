@@ -15,6 +15,8 @@ import sentencepiece
 from pipeline.errors import UserError
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
+ENDLESS = 10**9
+"""tokens; no text has more"""
 LONGEST_SENTENCE = 4192  # bytes; SentencePiece's own limit: longer lines would be skipped
 MOST_SENTENCES = 1_000_000  # lines that training reads; bounds memory at about 1 GiB
 MOST_CHARACTERS = 1000  # of an alphabet; rarer characters are <unk>
@@ -44,7 +46,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], max_tokens: int) -> list[np.ndarray]:
         """Return ids of each text, int64 [<= max_tokens], between <s> and </s>; longer texts are cut."""
         encoded = self._pieces.Encode(list(texts), out_type=int, num_threads=1)
-        return [_with_ends(ids[: max_tokens - 2]) for ids in encoded]
+        return [cut(_with_ends(ids), max_tokens) for ids in encoded]
 
 
 def train(texts: Iterable[str], vocab: int) -> bytes | None:
@@ -78,6 +80,11 @@ def pad(rows: Sequence[np.ndarray], length: int | None = None) -> tuple[np.ndarr
     for row, values in enumerate(rows):  # a batch of short rows of unequal length
         ids[row, : len(values)] = values
     return ids, np.arange(length) >= np.array([len(row) for row in rows])[:, None]
+
+
+def cut(ids: np.ndarray, max_tokens: int) -> np.ndarray:
+    """Return ids between <s> and </s>, at most `max_tokens` with these."""
+    return ids if len(ids) <= max_tokens else np.concatenate([ids[: max_tokens - 1], [EOS]])
 
 
 def _with_ends(pieces: list[int]) -> np.ndarray:

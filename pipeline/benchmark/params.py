@@ -36,7 +36,7 @@ class Benchmark(Section):
     valid Recall@20 chooses, test is not opened for them; 0: the given setting is used"""
     control: Name | None = None
     """feature set that every other one is tested against under each model that reads features, such as `shuffled`;
-    null: AlignRec alone is tested, see pipeline/benchmark/significance.py"""
+    null: AlignRec alone is tested, see pipeline/experiment/tables/significance.py"""
     workers: Positive = 2
     """runs at a time, one thread each"""
 

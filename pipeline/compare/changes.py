@@ -13,10 +13,17 @@ import pyarrow.parquet as pq
 import schemas
 from pipeline import io
 from pipeline.compare import page, releases
+from pipeline.facts import chips
+from pipeline.facts.chips import Chip
 from pipeline.facts.comparison import shared
 from pipeline.facts.table import Table
+from pipeline.facts.words import title
+from pipeline.report import plots
 from pipeline.report.page import render
 from pipeline.report.section import Section
+
+LINES = 5
+"""differences that a chip names"""
 
 
 def html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
@@ -42,15 +49,34 @@ def html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str
             old = replace(old, name=f"{name} before ({diff['a']['version']})")
             new = replace(new, name=f"{name} after ({diff['b']['version']})")
             pairs.append(page.changed(old, new, changed))
-    packed, data = page.with_images(pairs, items, _images(images, items, at))
+    packed, data = page.with_images(pairs, items, pictures(images, items, at))
     missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
     parts = [Section("what", "What changed", "What changed", tables=_tables(diff))]
     dataset = diff["b"]["dataset"]
     return render(
         "compared.html", packed, what="difference", command="diff", dataset=dataset, kind=kind,
         title=f"{dataset} {diff['a']['version']} and {diff['b']['version']}", lead=releases.verdict(diff),
-        parts=parts, data=data, pairs=pairs, note=missing,
+        parts=parts, data=data, pairs=pairs, note=missing, chips=claims(diff), verdict=[], plot=plots,
     )  # fmt: skip
+
+
+def claims(diff: dict[str, Any]) -> list[Chip]:
+    """Return the differences at a glance: what became of schema, rows and values, and of each feature set."""
+    said = []
+    for part in ("schema", "rows", "values"):
+        lines = diff[part]
+        outcome = chips.WORSE if part == "schema" and lines else chips.LEVEL
+        what = f"{len(lines)} change{'s' * (len(lines) > 1)}" if lines else "the same"
+        said.append(Chip(f"{part}: {what}", outcome, "; ".join(lines[:LINES]) or f"{part} are the same"))
+    for name, f in diff["features"].items():
+        outcome = {"none": chips.BETTER, "major": chips.WORSE}.get(f["bump"], chips.LEVEL)
+        detail = f"{f['overlap']:.1%} of neighbours shared, CKA {f['cka']:.4f}"
+        said.append(Chip(f"{title(name)}: {releases.change(f['bump'])}", outcome, detail))
+    for name, c in diff["semantic_ids"].items():
+        said.append(
+            Chip(f"codes {name}: {c['changed']:,} of {c['items']:,} changed", chips.LEVEL, "items with another ID")
+        )
+    return said
 
 
 def _tables(diff: dict[str, Any]) -> list[Table]:
@@ -75,8 +101,14 @@ def _tables(diff: dict[str, Any]) -> list[Table]:
     return [Table("Contents", "", ["part", "difference"], parts, texts=2), Table("Features", note, head, rows, texts=2)]
 
 
-def _images(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
-    """Yield row of `items` as item_id, and image, of images with the hash that `items` names."""
+def pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
+    """Yield row of `items` as item_id, and image, of images with the hash that `items` names.
+
+    Args:
+        images: folder of the images stage; may be absent.
+        items: table RELEASED_ITEMS.
+        at: identifier -> row of `items`.
+    """
     hashes = items["image_sha256"].to_pylist()
     for path in sorted(images.glob("images-*.parquet")):
         table = io.read_table(path, schemas.IMAGES, ["asin", "sha256", "image"])

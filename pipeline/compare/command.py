@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,23 +74,28 @@ def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seed
     import numpy as np
     from tqdm import tqdm
 
-    from pipeline import pool  # loads torch, which the probes do not need
-    from pipeline.compare import training
+    from pipeline.evaluation.cutoff import bounded
+    from pipeline.experiment.plans import compare as plans  # loads torch, which the probes do not need
+    from pipeline.experiment.run import complete
+    from pipeline.experiment.store import Store
+    from pipeline.experiment.tables import compare as tables
     from pipeline.train import inputs
 
-    folder = to / "features"
-    folder.mkdir(parents=True, exist_ok=True)
+    files = {g.name: to / "features" / f"{g.name}.npy" for g in sets}
     for g in sets:
-        with io.atomic(folder / f"{g.name}.npy") as temporary, temporary.open("wb") as f:
+        with io.atomic(files[g.name]) as temporary, temporary.open("wb") as f:
             np.save(f, g.vectors)
-    names = [g.name for g in sets]
-    jobs = training.jobs(names, seeds)
-    rules = protocol_of(params, layout.dataset, inputs.read(layout, None).split)
-    trials = pool.each(training.Trial(layout, params, folder, rules), jobs, params[Benchmark].workers)
-    recalls = dict(tqdm(trials, total=len(jobs), unit="run", disable=None))
+    split = inputs.read(layout, None).split
+    rules, k = protocol_of(params, layout.dataset, split), bounded(split.n_items)
+    planned, store = plans.plan(params, layout, files, seeds, rules, split.n_items), Store(to / "cells")
+    complete(planned.values(), store, params[Benchmark].workers, partial(tqdm, unit="run", disable=None))
+    found = {one: record for one, cell in planned.items() if (record := store.get(cell))}
     judged = [
-        judging.label | training.summary({job: by_protocol[i] for job, by_protocol in recalls.items()}, names)
-        for i, judging in enumerate(rules.variants)
+        protocol.label
+        | tables.summary(
+            {one: r.evaluation(protocol.suffix, split, [k]).per_user["recall", k] for one, r in found.items()}, [*files]
+        )
+        for protocol in rules.variants
     ]
     return judged[0] | ({"also": judged[1:]} if judged[1:] else {})
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline import pool
+from pipeline import engine
 from pipeline.ops.rows import unit_rows
 
 
@@ -68,7 +68,7 @@ def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, sco
     """
     unit, n = unit_rows(features)[0], len(features)
     rows = np.arange(n) if rows is None else rows
-    block = max(1, scores_held // pool.CORES // n)
+    block = max(1, scores_held // engine.CORES // n)
 
     def of_block(at: int) -> np.ndarray:
         own = rows[at : at + block]
@@ -77,7 +77,7 @@ def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, sco
         key[np.arange(len(own)), own] = np.iinfo(np.int64).max
         return np.sort(np.argpartition(key, k - 1, axis=1)[:, :k], axis=1).astype(np.int32)
 
-    return np.concatenate(list(pool.threads(of_block, range(0, len(rows), block))))
+    return np.concatenate(list(engine.threads(of_block, range(0, len(rows), block))))
 
 
 def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, list[int]]:

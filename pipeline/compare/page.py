@@ -11,8 +11,9 @@ from pipeline.compare import geometry
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.facts import comparison as facts
 from pipeline.facts import content
+from pipeline.facts.chips import Chip
 from pipeline.facts.outputs import Outputs
-from pipeline.report import gallery
+from pipeline.report import gallery, plots, probed
 from pipeline.report.gallery import Sheets
 from pipeline.report.page import render
 from pipeline.report.section import Section
@@ -41,11 +42,14 @@ def html(
         for p in comparison["pairs"]
     ]
     shapes = [facts.sources(comparison), *facts.shapes(comparison)]
+    doubts, drawn = " ".join(facts.doubts(comparison)), probed.pictures(facts.probed(comparison))
     parts = [
-        Section("judged", "Judged", "Judged", " ".join(facts.doubts(comparison)), tables=facts.judged(comparison)),
+        Section("judged", "Judged", "Judged", doubts, drawn, tables=facts.judged(comparison)),
         Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
     ]
-    return compared(outputs, list(named), parts, *with_images(pairs, items, outputs.images()), pairs)
+    packed, data = with_images(pairs, items, outputs.images())
+    chips, verdict = facts.claims(comparison), facts.sentences(comparison)
+    return compared(outputs, list(named), parts, packed, data, pairs, chips, verdict)
 
 
 def compared(
@@ -55,12 +59,25 @@ def compared(
     packed: Sheets,
     data: Mapping[str, Any],
     pairs: Sequence[Mapping[str, Any]],
+    chips: Sequence[Chip] = (),
+    verdict: Sequence[str] = (),
 ) -> str:
-    """Return a page of feature sets, or of codes, side by side; packed, data and pairs are of the images."""
+    """Return a page of feature sets, or of codes, side by side.
+
+    Args:
+        outputs: of the dataset.
+        names: of what is compared.
+        parts: sections.
+        packed: the images.
+        data: the page's table of items, see gallery.Sheets.table.
+        pairs: see `changed`.
+        chips: the verdict at a glance.
+        verdict: the same in sentences, its rule last.
+    """
     return render(
         "compared.html", packed, what="comparison", command="compare", dataset=outputs.layout.dataset,
         title=outputs.layout.dataset, lead=" · ".join(names), kind=outputs.kind, parts=parts, data=data, pairs=pairs,
-        note="",
+        note="", chips=chips, verdict=verdict, plot=plots,
     )  # fmt: skip
 
 

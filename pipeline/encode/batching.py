@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,8 +24,9 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 import schemas
-from pipeline import io
+from pipeline import engine, io
 from pipeline.encode.base import Encoder
+from pipeline.encode.chunks import Reader, Reading
 from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.device import gemm_rate
 
@@ -40,6 +40,8 @@ class Encoded(NamedTuple):
     """bool [n], an image went in"""
     has_text: np.ndarray
     """bool [n], a text went in"""
+    reading: Reading | None = None
+    """how much was read of the texts that went in; None where the encoder does not know"""
 
 
 class Throughput:
@@ -111,8 +113,10 @@ def encode(
     has_text = np.array([bool(text.strip()) for text in texts], bool)
     has_image = np.array([image is not None for image in images], bool)
     lengths = np.zeros(len(texts), np.int64)
+    reading = None
     if has_text.any():
-        lengths[has_text] = encoder.lengths([text for text in texts if text.strip()])
+        lengths[has_text] = encoder.lengths(given := [text for text in texts if text.strip()])
+        reading = encoder.reading(given) if isinstance(encoder, Reader) else None
     out = np.zeros((len(texts), encoder.width), np.float32)
     plan, prepare = batches(has_image, has_text, lengths, batch_size), partial(_prepare, encoder, texts, images)
     before, pending = encoder.flops, deque[tuple[np.ndarray, Tensor]]()
@@ -129,7 +133,7 @@ def encode(
     if not np.isfinite(out).all():
         raise ValueError(f"row {int((~np.isfinite(out).all(axis=1)).argmax())}: the encoder's vector is not finite")
     done(int((~has_image & ~has_text).sum()))
-    return Encoded(out, has_image, has_text)
+    return Encoded(out, has_image, has_text, reading)
 
 
 def _prepare(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], rows: np.ndarray) -> Any:
@@ -148,26 +152,19 @@ def _prefetched(
     work: Callable[[np.ndarray], Any], plan: Iterable[np.ndarray], workers: int, throughput: Throughput
 ) -> Iterator[tuple[np.ndarray, Any]]:
     """Yield each part of the plan with its result, in order; at most `workers` + 1 are held, to bound memory."""
-    futures: deque[tuple[np.ndarray, Future[tuple[Any, float]]]] = deque()
 
     def timed(part: np.ndarray) -> tuple[Any, float]:
         started = time.perf_counter()
         return work(part), time.perf_counter() - started
 
-    def first() -> tuple[np.ndarray, Any]:
-        part, future = futures.popleft()
+    prepared = engine.map(lambda: timed, plan, engine.Threads(workers), ahead=1)
+    while True:
         with throughput.on("wait"):
-            result, seconds = future.result()
+            part, (result, seconds) = next(prepared, (None, (None, 0.0)))
+        if part is None:
+            return
         throughput.add("decode", seconds)
-        return part, result
-
-    with ThreadPoolExecutor(workers) as pool:
-        for part in plan:
-            futures.append((part, pool.submit(timed, part)))
-            if len(futures) > workers:
-                yield first()
-        while futures:
-            yield first()
+        yield part, result
 
 
 def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, size: int) -> Iterator[np.ndarray]:

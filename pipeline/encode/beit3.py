@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple
 
@@ -17,10 +17,11 @@ import schemas
 from pipeline import io
 from pipeline.beit3.inference import Inference, flops, multiplies_bytes, precisions
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
-from pipeline.beit3.tokenizer import Tokenizer
+from pipeline.beit3.tokenizer import ENDLESS, Tokenizer
 from pipeline.config.base import Section
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Spec
+from pipeline.encode.chunks import Reading
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
 from pipeline.layout import EncoderFiles
@@ -35,8 +36,8 @@ class BEiT3Params(Section):
     """of its products; features are float32 in any. CLS must keep a cosine of 0.999 to float32 on the first items;
     whitening may amplify the difference. auto: the fastest that does, by what the device multiplies: float32 for small;
     for base and large bfloat16 on a GPU or a CPU with AMX, int8 on other CPUs with AVX512-BF16 and VNNI"""
-    max_tokens: Annotated[int, Field(ge=3)] = 128
-    """text beyond this is cut"""
+    max_tokens: Annotated[int, Field(ge=3)] | None = None
+    """text beyond this is cut; by default beyond what the network has positions for, see `pretrain.max_tokens`"""
     whiten: bool = True
     """whether features are CLS whitened, as `pretrain` fitted it; false: CLS as it is"""
 
@@ -55,7 +56,21 @@ class Prepared(NamedTuple):
     lengths: list[int]
     """tokens of each item, 0 without a text"""
 
+    def parts(self) -> Iterator[Prepared]:
+        """Yield it in parts of at most TOKENS an item on average, an item at least: long texts take memory."""
+        ends, most = np.cumsum(self.lengths), TOKENS * len(self.lengths)
+        start = 0
+        while start < len(self.lengths):
+            before = int(ends[start - 1]) if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+            pixels = None if self.pixels is None else self.pixels[start:stop]
+            tokens = None if self.tokens is None else self.tokens[before : int(ends[stop - 1])]
+            yield Prepared(pixels, tokens, self.lengths[start:stop])
+            start = stop
 
+
+TOKENS = 128
+"""of an item, on average over those that are in the network at a time"""
 MIN_COSINE = 0.999
 """to float32 that CLS keeps in any precision, before whitening"""
 FIRST, CHECKED = 64, 8
@@ -69,7 +84,7 @@ class BEiT3Items:
         self,
         network: BEiT3,
         tokenizer: Tokenizer | None,
-        max_tokens: int,
+        max_tokens: int | None,
         precision: str = "float32",
         whitening: Whitening | None = None,
     ) -> None:
@@ -78,13 +93,19 @@ class BEiT3Items:
         self._network = Inference(network.eval(), precision)
         self._whitening = None if whitening is None else [torch.from_numpy(x).to(self._device) for x in whitening]
         self.tokenizer = tokenizer
-        self._max_tokens = min(max_tokens, network.config.positions - FIRST_POSITION)
+        positions = network.config.positions - FIRST_POSITION
+        self._max_tokens = min(max_tokens or positions, positions)
         self.width = network.config.width
         self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text."""
         return np.array([len(ids) for ids in self._ids(texts)], np.int64)
+
+    def reading(self, texts: Sequence[str]) -> Reading:
+        """Return how much of each text is read."""
+        there = [len(ids) for ids in self._tokens(texts, ENDLESS)]
+        return Reading(np.minimum(there, self._max_tokens).astype(np.int64), np.array(there, np.int64))
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         """Decode and tokenise."""
@@ -100,20 +121,25 @@ class BEiT3Items:
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
         """Return CLS, whitened where there is a whitening, float32 [B, D]."""
-        pixels, tokens, lengths = prepared
-        image = None if pixels is None else normalised(sent(pixels, self._device))
-        tokens = None if tokens is None else sent(tokens, self._device)
-        cls = self._network.cls(image, tokens, lengths)  # [B, D]
-        self.flops += sum(flops(self._network.config, image is not None, n) for n in lengths)
+        cls = torch.cat([self._cls(part) for part in prepared.parts()])  # [B, D]
         if self._whitening is None:
             return cls
         mean, map_ = self._whitening
         return (cls - mean) @ map_
 
+    def _cls(self, part: Prepared) -> Tensor:
+        pixels, tokens, lengths = part
+        image = None if pixels is None else normalised(sent(pixels, self._device))
+        self.flops += sum(flops(self._network.config, image is not None, n) for n in lengths)
+        return self._network.cls(image, None if tokens is None else sent(tokens, self._device), lengths)
+
     def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return self._tokens(texts, self._max_tokens)
+
+    def _tokens(self, texts: Sequence[str], most: int) -> list[np.ndarray]:
         if self.tokenizer is None:
             raise UserError("beit3: pre-trained without text, so it cannot read any; run `alignrec pretrain` again")
-        return self.tokenizer.encode(texts, self._max_tokens)
+        return self.tokenizer.encode(texts, most)
 
 
 def settled(context: Context, params: BEiT3Params) -> BEiT3Params:

@@ -21,6 +21,7 @@ import schemas
 from pipeline import io
 from pipeline.config.base import Count, Positive, Rate, Section, Share, Weight
 from pipeline.encode.base import Context, Progress, Spec
+from pipeline.encode.chunks import MOST, Chunks, Most, Reading, cut
 from pipeline.encode.contrast import Budget, Pairs, train
 from pipeline.encode.towers import joined
 from pipeline.errors import UserError
@@ -53,8 +54,11 @@ class ClipParams(Section):
     layers: Positive = 3
     """of each tower"""
     max_tokens: Annotated[int, Field(ge=3)] = 128
-    """text beyond this is cut"""
-    epochs: Count = 12
+    """read at a time"""
+    chunks: Most = MOST
+    """of a longer text that are read, cut between words; their vectors are averaged by tokens"""
+    steps: Count = 3000
+    """of the optimiser, as `pretrain` by default"""
     batch_size: Annotated[int, Field(ge=2)] = 16
     """pairs a step: each text has all other images of the batch as negatives"""
     held_out: Share = 0.1
@@ -88,8 +92,15 @@ class Words:
     def tokens(self, text: str) -> list[int]:
         """Return start, the text's tokens, and end; control tokens that stand in the text are left out."""
         start, end = self._tokenizer.all_special_ids
-        inner = [token for token in self._tokenizer.encode(text[: LETTERS * self._max_tokens]) if token < start]
-        return [start, *inner[: self._max_tokens - 2], end]
+        return [start, *self._inner(text[: LETTERS * self._max_tokens])[: self._max_tokens - 2], end]
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Return the tokens of each text, uncut."""
+        return [len(self._inner(text)) for text in texts]
+
+    def _inner(self, text: str) -> list[int]:
+        start, _ = self._tokenizer.all_special_ids
+        return [token for token in self._tokenizer.encode(text) if token < start]
 
     def ids(self, texts: Sequence[str], longest: int) -> np.ndarray:
         """Return each text's places in the vocabulary, from 1: int64 [B, longest]; padding and unknown tokens are 0."""
@@ -107,15 +118,18 @@ class Prepared(NamedTuple):
 
     pixels: Tensor | None
     """uint8 [B, S, S, 3]"""
-    ids: Tensor | None
-    """int64 [B, T]"""
+    ids: list[Tensor]
+    """of parts of the texts, int64 [<= B, T] each; empty without texts"""
+    parts: Chunks | None
+    """the parts of the texts, None without texts"""
 
 
 class Clip:
     """The trained network with its tokenizer: [image, text], each of length 1; that of an absent modality is zero."""
 
-    def __init__(self, network: Any, words: Words) -> None:
-        self._network, self._words = network.eval(), words
+    def __init__(self, network: Any, words: Words, most: int = MOST) -> None:
+        """Take at most `most` parts of a text."""
+        self._network, self._words, self._most = network.eval(), words, most
         self._longest: int = network.context_length
         self._half = int(network.text_projection.shape[1])
         self.width, self.flops = 2 * self._half, 0.0
@@ -132,18 +146,28 @@ class Clip:
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         """Decode and tokenise."""
         side = self._network.visual.image_size[0]
-        return Prepared(
-            None if images is None else pinned(torch.from_numpy(squares(images, side))),
-            None if texts is None else pinned(torch.from_numpy(self._words.ids(texts, self._longest))),
-        )
+        pixels = None if images is None else pinned(torch.from_numpy(squares(images, side)))
+        if texts is None:
+            return Prepared(pixels, [], None)
+        parts = self._cut(texts)
+        ids = parts.inputs(lambda some: pinned(torch.from_numpy(self._words.ids(some, self._longest))))
+        return Prepared(pixels, ids, parts)
+
+    def reading(self, texts: Sequence[str]) -> Reading:
+        """Return how much of each text is read."""
+        return self._cut(texts).reading()
+
+    def _cut(self, texts: Sequence[str]) -> Chunks:
+        return cut(texts, self._words.count, self._longest - 2, self._most)
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
         """Return float32 [B, 2 W]."""
-        pixels, ids = prepared
+        pixels, ids, parts = prepared
         device = device_of(self._network)
         image = None if pixels is None else self._network.encode_image(normalised(sent(pixels, device)))
-        text = None if ids is None else self._network.encode_text(sent(ids, device))
+        vectors = [self._network.encode_text(sent(some, device)) for some in ids]
+        text = None if parts is None else parts.averaged(vectors)
         return joined([image, text], [self._half, self._half], "concat")
 
 
@@ -193,7 +217,7 @@ def fit(context: Context, params: ClipParams, progress: Progress) -> None:
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         clip = network(params, len(vocabulary), longest).to(pick(mps=False))
-        bar = progress(total=params.epochs * len(pairs), unit="pair", what=context.name)
+        bar = progress(total=params.steps, unit="step", what=context.name)
         with bar:
             train(clip, data, budget, seed, checkpoint, bar.update)
     weights = {name: tensor.cpu().contiguous() for name, tensor in clip.state_dict().items()}
@@ -204,7 +228,7 @@ def fit(context: Context, params: ClipParams, progress: Progress) -> None:
 
 def fit_untrained(context: Context, params: ClipParams, progress: Progress) -> None:
     """Write the weights that `fit` begins with."""
-    fit(context, params.model_copy(update={"epochs": 0}), progress)
+    fit(context, params.model_copy(update={"steps": 0}), progress)
 
 
 def make(context: Context, params: ClipParams) -> Clip:
@@ -219,7 +243,7 @@ def make(context: Context, params: ClipParams) -> Clip:
     vocabulary = weights.pop(VOCABULARY)
     clip = network(params, len(vocabulary), len(weights["positional_embedding"]))
     clip.load_state_dict(weights, strict=True)
-    return Clip(clip.to(pick()), Words(params.max_tokens, vocabulary))
+    return Clip(clip.to(pick()), Words(params.max_tokens, vocabulary), params.chunks)
 
 
 CLIP_SEED = "clip"

@@ -41,7 +41,7 @@ class Pairs(NamedTuple):
 class Budget:
     """How it is trained."""
 
-    epochs: int
+    steps: int
     batch_size: int
     lr: float
     weight_decay: float
@@ -60,7 +60,7 @@ def train(
         budget: of the training.
         seed: of the order of pairs.
         checkpoint: written every few steps; the caller deletes it when the result is safe.
-        done: called after each step with the number of pairs.
+        done: called with the number of steps that were taken before, then with 1 after each step.
 
     Raises:
         UserError: the loss is not finite.
@@ -69,23 +69,22 @@ def train(
 
     optimizer, loss_of = _adamw(network, budget), ClipLoss()
     per_epoch = math.ceil(len(pairs.ids) / budget.batch_size)
-    steps, begin = budget.epochs * per_epoch, 0
+    steps, begin = budget.steps, 0
     if (saved := checkpoint.load()) is not None:
         tensors, begin = saved
         network.load_state_dict(part_of(tensors, "weights"))
         restore_adam(optimizer, part_of(tensors, "adam"))
     network.train()
+    done(begin)
     for step in range(begin, steps):
         epoch, place = divmod(step, per_epoch)
         if step == begin or place == 0:
             order = np.random.default_rng(seed_for(seed, "order", epoch)).permutation(len(pairs.ids))
             plan = np.array_split(order, per_epoch)
-        if step == begin:
-            done(epoch * len(order) + sum(map(len, plan[:place])))
         for group in optimizer.param_groups:
             group["lr"] = warmup_cosine(step, steps, budget.warmup, budget.lr)
         _step(network, optimizer, loss_of, pairs, plan[place], budget.clip)
-        done(len(plan[place]))
+        done(1)
         if (step + 1) % checkpoint.every == 0 and step + 1 < steps:
             state = named("weights", network.state_dict()) | named("adam", adam_state(optimizer))
             checkpoint.save(state, step + 1)

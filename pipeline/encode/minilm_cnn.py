@@ -12,15 +12,16 @@ from torch import Tensor
 
 from pipeline.encode import cnn, minilm
 from pipeline.encode.base import Context, Encoder, NoSettings, Spec
+from pipeline.encode.chunks import Reading
 from pipeline.encode.cnn import make as make_cnn
-from pipeline.encode.minilm import MiniLMParams
+from pipeline.encode.minilm import MiniLM, MiniLMParams
 from pipeline.encode.minilm import make as make_minilm
 
 
 class Concatenated:
     """[text, image], each of length 1; the part of an absent modality is zero."""
 
-    def __init__(self, text: Encoder, image: Encoder) -> None:
+    def __init__(self, text: MiniLM, image: Encoder) -> None:
         self.text, self.image = text, image
         self.width = text.width + image.width
         self.flops = 0.0
@@ -33,6 +34,10 @@ class Concatenated:
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return the number of tokens of each text."""
         return self.text.lengths(texts)
+
+    def reading(self, texts: Sequence[str]) -> Reading:
+        """Return how much of each text is read."""
+        return self.text.reading(texts)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> tuple[Any, Any]:
         """Return what each encoder prepares, None for an absent modality."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pipeline.encode import origin
 from pipeline.encode.base import Context, Spec
+from pipeline.encode.chunks import MOST, Most
 from pipeline.encode.origin import Origin, Pretrained
 from pipeline.encode.towers import Join, Towers, broken, plain
 from pipeline.errors import UserError
@@ -31,6 +32,8 @@ class OpenClipParams(Pretrained):
     """published tag of the architecture's weights, such as laion2b_s34b_b79k"""
     join: Join = "mean"
     """how the vectors of image and text, each of length 1, become one: their mean, or side by side"""
+    chunks: Most = MOST
+    """of a text longer than the network reads at a time, cut between words; their vectors are averaged by tokens"""
 
 
 class OpenClip(Towers):
@@ -48,7 +51,17 @@ class OpenClip(Towers):
         self._tokenizer = open_clip.get_tokenizer(name)
         inner = getattr(self._tokenizer, "tokenizer", None)  # of transformers; else it is open_clip's own
         self._plain = broken(CONTROLS) if inner is None else plain(inner)
-        super().__init__(source.reads, params.join)
+        self._inner = inner
+        room = int(self._tokenizer.context_length) - 2 if "text" in source.reads else None
+        super().__init__(source.reads, params.join, room=room, most=params.chunks)
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Return the tokens of each text."""
+        given = [self._plain(text) for text in texts]
+        if self._inner is None:
+            return [len(self._tokenizer.encode(text)) for text in given]
+        rows: Any = self._inner(given, add_special_tokens=False, verbose=False)
+        return [len(row) for row in rows["input_ids"]]
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
         """Return float32 [B, 3, S, S], normalised as the network wants them."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.config.base import Positive
 from pipeline.encode import origin, towers
 from pipeline.encode.base import Context, Spec
+from pipeline.encode.chunks import MOST, Most
 from pipeline.encode.origin import WEIGHTS, Origin, Pretrained
 from pipeline.encode.towers import Prepared, Towers, limit, plain
 from pipeline.errors import UserError, installing
@@ -32,7 +33,10 @@ class SentenceTransformersParams(Pretrained):
     prompt: str | None = None
     """instruction before every text; by default the one that the model names as its own"""
     max_tokens: Annotated[int, Field(ge=3)] = 512
-    """text beyond this, or beyond the network's own limit, is cut"""
+    """read at a time, at most the network's own limit; what a chat, or a pass over text and image, has no room for is
+    cut"""
+    chunks: Most = MOST
+    """of a longer text elsewhere, cut between words; their vectors are averaged by tokens"""
     dim: Positive | None = None
     """numbers that are kept of each vector, the first, for networks trained so (Matryoshka)"""
     trust_remote_code: bool = False
@@ -65,7 +69,8 @@ class SentenceTransformers(Towers):
         ):  # chats hold places of images, not to be cut off
             most = min(params.max_tokens, limit(tokenizer, self._model.config))
             self._model.max_seq_length = min(most, self._model.max_seq_length or most)
-        super().__init__(source.reads, "concat" if params.join == "concat" else "mean", params.dim)
+        join: towers.Join = "concat" if params.join == "concat" else "mean"
+        super().__init__(source.reads, join, params.dim, self._room(), params.chunks)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> Prepared:
         """Decode and tokenise; items with both are one input where the network fuses them."""
@@ -102,6 +107,18 @@ class SentenceTransformers(Towers):
     def text_vectors(self, inputs: dict[str, Any]) -> Tensor:
         """Return float32 [B, W]."""
         return self._vectors(inputs)
+
+    def count(self, texts: list[str]) -> list[int]:
+        """Return the tokens of each text without the prompt."""
+        rows = self._model.tokenizer([self._plain(text) for text in texts], add_special_tokens=False, verbose=False)
+        return [len(row) for row in rows["input_ids"]]
+
+    def _room(self) -> int | None:
+        """Return the tokens of a text that are read at a time beside its prompt; None where they cannot be counted."""
+        tokenizer, most = self._model.tokenizer, self._model.max_seq_length
+        if self._chats or self._fused or most is None or not hasattr(tokenizer, "add_special_tokens"):
+            return None
+        return max(1, int(most) - len(tokenizer(self._prompt or "")["input_ids"]))
 
     def _inputs(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         inputs = self._model.preprocess(items, prompt=self._prompt)

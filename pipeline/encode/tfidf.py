@@ -21,6 +21,7 @@ import schemas
 from pipeline import io
 from pipeline.config.base import Positive, Section
 from pipeline.encode.base import Context, Spec
+from pipeline.encode.chunks import Reading
 from pipeline.errors import UserError
 from pipeline.ops.svd import right_vectors
 from pipeline.seeds import seed_for
@@ -82,6 +83,11 @@ class Tfidf:
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return 1 for each text: batches need no padding."""
         return np.ones(len(texts), np.int64)
+
+    def reading(self, texts: Sequence[str]) -> Reading:
+        """Return that all words are read."""
+        there = np.array([len(words(text)) for text in texts], np.int64)
+        return Reading(there, there)
 
     def prepare(self, images: Sequence[bytes] | None, texts: Sequence[str] | None) -> sparse.csr_array:
         """Return the weights of the terms, float64 [B, T]."""

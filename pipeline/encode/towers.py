@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from pipeline.encode import chunks
+from pipeline.encode.chunks import Chunks, Reading
 from pipeline.errors import UserError
 from pipeline.images.pixels import decoded
 
@@ -40,18 +42,35 @@ class Prepared(NamedTuple):
     """what the image tower reads of all, None without images"""
     text: Any
     """what the text tower reads of all, None without texts"""
+    parts: Chunks | None = None
+    """the parts of the texts, where `text` is a list of what the tower reads of some of them at a time"""
 
 
 class Towers:
     """An encoder made of towers; a kind says how each reads and what it gives, of the towers that it has."""
 
-    def __init__(self, reads: Sequence[str], join: Join = "mean", dim: int | None = None) -> None:
+    def __init__(
+        self,
+        reads: Sequence[str],
+        join: Join = "mean",
+        dim: int | None = None,
+        room: int | None = None,
+        most: int = chunks.MOST,
+    ) -> None:
         """Encode an image and a word, to see that it can and how wide it is.
+
+        Args:
+            reads: modalities.
+            join: how two vectors become one.
+            dim: numbers kept of each.
+            room: tokens of a text that its tower reads at a time; None: that cannot be said.
+            most: chunks of a text, at most.
 
         Raises:
             UserError: `dim` is more than the vectors have, or `mean` is asked of towers of unequal width.
         """
         self.reads, self.join, self.dim = tuple(reads), join, dim
+        self.room, self.most = room, most
         self.flops = 0.0
         self._lock = Lock()  # a tokenizer that cuts texts cannot be used by two threads at once
         self._widths: dict[str, int] = {}
@@ -75,6 +94,10 @@ class Towers:
         """Return what the text tower reads of B texts, on the CPU; called from one thread at a time."""
         raise NotImplementedError
 
+    def count(self, texts: list[str]) -> list[int]:
+        """Return the tokens of each text, uncut; called from one thread at a time, and only where there is `room`."""
+        raise NotImplementedError
+
     def image_vectors(self, inputs: Any) -> Tensor:
         """Return float32 [B, F]."""
         raise NotImplementedError
@@ -93,16 +116,32 @@ class Towers:
         if texts is None:
             return Prepared(image, None)
         with self._lock:
-            return Prepared(image, self.text_inputs(list(texts)))
+            if (parts := self._parts(texts)) is None:
+                return Prepared(image, self.text_inputs(list(texts)))
+            return Prepared(image, parts.inputs(self.text_inputs), parts)
+
+    def reading(self, texts: Sequence[str]) -> Reading | None:
+        """Return how much of each text is read; None where that cannot be said."""
+        with self._lock:
+            parts = self._parts(texts)
+        return None if parts is None else parts.reading()
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
         """Return float32 [B, F]."""
         image = None if prepared.image is None else self._cut(self.image_vectors(prepared.image))
-        text = None if prepared.text is None else self._cut(self.text_vectors(prepared.text))
+        text = None if prepared.text is None else self._cut(self._read(prepared))
         if len(self.reads) == 1:
             return next(vectors for vectors in (image, text) if vectors is not None)
         return joined([image, text], [self._widths["image"], self._widths["text"]], self.join)
+
+    def _parts(self, texts: Sequence[str]) -> Chunks | None:
+        return None if self.room is None else chunks.cut(texts, self.count, self.room, self.most)
+
+    def _read(self, prepared: Prepared) -> Tensor:
+        if prepared.parts is None:
+            return self.text_vectors(prepared.text)
+        return prepared.parts.averaged([self.text_vectors(inputs) for inputs in prepared.text])
 
     def _cut(self, vectors: Tensor) -> Tensor:
         return vectors if self.dim is None else vectors[:, : self.dim]

@@ -12,6 +12,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.interactions.split import Pairs
 from pipeline.ops.dense import gemm
+from pipeline.ops.filters import Filter
 from pipeline.ops.topk import Vectors, select
 
 BLOCK = 1 << 21
@@ -31,7 +32,7 @@ def topk(
 
     Args:
         user: float [U, D].
-        item: float [I, D], sparse if user is.
+        item: float [I, D], sparse if user is; or a filter, with the histories [U, I] as user.
         k: items a user.
         seen: pairs that are never recommended (train), ordered by user.
         users: int [N], which users to rank; all by default.
@@ -78,6 +79,8 @@ def _among(
 
 def _scores(user: Vectors, item: Vectors, rows: np.ndarray) -> torch.Tensor:
     """Return the dot products of some users with all items, [rows, I]."""
+    if isinstance(item, Filter):
+        return item.scores(user[rows])
     if isinstance(user, sp.csr_array):
         return torch.from_numpy((user[rows] @ item.T).toarray())
     user, item = torch.as_tensor(user), torch.as_tensor(item)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.evaluation.evidence import seeds_of
-from pipeline.facts import probes, verdict
+from pipeline.facts import chips, probes, verdict
+from pipeline.facts.chips import Chip
 from pipeline.facts.difference import FLOORED, Difference, p_value
 from pipeline.facts.table import Table
-from pipeline.facts.words import with_error
+from pipeline.facts.words import title, with_error
 from pipeline.probe.verdicts import LEVEL, agreed
 
 RULE = (
@@ -22,21 +23,54 @@ Record = Mapping[str, Any]
 def sentences(comparison: Record) -> list[str]:
     """Return a sentence a pair of sets, and the rule; nothing where there are no two sets."""
     said, trained = [], _trainings(comparison)
-    doubted = {doubt["features"] for doubt in comparison.get("order", [])}
-    for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
-        if wrong := [name for name in (a, b) if name in doubted]:
+    for a, b, places, wrong in _pairs(comparison):
+        if wrong:
             said.append(f"No verdict on {a} and {b}: the order of the rows of {' and '.join(wrong)} looks wrong.")
-            continue
-        places = verdict.probed(_of(comparison["verdicts"], a, b))
-        places |= _by_model(_of(one["paired"], a, b) for one in trained)
-        said.append(verdict.rival(a, b, places, {}) if places else f"No probe was asked of both {a} and {b}.")
+        else:
+            said.append(verdict.rival(a, b, places, {}) if places else f"No probe was asked of both {a} and {b}.")
     seeds = f" Models were trained over {seeds_of([trained[0]['seeds']])}." if trained else ""
     return [*said, RULE + seeds] if said else []
 
 
+def claims(comparison: Record) -> list[Chip]:
+    """Return the verdict at a glance: a chip a pair of sets for the probes, and one a model that was trained."""
+    said = []
+    for a, b, places, wrong in _pairs(comparison):
+        if wrong:
+            said.append(
+                Chip(f"no verdict on {b}", chips.LEVEL, f"The rows of {' and '.join(wrong)} look out of order.")
+            )
+            continue
+        if chip := chips.in_probes(a, b, places):
+            said.append(chip._replace(text=f"{title(a)} {_verb(chip.text)}"))
+        for place, outcome in places.items():
+            if place.startswith("under "):
+                model = title(place.removeprefix("under "))
+                verb = {"better": "beats", "worse": "is behind"}.get(outcome, "is level with")
+                detail = verdict.rival(a, b, {place: outcome}, {})
+                colour = outcome if outcome in (chips.BETTER, chips.WORSE) else chips.LEVEL
+                said.append(Chip(f"{title(a)} {verb} {title(b)} under {model}", colour, detail))
+    return said
+
+
+def _verb(text: str) -> str:
+    """Return a claim as the predicate of a sentence."""
+    return text if text.startswith("beats") else f"is {text}"
+
+
+def _pairs(comparison: Record) -> Iterator[tuple[str, str, dict[str, str], list[str]]]:
+    """Yield each pair of sets, the outcome at each place, and which of the two seem out of order."""
+    doubted = {doubt["features"] for doubt in comparison.get("order", [])}
+    trained = _trainings(comparison)
+    for a, b in dict.fromkeys((pair["a"], pair["b"]) for pair in comparison["pairs"]):
+        places = verdict.probed(_of(comparison["verdicts"], a, b))
+        places |= _by_model(_of(one["paired"], a, b) for one in trained)
+        yield a, b, places, [name for name in (a, b) if name in doubted]
+
+
 def judged(comparison: Record) -> list[Table]:
     """Return the tables of probes, trainings and paired tests."""
-    evaluated = probes.tables(_probes(comparison))
+    evaluated = probes.tables(probed(comparison))
     if comparison["paired"]:
         evaluated.append(_paired("Probes, pair by pair", "users or items", comparison["paired"]))
     for training in _trainings(comparison):
@@ -47,7 +81,7 @@ def judged(comparison: Record) -> list[Table]:
 
 def remarks(comparison: Record) -> list[str]:
     """Return whose rows seem to be out of order, the caveats of the probes, and what they are not shown for."""
-    read = probes.read(_probes(comparison)).values()
+    read = probes.read(probed(comparison)).values()
     return [*doubts(comparison), *(f"{probed.probe.title}: {probed.caveat}" for probed in read if probed.caveat)]
 
 
@@ -97,7 +131,7 @@ def shared(pair: Record) -> str:
     return f"{pair['overlap']:.1%}{interval}"
 
 
-def _probes(comparison: Record) -> dict[str, Any]:
+def probed(comparison: Record) -> dict[str, Any]:
     """Return the comparison's probes as probes.json has them."""
     return comparison["probes"] | {key: comparison[key] for key in ("processed", "verdicts")}
 

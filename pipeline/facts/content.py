@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.evaluation.evidence import statuses
 from pipeline.facts.table import Table
+from pipeline.features import reading
 
 REASONS = 20
 """reasons listed, most frequent first"""
@@ -60,7 +61,9 @@ def incomplete(items: pa.Table) -> dict[str, str]:
 
 
 def coverage(features: Mapping[str, list[Path]]) -> list[list[Any]]:
-    """Return name, width, and the share of items encoded with image, and with text (empty: unknown) of feature sets.
+    """Return what each feature set was encoded from: name, width, four shares (empty: unknown).
+
+    Shares of items with image, and with text; of a text's tokens read, mean over items; of items whose texts are cut.
 
     Args:
         features: feature set -> its Parquet files.
@@ -71,7 +74,8 @@ def coverage(features: Mapping[str, list[Path]]) -> list[list[Any]]:
             [pq.read_table(p, columns=["has_image", "has_text"], partitioning=None) for p in files]
         )
         shares = (pc.mean(flags[column]).as_py() for column in ("has_image", "has_text"))
-        rows.append([name, width(files), *("" if share is None else f"{share:.1%}" for share in shares)])
+        read = reading.shares(files) or (None, None)
+        rows.append([name, width(files), *("" if share is None else f"{share:.1%}" for share in (*shares, *read))])
     return rows
 
 

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from pipeline.facts import probes
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.words import CONTROLS
 from pipeline.probe import categories
 
 CLASSES = 8
 """most frequent categories that are told apart"""
+COLUMNS = 3
+"""feature sets side by side"""
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,12 @@ class Neighbours:
     """of the gallery"""
     sets: dict[str, dict[int, list[int]]]
     """feature set -> item_id -> its nearest others"""
+    columns: list[str]
+    """the sets to begin with: the released one, its best rival, a control; see `columns`"""
     searchable: bool
     """whether all items are shown, with images and neighbours"""
+    mapped: bool
+    """whether all items are on the map"""
     classes: list[str]
     """names of the most frequent categories, most frequent first"""
     colour: list[int]
@@ -39,7 +46,7 @@ class Neighbours:
         return {*self.items, *(other for of in self.sets.values() for i in self.items for other in of.get(i, []))}
 
 
-def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, seed: int) -> Neighbours | None:
+def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, mapped: int, seed: int) -> Neighbours | None:
     """Choose the gallery's items; return None without items or graphs.
 
     Args:
@@ -47,6 +54,7 @@ def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, seed:
         gallery: number of items.
         near: neighbours of each.
         searchable: up to so many items, all are shown.
+        mapped: up to so many items, all are on the map, beside the first three sets alone.
         seed: of the draw.
     """
     if outputs.items is None or not outputs.edges:
@@ -59,8 +67,26 @@ def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, seed:
     paths = outputs.items["categories"].to_pylist()
     items = choose([p[0] if p else "" for p in paths], has_image, gallery, seed)
     names = sorted(outputs.edges, key=lambda name: (name in CONTROLS, name != outputs.released, name))
-    sets = {name: nearest(outputs.edges[name], near) for name in names if name != "constant"}
-    return Neighbours(items, sets, n <= searchable, *_classes(paths))
+    names = [name for name in names if name != "constant"]
+    first = columns(names, outputs)
+    shown = first if searchable < n <= mapped else names
+    sets = {name: nearest(outputs.edges[name], near) for name in shown}
+    return Neighbours(items, sets, first, n <= searchable, n <= max(mapped, searchable), *_classes(paths))
+
+
+def columns(names: Sequence[str], outputs: Outputs) -> list[str]:
+    """Return the released set, the rival that the probes rate highest, and a control, of those among `names`."""
+    controls = [name for name in names if name in CONTROLS]
+    rivals = [name for name in names if name not in controls and not f"{name}-".startswith(f"{outputs.released}-")]
+    rated = dict.fromkeys(rivals, 0.0)
+    for probed in probes.read(outputs.probes).values():
+        if probed.forms:
+            of = probed.of("raw", probed.figure)
+            for name in rivals:
+                rated[name] += of.get(name, 0.0) / (max(of.values()) or 1.0)
+    best = sorted(rivals, key=lambda name: (-rated[name], name))
+    own = [name for name in names if name == outputs.released]
+    return list(dict.fromkeys([*own, *best[:1], *controls[:1], *best, *names]))[:COLUMNS]
 
 
 def choose(categories: Sequence[str], has_image: Sequence[bool], count: int, seed: int) -> list[int]:

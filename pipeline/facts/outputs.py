@@ -47,6 +47,7 @@ class Outputs:
     items = _table(
         lambda layout: layout.items, schemas.ITEMS, ["item_id", "asin", "title", "categories", "text_status"]
     )
+    texts = _table(lambda layout: layout.items, schemas.ITEMS, ["asin", "text"])
     results = _table(lambda layout: layout.results, schemas.RESULTS)
     slices = _table(lambda layout: layout.slices, schemas.SLICES)
     tests = _table(lambda layout: layout.tests, schemas.TESTS)
@@ -57,6 +58,12 @@ class Outputs:
     def statuses(self) -> pa.Table | None:
         """item_id, status, reason of table IMAGES."""
         tables = list(self._images("status", "reason"))
+        return pa.concat_tables(tables) if tables else None
+
+    @cached_property
+    def hashes(self) -> pa.Table | None:
+        """item_id, sha256 of table IMAGES; empty where there is no image."""
+        tables = list(self._images("sha256"))
         return pa.concat_tables(tables) if tables else None
 
     def images(self) -> Iterator[pa.Table]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
+from pipeline.benchmark.runs import Entry, keys, rankings
 from pipeline.facts import words
 from pipeline.facts.outputs import Outputs
 from pipeline.interactions import split
@@ -57,7 +58,9 @@ def users(outputs: Outputs, seed: int) -> list[User]:
     chosen = list(drawn(parts, seed))
     rows = outputs.compared[0].rows
     models = [(row.model, row.features) for row in rows if row.features in (outputs.released, "none")][:MODELS]
-    paths = {words.run(*run): outputs.layout.trial_rankings(*run, SEED) for run in models}
+    made = keys(outputs.layout)
+    entries = {words.run(*run): Entry(*run, SEED) for run in models}
+    paths = {run: rankings(outputs.layout, entry) for run, entry in entries.items() if entry in made}
     runs = {run: _ranked(path, chosen) for run, path in paths.items() if path.is_file()}
     if not runs:
         return []

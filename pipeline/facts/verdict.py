@@ -7,6 +7,7 @@ outcome better, worse or undecided; pipeline/probe/verdicts.py and the paired te
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +33,33 @@ def sentences(released: str, probes: Mapping[str, Any] | None, tests: pa.Table |
         probes: content of probes.json, if there is one.
         tests: table TESTS, if there is one.
     """
+    found = compared(released, probes, tests)
+    named = {name: found.outcomes[name] for name in found.controls}
+    return [
+        *(rival(released, name, found.outcomes[name], found.gaps.get(name, {})) for name in found.rivals),
+        *([beside_controls(released, named)] if named else []),
+        *_beside_models(released, found.trained, found.several),
+    ]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What was decided of a feature set against others."""
+
+    outcomes: dict[str, dict[str, str]]
+    """other set -> place -> outcome"""
+    gaps: dict[str, dict[str, str]]
+    """other set -> place of a recommender -> a - b, in words"""
+    trained: list[Row]
+    """tests of AlignRec on the set against any other run"""
+    several: bool
+    """whether there are several protocols"""
+    rivals: list[str]
+    controls: list[str]
+
+
+def compared(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> Compared:
+    """Return what was decided of a feature set, see `sentences`."""
     rows = [] if tests is None else _recalls(tests)
     outcomes: dict[str, dict[str, str]] = {}
     judged = [row for row in (probes or {}).get("verdicts", []) if row["a"] == released]
@@ -48,11 +76,7 @@ def sentences(released: str, probes: Mapping[str, Any] | None, tests: pa.Table |
     own = [name for name in outcomes if name.startswith(f"{released}-")]
     controls = [name for name in outcomes if name in CONTROLS or (name in own and name.endswith(f"-{UNTRAINED}"))]
     rivals = [name for name in outcomes if name not in own and name not in controls]
-    return [
-        *(rival(released, name, outcomes[name], gaps.get(name, {})) for name in rivals),
-        *([_beside_controls(released, {name: outcomes[name] for name in controls})] if controls else []),
-        *_beside_models(released, trained, several),
-    ]
+    return Compared(outcomes, gaps, trained, several, rivals, controls)
 
 
 def probed(verdicts: Iterable[Row]) -> dict[str, str]:
@@ -106,7 +130,7 @@ def _recalls(tests: pa.Table) -> list[Row]:
     ]  # fmt: skip
 
 
-def _beside_controls(released: str, outcomes: Mapping[str, Places]) -> str:
+def beside_controls(released: str, outcomes: Mapping[str, Places]) -> str:
     """Return whether the set beats every control at every place, and if not, where it does not."""
     lacking = [
         f"{name} {_places(where)}"
@@ -117,7 +141,9 @@ def _beside_controls(released: str, outcomes: Mapping[str, Places]) -> str:
     everywhere = list(dict.fromkeys(place for places in outcomes.values() for place in places))
     if not lacking:
         return f"{released} beats its controls, {named}, {_places(everywhere)}."
-    return f"{released} does not beat {'; '.join(lacking)}, of its controls {named}."
+    beaten = [name for name in outcomes if not any(line.startswith(f"{name} ") for line in lacking)]
+    rest = f"; everywhere it beats {listed(beaten)}" if beaten else ""
+    return f"Of its controls, {released} does not surely beat {', nor '.join(lacking)}{rest}."
 
 
 def _beside_models(released: str, tests: Sequence[Row], several: bool) -> list[str]:

@@ -11,6 +11,19 @@ from pipeline.evaluation.evidence import MAIN, Cell, Comparison
 CONTROLS = ("random", "shuffled", "constant")
 """feature sets that a useful one must beat"""
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
+ENCODERS = {
+    "beit3": "BEiT3",
+    "clip": "CLIP",
+    "cnn": "CNN",
+    "minilm": "MiniLM",
+    "tfidf": "TF-IDF",
+}
+MODELS = {
+    **{"alignrec": "AlignRec", "bm3": "BM3", "bpr": "BPR", "dualgnn": "DualGNN", "freedom": "FREEDOM", "grcn": "GRCN"},
+    **{"itemknn": "ItemKNN", "lattice": "LATTICE", "lightgcn": "LightGCN", "mgcn": "MGCN", "mmgcn": "MMGCN"},
+    **{"slmrec": "SLMRec", "vbpr": "VBPR"},
+}
+"""names -> how their authors write them, for headings"""
 
 
 def figure(cell: Cell | None, form: str = ".4f") -> str:
@@ -26,6 +39,20 @@ def with_error(value: float, error: float | None, form: str = ".4f") -> str:
 def short(text: str) -> str:
     """Return a text without the zero before the point of its shares: .25 for 0.25."""
     return re.sub(r"\b0\.", ".", text)
+
+
+def title(name: str) -> str:
+    """Return a feature set or a model as its authors write it; a name that we do not know stays as it is.
+
+    Encoders that were joined stand with a plus: MiniLM + CNN.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    parts = name.split("-")
+    known = [part for part in parts if part in ENCODERS]
+    if not known or parts[: len(known)] != known:
+        return name
+    return " ".join([" + ".join(ENCODERS[part] for part in known), *parts[len(known) :]])
 
 
 def listed(names: Sequence[str]) -> str:

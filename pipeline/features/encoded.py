@@ -17,6 +17,7 @@ from pipeline.config.base import Section
 from pipeline.encode import batching
 from pipeline.encode.base import Context, Encoder, Progress, Spec
 from pipeline.features.node import Blank, Items, Maker, Node, table
+from pipeline.features.reading import kept as reading_kept
 
 LOADING = Lock()
 """one network is loaded at a time: libraries are not made for more, and one that draws weights sets torch's seed"""
@@ -76,7 +77,8 @@ class Encoded(Node):
             with throughput.on("read"):
                 images = batching.read_images(shards, start, stop) if shards else [None] * n
             settings = params.batch_size, items.done, params.workers, throughput
-            return table(ids, *batching.encode(encoder(), texts, images, *settings))
+            vectors, has_image, has_text, reading = batching.encode(encoder(), texts, images, *settings)
+            return reading_kept(table(ids, vectors, has_image, has_text), reading)
 
         return make
 

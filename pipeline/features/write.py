@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 import schemas
-from pipeline import io
-from pipeline.encode import engines
+from pipeline import engine, io
 from pipeline.encode.batching import Throughput
 from pipeline.encode.origin import LOCAL, plainly
 from pipeline.encode.params import Encode
+from pipeline.engine.place import Make, Place, Worker
 from pipeline.errors import UserError
-from pipeline.features import sameness
+from pipeline.features import reading, sameness
 from pipeline.features.node import Items, Maker, Node, width
 from pipeline.features.registry import Encoders, ordered
 from pipeline.features.sets import FeatureSets
@@ -27,7 +27,8 @@ from pipeline.ops.device import visible
 from pipeline.run import Run
 from pipeline.versions import versions
 
-Engine = Callable[[list[tuple[int, int]]], Iterator[tuple[tuple[int, int], pa.Table]]]
+Rows = tuple[int, int]
+"""the first and the last + 1 item of a shard"""
 Done = Callable[[int], object]
 
 
@@ -65,30 +66,30 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: list[str
         for one in node.networks(own=True):
             one.fit(run.progress)
         if params.engine == "local":
-            items = Items(ids, texts, throughput, _in_turn(done))
-            engine = partial(engines.local, lambda: _worker(node.rows(items)), devices=visible())
-            _shards(node, len(ids), engine, record, throughput, int)
+            items, devices = Items(ids, texts, throughput, _in_turn(done)), visible()
+            on = engine.Devices(devices) if len(devices) > 1 else None
+            _shards(node, len(ids), lambda: _worker(node.rows(items)), on, record, throughput, int)
         else:
             there = replace(sets.layout, root=sets.layout.root.resolve())
-            elsewhere = partial(worker, name, there, params, pinned(node, sets.encoders))
-            _shards(node, len(ids), partial(engines.ENGINES[params.engine], elsewhere), record, throughput, done)
+            make = partial(worker, name, there, params, pinned(node, sets.encoders))
+            _shards(node, len(ids), make, engine.Ray(), record, throughput, done)
     for reason, n in node.incomplete().items():
         run.count(f"{name}: {reason}", n)
     precision = {key: value for key, value in facts.items() if key == "precision"}
     timing = throughput.facts(str(precision.get("precision", "float32"))) if "compute" in throughput.seconds else {}
-    if note := precision | timing | _named(node, width(node.shards[0])):
+    if note := precision | timing | _named(node, width(node.shards[0])) | _text(run, node):
         run.note(**{name: note})
     sameness.check(run, name, node.where(), derived=bool(node.of) and node.where() is None)
 
 
-def worker(name: str, layout: Layout, params: Encode, encoders: Encoders) -> engines.Worker:
+def worker(name: str, layout: Layout, params: Encode, encoders: Encoders) -> Worker[Rows, pa.Table]:
     """Return a function that makes the rows of items (first, last + 1) on any machine: it reads the tables itself."""
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
     texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     return _worker(FeatureSets.of(layout, params, encoders)[name].rows(Items(ids, texts, Throughput())))
 
 
-def _worker(make: Maker) -> engines.Worker:
+def _worker(make: Maker) -> Worker[Rows, pa.Table]:
     return lambda job: make(*job)
 
 
@@ -109,6 +110,15 @@ def _named(node: Node, width: int) -> dict[str, Any]:
     return named | ({"weights": trained} if trained else {})
 
 
+def _text(run: Run, node: Node) -> dict[str, float]:
+    """Return how much of the texts was read, and say so where some are cut."""
+    if (shares := reading.shares(node.shards)) is None:
+        return {}
+    if shares.cut:
+        run.warn(shares.line(node.name))
+    return shares.facts()
+
+
 def _in_turn(done: Done) -> Done:
     """Return a function that threads of several devices may call; bars are not made for that."""
     lock = Lock()
@@ -120,13 +130,23 @@ def _in_turn(done: Done) -> Done:
     return locked
 
 
-def _shards(node: Node, items: int, engine: Engine, record: dict[str, Any], throughput: Throughput, done: Done) -> None:
+def _shards(
+    node: Node,
+    items: int,
+    make: Make[Rows, pa.Table],
+    on: Place | None,
+    record: dict[str, Any],
+    throughput: Throughput,
+    done: Done,
+) -> None:
     """Write the missing shards; their metadata does not depend on which other feature sets are made."""
     size = node.params.shard_rows
     starts = [s for s in range(0, items, size) if not io.shard(node.folder, "features", s // size).exists()]
-    for (start, stop), rows in engine([(s, min(s + size, items)) for s in starts]):
+    ranges = [(s, min(s + size, items)) for s in starts]
+    for (start, stop), rows in engine.map(make, ranges, on, ordered=False, ahead=1):
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
         with throughput.on("write"):
-            io.write_table(rows, path, schemas.features(numbers), record | _named(node, numbers))
+            kept = record | _named(node, numbers) | reading.record(rows)
+            io.write_table(rows, path, schemas.features(numbers), kept)
         throughput.items += stop - start
         done(stop - start)

@@ -10,10 +10,11 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Container, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from pipeline import pool
+from pipeline import engine
 from pipeline.config.source import Source
 from pipeline.sources.base import Reader
 from pipeline.sources.lines import LONGEST_LINE
@@ -108,12 +109,11 @@ class Parser:
     """Reads batches of lines, here or in another process."""
 
     def __init__(self, source: Source, wanted: Container[str]) -> None:
-        self._source, self._wanted = source, wanted
+        self._reader, self._wanted = reader(source), wanted
 
     def __call__(self, batch: list[Line]) -> list[Outcome]:
         """Read each line."""
-        source_reader = reader(self._source)
-        return [read(line, source_reader, self._wanted) for line in batch]
+        return [read(line, self._reader, self._wanted) for line in batch]
 
 
 def products(lines: Iterable[Line], source: Source, wanted: Collection[str], workers: int | None) -> Iterator[Outcome]:
@@ -129,9 +129,8 @@ def products(lines: Iterable[Line], source: Source, wanted: Collection[str], wor
         workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
     rest = iter(lines)
     batches = iter(lambda: _batch(rest), [])
-    parse = Parser(source, wanted)
-    done = map(parse, batches) if workers == 1 else (r for _, r in pool.in_order(parse, batches, workers, torch=False))
-    for outcomes in done:
+    on = None if workers == 1 else engine.Processes(workers, torch=False)
+    for _, outcomes in engine.map(partial(Parser, source, wanted), batches, on):
         yield from outcomes
 
 

@@ -85,11 +85,22 @@ class Recommender(nn.Module, ABC):
 
     @abstractmethod
     def forward(self) -> tuple[Vectors, Vectors]:
-        """Return float [U, D'] and [I, D'], D' the model's own width; sparse ones where D' is the catalogue."""
+        """Return float [U, D'] and [I, D'], D' the model's own width; sparse ones where D' is the catalogue.
+
+        A model without item vectors returns the histories R [U, I], sparse, and a filter.
+        """
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Return the weighted terms by name; their sum is minimised."""
+
+
+class Untrained(Recommender):
+    """A recommender without parameters: whatever it computes, it computes as it is made."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return no terms: there is nothing to minimise."""
+        return {}
 
 
 def embedding(rows: int, width: int) -> nn.Parameter:

@@ -51,12 +51,10 @@ class DualGNN(Recommender):
     def __init__(self, inputs: Inputs, params: DualGNNParams) -> None:
         super().__init__(inputs, params)
         self.l2, self.batch_size, self.layers = params.l2, params.batch_size, params.layers
-        self.is_paper, self.device = params.variant == "paper", inputs.device
+        self.is_paper = params.variant == "paper"
         self.graph = inputs.user_item
-        n_users, n_items, dim, self.k = inputs.split.n_users, inputs.split.n_items, params.dim, params.neighbours
-        self.common = common_items(adjacency.seen(inputs.split), self.k)  # [U, U]
-        draws = torch.Generator().manual_seed(seed_for("dualgnn", "user graph"))
-        self.user_user = self.sampled = self._user_graph(draws)
+        n_users, n_items, dim = inputs.split.n_users, inputs.split.n_items, params.dim
+        self.users = UserGraph(inputs, params.neighbours, repeats=not self.is_paper)
         self.modalities = inputs.modalities
         m = len(self.modalities)
         if not self.is_paper:
@@ -69,15 +67,9 @@ class DualGNN(Recommender):
             self.taste = nn.ParameterList(embedding(n_users, dim) for _ in range(m))
             self.attention = nn.Parameter(torch.zeros(n_users, m))  # [U, M]
 
-    def _user_graph(self, draws: torch.Generator | None = None) -> Sparse:
-        """Return the user graph [U, U]; its repeats from `draws`, or from torch's global generator."""
-        graph = self.common if self.is_paper else repeated(self.common, self.k, draws)
-        return Sparse(softmax_rows(graph), self.device)
-
     def start_epoch(self) -> None:
         """Draw which neighbours are repeated in this epoch."""
-        if not self.is_paper:
-            self.sampled = self._user_graph()
+        self.users.redraw()
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return u* [U, D] and i* [I, D]."""
@@ -90,8 +82,7 @@ class DualGNN(Recommender):
             users.append(user * (self.layers + 1))  # ... the paper sums them
             items.append(item * (self.layers + 1))
         user = self._weighted(users)  # [U, D]
-        user_user = self.sampled if self.training else self.user_user
-        return user + user_user.dot(user), torch.stack(items).sum(0)
+        return user + self.users.heard(user, self.training), torch.stack(items).sum(0)
 
     def _weighted(self, users: list[Tensor]) -> Tensor:
         if self.is_paper:
@@ -113,6 +104,39 @@ class DualGNN(Recommender):
             "l2_taste": self.l2 * taste,
             "l2_weights": self.l2 * weights,
         }
+
+
+class UserGraph:
+    """Each user's K nearest by common items, weighted by a softmax of how many; free places are filled with repeats.
+
+    Repeats are drawn anew for each epoch, and once for ranking.
+    """
+
+    def __init__(self, inputs: Inputs, k: int, repeats: bool = True) -> None:
+        """Count the common items.
+
+        Args:
+            inputs: train and the device.
+            k: K.
+            repeats: whether a user with fewer than K neighbours has some again.
+        """
+        self.k, self.repeats, self.device = k, repeats, inputs.device
+        self.common = common_items(adjacency.seen(inputs.split), k)  # [U, U]
+        self.fixed = self.sampled = self._draw(torch.Generator().manual_seed(seed_for("dualgnn", "user graph")))
+
+    def _draw(self, draws: torch.Generator | None = None) -> Sparse:
+        """Return the graph [U, U]; its repeats from `draws`, or from torch's global generator."""
+        graph = repeated(self.common, self.k, draws) if self.repeats else self.common
+        return Sparse(softmax_rows(graph), self.device)
+
+    def redraw(self) -> None:
+        """Draw which neighbours are repeated in this epoch."""
+        if self.repeats:
+            self.sampled = self._draw()
+
+    def heard(self, user: Tensor, training: bool) -> Tensor:
+        """Return what each user's neighbours send, [U, D] of [U, D]."""
+        return (self.sampled if training else self.fixed).dot(user)
 
 
 def encoder(width: int, dim: int) -> nn.Sequential:

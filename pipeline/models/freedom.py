@@ -53,9 +53,7 @@ class FREEDOM(Recommender):
         )
         self.seen = adjacency.seen(inputs.split)  # R [U, I]
         self.whole = self.thinned = inputs.user_item
-        shares = mixture(len(self.modalities), params.first)
-        graphs = [share * frozen(e, inputs.split.n_items) for share, e in zip(shares, inputs.modal_edges, strict=True)]
-        self.item_item = Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)  # S [I, I]
+        self.item_item = mixed(inputs, params.first)  # S [I, I]
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
         # without bias: in the difference of two items it cancels
@@ -88,6 +86,13 @@ class FREEDOM(Recommender):
             "bpr": bpr(user, pick(items, batch.positives), pick(items, batch.negatives)),
             "modal": self.params.modal * torch.stack(modal).sum(),
         }
+
+
+def mixed(inputs: Inputs, first: float) -> Sparse:
+    """Return S = sum_m alpha_m S_m, [I, I], the frozen item graphs of all modalities, see `mixture`."""
+    shares = mixture(len(inputs.modalities), first)
+    graphs = [share * frozen(e, inputs.split.n_items) for share, e in zip(shares, inputs.modal_edges, strict=True)]
+    return Sparse(sp.csr_array(sum(graphs[1:], start=graphs[0])), inputs.device)
 
 
 def mixture(n: int, first: float) -> list[float]:

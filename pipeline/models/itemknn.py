@@ -15,17 +15,9 @@ from torch import Tensor
 from pipeline.config.base import Positive
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender
+from pipeline.models.base import Inputs, Untrained
 from pipeline.models.params import Train
 from pipeline.ops.sparse import Sparse
-
-
-class Untrained(Recommender):
-    """A recommender without parameters."""
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return no terms: there is nothing to minimise."""
-        return {}
 
 
 class ItemKNNParams(Train):

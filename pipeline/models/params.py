@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -12,8 +12,16 @@ FEATURES = "beit3"
 """the feature set that the released recommender is trained on, where the parameters name none"""
 
 
+Decay = Annotated[float, Field(gt=0, le=1)]
+Grid = dict[str, list[int | float]]
+"""key of a model's settings -> values that its authors searched"""
+
+
 class Train(Section):
     """The training loop (method.md sections 3, 4)."""
+
+    grid: ClassVar[Grid] = {}
+    """the authors' grid of the model; empty: lr and l2 are searched"""
 
     standardise: bool = False
     """features are centred and scaled, column by column, before a model reads them; the item graph stays"""
@@ -21,7 +29,7 @@ class Train(Section):
     """embedding width D"""
     batch_size: Positive = 2048
     lr: Rate = 5e-4
-    lr_decay: Annotated[float, Field(gt=0, le=1)] = 0.96
+    lr_decay: Decay = 0.96
     """factor per 50 epochs, applied smoothly"""
     epochs: Positive = 1000
     """at most"""

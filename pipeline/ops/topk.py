@@ -8,8 +8,10 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-Vectors: TypeAlias = np.ndarray | torch.Tensor | sp.csr_array
-"""a table of row vectors"""
+from pipeline.ops.filters import Filter
+
+Vectors: TypeAlias = np.ndarray | torch.Tensor | sp.csr_array | Filter
+"""a table of row vectors, or what stands for that of the items"""
 
 
 def select(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,13 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.random import Generator
 
 from pipeline.beit3.tokenizer import UNK
+from pipeline.encode.chunks import Reading
 
 ASPECT = 0.3  # of a masked block, at least; at most its inverse (BEiT)
+TOKENS = 128
+"""of an item, with padding, on average over those that are on the device at a time"""
 BLOCK = 16 / 196  # smallest masked block, as a share of the patches (BEiT3: 16 of 196)
 
 
@@ -29,11 +33,23 @@ class Corpus:
     """int64 [I], the item's row in `pixels`; -1 where there is no image"""
     pixels: np.ndarray
     """uint8 [n, S, S, 3], a memory map"""
+    there: np.ndarray | None = None
+    """int64 [I], ids of each text before it was cut; None: none was"""
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Ids of each text, int64 [I]."""
+        return np.array([len(ids) for ids in self.texts], np.int64)
+
+    def reading(self) -> Reading:
+        """Return how much of the texts that there are is read."""
+        there = self.lengths if self.there is None else self.there
+        return Reading(self.lengths[self.has_text], there[self.has_text])
 
     @property
     def has_text(self) -> np.ndarray:
         """bool [I]."""
-        return np.array([len(ids) > 2 for ids in self.texts], bool)
+        return self.lengths > 2
 
     @property
     def has_image(self) -> np.ndarray:
@@ -114,6 +130,30 @@ def batches(order: np.ndarray, size: int) -> list[np.ndarray]:
     Batches of texts of equal length would save padding. But texts of one length are alike, and features got worse.
     """
     return np.array_split(order, max(1, math.ceil(len(order) / size)))
+
+
+def parts(items: np.ndarray, lengths: np.ndarray, least: int = 1) -> list[np.ndarray]:
+    """Cut the items of a batch into parts that take no more memory than as many texts of TOKENS each do.
+
+    A batch of short texts is one part. Others are sorted by length, so that padding costs little.
+
+    Args:
+        items: int64 [B].
+        lengths: int64 [B], tokens of each.
+        least: items of a part, even where they are longer.
+    """
+    room = TOKENS * len(items)
+    if len(items) * lengths.max(initial=0) <= room:
+        return [items]
+    order = np.argsort(lengths, kind="stable")
+    out: list[list[int]] = [[]]
+    for place in order:  # where a part ends depends on those before
+        if len(out[-1]) >= least and (len(out[-1]) + 1) * lengths[place] > room:
+            out.append([])
+        out[-1].append(place)
+    if len(out[-1]) < least:
+        out[-2:] = [out[-2] + out[-1]]
+    return [items[part] for part in out]
 
 
 def generators(items: np.ndarray, *seed: int) -> list[Generator]:

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.beit3.network import BEiT3
 from pipeline.ops.whitening import Whitening, fit
 from pipeline.pretrain.batches import Task, batch
-from pipeline.pretrain.corpus import Rates
-from pipeline.pretrain.losses import cross_entropy, joint_cls, predict
+from pipeline.pretrain.corpus import Rates, parts
+from pipeline.pretrain.losses import PretrainingModel, cross_entropy, joint_cls, predict
 from pipeline.seeds import seed_for
 
 MOST = 50_000
@@ -36,13 +37,37 @@ def measure(network: BEiT3, task: Task) -> dict[str, float | None]:
     rates = Rates(params.image_mask, params.text_mask, params.text_only_mask, 0.0)
     seed = seed_for(task.seed, "held out masks")
     outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"mim": [], "mlm": []}
-    for items in _parts(task, task.held_out):
-        step = batch(task, items, rates, seed)
+    for rows in _parts(task, task.held_out):
+        step = batch(task, task.held_out[rows], rates, seed)
         with autocast(task):
             scores = predict(network, step, task.mask_id)
         outcomes["mim"].append(_outcome(scores.patches, step.codes[step.patch_mask]))
         outcomes["mlm"].append(_outcome(scores.pieces, step.inputs.ids[step.piece_mask]))
     return {f"{term}_{name}": value for term, parts in outcomes.items() for name, value in _metrics(parts).items()}
+
+
+@torch.no_grad()
+def cosine(model: PretrainingModel, network: BEiT3, task: Task) -> float | None:
+    """Return the mean cosine of held-out items' CLS, read as it is in training, to their teachers' vectors.
+
+    Args:
+        model: with heads and whitening.
+        network: whose CLS is read: the model's own, or an average of its weights.
+        task: with targets; of each teacher the mean is taken over the items that it knows.
+
+    Returns:
+        None where no encoder teaches, or knows a held-out item.
+    """
+    if not task.targets:
+        return None
+    cls = torch.from_numpy(features(network, task, task.held_out)).to(task.device)
+    read, means = cls if model.whitening is None else model.whitening.read(cls), []
+    for head, target in zip(model.teachers, task.targets, strict=True):
+        vectors = torch.from_numpy(target.vectors[task.held_out]).to(task.device)
+        known = vectors.any(dim=1)
+        if known.any():
+            means.append(float(F.cosine_similarity(head(read[known]), vectors[known], dim=1).mean()))
+    return round(sum(means) / len(means), 6) if means else None
 
 
 def _outcome(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,9 +97,11 @@ def whitening(network: BEiT3, task: Task) -> Whitening:
 @torch.no_grad()
 def features(network: BEiT3, task: Task, items: np.ndarray) -> np.ndarray:
     """Return CLS of the pass over image and text, nothing masked: float32 [n, D]."""
-    parts = (joint_cls(network, batch(task, part, NO_MASKING, 0).inputs) for part in _parts(task, items))
-    none = np.empty((0, network.config.width), np.float32)
-    return np.concatenate([none, *(part.float().cpu().numpy() for part in parts)])
+    out = np.empty((len(items), network.config.width), np.float32)
+    for rows in _parts(task, items):
+        cls = joint_cls(network, batch(task, items[rows], NO_MASKING, 0).inputs)
+        out[rows] = cls.float().cpu().numpy()
+    return out
 
 
 def autocast(task: Task) -> torch.autocast:
@@ -84,6 +111,8 @@ def autocast(task: Task) -> torch.autocast:
 
 
 def _parts(task: Task, items: np.ndarray) -> Iterator[np.ndarray]:
-    """Cut items into batches as large as those that are on the device at once in training."""
+    """Cut items into batches as large as those that are on the device at once in training: their places, int64."""
     size = max(1, task.params.batch_size // task.params.accumulate)
-    yield from (items[start : start + size] for start in range(0, len(items), size))
+    for start in range(0, len(items), size):
+        places = np.arange(start, min(start + size, len(items)))
+        yield from parts(places, task.corpus.lengths[items[places]])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -23,9 +23,13 @@ from pipeline.errors import UserError
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.pretrain import corpus, optim
 from pipeline.pretrain.batches import Task, batch
-from pipeline.pretrain.held_out import autocast, measure
+from pipeline.pretrain.held_out import autocast, cosine, measure
 from pipeline.pretrain.losses import TERMS, PretrainingModel, weights
 from pipeline.seeds import seed_for
+
+MEASUREMENTS = 20
+"""of held-out items in a training that is not stopped"""
+Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,47 +48,86 @@ class Training:
         return self.model.network if self.average is None else cast(BEiT3, self.average.module)
 
 
+@dataclass
+class Now:
+    """How far a training is."""
+
+    step: int = 0
+    """steps taken"""
+    history: list[dict[str, Any]] = field(default_factory=list)
+    sums: list[float] = field(default_factory=lambda: [0.0] * (1 + len(TERMS)))
+    """of the loss and its terms since the last measurement"""
+    best: float = -math.inf
+    """highest held-out cosine so far"""
+    worse: int = 0
+    """measurements since then"""
+
+
 def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> list[dict[str, Any]]:
     """Train in place, from the checkpoint if there is one.
+
+    Where frozen encoders teach, the weights of the highest cosine to their vectors on held-out items are kept, and
+    training ends when `patience` measurements found none higher.
 
     Args:
         network: on the task's device.
         task: data, parameters, seed.
         checkpoint: written by rank 0 every few steps; the caller deletes it when the result is safe.
-        done: called after each step with the number of items.
+        done: called with the number of steps that were taken before, then with 1 after each step.
 
     Returns:
-        history, an object an epoch: epoch; means over its steps of loss and of `<term>_loss` of each term that is on;
-        lr; what `measure` returns of the held-out items.
+        history, an object a measurement: step; means over the steps since the last one of loss and of `<term>_loss` of
+        each term that is on; lr; what `measure` and `cosine` return of the held-out items.
 
     Raises:
         UserError: the loss is not finite.
         UserError: batches too small for the number of processes and parts.
     """
     training = _begin(network, task)
+    now, best = _resumed(training, checkpoint)
     per_epoch = math.ceil(len(task.train) / task.params.batch_size)
-    steps = task.params.epochs * per_epoch
-    begin, history, sums = 0, [], np.zeros(1 + len(TERMS))
-    if (saved := checkpoint.load()) is not None:
-        tensors, state = saved
-        _restore(training, tensors)
-        begin, history, sums = state["step"], state["history"], np.array(state["sums"])
-    for step in range(begin, steps):
-        epoch, place = divmod(step, per_epoch)
-        if step == begin or place == 0:
+    steps = task.params.steps if per_epoch else 0
+    every, patience = max(1, math.ceil(steps / MEASUREMENTS)), task.params.patience
+    done(now.step)
+    plan: list[np.ndarray] = []
+    while now.step < steps and not 0 < patience <= now.worse:
+        epoch, place = divmod(now.step, per_epoch)
+        if not plan or place == 0:
             plan = _plan(task, epoch)
-        if step == begin:
-            done(epoch * len(task.train) + sum(map(len, plan[:place])))
-        rate = optim.learning_rate(step, steps, task.params)
-        sums = (sums if place else np.zeros_like(sums)) + _step(training, task, plan[place], epoch, rate)
-        done(len(plan[place]))
-        if place == per_epoch - 1:
-            means = _named(task, sums / per_epoch)
-            history.append({"epoch": epoch + 1, **means, "lr": rate, **measure(training.result, task)})
-        if (step + 1) % checkpoint.every == 0 and step + 1 < steps and parallel.rank() == 0:
-            checkpoint.save(_state(training), {"step": step + 1, "history": history, "sums": sums.tolist()})
-    network.load_state_dict(training.result.state_dict())
-    return history
+        rate = optim.learning_rate(now.step, steps, task.params)
+        values = _step(training, task, plan[place], epoch, rate)
+        now.sums = (np.array(now.sums) + values).tolist()
+        now.step += 1
+        done(1)
+        if now.step % every == 0 or now.step == steps:
+            best = _measured(training, task, now, rate, best)
+        if now.step % checkpoint.every == 0 and now.step < steps and parallel.rank() == 0:
+            checkpoint.save(_state(training) | named("best", best), vars(now))
+    network.load_state_dict(best or training.result.state_dict())
+    return now.history
+
+
+def _measured(training: Training, task: Task, now: Now, rate: float, best: Weights) -> Weights:
+    """Add a line to the history; return the weights that stand, none where no encoder teaches."""
+    since = now.step - (now.history[-1]["step"] if now.history else 0)
+    similar = cosine(training.model, training.result, task)
+    means = _named(task, np.array(now.sums) / since)
+    figures = measure(training.result, task) | ({} if similar is None else {"cosine": similar})
+    now.history.append({"step": now.step, **means, "lr": rate, **figures})
+    now.sums = [0.0] * len(now.sums)
+    if similar is None:
+        return {}
+    now.worse = 0 if similar > now.best else now.worse + 1
+    now.best = max(similar, now.best)
+    return best if now.worse else {name: x.clone() for name, x in training.result.state_dict().items()}
+
+
+def _resumed(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:
+    """Return how far a training is, and the best weights so far, from the checkpoint if there is one."""
+    if (saved := checkpoint.load()) is None:
+        return Now(), {}
+    _restore(training, saved[0])
+    return Now(**saved[1]), part_of(saved[0], "best")
 
 
 def _begin(network: BEiT3, task: Task) -> Training:
@@ -119,8 +162,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     """Take one step of the optimiser and return the loss and its terms, float64 [1 + 7], equal in all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
-    own = np.array_split(items, parallel.world())[parallel.rank()]
-    parts = [batch(task, part, task.rates, seed, training=True) for part in np.array_split(own, params.accumulate)]
+    parts = [batch(task, part, task.rates, seed, training=True) for part in _own(task, items)]
     counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
     weight = torch.tensor(weights(params), device=task.device)
     terms = torch.zeros_like(weight)
@@ -143,6 +185,17 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     if training.average is not None:
         training.average.update_parameters(training.model.network)
     return values
+
+
+def _own(task: Task, items: np.ndarray) -> list[np.ndarray]:
+    """Return this process's items of a step in parts; all processes have as many."""
+    world, lengths = parallel.world(), task.corpus.lengths
+    parts = [
+        part
+        for some in np.array_split(items, task.params.accumulate)
+        for part in corpus.parts(some, lengths[some], world)
+    ]
+    return [np.array_split(part, world)[parallel.rank()] for part in parts]
 
 
 def _unsynchronised(model: nn.Module) -> AbstractContextManager[None]:

@@ -185,6 +185,10 @@ class RunningWhitening(nn.Module):
     def forward(self, cls: Tensor) -> Tensor:
         """[B, D] -> float32 [B, D]."""
         self._seen.append(cls.detach().float())
+        return self.read(cls)
+
+    def read(self, cls: Tensor) -> Tensor:
+        """Do as `forward`, and leave the averages alone."""
         return (cls.float() - self.mean) @ self.map
 
     @torch.no_grad()

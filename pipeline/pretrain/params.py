@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pipeline.config.base import Name, Positive, Rate, Section, Sha256, Share, Weight
+from pipeline.config.base import Count, Name, Positive, Rate, Section, Sha256, Share, Weight
 
 
 class Pretrain(Section):
@@ -48,6 +48,9 @@ class Pretrain(Section):
     """passes over the images in which it is trained"""
     vqkd_lr: Rate = 1e-3
     """peak learning rate of its AdamW; `warmup` holds here too"""
+    max_tokens: Annotated[int, Field(ge=3)] = 1022
+    """of a text that are read, the rest is cut; published weights have 1,022 positions, interpolated for more; a
+    network from nothing has as many as the longest text"""
     vocab: Positive = 2000
     """SentencePiece pieces, trained on the dataset's text"""
     codes: Positive = 128
@@ -90,8 +93,11 @@ class Pretrain(Section):
     """of the softmax over cosines in content, itc and collaborative"""
     held_out: Share = 0.1
     """share of items held out to measure accuracy"""
-    epochs: Annotated[int, Field(ge=0)] = 12
-    """0 leaves the network as it was initialised"""
+    steps: Count = 3000
+    """of the optimiser, at most; 0 leaves the network as it was initialised"""
+    patience: Count = 5
+    """measurements, of 20, without a higher cosine to the teachers on held-out items, after which training ends; the
+    weights of the highest are written in any case; 0: it does not end early"""
     batch_size: Positive = 16
     """items a step of the optimiser, over all processes"""
     accumulate: Positive = 1

@@ -17,7 +17,7 @@ import schemas
 from pipeline import io
 from pipeline.beit3 import released
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config, sized
-from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer, train
+from pipeline.beit3.tokenizer import BOS, ENDLESS, EOS, Tokenizer, cut, train
 from pipeline.images import decoded
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
@@ -34,14 +34,12 @@ from pipeline.seeds import seed_for
 CENTROIDS = "centroids"
 MEASURED = "measured"
 """key of the metadata of a VQ-KD tokenizer that was trained here"""
-MOST_TOKENS = 128  # of a text, as encoders read by default; the published position table has room for 1,022
+LEAST_TOKENS = 128  # of a text that a network has positions for, whatever it is trained on
 NO_PIECES = 5  # vocabulary of a dataset without text: the special ids
 
 
-def texts(
-    layout: Layout, lines: Sequence[str], params: Pretrain, cache: Cache, max_tokens: int
-) -> tuple[list[np.ndarray], int, int]:
-    """Tokenise all texts with the tokenizer that the parameters name, or train one on the dataset's own text.
+def texts(layout: Layout, lines: Sequence[str], params: Pretrain, cache: Cache) -> tuple[list[np.ndarray], int, int]:
+    """Tokenise all texts, uncut, with the tokenizer that the parameters name, or one trained on the dataset's own text.
 
     Returns:
         ids of each text, the vocabulary, the id of <mask>.
@@ -55,12 +53,12 @@ def texts(
             return [np.array([BOS, EOS])] * len(lines), NO_PIECES, NO_PIECES - 1
         io.write_bytes(layout.tokenizer, model)
     tokenizer = Tokenizer(layout.tokenizer.read_bytes())
-    return tokenizer.encode(lines, max_tokens), tokenizer.vocab, tokenizer.mask
+    return tokenizer.encode(lines, ENDLESS), tokenizer.vocab, tokenizer.mask
 
 
-def longest_text(shape: Config) -> int:
-    """Return the most tokens of a text that a network of `shape` is trained on."""
-    return min(MOST_TOKENS, shape.positions - FIRST_POSITION)
+def positions(ids: Sequence[np.ndarray]) -> int:
+    """Return the rows of a table of text positions that the longest of some texts needs, or LEAST_TOKENS."""
+    return FIRST_POSITION + max(LEAST_TOKENS, *(len(text) for text in ids), 0)
 
 
 def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
@@ -179,7 +177,9 @@ def network_and_task(
     shape = sized(params.size, params.image)
     if params.text_experts == "minilm":
         minilm.check(shape, params.size)
-    ids, pieces, mask_id = texts(layout, lines, params, cache, longest_text(shape))
+    whole, pieces, mask_id = texts(layout, lines, params, cache)
+    ids = [cut(text, params.max_tokens) for text in whole]
+    rows = positions(ids)
     tensors = published.start(params, cache, pieces) if params.init else None  # fails before the long work
     row, pixels = decode(layout, shape)
     if params.visual_tokens == "vqkd" and len(pixels):
@@ -189,13 +189,13 @@ def network_and_task(
     torch.manual_seed(seed_for(seed, "network"))
     notes: list[str] = []
     if tensors is None:
-        network = BEiT3(replace(shape, vocab=pieces, codes=n, mlm=True))
+        network = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True))
     else:
-        network, notes = published.network(params, tensors, n, pieces)
+        network, notes = published.network(params, tensors, n, pieces, rows)
     if layout.tokenizer.is_file():  # else there are no texts
         notes += _from_minilm(network, layout, params)
     positives = _partners(layout, params, len(lines))
-    corpus = Corpus(ids, row, pixels)
+    corpus = Corpus(ids, row, pixels, np.array([len(text) for text in whole], np.int64))
     return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, positives, targets), notes
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +66,9 @@ def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
     return tensors
 
 
-def network(params: Pretrain, tensors: dict[str, Tensor], codes: int, pieces: int) -> tuple[BEiT3, list[str]]:
+def network(
+    params: Pretrain, tensors: dict[str, Tensor], codes: int, pieces: int, positions: int
+) -> tuple[BEiT3, list[str]]:
     """Return a BEiT3 with `start`'s tensors, and a line for each tensor not used and each parameter that is new.
 
     Args:
@@ -74,10 +76,12 @@ def network(params: Pretrain, tensors: dict[str, Tensor], codes: int, pieces: in
         tensors: what `start` returned.
         codes: visual tokens to predict; 0: none.
         pieces: ids of the text tokenizer.
+        positions: rows of the text position table, at least.
     """
     assert params.init is not None
+    wanted = replace(sized(params.size, params.image), positions=positions)
     shape = released.shape(tensors, params.init)
-    beit3 = BEiT3(released.continued(sized(params.size, params.image), shape, codes, pieces, params.init))
+    beit3 = BEiT3(released.continued(wanted, shape, codes, pieces, params.init))
     loaded = released.load_beit3(beit3, tensors, params.init)
     return beit3, [f"{n}: not used: {why}" for n, why in loaded.ignored.items()] + [f"{n}: new" for n in loaded.fresh]
 

@@ -11,6 +11,7 @@ from safetensors.torch import save
 
 import schemas
 from pipeline import io, parallel
+from pipeline.features.reading import summed
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import pick
 from pipeline.pretrain import frozen, prepare, published
@@ -43,8 +44,9 @@ def train(run: Run, needs: Needs) -> None:
             )
         usable = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
-        with run.progress(total=len(task.train) * params.epochs, unit="item") as bar:
+        with run.progress(total=params.steps if len(task.train) else 0, unit="step") as bar:
             history = fit(network, task, checkpoint, bar.update)
+            bar.total = bar.n  # it may end early
     if parallel.rank():
         return
 
@@ -57,6 +59,10 @@ def train(run: Run, needs: Needs) -> None:
     shutil.rmtree(layout.encoder_scratch)
     run.rows_in, run.rows_out = len(texts), usable
     run.count("neither image nor text", len(texts) - usable)
+    if shares := summed([task.corpus.reading().facts()]):
+        run.note(**shares.facts())
+        if shares.cut:
+            run.warn(shares.line("BEiT3"))
     run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
     if len(task.codes):
         run.note(visual_tokens=tokens | (named.facts if named else {}))

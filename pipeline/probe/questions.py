@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from pipeline import pool
+from pipeline import engine
 from pipeline.ops.rows import unit_rows
 
 TIE = 1e-6
@@ -80,7 +80,7 @@ def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_h
     own = _own_scores(unit, members, questions.target, max(1, scores_held // unit.shape[1]))
     low, high = ((own + slack * size)[:, None] for slack in (-TIE, TIE))
     sums = members @ unit if len(size) <= len(unit) else None  # the fewer products: by question, or by item
-    block = max(1, scores_held // pool.CORES // (len(size) + (len(unit) if sums is None else 0)))
+    block = max(1, scores_held // engine.CORES // (len(size) + (len(unit) if sums is None else 0)))
 
     def counted(at: int) -> tuple[np.ndarray, np.ndarray]:
         """Return how many items of the block that begins at `at` are above the target, and how many not below it."""
@@ -92,7 +92,7 @@ def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_h
         return np.count_nonzero(scores > high, axis=1), np.count_nonzero(scores >= low, axis=1)
 
     better, tied = np.zeros(len(size), np.int64), np.zeros(len(size), np.int64)
-    for above, reached in pool.threads(counted, range(0, len(unit), block)):
+    for above, reached in engine.threads(counted, range(0, len(unit), block)):
         better += above
         tied += reached
     tied -= better

@@ -9,9 +9,12 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-WIDTH, HEIGHT, MARGIN = 1000, 620, 12
+WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
 """of the frame that a map is drawn in"""
-ROUNDS = 400
+ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000
+"""steps of a map: so many moves of items in all, within these two bounds"""
+FEWEST = 3
+"""items of a map by forces"""
 PUSHES = 5
 """items drawn at random, an item and round, to push away"""
 SMOOTHING = 40
@@ -24,7 +27,8 @@ FARTHEST = 4.0
 def positions(edges: pa.Table, n_items: int, seed: int) -> list[list[int]]:
     """Return whole positions of the items inside the frame; see layout."""
     spread = np.array([WIDTH, HEIGHT]) - 2 * MARGIN
-    return (layout(edges, n_items, seed) * spread + MARGIN).round().astype(int).tolist()
+    rounds = min(ROUNDS, max(LEAST_ROUNDS, MOVES // max(n_items, 1)))
+    return (layout(edges, n_items, seed, rounds) * spread + MARGIN).round().astype(int).tolist()
 
 
 def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:
@@ -36,6 +40,8 @@ def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np
         seed: of starting positions and pushes.
         rounds: steps.
     """
+    if n_items < FEWEST:  # side by side: forces need a plane to act in
+        return np.stack([np.arange(1, n_items + 1) / (n_items + 1), np.full(n_items, 0.5)], axis=1)
     item, other = (edges[c].to_numpy().astype(np.int64) for c in ("item_id", "neighbour_id"))
     kept = item != other
     item, other = item[kept], other[kept]

@@ -38,7 +38,8 @@ def shared(judged: Sequence[Judged]) -> list[Chart]:
             lines["chance"] = _line([max(values) for values in zip(*by_chance, strict=True)])
             places = {length: f"{length:.0f}" for length in lines["chance"]}
             if len(places) > 1 and all(lines.values()):
-                drawn.append(plots.curves(f"{features}: {what}", places, lines))
+                axes = ("codes that are shared", "share of pairs" if key != "category" else "share of items")
+                drawn.append(plots.curves(f"{features}: {what}", places, lines, axes))
     return drawn
 
 

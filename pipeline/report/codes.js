@@ -1,19 +1,13 @@
 // Groups the items by the prefix of their semantic ID. Text from data only ever becomes text nodes and attributes.
 (() => {
   const packed = document.getElementById("code-data");
-  if (!packed) return;
+  if (!packed || !shop) return;
   const codes = JSON.parse(packed.textContent);
-  const { titles, notes } = JSON.parse(document.getElementById("items").textContent);
-  const haystack = titles.map((title, item) => `${title} ${notes[item]}`.toLowerCase());
+  const { titles } = shop.data;
+  const haystack = titles.map((title, item) => `${title} ${shop.note(item)}`.toLowerCase());
   const [form, set, query, count, box] = ["code-search", "code-set", "code-query", "code-count", "code-groups"].map(
     (id) => document.getElementById(id));
   const GROUPS = 12, SHOWN = 24;
-
-  const make = (tag, text) => {
-    const node = document.createElement(tag);
-    if (text !== undefined) node.textContent = text;
-    return node;
-  };
 
   // prefix -> items, the largest first
   const grouped = (items, length) => {
@@ -28,7 +22,7 @@
   };
 
   const group = (prefix, items, found) => {
-    const node = make("section"), head = make("h3"), link = make("button", prefix), near = make("div");
+    const node = make("section"), head = make("h3"), link = make("button", "", prefix), near = make("div");
     const ordered = [...items].sort((a, b) => found.has(b) - found.has(a));
     node.className = "group";
     near.className = "near";
@@ -39,7 +33,7 @@
     });
     head.append(link, ` ${items.length} item${items.length === 1 ? "" : "s"}`);
     near.append(...ordered.slice(0, SHOWN).map((item) => {
-      const image = globalThis.itemImage(item, found.has(item) ? "found" : "");
+      const image = shop.image(item, found.has(item) ? "found" : "");
       image.title = `${titles[item]} · ${codes[set.value][item].join("-")}`;
       return image;
     }));

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow as pa
 from PIL import Image
 
-from pipeline.facts import codes, content, verdict
+from pipeline.facts import chips, codes, content, facets, verdict
+from pipeline.facts.facets import Items
 from pipeline.facts.neighbours import Neighbours
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import escaped, markdown
 from pipeline.facts.users import SEED, User
-from pipeline.facts.words import CONTROLS
-from pipeline.report import atlas, gallery, plots, sections
+from pipeline.facts.words import CONTROLS, title
+from pipeline.report import atlas, gallery, hero, plots, sections
 
 HERE = Path(__file__).parent
 POSTER_ITEMS, POSTER_SETS = 8, 4
+PARTS = ("items", "map", "list", "codes", "page")
+"""of the page's own script, in order; those of what a page lacks do nothing"""
+LONGEST = 120
+"""characters of a title in the page's data"""
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,19 @@ class View:
     images: dict[int, Image.Image]
     neighbours: Neighbours | None
     maps: dict[str, list[list[int]]]
-    """feature set -> position of each item on the map; empty if not all items are shown"""
+    """feature set -> position of each item on the map; empty if there is none"""
     users: list[User]
+    known: Items | None
+    """what the map and the lists know of every item; None if there is no map"""
 
 
-def view(outputs: Outputs, near: Neighbours | None, users: Sequence[User], seed: int) -> View | None:
+def view(
+    outputs: Outputs,
+    near: Neighbours | None,
+    users: Sequence[User],
+    seed: int,
+    images: Iterable[pa.Table] | None = None,
+) -> View | None:
     """Return titles, categories and images of the items that the page shows; None without items.
 
     Args:
@@ -46,45 +60,64 @@ def view(outputs: Outputs, near: Neighbours | None, users: Sequence[User], seed:
         near: items and their neighbours.
         users: with their recommendations.
         seed: of the maps.
+        images: item_id and image, a table at a time; those of `outputs` by default.
     """
     items = outputs.items
     if items is None or not (near or users):
         return None
     wanted = set[int]().union(*(part.shown for part in (near, *users) if part))
-    shown = near.sets if near and near.searchable else ()
-    maps = {name: atlas.positions(outputs.edges[name], len(items), seed) for name in shown}
-    images = gallery.thumbnails(outputs.images(), wanted)
-    return View(content.titles(items), content.paths(items), images, near, maps, list(users))
+    mapped = near if near and near.mapped else None
+    maps = {name: atlas.positions(outputs.edges[name], len(items), seed) for name in (mapped.sets if mapped else ())}
+    pictures = gallery.thumbnails(outputs.images() if images is None else images, wanted)
+    known = facets.read(outputs, mapped) if mapped else None
+    return View(content.titles(items), content.paths(items), pictures, near, maps, list(users), known)
 
 
-def html(outputs: Outputs, shown: View | None) -> str:
-    """Return the text of index.html."""
+def html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), characters: int = 0) -> str:
+    """Return the text of index.html.
+
+    Args:
+        outputs: of the stages, or of a release.
+        shown: items.
+        encoders: that the server answers by: the page then has a box to ask it.
+        characters: of the longest text that it takes.
+    """
     packed = gallery.sheets(shown.images if shown else {})
     all_shown = shown and shown.neighbours and shown.neighbours.searchable
     return render(
-        "page.html", packed, **_content(outputs, shown), data=_data(shown, packed) if shown else {},
+        "page.html", packed, asks=bool(encoders), mapped=bool(shown and shown.maps), **_content(outputs, shown),
+        encoders=encoders, characters=characters, carried=_carried(shown, packed) if shown else None,
+        data=packed.table(shown.titles, shown.notes) if shown else {},
         groups=codes.groups(outputs.layout, outputs.coded, len(shown.titles)) if shown and all_shown else None,
-        maps=shown.maps if shown else {}, map_width=atlas.WIDTH, map_height=atlas.HEIGHT,
     )  # fmt: skip
 
 
-def render(template: str, packed: gallery.Sheets, **content: Any) -> str:
+def render(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bool = False, **content: Any) -> str:
     """Return a self-contained page: no address in it is ever fetched.
 
     Args:
         template: a file beside this one that extends base.html.
         packed: the images.
+        asks: whether its script may ask the server that it came from.
+        mapped: whether it has a map, and so the libraries of it.
         content: variables of the template.
     """
-    script, style = (
-        "".join((HERE / f"{name}.{kind}").read_text(encoding="utf-8") for name in ("page", "codes"))
-        for kind in ("js", "css")
-    )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    own = "".join(_text(f"{name}.js") for name in (*PARTS, *(["ask"] if asks else [])))
+    scripts = [*([_text("vendor/map.js")] if mapped else []), own]
+    style = "".join(_text(f"{name}.css") for name in ("page", "explore", "codes"))
     return _environment(autoescape=True).get_template(template).render(
-        **content, sheets=packed.data, style=style, script=script, script_hash=digest, cell=gallery.CELL,
-        columns=gallery.COLUMNS,
+        **content, asks=asks, mapped=mapped, sheets=packed.data, style=style, scripts=scripts,
+        hashes=[_hash(script) for script in scripts], cell=gallery.CELL, columns=gallery.COLUMNS,
     )  # fmt: skip
+
+
+def _text(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _hash(script: str) -> str:
+    """Return a script's hash, as a policy for contents names it."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def report_md(outputs: Outputs, shown: View | None) -> str:
@@ -110,6 +143,9 @@ def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
         "dataset": outputs.layout.dataset,
         "kind": outputs.kind,
         "facts": _facts(outputs.records.get("interactions", {}).get("notes", {})),
+        "chips": chips.of_report(outputs.released, outputs.probes, outputs.tests),
+        "strip": hero.strip(outputs),
+        "picture": hero.picture(outputs),
         "verdict": said,
         "basis": verdict.basis(outputs.probes, outputs.tests) if said else "",
         "pictured": sections.pictured(outputs),
@@ -118,6 +154,7 @@ def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
         "users": shown.users if shown else [],
         "released": outputs.released,
         "seed": SEED,
+        "diagram": _text("diagram.svg"),
         "plot": plots,
     }
 
@@ -126,13 +163,27 @@ def _facts(notes: dict[str, Any]) -> list[tuple[str, str]]:
     return [(name, f"{notes[name]:,}") for name in ("users", "items", "train", "valid", "test") if name in notes]
 
 
-def _data(shown: View, packed: gallery.Sheets) -> dict[str, Any]:
-    """Return the page's data: for every item its title, category, cell of a sheet, and neighbours."""
-    near, n = shown.neighbours, len(shown.titles)
-    sets = near.sets if near and near.searchable else {}
-    return packed.table(shown.titles, shown.notes) | {
-        "near": {name: [nearest_of.get(i, []) for i in range(n)] for name, nearest_of in sets.items()},
-        "maps": shown.maps,
+def _carried(shown: View, packed: gallery.Sheets) -> dict[str, Any] | None:
+    """Return what the script has of every item: title, category, image, neighbours, places; None without a map."""
+    near, known, n = shown.neighbours, shown.known, len(shown.titles)
+    if near is None or known is None:
+        return None
+    kinds = {path: at for at, path in enumerate(dict.fromkeys(shown.notes))}
+    return {
+        "titles": [name[:LONGEST] for name in shown.titles],
+        "cells": [packed.place.get(i, -1) for i in range(n)],
+        "notes": [kinds[path] for path in shown.notes],
+        "paths": list(kinds),
+        "words": known.words,
+        "near": {name: [nearest_of.get(i, []) for i in range(n)] for name, nearest_of in near.sets.items()},
+        "maps": {name: [axis for place in places for axis in place] for name, places in shown.maps.items()},
+        "size": [atlas.WIDTH, atlas.HEIGHT],
+        "columns": near.columns,
+        "classes": near.classes,
+        "colour": near.colour,
+        "popularity": known.popularity,
+        "facets": known.facets,
+        "first": near.items,
     }
 
 
@@ -147,4 +198,6 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     )
     unbroken: Callable[[str], str] = lambda text: text.replace(" ± ", "\u00a0±\u00a0").replace(" .. ", "\u00a0..\u00a0")  # noqa: E731
     environment.filters["unbroken"] = unbroken
+    environment.filters["named"] = title
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     return environment

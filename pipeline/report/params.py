@@ -14,3 +14,5 @@ class Report(Section):
     """images beside each item"""
     searchable: Positive = 3000
     """up to so many items the page has every image, and can search them all"""
+    mapped: Positive = 100_000
+    """up to so many items the page has a map of all, with their titles; beyond `searchable` without images"""

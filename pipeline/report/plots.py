@@ -11,8 +11,8 @@ from pipeline.evaluation.evidence import Cell
 from pipeline.facts.difference import Difference
 from pipeline.facts.words import figure
 
-WIDTH, HEIGHT = 300, 150
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 24
+WIDTH, HEIGHT = 300, 176
+LEFT, RIGHT, TOP, BOTTOM = 46, 10, 20, 36
 NOT_CURVES = {"epoch", "step", "lr", "seconds"}
 PARTS = {"train", "valid", "test", "held", "out", "rare"}
 """words of a curve's name that do not change its measure"""
@@ -29,9 +29,12 @@ class Chart:
     shape: ClassVar[str] = "chart"
     title: str
     lines: list[dict[str, Any]]
-    """name, points (SVG), last value (empty for means), band (SVG, mean ± sd; or empty), flat (all values equal)"""
+    """name, points (SVG), dots (x, y, words), last value (empty for means), band (SVG, mean ± sd; or empty), flat (all
+    values equal)"""
     x_marks: list[tuple[float, str]]
     y_marks: list[tuple[float, str]]
+    x_name: str
+    y_name: str
 
 
 class Row(NamedTuple):
@@ -44,6 +47,8 @@ class Row(NamedTuple):
     """in words, at the end of the row"""
     sure: bool = True
     """whether its marks are filled"""
+    tips: Sequence[str] = ()
+    """what each span says under a pointer"""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class Intervals:
     """ticks of the scale"""
     lines: list[float]
     """vertical lines: zero, and the reference if there is one"""
+    axis: str
+    """name of the scale"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ Picture = Chart | Intervals | Shares
 
 
 def intervals(
-    title: str, rows: Sequence[Row], keys: Sequence[str] = (), reference: float | None = None
+    title: str, rows: Sequence[Row], keys: Sequence[str] = (), reference: float | None = None, axis: str = ""
 ) -> Intervals | None:
     """Return intervals on a common scale that holds zero; None where there is none at all.
 
@@ -86,6 +93,7 @@ def intervals(
         rows: their spans in units of the measure.
         keys: what the spans of a row are.
         reference: a value that all rows are seen against, such as chance.
+        axis: name of the scale.
     """
     known = [v for row in rows for span in row.spans if span is not None for v in span]
     if not known:
@@ -96,10 +104,19 @@ def intervals(
         return round(100 * (v - low) / ((high - low) or 1.0), 2)
 
     placed = [
-        row._replace(spans=[None if s is None else (at(s[0]), at(s[1]), at(s[2])) for s in row.spans]) for row in rows
+        row._replace(
+            spans=[None if s is None else (at(s[0]), at(s[1]), at(s[2])) for s in row.spans],
+            tips=["" if s is None else _tip(row.name, s, keys[i] if keys else "") for i, s in enumerate(row.spans)],
+        )
+        for row in rows
     ]
     lines = [at(v) for v in (0.0, reference) if v is not None]
-    return Intervals(title, keys, placed, [(at(v), f"{v:.4g}") for v in ticks(low, high)], lines)
+    return Intervals(title, keys, placed, [(at(v), f"{v:.4g}") for v in ticks(low, high)], lines, axis)
+
+
+def _tip(name: str, span: Span, key: str) -> str:
+    ends = f", {span[0]:.4g} to {span[2]:.4g}" if span[0] < span[2] else ""
+    return f"{name}{f', {key}' if key else ''}: {span[1]:.4g}{ends}"
 
 
 def mean(name: str, cell: Cell, more: str = "") -> Row:
@@ -115,16 +132,22 @@ def change(name: str, test: Difference | None, words: str | None = None) -> Row:
     return Row(name, [test[:3]], test.words if words is None else words, test.sure)
 
 
-def curves(title: str, places: Mapping[float, str], lines: Mapping[str, Mapping[float, Cell]]) -> Chart:
+def curves(
+    title: str,
+    places: Mapping[float, str],
+    lines: Mapping[str, Mapping[float, Cell]],
+    axes: tuple[str, str] = ("", ""),
+) -> Chart:
     """Return a chart of means over numbers, each with a band of one standard deviation where seeds allow.
 
     Args:
         title: what is measured.
         places: x -> its mark on the axis; at least two.
         lines: line -> x -> figure.
+        axes: names of the axes, x and y.
     """
     ends = {name: [(x, c.mean, c.sd or 0.0) for x, c in sorted(line.items())] for name, line in lines.items()}
-    return _chart(title, ends, places, (min(places), max(places)))
+    return _chart(title, ends, places, (min(places), max(places)), axes)
 
 
 def _chart(
@@ -132,6 +155,7 @@ def _chart(
     lines: Mapping[str, list[Point]],
     places: Mapping[float, str],
     axis: tuple[float, float],
+    axes: tuple[str, str],
     last: bool = False,
 ) -> Chart:
     """Return a chart.
@@ -140,7 +164,8 @@ def _chart(
         title: what is measured.
         lines: name -> its points.
         places: x -> its mark on the axis.
-        axis: the ends of the axis.
+        axis: the ends of the horizontal axis.
+        axes: names of both axes.
         last: whether the last value of each line is said.
     """
     low = min(v - sd for line in lines.values() for _, v, sd in line)
@@ -158,14 +183,16 @@ def _chart(
         return " ".join(f"{across(x)},{down(v)}" for x, v in points)
 
     drawn = [
-        {"name": name, "points": along((x, v) for x, v, _ in line), "last": f"{line[-1][1]:.4g}" if last else "",
+        {"name": name, "points": along((x, v) for x, v, _ in line),
+         "dots": [(across(x), down(v), f"{name}: {v:.4g} at {axes[0]} {places.get(x, f'{x:g}')}".replace("  ", " "))
+                  for x, v, _ in line], "last": f"{line[-1][1]:.4g}" if last else "",
          "flat": last and len({v for _, v, _ in line}) == 1,
          "band": along([*((x, v + sd) for x, v, sd in line), *((x, v - sd) for x, v, sd in reversed(line))])
          if any(sd for *_, sd in line) else ""}
         for name, line in lines.items()
     ]  # fmt: skip
     marks = [(across(x), text) for x, text in places.items()]
-    return Chart(title, drawn, marks, [(down(v), f"{v:.4g}") for v in ticks(low, high)])
+    return Chart(title, drawn, marks, [(down(v), f"{v:.4g}") for v in ticks(low, high)], *axes)
 
 
 def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
@@ -186,7 +213,10 @@ def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
         key: [(float(i), float(row[key]), 0.0) for i, row in enumerate(history) if _is_number(row.get(key))]
         for keys in groups.values() for key in keys
     }  # fmt: skip
-    return [_chart(m, {key: points[key] for key in keys}, places, (0, end), last=True) for m, keys in groups.items()]
+    return [
+        _chart(m, {key: points[key] for key in keys}, places, (0, end), ("measurement", m.replace("_", " ")), last=True)
+        for m, keys in groups.items()
+    ]
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:

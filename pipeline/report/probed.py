@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pipeline.facts import probes
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.probes import CHANCE, Figures, Probed
@@ -23,8 +26,13 @@ def section(outputs: Outputs) -> Section:
     if processed := (outputs.probes or {}).get("processed"):
         note += f" Processed: centred, reduced by PCA to at most {processed['width']} numbers, whitened."
         note += f" Better: raw and processed, p below {LEVEL} after Holm's correction."
-    drawn = [_picture(probed) for probed in probes.read(outputs.probes).values()]
+    drawn = pictures(outputs.probes)
     return Section("probes", "Probes", "Probes", note, drawn, tables=probes.tables(outputs.probes))
+
+
+def pictures(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
+    """Return a picture a probe, from the content of probes.json."""
+    return [_picture(probed) for probed in probes.read(figures).values()]
 
 
 def _picture(probed: Probed) -> Intervals | None:
@@ -38,7 +46,7 @@ def _picture(probed: Probed) -> Intervals | None:
     ]  # fmt: skip
     over = f"{probed.cases:,} {probed.unit}"
     title = f"{probed.probe.title} {figure}, ± standard error over {over}; dashed: chance"
-    return plots.intervals(title, rows, list(forms) if len(forms) > 1 else (), forms["raw"][CHANCE][figure])
+    return plots.intervals(title, rows, list(forms) if len(forms) > 1 else (), forms["raw"][CHANCE][figure], figure)
 
 
 def _span(values: Figures | None, figure: str) -> Span | None:

@@ -37,10 +37,10 @@ def recorded(outputs: Outputs) -> list[Section]:
 
 def _curves(outputs: Outputs) -> Iterator[Section]:
     """Yield the training curves of one encoder and one recommender."""
-    note = "The horizontal axis counts epochs; the bold figure is the last one. One training, of the release."
+    note = "The horizontal axis counts measurements; the bold figure is the last one. One training, of the release."
     for stage, what in CURVES.items():
         drawn = plots.charts(outputs.history(stage))
-        yield Section(f"curves-{stage}", what, f"{what}, epoch by epoch", note, drawn)
+        yield Section(f"curves-{stage}", what, f"{what}, measurement by measurement", note, drawn)
 
 
 def _quality(outputs: Outputs) -> Iterator[Table]:

@@ -58,13 +58,17 @@ def _masked(title: str, rows: Sequence[Masked]) -> Picture | None:
     if len(ratios) < 3:
         lost = ["" if row.change is None else f", {row.change.mean:+.1%}" for row in rows]
         return plots.intervals(
-            title, [plots.mean(row.items, row.recall, change) for row, change in zip(rows, lost, strict=True)]
+            title,
+            [plots.mean(row.items, row.recall, change) for row, change in zip(rows, lost, strict=True)],
+            axis=RECALL,
         )
     lines = {
         f"{modality} masked": {row.ratio: row.recall for row in rows if row.modality in (modality, summaries.WHOLE)}
         for modality in dict.fromkeys(row.modality for row in rows if row.modality != summaries.WHOLE)
     }
-    return plots.curves(f"{title}, by share masked", {ratio: f"{ratio:.4g}" for ratio in ratios}, lines)
+    return plots.curves(
+        f"{title}, by share masked", {ratio: f"{ratio:.4g}" for ratio in ratios}, lines, ("share masked", RECALL)
+    )
 
 
 def arms_changes(table: pa.Table) -> list[Picture | None]:
@@ -88,7 +92,7 @@ def sweep_charts(curves: Sequence[Mapping[str, Any]]) -> list[Chart]:
             line = {float(i): Cell(row[summaries.RECALL], row["sd"], ()) for i, row in enumerate(points)}
             over = seeds_of(row["seeds"] for row in points)
             title = f"{sweep}: valid {RECALL} by {key}, mean ± sd over {over}"
-            charts.append(plots.curves(title, places, {key: line}))
+            charts.append(plots.curves(title, places, {key: line}, (key, f"valid {RECALL}")))
     return charts
 
 

@@ -55,4 +55,4 @@ def served(groups: Groups, which: str, title: str, released: str) -> Intervals |
     runs = [run for run in groups if run[1] in (released, "none")][:LINES]
     labels = list(dict.fromkeys(label for run in runs for label in groups[run]))
     rows = [plots.Row(UNITS[which].get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
-    return plots.intervals(title, rows, [words.run(*run) for run in runs])
+    return plots.intervals(title, rows, [words.run(*run) for run in runs], axis="recall")

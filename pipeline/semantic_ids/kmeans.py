@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
 
 import faiss
 import numpy as np
 import scipy.sparse as sp
 from threadpoolctl import threadpool_limits
 
-from pipeline import pool
+from pipeline import engine
 
 DISTANCES = 2**22
 """held at a time, by each thread"""
@@ -86,10 +85,8 @@ def blocks(x: np.ndarray, k: int) -> Iterator[np.ndarray]:
 
 def by_block(work: Callable[[np.ndarray], np.ndarray], given: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield `work` of each block in order, as many at a time as there are cores."""
-    source = iter(given)
     with threadpool_limits(1, user_api="blas"):  # for all threads: one that set it by itself would reset it for others
-        while window := list(islice(source, pool.CORES)):
-            yield from list(pool.threads(work, window))
+        yield from engine.threads(work, given)
 
 
 def _start(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:

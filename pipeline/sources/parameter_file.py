@@ -11,12 +11,10 @@ import yaml
 from pipeline.sources.inspect import Ratings, Table
 
 CUTOFFS = (5, 10, 20, 50)
-STEPS = 3000
-"""of pre-training, where the catalogue is small; the loss of its teachers still falls after fewer"""
-BATCH = 16
-"""items a step, the default of `pretrain.batch_size`"""
-FEWEST, MOST = 12, 40
-"""epochs of pre-training; of 200 items the held-out loss of MLM rises after 40, and the probes fall"""
+STEPS, BATCH = 3000, 16
+"""of pre-training, and items of each: the defaults of section `pretrain`"""
+PASSES = 12
+"""over the items, at least"""
 LARGE = 20_000
 """items from which the published settings of recommenders, with their thousand epochs, are left as they are"""
 QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}
@@ -65,7 +63,7 @@ _HEAD = """# What `dvc repro` builds, and how. Absent keys have their defaults, 
 # sets are judged, coded and released. `alignrec datasets` lists what is declared here.
 """
 NOTES = {
-    "pretrain": f"{STEPS:,} steps, within {FEWEST} to {MOST} epochs; the rest is the recipe of docs/pretraining.md",
+    "pretrain": "the rest is the recipe of docs/pretraining.md; it ends early where more teaches nothing",
     "train": "for a small catalogue; each key is documented in pipeline/models/alignrec.py",
     "benchmark": "settings that each model tries on valid for each feature set",
 }
@@ -87,8 +85,8 @@ def _content(text: bool, image: bool, catalogue: int) -> dict[str, Any]:
     """Return sections `pretrain` and `encode` for what items have; both: the default encoders."""
     if not (text or image):
         return {}
-    epochs = min(MOST, max(FEWEST, math.ceil(STEPS * BATCH / max(catalogue, 1))))
-    pretrain: dict[str, Any] = {"epochs": epochs} if epochs > FEWEST else {}
+    steps = math.ceil(PASSES * catalogue / BATCH)
+    pretrain: dict[str, Any] = {"steps": steps} if steps > STEPS else {}
     if text and image:
         return {"pretrain": pretrain}
     teachers = ["minilm", "tfidf"] if text else ["cnn"]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipeline.benchmark.jobs import Job
 from pipeline.config.parameters import Parameters
 from pipeline.layout import Layout
-from pipeline.models import RELEASED
 from pipeline.pretrain.params import Pretrain
 from pipeline.study.branch import Branch
 from pipeline.study.params import RECIPE, REFERENCES, Study
@@ -29,16 +27,12 @@ class Arm(NamedTuple):
     data: Layout
     """where its features and graphs lie"""
     branch: Branch
-    """where its answers and trainings lie"""
+    """where its answers lie"""
     params: Parameters
     sets: tuple[str, ...]
     """feature sets that the probes judge"""
     trained: tuple[str, ...]
     """those of them that AlignRec is trained on"""
-
-    def jobs(self, seeds: int) -> list[Job]:
-        """Return the trainings of AlignRec."""
-        return [Job(RELEASED, features, seed) for features in self.trained for seed in range(seeds)]
 
     def answer_key(self, probe: str, features: str, form: str) -> str:
         """Return the name of one tensor of `Branch.answers`."""

@@ -76,7 +76,7 @@ class Study(Section):
     arm_features: Annotated[list[Literal["beit3", "beit3-raw"]], Field(min_length=1)] = ["beit3", "beit3-raw"]
     """of the feature sets of an arm, those that AlignRec is trained on: CLS whitened, CLS as it is"""
     sweeps: dict[Name, Space] = {}
-    """sweep -> key (`train.lr`, `graph.k`, `pretrain.epochs`) -> values, all combinations of which are tried on valid,
+    """sweep -> key (`train.lr`, `graph.k`, `pretrain.steps`) -> values, all combinations of which are tried on valid,
     or the name of a preset: `authors`; one key makes a curve, two a heat map, more a heat map a pair"""
     generative: Generative = Generative()
     seeds: Positive = 5

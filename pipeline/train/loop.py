@@ -24,6 +24,7 @@ from pipeline.models.params import Train
 from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.ops.device import pick
+from pipeline.ops.filters import Filter
 from pipeline.ops.topk import Vectors
 from pipeline.seeds import seed_for
 from pipeline.train.sampling import Sampler
@@ -35,8 +36,8 @@ class Fit:
 
     user: np.ndarray | sp.csr_array
     """float32 [U, D]; sparse if the model's vectors are"""
-    item: np.ndarray | sp.csr_array
-    """float32 [I, D]; score = dot product"""
+    item: np.ndarray | sp.csr_array | Filter
+    """float32 [I, D]; score = dot product; or a filter of the user's histories"""
     state: dict[str, Tensor]
     """the model's parameters"""
     history: list[dict[str, Any]]

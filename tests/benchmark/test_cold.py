@@ -9,6 +9,8 @@ import pytest
 
 import schemas
 from pipeline import io
+from pipeline.benchmark import runs
+from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.evidence import comparisons
 from pipeline.facts import recommenders
 from pipeline.facts.outputs import Outputs
@@ -46,12 +48,11 @@ def test_each_result_stands_there_under_both_protocols(layout: Layout) -> None:
     assert both[ALONE]["contentknn", "f"] > 0.95
     assert 0.6 < both[ALONE]["contentknn", "noise"] < 0.9  # by chance 20 of 26
     assert both[EVERY]["contentknn", "f"] > 2 * both[EVERY]["bpr", "none"]
-    alone, every = ([r["best_epoch"] for r in records(layout, suffix)] for suffix in ("", "-all-items"))
-    assert alone == every
+    assert [[one["protocol"] for one in r["judged"]] for r in records(layout)] == [[ALONE, EVERY]] * 2
 
 
-def records(layout: Layout, suffix: str) -> list[dict[str, object]]:
-    return [io.read_json(layout.trial("bpr", "none", seed, suffix=suffix)) for seed in range(2)]
+def records(layout: Layout) -> list[dict[str, object]]:
+    return [io.read_json(runs.record(layout, Entry("bpr", "none", seed))) for seed in range(2)]
 
 
 def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
@@ -76,8 +77,8 @@ def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
 
 def test_a_run_without_its_last_record_is_measured_again_and_ends_the_same(layout: Layout) -> None:
     before = files(layout)
-    layout.trial("bpr", "none", 1).unlink()
-    layout.trial_rankings("bpr", "none", 1, suffix="-all-items").write_bytes(b"cut")
+    runs.record(layout, Entry("bpr", "none", 0)).unlink()
+    runs.rankings(layout, Entry("bpr", "none", 1), "-all-items").write_bytes(b"cut")
     with running("benchmark", "shop", cold.params(), layout.root) as run:
         benchmark.main(run)
     assert files(layout) == before

@@ -8,31 +8,33 @@ from shops import ITEMS, two_tastes
 
 import schemas
 from pipeline import io
-from pipeline.benchmark import findings, jobs
-from pipeline.benchmark.jobs import Job
+from pipeline.benchmark import runs
+from pipeline.benchmark.runs import Entry
 from pipeline.benchmark.settings import model_settings
 from pipeline.evaluation.metrics import judge
+from pipeline.experiment.plans.benchmark import entries
+from pipeline.experiment.tables import benchmark as tables
 from pipeline.layout import Layout
 from pipeline.run import running
 from stages.benchmark import main
 from stages.params import Params
 
 
-def test_jobs_train_id_models_once_a_seed_and_ablations_beside_the_full_model() -> None:
+def test_id_models_run_once_a_seed_and_ablations_beside_the_full_model() -> None:
     benchmark = {"models": ["alignrec", "bpr"], "features": ["a", "b"], "seeds": 2}
     plain = [
-        *(Job("alignrec", features, seed) for features in ("a", "b") for seed in (0, 1)),
-        Job("bpr", "none", 0),
-        Job("bpr", "none", 1),
+        *(Entry("alignrec", features, seed) for features in ("a", "b") for seed in (0, 1)),
+        Entry("bpr", "none", 0),
+        Entry("bpr", "none", 1),
     ]
-    assert jobs.jobs(toy.params(benchmark=benchmark, train={"features": "a"})) == plain
+    assert entries(toy.params(benchmark=benchmark, train={"features": "a"})) == plain
     rows = {"no-cca": {"cca": 0.0}, "image-only": {"features": "c"}}
-    assert jobs.jobs(toy.params(benchmark=benchmark | {"ablations": rows}, train={"features": "d"})) == [
+    assert entries(toy.params(benchmark=benchmark | {"ablations": rows}, train={"features": "d"})) == [
         *plain,
-        Job("alignrec", "d", 0),
-        Job("alignrec", "d", 1),
-        Job("alignrec", "d", 0, "no-cca"),
-        Job("alignrec", "c", 0, "image-only"),
+        Entry("alignrec", "d", 0),
+        Entry("alignrec", "d", 1),
+        Entry("alignrec", "d", 0, "no-cca"),
+        Entry("alignrec", "c", 0, "image-only"),
     ]
 
 
@@ -50,11 +52,6 @@ def test_overrides_change_only_what_they_name() -> None:
     assert model_settings(params, "alignrec") == params.train.resolved()
 
 
-def test_slow_models_begin_first() -> None:
-    todo = [Job(model, "f", 0) for model in ("bpr", "alignrec", "lattice")]
-    assert [job.model for job in jobs.by_length(todo)] == ["alignrec", "lattice", "bpr"]
-
-
 def record(model: str, seed: int, recall: float) -> dict:  # type: ignore[type-arg]
     means = {"recall@20": recall, "ndcg@20": recall / 2}
     return {
@@ -70,7 +67,7 @@ def record(model: str, seed: int, recall: float) -> dict:  # type: ignore[type-a
 
 def test_results_are_long_and_summary_is_mean_and_sd() -> None:
     records = [record("bpr", 0, 0.1), record("bpr", 1, 0.3), record("vbpr", 0, 0.5)]
-    table = schemas.check(findings.results("shop", records), schemas.RESULTS)
+    table = schemas.check(tables.results("shop", records), schemas.RESULTS)
     assert len(table) == 3 * 2 * 2
     assert table.slice(2, 1).to_pylist() == [
         {
@@ -88,7 +85,7 @@ def test_results_are_long_and_summary_is_mean_and_sd() -> None:
             "value": 0.1,
         }
     ]
-    summary = findings.summary(records, 20)
+    summary = tables.summary(records, 20)
     assert summary["bpr"]["f"]["recall@20"] == pytest.approx({"mean": 0.2, "sd": np.sqrt(0.02)})
     assert summary["vbpr"]["f"] == {"recall@20": {"mean": 0.5}, "ndcg@20": {"mean": 0.25}}
 
@@ -119,18 +116,20 @@ def run_all(root: Path, models: list[str]) -> dict[str, bytes]:
 def test_an_interrupted_benchmark_goes_on_and_ends_the_same(root: Path) -> None:
     whole = run_all(root, ["bpr", "alignrec"])
     layout = Layout(root, "shop")
-    untouched = layout.trial("bpr", "none", 0)
+    untouched = runs.record(layout, Entry("bpr", "none", 0))
     before = untouched.stat().st_mtime_ns
-    layout.trial("alignrec", "f", 1).unlink()
+    runs.record(layout, Entry("alignrec", "f", 1)).unlink()
     layout.results.unlink()
     assert run_all(root, ["bpr", "alignrec"]) == whole
     assert untouched.stat().st_mtime_ns == before
 
     record = io.read_json(untouched)
-    rankings = io.read_table(layout.trial_rankings("bpr", "none", 0), schemas.rankings(20))
+    rankings = io.read_table(runs.rankings(layout, Entry("bpr", "none", 0)), schemas.rankings(20))
     top = np.array(rankings["items"].to_pylist(), np.int32)
     judged = judge(top, rankings["user_id"].to_numpy(), two_tastes().test, ITEMS, [5, 20]).mean
-    assert record["metrics"]["test"]["ndcg@5"] == judged["ndcg", 5]  # the rankings are what the figures are of
+    assert (
+        record["judged"][0]["metrics"]["test"]["ndcg@5"] == judged["ndcg", 5]
+    )  # the rankings are what the figures are of
 
     tests = io.read_table(layout.tests, schemas.TESTS).to_pylist()
     assert {(t["model_a"], t["model_b"], t["ablation_b"], t["seeds"]) for t in tests} == {
@@ -144,4 +143,5 @@ def test_an_interrupted_benchmark_goes_on_and_ends_the_same(root: Path) -> None:
 
     fewer = run_all(root, ["bpr"])
     assert not len(io.read_table(layout.tests, schemas.TESTS))
-    assert [name for name in fewer if "alignrec" in name and not name.endswith(".key")] == []
+    assert {entry.model for entry in runs.keys(layout)} == {"bpr"}
+    assert len([name for name in fewer if name.startswith("cells/") and name.endswith(".json")]) == 2

@@ -10,12 +10,17 @@ import pytest
 import shops
 
 import schemas
-from pipeline import io, pool
-from pipeline.benchmark import tuning
-from pipeline.benchmark.jobs import Job, jobs
+from pipeline import engine, io
+from pipeline.benchmark import runs
 from pipeline.benchmark.params import Range
+from pipeline.benchmark.runs import Entry
 from pipeline.benchmark.settings import model_settings
 from pipeline.errors import UserError
+from pipeline.experiment.plans import tuning
+from pipeline.experiment.plans.benchmark import entries
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.search import Tried, halton
+from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
 from pipeline.run import Run, running
 from stages import STAGES
@@ -47,13 +52,12 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     def each(work, todo, workers):  # type: ignore[no-untyped-def]
         return ((job, pickle.loads(pickle.dumps(work))(job)) for job in todo)
 
-    monkeypatch.setattr(pool, "each", each)
+    monkeypatch.setattr(engine, "each", each)
 
 
-def run_all(root: Path, settings: Params) -> Run:
+def run_all(root: Path, settings: Params) -> None:
     with running("benchmark", "shop", settings, root) as run:
         main(run)
-    return run
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -64,9 +68,9 @@ def files(root: Path) -> dict[str, bytes]:
 
 def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
     space = {"lr": Range(low=1e-4, high=1e-1), "layers": Range(low=0, high=3, log=False), "dim": Range(low=8, high=64)}
-    many = tuning.draws(space, 200, seed=1)
-    assert [tuning.draws(space, n, seed=1) for n in (0, 3)] == [[], many[:3]]
-    assert tuning.draws(space, 3, seed=2) != many[:3]
+    many = halton(space, 200, seed=1)
+    assert [halton(space, n, seed=1) for n in (0, 3)] == [[], many[:3]]
+    assert halton(space, 3, seed=2) != many[:3]
     assert {type(setting["dim"]) for setting in many} == {int}
     assert {setting["layers"] for setting in many} == {0, 1, 2, 3}
     assert all(1e-4 <= setting["lr"] <= 1e-1 and 8 <= setting["dim"] <= 64 for setting in many)
@@ -74,50 +78,53 @@ def test_draws_are_in_the_space_and_fewer_begin_more() -> None:
     assert max(decades) - min(decades) <= 4  # as even as a quasi-random sequence is, on a logarithmic scale
 
 
-def test_every_feature_set_of_a_model_tries_the_same_settings_and_the_given_one_first() -> None:
-    settings = params(features=["f", "g"], budget=3)
-    tries = tuning.tuning_jobs(settings, "shop", jobs(settings))
-    assert [job for job in tries if job.model == "bpr"] == [tuning.TuningJob("bpr", "none", n) for n in range(3)]
-    assert sorted(job[1:] for job in tries if job.model == "alignrec") == [(f, n) for f in "fg" for n in range(3)]
+def test_every_feature_set_of_a_model_tries_the_same_settings_and_the_given_one_first(tmp_path: Path) -> None:
+    shops.outputs(tmp_path)
+    settings = params(features=["f"], budget=3)
+    tried = tuning.tuned(experiment(tmp_path, settings), entries(settings)).tried
+    assert list(tried) == [("alignrec", "f"), ("bpr", "none")]  # the slow ones first
     of_alignrec = tuning.settings(settings, "shop", "alignrec")
+    assert [one.setting for one in tried["alignrec", "f"]] == of_alignrec
     assert of_alignrec[0] == {"lr": 0.01, "cca": 0.01}
     assert len({json.dumps(setting) for setting in of_alignrec}) == 3
     assert tuning.settings(params(budget=5), "shop", "alignrec")[:3] == of_alignrec
 
 
-def test_without_a_budget_or_a_space_nothing_is_tried() -> None:
-    assert tuning.tuning_jobs(params(), "shop", jobs(params())) == []
-    floor = params(models=["contentknn"], budget=4)
-    assert tuning.tuning_jobs(floor, "shop", jobs(floor)) == []
+def experiment(root: Path, settings: Params) -> Experiment:
+    return Experiment(Run("benchmark", "shop", settings, root), 1)
+
+
+def test_without_a_budget_or_a_space_nothing_is_tried(tmp_path: Path) -> None:
+    shops.outputs(tmp_path)
+    for settings in (params(), params(models=["contentknn"], budget=4)):
+        assert tuning.tuned(experiment(tmp_path, settings), entries(settings)).tried == {}
 
 
 def test_ablations_have_the_setting_of_the_full_model_but_for_what_they_name() -> None:
     settings = params(budget=2, ablations={"no-cca": {"cca": 0.0}, "other": {"features": "g"}})
-    record = {"model": "alignrec", "features": "f", "number": 1, "state": "complete", "valid": 0.5}
-    tuned = tuning.Tuned([record | {"setting": {"lr": 0.02, "cca": 0.05}}])
+    tuned = tuning.Tuned({("alignrec", "f"): [Tried(1, {"lr": 0.02, "cca": 0.05}, "complete", [], 1, 0.5)]})
     for name, expected in (("", (0.02, 0.05)), ("no-cca", (0.02, 0.0)), ("other", (0.02, 0.05))):
-        job = Job("alignrec", "g" if name == "other" else "f", 0, name)
-        chosen = model_settings(tuned.params(settings, job), "alignrec", name)
+        entry = Entry("alignrec", "g" if name == "other" else "f", 0, name)
+        chosen = model_settings(tuned.params(settings, entry), "alignrec", name)
         assert (chosen.lr, chosen.cca) == expected  # type: ignore[attr-defined]
-    assert tuned.params(settings, Job("bpr", "none", 0)) == settings
+    assert tuned.params(settings, Entry("bpr", "none", 0)) == settings
 
 
 def test_the_best_on_valid_is_chosen_the_first_of_equal_ones_and_a_failed_one_never() -> None:
-    def record(number: int, valid: float | None) -> dict[str, object]:
-        state = "failed" if valid is None else "complete"
-        return {"model": "bpr", "features": "none", "number": number, "state": state, "valid": valid, "reason": "nan"}
+    def tried(number: int, valid: float | None) -> Tried:
+        return Tried(number, {}, "failed" if valid is None else "complete", [], 1, valid, reason="nan")
 
-    tuned = tuning.Tuned([record(0, None), record(1, 0.2), record(2, 0.3), record(3, 0.3)])
-    assert tuned.chosen["bpr", "none"]["number"] == 2
+    tuned = tuning.Tuned({("bpr", "none"): [tried(0, None), tried(1, 0.2), tried(2, 0.3), tried(3, 0.3)]})
+    assert tuned.chosen["bpr", "none"].number == 2
     with pytest.raises(
         UserError, match=r"none of the 1 settings of bpr trained .*; the first: nan; narrow sweep\.spac"
     ):
-        _ = tuning.Tuned([record(0, None)]).chosen
+        _ = tuning.Tuned({("bpr", "none"): [tried(0, None)]}).chosen
 
 
 def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_path: Path) -> None:
     layout: Layout = shops.outputs(tmp_path)
-    run = run_all(tmp_path, params(budget=3))
+    run_all(tmp_path, params(budget=3))
     whole = files(tmp_path)
     table = io.read_table(layout.tuning, schemas.TUNING).to_pylist()
     for contender in (("alignrec", "f"), ("bpr", "none")):
@@ -125,42 +132,52 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
         (chosen,) = [row for row in tried if row["chosen"]]
         assert chosen["valid"] == max(row["valid"] for row in tried)
         setting = json.loads(chosen["setting"])
-        record = io.read_json(layout.trial(*contender, 1))
-        assert record["setting"] == setting
+        record = io.read_json(runs.record(layout, Entry(*contender, 1)))
+        assert record["cell"]["settings"].items() >= setting.items()
         assert io.read_json(layout.metrics)["settings"][contender[0]][contender[1]] == setting
     described = io.read_json(layout.protocol)[0]["tuning"]
     assert [(c["model"], c["features"], c["tried"]) for c in described["chosen"]] == [
         ("alignrec", "f", 3),
         ("bpr", "none", 3),
     ]
-    assert run.notes["tuning"]["tried"] == 6
 
-    kept = layout.tuning_trial("bpr", "none", 1).stat().st_mtime_ns  # a kill: a trial and all that follows is missing
-    for path in (layout.tuning_trial("alignrec", "f", 2), layout.trial("alignrec", "f", 0), layout.tuning):
+    tries, measured = cells(layout, "valid"), cells(layout, "rankings")
+    assert (len(tries), len(measured)) == (6, 4)
+    lost = [tries[2], runs.record(layout, Entry("alignrec", "f", 0)), layout.tuning]  # a kill
+    kept = {path: path.stat().st_mtime_ns for path in [*tries, *measured] if path not in lost}
+    for path in lost:
         path.unlink()
     run_all(tmp_path, params(budget=3))
     assert files(tmp_path) == whole
-    assert layout.tuning_trial("bpr", "none", 1).stat().st_mtime_ns == kept
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
     run_all(tmp_path, params(budget=4))
-    assert layout.tuning_trial("bpr", "none", 1).stat().st_mtime_ns == kept
-    assert len(io.read_table(layout.tuning, schemas.TUNING)) == 8
+    assert {path: path.stat().st_mtime_ns for path in tries if path not in lost}.items() <= kept.items()
+    assert len(io.read_table(layout.tuning, schemas.TUNING)) == len(cells(layout, "valid")) == 8
 
     run_all(tmp_path, params())
-    assert [name for name in files(tmp_path) if "tuning" in name and not name.endswith(".key")] == []
+    assert not layout.tuning.exists()
+    assert cells(layout, "valid") == []
     assert "tuning" not in io.read_json(layout.protocol)[0]
-    assert "setting" not in io.read_json(layout.trial("bpr", "none", 0))
+
+
+def cells(layout: Layout, opens: str) -> list[Path]:
+    """Return the records of cells that open so much."""
+    records = sorted(layout.cells("benchmark").glob("*.json"))
+    return [path for path in records if io.read_json(path)["cell"]["opens"] == opens]
 
 
 def test_settings_are_tried_without_a_look_at_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = shops.outputs(tmp_path)
-    monkeypatch.setattr("pipeline.benchmark.jobs.open_test", lambda *_: pytest.fail("test was opened"))
+    monkeypatch.setattr("pipeline.experiment.pairs.open_test", lambda *_: pytest.fail("test was opened"))
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    record = tuning.Tuner(layout, params(budget=2))(tuning.TuningJob("bpr", "none", 1))
+    cell = tuning.cell(experiment(tmp_path, params(budget=2)), ("bpr", "none"), {"lr": 0.02})
+    record = outcome(cell)
     moved = rows.set_column(1, "item_id", shifted(rows))
     io.write_table(moved, layout.interactions, schemas.INTERACTIONS)
-    assert tuning.Tuner(layout, params(budget=2))(tuning.TuningJob("bpr", "none", 1)) == record
-    assert record["state"] == "complete"
+    assert outcome(cell) == record
+    assert record.values["state"] == "complete"
+    assert (record.values["judged"], record.rankings) == ([], {})
 
 
 def shifted(rows: pa.Table) -> pa.Array:

@@ -16,13 +16,14 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.compare import changes, command, feature_set, geometry, judge, releases, similarity, training
+from pipeline.compare import changes, command, feature_set, geometry, judge, releases, similarity
 from pipeline.errors import UserError
+from pipeline.experiment.plans import compare as plans
+from pipeline.experiment.tables import compare as tables
 from pipeline.facts import comparison as facts
 from pipeline.facts.table import Table
 from pipeline.items import identifiers
 from pipeline.layout import Layout
-from pipeline.models.vbpr import VBPR
 from pipeline.probe import asking
 from pipeline.probe.base import Data
 from pipeline.release import manifest, verify
@@ -305,11 +306,11 @@ def test_overlap_counts_common_neighbours() -> None:
 
 def test_training_averages_users_over_seeds_before_the_test() -> None:
     recalls = {}
-    for model in training.MODELS:
+    for model in plans.MODELS:
         for seed, shift in ((0, 0.1), (1, -0.1)):
-            recalls[training.Job(model, "a", seed)] = [0.5 + shift, 0.7 - shift, 0.4]
-            recalls[training.Job(model, "b", seed)] = [0.5, 0.5, 0.5]
-    out = training.summary(recalls, ["a", "b"])
+            recalls[plans.Compared(model, "a", seed)] = np.array([0.5 + shift, 0.7 - shift, 0.4])
+            recalls[plans.Compared(model, "b", seed)] = np.full(3, 0.5)
+    out = tables.summary(recalls, ["a", "b"])
     assert out["seeds"] == 2
     assert out["recall@20"]["alignrec"]["a"]["mean"] == pytest.approx(1.6 / 3)
     test = next(t for t in out["paired"] if t["measure"] == "alignrec recall@20")
@@ -369,7 +370,7 @@ def test_compare_of_one_set_with_itself_finds_no_difference(layout: Layout, tmp_
 
 
 def test_compare_trains_on_request(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "MODELS", {"vbpr": VBPR})  # two processes that load torch are enough
+    monkeypatch.setattr(plans, "MODELS", ("vbpr",))  # two processes that load torch are enough
     fast = {"train": {"epochs": 2, "batch_size": 8, "dim": 4}, "graph": {"k": 3}}
     params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **fast})
     comparison = command.compare(layout, params, ["beit3", "random"], 1, tmp_path / "out")

@@ -28,7 +28,7 @@ from pipeline.seeds import seed_for
 from stages.encode import main
 from stages.params import Params, load
 
-TINY = {"patch": 8, "image": 16, "width": 32, "layers": 1, "epochs": 4, "batch_size": 2, "held_out": 0.0}
+TINY = {"patch": 8, "image": 16, "width": 32, "layers": 1, "steps": 12, "batch_size": 2, "held_out": 0.0}
 PAIRS = [0, 1, 2, 3, 5]
 """items of toy with image and text; item 4 has neither"""
 
@@ -87,9 +87,9 @@ def test_features_name_the_weights_that_made_them(tmp_path: Path) -> None:
     assert np.abs(vectors(layout, "clip") - vectors(layout, "clip-untrained")).max() > 1e-3
 
 
-def test_no_epochs_are_the_untrained_network(tmp_path: Path) -> None:
+def test_no_steps_are_the_untrained_network(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    stage(layout, params("clip", "clip-untrained", clip=TINY | {"epochs": 0}))
+    stage(layout, params("clip", "clip-untrained", clip=TINY | {"steps": 0}))
     np.testing.assert_array_equal(vectors(layout, "clip"), vectors(layout, "clip-untrained"))
 
 
@@ -144,16 +144,16 @@ def test_training_tells_each_pair_from_the_others(tmp_path: Path) -> None:
     some = Words(8)
     some = Words(8, torch.from_numpy(np.unique(np.concatenate([some.tokens(word) for word in words]))))
     pairs = Pairs(np.arange(8), some.ids(words, 4), pixels)
-    settings = ClipParams.model_validate(TINY | {"epochs": 40, "batch_size": 8, "lr": 5e-3})
+    settings = ClipParams.model_validate(TINY | {"steps": 40, "batch_size": 8, "lr": 5e-3})
     budget = Budget(**settings.model_dump(include=set(Budget.__annotations__)))
     torch.manual_seed(0)
     network, seen = clip.network(settings, 11, 4), []
     train(network, pairs, budget, 0, Checkpoint(tmp_path / "checkpoint", 1000), seen.append)
     encoder = clip.Clip(network, some)
-    text = encoder.encode(clip.Prepared(None, torch.from_numpy(pairs.ids)))[:, 32:]
-    image = encoder.encode(clip.Prepared(torch.from_numpy(pixels), None))[:, :32]
+    text = encoder.encode(encoder.prepare(None, words))[:, 32:]
+    image = encoder.encode(clip.Prepared(torch.from_numpy(pixels), [], None))[:, :32]
     assert (text @ image.T).argmax(1).tolist() == list(range(8))
-    assert sum(seen) == 40 * 8
+    assert sum(seen) == 40
 
 
 def test_only_pairs_that_are_not_held_out_are_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +208,7 @@ def test_a_part_of_a_concat_is_trained_in_the_folder_of_the_concat(tmp_path: Pat
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ("encoders: {clip: {epoch: 3}}", r"unknown key 'encoders\.clip\.epoch'; did you mean 'epochs'\?"),
+        ("encoders: {clip: {step: 3}}", r"unknown key 'encoders\.clip\.step'; did you mean 'steps'\?"),
         ("encoders: {clip: {image: 50}}", r"'encoders\.clip\.image': .*not a whole number of patches of 8 pixels"),
         ("encoders: {clip: {width: 40}}", r"'encoders\.clip\.width'"),
         ("encoders: {clip-untrained: {lr: 0.1}}", r"it takes the settings of clip; give them there"),
@@ -224,8 +224,8 @@ def test_faults_are_one_line(tmp_path: Path, section: str, message: str) -> None
 
 def test_the_defaults_are_the_budget_of_pre_training_and_the_small_shape() -> None:
     own, theirs, small = ClipParams(), Pretrain(), SIZES["small"]
-    assert (own.epochs, own.batch_size, own.lr, own.held_out) == (
-        theirs.epochs,
+    assert (own.steps, own.batch_size, own.lr, own.held_out) == (
+        theirs.steps,
         theirs.batch_size,
         theirs.lr,
         theirs.held_out,

@@ -30,6 +30,7 @@ from pipeline.encode.beit3 import BEiT3Items, BEiT3Params
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
+from pipeline.facts import content
 from pipeline.features import control
 from pipeline.features.imported import File, read_npy
 from pipeline.features.registry import settings
@@ -328,6 +329,33 @@ def stage(root: Path, params: Params) -> dict[str, dict[str, str]]:
 BEIT3 = ["beit3", "beit3-image-masked", "beit3-text-masked"]
 
 
+def test_what_is_read_of_texts_is_said_and_recorded(
+    tmp_path: Path, network: BEiT3, model: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = dataset(tmp_path, {}, encoders=["beit3", "beit3-text-masked", "minilm", "minilm-short"], controls=[])
+    params = params.model_copy(update={"encoders": {"minilm-short": {"kind": "minilm", "chunks": 1}}})
+    pretrained(tmp_path, network, model)
+    stage(tmp_path, params)
+    layout = Layout(tmp_path, "toy")
+    record = files.read_json(layout.run_record("encode"))
+    assert record["notes"]["minilm-short"]["text_cut"] == pytest.approx(1 / 6, abs=1e-4)
+    read = record["notes"]["minilm-short"]["text_read"]
+    assert read == pytest.approx((5 + 126 / 6000) / 6, abs=1e-4), "five short texts, and 126 tokens of 6,000"
+    assert record["notes"]["minilm"]["text_read"] > read, "32 times as many"
+    assert 0 < record["notes"]["beit3"]["text_cut"] < 1
+    assert "text_cut" not in record["notes"].get("beit3-text-masked", {}), "it reads none"
+    said = capsys.readouterr().err
+    assert "minilm-short: reads 84% of a text on average; 17% of the texts are cut" in said
+    covered = {
+        row[0]: row[2:]
+        for row in content.coverage(
+            {n: files.shards(layout.features(n), "features") for n in ("minilm-short", "beit3-text-masked")}
+        )
+    }
+    assert covered["minilm-short"] == ["0.0%", "75.0%", "83.7%", "16.7%"]
+    assert covered["beit3-text-masked"][2:] == ["", ""]
+
+
 def test_every_feature_set_is_whole_and_in_item_order(
     tmp_path: Path, network: BEiT3, model: bytes, beit3: BEiT3Items
 ) -> None:
@@ -507,7 +535,7 @@ def test_the_record_tells_where_the_time_went(tmp_path: Path, network: BEiT3, mo
     stage(tmp_path, params)
     notes = files.read_json(Layout(tmp_path, "toy").run_record("encode"))["notes"]
     spans = {"read_s", "decode_s", "wait_s", "compute_s", "write_s", "items", "items_per_s"}
-    assert notes.keys() == {"beit3", "minilm"}
+    assert notes.keys() == {"beit3", "minilm", "warnings"}, "of texts that are cut"
     assert spans <= notes["minilm"].keys()
     own = notes["beit3"].keys() - notes["minilm"].keys()
     assert own == {"gemm_gflop_per_s", "share_of_gemm_rate", "precision"}

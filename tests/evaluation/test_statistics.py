@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.benchmark import significance
-from pipeline.benchmark.jobs import Job
+from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.statistics import corrected, holm, paired
+from pipeline.experiment.tables import significance
 
 
 def test_bootstrap_agrees_with_the_t_test_and_with_scipys_interval() -> None:
@@ -53,8 +53,8 @@ def test_comparisons_of_other_users_are_corrected_together() -> None:
 
 
 def test_comparisons_are_declared_by_what_they_have_in_common() -> None:
-    jobs = [Job("bpr", "none", 0), Job("vbpr", "f", 0), Job("vbpr", "g", 0)]
-    jobs += [Job("alignrec", f, s) for f in "fg" for s in (0, 1)] + [Job("alignrec", "f", 0, "no-cca")]
+    jobs = [Entry("bpr", "none", 0), Entry("vbpr", "f", 0), Entry("vbpr", "g", 0)]
+    jobs += [Entry("alignrec", f, s) for f in "fg" for s in (0, 1)] + [Entry("alignrec", "f", 0, "no-cca")]
     pairs = {(*a, *b) for a, b in significance.declared(jobs, "f")}
     assert pairs == {
         ("alignrec", "f", "", "bpr", "none", ""),
@@ -68,8 +68,8 @@ def test_comparisons_are_declared_by_what_they_have_in_common() -> None:
 
 def test_with_a_control_every_model_is_tested_against_itself_on_it() -> None:
     jobs = [
-        Job("bpr", "none", 0),
-        *(Job(model, f, 0) for model in ("vbpr", "alignrec") for f in ("f", "g", "shuffled")),
+        Entry("bpr", "none", 0),
+        *(Entry(model, f, 0) for model in ("vbpr", "alignrec") for f in ("f", "g", "shuffled")),
     ]
     pairs, without = (significance.declared(jobs, "f", control) for control in ("shuffled", None))
     added = [(*a[:2], *b[:2]) for a, b in pairs if (a, b) not in without]
@@ -83,11 +83,11 @@ def test_with_a_control_every_model_is_tested_against_itself_on_it() -> None:
 
 def test_a_users_figure_is_averaged_over_the_seeds_that_both_runs_have() -> None:
     runs = {
-        Job("alignrec", "f", 0): [0.2, 0.4],
-        Job("alignrec", "f", 1): [0.4, 0.6],
-        Job("bpr", "none", 0): [0.1, 0.1],
-        Job("bpr", "none", 1): [0.3, 0.1],
-        Job("alignrec", "f", 0, "no-cca"): [0.0, 0.4],
+        Entry("alignrec", "f", 0): [0.2, 0.4],
+        Entry("alignrec", "f", 1): [0.4, 0.6],
+        Entry("bpr", "none", 0): [0.1, 0.1],
+        Entry("bpr", "none", 1): [0.3, 0.1],
+        Entry("alignrec", "f", 0, "no-cca"): [0.0, 0.4],
     }
     per_user = {job: dict.fromkeys(significance.METRICS, np.array(v)) for job, v in runs.items()}
     named = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "1"}

@@ -6,6 +6,8 @@ import json
 import pickle
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ import pytest
 from modelhub import model_hub
 
 import schemas
-from pipeline import io
-from pipeline.encode import engines, huggingface
+from pipeline import engine, io
+from pipeline.encode import huggingface
 from pipeline.encode.batching import Throughput
+from pipeline.engine.place import Seats
 from pipeline.errors import UserError
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
@@ -309,11 +312,14 @@ def test_an_engine_elsewhere_makes_the_same_files(
     here = run(root, given)
     shutil.rmtree(root / "encode")
 
-    def elsewhere(make: Any, jobs: list[Any]) -> Iterator[tuple[Any, pa.Table]]:
-        worker = pickle.loads(pickle.dumps(make))()
-        return ((job, worker(job)) for job in reversed(jobs))
+    class Elsewhere:
+        @contextmanager
+        def opened(self, make: Any) -> Iterator[Seats]:
+            worker = pickle.loads(pickle.dumps(make))()
+            with ThreadPoolExecutor(1) as pool:
+                yield Seats(lambda job: pool.submit(worker, job), 1)
 
-    monkeypatch.setitem(engines.ENGINES, "ray", elsewhere)
+    monkeypatch.setattr(engine, "Ray", Elsewhere)
     there = given.model_copy(update={"encode": given.encode.model_copy(update={"engine": "ray"})})
     assert run(root, there) == here
 

@@ -20,7 +20,7 @@ from pipeline.ops import device
 from pipeline.run import running
 from stages import encode
 
-CLIP = {"image": 16, "width": 32, "layers": 1, "epochs": 1, "batch_size": 2, "held_out": 0.0}
+CLIP = {"image": 16, "width": 32, "layers": 1, "steps": 3, "batch_size": 2, "held_out": 0.0}
 SETS = ["cnn", "clip", "clip-text-masked", "both"]
 
 
@@ -49,7 +49,7 @@ def test_two_devices_give_the_bytes_of_one(tmp_path: Path, monkeypatch: pytest.M
         return make(*given)
 
     current: Callable[[torch.device], Any] = device.current
-    monkeypatch.setattr("pipeline.encode.engines.current", lambda where: entered.append(where) or current(where))
+    monkeypatch.setattr("pipeline.ops.device.current", lambda where: entered.append(where) or current(where))
     monkeypatch.setattr(write, "visible", lambda: [torch.device("cpu"), torch.device("cpu")])
     spec = ENCODERS["tfidf"]
     monkeypatch.setitem(vars(spec), "make", noted)

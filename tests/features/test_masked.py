@@ -15,14 +15,14 @@ import schemas
 from pipeline import io
 from pipeline.encode import batching
 from pipeline.errors import UserError
+from pipeline.experiment.plans import mask
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.run import running
-from pipeline.study import masking
 from stages.encode import main
 from stages.params import Params, read
 
-CLIP = {"image": 16, "width": 32, "layers": 1, "epochs": 2, "batch_size": 2, "held_out": 0.0}
+CLIP = {"image": 16, "width": 32, "layers": 1, "steps": 6, "batch_size": 2, "held_out": 0.0}
 MODALITIES = {"image": "text", "text": "image"}
 """modality -> the other"""
 
@@ -95,7 +95,7 @@ def test_a_masked_set_is_what_the_encoder_gives_for_items_that_lack_the_modality
         whole = io.read_features(layout.features(name))
         assert masked[f"has_{other}"].equals(whole[f"has_{other}"])
         assert np.abs(io.matrix(masked["vector"]) - vectors(layout, name)).max() > 0.01
-    assert masking.maskable(layout) == [name]
+    assert mask.maskable(layout) == [name]
 
 
 @pytest.mark.parametrize("name", ["minilm-cnn", "clip", "side"])
@@ -121,7 +121,7 @@ def test_a_masked_whitened_set_is_whitened_as_the_whole_one(tmp_path: Path) -> N
     for modality in MODALITIES:
         expected = whitening.applied(fitted, vectors(layout, f"minilm-cnn-{modality}-masked"))
         np.testing.assert_allclose(vectors(layout, f"white-{modality}-masked"), expected, atol=1e-5)
-    assert masking.maskable(layout) == ["minilm-cnn", "white"]
+    assert mask.maskable(layout) == ["minilm-cnn", "white"]
 
 
 def test_a_name_of_ones_own_and_the_set_made_again(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_name_of_ones_own_and_the_set_made_again(tmp_path: Path) -> None:
     stage(layout, params("blind", "clip", "clip-image-masked", **given))
     first = vectors(layout, "blind")
     np.testing.assert_array_equal(first, vectors(layout, "clip-image-masked"))
-    stage(layout, params("blind", "clip", **given | {"clip": CLIP | {"epochs": 3}}))
+    stage(layout, params("blind", "clip", **given | {"clip": CLIP | {"steps": 9}}))
     assert np.abs(vectors(layout, "blind") - first).max() > 1e-6, "made again, as what it is made of was"
 
 

@@ -25,8 +25,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.beit3 import tokenizer
+from pipeline.benchmark import runs
+from pipeline.benchmark.runs import Entry
+from pipeline.encode.params import MODALITIES, variant
 from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
@@ -34,7 +37,6 @@ from pipeline.pretrain.train import train_once
 from pipeline.run import Run, perform
 from pipeline.semantic_ids import files as semantic_files
 from pipeline.semantic_ids.registry import METHODS
-from pipeline.study import masking
 from stages import STAGES
 from stages.params import Params, load
 
@@ -43,7 +45,7 @@ from stages.params import Params, load
 def in_this_process() -> Iterator[None]:
     """Train what a worker would unpickle here: starting workers takes longer than all trainings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "each", lambda work, jobs, _: ((j, pickle.loads(pickle.dumps(work))(j)) for j in jobs))
+        patch.setattr(engine, "each", lambda work, jobs, _: ((j, pickle.loads(pickle.dumps(work))(j)) for j in jobs))
         yield
 
 
@@ -157,16 +159,16 @@ def benchmark(root: Path) -> Stage:
 def study(root: Path) -> Stage:
     layout = shops.outputs(root)
     table = io.read_features(layout.features("f")).drop_columns(["vector"])
-    for number, modality in enumerate(masking.MODALITIES, start=1):
+    for number, modality in enumerate(MODALITIES, start=1):
         masked = table.append_column("vector", io.vectors(shops.content(number)))
-        path = io.shard(layout.features(masking.variant("f", modality)), "features", 0)
+        path = io.shard(layout.features(variant("f", modality)), "features", 0)
         io.write_table(masked, path, schemas.features(shops.WIDTH))
     part = {"mask": {"ratios": [0.5], "seeds": 1}, "workers": 1, "tail": False}
     return Stage("study", toy.params(train=TRAIN, graph={"k": 4}, study=part), layout)
 
 
 def pretrain(root: Path) -> Stage:
-    path = pretraining.shop(root, epochs=1, vocab=40)
+    path = pretraining.shop(root, steps=10, vocab=40)
     layout = Layout(root, "toy")
     ids = {"item_id": np.arange(96, dtype=np.int32), "asin": [f"A{i}" for i in range(96)]}
     io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
@@ -196,6 +198,15 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Stage]:
     return stage
 
 
+RUN = Entry("bpr", "none", 1)
+
+
+def cell(layout: Layout, stage: str, opens: str) -> Path:
+    """Return the record of a cell that opens so much."""
+    records = sorted(layout.cells(stage).glob("*.json"))
+    return next(path for path in records if f'"opens": "{opens}"' in path.read_text(errors="replace"))
+
+
 ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "raw file": ("download", lambda layout: layout.raw / "r.csv"),
     "list of raw files": ("download", lambda layout: layout.sources),
@@ -205,10 +216,10 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "semantic IDs": ("semantic_ids", lambda layout: layout.semantic_ids("random", "rqvae") / semantic_files.IDS),
     "codebooks": ("semantic_ids", lambda layout: layout.semantic_ids("random", "pq") / semantic_files.CODEBOOKS),
     "codes": ("semantic_ids", lambda layout: layout.semantic_ids("random", "shuffled") / semantic_files.FACTS),
-    "benchmark record": ("benchmark", lambda layout: layout.trial("bpr", "none", 1)),
-    "ranking": ("benchmark", lambda layout: layout.trial_rankings("bpr", "none", 1)),
-    "tuning record": ("benchmark", lambda layout: layout.tuning_trial("bpr", "none", 1)),
-    "mask record": ("study", lambda layout: layout.study_runs("mask") / "f" / "image-0.5-0.json"),
+    "benchmark record": ("benchmark", lambda layout: runs.record(layout, RUN)),
+    "ranking": ("benchmark", lambda layout: runs.rankings(layout, RUN)),
+    "tuning record": ("benchmark", lambda layout: cell(layout, "benchmark", "valid")),
+    "mask record": ("study", lambda layout: cell(layout, "study", "test")),
     "tokenizer": ("pretrain", lambda layout: layout.tokenizer),
     "encoder weights": ("pretrain", lambda layout: layout.encoder_weights),
 }
@@ -324,8 +335,8 @@ def test_a_seal_that_is_none_vouches_for_nothing(stages: Callable[[str], Stage],
 
 def test_a_file_that_nobody_wrote_is_not_taken_for_a_part(stages: Callable[[str], Stage]) -> None:
     stage = stages("benchmark")
-    record = stage.layout.trial("bpr", "none", 0)
-    record.with_name("0.json.bak").write_bytes(record.read_bytes())
+    record = runs.record(stage.layout, RUN)
+    record.with_suffix(".json.bak").write_bytes(record.read_bytes())
     other_values(record)
     stage.unseal()
     assert stage.ran()

@@ -93,9 +93,13 @@ class Oracle:
         return Sparse(sp.csr_array(self.arrays[f"graph_{name}"]), dtype=self.dtype)
 
     def block(self, name: str = "user_item") -> Sparse:
-        """Return the user-item block [U, I] of graph_<name>, which has users and items."""
+        """Return the user-item block [U, I] of graph_<name>, which has users and items, as a model would hold it."""
+        return Sparse(sp.csr_array(self.block_of(name)), dtype=self.dtype)
+
+    def block_of(self, name: str) -> np.ndarray:
+        """Return the same as an array."""
         n_users = self.split.n_users
-        return Sparse(sp.csr_array(self.arrays[f"graph_{name}"][:n_users, n_users:]), dtype=self.dtype)
+        return self.arrays[f"graph_{name}"][:n_users, n_users:]
 
     def build(self, model: str, sources: dict[str, Source], **settings: object) -> Recommender:
         """Return our model with the reference's parameters, in this precision.
@@ -149,10 +153,14 @@ class Oracle:
         self._close(sum(loss.values()), self._expected("loss_total"), "total")
 
     def check_gradients(self, network: Recommender) -> None:
-        """Compare the total's gradient in every parameter; a parameter that the loss does not touch has none."""
+        """Compare the total's gradient in every parameter; a parameter that the loss does not touch has none,
+        and one that is not trained has none either."""
         network.zero_grad()
         torch.stack(list(network.train().loss(self.batch).values())).sum().backward()
         for name, parameter in network.named_parameters():
+            if not parameter.requires_grad:
+                assert parameter.grad is None
+                continue
             ours = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             self._close(ours, self._of(name, "grad_"), f"gradient of {name}", NOISE[self.dtype])
 
@@ -222,7 +230,7 @@ def widen(value: Any, dtype: torch.dtype) -> Any:
     elif isinstance(value, dict):
         return {key: widen(entry, dtype) for key, entry in value.items()}
     elif isinstance(value, list | tuple):
-        return type(value)(widen(entry, dtype) for entry in value)
+        return getattr(value, "_make", type(value))(widen(entry, dtype) for entry in value)
     elif type(value).__module__.startswith("pipeline.ops"):  # a graph
         value.__dict__.update(widen(vars(value), dtype))
     return value

@@ -23,16 +23,17 @@ from pipeline.evaluation.ranking import topk
 from pipeline.graph import neighbours
 from pipeline.interactions.split import Pairs, Split
 from pipeline.models import MODELS, infonce
-from pipeline.models.base import Batch, Inputs, Recommender
+from pipeline.models.base import Batch, Inputs, Recommender, Untrained
 from pipeline.models.params import Train
 from pipeline.ops import dense
+from pipeline.ops.filters import Filter
 from pipeline.train.loop import Fit, compiled, fit
 
 USERS, ITEMS, TOWNS = 60, 40, 2
 PARTS = [6, 4]
 LONELY, BARE = USERS - 1, ITEMS - 1
 """a user without interactions; an item without features or interactions"""
-TRAINED = [name for name in MODELS if name not in ("itemknn", "contentknn")]
+TRAINED = [name for name, model in MODELS.items() if not issubclass(model, Untrained)]
 VARIED = [name for name in TRAINED if "paper" in str(MODELS[name].Params.model_fields.get("variant"))]
 READERS = [name for name, model in MODELS.items() if "features" in model.needs]
 
@@ -83,7 +84,9 @@ def once(model: str) -> Fit:
     return trained(model)
 
 
-def array(x: np.ndarray | torch.Tensor | sp.csr_array) -> np.ndarray:
+def array(x: np.ndarray | torch.Tensor | sp.csr_array | Filter) -> np.ndarray:
+    if isinstance(x, Filter):
+        return x.scores(sp.eye_array(x.n_items, dtype=np.float32, format="csr")).T.numpy()
     if isinstance(x, torch.Tensor):
         return x.detach().numpy()
     return x.toarray() if isinstance(x, sp.csr_array) else x

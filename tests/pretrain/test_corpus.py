@@ -72,3 +72,15 @@ def test_pairs_are_mixed_with_texts_alone_and_images_alone(hide: float, images: 
     m = corpus.draw_masks(ids, both, both, 2, Rates(0.4, 0.5, 0.15, hide), corpus.generators(np.arange(2000), 1))
     assert abs(m.no_image.mean() - texts) < 0.03
     assert abs(m.no_text.mean() - images) < 0.03
+
+
+def test_short_texts_are_one_part_and_long_ones_parts_of_bounded_size() -> None:
+    items = np.array([7, 3, 9, 1])
+    assert [part.tolist() for part in corpus.parts(items, np.array([9, 128, 5, 60]))] == [[7, 3, 9, 1]]
+    lengths = np.array([500, 20, 129, 128])
+    parts = corpus.parts(items, lengths)
+    assert [part.tolist() for part in parts] == [[3, 1, 9], [7]]
+    assert all(len(part) * lengths[np.isin(items, part)].max() <= 4 * corpus.TOKENS for part in parts)
+    assert [len(part) for part in corpus.parts(items, np.array([900, 900, 900, 900]), least=2)] == [2, 2]
+    assert [len(part) for part in corpus.parts(items[:3], np.array([900, 900, 900]), least=2)] == [3]
+    assert [part.tolist() for part in corpus.parts(items[:0], lengths[:0])] == [[]]

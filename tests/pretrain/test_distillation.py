@@ -24,7 +24,7 @@ from pipeline.pretrain import distillation, losses
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.corpus import Rates
 from pipeline.pretrain.distillation import Target
-from pipeline.pretrain.held_out import features
+from pipeline.pretrain.held_out import cosine, features
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
 from stages.params import load
@@ -76,7 +76,7 @@ def test_a_modality_that_is_hidden_has_no_target() -> None:
 def _taught(n: int, **params: Any) -> Any:
     """Return a task whose teacher knows each item's colour."""
     target = np.eye(4, dtype=np.float32)[np.arange(n) % 4]
-    plain = task(n, epochs=12, summary=0.0, content=0.0, hide=0.0, **params)
+    plain = task(n, steps=60, summary=0.0, content=0.0, hide=0.0, **params)
     return plain.__class__(**{**vars(plain), "targets": (Target("colour", target, ("image", "text")),)})
 
 
@@ -84,6 +84,71 @@ def test_the_loss_is_one_less_the_cosine_averaged_over_the_items_that_have_a_tar
     read = torch.tensor([[1.0, 0.0], [1.0, 1.0], [3.0, 4.0]])
     target = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     assert float(losses.teacher_loss(read, target)) == pytest.approx(1 - 2**-0.5)
+
+
+def _noise(**params: Any) -> Any:
+    """Return a task whose teacher knows nothing of the items, so that what is learned of some is wrong of others."""
+    target = np.random.default_rng(3).standard_normal((48, 4)).astype(np.float32)
+    target /= np.linalg.norm(target, axis=1, keepdims=True)
+    plain = task(48, distill=4.0, summary=0.0, content=0.0, hide=0.0, cls_pass="whole", cls_read="whitened", **params)
+    return plain.__class__(**{**vars(plain), "targets": (Target("noise", target, ("image", "text")),)})
+
+
+def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_weights_stand(tmp_path: Path) -> None:
+    (ended, whole), histories = (network(), network()), []
+    for net, patience in ((ended, 3), (whole, 0)):
+        histories.append(fit(net, _noise(steps=200, patience=patience), Checkpoint(tmp_path / "c", 1000), int))
+    assert [line["step"] for line in histories[1]] == list(range(10, 201, 10))
+    assert histories[0] == histories[1][: len(histories[0])]
+    cosines = [line["cosine"] for line in histories[1]]
+    best = int(np.argmax(cosines))
+    assert len(histories[0]) < 20
+    assert max(cosines[: len(histories[0])]) == cosines[len(histories[0]) - 4], "three measurements in a row were worse"
+    again = network()
+    fit(again, _noise(steps=200, patience=0), Checkpoint(tmp_path / "c", 1000), int)
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), whole.state_dict().values(), strict=True))
+    assert best < 19, "else the last weights would do"
+
+
+def test_held_out_cosine_is_that_of_single_items() -> None:
+    toy = _noise(steps=1)
+    torch.manual_seed(1)
+    model = PretrainingModel(network(), toy.params, MASK, torch.ones(12), [4])
+    assert model.whitening is not None
+    model.whitening(torch.randn(50, 16) * 2 + 1)
+    model.whitening.update()
+    cosines = []
+    for item in toy.held_out:
+        cls = torch.from_numpy(features(model.network, toy, np.array([item])))
+        read = model.teachers[0]((cls - model.whitening.mean) @ model.whitening.map)[0].detach().numpy()
+        cosines.append(read @ toy.targets[0].vectors[item] / np.linalg.norm(read))
+    assert cosine(model, model.network, toy) == pytest.approx(np.mean(cosines), abs=1e-5)
+    assert cosine(model, model.network, task(48)) is None
+
+
+def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def once(every: int, stop: int | None) -> tuple[list[Any], bytes]:
+        def done(steps: int) -> None:
+            nonlocal left
+            left -= steps
+            if stop is not None and left < 0:
+                raise Stopped
+
+        checkpoint = Checkpoint(tmp_path / f"{every}.safetensors", every)
+        net, left = network(), stop or 0
+        history = fit(net, _noise(steps=200, patience=3), checkpoint, done)
+        checkpoint.clear()
+        return history, b"".join(x.numpy().tobytes() for x in net.state_dict().values())
+
+    whole = once(1000, None)
+    last = whole[0][-1]["step"]
+    for stop in (3, last - 15, last - 1):
+        with pytest.raises(Stopped):
+            once(7, stop)
+        assert once(7, None) == whole
 
 
 @pytest.mark.parametrize("cls_pass", ["masked", "whole"])
@@ -126,7 +191,7 @@ def test_running_whitening_whitens() -> None:
 
 def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     for where in ("one", "two"):
-        shop(tmp_path / where, distill=1.0, distill_from=["cnn"], cls_pass="whole", cls_read="whitened", epochs=2)
+        shop(tmp_path / where, distill=1.0, distill_from=["cnn"], cls_pass="whole", cls_read="whitened", steps=20)
         _ids(tmp_path / where)
     run(tmp_path / "one")
     history = json.loads(Layout(tmp_path / "one", "toy").history("pretrain").read_text())
@@ -143,7 +208,7 @@ def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path
 
 
 def test_a_concat_teaches_before_its_parts_are_written(tmp_path: Path) -> None:
-    path = shop(tmp_path, distill=1.0, distill_from=["both"], epochs=1)
+    path = shop(tmp_path, distill=1.0, distill_from=["both"], steps=10)
     given = yaml.safe_load(path.read_text())
     given["encoders"] = {"both": {"kind": "concat", "of": ["cnn", "minilm"]}}
     given["encode"] = {"encoders": ["beit3", "cnn", "minilm", "both"]}

@@ -15,7 +15,7 @@ from pipeline.layout import Layout
 
 def test_the_stage_trains_on_images_of_the_side_that_is_named(tmp_path: Path) -> None:
     for name, image in (("a", 16), ("b", 16), ("own", None)):
-        shop(tmp_path / name, image=image, epochs=1)
+        shop(tmp_path / name, image=image, steps=10)
         run(tmp_path / name)
     layout = Layout(tmp_path / "a", "toy")
     assert json.loads(layout.encoder_config.read_text())["image"] == 16

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from pretraining import EPOCHS, UNTAUGHT, network, shop, task
+from pretraining import STEPS, UNTAUGHT, network, shop, task
 from pretraining import command as _command
 from pretraining import digests as _digests
 from pretraining import history as _run
@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 def _fit(folder: Path, every: int, stops: tuple[int, ...], **params: object) -> tuple[bytes, list[dict[str, object]]]:
     """Train, interrupted after each number of steps in `stops`; return all weights' bytes and the history."""
-    toy = task(24, np.arange(24)[:, None] ^ 1, epochs=3, **params)
+    toy = task(24, np.arange(24)[:, None] ^ 1, steps=9, **params)
     checkpoint = Checkpoint(folder / f"{every}.safetensors", every)
     for stop in (*stops, None):
         net, steps = network(), 0
@@ -144,7 +144,7 @@ def test_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
     _run(tmp_path / "killed")
     assert _digests(tmp_path / "killed") == _digests(tmp_path / "whole")
-    assert [e["epoch"] for e in history] == list(range(1, EPOCHS + 1))
+    assert [e["step"] for e in history] == list(range(2, STEPS + 1, 2))
     assert sorted(_digests(tmp_path / "whole")) == [
         ".key", "config.json", "encoder.safetensors", "history.json", "tokenizer.spm", "visual_tokens.safetensors",
         "whitening.safetensors",
@@ -155,7 +155,7 @@ def test_it_learns_more_than_the_commonest_token(tmp_path: Path) -> None:
     """Colour and thing are in both image and text, so that what is masked in one can be read in the other."""
     shop(tmp_path)
     parameters = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    parameters["pretrain"] |= {"epochs": 24, "lr": 0.003}
+    parameters["pretrain"] |= {"steps": 240, "lr": 0.003}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(parameters))
     last = _run(tmp_path)[-1]
     assert last["mim_accuracy"] > last["mim_chance"] + 0.05
@@ -173,7 +173,7 @@ def test_a_dataset_may_lack_a_modality(tmp_path: Path, images: bool, texts: bool
 @pytest.mark.parametrize(("images", "texts"), [(False, True), (True, False), (False, False)])
 def test_the_recipe_does_without_what_a_dataset_lacks(tmp_path: Path, images: bool, texts: bool) -> None:
     recipe = {key: Pretrain.model_fields[key].default for key in UNTAUGHT}
-    shop(tmp_path, images, texts, **recipe, epochs=1)
+    shop(tmp_path, images, texts, **recipe, steps=10)
     history = _run(tmp_path)
     assert bool(history) == (images or texts)
     assert all(np.isfinite(line["distill_loss"]) for line in history)

@@ -150,7 +150,7 @@ def test_collaborative_is_the_plain_formula() -> None:
 
 def test_itc_brings_an_items_image_and_text_together(tmp_path: Any) -> None:
     def alignment(weight: float) -> float:
-        toy = task(48, itc=weight, summary=0.0, content=0.0, epochs=15, lr=0.003, batch_size=16)
+        toy = task(48, itc=weight, summary=0.0, content=0.0, steps=45, lr=0.003, batch_size=16)
         net = network()
         fit(net, toy, Checkpoint(tmp_path / "never", 10_000), int)
         step = batch(toy, np.arange(48), Rates(0, 0, 0, 0), 0)
@@ -165,7 +165,7 @@ def test_collaborative_brings_partners_together(tmp_path: Any) -> None:
     partners = np.arange(48)[:, None] ^ 1
 
     def alignment(weight: float) -> float:
-        toy = task(48, partners, collaborative=weight, content=0.0, epochs=15, lr=0.003, batch_size=16)
+        toy = task(48, partners, collaborative=weight, content=0.0, steps=45, lr=0.003, batch_size=16)
         net = network()
         fit(net, toy, Checkpoint(tmp_path / "never", 10_000), int)
         x = torch.from_numpy(features(net, toy, np.arange(48)))

@@ -146,7 +146,7 @@ def test_text_experts_of_another_shape_end_the_stage_at_once(tmp_path: Path, siz
 
 
 def test_the_stage_starts_text_experts_and_says_so(tmp_path: Path) -> None:
-    shop(tmp_path, size="medium", image=16, text_experts="minilm", epochs=0)
+    shop(tmp_path, size="medium", image=16, text_experts="minilm", steps=0)
     assert run(tmp_path)["init"] == ["beit3.encoder: 98 tensors of its text experts start as MiniLM's"]
 
 
@@ -165,9 +165,9 @@ def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypat
 
 
 def test_the_stage_starts_from_them_and_says_so(tmp_path: Path) -> None:
-    shop(tmp_path / "a", words="minilm", epochs=0)
-    shop(tmp_path / "b", words="minilm", epochs=0)
-    shop(tmp_path / "c", epochs=0)
+    shop(tmp_path / "a", words="minilm", steps=0)
+    shop(tmp_path / "b", words="minilm", steps=0)
+    shop(tmp_path / "c", steps=0)
     records = [run(tmp_path / name) for name in "abc"]
     assert "pieces start as MiniLM's words" in records[0]["init"][0]
     assert "init" not in records[2]
@@ -178,6 +178,6 @@ def test_the_stage_starts_from_them_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_dataset_without_text_has_no_words_to_start(tmp_path: Path) -> None:
-    shop(tmp_path, texts=False, words="minilm", epochs=0)
+    shop(tmp_path, texts=False, words="minilm", steps=0)
     assert "init" not in run(tmp_path)
     assert Layout(tmp_path, "toy").encoder_weights.is_file()

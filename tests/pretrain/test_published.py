@@ -12,7 +12,6 @@ import torch
 from benchmarks import _official
 from pipeline.beit3 import checkpoints, released, vqkd
 from pipeline.beit3.network import SIZES, BEiT3
-from pipeline.encode.beit3 import BEiT3Params
 from pipeline.errors import UserError
 from pipeline.pretrain import prepare, published
 from pipeline.pretrain.params import Pretrain
@@ -36,7 +35,7 @@ def cache(tmp_path: Path) -> published.Cache:
 
 
 def network(params: Pretrain, cache: published.Cache, codes: int) -> tuple[BEiT3, list[str]]:
-    return published.network(params, published.start(params, cache, PIECES), codes, PIECES)
+    return published.network(params, published.start(params, cache, PIECES), codes, PIECES, 0)
 
 
 def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: published.Cache) -> None:
@@ -98,9 +97,22 @@ def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: P
     assert tokens[69].tolist() == tokenizer.tokens(pixels)[0].tolist()  # the last of the second batch
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_texts_are_as_long_as_the_encoder_reads_them(size: str) -> None:
-    assert prepare.longest_text(SIZES[size]) == BEiT3Params().max_tokens
+def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, cache: published.Cache) -> None:
+    torch.manual_seed(1)
+    source = BEiT3(SHAPE)
+    params = Pretrain(init=write(tmp_path / "beit3.pth", source))
+    beit3, _ = published.network(params, published.start(params, cache, PIECES), 7, PIECES, 78)
+    before, after = (n.state_dict()[released.TEXT_POSITIONS] for n in (source, beit3))
+    assert beit3.config.positions == len(after) == 78
+    assert torch.equal(after[:3], before[:3]), "two unused rows, and the first place"
+    assert torch.equal(after[-1], before[-1])
+    between = np.interp(np.arange(76) * 37 / 75, np.arange(38), before[2:, 5].numpy())
+    np.testing.assert_allclose(after[2:, 5].numpy(), between, atol=1e-6)
+
+
+@pytest.mark.parametrize(("longest", "rows"), [(0, 130), (128, 130), (129, 131), (2000, 2002)])
+def test_a_network_from_nothing_has_positions_for_the_longest_text(longest: int, rows: int) -> None:
+    assert prepare.positions([np.zeros(n, np.int64) for n in (3, longest)]) == rows
 
 
 def test_without_a_tokenizer_the_message_names_the_key(cache: published.Cache) -> None:

@@ -28,7 +28,7 @@ def taught(root: Path, way: str, kind: str = "timm", model: Path | None = None, 
     shop(root)
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["encoders"] = {"tiny": {"kind": kind, "model": str(model)}}
-    params["pretrain"] |= {"visual_tokens": way, "teacher": "tiny", "vqkd_width": 64, "vqkd_layers": 1, "epochs": 1}
+    params["pretrain"] |= {"visual_tokens": way, "teacher": "tiny", "vqkd_width": 64, "vqkd_layers": 1, "steps": 10}
     params["pretrain"] |= {"vqkd_epochs": 8, **pretrain}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     return Layout(root, "toy")

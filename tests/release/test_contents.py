@@ -224,17 +224,17 @@ def test_a_release_of_format_1_still_verifies_exports_and_diffs(release: Path, b
         list(verify(release))
 
 
-@pytest.mark.parametrize(("whitened", "epochs"), [(True, 12), (False, 12), (True, 0)])
-def test_the_card_says_what_our_vector_is(tmp_path: Path, whitened: bool, epochs: int) -> None:
+@pytest.mark.parametrize(("whitened", "steps"), [(True, 12), (False, 12), (True, 0)])
+def test_the_card_says_what_our_vector_is(tmp_path: Path, whitened: bool, steps: int) -> None:
     layout = toy.outputs(tmp_path)
     files = [layout.encoder_weights, *([layout.whitening] if whitened else [])]
     facts = Mock(spec=encoder.Released, files=files)
     trained = toy.run_record("pretrain") | {
-        "params": {"summary": 0.0, "content": 0.0, "distill": 0.0, "itc": 0.5, "epochs": epochs}
+        "params": {"summary": 0.0, "content": 0.0, "distill": 0.0, "itc": 0.5, "steps": steps}
     }
     io.write_json(layout.run_record("pretrain"), trained)
     sentence = gather.vector(Outputs(layout, stages=["pretrain"]), {"beit3": facts})
-    losses = "MIM + MLM + 0.5 itc" if epochs else "nothing: it is as it was initialised"
+    losses = "MIM + MLM + 0.5 itc" if steps else "nothing: it is as it was initialised"
     read = "whitened" if whitened else "as it is"
     assert sentence == f"The vector `beit3` is CLS, {read}, 2 numbers, pre-trained by {losses}."
     assert gather.vector(Outputs(layout, stages=["pretrain"]), {"minilm-cnn": facts}) == ""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import toy
 from PIL import Image
@@ -64,7 +65,7 @@ def test_settings_that_were_tried_have_a_section(tmp_path: Path) -> None:
 class Tags(HTMLParser):
     """Start tags with their attributes, and whether every tag that opens is closed in order."""
 
-    VOID = frozenset({"meta", "link", "input", "br", "line"})
+    VOID = frozenset({"meta", "link", "input", "br"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -89,8 +90,8 @@ def test_the_page_is_well_formed_and_has_every_section(page: str) -> None:
     assert tags.open == []
     ids = [a["id"] for t, a in tags.tags if t == "section" and "id" in a]
     assert ids == [
-        "verdict", "gallery", "users", "results", "probes", "ablations", "tail", "mask", "curves-pretrain",
-        "curves-train", "data", "speed",
+        "verdict", "map", "gallery", "users", "results", "probes", "ablations", "tail", "mask", "diagram",
+        "curves-pretrain", "curves-train", "data", "speed",
     ]  # fmt: skip
     links = {a["href"] for t, a in tags.tags if t == "a" and (a["href"] or "").startswith("#")}
     assert links == {f"#{i}" for i in ids[1:]}
@@ -114,7 +115,7 @@ def test_the_page_loads_nothing(page: str) -> None:
         if tag == "link":
             assert attributes["href"] == "data:,"
     assert "@import" not in page
-    assert set(re.findall(r"url\(([^)]{0,22})", page)) == {"data:image/jpeg;base64"[:22]}
+    assert set(re.findall(r"url\(([^)#][^)]{0,21})", page.split("<script")[0])) == {"data:image/jpeg;base64"[:22]}
     assert "default-src 'none'" in page
 
 
@@ -122,7 +123,7 @@ def test_titles_from_data_never_become_markup(page: str) -> None:
     assert "alert(" in page
     assert "<script>alert" not in page
     assert "<b>odd</b>" not in page
-    assert [t for t, _ in Tags(page).tags].count("script") == 2
+    assert [t for t, _ in Tags(page).tags].count("script") == 3  # data, libraries of the map, ours
 
 
 def test_the_page_has_figures_of_every_kind(page: str) -> None:
@@ -189,16 +190,22 @@ def test_the_markdown_has_the_same_figures_and_whole_tables(tmp_path: Path) -> N
         assert len({re.sub(r"\\\|", "", line).count("|") for line in table.splitlines()}) == 1, table
 
 
-def test_a_large_catalogue_is_shown_without_search_and_map(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mapped", [5, 6])
+def test_a_large_catalogue_has_no_search_and_map_and_a_middling_one_few_images(tmp_path: Path, mapped: int) -> None:
     layout = toy.outputs(tmp_path)
-    few = toy.PARAMS.report.model_copy(update={"searchable": 1, "gallery_items": 1, "neighbours": 1})
+    few = toy.PARAMS.report.model_copy(update={"searchable": 1, "mapped": mapped, "gallery_items": 1, "neighbours": 1})
     with running("report", "shop", toy.PARAMS.model_copy(update={"report": few}), tmp_path) as run:
         report.main(run)
     page = (layout.report / "index.html").read_text()
     assert Tags(page).open == []
     assert 'id="gallery"' in page
     assert 'class="pic s0 "' in page
-    assert not any(absent in page for absent in ('id="search"', 'id="map"', 'id="items"'))
+    parts = ('id="search"', 'id="map"', 'id="items"', "data-column")
+    assert [part in page for part in parts] == [mapped == 6] * 3 + [True]
+    if mapped == 6:
+        data = json.loads(re.search(r'id="items">(.*?)</script>', page, re.DOTALL).group(1))  # type: ignore[union-attr]
+        assert len(data["titles"]) == len(data["near"]["beit3"]) == toy.ITEMS
+        assert 1 <= sum(cell >= 0 for cell in data["cells"]) < 6
 
 
 def test_report_card_summary_and_readme_have_the_same_figures(tmp_path: Path) -> None:
@@ -369,3 +376,31 @@ def test_the_map_places_items_without_neighbours() -> None:
     edges = pa.table({"item_id": [0, 1, 1, 2], "neighbour_id": [0, 1, 2, 2]})
     at = atlas.layout(edges, 4, seed=0)
     assert np.isfinite(at).all()
+
+
+@pytest.mark.parametrize("items", [0, 1, 2])
+def test_a_map_of_hardly_any_items_has_a_place_for_each(items: int) -> None:
+    edges = pa.table(
+        {"item_id": pa.array(range(items), pa.int32()), "neighbour_id": pa.array(range(items), pa.int32())}
+    )
+    at = atlas.layout(edges, items, seed=0)
+    assert at.shape == (items, 2)
+    assert len({*map(tuple, at.tolist())}) == items
+
+
+@pytest.mark.parametrize("items", [0, 1])
+def test_a_shop_of_no_or_one_item_has_a_page(tmp_path: Path, items: int) -> None:
+    layout = toy.outputs(tmp_path)
+    for stage in ("probe", "benchmark", "study", "train", "pretrain"):
+        shutil.rmtree(layout.folder(stage))
+    tables = [(layout.items, schemas.ITEMS), (io.shard(layout.images, "images", 0), schemas.IMAGES)]
+    tables += [(layout.edges(name), schemas.EDGES) for name in toy.SETS]
+    for path, schema in tables:
+        io.write_table(io.read_table(path, schema).slice(0, items), path, schema)
+    bought = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    io.write_table(bought.filter(pc.less(bought["item_id"], items)), layout.interactions, schemas.INTERACTIONS)
+    with running("report", "shop", toy.PARAMS, tmp_path) as run:
+        report.main(run)
+    page = (layout.report / "index.html").read_text()
+    assert Tags(page).open == []
+    assert ("red apple" in page) == bool(items)

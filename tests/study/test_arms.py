@@ -17,21 +17,23 @@ import pytest
 import studied
 
 import schemas
-from pipeline import io, pool
-from pipeline.benchmark.jobs import Job, Trial
-from pipeline.benchmark.settings import protocol_of
+from pipeline import engine, io
 from pipeline.errors import UserError
 from pipeline.evaluation.statistics import holm
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.plans import benchmark
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
 from pipeline.pretrain import distillation
 from pipeline.probe import asking, questions
 from pipeline.probe.base import Data
+from pipeline.seeds import seed_for
 from pipeline.stage import Needs
-from pipeline.study import arms, branch
+from pipeline.study import branch
 from pipeline.study.branch import Branch
 from pipeline.study.encoders import FORMS, SETS
 from pipeline.study.settings import arm_params
-from pipeline.train import inputs
 from stages import STAGES
 from stages.params import Params, load
 
@@ -52,10 +54,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def study(root: Path, params: Params) -> list[dict[str, Any]]:
     """Run the arms; return the rows of the table."""
-    run = studied.run("study", params, root)
-    made = arms.study(run, protocol_of(params, "toy", inputs.read(run.layout, None).split))
-    assert [path for path in made if not path.is_file()] == []
-    io.keep_only(run.folder, made)
+    studied.part("arms", params, root)
     return rows(root)
 
 
@@ -85,8 +84,9 @@ def test_every_arm_has_its_probes_and_its_recommender_beside_the_recipe(shop: Pa
 def test_the_recipe_is_the_datasets_own_encoder(shop: Path) -> None:
     params, layout, table = load(shop / "params.yaml"), Layout(shop, "toy"), rows(shop)
     assert not Branch(shop, "toy", "arms/recipe/0").folder("pretrain").exists()
-    trial = Trial(layout, params, protocol_of(params, "toy", inputs.read(layout, None).split))
-    recalls = [trial(Job("alignrec", "beit3", seed))[0].record["metrics"]["test"]["recall@20"] for seed in (0, 1)]
+    experiment = Experiment(studied.run("study", params, shop), 1)
+    cells = [benchmark.whole(experiment, layout, "beit3", seed) for seed in (0, 1)]
+    recalls = [outcome(cell).values["judged"][0]["metrics"]["test"]["recall@20"] for cell in cells]
     row = only(table, arm="recipe", what="alignrec", features="beit3", metric="recall", k=20)
     assert row["mean"] == pytest.approx(np.mean(recalls), abs=1e-12)
     assert row["sd"] == pytest.approx(np.std(recalls, ddof=1), abs=1e-12)
@@ -143,8 +143,8 @@ def test_a_second_run_trains_nothing_and_more_seeds_train_what_is_new(
     root = tmp_path / "shop"
     shutil.copytree(shop, root)
     params, before = load(root / "params.yaml"), contents(root)
-    trained: list[tuple[int, Job]] = []
-    each = pool.each
+    trained: list[list[Cell]] = []
+    each = engine.each
 
     def counted(work: Any, jobs: Any, workers: int) -> Any:
         trained.extend(jobs)
@@ -153,13 +153,14 @@ def test_a_second_run_trains_nothing_and_more_seeds_train_what_is_new(
     def never(*_: Any) -> None:
         raise AssertionError("an encoder is trained again")
 
-    monkeypatch.setattr(arms.pool, "each", counted)
+    monkeypatch.setattr(engine, "each", counted)
     monkeypatch.setattr("pipeline.pretrain.train.fit", never)
     study(root, params)
     assert trained == []
     assert contents(root) == before
     study(root, params.model_copy(update={"study": params.study.model_copy(update={"seeds": 3})}))
-    assert {job.seed for _, job in trained} == {2}
+    assert {cell.seed for (cell,) in trained} == {seed_for("benchmark", "toy", "alignrec", 2)}
+    assert len(trained) == 7  # beit3 and beit3-raw of three arms, and tfidf
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -182,11 +183,11 @@ def test_killed_it_ends_with_the_same_bytes(shop: Path, tmp_path: Path) -> None:
         "arms/together/0/pretrain/checkpoint.safetensors",
         "arms/together/0/encode/beit3-raw/features-00000.parquet",
         "arms/still/0/probe/answers.safetensors",
-        "arms/still/0/benchmark/runs/alignrec/beit3/1.json",
+        "cells/*.json",
     ):
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         process = subprocess.Popen([sys.executable, "-c", RUN, str(root)], env=environment)
-        while not (folder / stop).exists() and process.poll() is None:
+        while not any(folder.glob(stop)) and process.poll() is None:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
@@ -205,14 +206,9 @@ import networks
 import studied
 
 from stages.params import load
-from pipeline.study import arms
-from pipeline.train import inputs
-from stages import STAGES
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    params = load(root / "params.yaml")
-    run = studied.run("study", params, root)
-    arms.study(run, protocol_of(params, "toy", inputs.read(run.layout, None).split))
+    studied.part("arms", load(root / "params.yaml"), root)
 """
 
 
@@ -254,9 +250,7 @@ def test_a_teacher_is_asked_once_for_all_arms(tmp_path: Path, monkeypatch: pytes
 
 def test_without_arms_the_table_is_empty_and_nothing_is_read(tmp_path: Path) -> None:
     params = load(studied.write(tmp_path))
-    run = studied.run("study", params, tmp_path)
-    (table,) = arms.study(run, protocol_of(params, "toy", inputs.read(run.layout, None).split))
-    assert len(io.read_table(table, schemas.ARMS)) == 0
+    assert study(tmp_path, params) == []
 
 
 @pytest.mark.parametrize(

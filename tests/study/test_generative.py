@@ -12,14 +12,15 @@ import yaml
 from sequential_toys import CYCLE, STEP, table
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.errors import UserError
+from pipeline.experiment.plans import generative
+from pipeline.experiment.sequences import codes
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.run import Run, running
 from pipeline.semantic_ids import files
-from pipeline.sequential import jobs
-from pipeline.study import generative
+from pipeline.sequential import loop
 from stages import STAGES, semantic_ids
 from stages.params import Params, load, read
 from stages.study import main
@@ -42,7 +43,7 @@ def params(**keys: Any) -> Params:
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without a pool, whose processes take seconds to start."""
-    monkeypatch.setattr(pool, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
+    monkeypatch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
 
 
 @pytest.fixture
@@ -78,9 +79,7 @@ def studied(layout: Layout, **keys: Any) -> tuple[pa.Table, pa.Table]:
     """Run the stage; return tables GENERATIVE and GENERATIVE_TESTS."""
     with running("study", "shop", params(**keys), layout.root) as run:
         main(run)
-    own, tests = (
-        io.read_table(layout.study(part), schemas.STUDY[part]) for part in (generative.PART, generative.TESTS)
-    )
+    own, tests = (io.read_table(layout.study(part), schemas.STUDY[part]) for part in ("generative", "generative_tests"))
     return own, tests
 
 
@@ -106,14 +105,24 @@ def test_every_contender_has_test_figures_of_every_seed_and_is_tested_against_th
 
 def test_a_killed_study_goes_on_and_ends_the_same(layout: Layout) -> None:
     whole = studied(layout, rates=[0.01, 0.001])
-    runs = layout.study_runs(generative.PART)
-    records = sorted(runs.rglob("*.json"))
-    for path in [records[0], records[-2], runs / "tiger" / "f" / "random" / "0.01" / "tried.json"]:
-        path.unlink(missing_ok=True)
-    layout.study(generative.PART).unlink()
+    records = sorted(layout.cells("study").glob("*.json"))
+    assert len(records) == 3 * 2 + 3 * 2 + 1
+    for path in records[::3]:
+        path.unlink()
+    layout.study("generative").unlink()
     assert studied(layout, rates=[0.01, 0.001]) == whole
-    assert sorted(runs.rglob("*.json")) == records
-    assert [*runs.rglob("*.safetensors")] == []  # what only a killed run needs
+    assert sorted(layout.cells("study").glob("*.json")) == records
+    assert [*layout.cells("study").rglob("*.safetensors")] == []  # what only a killed run needs
+
+
+def test_a_run_that_opens_test_goes_on_where_its_trial_ended(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs: list[int] = []
+    epoch = loop._Loop._epoch
+    monkeypatch.setattr(loop._Loop, "_epoch", lambda self, n: epochs.append(n) or epoch(self, n))
+    studied(layout, rates=[0.01, 0.001], seeds=1)
+    of_trials = len(epochs)
+    records = [io.read_json(path) for path in layout.cells("study").glob("*.json")]
+    assert of_trials == sum(record["epochs"] for record in records if record["cell"]["opens"] == "valid")
 
 
 def test_valid_chooses_the_rate_and_test_stays_closed_for_the_others(layout: Layout) -> None:
@@ -125,17 +134,16 @@ def test_valid_chooses_the_rate_and_test_stays_closed_for_the_others(layout: Lay
 
 def test_a_seed_more_trains_itself_alone(layout: Layout) -> None:
     studied(layout, seeds=1)
-    runs = layout.study_runs(generative.PART)
-    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*.json")}
+    before = {path: path.stat().st_mtime_ns for path in layout.cells("study").glob("*.json")}
     studied(layout, seeds=2)
-    assert len([*runs.rglob("*.json")]) == len(before) + 3
+    assert len([*layout.cells("study").glob("*.json")]) == len(before) + 3
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
 def test_empty_it_trains_nothing_and_reads_no_codes(layout: Layout) -> None:
     own, tests = studied(layout, features=[])
     assert len(own) == len(tests) == 0
-    assert not layout.study_runs(generative.PART).exists()
+    assert not layout.cells("study").exists()
 
     def needed(features: list[str]) -> list[Path]:
         return STAGES["study"].asks(Run("study", "shop", params(features=features), layout.root)).files
@@ -152,7 +160,7 @@ def test_ids_that_collide_are_told_apart_and_items_without_content_have_none(lay
     kept = params().model_copy(update={"semantic_ids": params().semantic_ids.model_copy(update={"collisions": "keep"})})
     for given in (params(), kept):
         semantic_ids.main(Run("semantic_ids", "shop", given, layout.root))
-        rows, ids = jobs.codes(layout.semantic_ids("f", "residual-kmeans"))
+        rows, ids = codes(layout.semantic_ids("f", "residual-kmeans"))
         assert rows.tolist() == [i for i in range(CYCLE) if i != 3]
         assert len(np.unique(ids, axis=0)) == CYCLE - 1
 

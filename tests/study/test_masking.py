@@ -2,28 +2,34 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 import shops
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
 from pipeline.benchmark.settings import protocol_of
 from pipeline.config.base import checked
+from pipeline.encode.params import MODALITIES, variant
 from pipeline.errors import UserError
-from pipeline.evaluation import cutoff
 from pipeline.evaluation.metrics import evaluate
+from pipeline.experiment.pairs import Hidden
+from pipeline.experiment.plans import mask
+from pipeline.experiment.plans.mask import Masked
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.training import outcome
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
-from pipeline.run import running
+from pipeline.run import Run, running
 from pipeline.seeds import seed_for
-from pipeline.study import masking, summaries
-from pipeline.study.masking import Job, Trial
+from pipeline.study import summaries
 from pipeline.study.params import Mask
 from pipeline.train import inputs
 from pipeline.train.loop import fit
+from stages import benchmark
 from stages.params import Params, read
 from stages.study import main
 
@@ -43,7 +49,7 @@ def params(rule: str) -> Params:
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without a pool, whose processes take seconds to start."""
-    monkeypatch.setattr(pool, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
+    monkeypatch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
 
 
 @pytest.fixture
@@ -51,30 +57,36 @@ def layout(tmp_path: Path) -> Layout:
     """Return a shop whose feature set also exists with each modality masked."""
     layout = shops.outputs(tmp_path)
     table = io.read_features(layout.features("f"))
-    for n, modality in enumerate(masking.MODALITIES, start=1):
+    for n, modality in enumerate(MODALITIES, start=1):
         changed = table.drop_columns(["vector"]).append_column("vector", io.vectors(shops.content(n)))
-        path = io.shard(layout.features(masking.variant("f", modality)), "features", 0)
+        path = io.shard(layout.features(variant("f", modality)), "features", 0)
         io.write_table(changed, path, schemas.features(shops.WIDTH))
         edges = neighbours.neighbours(shops.content(n), 4)
-        io.write_table(edges, layout.edges(masking.variant("f", modality)), schemas.EDGES)
+        io.write_table(edges, layout.edges(variant("f", modality)), schemas.EDGES)
     return layout
 
 
-def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cutoff, "CUTOFF", 9)  # among 20 of these items is every target
+def test_a_record_is_judged_by_the_protocol_that_it_names(layout: Layout) -> None:
     parts, recalls = shops.two_tastes(), []
     for rule in ("mmrec", "strict"):
         settings = params(rule)
         rules = protocol_of(settings, "shop", parts)
-        (record,) = Trial(layout, settings, rules)(Job("f", masking.NOTHING, 0, 0))
+        recall, record = measured(layout, settings, Masked("f", "nothing", 0, 0), 5)
         fitted = fit(
             AlignRec, *inputs.read(layout, "f"), settings.train.resolved(), seed_for("benchmark", "shop", "alignrec", 0)
         )
-        expected = evaluate(fitted.user, fitted.item, parts, "test", [9], rules.seen(parts, "test"))
-        assert record["recall@20"] == expected.mean["recall", 9]
+        expected = evaluate(fitted.user, fitted.item, parts, "test", [5], rules.seen(parts, "test"))
+        assert recall == expected.mean["recall", 5]
         assert (record["protocol"], record["fingerprint"]) == (rule, rules.fingerprint)
-        recalls.append(record["recall@20"])
+        recalls.append(recall)
     assert recalls[1] > recalls[0]  # a valid item can no longer take a test item's place
+
+
+def measured(layout: Layout, settings: Params, one: Masked, k: int = 20) -> tuple[float, dict[str, Any]]:
+    """Train; return test Recall@K and how it was judged."""
+    experiment = Experiment(Run("study", "shop", settings, layout.root), 1)
+    (judged,) = outcome(mask.cell(experiment, one)).values["judged"]
+    return judged["metrics"]["test"][f"recall@{k}"], judged
 
 
 def studied(layout: Layout, rule: str = "mmrec", **mask: object) -> pa.Table:
@@ -98,33 +110,54 @@ def test_another_protocol_is_trained_and_named_anew(layout: Layout) -> None:
 def test_the_whole_set_is_trained_once_and_ratios_share_their_runs(layout: Layout) -> None:
     few = studied(layout, ratios=[0.5, 0], seeds=1).to_pylist()
     assert [(row["modality"], row["ratio"]) for row in few] == [("nothing", 0.0), ("image", 0.5), ("text", 0.5)]
-    before = {path: path.stat().st_mtime_ns for path in layout.study_runs("mask").rglob("*.json")}
+    before = {path: path.stat().st_mtime_ns for path in layout.cells("study").glob("*.json")}
     more = studied(layout, ratios=[0, 0.5, 1], seeds=1).to_pylist()
     assert [row for row in more if row["ratio"] < 1] == few
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())  # a ratio more trains itself alone
     again = studied(layout, ratios=[], seeds=1)
     assert len(again) == 0
-    assert [*layout.study_runs("mask").rglob("*.json")] == []
+    assert [*layout.cells("study").glob("*.json")] == []
+
+
+def test_whole_sets_are_the_benchmarks_own_cells(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = params("mmrec")
+    whole = benchmark_params(settings)
+    with running("benchmark", "shop", whole, layout.root) as run:
+        benchmark.main(run)
+    trained: list[Any] = []
+    monkeypatch.setattr(engine, "each", lambda work, jobs, _: trained.extend(jobs) or ((j, work(j)) for j in jobs))
+    with running("study", "shop", whole, layout.root) as run:
+        main(run)
+    rows = io.read_table(layout.study("mask"), schemas.MASK).to_pylist()
+    assert len(trained) == len([row for row in rows if row["modality"] != "nothing"]) == 4
+    results = io.read_table(layout.results, schemas.RESULTS).to_pylist()
+    (recall,) = [
+        r["value"] for r in results if (r["metric"], r["k"], r["split"], r["seed"]) == ("recall", 20, "test", 1)
+    ]
+    assert [row["recall@20"] for row in rows if (row["modality"], row["seed"]) == ("nothing", 1)] == [recall]
+
+
+def benchmark_params(settings: Params) -> Params:
+    changed = settings.benchmark.model_copy(update={"models": ["alignrec"], "features": ["f"], "seeds": 2})
+    return settings.model_copy(update={"benchmark": changed})
 
 
 def test_all_hidden_is_the_masked_set_itself_and_none_hidden_the_whole(layout: Layout) -> None:
     settings = params("mmrec")
-    trial = Trial(layout, settings, protocol_of(settings, "shop", shops.two_tastes()))
-    (whole,), (none,), (every,) = (trial(Job("f", *what, 0)) for what in (("nothing", 0), ("image", 0), ("image", 1)))
-    assert whole["recall@20"] == none["recall@20"]
-    (itself,) = trial(Job("f-image-masked", "nothing", 0, 0))
-    assert every["recall@20"] == itself["recall@20"]
+    trainings = [("f", "nothing", 0), ("f", "image", 0), ("f", "image", 1), ("f-image-masked", "nothing", 0)]
+    whole, none, every, itself = (measured(layout, settings, Masked(*one, 0))[0] for one in trainings)
+    assert (whole, every) == (none, itself)
 
 
 def test_what_is_masked_at_a_ratio_is_masked_at_every_larger_one() -> None:
-    shares = [masking.chosen(50, ratio, 7) for ratio in (0, 0.1, 0.2, 0.5, 1)]
+    shares = [Hidden("image", ratio, 7).rows(50) for ratio in (0, 0.1, 0.2, 0.5, 1)]
     assert [int(rows.sum()) for rows in shares] == [0, 5, 10, 25, 50]
     assert all((larger[rows]).all() for rows, larger in itertools.pairwise(shares))
 
 
 def test_a_killed_study_goes_on_and_ends_the_same(layout: Layout) -> None:
     whole = studied(layout)
-    records = sorted(layout.study_runs("mask").rglob("*.json"))
+    records = sorted(layout.cells("study").glob("*.json"))
     records[0].unlink()
     layout.study("mask").unlink()
     assert studied(layout) == whole

@@ -8,10 +8,10 @@ import shops
 import yaml
 
 import schemas
-from pipeline import io, pool
+from pipeline import engine, io
+from pipeline.encode.params import MODALITIES, variant
 from pipeline.models import MODELS
 from pipeline.run import running
-from pipeline.study import masking
 from stages import benchmark, study
 from stages.encode import ENCODE
 from stages.params import Params, load
@@ -68,11 +68,11 @@ def test_the_readme_says_what_the_released_vector_is() -> None:
 
 
 def test_a_small_run_of_it_has_a_curve_and_the_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
+    monkeypatch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
     layout = shops.outputs(tmp_path)
     table = io.read_features(layout.features("f")).drop_columns(["vector"])
-    for n, modality in enumerate(masking.MODALITIES, start=1):
-        path = io.shard(layout.features(masking.variant("f", modality)), "features", 0)
+    for n, modality in enumerate(MODALITIES, start=1):
+        path = io.shard(layout.features(variant("f", modality)), "features", 0)
         changed = table.append_column("vector", io.vectors(shops.content(n)))
         io.write_table(changed, path, schemas.features(shops.WIDTH))
     own = yaml.safe_load(PROFILE.read_text())["study"]

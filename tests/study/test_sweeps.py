@@ -11,18 +11,22 @@ import pytest
 import studied
 
 import schemas
-from pipeline import io
+from pipeline import engine, io
 from pipeline.benchmark.params import AUTHORS
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
 from pipeline.evaluation import trial as opening
+from pipeline.experiment.plans import sweeps
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.tables import sweeps as tables
+from pipeline.experiment.training import Outcome, outcome
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.seeds import seed_for
-from pipeline.study import branch, sweeps
+from pipeline.study import branch
 from pipeline.study.branch import Branch
-from pipeline.study.sweeps import RECALL, SweepJob
+from pipeline.study.summaries import RECALL
 from pipeline.train import inputs
 from pipeline.train.loop import fit
 from stages.params import Params, load
@@ -30,7 +34,7 @@ from stages.params import Params, load
 SWEEPS: dict[str, Any] = {
     "rate": {"train.lr": [0.001, 0.01]},
     "graph": {"graph.k": [2, 4], "train.item_layers": [0, 1]},
-    "length": {"pretrain.epochs": [0, 1]},
+    "length": {"pretrain.steps": [0, 10]},
 }
 
 
@@ -44,10 +48,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def study(root: Path, params: Params) -> list[dict[str, Any]]:
     """Run the sweeps; return the rows of the table."""
-    run = studied.run("study", params, root)
-    made = sweeps.study(run, protocol_of(params, "toy", inputs.read(run.layout, None).split))
-    assert [path for path in made if not path.is_file()] == []
-    io.keep_only(run.folder, made)
+    studied.part("sweeps", params, root)
     return rows(root)
 
 
@@ -71,7 +72,7 @@ def test_every_setting_of_a_sweep_has_its_seeds(shop: Path) -> None:
         for sweep, settings in (
             ("rate", [{"train.lr": 0.001}, {"train.lr": 0.01}]),
             ("graph", [{"graph.k": k, "train.item_layers": n} for k in (2, 4) for n in (0, 1)]),
-            ("length", [{"pretrain.epochs": 0}, {"pretrain.epochs": 1}]),
+            ("length", [{"pretrain.steps": 0}, {"pretrain.steps": 10}]),
         )
         for setting in settings
         for seed in (0, 1)
@@ -80,10 +81,12 @@ def test_every_setting_of_a_sweep_has_its_seeds(shop: Path) -> None:
 
 def test_equal_trainings_of_several_sweeps_run_once(shop: Path) -> None:
     layout = Layout(shop, "toy")
-    assert len(list(layout.study_runs("sweeps").glob("*/"))) == 6  # of eight: the setting as it stands is in all three
-    assert len(list((layout.folder("study") / "encoders").glob("*/"))) == 1  # epochs: 1 is the dataset's own encoder
+    assert (
+        len(list(layout.cells("study").glob("*.json"))) == 2 * 6
+    )  # of eight: the setting as it stands is in all three
+    assert len(list((layout.folder("study") / "encoders").glob("*/"))) == 1  # steps: 10 is the dataset's own encoder
     standing = values(shop, "rate")['{"train.lr": 0.01}']
-    assert values(shop, "length")['{"pretrain.epochs": 1}'] == standing
+    assert values(shop, "length")['{"pretrain.steps": 10}'] == standing
     assert values(shop, "graph")['{"graph.k": 4, "train.item_layers": 1}'] == standing
 
 
@@ -107,16 +110,23 @@ def test_test_stays_closed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(opening, "evaluate", opened)
     params, layout = load(shop / "params.yaml"), Layout(shop, "toy")
-    record = sweeps.trial(SweepJob(sweeps.point(params, layout, {"train.lr": 0.01}, "study.sweeps.x"), 0))
-    assert record[RECALL] == values(shop, "rate")['{"train.lr": 0.01}'][0]
+    record = trained(params, layout, {"train.lr": 0.01}).values
+    assert record["best"][f"valid_{RECALL}"] == values(shop, "rate")['{"train.lr": 0.01}'][0]
+
+
+def trained(params: Params, layout: Layout, setting: dict[str, float]) -> Outcome:
+    """Train a setting with its first seed."""
+    experiment = Experiment(studied.run("study", params, layout.root), 1)
+    point = sweeps.point(params, layout, setting, "study.sweeps.x")
+    return outcome(sweeps.cell(experiment, point, 0), tolerant=True)
 
 
 def test_one_key_is_a_curve_and_two_are_a_map(shop: Path) -> None:
     layout = Layout(shop, "toy")
     curves, maps = (io.read_json(layout.study_plot(name)) for name in ("curves", "heatmaps"))
     assert [(p["sweep"], p["key"], p["value"], p["seeds"]) for p in curves] == [
-        ("length", "pretrain.epochs", 0, 2),
-        ("length", "pretrain.epochs", 1, 2),
+        ("length", "pretrain.steps", 0, 2),
+        ("length", "pretrain.steps", 10, 2),
         ("rate", "train.lr", 0.001, 2),
         ("rate", "train.lr", 0.01, 2),
     ]
@@ -135,7 +145,7 @@ def test_three_keys_have_a_map_a_pair() -> None:
     made = [
         label | {"setting": json.dumps(s), "seed": 0, RECALL: 0.01 * i, "best_epoch": 0} for i, s in enumerate(settings)
     ]
-    maps = sweeps.heatmaps(schemas.SWEEPS.empty_table().from_pylist(made, schemas.SWEEPS))
+    maps = tables.heatmaps(schemas.SWEEPS.empty_table().from_pylist(made, schemas.SWEEPS))
     assert [
         len([p for p in maps if p["settings"] == pair]) for pair in ("train.cca, train.reg", "train.cca, graph.k")
     ] == [4, 4]
@@ -148,14 +158,14 @@ def test_a_second_run_trains_nothing(shop: Path, monkeypatch: pytest.MonkeyPatch
         raise AssertionError("trained again")
 
     before = rows(shop)
-    monkeypatch.setattr(sweeps, "pool", type("Pool", (), {"each": lambda _, todo, __: never() if todo else iter(())}))
+    monkeypatch.setattr(engine, "each", lambda _, todo, __: never() if todo else iter(()))
     monkeypatch.setattr("pipeline.pretrain.train.fit", never)
     assert study(shop, load(shop / "params.yaml")) == before
 
 
 def test_only_what_lacks_is_trained(shop: Path) -> None:
     layout = Layout(shop, "toy")
-    records = sorted(layout.study_runs("sweeps").rglob("*.json"))
+    records = sorted(layout.cells("study").glob("*.json"))
     kept = {path: path.stat().st_mtime_ns for path in records[1:]}
     lost = records[0].read_bytes()
     records[0].unlink()
@@ -166,15 +176,14 @@ def test_only_what_lacks_is_trained(shop: Path) -> None:
 
 def test_a_loss_that_diverges_is_a_row(shop: Path) -> None:
     params, layout = load(shop / "params.yaml"), Layout(shop, "toy")
-    point = sweeps.point(params, layout, {"train.lr": 1e30}, "study.sweeps.x")
-    record = sweeps.trial(SweepJob(point, 0))
-    assert record[RECALL] is None
+    record = trained(params, layout, {"train.lr": 1e30}).values
+    assert (record["state"], record["best"]) == ("failed", {})
     assert "the loss diverged" in record["reason"]
 
 
 def test_an_encoder_of_its_own_lies_apart(shop: Path) -> None:
     params, layout = load(shop / "params.yaml"), Layout(shop, "toy")
-    own = sweeps.point(params, layout, {"pretrain.epochs": 0}, "study.sweeps.x").data
+    own = sweeps.point(params, layout, {"pretrain.steps": 0}, "study.sweeps.x").data
     assert isinstance(own, Branch)
     assert own.items == layout.items
     assert own.features("beit3") != layout.features("beit3")
@@ -200,7 +209,7 @@ def test_without_sweeps_the_table_is_empty(tmp_path: Path) -> None:
         ({"train.lrs": [0.1]}, "unknown key 'study.sweeps.x.train.lrs'; did you mean 'lr'?"),
         ({"train.lr": [0.1, -1.0]}, "'study.sweeps.x.train.lr': input should be greater than 0, found -1.0"),
         ({"graph.kk": [3]}, "unknown key 'study.sweeps.x.graph.kk'"),
-        ({"pretrain.epochs": [1.5]}, "'study.sweeps.x.pretrain.epochs': input should be a valid integer"),
+        ({"pretrain.steps": [1.5]}, "'study.sweeps.x.pretrain.steps': input should be a valid integer"),
         ({"lr": [0.1]}, "'study.sweeps.x': value error, 'lr' is no key of train, graph, pretrain"),
         ({"train.lr": []}, "'study.sweeps.x.train.lr': list should have at least 1 item"),
         ({}, "'study.sweeps.x': dictionary should have at least 1 item"),
@@ -216,6 +225,6 @@ def test_a_fault_is_one_line_that_names_the_key(tmp_path: Path, sweep: Any, mess
 
 
 def test_an_encoder_that_nothing_reads_is_refused(tmp_path: Path) -> None:
-    path = studied.write(tmp_path, train={"features": "tfidf"}, study={"sweeps": {"x": {"pretrain.epochs": [1]}}})
+    path = studied.write(tmp_path, train={"features": "tfidf"}, study={"sweeps": {"x": {"pretrain.steps": [1]}}})
     with pytest.raises(UserError, match=r"'study\.sweeps\.x': it trains encoders, and 'tfidf' reads none; name beit3"):
         load(path)

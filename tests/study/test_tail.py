@@ -9,12 +9,13 @@ import shops
 
 import schemas
 from pipeline import io
-from pipeline.benchmark.jobs import Job
-from pipeline.benchmark.settings import protocol_of
+from pipeline.benchmark import runs
+from pipeline.benchmark.runs import Entry
 from pipeline.evaluation.statistics import holm
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.tables import tail
 from pipeline.interactions import split
 from pipeline.run import running
-from pipeline.study import tail
 from stages.params import Params
 
 SETTINGS = Params.model_validate(
@@ -31,23 +32,24 @@ SETTINGS = Params.model_validate(
 def written(root: Path, right: dict[tuple[str, str], set[int]]) -> pa.Table:
     """Write a benchmark in which a contender puts the target first for some users, by number; return table TAIL."""
     layout, parts = shops.outputs(root), shops.two_tastes()
-    rules = protocol_of(SETTINGS, "shop", parts)
     users = np.unique(parts.test.users)
-    rows = []
-    for (model, features), served in right.items():
-        for seed in range(2):
-            top = np.full((len(users), 20), -1, np.int32)
-            top[:, 0] = [t if u in served and seed == 0 else -1 for u, t in zip(users, parts.test.items, strict=True)]
-            lists = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=schemas.ranking(20))
-            path = layout.trial_rankings(*Job(model, features, seed))
-            io.write_table(pa.table({"user_id": users, "items": lists}), path, schemas.rankings(20))
-            run = {"dataset": "shop", "model": model, "features": features, "ablation": "", "seed": seed}
-            rows.append(run | rules.label | {"split": "test", "metric": "recall", "k": 20, "selected_by": "valid",
-                                             "value": 0.0})  # fmt: skip
-    io.write_table(pa.Table.from_pylist(rows, schemas.RESULTS), layout.results, schemas.RESULTS)
-    with running("study", "shop", SETTINGS, root) as run:
-        tail.study(run, rules)
-    return io.read_table(layout.study("tail"), schemas.TAIL)
+    keys = {Entry(*name, seed): f"{n}{seed}" for n, name in enumerate(right) for seed in range(2)}
+    io.write_json(layout.runs, runs.listed(keys))
+    for entry in keys:
+        served = right[entry.model, entry.features]
+        top = np.full((len(users), 20), -1, np.int32)
+        top[:, 0] = [t if u in served and not entry.seed else -1 for u, t in zip(users, parts.test.items, strict=True)]
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(top.ravel()), type=schemas.ranking(20))
+        ranked = pa.table({"user_id": users, "items": lists})
+        io.write_table(ranked, runs.rankings(layout, entry), schemas.rankings(20))
+    return tabled(root, SETTINGS)
+
+
+def tabled(root: Path, settings: Params) -> pa.Table:
+    with running("study", "shop", settings, root) as run:
+        experiment = Experiment(run, 1)
+        experiment.write(tail.table(experiment, {}))
+    return io.read_table(run.layout.study("tail"), schemas.TAIL)
 
 
 def test_a_group_has_the_mean_of_its_members_over_seeds_and_is_tested_in_pairs(tmp_path: Path) -> None:
@@ -98,8 +100,6 @@ def test_tenths_where_each_has_targets_enough(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_without_the_tail_its_table_is_empty(tmp_path: Path) -> None:
-    layout = shops.outputs(tmp_path)
+    shops.outputs(tmp_path)
     study = SETTINGS.study.model_copy(update={"tail": False})
-    with running("study", "shop", SETTINGS.model_copy(update={"study": study}), tmp_path) as run:
-        tail.study(run, protocol_of(SETTINGS, "shop", shops.two_tastes()))
-    assert len(io.read_table(layout.study("tail"), schemas.TAIL)) == 0
+    assert len(tabled(tmp_path, SETTINGS.model_copy(update={"study": study}))) == 0

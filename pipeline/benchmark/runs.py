@@ -1,0 +1,45 @@
+"""The rows of a benchmark, and in which record each of them lies. Loads no model: reports read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import io
+from pipeline.layout import Layout
+
+NO_FEATURES = "none"
+
+
+class Entry(NamedTuple):
+    """One training of the benchmark."""
+
+    model: str
+    features: str
+    """feature set, or NO_FEATURES"""
+    seed: int
+    """number of the run"""
+    ablation: str = ""
+    """key of `benchmark.ablations`; empty for the full model"""
+
+
+def listed(keys: Mapping[Entry, str]) -> list[dict[str, str | int]]:
+    """Return the content of `Layout.runs`: entry -> key of its cell."""
+    return [entry._asdict() | {"cell": key} for entry, key in keys.items()]
+
+
+def keys(layout: Layout) -> dict[Entry, str]:
+    """Return what a benchmark has run: entry -> key of its cell; nothing where it has not."""
+    rows = io.read_json(layout.runs) if layout.runs.is_file() else []
+    return {Entry(**{name: row[name] for name in Entry._fields}): row["cell"] for row in rows}
+
+
+def rankings(layout: Layout, entry: Entry, suffix: str = "") -> Path:
+    """Return table rankings(K) of an entry that was run, under the protocol of that suffix."""
+    return layout.cells("benchmark") / f"{keys(layout)[entry]}{suffix}.parquet"
+
+
+def record(layout: Layout, entry: Entry) -> Path:
+    """Return the record of an entry that was run, JSON."""
+    return layout.cells("benchmark") / f"{keys(layout)[entry]}.json"

@@ -1,0 +1,142 @@
+"""Texts longer than a network reads at once: cut between words into chunks, whose vectors are averaged.
+
+Letters: B texts, n chunks, W width.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.ops.device import sent
+
+Count = Callable[[list[str]], list[int]]
+"""texts -> the number of tokens of each, uncut, without those that a network puts around a text"""
+Most = Annotated[int, Field(ge=1)]
+"""chunks of a text at most"""
+MOST = 32
+WORD = re.compile(r"\s*\S+\s*")
+LETTERS = 64
+"""letters a token, at most: a text of more is not tokenised whole, as one endless word takes some tokenizers hours"""
+LONGEST_WORD = 256
+"""letters; a longer word is cut there"""
+
+
+class Reading(NamedTuple):
+    """How much of B texts is read."""
+
+    read: np.ndarray
+    """int64 [B], tokens that are read"""
+    there: np.ndarray
+    """int64 [B], tokens that there are"""
+
+    def facts(self) -> dict[str, float]:
+        """Return `items`; `read`, their shares of tokens read, added up; `cut`, how many are not read to the end."""
+        share = self.read / np.maximum(self.there, 1)
+        return {"items": len(share), "read": float(share.sum()), "cut": int((self.read < self.there).sum())}
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """An encoder that knows how much of a text it reads."""
+
+    def reading(self, texts: Sequence[str]) -> Reading:
+        """Return the tokens of each text, those that are read and those that there are."""
+        ...
+
+
+class Chunks(NamedTuple):
+    """Texts in parts that a network reads."""
+
+    texts: list[str]
+    """n parts, those of a text in order"""
+    owner: np.ndarray
+    """int64 [n], the text that a part is of, ascending"""
+    tokens: np.ndarray
+    """int64 [n], of each part"""
+    there: np.ndarray
+    """int64 [B], of each whole text"""
+
+    def reading(self) -> Reading:
+        """Return how much of each text is in its parts."""
+        return Reading(np.bincount(self.owner, self.tokens, len(self.there)).astype(np.int64), self.there)
+
+    def inputs(self, make: Callable[[list[str]], Any]) -> list[Any]:
+        """Return what `make` makes of the parts, shortest first, B at a time; of uncut texts in their own order."""
+        order, size = self._order, len(self.there)
+        return [make([self.texts[i] for i in order[start : start + size]]) for start in range(0, len(order), size)]
+
+    def averaged(self, vectors: Sequence[Tensor]) -> Tensor:
+        """Return each text's mean over its parts by tokens, [B, W], of what `inputs` became, [<= B, W] each."""
+        if len(self.texts) == len(self.there):
+            return vectors[0]
+        x = torch.cat(list(vectors))  # [n, W]
+        weight = np.maximum(self.tokens, 1) / np.bincount(self.owner, np.maximum(self.tokens, 1))[self.owner]
+        order = self._order
+        scaled = x * sent(torch.from_numpy(weight[order]), x.device).to(x.dtype)[:, None]
+        owner = sent(torch.from_numpy(self.owner[order]), x.device)
+        return x.new_zeros(len(self.there), x.shape[1]).index_add_(0, owner, scaled)
+
+    @property
+    def _order(self) -> np.ndarray:
+        uncut = len(self.texts) == len(self.there)
+        return np.arange(len(self.texts)) if uncut else np.argsort(self.tokens, kind="stable")
+
+
+def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
+    """Cut texts between words into parts of as many tokens as fit; a text that fits stays as it is.
+
+    Args:
+        texts: B, none empty.
+        count: counts tokens.
+        room: tokens of a part, at most; a word of more is cut too.
+        most: parts of a text, at most; what comes after them is not read.
+    """
+    short = [text for text in texts if len(text) <= LETTERS * room]
+    fits = iter(count(short) if short else [])
+    parts: list[str] = []
+    owner, tokens, there = [], [], []
+    for number, text in enumerate(texts):  # texts differ in their number of words
+        own, lengths = [text], [next(fits)] if len(text) <= LETTERS * room else [room + 1]
+        if lengths[0] > room:
+            own, lengths = _packed(*_words(text, count, room), room)
+        there.append(sum(lengths))
+        parts += own[:most]
+        tokens += lengths[:most]
+        owner += [number] * len(own[:most])
+    return Chunks(parts, np.array(owner, np.int64), np.array(tokens, np.int64), np.array(there, np.int64))
+
+
+def _words(text: str, count: Count, room: int) -> tuple[list[str], list[int]]:
+    """Return the words of a text with the blanks around them, and their tokens, none of more than `room`."""
+    words = [
+        word[start : start + LONGEST_WORD] for word in WORD.findall(text) for start in range(0, len(word), LONGEST_WORD)
+    ]
+    distinct = list(dict.fromkeys(words))
+    known = dict(zip(distinct, count(distinct), strict=True))
+    while long := [word for word, n in known.items() if n > room and len(word) > 1]:
+        halves = {word: (word[: len(word) // 2], word[len(word) // 2 :]) for word in long}
+        words = [half for word in words for half in halves.get(word, (word,))]
+        new = list(dict.fromkeys(half for pair in halves.values() for half in pair if half not in known))
+        known = {word: n for word, n in known.items() if word not in halves}
+        known |= dict(zip(new, count(new) if new else [], strict=True))
+    return words, [known[word] for word in words]
+
+
+def _packed(words: list[str], lengths: list[int], room: int) -> tuple[list[str], list[int]]:
+    """Return words in parts of at most `room` tokens, and the tokens of each part; a character of more stays whole."""
+    parts: list[list[str]] = [[]]
+    tokens = [0]
+    for word, n in zip(words, lengths, strict=True):  # where a part ends depends on those before
+        if parts[-1] and tokens[-1] + n > room:
+            parts.append([])
+            tokens.append(0)
+        parts[-1].append(word)
+        tokens[-1] += n
+    return ["".join(part) for part in parts], tokens

@@ -1,0 +1,165 @@
+"""Workers in actors of a Ray cluster; what a lost node was doing is done again, what others do goes on."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from importlib import import_module
+from queue import SimpleQueue
+from threading import Lock
+from typing import Any, NamedTuple
+
+from pipeline import code
+from pipeline.engine.local import running
+from pipeline.engine.place import Make, Seats, Worker
+from pipeline.errors import UserError, installing
+from pipeline.versions import versions
+
+LOSSES = 5  # of one job, each with the node or process that did it, after which the cluster counts as broken
+
+
+class Ray:
+    """An actor a seat.
+
+    The cluster is the one that this process is connected to, else the one that RAY_ADDRESS names, else a new one on
+    this machine. Every node needs this package with the same code, the same versions of the libraries, and the files
+    that jobs name under the same paths. An actor takes a GPU if the cluster has any, and as many threads as this
+    process has, so that sums are added in the same order.
+
+    Raises:
+        UserError: Ray is not installed, or a node has other code or libraries; and what a worker raises.
+    """
+
+    @contextmanager
+    def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
+        """Actors start when there are jobs for them."""
+        import torch
+
+        try:
+            ray = import_module("ray")
+        except ImportError as e:
+            raise UserError(f"engine 'ray' needs another package ({e}): {installing('ray')}") from None
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False)  # it reads RAY_ADDRESS by itself
+        threads, cluster = torch.get_num_threads(), ray.cluster_resources()
+        gpus = int(cluster.get("GPU", 0))
+        most = max(1, gpus or int(cluster.get("CPU", 1) // threads))
+        options = {"num_cpus": threads, "num_gpus": min(gpus, 1), "max_restarts": 0}
+        crew = _Crew(ray, partial(ray.remote(**options)(_Actor).remote, make, threads, _facts()), most)
+        with running(most) as pool:
+            try:
+                yield Seats(lambda job: pool.submit(crew.work, job), most)
+            finally:
+                crew.dismiss()
+
+
+@dataclass
+class _Crew:
+    """Actors, of which idle ones take jobs; only those that Ray has placed are idle."""
+
+    ray: Any
+    new: Any
+    """starts an actor"""
+    most: int
+    idle: SimpleQueue[Any] = field(default_factory=SimpleQueue)
+    actors: list[Any] = field(default_factory=list)
+    lock: Lock = field(default_factory=Lock)
+    dismissed: bool = False
+
+    def work(self, job: Any) -> Any:
+        """Return the result of a job. A lost actor's successor is placed where and when the cluster has room."""
+        with self.lock:
+            if self.idle.empty() and len(self.actors) < self.most:
+                self._start()
+        for tried in range(1, LOSSES + 1):
+            actor = self.idle.get()
+            if actor is None or self.dismissed:
+                break
+            try:
+                result, error = self.ray.get(actor.work.remote(job))
+            except self.ray.exceptions.RayTaskError:
+                raise  # of the worker itself
+            except self.ray.exceptions.RayError:  # the node is gone, or the process
+                if tried == LOSSES:
+                    raise
+                with self.lock:
+                    self.ray.kill(actor)
+                    self._start()
+            else:
+                self.idle.put(actor)
+                if error:
+                    raise UserError(error)
+                return result
+        return None  # nobody waits for it any more
+
+    def dismiss(self) -> None:
+        """End all actors, and the threads that wait for one."""
+        with self.lock:
+            self.dismissed = True
+            for actor in self.actors:
+                self.ray.kill(actor)
+        for _ in range(self.most):
+            self.idle.put(None)
+
+    def _start(self) -> None:
+        if not self.dismissed:
+            actor = self.new()
+            self.actors.append(actor)
+            actor.ready.remote().future().add_done_callback(lambda _: self.idle.put(actor))
+
+
+class _Facts(NamedTuple):
+    """What must be equal on all nodes."""
+
+    code: str
+    versions: dict[str, str]
+
+
+def _facts() -> _Facts:
+    return _Facts(code.tree(), versions())
+
+
+class _Actor:
+    """A worker as Ray has it."""
+
+    def __init__(self, make: Make[Any, Any], threads: int, facts: _Facts) -> None:
+        self.make, self.threads, self.facts = make, threads, facts
+
+    def ready(self) -> None:
+        """Return once Ray has placed the actor."""
+
+    def work(self, job: Any) -> tuple[Any, str | None]:
+        """Return the result of a job, or a UserError as a value: Ray would wrap it, and print all wrappings."""
+        try:
+            return self.worker(job), None
+        except UserError as e:
+            return None, str(e)
+
+    @cached_property
+    def worker(self) -> Worker[Any, Any]:
+        """The worker, made at the first job: an error then ends the run."""
+        _check(self.facts, _facts())
+        import torch
+
+        if self.threads != torch.get_num_threads():
+            torch.set_num_threads(self.threads)
+        return self.make()
+
+
+def _check(wanted: _Facts, here: _Facts) -> None:
+    """Refuse other code and other libraries, which may give other bytes.
+
+    Raises:
+        UserError: something differs; names what.
+    """
+    node = f"a node of the Ray cluster ({platform.node()})"
+    if here.code != wanted.code:
+        raise UserError(f"{node} has other code than this machine; install the same on all")
+    names = sorted({**wanted.versions, **here.versions})
+    differ = [name for name in names if wanted.versions.get(name) != here.versions.get(name)]
+    if differ:
+        said = ", ".join(f"{n} {here.versions.get(n, 'none')} for {wanted.versions.get(n, 'none')}" for n in differ)
+        raise UserError(f"{node} has other libraries than this machine, {said}; install the same on all")

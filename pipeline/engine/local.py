@@ -1,0 +1,75 @@
+"""Workers in threads of this process: one that all share, or one a device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from queue import SimpleQueue
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from pipeline.engine.place import Make, Seats, Worker
+
+if TYPE_CHECKING:
+    import torch
+
+CORES = min(os.cpu_count() or 1, 8)
+"""threads at a time; each holds a block, and more than a few wait for memory"""
+
+
+@dataclass(frozen=True)
+class Threads:
+    """One worker that several threads call at a time."""
+
+    number: int = CORES
+
+    @contextmanager
+    def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
+        """Make the worker here; threads begin when there are jobs for them."""
+        worker = make()
+        with running(self.number) as pool:
+            yield Seats(lambda job: pool.submit(worker, job), self.number)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """A worker and a thread for each of torch's devices; an idle one takes the next job."""
+
+    devices: Sequence[torch.device]
+
+    @contextmanager
+    def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
+        """Workers are made one at a time, each on its device: one that draws weights sets torch's seed."""
+        from pipeline.ops.device import current
+
+        idle: SimpleQueue[tuple[torch.device, Make[Any, Any]]] = SimpleQueue()
+        making = Lock()
+        for device in self.devices:
+            idle.put((device, cache(make)))
+
+        def work(job: Any) -> Any:
+            device, made = idle.get()  # there are as many threads as devices
+            try:
+                with current(device):
+                    with making:
+                        worker: Worker[Any, Any] = made()
+                    return worker(job)
+            finally:
+                idle.put((device, made))
+
+        with running(len(self.devices)) as pool:
+            yield Seats(lambda job: pool.submit(work, job), len(self.devices))
+
+
+@contextmanager
+def running(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool of threads; in the end it drops what has not begun."""
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)

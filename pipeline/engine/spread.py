@@ -1,0 +1,65 @@
+"""One way to do independent jobs, wherever the workers are. The results are the same everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
+from functools import cache, partial
+from itertools import chain, islice
+
+from pipeline.engine.local import Threads
+from pipeline.engine.place import Job, Make, Place, Result
+from pipeline.engine.processes import Processes
+
+
+def map(
+    make: Make[Job, Result], jobs: Iterable[Job], on: Place | None = None, ordered: bool = True, ahead: int = 0
+) -> Iterator[tuple[Job, Result]]:
+    """Yield every job with its result; a job is taken when a result is consumed.
+
+    So an ordered job may depend on the results of all but the `workers` - 1 jobs before it, and never on timing.
+
+    Args:
+        make: makes a worker; for other processes a module's function or a partial of one, as it and the jobs are
+            pickled. Without jobs no worker is made.
+        jobs: begun in this order, so the longest should come first where `ordered` is false.
+        on: where the workers are; None: one in this process.
+        ordered: whether results come in the jobs' order, or as they finish.
+        ahead: jobs taken beyond those that can be done at a time, so that no worker waits for the consumer.
+
+    Raises:
+        what a worker raises; unfinished jobs are dropped.
+    """
+    source = iter(jobs)
+    if on is None:
+        worker = cache(make)
+        for job in source:
+            yield job, worker()(job)
+    elif first := list(islice(source, 1)):
+        with on.opened(make) as seats:
+            source = chain(first, source)
+            pending = {seats.submit(job): job for job in islice(source, seats.number + ahead)}
+            while pending:
+                future = next(iter(pending if ordered else wait(pending, return_when=FIRST_COMPLETED).done))
+                yield pending.pop(future), future.result()
+                pending |= {seats.submit(job): job for job in islice(source, 1)}
+
+
+def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:
+    """Yield every job with its result as they finish, by processes of one thread each.
+
+    Args:
+        work: a module's function or an instance of a module's class; it and the jobs are pickled.
+        jobs: begun in this order, so the longest should come first.
+        workers: processes at a time.
+    """
+    return map(partial(_same, work), jobs, Processes(workers), ordered=False, ahead=1)
+
+
+def threads(work: Callable[[Job], Result], jobs: Iterable[Job]) -> Iterator[Result]:
+    """Yield the results in the jobs' order; for NumPy and SciPy work, which releases Python's lock."""
+    return (result for _, result in map(lambda: work, jobs, Threads(), ahead=1))
+
+
+def _same(work: Callable[[Job], Result]) -> Callable[[Job], Result]:
+    return work

@@ -1,0 +1,115 @@
+"""The same budget for every contender: settings that each model tries on each feature set; valid chooses.
+
+The first setting is the one as given. The others are a quasi-random sequence of the model's space, the same for every
+feature set, so that a larger budget goes on where a smaller one ended. Test is not opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark.runs import NO_FEATURES, Entry
+from pipeline.benchmark.settings import model_settings, search_ranges, with_settings
+from pipeline.config.parameters import Parameters
+from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.pairs import Stored
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.search import Setting, Tried, best, halton
+from pipeline.experiment.store import Record
+from pipeline.models import MODELS, RELEASED
+from pipeline.seeds import seed_for
+from pipeline.train.params import Released
+
+Contender = tuple[str, str]
+"""model, and feature set or NO_FEATURES"""
+RECALL = f"valid_recall@{CUTOFF}"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What each contender has tried; empty where there is no budget."""
+
+    tried: dict[Contender, list[Tried]]
+
+    @property
+    def chosen(self) -> dict[Contender, Tried]:
+        """What had the best valid Recall@20, the first of equal ones.
+
+        Raises:
+            UserError: no setting of a contender trained to the end.
+        """
+        return {contender: _best(contender, tried) for contender, tried in self.tried.items()}
+
+    def params(self, params: Parameters, entry: Entry) -> Parameters:
+        """Return the parameters with the setting that was chosen for a run; ablations have that of the full model."""
+        full = (RELEASED, params[Released].features) if entry.ablation else (entry.model, entry.features)
+        if full not in self.tried:
+            return params
+        return with_settings(params, entry.model, _best(full, self.tried[full]).setting)
+
+
+def settings(params: Parameters, dataset: str, model: str) -> list[Setting]:
+    """Return the settings that a model tries: the one as given, then draws from its space, `benchmark.budget` in all.
+
+    A model without a space has nothing to try.
+    """
+    budget, ranges = params[Benchmark].budget, search_ranges(params, model)
+    if not budget or not ranges:
+        return []
+    given = model_settings(params, model)
+    drawn = halton(ranges, budget - 1, seed_for("tuning", dataset, model, "draws"))
+    return [{name: getattr(given, name) for name in ranges}, *drawn]
+
+
+def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
+    """Try what has not been tried for the contenders of the runs; return all of it."""
+    params, dataset = experiment.params, experiment.dataset
+    slow = [*reversed(MODELS)]
+    ordered = sorted((e for e in entries if not e.ablation), key=lambda entry: slow.index(entry.model))
+    contenders = dict.fromkeys((entry.model, entry.features) for entry in ordered)
+    tries = {one: settings(params, dataset, one[0]) for one in contenders}
+    cells = {
+        (one, number): cell(experiment, one, setting)
+        for one, own in tries.items()
+        for number, setting in enumerate(own)
+    }
+    records = experiment.complete(cells, "settings", "setting", tolerant=True)
+    return Tuned(
+        {
+            one: [_tried(number, setting, records[one, number]) for number, setting in enumerate(own)]
+            for one, own in tries.items()
+            if own
+        }
+    )
+
+
+def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell:
+    """Return the training of a setting; its seed depends on neither feature set nor setting."""
+    model, features = contender
+    params = experiment.params
+    data = Stored.of(params, experiment.layout, features)
+    chosen = model_settings(with_settings(params, model, setting), model)
+    seed = seed_for("tuning", experiment.dataset, model)
+    return Cell(data, model, chosen, experiment.rules, seed, (CUTOFF,), "valid")
+
+
+def _tried(number: int, setting: Setting, record: Record) -> Tried:
+    values = record.values
+    if values["state"] != "complete":
+        return Tried(number, setting, values["state"], values["curve"], 0, reason=values["reason"])
+    return Tried(number, setting, "complete", values["curve"], values["epochs"], record.best[RECALL])
+
+
+def _best(contender: Contender, tried: list[Tried]) -> Tried:
+    if (found := best(tried)) is None:
+        model, features = contender
+        where = model if features == NO_FEATURES else f"{model} on {features}"
+        raise UserError(
+            f"benchmark.budget: none of the {len(tried)} settings of {where} trained to the end; "
+            f"the first: {tried[0].reason}; narrow sweep.spaces.{model}"
+        )
+    return found

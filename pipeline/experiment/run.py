@@ -1,0 +1,143 @@
+"""Trains the cells that have no record yet, and writes the tables that are read from records."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from pipeline import engine, io
+from pipeline.benchmark.settings import protocol_of
+from pipeline.errors import printable
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.store import Record, Store
+from pipeline.experiment.training import outcome
+from pipeline.models import MODELS
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.run import ALTERED, Run
+from pipeline.train import inputs
+
+Label = TypeVar("Label")
+SLOWEST = ("tiger", "sasrec")
+"""models that take longer than any of MODELS"""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Trains cells one after the other, until one does not end as it should; pickled for other processes."""
+
+    store: Store
+    tolerant: bool = False
+    """as of `training.outcome`"""
+
+    def __call__(self, cells: Sequence[Cell]) -> None:
+        """Train what nobody else has trained by then."""
+        for cell in cells:
+            with self.store.claimed(cell):
+                if (record := self.store.get(cell)) is None:
+                    path = self.store.checkpoints / f"{cell.training}.safetensors"
+                    self.store.put(
+                        cell, outcome(cell, Checkpoint(path, 1) if cell.data.resumes else None, self.tolerant)
+                    )
+                    record = self.store.get(cell)
+            if record is None or record.values["state"] != "complete":
+                return
+
+
+def complete(
+    cells: Iterable[Cell], store: Store, workers: int, shown: Callable[..., Iterable[Any]], tolerant: bool = False
+) -> None:
+    """Train the cells that have no record, the slow models first, so that the processes end together.
+
+    Args:
+        cells: those of equal keys are trained once.
+        store: that has the records.
+        workers: processes at a time, one thread each.
+        shown: makes a progress bar of an iterable and its total.
+        tolerant: whether a training that fails leaves a record with the reason; else it raises.
+    """
+    place = {model: number for number, model in enumerate([*SLOWEST, *reversed(MODELS)])}
+    todo = sorted(([cell] for cell in store.missing(cells)), key=lambda one: place.get(one[0].model, len(place)))
+    if todo:
+        for _ in shown(engine.each(Work(store, tolerant), todo, workers), total=len(todo)):
+            pass
+
+
+def complete_in_order(groups: Iterable[Sequence[Cell]], store: Store, workers: int) -> Iterator[Sequence[Cell]]:
+    """Yield groups of cells when each is trained, in order; a group may depend on all but the `workers` before it."""
+    for group, _ in engine.map(partial(Work, store, tolerant=True), groups, engine.Processes(workers)):
+        yield group
+
+
+class Experiment:
+    """A stage that trains cells: plans ask it for records, and tables are written by it."""
+
+    def __init__(self, run: Run, workers: int, *others: Path) -> None:
+        """Read the split.
+
+        Args:
+            run: of the stage.
+            workers: trainings at a time.
+            others: stores that are looked into before anything is trained.
+        """
+        self.run, self.params, self.layout, self.workers = run, run.params, run.layout, workers
+        self.dataset = run.dataset
+        self.split = inputs.read(run.layout, None).split
+        self.rules = protocol_of(run.params, run.dataset, self.split)
+        """by which epochs are chosen; each of its variants judges every training"""
+        self.store = Store(run.layout.cells(run.stage), *others)
+        self.named: dict[str, Cell] = {}
+        self.made: list[Path] = []
+        """files that are no records"""
+
+    def complete(
+        self, planned: Mapping[Label, Cell], what: str = "", unit: str = "run", tolerant: bool = False
+    ) -> dict[Label, Record]:
+        """Return the records of cells, of which those that are missing are trained; see `complete`.
+
+        Args:
+            planned: what a plan calls a cell -> the cell.
+            what: names them in the progress.
+            unit: of the progress.
+            tolerant: see `complete`.
+        """
+        cells = list(planned.values())
+        self.named |= {cell.key: cell for cell in cells}
+        missing = self.store.missing(cells)
+        for path in sorted(self.store.doubted):
+            self.run.warn(f"{path} {ALTERED}")
+        self.store.doubted.clear()
+        if any(cell.data.resumes for cell in missing):
+            self.run.resume(self.store.checkpoints, [], "checkpoints", modules=["pipeline.ops.checkpoint"])
+
+        def shown(done: Iterable[Any], total: int) -> Iterable[Any]:
+            return self.run.progress(done, total=total, unit=unit, what=what)
+
+        complete(missing, self.store, self.workers, shown, tolerant)
+        found = {label: self.store.get(cell) for label, cell in planned.items()}
+        return {label: record for label, record in found.items() if record}
+
+    def write(self, files: Mapping[str, pa.Table | Any]) -> None:
+        """Write tables and JSON values into the stage's folder, by file name."""
+        for name, content in files.items():
+            path = self.run.folder / name
+            if isinstance(content, pa.Table):
+                self.run.write(content, path, content.schema)
+            else:
+                io.write_json(path, content)
+            self.made.append(path)
+
+    def end(self) -> None:
+        """Delete the stage's files that nobody has made or named in this run, and say how many records these were."""
+        kept = self.store.files(self.named.values())
+        left = {path.stem for path in self.store.folder.glob("*.json")} - self.named.keys()
+        io.keep_only(self.run.folder, [*self.made, *kept])
+        if left:
+            said = f"{self.run.label}: records of {len(left):,} trainings that no plan names any more are deleted"
+            print(printable(said), file=sys.stderr, flush=True)
+            self.run.note(deleted=len(left))

@@ -1,0 +1,174 @@
+"""Settings that are tried against each other: a grid, Halton points, TPE by Optuna; and the rule that ends one early.
+
+A suggestion of TPE depends on its number and on the outcomes that are `workers` before it, never on which training
+ended first: a search that was killed ends as one that was not.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pipeline.benchmark.params import Range, Sweep
+from pipeline.errors import UserError, installing
+from pipeline.experiment.cell import Pruned
+from pipeline.seeds import seed_for
+
+if TYPE_CHECKING:
+    import optuna
+
+DIGITS = 3
+"""significant digits of a Halton point's value, so that a table shows the setting in full"""
+Value = int | float
+Setting = dict[str, Value]
+Space = Mapping[str, Range | list[Value]]
+"""key of a model's settings -> range, or values to choose from"""
+
+
+def grid(values: Mapping[str, Sequence[Value]]) -> list[Setting]:
+    """Return all combinations of values, those of the last key changing first."""
+    return [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
+
+
+def halton(ranges: Mapping[str, Range], n: int, seed: int) -> list[Setting]:
+    """Return n points of a space, from a scrambled Halton sequence; fewer are the beginning of more."""
+    from scipy.stats import qmc  # takes half a second to load
+
+    points = qmc.Halton(len(ranges), seed=np.random.default_rng(seed)).random(n)  # [n, ranges], in [0, 1)
+    return [
+        {name: _value(values, u) for (name, values), u in zip(ranges.items(), point, strict=True)} for point in points
+    ]
+
+
+def _value(values: Range, u: float) -> Value:
+    """Return the value at share u of a range."""
+    whole = isinstance(values.low, int) and isinstance(values.high, int)
+    low, high = values.low, values.high + whole
+    value = low * math.exp(u * math.log(high / low)) if values.log else low + u * (high - low)
+    if whole:
+        return min(math.floor(value), values.high)
+    return min(max(float(f"{value:.{DIGITS}g}"), values.low), values.high)
+
+
+class Tried(NamedTuple):
+    """A setting, and what became of it."""
+
+    number: int
+    """from 0; the same whether or not the search was killed"""
+    setting: Setting
+    state: str
+    """complete, pruned, failed"""
+    curve: list[float]
+    """best valid Recall@20 of the first training up to each epoch"""
+    epochs: int
+    """trained, all seeds together"""
+    valid: float | None = None
+    test: float | None = None
+    reason: str = ""
+
+
+def best(tried: Sequence[Tried], by: str = "valid") -> Tried | None:
+    """Return the complete setting of highest `by`, valid or test; of equal ones the first; None if none is."""
+    complete = [one for one in tried if one.state == "complete"]
+    return max(complete, key=lambda one: float(getattr(one, by)), default=None)
+
+
+class Search:
+    """Suggests settings, given what became of those before."""
+
+    def __init__(self, params: Sweep, space: Space, seed: int, first: Sequence[Setting]) -> None:
+        """Take the space.
+
+        Args:
+            params: how many are drawn at random, how many run at a time.
+            space: what may be suggested.
+            seed: of what TPE draws.
+            first: settings suggested before TPE draws any; for a grid, all.
+
+        Raises:
+            UserError: Optuna is not installed.
+        """
+        self.optuna, self.params, self.seed, self.first = library(), params, seed, first
+        self.distributions = {name: self._distribution(values) for name, values in space.items()}
+
+    def suggest(self, number: int, tried: Sequence[Tried]) -> tuple[Setting, Median | None]:
+        """Return the setting of a number, and the rule that may end it early.
+
+        Args:
+            number: from 0.
+            tried: by number; those that are `workers` before it at least.
+        """
+        ended = tried[: max(0, number + 1 - self.params.workers)]
+        sampler = self.optuna.samplers.TPESampler(
+            seed=seed_for(self.seed, number) % 2**32, n_startup_trials=self.params.startup
+        )
+        study = self.optuna.create_study(direction="maximize", sampler=sampler)
+        study.add_trials([self._trial(one) for one in ended])
+        if number < len(self.first):
+            study.enqueue_trial(self.first[number])
+        curves = tuple(tuple(one.curve) for one in ended if one.state == "complete")
+        rule = Median(self.params.startup, self.params.warmup, curves) if len(curves) >= self.params.startup else None
+        return dict(study.ask(self.distributions).params), rule
+
+    def _trial(self, one: Tried) -> optuna.trial.FrozenTrial:
+        """Return a setting that has ended as Optuna holds it."""
+        states = self.optuna.trial.TrialState
+        return self.optuna.trial.create_trial(
+            state={"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[one.state],
+            value=one.valid if one.state == "complete" else None,
+            params=one.setting,
+            distributions=self.distributions,
+            intermediate_values=dict(enumerate(one.curve)),
+        )
+
+    def _distribution(self, values: Range | list[Value]) -> optuna.distributions.BaseDistribution:
+        kinds = self.optuna.distributions
+        if isinstance(values, list):
+            return kinds.CategoricalDistribution(values)
+        if isinstance(values.low, int) and isinstance(values.high, int):
+            return kinds.IntDistribution(values.low, values.high, log=values.log)
+        return kinds.FloatDistribution(values.low, values.high, log=values.log)
+
+
+@dataclass(frozen=True)
+class Median:
+    """Ends a training whose best figure is below the median of others at the same epoch."""
+
+    startup: int
+    """trainings that must have ended"""
+    warmup: int
+    """epochs before"""
+    curves: tuple[tuple[float, ...], ...]
+    """best valid figure of each of the others up to each epoch"""
+
+    def watch(self) -> Callable[[float], None]:
+        """Return what takes the best figure up to each epoch."""
+        optuna = library()
+        pruner = optuna.pruners.MedianPruner(n_startup_trials=self.startup, n_warmup_steps=self.warmup)
+        study = optuna.create_study(direction="maximize", pruner=pruner)
+        steps = [dict(enumerate(curve)) for curve in self.curves]
+        study.add_trials([optuna.trial.create_trial(value=0.0, intermediate_values=one) for one in steps])
+        trial, epochs = study.ask(), itertools.count()
+
+        def watch(figure: float) -> None:
+            trial.report(figure, next(epochs))
+            if trial.should_prune():
+                raise Pruned
+
+        return watch
+
+
+def library() -> ModuleType:
+    """Return Optuna, with warnings alone; UserError says how to install it."""
+    try:
+        import optuna
+    except ImportError:
+        raise UserError(f"a sweep needs Optuna: {installing('sweep')}") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna

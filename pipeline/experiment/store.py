@@ -1,0 +1,126 @@
+"""Records and rankings of cells by key, each vouched for by its sha256. Letters: N test users, K cutoff."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+import schemas
+from pipeline import io
+from pipeline.evaluation.metrics import Evaluation, judge
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.training import Outcome
+from pipeline.interactions.split import Split
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the training of a cell left."""
+
+    key: str
+    values: dict[str, Any]
+    """as `Outcome.values`"""
+    rankings: dict[str, Path]
+    """suffix of a protocol -> table rankings(K)"""
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The best epoch's line of the history."""
+        return dict(self.values["best"])
+
+    @property
+    def judged(self) -> list[dict[str, Any]]:
+        """One object a protocol: protocol, fingerprint, metrics."""
+        return list(self.values["judged"])
+
+    def evaluation(self, suffix: str, split: Split, ks: Sequence[int]) -> Evaluation:
+        """Return the test figures by user under the protocol of that suffix, from the rankings."""
+        return evaluated(self.rankings[suffix], split, ks)
+
+
+def evaluated(path: Path, split: Split, ks: Sequence[int]) -> Evaluation:
+    """Return test figures by user from a table rankings(K), at cutoffs up to K."""
+    with pq.ParquetFile(path) as file:
+        width = file.schema_arrow.field("items").type.list_size
+    table = io.read_table(path, schemas.rankings(width))
+    top = table["items"].combine_chunks().flatten().to_numpy().reshape(-1, width)
+    return judge(top, table["user_id"].to_numpy(), split.test, split.n_items, ks)
+
+
+class Store:
+    """A folder of records, and others that are read too.
+
+    A record that was altered, that a kill cut off, or whose rankings are not those that it names, is not there. One of
+    other code, data or protocol has another key, so nobody asks for it.
+    """
+
+    def __init__(self, folder: Path, *others: Path) -> None:
+        """Take the folder that is written to, then those that are read alone."""
+        self.folder, self.others = folder, others
+        self.doubted: set[Path] = set()
+        """records that were not believed"""
+
+    def get(self, cell: Cell) -> Record | None:
+        """Return what a cell left; None where nothing can be believed."""
+        return next((r for folder in (self.folder, *self.others) if (r := self._read(folder, cell.key))), None)
+
+    def missing(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Return the cells without a record, each key once, in order."""
+        return [cell for cell in {cell.key: cell for cell in cells}.values() if self.get(cell) is None]
+
+    def put(self, cell: Cell, outcome: Outcome) -> None:
+        """Write rankings, then the record, which says that the cell is done and has the sha256 of all."""
+        digests = {}
+        for suffix, table in outcome.rankings.items():
+            path = self.folder / f"{cell.key}{suffix}.parquet"
+            io.write_table(table, path, schemas.rankings(max(cell.ks)))
+            digests[suffix] = io.sha256(path)
+        values = {"key": cell.key, "cell": cell.facts, **outcome.values, "rankings": digests}
+        values = json.loads(json.dumps(values))  # as it will be read
+        io.write_json(self.folder / f"{cell.key}.json", values | {"sha256": _digest(values)})
+
+    @contextmanager
+    def claimed(self, cell: Cell) -> Iterator[None]:
+        """Keep other processes from training the same cell; a killed process holds nothing."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = self.folder / f".{cell.key}.lock"
+        with FileLock(lock):
+            yield
+            lock.unlink(missing_ok=True)  # who waits for it finds the record
+
+    def files(self, cells: Iterable[Cell]) -> list[Path]:
+        """Return the files of this folder that cells have."""
+        keys = {cell.key for cell in cells}
+        return [path for path in self.folder.glob("*.*") if path.name[:64] in keys]
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder where killed trainings resume; gone when a plan is done."""
+        return self.folder / "checkpoints"
+
+    def _read(self, folder: Path, key: str) -> Record | None:
+        path = folder / f"{key}.json"
+        if not path.is_file():
+            return None
+        try:
+            values = json.loads(path.read_bytes())
+            digest, files = values.pop("sha256"), {s: folder / f"{key}{s}.parquet" for s in values["rankings"]}
+            digests = {suffix: io.sha256(file) for suffix, file in files.items()}
+            if values["key"] == key and digest == _digest(values) and digests == values["rankings"]:
+                return Record(key, values, files)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
+            pass  # it is not what `put` has written
+        self.doubted.add(path)
+        return None
+
+
+def _digest(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

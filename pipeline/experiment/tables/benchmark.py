@@ -1,0 +1,153 @@
+"""The tables of the benchmark: results, slices, paired tests, tried settings; headline means and the protocol."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline.benchmark import runs
+from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark.runs import Entry
+from pipeline.benchmark.settings import search_ranges
+from pipeline.config.parameters import Parameters
+from pipeline.evaluation.cutoff import CUTOFF, headline
+from pipeline.evaluation.evidence import cell
+from pipeline.evaluation.protocol import Protocol
+from pipeline.experiment.plans import tuning
+from pipeline.experiment.plans.tuning import Tuned
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.store import Record
+from pipeline.experiment.tables import significance, slices
+from pipeline.train.params import Released
+
+
+class _Judged(NamedTuple):
+    """Runs under one protocol."""
+
+    rows: list[dict[str, Any]]
+    """as of `judged`"""
+    slices: list[dict[str, Any]]
+    per_user: dict[Entry, dict[str, np.ndarray]]
+
+
+def table(experiment: Experiment, found: Mapping[Entry, Record]) -> dict[str, Any]:
+    """Return the tables, under each of the protocol's variants, and JSON: metrics, protocol, runs."""
+    params, variants, dataset = experiment.params, experiment.rules.variants, experiment.dataset
+    tuned = tuning.tuned(experiment, found)
+    under = [_under(experiment, found, number, protocol) for number, protocol in enumerate(variants)]
+    labels = [{"dataset": dataset} | protocol.label for protocol in variants]
+    k, reference = headline(params[Benchmark].ks), params[Released].features
+    compared = [(label, one.per_user) for label, one in zip(labels, under, strict=True)]
+    summaries = [label | summary(one.rows, k) for label, one in zip(labels, under, strict=True)]
+    metrics = summaries[0] if len(summaries) == 1 else {"dataset": dataset} | {s["protocol"]: s for s in summaries}
+    files = {
+        "results.parquet": results(dataset, [row for one in under for row in one.rows]),
+        "slices.parquet": pa.Table.from_pylist([row for one in under for row in one.slices], schemas.SLICES),
+        "tests.parquet": significance.tests(compared, reference, k, params[Benchmark].control),
+        "protocol.json": [protocol.described() | described(tuned, params) for protocol in variants],
+        "metrics.json": metrics | _settings(tuned),
+        "runs.json": runs.listed({entry: record.key for entry, record in found.items()}),
+    }
+    return files | ({"tuning.parquet": tried(tuned)} if tuned.tried else {})
+
+
+def _under(experiment: Experiment, found: Mapping[Entry, Record], number: int, protocol: Protocol) -> _Judged:
+    under, ks, split = _Judged([], [], {}), experiment.params[Benchmark].ks, experiment.split
+    for entry, record in found.items():  # a run's rankings at a time
+        row = judged(entry._asdict(), record, number)
+        evaluation = record.evaluation(protocol.suffix, split, ks)
+        under.rows.append(row)
+        under.slices.extend(slices.rows(named(experiment.dataset, row), evaluation, split, ks))
+        under.per_user[entry] = {metric: evaluation.per_user[metric, headline(ks)] for metric in significance.METRICS}
+    return under
+
+
+def judged(label: Mapping[str, Any], record: Record, number: int = 0) -> dict[str, Any]:
+    """Return a run's label with its figures under one of the protocol's variants: protocol, fingerprint, metrics."""
+    return {**label, **record.judged[number]}
+
+
+def named(dataset_name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that name a run in every table: dataset, entry, protocol, fingerprint."""
+    return {"dataset": dataset_name} | {key: row[key] for key in (*Entry._fields, "protocol", "fingerprint")}
+
+
+def results(dataset_name: str, judged: Iterable[dict[str, Any]], selected_by: str = "valid") -> pa.Table:
+    """Return runs as the long table RESULTS, one row a metric, cutoff and split."""
+    rows = [
+        named(dataset_name, run)
+        | {
+            "split": part,
+            "metric": name.split("@")[0],
+            "k": int(name.split("@")[1]),
+            "selected_by": selected_by,
+            "value": value,
+        }
+        for run in judged
+        for part, means in run["metrics"].items()
+        for name, value in means.items()
+    ]
+    return pa.Table.from_pylist(rows, schemas.RESULTS)
+
+
+def summary(judged: Iterable[dict[str, Any]], k: int) -> dict[str, Any]:
+    """Return model -> features -> "recall@k", "ndcg@k" -> mean and, over two seeds or more, sd (n - 1); on test.
+
+    An ablation stands beside the feature sets as "features, ablation".
+    """
+    values: dict[tuple[str, str, str], list[float]] = defaultdict(list)
+    for run in judged:
+        column = f"{run['features']}, {run['ablation']}" if run["ablation"] else run["features"]
+        for name in (f"recall@{k}", f"ndcg@{k}"):
+            values[run["model"], column, name].append(run["metrics"]["test"][name])
+    nested: dict[str, Any] = {}
+    for (model, features, name), by_seed in values.items():
+        figure = cell(by_seed)
+        sd = {} if figure.sd is None else {"sd": figure.sd}
+        nested.setdefault(model, {}).setdefault(features, {})[name] = {"mean": figure.mean, **sd}
+    return nested
+
+
+def tried(tuned: Tuned) -> pa.Table:
+    """Return table TUNING."""
+    chosen = tuned.chosen
+    rows = [
+        {"model": model, "features": features, "trial": one.number, "state": one.state,
+         "setting": json.dumps(one.setting), "epochs": one.epochs, "valid": one.valid,
+         "chosen": one is chosen[model, features], "reason": one.reason}
+        for (model, features), own in tuned.tried.items() for one in own
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schemas.TUNING)
+
+
+def described(tuned: Tuned, params: Parameters) -> dict[str, Any]:
+    """Return, under `tuning`, the budget, the spaces, and what each contender chose; nothing without a budget."""
+    if not tuned.tried:
+        return {}
+    spaces = {model: search_ranges(params, model) for model, _ in tuned.tried}
+    return {
+        "tuning": {
+            "budget": params[Benchmark].budget,
+            "selection": f"best valid recall@{CUTOFF} of one training a setting",
+            "spaces": {m: {key: r.model_dump() for key, r in ranges.items()} for m, ranges in spaces.items()},
+            "chosen": [
+                {"model": model, "features": features, "tried": len(tuned.tried[model, features])}
+                | {"number": one.number, "setting": one.setting, "valid": one.valid}
+                for (model, features), one in tuned.chosen.items()
+            ],
+        }
+    }
+
+
+def _settings(tuned: Tuned) -> dict[str, Any]:
+    """Return, under `settings`, model -> features -> the chosen setting; nothing without a budget."""
+    nested: dict[str, dict[str, Any]] = {}
+    for (model, features), one in tuned.chosen.items():
+        nested.setdefault(model, {})[features] = one.setting
+    return {"settings": nested} if nested else {}

@@ -1,0 +1,87 @@
+"""The comparisons, declared before any run is trained, and their paired tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline.benchmark.runs import NO_FEATURES, Entry
+from pipeline.evaluation.statistics import holm, paired
+from pipeline.models import RELEASED
+from pipeline.seeds import seed_for
+
+METRICS = ("recall", "ndcg")
+COLUMNS = ("model", "features", "ablation")
+"""that name the runs of a test, which differ by their seed alone; here they have seed 0"""
+
+
+def declared(entries: Sequence[Entry], reference: str, control: str | None = None) -> list[tuple[Entry, Entry]]:
+    """Return which runs are tested against which.
+
+    AlignRec on every feature set against each other model on the same features, or on none; AlignRec on the feature
+    set `reference` against itself on every other, and against each ablation. With a `control`, each model on every
+    feature set against itself on that one.
+    """
+    kinds = list(dict.fromkeys(entry._replace(seed=0) for entry in entries))
+    full = [kind for kind in kinds if kind.model == RELEASED and not kind.ablation]
+    pairs = [
+        (kind, other)
+        for kind in full
+        for other in kinds
+        if other.model != RELEASED and other.features in (kind.features, NO_FEATURES)
+    ]
+    base = Entry(RELEASED, reference, 0)
+    if base in full:
+        pairs += [(base, other) for other in kinds if other.model == RELEASED and other != base]
+    plain = [kind for kind in kinds if not kind.ablation and kind.features != NO_FEATURES]
+    pairs += [
+        (kind, other)
+        for kind in plain
+        for other in plain
+        if other == Entry(kind.model, control or "", 0) and kind != other
+    ]
+    return list(dict.fromkeys(pairs))
+
+
+def tests(
+    judged: Sequence[tuple[dict[str, Any], Mapping[Entry, Mapping[str, np.ndarray]]]],
+    reference: str,
+    k: int,
+    control: str | None,
+) -> pa.Table:
+    """Return table TESTS of all declared comparisons, recall and ndcg at K; p is corrected over all of them.
+
+    A user's figure is first averaged over the seeds that both runs have: the test is over users.
+
+    Args:
+        judged: a pair for each protocol: dataset, protocol and fingerprint; run -> metric -> float64 [N], the same
+            test users in every run and protocol.
+        reference: the feature set of AlignRec that others are compared with.
+        k: cutoff.
+        control: feature set that every other one is compared with under each model, if any.
+    """
+    rows: list[dict[str, Any]] = []
+    left: list[np.ndarray] = []
+    right: list[np.ndarray] = []
+    compared = [(*pair, a, b) for pair in judged for a, b in declared(list(pair[1]), reference, control)]
+    for named, per_user, a, b in compared:
+        seeds = [
+            n for n in sorted({e.seed for e in per_user}) if {a._replace(seed=n), b._replace(seed=n)} <= per_user.keys()
+        ]
+        sides = {f"{name}_{side}": getattr(kind, name) for side, kind in (("a", a), ("b", b)) for name in COLUMNS}
+        for metric in METRICS:
+            rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
+            for column, kind in ((left, a), (right, b)):
+                column.append(np.mean([per_user[kind._replace(seed=n)][metric] for n in seeds], axis=0))
+    if not rows:
+        return schemas.TESTS.empty_table()
+    results = paired(np.stack(left, 1), np.stack(right, 1), seed_for("tests", rows[0]["dataset"]))
+    corrected = holm(np.array([test.p for test in results]))
+    tested = [
+        row | test._asdict() | {"p_holm": float(p)} for row, test, p in zip(rows, results, corrected, strict=True)
+    ]
+    return pa.Table.from_pylist(tested, schemas.TESTS)

@@ -1,0 +1,162 @@
+"""The long tail (method.md section 6): AlignRec against every other model, by popularity and by history.
+
+Letters: N test users, P pairs of a test user and a target, C contenders, n members of a group. Trains nothing: it reads
+the benchmark's rankings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.benchmark import runs
+from pipeline.benchmark.params import Benchmark
+from pipeline.benchmark.runs import Entry
+from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.statistics import RESAMPLES, holm, paired, resampled
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.store import Record, evaluated
+from pipeline.experiment.tables import slices
+from pipeline.experiment.tables.significance import declared
+from pipeline.interactions.split import Split
+from pipeline.layout import Layout
+from pipeline.models import RELEASED
+from pipeline.seeds import seed_for
+from pipeline.study.params import Study
+from pipeline.train.params import Released
+
+THIN = 50
+"""targets that each tenth of the items must have; else the items are divided into thirds"""
+THIRDS = {1: "tail", 2: "middle", 3: "head"}
+
+
+class Group(NamedTuple):
+    """Test users, or targets, of which a figure is the mean."""
+
+    slice: str
+    """popularity or history"""
+    label: str
+    members: np.ndarray
+    """bool [P] of popularity, bool [N] of history"""
+
+
+class Figures(NamedTuple):
+    """Recall of every contender, averaged over its seeds."""
+
+    users: np.ndarray
+    """float64 [N, C], of each test user"""
+    targets: np.ndarray
+    """float64 [P, C], whether the target was recommended"""
+
+
+def table(experiment: Experiment, found: Mapping[Any, Record]) -> dict[str, pa.Table]:
+    """Return the table, each of the protocol's variants a family of rows; it reads the benchmark's rankings."""
+    params, split, rows = experiment.params, experiment.split, []
+    if params[Study].tail:
+        contenders = _contenders(experiment.layout)
+        k, seed = headline(params[Benchmark].ks), seed_for("tail", experiment.dataset)
+        for protocol in experiment.rules.variants:
+            figures = _figures(experiment.layout, contenders, split, k, protocol)
+            labelled = {"dataset": experiment.dataset, **protocol.label, "k": k}
+            rows += [
+                labelled | row
+                for group in groups(split)
+                for row in tested(group, figures, contenders, params[Released].features, seed)
+            ]
+    corrected(rows)
+    return {"tail.parquet": pa.Table.from_pylist(rows, schemas.TAIL)}
+
+
+def groups(split: Split) -> Iterator[Group]:
+    """Yield the groups that are not empty: targets by popularity of the item in train, users by length of history."""
+    part, labels = slices.parts(split)[split.test.items], {n: str(n) for n in range(1, slices.PARTS + 1)}
+    warm = part[part > 0]
+    if len(warm) and np.bincount(warm, minlength=slices.PARTS + 1)[1:].min() < THIN:
+        part, labels = slices.parts(split, len(THIRDS))[split.test.items], THIRDS
+    for number, label in {0: "cold", **labels}.items():
+        if (part == number).any():
+            yield Group("popularity", label, part == number)
+    for label, chosen in slices.by_history(split, np.unique(split.test.users)):
+        if chosen.any():
+            yield Group("history", label, chosen)
+
+
+def tested(
+    group: Group, figures: Figures, contenders: dict[tuple[str, str], list[int]], reference: str, seed: int
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one group: every contender's mean and interval, and AlignRec's difference to it.
+
+    Args:
+        group: targets or users.
+        figures: of all contenders.
+        contenders: model and feature set -> numbers of its runs.
+        reference: feature set of the AlignRec that is compared; without it differences are null.
+        seed: of the resamples, the same for all contenders.
+    """
+    values = (figures.targets if group.slice == "popularity" else figures.users)[group.members]  # [n, C]
+    low, high = np.quantile(resampled(values, RESAMPLES, seed), [0.025, 0.975], axis=0)
+    names, others = list(contenders), compared(contenders, reference)
+    tests: dict[tuple[str, str], dict[str, Any]] = {}
+    if others:
+        columns = [names.index(other) for other in others]
+        ours = np.repeat(values[:, [names.index((RELEASED, reference))]], len(others), axis=1)
+        for other, test in zip(others, paired(ours, values[:, columns], seed), strict=True):
+            tests[other] = {key: getattr(test, key) for key in ("difference", "low", "high", "p")}
+    for i, (model, features) in enumerate(names):
+        yield {
+            "slice": group.slice, "label": group.label, "model": model, "features": features,
+            "seeds": len(contenders[model, features]), "n": len(values), "mean": float(values[:, i].mean()),
+            "mean_low": max(0.0, float(low[i])), "mean_high": min(1.0, float(high[i])),
+            **tests.get((model, features), {}),
+        }  # fmt: skip
+
+
+def compared(contenders: Iterable[tuple[str, str]], reference: str) -> list[tuple[str, str]]:
+    """Return whom AlignRec on the feature set `reference` is tested against, as the benchmark declares it.
+
+    Each other model on the same features, or on none, and AlignRec itself on every other feature set. More would be
+    in vain: p, corrected for all of them, could not fall below 0.05 any more.
+    """
+    pairs = declared([Entry(*name, 0) for name in contenders], reference)
+    return [(b.model, b.features) for a, b in pairs if (a.model, a.features) == (RELEASED, reference)]
+
+
+def corrected(rows: Sequence[dict[str, Any]]) -> None:
+    """Add to each tested row its p after Holm's correction for all of them."""
+    tests = [row for row in rows if "p" in row]
+    for row, p in zip(tests, holm(np.array([row["p"] for row in tests])), strict=True):
+        row["p_holm"] = float(p)
+
+
+def _contenders(layout: Layout) -> dict[tuple[str, str], list[int]]:
+    """Return model and feature set -> numbers of its runs, in the order of the benchmark."""
+    seeds: dict[tuple[str, str], list[int]] = {}
+    io.present([layout.runs])
+    for entry in runs.keys(layout):
+        if not entry.ablation:
+            seeds.setdefault((entry.model, entry.features), []).append(entry.seed)
+    return {name: sorted(numbers) for name, numbers in seeds.items()}
+
+
+def _figures(
+    layout: Layout, contenders: dict[tuple[str, str], list[int]], split: Split, k: int, protocol: Protocol
+) -> Figures:
+    """Read the rankings of every contender, one run at a time."""
+    users, targets = [], []
+    rows = np.searchsorted(np.unique(split.test.users), split.test.users)
+    for (model, features), seeds in contenders.items():
+        recall, hit = np.zeros(rows.max(initial=-1) + 1), np.zeros(len(rows))
+        for seed in seeds:
+            path = runs.rankings(layout, Entry(model, features, seed), protocol.suffix)
+            per_run = evaluated(path, split, [k])
+            recall += per_run.per_user["recall", k] / len(seeds)
+            hit += (per_run.top[rows, :k] == split.test.items[:, None]).any(1) / len(seeds)
+        users.append(recall)
+        targets.append(hit)
+    return Figures(np.stack(users, 1), np.stack(targets, 1))

@@ -1,0 +1,53 @@
+"""Figures that others published, each stored once, in published.json: with its source, and what sets them apart."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline import io
+
+FILE = Path(__file__).with_suffix(".json")
+
+
+class Figure(NamedTuple):
+    """What somebody published of one model on one data set."""
+
+    dataset: str
+    model: str
+    source: str
+    """where it was read, in words"""
+    cells: dict[str, float]
+    """measure, such as recall@20 -> figure"""
+
+
+@cache
+def figures() -> tuple[Figure, ...]:
+    """Return all figures."""
+    read = io.read_json(FILE)
+    return tuple(
+        Figure(
+            row["dataset"], row["model"], read["sources"][row["source"]],
+            {measure: value for measure, value in row.items() if "@" in measure},
+        )
+        for row in read["figures"]
+    )  # fmt: skip
+
+
+def differences() -> list[str]:
+    """Return what is not comparable about them, a sentence each."""
+    return list(io.read_json(FILE)["differences"])
+
+
+def sizes() -> dict[str, tuple[int, int, int]]:
+    """Return data set -> users, items, interactions."""
+    return {name: tuple(counts) for name, counts in io.read_json(FILE)["sizes"].items()}
+
+
+def figure(dataset: str, model: str, measure: str) -> float:
+    """Return one figure; KeyError if nobody published it."""
+    for row in figures():
+        if (row.dataset, row.model) == (dataset, model) and measure in row.cells:
+            return row.cells[measure]
+    raise KeyError(f"{model} on {dataset}: {measure}")

@@ -1,0 +1,151 @@
+"""Linear autoencoders in closed form: min |X - X B|^2 + penalties, diag(B) = 0; what EASE and its kin share.
+
+The I x I matrix is the model. It is the only one held: it is filled, inverted and turned into weights in its place.
+
+Letters: U users, I items, F width of features.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from pipeline.config.base import Rate
+from pipeline.errors import UserError
+from pipeline.models import adjacency
+from pipeline.models.base import Inputs, Untrained
+from pipeline.models.params import Train
+from pipeline.ops.filters import Dense, Filter
+from pipeline.ops.rows import unit_rows
+
+BLOCK = 512
+"""rows of the matrix that are filled at a time"""
+
+
+class ClosedParams(Train):
+    """What every closed form reads."""
+
+    gib: Rate = 24
+    """most GiB that the I x I matrix may take, in float32: 24 are 80,000 items"""
+
+
+class Closed(Untrained):
+    """score(u, i) = sum_{j in N_u} B_ji."""
+
+    Params: ClassVar[type[ClosedParams]] = ClosedParams
+
+    def __init__(self, inputs: Inputs, params: ClosedParams) -> None:
+        super().__init__(inputs, params)
+        fits(inputs.split.n_items, params.gib, type(self).__name__)
+        self.seen = adjacency.seen(inputs.split)  # X [U, I]
+        self.filter = Dense(torch.from_numpy(self.weigh(inputs, params)).to(inputs.device))
+
+    def weigh(self, inputs: Inputs, params: ClosedParams) -> np.ndarray:
+        """Return B, float32 [I, I]."""
+        raise NotImplementedError
+
+    def forward(self) -> tuple[sp.csr_array, Filter]:
+        """Return X [U, I] and the filter of B [I, I]."""
+        return self.seen, self.filter
+
+
+def fits(n_items: int, gib: float, name: str) -> None:
+    """Raise UserError if a float32 matrix [I, I] is larger than `gib` GiB."""
+    needed = n_items**2 * 4 / 2**30
+    if needed > gib:
+        raise UserError(
+            f"{name}: {n_items:,} items take {needed:,.1f} GiB, of which its key gib allows {gib:g}; raise it if the "
+            "machine has them, or take the model sansa, which is sparse"
+        )
+
+
+def content(features: Tensor | None) -> np.ndarray:
+    """Return features as rows of length 1, float32 [I, F]; items without content are zero."""
+    assert features is not None
+    return unit_rows(features.cpu().numpy())[0]
+
+
+def gram(seen: sp.csr_array) -> np.ndarray:
+    """Return X^T X, float32 [I, I]: how many users items share."""
+    n_items = seen.shape[1]
+    by_item, whole = sp.csr_array(seen.T), np.empty((n_items, n_items), np.float32)
+    for at in range(0, n_items, BLOCK):  # a block bounds the memory beside the matrix
+        whole[at : at + BLOCK] = (by_item[at : at + BLOCK] @ seen).toarray()
+    return whole
+
+
+def add_product(matrix: np.ndarray, x: np.ndarray, y: np.ndarray) -> None:
+    """Add x y^T to a matrix [I, I] in its place, x and y float32 [I, F]."""
+    with threadpool_limits(torch.get_num_threads()):
+        for at in range(0, len(matrix), BLOCK):
+            matrix[at : at + BLOCK] += x[at : at + BLOCK] @ y.T
+
+
+def product(matrix: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return matrix [I, I] times x [I, F]."""
+    with threadpool_limits(torch.get_num_threads()):
+        return matrix @ x
+
+
+def add_to_diagonal(matrix: np.ndarray, value: float | np.ndarray) -> None:
+    """Add to the diagonal of a matrix [I, I] in its place."""
+    matrix.reshape(-1)[:: len(matrix) + 1] += value
+
+
+def invert(matrix: np.ndarray, name: str) -> np.ndarray:
+    """Return the inverse of a symmetric positive definite matrix, in its place, by Cholesky.
+
+    Args:
+        matrix: float32 [I, I], C-contiguous.
+        name: of the model, for the error.
+
+    Raises:
+        UserError: it is not positive definite in float32.
+    """
+    from scipy.linalg import lapack
+
+    with threadpool_limits(torch.get_num_threads()):  # more threads add up in another order
+        lower, failed = lapack.spotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
+        if not failed:
+            lower, failed = lapack.spotri(lower, lower=1, overwrite_c=1)
+    if failed:
+        raise UserError(f"{name}: the matrix cannot be inverted in float32; raise its l2")
+    assert np.shares_memory(lower, matrix)
+    for at in range(0, len(matrix), BLOCK):  # mirror the upper triangle; LAPACK leaves the lower one as it was
+        square = np.triu(matrix[at : at + BLOCK, at : at + BLOCK])
+        matrix[at : at + BLOCK, at : at + BLOCK] = square + np.triu(square, 1).T
+        matrix[at + BLOCK :, at : at + BLOCK] = matrix[at : at + BLOCK, at + BLOCK :].T
+    return matrix
+
+
+def constrain(inverse: np.ndarray) -> np.ndarray:
+    """Return B = 1 - P diag(P)^-1, in the place of P: the ridge solution with diag(B) = 0 (Steck 2019, equation 8)."""
+    inverse /= -inverse.diagonal().copy()
+    np.fill_diagonal(inverse, 0)
+    return inverse
+
+
+def content_factors(features: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return W and V, float32 [I, F], with S = W V^T off the diagonal: the EASE fitted on item vectors.
+
+    S = argmin |F - F S|^2 + l2 |S|^2, diag(S) = 0, the F columns of features in the place of users. By Woodbury
+    (F^T F + l2)^-1 = (1 - W W^T) / l2 with W = features L^-T, L L^T = l2 + features^T features, so S_ij =
+    w_i . w_j / (1 - |w_j|^2), and no I x I matrix is inverted.
+
+    Args:
+        features: float32 [I, F].
+        l2: above 0.
+    """
+    from scipy.linalg import solve_triangular
+
+    x = features.astype(np.float64)
+    with threadpool_limits(1):
+        root = np.linalg.cholesky(x.T @ x + l2 * np.eye(x.shape[1]))
+        w = solve_triangular(root, x.T, lower=True).T  # [I, F]
+    v = w / (1 - np.square(w).sum(1, keepdims=True))
+    return w.astype(np.float32), v.astype(np.float32)

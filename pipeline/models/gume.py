@@ -1,0 +1,204 @@
+"""GUME (Lin et al., CIKM 2024): items that all modalities call neighbours join the user-item graph, for the long tail.
+
+Letters: U users, I items, N either, F_m width of modality m, M modalities, K neighbours, B batch, D width.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from itertools import combinations
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor, nn
+
+from pipeline.config.base import Count, Rate, Weight
+from pipeline.models import adjacency
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.infonce import distinct
+from pipeline.models.mgcn import fuse, l_c, purify
+from pipeline.models.params import Grid, Regularised
+from pipeline.models.variants import learned
+from pipeline.ops.sparse import Sparse
+
+NOISE = 0.1
+"""length of the noise in the copies that are contrasted"""
+Sides = tuple[Tensor, Tensor]
+"""rows of users [U, D] and of items [I, D]"""
+
+
+class GUMEParams(Regularised):
+    """What GUME reads."""
+
+    grid: ClassVar[Grid] = {
+        "behaviour": [1e-3, 1e-2, 0.1],
+        "behaviour_temperature": [0.1, 0.2, 0.4, 0.6],
+        "users": [1e-3, 1e-2, 0.1],
+        "users_temperature": [0.1, 0.2, 0.4],
+        "align": [0.1, 0.2, 0.3],
+    }
+    lr: Rate = 1e-3
+    l2: Weight = 1e-5
+    """weight of the final vectors' squares"""
+    extended_l2: Weight = 0.1
+    """weight of the squares of the positives' extended vectors"""
+    layers: Count = 3
+    """layers over the graph of users and items"""
+    item_layers: Count = 2
+    """propagations over the item graph of each modality; 0: none"""
+    align: Weight = 0.1
+    """weight of the distance between the modalities' distributions"""
+    behaviour: Weight = 0.01
+    """weight of the contrast of behaviour and content"""
+    behaviour_temperature: Rate = 0.4
+    users: Weight = 0.01
+    """weight of the contrasts of users' extended and integrated content"""
+    users_temperature: Rate = 0.1
+
+
+class Graph(NamedTuple):
+    """The user-item graph with edges between items, divided by the roots of both ends' degrees."""
+
+    user_item: Sparse
+    """[U, I]"""
+    item_item: Sparse
+    """[I, I], the added edges"""
+
+    def mean(self, user: Tensor, item: Tensor, layers: int) -> Sides:
+        """Return the mean of layers 0 .. L, [U, D] and [I, D]."""
+        users, items = user, item
+        for _ in range(layers):
+            user, item = self.user_item.dot(item), self.user_item.T.dot(user) + self.item_item.dot(item)
+            users, items = users + user, items + item
+        return users / (layers + 1), items / (layers + 1)
+
+
+class Views(NamedTuple):
+    """What the loss reads, each of users and of items."""
+
+    behaviour: Sides
+    content: list[Sides]
+    """of each modality"""
+    extended: Sides
+    """the mean over modalities"""
+    integrated: Sides
+
+
+class GUME(Recommender):
+    """score(u, i) = x_u . x_i, x = c + integrated: behaviour, and the modalities fused by MGCN's fuser.
+
+    Features learn, as in the reference. With one modality the integrated view is that modality's.
+    """
+
+    Params = GUMEParams
+    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+
+    def __init__(self, inputs: Inputs, params: GUMEParams) -> None:
+        super().__init__(inputs, params)
+        self.params, self.modalities = params, learned(inputs.modalities)
+        n_users, n_items, dim = inputs.split.n_users, inputs.split.n_items, params.dim
+        blocks = extended_graph(adjacency.seen(inputs.split), agreed(inputs.modal_edges, n_items))
+        self.graph = Graph(*(Sparse(block, inputs.device) for block in blocks))
+        self.item_item = [Sparse(adjacency.item_graph(e, n_items), inputs.device) for e in inputs.modal_edges]
+        self.user, self.item = embedding(n_users, dim), embedding(n_items, dim)  # [U, D], [I, D]
+        self.extended_user = nn.ParameterList(embedding(n_users, dim) for _ in self.modalities)
+        self.project = nn.ModuleList(nn.Linear(m.shape[1], dim) for m in self.modalities)
+        self.gate = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities)
+        several = len(self.modalities) > 1
+        self.attend = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False)) if several else None
+        self.prefer = nn.ModuleList(nn.Linear(dim, dim) for _ in self.modalities if several)
+
+    def views(self) -> Views:
+        """Return all views."""
+        params = self.params
+        behaviour = self.graph.mean(self.user, self.item, params.layers)
+        content: list[Sides] = []
+        for features, w1, w2, item_item in zip(self.modalities, self.project, self.gate, self.item_item, strict=True):
+            item = purify(self.item, w2(w1(features)))
+            for _ in range(params.item_layers):
+                item = item_item.dot(item)
+            content.append((self.graph.user_item.dot(item), item))
+        pairs = zip(self.extended_user, content, strict=True)
+        extended = [self.graph.mean(user, item, params.layers) for user, (_, item) in pairs]
+        users, items = (torch.stack([pair[side] for pair in extended]).mean(0) for side in (0, 1))
+        fused = [self._fuse([pair[side] for pair in content], behaviour[side]) for side in (0, 1)]
+        return Views(behaviour, content, (users, items), (fused[0], fused[1]))
+
+    def _fuse(self, content: list[Tensor], behaviour: Tensor) -> Tensor:
+        if self.attend is None:
+            return content[0]
+        scores = torch.cat([self.attend(view) for view in content], 1)  # [N, M]
+        return fuse(content, scores, [torch.sigmoid(w(behaviour)) for w in self.prefer], one_mean=True)
+
+    def forward(self) -> Sides:
+        """Return [U, D] and [I, D]."""
+        views = self.views()
+        return views.behaviour[0] + views.integrated[0], views.behaviour[1] + views.integrated[1]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return bpr, both l2, and the aligning and contrastive terms, weighted."""
+        params, views = self.params, self.views()
+        users, items = (views.behaviour[side] + views.integrated[side] for side in (0, 1))
+        rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
+        (at_users, _, n_users), (at_items, _, n_items) = distinct(batch.users), distinct(batch.positives)
+        behaviour = [
+            l_c(pick(views.integrated[side], at), pick(views.behaviour[side], at), n, params.behaviour_temperature)
+            for side, at, n in ((0, at_users, n_users), (1, at_items, n_items))
+        ]
+        extended, integrated = views.extended[0], views.integrated[0]
+        pairs = [(extended, integrated), *((perturbed(x), perturbed(x)) for x in (integrated, extended))]
+        contrasts = [l_c(pick(x, at_users), pick(y, at_users), n_users, params.users_temperature) for x, y in pairs]
+        extended_l2 = l2(pick(views.extended[1], batch.positives), batch_size=params.batch_size)
+        return {
+            "bpr": bpr(*rows),
+            "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
+            "extended_l2": params.extended_l2 * extended_l2,
+            "align": params.align * alignment([torch.cat(view) for view in views.content]),
+            "behaviour": params.behaviour * torch.stack(behaviour).sum(),
+            "users": params.users * torch.stack(contrasts).sum(),
+        }
+
+
+def agreed(modal_edges: list[pa.Table], n_items: int) -> sp.csr_array:
+    """Return 1 where an item is among another's K neighbours in every modality, float32 [I, I]; not symmetric."""
+    found = []
+    for edges in modal_edges:
+        rows, columns = (edges[name].to_numpy() for name in ("item_id", "neighbour_id"))
+        others = rows != columns
+        ones = np.ones(int(others.sum()), np.float32)
+        found.append(sp.csr_array((ones, (rows[others], columns[others])), shape=(n_items, n_items)))
+    return sp.csr_array(reduce(sp.csr_array.multiply, found))
+
+
+def extended_graph(seen: sp.csr_array, added: sp.csr_array) -> tuple[sp.csr_array, sp.csr_array]:
+    """Return the blocks [U, I] and [I, I] of D^-1/2 A D^-1/2, D the row sums of A: train pairs and edges of items.
+
+    Args:
+        seen: R, float32 [U, I].
+        added: edges between items, float32 [I, I].
+    """
+    user, item = (
+        sp.diags_array(np.where(degree > 0, np.maximum(degree, 1) ** -0.5, 0).astype(np.float32))
+        for degree in (seen.sum(axis=1), seen.sum(axis=0) + added.sum(axis=1))
+    )
+    return sp.csr_array(user @ seen @ item), sp.csr_array(item @ added @ item)
+
+
+def alignment(tables: list[Tensor]) -> Tensor:
+    """Return |var x - var y| + |mean x - mean y| over all pairs of tables [U + I, D], each one number a table."""
+    pairs = [(x.var() - y.var()).abs() + (x.mean() - y.mean()).abs() for x, y in combinations(tables, 2)]
+    return torch.stack(pairs).sum() if pairs else tables[0].new_zeros(())
+
+
+def perturbed(x: Tensor) -> Tensor:
+    """Return vectors with noise of length NOISE added, each entry away from 0."""
+    return x + NOISE * x.sign() * nnf.normalize(uniform(x))
+
+
+def uniform(like: Tensor) -> Tensor:
+    """Return noise in [0, 1) of a tensor's shape, from torch's global generator."""
+    return torch.rand_like(like)

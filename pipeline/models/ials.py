@@ -1,0 +1,129 @@
+"""iALS (Hu, Koren and Volinsky, ICDM 2008), tuned as Rendle et al. (RecSys 2022, arXiv 2110.14037) say.
+
+Letters: U users, I items, D width, N either, b rows of a block, L their longest history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from pipeline.config.base import Positive, Rate, Weight
+from pipeline.models import adjacency
+from pipeline.models.base import Inputs, Untrained
+from pipeline.models.params import Grid, Train
+
+ROWS, PLACES = 256, 1 << 14
+"""rows, and places of their histories, that are solved at a time: bounds memory to ROWS D^2 + PLACES D floats"""
+SPREAD = 0.1
+"""standard deviation of the first vectors times sqrt(D)"""
+
+
+class IALSParams(Train):
+    """What iALS reads."""
+
+    grid: ClassVar[Grid] = {
+        "dim": [64, 128, 256],
+        "l2": [3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
+        "unobserved": [3e-2, 0.1, 0.3, 1.0],
+    }
+    sweeps: Positive = 16
+    """alternations: all users, then all items"""
+    l2: Rate = 3e-3
+    """lambda, before it is scaled with `frequency`"""
+    unobserved: Rate = 0.1
+    """weight of every pair's pull to 0, a train pair's pull to 1 being 1; alpha_0"""
+    frequency: Weight = 1.0
+    """power of a row's weight in its penalty, nu; 0: all rows have the same"""
+
+
+class Block(NamedTuple):
+    """Rows of similar length that are solved together."""
+
+    rows: Tensor
+    """int64 [b]"""
+    members: Tensor
+    """int64 [b, L], padded with N, where the table of others has a row of zeros"""
+
+
+class IALS(Untrained):
+    """score(u, i) = w_u . h_i, of least sum over train of (score - 1)^2 + alpha_0 sum over all score^2 + penalties.
+
+    The penalty of a user is lambda (|N_u| + alpha_0 I)^nu |w_u|^2, that of an item likewise; lambda is scaled so that
+    the sum of all penalties is what it is with nu 1. Each alternation solves for all rows of one side exactly.
+    """
+
+    Params = IALSParams
+
+    def __init__(self, inputs: Inputs, params: IALSParams) -> None:
+        super().__init__(inputs, params)
+        split = inputs.split
+        spread = SPREAD / params.dim**0.5
+        user, item = (torch.randn(n, params.dim) * spread for n in (split.n_users, split.n_items))
+        seen = adjacency.seen(inputs.split)
+        penalties = [torch.from_numpy(p).to(inputs.device) for p in ridges(seen, params)]
+        blocks = [[Block(*(x.to(inputs.device) for x in one)) for one in grouped(m)] for m in (seen, seen.T.tocsr())]
+        self.user, self.item = user.to(inputs.device), item.to(inputs.device)
+        for _ in range(params.sweeps):
+            self.user = solve(self.item, blocks[0], penalties[0], params.unobserved)
+            self.item = solve(self.user, blocks[1], penalties[1], params.unobserved)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return [U, D] and [I, D]."""
+        return self.user, self.item
+
+
+def ridges(seen: sp.csr_array, params: IALSParams) -> tuple[np.ndarray, np.ndarray]:
+    """Return the penalty of each user and of each item, float32 [U] and [I]."""
+    n_users, n_items = seen.shape
+    weights = [
+        seen.sum(axis=1).astype(np.float64) + params.unobserved * n_items,
+        seen.sum(axis=0).astype(np.float64) + params.unobserved * n_users,
+    ]
+    powers = [w**params.frequency for w in weights]
+    scale = params.l2 * sum(w.sum() for w in weights) / sum(p.sum() for p in powers)
+    user, item = ((scale * p).astype(np.float32) for p in powers)
+    return user, item
+
+
+def grouped(seen: sp.csr_array) -> Iterator[Block]:
+    """Yield all rows of [N, M], the shortest first, in blocks of at most ROWS and, but for a single one, PLACES."""
+    lengths = np.diff(seen.indptr)
+    order, at = np.argsort(lengths, kind="stable"), 0
+    while at < len(order):
+        end = min(at + ROWS, len(order))
+        while end > at + 1 and (end - at) * max(lengths[order[end - 1]], 1) > PLACES:
+            end = at + (end - at + 1) // 2
+        rows = order[at:end]
+        place = np.arange(max(lengths[rows].max(), 1))
+        inside = place < lengths[rows, None]
+        members = np.full(inside.shape, seen.shape[1], np.int64)
+        members[inside] = seen.indices[(seen.indptr[rows, None] + place)[inside]]
+        yield Block(torch.from_numpy(rows), torch.from_numpy(members))
+        at = end
+
+
+def solve(others: Tensor, blocks: list[Block], ridge: Tensor, unobserved: float) -> Tensor:
+    """Return every row's w = (sum_{i in N} h_i h_i^T + alpha_0 H^T H + ridge)^-1 sum_{i in N} h_i, [N, D].
+
+    Args:
+        others: H [M, D].
+        blocks: of all rows.
+        ridge: [N].
+        unobserved: alpha_0.
+    """
+    dim = others.shape[1]
+    padded = torch.cat([others, others.new_zeros(1, dim)])
+    gram, identity = unobserved * (others.T @ others), torch.eye(dim, device=others.device)
+    solved = others.new_empty(len(ridge), dim)
+    for rows, members in blocks:
+        h = padded[members]  # [b, L, D]
+        left = h.mT @ h + gram + ridge[rows, None, None] * identity  # [b, D, D]
+        root = torch.linalg.cholesky(left)
+        solved[rows] = torch.cholesky_solve(h.sum(1)[:, :, None], root)[:, :, 0]
+    return solved

@@ -1,0 +1,165 @@
+"""Linear CF: what features add to the interactions, as the gain of L3AE over EASE; no seed, nothing trained by steps.
+
+Both are closed forms (pipeline/models/ease.py, l3ae.py) with one inverse: the ridge is chosen for EASE on valid, and
+L3AE divides it between |B|^2 and |B - S|^2. Valid chooses the division too, and may choose EASE itself.
+
+Letters: U users, I items, F feature width, N users of a part, b of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import bounded
+from pipeline.evaluation.metrics import recall
+from pipeline.interactions import split
+from pipeline.interactions.split import Pairs, Split, contains, keys
+from pipeline.models import adjacency, closed
+from pipeline.ops.rows import unit_rows
+from pipeline.ops.topk import select
+from pipeline.probe.base import Data, Probe
+
+GIB = 1.5
+"""most that the I x I matrix may take: 20,000 items"""
+RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+"""of EASE, in users"""
+SHARES = (0.0, 0.3, 0.7, 1.0)
+"""of the ridge, that draws to the model of features; 0: EASE"""
+CONTENT_RIDGES = (1.0, 10.0, 100.0)
+"""of the model of features, whose rows have length 1"""
+BLOCK = 1 << 23
+"""scores held at a time"""
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The probe's task on one dataset."""
+
+    split: Split
+
+    @cached_property
+    def seen(self) -> sp.csr_array:
+        """X, float32 [U, I]."""
+        return adjacency.seen(self.split)
+
+    @cached_property
+    def ease(self) -> tuple[np.ndarray, float]:
+        """(X^T X + l2)^-1, float32 [I, I], and the l2 of highest valid recall, the first of equal ones."""
+        best: tuple[float, float, np.ndarray] | None = None
+        for ridge in RIDGES:
+            inverse = closed.gram(self.seen)
+            closed.add_to_diagonal(inverse, ridge)
+            closed.invert(inverse, "linear_cf")
+            found = float(self._recall("valid", inverse, -1 / inverse.diagonal()).mean())
+            if best is None or found > best[0]:
+                best = found, ridge, inverse
+        assert best is not None
+        return best[2], best[1]
+
+    @cached_property
+    def base(self) -> np.ndarray:
+        """Recall of EASE for each test user, [n]."""
+        return self._recall("test", self.ease[0], -1 / self.ease[0].diagonal())
+
+    def answer(self, features: np.ndarray, seed: int) -> np.ndarray:
+        """Return recall of L3AE minus that of EASE for each test user, [n], of features float32 [I, F]."""
+        units = unit_rows(features)[0]
+        best, gain = -1.0, np.zeros(len(self.base))
+        for share, content_ridge in product(SHARES, CONTENT_RIDGES):
+            if not share and content_ridge != CONTENT_RIDGES[0]:
+                continue  # without a share it is EASE, whatever the features
+            parts = self._l3ae(units, share, content_ridge)
+            found = float(self._recall("valid", *parts).mean())
+            if found > best:
+                best, gain = found, self._recall("test", *parts) - self.base
+        return gain
+
+    def _l3ae(
+        self, units: np.ndarray, share: float, content_ridge: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return P, c, Y, V: off its diagonal L3AE's matrix is P diag(c) + Y V^T, see pipeline/models/l3ae.py."""
+        inverse, ridge = self.ease
+        w, v = closed.content_factors(units, content_ridge)
+        distil, own, p = share * ridge, -(w * v).sum(1), inverse.diagonal()
+        y = distil * closed.product(inverse, w)
+        return inverse, distil * own - (1 + distil * p * own + (y * v).sum(1)) / p, y, v
+
+    def _recall(
+        self,
+        part: Literal["valid", "test"],
+        inverse: np.ndarray,
+        scale: np.ndarray,
+        left: np.ndarray | None = None,
+        right: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return Recall@20 of each user of a part who has train items, train masked, [N]."""
+        targets: Pairs = getattr(self.split, part)
+        k, found = bounded(self.split.n_items), []
+        counts = np.bincount(targets.users, minlength=self.split.n_users)
+        for users in self._users(part):
+            history = self.seen[users]
+            scores = (history @ inverse) * scale  # the diagonal counts for items of the history alone, which are masked
+            if left is not None and right is not None:
+                scores += (history @ left) @ right.T
+            scores[history.nonzero()] = -np.inf
+            top = select(torch.from_numpy(scores.astype(np.float32)), k)[1].numpy()
+            pairs = users[:, None].astype(np.int64) * self.split.n_items + top
+            found.append(recall(contains(keys(targets, self.split.n_items), pairs), counts[users], k))
+        return np.concatenate(found)
+
+    def _users(self, part: Literal["valid", "test"]) -> Iterator[np.ndarray]:
+        users = answering(self.split, part)
+        step = max(1, BLOCK // self.split.n_items)
+        yield from (users[at : at + step] for at in range(0, len(users), step))
+
+    def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Return `{users: n, "chance": ..., <feature set>: {"recall@20": mean, "gain": mean, "gain_se": error}}`.
+
+        Chance is EASE alone: its recall, and no gain.
+        """
+        n, base = len(self.base), float(self.base.mean())
+        name = f"recall@{bounded(self.split.n_items)}"
+        out: dict[str, Any] = {"users": n, "chance": {name: round(base, 6), "gain": 0.0}}
+        for features, gain in sets.items():
+            mean, error = float(gain.mean()), float(gain.std() / np.sqrt(n))
+            out[features] = {name: round(base + mean, 6), "gain": round(mean, 6), "gain_se": round(error, 6)}
+        return out
+
+
+def answering(parts: Split, part: Literal["valid", "test"]) -> np.ndarray:
+    """Return the users with a target in a part and an item in train, ascending."""
+    targets: Pairs = getattr(parts, part)
+    return np.intersect1d(targets.users, parts.train.users)
+
+
+def ask(data: Data) -> Linear | str:
+    """Return the task, or why there is none."""
+    user = data.interactions["user_id"].to_numpy()
+    parts = split.load(data.interactions, int(user.max(initial=-1)) + 1, data.items)
+    if not (len(answering(parts, "valid")) and len(answering(parts, "test"))):
+        return "no user has train and test items, or none train and valid ones"
+    try:
+        closed.fits(data.items, GIB, "linear CF")
+    except UserError:
+        return f"the closed form takes {data.items**2 * 4 / 2**30:,.1f} GiB for {data.items:,} items, more than {GIB:g}"
+    return Linear(parts)
+
+
+LINEAR_CF = Probe(
+    ask,
+    name="linear CF",
+    figure="gain",
+    question="what features add to interactions: test Recall@20 of L3AE minus that of EASE",
+    note="What features add to the interactions: test Recall@20 of L3AE, a linear model in closed form that is drawn "
+    "to one of features, minus that of EASE, the same without. Valid chooses how far, and may choose EASE. The row of "
+    "chance is EASE. ± is the standard error over {n:,} users.",
+)

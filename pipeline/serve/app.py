@@ -1,0 +1,81 @@
+"""The web application: the page at /, and questions at /nearest. Requests are anybody's: sizes are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from pipeline.errors import UserError, installing, one_line
+from pipeline.serve.nearest import BYTES, Nearest, Refused
+
+try:
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.requests import Request
+    from starlette.responses import JSONResponse, Response
+    from starlette.routing import Route
+except ModuleNotFoundError as e:
+    raise UserError(f"alignrec serve needs another package ({e}): {installing('serve')}") from None
+
+WAITING = 8
+"""questions that may wait for their turn; more are turned away"""
+OURS = "x-alignrec"
+"""header of the page's own questions: another site's page cannot send it without asking first, and is not answered"""
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+
+
+def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlette:
+    """Return the application.
+
+    Args:
+        nearest: answers.
+        page: what / shows.
+        hosts: names that requests may call this server by; others are turned away.
+    """
+    waiting = asyncio.Semaphore(WAITING)
+
+    async def show(_: Request) -> Response:
+        return Response(page, media_type="text/html; charset=utf-8", headers=SAFE)
+
+    async def ask(request: Request) -> Response:
+        if OURS not in request.headers:
+            return _refused("ask through the page", 403)
+        if waiting.locked():
+            return _refused("too many questions at a time; ask again", 503)
+        async with waiting:
+            try:
+                image = await _body(request)
+                name, text = (request.query_params.get(key, "") for key in ("encoder", "text"))
+                found = await run_in_threadpool(nearest.ask, name, text, image)
+            except Refused as e:
+                return _refused(one_line(e), 400)
+            except UserError as e:  # of the encoder, such as weights that are not installed
+                return _refused(one_line(e), 500)
+        return JSONResponse({"items": [row._asdict() for row in found]}, headers=SAFE)
+
+    routes = [Route("/", show), Route("/nearest", ask, methods=["POST"])]
+    guard = Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    return Starlette(routes=routes, middleware=[guard])
+
+
+def _refused(why: str, status: int) -> JSONResponse:
+    return JSONResponse({"error": why}, status, headers=SAFE)
+
+
+async def _body(request: Request) -> bytes:
+    """Return a request's body; a larger one than is taken is not read to its end."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > BYTES:
+            raise Refused(f"the file is too large; {BYTES // 1_000_000} MB are taken")
+        parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,102 @@
+"""`alignrec serve`: the page of a release with a box to ask it, on a local address."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.compare import changes
+from pipeline.config.parameters import Parameters
+from pipeline.errors import UserError
+from pipeline.facts.neighbours import neighbours
+from pipeline.facts.outputs import Outputs
+from pipeline.release.read import Release, unpacked
+from pipeline.report import page
+from pipeline.report.params import Report
+from pipeline.serve.nearest import CHARACTERS, Nearest
+from pipeline.train.params import Released
+
+LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+def html(release: Release, params: Parameters, images: Path, encoders: list[str]) -> bytes:
+    """Return the page of a release.
+
+    Args:
+        release: verified.
+        params: which feature set is the released one, and what the page shows.
+        images: folder of the images stage; those are shown whose hash the release names. May be absent.
+        encoders: names of those that may be asked.
+    """
+    own, manifest = params[Report], release.manifest
+    with unpacked(release, ["items"]) as layout:
+        if (probes := release.folder.resolve() / "probes.json").exists():
+            layout.probes.parent.mkdir(parents=True, exist_ok=True)
+            layout.probes.symlink_to(probes)
+        outputs = Outputs(layout, manifest.kind or "", _shown(release, params))
+        near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, 0)
+        at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
+        view = page.view(outputs, near, [], 0, changes.pictures(images, release.items, at))
+        return page.html(outputs, view, encoders, CHARACTERS).encode()
+
+
+def _shown(release: Release, params: Parameters) -> str:
+    """Return the feature set that the page is about: the released recommender's, or else the first."""
+    wanted = params[Released].features
+    return wanted if wanted in release.feature_sets else next(iter(release.feature_sets), wanted)
+
+
+def serve(
+    release: Release, params: Parameters, images: Path, host: str, port: int, say: Callable[[str], object]
+) -> None:
+    """Serve a release until the process is interrupted.
+
+    Args:
+        release: verified.
+        params: see `html`.
+        images: see `html`.
+        host: address to listen at.
+        port: 0 for any that is free.
+        say: prints a line.
+
+    Raises:
+        UserError: the release has no encoder or no items, its weights are not installed, or the port is taken.
+    """
+    from pipeline.serve.app import application  # names the extra, where it is not installed
+
+    nearest = Nearest(release.refuse_without("items"))
+    import uvicorn
+
+    listening = _listen(host, port)
+    with listening:
+        number = listening.getsockname()[1]
+        nearest.load(_first(nearest.encoders, params))
+        text = html(release, params, images, sorted(nearest.encoders, key=lambda name: name != _shown(release, params)))
+        if host not in LOCAL:
+            say(f"warning: {host} can be reached by others; anybody who does may ask")
+        named = f"[{host}]" if ":" in host else host
+        say(f"serving: http://{named}:{number}/ (Ctrl-C ends it)")
+        hosts = [host, *LOCAL] if host not in ("0.0.0.0", "::") else ["*"]
+        config = uvicorn.Config(
+            application(nearest, text, hosts), log_level="warning", access_log=False, limit_concurrency=64,
+            timeout_keep_alive=5, server_header=False, date_header=False,
+        )  # fmt: skip
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _first(encoders: list[str], params: Parameters) -> str:
+    wanted = params[Released].features
+    return wanted if wanted in encoders else encoders[0]
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound; UserError where that cannot be."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as e:
+        raise UserError(f"cannot listen at {host}, port {port}: {e.strerror or e}; name another by --port") from None
+    return listening

@@ -1,0 +1,97 @@
+"""The leaderboard: what releases measured, beside what others published, and nothing that was not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import toy
+from typer.testing import CliRunner
+
+from pipeline import io
+from pipeline.compare import leaderboard
+from pipeline.errors import UserError
+from pipeline.facts import published
+from pipeline.release import manifest
+from pipeline.run import running
+from stages import publish
+from stages.cli import app
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    layout = toy.outputs(tmp_path_factory.mktemp("shop"))
+    with running("publish", "shop", toy.PARAMS, layout.root) as run:
+        publish.main(run)
+    return layout.release
+
+
+def changed(release: Path, to: Path, **row: object) -> Path:
+    """Return a copy with other results: each row changed, and the manifest made to fit."""
+    copy = shutil.copytree(release, to)
+    results = json.loads((copy / "results.json").read_text())
+    results["results"] = [result | row for result in results["results"]]
+    (copy / "results.json").write_text(json.dumps(results))
+    made = manifest.load(copy)
+    path = copy / "results.json"
+    files = [
+        f.model_copy(update={"sha256": io.sha256(path), "bytes": path.stat().st_size}) if f.path == path.name else f
+        for f in made.files
+    ]
+    manifest.write(copy / manifest.NAME, made.model_copy(update={"files": files}))
+    return copy
+
+
+def test_rows_are_test_figures_of_whole_models(release: Path) -> None:
+    rows = {(e.model, e.features): e for e in leaderboard.read(release)}
+    assert set(rows) == {("alignrec", "beit3"), ("lightgcn", "none")}  # no ablation
+    assert rows["alignrec", "beit3"].recall == pytest.approx(0.31)
+
+
+def test_releases_judged_alike_share_a_table_and_others_do_not(release: Path, tmp_path: Path) -> None:
+    alike, other = changed(release, tmp_path / "a"), changed(release, tmp_path / "b", fingerprint="e" * 16)
+    entries = [entry for folder in (release, alike, other) for entry in leaderboard.read(folder)]
+    page = leaderboard.html(entries)
+    assert page.count('id="measured-') == 2
+    assert leaderboard.html(entries) == page
+
+
+def test_published_figures_have_source_and_what_sets_them_apart(release: Path) -> None:
+    page = leaderboard.html(leaderboard.read(release))
+    for row in published.figures():
+        assert row.model in page
+        assert row.source.replace("'", "&#39;") in page
+    for sentence in published.differences():
+        assert sentence in page.replace("&#39;", "'")
+    assert page.index('id="measured-0"') < page.index('id="published"') < page.index('id="published-baby"')
+
+
+def test_without_any_release_the_published_figures_stand_alone(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["leaderboard", "--to", str(tmp_path / "board.html")])
+    assert result.exit_code == 0, result.output
+    assert "0 releases" in (tmp_path / "board.html").read_text()
+
+
+def test_a_hostile_name_is_text(release: Path, tmp_path: Path) -> None:
+    page = leaderboard.html(leaderboard.read(changed(release, tmp_path / "c", model="<script>alert(1)</script>")))
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize("row", [{"mean": "much"}, {"mean": float("nan")}, {"model": "x" * 200}, {"values": 3}])
+def test_results_that_are_none_are_refused(release: Path, tmp_path: Path, row: dict[str, object]) -> None:
+    with pytest.raises(UserError, match=r"results\.json: not results as alignrec writes them"):
+        leaderboard.read(changed(release, tmp_path / "d", **row))
+
+
+def test_an_altered_file_an_absent_one_and_a_wrong_path_are_refused(release: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(release, tmp_path / "e")
+    (copy / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="is not the file that the manifest names"):
+        leaderboard.read(copy)
+    (copy / "results.json").unlink()
+    with pytest.raises(UserError, match="publish it after"):
+        leaderboard.read(copy)
+    result = CliRunner().invoke(app, ["leaderboard", str(tmp_path / "nowhere")])
+    assert result.exit_code == 1
+    assert result.output.count("\n") == 1

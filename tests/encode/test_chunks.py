@@ -1,0 +1,104 @@
+"""Long texts in chunks: all words are read once, in order, and a text that fits is left alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.encode import batching
+from pipeline.encode.chunks import LONGEST_WORD, Reading, cut
+from pipeline.encode.minilm import LONGEST, MiniLM, MiniLMParams
+
+
+def letters(texts: list[str]) -> list[int]:
+    """Count a token for every four letters of a word, as a tokenizer would that knows no word."""
+    return [sum(-(-len(word) // 4) for word in text.split()) for text in texts]
+
+
+def test_a_text_that_fits_stays_as_it_is() -> None:
+    chunks = cut(["  one two ", "three"], letters, 3, 9)
+    assert chunks.texts == ["  one two ", "three"]
+    vectors = torch.arange(4.0).reshape(2, 2)
+    assert chunks.averaged([vectors]) is vectors
+
+
+@pytest.mark.parametrize("room", [1, 2, 5, 50])
+def test_a_longer_text_is_cut_between_words_and_nothing_is_lost(room: int) -> None:
+    texts = ["red apple", "a blue car with four doors " * 9, "x" * 1000, "tail"]
+    chunks = cut(texts, letters, room, 10_000)
+    for number, text in enumerate(texts):
+        own = [part for part, owner in zip(chunks.texts, chunks.owner, strict=True) if owner == number]
+        assert "".join(own) == text
+    assert letters(chunks.texts) == chunks.tokens.tolist()
+    assert max(chunks.tokens) <= room
+    read, there = chunks.reading()
+    assert (read == there).all()
+    if room > 1:  # so that no word of these is cut
+        assert there[[0, 1, 3]].tolist() == letters([texts[0], texts[1], texts[3]])
+
+
+def test_what_comes_after_the_last_chunk_is_not_read_and_counted() -> None:
+    chunks = cut(["aa bb cc dd ee", "aa"], letters, 2, 2)
+    assert chunks.texts == ["aa bb ", "cc dd ", "aa"]
+    assert [x.tolist() for x in chunks.reading()] == [[4, 1], [5, 1]]
+    assert chunks.reading().facts() == {"items": 2, "read": 1.8, "cut": 1}
+
+
+def test_vectors_are_averaged_by_tokens_whatever_their_order() -> None:
+    chunks = cut(["aa bb cc", "dd"], letters, 2, 9)
+    seen: list[str] = []
+
+    def make(texts: list[str]) -> torch.Tensor:
+        seen.extend(texts)
+        return torch.tensor([[float(ord(text[0]))] for text in texts])
+
+    a, b, c, d = (float(ord(letter)) for letter in "abcd")
+    assert b == a + 1
+    assert chunks.averaged(chunks.inputs(make)).tolist() == [[pytest.approx((2 * a + c) / 3)], [d]]
+    assert sorted(seen) == ["aa bb ", "cc", "dd"]
+
+
+def test_a_text_of_megabytes_is_not_tokenised_whole() -> None:
+    longest = 0
+
+    def count(texts: list[str]) -> list[int]:
+        nonlocal longest
+        longest = max(longest, *map(len, texts))
+        return letters(texts)
+
+    cut(["y" * 1_000_000], count, 100, 3)
+    assert longest <= LONGEST_WORD
+
+
+@pytest.fixture(scope="module")
+def minilm() -> MiniLM:
+    return MiniLM(MiniLMParams())
+
+
+def test_minilm_reads_the_end_of_a_long_text(minilm: MiniLM) -> None:
+    long = "a plain wooden chair " * 60
+    texts = ["red car", long, long + "violin", "blue"]
+    whole = batching.encode(minilm, texts, [None] * 4, 4)
+    alone = np.concatenate([batching.encode(minilm, [text], [None], 4).vectors for text in texts])
+    np.testing.assert_allclose(whole.vectors, alone, atol=2e-6)
+    assert np.abs(np.subtract(*whole.vectors[1:3])).max() > 1e-3
+    first = batching.encode(MiniLM(MiniLMParams(chunks=1)), texts, [None] * 4, 4)
+    assert (first.vectors[[0, 3]] == whole.vectors[[0, 3]]).all()
+    assert np.abs(np.subtract(*first.vectors[1:3])).max() == 0
+    assert whole.reading is not None
+    assert whole.reading.facts() == {"items": 4, "read": 4.0, "cut": 0}
+    assert first.reading is not None
+    assert first.reading.facts()["cut"] == 2
+
+
+def test_chunks_give_about_what_one_long_pass_does(minilm: MiniLM) -> None:
+    text = "a red apple on a wooden table beside a green bottle of water " * 18  # fits into 256 tokens, not into 128
+    longer = MiniLM(MiniLMParams(max_tokens=LONGEST))
+    assert longer.reading([text]).read > 128
+    a, b = (batching.encode(one, [text], [None], 1).vectors[0] for one in (minilm, longer))
+    assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.9
+
+
+def test_readings_of_no_text_say_nothing() -> None:
+    assert Reading(np.zeros(0, np.int64), np.zeros(0, np.int64)).facts() == {"items": 0, "read": 0.0, "cut": 0}

@@ -1,0 +1,107 @@
+"""Jobs in processes: every result, and an error at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from pipeline import engine
+from pipeline.errors import UserError
+
+
+def double(n: int) -> int:
+    return 2 * n
+
+
+def doubling() -> Callable[[int], int]:
+    return double
+
+
+def in_order(work: Callable[[Any], Any], jobs: Any, workers: int) -> Iterator[tuple[Any, Any]]:
+    return engine.map(partial(Same, work), jobs, engine.Processes(workers))
+
+
+class Same:
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work = work
+
+    def __call__(self, job: Any) -> Any:
+        return self.work(job)
+
+
+def fail_or_sleep(n: int) -> None:
+    if n == 0:
+        raise ValueError("job 0 failed")
+    time.sleep(3600)
+
+
+def test_every_job_comes_back_with_its_result() -> None:
+    assert dict(engine.each(double, [1, 2, 3], workers=2)) == {1: 2, 2: 4, 3: 6}
+    assert list(engine.each(double, [], workers=2)) == []
+
+
+def test_in_order_keeps_the_order_and_takes_a_job_when_an_earlier_result_was_consumed() -> None:
+    dealt: list[int] = []
+
+    def jobs() -> Iterator[int]:
+        for n in range(4):
+            yield 10 * n + len(dealt)
+
+    for job, result in engine.map(doubling, jobs(), engine.Processes(2)):
+        assert result == 2 * job
+        dealt.append(job)
+    assert dealt == [0, 10, 21, 32]  # the first two knew nothing, the others all but the one before them
+
+
+def test_an_error_does_not_wait_for_the_other_jobs() -> None:
+    with pytest.raises(ValueError, match="job 0 failed"):
+        list(engine.each(fail_or_sleep, [1, 0, 2], workers=2))  # the others sleep for an hour
+
+
+def killed(n: int) -> None:
+    if n == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.2)
+
+
+@pytest.mark.parametrize("run", [engine.each, in_order])
+def test_a_worker_that_the_system_kills_is_one_line(run: Callable) -> None:
+    with pytest.raises(UserError, match=r"one of 2 worker processes was killed, .*memory ran out; lower `workers`"):
+        list(run(killed, [0, 1, 2, 3], workers=2))
+
+
+# --- waiting
+
+
+def spins(first: str, **given: str) -> int:
+    """Return how often torch's OpenMP spins before it sleeps, as it says itself, after imports of `first` and torch."""
+    without = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    code = f"import sys; import {first}; assert not {{'torch', 'faiss'}} & set(sys.modules); import torch"
+    environment = without | {"OMP_DISPLAY_ENV": "verbose"} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return int(next(line.split("'")[1] for line in done.stderr.splitlines() if "GOMP_SPINCOUNT" in line))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP")
+@pytest.mark.parametrize("first", ["stages.cli", "alignrec", "pipeline.engine"])
+def test_threads_that_wait_sleep(first: str) -> None:
+    """Set before torch loads, in the command, the processes of torchrun, the Python API and workers."""
+    assert spins(first) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings another OpenMP")
+def test_a_users_own_way_of_waiting_is_kept() -> None:
+    assert spins("stages.cli", OMP_WAIT_POLICY="ACTIVE") > 300_000
+    assert spins("stages.cli", GOMP_SPINCOUNT="77") == 77
+
+
+def test_workers_wait_as_their_parent_does() -> None:
+    assert dict(engine.each(os.getenv, ["OMP_WAIT_POLICY"], workers=1)) == {
+        "OMP_WAIT_POLICY": os.environ["OMP_WAIT_POLICY"]
+    }

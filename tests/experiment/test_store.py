@@ -1,0 +1,281 @@
+"""The store: what was altered or made for another cell is never believed, and nothing is trained twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import shops
+
+import schemas
+from pipeline import code, engine, io
+from pipeline.experiment import training
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.pairs import Stored
+from pipeline.experiment.plans import PLANS
+from pipeline.experiment.run import Experiment, Work, complete
+from pipeline.experiment.store import Store, _digest
+from pipeline.experiment.tables import TABLES
+from pipeline.models import MODELS
+from pipeline.run import ALTERED, Run, running
+from stages import STAGES, study
+from stages.params import Params
+
+PARAMS = {
+    "datasets": ["shop"],
+    "sources": {"shop": {"kind": "sample"}},
+    "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 2, "lr": 0.01},
+    "study": {"mask": {"ratios": []}, "tail": False, "workers": 1},
+}
+
+
+def experiment(root: Path, **sections: Any) -> Experiment:
+    if not (root / "interactions").exists():
+        shops.outputs(root)
+    return Experiment(Run("study", "shop", Params.model_validate(PARAMS | sections), root), 1)
+
+
+def cell(made: Experiment, seed: int = 0) -> Cell:
+    return Cell(Stored(made.layout), "bpr", MODELS["bpr"].Params(epochs=2), made.rules, seed, (5, 20))
+
+
+@pytest.fixture(autouse=True)
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Cell]:
+    """Train in this process, and return what was trained."""
+    trained: list[Cell] = []
+
+    def each(work: Work, jobs: Any, workers: int) -> Any:
+        for job in jobs:
+            trained.extend(job)
+            yield job, work(job)
+
+    monkeypatch.setattr(engine, "each", each)
+    return trained
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in store.folder.glob("*")}
+
+
+def resealed(path: Path, **changed: Any) -> None:
+    """Change a record and its own digest, as one who knows the format would."""
+    values = json.loads(path.read_bytes())
+    values.pop("sha256")
+    io.write_json(path, values | changed | {"sha256": _digest(values | changed)})
+
+
+DAMAGES: dict[str, Callable[[Path, Path], object]] = {
+    "record half written": lambda record, _: record.write_bytes(record.read_bytes()[:99]),
+    "record empty": lambda record, _: record.write_bytes(b""),
+    "record of another shape": lambda record, _: record.write_bytes(b"[3]"),
+    "record altered": lambda record, _: record.write_bytes(record.read_bytes().replace(b'"complete"', b'"failed"')),
+    "record of another cell": lambda record, _: resealed(record, key="0" * 64),
+    "rankings altered": lambda _, ranked: ranked.write_bytes(ranked.read_bytes()[:-9] + b"000000000"),
+    "rankings gone": lambda _, ranked: ranked.unlink(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_cannot_be_believed_is_trained_again_and_said(
+    tmp_path: Path, damage: str, trainings: list[Cell], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = experiment(tmp_path)
+    one, other = cell(made), cell(made, 1)
+    made.complete({0: one, 1: other})
+    whole = contents(made.store)
+    record = made.store.folder / f"{one.key}.json"
+    DAMAGES[damage](record, record.with_suffix(".parquet"))
+    assert made.store.get(one) is None
+    trainings.clear()
+    made.complete({0: one, 1: other})
+    assert [trained.key for trained in trainings] == [one.key]
+    assert contents(made.store) == whole
+    assert f"{record} {ALTERED}\n" in capsys.readouterr().err
+
+
+def test_rankings_come_first_so_that_a_kill_between_leaves_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = experiment(tmp_path)
+    one, write = cell(made), io.write_json
+    with monkeypatch.context() as patched:
+        patched.setattr(io, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            made.complete({0: one})
+    assert (made.store.folder / f"{one.key}.parquet").is_file()
+    assert made.store.get(one) is None
+    made.complete({0: one})
+    assert io.write_json is write
+    assert made.store.get(one) is not None
+
+
+def test_other_code_settings_protocol_data_and_seed_are_another_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = experiment(tmp_path)
+    one = cell(made)
+    made.complete({0: one})
+    other = shops.content(3)
+    changed = {
+        "settings": replace(one, settings=MODELS["bpr"].Params(epochs=3)),
+        "protocol": replace(one, protocol=replace(one.protocol, rule="strict")),
+        "seed": replace(one, seed=1),
+        "cutoffs": replace(one, ks=(5,)),
+        "opens": replace(one, opens="test"),
+        "model": replace(one, model="lightgcn"),
+        "features": replace(one, data=Stored(made.layout, "f")),
+    }
+    assert len({one.key, *(another.key for another in changed.values())}) == 1 + len(changed)
+    assert [what for what, another in changed.items() if made.store.get(another)] == []
+    before = changed["features"].key
+    table = io.read_features(made.layout.features("f")).drop_columns(["vector"])
+    io.write_table(
+        table.append_column("vector", io.vectors(other)),
+        io.shard(made.layout.features("f"), "features", 0),
+        schemas.features(shops.WIDTH),
+    )
+    assert replace(changed["features"]).key != before
+    fingerprint = code.fingerprint
+    monkeypatch.setattr(code, "fingerprint", lambda *modules: fingerprint(*modules) + "edited")
+    assert replace(one).key != one.key
+    assert made.store.get(replace(one)) is None
+
+
+def test_cells_of_other_code_or_of_no_plan_are_deleted_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = experiment(tmp_path)
+    old = cell(made)
+    made.complete({0: old, 1: cell(made, 1)})
+    fingerprint = code.fingerprint
+    monkeypatch.setattr(code, "fingerprint", lambda *modules: fingerprint(*modules) + "edited")
+    again = experiment(tmp_path)
+    again.complete({0: cell(again)})
+    again.end()
+    new = cell(again).key
+    assert sorted(contents(again.store)) == sorted([f"{new}.json", f"{new}.parquet"])
+    assert "records of 2 trainings that no plan names any more are deleted" in capsys.readouterr().err
+    assert again.run.notes["deleted"] == 2
+    again.end()
+    assert "deleted" not in capsys.readouterr().err
+
+
+def test_two_names_of_one_cell_train_it_once(tmp_path: Path, trainings: list[Cell]) -> None:
+    made = experiment(tmp_path)
+    found = made.complete({"a": cell(made), "b": cell(made)})
+    made.complete({"c": cell(made)})
+    assert len(trainings) == 1
+    assert found["a"] == found["b"]
+
+
+def test_another_store_is_looked_into_first_and_left_alone(tmp_path: Path, trainings: list[Cell]) -> None:
+    made = experiment(tmp_path)
+    made.complete({0: cell(made)})
+    before = contents(made.store)
+    other = Store(tmp_path / "other", made.store.folder)
+    complete([cell(made), cell(made, 1)], other, 1, lambda done, total: done)
+    assert [trained.seed for trained in trainings] == [0, 1]
+    assert {name.partition(".")[0] for name in contents(other)} == {cell(made, 1).key}
+    assert contents(made.store) == before
+
+
+def test_a_failure_is_a_record_where_it_is_asked_for(tmp_path: Path) -> None:
+    made = experiment(tmp_path)
+    wild = replace(cell(made), settings=MODELS["bpr"].Params(lr=1e30), opens="valid")
+    with pytest.raises(Exception, match="diverged"):
+        made.complete({0: wild})
+    assert made.store.get(wild) is None
+    found = made.complete({0: wild}, tolerant=True)
+    assert (found[0].values["state"], "diverged" in found[0].values["reason"]) == ("failed", True)
+
+
+# --- processes
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import test_store
+from pipeline.experiment.run import Work
+
+made = test_store.experiment(Path(sys.argv[1]))
+Work(made.store)([test_store.cell(made, seed) for seed in range(int(sys.argv[2]))])
+"""
+
+
+def started(root: Path, n: int) -> subprocess.Popen[bytes]:
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(root), str(n)], env=os.environ | {"PYTHONPATH": path})
+
+
+def test_two_processes_at_once_train_each_cell_once_and_corrupt_nothing(tmp_path: Path) -> None:
+    made = experiment(tmp_path)
+    both = [started(tmp_path, 6) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    cells = [cell(made, seed) for seed in range(6)]
+    assert made.store.missing(cells) == []
+    assert len(contents(made.store)) == 12  # a record and rankings each, and no lock
+    whole = contents(made.store)
+    alone = experiment(tmp_path / "alone")
+    alone.complete(dict(enumerate(cell(alone, seed) for seed in range(6))))
+    assert contents(alone.store) == whole
+
+
+def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, trainings: list[Cell]) -> None:
+    made = experiment(tmp_path)
+    process = started(tmp_path, 200)
+    while len([*made.store.folder.glob("*.json")]) < 3:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len([*made.store.folder.glob("*.json")])
+    made.complete(dict(enumerate(cell(made, seed) for seed in range(done + 2))))
+    assert 2 <= len(trainings) <= 3
+    alone = experiment(tmp_path / "alone")
+    alone.complete(dict(enumerate(cell(alone, seed) for seed in range(done + 2))))
+    ours = contents(made.store)
+    assert {name: ours[name] for name in contents(alone.store)} == contents(alone.store)
+
+
+# --- plans and tables of one's own
+
+
+OWN_PLAN = """
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.pairs import Stored
+from pipeline.models import MODELS
+
+def plan(made):
+    settings = MODELS["bpr"].Params(epochs=2)
+    return {seed: Cell(Stored(made.layout), "bpr", settings, made.rules, seed, (5, 20)) for seed in range(2)}
+"""
+
+
+def test_a_plan_and_a_table_are_a_file_and_a_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_plan.py").write_text(OWN_PLAN)
+    (tmp_path / "own_table.py").write_text(
+        "def table(made, found):\n"
+        "    figures = [r.judged[0]['metrics']['test']['recall@5'] for r in found.values()]\n"
+        "    return {'own.json': figures}\n"
+    )
+    monkeypatch.setitem(PLANS.built_in, "own", "own_plan:plan")  # type: ignore[index]
+    monkeypatch.setitem(TABLES.built_in, "own", "own_table:table")  # type: ignore[index]
+    made = experiment(tmp_path / "shop")
+    with running("study", "shop", made.params, tmp_path / "shop") as run:
+        study.main(run)
+    figures = io.read_json(made.layout.folder("study") / "own.json")
+    assert [
+        training.outcome(cell(made, seed)).values["judged"][0]["metrics"]["test"]["recall@5"] for seed in (0, 1)
+    ] == (figures)
+    needs = STAGES["study"].asks(Run("study", "shop", made.params, tmp_path / "shop"))
+    assert {"own_plan", "own_table"} <= set(needs.modules)
+    assert {path.name for path in needs.files} >= {"own_plan.py", "own_table.py"}

@@ -1,0 +1,216 @@
+"""Linear and training-free models against slow obvious versions, one column or one user at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import ElasticNet
+
+from pipeline.errors import UserError
+from pipeline.evaluation.ranking import topk
+from pipeline.interactions.split import Pairs, Split
+from pipeline.models import MODELS, closed, ials, slim
+from pipeline.models.base import Inputs, Recommender
+from pipeline.ops.filters import Filter
+
+USERS, ITEMS, WIDTH = 60, 45, 12
+NOBODY = Pairs(np.empty(0, np.int32), np.empty(0, np.int32))
+
+
+def toys() -> tuple[Split, np.ndarray]:
+    """Return a split whose last item nobody has, and features of which one row is zero."""
+    rng = np.random.default_rng(0)
+    drawn = np.stack([rng.integers(USERS, size=500), rng.integers(ITEMS - 1, size=500)], axis=1).astype(np.int32)
+    features = rng.normal(size=(ITEMS, WIDTH)).astype(np.float32)
+    features[7] = 0
+    return Split(USERS, ITEMS, Pairs(*np.unique(drawn, axis=0).T), NOBODY, NOBODY), features
+
+
+SPLIT, FEATURES = toys()
+X = np.zeros((USERS, ITEMS))
+X[SPLIT.train.users, SPLIT.train.items] = 1
+UNIT = FEATURES / np.maximum(np.linalg.norm(FEATURES, axis=1, keepdims=True), 1e-12)
+
+
+def build(model: str, parts: tuple[int, ...] = (), **settings: object) -> Recommender:
+    inputs = Inputs(SPLIT, torch.from_numpy(FEATURES), None, torch.device("cpu"), parts)
+    return MODELS[model](inputs, MODELS[model].Params.model_validate(settings))
+
+
+def scores(network: Recommender) -> np.ndarray:
+    """Return the scores of all users and items, [U, I]."""
+    user, item = network()
+    if isinstance(item, Filter):
+        return item.scores(user).numpy()
+    return np.asarray(user @ item.T)
+
+
+def ridge(x: np.ndarray, l2: np.ndarray, target: np.ndarray, towards: np.ndarray) -> np.ndarray:
+    """Return argmin |target - x b|^2 + sum l2_i (b_i - towards_i)^2."""
+    return np.linalg.solve(x.T @ x + np.diag(l2), x.T @ target + l2 * towards)
+
+
+def columns(x: np.ndarray, l2: float, distil: float = 0.0, towards: np.ndarray | None = None) -> np.ndarray:
+    """Return B [I, I], column by column: each item regressed on all others."""
+    b = np.zeros((ITEMS, ITEMS))
+    for j in range(ITEMS):
+        others = np.delete(np.arange(ITEMS), j)
+        aim = np.zeros(ITEMS - 1) if towards is None else distil / (l2 + distil) * towards[others, j]
+        b[others, j] = ridge(x[:, others], np.full(ITEMS - 1, l2 + distil), x[:, j], aim)
+    return b
+
+
+def test_ease_is_a_ridge_regression_of_each_item_on_the_others() -> None:
+    np.testing.assert_allclose(scores(build("ease", l2=5.0)), X @ columns(X, 5), atol=2e-5)
+
+
+def test_cease_takes_the_columns_of_features_for_more_users() -> None:
+    both = np.vstack([X, np.sqrt(3) * UNIT.T])
+    np.testing.assert_allclose(scores(build("cease", l2=5.0, content=3.0)), X @ columns(both, 5), atol=2e-5)
+    np.testing.assert_allclose(scores(build("cease", l2=5.0, content=0.0)), scores(build("ease", l2=5.0)), atol=1e-6)
+
+
+def test_addease_adds_two_models() -> None:
+    expected = X @ (0.6 * columns(X, 5) + 0.4 * columns(UNIT.T, 2))
+    ours = scores(build("addease", l2=5.0, content_l2=2.0, share=0.4))
+    np.testing.assert_allclose(ours, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize(("l2", "distil"), [(5.0, 7.0), (-3.0, 8.0)])
+def test_l3ae_is_drawn_to_the_ease_of_features(l2: float, distil: float) -> None:
+    expected = X @ columns(X, l2, distil, columns(UNIT.T, 2))
+    ours = scores(build("l3ae", l2=l2, content_l2=2.0, distil=distil))
+    np.testing.assert_allclose(ours, expected, atol=2e-5)
+
+
+def test_l3ae_without_distillation_is_ease() -> None:
+    ours = scores(build("l3ae", l2=5.0, distil=0.0))
+    np.testing.assert_allclose(ours, scores(build("ease", l2=5.0)), atol=1e-5)
+    with pytest.raises(ValueError, match="sum above 0"):
+        build("l3ae", l2=-8.0, distil=7.0)
+
+
+def test_a_matrix_beyond_the_memory_is_refused_with_its_size() -> None:
+    with pytest.raises(UserError, match=r"EASE: 45 items take 0\.0 GiB, of which its key gib allows 1e-06"):
+        build("ease", gib=1e-6)
+    with pytest.raises(UserError, match=r"100,000 items take 37\.3 GiB, of which its key gib allows 24"):
+        closed.fits(100_000, 24, "EASE")
+    closed.fits(50_000, 24, "EASE")
+
+
+@pytest.mark.parametrize("block", [4, 7, 512])
+def test_an_inverse_by_blocks_is_the_inverse(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(closed, "BLOCK", block)
+    gram = closed.gram(closed.adjacency.seen(SPLIT))
+    np.testing.assert_array_equal(gram, X.T @ X)
+    closed.add_to_diagonal(gram, 3.0)
+    inverse = closed.invert(gram.copy(), "ease")
+    np.testing.assert_allclose(inverse @ gram, np.eye(ITEMS), atol=1e-5)
+    np.testing.assert_array_equal(inverse, inverse.T)
+
+
+def test_what_cannot_be_inverted_names_the_key() -> None:
+    with pytest.raises(UserError, match="ease: the matrix cannot be inverted in float32; raise its l2"):
+        closed.invert(-np.eye(3, dtype=np.float32), "ease")
+
+
+def test_a_filter_ranks_as_its_scores_say_also_among_some_items() -> None:
+    user, item = build("ease", l2=5.0)()
+    slow = X @ columns(X, 5)
+    slow[X > 0] = -np.inf
+    some = np.arange(3, ITEMS, 2)
+    top, cold = (topk(user, item, 5, SPLIT.train, None, candidates) for candidates in (None, some))
+    np.testing.assert_array_equal(top, np.argsort(-slow, axis=1, kind="stable")[:, :5])
+    np.testing.assert_array_equal(cold, some[np.argsort(-slow[:, some], axis=1, kind="stable")[:, :5]])
+
+
+@pytest.mark.parametrize(("l1", "l2"), [(0.5, 2.0), (2.0, 0.5), (0.1, 3.0)])
+def test_slim_is_the_elastic_net_of_each_item_on_the_others(l1: float, l2: float) -> None:
+    weights = np.zeros((ITEMS, ITEMS))
+    for j in range(ITEMS):
+        others = np.delete(np.arange(ITEMS), j)
+        net = ElasticNet(
+            alpha=(l1 + l2) / USERS, l1_ratio=l1 / (l1 + l2), positive=True, fit_intercept=False, tol=1e-10,
+            max_iter=100_000,
+        )  # fmt: skip
+        weights[others, j] = net.fit(X[:, others], X[:, j]).coef_
+    ours = build("slim", l1=l1, l2=l2)()[1]
+    np.testing.assert_allclose(ours.T.toarray(), weights, atol=1e-3)
+    assert 0 < ours.nnz < ITEMS * (ITEMS - 1)
+
+
+@pytest.mark.parametrize(("held", "rows"), [(ITEMS * 7, 64), (1 << 27, 4)])
+def test_slim_by_blocks_is_the_same_descent(held: int, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = build("slim")()[1].toarray()
+    monkeypatch.setattr(slim, "HELD", held)
+    monkeypatch.setattr(slim, "ROWS", rows)
+    np.testing.assert_allclose(build("slim")()[1].toarray(), whole, atol=1e-3)
+
+
+@pytest.mark.parametrize("frequency", [0.0, 0.5, 1.0])
+def test_ials_solves_each_row_exactly(frequency: float) -> None:
+    """The last alternation solved items for the users as they are; one more of users is compared as well."""
+    settings = {"dim": 8, "l2": 0.02, "unobserved": 0.3, "frequency": frequency}
+    torch.manual_seed(0)
+    user, item = (x.double().numpy() for x in build("ials", **settings)())
+    weights = [X.sum(1) + 0.3 * ITEMS, X.sum(0) + 0.3 * USERS]
+    scale = 0.02 * sum(w.sum() for w in weights) / sum((w**frequency).sum() for w in weights)
+    for i in range(ITEMS):
+        left = user.T @ (X[:, i : i + 1] * user) + 0.3 * user.T @ user + scale * weights[1][i] ** frequency * np.eye(8)
+        np.testing.assert_allclose(item[i], np.linalg.solve(left, user.T @ X[:, i]), atol=1e-5)
+    torch.manual_seed(0)
+    again = build("ials", **settings, sweeps=17)()[0].double().numpy()
+    for u in range(USERS):
+        left = item.T @ (X[u][:, None] * item) + 0.3 * item.T @ item + scale * weights[0][u] ** frequency * np.eye(8)
+        np.testing.assert_allclose(again[u], np.linalg.solve(left, item.T @ X[u]), atol=1e-5)
+
+
+def test_ials_does_not_depend_on_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    whole = build("ials", dim=8)()
+    monkeypatch.setattr(ials, "ROWS", 7)
+    monkeypatch.setattr(ials, "PLACES", 20)
+    torch.manual_seed(0)
+    for ours, theirs in zip(build("ials", dim=8)(), whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    blocks = list(ials.grouped(closed.adjacency.seen(SPLIT)))
+    assert sorted(torch.cat([block.rows for block in blocks]).tolist()) == list(range(USERS))
+    assert all(len(block.rows) <= 7 for block in blocks)
+    assert all(block.members.numel() <= 20 for block in blocks if len(block.rows) > 1)
+    for block in blocks:
+        for row, members in zip(block.rows.tolist(), block.members, strict=True):
+            assert [m for m in members.tolist() if m < ITEMS] == np.flatnonzero(X[row]).tolist()
+
+
+def spectrum() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return R~^T R~, the items' degrees, and its eigenvectors, those of large eigenvalues first."""
+    users, items = X.sum(1, keepdims=True), X.sum(0, keepdims=True)
+    normalised = np.divide(X, np.sqrt(users * items), out=np.zeros_like(X), where=users * items > 0)
+    return normalised.T @ normalised, items[0], np.linalg.eigh(normalised.T @ normalised)[1][:, ::-1]
+
+
+def scaled(degree: np.ndarray, power: float) -> np.ndarray:
+    return np.where(degree > 0, np.maximum(degree, 1) ** power, 0)
+
+
+def test_gfcf_is_a_linear_and_an_ideal_filter() -> None:
+    low, degree, vectors = spectrum()
+    v = vectors[:, :10]
+    ideal = scaled(degree, -0.5)[:, None] * (v @ v.T) * scaled(degree, 0.5)
+    np.testing.assert_allclose(scores(build("gfcf", frequencies=10, ideal=0.4)), X @ (low + 0.4 * ideal), atol=1e-5)
+    np.testing.assert_allclose(scores(build("gfcf", frequencies=0)), X @ low, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_chebycf_interpolates_its_target_on_the_spectrum(order: int) -> None:
+    low, degree, vectors = spectrum()
+    nodes = np.cos((np.arange(order + 1) + 0.5) * np.pi / (order + 1))
+    values = [0.5 * (1 + (-x) ** 1.5) if x < 0 else 0.5 * (1 - x**1.5) for x in nodes]
+    polynomial = np.polyfit(nodes, values, order)
+    value, basis = np.linalg.eigh(np.eye(ITEMS) - 2 * low)
+    v = vectors[:, :10]
+    both = basis * np.polyval(polynomial, value) @ basis.T + 0.3 * v @ v.T
+    expected = X * scaled(degree, -0.4) @ both * scaled(degree, 0.4)
+    ours = scores(build("chebycf", order=order, frequencies=10, ideal=0.3))
+    np.testing.assert_allclose(ours, expected, atol=1e-4)

@@ -1,0 +1,218 @@
+"""`alignrec serve`: questions of anybody are answered by the released encoder, or turned away; the page in Chromium."""
+
+from __future__ import annotations
+
+import io as bytes_io
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import coded
+import httpx
+import numpy as np
+import pytest
+import toy
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.release import embed, manifest
+from pipeline.release.encoder import load
+from pipeline.release.read import Release
+from pipeline.serve import nearest as nearest_module
+from pipeline.serve.nearest import BYTES, CHARACTERS, Nearest, Refused
+from stages.cli import app
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ANSWERED = toy.ITEMS - 1  # one has neither text nor image, and so no direction
+OURS = {"x-alignrec": "1"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return coded.with_encoders(tmp_path_factory.mktemp("made")).root
+
+
+@pytest.fixture(scope="module")
+def release(root: Path) -> Path:
+    return root / "publish/shop/release"
+
+
+@pytest.fixture(scope="module")
+def address(release: Path, root: Path) -> Iterator[str]:
+    """The address of a server in a process of its own."""
+    command = [sys.executable, "-m", "stages.cli", "serve", str(release), "--port", "0", "--root", str(root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as server:
+        assert server.stdout
+        line = server.stdout.readline()
+        assert line.startswith("serving: http://127.0.0.1:"), line
+        yield line.split()[1]
+        server.terminate()
+
+
+def picture(colour: str = "red", form: str = "PNG", size: tuple[int, int] = (40, 30)) -> bytes:
+    out = bytes_io.BytesIO()
+    Image.new("RGB", size, colour).save(out, form)
+    return out.getvalue()
+
+
+def test_the_answer_is_that_of_a_plain_search_with_the_released_encoder(release: Path) -> None:
+    found = Nearest(Release(release)).ask("beit3", "red ball", b"")
+    x = io.matrix(Release(release).features("beit3")["vector"])
+    query = embed.vectors(load(release, "beit3"), ["red ball"], [None]).vectors[0]
+    cosines = x @ query / (np.linalg.norm(x, axis=1) * np.linalg.norm(query) + 1e-30)
+    assert [row.item for row in found] == np.argsort(-cosines, kind="stable").tolist()[: len(found)]
+    assert found[0].cosine == pytest.approx(cosines.max(), abs=1e-3)
+    assert found[0].title == (toy.TITLES[found[0].item] or f"A{found[0].item}")
+
+
+def test_an_items_own_text_and_image_find_it_first(release: Path) -> None:
+    found = Nearest(Release(release)).ask("beit3", toy.TITLES[5], toy.jpeg(toy.COLOURS[5] or (0, 0, 0)))
+    assert found[0].item == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "image", "why"),
+    [
+        ("nobody", "red", b"", "no encoder of that name; there are beit3"),
+        ("beit3", "  ", b"", "give one of these"),
+        ("beit3", "x" * (CHARACTERS + 1), b"", "too much"),
+        ("beit3", "red", b"\0" * (BYTES + 1), "too much"),
+        ("beit3", "", b"no image", "this image cannot be used"),
+        ("beit3", "", picture()[:60], "this image cannot be used"),
+        ("beit3-image-masked", "", picture(), "reads text"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_its_reason(
+    release: Path, name: str, text: str, image: bytes, why: str
+) -> None:
+    with pytest.raises(Refused, match=why):
+        Nearest(Release(release)).ask(name, text, image)
+
+
+def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest_module, "PIXELS", 1000)
+    with pytest.raises(Refused, match="this image cannot be used"):
+        Nearest(Release(release)).ask("beit3", "", picture(size=(200, 200)))
+
+
+def test_it_answers_over_http_and_refuses_strangers(address: str) -> None:
+    asked = f"{address}nearest"
+    answer = httpx.post(asked, params={"encoder": "beit3", "text": "green tree"}, headers=OURS)
+    assert answer.status_code == 200
+    assert len(answer.json()["items"]) == ANSWERED
+    assert httpx.post(asked, params={"encoder": "beit3", "text": "green"}).status_code == 403  # another site's form
+    assert httpx.get(asked, headers=OURS).status_code == 405
+    assert httpx.get(address, headers={"host": "evil.example"}).status_code == 400
+    assert httpx.get(f"{address}../../etc/passwd").status_code == 404
+    large = httpx.post(asked, params={"encoder": "beit3"}, content=b"\0" * (BYTES + 1), headers=OURS)
+    assert (large.status_code, large.json()["error"]) == (400, "the file is too large; 10 MB are taken")
+    bad = httpx.post(asked, params={"encoder": "beit3"}, content=b"<svg onload=alert(1)>", headers=OURS)
+    assert bad.status_code == 400
+    assert "cannot be used" in bad.json()["error"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_page_is_the_reports_with_a_box(address: str) -> None:
+    page = httpx.get(address).text
+    assert all(part in page for part in ('id="ask"', 'id="map"', 'id="gallery"', "connect-src 'self'"))
+    assert "<script>alert" not in page
+    assert httpx.get(address).text == page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere/at/all"], "nowhere/at/all"),
+        ([".", "--port", "0"], "manifest.json"),
+    ],
+)
+def test_a_wrong_path_is_one_line(arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(app, ["serve", *arguments])
+    assert result.exit_code == 1
+    assert said in result.output
+    assert result.output.count("\n") == 1
+
+
+def test_a_release_without_encoders_says_so(release: Path, tmp_path: Path) -> None:
+    without = shutil.copytree(release, tmp_path / "without")
+    shutil.rmtree(without / "encoders")
+    made = manifest.load(without)
+    files = [file for file in made.files if not file.path.startswith("encoders/")]
+    manifest.write(without / manifest.NAME, made.model_copy(update={"files": files}))
+    with pytest.raises(UserError, match="no encoder in this release"):
+        Nearest(Release(without))
+
+
+def test_a_port_that_is_taken_is_one_line(release: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = CliRunner().invoke(app, ["serve", str(release), "--port", str(taken.getsockname()[1])])
+    assert result.exit_code == 1
+    assert "name another by --port" in result.output
+
+
+@pytest.fixture
+def tab(address: str) -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.messages = []
+        page.on("pageerror", lambda error: page.messages.append(str(error)))
+        page.on("dialog", lambda dialog: (page.messages.append(dialog.message), dialog.dismiss()))
+        page.goto(address)
+        yield page
+        assert page.messages == []
+        browser.close()
+
+
+def test_a_text_in_the_box_finds_items_and_lights_them_on_the_map(tab: Any) -> None:
+    tab.fill("#words", "green tree")
+    tab.click("#question button")
+    tab.locator("#answers figure").first.wait_for()
+    assert tab.inner_text("#answer") == f"The nearest {ANSWERED} items, nearest first"
+    first = tab.locator("#answers .title").first.inner_text()
+    assert tab.locator("#panel h3").inner_text() == first
+    assert tab.inner_text("#count").startswith(f"{ANSWERED} found")
+    titles = tab.locator("#answers .title").all_inner_texts()
+    assert toy.TITLES[2] in titles  # as text: no dialog, see the fixture
+
+
+def test_an_image_in_the_box_finds_items_and_a_bad_one_is_refused(tab: Any, tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(picture())
+    tab.set_input_files("#picture", str(tmp_path / "red.png"))
+    tab.click("#question button")
+    tab.locator("#answers figure").first.wait_for()
+    (tmp_path / "bad.png").write_bytes(b"<script>alert(1)</script>")
+    tab.set_input_files("#picture", str(tmp_path / "bad.png"))
+    tab.click("#question button")
+    tab.wait_for_function("document.getElementById('answer').textContent.startsWith('Not answered')")
+    assert "cannot be used" in tab.inner_text("#answer")
+    assert tab.locator("#answers figure").count() == 0
+
+
+def test_a_server_that_is_gone_is_said(tab: Any) -> None:
+    tab.route("**/nearest*", lambda route: route.abort())
+    tab.fill("#words", "red")
+    tab.click("#question button")
+    tab.wait_for_function("document.getElementById('answer').textContent.startsWith('Not answered')")
+    assert tab.inner_text("#answer") == "Not answered: the server cannot be reached"
+
+
+def test_questions_in_a_row_are_each_answered(address: str) -> None:
+    start = time.monotonic()
+    texts = [httpx.post(f"{address}nearest?encoder=beit3&text=red", headers=OURS).text for _ in range(3)]
+    assert len({*texts}) == 1
+    assert time.monotonic() - start < 30
