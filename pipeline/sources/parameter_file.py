@@ -90,7 +90,7 @@ def _content(text: bool, image: bool, catalogue: int) -> dict[str, Any]:
     if text and image:
         return {"pretrain": pretrain}
     teachers = ["minilm", "tfidf"] if text else ["cnn"]
-    return {"pretrain": {**pretrain, "distill_from": teachers}, "encode": {"encoders": ["beit3", *teachers]}}
+    return {"pretrain": {**pretrain, "distill_from": teachers}, "encode": {"encoders": ["beit3", *teachers, "linear"]}}
 
 
 def _section(key: str, value: Any, ratings: Ratings | None) -> str:
