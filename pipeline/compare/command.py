@@ -48,7 +48,7 @@ def compare(
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
-    from pipeline.compare import judge, page
+    from pipeline.compare import judge, page, similarity
     from pipeline.probe import asking, forms  # loads SciPy and Pillow, which the errors above do not need
 
     items = items_of(layout, asins)
@@ -60,7 +60,7 @@ def compare(
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     comparison |= judge.judge(
         sets, asking.ask(data), params[Probe].ks, seed, withheld, params[Probe].width, forms.ask(data)
-    ) | judge.compared(sets, CHANGED, feature_set.encoded(layout))
+    ) | similarity.compared(sets, CHANGED, feature_set.encoded(layout))
     if seeds:
         comparison["training"] = trained(layout, params, sets, seeds, to)
     io.write_json(to / "compare.json", comparison)
