@@ -259,8 +259,9 @@ def features(
             running("encode", dataset, for_dataset(settings, dataset), root) as run,
         ):
             main(run)
-        for part in chosen.tried(layout, name):
-            say(part) if isinstance(part, str) else show(terminal.drawn(part))
+        candidates = chosen.tried(layout, name)
+        show(terminal.drawn(candidates))
+        say(candidates.note)
         say(f"to release it: {name} under encode.encoders, and under encoders {name}: {{kind: chosen}}")
     else:
         show(terminal.drawn(chosen.sets(layout)))

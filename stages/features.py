@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import schemas
@@ -10,6 +9,7 @@ from pipeline import io
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
+from pipeline.facts import tried as facts
 from pipeline.facts.table import Table
 from pipeline.features import registry
 from pipeline.layout import Layout
@@ -48,38 +48,9 @@ def sets(layout: Layout) -> Table:
     return Table("Feature sets", "", ["feature set", "width", "made of"], rows)
 
 
-def tried(layout: Layout, name: str) -> Iterator[Table | str]:
-    """Yield the candidates, best first, and in a sentence how many there were and what follows."""
-    rows = io.read_table(layout.tried(name), schemas.TRIED).to_pylist()
-    yield table(rows)
-    yield note(rows, name)
-
-
-def table(rows: list[dict[str, Any]]) -> Table:
-    """Return the candidates, best first."""
-    ranked = sorted(rows, key=lambda row: (-row["score"], row["number"]))
-    cells = [
-        [
-            ", ".join(row["of"]),
-            f"{row['power']:g}",
-            f"{row['image']:g}",
-            row["map"],
-            *(f"{row[x]:.4f}" for x in FIGURES),
-        ]
-        for row in ranked
-    ]
-    return Table("Tried on valid", "", ["made of", "power", "image", "map", *FIGURES], cells, texts=4)
-
-
-FIGURES = ("warm", "cold", "score")
-
-
-def note(rows: list[dict[str, Any]], name: str) -> str:
-    """Return how many candidates there were, which makes the winner's figure on valid too high."""
-    return (
-        f"{name}: the best of {len(rows)} candidates on valid, so its figures here are somewhat too high; its figures "
-        "on test are among the probes."
-    )
+def tried(layout: Layout, name: str) -> Table:
+    """Return the candidates of a set of kind `chosen`, best first."""
+    return facts.table(name, io.read_table(layout.tried(name), schemas.TRIED).to_pylist())
 
 
 def _facts(layout: Layout, name: str) -> list[str]:

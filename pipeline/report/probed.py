@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.facts import probes
+from pipeline.facts import probes, tried
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.probes import CHANCE, Figures, Probed
 from pipeline.facts.words import CONTROLS
@@ -27,7 +27,14 @@ def section(outputs: Outputs) -> Section:
         note += f" {probes.processing(processed)}"
         note += f" Better: raw and processed, p below {LEVEL} after Holm's correction."
     drawn = pictures(outputs.probes)
-    return Section("probes", "Probes", "Probes", note, drawn, tables=probes.tables(outputs.probes))
+    return Section(
+        "probes",
+        "Probes",
+        "Probes",
+        note,
+        drawn,
+        tables=[*probes.tables(outputs.probes), *tried.tables(outputs.probes)],
+    )
 
 
 def pictures(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
