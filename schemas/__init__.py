@@ -5,7 +5,7 @@ Each column documents its content, unit and shape. `check` validates a table aga
 
 from schemas.contract import ContractError, check, field, vector
 from schemas.embeddings import item_embeddings, numbered_user_embeddings, user_embeddings
-from schemas.feature_sets import features
+from schemas.feature_sets import TRIED, features
 from schemas.graph import EDGES
 from schemas.images import IMAGE_STATUSES, IMAGES
 from schemas.interactions import (
@@ -53,6 +53,7 @@ __all__ = [
     "TEST",
     "TESTS",
     "TRAIN",
+    "TRIED",
     "TUNING",
     "USERS",
     "VALID",

@@ -90,6 +90,7 @@ def for_dataset(params: Parameters, dataset: str) -> Parameters:
         encode = encode.model_copy(update={"encoders": []})
         params = params.having(encode)
     made = [name for name in feature_sets(params, dataset) if name not in encode.controls]
+    params = params.model_copy(update={"encoders": encoders.gathering(params.encoders, made)})
     content = [name for name in made if not encoders.is_partial(params.encoders, name)]
     trained = FEATURES if FEATURES in content else next(iter(content or made or encode.controls), FEATURES)
     chosen: dict[type[Any], Any] = {

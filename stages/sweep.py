@@ -10,7 +10,7 @@ from pipeline.run import Run
 
 
 def main(run: Run, wanted: plans.Asked) -> None:
-    """Try what has not been tried, then train the winner over the benchmark's seeds and open test."""
+    """Try what has not been tried, then train the winner over the benchmark's seeds and open test; records stay."""
     layout = run.layout
     experiment = Experiment(run, run.params[Sweep].workers, layout.cells("benchmark"))
     done = plans.tried(experiment, wanted)

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipeline import code
+from pipeline.experiment.plans import PLANS
+from pipeline.experiment.tables import TABLES
 from stages import STAGES
 
 
@@ -42,6 +44,22 @@ def test_the_released_recommender_does_not_depend_on_its_baselines() -> None:
     used = names("stages.train")
     assert "pipeline/models/alignrec.py" in used
     assert "pipeline/models/bm3.py" not in used
+
+
+def test_a_cell_depends_on_what_trains_it_alone() -> None:
+    """Else an edit of a table, or of another kind of model, would train everything again."""
+    used = names("pipeline.experiment.training") | names("pipeline.experiment.pairs")
+    assert {path for path in used if path.startswith("pipeline/experiment/")} == {
+        f"pipeline/experiment/{name}.py" for name in ("cell", "pairs", "training")
+    }
+    assert not {path for path in used if path.startswith(("pipeline/sequential/", "pipeline/study/"))}
+
+
+def test_the_study_does_not_depend_on_the_tables_of_the_benchmark() -> None:
+    used = set().union(*(names(registry.module(name)) for registry in (PLANS, TABLES) for name in registry))
+    assert "pipeline/experiment/tables/tail.py" in used
+    assert not used & {"pipeline/experiment/tables/benchmark.py", "pipeline/experiment/plans/search.py"}
+    assert "pipeline/experiment/tables/tail.py" not in names("stages.benchmark")
 
 
 def test_pretraining_depends_on_no_other_encoder_and_on_no_transport() -> None:

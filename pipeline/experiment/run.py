@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline import engine, io
 from pipeline.benchmark.settings import protocol_of
-from pipeline.errors import printable
+from pipeline.errors import UserError, printable
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.store import Record, Store
 from pipeline.experiment.training import outcome
@@ -119,8 +119,12 @@ class Experiment:
             return self.run.progress(done, total=total, unit=unit, what=what)
 
         complete(missing, self.store, self.workers, shown, tolerant)
-        found = {label: self.store.get(cell) for label, cell in planned.items()}
-        return {label: record for label, record in found.items() if record}
+        found: dict[Label, Record] = {}
+        for label, cell in planned.items():
+            if (record := self.store.get(cell)) is None:
+                raise UserError(f"{self.store.folder}: a record was altered while it was written; run again")
+            found[label] = record
+        return found
 
     def write(self, files: Mapping[str, pa.Table | Any]) -> None:
         """Write tables and JSON values into the stage's folder, by file name."""

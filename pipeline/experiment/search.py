@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,12 +17,16 @@ import numpy as np
 
 from pipeline.benchmark.params import Range, Sweep
 from pipeline.errors import UserError, installing
+from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.experiment.cell import Pruned
 from pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
     import optuna
 
+    from pipeline.experiment.store import Record
+
+RECALL = f"valid_recall@{CUTOFF}"
 DIGITS = 3
 """significant digits of a Halton point's value, so that a table shows the setting in full"""
 Value = int | float
@@ -71,6 +75,26 @@ class Tried(NamedTuple):
     valid: float | None = None
     test: float | None = None
     reason: str = ""
+
+
+def became(number: int, setting: Setting, records: Iterable[Record | None]) -> Tried | None:
+    """Return what became of a setting, by its trainings: complete, or what ended the last; None where one lacks."""
+    curve: list[float] = []
+    epochs, valid, test = 0, [], []
+    for record in records:
+        if record is None:
+            return None
+        values = record.values
+        curve = curve or values["curve"]
+        if values["state"] == "pruned":
+            return Tried(number, setting, "pruned", curve, len(curve), curve[-1])
+        if values["state"] == "failed":
+            return Tried(number, setting, "failed", curve, epochs, reason=values["reason"])
+        epochs += values["epochs"]
+        valid.append(record.best[RECALL])
+        test += [judged["metrics"]["test"][f"recall@{values['cell']['ks'][0]}"] for judged in record.judged[:1]]
+    measured = float(np.mean(test)) if test else None
+    return Tried(number, setting, "complete", curve, epochs, float(np.mean(valid)), measured)
 
 
 def best(tried: Sequence[Tried], by: str = "valid") -> Tried | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
 
 WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
 """of the frame that a map is drawn in"""
@@ -67,6 +66,8 @@ def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np
 
 def _start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Return starting positions: random, averaged along the graph, then ranked, so that no component lies far out."""
+    from scipy import sparse  # a light install, which draws pages without a map, does without it
+
     ones = np.ones(len(item))
     walk = sparse.csr_array((ones, (item, other)), shape=(n, n))
     walk = walk + walk.T + sparse.eye_array(n, format="csr")

@@ -55,7 +55,7 @@ def test_comparisons_of_other_users_are_corrected_together() -> None:
 def test_comparisons_are_declared_by_what_they_have_in_common() -> None:
     jobs = [Entry("bpr", "none", 0), Entry("vbpr", "f", 0), Entry("vbpr", "g", 0)]
     jobs += [Entry("alignrec", f, s) for f in "fg" for s in (0, 1)] + [Entry("alignrec", "f", 0, "no-cca")]
-    pairs = {(*a, *b) for a, b in significance.declared(jobs, "f")}
+    pairs = {(*a[:2], a.ablation, *b[:2], b.ablation) for a, b in significance.declared(jobs, "f")}
     assert pairs == {
         ("alignrec", "f", "", "bpr", "none", ""),
         ("alignrec", "g", "", "bpr", "none", ""),

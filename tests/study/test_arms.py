@@ -22,6 +22,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.statistics import holm
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.plans import benchmark
+from pipeline.experiment.plans.arms import FORMS, SETS
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
@@ -32,7 +33,6 @@ from pipeline.seeds import seed_for
 from pipeline.stage import Needs
 from pipeline.study import branch
 from pipeline.study.branch import Branch
-from pipeline.study.encoders import FORMS, SETS
 from pipeline.study.settings import arm_params
 from stages import STAGES
 from stages.params import Params, load

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
-
 from pipeline.benchmark.params import Benchmark, Range, Sweep
 from pipeline.benchmark.runs import NO_FEATURES
 from pipeline.benchmark.settings import model_settings, search_ranges
@@ -24,15 +22,13 @@ from pipeline.experiment.cell import Cell, Opens
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment, complete_in_order
-from pipeline.experiment.search import Search, Setting, Space, Tried, best, grid
-from pipeline.experiment.store import Store
+from pipeline.experiment.search import Search, Setting, Space, Tried, became, best, grid
 from pipeline.models import MODELS
 from pipeline.models.params import Train
 from pipeline.seeds import seed_for
 from pipeline.train.params import Released
 
 TPE = "tpe"
-RECALL = f"valid_recall@{CUTOFF}"
 
 
 @dataclass(frozen=True)
@@ -76,15 +72,17 @@ def asked(params: Parameters, model: str, features: str | None, grid_name: str |
     if (grid_name is None) == (tpe is None):
         raise UserError("a sweep is either --grid <name> or --tpe <settings to try>")
     content = (features or params[Released].features) if MODELS[model].needs else NO_FEATURES
+    own = MODELS[model].Params.grid
+    grids = params[Sweep].grids | ({"authors": own} if own else {})
     if grid_name is None:
         assert tpe is not None
         ranges = search_ranges(params, model)
         wanted = Asked(model, content, TPE, ranges, current(params, model, ranges), tpe)
-    elif grid_name in params[Sweep].grids:
-        values = params[Sweep].grids[grid_name]
+    elif grid_name in grids:
+        values = grids[grid_name]
         wanted = Asked(model, content, grid_name, values, grid(values), len(grid(values)))
     else:
-        raise UserError(f"sweep.grids: no '{grid_name}'; there are {', '.join(params[Sweep].grids)}")
+        raise UserError(f"sweep.grids: no '{grid_name}'; there are {', '.join(grids)}")
     settings(params, model, {name: v[0] if isinstance(v, list) else v.low for name, v in wanted.space.items()})
     return wanted
 
@@ -117,8 +115,10 @@ def tried(experiment: Experiment, wanted: Asked) -> list[Tried]:
             yield under_way[-1][-1]
 
     def is_taken() -> bool:
-        if one := became(*under_way[0], experiment.store):
-            experiment.named |= {cell.key: cell for cell in under_way.popleft()[-1]}
+        number, setting, cells = under_way[0]
+        if one := became(number, setting, map(experiment.store.get, cells)):
+            experiment.named |= {cell.key: cell for cell in cells}
+            under_way.popleft()
             done.append(one)
             bar.update()
         return one is not None
@@ -141,26 +141,6 @@ def trainings(experiment: Experiment, wanted: Asked, setting: Setting) -> list[C
     opens: Opens = "test" if own.test_selected else "valid"
     seeds = [seed_for("sweep", experiment.dataset, wanted.model, i) for i in range(own.seeds)]
     return [Cell(data, wanted.model, chosen, experiment.rules, seed, ks, opens) for seed in seeds]
-
-
-def became(number: int, setting: Setting, cells: Sequence[Cell], store: Store) -> Tried | None:
-    """Return what became of a setting: complete, or what ended its last training; None where one is missing."""
-    curve: list[float] = []
-    epochs, valid, test = 0, [], []
-    for cell in cells:
-        if (record := store.get(cell)) is None:
-            return None
-        values = record.values
-        curve = curve or values["curve"]
-        if values["state"] == "pruned":
-            return Tried(number, setting, "pruned", curve, len(curve), curve[-1])
-        if values["state"] == "failed":
-            return Tried(number, setting, "failed", curve, epochs, reason=values["reason"])
-        epochs += values["epochs"]
-        valid.append(record.best[RECALL])
-        test += [judged["metrics"]["test"][f"recall@{cell.ks[0]}"] for judged in record.judged[:1]]
-    measured = float(np.mean(test)) if test else None
-    return Tried(number, setting, "complete", curve, epochs, float(np.mean(valid)), measured)
 
 
 def winners(experiment: Experiment, done: Sequence[Tried]) -> dict[str, Tried]:

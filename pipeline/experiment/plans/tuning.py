@@ -18,15 +18,13 @@ from pipeline.evaluation.cutoff import CUTOFF
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.search import Setting, Tried, best, halton
-from pipeline.experiment.store import Record
+from pipeline.experiment.search import Setting, Tried, became, best, halton
 from pipeline.models import MODELS, RELEASED
 from pipeline.seeds import seed_for
 from pipeline.train.params import Released
 
 Contender = tuple[str, str]
 """model, and feature set or NO_FEATURES"""
-RECALL = f"valid_recall@{CUTOFF}"
 
 
 @dataclass(frozen=True)
@@ -78,13 +76,11 @@ def tuned(experiment: Experiment, entries: Iterable[Entry]) -> Tuned:
         for number, setting in enumerate(own)
     }
     records = experiment.complete(cells, "settings", "setting", tolerant=True)
-    return Tuned(
-        {
-            one: [_tried(number, setting, records[one, number]) for number, setting in enumerate(own)]
-            for one, own in tries.items()
-            if own
-        }
-    )
+    tried: dict[Contender, list[Tried]] = {}
+    for (one, number), record in records.items():
+        if ended := became(number, tries[one][number], [record]):
+            tried.setdefault(one, []).append(ended)
+    return Tuned(tried)
 
 
 def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell:
@@ -95,13 +91,6 @@ def cell(experiment: Experiment, contender: Contender, setting: Setting) -> Cell
     chosen = model_settings(with_settings(params, model, setting), model)
     seed = seed_for("tuning", experiment.dataset, model)
     return Cell(data, model, chosen, experiment.rules, seed, (CUTOFF,), "valid")
-
-
-def _tried(number: int, setting: Setting, record: Record) -> Tried:
-    values = record.values
-    if values["state"] != "complete":
-        return Tried(number, setting, values["state"], values["curve"], 0, reason=values["reason"])
-    return Tried(number, setting, "complete", values["curve"], values["epochs"], record.best[RECALL])
 
 
 def _best(contender: Contender, tried: list[Tried]) -> Tried:

@@ -17,7 +17,7 @@ from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected, holm
-from pipeline.experiment.plans.arms import Trained
+from pipeline.experiment.plans.arms import FORMS, WHOLE, Arm, Trained, planned
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
 from pipeline.experiment.tables import significance
@@ -27,7 +27,6 @@ from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import tested_cutoffs
 from pipeline.seeds import seed_for
-from pipeline.study.encoders import FORMS, WHOLE, Arm, planned
 from pipeline.study.params import RECIPE
 
 LEAKS = {
