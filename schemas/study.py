@@ -128,9 +128,6 @@ WRONG = pa.schema(
     ]
 )  # fmt: skip
 
-COSINE = {"low": -1.001, "high": 1.001}
-SHARE = {"low": 0, "high": 1}
-
 GEOMETRY = pa.schema(
     [
         DATASET,
@@ -144,10 +141,10 @@ GEOMETRY = pa.schema(
         field("recall@20", pa.float64(), "on valid", low=0, high=1),
         field("id_rank", pa.float64(), "effective rank of the items' ID vectors, centred", low=0.999),
         field("content_rank", pa.float64(), "likewise of their content vectors", low=0.999),
-        field("id_energy", pa.float64(), "share of the ID vectors' squared length in one direction", **SHARE),
-        field("content_energy", pa.float64(), "likewise of the content vectors", **SHARE),
-        field("content_id", pa.float64(), "mean cosine of an item's content and ID vectors", **COSINE),
-        field("user_item", pa.float64(), "mean cosine of a user and an item that train has", **COSINE),
+        field("id_energy", pa.float64(), "share of their squared length in one direction, ID", low=0, high=1),
+        field("content_energy", pa.float64(), "likewise of the content vectors", low=0, high=1),
+        field("content_id", pa.float64(), "mean cosine of an item's content and ID vectors", low=-1.001, high=1.001),
+        field("user_item", pa.float64(), "mean cosine of a user and an item that train has", low=-1.001, high=1.001),
         field("kept", pa.float64(), "linear CKA of the content vectors with the features as given", low=0, high=1.001),
         BEST_EPOCH,
     ]
