@@ -31,6 +31,8 @@ COPIED = {
     "security.md": "SECURITY.md",
 }
 """page of the site -> file of the repository"""
+SCRIPT = "iframe-worker.js"
+"""makes the search work on pages that are opened from the disk"""
 ABOUT = {"schemas": "reference/columns.md", "params.py": "reference/parameters.md"}
 """folder of the repository, or name of a file -> page that has its content"""
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|[#/])([^)#\s]+)")
@@ -53,6 +55,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=_text(ROOT / origin)))
     for page, make in generated.PAGES.items():
         files.append(File.generated(config, page, content=make()))
+    files.append(File.generated(config, f"assets/{SCRIPT}", abs_src_path=str(Path(__file__).with_name(SCRIPT))))
     for path in sorted({path for file in files.documentation_pages() for path in _linked(_origin(file.src_uri))}):
         if (ROOT / path).exists() and page_of(path) == (copy := _copy(path)):
             files.append(File.generated(config, copy, abs_src_path=str(ROOT / path)))

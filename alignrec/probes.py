@@ -16,7 +16,7 @@ from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.judge import judge
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import headline
-from pipeline.probe import asking
+from pipeline.probe import asking, forms
 from pipeline.probe.base import Data
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
@@ -34,7 +34,9 @@ class ProbeResult:
     skipped: Mapping[str, str]
     """probe -> why it could not be run"""
     processed: Mapping[str, Mapping[str, Mapping[str, float]]]
-    """the same figures of the same features, centred, reduced by PCA to one width, and whitened"""
+    """the same figures of the same features, in the best of three forms on valid"""
+    forms: Mapping[str, str]
+    """feature set -> that form: raw; or centred, reduced by PCA to one width, and relaxed or whitened"""
     verdicts: Sequence[Mapping[str, Any]]
     """for every two feature sets: is one better, both raw and processed?"""
     paired: Sequence[Mapping[str, Any]]
@@ -125,16 +127,19 @@ def probe(
             f"categories: {len(categories)} of them for {items} vectors; give a path each, which may be empty"
         )
     data = numbered(interactions, names, protocol, user_core, item_core, seed)
-    parts = asking.ask(Data(data.table, items, categories or [()] * items))
+    asked = Data(data.table, items, categories or [()] * items)
+    parts = asking.ask(asked)
     if categories is None:
         parts["categories"] = "no categories were given"
-    result = judge([FeatureSet(name, "", x) for name, x in sets.items()], parts, ks, seed_for("probe", seed))
-    processed = {probe: sets for probe, sets in result["processed"].items() if isinstance(sets, dict)}
+    given = [FeatureSet(name, "", x) for name, x in sets.items()]
+    result = judge(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
+    processed = {probe: sets for probe, sets in result["processed"].items() if probe in parts}
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
         figures=_of_sets(answered),
         skipped={probe: sets["skipped"] for probe, sets in result["probes"].items() if "skipped" in sets},
         processed=_of_sets(processed),
+        forms={name: facts["form"] for name, facts in result["processed"]["forms"].items()},
         verdicts=result["verdicts"],
         paired=result["paired"],
         dropped=data.dropped,

@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 
 from alignrec.interactions import GIVEN, Numbered, numbered
@@ -34,8 +33,11 @@ from pipeline.ops.filters import Filter
 from pipeline.seeds import seed_for
 from pipeline.train import loop
 
+if TYPE_CHECKING:
+    import scipy.sparse as sp
+
 CUTOFFS = tuple(Benchmark().ks)
-Other = TypeVar("Other", bound=sp.csr_array | Filter)
+Other = TypeVar("Other", bound="sp.csr_array | Filter")
 
 
 class Recommendation(NamedTuple):
@@ -100,7 +102,7 @@ class Recommender:
             scores = self.item_vectors[ranked].scores(self.user_vectors[row]).cpu().numpy()
         else:
             products = self.user_vectors[row] @ self.item_vectors[ranked].T
-            scores = products.toarray() if sp.issparse(products) else np.asarray(products)
+            scores = np.asarray(products) if isinstance(products, np.ndarray) else products.toarray()
         items = self.items[ranked].tolist()
         return [Recommendation(item, float(score)) for item, score in zip(items, scores[0], strict=True)]
 

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import platformdirs
 import pyarrow as pa
 import pyarrow.parquet as pq
-import scipy.sparse as sp
 from tqdm import tqdm
 
 import schemas
@@ -22,13 +21,16 @@ from alignrec.semantic_ids import SemanticIds
 from alignrec.vectors import Vectors, similar
 from pipeline import io
 from pipeline.config.base import nearest
-from pipeline.errors import UserError
+from pipeline.errors import UserError, not_installed
 from pipeline.release import manifest as manifests
 from pipeline.release import semantic_ids as coded
 from pipeline.release import verify
 from pipeline.release.manifest import Manifest
 from pipeline.remote import fetch as fetching
 from pipeline.remote import stores
+
+if TYPE_CHECKING:
+    import scipy.sparse as sp
 
 Part = TypeVar("Part")
 
@@ -96,7 +98,10 @@ class Release:
 
     @cached_property
     def graph(self) -> Mapping[str, sp.csr_array]:
-        """Feature set -> float32 [I, I], sparse: the cosine of each item and its nearest, itself included."""
+        """Feature set -> float32 [I, I], sparse: the cosine of each item and its nearest, itself included.
+
+        Reading one needs SciPy; UserError names the extra that brings it.
+        """
         return Parts("graph", _sets(self.info, "edges"), self._graph, self._edges)
 
     @cached_property
@@ -169,6 +174,10 @@ class Release:
         return f"[{self.info.counts.items:,}, {self.info.counts.items:,}], {sum(f.rows or 0 for f in files):,} edges"
 
     def _graph(self, name: str) -> sp.csr_array:
+        try:
+            import scipy.sparse as sp
+        except ModuleNotFoundError as e:
+            raise (not_installed(e) or e) from None
         edges = io.read_table(self.folder / "graph" / name / "edges.parquet", schemas.EDGES)
         item, neighbour, cosine = (edges[c].to_numpy() for c in ("item_id", "neighbour_id", "cosine"))
         return sp.csr_array((cosine, (item, neighbour)), shape=(self.info.counts.items,) * 2)

@@ -109,8 +109,7 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
         [(name, *(probe.both(name, probe.probe.figure) for probe in found.values())) for name in names],
     )
     yield ""
-    width = figures["processed"]["width"]
-    yield f"Raw, then processed: centred, reduced by PCA to at most {width} numbers, whitened."
+    yield f"Raw, then processed. {probed.processing(figures['processed'])}"
 
 
 def verdicts(layout: Layout, only: Sequence[str]) -> Iterator[str]:

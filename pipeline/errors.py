@@ -5,6 +5,8 @@ HEAVY = {
     *("sentencepiece", "simplejpeg", "timm", "torch", "transformers", "voluptuous"),
 }
 """modules that the extras cpu and gpu bring, and a light install does without"""
+COMPARE = "scipy"
+"""module that the extra compare brings: probes, and graphs as matrices"""
 JOINERS = frozenset("\u200c\u200d")
 """join letters and emoji to one sign, and do nothing else"""
 
@@ -16,13 +18,14 @@ class UserError(Exception):
 def not_installed(error: ModuleNotFoundError) -> UserError | None:
     """Return the error that names the extra to install; None if none of them brings the module."""
     package = (error.name or "").partition(".")[0]
-    return UserError(f"{package} is not installed: {installing('cpu')}") if package in HEAVY else None
+    extra = "compare" if package == COMPARE else "cpu" if package in HEAVY else ""
+    return UserError(f"{package} is not installed: {installing(extra)}") if extra else None
 
 
 def installing(extra: str) -> str:
     """Return how to install an extra. PyPI does not have alignrec, so its bare name there could be anybody's."""
-    cuda = ", or gpu in place of cpu for CUDA" if extra == "cpu" else ""
-    return f'pip install -e ".[{extra}]" in a clone, or pip install "PATH.whl[{extra}]" of a wheel{cuda}'
+    more = {"cpu": ", or gpu in place of cpu for CUDA", "compare": ", or cpu in place of compare for all commands"}
+    return f'pip install -e ".[{extra}]" in a clone, or pip install "PATH.whl[{extra}]" of a wheel{more.get(extra, "")}'
 
 
 def one_line(message: object, limit: int = 300) -> str:

@@ -5,7 +5,7 @@ Each column documents its content, unit and shape. `check` validates a table aga
 
 from schemas.contract import ContractError, check, field, vector
 from schemas.embeddings import item_embeddings, numbered_user_embeddings, user_embeddings
-from schemas.feature_sets import features
+from schemas.feature_sets import TRIED, features
 from schemas.graph import EDGES
 from schemas.images import IMAGE_STATUSES, IMAGES
 from schemas.interactions import (
@@ -26,7 +26,7 @@ from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
 from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
 from schemas.semantic_ids import codes, semantic_ids
-from schemas.study import ARMS, GENERATIVE, GENERATIVE_TESTS, MASK, STUDY, SWEEPS, TAIL
+from schemas.study import ARMS, GENERATIVE, GENERATIVE_TESTS, GEOMETRY, MASK, STUDY, SWEEPS, TAIL, WRONG
 
 __all__ = [
     "ARMS",
@@ -34,6 +34,7 @@ __all__ = [
     "EDGES",
     "GENERATIVE",
     "GENERATIVE_TESTS",
+    "GEOMETRY",
     "IMAGES",
     "IMAGE_STATUSES",
     "INTERACTIONS",
@@ -52,9 +53,11 @@ __all__ = [
     "TEST",
     "TESTS",
     "TRAIN",
+    "TRIED",
     "TUNING",
     "USERS",
     "VALID",
+    "WRONG",
     "ContractError",
     "check",
     "clock",

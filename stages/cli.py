@@ -232,6 +232,41 @@ def summary(
 
 
 @app.command(rich_help_panel=LOOK)
+def features(
+    dataset: Dataset,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="make the best set that valid finds, from all others")
+    ] = False,
+    seconds: Annotated[int | None, typer.Option(min=1, help="budget of --choose; 30 by default")] = None,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+) -> None:
+    """the feature sets of a dataset; with --choose, candidates made of them, tried on valid."""
+    from pipeline.layout import Layout
+    from pipeline.report import terminal
+    from stages import features as chosen
+
+    layout = Layout(root, dataset)
+    if choose:
+        from pipeline.run import running
+        from stages.encode import main
+        from stages.params import for_dataset, read
+
+        settings, name = chosen.choosing(read(params), dataset, seconds)
+        kept = f"what was tried so far is kept in {layout.features(name)}"
+        with (
+            interruptible(kept),
+            running("encode", dataset, for_dataset(settings, dataset), root) as run,
+        ):
+            main(run)
+        for part in chosen.tried(layout, name):
+            say(part) if isinstance(part, str) else show(terminal.drawn(part))
+        say(f"to release it: {name} under encode.encoders, and under encoders {name}: {{kind: chosen}}")
+    else:
+        show(terminal.drawn(chosen.sets(layout)))
+
+
+@app.command(rich_help_panel=LOOK)
 def recommend(
     dataset: Published,
     user: Annotated[str | None, typer.Option("--user", help="identifier at the source")] = None,

@@ -7,6 +7,7 @@ EXAMPLES = {
     "init": "alignrec init && dvc repro",
     "mend": "alignrec mend && dvc repro",
     "datasets": "alignrec datasets",
+    "features": "alignrec features sample --choose",
     "recommend": "alignrec recommend sample --user S000289 --k 5",
     "sweep": "alignrec sweep sample --tpe 24",
     "compare": "alignrec compare sample beit3 theirs.npy",

@@ -15,6 +15,9 @@ from stages import losses
 from stages.download import DOWNLOAD
 from stages.interactions import INTERACTIONS
 
+MOST_USED = 0.9
+"""share of the text from which nothing is said"""
+
 
 def main(run: Run) -> None:
     """Write items.parquet and rejects.parquet."""
@@ -37,8 +40,19 @@ def main(run: Run) -> None:
         run.count(reason, n)
     placeholders = build.shared(built.items, run.params[Items].shared_above)
     run.note(shared=placeholders)
+    share, left_out = build.used(built.items, run.params[Items].text)
+    run.note(text_used=share, text_left_out=left_out)
+    if left_out and share < MOST_USED:
+        run.warn(_left_out(run, share, left_out))
     if placeholders:
         run.warn(_warning(run, placeholders[0], len(placeholders)))
+
+
+def _left_out(run: Run, share: float, left_out: dict[str, float]) -> str:
+    """Return the line that tells of columns with words which encoders do not get to read."""
+    said = ", ".join(f"{name} {part:.0%}" for name, part in list(left_out.items())[:5])
+    how = f"; sources.{run.dataset}.text joins columns to the text" if run.source.kind == "tabular" else ""
+    return f"encoders read {share:.0%} of the characters of items' text; left out: {said}{how}"
 
 
 def _warning(run: Run, row: dict[str, Any], n: int) -> str:

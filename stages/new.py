@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline import io
 from pipeline.config.base import known
+from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.interactions import catalogue
 from pipeline.sources import download, inspect, parameter_file
@@ -80,7 +81,7 @@ def _look(
             f"ratings go from {ratings.low:g} to {ratings.high:g}; with interactions.min_rating: "
             f"{ratings.threshold:g} only what users liked would count"
         )
-    return parameter_file.text(name, rows, item_rows, section, ratings, left.core, left.items), seen
+    return parameter_file.text(name, rows, item_rows, section, ratings, left.core, left.items, Encode().encoders), seen
 
 
 def _flags(columns: Iterable[str]) -> dict[str, str]:

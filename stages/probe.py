@@ -8,7 +8,10 @@ import numpy as np
 
 import schemas
 from pipeline import io
+from pipeline.encode.params import Encode
+from pipeline.features import needs as features
 from pipeline.layout import Layout
+from pipeline.probe.base import Relearned
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.run import Run
@@ -21,7 +24,7 @@ from stages.items import ITEMS
 
 def main(run: Run) -> None:
     """Judge every feature set, raw and processed."""
-    from pipeline.probe import asking, categories, verdicts  # load SciPy
+    from pipeline.probe import asking, categories, forms, verdicts  # load SciPy
     from pipeline.probe.base import Data
 
     params, layout = run.params[Probe], run.layout
@@ -30,14 +33,20 @@ def main(run: Run) -> None:
     names = layout.feature_sets()
     described = run.read(layout.items, schemas.ITEMS, ["categories"])
     read = categories.read_categories(layout, names, "categories" in schemas.text_fields(described))
-    data = Data(interactions, items, described["categories"].to_pylist(), read)
+    data = Data(interactions, items, described["categories"].to_pylist(), read, _relearned(run, names))
     probes, withheld = asking.ask(data), asking.withheld(data)
+    processing = forms.Processing(forms.ask(data), params.width)
     raw, processed = (
-        asking.answers(probes, run.progress(sets, total=len(names), unit="set"), params.ks, run.seed("folds"), withheld)
-        for sets in (_sets(layout, names), _sets(layout, names, params.width))
+        asking.answers(
+            probes, run.progress(sets, total=len(names), unit="set"), params.ks, run.seed("folds"), withheld, learned
+        )
+        for sets, learned in (
+            (_sets(layout, names), data.relearned),
+            (processing.sets(_sets(layout, names)), processing.relearned(data.relearned)),
+        )
     )
-    figures = asking.summaries(probes, raw, params.ks, withheld)
-    figures["processed"] = asking.processed(probes, processed, params.ks, params.width)
+    figures = asking.summaries(probes, raw, params.ks, withheld, data.relearned)
+    figures["processed"] = asking.processed(probes, processed, params.ks, processing.facts())
     ours = run.params[Released].features
     pairs = [(ours, name) for name in names if name != ours]
     figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))
@@ -47,18 +56,29 @@ def main(run: Run) -> None:
     run.rows_in = run.rows_out = len(names)
 
 
-def _sets(layout: Layout, names: Sequence[str], width: int | None = None) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield feature sets by name, float32 [I, F]; where there is a width, after the same processing."""
-    from pipeline.ops import whitening
-
+def _sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield feature sets by name, float32 [I, F]."""
     for name in names:
-        vectors = io.matrix(io.read_features(layout.features(name))["vector"])
-        yield name, vectors if width is None else whitening.processed(vectors, width)
+        yield name, io.matrix(io.read_features(layout.features(name))["vector"])
+
+
+def _relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
+    """Return those of the feature sets that learned from interactions, and what makes each without those of some."""
+    learning = [name for name in names if features.learns(run.params.encoders, name)]
+    if not learning:
+        return {}
+    from pipeline.features.sets import FeatureSets  # load torch
+
+    sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
+    return {name: sets[name].relearned if sets[name].relearns else None for name in learning}
 
 
 def needs(run: Run) -> Needs:
     """Every other set is compared with that of the released recommender."""
-    return PROBE.depends(run, run.params[Released].features, parts=[(PROBES, name) for name in PROBES])
+    encoders = run.params.encoders
+    learning = [name for name in features.named(run.params) if features.learns(encoders, name)]
+    parts = [*((PROBES, name) for name in PROBES), *features.kinds(encoders, learning)]
+    return PROBE.depends(run, run.params[Released].features, features.settings(encoders, learning), parts=parts)
 
 
 PROBE = Stage(

@@ -87,12 +87,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_learn_what_one_does_at_the_same_batch(two: Path, tmp_path: Path) -> None:
-    """To 1e-3 of each figure: sums come in another order, and training widens the difference."""
+    """To 1e-4 of each figure at first, to 1e-2 at last: sums differ, and training widens it."""
     with running("pretrain", "toy", load(_prepared(tmp_path) / "params.yaml"), tmp_path) as run:
         main(run)
     for a, b in zip(_curve(tmp_path), _curve(two), strict=True):
         for name in FIGURES:
-            assert a[name] == pytest.approx(b[name], rel=1e-3), name
+            assert a[name] == pytest.approx(b[name], rel=1e-4 if a["step"] <= 3 else 1e-2), (name, a["step"])
 
 
 def test_only_the_first_process_writes(two: Path) -> None:

@@ -86,7 +86,8 @@ class Sweep(Section):
     """Settings of `train` tried against each other: `alignrec sweep`. Valid Recall@20 chooses."""
 
     grids: dict[Name, dict[Name, Annotated[list[int | float], Field(min_length=1)]]] = {"authors": AUTHORS}
-    """`--grid <name>`: key of `train` -> values; all combinations are tried"""
+    """`--grid <name>`: key of `train` -> values; all combinations are tried; `authors` of a model with a grid of its
+    own in pipeline/models/ is that one"""
     spaces: dict[Name, dict[Name, Range]] = SPACES
     """`--tpe` and `benchmark.budget`: model -> key of its settings -> range; a model that is not named has its default
     here, or those of lr and l2 that it reads"""

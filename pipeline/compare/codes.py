@@ -18,7 +18,7 @@ from pipeline.compare import codes_file, feature_set, geometry, page
 from pipeline.compare.codes_file import Given, holds_codes
 from pipeline.compare.command import items_of
 from pipeline.compare.feature_set import FeatureSet
-from pipeline.compare.judge import NEIGHBOURS
+from pipeline.compare.similarity import NEIGHBOURS
 from pipeline.config.base import known
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError

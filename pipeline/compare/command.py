@@ -48,8 +48,8 @@ def compare(
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
-    from pipeline.compare import judge, page
-    from pipeline.probe import asking  # loads SciPy and Pillow, which the errors above do not need
+    from pipeline.compare import judge, page, similarity
+    from pipeline.probe import asking, forms  # loads SciPy and Pillow, which the errors above do not need
 
     items = items_of(layout, asins)
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
@@ -59,8 +59,8 @@ def compare(
     withheld = asking.withheld(data)
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}
     comparison |= judge.judge(
-        sets, asking.ask(data), params[Probe].ks, seed, withheld, params[Probe].width
-    ) | judge.compared(sets, CHANGED, feature_set.encoded(layout))
+        sets, asking.ask(data), params[Probe].ks, seed, withheld, params[Probe].width, forms.ask(data)
+    ) | similarity.compared(sets, CHANGED, feature_set.encoded(layout))
     if seeds:
         comparison["training"] = trained(layout, params, sets, seeds, to)
     io.write_json(to / "compare.json", comparison)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from pipeline.compare import geometry, order
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.statistics import corrected
 from pipeline.features import control
-from pipeline.ops import whitening
-from pipeline.probe import asking, questions, sampled, verdicts
+from pipeline.interactions.profiles import Profiles
+from pipeline.probe import asking, forms, questions, verdicts
 from pipeline.probe.base import Task
 from pipeline.probe.params import Probe
-from pipeline.probe.registry import PROBES
 from pipeline.seeds import seed_for
-
-NEIGHBOURS = 10
 
 
 def controls_of(features: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -40,6 +36,7 @@ def judge(
     seed: int,
     withheld: Mapping[str, Mapping[str, str]] | None = None,
     width: int = Probe().width,
+    valid: Profiles | None = None,
 ) -> dict[str, Any]:
     """Return probes of the sets and of their controls, raw and processed; tests and verdicts of every two sets.
 
@@ -50,61 +47,24 @@ def judge(
         seed: of controls and folds.
         withheld: see asking.withheld.
         width: of processed sets, at most.
+        valid: what chooses their forms, see forms.ask; None: all are whitened.
     """
     named = {g.name: g.vectors for g in sets}
     narrowest = min(named.values(), key=lambda vectors: vectors.shape[1])  # controls score as chance at any width
     controls_added = {k: v for k, v in controls_of(narrowest, seed).items() if k not in named}
     answers = asking.answers(probes, (named | controls_added).items(), ks, seed, withheld)
-    narrowed = ((name, whitening.processed(x, width)) for name, x in (named | controls_added).items())
-    processed = asking.answers(probes, narrowed, ks, seed, withheld)
+    processing = forms.Processing(valid, width)
+    processed = asking.answers(probes, processing.sets((named | controls_added).items()), ks, seed, withheld)
     comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
-    at = list(ks).index(headline(ks))
     for probe, of_probe in answers.items():
         for a, b in combinations(named, 2):
             if a in of_probe and b in of_probe:
-                columns = [v if v.ndim == 1 else v[:, at] for v in (of_probe[a], of_probe[b])]
-                figure = PROBES[probe].measure + ("" if of_probe[a].ndim == 1 else f"@{ks[at]}")
-                comparisons.append((f"{probe} {figure}", a, b, columns[0], columns[1]))
+                ((figure, at),) = verdicts.measures(probe, of_probe[a], [headline(ks)], ks).items()
+                x, y = (verdicts.cases(probe, of_probe[name], at) for name in (a, b))
+                comparisons.append((f"{probe} {figure}", a, b, x, y))
     return {
         "probes": asking.summaries(probes, answers, ks, withheld),
-        "processed": asking.processed(probes, processed, ks, width),
+        "processed": asking.processed(probes, processed, ks, processing.facts()),
         "paired": corrected(comparisons, seed),
         "verdicts": verdicts.verdicts(answers, processed, combinations(named, 2), ks, seed),
     }
-
-
-def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureSet] = ()) -> dict[str, Any]:
-    """Return each set's shape, the similarity and most changed items of every two, and whose order looks wrong.
-
-    Neighbours are those of all items, or of a large catalogue of those that are drawn: then `sampled` says how many,
-    and `overlap_se` is the standard error.
-
-    Args:
-        sets: at least one.
-        changed: items named per pair.
-        others: see order.doubtful.
-    """
-    items = len(sets[0].vectors)
-    k, rows = min(NEIGHBOURS, items - 1), sampled.rows(items, seed_for("compare", "neighbours"))
-    neighbours = {g.name: geometry.neighbours(g.vectors, k, rows) for g in sets}
-    spectra = {g.name: geometry.spectrum(g.vectors) for g in sets}
-    pairs = []
-    for a, b in combinations(sets, 2):
-        share = geometry.overlap(neighbours[a.name], neighbours[b.name])
-        lowest = np.argsort(share, kind="stable")[:changed]
-        cka = geometry.linear_cka(a.vectors, b.vectors, spectra[a.name], spectra[b.name])
-        drawn = {"sampled": len(rows), "overlap_se": round(float(share.std() / len(rows) ** 0.5), 6)}
-        pairs.append(
-            {
-                "a": a.name,
-                "b": b.name,
-                "neighbours": k,
-                "overlap": round(float(share.mean()), 6),
-                **(drawn if len(rows) < items else {}),
-                "cka": round(cka, 6),
-                "most_changed": [{"item_id": int(rows[i]), "overlap": round(float(share[i]), 6)} for i in lowest],
-            }
-        )
-    shapes = {g.name: geometry.shape(g.vectors, spectra[g.name])._asdict() for g in sets}
-    rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in shapes.items()}
-    return {"sets": rounded, "pairs": pairs, "order": order.doubtful(sets, rows, neighbours, others)}

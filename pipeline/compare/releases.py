@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline import io
 from pipeline.compare.feature_set import FeatureSet
-from pipeline.compare.judge import NEIGHBOURS, compared
+from pipeline.compare.similarity import NEIGHBOURS, compared
 from pipeline.facts.comparison import shared
 from pipeline.ops.rows import unit_rows
 from pipeline.release.manifest import SEMANTIC_IDS, Manifest

@@ -32,6 +32,8 @@ class Probed(NamedTuple):
     """of its figures, and which feature sets have none and why; mostly empty"""
     verdicts: str
     """in sentences; empty without tests"""
+    chosen: Mapping[str, str] = {}
+    """feature set -> the form that valid chose for processed"""
 
     @property
     def name(self) -> str:
@@ -62,6 +64,11 @@ class Probed(NamedTuple):
         """Return the feature sets of one form, best first, then chance."""
         of = self.of(form, figure)
         return sorted(of, key=lambda name: (name == CHANCE, -of[name]))
+
+    def said(self, form: str, name: str) -> str:
+        """Return a form in words, with what processed is for a feature set."""
+        which = self.chosen.get(name, "") if form != "raw" else ""
+        return f"{form}: {which}" if which else form
 
     def both(self, name: str, figure: str) -> str:
         """Return one figure of a feature set in each form, without the zeros before their points."""
@@ -94,6 +101,7 @@ def _read(probe: Probe, figures: Mapping[str, Any], key: str) -> Probed:
         raw.get("skipped", ""),
         _caveat(raw),
         sentences([row for row in figures.get("verdicts", []) if row["probe"] == key]),
+        {name: of["form"] for name, of in figures.get("processed", {}).get("forms", {}).items()},
     )
 
 
@@ -142,7 +150,7 @@ def _table(probed: Probed) -> Table:
             best.add((len(rows) + max(range(len(ordered)), key=lambda i: sets[ordered[i]][c]), j))
         for name in ordered:
             cells = (with_error(sets[name][c], sets[name].get(f"{c}_se")) for c in columns)
-            rows.append([name, *([form] if several else []), *cells])
+            rows.append([name, *([probed.said(form, name)] if several else []), *cells])
     note = " ".join(text for text in (probed.probe.note.format(n=probed.cases), probed.remark) if text)
     head = ["feature set", *(["features"] if several else []), *columns]
     return Table(title, note, head, rows, texts=texts, best=frozenset(best))
@@ -156,8 +164,19 @@ def headline(figures: Mapping[str, Any] | None) -> Table:
     for form in ("raw", "processed"):
         found = [probed.of(form, probed.probe.figure) for probed in columns]
         rows += [
-            [name, form, *(f"{of[name]:.4f}" if name in of else "" for of in found)]
+            [name, columns[0].said(form, name), *(f"{of[name]:.4f}" if name in of else "" for of in found)]
             for name in dict.fromkeys(name for of in found for name in of)
         ]
     skipped = "; ".join(f"{probed.probe.name}: {probed.skipped}" for probed in probes if probed.skipped)
     return Table("", skipped, ["feature set", "features", *(probed.name for probed in columns)], rows, texts=2)
+
+
+def processing(processed: Mapping[str, Any]) -> str:
+    """Return in a sentence what processed means, of the facts in probes.json."""
+    width = f"PCA to at most {processed['width']} numbers"
+    if "chosen_by" not in processed:
+        return f"Processed: centred, reduced by {width}, whitened."
+    return (
+        f"Processed: the best on valid of three forms, chosen for each set: raw; centred, reduced by {width}, relaxed; "
+        "the same, whitened."
+    )

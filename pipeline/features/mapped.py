@@ -23,6 +23,8 @@ from pipeline.config.base import Name, Positive, Rate, Section
 from pipeline.errors import UserError
 from pipeline.features.whitened import Fitted
 from pipeline.interactions.cooccurrence import user_item_matrix
+from pipeline.layout import Layout
+from pipeline.ops import whitening
 from pipeline.ops.svd import right_vectors
 from pipeline.ops.whitening import Whitening
 from pipeline.seeds import seed_for
@@ -44,6 +46,7 @@ class Mapped(Fitted):
 
     Params = MappedParams
     own: MappedParams
+    relearns = True
 
     def inputs(self) -> list[Path]:
         """Return the other set's files, and the interactions."""
@@ -55,11 +58,16 @@ class Mapped(Fitted):
         Raises:
             UserError: no item has both a vector and train interactions.
         """
+        return self._fitted(np.zeros(0, np.int64))
+
+    def relearned(self, cold: np.ndarray) -> np.ndarray:
+        """Return its vectors by a map that is fitted without the interactions of some items: float32 [I, W]."""
+        fitted = self._fitted(cold)
+        return np.concatenate([whitening.applied(fitted, x) for x in self.vectors()])
+
+    def _fitted(self, cold: np.ndarray) -> Whitening:
         own, layout = self.own, self.layout
-        columns = ["user_id", "item_id", "split"]
-        rows = io.read_table(layout.interactions, schemas.INTERACTIONS, columns)
-        rows = rows.filter(pc.equal(rows["split"], schemas.TRAIN))
-        user, item = rows["user_id"].to_numpy(), rows["item_id"].to_numpy()
+        user, item = train_pairs(layout, cold)
         n_items = sum(len(x) for x in self.vectors())
         known = np.bincount(item, minlength=n_items) > 0
         known &= np.concatenate([x.any(axis=1) for x in self.vectors()])
@@ -82,6 +90,20 @@ class Mapped(Fitted):
     @property
     def _seed(self) -> int:
         return seed_for(self.kind, self.layout.dataset, self.params.seed)
+
+
+def train_pairs(layout: Layout, cold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return user and item of each train interaction, int32 [n] each, but for those of some items.
+
+    Args:
+        layout: of the dataset.
+        cold: int [C], those items.
+    """
+    rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
+    rows = rows.filter(pc.equal(rows["split"], schemas.TRAIN))
+    user, item = rows["user_id"].to_numpy(), rows["item_id"].to_numpy()
+    kept = ~np.isin(item, cold)
+    return user[kept], item[kept]
 
 
 def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:

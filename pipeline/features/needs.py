@@ -11,7 +11,7 @@ from pipeline.encode.origin import Pretrained, release
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS, OURS
 from pipeline.features import registry
-from pipeline.features.registry import Encoders
+from pipeline.features.registry import FEATURES, Encoders
 from pipeline.registry import Registry
 
 
@@ -36,6 +36,12 @@ def libraries(encoders: Encoders, names: Iterable[str]) -> list[str]:
 def kinds(encoders: Encoders, names: Iterable[str]) -> list[tuple[Registry[Any], str]]:
     """Return the kinds that names stand for, each once, with the registry that has it."""
     return [(registry.home(kind), kind) for kind in dict.fromkeys(registry.kind(encoders, name) for name in names)]
+
+
+def learns(encoders: Encoders, name: str) -> bool:
+    """Return whether train interactions go into a set, or into one that it is made of."""
+    parts = (registry.kind(encoders, one) for one in registry.whole(encoders, [name]) if one)
+    return any(which in FEATURES and FEATURES[which].relearns for which in parts)
 
 
 def named(params: Parameters) -> list[str]:

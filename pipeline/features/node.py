@@ -24,6 +24,7 @@ from pipeline.errors import UserError
 from pipeline.layout import Layout
 
 if TYPE_CHECKING:  # which load torch
+    from pipeline.encode.base import Progress
     from pipeline.encode.batching import Throughput
     from pipeline.features.encoded import Encoded
 
@@ -66,6 +67,8 @@ class Node(ABC):
 
     Params: ClassVar[type[Section]]
     """the closed class of its settings, `encoders.<name>`; what it is made of stands under `of`, a name or a list"""
+    relearns: ClassVar[bool] = False
+    """whether it learns from train interactions, and can be made without those of some items"""
     stored: ClassVar[bool] = False
     """whether what it is made of must be a feature set that `encode` writes"""
 
@@ -159,6 +162,14 @@ class Node(ABC):
         parts = [{"name": node.name, "kind": node.kind} | node.about() for node in self.of]
         return {"kind": self.kind, "parts": parts} if self.own else {}
 
+    def relearned(self, cold: np.ndarray) -> np.ndarray:
+        """Return its vectors, made without the interactions of some items: float32 [I, F]; where it `relearns`.
+
+        Args:
+            cold: int [C], those items.
+        """
+        raise NotImplementedError(self.kind)
+
     def where(self) -> Path | None:
         """Return the file that somebody else made it as; None if it is made here."""
         return None
@@ -170,6 +181,11 @@ class Node(ABC):
     def networks(self, own: bool = False) -> list[Encoded]:
         """Return the encoders that it is made of by any number of steps; `own`: not those of nodes that are written."""
         return [one for node in self.of if not (own and node.listed) for one in node.networks(own)]
+
+    def prepare(self, progress: Progress) -> None:
+        """Do once what its rows wait for, unless that is done: train its networks."""
+        for one in self.networks(own=True):
+            one.fit(progress)
 
     def settled(self) -> Node:
         """Return the node with settings that leave nothing to the machine."""

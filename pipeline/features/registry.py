@@ -26,11 +26,16 @@ FEATURES: Registry[type[Node]] = Registry(
     {
         "concat": "pipeline.features.joined:Joined",
         "whitened": "pipeline.features.whitened:Whitened",
+        "chosen": "pipeline.features.chosen:Chosen",
+        "linear": "pipeline.features.linear:Linear",
         "mapped": "pipeline.features.mapped:Mapped",
         "masked": "pipeline.features.masked:Masked",
+        "wrong": "pipeline.features.wrong:Wrong",
     },
 )
 """kind -> node that is made of others"""
+LINEAR, CHOSEN = "linear", "chosen"
+"""kinds that are made of what is at hand, unless `of` says; the second also of what is trained here"""
 
 
 def kinds() -> list[str]:
@@ -105,9 +110,39 @@ def networks(encoders: Encoders, names: Iterable[str]) -> list[str]:
     return [name for name in names if kind(encoders, name) in ENCODERS]
 
 
+def gathering(encoders: Encoders, made: Sequence[str]) -> Encoders:
+    """Return the section with the parts of the sets that gather what is at hand, where they do not name them.
+
+    Args:
+        encoders: the section.
+        made: the feature sets of a dataset, no controls among them.
+    """
+    hand = at_hand(encoders, made)
+    of = {LINEAR: hand, CHOSEN: [*hand, *(name for name in made if is_trained_here(encoders, name))]}
+    left_open = {name: of.get(kind(encoders, name), []) for name in made if not parts(encoders, name)}
+    return {**encoders, **{name: {**encoders.get(name, {}), "of": found} for name, found in left_open.items() if found}}
+
+
+def at_hand(encoders: Encoders, made: Sequence[str]) -> list[str]:
+    """Return the feature sets that networks, words or a source give, and nothing trained here; none twice.
+
+    Args:
+        encoders: the section.
+        made: as for `gathering`.
+    """
+    given = [name for name in made if kind(encoders, name) in ENCODERS or not defined(encoders, name)]
+    own = [name for name in given if kind(encoders, name).split("-")[0] not in (OURS, CLIP)]
+    return [name for name in own if "-" not in name or not set(name.split("-")) <= set(own)]
+
+
+def is_trained_here(encoders: Encoders, name: str) -> bool:
+    """Return whether a set is that of an encoder trained on the catalogue, whole and as it is meant to be used."""
+    return kind(encoders, name) in (OURS, CLIP)
+
+
 def is_control(encoders: Encoders, name: str) -> bool:
-    """Return whether a set shows what another would be without a step, so that nobody should use it: raw, untrained."""
-    return kind(encoders, name).endswith(("-raw", "-untrained"))
+    """Return whether a set shows what another would be without a step: raw, untrained, or of wrong content."""
+    return kind(encoders, name).endswith(("-raw", "-untrained")) or kind(encoders, name) == "wrong"
 
 
 def is_partial(encoders: Encoders, name: str) -> bool:

@@ -63,8 +63,7 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: list[str
     run.resume(node.folder, node.inputs(), facts, name, modules=node.code())
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
-        for one in node.networks(own=True):
-            one.fit(run.progress)
+        node.prepare(run.progress)
         if params.engine == "local":
             items, devices = Items(ids, texts, throughput, _in_turn(done)), visible()
             on = engine.Devices(devices) if len(devices) > 1 else None

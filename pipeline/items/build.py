@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import pyarrow as pa
@@ -19,7 +19,7 @@ import schemas
 from pipeline.config.source import Source
 from pipeline.errors import UserError
 from pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
-from pipeline.sources.product import Product
+from pipeline.sources.product import Product, is_web
 from pipeline.sources.registry import reader
 from schemas.items import TEXT_FIELDS
 
@@ -102,6 +102,37 @@ def shared(items: pa.Table, above: float) -> list[dict[str, object]]:
         values, numbers = many[column].to_pylist(), many[f"{column}_count"].to_pylist()
         rows += [{"column": column, "value": value, "items": n} for value, n in zip(values, numbers, strict=True)]
     return rows
+
+
+def used(items: pa.Table, fields: Sequence[str]) -> tuple[float, dict[str, float]]:
+    """Return which share of the characters of text that items came with encoders get to read; and what is left out.
+
+    Args:
+        items: table ITEMS.
+        fields: that make the text.
+
+    Returns:
+        the share, 1 where there is no text; and column -> share, of columns with words that are left out, most first.
+    """
+    lengths: Counter[str] = Counter()
+    for name in TEXT_FIELDS:
+        values = items[name].to_pylist()
+        lengths[name] = sum(len(v) if isinstance(v, str) else sum(map(len, v)) for v in values)
+    for extra in items["extra"].to_pylist():
+        for name, value in orjson.loads(extra).items():
+            lengths[name] += _words(value)
+    total = lengths.total()
+    if not total:
+        return 1.0, {}
+    out = {name: round(n / total, 6) for name, n in lengths.most_common() if n and name not in fields}
+    return round(1 - sum(out.values()), 6), out
+
+
+def _words(value: Any) -> int:
+    """Return the characters of a field of the source that reads as text: words with blanks between them."""
+    values = value if isinstance(value, list) else [value]
+    texts = [v for v in values if isinstance(v, str) and len(v.split()) > 1 and not is_web(v)]
+    return sum(map(len, texts))
 
 
 def merge(first: Product, other: Product) -> Product:

@@ -33,7 +33,7 @@ class CEASE(Closed):
     Params = CEASEParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
-    def weigh(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:  # type: ignore[override]
+    def weigh(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
         """Return B, float32 [I, I]."""
         features, matrix = closed.content(inputs.features), closed.gram(self.seen)
         closed.add_product(matrix, params.content * features, features)
@@ -63,7 +63,7 @@ class AddEASE(Closed):
     Params = AddEASEParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
-    def weigh(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:  # type: ignore[override]
+    def weigh(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:
         """Return the sum, float32 [I, I]."""
         w, v = closed.content_factors(closed.content(inputs.features), params.content_l2)
         matrix = closed.gram(self.seen)

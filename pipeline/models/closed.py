@@ -7,7 +7,9 @@ Letters: U users, I items, F width of features.
 
 from __future__ import annotations
 
-from typing import ClassVar
+import sys
+from abc import abstractmethod
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -45,9 +47,9 @@ class Closed(Untrained):
         self.seen = adjacency.seen(inputs.split)  # X [U, I]
         self.filter = Dense(torch.from_numpy(self.weigh(inputs, params)).to(inputs.device))
 
-    def weigh(self, inputs: Inputs, params: ClosedParams) -> np.ndarray:
-        """Return B, float32 [I, I]."""
-        raise NotImplementedError
+    @abstractmethod
+    def weigh(self, inputs: Inputs, params: Any) -> np.ndarray:
+        """Return B, float32 [I, I]; params is of the class Params."""
 
     def forward(self) -> tuple[sp.csr_array, Filter]:
         """Return X [U, I] and the filter of B [I, I]."""
@@ -55,12 +57,16 @@ class Closed(Untrained):
 
 
 def fits(n_items: int, gib: float, name: str) -> None:
-    """Raise UserError if a float32 matrix [I, I] is larger than `gib` GiB."""
+    """Say how large a float32 matrix [I, I] is if that is more than 1 GiB; raise UserError if it is more than `gib`."""
     needed = n_items**2 * 4 / 2**30
+    if 1 < needed <= gib:
+        print(
+            f"{name}: a matrix of {n_items:,} x {n_items:,} items takes {needed:.1f} GiB", file=sys.stderr, flush=True
+        )
     if needed > gib:
         raise UserError(
             f"{name}: {n_items:,} items take {needed:,.1f} GiB, of which its key gib allows {gib:g}; raise it if the "
-            "machine has them, or take the model sansa, which is sparse"
+            "machine has them, or take slim, ials or gfcf, which hold no such matrix"
         )
 
 

@@ -26,7 +26,7 @@ class EASE(Closed):
 
     Params = EASEParams
 
-    def weigh(self, inputs: Inputs, params: EASEParams) -> np.ndarray:  # type: ignore[override]
+    def weigh(self, inputs: Inputs, params: EASEParams) -> np.ndarray:
         """Return B, float32 [I, I]."""
         matrix = closed.gram(self.seen)
         closed.add_to_diagonal(matrix, params.l2)

@@ -46,7 +46,7 @@ class L3AE(Closed):
     Params = L3AEParams
     needs: ClassVar[frozenset[str]] = frozenset({"features"})
 
-    def weigh(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:  # type: ignore[override]
+    def weigh(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
         """Return B, float32 [I, I]."""
         w, v = closed.content_factors(closed.content(inputs.features), params.content_l2)
         c = -(w * v).sum(1)  # [I], takes the diagonal off W V^T

@@ -21,7 +21,8 @@ class Train(Section):
     """The training loop (method.md sections 3, 4)."""
 
     grid: ClassVar[Grid] = {}
-    """the authors' grid of the model; empty: lr and l2 are searched"""
+    """the authors' grid of the model as far as it is known, else values around their settings; its ends are the default
+    ranges of a search; empty: lr and l2 are searched"""
 
     standardise: bool = False
     """features are centred and scaled, column by column, before a model reads them; the item graph stays"""

@@ -77,9 +77,9 @@ def applied(whitening: Whitening, x: np.ndarray) -> np.ndarray:
         return np.where(x.any(axis=1, keepdims=True), whitening(x), np.float32(0))
 
 
-def processed(x: np.ndarray, width: int) -> np.ndarray:
-    """Return vectors centred, reduced by PCA and whitened over themselves: float32 [n, D] -> [n, W], see `fit_pca`."""
-    return applied(fit_pca(lambda: (x[start : start + ROWS] for start in range(0, len(x), ROWS)), width), x)
+def processed(x: np.ndarray, width: int, power: float = 1) -> np.ndarray:
+    """Return vectors centred, reduced by PCA and scaled over themselves: float32 [n, D] -> [n, W], see `fit_pca`."""
+    return applied(fit_pca(lambda: (x[start : start + ROWS] for start in range(0, len(x), ROWS)), width, power), x)
 
 
 def oriented(directions: np.ndarray) -> np.ndarray:

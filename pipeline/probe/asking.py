@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.probe import questions, sampled
-from pipeline.probe.base import Data, Task
+from pipeline.probe.base import Data, Relearned, Task
 from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
 from pipeline.seeds import seed_for
@@ -37,6 +37,7 @@ def answers(
     ks: Sequence[int],
     seed: int,
     withheld: Mapping[str, Mapping[str, str]] | None = None,
+    relearned: Mapping[str, Relearned | None] | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return probe -> feature set -> hits [G, len(ks)] of its groups, or of a task the figure of each case, [n].
 
@@ -46,6 +47,7 @@ def answers(
         ks: cutoffs.
         seed: of what tasks draw.
         withheld: see `withheld`; such a set has no answer.
+        relearned: see `Data.relearned`.
     """
     left_out = withheld or {}
     answers: dict[str, dict[str, np.ndarray]] = {probe: {} for probe in probes}
@@ -60,7 +62,7 @@ def answers(
                     answers[probe][name] = part
         for probe, task in probes.items():
             if not isinstance(task, (Questions, str)) and name not in left_out.get(probe, {}):
-                answers[probe][name] = task.answer(features, seed)
+                answers[probe][name] = task.answer(features, seed, (relearned or {}).get(name))
     return answers
 
 
@@ -69,10 +71,12 @@ def summaries(
     answers: Mapping[str, Mapping[str, np.ndarray]],
     ks: Sequence[int],
     withheld: Mapping[str, Mapping[str, str]] | None = None,
+    relearned: Mapping[str, Relearned | None] | None = None,
 ) -> dict[str, Any]:
     """Return probe -> feature set -> figures (see `summary`); arguments as for `answers`.
 
-    A probe without questions is `{"skipped": reason}`, and so is a feature set that is withheld from one.
+    A probe without questions is `{"skipped": reason}`, and so is a feature set that is withheld from one. The note of
+    a probe names the sets that it flatters, see `Probe.leak`.
     """
     out: dict[str, Any] = {}
     for probe, task in probes.items():
@@ -82,6 +86,9 @@ def summaries(
             out[probe] = questions.summary(task, answers[probe], ks, PROBES[probe].measure)
         else:
             out[probe] = task.summary(answers[probe])
+        if relearned and PROBES[probe].leak and not isinstance(task, str):
+            leak = f"Leak: of {', '.join(sorted(relearned))}, {PROBES[probe].leak}."
+            out[probe]["note"] = f"{out[probe].get('note', '')} {leak}".strip()
         if not isinstance(task, str):
             out[probe] |= {name: {"skipped": reason} for name, reason in (withheld or {}).get(probe, {}).items()}
     return out
@@ -91,14 +98,14 @@ def processed(
     probes: Mapping[str, Questions | Task | str],
     answers: Mapping[str, Mapping[str, np.ndarray]],
     ks: Sequence[int],
-    width: int,
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return `{"width": ...}` and the figures of each probe that was measured; arguments as for `summaries`.
+    """Return the facts and the figures of each probe that was measured; arguments as for `summaries`.
 
     Args:
         probes: see `ask`.
-        answers: of feature sets after the same processing.
+        answers: of processed feature sets.
         ks: cutoffs.
-        width: of them, at most.
+        facts: see `Processing.facts`.
     """
-    return {"width": width} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}
+    return {**facts} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}

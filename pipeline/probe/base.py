@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from pipeline.probe.questions import Questions
 
 
+Relearned = Callable[[np.ndarray], np.ndarray]
+"""cold items -> the vectors of all, float32 [I, F], made without the interactions of the cold ones"""
+
+
 @dataclass(frozen=True)
 class Data:
     """What probes read: one dataset with I items."""
@@ -25,6 +29,8 @@ class Data:
     """path from the root, of each item; may be empty"""
     read_categories: Mapping[str, bool | None] = field(default_factory=dict)
     """feature set -> whether its encoder read the categories, as part of the text; None where that is not known"""
+    relearned: Mapping[str, Relearned | None] = field(default_factory=dict)
+    """feature set that learned from train interactions -> what makes it without those of some; None: it cannot be"""
 
 
 def nothing_withheld(data: Data) -> dict[str, str]:
@@ -32,11 +38,22 @@ def nothing_withheld(data: Data) -> dict[str, str]:
     return {}
 
 
+def unchanged(answer: np.ndarray) -> np.ndarray:
+    """Return an answer that has a figure for each case."""
+    return answer
+
+
 class Task(Protocol):
     """A probe that evaluates each feature set by itself, over n cases."""
 
-    def answer(self, features: np.ndarray, seed: int) -> np.ndarray:
-        """Return the figure of each case, number or bool [n], of features float32 [I, F]."""
+    def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
+        """Return the figure of each case, number or bool [n], or what `Probe.cases` makes that of.
+
+        Args:
+            features: float32 [I, F].
+            seed: of what is drawn.
+            relearned: of a set that learned from interactions: makes its vectors without those of some items.
+        """
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return `{<what a case is>: n, "chance": {figure: ...}, <feature set>: {figure: mean, figure_se: error}}`."""
@@ -58,6 +75,10 @@ class Probe:
     """note to its table in the report; {n} is the number of groups or cases"""
     withheld: Callable[[Data], Mapping[str, str]] = nothing_withheld
     """returns the feature sets that are not asked, as they know the answer -> why"""
+    leak: str = ""
+    """why its figures flatter a set that learned from train interactions; empty where they do not"""
+    cases: Callable[[np.ndarray], np.ndarray] = unchanged
+    """turns an answer of its task into the figure of each case, which tests resample"""
 
     @property
     def title(self) -> str:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline import io
 from pipeline.layout import Layout
-from pipeline.probe.base import Data, Probe
+from pipeline.probe.base import Data, Probe, Relearned
 
 FOLDS = 5
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -47,7 +47,7 @@ class Labels(NamedTuple):
     unsure: tuple[str, ...] = ()
     """feature sets of which it is not known whether their encoders read the categories"""
 
-    def answer(self, features: np.ndarray, seed: int) -> np.ndarray:
+    def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
         """Return which held-out predictions are right, see `accuracy`."""
         return accuracy(features, self, seed)
 

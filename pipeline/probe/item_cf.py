@@ -45,4 +45,5 @@ ITEM_CF = Probe(
     question="is the item most co-bought with an item among its K nearest",
     note="Is the item most often bought together with an item among its K nearest? ± is the standard error over {n:,} "
     "items.",
+    leak="it learned from train interactions, which this probe asks about",
 )

@@ -26,7 +26,7 @@ from pipeline.interactions.split import Pairs, Split, contains, keys
 from pipeline.models import adjacency, closed
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.topk import select
-from pipeline.probe.base import Data, Probe
+from pipeline.probe.base import Data, Probe, Relearned
 
 GIB = 1.5
 """most that the I x I matrix may take: 20,000 items"""
@@ -70,7 +70,7 @@ class Linear:
         """Recall of EASE for each test user, [n]."""
         return self._recall("test", self.ease[0], -1 / self.ease[0].diagonal())
 
-    def answer(self, features: np.ndarray, seed: int) -> np.ndarray:
+    def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
         """Return recall of L3AE minus that of EASE for each test user, [n], of features float32 [I, F]."""
         units = unit_rows(features)[0]
         best, gain = -1.0, np.zeros(len(self.base))

@@ -10,4 +10,4 @@ class Probe(Section):
 
     ks: list[Positive] = [5, 10, 20, 50]
     width: Positive = 128
-    """of every feature set after the same processing, at most: centred, reduced by PCA and whitened"""
+    """of a processed feature set, at most: reduced by PCA, and relaxed or whitened, whichever is best on valid"""

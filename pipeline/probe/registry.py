@@ -15,6 +15,7 @@ PROBES: Registry[Probe] = Registry(
         "zero_shot": "pipeline.probe.zero_shot:ZERO_SHOT",
         "item_cf": "pipeline.probe.item_cf:ITEM_CF",
         "content_knn": "pipeline.probe.content_knn:CONTENT_KNN",
+        "cold_items": "pipeline.probe.cold_items:COLD_ITEMS",
         "linear_cf": "pipeline.probe.linear_cf:LINEAR_CF",
         "behaviour_support": "pipeline.probe.behaviour_support:BEHAVIOUR_SUPPORT",
         "categories": "pipeline.probe.categories:CATEGORIES",

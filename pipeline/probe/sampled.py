@@ -6,10 +6,12 @@ N questions in G groups, I items.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.probe.questions import Questions
+if TYPE_CHECKING:  # it loads SciPy, which the comparison of two releases does without
+    from pipeline.probe.questions import Questions
 
 COSINES = 400_000_000
 """of each feature set, for one probe or one search of neighbours: 20,000 items are all compared with all"""

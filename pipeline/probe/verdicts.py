@@ -1,6 +1,6 @@
 """Which of two feature sets is better: it must win raw and processed, in paired tests corrected for all comparisons.
 
-Processed: centred, reduced by PCA to one width, and whitened (pipeline/ops/whitening.py), the same for every set.
+Processed: the best of three forms on valid (forms.py), the same choice for every set.
 G groups (users or items) or cases of a probe, K cutoff.
 """
 
@@ -45,10 +45,10 @@ def verdicts(
     rows, tests = [], []
     for a, b in pairs:
         for probe in (name for name, sets in raw.items() if {a, b} <= sets.keys()):
-            for measure, column in _measures(probe, raw[probe][a], ks).items():
+            for measure, column in measures(probe, raw[probe][a], tested_cutoffs(ks), ks).items():
                 rows.append({"probe": probe, "measure": measure, "a": a, "b": b})
                 for answers in (raw[probe], processed[probe]):
-                    x, y = (answers[name] if answers[name].ndim == 1 else answers[name][:, column] for name in (a, b))
+                    x, y = (cases(probe, answers[name], column) for name in (a, b))
                     tests.append((measure, a, b, x, y))
     results = corrected(tests, seed)
     return [
@@ -68,12 +68,18 @@ def agreed(tests: Sequence[Mapping[str, Any]]) -> str:
     return {1: "better", -1: "worse"}.get(signs.pop(), "undecided") if len(signs) == 1 else "undecided"
 
 
-def _measures(probe: str, answers: np.ndarray, ks: Sequence[int]) -> dict[str, int]:
-    """Return the measures of a probe that are tested -> their columns in the answers."""
-    measure = PROBES[probe].measure
-    if answers.ndim == 1:
-        return {measure: 0}
-    return {f"{measure}@{k}": list(ks).index(k) for k in tested_cutoffs(ks)}
+def measures(probe: str, answers: np.ndarray, cutoffs: Sequence[int], ks: Sequence[int]) -> dict[str, int]:
+    """Return the measures of a probe that are tested -> their columns in the answers; that of a task has one."""
+    entry = PROBES[probe]
+    if entry.cases(answers).ndim == 1:
+        return {entry.figure: 0}
+    return {f"{entry.measure}@{k}": list(ks).index(k) for k in cutoffs}
+
+
+def cases(probe: str, answers: np.ndarray, column: int) -> np.ndarray:
+    """Return the figure of each case of a probe, float64 [n]; column as `measures` says."""
+    each = PROBES[probe].cases(answers)
+    return each if each.ndim == 1 else each[:, column]
 
 
 def _kept(raw: Mapping[str, Any], processed: Mapping[str, Any]) -> dict[str, Any]:

@@ -66,4 +66,5 @@ ZERO_SHOT = Probe(
     question="is the item that a user met last among the K nearest to the mean of the earlier ones",
     note="Is the item that a user met last among the K nearest to the mean of the earlier ones? Items of the same last "
     "second are the target in turn. ± is the standard error over {n:,} users.",
+    leak="it learned from train interactions, and a user's last item by time may be among them",
 )

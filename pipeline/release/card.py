@@ -71,7 +71,7 @@ def render(parts: Parts, counts: Counts, files: list[File]) -> str:
         recommenders=recommenders.results,
         probed=list(probes.read(outputs.probes).values()),
         headline=probes.headline(outputs.probes),
-        processed_width=(outputs.probes or {}).get("processed", {}).get("width"),
+        processed=probes.processing(of) if (of := (outputs.probes or {}).get("processed")) else "",
         studied=[*codes.brief(judged), *study.summed(outputs.study)],
         hardware=records.hardware(outputs.records),
         gaps=content.gaps(parts.items),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
 
 WIDTH, HEIGHT, MARGIN = 10_000, 6_200, 120
 """of the frame that a map is drawn in"""
 ROUNDS, LEAST_ROUNDS, MOVES = 400, 120, 4_000_000
 """steps of a map: so many moves of items in all, within these two bounds"""
+FEWEST = 3
+"""items of a map by forces"""
 PUSHES = 5
 """items drawn at random, an item and round, to push away"""
 SMOOTHING = 40
@@ -39,6 +40,8 @@ def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np
         seed: of starting positions and pushes.
         rounds: steps.
     """
+    if n_items < FEWEST:  # side by side: forces need a plane to act in
+        return np.stack([np.arange(1, n_items + 1) / (n_items + 1), np.full(n_items, 0.5)], axis=1)
     item, other = (edges[c].to_numpy().astype(np.int64) for c in ("item_id", "neighbour_id"))
     kept = item != other
     item, other = item[kept], other[kept]
@@ -63,6 +66,8 @@ def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np
 
 def _start(item: np.ndarray, other: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
     """Return starting positions: random, averaged along the graph, then ranked, so that no component lies far out."""
+    from scipy import sparse  # a light install, which draws pages without a map, does without it
+
     ones = np.ones(len(item))
     walk = sparse.csr_array((ones, (item, other)), shape=(n, n))
     walk = walk + walk.T + sparse.eye_array(n, format="csr")

@@ -24,7 +24,7 @@ def section(outputs: Outputs) -> Section:
         "constant features score as chance does."
     )
     if processed := (outputs.probes or {}).get("processed"):
-        note += f" Processed: centred, reduced by PCA to at most {processed['width']} numbers, whitened."
+        note += f" {probes.processing(processed)}"
         note += f" Better: raw and processed, p below {LEVEL} after Holm's correction."
     drawn = pictures(outputs.probes)
     return Section("probes", "Probes", "Probes", note, drawn, tables=probes.tables(outputs.probes))

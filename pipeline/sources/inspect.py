@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,10 @@ from pipeline.sources.database import connected
 from pipeline.sources.delimited import first
 from pipeline.sources.header import column_names, delimiter
 from pipeline.sources.names import stripped
-from pipeline.sources.product import is_path
+from pipeline.sources.product import as_text, is_path, is_web
 from pipeline.sources.sql import name as identifier
 from pipeline.sources.sql import rating
-from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, seconds, table
+from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, seconds, several, table
 
 KNOWN = {
     "user": ("userid", "reviewerid", "customer", "customerid", "visitorid", "uid"),
@@ -38,6 +38,11 @@ KNOWN = {
 """role -> names of its column in common datasets, in small letters and digits alone; the role's own is one too"""
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")
 SAMPLE = 10_000  # rows whose values are looked at
+OFTEN = 5
+"""lists that must have a name for its depths to count"""
+FLAT = 1 / 3
+"""share of such names that stand at several depths, above which lists have no levels"""
+WORDS = re.compile(r"[^\W\d_]{2,}")
 EXPLICIT_FROM = 3  # different ratings; one or two may as well be clicks
 
 
@@ -49,6 +54,10 @@ class Table:
     columns: list[str]
     roles: dict[str, str]
     """role -> the name of its column"""
+    worded: tuple[str, ...] = ()
+    """of an item file: columns that no role has and that hold words"""
+    flat: bool = False
+    """of an item file: whether categories are a list without levels"""
 
     def renamed(self) -> dict[str, str]:
         """Return the roles whose column has another name."""
@@ -59,6 +68,10 @@ class Table:
         unused = [c for c in self.columns if c not in self.roles.values()]
         rest = f"; not used: {', '.join(unused)}" if unused else ""
         lines = [f"{self.path}: {_format(self.path)}, {len(self.columns)} columns{rest}"]
+        if self.worded:
+            lines.append(f"  words not used: {', '.join(self.worded)}; the key `text` of the source joins them")
+        if self.flat:
+            lines.append(f"  {self.roles['categories']} is a list without levels, no path: it becomes one level")
         values = _examples(self)
         return lines + [f"  {role:<12}{column}, such as {values.get(column)!r}" for role, column in self.roles.items()]
 
@@ -116,7 +129,41 @@ def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
     same = {"item": item} if item in names and "item" not in flags else {}
     if not same and "id" in names and "item" not in flags and "item" not in names:
         same = {"item": "id"}  # of the item file alone: in interactions it would be the row's
-    return _look(path, OF_ITEMS, {**flags, **same}, required=("item",))
+    seen = _look(path, OF_ITEMS, {**flags, **same}, required=("item",))
+    records = list(_records(path))
+    worded = tuple(c for c in names if c not in seen.roles.values() and _holds_words([r.get(c) for r in records]))
+    lists = [several(r.get(seen.roles["categories"])) for r in records] if "categories" in seen.roles else []
+    return replace(seen, worded=worded, flat=is_flat(lists))
+
+
+def is_flat(lists: Sequence[Sequence[str]]) -> bool:
+    """Return whether lists of categories have no levels: in a path from the root, a name has one depth.
+
+    Args:
+        lists: of items.
+    """
+    depths: dict[str, Counter[int]] = {}
+    for names in lists:
+        for depth, name in enumerate(names if len(names) > 1 else []):
+            depths.setdefault(name, Counter())[depth] += 1
+    often = [counts for counts in depths.values() if counts.total() >= OFTEN]
+    several_depths = sum(len(counts) > 1 for counts in often)
+    return bool(often) and several_depths > FLAT * len(often)
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the first items of a file; lines that cannot be read are the stage's to count."""
+    reader = Tabular(TabularSource.model_validate({"kind": "tabular", "interactions": str(path)}))
+    for line in islice(reader.lines(path), SAMPLE):
+        with suppress(ValueError):
+            yield reader.parse(line)
+
+
+def _holds_words(values: Sequence[Any]) -> bool:
+    """Return whether most values that are there read as text: words with blanks between them, no addresses."""
+    texts = [text for value in values if (text := as_text(value).strip()) and not isinstance(value, (int, float))]
+    worded = sum(len(WORDS.findall(text)) > 1 and not is_web(text) for text in texts)
+    return 2 * worded > len(texts)
 
 
 def plain(column: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -30,6 +30,7 @@ def text(
     ratings: Ratings | None,
     core: int,
     catalogue: int,
+    encoders: Sequence[str],
 ) -> str:
     """Return the whole of a parameter file.
 
@@ -41,6 +42,7 @@ def text(
         ratings: what the ratings are, if there are any.
         core: least interactions of users and items; 0 where the split is the source's own.
         catalogue: items that are left.
+        encoders: what `encode` makes by default of items with image and text.
     """
     pictured = bool(images) or (items is not None and "image_urls" in items.roles)
     sections: dict[str, Any] = {
@@ -48,7 +50,7 @@ def text(
         "sources": {name: _source(interactions, items)},
         "interactions": {"user_core": core, "item_core": core} if core else {},
         "images": dict(images),
-        **_content(items is not None, pictured, catalogue),
+        **_content(items is not None, pictured, catalogue, encoders),
         "train": QUICK if catalogue < LARGE else {},
         "benchmark": {"budget": BUDGET},
     }
@@ -56,7 +58,12 @@ def text(
         ks = [k for k in CUTOFFS if k <= catalogue] or [catalogue]
         sections["benchmark"]["ks"] = ks
         sections["probe"] = {"ks": ks}
-    return _HEAD + "".join(_section(key, value, ratings) for key, value in sections.items() if value)
+    offer = ""
+    if items is not None and items.worded:
+        offer = f"    # text: [{', '.join(items.worded)}] # would join these columns to the text\n"
+    written = {key: _section(key, value, ratings) for key, value in sections.items() if value}
+    written["sources"] += offer
+    return _HEAD + "".join(written.values())
 
 
 _HEAD = """# What `dvc repro` builds, and how. Absent keys have their defaults, or mean what the data has: which feature
@@ -64,10 +71,14 @@ _HEAD = """# What `dvc repro` builds, and how. Absent keys have their defaults, 
 """
 NOTES = {
     "pretrain": "the rest is the recipe of docs/pretraining.md; it ends early where more teaches nothing",
+    "encoders": "what valid chooses among the sets that linear algebra makes of all others",
     "train": "for a small catalogue; each key is documented in pipeline/models/alignrec.py",
     "benchmark": "settings that each model tries on valid for each feature set",
 }
 """section -> what its first line says"""
+
+
+CHOSEN = {"encoders": {"best": {"kind": "chosen"}}}
 
 
 def _source(interactions: Table, items: Table | None) -> dict[str, Any]:
@@ -77,20 +88,25 @@ def _source(interactions: Table, items: Table | None) -> dict[str, Any]:
         return {**source, "columns": columns} if columns else source
     item = items.roles["item"]
     columns |= {role: column for role, column in items.renamed().items() if role != "item"}
-    other = {"item_columns": {"item": item}} if item != columns.get("item", "item") else {}
+    other: dict[str, Any] = {"item_columns": {"item": item}} if item != columns.get("item", "item") else {}
+    other |= {"flat_categories": True} if items.flat else {}
     return {**source, "items": str(items.path), **({"columns": columns} if columns else {}), **other}
 
 
-def _content(text: bool, image: bool, catalogue: int) -> dict[str, Any]:
+def _content(text: bool, image: bool, catalogue: int, encoders: Sequence[str]) -> dict[str, Any]:
     """Return sections `pretrain` and `encode` for what items have; both: the default encoders."""
     if not (text or image):
         return {}
     steps = math.ceil(PASSES * catalogue / BATCH)
     pretrain: dict[str, Any] = {"steps": steps} if steps > STEPS else {}
     if text and image:
-        return {"pretrain": pretrain}
+        return {"pretrain": pretrain, "encode": {"encoders": [*encoders, "best"]}, **CHOSEN}
     teachers = ["minilm", "tfidf"] if text else ["cnn"]
-    return {"pretrain": {**pretrain, "distill_from": teachers}, "encode": {"encoders": ["beit3", *teachers]}}
+    return {
+        "pretrain": {**pretrain, "distill_from": teachers},
+        "encode": {"encoders": ["beit3", *teachers, "linear", "best"]},
+        **CHOSEN,
+    }
 
 
 def _section(key: str, value: Any, ratings: Ratings | None) -> str:

@@ -14,7 +14,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.base import Mirrors, Share
+from pipeline.config.base import Mirrors, Share, known
 from pipeline.errors import UserError, one_line
 from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.database import connected
@@ -49,6 +49,10 @@ class TabularSource(Downloaded):
     """name of a column here -> its name in the files, where they differ"""
     item_columns: dict[ItemColumn, str] = {}
     """the same for the item file alone, where the two files differ"""
+    text: list[str] = []
+    """more columns of the item file, whose words are joined to the description"""
+    flat_categories: bool = False
+    """whether categories are a list without levels, which becomes one level, and no path from the root"""
     max_reject_share: Share = 0.01
     """of the rows of interactions in CSV, those that may be unreadable; `items` has its own"""
 
@@ -67,6 +71,7 @@ class Tabular:
     def __init__(self, source: TabularSource) -> None:
         self._interaction_columns: dict[str, str] = dict(source.columns.items())
         self._most_rejects = source.max_reject_share
+        self._text, self._flat = source.text, source.flat_categories
         self._item_columns: dict[str, str] = dict([*source.columns.items(), *source.item_columns.items()])
 
     def ratings(self, raw: Mapping[str, Path]) -> str:
@@ -120,7 +125,8 @@ class Tabular:
         """
         if path := raw.get("metadata"):
             names = {role: self._item_column(role) for role in OF_ITEMS}
-            _columns(path, names, required=("item",), renamed=self._item_columns)
+            columns = _columns(path, names, required=("item",), renamed=self._item_columns)
+            known(self._text, columns, "text")
         return path
 
     def lines(self, path: Path) -> Iterator[bytes]:
@@ -148,13 +154,15 @@ class Tabular:
 
     def product(self, record: dict[str, Any]) -> Product:
         """Return the fields of the item."""
+        categories = several(record.get(self._item_column("categories")))
+        parts = [record.get(self._item_column("description")), *(record.get(column) for column in self._text)]
         return Product(
             title=as_text(record.get(self._item_column("title"))),
             brand=as_text(record.get(self._item_column("brand"))),
-            categories=_several(record.get(self._item_column("categories"))),
-            description=as_text(record.get(self._item_column("description"))),
-            image_urls=_several(record.get(self._item_column("image_urls"))),
-            extra=others(record, [self._item_column(c) for c in OF_ITEMS]),
+            categories=[", ".join(sorted(categories))] if self._flat and categories else categories,
+            description=" ".join(text for text in map(_ended, parts) if text) if self._text else as_text(parts[0]),
+            image_urls=several(record.get(self._item_column("image_urls"))),
+            extra=others(record, [*(self._item_column(c) for c in OF_ITEMS), *self._text]),
         )
 
 
@@ -265,5 +273,12 @@ def table(path: Path, columns: list[str]) -> str:
     return read_csv(path, columns, True, separator, quotes=True) if separator else read_lines(path, columns)
 
 
-def _several(value: Any) -> list[str]:
+def _ended(value: Any) -> str:
+    """Return a field as text that ends like a sentence; a list's parts stand between commas."""
+    text = ", ".join(as_list(value)) if isinstance(value, list) else as_text(value).strip()
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
+def several(value: Any) -> list[str]:
+    """Return the strings of a list, or of a cell in which | parts them."""
     return [part.strip() for part in value.split(SEPARATOR)] if isinstance(value, str) else as_list(value)

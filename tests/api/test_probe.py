@@ -38,7 +38,9 @@ def test_figures_are_the_pipelines(x: alignrec.Vectors, interactions: pa.Table, 
     expected = asking.summaries(asked, asking.answers(asked, [("vectors", shops.content())], ks, 0), ks)
     for probe in ("zero_shot", "item_cf", "content_knn"):
         assert result.figures[probe]["vectors"] == expected[probe]["vectors"]
-    assert result.skipped == {"categories": "no categories were given"}
+    assert result.skipped.keys() == {"categories", "cold_items"}
+    assert result.skipped["categories"] == "no categories were given"
+    assert "fewer than" in result.skipped["cold_items"]
     assert result.dropped == {}
 
 

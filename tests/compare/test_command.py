@@ -16,7 +16,7 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.compare import changes, command, feature_set, geometry, judge, releases
+from pipeline.compare import changes, command, feature_set, geometry, judge, releases, similarity
 from pipeline.errors import UserError
 from pipeline.experiment.plans import compare as plans
 from pipeline.experiment.tables import compare as tables
@@ -522,7 +522,7 @@ def test_neighbours_cka_and_cosine_weigh_a_change(overlap: float, cka: float, co
 def test_the_page_of_a_difference_shows_changed_items_before_and_after(
     layout: Layout, older: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judge, "NEIGHBOURS", 2)  # of 5 others
+    monkeypatch.setattr(similarity, "NEIGHBOURS", 2)  # of 5 others
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
     newer = published(layout.root, "0.1.1")
     diff = releases.diff(older, newer, 3)

@@ -14,7 +14,7 @@ import schemas
 from pipeline import io
 from pipeline.compare import command, geometry
 from pipeline.compare.feature_set import FeatureSet
-from pipeline.compare.judge import compared
+from pipeline.compare.similarity import compared
 from pipeline.evaluation import statistics
 from pipeline.facts import comparison as facts
 from pipeline.layout import Layout

@@ -28,7 +28,7 @@ from pipeline.seeds import seed_for
 from stages.encode import main
 from stages.params import Params, load
 
-TINY = {"patch": 8, "image": 16, "width": 32, "layers": 1, "steps": 8, "batch_size": 2, "held_out": 0.0}
+TINY = {"patch": 8, "image": 16, "width": 32, "layers": 1, "steps": 12, "batch_size": 2, "held_out": 0.0}
 PAIRS = [0, 1, 2, 3, 5]
 """items of toy with image and text; item 4 has neither"""
 
@@ -150,8 +150,8 @@ def test_training_tells_each_pair_from_the_others(tmp_path: Path) -> None:
     network, seen = clip.network(settings, 11, 4), []
     train(network, pairs, budget, 0, Checkpoint(tmp_path / "checkpoint", 1000), seen.append)
     encoder = clip.Clip(network, some)
-    text = encoder.encode(clip.Prepared(None, torch.from_numpy(pairs.ids)))[:, 32:]
-    image = encoder.encode(clip.Prepared(torch.from_numpy(pixels), None))[:, :32]
+    text = encoder.encode(encoder.prepare(None, words))[:, 32:]
+    image = encoder.encode(clip.Prepared(torch.from_numpy(pixels), [], None))[:, :32]
     assert (text @ image.T).argmax(1).tolist() == list(range(8))
     assert sum(seen) == 40
 

@@ -23,6 +23,7 @@ from pipeline.experiment.search import Median, Search, Setting, Tried
 from pipeline.experiment.tables import effects
 from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
+from pipeline.models import MODELS
 from pipeline.run import Run, running
 from stages.params import Params
 from stages.sweep import main
@@ -132,6 +133,12 @@ def test_plans_say_what_is_tried_first_and_refuse_what_cannot_be() -> None:
     ):
         with pytest.raises(UserError, match=message):
             asked(*arguments)
+
+
+def test_authors_are_those_of_the_model() -> None:
+    wanted = asked(params(), "ease", None, "authors", None)
+    assert [setting["l2"] for setting in wanted.first] == MODELS["ease"].Params.grid["l2"]
+    assert asked(params(), "ease", None, None, 3).space["l2"] == Range(low=50, high=2000)
 
 
 @pytest.mark.parametrize("given", [{"low": 0.2, "high": 0.1}, {"low": 0.0, "high": 0.1}])

@@ -20,7 +20,7 @@ from pipeline.ops import device
 from pipeline.run import running
 from stages import encode
 
-CLIP = {"image": 16, "width": 32, "layers": 1, "steps": 2, "batch_size": 2, "held_out": 0.0}
+CLIP = {"image": 16, "width": 32, "layers": 1, "steps": 3, "batch_size": 2, "held_out": 0.0}
 SETS = ["cnn", "clip", "clip-text-masked", "both"]
 
 

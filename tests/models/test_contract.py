@@ -16,7 +16,8 @@ import torch
 import toy
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from pipeline.benchmark.settings import model_settings
+from pipeline.benchmark.params import SPACES
+from pipeline.benchmark.settings import model_settings, search_ranges
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.ranking import topk
@@ -196,6 +197,19 @@ def test_every_key_of_a_models_own_class_is_read_by_it(model: str) -> None:
     network()
     elsewhere = {"recipe", "features"}  # of AlignRec's: the first fills in others, the second chooses what it is given
     assert kind.model_fields.keys() - Train.model_fields.keys() - elsewhere <= read
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_models_own_grid_is_of_settings_that_it_takes(model: str) -> None:
+    kind = MODELS[model].Params
+    for key, values in kind.grid.items():
+        for value in values:
+            assert getattr(kind.model_validate({key: value}), key) == value
+    ranges = search_ranges(toy.params(), model)
+    if kind.grid and model not in SPACES:
+        assert {key: (r.low, r.high) for key, r in ranges.items()} == {
+            key: (min(values), max(values)) for key, values in kind.grid.items()
+        }
 
 
 def test_a_models_own_defaults_yield_to_train_and_train_to_overrides() -> None:

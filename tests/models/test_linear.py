@@ -91,12 +91,14 @@ def test_l3ae_without_distillation_is_ease() -> None:
         build("l3ae", l2=-8.0, distil=7.0)
 
 
-def test_a_matrix_beyond_the_memory_is_refused_with_its_size() -> None:
+def test_a_matrix_beyond_the_memory_is_refused_with_its_size(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"EASE: 45 items take 0\.0 GiB, of which its key gib allows 1e-06"):
         build("ease", gib=1e-6)
     with pytest.raises(UserError, match=r"100,000 items take 37\.3 GiB, of which its key gib allows 24"):
         closed.fits(100_000, 24, "EASE")
+    assert capsys.readouterr().err == ""
     closed.fits(50_000, 24, "EASE")
+    assert capsys.readouterr().err == "EASE: a matrix of 50,000 x 50,000 items takes 9.3 GiB\n"
 
 
 @pytest.mark.parametrize("block", [4, 7, 512])

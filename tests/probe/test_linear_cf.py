@@ -12,7 +12,7 @@ from pipeline.evaluation.metrics import evaluate
 from pipeline.facts import probes as facts
 from pipeline.models import MODELS
 from pipeline.models.base import Inputs
-from pipeline.probe import asking, behaviour_support, linear_cf
+from pipeline.probe import asking, behaviour_support, linear_cf, sampled
 from pipeline.probe.base import Data
 
 USERS, ITEMS, HOME = 200, 200, 10
@@ -104,6 +104,19 @@ def test_constant_features_have_the_support_of_chance() -> None:
     assert isinstance(task, behaviour_support.Support)
     figures = task.summary({"flat": task.answer(np.ones((ITEMS, 3), np.float32), 0)})
     assert figures["flat"]["share"] == pytest.approx(figures["chance"]["share"], abs=1e-6)
+
+
+def test_a_large_catalogue_is_asked_of_drawn_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = behaviour_support.ask(data())
+    monkeypatch.setattr(sampled, "FEWEST", 50)
+    monkeypatch.setattr(sampled, "COSINES", 1)
+    part = behaviour_support.ask(data())
+    assert isinstance(whole, behaviour_support.Support)
+    assert isinstance(part, behaviour_support.Support)
+    assert 20 < len(part.items) <= 50
+    assert set(part.items) < set(whole.items)
+    every = dict(zip(whole.items.tolist(), whole.answer(towns(), 0).tolist(), strict=True))
+    assert part.answer(towns(), 0).tolist() == [every[i] for i in part.items.tolist()]
 
 
 def test_both_stand_in_the_tables_of_the_probes() -> None:

@@ -84,7 +84,7 @@ def test_processed_figures_stand_below_raw_ones() -> None:
     sets = {"plain": rng.normal(size=(40, 8)).astype(np.float32), "hidden": hidden}
     raw = asking.answers(asked, sets.items(), [5], 0)
     processed = asking.answers(asked, ((n, whitening.processed(x, 30)) for n, x in sets.items()), [5], 0)
-    figures = asking.summaries(asked, raw, [5]) | {"processed": asking.processed(asked, processed, [5], 30)}
+    figures = asking.summaries(asked, raw, [5]) | {"processed": asking.processed(asked, processed, [5], {"width": 30})}
     assert figures["processed"]["width"] == 30
     assert figures["processed"]["item_cf"].keys() == figures["item_cf"].keys()
     assert "categories" not in figures["processed"]  # skipped, as the raw ones say

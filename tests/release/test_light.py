@@ -16,7 +16,7 @@ from pathlib import Path
 import coded
 import pytest
 
-from pipeline.errors import HEAVY, installing
+from pipeline.errors import COMPARE, HEAVY, installing
 
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -72,7 +72,7 @@ def light(absent: set[str], cwd: Path, *arguments: object) -> tuple[int, str, st
 
 
 def test_what_is_heavy_is_absent_from_a_light_install(absent: set[str]) -> None:
-    assert absent >= HEAVY
+    assert absent >= HEAVY | {COMPARE}
     assert absent.isdisjoint({"pyarrow", "numpy", "typer", "httpx", "huggingface_hub"})
 
 
@@ -92,6 +92,7 @@ def test_the_extras_bring_all_that_stages_need() -> None:
     for extra in ("cpu", "gpu"):
         assert extras[extra][0] == "alignrec[stages]"
         assert distribution(extras[extra][1]).startswith("faiss")
+    assert extras["stages"][0] == "alignrec[compare]"
     brought = {distribution(r) for r in extras["stages"]}
     assert brought >= {"torch", "dvc", "transformers", "open-clip-torch", "timm", "duckdb"}
     assert brought.isdisjoint(distribution(r) for r in PROJECT["dependencies"])
@@ -112,7 +113,6 @@ def test_the_extras_bring_all_that_stages_need() -> None:
             for form in ("minionerec", "torcheasyrec", "rqvae-recommender")
         ),
         ("diff", "release", "release", "--json", "diff.json", "--page", "diff.html"),
-        ("compare", "release", "beit3", "beit3-text-masked", "--to", "out"),
     ],
     ids=lambda command: " ".join(command[::3]),
 )
@@ -120,6 +120,13 @@ def test_a_light_install_does_it(release: Path, absent: set[str], tmp_path: Path
     shutil.copytree(release, tmp_path / "release")
     code, _, errors = light(absent, tmp_path, *command)
     assert (code, errors) == (0, "")
+
+
+def test_comparing_needs_scipy_alone(release: Path, absent: set[str], tmp_path: Path) -> None:
+    shutil.copytree(release, tmp_path / "release")
+    compare = ("compare", "release", "beit3", "beit3-text-masked", "--to", "out")
+    assert light(absent, tmp_path, *compare)[::2] == (1, f"error: scipy is not installed: {installing('compare')}\n")
+    assert light(absent - {"scipy"}, tmp_path, *compare)[::2] == (0, "")
 
 
 def test_a_light_install_reads_tables(release: Path, absent: set[str], tmp_path: Path) -> None:
@@ -130,7 +137,12 @@ from pipeline.release.read import Release
 release = Release(Path({str(release)!r})).verified()
 print(len(release.items), len(release.features("beit3")), len(release.interactions), len(release.edges("beit3")))
 import alignrec
-ids = alignrec.load({str(release)!r}).semantic_ids("beit3")
+released = alignrec.load({str(release)!r})
+try:
+    released.graph["beit3"]
+except alignrec.UserError as e:
+    print(e)
+ids = released.semantic_ids("beit3")
 print(ids.codes.shape)
 try:
     ids.encode(release.features("beit3")["vector"].to_pylist())
@@ -139,7 +151,8 @@ except alignrec.UserError as e:
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     faiss = f"faiss is not installed: {installing('cpu')}"
-    assert done.stdout == f"6 6 16 26\n(6, 2)\n{faiss}\n", done.stderr
+    scipy = f"scipy is not installed: {installing('compare')}"
+    assert done.stdout == f"6 6 16 26\n{scipy}\n(6, 2)\n{faiss}\n", done.stderr
 
 
 def test_the_python_api_names_the_extra(absent: set[str], tmp_path: Path) -> None:

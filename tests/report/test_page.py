@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import toy
 from PIL import Image
@@ -375,3 +376,31 @@ def test_the_map_places_items_without_neighbours() -> None:
     edges = pa.table({"item_id": [0, 1, 1, 2], "neighbour_id": [0, 1, 2, 2]})
     at = atlas.layout(edges, 4, seed=0)
     assert np.isfinite(at).all()
+
+
+@pytest.mark.parametrize("items", [0, 1, 2])
+def test_a_map_of_hardly_any_items_has_a_place_for_each(items: int) -> None:
+    edges = pa.table(
+        {"item_id": pa.array(range(items), pa.int32()), "neighbour_id": pa.array(range(items), pa.int32())}
+    )
+    at = atlas.layout(edges, items, seed=0)
+    assert at.shape == (items, 2)
+    assert len({*map(tuple, at.tolist())}) == items
+
+
+@pytest.mark.parametrize("items", [0, 1])
+def test_a_shop_of_no_or_one_item_has_a_page(tmp_path: Path, items: int) -> None:
+    layout = toy.outputs(tmp_path)
+    for stage in ("probe", "benchmark", "study", "train", "pretrain"):
+        shutil.rmtree(layout.folder(stage))
+    tables = [(layout.items, schemas.ITEMS), (io.shard(layout.images, "images", 0), schemas.IMAGES)]
+    tables += [(layout.edges(name), schemas.EDGES) for name in toy.SETS]
+    for path, schema in tables:
+        io.write_table(io.read_table(path, schema).slice(0, items), path, schema)
+    bought = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    io.write_table(bought.filter(pc.less(bought["item_id"], items)), layout.interactions, schemas.INTERACTIONS)
+    with running("report", "shop", toy.PARAMS, tmp_path) as run:
+        report.main(run)
+    page = (layout.report / "index.html").read_text()
+    assert Tags(page).open == []
+    assert ("red apple" in page) == bool(items)

@@ -72,15 +72,17 @@ def asked(params: Parameters, model: str, features: str | None, grid_name: str |
     if (grid_name is None) == (tpe is None):
         raise UserError("a sweep is either --grid <name> or --tpe <settings to try>")
     content = (features or params[Released].features) if MODELS[model].needs else NO_FEATURES
+    own = MODELS[model].Params.grid
+    grids = params[Sweep].grids | ({"authors": own} if own else {})
     if grid_name is None:
         assert tpe is not None
         ranges = search_ranges(params, model)
         wanted = Asked(model, content, TPE, ranges, current(params, model, ranges), tpe)
-    elif grid_name in params[Sweep].grids:
-        values = params[Sweep].grids[grid_name]
+    elif grid_name in grids:
+        values = grids[grid_name]
         wanted = Asked(model, content, grid_name, values, grid(values), len(grid(values)))
     else:
-        raise UserError(f"sweep.grids: no '{grid_name}'; there are {', '.join(params[Sweep].grids)}")
+        raise UserError(f"sweep.grids: no '{grid_name}'; there are {', '.join(grids)}")
     settings(params, model, {name: v[0] if isinstance(v, list) else v.low for name, v in wanted.space.items()})
     return wanted
 

@@ -1,0 +1,79 @@
+"""The feature set that valid chooses among what linear algebra can make of all others.
+
+A candidate takes some sets and brings them to one width, as `linear` does. It may map that to the factors of train
+interactions, as `mapped` does, alone or beside the content. search.py tries candidates and says which is the best.
+
+Letters: I items, n of them, F and W widths.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import schemas
+from pipeline import io
+from pipeline.config.base import Name, Positive, Section
+from pipeline.encode.base import Progress
+from pipeline.encode.batching import Throughput
+from pipeline.features import linear, recipe, search
+from pipeline.features.linear import Gathered, Map
+from pipeline.features.node import Items
+
+NONE = np.zeros(0, np.int64)
+"""no items"""
+
+
+class ChosenParams(Section):
+    """What kind `chosen` reads."""
+
+    of: list[Name] = []
+    """feature sets that `encode.encoders` names, or imported ones; none: every encoder, those trained here too"""
+    width: Positive = 128
+    """directions kept at most, and factors of train interactions"""
+    seconds: Positive = 30
+    """budget, of a thousand million operations each, so that every machine tries the same candidates"""
+
+
+class Chosen(Gathered):
+    """The best candidate on valid."""
+
+    Params = ChosenParams
+    own: ChosenParams
+    relearns = True
+
+    def prepare(self, progress: Progress) -> None:
+        """Try candidates, and write which is the best, unless that is done; a killed search goes on."""
+        super().prepare(progress)
+        if self.of and not self.layout.tried(self.name).is_file():
+            io.write_table(
+                search.search(self, self.own.width, self.own.seconds, progress),
+                self.layout.tried(self.name),
+                schemas.TRIED,
+            )
+
+    def inputs(self) -> list[Path]:
+        """Return the other sets' files, and the interactions."""
+        return [*super().inputs(), self.layout.interactions]
+
+    def fitted(self, items: Items) -> Map:
+        """Return the map of the winner."""
+        return self._recipe(items, NONE)
+
+    def relearned(self, cold: np.ndarray) -> np.ndarray:
+        """Return its vectors, the map fitted without the interactions of some items: float32 [I, W]."""
+        layout = self.layout
+        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+        items = Items(io.read_table(layout.item_ids, schemas.ITEM_IDS), texts, Throughput())
+        return np.concatenate(list(map(self._recipe(items, cold), self.parts())))
+
+    def _recipe(self, items: Items, cold: np.ndarray) -> recipe.Recipe:
+        rows = io.read_table(self.layout.tried(self.name), schemas.TRIED).to_pylist()
+        (won,) = [row for row in rows if row["chosen"]]
+        candidate = recipe.Candidate(tuple(won["of"]), won["power"], won["image"], won["map"])
+        of = [node for node in self.of if node.name in candidate.of]
+        places = [i for i, node in enumerate(self.of) if node.name in candidate.of]
+        blocks = [block._replace(part=places[block.part]) for block in linear.blocks(of, items, candidate.image)]
+        targets = recipe.targets(self, self.own.width, cold, len(items.ids)) if candidate.map != "none" else None
+        return recipe.fit(self.parts, blocks, candidate, self.own.width, targets)

@@ -1,0 +1,115 @@
+"""What a candidate of kind `chosen` is, and how it is fitted to a catalogue.
+
+Letters: I items, n of them, F and W widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from pipeline.features import linear, mapped
+from pipeline.features.linear import Block, Fit, Parts
+from pipeline.features.node import Node
+from pipeline.interactions.cooccurrence import user_item_matrix
+from pipeline.ops import whitening
+from pipeline.ops.rows import unit_rows
+from pipeline.ops.whitening import Whitening
+from pipeline.seeds import seed_for
+
+HALF = np.float32(0.5)
+"""length of the mapped vector beside 1 of the content's"""
+RIDGE = 1.0
+"""of the map, as the default of `mapped`"""
+
+
+class Candidate(NamedTuple):
+    """One way to make the set."""
+
+    of: tuple[str, ...]
+    """feature sets"""
+    power: float
+    """see LinearParams"""
+    image: float
+    """see LinearParams"""
+    map: Literal["none", "alone", "beside"]
+    """to factors of train interactions: none, or alone or beside the content"""
+
+
+class Targets(NamedTuple):
+    """What maps are fitted to."""
+
+    factors: np.ndarray
+    """float64 [I, W]"""
+    known: np.ndarray
+    """bool [I], items with train interactions"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A candidate that is fitted to a catalogue."""
+
+    content: Fit
+    ridge: Whitening | None
+    """from content to factors"""
+    last: Whitening | None
+    """of both side by side"""
+
+    def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
+        content = self.content(parts)
+        if self.ridge is None:
+            return content
+        factors = whitening.applied(self.ridge, content)
+        return factors if self.last is None else whitening.applied(self.last, _both(content, factors))
+
+
+def targets(node: Node, width: int, cold: np.ndarray, n_items: int) -> Targets:
+    """Return what the maps of a set are fitted to, without the interactions of some items.
+
+    Args:
+        node: the set.
+        width: factors at most.
+        cold: int [C], those items.
+        n_items: I.
+    """
+    user, item = mapped.train_pairs(node.layout, cold)
+    seed = seed_for(node.kind, node.layout.dataset, node.params.seed)
+    factors = mapped.factors(user_item_matrix(user, item, n_items), width, seed)
+    return Targets(factors, np.bincount(item, minlength=n_items) > 0)
+
+
+def fit(parts: Parts, blocks: Sequence[Block], candidate: Candidate, width: int, targets: Targets | None) -> Recipe:
+    """Return a candidate fitted to all items.
+
+    Args:
+        parts: of all items.
+        blocks: of the parts.
+        candidate: what to make.
+        width: directions kept at most.
+        targets: what a map is fitted to; None for a candidate without one.
+    """
+    content = linear.fit(parts, blocks, width, candidate.power)
+    if targets is None or candidate.map == "none":
+        return Recipe(content, None, None)
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        start = 0
+        for x in map(content, parts()):
+            here = slice(start, start + len(x))
+            known = targets.known[here] & x.any(axis=1)
+            yield x[known], targets.factors[here][known]
+            start += len(x)
+
+    ridge = mapped.ridge(pairs, RIDGE)
+    if candidate.map == "alone":
+        return Recipe(content, ridge, None)
+    both = lambda: (_both(x, whitening.applied(ridge, x)) for x in map(content, parts()))  # noqa: E731
+    return Recipe(content, ridge, whitening.fit_pca(both, width, 0))
+
+
+def _both(content: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    return np.hstack([unit_rows(content)[0], unit_rows(factors)[0] * HALF])

@@ -1,0 +1,176 @@
+"""Candidates of a feature set of kind `chosen`, tried on valid alone.
+
+They are tried in one order, those nearest to `linear` first, until the budget of operations is spent. Two figures
+decide: Recall of content neighbours among all items, and among cold items alone, over draws that hide the cold items'
+interactions from profiles and from maps. The geometric mean of the two is the score. Test is not looked at.
+
+Letters: I items, G users, F and W widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.encode.base import Progress
+from pipeline.encode.batching import Throughput
+from pipeline.errors import UserError
+from pipeline.features import linear
+from pipeline.features.linear import Block, Gathered
+from pipeline.features.node import Items
+from pipeline.features.recipe import Candidate, fit, targets
+from pipeline.features.registry import CLIP, OURS
+from pipeline.interactions import profiles
+from pipeline.ops import whitening
+from schemas import TRAIN, VALID
+
+POWERS = (0.5, 1.0, 0.25, 0.75)
+IMAGES = (0.3, 0.6, 1.0, 0.1)
+MAPS = ("none", "beside", "alone")
+DRAWS = 5
+"""of cold items, so that each is cold once"""
+K = 20
+SECOND = 1e9
+"""operations"""
+
+
+def candidates(hand: Sequence[str], trained: Sequence[str], images: bool) -> list[Candidate]:
+    """Return all candidates, those with the fewest steps away from `linear` first.
+
+    Args:
+        hand: sets of encoders that exist before.
+        trained: sets of encoders that are trained on the catalogue.
+        images: whether weights of images make a difference.
+    """
+    every, alone = [tuple(hand), (*hand, *trained)], [(name,) for name in (*trained, *hand)]
+    of = list(dict.fromkeys(some for some in (*every, *alone) if some))
+    steps = list(
+        product(enumerate(of), enumerate(POWERS), enumerate(IMAGES if images else IMAGES[:1]), enumerate(MAPS))
+    )
+    steps.sort(key=lambda step: sum(number for number, _ in step))
+    return [Candidate(*(value for _, value in step)) for step in steps]  # type: ignore[arg-type]
+
+
+def search(node: Gathered, width: int, seconds: float, progress: Progress) -> pa.Table:
+    """Return the candidates that were tried, schema TRIED; what is tried is kept, so that a killed search goes on.
+
+    Args:
+        node: the set to be made.
+        width: directions kept at most, and factors.
+        seconds: budget.
+        progress: makes a bar.
+
+    Raises:
+        UserError: there are no valid interactions to choose by.
+    """
+    trial = Trial(node, width)
+    kept = node.folder / ".tried.json"
+    done: list[list[float]] = io.read_json(kept) if kept.is_file() else []
+    within = trial.affordable(seconds)
+    with progress(total=len(within), unit="candidate", initial=len(done)) as bar:
+        for candidate in within[len(done) :]:
+            done.append([round(figure, 6) for figure in trial.figures(candidate)])
+            io.write_json(kept, done)
+            bar.update(1)
+    kept.unlink(missing_ok=True)
+    return _table(within, done)
+
+
+class Trial:
+    """Everything that candidates share."""
+
+    def __init__(self, node: Gathered, width: int) -> None:
+        """Read interactions, and reduce each block of each set once."""
+        layout = node.layout
+        self.node, self.width = node, width
+        self.ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+        self.items = Items(self.ids, texts, Throughput())
+        rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
+        user, item, split = (rows[c].to_numpy() for c in ("user_id", "item_id", "split"))
+        has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
+        self.warm = profiles.profiles(has, finds, profiles.asked(finds[0], 0), len(self.ids))
+        if not len(self.warm.user):
+            raise UserError(f"'encoders.{node.name}': {layout.dataset} has no valid interactions to choose by")
+        self.cold = profiles.cold_draws(has, finds, len(self.ids), DRAWS)
+        self.blocks = linear.blocks(node.of, self.items, 1.0)
+        texts_alone = linear.blocks(node.of, self.items, 0.0)
+        self.is_image = [not any(_same(block, other) for other in texts_alone) for block in self.blocks]
+        self.reduced = [self._reduced(block) for block in self.blocks]
+        self.targets = cache(lambda draw: targets(node, width, self._hidden(draw), len(self.ids)))
+
+    def affordable(self, seconds: float) -> list[Candidate]:
+        """Return the candidates that a budget is enough for, one at least."""
+        kinds = {name: name.kind in (OURS, CLIP) for name in self.node.of}
+        hand, trained = ([node.name for node, here in kinds.items() if here is which] for which in (False, True))
+        out: list[Candidate] = []
+        spent = 0.0
+        for candidate in candidates(hand, trained, any(self.is_image)):
+            spent += self.operations(candidate)
+            if out and spent > seconds * SECOND:
+                break
+            out.append(candidate)
+        return out
+
+    def operations(self, candidate: Candidate) -> float:
+        """Return about how many multiplications and additions a candidate takes."""
+        n, w, draws = len(self.ids), self.width, len(self.cold)
+        beside = sum(x.shape[1] for x in self._parts(candidate)[0])
+        fits = 1 if candidate.map == "none" else 1 + draws
+        asked = self.warm.has.shape[0] * n * w * 2 * (1 + (draws > 0))
+        return float(2 * n * beside * (beside + w) + fits * 8 * n * w * w + asked)
+
+    def figures(self, candidate: Candidate) -> tuple[float, float]:
+        """Return Recall on valid among all items, and among cold items alone; the first again where none are drawn."""
+        warm = float(np.nanmean(self.warm.recalls(self.vectors(candidate, 0), K)))
+        if not self.cold:
+            return warm, warm
+        draws = {tuple(draw.candidates.tolist()): i for i, draw in enumerate(self.cold, start=1)}
+        known = self.vectors(candidate, 0) if candidate.map == "none" else None
+        made = known if known is not None else lambda cold: self.vectors(candidate, draws[tuple(cold.tolist())])
+        return warm, float(np.nanmean(profiles.cold_recalls(self.cold, made, K), axis=1).mean())
+
+    def vectors(self, candidate: Candidate, draw: int) -> np.ndarray:
+        """Return a candidate's vectors, float32 [I, W]; its map without the cold items of a draw, from 1; 0: of all."""
+        parts, blocks = self._parts(candidate)
+        goal = None if candidate.map == "none" else self.targets(draw)
+        return fit(lambda: [parts], blocks, candidate, self.width, goal)(parts)
+
+    def _hidden(self, draw: int) -> np.ndarray:
+        return self.cold[draw - 1].candidates if draw else np.zeros(0, np.int64)
+
+    def _reduced(self, block: Block) -> np.ndarray:
+        """Return the principal directions of a block, float32 [I, W], to which any power can be given."""
+        x = np.concatenate([parts[block.part][:, block.columns] for parts in self.node.parts()])
+        return whitening.processed(x, self.width, 0)
+
+    def _parts(self, candidate: Candidate) -> tuple[list[np.ndarray], list[Block]]:
+        parts: list[np.ndarray] = []
+        blocks: list[Block] = []
+        for block, image, x in zip(self.blocks, self.is_image, self.reduced, strict=True):
+            if self.node.of[block.part].name in candidate.of:
+                weight = candidate.image if image else 1.0
+                blocks.append(Block(len(parts), np.ones(x.shape[1], bool), weight))
+                parts.append(x)
+        return parts, blocks
+
+
+def _same(one: Block, other: Block) -> bool:
+    return one.part == other.part and bool((one.columns == other.columns).all())
+
+
+def _table(tried: Sequence[Candidate], figures: Sequence[Sequence[float]]) -> pa.Table:
+    scores = [float(np.sqrt(warm * cold)) for warm, cold in figures]
+    best = int(np.argmax(scores))
+    rows: Iterator[dict[str, Any]] = (
+        {"number": i, **one._asdict(), "warm": warm, "cold": cold, "score": round(score, 6), "chosen": i == best}
+        for i, (one, (warm, cold), score) in enumerate(zip(tried, figures, scores, strict=True))
+    )
+    return pa.Table.from_pylist([row | {"of": list(row["of"])} for row in rows], schemas.TRIED)

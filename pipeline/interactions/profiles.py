@@ -1,0 +1,167 @@
+"""Users asked by what they have: which of the items that each is to find are among the K nearest to their profile?
+
+All targets of a user share one ranking, so this is much faster than a question a target, and has the same answer.
+
+G users, I items, n pairs, C candidates, F feature width, K cutoff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from pipeline.interactions.cooccurrence import user_item_matrix
+from pipeline.ops.rows import unit_rows
+from pipeline.seeds import seed_for
+
+TIE = 1e-6
+"""cosines nearer than this are equal, as for the questions of probes"""
+SHARE = 0.2
+"""of the items that are cold in a draw"""
+FEWEST = 40
+"""cold items of a draw, below which the usual twenty would be half of the candidates, and nothing is drawn"""
+MOST_USERS = 5_000
+"""who are asked; bounds time"""
+SCORES = 1 << 23
+"""numbers held at a time"""
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """What users have, and what they are to find."""
+
+    has: sparse.csr_array
+    """float32 [G, I], 1 where an item is in a user's profile; no target of the same user is"""
+    user: np.ndarray
+    """int64 [n], ascending: of each pair of a user and a target"""
+    target: np.ndarray
+    """int64 [n], an item, one of the candidates"""
+    candidates: np.ndarray
+    """int64 [C], ascending: the items that are ranked, but for those of the user's own profile"""
+
+    def recalls(self, features: np.ndarray, k: int) -> np.ndarray:
+        """Return Recall@K of each user, float64 [G]; NaN for one without a target. Ties count by expectation.
+
+        Args:
+            features: float32 [I, F], finite.
+            k: K.
+        """
+        unit = unit_rows(features)[0].astype(np.float64)
+        slack = TIE * np.diff(self.has.indptr)
+        found = np.empty(len(self.user))
+        step = max(1, SCORES // max(1, len(self.candidates)))
+        for first in range(0, self.has.shape[0], step):
+            mine = self.has[first : first + step]
+            scores = (mine @ unit) @ unit[self.candidates].T  # [step, C]
+            scores[mine[:, self.candidates].nonzero()] = -np.inf
+            pairs = slice(*np.searchsorted(self.user, [first, first + step]))
+            place = np.searchsorted(self.candidates, self.target[pairs])
+            found[pairs] = _chances(scores, self.user[pairs] - first, place, slack[first : first + step], k)
+        with np.errstate(invalid="ignore"):
+            sums, counts = (np.bincount(self.user, w, self.has.shape[0]) for w in (found, None))
+            means: np.ndarray = sums / counts
+        return means
+
+
+def _chances(scores: np.ndarray, row: np.ndarray, place: np.ndarray, slack: np.ndarray, k: int) -> np.ndarray:
+    """Return of each pair how probably its target is in the top K, float64 [n].
+
+    Args:
+        scores: float64 [rows, C].
+        row: int64 [n].
+        place: int64 [n], of the target among the candidates.
+        slack: float64 [rows], by which equal scores may differ.
+        k: K.
+    """
+    ascending = np.sort(scores, axis=1)
+    own, most = scores[row, place], scores.shape[1]
+    above, reached = np.empty(len(row), np.int64), np.empty(len(row), np.int64)
+    for n, (r, value, near) in enumerate(zip(row, own, slack[row], strict=True)):  # each row has an order of its own
+        above[n] = most - np.searchsorted(ascending[r], value + near, "right")
+        reached[n] = most - np.searchsorted(ascending[r], value - near, "left")
+    chances: np.ndarray = np.clip((k - above) / (reached - above), 0, 1)
+    return chances
+
+
+def asked(user: np.ndarray, seed: int) -> np.ndarray:
+    """Return who of some users is asked, int64, ascending: MOST_USERS of them, drawn."""
+    return np.sort(np.random.default_rng(seed_for("profiles", seed)).permutation(np.unique(user))[:MOST_USERS])
+
+
+def profiles(
+    has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], who: np.ndarray, n_items: int,
+    candidates: np.ndarray | None = None,
+) -> Profiles:  # fmt: skip
+    """Return the profiles of some users; one without an item in it has no target.
+
+    Args:
+        has: user and item, int [n] each, one row an interaction of the profiles.
+        finds: user and item, int [m] each, of the targets; pairs that are in profiles too, and items that are no
+            candidates, are left out.
+        who: int64 [G], ascending.
+        n_items: I.
+        candidates: int64 [C], ascending; all items by default.
+    """
+    candidates = np.arange(n_items) if candidates is None else candidates
+    mine, sought = (_matrix(*pairs, who, n_items) for pairs in (has, finds))
+    wanted = np.zeros(n_items, np.float32)
+    wanted[candidates] = 1
+    sought = sparse.csr_array((sought - sought * mine) @ sparse.diags_array(wanted))
+    sought.eliminate_zeros()
+    user, target = sought.nonzero()
+    order = np.lexsort((target, user))
+    user, target = user[order].astype(np.int64), target[order].astype(np.int64)
+    kept = np.diff(mine.indptr)[user] > 0
+    return Profiles(mine, user[kept], target[kept], candidates)
+
+
+def cold_draws(
+    has: tuple[np.ndarray, np.ndarray], finds: tuple[np.ndarray, np.ndarray], n_items: int, draws: int
+) -> list[Profiles]:
+    """Return draws of cold items, which are the candidates and in no profile; none where FEWEST are not to be had.
+
+    Draws are parts of a partition of the items, so that each item is cold equally often.
+
+    Args:
+        has: user and item, int [n] each, one row an interaction; those with cold items are in no profile.
+        finds: user and item, int [m] each, one row an interaction that is to be found where its item is cold.
+        n_items: I.
+        draws: D.
+    """
+    items, parts = np.unique(np.r_[has[1], finds[1]]), round(1 / SHARE)
+    if len(items) // parts < FEWEST:
+        return []
+    rng = np.random.default_rng(seed_for("cold items"))
+    who, found = asked(finds[0], 0), list[Profiles]()
+    while len(found) < draws:
+        for cold in np.array_split(rng.permutation(items), parts)[: draws - len(found)]:
+            warm = ~np.isin(has[1], cold)
+            found += [profiles((has[0][warm], has[1][warm]), finds, who, n_items, np.sort(cold))]
+    return found if any(len(draw.user) for draw in found) else []
+
+
+def cold_recalls(
+    draws: Sequence[Profiles], features: np.ndarray | Callable[[np.ndarray], np.ndarray], k: int
+) -> np.ndarray:
+    """Return Recall@K of each user who has a target in a draw: float64 [G, D], NaN where there is none.
+
+    Args:
+        draws: D of them, of the same users.
+        features: float32 [I, F]; or what makes them without the interactions of some items, int64 [C].
+        k: K.
+    """
+    sets = (features(draw.candidates) if callable(features) else features for draw in draws)
+    recalls = np.stack([draw.recalls(x, k) for draw, x in zip(draws, sets, strict=True)], axis=1)
+    found: np.ndarray = recalls[~np.isnan(recalls).all(axis=1)]
+    return found
+
+
+def _matrix(user: np.ndarray, item: np.ndarray, who: np.ndarray, items: int) -> sparse.csr_array:
+    """Return float32 [G, I], 1 where one of `who` has an item."""
+    kept = np.isin(user, who)
+    matrix = user_item_matrix(np.searchsorted(who, user[kept]), item[kept], items)
+    matrix.resize((len(who), items))
+    return matrix

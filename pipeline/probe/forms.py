@@ -1,0 +1,86 @@
+"""The forms in which a feature set is judged: as it is, and processed, which is the best of three on valid.
+
+Some sets come ready and others want processing: a large common mean decides every cosine, and full whitening hurts a
+set whose directions of little variance are noise. So valid chooses one form for each set among the same three.
+
+I items, F and W widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pipeline.interactions import profiles
+from pipeline.interactions.profiles import Profiles
+from pipeline.ops import whitening
+from pipeline.probe.base import Data, Relearned
+from schemas import TRAIN, VALID
+
+POWERS = {"raw": None, "relaxed": 0.5, "whitened": 1.0}
+"""form -> power of the deviation that each direction is divided by, once centred and reduced; None: as it is"""
+UNCHOSEN = "whitened"
+"""where there is no valid"""
+K = 20
+CHOSEN_BY = f"content neighbours on valid, recall@{K}"
+
+
+def formed(x: np.ndarray, form: str, width: int) -> np.ndarray:
+    """Return vectors in a form: float32 [I, F] -> [I, W], W at most `width`, or as they are."""
+    power = POWERS[form]
+    return x if power is None else whitening.processed(x, width, power)
+
+
+def ask(data: Data) -> Profiles | None:
+    """Return what chooses: users' train items, and valid items to find; None where there are none."""
+    user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
+    has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
+    asked = profiles.profiles(has, finds, profiles.asked(finds[0], 0), data.items)
+    return asked if len(asked.user) else None
+
+
+@dataclass
+class Processing:
+    """Processes feature sets one after the other, and remembers which form each got."""
+
+    valid: Profiles | None
+    """see `ask`"""
+    width: int
+    """of a processed set, at most"""
+    chosen: dict[str, str] = field(default_factory=dict)
+    """feature set -> its form"""
+    figures: dict[str, dict[str, float]] = field(default_factory=dict)
+    """feature set -> form -> what it was chosen by"""
+
+    def sets(self, sets: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yield each set in the form that is best on valid; the first of POWERS where several are."""
+        for name, x in sets:
+            forms = {form: formed(x, form, self.width) for form in (POWERS if self.valid else [UNCHOSEN])}
+            if self.valid:
+                measured = {form: _recall(vectors, self.valid) for form, vectors in forms.items()}
+                self.figures[name] = measured
+                self.chosen[name] = max(measured, key=lambda form: measured[form])
+            else:
+                self.chosen[name] = UNCHOSEN
+            yield name, forms[self.chosen[name]]
+
+    def relearned(self, sets: Mapping[str, Relearned | None]) -> dict[str, Relearned | None]:
+        """Return what makes sets that learned from interactions without those of some, in the forms chosen for them."""
+
+        def processed(name: str, make: Relearned) -> Relearned:
+            return lambda cold: formed(make(cold), self.chosen[name], self.width)
+
+        return {name: processed(name, make) if make else None for name, make in sets.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Return width, and of each set its form and what that was chosen by, JSON."""
+        by = {"chosen_by": CHOSEN_BY} if self.valid else {}
+        forms = {name: {"form": form} | self.figures.get(name, {}) for name, form in self.chosen.items()}
+        return {"width": self.width, **by, "forms": forms}
+
+
+def _recall(vectors: np.ndarray, valid: Profiles) -> float:
+    return round(float(np.nanmean(valid.recalls(vectors, K))), 6)

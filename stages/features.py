@@ -1,0 +1,93 @@
+"""`alignrec features`: the feature sets of a dataset, and the choice of the best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import schemas
+from pipeline import io
+from pipeline.config.parameters import Parameters
+from pipeline.encode.params import Encode
+from pipeline.errors import UserError
+from pipeline.facts.table import Table
+from pipeline.features import registry
+from pipeline.layout import Layout
+
+BEST = "best"
+"""what a set is called that valid chooses, where the parameters have none"""
+
+
+def choosing(params: Parameters, dataset: str, seconds: int | None) -> tuple[Parameters, str]:
+    """Return the parameters with a set of kind `chosen`, and its name; `for_dataset` is for the caller.
+
+    Args:
+        params: as the file has them.
+        dataset: whose set it is.
+        seconds: budget; None leaves it as it is.
+    """
+    encode = params[Encode]
+    name = next((one for one in encode.encoders if registry.kind(params.encoders, one) == registry.CHOSEN), BEST)
+    given: dict[str, Any] = {"kind": registry.CHOSEN, **params.encoders.get(name, {})}
+    entry = given if seconds is None else given | {"seconds": seconds}
+    listed = [*encode.encoders, *([] if name in encode.encoders else [name])]
+    chosen = params.having(encode.model_copy(update={"encoders": listed}))
+    return chosen.model_copy(update={"encoders": {**params.encoders, name: entry}}), name
+
+
+def sets(layout: Layout) -> Table:
+    """Return the feature sets that `encode` has written: kind, width, and what each is made of.
+
+    Raises:
+        UserError: there is none.
+    """
+    names = layout.feature_sets()
+    if not names:
+        raise UserError(f"{layout.folder('encode')} has no feature set; run `alignrec encode {layout.dataset}`")
+    rows = [[name, *_facts(layout, name)] for name in names]
+    return Table("Feature sets", "", ["feature set", "width", "made of"], rows)
+
+
+def tried(layout: Layout, name: str) -> Iterator[Table | str]:
+    """Yield the candidates, best first, and in a sentence how many there were and what follows."""
+    rows = io.read_table(layout.tried(name), schemas.TRIED).to_pylist()
+    yield table(rows)
+    yield note(rows, name)
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Return the candidates, best first."""
+    ranked = sorted(rows, key=lambda row: (-row["score"], row["number"]))
+    cells = [
+        [
+            ", ".join(row["of"]),
+            f"{row['power']:g}",
+            f"{row['image']:g}",
+            row["map"],
+            *(f"{row[x]:.4f}" for x in FIGURES),
+        ]
+        for row in ranked
+    ]
+    return Table("Tried on valid", "", ["made of", "power", "image", "map", *FIGURES], cells, texts=4)
+
+
+FIGURES = ("warm", "cold", "score")
+
+
+def note(rows: list[dict[str, Any]], name: str) -> str:
+    """Return how many candidates there were, which makes the winner's figure on valid too high."""
+    return (
+        f"{name}: the best of {len(rows)} candidates on valid, so its figures here are somewhat too high; its figures "
+        "on test are among the probes."
+    )
+
+
+def _facts(layout: Layout, name: str) -> list[str]:
+    import json
+
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(io.shards(layout.features(name), "features")[0])
+    record = json.loads((schema.metadata or {}).get(b"alignrec", b"{}")).get("params", {})
+    of = record.get("of", [])
+    return [str(schema.field("vector").type.list_size), ", ".join(of if isinstance(of, list) else [of])]

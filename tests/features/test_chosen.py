@@ -1,0 +1,158 @@
+"""`chosen`: candidates tried on valid alone within a budget; the winner is released, and what was tried is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import toy
+
+import schemas
+from pipeline import io
+from pipeline.features import search
+from pipeline.features.linear import blocks
+from pipeline.features.node import Items
+from pipeline.features.recipe import Candidate
+from pipeline.features.registry import gathering
+from pipeline.features.sets import FeatureSets
+from pipeline.layout import Layout
+from pipeline.run import running
+from stages.encode import main
+from stages.params import Params, for_dataset
+from tests.probe.test_cold_items import GOOD, ITEMS, NOISE, PAIRS, data
+
+ASINS = [f"A{i}" for i in range(ITEMS)]
+
+
+def shop(root: Path) -> Layout:
+    """A shop whose words tell the tastes of test_cold_items, beside a file of noise."""
+    layout = Layout(root, "shop")
+    ids = {"item_id": pa.array(range(ITEMS), pa.int32()), "asin": ASINS}
+    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
+    io.write_table(data().interactions, layout.interactions, schemas.INTERACTIONS)
+    words = [" ".join(f"word{j}{int(10 * abs(v))}" for j, v in enumerate(row)) for row in GOOD]
+    blank = pa.array([""] * ITEMS)
+    texts = {"title": words, "brand": blank, "categories": pa.array([[]] * ITEMS, pa.list_(pa.string()))}
+    texts |= {"description": blank, "text": words, "text_status": ["ok"] * ITEMS}
+    texts |= {"image_urls": texts["categories"], "tokens": pa.array([6] * ITEMS, pa.int32()), "extra": ["{}"] * ITEMS}
+    io.write_table(pa.table(ids | texts), layout.items, schemas.ITEMS)
+    noise = root / "noise.npy"
+    np.save(noise, NOISE)
+    facts = {"name": noise.name, "url": f"file:{noise}", "bytes": noise.stat().st_size, "sha256": io.sha256(noise)}
+    (layout.raw / noise.name).parent.mkdir(parents=True, exist_ok=True)
+    (layout.raw / noise.name).write_bytes(noise.read_bytes())
+    io.write_json(layout.sources, [{"role": "features/noise", **facts}])
+    return layout
+
+
+def params(seconds: int = 1, **own: Any) -> Params:
+    encode = {"encoders": ["tfidf", "best"], "controls": [], "shard_rows": 128}
+    best = {"kind": "chosen", "of": ["tfidf"], "width": 8, "seconds": seconds, **own}
+    return toy.params(encode=encode, encoders={"best": best})
+
+
+def stage(layout: Layout, given: Params) -> bytes:
+    """Run the stage; return the files of the set."""
+    with running("encode", "shop", given, layout.root) as run:
+        main(run)
+    return b"".join(p.read_bytes() for p in sorted(layout.features("best").glob("*.parquet")))
+
+
+def tried(layout: Layout) -> list[dict[str, Any]]:
+    return io.read_table(layout.tried("best"), schemas.TRIED).to_pylist()
+
+
+def test_it_is_made_of_what_is_at_hand_and_of_what_is_trained_here() -> None:
+    made = ["beit3", "beit3-raw", "tfidf", "minilm-cnn", "best"]
+    encoders = gathering({"best": {"kind": "chosen"}}, made)
+    assert encoders["best"]["of"] == ["minilm-cnn", "tfidf", "beit3"] or encoders["best"]["of"][-1] == "beit3"
+    assert for_dataset(toy.params(), "shop").encoders["linear"]["of"] == ["minilm-cnn", "tfidf"]
+
+
+def test_candidates_begin_with_linear_and_each_is_there_once() -> None:
+    found = search.candidates(["tfidf", "cnn"], ["beit3"], images=True)
+    assert found[0] == Candidate(("tfidf", "cnn"), 0.5, 0.3, "none")
+    assert len(set(found)) == len(found)
+    assert {one.of for one in found} == {("tfidf", "cnn"), ("tfidf", "cnn", "beit3"), ("beit3",), ("tfidf",), ("cnn",)}
+    assert {one.image for one in search.candidates(["tfidf"], [], images=False)} == {0.3}
+
+
+def test_the_budget_decides_how_many_are_tried_and_valid_which_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "SECOND", 5e6)
+    layout = shop(tmp_path)
+    first = stage(layout, params())
+    rows = tried(layout)
+    assert 1 < len(rows) < 12
+    scores = [row["score"] for row in rows]
+    assert [row["chosen"] for row in rows] == [i == int(np.argmax(scores)) for i in range(len(rows))]
+    for row in rows:
+        assert row["score"] == pytest.approx(np.sqrt(row["warm"] * row["cold"]), abs=2e-6)
+    again = shop(tmp_path / "again")
+    assert stage(again, params()) == first  # the same choice twice
+    assert stage(layout, params(seconds=2)) != first
+    assert len(tried(layout)) > len(rows)
+
+
+def test_a_killed_search_goes_on_with_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, figures, calls = shop(tmp_path), search.Trial.figures, list[Candidate]()
+
+    def killed(self: search.Trial, candidate: Candidate) -> tuple[float, float]:
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(candidate)
+        return figures(self, candidate)
+
+    monkeypatch.setattr(search.Trial, "figures", killed)
+    with pytest.raises(KeyboardInterrupt):
+        stage(layout, params())
+    calls.append(calls[0])
+    done = stage(layout, params())
+    monkeypatch.undo()
+    assert done == stage(shop(tmp_path / "whole"), params())
+    assert not (layout.features("best") / ".tried.json").exists()
+
+
+def test_test_rows_choose_nothing(tmp_path: Path) -> None:
+    layout, other = shop(tmp_path), shop(tmp_path / "other")
+    table = data().interactions
+    split = table["split"].to_numpy()
+    io.write_table(table.filter(split != schemas.TEST), other.interactions, schemas.INTERACTIONS)
+    stage(layout, params())
+    stage(other, params())
+    assert tried(layout) == tried(other)
+
+
+def test_a_map_learns_again_without_cold_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = shop(tmp_path)
+    monkeypatch.setattr(search, "MAPS", ("alone",))
+    stage(layout, params())
+    given = params()
+    node = FeatureSets.of(layout, given.encode, given.encoders)["best"]
+    cold = np.unique(PAIRS[1])[::5]
+    whole = io.matrix(io.read_features(layout.features("best"))["vector"])
+    np.testing.assert_array_equal(node.relearned(cold[:0]), whole)
+    without = node.relearned(cold)
+    assert np.abs(without - whole).max() > 1e-3
+    table = data().interactions
+    kept = ~np.isin(table["item_id"].to_numpy(), cold) | (table["split"].to_numpy() != schemas.TRAIN)
+    io.write_table(table.filter(kept), layout.interactions, schemas.INTERACTIONS)
+    np.testing.assert_array_equal(node.relearned(cold[:0]), without)  # no interaction of theirs goes in
+
+
+def test_images_have_a_weight_of_their_own(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    given = toy.params(encode={"encoders": ["minilm-cnn", "tfidf"], "controls": []})
+    with running("encode", "shop", given, layout.root) as run:
+        main(run)
+    sets = FeatureSets.of(layout, given.encode, given.encoders)
+    ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
+    found = blocks([sets["tfidf"], sets["minilm-cnn"]], Items(ids, toy.TITLES, None), 0.3)  # type: ignore[arg-type]
+    assert [(block.part, block.weight, int(block.columns.sum())) for block in found][1:] == [
+        (1, 1.0, 384),
+        (1, 0.3, 1280),
+    ]

@@ -1,0 +1,130 @@
+"""The probe of cold items: draws, what is hidden, intervals over users and items, and sets that learn again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import schemas
+from pipeline.facts import probes as facts
+from pipeline.interactions import profiles
+from pipeline.probe import asking, cold_items, content_knn, questions, verdicts
+from pipeline.probe.base import Data
+
+RNG = np.random.default_rng(0)
+ITEMS, USERS, TASTES = 300, 120, 6
+TASTE = RNG.integers(TASTES, size=ITEMS)
+
+
+def pairs(each: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """Users who have items of one taste, mostly; int [n] each."""
+    user = np.repeat(np.arange(USERS), each)
+    weight = np.where(TASTE[None, :] == (np.arange(USERS) % TASTES)[:, None], 20.0, 1.0)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return user, np.concatenate([RNG.choice(ITEMS, each, replace=False, p=row) for row in weight])
+
+
+PAIRS = pairs()
+GOOD = (np.eye(TASTES)[TASTE] + 0.3 * RNG.normal(size=(ITEMS, TASTES))).astype(np.float32)
+NOISE = RNG.normal(size=(ITEMS, TASTES)).astype(np.float32)
+
+
+def data(**more: Any) -> Data:
+    n = len(PAIRS[0])
+    split = np.tile([0] * 16 + [1, 1, 2, 2], USERS)
+    columns = [pa.array(x, pa.int32()) for x in PAIRS] + [pa.nulls(n, pa.float32()), pa.nulls(n, pa.int64())]
+    table = pa.table([*columns, pa.array(split, pa.int8())], names=schemas.INTERACTIONS.names)
+    return Data(table, ITEMS, [()] * ITEMS, **more)
+
+
+def task() -> cold_items.ColdItems:
+    asked = cold_items.ask(data())
+    assert isinstance(asked, cold_items.ColdItems)
+    return asked
+
+
+def test_recall_by_user_is_that_of_the_slow_questions() -> None:
+    """One ranking a user gives what a question a target gives."""
+    user, item = PAIRS
+    split = data().interactions["split"].to_numpy()
+    slow = content_knn.content_neighbours(user, item, split, ITEMS, schemas.VALID)
+    has, finds = ((user[split == part], item[split == part]) for part in (schemas.TRAIN, schemas.VALID))
+    asked = profiles.profiles(has, finds, profiles.asked(finds[0], 0), ITEMS)
+    for x in (GOOD, NOISE, np.ones((ITEMS, 1), np.float32), np.round(GOOD)):
+        fast = asked.recalls(x, 20)
+        np.testing.assert_allclose(fast[~np.isnan(fast)], questions.hits(x, slow, [20])[:, 0], atol=1e-9)
+
+
+def test_ties_are_those_of_questions() -> None:
+    assert profiles.TIE == questions.TIE
+
+
+def test_every_item_is_cold_equally_often_and_in_no_profile() -> None:
+    draws = task().draws
+    assert len(draws) == cold_items.DRAWS
+    times = np.bincount(np.concatenate([draw.candidates for draw in draws]), minlength=ITEMS)
+    assert set(times) == {2}
+    for draw in draws:
+        assert not draw.has[:, draw.candidates].nnz
+        assert np.isin(draw.target, draw.candidates).all()
+
+
+def test_content_is_told_from_noise_and_noise_is_chance() -> None:
+    asked = task()
+    summary = asked.summary({name: asked.answer(x, 0) for name, x in (("good", GOOD), ("noise", NOISE))})
+    chance = summary["chance"]["recall@20"]
+    assert chance == pytest.approx(20 / 60)
+    good, noise = summary["good"], summary["noise"]
+    assert good["recall@20_low"] > chance + 0.2
+    assert noise["recall@20_low"] < chance < noise["recall@20_high"]
+    assert good["recall@20_low"] < good["recall@20"] < good["recall@20_high"]
+    assert "20 of 60 candidates" in summary["note"]  # K is near the number of candidates
+
+
+def test_the_interval_covers_users_and_items() -> None:
+    """Users alone give too small an error where draws differ."""
+    recalls = np.tile(np.linspace(0.2, 0.4, 10), (500, 1))  # all users alike, draws unlike
+    low, high, error = cold_items.interval(recalls, 0)
+    assert error == pytest.approx(recalls[0].std() / np.sqrt(10), rel=0.15)
+    assert low < 0.3 < high
+    assert cold_items.interval(recalls.T, 0)[2] == pytest.approx(error, rel=0.15)
+
+
+def test_a_set_that_learned_learns_again_without_the_cold_items() -> None:
+    asked, seen = task(), []
+
+    def relearned(cold: np.ndarray) -> np.ndarray:
+        seen.append(cold)
+        return NOISE
+
+    answers = asking.answers({"cold_items": asked}, [("told", GOOD)], [20], 0, relearned={"told": relearned})
+    assert [cold.tolist() for cold in seen] == [draw.candidates.tolist() for draw in asked.draws]
+    np.testing.assert_array_equal(answers["cold_items"]["told"], asked.answer(NOISE, 0))
+
+
+def test_a_set_that_cannot_is_withheld_and_leaks_are_named() -> None:
+    given = data(relearned={"told": None})
+    asked, withheld = asking.ask(given), asking.withheld(given)
+    sets = [("told", GOOD), ("good", GOOD)]
+    answers = asking.answers(asked, sets, [20], 0, withheld, given.relearned)
+    figures = asking.summaries(asked, answers, [20], withheld, given.relearned)
+    assert "cannot be made without" in figures["cold_items"]["told"]["skipped"]
+    assert "Leak: of told" in figures["item_cf"]["note"]
+    assert "Leak" not in figures["content_knn"].get("note", "")
+    assert any("Leak: of told" in table.note for table in facts.tables(figures))
+
+
+def test_verdicts_resample_the_users_of_the_draws() -> None:
+    asked = {"cold_items": task()}
+    answers = asking.answers(asked, [("good", GOOD), ("noise", NOISE)], [20], 0)
+    (row,) = verdicts.verdicts(answers, answers, [("good", "noise")], [20], 0)
+    assert (row["probe"], row["measure"], row["verdict"]) == ("cold_items", "recall@20", "better")
+
+
+def test_few_items_are_not_asked() -> None:
+    user, item = PAIRS
+    few = item < 150
+    assert not profiles.cold_draws((user[few], item[few]), (user[few], item[few]), ITEMS, 5)

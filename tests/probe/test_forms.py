@@ -1,0 +1,83 @@
+"""Processed: valid chooses one of three forms for each set, and what was chosen is told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import schemas
+from pipeline.facts import probes
+from pipeline.ops import whitening
+from pipeline.probe import asking, forms, questions
+from pipeline.probe.base import Data
+from pipeline.probe.content_knn import content_neighbours
+from pipeline.probe.forms import POWERS, Processing
+from tests.probe.test_questions import toy_interactions
+
+RNG = np.random.default_rng(3)
+ITEMS = 50
+DATA = Data(toy_interactions(5, timed=False), ITEMS, [])
+
+
+def tastes(scale: float, noise: float) -> np.ndarray:
+    """Ten numbers that may tell items apart, beside a large common direction and one of noise; float32 [I, 12]."""
+    x = RNG.normal(size=(ITEMS, 12))
+    x[:, 0] += scale
+    x[:, 1] *= noise
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize("x", [tastes(0, 1), tastes(30, 1), tastes(3, 9)], ids=["plain", "common", "noisy"])
+def test_the_best_on_valid_is_chosen(x: np.ndarray) -> None:
+    columns = (DATA.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
+    asked = content_neighbours(*columns, ITEMS, schemas.VALID)
+    processing = Processing(forms.ask(DATA), 8)
+    ((name, chosen),) = processing.sets([("x", x)])
+    by_hand = {"raw": x, "relaxed": whitening.processed(x, 8, 0.5), "whitened": whitening.processed(x, 8)}
+    figures = {form: questions.hits(v, asked, [forms.K]).mean() for form, v in by_hand.items()}
+    best = max(figures, key=lambda form: figures[form])
+    assert name == "x"
+    assert processing.chosen == {"x": best}
+    np.testing.assert_array_equal(chosen, by_hand[best])
+    facts = processing.facts()["forms"]["x"]
+    assert facts == {"form": best} | {form: pytest.approx(figure, abs=1e-6) for form, figure in figures.items()}
+
+
+def test_test_rows_choose_nothing() -> None:
+    split = DATA.interactions["split"].to_numpy()
+    without = DATA.interactions.filter(split != schemas.TEST)
+    x = tastes(3, 5)
+    chosen = []
+    for interactions in (DATA.interactions, without):
+        processing = Processing(forms.ask(replace(DATA, interactions=interactions)), 8)
+        list(processing.sets([("x", x)]))
+        chosen.append(processing.facts())
+    assert chosen[0] == chosen[1]
+
+
+def test_without_valid_all_are_whitened_and_the_sentence_says_so() -> None:
+    train = DATA.interactions.filter(DATA.interactions["split"].to_numpy() == schemas.TRAIN)
+    processing = Processing(forms.ask(replace(DATA, interactions=train)), 8)
+    ((_, processed),) = processing.sets([("x", tastes(0, 1))])
+    assert processed.shape == (ITEMS, 8)
+    assert processing.chosen == {"x": "whitened"}
+    assert probes.processing(processing.facts()) == "Processed: centred, reduced by PCA to at most 8 numbers, whitened."
+
+
+def test_the_table_says_which_form_each_set_got(tmp_path: Path) -> None:
+    asked = asking.ask(DATA)
+    processing = Processing(forms.ask(DATA), 8)
+    sets = {"common": tastes(30, 1), "plain": tastes(0, 1)}
+    raw = asking.answers(asked, sets.items(), [5], 0)
+    processed = asking.answers(asked, processing.sets(sets.items()), [5], 0)
+    figures = asking.summaries(asked, raw, [5]) | {
+        "processed": asking.processed(asked, processed, [5], processing.facts())
+    }
+    table = next(t for t in probes.tables(figures) if t.rows)
+    said = {row[0]: row[1] for row in table.rows if row[1].startswith("processed")}
+    assert said == {name: f"processed: {processing.chosen[name]}" for name in sets} | {"chance": "processed"}
+    assert set(processing.chosen.values()) <= set(POWERS)
+    assert "best on valid of three forms" in probes.processing(figures["processed"])
