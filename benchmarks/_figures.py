@@ -135,11 +135,6 @@ def codes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(coded.headline(_coded(layout, only)))
 
 
-def coding_costs(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield the probes with reconstructed vectors beside the original ones."""
-    yield from _as_it_is(coded.cost(_coded(layout, only)))
-
-
 def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield mean and sd over codebooks, from the last `alignrec compare --codes`, of some feature sets or all."""
     rows = coded.compared(io.read_json(layout.folder("compare") / "compare.json"))
@@ -163,7 +158,6 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "verdicts": verdicts,
     "tests": tests,
     "codes": codes,
-    "coding-costs": coding_costs,
     "codes-seeds": codes_seeds,
     "arms": arms,
     "generative": generative,
