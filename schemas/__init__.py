@@ -26,7 +26,7 @@ from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
 from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
 from schemas.semantic_ids import codes, semantic_ids
-from schemas.study import ARMS, GENERATIVE, GENERATIVE_TESTS, MASK, STUDY, SWEEPS, TAIL
+from schemas.study import ARMS, GENERATIVE, GENERATIVE_TESTS, GEOMETRY, MASK, STUDY, SWEEPS, TAIL, WRONG
 
 __all__ = [
     "ARMS",
@@ -34,6 +34,7 @@ __all__ = [
     "EDGES",
     "GENERATIVE",
     "GENERATIVE_TESTS",
+    "GEOMETRY",
     "IMAGES",
     "IMAGE_STATUSES",
     "INTERACTIONS",
@@ -56,6 +57,7 @@ __all__ = [
     "TUNING",
     "USERS",
     "VALID",
+    "WRONG",
     "ContractError",
     "check",
     "clock",

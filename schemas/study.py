@@ -1,4 +1,4 @@
-"""Tables of the study: mask modality, the long tail, arms of pre-training, sweeps of settings, codes in use."""
+"""Tables of the study: mask modality, the long tail, arms, sweeps, codes in use, wrong content, losses."""
 
 from __future__ import annotations
 
@@ -107,6 +107,49 @@ SWEEPS = pa.schema(
     ]
 )
 
+WRONG = pa.schema(
+    [
+        DATASET,
+        MODEL,
+        FEATURE_SET,
+        field(
+            "what", pa.string(), "what is wrong: the image or text is another item's, or the vector is noise",
+            one_of=("nothing", "image", "text", "noise"),
+        ),
+        field("ratio", pa.float64(), "share of the items of which it is wrong", low=0, high=1),
+        *PROTOCOL,
+        K,
+        field("seeds", pa.int32(), "trainings", low=1),
+        field("n", pa.int64(), "test users", low=1),
+        field("mean", pa.float64(), "recall on test, mean over trainings", low=0, high=1),
+        field("sd", pa.float64(), "over trainings, n - 1; null for one", nullable=True, low=0),
+        field("difference", pa.float64(), "mean - that of the same model on the whole set", nullable=True),
+        *DIFFERENCE[1:],
+    ]
+)  # fmt: skip
+
+GEOMETRY = pa.schema(
+    [
+        DATASET,
+        FEATURE_SET,
+        field(
+            "without", pa.string(), "weight of AlignRec that is 0, or nothing", one_of=("nothing", "cca", "reg", "uia")
+        ),
+        SEED,
+        *PROTOCOL,
+        field("epoch", pa.int32(), "after which it was measured, from 0", low=0),
+        field("recall@20", pa.float64(), "on valid", low=0, high=1),
+        field("id_rank", pa.float64(), "effective rank of the items' ID vectors, centred", low=0.999),
+        field("content_rank", pa.float64(), "likewise of their content vectors", low=0.999),
+        field("id_energy", pa.float64(), "share of their squared length in one direction, ID", low=0, high=1),
+        field("content_energy", pa.float64(), "likewise of the content vectors", low=0, high=1),
+        field("content_id", pa.float64(), "mean cosine of an item's content and ID vectors", low=-1.001, high=1.001),
+        field("user_item", pa.float64(), "mean cosine of a user and an item that train has", low=-1.001, high=1.001),
+        field("kept", pa.float64(), "linear CKA of the content vectors with the features as given", low=0, high=1.001),
+        BEST_EPOCH,
+    ]
+)  # fmt: skip
+
 METHOD = field("method", pa.string(), "of semantic_ids, which made the codes, or `none` for models on item ids")
 
 GENERATIVE = pa.schema(
@@ -147,6 +190,6 @@ GENERATIVE_TESTS = pa.schema(
 
 STUDY = {
     "mask": MASK, "tail": TAIL, "arms": ARMS, "sweeps": SWEEPS, "generative": GENERATIVE,
-    "generative_tests": GENERATIVE_TESTS,
+    "generative_tests": GENERATIVE_TESTS, "wrong": WRONG, "geometry": GEOMETRY,
 }  # fmt: skip
 """part of the study -> its table"""

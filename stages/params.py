@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from pipeline.semantic_ids.params import SemanticIds
 from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources import registry as sources
 from pipeline.sources.base import Downloaded
-from pipeline.study.params import Study, part
+from pipeline.study.params import Study, part, spoilt
 from pipeline.study.settings import arm_params, sweep_params
 from pipeline.train.params import Released
 from stages import IN_ORDER
@@ -201,6 +202,7 @@ def _names(params: Parameters) -> None:
     coded = params[SemanticIds].features if "features" in params[SemanticIds].model_fields_set else made
     known(params[Study].generative.features, coded, "study.generative.features")
     known(params[Study].generative.methods, params[SemanticIds].methods, "study.generative.methods")
+    _wrong(params, made)
     known(params[Benchmark].models, MODELS, "benchmark.models")
     known(params[Benchmark].overrides, MODELS, "benchmark.overrides")
     if (control := params[Benchmark].control) is not None:
@@ -209,6 +211,14 @@ def _names(params: Parameters) -> None:
     known(params[Sweep].spaces, MODELS, "sweep.spaces")
     _made(params)
     _arms(params)
+
+
+def _wrong(params: Parameters, made: Iterable[str]) -> None:
+    """Refuse recommenders that there are not, and wrong content that is not encoded."""
+    wrong = params[Study].wrong
+    known(wrong.models, MODELS, "study.wrong.models")
+    for features in wrong.features if wrong.models else ():
+        known([features, *(spoilt(features, what) for what in wrong.what)], made, "study.wrong.features")
 
 
 def _arms(params: Parameters) -> None:

@@ -87,8 +87,9 @@ def _encoders(run: Run) -> tuple[Needs, list[tuple[Registry[Any], str]]]:
 
 STUDY = Stage(
     "study",
-    does="mask modality, the long tail, arms of pre-training, sweeps of settings, codes in use",
-    writes="`mask.parquet`, `tail.parquet`, `arms.parquet`, `sweeps.parquet`, `generative.parquet`; "
+    does="mask modality, wrong content, what losses prevent, the long tail, arms of pre-training, sweeps, codes in use",
+    writes="`mask.parquet`, `wrong.parquet`, `geometry.parquet`, `tail.parquet`, `arms.parquet`, `sweeps.parquet`, "
+    "`generative.parquet`; "
     "[the tables](study.md)",
     reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, GRAPH, SEMANTIC_IDS, BENCHMARK),
     params=Study,

@@ -87,7 +87,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_learn_what_one_does_at_the_same_batch(two: Path, tmp_path: Path) -> None:
-    """To 1e-4 of each figure at first, to 1e-2 at last: sums come in another order, and training widens the difference."""
+    """To 1e-4 of each figure at first, to 1e-2 at last: sums differ, and training widens it."""
     with running("pretrain", "toy", load(_prepared(tmp_path) / "params.yaml"), tmp_path) as run:
         main(run)
     for a, b in zip(_curve(tmp_path), _curve(two), strict=True):

@@ -6,55 +6,14 @@ I items, R of them whose neighbours are searched, F and G feature widths, K neig
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from pipeline import engine
 from pipeline.ops.rows import unit_rows
+from pipeline.ops.shapes import Shape, linear_cka, shape, spectrum
 
-
-class Shape(NamedTuple):
-    """The geometry of one feature set."""
-
-    width: int
-    effective_rank: float
-    """exp of the entropy of the normalised singular values of the centred features (Roy and Vetterli 2007), 1 .. F"""
-    mean_cosine: float
-    """over all pairs of different items; 0 for isotropic features, 1 for equal directions"""
-    zero_rows: int
-    """items without a direction"""
-
-
-def spectrum(features: np.ndarray) -> np.ndarray:
-    """Return the squared singular values of centred features [I, F], float64 [F], ascending, from an F x F matrix."""
-    centred = features - features.mean(axis=0)
-    return np.clip(np.linalg.eigvalsh(_product(centred, centred)), 0, None)
-
-
-def shape(features: np.ndarray, spectrum: np.ndarray) -> Shape:
-    """Return the shape of float32 [I, F] with its `spectrum`."""
-    unit, directed = unit_rows(features)
-    pointing, total = directed.sum(), unit.astype(np.float64).sum(axis=0)
-    mean = (total @ total - pointing) / max(pointing * (pointing - 1), 1)
-    singular = np.sqrt(spectrum)
-    share = singular[singular > 1e-6 * max(singular.max(initial=0), 1e-30)]
-    share = share / share.sum() if len(share) and singular.max() > 0 else np.ones(1)
-    rank = float(np.exp(-(share * np.log(share)).sum()))
-    return Shape(features.shape[1], rank, float(mean), len(features) - int(pointing))
-
-
-def linear_cka(a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b: np.ndarray) -> float:
-    """Return linear CKA, ||B^T A||_F^2 / (||A^T A||_F ||B^T B||_F) of centred A, B (Kornblith et al. 2019), 0 .. 1.
-
-    Args:
-        a: float32 [I, F], centred here.
-        b: float32 [I, G].
-        spectrum_a: see `spectrum`; its length is ||A^T A||_F.
-        spectrum_b: of b.
-    """
-    scale = np.linalg.norm(spectrum_a) * np.linalg.norm(spectrum_b)
-    return float((_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale) if scale > 0 else 0.0
+__all__ = ["Shape", "linear_cka", "nearest", "neighbours", "overlap", "shape", "spectrum"]
 
 
 def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24) -> np.ndarray:
@@ -101,15 +60,3 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     n, k = a.shape
     offset = np.arange(n, dtype=np.int64)[:, None] * (int(max(a.max(), b.max())) + 1)
     return np.isin(a + offset, b + offset).sum(axis=1) / k
-
-
-def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return a.T @ b, float64 [F, G], a block of rows at a time.
-
-    In double precision: rounding in single precision would add to the effective rank.
-    """
-    total = np.zeros((a.shape[1], b.shape[1]))
-    for at in range(0, len(a), 8192):
-        rows = a[at : at + 8192].astype(np.float64)
-        total += rows.T @ (rows if b is a else b[at : at + 8192].astype(np.float64))  # of one array BLAS needs half
-    return total

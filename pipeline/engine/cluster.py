@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import import_module
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 from pipeline import code
-from pipeline.engine.local import running
 from pipeline.engine.place import Make, Seats, Worker
 from pipeline.errors import UserError, installing
 from pipeline.versions import versions
@@ -49,7 +49,7 @@ class Ray:
         most = max(1, gpus or int(cluster.get("CPU", 1) // threads))
         options = {"num_cpus": threads, "num_gpus": min(gpus, 1), "max_restarts": 0}
         crew = _Crew(ray, partial(ray.remote(**options)(_Actor).remote, make, threads, _facts()), most)
-        with running(most) as pool:
+        with ThreadPoolExecutor(most) as pool:
             try:
                 yield Seats(lambda job: pool.submit(crew.work, job), most)
             finally:
@@ -111,21 +111,10 @@ class _Crew:
             actor.ready.remote().future().add_done_callback(lambda _: self.idle.put(actor))
 
 
-class _Facts(NamedTuple):
-    """What must be equal on all nodes."""
-
-    code: str
-    versions: dict[str, str]
-
-
-def _facts() -> _Facts:
-    return _Facts(code.tree(), versions())
-
-
 class _Actor:
     """A worker as Ray has it."""
 
-    def __init__(self, make: Make[Any, Any], threads: int, facts: _Facts) -> None:
+    def __init__(self, make: Make[Any, Any], threads: int, facts: dict[str, str]) -> None:
         self.make, self.threads, self.facts = make, threads, facts
 
     def ready(self) -> None:
@@ -149,17 +138,18 @@ class _Actor:
         return self.make()
 
 
-def _check(wanted: _Facts, here: _Facts) -> None:
+def _facts() -> dict[str, str]:
+    """Return what must be equal on all nodes: the code, and the versions of Python and the libraries."""
+    return {"code": code.tree()[:12], **versions()}
+
+
+def _check(wanted: dict[str, str], here: dict[str, str]) -> None:
     """Refuse other code and other libraries, which may give other bytes.
 
     Raises:
         UserError: something differs; names what.
     """
-    node = f"a node of the Ray cluster ({platform.node()})"
-    if here.code != wanted.code:
-        raise UserError(f"{node} has other code than this machine; install the same on all")
-    names = sorted({**wanted.versions, **here.versions})
-    differ = [name for name in names if wanted.versions.get(name) != here.versions.get(name)]
-    if differ:
-        said = ", ".join(f"{n} {here.versions.get(n, 'none')} for {wanted.versions.get(n, 'none')}" for n in differ)
-        raise UserError(f"{node} has other libraries than this machine, {said}; install the same on all")
+    names = sorted(name for name in {**wanted, **here} if wanted.get(name) != here.get(name))
+    if names:
+        said = ", ".join(f"{name} {here.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names)
+        raise UserError(f"a node of the Ray cluster ({platform.node()}) has {said}; install the same on all")

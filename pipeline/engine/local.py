@@ -31,7 +31,7 @@ class Threads:
     def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
         """Make the worker here; threads begin when there are jobs for them."""
         worker = make()
-        with running(self.number) as pool:
+        with ThreadPoolExecutor(self.number) as pool:
             yield Seats(lambda job: pool.submit(worker, job), self.number)
 
 
@@ -61,15 +61,5 @@ class Devices:
             finally:
                 idle.put((device, made))
 
-        with running(len(self.devices)) as pool:
+        with ThreadPoolExecutor(len(self.devices)) as pool:
             yield Seats(lambda job: pool.submit(work, job), len(self.devices))
-
-
-@contextmanager
-def running(threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool of threads; in the end it drops what has not begun."""
-    pool = ThreadPoolExecutor(threads)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)

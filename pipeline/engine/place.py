@@ -27,4 +27,4 @@ class Place(Protocol):
     """Where jobs are done."""
 
     def opened(self, make: Make[Any, Any]) -> AbstractContextManager[Seats]:
-        """Open the place; leaving it drops the jobs that have not begun."""
+        """Open the place; it closes when the jobs that have begun are done, or at once if those can be ended."""

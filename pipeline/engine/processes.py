@@ -33,12 +33,10 @@ class Processes:
     def opened(self, make: Make[Any, Any]) -> Iterator[Seats]:
         """Processes start when there are jobs for them, end with this one, and at once if anything fails."""
         context = multiprocessing.get_context("spawn")  # a fork would copy locked locks of BLAS and torch threads
-        pool = ProcessPoolExecutor(self.number, context, _begin, (make, self.torch))
-        with pool:
+        with ProcessPoolExecutor(self.number, context, _begin, (make, self.torch)) as pool:
             try:
                 yield Seats(lambda job: pool.submit(_work, job), self.number)
             except BaseException as e:
-                pool.shutdown(wait=False, cancel_futures=True)
                 for process in multiprocessing.active_children():  # the error is shown now, not when a long job ends
                     process.terminate()
                 if isinstance(e, BrokenProcessPool):

@@ -39,10 +39,14 @@ def map(
         with on.opened(make) as seats:
             source = chain(first, source)
             pending = {seats.submit(job): job for job in islice(source, seats.number + ahead)}
-            while pending:
-                future = next(iter(pending if ordered else wait(pending, return_when=FIRST_COMPLETED).done))
-                yield pending.pop(future), future.result()
-                pending |= {seats.submit(job): job for job in islice(source, 1)}
+            try:
+                while pending:
+                    future = next(iter(pending if ordered else wait(pending, return_when=FIRST_COMPLETED).done))
+                    yield pending.pop(future), future.result()
+                    pending |= {seats.submit(job): job for job in islice(source, 1)}
+            finally:
+                for future in pending:
+                    future.cancel()
 
 
 def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, Result]]:

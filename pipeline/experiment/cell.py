@@ -34,6 +34,8 @@ class Trained(NamedTuple):
     """opens test under a protocol, at cutoffs"""
     fitted: Any = None
     """what the loop returned"""
+    observed: Sequence[dict[str, Any]] = ()
+    """what else was measured at the end of each epoch, JSON, which the record keeps"""
 
 
 class Data(ABC):

@@ -27,6 +27,7 @@ from pipeline.interactions.split import Split
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.study.params import spoilt
 from pipeline.train import inputs
 from pipeline.train.inputs import TrainingData
 from pipeline.train.loop import fit
@@ -65,6 +66,10 @@ class Hidden:
     seed: int
     """of which items; the same for both modalities"""
 
+    def other(self, features: str) -> str:
+        """Return the set whose vectors those items have."""
+        return variant(features, self.modality)
+
     def rows(self, n_items: int) -> np.ndarray:
         """Return whose modality is hidden, bool [I]: the first `ratio` of one seeded permutation.
 
@@ -73,6 +78,15 @@ class Hidden:
         masked = np.zeros(n_items, bool)
         masked[np.random.default_rng(self.seed).permutation(n_items)[: round(self.ratio * n_items)]] = True
         return masked
+
+
+@dataclass(frozen=True)
+class Spoilt(Hidden):
+    """Content that is wrong for some items: their vectors are those of a set of kind `wrong`."""
+
+    def other(self, features: str) -> str:
+        """Return the set whose vectors those items have."""
+        return spoilt(features, self.modality)
 
 
 @dataclass(frozen=True)
@@ -126,7 +140,7 @@ class Stored(Pairs):
 
     def _sets(self) -> list[str]:
         name = str(self.features)
-        return [name, variant(name, self.hidden.modality)] if self.hidden else [name]
+        return [name, self.hidden.other(name)] if self.hidden else [name]
 
     def _shards(self, name: str) -> list[Path]:
         return io.shards(self.layout.features(name), "features")

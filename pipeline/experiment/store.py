@@ -98,8 +98,8 @@ class Store:
 
     def files(self, cells: Iterable[Cell]) -> list[Path]:
         """Return the files of this folder that cells have."""
-        keys = {cell.key for cell in cells}
-        return [path for path in self.folder.glob("*.*") if path.name[:64] in keys]
+        records = [record for cell in cells if (record := self._read(self.folder, cell.key))]
+        return [path for one in records for path in (self.folder / f"{one.key}.json", *one.rankings.values())]
 
     @property
     def checkpoints(self) -> Path:

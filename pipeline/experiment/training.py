@@ -24,8 +24,8 @@ class Outcome(NamedTuple):
 
     values: dict[str, Any]
     """JSON: state (complete, pruned or failed), reason, epochs, best_epoch, best (that epoch's line of the history),
-    curve (best valid Recall@20 up to each epoch) and judged, an object a protocol: protocol, fingerprint, metrics, a
-    part -> "recall@20" -> mean over users"""
+    curve (best valid Recall@20 up to each epoch), observed where something was, and judged, an object a protocol:
+    protocol, fingerprint, metrics, a part -> "recall@20" -> mean over users"""
     rankings: dict[str, pa.Table]
     """suffix of the protocol -> table rankings(K)"""
 
@@ -58,6 +58,8 @@ def outcome(cell: Cell, checkpoint: Checkpoint | None = None, tolerant: bool = F
     best = {} if trained.best_epoch is None else trained.history[trained.best_epoch]
     curve = np.maximum.accumulate([line[RECALL] for line in trained.history]).tolist()
     values = _values("complete", len(trained.history), curve, trained.best_epoch, best)
+    if trained.observed:
+        values["observed"] = list(trained.observed)
     values["judged"] = [result.label | {"metrics": _means(result)} for result in results]
     kept = zip(cell.protocol.variants, results, strict=True) if cell.opens == "rankings" else ()
     return Outcome(values, {protocol.suffix: _ranked(result) for protocol, result in kept})

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import Cell, cell
-from pipeline.facts import tail, words
+from pipeline.facts import argument, tail, words
 from pipeline.facts.difference import FLOORED, Difference, sure
 from pipeline.facts.table import Table
 from pipeline.facts.words import METRICS, RECALL, figure, measure, with_error
@@ -235,6 +235,8 @@ def _used_tests(table: pa.Table) -> Table:
 
 def summed(study: Mapping[str, pa.Table]) -> list[Table]:
     """Return the study in few tables, for the card of a release; a part that is not there was not studied."""
-    parts = {"mask": masked, "tail": tail.tails, "arms": arms}
+    parts = {
+        "mask": masked, "wrong": argument.wrong, "geometry": argument.geometry, "tail": tail.tails, "arms": arms,
+    }  # fmt: skip
     shown = [table for part, of in parts.items() if part in study for table in of(study[part])]
     return [*shown, *used(study)]

@@ -30,6 +30,7 @@ FEATURES: Registry[type[Node]] = Registry(
         "linear": "pipeline.features.linear:Linear",
         "mapped": "pipeline.features.mapped:Mapped",
         "masked": "pipeline.features.masked:Masked",
+        "wrong": "pipeline.features.wrong:Wrong",
     },
 )
 """kind -> node that is made of others"""
@@ -140,8 +141,8 @@ def is_trained_here(encoders: Encoders, name: str) -> bool:
 
 
 def is_control(encoders: Encoders, name: str) -> bool:
-    """Return whether a set shows what another would be without a step, so that nobody should use it: raw, untrained."""
-    return kind(encoders, name).endswith(("-raw", "-untrained"))
+    """Return whether a set shows what another would be without a step: raw, untrained, or of wrong content."""
+    return kind(encoders, name).endswith(("-raw", "-untrained")) or kind(encoders, name) == "wrong"
 
 
 def is_partial(encoders: Encoders, name: str) -> bool:

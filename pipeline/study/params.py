@@ -22,6 +22,35 @@ class Mask(Section):
     """trainings of AlignRec for each modality and ratio"""
 
 
+class Wrong(Section):
+    """Wrong content: some items have another item's image or text, or noise, and recommenders are retrained."""
+
+    models: list[Name] = []
+    """see pipeline/models/__init__.py; empty: no training"""
+    features: list[Name] = ["beit3", "minilm-cnn"]
+    """feature sets; for each, `encode` makes `<set>-wrong-image` and so on, see profiles/wrong.yaml"""
+    what: list[Literal["image", "text", "noise"]] = ["image", "text", "noise"]
+    """what is wrong"""
+    ratios: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.1, 0.5, 1.0]
+    """shares of items of which it is wrong; the whole set is always measured"""
+    seeds: Positive = 3
+    """trainings of each model at each ratio"""
+
+
+def spoilt(features: str, what: str) -> str:
+    """Return what the feature set is called in which every item's image, text or vector is wrong."""
+    return f"{features}-wrong-{what}"
+
+
+class Geometry(Section):
+    """What each loss of AlignRec prevents: the shape of its vectors after each epoch of a training without the loss."""
+
+    without: list[Literal["cca", "reg", "uia"]] = []
+    """losses that are left out, one at a time, beside AlignRec as it is; empty: no training"""
+    seeds: Positive = 3
+    """trainings of each"""
+
+
 PRESETS: dict[str, dict[str, list[int | float]]] = {"authors": {f"train.{key}": v for key, v in AUTHORS.items()}}
 """sweeps that may be named in place of their values"""
 SECTIONS = ("train", "graph", "pretrain")
@@ -66,6 +95,8 @@ class Study(Section):
     """What the article measures beyond models x feature sets; a part that is left empty takes no time."""
 
     mask: Mask = Mask()
+    wrong: Wrong = Wrong()
+    geometry: Geometry = Geometry()
     tail: bool = True
     """whether AlignRec is tested against every other model by popularity and by history; trains nothing"""
     arms: Annotated[dict[Name, dict[str, Any]], AfterValidator(_free)] = {}

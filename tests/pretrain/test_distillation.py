@@ -20,7 +20,7 @@ from pipeline.features.node import table
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.whitening import fit as whitened
-from pipeline.pretrain import distillation, losses
+from pipeline.pretrain import distillation, held_out, losses
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.corpus import Rates
 from pipeline.pretrain.distillation import Target
@@ -198,7 +198,7 @@ def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path
     assert history[-1]["distill_loss"] < history[0]["distill_loss"]
     stopped = Layout(tmp_path / "two", "toy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.pretrain.loop.measure", _interrupt)
+        patch.setattr("pipeline.pretrain.loop.measure", _interrupted())
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "two")
     assert stopped.encoder_checkpoint.exists()
@@ -217,8 +217,16 @@ def test_a_concat_teaches_before_its_parts_are_written(tmp_path: Path) -> None:
     assert run(tmp_path)["distill_loss"] > 0
 
 
-def _interrupt(*_: object) -> dict[str, float]:
-    raise KeyboardInterrupt
+def _interrupted(after: int = 5) -> Any:
+    """Return a measurement that is interrupted when it was made `after` times, a step each."""
+    calls = iter(range(after))
+
+    def measure(*given: Any) -> dict[str, float | None]:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return held_out.measure(*given)
+
+    return measure
 
 
 def _ids(root: Path) -> None:

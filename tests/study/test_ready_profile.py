@@ -51,13 +51,19 @@ def test_every_arm_differs_from_the_recipe_by_keys_that_exist() -> None:
 
 
 def test_the_default_keeps_what_fits_ten_minutes() -> None:
-    study = load(shipped.root() / "params.yaml").study
-    assert (study.mask.ratios, study.mask.seeds, study.tail, study.arms, study.sweeps) == ([0.5], 3, True, {}, {})
+    params = load(shipped.root() / "params.yaml")
+    study, benchmark = params.study, params.benchmark
+    assert benchmark.ablation_seeds == benchmark.seeds
+    assert "beit3-raw" in params.publish.features
+    assert (study.mask.ratios, study.mask.seeds, study.tail, study.arms) == ([0, 0.3, 0.5, 0.7, 1], 2, True, {})
+    assert study.sweeps == {"learning-rate": {"train.lr": [0.001, 0.003, 0.01, 0.03]}}
+    assert (study.geometry.without, study.geometry.seeds) == (["cca", "reg", "uia"], 2)
+    assert study.wrong.models == []
 
 
 def test_the_page_names_the_command_and_every_table() -> None:
     assert "ALIGNREC_PARAMS=profiles/study.yaml dvc repro" in PAGE
-    for name in ("mask", "tail", "arms", "sweeps"):
+    for name in ("mask", "wrong", "geometry", "tail", "arms", "sweeps"):
         assert f"`study/<dataset>/{name}.parquet`" in PAGE
 
 

@@ -17,6 +17,8 @@ PLANS: Registry[Plan] = Registry(
     "plans",
     {
         "mask": "pipeline.experiment.plans.mask:plan",
+        "wrong": "pipeline.experiment.plans.wrong:plan",
+        "geometry": "pipeline.experiment.plans.geometry:plan",
         "arms": "pipeline.experiment.plans.arms:plan",
         "sweeps": "pipeline.experiment.plans.sweeps:plan",
         "generative": "pipeline.experiment.plans.generative:plan",

@@ -18,6 +18,8 @@ TABLES: Registry[Table] = Registry(
     {
         "mask": "pipeline.experiment.tables.mask:table",
         "tail": "pipeline.experiment.tables.tail:table",
+        "wrong": "pipeline.experiment.tables.wrong:table",
+        "geometry": "pipeline.experiment.tables.geometry:table",
         "arms": "pipeline.experiment.tables.arms:table",
         "sweeps": "pipeline.experiment.tables.sweeps:table",
         "generative": "pipeline.experiment.tables.generative:table",

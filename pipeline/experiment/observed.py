@@ -1,0 +1,92 @@
+"""AlignRec trained while somebody looks: the shape of its vectors after each epoch.
+
+Letters: P train interactions, D width of embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from torch import Tensor
+
+from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.trial import Result, open_test
+from pipeline.experiment.cell import Cell, Trained, Watch
+from pipeline.experiment.pairs import Stored
+from pipeline.models.alignrec import AlignRec
+from pipeline.ops import shapes
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.train.loop import fit
+
+
+@dataclass(frozen=True)
+class Observed(Stored):
+    """Data as the stages left them, for AlignRec with a content branch."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what else shapes the data, and that the record has more."""
+        return super().facts() | {"observed": True}
+
+    def code(self, model: str) -> tuple[list[Path], list[str]]:
+        """Return what trains the model and looks at it."""
+        files, modules = super().code(model)
+        return files, [*modules, __name__, shapes.__name__]
+
+    def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
+        """Do as `Data.train`; `observed` has a line an epoch."""
+        data, parts = self.read()
+        seen: list[dict[str, Any]] = []
+
+        class Seen(AlignRec):
+            def forward(self) -> tuple[Tensor, Tensor]:
+                if not self.training:  # the loop ranks valid with it, once an epoch
+                    seen.append(looked_at(self, data.split.train.users, data.split.train.items))
+                return super().forward()
+
+        fitted = fit(Seen, *data, cell.settings, cell.seed, watch, checkpoint, parts)  # type: ignore[arg-type]
+        lines = [
+            line | {"epoch": old["epoch"], "recall@20": old["valid_recall@20"]}
+            for line, old in zip(seen, fitted.history, strict=True)
+        ]
+
+        def judge(protocol: Protocol, ks: Sequence[int]) -> Result:
+            return open_test(fitted.user, fitted.item, data.split, protocol, ks)
+
+        return Trained(fitted.history, fitted.best_epoch, judge, fitted, lines)
+
+
+@torch.no_grad()
+def looked_at(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str, float]:
+    """Return the shape of AlignRec's item vectors.
+
+    Args:
+        model: with a content branch.
+        users: of the train interactions, int [P].
+        items: likewise.
+
+    Returns:
+        id_rank, content_rank: effective rank, 1 .. D; id_energy, content_energy: share of squared length in one
+        direction; content_id: mean cosine of an item's two vectors; user_item: mean cosine of a user and an item
+        that train has; kept: linear CKA of the content vectors with the features as they were given.
+    """
+    id_user, id_item = model.id_branch()
+    mm_user, mm_item = model.content_branch()
+    user, item = id_user + mm_user, id_item + mm_item
+    pairs = nnf.cosine_similarity(user[torch.from_numpy(users).long()], item[torch.from_numpy(items).long()])
+    ids, content, given = (x.cpu().numpy() for x in (id_item, mm_item, model.fixed))
+    spectra = [shapes.spectrum(x) for x in (ids, content, given)]
+    return {
+        "id_rank": shapes.shape(ids, spectra[0]).effective_rank,
+        "content_rank": shapes.shape(content, spectra[1]).effective_rank,
+        "id_energy": shapes.leading(ids),
+        "content_energy": shapes.leading(content),
+        "content_id": float(nnf.cosine_similarity(mm_item, id_item).mean()),
+        "user_item": float(pairs.mean()),
+        "kept": shapes.linear_cka(content, given, spectra[1], spectra[2]),
+    }

@@ -1,0 +1,119 @@
+"""The article's argument: wrong content, and what each loss of AlignRec prevents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from pipeline.evaluation.evidence import Cell, cell, seeds_of
+from pipeline.facts import words
+from pipeline.facts.difference import FLOORED, Difference, sure
+from pipeline.facts.table import Table
+from pipeline.facts.words import figure, measure, with_error
+from pipeline.probe.verdicts import LEVEL
+from pipeline.study.summaries import WHOLE
+
+Row = Mapping[str, Any]
+SPOILT = {"image": "another item's image", "text": "another item's text", "noise": "noise"}
+"""what is wrong, in words"""
+
+
+class Shape(NamedTuple):
+    """A column of table GEOMETRY."""
+
+    column: str
+    name: str
+    form: str = ".4f"
+
+
+SHAPES = (
+    Shape("recall@20", "valid Recall@20"),
+    Shape("id_rank", "effective rank, ID", ".1f"),
+    Shape("content_rank", "effective rank, content", ".1f"),
+    Shape("id_energy", "energy in one direction, ID"),
+    Shape("content_energy", "energy in one direction, content"),
+    Shape("content_id", "cosine of content and ID"),
+    Shape("user_item", "cosine of user and item"),
+    Shape("kept", "likeness of content to features"),
+)
+
+
+def content(row: Row) -> str:
+    """Return what is wrong of which items."""
+    return "whole" if row["what"] == WHOLE else f"{SPOILT[row['what']]}, {100 * row['ratio']:.4g} %"
+
+
+def wrong(table: pa.Table) -> list[Table]:
+    """Return table WRONG, a table a protocol; none for an empty one."""
+    return [_wrong(rows) for rows in by_fingerprint(table)]
+
+
+def by_fingerprint(table: pa.Table) -> Iterator[list[Row]]:
+    """Yield the rows of each protocol, in order."""
+    rows = table.to_pylist()
+    for fingerprint in dict.fromkeys(row["fingerprint"] for row in rows):
+        yield [row for row in rows if row["fingerprint"] == fingerprint]
+
+
+def _wrong(rows: Sequence[Row]) -> Table:
+    tests = [Difference.if_any(row) for row in rows]
+    return Table(
+        "Wrong content",
+        f"{words.protocol(rows[0])} Retrained with wrong content for a share of the items. Mean ± standard "
+        f"deviation over {seeds_of(row['seeds'] for row in rows)}. The change is against the same model on the whole "
+        f"set, its interval (95 %) over {rows[0]['n']:,} users, p Holm's; below {LEVEL} it is marked. {FLOORED}",
+        ["model", "features", "content", measure("recall", rows[0]["k"]), "change", "95 % interval", "p"],
+        [
+            [row["model"], row["features"], content(row), with_error(row["mean"], row["sd"]),
+             *(test.cells if test else [""] * 3)]
+            for row, test in zip(rows, tests, strict=True)
+        ],
+        texts=3,
+        best=sure(tests, 4),
+    )  # fmt: skip
+
+
+def shapes(table: pa.Table) -> dict[str, dict[str, dict[int, Cell]]]:
+    """Return, of table GEOMETRY, column -> what is left out -> epoch -> figure over seeds."""
+    rows = table.to_pylist()
+    values: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for row in rows:
+        for column, *_ in SHAPES:
+            line = values.setdefault(column, {}).setdefault(left_out(row["without"]), {})
+            line.setdefault(row["epoch"], []).append(row[column])
+    return {
+        column: {name: {epoch: cell(each) for epoch, each in line.items()} for name, line in lines.items()}
+        for column, lines in values.items()
+    }
+
+
+def left_out(weight: str) -> str:
+    """Return what a training is without, in words."""
+    return "AlignRec" if weight == WHOLE else f"without {weight.upper()}"
+
+
+def geometry(table: pa.Table) -> list[Table]:
+    """Return the shapes after the last epoch, and the best valid recall of any; none for an empty table."""
+    found = shapes(table)
+    if not found:
+        return []
+    recall = found[SHAPES[0].column]
+    last = {name: max(line) for name, line in recall.items()}
+    row = table.slice(0, 1).to_pylist()[0]
+    seeds = seeds_of(len(one.values) for line in recall.values() for one in line.values())
+    return [
+        Table(
+            "What each loss prevents",
+            f"{words.protocol(row)} {row['features']}, {seeds}, trained to the last epoch without stopping; the shape "
+            "of the item vectors after it, mean ± standard deviation. Rank is of the centred vectors, energy of the "
+            "others. Likeness is linear CKA with the features as given. Valid recall is also that of the best epoch.",
+            ["loss", "best " + SHAPES[0].name, *(shape.name for shape in SHAPES)],
+            [
+                [name, figure(max(recall[name].values(), key=lambda one: one.mean)),
+                 *(figure(found[column][name][end], form) for column, _, form in SHAPES)]
+                for name, end in last.items()
+            ],
+        )
+    ]  # fmt: skip
