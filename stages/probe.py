@@ -72,7 +72,9 @@ def _relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
     from pipeline.features.sets import FeatureSets  # load torch
 
     sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
-    return {name: sets[name].relearned if sets[name].relearns else None for name in learning}
+    learned = {name: node for name in learning if (node := sets[name]).learned}
+    again = {name: node.relearns and not any(part.learned for part in node.of) for name, node in learned.items()}
+    return {name: node.relearned if again[name] else None for name, node in learned.items()}
 
 
 def needs(run: Run) -> Needs:

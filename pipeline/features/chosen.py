@@ -8,6 +8,7 @@ Letters: I items, n of them, F and W widths.
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from pipeline.config.base import Name, Positive, Section
 from pipeline.encode.base import Progress
 from pipeline.encode.batching import Throughput
 from pipeline.features import linear, recipe, search
-from pipeline.features.linear import Gathered, Map
+from pipeline.features.linear import Gathered
 from pipeline.features.node import Items
 
 NONE = np.zeros(0, np.int64)
@@ -57,23 +58,37 @@ class Chosen(Gathered):
         """Return the other sets' files, and the interactions."""
         return [*super().inputs(), self.layout.interactions]
 
-    def fitted(self, items: Items) -> Map:
+    def fitted(self, items: Items) -> recipe.Recipe:
         """Return the map of the winner."""
-        return self._recipe(items, NONE)
+        winner = self.winner
+        of = [node for node in self.of if node.name in winner.of]
+        places = [i for i, node in enumerate(self.of) if node.name in winner.of]
+        blocks = [block._replace(part=places[block.part]) for block in linear.blocks(of, items, winner.image)]
+        content = linear.fit(self.parts, blocks, self.own.width, winner.power)
+        return recipe.fit(self.parts, content, winner.map, self.own.width, self._targets(NONE))
+
+    @property
+    def learned(self) -> bool:
+        """Whether the winner has a map, or a part of it learned."""
+        return self.winner.map != "none" or any(node.learned for node in self.of if node.name in self.winner.of)
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
         """Return its vectors, the map fitted without the interactions of some items: float32 [I, W]."""
-        layout = self.layout
-        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-        items = Items(io.read_table(layout.item_ids, schemas.ITEM_IDS), texts, Throughput())
-        return np.concatenate(list(map(self._recipe(items, cold), self.parts())))
+        again = recipe.fit(self.parts, self._whole.content, self.winner.map, self.own.width, self._targets(cold))
+        return np.concatenate(list(map(again, self.parts())))
 
-    def _recipe(self, items: Items, cold: np.ndarray) -> recipe.Recipe:
+    @cached_property
+    def winner(self) -> recipe.Candidate:
+        """The candidate that was chosen."""
         rows = io.read_table(self.layout.tried(self.name), schemas.TRIED).to_pylist()
         (won,) = [row for row in rows if row["chosen"]]
-        candidate = recipe.Candidate(tuple(won["of"]), won["power"], won["image"], won["map"])
-        of = [node for node in self.of if node.name in candidate.of]
-        places = [i for i, node in enumerate(self.of) if node.name in candidate.of]
-        blocks = [block._replace(part=places[block.part]) for block in linear.blocks(of, items, candidate.image)]
-        targets = recipe.targets(self, self.own.width, cold, len(items.ids)) if candidate.map != "none" else None
-        return recipe.fit(self.parts, blocks, candidate, self.own.width, targets)
+        return recipe.Candidate(tuple(won["of"]), won["power"], won["image"], won["map"])
+
+    @cached_property
+    def _whole(self) -> recipe.Recipe:
+        """The winner fitted to all, as nothing but the map depends on interactions."""
+        texts = io.read_table(self.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+        return self.fitted(Items(io.read_table(self.layout.item_ids, schemas.ITEM_IDS), texts, Throughput()))
+
+    def _targets(self, cold: np.ndarray) -> recipe.Targets | None:
+        return recipe.targets(self, self.own.width, cold) if self.winner.map != "none" else None

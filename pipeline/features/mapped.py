@@ -52,6 +52,11 @@ class Mapped(Fitted):
         """Return the other set's files, and the interactions."""
         return [*super().inputs(), self.layout.interactions]
 
+    @property
+    def learned(self) -> bool:
+        """Yes."""
+        return True
+
     def fitted(self) -> Whitening:
         """Return the map of centred vectors.
 

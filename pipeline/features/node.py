@@ -162,8 +162,15 @@ class Node(ABC):
         parts = [{"name": node.name, "kind": node.kind} | node.about() for node in self.of]
         return {"kind": self.kind, "parts": parts} if self.own else {}
 
+    @property
+    def learned(self) -> bool:
+        """Whether train interactions went into it, or into a node that it is made of."""
+        return any(node.learned for node in self.of)
+
     def relearned(self, cold: np.ndarray) -> np.ndarray:
-        """Return its vectors, made without the interactions of some items: float32 [I, F]; where it `relearns`.
+        """Return its vectors, made without the interactions of some items: float32 [I, F].
+
+        A kind that `relearns` has it, where no node that it is made of learned.
 
         Args:
             cold: int [C], those items.

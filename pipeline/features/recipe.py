@@ -11,8 +11,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.features import linear, mapped
-from pipeline.features.linear import Block, Fit, Parts
+import schemas
+from pipeline import io
+from pipeline.features import mapped
+from pipeline.features.linear import Fit, Parts
 from pipeline.features.node import Node
 from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.ops import whitening
@@ -20,6 +22,7 @@ from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening
 from pipeline.seeds import seed_for
 
+Mapping = Literal["none", "alone", "beside"]
 HALF = np.float32(0.5)
 """length of the mapped vector beside 1 of the content's"""
 RIDGE = 1.0
@@ -35,7 +38,7 @@ class Candidate(NamedTuple):
     """see LinearParams"""
     image: float
     """see LinearParams"""
-    map: Literal["none", "alone", "beside"]
+    map: Mapping
     """to factors of train interactions: none, or alone or beside the content"""
 
 
@@ -67,33 +70,32 @@ class Recipe:
         return factors if self.last is None else whitening.applied(self.last, _both(content, factors))
 
 
-def targets(node: Node, width: int, cold: np.ndarray, n_items: int) -> Targets:
+def targets(node: Node, width: int, cold: np.ndarray) -> Targets:
     """Return what the maps of a set are fitted to, without the interactions of some items.
 
     Args:
         node: the set.
         width: factors at most.
         cold: int [C], those items.
-        n_items: I.
     """
+    n_items = len(io.read_table(node.layout.item_ids, schemas.ITEM_IDS))
     user, item = mapped.train_pairs(node.layout, cold)
     seed = seed_for(node.kind, node.layout.dataset, node.params.seed)
     factors = mapped.factors(user_item_matrix(user, item, n_items), width, seed)
     return Targets(factors, np.bincount(item, minlength=n_items) > 0)
 
 
-def fit(parts: Parts, blocks: Sequence[Block], candidate: Candidate, width: int, targets: Targets | None) -> Recipe:
+def fit(parts: Parts, content: Fit, how: Mapping, width: int, targets: Targets | None) -> Recipe:
     """Return a candidate fitted to all items.
 
     Args:
         parts: of all items.
-        blocks: of the parts.
-        candidate: what to make.
+        content: what maps them to one width.
+        how: what is done with that.
         width: directions kept at most.
         targets: what a map is fitted to; None for a candidate without one.
     """
-    content = linear.fit(parts, blocks, width, candidate.power)
-    if targets is None or candidate.map == "none":
+    if targets is None:
         return Recipe(content, None, None)
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -105,7 +107,7 @@ def fit(parts: Parts, blocks: Sequence[Block], candidate: Candidate, width: int,
             start += len(x)
 
     ridge = mapped.ridge(pairs, RIDGE)
-    if candidate.map == "alone":
+    if how == "alone":
         return Recipe(content, ridge, None)
     both = lambda: (_both(x, whitening.applied(ridge, x)) for x in map(content, parts()))  # noqa: E731
     return Recipe(content, ridge, whitening.fit_pca(both, width, 0))

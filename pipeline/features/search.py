@@ -104,7 +104,7 @@ class Trial:
         texts_alone = linear.blocks(node.of, self.items, 0.0)
         self.is_image = [not any(_same(block, other) for other in texts_alone) for block in self.blocks]
         self.reduced = [self._reduced(block) for block in self.blocks]
-        self.targets = cache(lambda draw: targets(node, width, self._hidden(draw), len(self.ids)))
+        self.targets = cache(lambda draw: targets(node, width, self._hidden(draw)))
 
     def affordable(self, seconds: float) -> list[Candidate]:
         """Return the candidates that a budget is enough for, one at least."""
@@ -141,7 +141,8 @@ class Trial:
         """Return a candidate's vectors, float32 [I, W]; its map without the cold items of a draw, from 1; 0: of all."""
         parts, blocks = self._parts(candidate)
         goal = None if candidate.map == "none" else self.targets(draw)
-        return fit(lambda: [parts], blocks, candidate, self.width, goal)(parts)
+        content = linear.fit(lambda: [parts], blocks, self.width, candidate.power)
+        return fit(lambda: [parts], content, candidate.map, self.width, goal)(parts)
 
     def _hidden(self, draw: int) -> np.ndarray:
         return self.cold[draw - 1].candidates if draw else np.zeros(0, np.int64)
