@@ -238,7 +238,7 @@ def test_an_edit_reruns_what_it_can_change_and_no_more(undisturbed: Path, tmp_pa
     edit(folder, "pipeline/http/retries.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
     assert reran(folder) == set()
 
-    edit(folder, "pipeline/ops/sparse.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
+    edit(folder, "pipeline/train/loop.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
     assert reran(folder) == {
         "train",
         "probe",
