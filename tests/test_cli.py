@@ -83,7 +83,8 @@ def test_compare_ends_with_a_verdict_and_summary_with_paths(tmp_path: Path) -> N
     toy.outputs(tmp_path / "outputs")
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     compared = alignrec("compare", "shop", "beit3", "random", cwd=tmp_path).stdout.splitlines()
-    assert compared[-2] == "beit3 and random are not told apart in zero-shot, Item-CF and content neighbours."
+    probes = "zero-shot, Item-CF, content neighbours, linear CF and behaviour support"
+    assert compared[-2] == f"beit3 and random are not told apart in {probes}."
     assert compared[-1] == RULE
     told = alignrec("summary", cwd=tmp_path).stdout
     assert told.index("shop, stages") < told.index("shop, protocol") < told.index("results: ")

@@ -238,7 +238,7 @@ def test_an_edit_reruns_what_it_can_change_and_no_more(undisturbed: Path, tmp_pa
     edit(folder, "pipeline/http/retries.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
     assert reran(folder) == set()
 
-    edit(folder, "pipeline/ops/sparse.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
+    edit(folder, "pipeline/train/loop.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
     assert reran(folder) == {"train", "benchmark", "study"}  # report and publish follow where these change a figure
 
     column = 'field("image_url",'
@@ -280,7 +280,7 @@ def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path)
     shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=undisturbed))[""]["data"]
     ((_, metrics),) = shown.items()
     figures = metrics["data"]
-    assert 8 <= len(figures) <= 12
+    assert 8 <= len(figures) <= 13
     (row,) = [line for line in text.splitlines() if line.startswith("| alignrec | beit3 |")]
     assert f"{figures['recall@20']:.4f} ± {figures['sd']:.4f}" in row
     assert f"{figures['ndcg@20']:.4f}" in row

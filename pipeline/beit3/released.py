@@ -155,6 +155,8 @@ def _fitted(tensors: dict[str, Tensor], wanted: Config, where: str) -> dict[str,
         grown = torch.cat([patches[:BEFORE_PATCHES], checkpoints.resized(patches[BEFORE_PATCHES:], wanted.grid)])
     except (RuntimeError, ValueError):
         raise UserError(f"{where}: {PATCH_POSITIONS} is {list(patches.shape)}, no table of square patches") from None
+    if text.ndim != 2:
+        raise UserError(f"{where}: {TEXT_POSITIONS} is {list(text.shape)}, no table of text positions")
     return tensors | {PATCH_POSITIONS: grown, TEXT_POSITIONS: checkpoints.lengthened(text, wanted.positions)}
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from pipeline.ops.filters import Filter
+if TYPE_CHECKING:
+    from pipeline.ops.filters import Filter
 
-Vectors: TypeAlias = np.ndarray | torch.Tensor | sp.csr_array | Filter
+Vectors: TypeAlias = Union[np.ndarray, torch.Tensor, sp.csr_array, "Filter"]
 """a table of row vectors, or what stands for that of the items"""
 
 

@@ -16,16 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import bounded
-from pipeline.evaluation.metrics import recall
 from pipeline.interactions import split
 from pipeline.interactions.split import Pairs, Split, contains, keys
-from pipeline.models import adjacency, closed
 from pipeline.ops.rows import unit_rows
-from pipeline.ops.topk import select
 from pipeline.probe.base import Data, Probe, Relearned
 
 GIB = 1.5
@@ -49,11 +45,15 @@ class Linear:
     @cached_property
     def seen(self) -> sp.csr_array:
         """X, float32 [U, I]."""
+        from pipeline.models import adjacency
+
         return adjacency.seen(self.split)
 
     @cached_property
     def ease(self) -> tuple[np.ndarray, float]:
         """(X^T X + l2)^-1, float32 [I, I], and the l2 of highest valid recall, the first of equal ones."""
+        from pipeline.models import closed
+
         best: tuple[float, float, np.ndarray] | None = None
         for ridge in RIDGES:
             inverse = closed.gram(self.seen)
@@ -87,6 +87,8 @@ class Linear:
         self, units: np.ndarray, share: float, content_ridge: float
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return P, c, Y, V: off its diagonal L3AE's matrix is P diag(c) + Y V^T, see pipeline/models/l3ae.py."""
+        from pipeline.models import closed
+
         inverse, ridge = self.ease
         w, v = closed.content_factors(units, content_ridge)
         distil, own, p = share * ridge, -(w * v).sum(1), inverse.diagonal()
@@ -102,6 +104,11 @@ class Linear:
         right: np.ndarray | None = None,
     ) -> np.ndarray:
         """Return Recall@20 of each user of a part who has train items, train masked, [N]."""
+        import torch
+
+        from pipeline.evaluation.metrics import recall
+        from pipeline.ops.topk import select
+
         targets: Pairs = getattr(self.split, part)
         k, found = bounded(self.split.n_items), []
         counts = np.bincount(targets.users, minlength=self.split.n_users)
@@ -143,6 +150,10 @@ def answering(parts: Split, part: Literal["valid", "test"]) -> np.ndarray:
 
 def ask(data: Data) -> Linear | str:
     """Return the task, or why there is none."""
+    try:
+        from pipeline.models import closed
+    except ImportError:
+        return "torch is not installed"
     user = data.interactions["user_id"].to_numpy()
     parts = split.load(data.interactions, int(user.max(initial=-1)) + 1, data.items)
     if not (len(answering(parts, "valid")) and len(answering(parts, "test"))):

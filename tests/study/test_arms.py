@@ -38,7 +38,7 @@ from stages import STAGES
 from stages.params import Params, load
 
 STUDY: dict[str, Any] = {
-    "arms": {"still": {"epochs": 0}, "together": {"collaborative": 1.0, "common_users": 1}},
+    "arms": {"still": {"steps": 0}, "together": {"collaborative": 1.0, "common_users": 1}},
     "seeds": 2,
     "workers": 1,
 }
@@ -213,7 +213,7 @@ if __name__ == "__main__":
 
 
 def test_several_encoders_of_an_arm_are_tested_together(tmp_path: Path) -> None:
-    few = {"arms": {"still": {"epochs": 0}}, "encoder_seeds": 2, "seeds": 1, "workers": 1, "arm_features": ["beit3"]}
+    few = {"arms": {"still": {"steps": 0}}, "encoder_seeds": 2, "seeds": 1, "workers": 1, "arm_features": ["beit3"]}
     table = study(tmp_path, studied.encoded(tmp_path, study=few, pretrain={"seed": 3}))
     at = {"what": "content_knn", "features": "beit3", "form": "raw", "k": 20}
     for arm in ("recipe", "still"):
@@ -256,8 +256,8 @@ def test_without_arms_the_table_is_empty_and_nothing_is_read(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"arms": {"long": {"epoch": 3}}}, "unknown key 'study.arms.long.epoch'; did you mean 'epochs'?"),
-        ({"arms": {"long": {"epochs": -3}}}, "'study.arms.long.epochs': input should be greater than or equal to 0"),
+        ({"arms": {"long": {"step": 3}}}, "unknown key 'study.arms.long.step'; did you mean 'steps'?"),
+        ({"arms": {"long": {"steps": -3}}}, "'study.arms.long.steps': input should be greater than or equal to 0"),
         ({"arms": {"recipe": {}}}, "'study.arms': value error, 'recipe' is another row of the same table"),
         ({"arms": {"x": {"distill_from": ["minilms"]}}}, "'study.arms.x.distill_from': no 'minilms'; did you mean"),
         ({"arms": {"x": {"visual_tokens": "teacher-kmeans", "teacher": "minilm"}}}, "'study.arms.x.teacher': minilm"),
