@@ -72,10 +72,10 @@ def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
 
 
 def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test figures of every model, or of some, on every feature set, a table a protocol, best Recall@20 first."""
+    """Yield test figures of models on feature sets, all or some of each, a table a protocol, best Recall@20 first."""
     for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
         table = recommenders.brief("", comparison)
-        yield markdown(table.head, [row for row in table.rows if not only or row[0] in only])
+        yield markdown(table.head, [row for row in table.rows if _named(row, table.rows, only)])
         yield ""
         yield f"Test figures, mean ± sd over seeds; protocol `{comparison.protocol}`, `{comparison.fingerprint}`."
 
@@ -187,6 +187,12 @@ def _studied(
 def _as_it_is(table: Table) -> Iterator[str]:
     """Yield a table of the report, its note below it."""
     yield from (table.markdown, "", table.note)
+
+
+def _named(row: Sequence[str], rows: Sequence[Sequence[str]], only: Sequence[str]) -> bool:
+    """Return whether a row's model and feature set are named; of what no row is named, all are shown."""
+    named = [{name[column] for name in rows} & {*only} for column in (0, 1)]
+    return all(not names or row[column] in names for column, names in enumerate(named))
 
 
 def _short(cell: Cell | None) -> str:

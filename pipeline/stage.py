@@ -85,8 +85,13 @@ class Stage:
         return {key: value for key, value in run.params[self.params].facts().items() if key not in self.speed}
 
     def inputs(self, run: Run) -> list[Path]:
-        """Return all files of the stages that it reads."""
-        return [path for stage in self.reads for path in run.layout.outputs(stage.name)]
+        """Return the files of the stages that it reads.
+
+        Records of trainings are left out: code is part of their names, and the tables say what came out.
+        """
+        written = [path for stage in self.reads for path in run.layout.outputs(stage.name)]
+        records = [run.layout.runs, *(run.layout.cells(stage.name) for stage in self.reads)]
+        return [path for path in written if path not in records and path.parent not in records]
 
     def before(self) -> list[str]:
         """Return the names of the stages that must run before it, in order."""

@@ -239,8 +239,7 @@ def test_an_edit_reruns_what_it_can_change_and_no_more(undisturbed: Path, tmp_pa
     assert reran(folder) == set()
 
     edit(folder, "pipeline/train/loop.py", "import annotations\n", "import annotations\n\nEDITED = 1\n")
-    # records are named by what shapes them, code included, so those who read the folder of records follow
-    assert reran(folder) == {"train", "benchmark", "study", "report", "publish"}
+    assert reran(folder) == {"train", "benchmark", "study"}  # report and publish follow where these change a figure
 
     column = 'field("image_url",'
     edit(folder, "schemas/release.py", column, f'field("kind", pa.string(), "of an item"),\n        {column}')
@@ -281,7 +280,7 @@ def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path)
     shown = json.loads(run("dvc", "metrics", "show", "--json", cwd=undisturbed))[""]["data"]
     ((_, metrics),) = shown.items()
     figures = metrics["data"]
-    assert 8 <= len(figures) <= 13
+    assert 8 <= len(figures) <= 12
     (row,) = [line for line in text.splitlines() if line.startswith("| alignrec | beit3 |")]
     assert f"{figures['recall@20']:.4f} ± {figures['sd']:.4f}" in row
     assert f"{figures['ndcg@20']:.4f}" in row
@@ -290,9 +289,8 @@ def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path)
     assert "errors" not in opened  # without a sweep too
     plots = opened["data"]
     points = [p for plot in plots.values() for part in plot for p in part["content"]["data"]["values"]]
-    drawn = [
-        (p.get("field", "valid_recall@20"), p) for p in points if p.keys() & {"epoch", "step"}
-    ]  # one line is not named
+    points = [p for p in points if p.keys() & {"epoch", "step"}]
+    drawn = [(p.get("field", "valid_recall@20"), p) for p in points]  # one line is not named
     last = {name: p[name] for name, p in drawn}  # the last epoch or step comes last
     assert {"mim_accuracy", "mlm_accuracy", "valid_recall@20"} <= set(last)
     assert [name for name, value in last.items() if f"<b>{value:.4g}</b>" not in page] == []

@@ -12,6 +12,8 @@ from pipeline.facts import probes
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.words import CONTROLS
 
+PROBES = ("zero_shot", "item_cf", "content_knn", "cold_items")
+"""those that ask what the features know by themselves"""
 DIGITS = 4
 """after the point, as in every table"""
 
@@ -56,8 +58,9 @@ def _best(name: str, rows: Iterable[Row], k: int) -> dict[str, float]:
 
 
 def _probed(outputs: Outputs) -> dict[str, float]:
-    """Return the headline figure of each probe that was asked of the released features as they are."""
-    found = {key: probed.of("raw", probed.probe.figure) for key, probed in probes.read(outputs.probes).items()}
+    """Return the headline figure of each of PROBES that was asked of the released features as they are."""
+    read = probes.read(outputs.probes)
+    found = {key: read[key].of("raw", read[key].probe.figure) for key in PROBES if key in read}
     return {key: of[outputs.released] for key, of in found.items() if outputs.released in of}
 
 

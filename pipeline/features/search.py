@@ -96,7 +96,7 @@ class Trial:
         rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
         user, item, split = (rows[c].to_numpy() for c in ("user_id", "item_id", "split"))
         has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
-        self.warm = profiles.profiles(has, finds, profiles.asked(finds[0], 0), len(self.ids))
+        self.warm = profiles.profiles(has, finds, profiles.asked(finds[0], len(self.ids), 0), len(self.ids))
         if not len(self.warm.user):
             raise UserError(f"'encoders.{node.name}': {layout.dataset} has no valid interactions to choose by")
         self.cold = profiles.cold_draws(has, finds, len(self.ids), DRAWS)

@@ -23,6 +23,9 @@ SHARE = 0.2
 """of the items that are cold in a draw"""
 FEWEST = 40
 """cold items of a draw, below which the usual twenty would be half of the candidates, and nothing is drawn"""
+SCORED = 100_000_000
+"""scores of users and items that are computed at most: 5,000 users of 20,000 items, fewer of a larger catalogue"""
+FEWEST_USERS = 500
 MOST_USERS = 5_000
 """who are asked; bounds time"""
 SCORES = 1 << 23
@@ -86,9 +89,10 @@ def _chances(scores: np.ndarray, row: np.ndarray, place: np.ndarray, slack: np.n
     return chances
 
 
-def asked(user: np.ndarray, seed: int) -> np.ndarray:
-    """Return who of some users is asked, int64, ascending: MOST_USERS of them, drawn."""
-    return np.sort(np.random.default_rng(seed_for("profiles", seed)).permutation(np.unique(user))[:MOST_USERS])
+def asked(user: np.ndarray, n_items: int, seed: int) -> np.ndarray:
+    """Return who of some users is asked, int64, ascending: drawn, so many as SCORED allows of I items."""
+    most = min(MOST_USERS, max(FEWEST_USERS, SCORED // max(1, n_items)))
+    return np.sort(np.random.default_rng(seed_for("profiles", seed)).permutation(np.unique(user))[:most])
 
 
 def profiles(
@@ -135,7 +139,7 @@ def cold_draws(
     if len(items) // parts < FEWEST:
         return []
     rng = np.random.default_rng(seed_for("cold items"))
-    who, found = asked(finds[0], 0), list[Profiles]()
+    who, found = asked(finds[0], n_items, 0), list[Profiles]()
     while len(found) < draws:
         for cold in np.array_split(rng.permutation(items), parts)[: draws - len(found)]:
             warm = ~np.isin(has[1], cold)

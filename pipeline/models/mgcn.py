@@ -8,6 +8,7 @@ Letters: U users, I items, N either, F_m width of modality m, M modalities, B ba
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import ClassVar
 
 import torch
@@ -24,24 +25,60 @@ from pipeline.models.variants import Varied, learned
 from pipeline.ops.sparse import Sparse
 
 
-class MGCNParams(Varied, Regularised):
-    """What MGCN reads; the learning rate is that of the published benchmarks."""
+class TwoViewsParams(Regularised):
+    """What the loss of two views reads."""
 
-    lr: Rate = 1e-3
-    layers: Count = 2
-    """LightGCN layers over the user-item graph"""
     item_layers: Count = 1
-    """propagations over the item graph; 0: none"""
+    """propagations over the item graphs; 0: none"""
     temperature: Rate = 0.2
     """of the contrastive loss"""
     contrast: Weight = 0.01
     """weight of the contrastive loss between behaviour and content"""
 
 
-class MGCN(Recommender):
+class MGCNParams(Varied, TwoViewsParams):
+    """What MGCN reads; the learning rate is that of the published benchmarks."""
+
+    lr: Rate = 1e-3
+    layers: Count = 2
+    """LightGCN layers over the user-item graph"""
+
+
+class TwoViews(Recommender):
+    """score(u, i) = (behaviour + side)_u . (behaviour + side)_i; both views of a user, or of an item, attract."""
+
+    params: TwoViewsParams
+
+    @abstractmethod
+    def views(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return behaviour and side view, each of users [U, D] and of items [I, D]."""
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Return [U, D] and [I, D]."""
+        (id_user, id_item), (side_user, side_item) = self.views()
+        return id_user + side_user, id_item + side_item
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return bpr, l2 and the contrastive term, weighted."""
+        (id_user, id_item), (side_user, side_item) = self.views()
+        h_user, h_item, params = id_user + side_user, id_item + side_item, self.params
+        rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
+        (users, _, n_users), (items, _, n_items) = distinct(batch.users), distinct(batch.positives)
+        contrast = l_c(pick(side_user, users), pick(id_user, users), n_users, params.temperature) + l_c(
+            pick(side_item, items), pick(id_item, items), n_items, params.temperature
+        )
+        return {
+            "bpr": bpr(*rows),
+            "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
+            "contrast": params.contrast * contrast,
+        }
+
+
+class MGCN(TwoViews):
     """score(u, i) = (e_id + e_mul)_u . (e_id + e_mul)_i. With one modality e_mul is its view."""
 
     Params = MGCNParams
+    params: MGCNParams
     needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: MGCNParams) -> None:
@@ -80,26 +117,6 @@ class MGCN(Recommender):
         scores = torch.cat([self.attend(view) for view in content], 1)  # [N, M]
         gates = [torch.sigmoid(w(behaviour)) for w in self.prefer]  # M x [N, D]
         return fuse(content, scores, gates, one_mean=not self.is_paper)
-
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Return [U, D] and [I, D]."""
-        (id_user, id_item), (mul_user, mul_item) = self.views()
-        return id_user + mul_user, id_item + mul_item
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, l2 and the contrastive term, weighted."""
-        (id_user, id_item), (mul_user, mul_item) = self.views()
-        h_user, h_item, params = id_user + mul_user, id_item + mul_item, self.params
-        rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
-        (users, _, n_users), (items, _, n_items) = distinct(batch.users), distinct(batch.positives)
-        contrast = l_c(pick(mul_user, users), pick(id_user, users), n_users, params.temperature) + l_c(
-            pick(mul_item, items), pick(id_item, items), n_items, params.temperature
-        )
-        return {
-            "bpr": bpr(*rows),
-            "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
-            "contrast": params.contrast * contrast,
-        }
 
 
 def purify(ids: Tensor, content: Tensor) -> Tensor:

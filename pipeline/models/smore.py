@@ -13,18 +13,17 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.config.base import Count, Rate, Share, Weight
+from pipeline.config.base import Count, Rate, Share
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.infonce import distinct
+from pipeline.models.base import Inputs, embedding
 from pipeline.models.lightgcn import propagate
-from pipeline.models.mgcn import l_c, purify
-from pipeline.models.params import Grid, Regularised
+from pipeline.models.mgcn import TwoViews, TwoViewsParams, purify
+from pipeline.models.params import Grid
 from pipeline.models.variants import learned
 from pipeline.ops.sparse import Sparse
 
 
-class SMOREParams(Regularised):
+class SMOREParams(TwoViewsParams):
     """What SMORE reads."""
 
     grid: ClassVar[Grid] = {
@@ -36,23 +35,18 @@ class SMOREParams(Regularised):
     lr: Rate = 1e-3
     layers: Count = 4
     """LightGCN layers over the user-item graph"""
-    item_layers: Count = 1
-    """propagations over the item graphs; 0: none"""
-    temperature: Rate = 0.2
-    """of the contrastive loss"""
-    contrast: Weight = 0.01
-    """weight of the contrastive loss between behaviour and content"""
     drop: Share = 0.1
     """share of each preference gate that a training step lacks"""
 
 
-class SMORE(Recommender):
+class SMORE(TwoViews):
     """score(u, i) = x_u . x_i, x = c + side: behaviour, and the mean of gated views of each modality and their fusion.
 
     Features learn, as in the reference. The paper's temperature is a setting there that is not read.
     """
 
     Params = SMOREParams
+    params: SMOREParams
     needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: SMOREParams) -> None:
@@ -102,26 +96,6 @@ class SMORE(Recommender):
         if self.training:
             gates = [drop(gate, self.params.drop) for gate in gates]
         return torch.stack([gate * x for gate, x in zip(gates, [*weighed, fused], strict=True)]).mean(0)
-
-    def forward(self) -> tuple[Tensor, Tensor]:
-        """Return [U, D] and [I, D]."""
-        (id_user, id_item), (side_user, side_item) = self.views()
-        return id_user + side_user, id_item + side_item
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return bpr, l2 and the contrastive term, weighted."""
-        (id_user, id_item), (side_user, side_item) = self.views()
-        h_user, h_item, params = id_user + side_user, id_item + side_item, self.params
-        rows = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
-        (users, _, n_users), (items, _, n_items) = distinct(batch.users), distinct(batch.positives)
-        contrast = l_c(pick(side_user, users), pick(id_user, users), n_users, params.temperature) + l_c(
-            pick(side_item, items), pick(id_item, items), n_items, params.temperature
-        )
-        return {
-            "bpr": bpr(*rows),
-            "l2": params.l2 * l2(*rows, batch_size=params.batch_size),
-            "contrast": params.contrast * contrast,
-        }
 
 
 def drop(gate: Tensor, rate: float) -> Tensor:

@@ -38,7 +38,7 @@ def ask(data: Data) -> Profiles | None:
     """Return what chooses: users' train items, and valid items to find; None where there are none."""
     user, item, split = (data.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     has, finds = ((user[split == part], item[split == part]) for part in (TRAIN, VALID))
-    asked = profiles.profiles(has, finds, profiles.asked(finds[0], 0), data.items)
+    asked = profiles.profiles(has, finds, profiles.asked(finds[0], data.items, 0), data.items)
     return asked if len(asked.user) else None
 
 

@@ -17,8 +17,10 @@ from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.similarity import compared
 from pipeline.evaluation import statistics
 from pipeline.facts import comparison as facts
+from pipeline.interactions import profiles
+from pipeline.interactions.profiles import Profiles
 from pipeline.layout import Layout
-from pipeline.probe import questions, sampled
+from pipeline.probe import linear_cf, questions, sampled
 
 WIDTH = 8
 COSINES, FEWEST = 20_000, 20
@@ -63,6 +65,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     watch(questions, "hits", lambda features, asked, *_: len(features) * len(asked.target))
     watch(geometry, "neighbours", lambda features, _, rows: len(features) * len(rows))
     watch(statistics, "resampled", lambda values, *_: len(values))
+    watch(Profiles, "recalls", lambda asked, *_: asked.has.shape[0] * len(asked.candidates))
     return work
 
 
@@ -70,6 +73,9 @@ def test_work_grows_with_the_items_and_not_with_their_square(tmp_path: Path, mon
     monkeypatch.setattr(sampled, "COSINES", COSINES)
     monkeypatch.setattr(sampled, "FEWEST", FEWEST)
     monkeypatch.setattr(statistics, "RESAMPLES", 99)
+    monkeypatch.setattr(profiles, "SCORED", COSINES)
+    monkeypatch.setattr(profiles, "FEWEST_USERS", FEWEST)
+    monkeypatch.setattr(linear_cf, "GIB", 0)  # of a catalogue as large as this stands for, it is not asked
     work = {}
     for items in (1000, 2000, 4000):
         folder = tmp_path / str(items)
@@ -82,6 +88,8 @@ def test_work_grows_with_the_items_and_not_with_their_square(tmp_path: Path, mon
         assert work[items]["neighbours"] == 2 * items * FEWEST  # of each set
         # two sets and three controls, raw and processed, three probes; groups differ in size: about so many questions
         assert work[items]["hits"] <= 10 * 3 * 1.5 * items * FEWEST
+        # five sets in three forms, of which valid chooses; and ten draws of a fifth, raw and processed
+        assert work[items]["recalls"] <= (5 * 3 + 10 * 10 / 5) * items * FEWEST
         assert comparison["pairs"][0]["sampled"] == FEWEST
     for larger, smaller in ((2000, 1000), (4000, 2000)):
         assert work[larger]["hits"] < 2.5 * work[smaller]["hits"]
