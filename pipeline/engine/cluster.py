@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from importlib import import_module
 from queue import SimpleQueue
 from threading import Lock
 from typing import Any
@@ -39,7 +38,7 @@ class Ray:
         import torch
 
         try:
-            ray = import_module("ray")
+            import ray
         except ImportError as e:
             raise UserError(f"engine 'ray' needs another package ({e}): {installing('ray')}") from None
         if not ray.is_initialized():
