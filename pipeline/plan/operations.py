@@ -88,6 +88,11 @@ def forward(c: Config, image: bool, tokens: int, params: Pretrain) -> float:
     return image * patches(c) + c.layers * block(vision + tokens, c.width, c.ffn) + 2 * c.width * (masked + places)
 
 
+def whole(c: Config, tokens: int) -> float:
+    """Return the operations of one item's forward pass, image and text, without heads."""
+    return patches(c) + c.layers * block(1 + c.patches + tokens, c.width, c.ffn)
+
+
 def training_step(c: Config, image: bool, tokens: int, params: Pretrain) -> float:
     """Return the operations of one item in a training step."""
     return BACKWARD * forward(c, image, tokens, params)
