@@ -1,6 +1,8 @@
 """Seconds, memory and disk of each stage, from shapes and counts, at the rates of this machine.
 
-What nobody can know before is assumed, and said: how many epochs a training takes, how long texts are, how large images.
+What nobody can know before is assumed, and said: how many epochs a training takes, how long texts are, how large
+images.
+
 Letters: I items, U users, F width of a feature set, D of embeddings.
 """
 
@@ -51,7 +53,7 @@ FROZEN = 7e9
 BEST_EPOCH = 40
 """assumed; a training ends `patience` epochs later"""
 ACTIVATIONS = 90
-"""bytes of pre-training a position, number of its vector and layer: the rehearsal of Baby took 2.1 GB in batches of 8"""
+"""bytes of pre-training a position, number of its vector and layer: Baby's rehearsal took 2.1 GB in batches of 8"""
 PROBED = 3
 """probes that ask questions"""
 DOUBLE, SINGLE = 8, 4
@@ -194,9 +196,10 @@ def pretrain(plan: Plan) -> Estimate:
         seconds += FROZEN * plan.size.items / (0.3 * plan.rates.gemm["float32"])
     positions = 1 + c.patches + int(plan.items.tokens.max(initial=0))
     active = ACTIVATIONS * positions * c.width * c.layers * math.ceil(own.batch_size / own.accumulate)
-    copies = 5 if own.ema else 4
-    memory = PROCESS + SINGLE * plan.weights * copies + active
-    return Estimate(seconds, memory, SINGLE * plan.weights * (1 + 2 * copies), f"{flop / 1e15:.2g} PFLOP")
+    copies, trained = 5 if own.ema else 4, plan.weights + (c.vocab + operations.CODES) * c.width  # with both heads
+    memory = PROCESS + SINGLE * trained * copies + active
+    disk = SINGLE * (plan.weights + 2 * copies * trained)  # a new checkpoint is written before the old one goes
+    return Estimate(seconds, memory, disk, f"{flop / 1e15:.2g} PFLOP")
 
 
 def encode(plan: Plan) -> Estimate:

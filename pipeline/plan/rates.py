@@ -95,7 +95,7 @@ def measured(size: str, models: Iterable[str], seconds: float = SECONDS) -> Rate
             update={"encoded": rates.encoded | {size: forward}, "trained": rates.trained | {size: step}}
         )
     for model in dict.fromkeys([RELEASED, *models]):  # the released one first, as others may count as it does
-        if model not in rates.models and time.perf_counter() < until:
+        if model not in rates.models and (model == RELEASED or time.perf_counter() < until):
             rates = rates.model_copy(update={"models": rates.models | {model: _training(model)}})
     io.write_json(path, rates.model_dump())
     return rates
