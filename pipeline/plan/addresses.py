@@ -11,7 +11,7 @@ from pipeline.errors import UserError, one_line
 from pipeline.http.fetch import local
 from pipeline.pretrain.params import Pretrain
 from pipeline.sources.base import Downloaded
-from pipeline.sources.image_features import FEATURE
+from pipeline.sources.download import keys
 
 TIMEOUT = 10.0
 """seconds that an address has"""
@@ -38,14 +38,9 @@ def named(params: Parameters, dataset: str) -> dict[str, Sequence[str]]:
     """Return key of the parameters -> addresses, of all files that the stages of a dataset fetch whole."""
     source, own = params.source(dataset), params[Pretrain]
     files = source.files() if isinstance(source, Downloaded) else {}
-    return {f"sources.{dataset}.{_key(role)}": mirrors for role, mirrors in files.items()} | {
+    return {keys(dataset, [role]): mirrors for role, mirrors in files.items()} | {
         f"pretrain.{key}": [address] for key in WEIGHTS if (address := getattr(own, key))
     }
-
-
-def is_local(address: str) -> bool:
-    """Return whether an address is a file of this machine; UserError for one that is none at all."""
-    return local(address) is not None
 
 
 def ask(addresses: Mapping[str, Sequence[str]]) -> list[Answer]:
@@ -59,10 +54,6 @@ def advice(answers: Sequence[Answer]) -> Iterator[str]:
     for answer in answers:
         if answer.fault:
             yield f"{answer.key}: {answer.fault}; give a path of this machine: {answer.key}: PATH"
-
-
-def _key(role: str) -> str:
-    return f"features.{role.removeprefix(FEATURE)}" if role.startswith(FEATURE) else role
 
 
 def _first(key: str, addresses: Sequence[str]) -> Answer:

@@ -12,6 +12,7 @@ from pipeline.benchmark.params import Benchmark
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.facts.table import Table
+from pipeline.http.fetch import local
 from pipeline.layout import Layout
 from pipeline.plan import addresses, size
 from pipeline.plan.addresses import Answer
@@ -48,7 +49,7 @@ def plan(params: Parameters, layout: Layout, asked: bool = True, again: bool = F
         UserError: a path or an address is none.
     """
     named = addresses.named(params, layout.dataset)
-    answers = addresses.ask(named if asked else {key: own for key, own in named.items() if addresses.is_local(own[0])})
+    answers = addresses.ask(named if asked else {key: own for key, own in named.items() if local(own[0])})
     faults, files = list(addresses.advice(answers)), [_files(answers)] if answers else []
     try:
         found = size.of(params, layout)
@@ -94,8 +95,8 @@ def _remarks(taken: Mapping[str, Estimate], root: Path, known: Rates, kept: Path
     products = ", ".join(f"{rate / 1e12:.2f} TFLOP/s in {precision}" for precision, rate in known.gemm.items())
     yield f"measured here: {products}; kept in {kept}, --again measures anew"
     yield (
-        "assumed: an image and the longest text for each item, photos of 18 kB, the best epoch of a training is its "
-        "40th; DVC links files, where the file system can, and copies them elsewhere"
+        "assumed: each item has an image, photos have 18 kB, a training is best at its 40th epoch. DVC links files, "
+        "where the file system can, and copies them elsewhere"
     )
 
 

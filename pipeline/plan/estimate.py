@@ -1,7 +1,6 @@
 """Seconds, memory and disk of each stage, from shapes and counts, at the rates of this machine.
 
-What nobody can know before is assumed, and said: how many epochs a training takes, how long texts are, how large
-images.
+What nobody can know before is assumed, and the command says so.
 
 Letters: I items, U users, F width of a feature set, D of embeddings.
 """
@@ -11,9 +10,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
@@ -23,9 +22,13 @@ from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
+from pipeline.encode.registry import OURS
 from pipeline.evaluation.statistics import RESAMPLES
 from pipeline.experiment.plans.benchmark import entries
+from pipeline.features.chosen import ChosenParams
 from pipeline.features.names import feature_sets
+from pipeline.features.needs import named, reads_pretrained
+from pipeline.features.registry import CHOSEN, kind, networks, settings
 from pipeline.graph.params import Graph
 from pipeline.images.params import Images
 from pipeline.interactions.params import Interactions
@@ -44,18 +47,24 @@ from pipeline.sources.base import Downloaded
 from pipeline.study.params import Study
 from pipeline.train.params import Released
 
-PROCESS = 500e6
-"""bytes of a stage that has loaded its libraries"""
+PROCESS, TORCH, FROZEN_MEMORY = 500e6, 700e6, 1.2e9
+"""bytes of a stage that has loaded its libraries; torch too; and what MiniLM and the CNN take beside, with a batch"""
 JPEG = 18e3
 """assumed bytes of a stored photo; stickers take 4.5e3"""
-FROZEN = 7e9
-"""operations of MiniLM and EfficientNet-Lite0 for one item"""
+IMAGE, PIECE = 8e8, 2.1e7
+"""operations of EfficientNet-Lite0 for an image, and of MiniLM for a piece of text"""
+FRUGAL = 0.3
+"""share of the rate of large matrix products that these two reach"""
+PUBLISHED = Config().vocab
+"""pieces of the published tokenizer"""
 BEST_EPOCH = 40
 """assumed; a training ends `patience` epochs later"""
 ACTIVATIONS = 90
 """bytes of pre-training a position, number of its vector and layer: Baby's rehearsal took 2.1 GB in batches of 8"""
-PROBED = 3
-"""probes that ask questions"""
+PROBED, READ = 3, 4
+"""probes that ask questions, of each set raw and in three forms"""
+MATRICES = 3
+"""of items x items that a recommender in closed form holds"""
 DOUBLE, SINGLE = 8, 4
 """bytes of a number"""
 
@@ -85,9 +94,10 @@ class Plan:
 
     @cached_property
     def shape(self) -> Config:
-        """The shape of BEiT3."""
+        """The shape of BEiT3, with the words and codes that it predicts."""
         own = self.params[Pretrain]
-        return sized(own.size, own.image)
+        codes = operations.CODES if own.visual_tokens == "vqkd" else own.codes
+        return replace(sized(own.size, own.image), vocab=PUBLISHED if own.tokenizer else own.vocab, codes=codes)
 
     @cached_property
     def weights(self) -> int:
@@ -112,15 +122,19 @@ class Plan:
 
     @cached_property
     def items(self) -> Items:
-        """Items with an image and the longest text, which real ones stay below."""
-        longest = min(operations.LONGEST, self.params[Pretrain].max_tokens, self.shape.positions - 2)
+        """Items with an image, all with texts of the same length."""
         items = Items.full(self.size.items)
-        return Items(items.image, items.tokens.clip(max=longest))
+        return Items(items.image, items.tokens.clip(max=min(self.size.pieces, self.params[Pretrain].max_tokens)))
 
     @property
     def pretrains(self) -> bool:
         """Whether a feature set comes from BEiT3."""
-        return self.size.has_content and any(name.startswith("beit3") for name in self.params[Encode].encoders)
+        return bool(self.size.pieces) and reads_pretrained(self.params)
+
+    @property
+    def frozen(self) -> float:
+        """Seconds of MiniLM and the CNN on every item."""
+        return self.size.items * (IMAGE + PIECE * self.size.pieces) / (FRUGAL * self.rates.gemm["float32"])
 
     def training(self, model: str, settings: Train) -> float:
         """Return the seconds of one training: its start, its epochs, and what ranks valid after each."""
@@ -192,26 +206,29 @@ def pretrain(plan: Plan) -> Estimate:
     own, c = plan.params[Pretrain], plan.shape
     flop = sum(operations.pretrain(plan.networks, plan.params, plan.items).values()) if own.steps else 0.0
     seconds = flop / plan.rates.trained[own.size]
-    if own.distill:
-        seconds += FROZEN * plan.size.items / (0.3 * plan.rates.gemm["float32"])
+    taught = bool(own.steps and own.distill)
+    seconds += taught * plan.frozen
     positions = 1 + c.patches + int(plan.items.tokens.max(initial=0))
     active = ACTIVATIONS * positions * c.width * c.layers * math.ceil(own.batch_size / own.accumulate)
-    copies, trained = 5 if own.ema else 4, plan.weights + (c.vocab + operations.CODES) * c.width  # with both heads
-    memory = PROCESS + SINGLE * trained * copies + active
+    copies, trained = 5 if own.ema else 4, plan.weights + (c.vocab + c.codes) * c.width  # with both heads
+    memory = TORCH + taught * FROZEN_MEMORY + SINGLE * trained * copies + active
     disk = SINGLE * (plan.weights + 2 * copies * trained)  # a new checkpoint is written before the old one goes
     return Estimate(seconds, memory, disk, f"{flop / 1e15:.2g} PFLOP")
 
 
 def encode(plan: Plan) -> Estimate:
-    """Every encoder on every item."""
-    n, own = plan.size.items, plan.params[Encode]
+    """Every network on every item, and what is chosen on valid."""
+    n, encoders = plan.size.items, plan.params.encoders
     flop = sum(operations.encode(plan.networks, plan.params, plan.items).values()) if plan.pretrains else 0.0
-    seconds = flop / plan.rates.encoded.get(plan.params[Pretrain].size, math.inf)
-    others = [name for name in own.encoders if not name.startswith("beit3")]
-    seconds += len(others) * n * FROZEN / (0.3 * plan.rates.gemm["float32"])
-    disk = SINGLE * n * plan.width * len(plan.sets)
-    basis = f"{flop / 1e15:.2g} PFLOP of BEiT3, {len(others)} others as MiniLM and the CNN"
-    return Estimate(5 + seconds, 2 * PROCESS + 2 * SINGLE * plan.weights * plan.pretrains, disk, basis)
+    kinds = [kind(encoders, name) for name in networks(encoders, named(plan.params))]
+    others = sum(not one.startswith(OURS) and one != "tfidf" for one in kinds)
+    chosen = [name for name in plan.params[Encode].encoders if kind(encoders, name) == CHOSEN]
+    seconds = flop / plan.rates.encoded.get(plan.params[Pretrain].size, math.inf) + others * plan.frozen
+    seconds += sum(cast(ChosenParams, settings(encoders, name)).seconds for name in chosen)
+    disk = SINGLE * n * (plan.shape.width * len(plan.sets) + plan.width * others)
+    basis = f"{flop / 1e15:.2g} PFLOP of BEiT3, {others} other networks"
+    memory = TORCH + bool(others) * FROZEN_MEMORY + 2 * SINGLE * plan.weights * plan.pretrains
+    return Estimate(5 + seconds, memory + 2 * SINGLE * n * plan.width, disk, basis)
 
 
 def graph(plan: Plan) -> Estimate:
@@ -231,7 +248,7 @@ def semantic_ids(plan: Plan) -> Estimate:
     books = len(own.features) * len(own.methods)
     flop = books * 30 * 2 * min(n, own.fit_rows) * own.levels * own.codes * plan.width
     disk = books * (4 * n * own.levels + SINGLE * own.levels * own.codes * plan.width)
-    return Estimate(3 * books + flop / plan.rates.gemm["float32"], PROCESS + SINGLE * n * plan.width, disk, "codebooks")
+    return Estimate(3 * books + flop / plan.rates.gemm["float32"], TORCH + SINGLE * n * plan.width, disk, "codebooks")
 
 
 def train(plan: Plan) -> Estimate:
@@ -245,10 +262,10 @@ def probe(plan: Plan) -> Estimate:
     """Questions of every set, raw and processed, and a linear recommender in closed form where it fits."""
     n, sets = plan.size.items, len(plan.sets)
     asked = PROBED * min(sampled.most(n), max(plan.size.users, n))
-    seconds = 2 * sets * 2 * asked * n * plan.width / plan.rates.double + 2e-9 * RESAMPLES * n * sets
+    seconds = 2 * sets * READ * asked * n * plan.width / plan.rates.double + 2e-9 * RESAMPLES * n * sets
     if 4 * n**2 <= CLOSED_GIB * 2**30:
         seconds += 6 * n**3 / plan.rates.gemm["float32"] + 2 * sets * 10 * 2 * n**2 * 128 / plan.rates.gemm["float32"]
-    memory = PROCESS + DOUBLE * n * plan.width + 3e8 + min(4.0 * n**2, CLOSED_GIB * 2**30)
+    memory = TORCH + DOUBLE * n * plan.width + 3e8 + min(4.0 * n**2, CLOSED_GIB * 2**30)
     return Estimate(seconds, memory, 1e5, f"{sets} sets, raw and processed")
 
 
@@ -258,7 +275,8 @@ def benchmark(plan: Plan) -> Estimate:
     tried = 1 + own.budget
     alone = {(e.model, e.ablation): model_settings(plan.params, e.model, e.ablation) for e in found}
     seconds = tried * sum(plan.training(e.model, alone[e.model, e.ablation]) for e in found) / own.workers
-    memory = PROCESS + own.workers * plan.trained_bytes
+    closed = any(issubclass(MODELS[e.model], Closed) for e in found)
+    memory = TORCH + own.workers * (plan.trained_bytes + closed * MATRICES * SINGLE * plan.size.items**2)
     return Estimate(seconds, memory, len(found) * 200.0 * plan.size.users, f"{len(found) * tried:,} trainings")
 
 
@@ -267,15 +285,18 @@ def study(plan: Plan) -> Estimate:
     own, one = plan.params[Study], plan.params[Released].resolved()
     maskable = [name for name in plan.sets if f"{name}-image-masked" in plan.sets]
     hidden = len(maskable) * 2 * len({*own.mask.ratios} - {0.0}) * own.mask.seeds
+    wrong = [len(part) for part in (own.wrong.models, own.wrong.features, own.wrong.what, own.wrong.ratios)]
+    without = (len(own.geometry.without) + bool(own.geometry.without)) * own.geometry.seeds
     arms = (len(own.arms) + bool(own.arms)) * own.encoder_seeds
-    settings = sum(len(own.settings(sweep)) for sweep in own.sweeps)
-    trainings = hidden + own.seeds * (arms * len(own.arm_features) + settings)
+    swept = sum(len(own.settings(sweep)) for sweep in own.sweeps)
+    trainings = hidden + math.prod(wrong) * own.wrong.seeds + without
+    trainings += own.seeds * (arms * len(own.arm_features) + swept)
     seconds = trainings * plan.training(RELEASED, one) / own.workers
     if arms and plan.pretrains:
         seconds += arms * (pretrain(plan).seconds + encode(plan).seconds)
     disk = trainings * 200.0 * plan.size.users + arms * SINGLE * plan.weights
     return Estimate(
-        seconds, PROCESS + own.workers * plan.trained_bytes, disk, f"{trainings:,} trainings, {arms} encoders"
+        seconds, TORCH + own.workers * plan.trained_bytes, disk, f"{trainings:,} trainings, {arms} encoders"
     )
 
 
@@ -306,7 +327,7 @@ CONTENT = (items, images, pretrain)
 def stages(plan: Plan) -> dict[str, Estimate]:
     """Return stage -> what it takes."""
     idle = Estimate(0, PROCESS, 0, "items have no content")
-    return {name: idle if of in CONTENT and not plan.size.has_content else of(plan) for name, of in STAGES.items()}
+    return {name: idle if of in CONTENT and not plan.size.pieces else of(plan) for name, of in STAGES.items()}
 
 
 def _epochs(settings: Train) -> str:
