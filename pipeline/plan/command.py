@@ -94,6 +94,8 @@ def _remarks(taken: Mapping[str, Estimate], root: Path, known: Rates, kept: Path
             yield f"too little memory for {stage}: {amount(of.memory)} are needed, the machine has {amount(memory)}"
     products = ", ".join(f"{rate / 1e12:.2f} TFLOP/s in {precision}" for precision, rate in known.gemm.items())
     yield f"measured here: {products}; kept in {kept}, --again measures anew"
+    if known.busy:
+        yield "the machine was busy as it was measured, so this is too long; give --again when nothing else runs"
     yield (
         "assumed: each item has an image, photos have 18 kB, a training is best at its 40th epoch. DVC links files, "
         "where the file system can, and copies them elsewhere"

@@ -9,6 +9,7 @@ import hashlib
 import io as bytes_io
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -36,6 +37,8 @@ from pipeline.versions import machine
 
 SECONDS = 60.0
 """of calibration at most; models that it does not reach count as the released one"""
+BUSY = 0.7
+"""running programs a core, above which other programs slow the measurements down"""
 USERS, ITEMS, EACH, WIDTH = (1000, 4000), (500, 2000), 8, 16
 """users and items of two generated data sets, interactions a user, width of features"""
 STEPS, PICTURES, TOKENS = 3, 24, 32
@@ -55,6 +58,8 @@ class Rates(BaseModel):
     """What a machine does in a second."""
 
     machine: dict[str, Any]
+    busy: bool = False
+    """whether other programs ran as they were measured"""
     gemm: dict[str, float] = {}
     """precision -> operations of matrix products"""
     double: float = 0.0
@@ -86,7 +91,8 @@ def measured(size: str, models: Iterable[str], seconds: float = SECONDS) -> Rate
         seconds: of measuring at most.
     """
     path, until = kept(), time.perf_counter() + seconds
-    rates = _read(path)
+    before = rates = _read(path)
+    busy = os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
     if not rates.gemm:
         rates = rates.model_copy(update=_general())
     if size and size not in rates.trained:
@@ -97,7 +103,9 @@ def measured(size: str, models: Iterable[str], seconds: float = SECONDS) -> Rate
     for model in dict.fromkeys([RELEASED, *models]):  # the released one first, as others may count as it does
         if model not in rates.models and (model == RELEASED or time.perf_counter() < until):
             rates = rates.model_copy(update={"models": rates.models | {model: _training(model)}})
-    io.write_json(path, rates.model_dump())
+    if rates != before:
+        rates = rates.model_copy(update={"busy": rates.busy or busy})
+        io.write_json(path, rates.model_dump())
     return rates
 
 

@@ -162,6 +162,18 @@ def test_rates_are_measured_once_and_kept(cache: Path, monkeypatch: pytest.Monke
     assert rates.kept() != kept
 
 
+def test_rates_of_a_busy_machine_say_so_until_they_are_measured_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "_general", lambda: {"gemm": {"float32": 1.0}})
+    monkeypatch.setattr(rates, "_training", lambda model: Training(build=(0, 0), step=(1, 2)))
+    for running in (100.0, 0.0):
+        monkeypatch.setattr(rates.os, "getloadavg", lambda one=running: (one, one, one))
+        assert rates.measured("", []).busy
+    rates.kept().unlink()
+    assert not rates.measured("", []).busy
+
+
 def test_what_time_does_not_suffice_for_counts_as_the_released_one(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
