@@ -12,8 +12,6 @@ from typer.testing import CliRunner
 from pipeline.code import ROOT
 from stages.cli import app
 
-GROUPS = ("models", "encoders", "probes")
-
 
 def new(folder: str) -> tuple[int, str]:
     done = CliRunner().invoke(app, ["new-plugin", folder])
@@ -29,16 +27,15 @@ def test_its_own_test_passes_once_it_is_installed(tmp_path: Path, monkeypatch: p
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--no-build-isolation"]
     subprocess.run([*pip, "--target", site, "./my-parts"], check=True, capture_output=True)
-    for command in (["-m", "pytest", "-q", "tests"], ["-m", "ruff", "check", "--isolated", "--select", "E9,F,B", "."]):
+    for check in (["pytest", "-q", "tests"], ["ruff", "check", "--isolated", "--select", "E9,F,B", "."]):
         done = subprocess.run(
-            [sys.executable, *command],
+            [sys.executable, "-m", *check],
             cwd=tmp_path / "my-parts",
             env=os.environ | {"PYTHONPATH": f"{site}{os.pathsep}{ROOT}"},
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "4 passed" in subprocess.list2cmdline([done.stdout]) or done.stdout.startswith("All checks passed")
 
 
 def test_every_group_that_it_names_is_one_of_ours_and_no_placeholder_is_left(
@@ -53,7 +50,7 @@ def test_every_group_that_it_names_is_one_of_ours_and_no_placeholder_is_left(
     texts = {name: (tmp_path / "shelf_2" / name).read_text() for name in written}
     assert [name for name, text in texts.items() if "{{" in text or "jinja" in text] == []
     groups = re.findall(r'entry-points\."alignrec\.(\w+)"', texts["pyproject.toml"])
-    assert groups == [*GROUPS]
+    assert groups == ["models", "encoders", "probes"]
 
 
 @pytest.mark.parametrize(
