@@ -186,7 +186,7 @@ def init() -> None:
         say(line)
 
 
-@app.command(rich_help_panel=BEGIN)
+@app.command("new-plugin", rich_help_panel=BEGIN)
 def new_plugin(folder: Annotated[Path, typer.Argument(help="to make; the package is named as it is")]) -> None:
     """a package with parts of your own: a recommender, an encoder and a probe, and their test."""
     from stages.plugin import write
