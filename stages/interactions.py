@@ -6,8 +6,8 @@ import schemas
 from pipeline.benchmark import cutoffs
 from pipeline.benchmark.params import Benchmark
 from pipeline.interactions.params import Interactions
-from pipeline.io import downloaded
 from pipeline.run import Run
+from pipeline.sources.base import downloaded
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.registry import SOURCES, reader
 from pipeline.stage import Needs, Stage

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import schemas
-from pipeline.io import downloaded
 from pipeline.items import build
 from pipeline.items.params import Items
 from pipeline.run import Run
+from pipeline.sources.base import downloaded
 from pipeline.sources.registry import SOURCES, reader
 from pipeline.stage import Needs, Stage
 from stages import losses
