@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import pyarrow as pa
 import torch
 
 import schemas
@@ -66,7 +67,7 @@ def targets(run: Run, texts: Sequence[str]) -> tuple[Target, ...]:
     with run.progress(total=len(texts) * len(names), unit="item", what="teachers") as bar:
         for name in names:
             node = sets[name]
-            rows = node.rows(Items(ids, texts, Throughput(), bar.update))
+            rows = node.rows(Items(ids, pa.chunked_array([texts], pa.string()), Throughput(), bar.update))
             cache = layout.teacher_target(name)
             with plainly("pretrain.distill_from"):
                 out.append(target(name, node.reads, rows, len(ids), cache, run.seed("targets")))
