@@ -1,4 +1,4 @@
-"""Every stage on generated catalogues of growing size: seconds, memory an item, and the power that time grows with.
+"""Every stage on generated catalogues of growing size: seconds, memory an item, and the power of time in the items.
 
 Images and encoder are small and trainings short, so that the stages are measured, not a network. Sizes at which a
 stage turns to another way are lower than by default, so that a large catalogue's way is the one that is measured.
@@ -25,10 +25,13 @@ from pipeline.layout import Layout
 from stages import IN_ORDER
 
 SIZES = (2_500, 10_000, 40_000)
+"""each the same times the one before"""
+LEAST = 0.5
+"""CPU seconds by which a stage's time must grow for a power to be told"""
 DATASET = "shop"
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 BLOCK = re.compile(r"(<!-- scale -->\n).*?(<!-- /scale -->)", re.DOTALL)
-HEAD = ["stage", *(f"{n:,} items, s" for n in SIZES), f"MiB at {SIZES[-1]:,}", "KiB an item", "time grows with items ^"]
+HEAD = ["stage", *(f"CPU s, {n:,}" for n in SIZES), f"MiB, {SIZES[-1]:,}", "KiB an item", "power"]
 SETTINGS: dict[str, Any] = {
     "interactions": {"user_core": 1, "item_core": 1},
     "pretrain": {"steps": 20, "distill": 0, "words": "random", "codes": 32, "vocab": 1000},
@@ -43,9 +46,11 @@ SETTINGS: dict[str, Any] = {
 
 
 class Taken(NamedTuple):
-    """What a stage took."""
+    """What a stage took, its start included."""
 
-    seconds: float
+    cpu: float
+    """seconds of all its threads and processes: other programs do not add to them"""
+    wall: float
     mib: float
     """largest resident size"""
 
@@ -76,23 +81,45 @@ def run() -> Measurement:
 
 
 def pipeline(folder: Path, items: int) -> dict[str, Taken]:
-    """Run every stage on a catalogue; return what each took, by its own record."""
+    """Run every stage on a catalogue; return what each took."""
     root, params = folder / "outputs", folder / "params.yaml"
     files = {"interactions": str(folder / _catalogue.INTERACTIONS), "items": str(folder / _catalogue.ITEMS)}
     images = {"folder": str(folder / _catalogue.IMAGES), "pattern": "{item}.jpg"}
     given = {"datasets": [DATASET], "sources": {DATASET: {"kind": "tabular", **files}}, "images": images, **SETTINGS}
     params.write_text(json.dumps(given))
+    taken = {}
     for stage in IN_ORDER:
-        options = ["--params", str(params), "--root", str(root)]
-        if subprocess.run([sys.executable, "-m", "stages.cli", stage.name, DATASET, *options]).returncode:
+        command = [
+            sys.executable,
+            "-m",
+            "stages.cli",
+            stage.name,
+            DATASET,
+            "--params",
+            str(params),
+            "--root",
+            str(root),
+        ]
+        turn = _turns.timed(subprocess.run, command)
+        if turn.result.returncode:
             sys.exit(f"scale: {stage.name} failed with {items:,} items; its last lines above say why")
-    records = {stage.name: io.read_json(Layout(root, DATASET).run_record(stage.name)) for stage in IN_ORDER}
-    return {name: Taken(record["seconds"], record["peak_memory_mib"]) for name, record in records.items()}
+        record = io.read_json(Layout(root, DATASET).run_record(stage.name))
+        taken[stage.name] = Taken(turn.cpu, turn.wall, record["peak_memory_mib"])
+    return taken
 
 
 def row(stage: str, taken: list[Taken]) -> list[str]:
-    """Return a row of the table: memory an item and power of time are those between the two largest sizes."""
-    *_, before, last = taken
-    kib = 1024 * (last.mib - before.mib) / (SIZES[-1] - SIZES[-2])
-    power = math.log(last.seconds / before.seconds) / math.log(SIZES[-1] / SIZES[-2])
-    return [stage, *(short(t.seconds) for t in taken), short(last.mib), f"{max(kib, 0):.1f}", f"{power:.1f}"]
+    """Return a row of the table; `figures` says of which sizes memory an item and the power of time are."""
+    kib, power = figures([t.mib for t in taken], [t.cpu for t in taken])
+    return [stage, *(short(t.cpu) for t in taken), short(taken[-1].mib), f"{kib:.1f}", power]
+
+
+def figures(mib: list[float], seconds: list[float]) -> tuple[float, str]:
+    """Return KiB an item, of the two largest sizes, and p of seconds = a + b items^p, of all three, a ratio apart.
+
+    What starting takes, a, cancels in differences. Where seconds do not grow there is no p.
+    """
+    kib = 1024 * (mib[-1] - mib[-2]) / (SIZES[-1] - SIZES[-2])
+    first, second = seconds[1] - seconds[0], seconds[2] - seconds[1]
+    power = f"{math.log(second / first, SIZES[2] / SIZES[1]):.1f}" if min(first, second) > LEAST else ""
+    return max(kib, 0.0), power
