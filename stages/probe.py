@@ -50,6 +50,7 @@ def main(run: Run) -> None:
     ours = run.params[Released].features
     pairs = [(ours, name) for name in names if name != ours]
     figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))
+    figures["learned"] = sorted(data.relearned)
     chosen = [name for name in names if layout.tried(name).exists()]
     figures["tried"] = {name: run.read(layout.tried(name), schemas.TRIED).to_pylist() for name in chosen}
 
