@@ -23,6 +23,7 @@ from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.params import Train
+from pipeline.pretrain import needs as pretraining
 from pipeline.seeds import seed_for
 
 
@@ -76,15 +77,16 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
     """
     params, layout = experiment.params, experiment.draws[draw]
     stored = Stored.of(params, layout, features)
-    if not draw or not needs.learns(params.encoders, features):
+    taught = pretraining.learned(params, features)
+    if not draw or not (taught or needs.learns(params.encoders, features)):
         return stored
     node = FeatureSets.of(layout, params[Encode], params.encoders)[features]
-    if not node.learned:
+    if not taught and not node.learned:
         return stored
-    if not node.relearns or any(part.learned for part in node.of):
+    if taught or not node.relearns or any(part.learned for part in node.of):
         raise UserError(
-            f"'benchmark.features': {features} is made of a set that learned from train interactions, and cannot be "
-            "made again for another draw; leave it out, or set interactions.draws to 1"
+            f"'benchmark.features': {features} learned from the train interactions of the first draw, and cannot be "
+            "made again for the others; leave it out, or set interactions.draws to 1"
         )
     path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
     io.write_npy(path, node.relearned(np.zeros(0, np.int64)))
