@@ -10,10 +10,17 @@ import pyarrow as pa
 import pytest
 from ratings import Whole, inter, number, random_ratings, reference, reference_split, table, whole
 
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.interactions import build
 from pipeline.interactions.division import Division
+from pipeline.layout import Layout
+from pipeline.run import running
+from pipeline.train import inputs
 from schemas import TEST, TRAIN, VALID
+from stages import download as download_stage
+from stages import interactions as interactions_stage
+from stages.params import Params
 
 Do = Callable[..., Whole]
 
@@ -216,3 +223,25 @@ def test_draws_of_sparse_keep_other_train_interactions_and_the_same_targets(tmp_
         assert all(targets[0].equals(others) for others in targets)
     assert np.bincount(parts[0][1]["user_id"].to_numpy()).max() == 2
     assert len({str(train["item_id"].to_pylist()) for train in parts[0]}) == 3
+
+
+def test_the_stage_writes_the_draws_and_warns_where_k_is_near_the_candidates(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [f"u{user},i{item}" for user in range(60) for item in rng.permutation(260)[:20]]
+    (tmp_path / "bought.csv").write_text("\n".join(["user,item", *rows]))
+    source, layout = {"kind": "tabular", "interactions": [str(tmp_path / "bought.csv")]}, Layout(tmp_path, "mine")
+    warned = []
+    for share, most in ((0.4, 3), (0.9, 2)):
+        own = {"protocol": "cold-items", "cold_share": share, "draws": most, "item_core": 1}
+        given = Params.model_validate({"datasets": ["mine"], "sources": {"mine": source}, "interactions": own,
+                                       "benchmark": {"ks": [10]}})  # fmt: skip
+        for stage in (download_stage, interactions_stage):
+            with running(stage.__name__.split(".")[1], "mine", given, tmp_path) as run:
+                stage.main(run)
+        assert [draw.interactions.is_file() for draw in layout.draws()] == [True] * most
+        items = [inputs.read(draw, None).split.cold_items("test").tolist() for draw in layout.draws()]
+        assert len({*map(str, items)}) == most
+        warned.append(io.read_json(layout.run_record("interactions"))["notes"].get("warnings"))
+    assert warned[0] == ["K is 20 of 51 candidates, so chance is 0.39 and sets lie near to each other. Raise "
+                         "interactions.cold_share."]  # fmt: skip
+    assert warned[1] is None
