@@ -33,7 +33,8 @@ class Paired(NamedTuple):
 def paired(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[Paired]:
     """Return the paired bootstrap of C comparisons over the same N users, all on the same resamples.
 
-    Of several draws of a split, figures are means over draws of means over users, and draws are resampled as users are.
+    Of several draws of a split, figures are means over draws of means over users, and draws are resampled as users are;
+    of D draws alone an interval would be too narrow by the root of (D - 1) / D.
     The interval is between the 2.5 % and 97.5 % percentiles of the mean difference over resamples. p is the share of
     resamples, the sample itself counted, whose mean lies at least as far from the sample's as that lies from zero.
 

@@ -11,6 +11,7 @@ import schemas
 from pipeline import io
 from pipeline.benchmark import runs
 from pipeline.benchmark.runs import Entry
+from pipeline.errors import UserError
 from pipeline.evaluation.evidence import comparisons
 from pipeline.facts import recommenders
 from pipeline.facts.outputs import Outputs
@@ -137,3 +138,15 @@ def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> 
     again = np.load(layout.folder("benchmark") / "draws" / "1" / "mapped.npy")
     np.testing.assert_array_equal(again, cold.learned(layout.draw(1)))
     assert np.abs(again - cold.learned(layout)).max() > 0.01
+
+
+def test_an_encoder_that_learned_from_the_first_draw_is_refused(tmp_path: Path) -> None:
+    layout = cold.outputs(tmp_path)
+    cold.draw_again(layout)
+    named = {"models": ["contentknn"], "features": ["beit3"], "ks": [5, 20], "workers": 1}
+    settings = cold.params(benchmark=named, pretrain={"factors": 8}, encode={"encoders": ["beit3"], "controls": []})
+    with (
+        running("benchmark", "shop", settings, layout.root) as run,
+        pytest.raises(UserError, match="beit3 learned from the train interactions of the first draw"),
+    ):
+        benchmark.main(run)

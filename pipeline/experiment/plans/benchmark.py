@@ -80,6 +80,10 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
     taught = pretraining.learned(params, features)
     if not draw or not (taught or needs.learns(params.encoders, features)):
         return stored
+    path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
+    again = replace(stored, features=path, graph=params[Graph])
+    if path in experiment.made:
+        return again
     node = FeatureSets.of(layout, params[Encode], params.encoders)[features]
     if not taught and not node.learned:
         return stored
@@ -88,10 +92,9 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
             f"'benchmark.features': {features} learned from the train interactions of the first draw, and cannot be "
             "made again for the others; leave it out, or set interactions.draws to 1"
         )
-    path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
     io.write_npy(path, node.relearned(np.zeros(0, np.int64)))
     experiment.made.append(path)
-    return replace(stored, features=path, graph=params[Graph])
+    return again
 
 
 def plan(experiment: Experiment) -> dict[Entry, Cell]:
