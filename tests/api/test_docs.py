@@ -72,7 +72,7 @@ def test_probe(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     names = run(block("probe"), beside, monkeypatch)
     assert 0.5 < names["hit"] <= 1
     assert "shuffled" in capsys.readouterr().out
-    assert set(names["table"].probe) == {"zero_shot", "item_cf", "content_knn"}
+    assert set(names["table"].probe) == {"zero_shot", "item_cf", "content_knn", "linear_cf", "behaviour_support"}
 
 
 def test_fit(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
