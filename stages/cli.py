@@ -214,6 +214,8 @@ def summary(
     import schemas
     from pipeline import io
     from pipeline.errors import UserError
+    from pipeline.facts import verdict
+    from pipeline.facts.outputs import Outputs
     from pipeline.layout import Layout
     from pipeline.report import terminal as results
     from stages.params import read
@@ -226,6 +228,8 @@ def summary(
         show(results.stages(name, map(io.read_json, records)))
         if layout.results.exists():
             show(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
+        if advice := verdict.advice(Outputs(layout).probes):
+            say(advice)
         made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
         for what, path in made.items():
             say(f"{what}: {path if path.exists() else 'not made yet'}")

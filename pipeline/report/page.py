@@ -146,6 +146,7 @@ def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
         "chips": chips.of_report(outputs.released, outputs.probes, outputs.tests),
         "strip": hero.strip(outputs),
         "picture": hero.picture(outputs),
+        "advice": verdict.advice(outputs.probes),
         "verdict": said,
         "basis": verdict.basis(outputs.probes, outputs.tests) if said else "",
         "pictured": sections.pictured(outputs),
