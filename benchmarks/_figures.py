@@ -14,6 +14,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.facts import codes as coded
+from pipeline.facts import league as leagues
 from pipeline.facts import probes as probed
 from pipeline.facts import recommenders, study
 from pipeline.facts.codes import Judged
@@ -150,6 +152,22 @@ def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _studied(layout, ["generative", "generative_tests"], study.used)
 
 
+def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield who stands where in the league, some models or feature sets of it or all."""
+    table = leagues.standing(io.read_table(layout.folder("league") / "league.parquet", schemas.LEAGUE), layout.dataset)
+    yield from _as_it_is(replace(table, rows=[row for row in table.rows if _named(row, table.rows, only)]))
+
+
+def league_facts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield what follows from the league: gains of features, the first against all, stability, ensemble, audit."""
+    found = io.read_json(layout.folder("league") / "league.json")
+    for table in leagues.facts(found):
+        yield f"**{table.heading}.** {table.note}"
+        yield ""
+        yield table.markdown
+        yield ""
+
+
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
@@ -160,6 +178,8 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "codes-seeds": codes_seeds,
     "arms": arms,
     "generative": generative,
+    "league": league,
+    "league-facts": league_facts,
 }
 """name of a table -> its lines"""
 

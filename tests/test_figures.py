@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import leagues
+import pyarrow as pa
 import pytest
 import sequential_toys
 import toy
@@ -42,6 +44,11 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
     if kind == "generative":
         for part, table in sequential_toys.study().items():
             io.write_table(table.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])
+    if kind.startswith("league"):
+        row = leagues.ROW | {"dataset": layout.dataset, "features": "beit3"}
+        made = layout.folder("league") / "league.parquet"
+        io.write_table(pa.Table.from_pylist([row], schemas.LEAGUE), made, schemas.LEAGUE)
+        io.write_json(made.with_suffix(".json"), leagues.FOUND)
     once, absent = _figures.rewritten(PAGE.format(kind=kind, dataset=layout.dataset), tmp_path)
     assert not absent
     assert "typed by hand" not in once
