@@ -20,6 +20,7 @@ from pathlib import Path
 import pyarrow as pa
 
 import schemas
+from benchmarks import _judge
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
@@ -159,13 +160,18 @@ def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def league_facts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield what follows from the league: gains of features, the first against all, stability, ensemble, audit."""
+    """Yield what follows from the league, or some: gains, lead, stability, fused, audit."""
     found = io.read_json(layout.folder("league") / "league.json")
-    for table in leagues.facts(found):
+    for table in leagues.facts(found, only):
         yield f"**{table.heading}.** {table.note}"
         yield ""
         yield table.markdown
         yield ""
+
+
+def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield how well the probes predict the benchmark."""
+    yield from _as_it_is(_judge.table(layout))
 
 
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
@@ -178,6 +184,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "codes-seeds": codes_seeds,
     "arms": arms,
     "generative": generative,
+    "judge": judge,
     "league": league,
     "league-facts": league_facts,
 }

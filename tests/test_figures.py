@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import leagues
+import numpy as np
 import pyarrow as pa
 import pytest
 import sequential_toys
@@ -10,7 +11,7 @@ import toy
 from study_tables import arms
 
 import schemas
-from benchmarks import _figures
+from benchmarks import _figures, _judge
 from pipeline import io
 from pipeline.compare import codes as compare
 from pipeline.run import running
@@ -66,6 +67,15 @@ def test_a_block_without_outputs_stays_and_is_named(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().err
     assert "left as it was: results deeper/down:nothing" in said
     assert "alignrec benchmark nothing" in said
+
+
+def test_a_probe_predicts_what_has_its_order_and_fewer_sets_tell_less() -> None:
+    x = np.arange(10.0)
+    assert _judge.correlation(x, x**3) == (1, 1, 1)
+    assert _judge.correlation(x, -x) == (-1, -1, -1)
+    noisy = x + np.random.default_rng(0).normal(size=10) * 3
+    (_, low, high), (_, lower, higher) = _judge.correlation(x, noisy), _judge.correlation(x[:5], noisy[:5])
+    assert higher - lower > high - low
 
 
 def test_a_misspelt_table_is_refused(tmp_path: Path) -> None:

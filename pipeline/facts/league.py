@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -154,9 +154,11 @@ def lead(found: Mapping[str, Any]) -> Table:
     return differing(found["pairs"], "The first against all others", note, next(iter(found["ranks"]), ""))
 
 
-def facts(found: Mapping[str, Any]) -> list[Table]:
-    """Return all tables of league.json."""
-    return [gains(found), lead(found), stability(found), *fused(found), audit(found)]
+def facts(found: Mapping[str, Any], only: Collection[str] = ()) -> list[Table]:
+    """Return the tables of league.json, or some of them by name."""
+    each = {"gains": [gains(found)], "lead": [lead(found)], "stability": [stability(found)]}
+    each |= {"fused": fused(found), "audit": [audit(found)]}
+    return [table for name, tables in each.items() if name in (only or each) for table in tables]
 
 
 def stability(found: Mapping[str, Any]) -> Table:
