@@ -343,7 +343,7 @@ def league(
     kept = f"trainings so far are kept in {root / 'league' / dataset}"
     with interruptible(kept), running("league", dataset, settings, root) as run:
         main(run, budget, others or [])
-    show(terminal.drawn(facts.standing(io.read_table(run.folder / "league.parquet", schemas.LEAGUE), dataset)))
+    show(terminal.drawn(facts.brief(io.read_table(run.folder / "league.parquet", schemas.LEAGUE), dataset)))
     say(f"page: {run.folder / 'league.html'}")
 
 

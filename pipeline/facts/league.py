@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,9 +49,11 @@ class Standing(NamedTuple):
     recall: Cell | None
     """honest, by run; None where none ended"""
     ndcg: Cell | None
+    own: Cell | None
+    """honest recall on the data's own split"""
     published: float | None
     gap: float | None
-    """published style to honest, relative"""
+    """published style to honest on the same split, relative"""
     tried: int
     """settings a split"""
     hours: float | None
@@ -77,14 +80,16 @@ def standings(league: pa.Table) -> list[Standing]:
 
 def _standing(dataset: str, model: str, features: str, rows: Sequence[Mapping[str, Any]]) -> Standing:
     ended = [row for row in rows if row["by_valid"] and row["recall"] is not None]
+    first = [row for row in ended if not row["split"]]
     recall, ndcg = (cell([row[m] for row in ended]) if ended else None for m in ("recall", "ndcg"))
+    own = cell([row["recall"] for row in first]) if first else None
     published = next((row["recall"] for row in rows if row["by_test"]), None)
-    gap = published / recall.mean - 1 if published is not None and recall and recall.mean else None
+    gap = published / own.mean - 1 if published is not None and own and own.mean else None
     seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
     whole = sum(seconds) / 3600 if len(seconds) == len(rows) else None
     tried, memory = len({row["number"] for row in rows}), max((row["memory_mib"] or 0 for row in rows), default=0)
     middle = float(np.median(seconds)) if seconds else None
-    return Standing(dataset, model, features, recall, ndcg, published, gap, tried, whole, middle, memory or None)
+    return Standing(dataset, model, features, recall, ndcg, own, published, gap, tried, whole, middle, memory or None)
 
 
 def standing(league: pa.Table, dataset: str) -> Table:
@@ -95,8 +100,8 @@ def standing(league: pa.Table, dataset: str) -> Table:
     splits, seeds = (len(mine[column].unique()) for column in ("split", "seed"))
     marks = sorted(zip(mine["split"].to_pylist(), mine["fingerprint"].to_pylist(), strict=True))
     cells = [
-        [one.model, one.features, short(figure(one.recall)), short(figure(one.ndcg)),
-         "" if one.published is None else short(f"{one.published:.4f}"), "" if one.gap is None else f"{one.gap:+.1%}",
+        [one.model, one.features, short(figure(one.recall)), short(figure(one.ndcg)), short(figure(one.own)),
+         "" if one.published is None else short(f"{one.published:.4f}"), "" if one.gap is None else f"{round(one.gap, 3) + 0:+.1%}",
          str(one.tried), _known(one.hours, ".3f"), _known(one.seconds, ".1f"), _known(one.memory, ",d")]
         for one in rows
     ]  # fmt: skip
@@ -104,12 +109,20 @@ def standing(league: pa.Table, dataset: str) -> Table:
         f"{dataset}, protocol {mine['protocol'][0].as_py()}",
         f"Honest: valid chose among {budget} settings at most, test is the mean ± sd over {splits} splits of {seeds} "
         f"seeds. Published style: the best test figure of those settings, one seed, the data's own split. Gap: "
-        f"published style to honest. Time is of CPU; memory is the process's, libraries included. Fingerprints: "
+        f"published style to honest there. Time is of CPU; memory is the process's, libraries included. Fingerprints: "
         f"{', '.join(dict.fromkeys(mark for _, mark in marks))}.",
-        ["model", "features", f"{measure('recall', k)}, {HONEST}", f"{measure('ndcg', k)}, {HONEST}",
+        ["model", "features", f"{measure('recall', k)}, {HONEST}", f"{measure('ndcg', k)}, {HONEST}", "own split",
          f"{measure('recall', k)}, {PUBLISHED}", "gap", "settings", "hours, all", "s a training", "MiB"],
         cells, texts=2, best=frozenset({(0, 2)}),
     )  # fmt: skip
+
+
+def brief(league: pa.Table, dataset: str) -> Table:
+    """Return honest figures beside those of published style, for a terminal."""
+    table = standing(league, dataset)
+    rows = [[row[i] for i in (0, 1, 2, 4, 5, 6)] for row in table.rows]
+    heading = f"{table.heading}: test {table.head[2].partition(',')[0]}"
+    return replace(table, heading=heading, head=["model", "features", HONEST, "own split", PUBLISHED, "gap"], rows=rows)
 
 
 def _known(value: float | None, form: str) -> str:

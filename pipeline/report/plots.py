@@ -252,23 +252,14 @@ def ranks(title: str, means: Mapping[str, float], groups: Sequence[Sequence[str]
     def at(rank: float) -> float:
         return round(left + (rank - low) / max(high - low, 1) * (width - 2 * left), 1)
 
-    half = (len(means) + 1) // 2
     models = []
     for i, (name, rank) in enumerate(means.items()):
-        side, row = (0, i) if i < half else (1, len(means) - 1 - i)
-        models.append(
-            (
-                f"{name} {rank:.1f}",
-                at(rank),
-                above + body + 14.0 + step * row,
-                (left - 8.0, width - left + 8.0)[side],
-                float(side),
-            )
-        )
+        side, row = (0.0, i) if 2 * i < len(means) else (1.0, len(means) - 1 - i)
+        height, end = above + body + 14.0 + step * row, width - left + 8.0 if side else left - 8.0
+        models.append((f"{name} {rank:.1f}", at(rank), height, end, side))
     bars = [(at(means[g[0]]) - 4, at(means[g[-1]]) + 4, above + 10.0 + 8 * i) for i, g in enumerate(groups)]
-    return Ranks(
-        title, models, bars, [(at(v), f"{v:g}") for v in ticks(low, high)], (width, above + body + 14 + step * half)
-    )
+    marks = [(at(v), f"{v:g}") for v in sorted({low, *ticks(low, high), high})]
+    return Ranks(title, models, bars, marks, (width, above + body + 14 + step * ((len(means) + 1) // 2)))
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:
