@@ -365,6 +365,33 @@ def sweep(
 
 
 @app.command(rich_help_panel=LOOK)
+def league(
+    dataset: Dataset,
+    budget: Annotated[int, typer.Option(min=1, help="settings that each model tries on each feature set and split")],
+    others: Annotated[
+        list[Path] | None, typer.Option("--with", help="league.parquet of another data set or machine; repeatable")
+    ] = None,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+) -> None:
+    """every model alike, over seeds and splits, with paired tests, on one page; an interrupted league resumes."""
+    import schemas
+    from pipeline import io
+    from pipeline.facts import league as facts
+    from pipeline.report import terminal
+    from pipeline.run import running
+    from stages.league import main
+    from stages.params import load
+
+    settings = load(params, dataset)
+    kept = f"trainings so far are kept in {root / 'league' / dataset}"
+    with interruptible(kept), running("league", dataset, settings, root) as run:
+        main(run, budget, others or [])
+    show(terminal.drawn(facts.brief(io.read_table(run.folder / "league.parquet", schemas.LEAGUE), dataset)))
+    say(f"page: {run.folder / 'league.html'}")
+
+
+@app.command(rich_help_panel=LOOK)
 def compare(
     dataset: Published,
     sets: Annotated[list[str], typer.Argument(help="our encoders, or .npy, .pt, .parquet files; name=path renames")],

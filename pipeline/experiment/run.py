@@ -15,6 +15,7 @@ from pipeline import engine, io
 from pipeline.benchmark.settings import protocol_of
 from pipeline.errors import UserError, printable
 from pipeline.experiment.cell import Cell
+from pipeline.experiment.cost import measured
 from pipeline.experiment.store import Record, Store
 from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
@@ -35,6 +36,8 @@ class Work:
     store: Store
     tolerant: bool = False
     """as of `training.outcome`"""
+    costs: Path | None = None
+    """folder where what each training takes is written, by key"""
 
     def __call__(self, cells: Sequence[Cell]) -> None:
         """Train what nobody else has trained by then."""
@@ -42,16 +45,21 @@ class Work:
             with self.store.claimed(cell):
                 if (record := self.store.get(cell)) is None:
                     path = self.store.checkpoints / f"{cell.training}.safetensors"
-                    self.store.put(
-                        cell, outcome(cell, Checkpoint(path, 1) if cell.data.resumes else None, self.tolerant)
-                    )
+                    checkpoint = Checkpoint(path, 1) if cell.data.resumes else None
+                    with measured(self.costs and self.costs / f"{cell.key}.json"):
+                        self.store.put(cell, outcome(cell, checkpoint, self.tolerant))
                     record = self.store.get(cell)
             if record is None or record.values["state"] != "complete":
                 return
 
 
 def complete(
-    cells: Iterable[Cell], store: Store, workers: int, shown: Callable[..., Iterable[Any]], tolerant: bool = False
+    cells: Iterable[Cell],
+    store: Store,
+    workers: int,
+    shown: Callable[..., Iterable[Any]],
+    tolerant: bool = False,
+    costs: Path | None = None,
 ) -> None:
     """Train the cells that have no record, the slow models first, so that the processes end together.
 
@@ -61,11 +69,12 @@ def complete(
         workers: processes at a time, one thread each.
         shown: makes a progress bar of an iterable and its total.
         tolerant: whether a training that fails leaves a record with the reason; else it raises.
+        costs: see `Work`.
     """
     place = {model: number for number, model in enumerate([*SLOWEST, *reversed(MODELS)])}
     todo = sorted(([cell] for cell in store.missing(cells)), key=lambda one: place.get(one[0].model, len(place)))
     if todo:
-        for _ in shown(engine.each(Work(store, tolerant), todo, workers), total=len(todo)):
+        for _ in shown(engine.each(Work(store, tolerant, costs), todo, workers), total=len(todo)):
             pass
 
 
@@ -99,6 +108,8 @@ class Experiment:
         self.named: dict[str, Cell] = {}
         self.made: list[Path] = []
         """files that are no records"""
+        self.costs: Path | None = None
+        """where what each training takes is written, see `Work`"""
 
     def complete(
         self, planned: Mapping[Label, Cell], what: str = "", unit: str = "run", tolerant: bool = False
@@ -123,7 +134,7 @@ class Experiment:
         def shown(done: Iterable[Any], total: int) -> Iterable[Any]:
             return self.run.progress(done, total=total, unit=unit, what=what)
 
-        complete(missing, self.store, self.workers, shown, tolerant)
+        complete(missing, self.store, self.workers, shown, tolerant, self.costs)
         found: dict[Label, Record] = {}
         for label, cell in planned.items():
             if (record := self.store.get(cell)) is None:
