@@ -29,7 +29,7 @@ class EncoderFiles:
 
     @property
     def whitening(self) -> Path:
-        """Mean and map that whiten CLS vectors; absent if they are not whitened."""
+        """Mean and map that read CLS: by its teachers, or whitened; absent if it is taken as it is."""
         return self.folder / "whitening.safetensors"
 
     def present(self) -> list[Path]:
@@ -153,7 +153,7 @@ class Layout:
 
     @property
     def whitening(self) -> Path:
-        """Mean and map that whiten CLS vectors; absent if they are not whitened."""
+        """Mean and map that read CLS: by its teachers, or whitened; absent if it is taken as it is."""
         return EncoderFiles(self.encoder).whitening
 
     @property

@@ -234,6 +234,12 @@ class PretrainingModel(nn.Module):
         self.collaborative_projection = nn.Linear(c.width, c.width, bias=False) if params.collaborative else None
         self.teachers = nn.ModuleList(nn.Linear(c.width, width) for width in teachers)
 
+    @torch.no_grad()
+    def taught(self) -> Tensor:
+        """Return the linear map, biases aside, that reads all teachers' vectors from CLS: float32 [D, sum of W]."""
+        heads = torch.cat([head.weight for head in self.teachers]).T.contiguous()
+        return heads if self.whitening is None else self.whitening.map @ heads
+
     def forward(self, step: Step, counts: Tensor) -> Tensor:
         """Return this part's share of each of TERMS, float32 [7]; zero where there is nothing to predict.
 

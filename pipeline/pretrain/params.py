@@ -91,7 +91,7 @@ class Pretrain(Section):
     """the pass whose CLS summary, content and distill read: that of MIM and MLM, or one more with nothing masked,
     where modalities stay hidden at the rate of `hide`"""
     cls_read: Literal["plain", "whitened"] = "whitened"
-    """how they read it: as it is, or whitened as the released feature is"""
+    """how they read it: as it is, or whitened; `beit3` is what the maps to `distill_from` read so"""
     temperature: Annotated[float, Field(ge=0.01)] = 0.1
     """of the softmax over cosines in content, itc and collaborative"""
     held_out: Share = 0.1
@@ -144,6 +144,11 @@ class Pretrain(Section):
         terms = ["MIM", "MLM", *(f"{weight:g} {name}" for name, weight in added.items() if weight)]
         teachers = [*self.distill_from, *(["factors"] if self.factors else [])]
         return " + ".join(terms) + (f" ({', '.join(teachers)})" if self.distill else "")
+
+    @property
+    def reading(self) -> str:
+        """How CLS becomes the released feature, in words."""
+        return "read by its teachers' linear maps" if self.distill and self.steps else "whitened"
 
     @model_validator(mode="before")
     @classmethod
