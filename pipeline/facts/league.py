@@ -101,7 +101,8 @@ def standing(league: pa.Table, dataset: str) -> Table:
     marks = sorted(zip(mine["split"].to_pylist(), mine["fingerprint"].to_pylist(), strict=True))
     cells = [
         [one.model, one.features, short(figure(one.recall)), short(figure(one.ndcg)), short(figure(one.own)),
-         "" if one.published is None else short(f"{one.published:.4f}"), "" if one.gap is None else f"{round(one.gap, 3) + 0:+.1%}",
+         "" if one.published is None else short(f"{one.published:.4f}"),
+         "" if one.gap is None else f"{round(one.gap, 3) + 0:+.1%}",
          str(one.tried), _known(one.hours, ".3f"), _known(one.seconds, ".1f"), _known(one.memory, ",d")]
         for one in rows
     ]  # fmt: skip
