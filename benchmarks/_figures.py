@@ -14,15 +14,18 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
 import schemas
+from benchmarks import _judge
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.facts import codes as coded
+from pipeline.facts import league as leagues
 from pipeline.facts import probes as probed
 from pipeline.facts import recommenders, study
 from pipeline.facts.codes import Judged
@@ -153,6 +156,27 @@ def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _studied(layout, ["generative"], study.used)
 
 
+def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield who stands where in the league, some models or feature sets of it or all."""
+    table = leagues.standing(io.read_table(layout.folder("league") / "league.parquet", schemas.LEAGUE), layout.dataset)
+    yield from _as_it_is(replace(table, rows=[row for row in table.rows if _named(row, table.rows, only)]))
+
+
+def league_facts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield what follows from the league, or some: gains, lead, stability, fused, audit."""
+    found = io.read_json(layout.folder("league") / "league.json")
+    for table in leagues.facts(found, only):
+        yield f"**{table.heading}.** {table.note}"
+        yield ""
+        yield table.markdown
+        yield ""
+
+
+def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield how well the probes predict the benchmark."""
+    yield from _as_it_is(_judge.table(layout))
+
+
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
@@ -163,6 +187,9 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "codes-seeds": codes_seeds,
     "arms": arms,
     "generative": generative,
+    "judge": judge,
+    "league": league,
+    "league-facts": league_facts,
 }
 """name of a table -> its lines"""
 

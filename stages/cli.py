@@ -254,6 +254,8 @@ def summary(
     import schemas
     from pipeline import io
     from pipeline.errors import UserError
+    from pipeline.facts import verdict
+    from pipeline.facts.outputs import Outputs
     from pipeline.layout import Layout
     from pipeline.report import terminal as results
     from stages.params import read
@@ -266,6 +268,8 @@ def summary(
         show(results.stages(name, map(io.read_json, records)))
         if layout.results.exists():
             show(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
+        if advice := verdict.advice(Outputs(layout).probes):
+            say(advice)
         made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
         for what, path in made.items():
             say(f"{what}: {path if path.exists() else 'not made yet'}")
@@ -358,6 +362,33 @@ def sweep(
     winners = io.read_table(run.layout.sweep_results(*wanted.names), schemas.RESULTS)
     show(results.trials(trials, names), *results.tables(winners, dataset))
     say(f"all settings: {run.layout.sweep_trials(*wanted.names)}")
+
+
+@app.command(rich_help_panel=LOOK)
+def league(
+    dataset: Dataset,
+    budget: Annotated[int, typer.Option(min=1, help="settings that each model tries on each feature set and split")],
+    others: Annotated[
+        list[Path] | None, typer.Option("--with", help="league.parquet of another data set or machine; repeatable")
+    ] = None,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+) -> None:
+    """every model alike, over seeds and splits, with paired tests, on one page; an interrupted league resumes."""
+    import schemas
+    from pipeline import io
+    from pipeline.facts import league as facts
+    from pipeline.report import terminal
+    from pipeline.run import running
+    from stages.league import main
+    from stages.params import load
+
+    settings = load(params, dataset)
+    kept = f"trainings so far are kept in {root / 'league' / dataset}"
+    with interruptible(kept), running("league", dataset, settings, root) as run:
+        main(run, budget, others or [])
+    show(terminal.drawn(facts.brief(io.read_table(run.folder / "league.parquet", schemas.LEAGUE), dataset)))
+    say(f"page: {run.folder / 'league.html'}")
 
 
 @app.command(rich_help_panel=LOOK)

@@ -12,6 +12,7 @@ EXAMPLES = {
     "features": "alignrec features sample --choose",
     "recommend": "alignrec recommend sample --user S000289 --k 5",
     "sweep": "alignrec sweep sample --tpe 24",
+    "league": "alignrec league sample --budget 8",
     "compare": "alignrec compare sample beit3 theirs.npy",
     "diff": "alignrec diff older newer --page diff.html",
     "leaderboard": "alignrec leaderboard release other/release --to leaderboard.html",

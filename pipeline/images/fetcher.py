@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 import schemas
@@ -26,6 +25,7 @@ from pipeline.http.web import Client, Policy
 from pipeline.images.decode import Decoded, Room, failed, normalise_all
 from pipeline.images.files import Files
 from pipeline.images.params import Images
+from pipeline.sources.database import connected
 from pipeline.sources.product import is_path
 
 WINDOW = 64  # items under way at a time; bounds memory
@@ -249,11 +249,11 @@ def unchanged(row: Outcome, urls: list[str]) -> bool:
     return row.status == "ok" and urls[:1] == [row.url] and not any(map(is_path, urls))
 
 
-def duplicates(images: pa.Table, above: int) -> dict[str, object]:
+def duplicates(images: Iterable[pa.Table], above: int) -> dict[str, object]:
     """Count images that several items share.
 
     Args:
-        images: url, sha256 and phash of every item.
+        images: url, sha256 and phash of every item, a table at a time.
         above: items that a real image may belong to.
 
     Returns:
@@ -261,16 +261,18 @@ def duplicates(images: pa.Table, above: int) -> dict[str, object]:
         images of more than `above` items, most frequent first: likely placeholders, for images.placeholders if they
         are.
     """
-    fetched = images.filter(pc.field("sha256") != "")
-    groups = fetched.group_by("sha256").aggregate([("url", "count"), ("url", "min"), ("phash", "min")])
-    decoded = groups.filter(pc.field("phash_min").is_valid())
-    names = {"sha256": "sha256", "url_count": "items", "url_min": "url"}
-    many = groups.filter(pc.field("url_count") > above).sort_by([("url_count", "descending"), ("sha256", "ascending")])
-    return {
-        "duplicates": len(fetched) - len(groups),
-        "near_duplicates": len(decoded) - pc.count_distinct(decoded["phash_min"]).as_py(),
-        "shared": many.drop_columns("phash_min").rename_columns(names).to_pylist(),
-    }
+    kind = pa.schema([schemas.IMAGES.field(name).remove_metadata() for name in ("url", "sha256", "phash")])
+    batches = (batch for table in images for batch in table.select(kind.names).cast(kind).to_batches())
+    with connected() as db:
+        db.register("fetched", pa.RecordBatchReader.from_batches(kind, batches))
+        db.execute(
+            "CREATE TABLE images AS SELECT sha256, count(*) AS items, min(url) AS url, min(phash) AS phash "
+            "FROM fetched WHERE sha256 <> '' GROUP BY sha256"
+        )
+        counts = "coalesce(sum(items), 0)::BIGINT - count(*), count(phash) - count(DISTINCT phash)"
+        (same, near), *_ = db.execute(f"SELECT {counts} FROM images").fetchall()
+        many = f"SELECT sha256, items, url FROM images WHERE items > {above:d} ORDER BY items DESC, sha256"
+        return {"duplicates": same, "near_duplicates": near, "shared": db.sql(many).to_arrow_table().to_pylist()}
 
 
 def table(items: pa.Table, results: list[Result]) -> pa.Table:
