@@ -39,7 +39,7 @@ def table(layout: Layout) -> Table:
     rows = [
         [probe.name, *(cell for recall in trained.values() for cell in _cells(probe.of("raw", probe.figure), recall))]
         for probe in found.values()
-        if probe.forms
+        if probe.of("raw", probe.figure).keys() & {name for recall in trained.values() for name in recall}
     ]
     heads = [f"{title(model)}, {which}" for model in trained for which in ("all sets", "content alone")]
     names = ", ".join(sorted({name for recall in trained.values() for name in recall}))
