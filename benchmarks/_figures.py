@@ -30,7 +30,7 @@ from pipeline.facts import probes as probed
 from pipeline.facts import recommenders, study
 from pipeline.facts.codes import Judged
 from pipeline.facts.table import Table, markdown
-from pipeline.facts.words import figure, short
+from pipeline.facts.words import figure, measure, short
 from pipeline.layout import Layout
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -124,12 +124,15 @@ def verdicts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield the paired tests that were declared before training, a table a metric and protocol."""
+    """Yield the paired tests of Recall@20 that were declared before training, or those of some feature sets."""
     for table in recommenders.tests(io.read_table(layout.tests, schemas.TESTS)):
-        yield f"{table.heading}: {table.note}"
-        yield ""
-        yield markdown(table.head, [row for row in table.rows if not only or row[0] in only])
-        yield ""
+        if measure(*MAIN) in table.heading:
+            yield f"{table.heading}: {table.note}"
+            yield ""
+            yield markdown(
+                table.head, [row for row in table.rows if not only or str(row[0]).rpartition(" ")[2] in only]
+            )
+            yield ""
 
 
 def codes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
@@ -149,8 +152,8 @@ def arms(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test figures of codes in use, best first, then the paired tests."""
-    yield from _studied(layout, ["generative", "generative_tests"], study.used)
+    """Yield test figures of codes in use, best first."""
+    yield from _studied(layout, ["generative"], study.used)
 
 
 def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:

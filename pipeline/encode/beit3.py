@@ -39,7 +39,7 @@ class BEiT3Params(Section):
     max_tokens: Annotated[int, Field(ge=3)] | None = None
     """text beyond this is cut; by default beyond what the network has positions for, see `pretrain.max_tokens`"""
     whiten: bool = True
-    """whether features are CLS whitened, as `pretrain` fitted it; false: CLS as it is"""
+    """whether CLS is read by the map that `pretrain` fitted: by its teachers, or whitened; false: CLS as it is"""
 
 
 Batch = tuple[list[bytes] | None, list[str] | None]
@@ -95,7 +95,7 @@ class BEiT3Items:
         self.tokenizer = tokenizer
         positions = network.config.positions - FIRST_POSITION
         self._max_tokens = min(max_tokens or positions, positions)
-        self.width = network.config.width
+        self.width = network.config.width if whitening is None else whitening.map.shape[1]
         self.flops = 0.0
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
@@ -120,7 +120,7 @@ class BEiT3Items:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return CLS, whitened where there is a whitening, float32 [B, D]."""
+        """Return CLS, read by the map where there is one, float32 [B, D]."""
         cls = torch.cat([self._cls(part) for part in prepared.parts()])  # [B, D]
         if self._whitening is None:
             return cls
@@ -196,12 +196,12 @@ def make(context: Context, params: BEiT3Params) -> BEiT3Items:
 
 
 def make_raw(context: Context, params: BEiT3Params) -> BEiT3Items:
-    """Load what `pretrain` wrote, but for the whitening: the feature is CLS as it is."""
+    """Load what `pretrain` wrote, but for the map that reads CLS: the feature is CLS as it is."""
     return _loaded(context, params, None)
 
 
 def whitens(context: Context, params: BEiT3Params) -> bool:
-    """Return whether features are whitened; those of a release that was made without whitening are not."""
+    """Return whether a map reads CLS; none does in a release that was made without."""
     return params.whiten and context.files.whitening.is_file()
 
 

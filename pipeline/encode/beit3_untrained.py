@@ -1,6 +1,6 @@
 """BEiT3 as initialised, with the trained one's shape and tokenizer: the control for pre-training.
 
-Its CLS vectors are whitened where the trained one's are, so that the two differ in the weights alone.
+Its CLS vectors are whitened where the trained one's are read by a map: no teacher has a map of them.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from pipeline.experiment.cell import Cell
 from pipeline.experiment.cost import measured
 from pipeline.experiment.store import Record, Store
 from pipeline.experiment.training import outcome
+from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.run import ALTERED, Run
@@ -86,18 +87,22 @@ def complete_in_order(groups: Iterable[Sequence[Cell]], store: Store, workers: i
 class Experiment:
     """A stage that trains cells: plans ask it for records, and tables are written by it."""
 
-    def __init__(self, run: Run, workers: int, *others: Path) -> None:
+    def __init__(self, run: Run, workers: int, *others: Path, draws: Sequence[Layout] = ()) -> None:
         """Read the split.
 
         Args:
             run: of the stage.
             workers: trainings at a time.
             others: stores that are looked into before anything is trained.
+            draws: paths of each draw of the split; the first one's by default.
         """
         self.run, self.params, self.layout, self.workers = run, run.params, run.layout, workers
         self.dataset = run.dataset
-        self.split = inputs.read(run.layout, None).split
-        self.rules = protocol_of(run.params, run.dataset, self.split)
+        self.draws = draws or [run.layout]
+        """paths of each draw of the split: run number n is trained and judged on draw n modulo their number"""
+        self.splits = [inputs.read(layout, None).split for layout in self.draws]
+        self.split = self.splits[0]
+        self.rules = protocol_of(run.params, run.dataset, *self.splits)
         """by which epochs are chosen; each of its variants judges every training"""
         self.store = Store(run.layout.cells(run.stage), *others)
         self.named: dict[str, Cell] = {}

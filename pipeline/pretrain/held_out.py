@@ -1,4 +1,4 @@
-"""Measurements of a network in and after pre-training: accuracy on held-out items, whitening of its features.
+"""Measurements of a network in and after pre-training: accuracy on held-out items, and how CLS is read.
 
 Letters: B batch, D width.
 """
@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.beit3.network import BEiT3
-from pipeline.ops.whitening import Whitening, fit
+from pipeline.ops.whitening import Whitening, fit, fit_pca
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.corpus import Rates, parts
 from pipeline.pretrain.losses import PretrainingModel, cross_entropy, joint_cls, predict
 from pipeline.seeds import seed_for
 
 MOST = 50_000
-"""items that the whitening is fitted to, at most"""
+"""items that the reading of CLS is fitted to, at most"""
 NO_MASKING = Rates(0, 0, 0, 0)
 
 
@@ -88,10 +88,24 @@ def _metrics(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | No
     return {name: round(value, 6) for name, value in zip(names, values, strict=True)}
 
 
-def whitening(network: BEiT3, task: Task) -> Whitening:
-    """Fit the whitening of CLS to the train items, or to MOST of them."""
+def reading(network: BEiT3, task: Task, teachers: np.ndarray | None) -> Whitening:
+    """Fit how CLS is read to the train items, or to MOST of them.
+
+    Args:
+        network: that is trained.
+        task: its task.
+        teachers: the linear map that reads all teachers' vectors from CLS, float32 [D, W]; None where none teaches.
+
+    Returns:
+        what that map reads, centred and brought to D numbers at most by PCA; without teachers CLS whitened.
+    """
     sample = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(task.train)[:MOST]
-    return fit(features(network, task, np.sort(sample)))
+    cls = features(network, task, np.sort(sample))
+    white = fit(cls)
+    if teachers is None:
+        return white
+    directions = fit_pca(lambda: [cls @ teachers], network.config.width, power=0).map
+    return Whitening(white.mean, teachers @ directions)
 
 
 @torch.no_grad()

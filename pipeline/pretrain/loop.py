@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -30,6 +30,18 @@ from pipeline.seeds import seed_for
 MEASUREMENTS = 20
 """of held-out items in a training that is not stopped"""
 Weights = dict[str, Tensor]
+TEACHERS = "teachers"
+"""key of the map that reads the teachers' vectors from CLS, among weights"""
+
+
+class Trained(NamedTuple):
+    """What a training came to, beside the network."""
+
+    history: list[dict[str, Any]]
+    """an object a measurement: step; means over the steps since the last one of loss and of `<term>_loss` of each term
+    that is on; lr; what `measure` and `cosine` return of the held-out items"""
+    teachers: np.ndarray | None
+    """see `reading`; None where no encoder teaches, or nothing was trained"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Now:
     """measurements since then"""
 
 
-def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> list[dict[str, Any]]:
+def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
     """Train in place, from the checkpoint if there is one.
 
     Where frozen encoders teach, the weights of the highest cosine to their vectors on held-out items are kept, and
@@ -74,10 +86,6 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
         task: data, parameters, seed.
         checkpoint: written by rank 0 every few steps; the caller deletes it when the result is safe.
         done: called with the number of steps that were taken before, then with 1 after each step.
-
-    Returns:
-        history, an object a measurement: step; means over the steps since the last one of loss and of `<term>_loss` of
-        each term that is on; lr; what `measure` and `cosine` return of the held-out items.
 
     Raises:
         UserError: the loss is not finite.
@@ -103,8 +111,10 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
             best = _measured(training, task, now, rate, best)
         if now.step % checkpoint.every == 0 and now.step < steps and parallel.rank() == 0:
             checkpoint.save(_state(training) | named("best", best), vars(now))
-    network.load_state_dict(best or training.result.state_dict())
-    return now.history
+    stands = best or _weights(training)
+    teachers = stands.pop(TEACHERS, None)
+    network.load_state_dict(stands)
+    return Trained(now.history, teachers.cpu().numpy() if teachers is not None and now.step else None)
 
 
 def _measured(training: Training, task: Task, now: Now, rate: float, best: Weights) -> Weights:
@@ -119,7 +129,13 @@ def _measured(training: Training, task: Task, now: Now, rate: float, best: Weigh
         return {}
     now.worse = 0 if similar > now.best else now.worse + 1
     now.best = max(similar, now.best)
-    return best if now.worse else {name: x.clone() for name, x in training.result.state_dict().items()}
+    return best if now.worse else _weights(training)
+
+
+def _weights(training: Training) -> Weights:
+    """Return what would be written now, copied: the network, and how the teachers are read from its CLS."""
+    weights = {name: x.clone() for name, x in training.result.state_dict().items()}
+    return weights | ({TEACHERS: training.model.taught()} if len(training.model.teachers) else {})
 
 
 def _resumed(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:

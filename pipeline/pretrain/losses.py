@@ -28,7 +28,7 @@ of a teacher's vector.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -233,6 +233,12 @@ class PretrainingModel(nn.Module):
         self.itc_projection = nn.Linear(c.width, c.width, bias=False) if params.itc else None
         self.collaborative_projection = nn.Linear(c.width, c.width, bias=False) if params.collaborative else None
         self.teachers = nn.ModuleList(nn.Linear(c.width, width) for width in teachers)
+
+    @torch.no_grad()
+    def taught(self) -> Tensor:
+        """Return the linear map, biases aside, that reads all teachers' vectors from CLS: float32 [D, sum of W]."""
+        heads = torch.cat([cast(nn.Linear, head).weight for head in self.teachers]).T.contiguous()
+        return heads if self.whitening is None else self.whitening.map @ heads
 
     def forward(self, step: Step, counts: Tensor) -> Tensor:
         """Return this part's share of each of TERMS, float32 [7]; zero where there is nothing to predict.

@@ -15,7 +15,7 @@ from pipeline.features.reading import summed
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import pick
 from pipeline.pretrain import frozen, prepare, published
-from pipeline.pretrain.held_out import whitening
+from pipeline.pretrain.held_out import reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
@@ -45,14 +45,14 @@ def train(run: Run, needs: Needs) -> None:
         usable = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
         with run.progress(total=params.steps if len(task.train) else 0, unit="step") as bar:
-            history = fit(network, task, checkpoint, bar.update)
+            history, teachers = fit(network, task, checkpoint, bar.update)
             bar.total = bar.n  # it may end early
     if parallel.rank():
         return
 
     io.write_bytes(layout.encoder_weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
     io.write_json(layout.encoder_config, asdict(network.config))
-    io.write_bytes(layout.whitening, save_arrays(whitening(network, task)._asdict()))
+    io.write_bytes(layout.whitening, save_arrays(reading(network, task, teachers)._asdict()))
     io.write_json(layout.history("pretrain"), history)
     tokens = prepare.measured(layout, task, network.config.codes)
     checkpoint.clear()

@@ -106,9 +106,9 @@ def vector(outputs: Outputs, encoders: Mapping[str, encoder.Released]) -> str:
     record, layout = outputs.records.get("pretrain"), outputs.layout
     if OURS not in encoders or record is None:
         return ""
-    read = "whitened" if layout.whitening.name in [path.name for path in encoders[OURS].files] else "as it is"
     numbers = width(io.shards(layout.features(OURS), "features"))
     own = Pretrain.model_validate({k: value for k, value in record["params"].items() if k in Pretrain.model_fields})
+    read = own.reading if layout.whitening.name in [path.name for path in encoders[OURS].files] else "as it is"
     losses = own.objective if own.steps else "nothing: it is as it was initialised"
     return f"The vector `{OURS}` is CLS, {read}, {numbers} numbers, pre-trained by {losses}."
 

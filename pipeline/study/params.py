@@ -105,7 +105,7 @@ class Study(Section):
     encoder_seeds: Positive = 1
     """encoders of each arm: their `pretrain.seed` is that of the parameters, the next, ..."""
     arm_features: Annotated[list[Literal["beit3", "beit3-raw"]], Field(min_length=1)] = ["beit3", "beit3-raw"]
-    """of the feature sets of an arm, those that AlignRec is trained on: CLS whitened, CLS as it is"""
+    """of the feature sets of an arm, those that AlignRec is trained on: CLS as it is released, CLS as it is"""
     sweeps: dict[Name, Space] = {}
     """sweep -> key (`train.lr`, `graph.k`, `pretrain.steps`) -> values, all combinations of which are tried on valid,
     or the name of a preset: `authors`; one key makes a curve, two a heat map, more a heat map a pair"""

@@ -39,6 +39,7 @@ from pipeline.features.write import worker
 from pipeline.images.pixels import normalised, square
 from pipeline.layout import Layout
 from pipeline.ops import whitening
+from pipeline.ops.whitening import Whitening
 from pipeline.run import running
 from stages.encode import main
 from stages.params import Params
@@ -424,6 +425,16 @@ def test_whether_cls_is_whitened_is_the_feature_sets_own_setting(tmp_path: Path,
     np.testing.assert_array_equal(plain["beit3-raw"], white["beit3-raw"])
     for variant in names[2:]:
         assert np.abs(plain[variant] - white[variant]).max() > 0.1
+
+
+def test_a_map_may_read_fewer_numbers_than_cls_has(network: BEiT3, model: bytes) -> None:
+    plain, three = (
+        BEiT3Items(network, tokenizer.Tokenizer(model), 128),
+        np.eye(network.config.width, 3, dtype=np.float32),
+    )
+    mapped = Whitening(np.zeros(network.config.width, np.float32), three)
+    read = run(BEiT3Items(network, tokenizer.Tokenizer(model), 128, whitening=mapped), TEXTS, IMAGES, 2)
+    np.testing.assert_allclose(read, run(plain, TEXTS, IMAGES, 2)[:, :3], atol=1e-6)
 
 
 def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, network: BEiT3, model: bytes) -> None:

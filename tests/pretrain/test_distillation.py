@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import toy
 import yaml
 from pretraining import MASK, network, run, shop, task
+from shops import interactions
 
 import schemas
 from pipeline import io
@@ -20,14 +22,14 @@ from pipeline.features.node import table
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.whitening import fit as whitened
-from pipeline.pretrain import distillation, held_out, losses
+from pipeline.pretrain import distillation, frozen, held_out, losses, needs
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.corpus import Rates
 from pipeline.pretrain.distillation import Target
-from pipeline.pretrain.held_out import cosine, features
+from pipeline.pretrain.held_out import cosine, features, reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
-from stages.params import load
+from stages.params import Params, load
 
 
 def _rows(vectors: np.ndarray) -> distillation.Rows:
@@ -97,7 +99,8 @@ def _noise(**params: Any) -> Any:
 def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_weights_stand(tmp_path: Path) -> None:
     (ended, whole), histories = (network(), network()), []
     for net, patience in ((ended, 3), (whole, 0)):
-        histories.append(fit(net, _noise(steps=200, patience=patience), Checkpoint(tmp_path / "c", 1000), int))
+        trained = fit(net, _noise(steps=200, patience=patience), Checkpoint(tmp_path / "c", 1000), int)
+        histories.append(trained.history)
     assert [line["step"] for line in histories[1]] == list(range(10, 201, 10))
     assert histories[0] == histories[1][: len(histories[0])]
     cosines = [line["cosine"] for line in histories[1]]
@@ -139,9 +142,11 @@ def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: 
 
         checkpoint = Checkpoint(tmp_path / f"{every}.safetensors", every)
         net, left = network(), stop or 0
-        history = fit(net, _noise(steps=200, patience=3), checkpoint, done)
+        history, teachers = fit(net, _noise(steps=200, patience=3), checkpoint, done)
         checkpoint.clear()
-        return history, b"".join(x.numpy().tobytes() for x in net.state_dict().values())
+        assert teachers is not None
+        written = [*(x.numpy() for x in net.state_dict().values()), teachers]
+        return history, b"".join(x.tobytes() for x in written)
 
     whole = once(1000, None)
     last = whole[0][-1]["step"]
@@ -155,13 +160,41 @@ def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: 
 def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path, cls_pass: str) -> None:
     toy = _taught(48, distill=4.0, cls_pass=cls_pass, cls_read="whitened")
     net = network()
-    history = fit(net, toy, Checkpoint(tmp_path / "c.safetensors", 1000), int)
+    history, teachers = fit(net, toy, Checkpoint(tmp_path / "c.safetensors", 1000), int)
     assert history[-1]["distill_loss"] < 0.6 * history[0]["distill_loss"]
-    x = whitened(features(net, toy, np.arange(48)))(features(net, toy, np.arange(48)))
+    x = reading(net, toy, teachers)(features(net, toy, np.arange(48)))
+    assert x.shape == (48, 4)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine, same = unit @ unit.T, (np.arange(48) % 4)[:, None] == np.arange(48) % 4
     np.fill_diagonal(same, False)
     assert cosine[same].mean() > cosine[~same].mean() + 0.3
+
+
+@pytest.mark.parametrize("cls_read", ["plain", "whitened"])
+def test_items_are_as_like_as_what_the_maps_to_the_teachers_read_of_them(cls_read: str) -> None:
+    toy, net = _taught(48, distill=1.0, cls_read=cls_read), network()
+    torch.manual_seed(1)
+    model = PretrainingModel(net, toy.params, MASK, torch.ones(12), [4, 3])
+    cls = features(net, toy, toy.train)
+    if model.whitening is not None:
+        model.whitening(torch.from_numpy(cls))
+        model.whitening.update()
+    seen = torch.from_numpy(cls) if model.whitening is None else model.whitening.read(torch.from_numpy(cls))
+    expected = np.hstack([head(seen).detach().numpy() for head in model.teachers])
+    expected -= expected.mean(axis=0)
+    read = reading(net, toy, model.taught().numpy())(cls)
+    assert read.shape[1] <= 7
+    np.testing.assert_allclose(read @ read.T, expected @ expected.T, atol=1e-3 * np.abs(expected @ expected.T).max())
+
+
+@pytest.mark.parametrize("untaught", [False, True])
+def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_path: Path, untaught: bool) -> None:
+    toy, net = task(48) if untaught else _taught(48, distill=1.0), network()
+    toy = toy.__class__(**{**vars(toy), "params": toy.params.model_copy(update={"steps": 6 * untaught})})
+    teachers = fit(net, toy, Checkpoint(tmp_path / "c", 1000), int).teachers
+    assert teachers is None
+    cls = features(net, toy, toy.train)
+    np.testing.assert_array_equal(reading(net, toy, teachers)(cls), whitened(cls)(cls))
 
 
 def test_parts_add_up_where_cls_is_read_whitened() -> None:
@@ -246,3 +279,31 @@ def test_teachers_are_checked_when_the_parameters_are_read(tmp_path: Path, names
     with pytest.raises(UserError, match="distill_from") as error:
         load(path)
     assert said in str(error.value)
+
+
+def test_factors_are_of_train_alone_and_items_that_train_lacks_teach_nothing(tmp_path: Path) -> None:
+    rng, layout = np.random.default_rng(0), Layout(tmp_path, "shop")
+    train = [(user, int(item), schemas.TRAIN) for user in range(30) for item in rng.permutation(9)[:4]]
+    taught = []
+    for more in (
+        [],
+        [(user, item, part) for user in range(30) for part, item in ((schemas.VALID, 8), (schemas.TEST, 9))],
+    ):
+        io.write_table(interactions(train + more), layout.interactions, schemas.INTERACTIONS)
+        taught.append(frozen.factors(layout, 5, 10, 0))
+    target, again = taught
+    np.testing.assert_array_equal(target.vectors, again.vectors)
+    np.testing.assert_allclose(np.linalg.norm(target.vectors, axis=1), [1] * 9 + [0], atol=1e-6)
+    hidden, shown = np.ones(1, bool), np.zeros(1, bool)
+    assert target.of(np.array([3]), hidden, shown).any()
+    assert not target.of(np.array([3]), hidden, hidden).any()
+
+
+@pytest.mark.parametrize(
+    ("own", "learns"), [({"factors": 8}, True), ({"factors": 8, "distill": 0}, False), ({}, False)]
+)
+def test_sets_of_an_encoder_that_learned_from_interactions_are_told(own: dict[str, int], learns: bool) -> None:
+    both = {"both": {"kind": "concat", "of": ["beit3", "minilm"]}}
+    given = Params.model_validate(toy.PARAMS.model_dump(exclude_unset=True) | {"pretrain": own, "encoders": both})
+    told = {name: needs.learned(given, name) for name in ("beit3", "both", "beit3-image-masked", "minilm", "random")}
+    assert told == {"beit3": learns, "both": learns, "beit3-image-masked": learns, "minilm": False, "random": False}

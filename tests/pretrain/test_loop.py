@@ -54,7 +54,7 @@ def _fit(folder: Path, every: int, stops: tuple[int, ...], **params: object) -> 
                 raise Stopped
 
         try:
-            history = fit(net, toy, checkpoint, done)
+            history = fit(net, toy, checkpoint, done).history
         except Stopped:
             continue
     checkpoint.clear()
@@ -83,14 +83,14 @@ def test_parts_of_a_step_give_the_same_curve() -> None:
 
 
 def _curve(toy: object) -> list[float]:
-    return [float(e["loss"]) for e in fit(network(), toy, Checkpoint(Path("never"), 10_000), int)]
+    return [float(e["loss"]) for e in fit(network(), toy, Checkpoint(Path("never"), 10_000), int).history]
 
 
 def test_the_average_is_what_is_written_and_measured() -> None:
     last, averaged = (task(24, ema=decay) for decay in (0.0, 0.9))
     (a, b), histories = (network(), network()), []
     for net, toy in ((a, last), (b, averaged)):
-        histories.append(fit(net, toy, Checkpoint(Path("never"), 10_000), int))
+        histories.append(fit(net, toy, Checkpoint(Path("never"), 10_000), int).history)
     assert histories[0][-1]["loss"] == histories[1][-1]["loss"], "the average changes no step"
     assert histories[0][-1]["mlm_held_out_loss"] != histories[1][-1]["mlm_held_out_loss"]
     assert histories[1][-1]["mlm_held_out_loss"] == held_out.measure(b, averaged)["mlm_held_out_loss"]

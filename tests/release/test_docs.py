@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import zipfile
 from pathlib import Path
 
 import coded
@@ -44,9 +45,11 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_run_in_their_order(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(beside)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line]
+    commands.remove(zipping := next(command for command in commands if command.startswith("python -m zipfile")))
     assert {shlex.split(command)[1] for command in commands} == {
         *("fetch", "verify", "export", "compare", "diff", "recommend", "probe", "embed", "attest")
     }
+    zipfile.main(shlex.split(zipping)[3:])
     for command in commands:
         result = CliRunner().invoke(app, shlex.split(command)[1:])
         assert result.exit_code == 0, f"{command}: {result.output}"
