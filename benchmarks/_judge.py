@@ -36,11 +36,11 @@ def table(layout: Layout) -> Table:
     for row in comparisons(io.read_table(layout.results, schemas.RESULTS))[0].rows:
         if row.features != NO_FEATURES:
             trained.setdefault(row.model, {})[row.features] = row.cells[MAIN].mean
-    rows = [
-        [probe.name, *(cell for recall in trained.values() for cell in _cells(probe.of("raw", probe.figure), recall))]
+    cells = {
+        probe.name: [cell for recall in trained.values() for cell in _cells(probe.of("raw", probe.figure), recall)]
         for probe in found.values()
-        if probe.forms
-    ]
+    }
+    rows = [[name, *own] for name, own in cells.items() if any(own)]
     heads = [f"{title(model)}, {which}" for model in trained for which in ("all sets", "content alone")]
     names = ", ".join(sorted({name for recall in trained.values() for name in recall}))
     note = f"Spearman's correlation over {names}; 95 % interval of {RESAMPLES:,} resamples of the sets."

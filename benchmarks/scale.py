@@ -32,6 +32,11 @@ DATASET = "shop"
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 BLOCK = re.compile(r"(<!-- scale -->\n).*?(<!-- /scale -->)", re.DOTALL)
 HEAD = ["stage", *(f"CPU s, {n:,}" for n in SIZES), f"MiB, {SIZES[-1]:,}", "KiB an item", "power"]
+ABOVE = (
+    "**Every stage** on generated catalogues (`python -m benchmarks scale`): small images, a small encoder, trainings\n"
+    "of an epoch, and the way of a large catalogue wherever a stage has one. Memory an item is that between the two\n"
+    "largest sizes. Seconds are a + b times the items to the power."
+)
 SETTINGS: dict[str, Any] = {
     "interactions": {"user_core": 1, "item_core": 1},
     "pretrain": {"steps": 20, "distill": 0, "words": "random", "codes": 32, "vocab": 1000},
@@ -65,7 +70,9 @@ def run() -> Measurement:
             ways[f"{n:,} items"] = Way([turn], n)
     rows = [row(stage.name, [way.last[stage.name] for way in ways.values()]) for stage in IN_ORDER]
     page = PAGE.read_text(encoding="utf-8")
-    io.write_bytes(PAGE, BLOCK.sub(lambda block: f"{block[1]}{markdown(HEAD, rows)}\n{block[2]}", page).encode())
+    io.write_bytes(
+        PAGE, BLOCK.sub(lambda block: f"{block[1]}{ABOVE}\n\n{markdown(HEAD, rows)}\n{block[2]}", page).encode()
+    )
     first, *_, last = ways
     return Measurement(
         ways=ways,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import schemas
 from pipeline import io
 from pipeline.benchmark import cutoffs
 from pipeline.benchmark.params import Benchmark
@@ -23,8 +24,10 @@ def main(run: Run, budget: int, others: Sequence[Path]) -> None:
     own = plans.season(experiment, budget)
     for reason in own.left_out.values():
         run.warn(f"left out: {reason}")
+    read = [run.read(path, schemas.LEAGUE) for path in others]
+    tables.refuse_unlike(own, read)
     played = plans.play(own)
-    whole, found = tables.merged(tables.table(own, played), others), tables.derived(own, played)
+    whole, found = tables.merged([tables.table(own, played), *read]), tables.derived(own, played)
     experiment.write({"league.parquet": whole, "league.json": found})
     io.write_bytes(run.folder / "league.html", page.html(run.dataset, run.source.kind, whole, found).encode())
     run.rows_in = run.rows_out = len(played.found)

@@ -84,7 +84,7 @@ def _standing(dataset: str, model: str, features: str, rows: Sequence[Mapping[st
     recall, ndcg = (cell([row[m] for row in ended]) if ended else None for m in ("recall", "ndcg"))
     own = cell([row["recall"] for row in first]) if first else None
     published = next((row["recall"] for row in rows if row["by_test"]), None)
-    gap = published / own.mean - 1 if published is not None and own and own.mean else None
+    gap = round(published / own.mean - 1, 3) + 0.0 if published is not None and own and own.mean else None
     seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
     whole = sum(seconds) / 3600 if len(seconds) == len(rows) else None
     tried, memory = len({row["number"] for row in rows}), max((row["memory_mib"] or 0 for row in rows), default=0)
@@ -101,8 +101,7 @@ def standing(league: pa.Table, dataset: str) -> Table:
     marks = sorted(zip(mine["split"].to_pylist(), mine["fingerprint"].to_pylist(), strict=True))
     cells = [
         [one.model, one.features, short(figure(one.recall)), short(figure(one.ndcg)), short(figure(one.own)),
-         "" if one.published is None else short(f"{one.published:.4f}"),
-         "" if one.gap is None else f"{round(one.gap, 3) + 0:+.1%}",
+         "" if one.published is None else short(f"{one.published:.4f}"), _known(one.gap, "+.1%"),
          str(one.tried), _known(one.hours, ".3f"), _known(one.seconds, ".1f"), _known(one.memory, ",d")]
         for one in rows
     ]  # fmt: skip

@@ -24,7 +24,7 @@ from pipeline.run import Run, running
 from stages.league import main
 from stages.params import Params
 
-BUDGET = 3
+BUDGET = 2
 
 
 def params(**sections: Any) -> Params:
@@ -105,13 +105,10 @@ def test_every_model_has_the_same_budget_valid_chooses_and_nothing_is_trained_tw
     cells = sorted((made / "cells").glob("*.json"))
     cells[3].unlink()  # a kill
     trainings.clear()
-    play(tmp_path, params())
+    play(tmp_path, params(), made / "league.parquet")
     assert len(trainings) == 1
     lost = {name for name, content in before.items() if (made / name).read_bytes() != content}
     assert "league.json" not in lost  # the others say how long the lost one took
-
-    with pytest.raises(UserError, match=r"its budget is 3, here it is 2; figures of both never share a table"):
-        play(tmp_path, params(), made / "league.parquet", budget=2)
 
 
 def test_splits_are_the_same_rows_divided_otherwise(tmp_path: Path) -> None:
@@ -157,6 +154,17 @@ def test_who_cannot_take_part_is_left_out_with_the_reason(tmp_path: Path) -> Non
         left_out(features=[], models=["vbpr"])
 
 
+def test_a_model_that_diverges_is_left_out_and_the_others_play_on(tmp_path: Path, trainings: list[str]) -> None:
+    shops.outputs(tmp_path)
+    wild = {"sweep": {"spaces": {"bpr": {"lr": {"low": 1e29, "high": 1e30}}}}}
+    made = play(tmp_path, params(**wild, league={"models": ["bpr", "ease"], "features": ["f"], "splits": 1}), budget=1)
+    found = io.read_json(made / "league.json")
+    assert (list(found["ranks"]), "diverged in epoch" in found["left_out"]["bpr"]) == (["ease"], True)
+    assert "Left out: bpr" in (made / "league.html").read_text()
+    with pytest.raises(UserError, match=r"no setting trained to the end; the first: .*diverged in epoch"):
+        play(tmp_path, params(**wild, league={"models": ["bpr"], "features": ["f"], "splits": 1}), budget=1)
+
+
 def test_a_set_that_learned_from_interactions_is_refused_on_several_splits(tmp_path: Path) -> None:
     layout = shop(tmp_path)
     (layout.root / "encode/shop/f").rename(layout.root / "encode/shop/chosen")
@@ -169,19 +177,24 @@ def test_leagues_merge_over_data_sets_and_machines(tmp_path: Path) -> None:
     def table(*rows: dict[str, Any]) -> pa.Table:
         return pa.Table.from_pylist([leagues.ROW | row for row in rows], schemas.LEAGUE)
 
-    def merged(*rows: dict[str, Any]) -> pa.Table:
-        io.write_table(table(*rows), tmp_path / "other.parquet", schemas.LEAGUE)
-        return tables.merged(table({}, {"model": "ease", "recall": 0.3}), [tmp_path / "other.parquet"])
-
     films = {"dataset": "films", "fingerprint": "b"}
-    both = merged({"machine": "other"}, films, films | {"model": "ease", "recall": 0.2})
+    theirs = table({"machine": "other"}, films, films | {"model": "ease", "recall": 0.2})
+    both = tables.merged([table({}, {"model": "ease", "recall": 0.3}), theirs])
     assert both["machine"].to_pylist() == ["m"] * 4
     ranked = facts.across(both)
     assert [(row[0], row[-1]) for row in ranked[0].rows] == [("ease", "1.0"), ("bpr", "2.0")]
-    with pytest.raises(UserError, match=r"other\.parquet: its protocol is s, here it is r; figures of both never"):
-        merged(films | {"rules": "s"})
-    with pytest.raises(UserError, match=r"split 0 of shop has fingerprint b, here a; it asks other questions"):
-        merged({"fingerprint": "b"})
+
+    shop(tmp_path)
+    own = plans.season(Experiment(Run("league", "shop", params(), tmp_path), 1), 1)
+    like = own.alike | {"fingerprint": own.rules[0].fingerprint}
+    tables.refuse_unlike(own, [table(like), table(like | films)])
+    for other, message in (
+        (like | films | {"rules": "s"}, f"the protocol of the league of films is s, here it is {own.alike['rules']}"),
+        (like | {"budget": 2}, "the budget of the league of shop is 2, here it is 1; figures of both never share"),
+        (like | {"fingerprint": "b"}, "split 0 of shop has fingerprint b, and elsewhere"),
+    ):
+        with pytest.raises(UserError, match=message):
+            tables.refuse_unlike(own, [table(other)])
 
 
 def test_lists_are_fused_by_their_ranks() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -114,6 +114,12 @@ class Season:
     def main(self) -> list[Contender]:
         """One contender a model: on the set that is judged, or on ids alone."""
         return [one for one in self.contenders if one.features in (NO_FEATURES, *self.sets[:1])]
+
+    @property
+    def alike(self) -> dict[str, Any]:
+        """Columns of table LEAGUE by which leagues of one table are alike: rules, budget, k."""
+        rules = replace(self.rules[0], questions="", filter="").fingerprint
+        return {"rules": rules, "budget": self.budget, "k": self.k}
 
     @cached_property
     def settings(self) -> dict[str, list[Setting]]:
@@ -239,7 +245,11 @@ def _split(run: Run) -> list[Layout]:
 
 
 def play(own: Season) -> Played:
-    """Try every setting on every split, then run what valid chose over the other seeds. A loss that diverges fails."""
+    """Try every setting on every split, then run what valid chose over the other seeds. A loss that diverges fails.
+
+    Raises:
+        UserError: no setting of any model trained to the end.
+    """
     experiment, splits = own.experiment, range(len(own.splits))
     tries = [
         Trained(one, split, number, 0)
@@ -253,6 +263,8 @@ def play(own: Season) -> Played:
         tried = [became(number, setting, [found[Trained(one, split, number, 0)]]) for number, setting in each]
         if won := best([end for end in tried if end]):
             chosen[one, split] = won.number
+    if not chosen:
+        raise UserError(f"league: no setting trained to the end; the first: {found[tries[0]].values['reason']}")
     seeds = range(1, own.own.seeds)
     more = [Trained(*key, number, seed) for key, number in chosen.items() for seed in seeds]
     found |= experiment.complete({one: own.cell(one) for one in more}, "seeds", tolerant=True)

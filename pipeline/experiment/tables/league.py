@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,12 +46,11 @@ def table(own: Season, played: Played) -> pa.Table:
     for one, record in played.found.items():
         path = costs / f"{record.key}.json" if costs else None
         cost = io.read_json(path) if path and path.is_file() else {"seconds": None, "memory_mib": None, "machine": ""}
-        rules = own.rules[one.split]
         rows.append(
             {"dataset": own.experiment.dataset, **one.contender._asdict(), "split": one.split, "number": one.number,
-             "seed": one.seed, "setting": json.dumps(own.settings[one.contender.model][one.number]), **rules.label,
-             "rules": replace(rules, questions="", filter="").fingerprint, "budget": own.budget, "k": own.k,
-             "state": record.values["state"], "valid": record.best.get(RECALL),
+             "seed": one.seed, "setting": json.dumps(own.settings[one.contender.model][one.number]),
+             **own.rules[one.split].label, **own.alike, "state": record.values["state"],
+             "valid": record.best.get(RECALL),
              **{m: _test(own, record, m) if record.judged else None for m in ("recall", "ndcg")},
              "by_valid": played.chosen.get((one.contender, one.split)) == one.number,
              "by_test": best.get(one.contender) == one, **cost}
@@ -65,28 +62,31 @@ def _test(own: Season, record: Record, metric: str = "recall") -> float:
     return float(record.judged[0]["metrics"]["test"][f"{metric}@{own.k}"])
 
 
-def merged(own: pa.Table, others: Sequence[Path]) -> pa.Table:
-    """Return a league with those of other data sets, or of other machines; of equal trainings the first stays.
+def refuse_unlike(own: Season, others: Iterable[pa.Table]) -> None:
+    """Raise UserError where another league has other rules, budget, cutoff, or other pairs in the same split.
 
-    Raises:
-        UserError: another has other rules, budget, cutoff, or other pairs of users and items in the same split.
+    Args:
+        own: what is about to be played.
+        others: tables LEAGUE.
     """
-    tables = [own]
-    for path in others:
-        tables.append(io.read_table(path, schemas.LEAGUE))
-        both = pa.concat_tables(tables)
+    asked = {(own.experiment.dataset, split): rules.fingerprint for split, rules in enumerate(own.rules)}
+    for row in (row for other in others for row in other.to_pylist()):
+        name, split, mark = row["dataset"], row["split"], row["fingerprint"]
         for column, what in ALIKE.items():
-            if len(values := both[column].unique().to_pylist()) > 1:
+            if row[column] != (ours := own.alike[column]):
                 raise UserError(
-                    f"{path}: its {what} is {values[1]}, here it is {values[0]}; figures of both never share a table"
+                    f"--with: the {what} of the league of {name} is {row[column]}, here it is {ours}; figures of both "
+                    "never share a table"
                 )
-        asked: dict[tuple[str, int], str] = {}
-        for name, split, mark in zip(*(both[c].to_pylist() for c in ("dataset", "split", "fingerprint")), strict=True):
-            if asked.setdefault((name, split), mark) != mark:
-                raise UserError(
-                    f"{path}: split {split} of {name} has fingerprint {mark}, here {asked[name, split]}; it asks other "
-                    "questions, and figures of both never share a table"
-                )
+        if asked.setdefault((name, split), mark) != mark:
+            raise UserError(
+                f"--with: split {split} of {name} has fingerprint {mark}, and elsewhere {asked[name, split]}: it asks "
+                "other questions; figures of both never share a table"
+            )
+
+
+def merged(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return leagues of several data sets, or of several machines, as one; of equal trainings the first stays."""
     rows = {tuple(row[c] for c in RUN): row for row in reversed(pa.concat_tables(tables).to_pylist())}
     return pa.Table.from_pylist([*reversed(rows.values())], schemas.LEAGUE)
 
@@ -99,7 +99,7 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
         and on another; rows as of `statistics.corrected`. ranks: main contender -> mean rank over blocks; groups: of
         neighbours in rank, no two of which the tests tell apart. stability: mean Kendall's tau between rankings.
         fused: members, figures by block, and the test against the best member. audit: of the data's own split.
-        left_out: model -> why.
+        left_out: model, or contender none of whose settings ended -> why.
     """
     ended = [one for one in own.contenders if all((one, split) in played.chosen for split in range(len(own.splits)))]
     users = {
@@ -107,7 +107,7 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
         for one in ended
     }
     main = [one for one in own.main if one in ended]
-    ranks = _ranks(_blocks(own, played, main)).mean(0)
+    ranks = np.nanmean(_ranks(_blocks(own, played, main)), axis=0)
     main = [main[i] for i in np.argsort(ranks, kind="stable")]
     seed, name = seed_for("league", own.experiment.dataset), f"recall@{own.k}"
     pairs = [(name, a.name, b.name, users[a], users[b]) for a, b in combinations(main, 2)]
@@ -130,8 +130,13 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
         "stability": stability(blocks, [best[one] for one in main]),
         "fused": _fused(own, played, main, users, seed),
         "audit": audit(rows, own.splits[0].n_items, seed),
-        "left_out": own.left_out,
+        "left_out": own.left_out | {one.name: _failed(played, one) for one in own.contenders if one not in ended},
     }
+
+
+def _failed(played: Played, one: Contender) -> str:
+    reason = next(r.values["reason"] for key, r in played.found.items() if key.contender == one and not r.judged)
+    return f"{one.name}: on some split none of its settings trained to the end; the first: {reason}"
 
 
 def _runs(own: Season, played: Played, one: Contender) -> Iterator[tuple[tuple[int, int], Record]]:
@@ -160,11 +165,10 @@ def _blocks(own: Season, played: Played, main: Sequence[Contender]) -> np.ndarra
 
 
 def _ranks(blocks: np.ndarray) -> np.ndarray:
-    """Return ranks from 1, the highest first and equal ones shared, float64 [B, C], of blocks without a failed run."""
+    """Return ranks from 1, the highest first and equal ones shared, float64 [B, C]; none of a failed run."""
     from scipy.stats import rankdata
 
-    flat = blocks.reshape(-1, blocks.shape[-1])
-    return np.asarray(rankdata(-flat[~np.isnan(flat).any(1)], axis=1))
+    return np.asarray(rankdata(-blocks.reshape(-1, blocks.shape[-1]), axis=1, nan_policy="omit"))
 
 
 def groups(order: Sequence[str], level: set[frozenset[str]]) -> list[list[str]]:
@@ -202,6 +206,8 @@ def stability(blocks: np.ndarray, published: Sequence[float]) -> dict[str, float
         return [value for value in found if np.isfinite(value)]
 
     means = np.nanmean(blocks, axis=1)
+    if blocks.shape[-1] < 2:
+        return dict.fromkeys(("seeds", "splits", "published"))
     each = {
         "seeds": [value for split in blocks for value in tau(split)],
         "splits": tau(means),
