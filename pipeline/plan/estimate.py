@@ -29,6 +29,7 @@ from pipeline.features.chosen import ChosenParams
 from pipeline.features.names import feature_sets
 from pipeline.features.needs import named, reads_pretrained
 from pipeline.features.registry import CHOSEN, kind, networks, settings
+from pipeline.graph.approximate import PART
 from pipeline.graph.params import Graph
 from pipeline.images.params import Images
 from pipeline.interactions.params import Interactions
@@ -237,9 +238,8 @@ def graph(plan: Plan) -> Estimate:
     exact = params.index == "exact" or (params.index == "auto" and n <= params.exact_up_to)
     compared = n * n if exact else 12 * n**1.5
     seconds = len(plan.sets) * 3 * 2 * compared * plan.width / rate
-    return Estimate(
-        1 + seconds, PROCESS + 2 * SINGLE * n * plan.width, 14 * n * params.k * len(plan.sets), "exact" * exact or "ivf"
-    )
+    memory = PROCESS + 2 * SINGLE * (n if exact else PART) * plan.width
+    return Estimate(1 + seconds, memory, 14 * n * params.k * len(plan.sets), "exact" * exact or "ivf")
 
 
 def semantic_ids(plan: Plan) -> Estimate:
