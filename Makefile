@@ -57,8 +57,9 @@ fuzz: .venv/installed-test ## the parsers on inputs that nobody means well; see 
 kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy shop; see docs/robustness.md
 	python -m tests.hostile.kill --kills $(KILLS)
 
-figures: .venv/installed-test ## the tables of README.md and docs/, from the outputs that are there
-	python -m benchmarks._figures README.md docs/accuracy.md docs/sample.md
+figures: .venv/installed-test ## the tables of README.md and docs/ and the tour, from the outputs that are there
+	python -m benchmarks._figures README.md docs/accuracy.md docs/sample.md docs/semantic-ids.md docs/who-wins.md
+	python .ci/tour.py
 
 vendor: ## the libraries of the report's map, from npm -> pipeline/report/vendor
 	$(PYTHON) .ci/vendor/build.py

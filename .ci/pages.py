@@ -144,9 +144,14 @@ def _copy(path: str) -> str:
 
 
 def _text(path: Path) -> str:
-    """Return a page's Markdown; of a notebook its texts, and its code in blocks."""
+    """Return a page's Markdown; of a notebook its texts, and its code and what that printed in blocks."""
     text = path.read_text(encoding="utf-8")
     if path.suffix != ".ipynb":
         return BADGE.sub("", text)
-    blocks = {"markdown": "{}\n", "code": "```python\n{}\n```\n"}
-    return "\n".join(blocks[c["cell_type"]].format("".join(c["source"])) for c in json.loads(text)["cells"])
+    blocks = {"markdown": "{}\n", "code": "```python\n{}\n```\n", "printed": "```text\n{}\n```\n"}
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        parts.append((cell["cell_type"], cell["source"]))
+        printed = (one["text"] if "text" in one else one["data"]["text/plain"] for one in cell.get("outputs", []))
+        parts += [("printed", lines) for lines in printed]
+    return "\n".join(blocks[kind].format("".join(lines).rstrip()) for kind, lines in parts)

@@ -203,6 +203,8 @@ def load(
         UserError: there is no release, it cannot be reached, or something in it is missing, damaged or forged.
     """
     address = str(release)
+    if stores.is_archive(address):
+        raise UserError("a zip file is not read in place: `alignrec fetch` makes a folder of it, and checks it")
     if stores.scheme_of(address) == "file":
         folder = stores.path_of(address)
         for _ in verify(folder, _path(key)):

@@ -5,8 +5,6 @@ A benchmark is a module here with `run() -> Measurement`; the file's name is the
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 from benchmarks._turns import Spread, Way, advice, short
 from pipeline.io import write_json
-from pipeline.versions import versions
+from pipeline.versions import machine
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -95,16 +93,3 @@ def lines(name: str, m: Measurement) -> list[str]:
         f"{m.ours} reaches {m.share_of_limit:.0%} of {short(m.limit)} {m.unit}: {m.limit_is}.",
         *(f"{label}: {said}." for label, way in m.ways.items() if (said := advice(way))),
     ]
-
-
-def machine() -> dict[str, Any]:
-    """Return what the numbers depend on: processor, cores, GPU, releases."""
-    import torch
-
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        cpu = next(
-            (s.split(":", 1)[1].strip() for s in info.read_text().splitlines() if s.startswith("model name")), cpu
-        )
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "versions": versions()}

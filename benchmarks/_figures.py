@@ -14,20 +14,23 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
 import schemas
+from benchmarks import _judge
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
 from pipeline.facts import codes as coded
+from pipeline.facts import league as leagues
 from pipeline.facts import probes as probed
 from pipeline.facts import recommenders, study
 from pipeline.facts.codes import Judged
 from pipeline.facts.table import Table, markdown
-from pipeline.facts.words import figure, short
+from pipeline.facts.words import figure, measure, short
 from pipeline.layout import Layout
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
@@ -121,12 +124,15 @@ def verdicts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield the paired tests that were declared before training, a table a metric and protocol."""
+    """Yield the paired tests of Recall@20 that were declared before training, or those of some feature sets."""
     for table in recommenders.tests(io.read_table(layout.tests, schemas.TESTS)):
-        yield f"{table.heading}: {table.note}"
-        yield ""
-        yield markdown(table.head, [row for row in table.rows if not only or row[0] in only])
-        yield ""
+        if measure(*MAIN) in table.heading:
+            yield f"{table.heading}: {table.note}"
+            yield ""
+            yield markdown(
+                table.head, [row for row in table.rows if not only or str(row[0]).rpartition(" ")[2] in only]
+            )
+            yield ""
 
 
 def codes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
@@ -146,8 +152,29 @@ def arms(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test figures of codes in use, best first, then the paired tests."""
-    yield from _studied(layout, ["generative", "generative_tests"], study.used)
+    """Yield test figures of codes in use, best first."""
+    yield from _studied(layout, ["generative"], study.used)
+
+
+def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield who stands where in the league, some models or feature sets of it or all."""
+    table = leagues.standing(io.read_table(layout.folder("league") / "league.parquet", schemas.LEAGUE), layout.dataset)
+    yield from _as_it_is(replace(table, rows=[row for row in table.rows if _named(row, table.rows, only)]))
+
+
+def league_facts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield what follows from the league, or some: gains, lead, stability, fused, audit."""
+    found = io.read_json(layout.folder("league") / "league.json")
+    for table in leagues.facts(found, only):
+        yield f"**{table.heading}.** {table.note}"
+        yield ""
+        yield table.markdown
+        yield ""
+
+
+def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield how well the probes predict the benchmark."""
+    yield from _as_it_is(_judge.table(layout))
 
 
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
@@ -160,6 +187,9 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "codes-seeds": codes_seeds,
     "arms": arms,
     "generative": generative,
+    "judge": judge,
+    "league": league,
+    "league-facts": league_facts,
 }
 """name of a table -> its lines"""
 

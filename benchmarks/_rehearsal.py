@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks import RESULTS, _official, _operations, _raw2014, machine
+from benchmarks import RESULTS, _official, _raw2014
 from benchmarks._disk import Disk
 from benchmarks._turns import short
 from pipeline.beit3 import vqkd
@@ -31,6 +31,8 @@ from pipeline.config.parameters import Parameters
 from pipeline.io import write_json
 from pipeline.layout import Layout
 from pipeline.ops.device import gemm_rate
+from pipeline.plan import operations
+from pipeline.versions import machine
 from stages import STAGES
 from stages.params import load
 
@@ -47,7 +49,7 @@ BATCH = 8
 INIT, TOKENIZER, VQKD = "beit3_base_patch16_224.pth", "beit3.spm", "vqkd_encoder_base_decoder_1x768x12_clip.pth"
 VISUAL_TOKENIZERS = {size: vqkd.Config() for size in SIZES} | {"small": vqkd.Config(width=128, layers=3, heads=2)}
 """size of BEiT3 -> shape; one was published, which both published sizes predict the codes of"""
-BABY = _operations.Items.full(7050)
+BABY = operations.Items.full(7050)
 OPTIONS = "rehearsal.json"
 
 
@@ -186,9 +188,9 @@ def measured(folder: Path, size: str) -> dict[str, Any]:
         for stage, record in records.items()
     }
     tokenizer = Tokenizer(layout.tokenizer.read_bytes())
-    networks = _operations.Networks(SIZES[size], VISUAL_TOKENIZERS[size])
-    here = _operations.seconds(networks, params, _operations.Items.read(layout, tokenizer))
-    baby = _operations.seconds(networks, _as_published(params), BABY)
+    networks = operations.Networks(SIZES[size], VISUAL_TOKENIZERS[size])
+    here = operations.seconds(networks, params, operations.Items.read(layout, tokenizer))
+    baby = operations.seconds(networks, _as_published(params), BABY)
     rates = {precision: gemm_rate(precision) for precision in ("float32", "bfloat16")}
     for stage, computed in here.items():
         share = computed / stages[stage]["seconds"]

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from benchmarks import Measurement, _turns
-from benchmarks.scale import SIZES, Size, generated
+from benchmarks.electronics import SIZES, Size, generated
 from pipeline.graph import gpu, neighbours
 from pipeline.ops.device import gemm_rate
 
@@ -19,24 +19,19 @@ ALIKE = 0.999
 def run() -> Measurement:
     """Search the same features in every way; GPUs must give the CPU's neighbours."""
     size = SIZES["electronics" if gpu.count() else "baby"]
-    kinds: list[neighbours.Index] = ["exact", "ivf"]
-    places = {"CPU": False} | ({"GPU": True} if gpu.count() else {})
+    kinds: dict[str, tuple[neighbours.Index, bool]] = {"exact CPU": ("exact", False), "ivf CPU": ("ivf", False)}
+    kinds |= {"exact GPU": ("exact", True)} if gpu.count() else {}
     _, features = generated(Size(size.users, size.items, size.interactions))
-    turns = {
-        f"{kind} {place}": partial(_turns.timed, neighbours.neighbours, features, K, kind, use_gpu)
-        for kind in kinds
-        for place, use_gpu in places.items()
-    }
+    turns = {name: partial(_turns.timed, neighbours.neighbours, features, K, *kind) for name, kind in kinds.items()}
     ways = _turns.take(turns, work=size.items, warm_up=True)
     edges = {name: {*zip(*(way.last[c].to_pylist() for c in ("item_id", "neighbour_id")), strict=True)}
              for name, way in ways.items()}  # fmt: skip
-    alike = {kind: len(edges[f"{kind} CPU"] & edges[f"{kind} {[*places][-1]}"]) / len(edges[f"{kind} CPU"])
-             for kind in kinds}  # fmt: skip
-    if min(alike.values()) < ALIKE:
-        raise RuntimeError(f"share of the CPU's edges that the GPU has too: {alike}")
+    alike = {name: len(edges["exact CPU"] & found) / len(edges["exact CPU"]) for name, found in edges.items()}
+    if alike.get("exact GPU", 1.0) < ALIKE:
+        raise RuntimeError(f"share of the CPU's edges that the others have too: {alike}")
     return Measurement(
         ways=ways,
-        ours=f"exact {[*places][-1]}",
+        ours="exact GPU" if gpu.count() else "exact CPU",
         reference="exact CPU",
         unit="items/s",
         higher_is_better=True,

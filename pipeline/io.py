@@ -46,6 +46,17 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """Make an empty folder, whatever a killed run left there, and delete it in the end."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def flush(path: Path) -> None:
     """Flush a file's bytes to disk."""
     with path.open("rb+") as f:
@@ -118,6 +129,12 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
 
 
+def write_npy(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy."""
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically: sorted by insertion, indented, NaN refused, so that equal values are equal bytes."""
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
@@ -128,9 +145,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: not there; {_made_by(path)}") from None
+        raise UserError(f"{path}: not there; {made_by(path)}") from None
     except (ValueError, RecursionError) as e:
-        raise UserError(f"{path}: not JSON ({e}); {_made_by(path)}") from None
+        raise UserError(f"{path}: not JSON ({e}); {made_by(path)}") from None
 
 
 def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> None:
@@ -154,7 +171,7 @@ def write_table(table: pa.Table, path: Path, schema: pa.Schema, record: dict[str
 
 
 def write_tables(tables: Iterable[pa.Table], path: Path, schema: pa.Schema, record: dict[str, Any]) -> None:
-    """Do as `write_table`, a row group a table and one table in memory at a time; no tables give no rows."""
+    """Do as `write_table`, a row group a table and one in memory at a time; no tables give no rows."""
     kept = schema.with_metadata({"alignrec": json.dumps(record, sort_keys=True)})
     with atomic(path) as temporary, pq.ParquetWriter(temporary, kept, compression="zstd") as file:
         for table in tables:
@@ -166,6 +183,14 @@ def read_tables(path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
     with _readable(path), pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             yield schemas.check(file.read_row_group(number), schema, str(path))
+
+
+def read_slices(path: Path, schema: pa.Schema, columns: list[str], rows: int) -> Iterator[pa.Table]:
+    """Yield some columns of a Parquet file, checked, so many rows at a time; errors are those of `read_table`."""
+    expected = pa.schema([schema.field(c) for c in columns])
+    with _readable(path), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(rows, columns=columns):
+            yield schemas.check(pa.Table.from_batches([batch]).select(columns), expected, str(path))
 
 
 def read_table(path: Path, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
@@ -187,16 +212,16 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise UserError(f"{path}: not there; {_made_by(path)}") from None
+        raise UserError(f"{path}: not there; {made_by(path)}") from None
     except (pa.ArrowInvalid, UnicodeDecodeError, KeyError, OSError) as e:
-        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {_made_by(path)}") from None
+        raise UserError(f"{path}: not a readable Parquet file ({' '.join(str(e).split())}); {made_by(path)}") from None
 
 
 def shards(folder: Path, stem: str) -> list[Path]:
     """Return `<stem>-*.parquet` of a folder in order; UserError if there is none."""
     paths = sorted(folder.glob(f"{stem}-*.parquet"))
     if not paths:
-        raise UserError(f"{folder}: no {stem}-*.parquet there; {_made_by(folder)}")
+        raise UserError(f"{folder}: no {stem}-*.parquet there; {made_by(folder)}")
     return paths
 
 
@@ -214,12 +239,8 @@ def read_features(folder: Path) -> pa.Table:
     Raises:
         UserError: no shard there. schemas.ContractError: a shard breaks the schema or ids are not 0 .. I-1.
     """
-    paths = shards(folder, "features")
-    with _readable(paths[0]):
-        kind = pq.read_schema(paths[0]).field("vector").type
-    if not pa.types.is_fixed_size_list(kind):
-        raise schemas.ContractError(f"{paths[0]}: column 'vector' is {kind}, expected fixed_size_list<float>")
-    table = pa.concat_tables([read_table(p, schemas.features(kind.list_size)) for p in paths])
+    schema = schemas.features(width(folder))
+    table = pa.concat_tables([read_table(p, schema) for p in shards(folder, "features")])
     ids = table["item_id"].to_numpy()
     if (wrong := np.flatnonzero(ids != np.arange(len(ids)))).size:
         row = int(wrong[0])
@@ -227,6 +248,28 @@ def read_features(folder: Path) -> pa.Table:
             f"{folder}: column 'item_id', row {row}: {ids[row]}, expected {row} (dense, in order)"
         )
     return table
+
+
+def width(folder: Path) -> int:
+    """Return F of a feature set; errors are those of `read_features`."""
+    path = shards(folder, "features")[0]
+    with _readable(path):
+        kind = pq.read_schema(path).field("vector").type
+    if not pa.types.is_fixed_size_list(kind):
+        raise schemas.ContractError(f"{path}: column 'vector' is {kind}, expected fixed_size_list<float>")
+    return int(kind.list_size)
+
+
+def read_vectors(folder: Path, rows: int) -> Iterator[np.ndarray]:
+    """Yield the vectors of a feature set in item order, float32 [b, F], b at most `rows`."""
+    schema = schemas.features(width(folder))
+    for path in shards(folder, "features"):
+        yield from (matrix(table["vector"]) for table in read_slices(path, schema, ["vector"], rows))
+
+
+def rows(paths: Iterable[Path]) -> int:
+    """Return the number of rows of some Parquet files."""
+    return sum(pq.read_metadata(path).num_rows for path in paths)
 
 
 def matrix(column: pa.ChunkedArray) -> np.ndarray:
@@ -262,17 +305,16 @@ def sha256s(paths: Sequence[Path]) -> list[str]:
 
 def digest(paths: Iterable[Path]) -> str:
     """Return one sha256 over names and contents of files, in their order."""
-    total, files = hashlib.sha256(), list(paths)
-    for path, hex_digest in zip(files, sha256s(files), strict=True):
-        total.update(f"{path.name} {hex_digest}\n".encode())
-    return total.hexdigest()
+    files = list(paths)
+    lines = (f"{path.name} {sha256}\n" for path, sha256 in zip(files, sha256s(files), strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def present(paths: Sequence[Path]) -> list[Path]:
     """Return files that are there; UserError names the first that is not, and what makes it."""
     for path in paths:
         if not path.is_file():
-            raise UserError(f"{path}: not there; {_made_by(path)}")
+            raise UserError(f"{path}: not there; {made_by(path)}")
     return list(paths)
 
 
@@ -290,7 +332,7 @@ def keep_only(folder: Path, wanted: Iterable[Path]) -> None:
             path.unlink()
 
 
-def _made_by(path: Path) -> str:
+def made_by(path: Path) -> str:
     """Guess from <root>/<stage>/<dataset>/... which command makes `path`."""
     parts = path.parts
     for i in range(len(parts) - 2, 0, -1):
@@ -304,17 +346,3 @@ def _made_by(path: Path) -> str:
 def _is_stage(name: str) -> bool:
     """Return whether a folder is named after a stage: each has a file in stages/."""
     return (Path(__file__).parents[1] / "stages" / f"{name}.py").is_file()
-
-
-def raw_files(sources: Path) -> dict[str, Path]:
-    """Return role -> path of the downloaded files, from `sources.json`."""
-    return {row["role"]: sources.parent / row["name"] for row in read_json(sources)}
-
-
-def downloaded(sources: Path) -> dict[str, Path]:
-    """Do as `raw_files`; UserError if a file is absent: `sources.json` keeps the checksums when a download fails."""
-    files = raw_files(sources)
-    absent = next((path for path in files.values() if not path.is_file()), None if files else sources.parent)
-    if absent is not None:
-        raise UserError(f"{absent}: not downloaded; {_made_by(sources)}")
-    return files

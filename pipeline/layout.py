@@ -79,6 +79,14 @@ class Layout:
         """Table INTERACTIONS."""
         return self.folder("interactions") / "interactions.parquet"
 
+    def draw(self, number: int) -> Layout:
+        """Return the paths with the split of another draw in place of the first; all else is the dataset's."""
+        return Draw(self.root, self.dataset, number) if number else self
+
+    def draws(self) -> list[Layout]:
+        """Return the paths of each draw of the split, the first one's being these."""
+        return [self.draw(number) for number in range(1 + len(list(self.interactions.parent.glob("draw-*.parquet"))))]
+
     @property
     def users(self) -> Path:
         """Table USERS."""
@@ -306,3 +314,16 @@ class Layout:
     def release(self) -> Path:
         """The release folder."""
         return self.folder("publish") / "release"
+
+
+@dataclass(frozen=True)
+class Draw(Layout):
+    """The paths of a dataset whose split is drawn again."""
+
+    number: int
+    """from 1; the first draw is the dataset's own"""
+
+    @property
+    def interactions(self) -> Path:
+        """Table INTERACTIONS of the draw."""
+        return self.folder("interactions") / f"draw-{self.number}.parquet"

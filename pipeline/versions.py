@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu-cu12", "duckdb", "pyarrow", "numpy", "scipy", "pillow", "simplejpeg",
              "transformers", "sentencepiece", "open_clip_torch")  # fmt: skip
@@ -29,3 +31,16 @@ def installed() -> list[str]:
     """Return the name and release of every package that can be imported, sorted, as their folders are called."""
     folders = [Path(entry) for entry in sys.path if Path(entry).is_dir()]
     return sorted({path.name for folder in folders for path in folder.glob("*.dist-info")})
+
+
+def machine() -> dict[str, Any]:
+    """Return what measured rates depend on: processor, cores, GPU, releases."""
+    import torch  # takes seconds, which nobody else here waits for
+
+    cpu = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        cpu = next(
+            (s.split(":", 1)[1].strip() for s in info.read_text().splitlines() if s.startswith("model name")), cpu
+        )
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "versions": versions()}

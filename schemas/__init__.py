@@ -24,7 +24,7 @@ from schemas.interactions import (
 )
 from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
-from schemas.results import RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
+from schemas.results import LEAGUE, RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
 from schemas.semantic_ids import codes, semantic_ids
 from schemas.study import ARMS, GENERATIVE, GENERATIVE_TESTS, GEOMETRY, MASK, STUDY, SWEEPS, TAIL, WRONG
 
@@ -40,6 +40,7 @@ __all__ = [
     "INTERACTIONS",
     "ITEMS",
     "ITEM_IDS",
+    "LEAGUE",
     "MASK",
     "REJECTS",
     "RELEASED_ITEMS",

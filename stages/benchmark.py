@@ -5,10 +5,14 @@ With a budget, settings are first tried on valid, the same number for every mode
 
 from __future__ import annotations
 
+from typing import Any
+
 from pipeline.benchmark import cutoffs
 from pipeline.benchmark.params import Benchmark, Sweep
+from pipeline.features import needs as features
 from pipeline.interactions.params import Interactions
 from pipeline.models import MODELS, RELEASED
+from pipeline.registry import Registry
 from pipeline.run import Run
 from pipeline.sources.registry import SOURCES
 from pipeline.stage import Needs, Stage
@@ -24,7 +28,7 @@ def main(run: Run) -> None:
     from pipeline.experiment.run import Experiment
     from pipeline.experiment.tables import benchmark as tables
 
-    experiment = Experiment(run, run.params[Benchmark].workers)
+    experiment = Experiment(run, run.params[Benchmark].workers, draws=run.layout.draws())
     cutoffs.check(run.params[Benchmark], experiment.split.n_items)
     found = experiment.complete(plans.plan(experiment))
     experiment.write(tables.table(experiment, found))
@@ -38,8 +42,13 @@ def needs(run: Run) -> Needs:
     facts = [TRAIN.facts(run), params[Interactions].model_dump(mode="json"), run.source.model_dump(mode="json")]
     if params[Benchmark].budget:
         facts.append(params[Sweep].model_dump(mode="json", include={"spaces"}))
-    models = [(MODELS, name) for name in dict.fromkeys([*params[Benchmark].models, RELEASED])]
-    return BENCHMARK.depends(run, *facts, parts=[(SOURCES, run.source.kind), *models])
+    parts: list[tuple[Registry[Any], str]] = [(SOURCES, run.source.kind)]
+    parts += [(MODELS, name) for name in dict.fromkeys([*params[Benchmark].models, RELEASED])]
+    if len(run.layout.draws()) > 1:  # sets that learn from interactions learn again
+        learning = [name for name in features.named(params) if features.learns(params.encoders, name)]
+        facts.append(features.settings(params.encoders, learning))
+        parts += features.kinds(params.encoders, learning)
+    return BENCHMARK.depends(run, *facts, parts=parts)
 
 
 BENCHMARK = Stage(

@@ -186,6 +186,15 @@ def init() -> None:
         say(line)
 
 
+@app.command("new-plugin", rich_help_panel=BEGIN)
+def new_plugin(folder: Annotated[Path, typer.Argument(help="to make; the package is named as it is")]) -> None:
+    """a package with parts of your own: a recommender, an encoder and a probe, and their test."""
+    from stages.plugin import write
+
+    for line in write(folder):
+        say(line)
+
+
 @app.command(rich_help_panel=BEGIN)
 def mend() -> None:
     """before `dvc repro`: delete a file that a killed DVC left half-written."""
@@ -204,6 +213,37 @@ def datasets(params: ParamsFile = Path("params.yaml"), root: Root = Path("output
     show(table(read(params).sources, root))
 
 
+@app.command(rich_help_panel=BEGIN)
+def plan(
+    dataset: Annotated[str | None, typer.Argument(help="one dataset; all of the parameter file's by default")] = None,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+    ask: Annotated[bool, typer.Option("--ask/--no-ask", help="ask whether the addresses answer")] = True,
+    again: Annotated[bool, typer.Option("--again", help="measure this machine's rates anew")] = False,
+) -> None:
+    """hours, memory, disk and downloads of each stage, before anything runs. Exit code 1 if a file is nowhere."""
+    from pipeline.layout import Layout
+    from pipeline.plan import command
+    from pipeline.report.terminal import drawn
+    from stages.params import check, read
+
+    faults = []
+    for name in [dataset] if dataset else read(params).datasets:
+        settings = read(params, name)
+        with interruptible("rates that were measured are kept"):
+            check(settings, params)
+            planned = command.plan(settings, Layout(root, name), ask, again)
+        say(planned.heading)
+        show(*(drawn(table, unbroken=[0]) for table in planned.tables))
+        for remark in planned.remarks:
+            say(remark)
+        for fault in planned.faults:
+            say(f"error: {fault}", err=True)
+        faults += planned.faults
+    if faults:
+        raise typer.Exit(1)
+
+
 @app.command(rich_help_panel=LOOK)
 def summary(
     dataset: Annotated[str | None, typer.Argument(help="one dataset; all of the parameter file's by default")] = None,
@@ -214,6 +254,8 @@ def summary(
     import schemas
     from pipeline import io
     from pipeline.errors import UserError
+    from pipeline.facts import verdict
+    from pipeline.facts.outputs import Outputs
     from pipeline.layout import Layout
     from pipeline.report import terminal as results
     from stages.params import read
@@ -226,6 +268,8 @@ def summary(
         show(results.stages(name, map(io.read_json, records)))
         if layout.results.exists():
             show(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
+        if advice := verdict.advice(Outputs(layout).probes):
+            say(advice)
         made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
         for what, path in made.items():
             say(f"{what}: {path if path.exists() else 'not made yet'}")
@@ -318,6 +362,33 @@ def sweep(
     winners = io.read_table(run.layout.sweep_results(*wanted.names), schemas.RESULTS)
     show(results.trials(trials, names), *results.tables(winners, dataset))
     say(f"all settings: {run.layout.sweep_trials(*wanted.names)}")
+
+
+@app.command(rich_help_panel=LOOK)
+def league(
+    dataset: Dataset,
+    budget: Annotated[int, typer.Option(min=1, help="settings that each model tries on each feature set and split")],
+    others: Annotated[
+        list[Path] | None, typer.Option("--with", help="league.parquet of another data set or machine; repeatable")
+    ] = None,
+    params: ParamsFile = Path("params.yaml"),
+    root: Root = Path("outputs"),
+) -> None:
+    """every model alike, over seeds and splits, with paired tests, on one page; an interrupted league resumes."""
+    import schemas
+    from pipeline import io
+    from pipeline.facts import league as facts
+    from pipeline.report import terminal
+    from pipeline.run import running
+    from stages.league import main
+    from stages.params import load
+
+    settings = load(params, dataset)
+    kept = f"trainings so far are kept in {root / 'league' / dataset}"
+    with interruptible(kept), running("league", dataset, settings, root) as run:
+        main(run, budget, others or [])
+    show(terminal.drawn(facts.brief(io.read_table(run.folder / "league.parquet", schemas.LEAGUE), dataset)))
+    say(f"page: {run.folder / 'league.html'}")
 
 
 @app.command(rich_help_panel=LOOK)

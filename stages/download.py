@@ -31,7 +31,9 @@ def main(run: Run) -> None:
         run.resume(raw, code, source.model_dump(), download.local_files(addresses))
         io.write_json(run.layout.sources, earlier)  # the first checksums must survive a failure here
         bars = lambda name: fetch.meter(run.progress(unit="B", what=name))  # noqa: E731
-        stored, hashes = download.download(addresses, raw, expected, params.timeout, params.retries, bars)
+        stored, hashes = download.download(
+            run.layout.dataset, addresses, raw, expected, params.timeout, params.retries, bars
+        )
     rows = download.listing(raw, stored, addresses, hashes)
     io.write_json(run.layout.sources, rows)
     run.rows_out = len(rows)

@@ -10,16 +10,14 @@ from pipeline.stage import Stage
 from schemas import EDGES
 from stages.encode import ENCODE
 
-SAMPLE = 1000
-"""items on which an approximate index's recall is measured"""
+MEANINGLESS = "random"
+"""the control whose vectors form no groups, and whose neighbours mean nothing: an approximate index may miss them"""
 
 
 def main(run: Run) -> None:
     """Search every feature set that encode wrote."""
-    from pipeline.graph import gpu, neighbours  # load FAISS
-    from pipeline.ops.rows import unit_rows
+    from pipeline.graph import gpu  # loads FAISS
 
-    params = run.params[Graph]
     names = run.layout.feature_sets()
     if not names:
         raise UserError(
@@ -27,16 +25,34 @@ def main(run: Run) -> None:
         )
     run.device = "cuda" if gpu.count() else "cpu"
     for name in run.progress(names, unit="set"):
-        vectors = io.matrix(io.read_features(run.layout.features(name))["vector"])
-        index = neighbours.choose(params.index, len(vectors), params.exact_up_to)
-        edges = neighbours.neighbours(vectors, params.k, index)
-        if index != "exact":
-            run.note(**{name: {"index": index, "recall": neighbours.recall(vectors, edges, SAMPLE)}})
-        run.count(f"{name}: item without direction", len(vectors) - int(unit_rows(vectors)[1].sum()))
-        run.write(edges, run.layout.edges(name), EDGES)
-        run.rows_in += len(vectors)
-        run.rows_out += len(edges)
+        _search(run, name)
     io.keep_only(run.folder, (run.layout.edges(name) for name in names))
+
+
+def _search(run: Run, name: str) -> None:
+    """Write the neighbours under one feature set."""
+    from pipeline.graph import approximate, neighbours
+    from pipeline.ops.rows import unit_rows
+
+    params, edges, folder = run.params[Graph], run.layout.edges(name), run.layout.features(name)
+    items = io.rows(io.shards(folder, "features"))
+    if neighbours.choose(params.index, items, params.exact_up_to) == "exact":
+        vectors = io.matrix(io.read_features(folder)["vector"])
+        usable = unit_rows(vectors)[1]
+        run.write(neighbours.neighbours(vectors, params.k), edges, EDGES)
+    else:
+        with io.scratch(edges.with_name(".index")) as work:
+            parts = io.read_vectors(folder, approximate.BLOCK)
+            try:
+                found = neighbours.inverted(parts, io.width(folder), params.k, work, required=name != MEANINGLESS)
+            except UserError as e:
+                raise UserError(f"{folder}: {e}") from None
+            run.write_all(found.tables, edges, EDGES)
+        usable = found.usable
+        run.note(**{name: {"index": "ivf"} | found.settled._asdict()})
+    run.count(f"{name}: item without direction", items - int(usable.sum()))
+    run.rows_in += items
+    run.rows_out += io.rows([edges])
 
 
 GRAPH = Stage(

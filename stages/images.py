@@ -38,28 +38,29 @@ ACCESS = {
 def main(run: Run, retry_failed: bool = False) -> None:
     """Write images-*.parquet, a shard at a time.
 
-    A finished shard stays. If files of this machine, addresses or ACCESS have changed since, its images from the web
-    stay and all else is fetched again.
+    A finished shard stays. If files of this machine, addresses of its items or ACCESS have changed since, its images
+    from the web stay and all else is fetched again.
     """
     from pipeline.images import fetcher, files  # load Pillow and torch
 
-    params, items = run.params[Images], run.read(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"])
+    params, total = run.params[Images], io.rows(io.present([run.layout.items]))
+    items = io.read_slices(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"], params.shard_rows)
     run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
     start = paths.start(run.source, run.layout.raw, params.folder)
-    current = [params.model_dump(), paths.digest(items), paths.fingerprint(run.layout, run.source, params)]
-    outcomes = []
+    shards: list[Path] = []
     with (
-        run.progress(total=len(items), unit="image") as bar,
+        run.progress(total=total, unit="image") as bar,
         closing(files.opened(params, start)) as local,
         fetcher.Fetcher(params, local) as web,
     ):
-        for number, first in enumerate(range(0, len(items), params.shard_rows)):
-            part = _with_patterns(items.slice(first, params.shard_rows), params.pattern, local)
+        for number, part in enumerate(items):
             path = io.shard(run.folder, "images", number)
-            _shard(run, web, part, path, current, retry_failed, bar.update)
-            outcomes.append(run.read(path, schemas.IMAGES, ["status", "url", "sha256", "phash"]))
-    io.keep_only(run.folder, [io.shard(run.folder, "images", number) for number in range(len(outcomes))])
-    _report(run, pa.concat_tables(outcomes), start)
+            there = paths.fingerprint(run.layout, run.source, params, part.to_batches())
+            current = [params.model_dump(), paths.digest(part), there]
+            _shard(run, web, _with_patterns(part, params.pattern, local), path, current, retry_failed, bar.update)
+            shards.append(path)
+    io.keep_only(run.folder, shards)
+    _report(run, shards, start)
 
 
 def _with_patterns(items: pa.Table, patterns: list[str], local: Files) -> pa.Table:
@@ -91,14 +92,17 @@ def _shard(
     shutil.rmtree(work)
 
 
-def _report(run: Run, rows: pa.Table, start: Path | None) -> None:
+def _report(run: Run, shards: list[Path], start: Path | None) -> None:
     """Count the outcomes; note what several items share, and where paths start from."""
     from pipeline.images import fetcher
 
-    statuses = Counter(rows["status"].to_pylist())
-    run.rows_in, run.rows_out = len(rows), statuses["ok"]
+    statuses = Counter[str]()
+    for path in shards:
+        statuses.update(run.read(path, schemas.IMAGES, ["status"])["status"].to_pylist())
+    run.rows_in, run.rows_out = statuses.total(), statuses["ok"]
     for status in schemas.IMAGE_STATUSES[1:]:
         run.count(status, statuses[status])
+    rows = (run.read(path, schemas.IMAGES, ["url", "sha256", "phash"]) for path in shards)
     run.note(folder=None if start is None else str(start), **fetcher.duplicates(rows, run.params[Images].shared_above))
 
 

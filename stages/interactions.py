@@ -5,9 +5,10 @@ from __future__ import annotations
 import schemas
 from pipeline.benchmark import cutoffs
 from pipeline.benchmark.params import Benchmark
+from pipeline.evaluation import cutoff
 from pipeline.interactions.params import Interactions
-from pipeline.io import downloaded
 from pipeline.run import Run
+from pipeline.sources.base import downloaded
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.registry import SOURCES, reader
 from pipeline.stage import Needs, Stage
@@ -24,7 +25,7 @@ def main(run: Run) -> None:
     source, params, layout = run.source, run.params[Interactions], run.layout
     raw = downloaded(layout.sources)
     rejects = None
-    division = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train)
+    division = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws)
     own_split = False
     with build.database(run.folder / ".scratch", params.memory_limit) as db:
         if isinstance(source, MmrecSource):
@@ -44,13 +45,18 @@ def main(run: Run) -> None:
         if split.division.startswith(schemas.COLD_ITEMS):
             cold = split.facts["cold_valid_items"], split.facts["cold_test_items"]
             cutoffs.check_cold(run.params[Benchmark], *cold)
+            if near := cutoff.near(min(cold)):
+                run.warn(f"{near} Raise interactions.cold_share.")
         clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
         run.write_all(split.users, layout.users, schemas.USERS)
         run.write_all(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
         facts = {"timestamps": clock} | ({"split": "imported"} if own_split else {})
         facts |= {"division": split.division} if split.division else {}
-        run.write_all(split.interactions, layout.interactions, schemas.INTERACTIONS, **facts)
-    layout.interaction_rejects.unlink(missing_ok=True)
+        for path in (layout.interaction_rejects, *(drawn.interactions for drawn in layout.draws()[1:])):
+            path.unlink(missing_ok=True)
+        for number in range(division.draws if split.division else 1):
+            rows = build.drawn(db, division._replace(draw=number), split) if number else split.interactions
+            run.write_all(rows, layout.draw(number).interactions, schemas.INTERACTIONS, **facts)
     if rejects is not None:
         run.write(rejects, layout.interaction_rejects, schemas.REJECTS)
     run.rows_in, run.rows_out = split.rows, split.rows - sum(split.drops.values())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import schemas
-from pipeline.io import downloaded
 from pipeline.items import build
 from pipeline.items.params import Items
 from pipeline.run import Run
+from pipeline.sources.base import downloaded
 from pipeline.sources.registry import SOURCES, reader
 from pipeline.stage import Needs, Stage
 from stages import losses
@@ -21,6 +21,8 @@ MOST_USED = 0.9
 
 def main(run: Run) -> None:
     """Write items.parquet and rejects.parquet."""
+    from pipeline.sources import inspect  # loads DuckDB
+
     layout, source_reader = run.layout, reader(run.source)
     asins = run.read(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     path = source_reader.metadata(downloaded(layout.sources))
@@ -44,6 +46,9 @@ def main(run: Run) -> None:
     run.note(text_used=share, text_left_out=left_out)
     if left_out and share < MOST_USED:
         run.warn(_left_out(run, share, left_out))
+    if run.source.kind == "tabular" and inspect.is_flat(built.items["categories"].to_pylist()):
+        key = f"sources.{run.dataset}.flat_categories: true"
+        run.warn(f"categories look like a list without levels, and are read as a path from the root; {key} ends that")
     if placeholders:
         run.warn(_warning(run, placeholders[0], len(placeholders)))
 

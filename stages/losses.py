@@ -11,9 +11,9 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.images.params import Images
-from pipeline.io import raw_files
 from pipeline.run import Run
 from pipeline.sources.amazon import AmazonSource
+from pipeline.sources.base import raw_files
 from pipeline.sources.product import is_path
 from pipeline.sources.registry import reader
 
@@ -107,11 +107,15 @@ def _gone(run: Run, named: int) -> None:
     """
     from pipeline.images.files import NO_FILE  # loads httpx
 
-    local = [row for row in _rows(run, "url", "status", "reason") if row["url"] and is_path(row["url"])]
-    if len(local) > MOST * named and all((row["status"], row["reason"]) == NO_FILE[1:] for row in local):
+    def local() -> Iterator[dict[str, str]]:
+        return (row for row in _rows(run, "url", "status", "reason") if row["url"] and is_path(row["url"]))
+
+    ends = Counter((row["status"], row["reason"]) for row in local())
+    if ends.total() > MOST * named and {*ends} == {NO_FILE[1:]}:
         raise UserError(
-            f"images: not one of the {len(local):,} files that items name is there, such as {local[0]['url']!r} below "
-            f"{run.notes['folder']}; say in images.folder where paths start, by default at the item file's folder"
+            f"images: not one of the {ends.total():,} files that items name is there, such as "
+            f"{next(local())['url']!r} below {run.notes['folder']}; say in images.folder where paths start, by default "
+            "at the item file's folder"
         )
 
 

@@ -15,6 +15,7 @@ from pipeline.config.base import Section, checked, known
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
+from pipeline.experiment.params import League
 from pipeline.features import registry as encoders
 from pipeline.features.names import feature_sets
 from pipeline.models import MODELS, RELEASED
@@ -33,8 +34,11 @@ from stages import IN_ORDER
 if TYPE_CHECKING:
     from pipeline.release.read import Release
 
-SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {"sweep": Sweep}
-"""name -> class of each section; `sweep` is a command's"""
+SECTIONS: dict[str, type[Section]] = {stage.name: stage.params for stage in IN_ORDER} | {
+    "sweep": Sweep,
+    "league": League,
+}
+"""name -> class of each section; the last two are commands'"""
 
 
 RECORDED = ("interactions", "graph", "train", "benchmark")
@@ -204,6 +208,7 @@ def _names(params: Parameters) -> None:
     known(params[Study].generative.methods, params[SemanticIds].methods, "study.generative.methods")
     _wrong(params, made)
     known(params[Benchmark].models, MODELS, "benchmark.models")
+    known(params[League].models, MODELS, "league.models")
     known(params[Benchmark].overrides, MODELS, "benchmark.overrides")
     if (control := params[Benchmark].control) is not None:
         judged = params[Benchmark].features if "features" in params[Benchmark].model_fields_set else made

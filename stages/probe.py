@@ -11,6 +11,8 @@ from pipeline import io
 from pipeline.encode.params import Encode
 from pipeline.features import needs as features
 from pipeline.layout import Layout
+from pipeline.pretrain import needs as pretraining
+from pipeline.pretrain.params import Pretrain
 from pipeline.probe.base import Relearned
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
@@ -50,6 +52,7 @@ def main(run: Run) -> None:
     ours = run.params[Released].features
     pairs = [(ours, name) for name in names if name != ours]
     figures["verdicts"] = verdicts.verdicts(raw, processed, pairs, params.ks, run.seed("verdicts"))
+    figures["learned"] = sorted(data.relearned)
     chosen = [name for name in names if layout.tried(name).exists()]
     figures["tried"] = {name: run.read(layout.tried(name), schemas.TRIED).to_pylist() for name in chosen}
 
@@ -66,15 +69,16 @@ def _sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.ndarra
 
 def _relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
     """Return those of the feature sets that learned from interactions, and what makes each without those of some."""
-    learning = [name for name in names if features.learns(run.params.encoders, name)]
+    taught: dict[str, Relearned | None] = {name: None for name in names if pretraining.learned(run.params, name)}
+    learning = [name for name in names if name not in taught and features.learns(run.params.encoders, name)]
     if not learning:
-        return {}
+        return taught
     from pipeline.features.sets import FeatureSets  # load torch
 
     sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
     learned = {name: node for name in learning if (node := sets[name]).learned}
     again = {name: node.relearns and not any(part.learned for part in node.of) for name, node in learned.items()}
-    return {name: node.relearned if again[name] else None for name, node in learned.items()}
+    return taught | {name: node.relearned if again[name] else None for name, node in learned.items()}
 
 
 def needs(run: Run) -> Needs:
@@ -82,7 +86,8 @@ def needs(run: Run) -> Needs:
     encoders = run.params.encoders
     learning = [name for name in features.named(run.params) if features.learns(encoders, name)]
     parts = [*((PROBES, name) for name in PROBES), *features.kinds(encoders, learning)]
-    return PROBE.depends(run, run.params[Released].features, features.settings(encoders, learning), parts=parts)
+    taught = run.params[Pretrain].learns
+    return PROBE.depends(run, run.params[Released].features, features.settings(encoders, learning), taught, parts=parts)
 
 
 PROBE = Stage(

@@ -28,7 +28,7 @@ MARK = re.compile(r"^# sha256 of what follows: ([0-9a-f]{64})\n", re.MULTILINE)
 SHOWN = Path(__file__).with_name("shown.yaml")
 """what of the outputs DVC shows"""
 TEMPLATES = Path(__file__).with_name("plots")
-"""how DVC draws them"""
+"""how DVC draws them, and the page around, which needs no network"""
 IGNORED = """# not data: how a stage ran, and how it resumes
 /outputs/**/run.json
 /outputs/**/.key
@@ -47,8 +47,13 @@ KEPT = """*
 !/figures/*/
 !/figures/*/*.json
 """
-CONFIG = {"core.analytics": "false", "core.check_update": "false", "core.autostage": "false"}
-LINKS = "reflink,hardlink,copy"
+CONFIG = {
+    "core.analytics": "false",
+    "core.check_update": "false",
+    "core.autostage": "false",
+    "cache.type": "reflink,hardlink,copy",
+    "plots.html_template": "plots/page.html",
+}
 
 
 def dvc_yaml() -> str:
@@ -81,9 +86,8 @@ def begin(folder: Path) -> Iterator[str]:
         _dvc(folder, "init", "--quiet", *options)
         for key, value in CONFIG.items():
             _dvc(folder, "config", key, value)
-        _dvc(folder, "config", "cache.type", LINKS)
         yield " ".join(["dvc init", *options])
-    for template in sorted(TEMPLATES.glob("*.json")):
+    for template in sorted(TEMPLATES.iterdir()):
         if not (path := folder / ".dvc" / "plots" / template.name).exists():
             io.write_bytes(path, template.read_bytes())
     for name, text in {".dvcignore": IGNORED, "outputs/.gitignore": KEPT}.items():

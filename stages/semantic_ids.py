@@ -51,7 +51,7 @@ def _code(
     folder, source = layout.semantic_ids(name, method), layout.features(name)
     shards, own = io.shards(source, "features"), build.settings(params, method)
     facts = files.Facts(
-        features=name, features_sha256=io.digest(shards), width=build.width(source), method=method,
+        features=name, features_sha256=io.digest(shards), width=io.width(source), method=method,
         settings=own.model_dump(mode="json"), levels=params.levels, codes=params.codes,
         collisions=params.collisions, seed=params.seed,
     )  # fmt: skip

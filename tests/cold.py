@@ -8,14 +8,20 @@ import shops
 
 import schemas
 from pipeline import io
+from pipeline.encode.params import Encode
+from pipeline.features.sets import FeatureSets
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.layout import Layout
+from pipeline.sources.image_features import FEATURE
 from stages.params import Params
 
 USERS, ITEMS, COLD = 40, 120, 26
 """COLD items of each of valid and test: the first ones of the catalogue, and those that follow"""
 DIVISION = "cold-items 0.4"
+IDS = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
+LEARNING = {"encode": {"encoders": ["mapped"], "controls": []}, "encoders": {"mapped": {"of": "f", "factors": 4}}}
+"""parameters of the set that `draw_again` writes"""
 
 
 def rows() -> list[tuple[int, int, int]]:
@@ -45,15 +51,33 @@ def outputs(root: Path) -> Layout:
     io.write_table(table, layout.interactions, schemas.INTERACTIONS, {"division": DIVISION})
     names = {"user_id": np.arange(USERS, dtype=np.int32), "user": [f"u{i}" for i in range(USERS)]}
     io.write_table(pa.table(names), layout.users, schemas.USERS)
-    ids = {"item_id": np.arange(ITEMS, dtype=np.int32), "asin": [f"i{i}" for i in range(ITEMS)]}
-    io.write_table(pa.table(ids), layout.item_ids, schemas.ITEM_IDS)
-    unknown = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
-    noise = np.random.default_rng(2).normal(size=(ITEMS, 8)).astype(np.float32)
-    for name, vectors in (("f", content()), ("noise", noise)):
-        features = pa.table(ids | unknown | {"vector": io.vectors(vectors)})
-        io.write_table(features, io.shard(layout.features(name), "features", 0), schemas.features(8))
-        io.write_table(neighbours.neighbours(vectors, 6), layout.edges(name), schemas.EDGES)
+    io.write_table(pa.table(IDS), layout.item_ids, schemas.ITEM_IDS)
+    write_set(layout, "f", content())
+    write_set(layout, "noise", np.random.default_rng(2).normal(size=(ITEMS, 8)).astype(np.float32))
     return layout
+
+
+def write_set(layout: Layout, name: str, vectors: np.ndarray) -> None:
+    """Write a feature set and its graph."""
+    unknown = {"has_image": pa.nulls(ITEMS, pa.bool_()), "has_text": pa.nulls(ITEMS, pa.bool_())}
+    features = pa.table(IDS | unknown | {"vector": io.vectors(vectors)})
+    io.write_table(features, io.shard(layout.features(name), "features", 0), schemas.features(vectors.shape[1]))
+    io.write_table(neighbours.neighbours(vectors, 6), layout.edges(name), schemas.EDGES)
+
+
+def draw_again(layout: Layout) -> None:
+    """Write a second draw, where other items are cold, and a set `mapped` that learns from the first."""
+    again = [(user, (item - 2 * COLD) % ITEMS, which) for user, item, which in rows()]
+    io.write_table(shops.interactions(again), layout.draw(1).interactions, schemas.INTERACTIONS, {"division": DIVISION})
+    io.write_npy(layout.raw / "f.npy", content())
+    io.write_json(layout.sources, [{"role": f"{FEATURE}f", "name": "f.npy"}])
+    write_set(layout, "mapped", learned(layout))
+
+
+def learned(layout: Layout) -> np.ndarray:
+    """Return the set `mapped` as it learns from the split of a layout, float32 [ITEMS, 4]."""
+    given = params(**LEARNING)
+    return FeatureSets.of(layout, given[Encode], given.encoders)["mapped"].relearned(np.zeros(0, np.int64))
 
 
 def parts() -> split.Split:

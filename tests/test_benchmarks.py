@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import benchmarks
-from benchmarks import Measurement, __main__, _turns
+from benchmarks import Measurement, __main__, _turns, scale
 from benchmarks._turns import Turn, Way
 
 QUICK = {"ours": [1.0, 1.0, 2.0], "plain": [4.0, 5.0, 6.0]}
@@ -125,3 +126,13 @@ def test_a_misspelt_benchmark_is_refused_in_one_line_with_the_names_that_exist()
         __main__.main(["trian"])
     names = [path.stem for path in sorted(Path(benchmarks.__file__).parent.glob("[!_]*.py"))]
     assert error.value.code == f"benchmarks: no benchmark is called trian; choose from {', '.join(names)}"
+
+
+def test_what_starting_takes_is_no_part_of_the_power_of_time() -> None:
+    items = np.array(scale.SIZES) / scale.SIZES[0]
+    for power in (1, 2):
+        _, found = scale.figures([100, 110, 150], list(3 + items**power))
+        assert found == f"{power}.0"
+    kib, found = scale.figures([100, 110, 140], [5.0, 5.1, 5.0])
+    assert (kib, found) == (1024 * 30 / (scale.SIZES[2] - scale.SIZES[1]), "")
+    assert scale.figures([100, 110, 105], [1.0, 2.0, 3.0])[0] == 0

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import toy
 import typer
+import verdicts
 from test_pipeline import environment
 
+from pipeline import io
 from pipeline.errors import installing
 from pipeline.facts.comparison import RULE
+from pipeline.layout import Layout
 from stages import STAGES, examples
 from stages.cli import app
 
@@ -89,6 +92,11 @@ def test_compare_ends_with_a_verdict_and_summary_with_paths(tmp_path: Path) -> N
     told = alignrec("summary", cwd=tmp_path).stdout
     assert told.index("shop, stages") < told.index("shop, protocol") < told.index("results: ")
     assert told.splitlines()[-2:] == ["report: not made yet", "release: not made yet"]
+    assert "Use " not in told
+    layout = Layout(tmp_path / "outputs", "shop")
+    io.write_json(layout.probes, io.read_json(layout.probes) | verdicts.probes(best="worse worse"))
+    told = alignrec("summary", cwd=tmp_path).stdout
+    assert "Use best, not beit3: it is better in zero-shot and Item-CF, and worse in no probe.\nresults: " in told
 
 
 def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:

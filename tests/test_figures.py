@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
+import leagues
+import numpy as np
+import pyarrow as pa
 import pytest
 import sequential_toys
 import toy
 from study_tables import arms
 
 import schemas
-from benchmarks import _figures
+from benchmarks import _figures, _judge
 from pipeline import io
 from pipeline.compare import codes as compare
 from pipeline.run import running
@@ -42,6 +45,11 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
     if kind == "generative":
         for part, table in sequential_toys.study().items():
             io.write_table(table.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])
+    if kind.startswith("league"):
+        row = leagues.ROW | {"dataset": layout.dataset, "features": "beit3"}
+        made = layout.folder("league") / "league.parquet"
+        io.write_table(pa.Table.from_pylist([row], schemas.LEAGUE), made, schemas.LEAGUE)
+        io.write_json(made.with_suffix(".json"), leagues.FOUND)
     once, absent = _figures.rewritten(PAGE.format(kind=kind, dataset=layout.dataset), tmp_path)
     assert not absent
     assert "typed by hand" not in once
@@ -59,6 +67,15 @@ def test_a_block_without_outputs_stays_and_is_named(tmp_path: Path, capsys: pyte
     said = capsys.readouterr().err
     assert "left as it was: results deeper/down:nothing" in said
     assert "alignrec benchmark nothing" in said
+
+
+def test_a_probe_predicts_what_has_its_order_and_fewer_sets_tell_less() -> None:
+    x = np.arange(10.0)
+    assert _judge.correlation(x, x**3) == (1, 1, 1)
+    assert _judge.correlation(x, -x) == (-1, -1, -1)
+    noisy = x + np.random.default_rng(0).normal(size=10) * 3
+    (_, low, high), (_, lower, higher) = _judge.correlation(x, noisy), _judge.correlation(x[:5], noisy[:5])
+    assert higher - lower > high - low
 
 
 def test_a_misspelt_table_is_refused(tmp_path: Path) -> None:

@@ -24,9 +24,10 @@ ROOT = Path(__file__).parent.parent
 PARAMS = """
 datasets: [shop]
 sources: {shop: {kind: sample, users: 400, items: 160}}
-pretrain: {vocab: 300, codes: 32, steps: 20, batch_size: 32}
+pretrain: {vocab: 300, codes: 32, steps: 20, batch_size: 32, distill_from: [tfidf]}
+encode: {encoders: [beit3, beit3-image-masked, tfidf]}
 train: {batch_size: 512, epochs: 3}
-benchmark: {seeds: 2, features: [beit3, random]}
+benchmark: {models: [bpr, alignrec], seeds: 2, features: [beit3, random]}
 study: {mask: {seeds: 1}}
 report: {gallery_items: 4}
 semantic_ids: {features: [beit3], methods: [residual-kmeans, rqvae], codes: 16, settings: {rqvae: {epochs: 2}}}

@@ -11,13 +11,14 @@ import shipped
 import yaml
 from test_pipeline import environment, project, run
 
-from benchmarks import _operations, _raw2014, _rehearsal
+from benchmarks import _raw2014, _rehearsal
 from pipeline.beit3 import vqkd
 from pipeline.beit3.network import SIZES
 from pipeline.benchmark.settings import model_settings
 from pipeline.experiment.plans.benchmark import entries
 from pipeline.features.names import feature_sets
 from pipeline.models import MODELS
+from pipeline.plan import operations
 from pipeline.sources.amazon2014 import Amazon2014
 from stages import STAGES
 from stages.params import load
@@ -76,15 +77,15 @@ def test_the_sources_that_the_page_shows_are_valid(block: dict[str, Any]) -> Non
 
 
 def test_the_pages_operations_are_computed_from_the_shapes() -> None:
-    base, longest = SIZES["base"], _operations.LONGEST
+    base, longest = SIZES["base"], operations.LONGEST
     both, image, text = (
-        _operations.encoding(base, _operations.Items.full(1), reads) / 1e9
+        operations.encoding(base, operations.Items.full(1), reads) / 1e9
         for reads in (("image", "text"), ("image",), ("text",))
     )
-    step = _operations.training_step(base, True, longest, load(PROFILE).pretrain) / 1e9
+    step = operations.training_step(base, True, longest, load(PROFILE).pretrain) / 1e9
     assert f"| encode, image and text | {both:.1f} |" in PAGE
     assert f"| encode, image alone / text alone | {image:.1f} / {text:.1f} |" in PAGE
-    assert f"| visual tokens (VQ-KD), once | {_operations.visual_tokens(vqkd.Config()) / 1e9:.1f} |" in PAGE
+    assert f"| visual tokens (VQ-KD), once | {operations.visual_tokens(vqkd.Config()) / 1e9:.1f} |" in PAGE
     assert f"| a training step (3 x forward, heads and summary) | {step:.0f} |" in PAGE
 
 

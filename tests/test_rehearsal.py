@@ -15,12 +15,13 @@ import torch
 import yaml
 from safetensors import safe_open
 
-from benchmarks import _official, _operations, _raw2014, _rehearsal
+from benchmarks import _official, _raw2014, _rehearsal
 from benchmarks._disk import Disk, taken
 from pipeline.beit3 import checkpoints, released, vqkd
 from pipeline.beit3.network import SIZES, BEiT3
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.layout import Layout
+from pipeline.plan import operations
 from pipeline.pretrain.losses import PretrainingModel
 from pipeline.release import verify
 from stages import STAGES
@@ -114,20 +115,20 @@ def test_films_become_raw_files_as_amazons(tmp_path: Path) -> None:
 
 def test_operations_grow_with_what_an_item_has() -> None:
     params = _rehearsal.load(_rehearsal.PROFILE)
-    networks = _operations.Networks(SIZES["base"], vqkd.Config())
-    full = _operations.Items.full(10)
-    blind = _operations.Items(full.image & False, full.tokens)
-    assert sum(_operations.pretrain(networks, params, full).values()) > 2 * sum(
-        _operations.pretrain(networks, params, blind).values()
+    networks = operations.Networks(SIZES["base"], vqkd.Config())
+    full = operations.Items.full(10)
+    blind = operations.Items(full.image & False, full.tokens)
+    assert sum(operations.pretrain(networks, params, full).values()) > 2 * sum(
+        operations.pretrain(networks, params, blind).values()
     )
     low = _low(params.pretrain)
     lengths = [low.model_copy(update={"steps": times * low.steps}) for times in (1, 2, 3)]
     once, twice, thrice = (
-        _operations.pretrain(networks, params.model_copy(update={"pretrain": own}), full)["bfloat16"] for own in lengths
+        operations.pretrain(networks, params.model_copy(update={"pretrain": own}), full)["bfloat16"] for own in lengths
     )
     assert thrice - twice == pytest.approx(twice - once), "measurements are as many"
     assert twice > 1.5 * once
-    (work,) = _operations.encode(networks, params, full).values()
+    (work,) = operations.encode(networks, params, full).values()
     per_item = work / 10 / 1e9
     assert per_item == pytest.approx(3 * 55.187 + 32.695 + 20.966, abs=0.01)  # whole, untrained and its whitening
 

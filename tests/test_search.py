@@ -1,6 +1,7 @@
-"""The search of the docs site on pages that are opened from the disk, in a real browser."""
+"""Pages that are opened from the disk, in a real browser: the search of the docs site, and DVC's plots."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -60,3 +61,18 @@ def test_the_site_finds_words_from_the_disk_and_asks_no_network(tab: "sync_api.P
         tab.keyboard.type("hnsw")
         tab.wait_for_selector(".md-search-result__item a[href*='.html']")
     assert [url for url in requests if not url.startswith("file:")] == []
+
+
+def test_dvcs_plots_need_no_network(tab: "sync_api.Page", tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dvc", "plots", "show", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    asked, faults = list[str](), list[str]()
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    page = (tmp_path / "index.html").as_uri()
+    tab.goto(page)
+    drawn = re.findall(r"var spec = \{\".+\n\s+vegaEmbed\('(#[^']+)'", (tmp_path / "index.html").read_text())
+    assert len(drawn) >= 5
+    for name in drawn:
+        tab.wait_for_selector(f"{name} canvas")
+    assert (asked, faults) == ([page], [])

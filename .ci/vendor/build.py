@@ -1,4 +1,4 @@
-"""Writes pipeline/report/vendor/: the libraries of the report's map, and their licences: `make vendor`.
+"""Writes the libraries of the report's map and of `dvc plots show`, with their licences: `make vendor`.
 
 npm fetches what package-lock.json names, held to its hashes; nothing of it runs but esbuild, which joins the files.
 """
@@ -10,27 +10,52 @@ import subprocess
 from pathlib import Path
 
 HERE = Path(__file__).parent
-TO = HERE.parent.parent / "pipeline/report/vendor"
+ROOT = HERE.parent.parent
+MAP, PLOTS = ROOT / "pipeline/report/vendor", ROOT / "stages/plots/page.html"
 BUNDLE = ["--bundle", "--minify", "--format=iife", "--global-name=vendor", "--target=es2020", "--legal-comments=none"]
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+{{refresh_tag}}
+<title>DVC plots</title>
+<!-- In the script, which DVC fetches otherwise:
+
+{licences}-->
+<script>{script}</script>
+</head>
+<body>
+{{plot_divs}}
+</body>
+</html>
+"""
 
 
 def main() -> None:
     """Fetch, join, and gather the licences of what went in."""
     subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=HERE, check=True)
-    esbuild = HERE / "node_modules/@esbuild/linux-x64/bin/esbuild"
-    meta = HERE / "node_modules/meta.json"
-    subprocess.run(
-        [esbuild, "map.js", *BUNDLE, f"--metafile={meta}", f"--outfile={TO / 'map.js'}"], cwd=HERE, check=True
-    )
+    script, licences = joined("map.js")
+    (MAP / "map.js").write_text(script, encoding="utf-8")
+    (MAP / "LICENSES.txt").write_text(licences, encoding="utf-8")
+    script, licences = joined("plots.js")
+    PLOTS.write_text(PAGE.format(script=script.strip(), licences=licences.replace("-->", "-- >")), encoding="utf-8")
+
+
+def joined(name: str) -> tuple[str, str]:
+    """Return a script with all that it imports, and the licences of that."""
+    esbuild, to = HERE / "node_modules/@esbuild/linux-x64/bin/esbuild", HERE / "node_modules/joined.js"
+    meta = to.with_suffix(".json")
+    subprocess.run([esbuild, name, *BUNDLE, f"--metafile={meta}", f"--outfile={to}"], cwd=HERE, check=True)
     parts = (path.split("/")[1] for path in json.loads(meta.read_text())["inputs"] if path.startswith("node_modules/"))
-    (TO / "LICENSES.txt").write_text("\n".join(licence(name) for name in sorted(set(parts))), encoding="utf-8")
+    return to.read_text(encoding="utf-8"), "\n".join(licence(part) for part in sorted(set(parts)))
 
 
 def licence(name: str) -> str:
-    """Return name, version, address and licence of a package."""
+    """Return name, version, address and licence of a package; parts of vega that have none are under vega's."""
     folder = HERE / "node_modules" / name
     facts = json.loads((folder / "package.json").read_text(encoding="utf-8"))
-    text = next(folder.glob("LICENSE*")).read_text(encoding="utf-8").strip()
+    file = next(folder.glob("LICENSE*"), HERE / "node_modules/vega/LICENSE" if name.startswith("vega-") else None)
+    text = file.read_text(encoding="utf-8").strip()
     return f"{name} {facts['version']} ({facts['license']}), https://www.npmjs.com/package/{name}\n\n{text}\n\n"
 
 

@@ -20,6 +20,7 @@ class Benchmark(Section):
     protocol: Literal["mmrec", "strict"] = "mmrec"
     """mmrec masks train items at test, as published tables do; strict masks train and valid"""
     seeds: Positive = 3
+    """runs of each; at least as many as the protocol has draws, which they take in turn"""
     ks: list[Positive] = [5, 10, 20, 50]
     """cutoffs"""
     modalities: dict[Name, list[Positive]] = {"minilm-cnn": [384, 1280]}

@@ -65,9 +65,10 @@ def spanning(values: Sequence[int | float]) -> Range:
     return Range(low=low, high=high, log=low > 0)
 
 
-def protocol_of(params: Parameters, dataset: str, split: Split) -> Protocol:
+def protocol_of(params: Parameters, dataset: str, split: Split, *draws: Split) -> Protocol:
     """Return the protocol by which models of a dataset are selected; its `variants` are those that judge them."""
-    return protocol(params[Benchmark].protocol, params[Interactions], params.source(dataset).has_split, split)
+    published = params.source(dataset).has_split
+    return protocol(params[Benchmark].protocol, params[Interactions], published, split, *draws)
 
 
 def _explicit(section: Section) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pipeline.facts.codes import AS_IT_IS, Judged
 from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
+from pipeline.probe import sampled
 from pipeline.report.gallery import Sheets
 from pipeline.report.section import Section
 from pipeline.seeds import seed_for
@@ -141,6 +142,7 @@ def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _edges(vectors: np.ndarray) -> Edges:
-    """Return every item beside each of its nearest others, in one block."""
-    others = geometry.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1))
-    return [(np.repeat(np.arange(len(others)), others.shape[1]), others.reshape(-1))]
+    """Return items, of a large catalogue those that are drawn, beside each of their nearest others, in one block."""
+    rows = sampled.rows(len(vectors), seed_for("compare", "neighbours"))
+    others = geometry.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1), rows)
+    return [(np.repeat(rows, others.shape[1]), others.reshape(-1))]

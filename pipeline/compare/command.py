@@ -71,7 +71,6 @@ def compare(
 
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
     """Return AlignRec's and two baselines' figures on each set; trainings run in parallel."""
-    import numpy as np
     from tqdm import tqdm
 
     from pipeline.evaluation.cutoff import bounded
@@ -83,8 +82,7 @@ def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seed
 
     files = {g.name: to / "features" / f"{g.name}.npy" for g in sets}
     for g in sets:
-        with io.atomic(files[g.name]) as temporary, temporary.open("wb") as f:
-            np.save(f, g.vectors)
+        io.write_npy(files[g.name], g.vectors)
     split = inputs.read(layout, None).split
     rules, k = protocol_of(params, layout.dataset, split), bounded(split.n_items)
     planned, store = plans.plan(params, layout, files, seeds, rules, split.n_items), Store(to / "cells")

@@ -179,12 +179,17 @@ def batches(has_image: np.ndarray, has_text: np.ndarray, lengths: np.ndarray, si
 def read_images(paths: Sequence[Path], start: int, stop: int) -> list[bytes | None]:
     """Return the JPEGs of items start .. stop-1, None where an item has none; reads only the shards that have them."""
     images: list[bytes | None] = []
+    for path, first, rows in holding(paths, start, stop):
+        images += io.read_table(path, schemas.IMAGES, ["image"])["image"].slice(first, rows).to_pylist()
+    return images
+
+
+def holding(paths: Sequence[Path], start: int, stop: int) -> Iterator[tuple[Path, int, int]]:
+    """Yield the shards that have items start .. stop-1, and of each the first row of theirs and how many there are."""
     first = 0
     for path in paths:
         rows = pq.read_metadata(path).num_rows
         low, high = max(start, first), min(stop, first + rows)
         if low < high:
-            column = io.read_table(path, schemas.IMAGES, ["image"])["image"]
-            images += column.slice(low - first, high - low).to_pylist()
+            yield path, low - first, high - low
         first += rows
-    return images

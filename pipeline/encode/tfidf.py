@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pyarrow as pa
 import torch
 from scipy import sparse
 from torch import Tensor
@@ -46,15 +47,16 @@ class TfidfParams(Section):
 class Terms:
     """The terms of a catalogue, and how much each tells."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Iterable[str]) -> None:
         """Count in how many texts each word stands."""
-        counts: Counter[str] = Counter()
+        counts, number = Counter[str](), 0
         for text in texts:  # words have no array form
             counts.update(set(words(text)))
+            number += 1
         often = sorted((-df, word) for word, df in counts.items() if df >= MIN_DF)[:MOST_TERMS]
         self._number = {word: i for i, (_, word) in enumerate(often)}
         df = np.array([-minus for minus, _ in often], np.float64)
-        self._idf = np.log((1 + len(texts)) / (1 + df)) + 1  # [T]
+        self._idf = np.log((1 + number) / (1 + df)) + 1  # [T]
 
     def __len__(self) -> int:
         return len(self._number)
@@ -105,10 +107,11 @@ def make(context: Context, params: TfidfParams) -> Tfidf:
         UserError: no word stands in two texts.
     """
     layout = context.layout
-    texts = [t for t in io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist() if t.strip()]
-    terms, seed = Terms(texts), seed_for("tfidf", layout.dataset, context.params.seed)
+    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
+    texts = texts.filter(pa.array([bool(text.as_py().strip()) for text in texts], pa.bool_()))
+    terms, seed = Terms(text.as_py() for text in texts), seed_for("tfidf", layout.dataset, context.params.seed)
     sample = np.sort(np.random.default_rng(seed).permutation(len(texts))[:MOST])
-    weights = terms.weights([texts[i] for i in sample])
+    weights = terms.weights(texts.take(sample).to_pylist())
     if not len(terms):
         raise UserError(f"'encoders.{context.name}': no word stands in two texts of {layout.dataset}; leave it out")
     return Tfidf(terms, right_vectors(weights, params.width, seed))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 CUTOFF = 20
+NEAR = 0.2
+"""chance above which K is near to the number of candidates, which is said"""
 
 
 def bounded(n_items: int) -> int:
@@ -15,3 +17,11 @@ def bounded(n_items: int) -> int:
 def headline(ks: Sequence[int]) -> int:
     """Return CUTOFF if it is among the cutoffs, else the largest of them."""
     return CUTOFF if CUTOFF in ks else max(ks)
+
+
+def near(candidates: int, k: int = CUTOFF) -> str:
+    """Return a sentence that says that K is near to the number of candidates; empty where it is not."""
+    chance = min(1.0, k / candidates)
+    if chance <= NEAR:
+        return ""
+    return f"K is {k} of {candidates} candidates, so chance is {chance:.2f} and sets lie near to each other."

@@ -39,7 +39,7 @@ class Protocol:
     filter: str
     """which ratings, users and items were kept"""
     questions: str
-    """sha256 of the catalogue's size and every (user, item) of train, valid and test"""
+    """sha256 of the catalogue's size and every (user, item) of train, valid and test, of each draw"""
     candidates: str = ALL
     users: str = "with train and with a target"
     selection: str = SELECTION
@@ -88,7 +88,7 @@ class Protocol:
         return split.train
 
 
-def protocol(rule: Rule, settings: Interactions, published: bool, split: Split) -> Protocol:
+def protocol(rule: Rule, settings: Interactions, published: bool, split: Split, *draws: Split) -> Protocol:
     """Return the protocol by which models of one dataset are selected; its `variants` are those that judge them.
 
     Args:
@@ -96,16 +96,17 @@ def protocol(rule: Rule, settings: Interactions, published: bool, split: Split) 
         settings: which ratings, users and items are kept, and how interactions are divided.
         published: whether the split is the source's own.
         split: train, valid and test.
+        draws: the further draws of the split, if there are any.
     """
     cores = f"users >= {settings.user_core}, items >= {settings.item_core}, repeatedly"
     kept = "as imported" if published or split.own else cores
     if settings.min_rating is not None:
         kept = f"ratings >= {settings.min_rating:g}, {kept}"
     division = split.division or ("mmrec" if published else "imported" if split.own else settings.protocol)
-    return selecting(rule, division, kept, split)
+    return selecting(rule, division, kept, split, *draws)
 
 
-def selecting(rule: Rule, division: str, kept: str, split: Split) -> Protocol:
+def selecting(rule: Rule, division: str, kept: str, split: Split, *draws: Split) -> Protocol:
     """Return the protocol by which models are selected.
 
     Where targets are cold, it ranks cold items alone: among all items a cold one seldom enters the top 20, and epochs
@@ -116,8 +117,13 @@ def selecting(rule: Rule, division: str, kept: str, split: Split) -> Protocol:
         division: how interactions were divided.
         kept: which were.
         split: train, valid and test.
+        draws: the further draws of the split, if there are any.
     """
-    all_items = Protocol(rule, division, kept, questions(split))
+    asked = questions(split)
+    if draws:
+        division = f"{division} in {1 + len(draws)} draws"
+        asked = hashlib.sha256("\n".join([asked, *map(questions, draws)]).encode()).hexdigest()
+    all_items = Protocol(rule, division, kept, asked)
     return replace(all_items, candidates=COLD, selection=f"{SELECTION} among {COLD}") if split.is_cold else all_items
 
 

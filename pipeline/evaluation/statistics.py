@@ -1,4 +1,4 @@
-"""Significance of differences: paired bootstrap and Holm's correction. Letters: N users, C comparisons."""
+"""Significance of differences: paired bootstrap and Holm's correction. Letters: N users, D draws, C comparisons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 RESAMPLES = 9_999
 FLOOR = 1 / (RESAMPLES + 1)
 """the smallest p that so many resamples can give, before any correction"""
-DRAWS = 1 << 22
+AT_ONCE = 1 << 22
 """users drawn at a time, which bounds memory; the resamples do not depend on it"""
 
 
@@ -33,37 +33,57 @@ class Paired(NamedTuple):
 def paired(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) -> list[Paired]:
     """Return the paired bootstrap of C comparisons over the same N users, all on the same resamples.
 
+    Of several draws of a split, figures are means over draws of means over users, and draws are resampled as users are;
+    of D draws alone an interval would be too narrow by the root of (D - 1) / D.
     The interval is between the 2.5 % and 97.5 % percentiles of the mean difference over resamples. p is the share of
     resamples, the sample itself counted, whose mean lies at least as far from the sample's as that lies from zero.
 
     Args:
-        a: float64 [N, C].
-        b: float64 [N, C].
+        a: float64 [N, C], or [N, D, C], NaN where a user has no target in a draw.
+        b: likewise.
         seed: of the resamples.
         resamples: how many.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     differences = a - b
-    centre = differences.mean(0)
+    centre = mean(differences)
     means = resampled(differences, resamples, seed)  # [R, C]
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     far = np.abs(means - centre) >= np.abs(centre) - 1e-12  # ties, as between two equal runs, are far
     p = (1 + far.sum(0)) / (resamples + 1)
-    columns = (a.mean(0), b.mean(0), centre, low, high, p)
+    columns = (mean(a), mean(b), centre, low, high, p)
     return [Paired(len(a), *(float(v) for v in row)) for row in zip(*columns, strict=True)]
 
 
+def mean(values: np.ndarray) -> np.ndarray:
+    """Return the mean of [N, C] over users, or of [N, D, C] over users, then draws: float64 [C]."""
+    means: np.ndarray = values.mean(0) if values.ndim == 2 else np.nanmean(values, axis=0).mean(0)
+    return means
+
+
 def resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return the column means of `values` [N, C] over N rows drawn with replacement, float64 [resamples, C]."""
-    n = len(values)
-    rng = np.random.default_rng(seed)
+    """Return `mean` of N users and D draws that are drawn with replacement, float64 [resamples, C].
+
+    Args:
+        values: float64 [N, C], or [N, D, C], NaN where a user has no target in a draw, in all C alike.
+        resamples: how many.
+        seed: of the resamples.
+    """
+    if values.ndim == 2:
+        values = values[:, None]
+    n, draws, columns = values.shape
+    known = (~np.isnan(values[:, :, 0])).astype(np.float64)  # [N, D]
+    flat = np.nan_to_num(values).reshape(n, -1)
+    rng, of_draws = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     means = []
-    step = max(1, DRAWS // n)
+    step = max(1, AT_ONCE // n)
     for at in range(0, resamples, step):
         rows = min(step, resamples - at)
         drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)  # how often each user was drawn
-        means.append(counts @ values / n)
+        by_draw = (counts @ flat).reshape(rows, draws, columns) / np.maximum(1, counts @ known)[:, :, None]
+        chosen = of_draws.integers(draws, size=(rows, draws))
+        means.append(np.take_along_axis(by_draw, chosen[:, :, None], axis=1).mean(1))
     return np.concatenate(means)
 
 
@@ -85,18 +105,18 @@ def corrected(comparisons: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]
     """Return the tests of several comparisons, each on users or items of its own, corrected for all of them.
 
     Args:
-        comparisons: measure, names of a and b, and the figures of both, float64 [N] each.
+        comparisons: measure, names of a and b, and the figures of both, float64 [N], or [N, D], see `paired`.
         seed: of the resamples.
 
     Returns:
         measure, a, b, the fields of Paired, and p_holm, a row a comparison.
     """
-    by_size: dict[int, list[int]] = {}  # comparisons of equal N share resamples: one pass tests them
+    by_shape: dict[tuple[int, ...], list[int]] = {}  # comparisons of equal N share resamples: one pass tests them
     for i, (*_, x, _y) in enumerate(comparisons):
-        by_size.setdefault(len(x), []).append(i)
+        by_shape.setdefault(x.shape, []).append(i)
     tests: dict[int, Paired] = {}
-    for numbers in by_size.values():
-        x, y = (np.stack([comparisons[i][side] for i in numbers], axis=1) for side in (3, 4))
+    for numbers in by_shape.values():
+        x, y = (np.stack([comparisons[i][side] for i in numbers], axis=-1) for side in (3, 4))
         tests |= dict(zip(numbers, paired(x, y, seed), strict=True))
     ordered = [tests[i] for i in range(len(comparisons))]
     p_holm = holm(np.array([test.p for test in ordered]))

@@ -15,8 +15,10 @@ from pipeline import engine, io
 from pipeline.benchmark.settings import protocol_of
 from pipeline.errors import UserError, printable
 from pipeline.experiment.cell import Cell
+from pipeline.experiment.cost import measured
 from pipeline.experiment.store import Record, Store
 from pipeline.experiment.training import outcome
+from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.run import ALTERED, Run
@@ -34,6 +36,8 @@ class Work:
     store: Store
     tolerant: bool = False
     """as of `training.outcome`"""
+    costs: Path | None = None
+    """folder where what each training takes is written, by key"""
 
     def __call__(self, cells: Sequence[Cell]) -> None:
         """Train what nobody else has trained by then."""
@@ -41,16 +45,21 @@ class Work:
             with self.store.claimed(cell):
                 if (record := self.store.get(cell)) is None:
                     path = self.store.checkpoints / f"{cell.training}.safetensors"
-                    self.store.put(
-                        cell, outcome(cell, Checkpoint(path, 1) if cell.data.resumes else None, self.tolerant)
-                    )
+                    checkpoint = Checkpoint(path, 1) if cell.data.resumes else None
+                    with measured(self.costs and self.costs / f"{cell.key}.json"):
+                        self.store.put(cell, outcome(cell, checkpoint, self.tolerant))
                     record = self.store.get(cell)
             if record is None or record.values["state"] != "complete":
                 return
 
 
 def complete(
-    cells: Iterable[Cell], store: Store, workers: int, shown: Callable[..., Iterable[Any]], tolerant: bool = False
+    cells: Iterable[Cell],
+    store: Store,
+    workers: int,
+    shown: Callable[..., Iterable[Any]],
+    tolerant: bool = False,
+    costs: Path | None = None,
 ) -> None:
     """Train the cells that have no record, the slow models first, so that the processes end together.
 
@@ -60,11 +69,12 @@ def complete(
         workers: processes at a time, one thread each.
         shown: makes a progress bar of an iterable and its total.
         tolerant: whether a training that fails leaves a record with the reason; else it raises.
+        costs: see `Work`.
     """
     place = {model: number for number, model in enumerate([*SLOWEST, *reversed(MODELS)])}
     todo = sorted(([cell] for cell in store.missing(cells)), key=lambda one: place.get(one[0].model, len(place)))
     if todo:
-        for _ in shown(engine.each(Work(store, tolerant), todo, workers), total=len(todo)):
+        for _ in shown(engine.each(Work(store, tolerant, costs), todo, workers), total=len(todo)):
             pass
 
 
@@ -77,23 +87,29 @@ def complete_in_order(groups: Iterable[Sequence[Cell]], store: Store, workers: i
 class Experiment:
     """A stage that trains cells: plans ask it for records, and tables are written by it."""
 
-    def __init__(self, run: Run, workers: int, *others: Path) -> None:
+    def __init__(self, run: Run, workers: int, *others: Path, draws: Sequence[Layout] = ()) -> None:
         """Read the split.
 
         Args:
             run: of the stage.
             workers: trainings at a time.
             others: stores that are looked into before anything is trained.
+            draws: paths of each draw of the split; the first one's by default.
         """
         self.run, self.params, self.layout, self.workers = run, run.params, run.layout, workers
         self.dataset = run.dataset
-        self.split = inputs.read(run.layout, None).split
-        self.rules = protocol_of(run.params, run.dataset, self.split)
+        self.draws = draws or [run.layout]
+        """paths of each draw of the split: run number n is trained and judged on draw n modulo their number"""
+        self.splits = [inputs.read(layout, None).split for layout in self.draws]
+        self.split = self.splits[0]
+        self.rules = protocol_of(run.params, run.dataset, *self.splits)
         """by which epochs are chosen; each of its variants judges every training"""
         self.store = Store(run.layout.cells(run.stage), *others)
         self.named: dict[str, Cell] = {}
         self.made: list[Path] = []
         """files that are no records"""
+        self.costs: Path | None = None
+        """where what each training takes is written, see `Work`"""
 
     def complete(
         self, planned: Mapping[Label, Cell], what: str = "", unit: str = "run", tolerant: bool = False
@@ -118,7 +134,7 @@ class Experiment:
         def shown(done: Iterable[Any], total: int) -> Iterable[Any]:
             return self.run.progress(done, total=total, unit=unit, what=what)
 
-        complete(missing, self.store, self.workers, shown, tolerant)
+        complete(missing, self.store, self.workers, shown, tolerant, self.costs)
         found: dict[Label, Record] = {}
         for label, cell in planned.items():
             if (record := self.store.get(cell)) is None:

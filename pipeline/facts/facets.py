@@ -52,7 +52,7 @@ def read(outputs: Outputs, near: Neighbours) -> Items:
     if near.columns[1:]:
         ours, rival = near.columns[:2]
         facets[f"nothing near in common with {title(rival)}"] = changed(
-            outputs.edges[ours], outputs.edges[rival], len(items)
+            outputs.edges(ours), outputs.edges(rival), len(items)
         )
     facets["cold"] = [item for item, n in enumerate(bought) if not n]
     return Items({name: found for name, found in facets.items() if found}, bought, words(items, texts))

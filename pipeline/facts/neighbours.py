@@ -26,7 +26,7 @@ class Neighbours:
     items: list[int]
     """of the gallery"""
     sets: dict[str, dict[int, list[int]]]
-    """feature set -> item_id -> its nearest others"""
+    """feature set -> item_id -> its nearest others; of the gallery's items alone, where not all are on the map"""
     columns: list[str]
     """the sets to begin with: the released one, its best rival, a control; see `columns`"""
     searchable: bool
@@ -57,7 +57,7 @@ def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, mappe
         mapped: up to so many items, all are on the map, beside the first three sets alone.
         seed: of the draw.
     """
-    if outputs.items is None or not outputs.edges:
+    if outputs.items is None or not outputs.graphs:
         return None
     n = len(outputs.items)
     has_image = [False] * n
@@ -66,12 +66,13 @@ def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, mappe
             has_image[item] = status == "ok"
     paths = outputs.items["categories"].to_pylist()
     items = choose([p[0] if p else "" for p in paths], has_image, gallery, seed)
-    names = sorted(outputs.edges, key=lambda name: (name in CONTROLS, name != outputs.released, name))
+    names = sorted(outputs.graphs, key=lambda name: (name in CONTROLS, name != outputs.released, name))
     names = [name for name in names if name != "constant"]
     first = columns(names, outputs)
     shown = first if searchable < n <= mapped else names
-    sets = {name: nearest(outputs.edges[name], near) for name in shown}
-    return Neighbours(items, sets, first, n <= searchable, n <= max(mapped, searchable), *_classes(paths))
+    every = n <= max(mapped, searchable)
+    sets = {name: nearest(outputs.edges(name, None if every else items), near) for name in shown}
+    return Neighbours(items, sets, first, n <= searchable, every, *_classes(paths))
 
 
 def columns(names: Sequence[str], outputs: Outputs) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import schemas
 from pipeline import io
@@ -71,10 +72,14 @@ class Outputs:
         return self._images("image")
 
     @cached_property
-    def edges(self) -> dict[str, pa.Table]:
-        """Feature set -> EDGES."""
-        paths = sorted(self.layout.folder("graph").glob("*/edges.parquet"))
-        return {path.parent.name: io.read_table(path, schemas.EDGES) for path in paths}
+    def graphs(self) -> list[str]:
+        """Feature sets that have neighbours."""
+        return sorted(path.parent.name for path in self.layout.folder("graph").glob("*/edges.parquet"))
+
+    def edges(self, features: str, items: Sequence[int] | None = None) -> pa.Table:
+        """Return EDGES of a feature set, those of some items or all."""
+        table = io.read_table(self.layout.edges(features), schemas.EDGES)
+        return table if items is None else table.filter(pc.is_in(table["item_id"], pa.array(items, pa.int32())))
 
     @cached_property
     def compared(self) -> list[Comparison]:

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.evaluation.evidence import MAIN, seeds_of
-from pipeline.facts.words import CONTROLS, listed, measure
+from pipeline.facts.probes import Probed, read
+from pipeline.facts.words import CONTROLS, listed, measure, short
 from pipeline.models import RELEASED
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import LEVEL, agreed
@@ -40,6 +41,38 @@ def sentences(released: str, probes: Mapping[str, Any] | None, tests: pa.Table |
         *([beside_controls(released, named)] if named else []),
         *_beside_models(released, found.trained, found.several),
     ]
+
+
+def advice(probes: Mapping[str, Any] | None) -> str:
+    """Return which set to use in place of the released one; nothing where none is better.
+
+    It is that which most probes decide for, and none against. A probe that flatters sets that learned from interactions
+    says nothing for those.
+
+    Args:
+        probes: content of probes.json, if there is one.
+    """
+    released = next((row["a"] for row in (probes or {}).get("verdicts", [])), "")
+    found, figures, learned = compared(released, probes, None), read(probes), (probes or {}).get("learned", ())
+    winner, most = "", list[str]()
+    for rival in found.rivals:
+        asked = [key for key, probe in PROBES.items() if not (probe.leak and rival in learned)]
+        told = {key: found.outcomes[rival].get(f"in {PROBES[key].name}") for key in asked}
+        won = [key for key, outcome in told.items() if outcome == "worse"]
+        if "better" not in told.values() and len(won) > len(most):
+            winner, most = rival, won
+    if not winner:
+        return ""
+    places = [f"{PROBES[key].name}{_beside(figures.get(key), winner, released)}" for key in most]
+    return f"Use {winner}, not {released}: it is better in {listed(places)}, and worse in no probe."
+
+
+def _beside(probed: Probed | None, a: str, b: str) -> str:
+    """Return the headline figures of two sets as they are, in brackets; empty where they are not known."""
+    if probed is None or not {a, b} <= probed.forms.get("raw", {}).keys():
+        return ""
+    of = probed.of("raw", probed.figure)
+    return short(f" ({of[a]:.3f} to {of[b]:.3f} {probed.figure})")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from pipeline.evaluation.evidence import MAIN, Cell, Comparison
 
 CONTROLS = ("random", "shuffled", "constant")
 """feature sets that a useful one must beat"""
+DRAWS = re.compile(r" in (\d+) draws")
+"""of a protocol's name, see pipeline/evaluation/protocol.py"""
 METRICS = {"recall": "Recall", "ndcg": "NDCG"}
 ENCODERS = {
     "beit3": "BEiT3",
@@ -75,8 +77,10 @@ def run(model: str, features: str, ablation: str = "") -> str:
 
 
 def protocol(row: Mapping[str, Any]) -> str:
-    """Return the sentence that names the protocol of a row."""
-    return f"Protocol {row['protocol']}, fingerprint {row['fingerprint']}."
+    """Return the sentence that names the protocol of a row, and says what several draws of its split mean."""
+    drawn = DRAWS.search(row["protocol"])
+    over = f" Runs take the {drawn[1]} draws in turn; deviations and intervals are over draws too." if drawn else ""
+    return f"Protocol {row['protocol']}, fingerprint {row['fingerprint']}.{over}"
 
 
 def after(text: str, label: str, mark: str = "; ") -> str:

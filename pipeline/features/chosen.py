@@ -87,7 +87,7 @@ class Chosen(Gathered):
     @cached_property
     def _whole(self) -> recipe.Recipe:
         """The winner fitted to all, as nothing but the map depends on interactions."""
-        texts = io.read_table(self.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+        texts = io.read_table(self.layout.items, schemas.ITEMS, ["text"])["text"]
         return self.fitted(Items(io.read_table(self.layout.item_ids, schemas.ITEM_IDS), texts, Throughput()))
 
     def _targets(self, cold: np.ndarray) -> recipe.Targets | None:

@@ -5,47 +5,71 @@ Letters: I items, F width.
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-import schemas
-from pipeline import io
 from pipeline.features.node import Items, Maker, Node, changed, table
 from pipeline.seeds import seed_for
 
 WIDTH = 64
 """of the controls where there is no other feature set"""
+TOGETHER = 8
+"""shards among whose rows `shuffled` permutes, which bounds memory"""
+Seed = int | Sequence[int]
+"""s and [s, 0] draw the same"""
 
 
 class Control(Node):
     """A control of the node that it is made of, if there is one: as wide, and `shuffled` permutes its rows."""
 
     def maker(self, items: Items) -> Maker:
-        """Return what cuts a shard out of rows that are drawn at once."""
-        rows = self._drawn
-        return lambda start, stop: rows.slice(start, stop - start)
-
-    @cached_property
-    def _drawn(self) -> pa.Table:
-        ids = io.read_table(self.layout.item_ids, schemas.ITEM_IDS)
+        """Return what draws the rows of a shard, by seed and its number."""
         seed = seed_for("encode", self.layout.dataset, self.name, self.params.seed)
-        original = io.read_features(self.of[0].folder) if self.of else None
+        original = self.of[0] if self.of else None
         if self.name == "shuffled" and original is not None:
-            rows = original.take(shuffled(len(ids), seed))
-            return changed(changed(rows, "item_id", ids["item_id"]), "asin", ids["asin"])
-        shape = len(ids), WIDTH if original is None else original["vector"].type.list_size
-        vectors = constant(*shape) if self.name == "constant" else random(*shape, seed)
-        return table(ids, vectors, *np.zeros((2, len(ids)), bool))
+            return self._shuffled(original, items, seed)
+        size = WIDTH if original is None else original.width(items)
+
+        def make(start: int, stop: int) -> pa.Table:
+            shape = stop - start, size
+            number = start // self.params.shard_rows
+            vectors = constant(*shape) if self.name == "constant" else random(*shape, [seed, number])
+            return table(items.ids.slice(start, stop - start), vectors, *np.zeros((2, stop - start), bool))
+
+        return make
+
+    def inputs(self) -> list[Path]:
+        """Return the items, and the files of what it is made of."""
+        return [self.layout.item_ids, *super().inputs()]
+
+    def _shuffled(self, original: Node, items: Items, seed: int) -> Maker:
+        """Return what gives each item the row of another, of one of TOGETHER shards that are drawn for each other."""
+        read, rows, n = original.made(items), self.params.shard_rows, len(items.ids)
+        shards = np.random.default_rng(seed).permutation(-(-n // rows))
+        groups = [np.sort(group) for group in np.array_split(shards, -(-len(shards) // TOGETHER))]
+        group_of = {shard: number for number, group in enumerate(groups) for shard in group.tolist()}
+
+        def make(start: int, stop: int) -> pa.Table:
+            number = group_of[start // rows]
+            ends = [(at, min(at + rows, n)) for at in (groups[number] * rows).tolist()]
+            all_rows = pa.concat_tables(read(*at) for at in ends)
+            first = sum(b - a for a, b in ends if b <= start)
+            source = shuffled(len(all_rows), [seed, number])[first : first + stop - start]
+            taken, ids = all_rows.take(source), items.ids.slice(start, stop - start)
+            return changed(changed(taken, "item_id", ids["item_id"]), "asin", ids["asin"])
+
+        return make
 
 
-def random(items: int, width: int, seed: int) -> np.ndarray:
+def random(items: int, width: int, seed: Seed) -> np.ndarray:
     """Return independent N(0, 1), float32 [I, F]."""
     return np.random.default_rng(seed).standard_normal((items, width), dtype=np.float32)
 
 
-def shuffled(items: int, seed: int) -> np.ndarray:
+def shuffled(items: int, seed: Seed) -> np.ndarray:
     """Return the item whose vector each item takes, int64 [I]: one random cycle, so that none keeps its own."""
     order = np.random.default_rng(seed).permutation(items)
     source = np.empty(items, np.int64)

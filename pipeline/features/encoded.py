@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,6 +11,7 @@ from threading import Lock
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from pipeline import io
@@ -73,7 +75,7 @@ class Encoded(Node):
 
         def make(start: int, stop: int) -> pa.Table:
             n, ids = stop - start, items.ids.slice(start, stop - start)
-            texts = items.texts[start:stop] if "text" in reads else [""] * n
+            texts = items.texts.slice(start, n).to_pylist() if "text" in reads else [""] * n
             with throughput.on("read"):
                 images = batching.read_images(shards, start, stop) if shards else [None] * n
             settings = params.batch_size, items.done, params.workers, throughput
@@ -112,6 +114,20 @@ class Encoded(Node):
         images = io.shards(self.layout.images, "images") if "image" in self.reads else []
         network = self.context.files.present() if self.entry.pretrained else []
         return [self.layout.items, *self.sources, *images, *network]
+
+    def shared(self) -> list[Path]:
+        """Return the network's files; of a kind that is fitted to the items, or for them, all files."""
+        if self.entry.fit is not None or not self.entry.portable:
+            return self.inputs()
+        return [*self.sources, *(self.context.files.present() if self.entry.pretrained else [])]
+
+    def own_inputs(self, items: Items, start: int, stop: int) -> Any:
+        """Return a hash of the items' texts, and of the files that have their images."""
+        content = [items.ids["asin"], *([items.texts] if "text" in self.reads else [])]
+        shards = io.shards(self.layout.images, "images") if "image" in self.reads else []
+        rows = orjson.dumps([column.slice(start, stop - start).to_pylist() for column in content])
+        images = [io.sha256(path) for path, *_ in batching.holding(shards, start, stop)]
+        return [hashlib.sha256(rows).hexdigest(), *images]
 
     def facts(self) -> dict[str, Any]:
         """Return kind, settings, and whose network it is."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,24 @@ class Joined(Node):
     def maker(self, items: Items) -> Maker:
         """Return what makes the rows of the parts and puts them side by side."""
         return _beside([node.made(items) for node in self.of])
+
+    def shared(self) -> list[Path]:
+        """Return what all rows of parts depend on that are not written."""
+        return list(dict.fromkeys([*self.sources, *(path for node in self._unwritten for path in node.shared())]))
+
+    def own_inputs(self, items: Items, start: int, stop: int) -> Any:
+        """Return a hash of the parts' shards, or of what they are made of."""
+        number = start // self.params.shard_rows
+        return [
+            node.own_inputs(items, start, stop)
+            if node in self._unwritten
+            else io.sha256(io.shard(node.folder, "features", number))
+            for node in self.of
+        ]
+
+    @property
+    def _unwritten(self) -> list[Node]:
+        return [node for node in self.of if not node.listed]
 
     def hidden(self, modality: str, items: Items) -> Maker:
         """Return what puts the parts without the modality side by side."""

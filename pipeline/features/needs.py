@@ -51,7 +51,12 @@ def named(params: Parameters) -> list[str]:
 
 def reads_pretrained(params: Parameters) -> bool:
     """Return whether a feature set that the parameters name reads what `pretrain` makes; loads no encoder of ours."""
-    return any(_is_pretrained(registry.kind(params.encoders, name)) for name in named(params))
+    return pretrained(params.encoders, params[Encode].encoders)
+
+
+def pretrained(encoders: Encoders, names: Iterable[str]) -> bool:
+    """Return whether one of some feature sets, or of their parts, reads what `pretrain` makes."""
+    return any(_is_pretrained(registry.kind(encoders, name)) for name in registry.whole(encoders, names))
 
 
 def _is_pretrained(kind: str) -> bool:

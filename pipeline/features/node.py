@@ -7,7 +7,7 @@ tells of the nodes that it is made of. Letters: n items, F width.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,8 +40,8 @@ class Items:
 
     ids: pa.Table
     """item_id and asin of all items"""
-    texts: Sequence[str]
-    """of all items"""
+    texts: pa.ChunkedArray
+    """strings, of all items"""
     throughput: Throughput
     """counts operations and seconds"""
     done: Callable[[int], object] = int
@@ -146,6 +146,14 @@ class Node(ABC):
     def inputs(self) -> list[Path]:
         """Return the files that its rows depend on, each once."""
         return list(dict.fromkeys([*(path for node in self.of for path in node.files()), *self.sources]))
+
+    def shared(self) -> list[Path]:
+        """Return those of `inputs` that each of its rows depends on: if one changes, all rows are made again."""
+        return self.inputs()
+
+    def own_inputs(self, items: Items, start: int, stop: int) -> Any:
+        """Return what the rows of a shard depend on beside `shared`, JSON: hashes of content; None for nothing."""
+        return None
 
     def code(self) -> list[str]:
         """Return the modules whose code its rows depend on, each once."""

@@ -91,7 +91,7 @@ class Trial:
         layout = node.layout
         self.node, self.width = node, width
         self.ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
         self.items = Items(self.ids, texts, Throughput())
         rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
         user, item, split = (rows[c].to_numpy() for c in ("user_id", "item_id", "split"))

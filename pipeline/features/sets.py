@@ -21,6 +21,7 @@ from pipeline.features.imported import File, Imported
 from pipeline.features.node import Node
 from pipeline.features.registry import FEATURES, Encoders, defined, home, kind, ordered, parts, settings
 from pipeline.layout import Layout
+from pipeline.sources.base import raw_files
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class FeatureSets:
     def of(cls, layout: Layout, params: Encode, encoders: Encoders) -> FeatureSets:
         """Return the sets of a dataset, those that come with its source included; see `imported.files`."""
         asins = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["asin"])["asin"].to_pylist()
-        return cls(layout, params, encoders, imported.files(io.raw_files(layout.sources), asins, params.encoders))
+        return cls(layout, params, encoders, imported.files(raw_files(layout.sources), asins, params.encoders))
 
     @cached_property
     def names(self) -> list[str]:

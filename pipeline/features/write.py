@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -32,7 +34,7 @@ Rows = tuple[int, int]
 Done = Callable[[int], object]
 
 
-def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: list[str]) -> dict[str, Exception]:
+def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: pa.ChunkedArray) -> dict[str, Exception]:
     """Write all feature sets, each after what it is made of.
 
     Args:
@@ -56,22 +58,23 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: list[str]) -> d
     return failed
 
 
-def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: list[str], done: Done) -> None:
+def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: pa.ChunkedArray, done: Done) -> None:
     """Write a feature set, and note where its time went and where its network is from."""
     node, params, throughput = sets[name].settled(), sets.params, Throughput()
     facts = params.model_dump(exclude={"encoders", "controls", "engine", "workers"}) | node.facts()
-    run.resume(node.folder, node.inputs(), facts, name, modules=node.code())
+    run.resume(node.folder, node.shared(), facts, name, modules=node.code())
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
         node.prepare(run.progress)
+        items = Items(ids, texts, throughput, _in_turn(done))
         if params.engine == "local":
-            items, devices = Items(ids, texts, throughput, _in_turn(done)), visible()
+            devices = visible()
             on = engine.Devices(devices) if len(devices) > 1 else None
-            _shards(node, len(ids), lambda: _worker(node.rows(items)), on, record, throughput, int)
+            _shards(node, items, lambda: _worker(node.rows(items)), on, record, int)
         else:
             there = replace(sets.layout, root=sets.layout.root.resolve())
             make = partial(worker, name, there, params, pinned(node, sets.encoders))
-            _shards(node, len(ids), make, engine.Ray(), record, throughput, done)
+            _shards(node, items, make, engine.Ray(), record, done)
     for reason, n in node.incomplete().items():
         run.count(f"{name}: {reason}", n)
     precision = {key: value for key, value in facts.items() if key == "precision"}
@@ -84,7 +87,7 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: list[str
 def worker(name: str, layout: Layout, params: Encode, encoders: Encoders) -> Worker[Rows, pa.Table]:
     """Return a function that makes the rows of items (first, last + 1) on any machine: it reads the tables itself."""
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"]
     return _worker(FeatureSets.of(layout, params, encoders)[name].rows(Items(ids, texts, Throughput())))
 
 
@@ -130,22 +133,29 @@ def _in_turn(done: Done) -> Done:
 
 
 def _shards(
-    node: Node,
-    items: int,
-    make: Make[Rows, pa.Table],
-    on: Place | None,
-    record: dict[str, Any],
-    throughput: Throughput,
-    done: Done,
+    node: Node, items: Items, make: Make[Rows, pa.Table], on: Place | None, record: dict[str, Any], done: Done
 ) -> None:
-    """Write the missing shards; their metadata does not depend on which other feature sets are made."""
-    size = node.params.shard_rows
-    starts = [s for s in range(0, items, size) if not io.shard(node.folder, "features", s // size).exists()]
-    ranges = [(s, min(s + size, items)) for s in starts]
-    for (start, stop), rows in engine.map(make, ranges, on, ordered=False, ahead=1):
+    """Write the shards that are not there as they would be now; metadata do not depend on what other sets are made."""
+    size, n, todo = node.params.shard_rows, len(items.ids), dict[Rows, str]()
+    for path in node.folder.glob("features-*.parquet"):
+        if int(path.stem.partition("-")[2]) * size >= n:
+            path.unlink()
+    for start in range(0, n, size):
+        path, stop = io.shard(node.folder, "features", start // size), min(start + size, n)
+        key, mark = json.dumps(node.own_inputs(items, start, stop)), _mark(path)
+        if not (path.exists() and mark.exists() and mark.read_text() == key):
+            mark.unlink(missing_ok=True)
+            todo[start, stop] = key
+    for (start, stop), rows in engine.map(make, todo, on, ordered=False, ahead=1):
         path, numbers = io.shard(node.folder, "features", start // size), rows["vector"].type.list_size
-        with throughput.on("write"):
+        with items.throughput.on("write"):
             kept = record | _named(node, numbers) | reading.record(rows)
             io.write_table(rows, path, schemas.features(numbers), kept)
-        throughput.items += stop - start
+            io.write_bytes(_mark(path), todo[start, stop].encode())
+        items.throughput.items += stop - start
         done(stop - start)
+
+
+def _mark(shard: Path) -> Path:
+    """Return the file that says what a shard was made of; none is there while it is made."""
+    return shard.parent / ".shards" / shard.stem / io.KEY

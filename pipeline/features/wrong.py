@@ -91,8 +91,7 @@ class Wrong(Node):
         own, other = rows["item_id"], self.source(len(rows))
         if self.own.what == "image":
             other = np.argsort(other)  # the item that has this one's image, whose text is given to it
-        texts = [items.texts[i] for i in other]
-        made = pa.concat_tables(self._again(replace(items, texts=texts)))
+        made = pa.concat_tables(self._again(replace(items, texts=items.texts.take(other))))
         if self.own.what == "text":
             return made
         made = made.take(self.source(len(rows)))

@@ -1,93 +1,259 @@
-"""Approximate nearest neighbours, by an inverted file or an HNSW graph. Letters: N rows, F width, K neighbours.
+"""Approximate nearest neighbours by an inverted file on disk; memory does not grow with the catalogue.
 
-Both indexes are deterministic: see `cells_of`. The HNSW graph is built by one thread, as its links depend on
-the order of insertion.
+Cells are found on a sample. Parts of the catalogue are added one at a time, a byte a number, and FAISS merges them on
+disk. What it finds is ranked again by the vectors as they are. Letters: N rows, F width, K neighbours, C candidates.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import faiss
 import numpy as np
+from faiss.contrib.ondisk import merge_ondisk
 
-from pipeline.graph import gpu
-from pipeline.graph.ivf import cells_of, one_thread
+from pipeline import engine
+from pipeline.errors import UserError
+from pipeline.graph.ivf import one_thread
+from pipeline.ops.rows import unit_rows
 
-BLOCK = 1024
-"""queries a search"""
-PROBES = 32
-"""cells of an inverted file that a query looks into"""
-LINKS, BREADTH = 32, 128
-"""HNSW: neighbours a node keeps; candidates held while building and searching"""
+PART, BLOCK = 16_384, 2048
+"""rows held at a time, twice: read, and as FAISS has them; and where more copies are made"""
+SAMPLE = 4 * PART
+"""rows that the cells are found on, a byte a number"""
+POINTS = 32
+"""rows a cell that k-means sees, at least"""
+ITERATIONS = 10
+"""of k-means"""
+CANDIDATES = 8
+"""times K that are ranked again: near-duplicates differ by less than a byte a number tells apart"""
+QUERIES = 1000
+"""rows searched exactly, by which it is settled how many cells are looked into"""
+RECALL = 0.95
+"""of the K nearest neighbours, the row itself aside, that are to be found"""
+MOST = 4
+"""of so many cells one is looked into at most, or FEW; beyond that the exact search is about as fast"""
+FEW = 32
+"""cells looked into at most where nothing need be found"""
+CROWDED = 16
+"""times the average cell's rows that are looked at in a cell: where many vectors are equal, all lie in one"""
+TIE = 1e-6
+"""cosines that differ by less count as equal"""
 
 
-def search(
-    units: np.ndarray, k: int, kind: Literal["ivf", "hnsw"], use_gpu: bool = True
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return cosines [N, K], descending, and rows [N, K] of approximate neighbours in `units`, the row itself first.
+class Found(NamedTuple):
+    """Neighbours of some rows, the row itself first."""
+
+    rows: np.ndarray
+    """int64 [n]"""
+    cosines: np.ndarray
+    """float32 [n, K], descending"""
+    ids: np.ndarray
+    """int64 [n, K]; -1 fills up a row for which the index returns fewer"""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What a search keeps on disk, in a folder of its own."""
+
+    folder: Path
+    width: int
+
+    def units(self) -> np.ndarray:
+        """Return the rows of length 1, float32 [N, F], mapped; zeros where there is no direction."""
+        return np.memmap(self.folder / "units.f32", np.float32, "r").reshape(-1, self.width)
+
+    @property
+    def cells(self) -> str:
+        """The index with its cells and without rows."""
+        return str(self.folder / "cells.faiss")
+
+    @property
+    def merged(self) -> str:
+        """The index with all rows, whose lists lie beside it."""
+        return str(self.folder / "merged.faiss")
+
+
+class Settled(NamedTuple):
+    """How the index is searched, and what that finds."""
+
+    cells: int = 0
+    probes: int = 0
+    """cells that a search looks into"""
+    recall: float = 1.0
+    """of the K nearest neighbours of QUERIES rows, the row itself aside"""
+
+
+def build(parts: Iterable[np.ndarray], width: int, folder: Path) -> tuple[Files, np.ndarray]:
+    """Write an index.
 
     Args:
-        units: float32 [N, F], rows of length 1.
-        k: K, at most N.
-        kind: ivf: an inverted file; hnsw: a navigable small-world graph, for which FAISS has no GPU code.
-        use_gpu: whether GPUs are used, where there are any.
+        parts: float32 [b, F] in order.
+        width: F.
+        folder: empty; it takes 5 bytes a number.
 
     Returns:
-        float32 and int64; -1 fills up a row for which the index returns fewer than K.
+        the files, and which rows have a direction, bool [N].
     """
-    index = _ivf(units, k, use_gpu) if kind == "ivf" else _hnsw(units)
-    cosines, ids = np.empty((len(units), k), np.float32), np.empty((len(units), k), np.int64)
-    for at in range(0, len(units), BLOCK):  # blocks bound the memory
-        own = np.arange(at, min(at + BLOCK, len(units)))
-        near_cosines, near_ids = index.search(units[own], k)
-        own_cosine = np.einsum("nf,nf->n", units[own], units[own])
-        cosines[own], ids[own] = _self_first(near_cosines, near_ids, own, own_cosine)
-    return cosines, ids
+    files, usable = Files(folder, width), []
+    with (folder / "units.f32").open("wb") as file:
+        for part in parts:
+            units, directed = unit_rows(part)
+            file.write(units.data)
+            usable.append(directed)
+    directed = np.concatenate(usable)
+    if directed.any():
+        _train(files, directed)
+        starts = range(0, len(directed), PART)
+        _merge(files, [path for _, path in engine.map(partial(Adder, files, directed), starts)])
+    return files, directed
 
 
-def recall(units: np.ndarray, ids: np.ndarray, sample: int) -> float:
-    """Return the share of the exact K - 1 nearest others that `ids` holds, on a fixed random sample of rows.
+def _train(files: Files, directed: np.ndarray) -> None:
+    """Find the cells and the range of each number on a sample, and write the index without rows."""
+    usable = np.flatnonzero(directed)
+    rows = usable[np.sort(np.random.default_rng(0).permutation(len(usable))[:SAMPLE])]
+    units, width = files.units(), files.width
+    cells = max(1, min(round(4 * len(usable) ** 0.5), len(rows) // POINTS))
+    codec = faiss.IndexScalarQuantizer(width, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+    codec.train(units[rows[:: len(rows) // PART + 1]])
+    codes = np.empty((len(rows), codec.sa_code_size()), np.uint8)
+    for at in range(0, len(rows), BLOCK):
+        codes[at : at + BLOCK] = codec.sa_encode(units[rows[at : at + BLOCK]])
+    flat = faiss.IndexFlatIP(width)
+    means = faiss.Clustering(width, cells)
+    means.spherical, means.niter, means.seed, means.min_points_per_centroid = True, ITERATIONS, 0, 1
+    means.max_points_per_centroid, means.decode_block_size = SAMPLE, BLOCK
+    with one_thread():  # sums in one order: the same centroids each time
+        means.train_encoded(codes, codec, flat)
+        index = faiss.IndexIVFScalarQuantizer(flat, width, cells, codec.sq.qtype, faiss.METRIC_INNER_PRODUCT)
+        index.train(units[rows[:: len(rows) // BLOCK + 1]])
+    faiss.write_index(index, files.cells)
 
-    Args:
-        units: float32 [N, F], rows of length 1.
-        ids: int64 [N, K], the neighbours of the index, the row itself first.
-        sample: rows that are searched exactly.
+
+class Adder:
+    """Adds parts to shards of the index."""
+
+    def __init__(self, files: Files, directed: np.ndarray) -> None:
+        self._files, self._directed, self._units = files, directed, files.units()
+
+    def __call__(self, start: int) -> str:
+        """Write the shard of the part that begins at a row, and return its file."""
+        index = faiss.read_index(self._files.cells)
+        rows = start + np.flatnonzero(self._directed[start : start + PART])
+        for at in range(0, len(rows), BLOCK):
+            index.add_with_ids(self._units[rows[at : at + BLOCK]], rows[at : at + BLOCK])
+        path = str(self._files.folder / f"{start}.faiss")
+        faiss.write_index(index, path)
+        return path
+
+
+def _merge(files: Files, shards: list[str]) -> None:
+    """Merge the shards on disk."""
+    index = faiss.read_index(files.cells)
+    with _silenced():
+        merge_ondisk(index, shards, str(files.folder / "lists.faiss"))
+    faiss.write_index(index, files.merged)
+    for shard in shards:
+        Path(shard).unlink()
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Drop what FAISS prints on stdout, past Python."""
+    sys.stdout.flush()
+    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nothing)
+
+
+class Searcher:
+    """Searches the index for some of its rows."""
+
+    def __init__(self, files: Files, k: int, probes: int = 1) -> None:
+        self._units, self._k = files.units(), k
+        self.index = cast(Any, faiss.read_index(files.merged))
+        self.look_into(probes)
+
+    def look_into(self, probes: int) -> None:
+        """Set how many cells are looked into."""
+        self.index.nprobe = probes
+        self.index.max_codes = CROWDED * probes * max(CANDIDATES * self._k, self.index.ntotal // self.index.nlist)
+
+    def __call__(self, rows: np.ndarray) -> Found:
+        """Return the K nearest of each row: what the index finds, ranked by exact cosines, equal ones by row."""
+        ranked = [(np.empty((0, self._k), np.float32), np.empty((0, self._k), np.int64))]
+        step = max(1, BLOCK // CANDIDATES // self._k)  # rows whose candidates are read at a time
+        for at in range(0, len(rows), BLOCK):
+            own = rows[at : at + BLOCK]
+            _, found = self.index.search(self._units[own], CANDIDATES * self._k)
+            found = np.concatenate([own[:, None], np.where(found == own[:, None], -1, found)], axis=1)
+            ranked += [self._ranked(own[to : to + step], found[to : to + step]) for to in range(0, len(own), step)]
+        cosines, ids = map(np.concatenate, zip(*ranked, strict=True))
+        return Found(rows, cosines, ids)
+
+    def _ranked(self, rows: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        cosines = np.einsum("nf,ncf->nc", self._units[rows], self._units[found])
+        rank = np.where(found < 0, -np.inf, cosines)
+        rank[:, 0] = np.inf
+        order = np.lexsort((found, -rank), axis=1)[:, : self._k]
+        return np.take_along_axis(cosines, order, 1), np.take_along_axis(found, order, 1)
+
+
+def search(files: Files, directed: np.ndarray, k: int, settled: Settled) -> Iterator[Found]:
+    """Yield the neighbours of each part's rows that have a direction."""
+    parts = (at + np.flatnonzero(directed[at : at + PART]) for at in range(0, len(directed), PART))
+    return (found for _, found in engine.map(partial(Searcher, files, k, settled.probes), parts))
+
+
+def settle(files: Files, directed: np.ndarray, k: int, required: bool = True) -> Settled:
+    """Look into more cells until enough is found of what the exact search finds.
+
+    Raises:
+        UserError: that is `required`, and a fourth of the cells does not hold it.
     """
-    rows = np.sort(np.random.default_rng(0).permutation(len(units))[:sample])
-    flat = faiss.IndexFlatIP(units.shape[1])
-    flat.add(units)
-    _, exact = gpu.placed(flat, len(units), ids.shape[1]).search(units[rows], ids.shape[1])
-    hits = total = 0
-    for row, truth in zip(rows.tolist(), exact, strict=True):  # a sample's worth of small sets
-        others = set(truth.tolist()) - {row}
-        hits += len(others & set(ids[row].tolist()))
-        total += len(others)
-    return hits / total if total else 1.0
+    usable = np.flatnonzero(directed)
+    rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
+    searcher, last = Searcher(files, k), _last(files.units(), directed, rows, k)
+    cells = searcher.index.nlist
+    for probes in _probes(max(min(cells, FEW), cells // MOST * required)):
+        searcher.look_into(probes)
+        _, cosines, ids = searcher(rows)
+        hits = (ids >= 0) & (cosines >= last[:, None] - TIE)
+        recall = float(hits[:, 1:].mean()) if k > 1 else 1.0
+        if recall >= RECALL:
+            break
+    if required and recall < RECALL:
+        raise UserError(
+            f"an inverted file finds {recall:.3f} of the nearest neighbours in {probes:,} of {cells:,} cells, less "
+            f"than {RECALL}: these vectors form no groups; give 'graph.index: exact', which takes about as long"
+        )
+    return Settled(cells, probes, round(recall, 4))
 
 
-def _ivf(units: np.ndarray, k: int, use_gpu: bool) -> faiss.Index:
-    cells = cells_of(units)
-    cells.nprobe = min(PROBES, cells.nlist)
-    index = gpu.placed(cells, len(units), k) if use_gpu else cells
-    index.add(units)
-    return index
+def _probes(most: int) -> list[int]:
+    """Return growing numbers of cells: 1 2 3 4 6 8 12 .., and `most`."""
+    numbers = [n for power in range(1, most.bit_length() + 1) for n in (2**power // 2, 2**power * 3 // 4)]
+    return sorted({n for n in numbers if n < most} | {most})
 
 
-def _hnsw(units: np.ndarray) -> faiss.Index:
-    index = faiss.IndexHNSWFlat(units.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = index.hnsw.efSearch = BREADTH
-    with one_thread():
-        index.add(units)
-    return index
-
-
-def _self_first(
-    cosines: np.ndarray, ids: np.ndarray, own: np.ndarray, own_cosine: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Put each row itself first, in place of the last where the index missed it; equal others by ascending row."""
-    missed = ~(ids == own[:, None]).any(1)
-    ids[missed, -1], cosines[missed, -1] = own[missed], own_cosine[missed]
-    rank = np.where(ids == own[:, None], np.inf, np.where(ids < 0, -np.inf, cosines))
-    order = np.lexsort((ids, -rank), axis=1)
-    return np.take_along_axis(cosines, order, 1), np.take_along_axis(ids, order, 1)
+def _last(units: np.ndarray, directed: np.ndarray, rows: np.ndarray, k: int) -> np.ndarray:
+    """Return the exact cosine of each row's Kth nearest, itself included: float32 [n]."""
+    queries, best = units[rows], np.full((len(rows), k), -np.inf, np.float32)
+    for start in range(0, len(units), BLOCK):
+        part = units[start : start + BLOCK][directed[start : start + BLOCK]]
+        cosines, _ = faiss.knn(queries, part, min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT)
+        best = np.sort(np.concatenate([best, cosines], axis=1), axis=1)[:, ::-1][:, :k]
+    return best[:, -1]

@@ -8,7 +8,7 @@ import faiss
 import torch
 
 MOST_NEIGHBOURS = 2048
-"""that a search on a GPU returns, and cells that it looks into"""
+"""that a search on a GPU returns"""
 SHARE = 0.5
 """of the free memory that an index may take; the rest is for searching, and for lists that grow"""
 SCRATCH = 256 * 2**20
@@ -25,7 +25,7 @@ def placed(index: faiss.Index, rows: int, k: int) -> faiss.Index:
     """Return a copy of an index on the GPUs, its rows shared out among them; the index itself where that cannot be.
 
     Args:
-        index: IndexFlat, or IndexIVFFlat that has been trained.
+        index: IndexFlat.
         rows: that it holds, or is to hold.
         k: neighbours that are searched.
     """

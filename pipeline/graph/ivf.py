@@ -15,16 +15,6 @@ SEED = 0
 
 def inverted(rows: np.ndarray) -> faiss.IndexIVFFlat:
     """Return an inverted file of float32 [N, D] by inner product, over 4 sqrt(N) cells: k-means of the directions."""
-    index = cells_of(rows)
-    index.add(rows)
-    return index
-
-
-def cells_of(rows: np.ndarray) -> faiss.IndexIVFFlat:
-    """Return the same without the rows in it.
-
-    The cells are found on the CPU even where there is a GPU: sums in another order would give other cells.
-    """
     n, width = rows.shape
     cells = max(1, min(round(4 * n**0.5), n // 4))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
@@ -32,6 +22,7 @@ def cells_of(rows: np.ndarray) -> faiss.IndexIVFFlat:
     index.cp.seed, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = SEED, TRAINED_ON, 1
     with one_thread():  # sums in one order: the same centroids each time
         index.train(rows)
+    index.add(rows)
     return index
 
 

@@ -5,7 +5,10 @@ Letters: I items, N rows, F width, K neighbours.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, NamedTuple
 
 import faiss
 import numpy as np
@@ -21,10 +24,10 @@ BLOCK = 1024
 """queries a search: bounds memory to BLOCK x I scores at worst"""
 
 
-Index = Literal["exact", "ivf", "hnsw"]
+Index = Literal["exact", "ivf"]
 
 
-def choose(index: Literal["auto", "exact", "ivf", "hnsw"], n_items: int, exact_up_to: int) -> Index:
+def choose(index: Literal["auto", "exact", "ivf"], n_items: int, exact_up_to: int) -> Index:
     """Return which index to search: of `auto` the exact one up to a size, and an inverted file above it."""
     if index != "auto":
         return index
@@ -45,48 +48,81 @@ def neighbours(features: np.ndarray, k: int, index: Index = "exact", use_gpu: bo
     Args:
         features: float32 [I, F].
         k: neighbours an item, itself included.
-        index: exact compares all pairs; the others miss some neighbours, see `recall`.
-        use_gpu: whether GPUs are used, where there are any: the neighbours are the same, cosines to rounding.
+        index: exact compares all pairs; an inverted file misses some neighbours, see `approximate`.
+        use_gpu: whether the exact search uses GPUs, where there are any: the neighbours are the same, cosines to
+            rounding.
 
     Returns:
         schema EDGES, by item_id, then rank; equal cosines in ascending item order.
     """
+    if index == "ivf":
+        parts = (features[at : at + approximate.BLOCK] for at in range(0, len(features), approximate.BLOCK))
+        with TemporaryDirectory() as folder:
+            return pa.concat_tables(inverted(parts, features.shape[1], k, Path(folder)).tables)
     units, usable = unit_rows(features)
-    usable_rows = np.flatnonzero(usable)
-    k = min(k, len(usable_rows))
-    if index == "exact" or not k:
-        cosines, columns = _search(units[usable_rows], k, use_gpu)
-    else:
-        cosines, columns = approximate.search(units[usable_rows], k, index, use_gpu)
-    rows, ranks = np.nonzero(columns >= 0)  # an approximate index may find fewer
-    unusable_rows = np.flatnonzero(~usable)
-    item = np.concatenate([usable_rows[rows], unusable_rows])
+    rows, k = np.flatnonzero(usable), min(k, int(usable.sum()))
+    cosines, columns = _search(units[rows], k, use_gpu)
+    return _edges(rows, cosines, rows[columns], np.flatnonzero(~usable))
+
+
+class Inverted(NamedTuple):
+    """What `inverted` finds."""
+
+    tables: Iterator[pa.Table]
+    """schema EDGES, in item order"""
+    usable: np.ndarray
+    """bool [I], the items that have a direction"""
+    settled: approximate.Settled
+
+
+def inverted(parts: Iterable[np.ndarray], width: int, k: int, folder: Path, required: bool = True) -> Inverted:
+    """Do as `neighbours` by an inverted file, holding a part of the catalogue at a time.
+
+    Args:
+        parts: float32 [b, F] in item order.
+        width: F.
+        k: neighbours an item, itself included.
+        folder: for the index, 5 bytes a number; its files stay, as the tables are made of them.
+        required: whether too little recall is an error.
+
+    Raises:
+        UserError: too few of the exact neighbours are found.
+    """
+    files, usable = approximate.build(parts, width, folder)
+    if not usable.any():
+        none = np.empty((0, 0), int)
+        return Inverted(iter([_edges(none.ravel(), none, none, np.arange(len(usable)))]), usable, approximate.Settled())
+    k = min(k, int(usable.sum()))
+    settled = approximate.settle(files, usable, k, required)
+    return Inverted(_tables(approximate.search(files, usable, k, settled), usable), usable, settled)
+
+
+def _tables(found: Iterator[approximate.Found], usable: np.ndarray) -> Iterator[pa.Table]:
+    for start, part in zip(range(0, len(usable), approximate.PART), found, strict=True):
+        alone = start + np.flatnonzero(~usable[start : start + approximate.PART])
+        yield _edges(part.rows, part.cosines, part.ids, alone)
+
+
+def _edges(items: np.ndarray, cosines: np.ndarray, ids: np.ndarray, alone: np.ndarray) -> pa.Table:
+    """Return schema EDGES, by item_id, then rank.
+
+    Args:
+        items: int64 [N].
+        cosines: float32 [N, K].
+        ids: int64 [N, K], items; -1 where an index found fewer.
+        alone: int64 [M], items that keep only themselves.
+    """
+    rows, ranks = np.nonzero(ids >= 0)
+    item = np.concatenate([items[rows], alone])
     table = {
         "item_id": item,
-        "neighbour_id": np.concatenate([usable_rows[columns[rows, ranks]], unusable_rows]),
-        "rank": np.concatenate([ranks, np.zeros(len(unusable_rows), int)]),
-        "cosine": np.concatenate([cosines[rows, ranks], np.ones(len(unusable_rows), np.float32)]),
+        "neighbour_id": np.concatenate([ids[rows, ranks], alone]),
+        "rank": np.concatenate([ranks, np.zeros(len(alone), int)]),
+        "cosine": np.concatenate([cosines[rows, ranks], np.ones(len(alone), np.float32)]),
     }
     order = np.argsort(item, kind="stable")
     types = {"cosine": np.float32}
     return pa.table({name: column[order].astype(types.get(name, np.int32)) for name, column in table.items()})
-
-
-def recall(features: np.ndarray, edges: pa.Table, sample: int) -> float:
-    """Return the share of the exact neighbours, without the item itself, that `edges` has, on a sample of items.
-
-    Args:
-        features: float32 [I, F].
-        edges: schema EDGES, searched on these features.
-        sample: items that are searched exactly.
-    """
-    units, usable = unit_rows(features)
-    usable_rows = np.flatnonzero(usable)
-    ids = np.full((len(features), int(edges["rank"].to_numpy().max(initial=0)) + 1), -1)
-    ids[edges["item_id"].to_numpy(), edges["rank"].to_numpy()] = edges["neighbour_id"].to_numpy()
-    position = np.full(len(features) + 1, -1)
-    position[usable_rows] = np.arange(len(usable_rows))
-    return approximate.recall(units[usable_rows], position[ids[usable_rows]], sample)
 
 
 def _search(units: np.ndarray, k: int, use_gpu: bool) -> tuple[np.ndarray, np.ndarray]:

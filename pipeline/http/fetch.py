@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.http.retries import TransientError, retry
+from pipeline.http.retries import TransientError, Unresolved, retry
 
 if TYPE_CHECKING:
     import httpx
@@ -104,6 +104,8 @@ def _download(address: str, part: Path, timeout: float, retries: int, progress: 
     with ranged.client(timeout) as client:
         try:
             retry(lambda: _attempt(client, address, part, progress), retries + 1)
+        except Unresolved as e:
+            raise UserError(f"{address}: {e}") from None
         except TransientError as e:
             cause = f"{e}: {e.detail}" if e.detail else str(e)
             raise UserError(f"{address}: {cause} (after {retries + 1} tries); run again to continue") from None

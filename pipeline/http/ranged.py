@@ -7,6 +7,7 @@ to another host that is inside a private network or this machine; the named host
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ import httpx
 from pipeline.errors import UserError
 from pipeline.http import patience
 from pipeline.http.addresses import PrivateAddress, host_of, is_valid, resolved
-from pipeline.http.retries import RETRYABLE, TransientError, retry_after
+from pipeline.http.retries import RETRYABLE, TransientError, Unresolved, retry_after
 
 HEADERS = {"Accept-Encoding": "identity", "User-Agent": "alignrec"}
 """identity: byte offsets are those of the file on the server"""
@@ -90,7 +91,7 @@ def request(
         validator: ETag or Last-Modified of the file that the bytes before `start` are of; another file is sent whole.
 
     Raises:
-        TransientError: a retryable status, or a connection cut now or while the body is read.
+        TransientError: a retryable status, no host of the name, or a connection cut now or while the body is read.
         UserError: the address, a redirect or the server's certificate is invalid.
     """
     headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
@@ -108,9 +109,19 @@ def request(
     except httpx.TransportError as e:
         if "CERTIFICATE_VERIFY_FAILED" in str(e):
             raise UserError(f"{label}: the server's certificate is not trusted") from None
-        raise TransientError(type(e).__name__, detail=str(e)) from None
+        raise (_unresolved(e) or TransientError(type(e).__name__, detail=str(e))) from None
     except (httpx.InvalidURL, UnicodeError):
         raise UserError(f"{label}: not a valid address") from None
+
+
+def _unresolved(error: httpx.TransportError) -> Unresolved | None:
+    """Return the failure to raise where the system knows no host, or no proxy, of the name; else None."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return Unresolved(host_of(error.request.url))
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _followed(client: httpx.Client, request: httpx.Request, label: str) -> httpx.Response:
@@ -166,7 +177,7 @@ def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[
     except OSError:
         if _proxied():  # the proxy may know it
             return []
-        raise TransientError("ConnectError", detail=f"name not resolved: {name}") from None
+        raise Unresolved(name) from None
 
 
 def first_byte(response: httpx.Response, start: int) -> int:

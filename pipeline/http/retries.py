@@ -12,6 +12,7 @@ from typing import TypeVar
 
 RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})  # HTTP statuses that may be transient
 LONGEST_WAIT = 60.0  # seconds, whatever the server asks for
+LOOKUPS = 3  # tries to resolve a name
 SECONDS = re.compile(r"\s*([0-9]{1,9})\s*")  # ASCII: Python's isdigit takes digits that float refuses
 
 Result = TypeVar("Result")
@@ -32,12 +33,21 @@ class TransientError(Exception):
         self.wait, self.detail = wait, detail
 
 
+class Unresolved(TransientError):
+    """No host has the name: it is wrong, or there is no network. Few tries tell."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"name not resolved: {name}")
+
+
 def retry(work: Callable[[], Result], tries: int) -> Result:
     """Return what `work` returns, called again after a pause while it raises TransientError; raises the last."""
     for attempt in range(tries - 1):
         try:
             return work()
         except TransientError as e:
+            if isinstance(e, Unresolved) and attempt + 1 >= LOOKUPS:
+                raise
             time.sleep(pause(attempt, e.wait))
     return work()
 

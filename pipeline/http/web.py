@@ -22,11 +22,10 @@ from typing import NamedTuple
 import httpx
 
 from pipeline.http.addresses import host_of, is_public, is_valid
-from pipeline.http.retries import LONGEST_WAIT, RETRYABLE, pause, retry_after
+from pipeline.http.retries import LONGEST_WAIT, LOOKUPS, RETRYABLE, pause, retry_after
 
 MAX_REDIRECTS = 5
 LONGEST_ADDRESS = 16_384  # characters; httpx takes four times as many, and servers half
-LOOKUPS = 3  # tries to resolve a name
 HEADERS = {"User-Agent": "alignrec", "Accept": "image/*", "Accept-Encoding": "identity"}
 ONE = httpx.Limits(max_connections=1)
 NO_CONNECTION = "no connection"

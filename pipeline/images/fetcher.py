@@ -6,27 +6,26 @@ The result depends on what the addresses answer, never on the order in which ans
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 import schemas
-from pipeline import io
+from pipeline import engine, io
 from pipeline.errors import UserError, one_line
 from pipeline.http.web import Client, Policy
 from pipeline.images.decode import Decoded, Room, failed, normalise_all
 from pipeline.images.files import Files
 from pipeline.images.params import Images
+from pipeline.sources.database import connected
 from pipeline.sources.product import is_path
 
 WINDOW = 64  # items under way at a time; bounds memory
@@ -75,9 +74,8 @@ class Fetcher:
         self._web = Client(Policy(**{name: getattr(params, name) for name in Policy._fields}))
         self._known_sha256 = {known for known in params.placeholders if len(known) == 64}
         self._known_phashes = [int(known, 16) for known in params.placeholders if len(known) == 16]
-        self._workers = os.cpu_count() or 1
-        # torch would start threads of its own in each of these
-        self._pool = ThreadPoolExecutor(self._workers, initializer=torch.set_num_threads, initargs=(1,))
+        self._open = ExitStack()
+        self._decoders = self._open.enter_context(engine.Threads().opened(lambda: self._normalised))
         self._room = Room(params.max_pixels)
         self._normalise = partial(normalise_all, size=params.size, quality=params.quality, max_pixels=params.max_pixels)
         self._runner = asyncio.Runner()
@@ -90,7 +88,7 @@ class Fetcher:
         """Close connections and threads."""
         self._runner.run(self._web.close())
         self._runner.close()
-        self._pool.shutdown(cancel_futures=True)
+        self._open.close()
 
     def fetch(self, candidates: list[list[str]], done: Callable[[int], object] = lambda n: None) -> list[Result]:
         """Return one result an item, in order.
@@ -106,7 +104,7 @@ class Fetcher:
         results = [Result(failed("missing", NO_ADDRESS), "")] * len(candidates)
         todo = iter(range(len(candidates)))
         self._fetched: asyncio.Queue[tuple[bytes, asyncio.Future[Decoded]]] = asyncio.Queue()
-        decoders = [asyncio.create_task(self._decode()) for _ in range(self._workers)]
+        decoders = [asyncio.create_task(self._decode()) for _ in range(self._decoders.number)]
 
         async def work() -> None:
             for i in todo:  # shared: each worker takes the next item
@@ -123,16 +121,14 @@ class Fetcher:
 
     async def _decode(self) -> None:
         """Feed one worker until cancelled."""
-        loop = asyncio.get_running_loop()
         while True:
             batch = [await self._fetched.get()]
             while len(batch) < BATCH and not self._fetched.empty():
                 batch.append(self._fetched.get_nowait())
-            work = partial(self._normalise, [data for data, _ in batch], room=self._room)
             try:
-                results = await loop.run_in_executor(self._pool, work)
+                results = await asyncio.wrap_future(self._decoders.submit([data for data, _ in batch]))
             except MemoryError:
-                for data, future in batch:
+                for data, future in batch:  # while no other is decoded: there was too little memory for several
                     await self._decode_alone(data, future)
             except Exception as e:
                 for _, future in batch:
@@ -142,15 +138,18 @@ class Fetcher:
                     future.set_result(decoded)
 
     async def _decode_alone(self, data: bytes, future: asyncio.Future[Decoded]) -> None:
-        """Decode one image while no other is, after memory was too little for several."""
         try:
-            future.set_result(await asyncio.get_running_loop().run_in_executor(self._pool, self._alone, data))
+            future.set_result(await asyncio.wrap_future(self._decoders.submit(data)))
         except MemoryError as e:
             future.set_exception(e)
 
-    def _alone(self, data: bytes) -> Decoded:
+    def _normalised(self, job: list[bytes] | bytes) -> Any:
+        """Return the images of a list, or one image decoded while no other is."""
+        torch.set_num_threads(1)  # of this thread; torch would start more in each
+        if isinstance(job, list):
+            return self._normalise(job, room=self._room)
         with self._room.taken():
-            return self._normalise([data])[0]
+            return self._normalise([job])[0]
 
     async def _item(self, urls: list[str]) -> Result:
         first: Result | None = None
@@ -250,11 +249,11 @@ def unchanged(row: Outcome, urls: list[str]) -> bool:
     return row.status == "ok" and urls[:1] == [row.url] and not any(map(is_path, urls))
 
 
-def duplicates(images: pa.Table, above: int) -> dict[str, object]:
+def duplicates(images: Iterable[pa.Table], above: int) -> dict[str, object]:
     """Count images that several items share.
 
     Args:
-        images: url, sha256 and phash of every item.
+        images: url, sha256 and phash of every item, a table at a time.
         above: items that a real image may belong to.
 
     Returns:
@@ -262,16 +261,18 @@ def duplicates(images: pa.Table, above: int) -> dict[str, object]:
         images of more than `above` items, most frequent first: likely placeholders, for images.placeholders if they
         are.
     """
-    fetched = images.filter(pc.field("sha256") != "")
-    groups = fetched.group_by("sha256").aggregate([("url", "count"), ("url", "min"), ("phash", "min")])
-    decoded = groups.filter(pc.field("phash_min").is_valid())
-    names = {"sha256": "sha256", "url_count": "items", "url_min": "url"}
-    many = groups.filter(pc.field("url_count") > above).sort_by([("url_count", "descending"), ("sha256", "ascending")])
-    return {
-        "duplicates": len(fetched) - len(groups),
-        "near_duplicates": len(decoded) - pc.count_distinct(decoded["phash_min"]).as_py(),
-        "shared": many.drop_columns("phash_min").rename_columns(names).to_pylist(),
-    }
+    kind = pa.schema([schemas.IMAGES.field(name).remove_metadata() for name in ("url", "sha256", "phash")])
+    batches = (batch for table in images for batch in table.select(kind.names).cast(kind).to_batches())
+    with connected() as db:
+        db.register("fetched", pa.RecordBatchReader.from_batches(kind, batches))
+        db.execute(
+            "CREATE TABLE images AS SELECT sha256, count(*) AS items, min(url) AS url, min(phash) AS phash "
+            "FROM fetched WHERE sha256 <> '' GROUP BY sha256"
+        )
+        counts = "coalesce(sum(items), 0)::BIGINT - count(*), count(phash) - count(DISTINCT phash)"
+        (same, near), *_ = db.execute(f"SELECT {counts} FROM images").fetchall()
+        many = f"SELECT sha256, items, url FROM images WHERE items > {above:d} ORDER BY items DESC, sha256"
+        return {"duplicates": same, "near_duplicates": near, "shared": db.sql(many).to_arrow_table().to_pylist()}
 
 
 def table(items: pa.Table, results: list[Result]) -> pa.Table:

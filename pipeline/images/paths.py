@@ -87,8 +87,14 @@ def fill(pattern: str, asin: str) -> str:
     return ITEM.sub(lambda _: name, pattern)
 
 
-def fingerprint(layout: Layout, source: Source, params: Images) -> str:
-    """Return a sha256 that changes when an image file of this machine that the dataset's items name does.
+def fingerprint(layout: Layout, source: Source, params: Images, batches: Iterable[pa.RecordBatch] | None = None) -> str:
+    """Return a sha256 that changes when an image file of this machine that items name does.
+
+    Args:
+        layout: of the dataset.
+        source: of the dataset.
+        params: which files may be read, and where paths start.
+        batches: asin and image_urls of the items; all of the dataset by default.
 
     Raises:
         UserError: the items are not made yet.
@@ -97,7 +103,8 @@ def fingerprint(layout: Layout, source: Source, params: Images) -> str:
         return ""
     if not isinstance(source, Downloaded):
         return io.digest([layout.sources])  # its images follow from what this lists
-    return listing(start(source, layout.raw, params.folder), _batches(layout.items), params.pattern)
+    batches = _batches(layout.items) if batches is None else batches
+    return listing(start(source, layout.raw, params.folder), batches, params.pattern)
 
 
 def listing(root: Path | None, batches: Iterable[pa.RecordBatch], patterns: Sequence[str]) -> str:

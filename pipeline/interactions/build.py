@@ -14,7 +14,7 @@ import pyarrow as pa
 import schemas
 from pipeline.errors import UserError, one_line
 from pipeline.interactions.clean import clean, count, nothing_left, shrink, whole
-from pipeline.interactions.division import MMREC, PARTS, Division, delete_untrained, divide, divide_again
+from pipeline.interactions.division import MMREC, PARTS, Division, delete_untrained, divide, divide_again, draw
 from pipeline.sources.database import connected
 
 BLOCK = 1 << 20  # rows that leave the database at a time
@@ -174,6 +174,20 @@ def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int], d
         _facts(db, division, count(db, "SELECT count(*) FROM user_ids"), count(db, "SELECT count(*) FROM item_ids")),
         division,
     )
+
+
+def drawn(db: duckdb.DuckDBPyConnection, division: Division, first: SplitTables) -> Query:
+    """Return the interactions of another draw, by the numbers that users and items have in the first.
+
+    Args:
+        db: with the first draw, whose interactions have been read.
+        division: names the draw.
+        first: the tables of the first draw.
+    """
+    draw(db, division)
+    delete_untrained(db)
+    _left_out(db)
+    return first.interactions
 
 
 def _left_out(db: duckdb.DuckDBPyConnection) -> dict[str, int]:

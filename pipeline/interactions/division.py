@@ -46,6 +46,10 @@ class Division(NamedTuple):
     """of the items, in `cold-items`"""
     most_train: int = 5
     """train ratings of a user, in `sparse`"""
+    draws: int = 1
+    """of the protocols that need content: splits that differ by what is cold, or left out"""
+    draw: int = 0
+    """which of them"""
 
     @property
     def needs_content(self) -> bool:
@@ -81,6 +85,8 @@ def divide(db: duckdb.DuckDBPyConnection, division: Division) -> str:
 def divide_again(db: duckdb.DuckDBPyConnection, division: Division, base: str) -> str:
     """Change the split of table `parted` to one that needs content; `split` is null where a rating is left out.
 
+    The table as it was is kept as `undivided`, for other draws.
+
     Args:
         db: as for `divide`, with `parted` in place of `core`.
         division: `cold-items`, whatever the split was, or `sparse`, which keeps it but for train.
@@ -92,11 +98,20 @@ def divide_again(db: duckdb.DuckDBPyConnection, division: Division, base: str) -
     Raises:
         UserError: so small a share of the items is none.
     """
+    db.execute("ALTER TABLE parted RENAME TO undivided")
+    draw(db, division)
     if division.protocol == COLD_ITEMS:
-        _cold_items(db, division.cold_share)
         return f"{COLD_ITEMS} {division.cold_share:g}"
-    _sparse(db, division.most_train)
     return f"{SPARSE} {division.most_train} of {base}"
+
+
+def draw(db: duckdb.DuckDBPyConnection, division: Division) -> None:
+    """Make table `parted` the split of a draw, from table `undivided`; see `divide_again`."""
+    rule, rows = _cold_items(db, division) if division.protocol == COLD_ITEMS else _sparse(db, division)
+    db.execute(
+        f"""CREATE OR REPLACE TABLE parted AS
+        SELECT pos, user, item, rating, timestamp, {rule}::TINYINT AS split FROM {rows}"""
+    )
 
 
 def delete_untrained(db: duckdb.DuckDBPyConnection) -> int:
@@ -118,42 +133,41 @@ def _by_user(db: duckdb.DuckDBPyConnection, protocol: str, timed: bool) -> None:
     )
 
 
-def _cold_items(db: duckdb.DuckDBPyConnection, share: float) -> None:
-    """Put all ratings of a share of the items into valid or test, all others into train.
+def _cold_items(db: duckdb.DuckDBPyConnection, division: Division) -> tuple[str, str]:
+    """Return SQL that puts all ratings of a share of the items into valid or test, all others into train; and its rows.
 
-    Whether an item is cold depends on the seed and the identifiers of the items, not on the order of rows.
+    Whether an item is cold depends on the seed and the identifiers of the items, not on the order of rows. Draws are
+    parts of a partition of the items; when all were cold once, another partition follows.
     """
-    db.execute(
-        """CREATE TABLE cold AS SELECT code AS item, row_number() OVER (ORDER BY hash, name, code) AS place
-        FROM item_names WHERE code IN (SELECT item FROM parted)"""
-    )
-    items = count(db, "SELECT count(*) FROM cold")
-    cold = round(share * items)
+    items = count(db, "SELECT count(DISTINCT item) FROM undivided")
+    cold = round(division.cold_share * items)
     if cold < 2:
         raise UserError(
-            f"interactions.cold_share: {share:g} of {items:,} items are {cold}, too few for valid and test; raise it"
+            f"interactions.cold_share: {division.cold_share:g} of {items:,} items are {cold}, too few for valid and "
+            "test; raise it"
         )
-    _replace_split(
-        db,
-        f"(CASE WHEN place <= {cold // 2} THEN 1 WHEN place <= {cold} THEN 2 ELSE 0 END)",
-        "parted JOIN cold USING (item)",
-    )
-
-
-def _sparse(db: duckdb.DuckDBPyConnection, most: int) -> None:
-    """Leave each user the latest `most` train ratings or, where there is no time, as many by a random key."""
-    latest = "timestamp DESC, pos DESC" if count(db, "SELECT count(timestamp) FROM parted") else "key, pos"
-    place = f"row_number() OVER (PARTITION BY user, split ORDER BY {latest})"
-    _replace_split(db, f"(CASE WHEN split > 0 OR {place} <= {most} THEN split END)", f"{_with_key('parted')} AS parted")
-
-
-def _replace_split(db: duckdb.DuckDBPyConnection, rule: str, rows: str) -> None:
-    """Replace the split in `parted` by SQL over `rows`."""
+    partition, part = divmod(division.draw, items // cold)
+    order = f"md5_number_lower(concat_ws(',', {partition}, hash))" if partition else "hash"
     db.execute(
-        f"""CREATE TABLE divided AS SELECT pos, user, item, rating, timestamp, {rule}::TINYINT AS split FROM {rows}"""
+        f"""CREATE OR REPLACE TABLE cold AS
+        SELECT code AS item, row_number() OVER (ORDER BY {order}, name, code) - {part * cold} AS place
+        FROM item_names WHERE code IN (SELECT item FROM undivided)"""
     )
-    db.execute("DROP TABLE parted")
-    db.execute("ALTER TABLE divided RENAME TO parted")
+    rule = f"CASE WHEN place BETWEEN 1 AND {cold // 2} THEN 1 WHEN place BETWEEN 1 AND {cold} THEN 2 ELSE 0 END"
+    return f"({rule})", "undivided JOIN cold USING (item)"
+
+
+def _sparse(db: duckdb.DuckDBPyConnection, division: Division) -> tuple[str, str]:
+    """Return SQL that leaves each user a few train ratings, and its rows.
+
+    They are the latest or, of several draws and where there is no time, random ones.
+    """
+    timed = division.draws == 1 and count(db, "SELECT count(timestamp) FROM undivided")
+    drawn = f"md5_number_lower(concat_ws(',', {division.draw}, key))" if division.draw else "key"
+    latest = "timestamp DESC, pos DESC" if timed else f"{drawn}, pos"
+    place = f"row_number() OVER (PARTITION BY user, split ORDER BY {latest})"
+    rule = f"CASE WHEN split > 0 OR {place} <= {division.most_train} THEN split END"
+    return f"({rule})", f"{_with_key('undivided')} AS undivided"
 
 
 def _with_key(table: str) -> str:

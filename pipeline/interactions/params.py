@@ -23,7 +23,10 @@ class Interactions(Section):
     cold_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """`cold-items`: items without any train interaction; half of them are the targets of valid, half those of test"""
     most_train: Positive = 5
-    """`sparse`: train interactions that a user keeps at most, the latest where there are times"""
+    """`sparse`: train interactions that a user keeps at most; of one draw the latest where there are times"""
+    draws: Positive = 5
+    """`cold-items` and `sparse`: splits, of which each has other cold items, or keeps other train interactions; the
+    benchmark's runs take them in turn, all else takes the first"""
     memory_limit: str = "1GiB"
     """DuckDB spills to disk above this; its process takes some hundred MiB more, and reserves twice as much"""
     seed: int = 0

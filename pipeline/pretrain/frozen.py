@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import numpy as np
+import pyarrow as pa
 import torch
 
 import schemas
 from pipeline import io
 from pipeline.encode.batching import Throughput
 from pipeline.encode.origin import plainly
-from pipeline.encode.params import Encode
+from pipeline.encode.params import MODALITIES, Encode
 from pipeline.errors import UserError
+from pipeline.features.mapped import factors as mapped_factors
+from pipeline.features.mapped import train_pairs
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
+from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.layout import Layout
+from pipeline.ops.rows import unit_rows
 from pipeline.pretrain.distillation import Target, target
 from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.teacher import Lazy, Teacher
@@ -52,6 +58,13 @@ def of(run: Run) -> Named | None:
     return Named(load, {"teacher": name} | node.facts())
 
 
+def factors(layout: Layout, width: int, items: int, seed: int) -> Target:
+    """Return what train interactions say of the items that have any, see `mapped.factors`; of others nothing."""
+    matrix = user_item_matrix(*train_pairs(layout, np.zeros(0, np.int64)), items)
+    vectors = mapped_factors(matrix, width, seed).astype(np.float32)
+    return Target("factors", unit_rows(vectors)[0], MODALITIES)
+
+
 def targets(run: Run, texts: Sequence[str]) -> tuple[Target, ...]:
     """Return what the encoders of `pretrain.distill_from` know of the items; they run unless that is on disk.
 
@@ -66,10 +79,12 @@ def targets(run: Run, texts: Sequence[str]) -> tuple[Target, ...]:
     with run.progress(total=len(texts) * len(names), unit="item", what="teachers") as bar:
         for name in names:
             node = sets[name]
-            rows = node.rows(Items(ids, texts, Throughput(), bar.update))
+            rows = node.rows(Items(ids, pa.chunked_array([texts], pa.string()), Throughput(), bar.update))
             cache = layout.teacher_target(name)
             with plainly("pretrain.distill_from"):
                 out.append(target(name, node.reads, rows, len(ids), cache, run.seed("targets")))
+    if own.factors:
+        out.append(factors(layout, own.factors, len(ids), run.seed("factors")))
     return tuple(out)
 
 

@@ -28,7 +28,7 @@ of a teacher's vector.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -237,7 +237,7 @@ class PretrainingModel(nn.Module):
     @torch.no_grad()
     def taught(self) -> Tensor:
         """Return the linear map, biases aside, that reads all teachers' vectors from CLS: float32 [D, sum of W]."""
-        heads = torch.cat([head.weight for head in self.teachers]).T.contiguous()
+        heads = torch.cat([cast(nn.Linear, head).weight for head in self.teachers]).T.contiguous()
         return heads if self.whitening is None else self.whitening.map @ heads
 
     def forward(self, step: Step, counts: Tensor) -> Tensor:

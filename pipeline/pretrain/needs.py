@@ -21,7 +21,7 @@ SPEED = {"checkpoint_every"}
 def of(params: Parameters, layout: Layout) -> Needs:
     """Return what an encoder that these parameters pre-train depends on."""
     own, encoders, names = params[Pretrain], params.encoders, taught_by(params)
-    taste = [layout.interactions] if own.collaborative else []
+    taste = [layout.interactions] if own.learns else []
     files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(own)]
     files += needs.files(encoders, names)
     facts: list[Any] = [own.model_dump(mode="json", exclude=SPEED)]
@@ -39,6 +39,11 @@ def taught_by(params: Parameters) -> list[str]:
     own = params[Pretrain]
     names = [*([own.teacher] if own.taught else []), *(own.distill_from if own.distill else [])]
     return registry.whole(params.encoders, names)
+
+
+def learned(params: Parameters, name: str) -> bool:
+    """Return whether a feature set, or a part of it, is of an encoder that learns from train interactions."""
+    return params[Pretrain].learns and needs.pretrained(params.encoders, [name])
 
 
 def _published(params: Pretrain) -> list[Path]:

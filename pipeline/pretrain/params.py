@@ -84,6 +84,9 @@ class Pretrain(Section):
     distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "tfidf"]
     """these encoders: names of section `encoders`, or kinds; none that is pre-trained here; where the key is not given,
     those of them that read something which the data has"""
+    factors: Count = 0
+    """singular vectors of train interactions, at most, as one more teacher of `distill`: it knows the items that train
+    has, and no others; 0: none"""
     cls_pass: Literal["masked", "whole"] = "whole"
     """the pass whose CLS summary, content and distill read: that of MIM and MLM, or one more with nothing masked,
     where modalities stay hidden at the rate of `hide`"""
@@ -130,11 +133,17 @@ class Pretrain(Section):
         return self.visual_tokens.startswith("teacher-")
 
     @property
+    def learns(self) -> bool:
+        """Whether train interactions are read."""
+        return bool(self.collaborative or (self.distill and self.factors))
+
+    @property
     def objective(self) -> str:
         """The loss in words: MIM + MLM, and what is added to them with its weight."""
         added = {name: getattr(self, name) for name in ("summary", "content", "itc", "collaborative", "distill")}
         terms = ["MIM", "MLM", *(f"{weight:g} {name}" for name, weight in added.items() if weight)]
-        return " + ".join(terms) + (f" ({', '.join(self.distill_from)})" if self.distill else "")
+        teachers = [*self.distill_from, *(["factors"] if self.factors else [])]
+        return " + ".join(terms) + (f" ({', '.join(teachers)})" if self.distill else "")
 
     @property
     def reading(self) -> str:

@@ -17,9 +17,9 @@ from pipeline.probe.registry import PROBES
 from pipeline.seeds import seed_for
 
 
-def ask(data: Data) -> dict[str, Questions | Task | str]:
-    """Return the questions or task of each probe of PROBES, or why it has none; of many questions, those drawn."""
-    asked = {name: probe.ask(data) for name, probe in PROBES.items()}
+def ask(data: Data, names: Iterable[str] = PROBES) -> dict[str, Questions | Task | str]:
+    """Return the questions or task of each probe named, or why it has none; of many questions, those drawn."""
+    asked = {name: PROBES[name].ask(data) for name in names}
     return {
         name: sampled.questions(probe, seed_for("probe", name)) if isinstance(probe, Questions) else probe
         for name, probe in asked.items()

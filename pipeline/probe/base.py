@@ -38,16 +38,11 @@ def nothing_withheld(data: Data) -> dict[str, str]:
     return {}
 
 
-def unchanged(answer: np.ndarray) -> np.ndarray:
-    """Return an answer that has a figure for each case."""
-    return answer
-
-
 class Task(Protocol):
     """A probe that evaluates each feature set by itself, over n cases."""
 
     def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
-        """Return the figure of each case, number or bool [n], or what `Probe.cases` makes that of.
+        """Return the figure of each case, number or bool [n]; of a probe that is `drawn` [n, D].
 
         Args:
             features: float32 [I, F].
@@ -77,8 +72,8 @@ class Probe:
     """returns the feature sets that are not asked, as they know the answer -> why"""
     leak: str = ""
     """why its figures flatter a set that learned from train interactions; empty where they do not"""
-    cases: Callable[[np.ndarray], np.ndarray] = unchanged
-    """turns an answer of its task into the figure of each case, which tests resample"""
+    drawn: bool = False
+    """whether its task answers in several draws, float64 [n, D], which tests resample as they do cases"""
 
     @property
     def title(self) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.cutoff import near
+from pipeline.evaluation.statistics import mean, resampled
 from pipeline.interactions import profiles
 from pipeline.interactions.profiles import FEWEST, Profiles
 from pipeline.probe.base import Data, Probe, Relearned
@@ -22,8 +24,6 @@ from pipeline.seeds import seed_for
 
 K = 20
 DRAWS = 10
-NEAR = 0.2
-"""chance above which K is near to the number of candidates, which is said"""
 RESAMPLES = 999
 
 
@@ -50,9 +50,9 @@ class ColdItems:
         return profiles.cold_recalls(self.draws, features if relearned is None else relearned, K)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return users, draws, chance, and of each set mean, standard error, and a 95 % interval.
+        """Return users, draws, chance, and of each set the mean over draws, its error, and a 95 % interval.
 
-        The interval resamples users, and draws, which are groups of items.
+        Both resample users, and draws, which are groups of items.
 
         Args:
             sets: feature set -> result of `answer`.
@@ -60,41 +60,15 @@ class ColdItems:
         figure = f"recall@{K}"
         chance = float(np.mean([min(1, K / len(draw.candidates)) for draw in self.draws]))
         out: dict[str, Any] = {"users": self.users, "draws": len(self.draws), "chance": {figure: round(chance, 6)}}
-        if chance > NEAR:
-            least = min(len(draw.candidates) for draw in self.draws)
-            out["note"] = f"K is {K} of {least} candidates, so chance is {chance:.2f} and sets lie near to each other."
+        if note := near(min(len(draw.candidates) for draw in self.draws), K):
+            out["note"] = note
         for name, recalls in sets.items():
-            low, high, error = interval(recalls, seed_for("cold items", "interval"))
-            values = {figure: mean(recalls), f"{figure}_se": error, f"{figure}_low": low, f"{figure}_high": high}
-            out[name] = {key: round(value, 6) for key, value in values.items()}
+            means = resampled(recalls[:, :, None], RESAMPLES, seed_for("cold items", "interval"))[:, 0]
+            low, high = np.quantile(means, [0.025, 0.975])
+            of = {figure: mean(recalls[:, :, None])[0], f"{figure}_se": means.std()}
+            values = of | {f"{figure}_low": low, f"{figure}_high": high}
+            out[name] = {key: round(float(value), 6) for key, value in values.items()}
         return out
-
-
-def cases(recalls: np.ndarray) -> np.ndarray:
-    """Return the mean over draws of each user: [G, D] -> [G]."""
-    means: np.ndarray = np.nanmean(recalls, axis=1)
-    return means
-
-
-def mean(recalls: np.ndarray) -> float:
-    """Return the mean over users of their means over draws."""
-    return float(cases(recalls).mean())
-
-
-def interval(recalls: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """Return the ends of the 95 % interval of `mean`, and its standard error, over users and draws resampled."""
-    rng = np.random.default_rng(seed)
-    known = (~np.isnan(recalls)).astype(np.float64)
-    values, (users, draws) = np.nan_to_num(recalls), recalls.shape
-    means = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):  # one is [G, D], and all of them would be some gigabytes
-        weight = np.bincount(rng.integers(draws, size=draws), minlength=draws).astype(np.float64)
-        times = np.bincount(rng.integers(users, size=users), minlength=users)
-        asked = known @ weight
-        own = np.divide(values @ weight, asked, out=np.zeros(users), where=asked > 0)
-        means[i] = (own * times).sum() / max(1, times[asked > 0].sum())
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high), float(means.std())
 
 
 def ask(data: Data) -> ColdItems | str:
@@ -119,5 +93,5 @@ COLD_ITEMS = Probe(
     "by mean cosine to a user's other items. A set that learned from interactions learns again without those of the "
     "cold items. ± is the standard error over {n:,} users and the draws, both resampled.",
     withheld=withheld,
-    cases=cases,
+    drawn=True,
 )

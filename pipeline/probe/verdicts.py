@@ -71,15 +71,14 @@ def agreed(tests: Sequence[Mapping[str, Any]]) -> str:
 def measures(probe: str, answers: np.ndarray, cutoffs: Sequence[int], ks: Sequence[int]) -> dict[str, int]:
     """Return the measures of a probe that are tested -> their columns in the answers; that of a task has one."""
     entry = PROBES[probe]
-    if entry.cases(answers).ndim == 1:
+    if entry.drawn or answers.ndim == 1:
         return {entry.figure: 0}
     return {f"{entry.measure}@{k}": list(ks).index(k) for k in cutoffs}
 
 
 def cases(probe: str, answers: np.ndarray, column: int) -> np.ndarray:
-    """Return the figure of each case of a probe, float64 [n]; column as `measures` says."""
-    each = PROBES[probe].cases(answers)
-    return each if each.ndim == 1 else each[:, column]
+    """Return the figure of each case of a probe, float64 [n], or [n, D] in its draws; column as `measures` says."""
+    return answers if PROBES[probe].drawn or answers.ndim == 1 else answers[:, column]
 
 
 def _kept(raw: Mapping[str, Any], processed: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 import schemas
-from pipeline import io
+from pipeline import engine, io
 from pipeline.encode import batching
 from pipeline.errors import UserError, printable
 from pipeline.images.decode import Decoded, failed, normalise
@@ -124,8 +123,7 @@ def vectors(
 
 def _encoded(loaded: Loaded, rows: Sequence[Row], start: int, done: Callable[[int], object]) -> pa.Table:
     """Return the rows as schema embedded(F), numbered from `start`."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders do not hold Python's lock
-        decoded = list(pool.map(lambda row: _decoded(row, loaded.facts), rows))
+    decoded = list(engine.threads(lambda row: _decoded(row, loaded.facts), rows))
     texts = [row.text.encode(errors="replace").decode() for row in rows]
     result = vectors(loaded, texts, [image.image for image in decoded], done)
     text_in = [t if there else "" for t, there in zip(texts, result.has_text, strict=True)]

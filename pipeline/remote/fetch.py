@@ -7,6 +7,7 @@ release is assembled there, verified, and renamed to the target. The next call c
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.http import fetch as web
 from pipeline.http.fetch import is_web_page
 from pipeline.http.retries import TransientError, pause, retry
 from pipeline.release import manifest as manifests
@@ -50,7 +52,7 @@ def fetch(
     """Download a release, or one feature set of it, to a folder.
 
     Args:
-        address: of the release folder; see stores.store.
+        address: of the release folder, see stores.store, or of a zip file of it, see stores.is_archive.
         to: where to; must be absent or empty, or already hold this very release.
         encoder: only this feature set, its graph and its encoder; the manifest then lists the files of this part and
             names the whole release in `part_of`.
@@ -63,10 +65,9 @@ def fetch(
     Raises:
         UserError: names what is missing, truncated or tampered with, and a remedy. `to` is then not written.
     """
-    source = stores.store(address)
     to = Path(os.path.abspath(to))
     work = work_of(to)
-    with _exclusive(work, to):
+    with _exclusive(work, to), _opened(address, work / "parts", progress) as source:
         manifest = _chosen(_manifest(source, work, key, signed=True), encoder, work / manifests.NAME)
         if encoder is not None:  # the manifest of a part is another file
             (work / signature.NAME).unlink(missing_ok=True)
@@ -78,6 +79,29 @@ def fetch(
             (work / "release").rename(to)
         shutil.rmtree(work / "parts", ignore_errors=True)
     return to
+
+
+@contextmanager
+def _opened(address: str, parts: Path, progress: Progress) -> Iterator[Store]:
+    """Yield the store at an address; a zip file on a web server is downloaded whole, and kept while it is read."""
+    if not stores.is_archive(address):
+        yield stores.store(address)
+    elif stores.scheme_of(address) == "file":
+        path = stores.path_of(address)
+        yield stores.Archive(path, str(path))
+    else:
+        shown, whole = stores.Http(address).address, parts / f"{hashlib.sha256(address.encode()).hexdigest()}.zip"
+        try:
+            web.fetch(
+                address, whole, None, stores.TIMEOUT, TRIES - 1, lambda done, total: progress(done, total or done)
+            )
+            yield stores.Archive(whole, shown)
+        except UserError as e:
+            raise UserError(str(e).replace(address, shown)) from None
+        finally:
+            whole.unlink(missing_ok=True)
+            with suppress(OSError):  # something is kept, or nothing was begun
+                parts.rmdir()
 
 
 def work_of(to: Path) -> Path:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
-from pipeline.errors import UserError, installing
+from pipeline.errors import UserError, installing, one_line
 from pipeline.http.retries import TransientError
+from pipeline.release.manifest import NAME as MANIFEST
 
 if TYPE_CHECKING:
     import httpx
@@ -64,6 +67,11 @@ def store(address: str) -> Store:
     if scheme == "hf":
         return Remote(hf(), hf_path(address), "hf://", HF_HINT)
     return Http(address) if scheme in ("http", "https") else Folder(path_of(address))
+
+
+def is_archive(address: str) -> bool:
+    """Return whether an address names a zip file, of this machine or of a web server."""
+    return scheme_of(address) in ("file", "http", "https") and _split(address).path.lower().endswith(".zip")
 
 
 def scheme_of(address: str) -> str:
@@ -116,6 +124,33 @@ class Folder:
                     yield block
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise Absent from None
+
+
+class Archive:
+    """A release in a zip file of this machine, at its top or in a folder; members are read, and never unpacked."""
+
+    def __init__(self, path: Path, address: str) -> None:
+        self.address = address
+        try:
+            self.zip = zipfile.ZipFile(path)
+        except (FileNotFoundError, IsADirectoryError):
+            raise UserError(f"{address}: no such file") from None
+        except zipfile.BadZipFile as e:
+            raise UserError(f"{address}: {one_line(e)}") from None
+        found = [name for name in self.zip.namelist() if name.rpartition("/")[2] == MANIFEST]
+        self.top = min(found, key=len, default=MANIFEST).removesuffix(MANIFEST)
+
+    def read(self, name: str, start: int = 0) -> Iterator[bytes]:
+        """Yield blocks of a file; see Store."""
+        try:
+            with self.zip.open(self.top + name) as f:
+                f.seek(start)
+                while block := f.read(BLOCK):
+                    yield block
+        except KeyError:
+            raise Absent from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as e:
+            raise UserError(f"{self.address}: {name}: {one_line(e)}") from None
 
 
 class Http:
@@ -254,4 +289,4 @@ def _split(address: str) -> SplitResult:
 
 
 def _base(path: str) -> str:
-    return path.rstrip("/").removesuffix("/manifest.json").rstrip("/")
+    return path.rstrip("/").removesuffix(f"/{MANIFEST}").rstrip("/")

@@ -43,8 +43,8 @@ def _steps(outputs: Outputs) -> Iterator[Step]:
             yield step(stage, stage, record["rows_out"], what)
     if record := records.get("pretrain"):
         yield step("pretrain", "BEiT3", record["rows_in"], "items learned from")
-    if "encode" in records and outputs.edges:
-        yield step("encode", "features", len(outputs.edges), "sets")
+    if "encode" in records and outputs.graphs:
+        yield step("encode", "features", len(outputs.graphs), "sets")
     if record := records.get("graph"):
         yield step("graph", "graph", record["rows_out"], "edges")
     if record := records.get("train"):

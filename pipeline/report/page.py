@@ -67,7 +67,7 @@ def view(
         return None
     wanted = set[int]().union(*(part.shown for part in (near, *users) if part))
     mapped = near if near and near.mapped else None
-    maps = {name: atlas.positions(outputs.edges[name], len(items), seed) for name in (mapped.sets if mapped else ())}
+    maps = {name: atlas.positions(outputs.edges(name), len(items), seed) for name in (mapped.sets if mapped else ())}
     pictures = gallery.thumbnails(outputs.images() if images is None else images, wanted)
     known = facets.read(outputs, mapped) if mapped else None
     return View(content.titles(items), content.paths(items), pictures, near, maps, list(users), known)
@@ -146,6 +146,7 @@ def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
         "chips": chips.of_report(outputs.released, outputs.probes, outputs.tests),
         "strip": hero.strip(outputs),
         "picture": hero.picture(outputs),
+        "advice": verdict.advice(outputs.probes),
         "verdict": said,
         "basis": verdict.basis(outputs.probes, outputs.tests) if said else "",
         "pictured": sections.pictured(outputs),

@@ -80,7 +80,23 @@ class Shares:
     """name, and the share of each part, 0 .. 1"""
 
 
-Picture = Chart | Intervals | Shares
+@dataclass(frozen=True)
+class Ranks:
+    """A diagram of critical differences (Demsar 2006): names at their mean ranks, bars over those not told apart."""
+
+    shape: ClassVar[str] = "ranks"
+    title: str
+    models: list[tuple[str, float, float, float, float]]
+    """name; x on the axis, height of the name, x of the name, its side: 0 at the left, 1 at the right"""
+    bars: list[tuple[float, float, float]]
+    """left end, right end, height"""
+    marks: list[tuple[float, str]]
+    """ticks of the axis"""
+    size: tuple[float, float]
+    """width and height"""
+
+
+Picture = Chart | Intervals | Shares | Ranks
 
 
 def intervals(
@@ -217,6 +233,33 @@ def charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
         _chart(m, {key: points[key] for key in keys}, places, (0, end), ("measurement", m.replace("_", " ")), last=True)
         for m, keys in groups.items()
     ]
+
+
+def ranks(title: str, means: Mapping[str, float], groups: Sequence[Sequence[str]]) -> Ranks | None:
+    """Return the diagram of mean ranks; None of fewer than two.
+
+    Args:
+        title: what is ranked, over what, and when two are told apart.
+        means: name -> mean rank, ascending.
+        groups: names in the order of `means`, no two of a group told apart.
+    """
+    if len(means) < 2:
+        return None
+    low, high = math.floor(min(means.values())), math.ceil(max(means.values()))
+    left, width, step, above = 170, 640, 15, 26
+    body = 8 * len(groups)
+
+    def at(rank: float) -> float:
+        return round(left + (rank - low) / max(high - low, 1) * (width - 2 * left), 1)
+
+    models = []
+    for i, (name, rank) in enumerate(means.items()):
+        side, row = (0.0, i) if 2 * i < len(means) else (1.0, len(means) - 1 - i)
+        height, end = above + body + 14.0 + step * row, width - left + 8.0 if side else left - 8.0
+        models.append((f"{name} {rank:.1f}", at(rank), height, end, side))
+    bars = [(at(means[g[0]]) - 4, at(means[g[-1]]) + 4, above + 10.0 + 8 * i) for i, g in enumerate(groups)]
+    marks = [(at(v), f"{v:g}") for v in sorted({low, *ticks(low, high), high})]
+    return Ranks(title, models, bars, marks, (width, above + body + 14 + step * ((len(means) + 1) // 2)))
 
 
 def ticks(low: float, high: float, about: int = 4) -> list[float]:

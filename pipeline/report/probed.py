@@ -17,7 +17,7 @@ from pipeline.report.section import Section
 
 def section(outputs: Outputs) -> Section:
     """Return a picture a probe, and below it its table."""
-    controls = [c for c in CONTROLS if c in outputs.edges]
+    controls = [c for c in CONTROLS if c in outputs.graphs]
     beat = f" Controls, which a useful feature set must beat: {', '.join(controls)}." if controls else ""
     note = (
         f"Features judged without a recommender, each encoder once, so no seeds.{beat} Ties count by expectation, so "

@@ -101,7 +101,7 @@ def datasets(sources: Mapping[str, Any], root: Path) -> Table:
     printed = Table("dataset", "kind", "category", "size after filtering", "present")
     for name, source in sources.items():
         category, layout = getattr(source, "category", None) or "", Layout(root, name)
-        size = _size(layout.run_record("interactions")) or SIZES.get((source.kind, category), "")
+        size = _size(layout.run_record("interactions")) or str(SIZES.get((source.kind, category), ""))
         present = layout.run_record("download").exists()
         printed.add_row(name, source.kind, category, size, "yes" if present else "no")
     return printed

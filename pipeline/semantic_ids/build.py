@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
@@ -48,20 +47,20 @@ def vectors(folder: Path, fit_rows: int, seed: int) -> tuple[Vectors, np.ndarray
     Raises:
         UserError: no vector has a direction, or all have the same.
     """
-    directed = np.concatenate([unit_rows(x)[1] for x in _read(folder)])
+    directed = np.concatenate([unit_rows(x)[1] for x in io.read_vectors(folder, ROWS)])
     n = int(directed.sum())
     if not n:
         raise UserError(f"{folder}: no item has content, so there is nothing to code; {LEAVE_OUT}")
 
     def blocks() -> Iterator[np.ndarray]:
-        for x in _read(folder):
+        for x in io.read_vectors(folder, ROWS):
             units, usable = unit_rows(x)
             if usable.any():
                 yield units[usable]
 
     drawn = np.zeros(n, bool)
     drawn[np.random.default_rng(seed).choice(n, min(n, fit_rows), replace=False)] = True
-    sample, at, row = np.empty((int(drawn.sum()), width(folder)), np.float32), 0, 0
+    sample, at, row = np.empty((int(drawn.sum()), io.width(folder)), np.float32), 0, 0
     first, differ = next(iter(blocks()))[0], False
     for x in blocks():
         part = x[drawn[at : at + len(x)]]
@@ -145,11 +144,6 @@ def table(
     return pa.table(columns, names=schemas.semantic_ids(levels).names)
 
 
-def width(folder: Path) -> int:
-    """Return F of a feature set."""
-    return int(pq.read_schema(io.shards(folder, "features")[0]).field("vector").type.list_size)
-
-
 def shape(params: SemanticIds) -> Shape:
     """Return L and K of the parameters."""
     return Shape(params.levels, params.codes)
@@ -170,11 +164,3 @@ def _reassigned(method: Method, given: Vectors, codes: np.ndarray) -> np.ndarray
                 at += len(x)
 
     return collisions.reassigned(codes, distances())
-
-
-def _read(folder: Path) -> Iterator[np.ndarray]:
-    """Yield the vectors of a feature set, float32 [b, F] at a time."""
-    for path in io.shards(folder, "features"):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(ROWS, columns=["vector"]):
-                yield io.matrix(pa.chunked_array([batch["vector"]]))

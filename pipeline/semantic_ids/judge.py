@@ -22,7 +22,6 @@ from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.probe import asking, categories, questions
 from pipeline.probe.base import Data, Task
-from pipeline.probe.registry import PROBES
 from pipeline.semantic_ids import files, quality
 from pipeline.semantic_ids.base import Method
 from pipeline.semantic_ids.quality import Codes, Edges, Reference
@@ -126,8 +125,7 @@ def against(
     reference = Reference(len(paths), near, user[train], item[train], label)
     if vectors is None:
         return Judge(reference, f"not probed with {len(paths):,} items", seed)
-    data = Data(interactions, len(paths), paths)
-    probes = {name: PROBES[name].ask(data) for name in PROBED}
+    probes = asking.ask(Data(interactions, len(paths), paths), PROBED)
     k = bounded(len(paths))
     return Judge(reference, Original(probes, k, _hits(probes, vectors, k, seed)), seed)
 

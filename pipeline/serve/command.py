@@ -91,12 +91,13 @@ def _first(encoders: list[str], params: Parameters) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound; UserError where that cannot be."""
+    """Return a socket that listens; UserError where that cannot be."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()  # so that who comes before uvicorn waits
     except OSError as e:
         raise UserError(f"cannot listen at {host}, port {port}: {e.strerror or e}; name another by --port") from None
     return listening

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline import io
 from pipeline.config.source import Source
+from pipeline.errors import UserError
 from pipeline.sources.product import Product
 
 
@@ -64,3 +66,17 @@ class Downloaded(Source):
     @abstractmethod
     def files(self) -> dict[str, list[str]]:
         """Return role -> addresses of the file, tried in order; a feature file's role is FEATURE and its name."""
+
+
+def raw_files(sources: Path) -> dict[str, Path]:
+    """Return role -> path of the downloaded files, from `sources.json`."""
+    return {row["role"]: sources.parent / row["name"] for row in io.read_json(sources)}
+
+
+def downloaded(sources: Path) -> dict[str, Path]:
+    """Do as `raw_files`; UserError if a file is absent: `sources.json` keeps the checksums when a download fails."""
+    files = raw_files(sources)
+    absent = next((path for path in files.values() if not path.is_file()), None if files else sources.parent)
+    if absent is not None:
+        raise UserError(f"{absent}: not downloaded; {io.made_by(sources)}")
+    return files

@@ -5,6 +5,8 @@ Sources: jmcauley.ucsd.edu/data/amazon (2014), nijianmo.github.io/amazon (2018),
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 _SNAP = "https://snap.stanford.edu/data/amazon/productGraph"
 _LAB = "https://mcauleylab.ucsd.edu/public_datasets/data"
 
@@ -24,11 +26,23 @@ ADDRESSES: dict[str, dict[str, list[str]]] = {
     },
 }
 
-SIZES: dict[tuple[str, str], str] = {
-    ("amazon2014", "Baby"): "19,445 users, 7,050 items, 160,792 interactions",
-    ("amazon2014", "Sports_and_Outdoors"): "35,598 users, 18,357 items, 296,337 interactions",
-    ("amazon2014", "Electronics"): "192,403 users, 63,001 items, 1,689,188 interactions",
-    ("amazon2014", "Clothing_Shoes_and_Jewelry"): "39,387 users, 23,033 items, 278,677 interactions",
+
+class Published(NamedTuple):
+    """Size of a category after the 5-core."""
+
+    users: int
+    items: int
+    interactions: int
+
+    def __str__(self) -> str:
+        return f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions"
+
+
+SIZES: dict[tuple[str, str], Published] = {
+    ("amazon2014", "Baby"): Published(19_445, 7_050, 160_792),
+    ("amazon2014", "Sports_and_Outdoors"): Published(35_598, 18_357, 296_337),
+    ("amazon2014", "Electronics"): Published(192_403, 63_001, 1_689_188),
+    ("amazon2014", "Clothing_Shoes_and_Jewelry"): Published(39_387, 23_033, 278_677),
 }
 """(version, category) -> size after the 5-core, as published"""
 

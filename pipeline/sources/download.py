@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.http.fetch import Progress, fetch, local
+from pipeline.sources.image_features import FEATURE
 
 SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
@@ -33,6 +34,7 @@ def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
 
 
 def download(
+    dataset: str,
     addresses: Mapping[str, list[str]],
     raw: Path,
     expected: Mapping[str, str],
@@ -43,6 +45,7 @@ def download(
     """Fetch every file that `raw` lacks, each from the first of its addresses that works.
 
     Args:
+        dataset: its name under `sources`.
         addresses: role -> URLs or paths.
         raw: folder of the raw files; only whole, checked files appear there.
         expected: role -> sha256 that its file must have.
@@ -54,7 +57,7 @@ def download(
         role -> file name; and file name -> sha256 of those that were fetched now.
 
     Raises:
-        UserError: no address of a file works; says why, for each.
+        UserError: no address of a file works; says why, for each, and which keys take paths.
     """
     stored, hashes = names(addresses), {}
     for role, name in stored.items():
@@ -67,8 +70,16 @@ def download(
             except UserError as e:
                 failures.append(str(e))
         if not (raw / name).exists():
-            raise UserError("; ".join(failures))
+            lacking = [r for r in stored if local(addresses[r][0]) is None and not (raw / stored[r]).exists()]
+            remedy = f". Files of yours do as well: give paths as {keys(dataset, lacking)}" if lacking else ""
+            raise UserError("; ".join(failures) + remedy)
     return stored, hashes
+
+
+def keys(dataset: str, roles: Iterable[str]) -> str:
+    """Return the keys of the parameters that name the files of some roles."""
+    of = (f"features.{role.removeprefix(FEATURE)}" if role.startswith(FEATURE) else role for role in roles)
+    return ", ".join(f"sources.{dataset}.{key}" for key in of)
 
 
 def expectations(

@@ -72,7 +72,7 @@ def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], 
     train_once(inner, needs.of(params, branch))
     inner = run.within("encode", params, branch, branch.name)
     ids = run.read(branch.item_ids, schemas.ITEM_IDS)
-    texts = run.read(branch.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    texts = run.read(branch.items, schemas.ITEMS, ["text"])["text"]
     with inner.progress(total=len(ids) * len(sets), unit="item", what="encode") as bar:
         for name in sets:
             write(inner, FeatureSets(branch, params[Encode], params.encoders), name, ids, texts, bar.update)

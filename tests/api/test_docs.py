@@ -12,6 +12,7 @@ import shops
 import toy
 from PIL import Image
 from pyarrow import csv
+from scripts import script
 from shop_release import TITLES
 from shop_release import write as write_release
 
@@ -25,6 +26,7 @@ PAGE = (DOCS / "python.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 README = (DOCS.parent / "README.md").read_text()
 TOUR = json.loads((DOCS / "tour.ipynb").read_text())
+RUNNER = script("tour")
 CELLS = ["".join(cell["source"]) for cell in TOUR["cells"] if cell["cell_type"] == "code"]
 
 
@@ -72,7 +74,7 @@ def test_probe(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     names = run(block("probe"), beside, monkeypatch)
     assert 0.5 < names["hit"] <= 1
     assert "shuffled" in capsys.readouterr().out
-    assert set(names["table"].probe) == {"zero_shot", "item_cf", "content_knn"}
+    assert set(names["table"].probe) == {"zero_shot", "item_cf", "content_knn", "linear_cf", "behaviour_support"}
 
 
 def test_fit(beside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,8 +117,20 @@ def test_encode_and_the_tour(
         assert word in shown
 
 
-def test_the_notebook_is_kept_without_outputs() -> None:
+def test_the_notebook_is_kept_with_the_outputs_of_its_code() -> None:
+    """`make figures` runs it anew."""
     assert (TOUR["nbformat"], TOUR["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in TOUR["cells"]}) == len(TOUR["cells"])
-    code = [cell for cell in TOUR["cells"] if cell["cell_type"] == "code"]
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert TOUR["metadata"]["code"] == RUNNER.code(TOUR)
+    assert [cell["execution_count"] for cell in RUNNER.coded(TOUR)] == [*range(1, len(CELLS) + 1)]
+    assert all(cell["outputs"] for cell in RUNNER.coded(TOUR))
+
+
+def test_a_cell_keeps_what_it_prints_and_its_last_value() -> None:
+    names: dict[str, Any] = {}
+    assert RUNNER.outputs("x = 2", names, 1) == []
+    printed, value = RUNNER.outputs("print('a')\nprint('b')\n[x] * 2", names, 2)
+    assert printed == {"output_type": "stream", "name": "stdout", "text": ["a\n", "b\n"]}
+    assert (value["output_type"], value["data"]) == ("execute_result", {"text/plain": ["[2, 2]"]})
+    with pytest.raises(NameError):
+        RUNNER.outputs("y", names, 3)

@@ -106,6 +106,11 @@ def test_an_address_is_fetched_once_into_the_cache(server: Server, made: Path, t
     )
 
 
+def test_of_a_zip_file_the_command_is_named(tmp_path: Path) -> None:
+    with pytest.raises(alignrec.UserError, match=r"`alignrec fetch` makes a folder of it"):
+        alignrec.load(tmp_path / "release.zip")
+
+
 def test_the_users_cache_is_the_default(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     folder = alignrec.load(server.address).folder

@@ -11,6 +11,7 @@ import schemas
 from pipeline import io
 from pipeline.benchmark import runs
 from pipeline.benchmark.runs import Entry
+from pipeline.errors import UserError
 from pipeline.evaluation.evidence import comparisons
 from pipeline.facts import recommenders
 from pipeline.facts.outputs import Outputs
@@ -18,6 +19,7 @@ from pipeline.layout import Layout
 from pipeline.release.build import results_json
 from pipeline.report import sections, terminal
 from pipeline.run import running
+from pipeline.train import inputs
 from stages import benchmark
 
 ALONE, EVERY = "mmrec, cold-items 0.4, cold items alone", "mmrec, cold-items 0.4, all items"
@@ -109,3 +111,42 @@ def test_the_report_shows_both_protocols_in_each_section(layout: Layout) -> None
     drawn = {s.anchor: [picture.title for picture in s.pictures] for s in sections.pictured(outputs)}
     for anchor in ("results", "tail"):
         assert {title.rpartition("; ")[2] for title in drawn[anchor]} == {ALONE, EVERY}
+
+
+def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> None:
+    layout = cold.outputs(tmp_path)
+    cold.draw_again(layout)
+    named = {"models": ["contentknn", "bpr"], "features": ["f", "noise", "mapped"], "control": "noise", "seeds": 1}
+    settings = cold.params(benchmark=named | {"ks": [5, 20], "workers": 1}, **cold.LEARNING)
+    with running("benchmark", "shop", settings, layout.root) as run:
+        benchmark.main(run)
+    name, every = (protocol.replace("0.4", "0.4 in 2 draws") for protocol in (ALONE, EVERY))
+    assert [p["name"] for p in io.read_json(layout.protocol)] == [name, every]
+    for draw, own in enumerate(layout.draws()):
+        ranked = io.read_table(runs.rankings(layout, Entry("bpr", "none", draw)), schemas.rankings(20))
+        candidates = inputs.read(own, None).split.cold_items("test")
+        assert {*ranked["items"].combine_chunks().flatten().to_pylist()} <= {*candidates.tolist()}
+    found = comparisons(io.read_table(layout.results, schemas.RESULTS))
+    assert "Runs take the 2 draws in turn" in recommenders.results(found[0]).note
+    rows = [row for c in found if c.protocol == name for row in c.rows]
+    figures = {row.features: row.cells["recall", 20] for row in rows if row.model == "contentknn"}
+    assert len({*figures["noise"].values}) == 2  # nothing but the draw moves it
+    tests = [row for row in io.read_table(layout.tests, schemas.TESTS).to_pylist() if row["protocol"] == name]
+    paired = {row["features_a"]: row for row in tests if (row["model_a"], row["metric"]) == ("contentknn", "recall")}
+    for features, row in paired.items():
+        assert row["difference"] == pytest.approx(figures[features].mean - figures["noise"].mean)  # over draws
+    again = np.load(layout.folder("benchmark") / "draws" / "1" / "mapped.npy")
+    np.testing.assert_array_equal(again, cold.learned(layout.draw(1)))
+    assert np.abs(again - cold.learned(layout)).max() > 0.01
+
+
+def test_an_encoder_that_learned_from_the_first_draw_is_refused(tmp_path: Path) -> None:
+    layout = cold.outputs(tmp_path)
+    cold.draw_again(layout)
+    named = {"models": ["contentknn"], "features": ["beit3"], "ks": [5, 20], "workers": 1}
+    settings = cold.params(benchmark=named, pretrain={"factors": 8}, encode={"encoders": ["beit3"], "controls": []})
+    with (
+        running("benchmark", "shop", settings, layout.root) as run,
+        pytest.raises(UserError, match="beit3 learned from the train interactions of the first draw"),
+    ):
+        benchmark.main(run)

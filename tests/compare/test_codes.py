@@ -18,6 +18,7 @@ from pipeline.compare import codes, codes_file
 from pipeline.errors import UserError
 from pipeline.facts import codes as facts
 from pipeline.layout import Layout
+from pipeline.probe import sampled
 
 ASINS = [f"A{i}" for i in range(toy.ITEMS)]
 CODES = [[0, 0], [0, 0], [0, 1], [1, 0], [1, 1], None]
@@ -77,6 +78,16 @@ def test_feature_sets_are_coded_beside_random_codes_and_files_have_their_neighbo
     assert "What coding costs" in page
     assert io.read_json(layout.root / "compared" / "compare.json") == comparison
     assert compared(layout, specs, "residual-kmeans") == comparison
+
+
+def test_neighbours_in_a_large_catalogue_are_those_of_some_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
+    (every,) = codes._edges(vectors)
+    monkeypatch.setattr(sampled, "COSINES", 7 * len(vectors))
+    monkeypatch.setattr(sampled, "FEWEST", 1)
+    (some,) = codes._edges(vectors)
+    assert len(np.unique(some[0])) == 7
+    assert {*zip(*some, strict=True)} < {*zip(*every, strict=True)}
 
 
 def test_several_codebooks_give_mean_and_sd_and_a_file_has_none(layout: Layout, tmp_path: Path) -> None:

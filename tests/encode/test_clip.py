@@ -43,7 +43,7 @@ def stage(layout: Layout, given: Params) -> dict[str, dict[str, bytes]]:
     with running("encode", "shop", given, layout.root) as run:
         main(run)
     folders = {name: layout.features(name) for name in layout.feature_sets()}
-    return {n: {p.name: p.read_bytes() for p in sorted(f.iterdir()) if p.name != ".sha256"} for n, f in folders.items()}
+    return {n: {p.name: p.read_bytes() for p in sorted(f.iterdir()) if p.is_file() and p.name != ".sha256"} for n, f in folders.items()}
 
 
 def vectors(layout: Layout, name: str) -> np.ndarray:

@@ -29,11 +29,27 @@ def test_equal_runs_differ_by_nothing_and_unequal_ones_by_all() -> None:
     assert (more.n, more.p) == (50, 0.01)
 
 
+def test_draws_are_resampled_as_users_are() -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(200, 5, 1))
+    x[rng.random(x.shape) < 0.5] = np.nan  # a user with a target in every other draw
+    (one,) = paired(x, x * 0, seed=0)
+    by_draw = np.nanmean(x, axis=0)[:, 0]
+    assert one.mean_a == pytest.approx(by_draw.mean())
+    moved = x + 3 * np.arange(5)[:, None]  # draws that differ by far more than users do
+    (wide,) = paired(moved, moved * 0, seed=0)
+    again = np.random.default_rng(1).choice(np.nanmean(moved, axis=0)[:, 0], size=(9999, 5)).mean(1)
+    assert (wide.low, wide.high) == pytest.approx(tuple(np.quantile(again, [0.025, 0.975])), abs=0.3)
+    assert wide.high - wide.low > 5 * (one.high - one.low)
+    single = rng.random((50, 2))
+    assert paired(single[:, None], single[:, None] * 0, seed=3) == paired(single, single * 0, seed=3)
+
+
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     x, y = rng.random((40, 2)), rng.random((40, 2))
     whole = paired(x, y, seed=3, resamples=200)
-    monkeypatch.setattr("pipeline.evaluation.statistics.DRAWS", 700)
+    monkeypatch.setattr("pipeline.evaluation.statistics.AT_ONCE", 700)
     assert paired(x, y, seed=3, resamples=200) == whole
 
 
@@ -91,7 +107,7 @@ def test_a_users_figure_is_averaged_over_the_seeds_that_both_runs_have() -> None
     }
     per_user = {job: dict.fromkeys(significance.METRICS, np.array(v)) for job, v in runs.items()}
     named = {"dataset": "shop", "protocol": "mmrec", "fingerprint": "1"}
-    bpr, _, ablated, _ = significance.tests([(named, per_user)], "f", 20, None).to_pylist()
+    bpr, _, ablated, _ = significance.tests([(named, per_user)], "f", 20, None, 1).to_pylist()
     assert (bpr["seeds"], bpr["mean_a"], bpr["mean_b"]) == (2, pytest.approx(0.4), pytest.approx(0.15))
     assert (ablated["seeds"], ablated["difference"]) == (1, pytest.approx(0.1))
     assert ablated["ablation_b"] == "no-cca"

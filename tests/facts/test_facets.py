@@ -60,3 +60,13 @@ def test_a_middling_catalogue_keeps_three_sets(tmp_path: Path, searchable: int) 
     assert near
     assert len(near.sets) == (3 if searchable < 6 else 4)
     assert near.mapped
+
+
+def test_of_a_large_catalogue_the_neighbours_of_the_gallery_are_read(tmp_path: Path) -> None:
+    outputs = Outputs(toy.outputs(tmp_path), "sample", "beit3")
+    every, some = (neighbours.neighbours(outputs, 2, 3, 1, mapped, 0) for mapped in (6, 5))
+    assert every
+    assert some
+    assert not some.mapped
+    for name, nearest_of in some.sets.items():
+        assert nearest_of == {item: every.sets[name][item] for item in some.items}

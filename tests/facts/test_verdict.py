@@ -71,3 +71,20 @@ def test_a_probe_counts_only_where_all_its_cutoffs_agree(at: list[int]) -> None:
     for cutoff in at:  # of zero-shot
         evidence["verdicts"][cutoff]["verdict"] = "undecided"
     assert verdict.sentences("beit3", evidence, None) == ["beit3 beats tfidf in Item-CF; not told apart in zero-shot."]
+
+
+def test_the_advice_is_the_set_that_most_probes_decide_for_and_none_against() -> None:
+    given = probes(best="undecided worse", linear="worse worse", tfidf="worse better", random="worse worse")
+    sets = {"beit3": {"hit@20": 0.1501}, "linear": {"hit@20": 0.17}}
+    given |= {name: {"users": 9, "chance": {"hit@20": 0.01}} | sets for name in ("zero_shot", "item_cf")}  # type: ignore[dict-item]
+    assert verdict.advice(given) == (
+        "Use linear, not beit3: it is better in zero-shot (.170 to .150 hit@20) and Item-CF (.170 to .150 hit@20), "
+        "and worse in no probe."
+    )
+    flattered = given | {"learned": ["linear"]}  # these two probes are about interactions that it knows
+    assert verdict.advice(flattered) == "Use best, not beit3: it is better in Item-CF, and worse in no probe."
+
+
+@pytest.mark.parametrize("outcome", ["better better", "undecided undecided", "worse better"])
+def test_without_a_better_set_nothing_is_advised(outcome: str) -> None:
+    assert verdict.advice(probes(best=outcome)) == verdict.advice(None) == ""

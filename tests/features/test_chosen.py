@@ -151,7 +151,7 @@ def test_images_have_a_weight_of_their_own(tmp_path: Path) -> None:
         main(run)
     sets = FeatureSets.of(layout, given.encode, given.encoders)
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    found = blocks([sets["tfidf"], sets["minilm-cnn"]], Items(ids, toy.TITLES, None), 0.3)  # type: ignore[arg-type]
+    found = blocks([sets["tfidf"], sets["minilm-cnn"]], Items(ids, pa.chunked_array([toy.TITLES]), None), 0.3)  # type: ignore[arg-type]
     assert [(block.part, block.weight, int(block.columns.sum())) for block in found][1:] == [
         (1, 1.0, 384),
         (1, 0.3, 1280),

@@ -110,6 +110,94 @@ def key(root: Path, given: Params) -> str:
     return Run("encode", "toy", given, root).key(*STAGES["encode"].asks(Run("encode", "toy", given, root)))
 
 
+# --- what changes
+
+
+def reworded(root: Path, *texts: str) -> None:
+    """Change the texts; fewer leave out the last items."""
+    layout, n = Layout(root, "toy"), len(texts)
+    for path, schema in ((layout.item_ids, schemas.ITEM_IDS), (layout.items, schemas.ITEMS)):
+        table = io.read_table(path, schema).slice(0, n)
+        if "text" in schema.names:
+            table = table.set_column(schema.names.index("text"), "text", pa.array(texts))
+        io.write_table(table, path, schema)
+    path = io.shard(layout.images, "images", 0)
+    io.write_table(io.read_table(path, schemas.IMAGES).slice(0, n), path, schemas.IMAGES)
+
+
+def written(root: Path) -> dict[tuple[str, str], int]:
+    """Return feature set and shard -> when it was written."""
+    layout = Layout(root, "toy")
+    return {
+        (name, path.name): path.stat().st_mtime_ns
+        for name in layout.feature_sets()
+        for path in io.shards(layout.features(name), "features")
+    }
+
+
+SETS = ["text", "image", "two", "both", "beside"]
+BESIDE = {"beside": {"kind": "concat", "of": ["text", "two-again"]}}
+AGAIN = {"two-again": {"kind": "huggingface", "join": "mean"}}
+REWORDED = [*TEXTS[:4], "a green bush", *TEXTS[5:]]
+
+
+@pytest.fixture
+def shown(root: Path, models: Path) -> Params:
+    """All kinds of sets, of parts that are written and that are not."""
+    AGAIN["two-again"]["model"] = str(models / "siglip")
+    return params(models, *SETS, **BESIDE, **AGAIN)
+
+
+def test_a_changed_text_makes_its_own_shards_again_and_they_are_those_of_a_new_run(
+    root: Path, tmp_path: Path, shown: Params
+) -> None:
+    fresh = tmp_path / "fresh"
+    shutil.copytree(root, fresh)
+    run(root, shown)
+    before = written(root)
+    for one in (root, fresh):
+        reworded(one, *REWORDED)
+    assert run(root, shown) == run(fresh, shown)
+    after = written(root)
+    again = {key for key in after if after[key] != before[key]}
+    hit = {(name, "features-00001.parquet") for name in ("text", "two", "both", "beside")}
+    assert again == hit | {key for key in after if key[0] == "shuffled"}
+
+
+@pytest.mark.parametrize("at", ["shard", "mark"])
+def test_killed_while_a_shard_is_made_again_it_is_neither_the_old_nor_the_new(
+    root: Path, shown: Params, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    before = run(root, shown)
+    reworded(root, *REWORDED)
+
+    def killed(function: Any) -> Any:
+        def write(where: Any, *given: Any) -> None:
+            path = next(x for x in (where, *given) if isinstance(x, Path))
+            if "features-00001" in str(path) and "two" in path.parts:
+                raise KeyboardInterrupt
+            function(where, *given)
+
+        return write
+
+    with monkeypatch.context() as context:
+        name = {"shard": "write_table", "mark": "write_bytes"}[at]
+        context.setattr(io, name, killed(getattr(io, name)))
+        with pytest.raises(KeyboardInterrupt):
+            run(root, shown)
+    reworded(root, *TEXTS)
+    assert run(root, shown) == before
+
+
+def test_shards_of_items_that_are_gone_go_too(root: Path, tmp_path: Path, shown: Params) -> None:
+    fresh = tmp_path / "fresh"
+    shutil.copytree(root, fresh)
+    run(root, shown)
+    for one in (root, fresh):
+        reworded(one, *TEXTS[:5])
+    assert run(root, shown) == run(fresh, shown)
+
+
 # --- what fails
 
 
@@ -335,7 +423,7 @@ def test_workers_elsewhere_read_the_commit_that_was_found(root: Path, models: Pa
     moving.publish("someone/net", models / "siglip")
     rows = worker("both", layout, given.encode, commits)((3, 6))
     ids = io.read_table(layout.item_ids, schemas.ITEM_IDS)
-    here = node.rows(Items(ids, TEXTS, Throughput()))(3, 6)
+    here = node.rows(Items(ids, pa.chunked_array([TEXTS]), Throughput()))(3, 6)
     assert rows.to_pydict() == here.to_pydict()
 
 

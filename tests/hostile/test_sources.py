@@ -20,6 +20,7 @@ from pipeline.interactions.division import Division
 from pipeline.items.parse import KEPT, Line, Lines, Parsed, Reject, products, read
 from pipeline.sources import amazon2014, inspect, mmrec
 from pipeline.sources.amazon2014 import Amazon2014
+from pipeline.sources.base import downloaded
 from pipeline.sources.download import listing
 from pipeline.sources.lines import LONGEST_LINE, lines
 from pipeline.sources.mmrec import MmrecSource
@@ -337,13 +338,13 @@ def test_interactions_after_a_failed_download_name_it(tmp_path: Path) -> None:
     sources = tmp_path / "download" / "shop" / "sources.json"
     io.write_json(sources, [])
     with pytest.raises(UserError, match="not downloaded; run `alignrec download shop` first"):
-        io.downloaded(sources)
+        downloaded(sources)
     reviews = written(sources.parent / "r.csv", ROWS)
     io.write_json(sources, listing(sources.parent, {"reviews": "r.csv"}, {}, {}))
-    assert io.downloaded(sources) == {"reviews": reviews}
+    assert downloaded(sources) == {"reviews": reviews}
     reviews.unlink()
     with pytest.raises(UserError, match=r"r\.csv: not downloaded; run `alignrec download shop` first"):
-        io.downloaded(sources)
+        downloaded(sources)
 
 
 def test_one_rating_of_1e39_costs_one_row(tmp_path: Path) -> None:

@@ -490,7 +490,7 @@ def test_duplicate_images_are_counted_and_those_of_many_items_named() -> None:
     cut = Decoded("truncated", "cut", None, 0, 0, "e" * 64, None)
     none = Decoded("missing", "none", None, 0, 0, "", None)
     rows = [Result(p, f"http://e/{i}") for i, p in enumerate([made, made, close, lone, cut, cut, none, none, made])]
-    actual = fetcher.duplicates(fetcher.table(items([[]] * len(rows)), rows), above=2)
+    actual = fetcher.duplicates([fetcher.table(items([[]] * len(rows)), rows)], above=2)
     shared = [{"sha256": made.sha256, "items": 3, "url": "http://e/0"}]
     assert actual == {"duplicates": 3, "near_duplicates": 1, "shared": shared}
 

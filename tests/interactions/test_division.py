@@ -6,13 +6,21 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from ratings import Whole, inter, number, random_ratings, reference, reference_split, table, whole
 
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.interactions import build
 from pipeline.interactions.division import Division
+from pipeline.layout import Layout
+from pipeline.run import running
+from pipeline.train import inputs
 from schemas import TEST, TRAIN, VALID
+from stages import download as download_stage
+from stages import interactions as interactions_stage
+from stages.params import Params
 
 Do = Callable[..., Whole]
 
@@ -176,3 +184,64 @@ def test_an_imported_split_becomes_cold_or_sparse(tmp_path: Path) -> None:
     parts = items_of(cold)
     assert not parts[TRAIN] & (parts[VALID] | parts[TEST])
     assert (len(parts[VALID]), len(parts[TEST])) == (2, 2)
+
+
+def draws(folder: Path, rows: pd.DataFrame, division: Division) -> tuple[Whole, list[pa.Table]]:
+    """Return the first draw, and the interactions of all."""
+    with build.database(folder / "scratch", "1GiB") as db:
+        db.register("rows", rows)
+        split = build.split(db, "SELECT * FROM rows", 2, 2, division)
+        first, tables = whole(split), []
+        for number in range(1, division.draws):
+            again = build.drawn(db, division._replace(draw=number), split)
+            tables.append(pa.concat_tables(again))
+    return first, [first.interactions, *tables]
+
+
+def test_each_item_is_cold_once_before_one_is_twice(tmp_path: Path) -> None:
+    first, tables = draws(tmp_path, random_ratings(5), Division("cold-items", cold_share=0.3, draws=6))
+    cold = [set(t["item_id"].to_numpy()[t["split"].to_numpy() != TRAIN].tolist()) for t in tables]
+    items = len(first.item_ids)
+    assert {*map(len, cold)} == {round(0.3 * items)}
+    for three in (cold[:3], cold[3:]):  # a partition, then another
+        assert len(set[int]().union(*three)) == 3 * round(0.3 * items)
+    assert cold[3] not in cold[:3]
+    for rows in tables:
+        users, item, split = (rows[c].to_numpy() for c in ("user_id", "item_id", "split"))
+        assert not set(item[split == TRAIN]) & set(item[split != TRAIN])
+        assert set(users) == set(users[split == TRAIN])
+    pairs = [set(zip(t["user_id"].to_pylist(), t["item_id"].to_pylist(), strict=True)) for t in tables]
+    assert len(pairs[1] & pairs[0]) > 0.9 * len(pairs[0])  # users and items keep their numbers
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_draws_of_sparse_keep_other_train_interactions_and_the_same_targets(tmp_path: Path, timed: bool) -> None:
+    rows = random_ratings(2) if timed else random_ratings(2).assign(timestamp=None).astype({"timestamp": "Int64"})
+    _, tables = draws(tmp_path, rows, Division("sparse", most_train=2, draws=3))
+    parts = [[t.filter(t["split"].to_numpy() == part).drop("split") for t in tables] for part in (TRAIN, VALID, TEST)]
+    for targets in parts[1:]:
+        assert all(targets[0].equals(others) for others in targets)
+    assert np.bincount(parts[0][1]["user_id"].to_numpy()).max() == 2
+    assert len({str(train["item_id"].to_pylist()) for train in parts[0]}) == 3
+
+
+def test_the_stage_writes_the_draws_and_warns_where_k_is_near_the_candidates(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [f"u{user},i{item}" for user in range(60) for item in rng.permutation(260)[:20]]
+    (tmp_path / "bought.csv").write_text("\n".join(["user,item", *rows]))
+    source, layout = {"kind": "tabular", "interactions": [str(tmp_path / "bought.csv")]}, Layout(tmp_path, "mine")
+    warned = []
+    for share, most in ((0.4, 3), (0.9, 2)):
+        own = {"protocol": "cold-items", "cold_share": share, "draws": most, "item_core": 1}
+        given = Params.model_validate({"datasets": ["mine"], "sources": {"mine": source}, "interactions": own,
+                                       "benchmark": {"ks": [10]}})  # fmt: skip
+        for stage in (download_stage, interactions_stage):
+            with running(stage.__name__.split(".")[1], "mine", given, tmp_path) as run:
+                stage.main(run)
+        assert [draw.interactions.is_file() for draw in layout.draws()] == [True] * most
+        items = [inputs.read(draw, None).split.cold_items("test").tolist() for draw in layout.draws()]
+        assert len({*map(str, items)}) == most
+        warned.append(io.read_json(layout.run_record("interactions"))["notes"].get("warnings"))
+    assert warned[0] == ["K is 20 of 51 candidates, so chance is 0.39 and sets lie near to each other. Raise "
+                         "interactions.cold_share."]  # fmt: skip
+    assert warned[1] is None

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -182,24 +183,39 @@ def test_a_title_of_many_items_is_reported_and_an_empty_one_is_not() -> None:
     assert shared(lone, 0.1) == []  # half of two items, and nothing is shared
 
 
-def test_the_stage_warns_of_a_placeholder_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    interactions, metadata = tmp_path / "bought.csv", tmp_path / "items.jsonl"
-    interactions.write_text("user,item\n" + "".join(f"u{u},i{i}\n" for u in range(6) for i in range(6)))
-    metadata.write_bytes(b"".join(orjson.dumps({"item": f"i{i}", "title": "<b>No title"}) + b"\n" for i in range(6)))
-    source = {"kind": "tabular", "interactions": [str(interactions)], "items": [str(metadata)]}
+def stages(folder: Path, records: list[dict[str, Any]], **more: object) -> dict[str, Any]:
+    """Run the stages up to items on six users who bought all of some items; return its record's notes."""
+    interactions, metadata, n = folder / "bought.csv", folder / "items.jsonl", len(records)
+    interactions.write_text("user,item\n" + "".join(f"u{u},i{i}\n" for u in range(6) for i in range(n)))
+    metadata.write_bytes(b"".join(orjson.dumps({"item": f"i{i}"} | row) + b"\n" for i, row in enumerate(records)))
+    source = {"kind": "tabular", "interactions": [str(interactions)], "items": [str(metadata)]} | more
     params = Params.model_validate({"datasets": ["mine"], "sources": {"mine": source}, "benchmark": {"ks": [1]}})
     for stage in (download_stage, interactions_stage, items_stage):
-        with running(stage.__name__.split(".")[1], "mine", params, tmp_path) as run:
+        with running(stage.__name__.split(".")[1], "mine", params, folder) as run:
             stage.main(run)
-    record = tmp_path / "items" / "mine" / "run.json"
+    notes: dict[str, Any] = read_json(folder / "items" / "mine" / "run.json")["notes"]
+    return notes
+
+
+def test_the_stage_warns_of_a_placeholder_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = stages(tmp_path, [{"title": "<b>No title"}] * 6)
     both = [{"column": c, "value": v, "items": 6} for c, v in (("title", "No title"), ("text", "No title."))]
-    notes = read_json(record)["notes"]
     assert notes["shared"] == both
     assert len(notes["warnings"]) == 1
     assert capsys.readouterr().err == (
         "warning: items mine: 6 of 6 items have the title 'No title'; it may be a placeholder; "
-        f"{record} lists all 2 such values\n"
+        f"{tmp_path / 'items' / 'mine' / 'run.json'} lists all 2 such values\n"
     )
+
+
+def test_the_stage_warns_of_text_that_is_not_read_and_of_lists_without_levels(tmp_path: Path) -> None:
+    words = [sorted({"comedy", ["action", "drama", "war"][i % 3], ["alien", "sport"][i % 2]}) for i in range(60)]
+    rows = [{"title": f"film {i}", "categories": words[i], "review": f"a fine film {i}"} for i in range(60)]
+    unread, flat = stages(tmp_path, rows)["warnings"]
+    assert unread.endswith("left out: review 38%; sources.mine.text joins columns to the text")
+    assert flat.endswith("read as a path from the root; sources.mine.flat_categories: true ends that")
+    given = {"text": ["review"], "flat_categories": True}
+    assert "warnings" not in stages(tmp_path, rows, **given)
 
 
 LINE = st.one_of(

@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+import toy
 import yaml
 from pretraining import MASK, network, run, shop, task
+from shops import interactions
 
 import schemas
 from pipeline import io
@@ -20,14 +22,14 @@ from pipeline.features.node import table
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.whitening import fit as whitened
-from pipeline.pretrain import distillation, held_out, losses
+from pipeline.pretrain import distillation, frozen, held_out, losses, needs
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.corpus import Rates
 from pipeline.pretrain.distillation import Target
 from pipeline.pretrain.held_out import cosine, features, reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
-from stages.params import load
+from stages.params import Params, load
 
 
 def _rows(vectors: np.ndarray) -> distillation.Rows:
@@ -277,3 +279,31 @@ def test_teachers_are_checked_when_the_parameters_are_read(tmp_path: Path, names
     with pytest.raises(UserError, match="distill_from") as error:
         load(path)
     assert said in str(error.value)
+
+
+def test_factors_are_of_train_alone_and_items_that_train_lacks_teach_nothing(tmp_path: Path) -> None:
+    rng, layout = np.random.default_rng(0), Layout(tmp_path, "shop")
+    train = [(user, int(item), schemas.TRAIN) for user in range(30) for item in rng.permutation(9)[:4]]
+    taught = []
+    for more in (
+        [],
+        [(user, item, part) for user in range(30) for part, item in ((schemas.VALID, 8), (schemas.TEST, 9))],
+    ):
+        io.write_table(interactions(train + more), layout.interactions, schemas.INTERACTIONS)
+        taught.append(frozen.factors(layout, 5, 10, 0))
+    target, again = taught
+    np.testing.assert_array_equal(target.vectors, again.vectors)
+    np.testing.assert_allclose(np.linalg.norm(target.vectors, axis=1), [1] * 9 + [0], atol=1e-6)
+    hidden, shown = np.ones(1, bool), np.zeros(1, bool)
+    assert target.of(np.array([3]), hidden, shown).any()
+    assert not target.of(np.array([3]), hidden, hidden).any()
+
+
+@pytest.mark.parametrize(
+    ("own", "learns"), [({"factors": 8}, True), ({"factors": 8, "distill": 0}, False), ({}, False)]
+)
+def test_sets_of_an_encoder_that_learned_from_interactions_are_told(own: dict[str, int], learns: bool) -> None:
+    both = {"both": {"kind": "concat", "of": ["beit3", "minilm"]}}
+    given = Params.model_validate(toy.PARAMS.model_dump(exclude_unset=True) | {"pretrain": own, "encoders": both})
+    told = {name: needs.learned(given, name) for name in ("beit3", "both", "beit3-image-masked", "minilm", "random")}
+    assert told == {"beit3": learns, "both": learns, "beit3-image-masked": learns, "minilm": False, "random": False}

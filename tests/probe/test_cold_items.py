@@ -87,10 +87,11 @@ def test_content_is_told_from_noise_and_noise_is_chance() -> None:
 def test_the_interval_covers_users_and_items() -> None:
     """Users alone give too small an error where draws differ."""
     recalls = np.tile(np.linspace(0.2, 0.4, 10), (500, 1))  # all users alike, draws unlike
-    low, high, error = cold_items.interval(recalls, 0)
+    summary = task().summary({"draws": recalls, "users": recalls.T})
+    error = summary["draws"]["recall@20_se"]
     assert error == pytest.approx(recalls[0].std() / np.sqrt(10), rel=0.15)
-    assert low < 0.3 < high
-    assert cold_items.interval(recalls.T, 0)[2] == pytest.approx(error, rel=0.15)
+    assert summary["draws"]["recall@20_low"] < summary["draws"]["recall@20"] < summary["draws"]["recall@20_high"]
+    assert summary["users"]["recall@20_se"] == pytest.approx(error, rel=0.15)
 
 
 def test_a_set_that_learned_learns_again_without_the_cold_items() -> None:
@@ -117,11 +118,16 @@ def test_a_set_that_cannot_is_withheld_and_leaks_are_named() -> None:
     assert any("Leak: of told" in table.note for table in facts.tables(figures))
 
 
-def test_verdicts_resample_the_users_of_the_draws() -> None:
+def test_verdicts_resample_users_and_draws() -> None:
     asked = {"cold_items": task()}
     answers = asking.answers(asked, [("good", GOOD), ("noise", NOISE)], [20], 0)
     (row,) = verdicts.verdicts(answers, answers, [("good", "noise")], [20], 0)
     assert (row["probe"], row["measure"], row["verdict"]) == ("cold_items", "recall@20", "better")
+    lucky = answers["cold_items"]["noise"] + np.array([0.9, *[-0.05] * 9])  # better in one draw of ten
+    answers = {"cold_items": {"lucky": lucky, "noise": answers["cold_items"]["noise"]}}
+    (row,) = verdicts.verdicts(answers, answers, [("lucky", "noise")], [20], 0)
+    assert row["raw"]["difference"] == pytest.approx(0.045)
+    assert row["verdict"] == "undecided"
 
 
 def test_few_items_are_not_asked() -> None:

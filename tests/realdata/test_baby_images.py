@@ -77,5 +77,5 @@ def test_every_address_ends_with_one_status(urls: list[str], mirror: Server) -> 
         "placeholder": 6,
     }
     assert set(images.filter(pc.field("status") == "http_error")["reason"].to_pylist()) == {"404"}
-    assert fetcher.duplicates(images, above=2)["duplicates"] == 43
+    assert fetcher.duplicates([images], above=2)["duplicates"] == 43
     assert len(mirror.answers) == 6988

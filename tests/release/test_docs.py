@@ -1,21 +1,27 @@
 """The commands and the code of docs/release.md run as they stand, beside a release and nothing else of the project."""
 
 import json
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import coded
 import pyarrow.parquet as pq
 import pytest
 import toy
+import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from pipeline.code import ROOT
 from stages.cli import app
 
-TEXT = (Path(__file__).parent.parent.parent / "docs/release.md").read_text()
+TEXT = (ROOT / "docs/release.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -44,15 +50,30 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_commands_run_in_their_order(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(beside)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line]
+    commands.remove(zipping := next(command for command in commands if command.startswith("python -m zipfile")))
     assert {shlex.split(command)[1] for command in commands} == {
         *("fetch", "verify", "export", "compare", "diff", "recommend", "probe", "embed", "attest")
     }
+    zipfile.main(shlex.split(zipping)[3:])
     for command in commands:
         result = CliRunner().invoke(app, shlex.split(command)[1:])
         assert result.exit_code == 0, f"{command}: {result.output}"
     assert pq.read_metadata("new.parquet").num_rows == 2
     assert pq.read_table("coded.parquet")["codes"].null_count == 0
     assert "attested; text, image, vector and codes of 6 rows agree" in result.output
+
+
+def test_the_workflow_attaches_a_release_that_is_fetched(beside: Path, tmp_path: Path) -> None:
+    """Its steps run as they stand; the last one needs a server."""
+    steps = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())["jobs"]["sample"]["steps"]
+    _, zipping, fetching, uploading = [step["run"] for step in steps if "run" in step]
+    shutil.copytree(beside / "release", tmp_path / "outputs/publish/sample/release")
+    (tmp_path / ".venv").symlink_to(Path(sys.executable).parent.parent)
+    here = {"GITHUB_REF_NAME": "v0.1.0", "PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}/.venv/bin:{os.environ['PATH']}"}
+    for command in (zipping, fetching):
+        subprocess.run(["bash", "-c", command], cwd=tmp_path, env=os.environ | here, check=True, capture_output=True)
+    assert (tmp_path / "checked/manifest.json").read_bytes() == (beside / "release/manifest.json").read_bytes()
+    assert [path.name for path in tmp_path.glob(uploading.split()[-1])] == ["sample-0.1.0.zip"]
 
 
 def test_the_code_runs(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:

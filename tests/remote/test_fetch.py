@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,57 @@ def test_from_a_folder_by_path_and_by_file_address(published: Path, tmp_path: Pa
     fetch(str(published), tmp_path / "a")
     fetch(published.as_uri(), tmp_path / "b")
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(published)
+
+
+@pytest.fixture(params=["at its top", "in a folder"])
+def zipped(request: pytest.FixtureRequest, published: Path, tmp_path: Path) -> Iterator[Server]:
+    """Serve a zip file of the release."""
+    (tmp_path / "served").mkdir()
+    base = None if request.param == "at its top" else published.name
+    shutil.make_archive(
+        str(tmp_path / "served/shop-0.1.0"), "zip", published if base is None else published.parent, base
+    )
+    with serving(tmp_path / "served") as server:
+        yield server
+
+
+def test_from_a_zip_file_on_disk_and_on_the_web(zipped: Server, published: Path, tmp_path: Path) -> None:
+    fetch(str(zipped.folder / "shop-0.1.0.zip"), tmp_path / "a")
+    fetch(f"{zipped.address}/shop-0.1.0.zip?key=1", tmp_path / "b")
+    assert content(tmp_path / "a") == content(tmp_path / "b") == content(published)
+    fetch(f"{zipped.address}/shop-0.1.0.zip", tmp_path / "c", encoder="minilm-cnn")
+    assert set(content(tmp_path / "c")) == {n for n in content(published) if "/beit3/" not in n}
+    assert left(tmp_path) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("absent.zip", "HTTP 404 Not Found"),
+        ("cut.zip", "File is not a zip file"),
+        ("page.zip", "the answer is a web page (HTML), not a file"),
+        ("empty.zip", "no manifest.json there; is this the address of a release?"),
+        ("damaged.zip", "manifest.json: Bad CRC-32"),
+    ],
+)
+def test_a_zip_file_that_is_none_says_so_and_nothing_is_left(
+    published: Path, tmp_path: Path, name: str, says: str
+) -> None:
+    (tmp_path / "served").mkdir()
+    with zipfile.ZipFile(tmp_path / "served/empty.zip", "w") as z:
+        z.writestr("manifest", "{}")
+    with zipfile.ZipFile(tmp_path / "served/damaged.zip", "w") as z:
+        z.write(published / "manifest.json", "manifest.json")
+    data = (tmp_path / "served/damaged.zip").read_bytes()
+    (tmp_path / "served/damaged.zip").write_bytes(data.replace(b"shop", b"shot", 1))
+    (tmp_path / "served/cut.zip").write_bytes(data[:-30])
+    (tmp_path / "served/page.zip").write_bytes(b"<!DOCTYPE html><html>not found</html>")
+    with serving(tmp_path / "served") as server, pytest.raises(UserError) as e:
+        fetch(f"{server.address}/{name}?key=secret", tmp_path / "here")
+    assert str(e.value).startswith(f"{server.address}/{name}: ")
+    assert says in str(e.value)
+    assert "secret" not in str(e.value)
+    assert left(tmp_path) == []
 
 
 def test_one_feature_set_verifies_by_itself_and_names_the_whole(

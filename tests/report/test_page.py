@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import toy
+import verdicts
 from PIL import Image
 from rich.console import Console
 
@@ -60,6 +61,16 @@ def test_settings_that_were_tried_have_a_section(tmp_path: Path) -> None:
     assert "| alignrec on beit3 | lr 0.01, l2 0 (as given) | 2 | 0 | 0.2000 | 0.2000 |" in text
     assert "| bpr | lr 0.02, l2 0 | 2 | 1 |  | 0.3000 |" in text
     assert 'id="settings"' in (layout.report / "index.html").read_text()
+
+
+def test_the_first_lines_say_which_set_is_better(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    io.write_json(layout.probes, io.read_json(layout.probes) | verdicts.probes(best="worse worse"))
+    with running("report", "shop", toy.PARAMS, tmp_path) as run:
+        report.main(run)
+    said = "Use best, not beit3: it is better in zero-shot and Item-CF, and worse in no probe."
+    assert (layout.report / "report.md").read_text().splitlines()[:3] == ["# shop: alignrec report", "", f"**{said}**"]
+    assert re.search(rf"</h1>\s*<p><strong>{said}</strong></p>", (layout.report / "index.html").read_text())
 
 
 class Tags(HTMLParser):

@@ -13,6 +13,7 @@ import toy
 import schemas
 from pipeline import io
 from pipeline.layout import Layout
+from pipeline.probe import questions, sampled
 from pipeline.run import running
 from pipeline.semantic_ids import files, judge
 from pipeline.semantic_ids.base import Method
@@ -73,6 +74,18 @@ def test_codes_that_lose_nothing_cost_nothing_and_others_do(tmp_path: Path, monk
     flat = near.judged(each_its_own(), method(np.ones_like(vectors)))["reconstruction"]["item_cf"]
     assert flat["original"] == same["original"] != pytest.approx(flat["chance"], abs=0.02)
     assert flat["reconstructed"] == pytest.approx(flat["chance"], abs=1e-6)
+
+
+def test_a_large_catalogue_is_asked_some_of_its_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = toy.outputs(tmp_path)
+    monkeypatch.setattr(sampled, "COSINES", 0)
+    monkeypatch.setattr(sampled, "FEWEST", 1)
+    original = judge.read(layout, "beit3", 0, toy.ITEMS).original
+    assert isinstance(original, judge.Original)
+    for probe in original.probes.values():
+        assert isinstance(probe, questions.Questions)
+        assert probe.groups == 1
+        assert "were asked, drawn by seed." in probe.note
 
 
 def test_why_there_is_no_reconstruction(tmp_path: Path) -> None:

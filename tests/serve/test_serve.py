@@ -198,7 +198,7 @@ def test_an_image_in_the_box_finds_items_and_a_bad_one_is_refused(tab: Any, tmp_
     (tmp_path / "bad.png").write_bytes(b"<script>alert(1)</script>")
     tab.set_input_files("#picture", str(tmp_path / "bad.png"))
     tab.click("#question button")
-    tab.wait_for_function("document.getElementById('answer').textContent.startsWith('Not answered')")
+    tab.locator("#answer", has_text="Not answered").wait_for()
     assert "cannot be used" in tab.inner_text("#answer")
     assert tab.locator("#answers figure").count() == 0
 
@@ -207,7 +207,7 @@ def test_a_server_that_is_gone_is_said(tab: Any) -> None:
     tab.route("**/nearest*", lambda route: route.abort())
     tab.fill("#words", "red")
     tab.click("#question button")
-    tab.wait_for_function("document.getElementById('answer').textContent.startsWith('Not answered')")
+    tab.locator("#answer", has_text="Not answered").wait_for()
     assert tab.inner_text("#answer") == "Not answered: the server cannot be reached"
 
 

@@ -10,6 +10,7 @@ from faulty import Answer, Handler, Server, body, cut, first, hang, serving, sta
 
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.http import retries
 from pipeline.http.fetch import Progress, fetch
 from pipeline.http.retries import pause, retry_after
 from pipeline.sources.download import download, expectations, listing, local_files, names
@@ -166,8 +167,8 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
         remote, near = f"http://me:pass@{host}/r.json.gz?key=1#x", str(tmp_path / "meta.json.gz")
         addresses = {"reviews": [remote], "metadata": [near]}
         raw = tmp_path / "raw"
-        stored, hashes = download(addresses, raw, {}, 2, 0, quiet)
-        assert download(addresses, raw, {}, 2, 0, quiet) == (stored, {})
+        stored, hashes = download("shop", addresses, raw, {}, 2, 0, quiet)
+        assert download("shop", addresses, raw, {}, 2, 0, quiet) == (stored, {})
         assert server.asked.total() == 1
     common = {"bytes": len(DATA), "sha256": io.sha256(tmp_path / "meta.json.gz")}
     for known in (hashes, {}):
@@ -180,21 +181,38 @@ def test_a_dataset_is_fetched_once_and_listed_without_secrets_or_paths(tmp_path:
 def test_mirrors_are_tried_in_order(tmp_path: Path) -> None:
     with serving({"/b/x.gz": body(DATA)}) as server:
         mirrors = [f"{server.address}/a/x.gz", f"{server.address}/b/x.gz", f"{server.address}/c/x.gz"]
-        assert download({"reviews": mirrors}, tmp_path, {}, 2, 0, quiet)[0] == {"reviews": "x.gz"}
+        assert download("shop", {"reviews": mirrors}, tmp_path, {}, 2, 0, quiet)[0] == {"reviews": "x.gz"}
         assert server.asked == {"/a/x.gz": 1, "/b/x.gz": 1}
-        with pytest.raises(UserError, match=r"/a/y: HTTP 404 Not Found; .*/c/y: HTTP 404 Not Found$"):
-            download({"reviews": [f"{server.address}/a/y", f"{server.address}/c/y"]}, tmp_path, {}, 2, 0, quiet)
+        with pytest.raises(UserError, match=r"/a/y: HTTP 404 Not Found; .*/c/y: HTTP 404 Not Found\. Files of yours"):
+            download("shop", {"reviews": [f"{server.address}/a/y", f"{server.address}/c/y"]}, tmp_path, {}, 2, 0, quiet)
+
+
+def test_without_a_network_it_ends_soon_and_names_the_keys_that_take_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(retries.time, "sleep", slept.append)
+    (tmp_path / "meta.gz").write_bytes(DATA)
+    away = "http://no-such-host.invalid"
+    addresses = {"reviews": [f"{away}/r.gz"], "metadata": [str(tmp_path / "meta.gz")], "feature:cnn": [f"{away}/f.b"]}
+    with pytest.raises(UserError) as e:
+        download("baby", addresses, tmp_path / "raw", {}, 2, 9, quiet)
+    assert str(e.value) == (
+        f"{away}/r.gz: name not resolved: no-such-host.invalid. "
+        "Files of yours do as well: give paths as sources.baby.reviews, sources.baby.features.cnn"
+    )
+    assert len(slept) == retries.LOOKUPS - 1
 
 
 def test_another_file_than_before_is_refused(tmp_path: Path) -> None:
     with serving({"/x.gz": body(DATA)}) as server:
         address = f"{server.address}/x.gz"
         addresses = {"reviews": [address]}
-        seen = listing(tmp_path, download(addresses, tmp_path, {}, 2, 0, quiet)[0], addresses, {})
+        seen = listing(tmp_path, download("shop", addresses, tmp_path, {}, 2, 0, quiet)[0], addresses, {})
         (tmp_path / "x.gz").unlink()
         server.answers["/x.gz"] = body(gzip.compress(b"other"))
         with pytest.raises(UserError, match=r"its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}: the file is another"):
-            download(addresses, tmp_path, expectations(addresses, {}, seen), 2, 0, quiet)
+            download("shop", addresses, tmp_path, expectations(addresses, {}, seen), 2, 0, quiet)
     assert not list(tmp_path.iterdir())
 
 

@@ -57,7 +57,7 @@ def sets(layout: Layout, raw: dict[str, Path], asins: list[str]) -> dict[str, No
 
 
 def maker(node: Node, ids: pa.Table) -> Maker:
-    return node.rows(Items(ids, [""] * len(ids), Throughput()))
+    return node.rows(Items(ids, pa.chunked_array([[""] * len(ids)]), Throughput()))
 
 
 def test_they_are_a_feature_set_and_stand_beside_minilm(tmp_path: Path) -> None:

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline import io
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import NO_FEATURES, Entry
 from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
+from pipeline.encode.params import Encode
+from pipeline.errors import UserError
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import ablations, tuning
 from pipeline.experiment.run import Experiment
+from pipeline.features import needs
+from pipeline.features.sets import FeatureSets
+from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.params import Train
+from pipeline.pretrain import needs as pretraining
 from pipeline.seeds import seed_for
 
 
-def entries(params: Parameters) -> list[Entry]:
-    """Return the runs of the parameters; models that read ids alone run once a seed."""
+def entries(params: Parameters, draws: int = 1) -> list[Entry]:
+    """Return the runs of the parameters, at least one a draw; models that read ids alone run once a seed."""
     benchmark = params[Benchmark]
     full = [
         Entry(model, features, seed)
         for model in benchmark.models
         for features in (benchmark.features if MODELS[model].needs else [NO_FEATURES])
-        for seed in range(benchmark.seeds)
+        for seed in range(max(benchmark.seeds, draws))
     ]
-    return list(dict.fromkeys([*full, *ablations.entries(params)]))
+    return list(dict.fromkeys([*full, *ablations.entries(params, draws)]))
 
 
 def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed: int) -> Cell:
@@ -56,14 +67,44 @@ def whole(experiment: Experiment, layout: Layout, features: str, seed: int) -> C
     )
 
 
+def data(experiment: Experiment, features: str, draw: int) -> Stored:
+    """Return what a run on a draw of the split is trained on.
+
+    A feature set that learned from train interactions learns again from those of the draw.
+
+    Raises:
+        UserError: it cannot learn again.
+    """
+    params, layout = experiment.params, experiment.draws[draw]
+    stored = Stored.of(params, layout, features)
+    taught = pretraining.learned(params, features)
+    if not draw or not (taught or needs.learns(params.encoders, features)):
+        return stored
+    path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
+    again = replace(stored, features=path, graph=params[Graph])
+    if path in experiment.made:
+        return again
+    node = FeatureSets.of(layout, params[Encode], params.encoders)[features]
+    if not taught and not node.learned:
+        return stored
+    if taught or not node.relearns or any(part.learned for part in node.of):
+        raise UserError(
+            f"'benchmark.features': {features} learned from the train interactions of the first draw, and cannot be "
+            "made again for the others; leave it out, or set interactions.draws to 1"
+        )
+    io.write_npy(path, node.relearned(np.zeros(0, np.int64)))
+    experiment.made.append(path)
+    return again
+
+
 def plan(experiment: Experiment) -> dict[Entry, Cell]:
     """Return the cells, once settings are chosen for them."""
-    params, layout, wanted = experiment.params, experiment.layout, entries(experiment.params)
+    params, wanted = experiment.params, entries(experiment.params, len(experiment.draws))
     tuned = tuning.tuned(experiment, wanted)
     return {
         entry: cell(
             experiment,
-            Stored.of(params, layout, entry.features),
+            data(experiment, entry.features, entry.seed % len(experiment.draws)),
             entry.model,
             model_settings(tuned.params(params, entry), entry.model, entry.ablation),
             entry.seed,

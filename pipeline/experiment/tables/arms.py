@@ -113,7 +113,7 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row a figure, without tests."""
     untested = dict.fromkeys(("n", "difference", "low", "high", "p", "p_holm"))
-    taught = arm.seed is not None and bool(arm.params[Pretrain].collaborative)
+    taught = arm.seed is not None and arm.params[Pretrain].learns
     for figure, own in measured.items():
         spread = cell(own.values)
         yield {

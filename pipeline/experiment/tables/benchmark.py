@@ -18,6 +18,7 @@ from pipeline.benchmark.settings import search_ranges
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import CUTOFF, headline
 from pipeline.evaluation.evidence import cell
+from pipeline.evaluation.metrics import Evaluation
 from pipeline.evaluation.protocol import Protocol
 from pipeline.experiment.plans import tuning
 from pipeline.experiment.plans.tuning import Tuned
@@ -49,7 +50,7 @@ def table(experiment: Experiment, found: Mapping[Entry, Record]) -> dict[str, An
     files = {
         "results.parquet": results(dataset, [row for one in under for row in one.rows]),
         "slices.parquet": pa.Table.from_pylist([row for one in under for row in one.slices], schemas.SLICES),
-        "tests.parquet": significance.tests(compared, reference, k, params[Benchmark].control),
+        "tests.parquet": significance.tests(compared, reference, k, params[Benchmark].control, len(experiment.draws)),
         "protocol.json": [protocol.described() | described(tuned, params) for protocol in variants],
         "metrics.json": metrics | _settings(tuned),
         "runs.json": runs.listed({entry: record.key for entry, record in found.items()}),
@@ -58,14 +59,25 @@ def table(experiment: Experiment, found: Mapping[Entry, Record]) -> dict[str, An
 
 
 def _under(experiment: Experiment, found: Mapping[Entry, Record], number: int, protocol: Protocol) -> _Judged:
-    under, ks, split = _Judged([], [], {}), experiment.params[Benchmark].ks, experiment.split
+    under, ks = _Judged([], [], {}), experiment.params[Benchmark].ks
+    users = np.unique(np.concatenate([split.test.users for split in experiment.splits]))
     for entry, record in found.items():  # a run's rankings at a time
+        split = experiment.splits[entry.seed % len(experiment.splits)]
         row = judged(entry._asdict(), record, number)
         evaluation = record.evaluation(protocol.suffix, split, ks)
         under.rows.append(row)
         under.slices.extend(slices.rows(named(experiment.dataset, row), evaluation, split, ks))
-        under.per_user[entry] = {metric: evaluation.per_user[metric, headline(ks)] for metric in significance.METRICS}
+        under.per_user[entry] = {
+            metric: _of(users, evaluation, evaluation.per_user[metric, headline(ks)]) for metric in significance.METRICS
+        }
     return under
+
+
+def _of(users: np.ndarray, evaluation: Evaluation, values: np.ndarray) -> np.ndarray:
+    """Return the figures of test users, float64 [N], NaN where a user has no target."""
+    out = np.full(len(users), np.nan)
+    out[np.searchsorted(users, evaluation.users)] = values
+    return out
 
 
 def judged(label: Mapping[str, Any], record: Record, number: int = 0) -> dict[str, Any]:

@@ -52,17 +52,20 @@ def tests(
     reference: str,
     k: int,
     control: str | None,
+    draws: int,
 ) -> pa.Table:
     """Return table TESTS of all declared comparisons, recall and ndcg at K; p is corrected over all of them.
 
-    A user's figure is first averaged over the seeds that both runs have: the test is over users.
+    A user's figure is first averaged over the seeds that both runs have, those of each draw apart: the test is over
+    users, and over draws.
 
     Args:
         judged: a pair for each protocol: dataset, protocol and fingerprint; run -> metric -> float64 [N], the same
-            test users in every run and protocol.
+            test users in every run and protocol, NaN where one has no target in the run's draw.
         reference: the feature set of AlignRec that others are compared with.
         k: cutoff.
         control: feature set that every other one is compared with under each model, if any.
+        draws: of the split; run number n is of draw n modulo these.
     """
     rows: list[dict[str, Any]] = []
     left: list[np.ndarray] = []
@@ -76,10 +79,12 @@ def tests(
         for metric in METRICS:
             rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
             for column, kind in ((left, a), (right, b)):
-                column.append(np.mean([per_user[kind._replace(seed=n)][metric] for n in seeds], axis=0))
+                runs = {n: per_user[kind._replace(seed=n)][metric] for n in seeds}
+                by_draw = [[run for n, run in runs.items() if n % draws == draw] for draw in range(draws)]
+                column.append(np.stack([np.mean(own, axis=0) for own in by_draw], axis=1))  # [N, D]
     if not rows:
         return schemas.TESTS.empty_table()
-    results = paired(np.stack(left, 1), np.stack(right, 1), seed_for("tests", rows[0]["dataset"]))
+    results = paired(np.stack(left, 2), np.stack(right, 2), seed_for("tests", rows[0]["dataset"]))
     corrected = holm(np.array([test.p for test in results]))
     tested = [
         row | test._asdict() | {"p_holm": float(p)} for row, test, p in zip(rows, results, corrected, strict=True)

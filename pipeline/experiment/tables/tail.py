@@ -135,11 +135,12 @@ def corrected(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _contenders(layout: Layout) -> dict[tuple[str, str], list[int]]:
-    """Return model and feature set -> numbers of its runs, in the order of the benchmark."""
+    """Return model and feature set -> numbers of its runs on the first draw, in the order of the benchmark."""
+    draws = len(layout.draws())
     seeds: dict[tuple[str, str], list[int]] = {}
     io.present([layout.runs])
     for entry in runs.keys(layout):
-        if not entry.ablation:
+        if not entry.ablation and entry.seed % draws == 0:
             seeds.setdefault((entry.model, entry.features), []).append(entry.seed)
     return {name: sorted(numbers) for name, numbers in seeds.items()}
 

@@ -19,15 +19,16 @@ from pipeline.beit3.network import Config
 from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.config.parameters import Parameters
 from pipeline.encode.beit3_untrained import MOST
+from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.layout import Layout
 from pipeline.ops.device import gemm_rate, pick
+from pipeline.plan.size import LONGEST
 from pipeline.pretrain.loop import MEASUREMENTS
 from pipeline.pretrain.params import Pretrain
 
-LONGEST = 128
-"""tokens of a text, at most"""
 CODES = 8192
+"""of the visual tokenizer that was published"""
 BACKWARD = 3
 """a training step takes three times the operations of its forward pass"""
 
@@ -82,10 +83,16 @@ def visual_tokens(c: vqkd.Config) -> float:
 
 def forward(c: Config, image: bool, tokens: int, params: Pretrain) -> float:
     """Return the operations of one item's masked pass, with the heads of masked modelling and of the summary."""
-    masked = image * params.image_mask * c.patches * CODES + params.text_mask * tokens * c.vocab
-    places = image * c.patches * (c.width + CODES) + c.width + c.vocab if params.summary else 0
+    codes = c.codes or CODES
+    masked = image * params.image_mask * c.patches * codes + params.text_mask * tokens * c.vocab
+    places = image * c.patches * (c.width + codes) + c.width + c.vocab if params.summary else 0
     vision = (1 + c.patches) * image
     return image * patches(c) + c.layers * block(vision + tokens, c.width, c.ffn) + 2 * c.width * (masked + places)
+
+
+def whole(c: Config, tokens: int) -> float:
+    """Return the operations of one item's forward pass, image and text, without heads."""
+    return patches(c) + c.layers * block(1 + c.patches + tokens, c.width, c.ffn)
 
 
 def training_step(c: Config, image: bool, tokens: int, params: Pretrain) -> float:
@@ -101,10 +108,12 @@ def encoding(c: Config, items: Items, reads: tuple[str, ...]) -> float:
 
 def pretrain(networks: Networks, params: Parameters, items: Items) -> dict[str, float]:
     """Return precision -> operations of the stage: visual tokens, steps, held-out items, whitening."""
-    own, c = params.pretrain, networks.beit3
+    own, c = params[Pretrain], networks.beit3
     pairs = list(zip(items.image.tolist(), items.tokens.tolist(), strict=True))
     one = sum(forward(c, *pair, own) for pair in pairs)
     shown = own.steps * own.batch_size / len(pairs)  # passes over the items
+    if own.cls_pass == "whole" and (own.summary or own.content or own.distill):  # one more pass, with nothing masked
+        one += encoding(c, items, ("image", "text"))
     trained, held_out = BACKWARD * shown, MEASUREMENTS * own.held_out
     exact = items.image.sum() * visual_tokens(networks.vqkd) * (own.visual_tokens == "vqkd")
     exact += (1 - own.held_out) * encoding(c, items, ("image", "text"))
@@ -118,7 +127,7 @@ def encode(networks: Networks, params: Parameters, items: Items) -> dict[str, fl
     """Return precision -> operations of the stage's BEiT3 encoders; an untrained one also fits its whitening."""
     settings = params.encoders.get("beit3", {})
     work = 0.0
-    for name in params.encode.encoders:
+    for name in params[Encode].encoders:
         if name not in ENCODERS or not (spec := ENCODERS[name]).pretrained:
             continue
         one = encoding(networks.beit3, items, spec.reads)

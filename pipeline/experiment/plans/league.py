@@ -1,0 +1,276 @@
+"""The league: every model the same number of settings on every split, chosen on valid, then run over seeds.
+
+The settings of a model are its authors' grid in an order that a seed draws, then draws from the range of its search.
+The first run of a setting is the try: what valid chooses has one training of it already.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import schemas
+from pipeline.benchmark.params import Benchmark, Sweep
+from pipeline.benchmark.runs import NO_FEATURES
+from pipeline.benchmark.settings import model_settings, protocol_of, search_ranges
+from pipeline.config.parameters import Parameters
+from pipeline.encode.params import Encode
+from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import headline
+from pipeline.evaluation.protocol import Protocol
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.pairs import Stored
+from pipeline.experiment.params import League
+from pipeline.experiment.plans import benchmark, search
+from pipeline.experiment.run import Experiment
+from pipeline.experiment.search import Setting, became, best, grid, halton
+from pipeline.experiment.store import Record
+from pipeline.features import needs
+from pipeline.interactions import again
+from pipeline.interactions.division import Division
+from pipeline.interactions.params import Interactions
+from pipeline.interactions.split import Split
+from pipeline.layout import Layout
+from pipeline.models import MODELS, RELEASED, closed
+from pipeline.run import Run
+from pipeline.seeds import seed_for
+from pipeline.train import inputs
+from pipeline.train.params import Released
+
+
+class Contender(NamedTuple):
+    """One row of the league."""
+
+    model: str
+    features: str
+    """feature set, or NO_FEATURES"""
+
+    @property
+    def name(self) -> str:
+        """Model and features in words."""
+        return self.model if self.features == NO_FEATURES else f"{self.model} on {self.features}"
+
+
+class Trained(NamedTuple):
+    """One training."""
+
+    contender: Contender
+    split: int
+    """0 is the data's own"""
+    number: int
+    """of the setting"""
+    seed: int
+    """number of the run"""
+
+
+@dataclass(frozen=True)
+class Redrawn(Layout):
+    """The paths of a dataset with another split; all other files are the dataset's."""
+
+    number: int
+
+    @property
+    def interactions(self) -> Path:
+        """Table INTERACTIONS."""
+        return self.folder("league") / "splits" / str(self.number) / "interactions.parquet"
+
+
+@dataclass(frozen=True)
+class Season:
+    """All that a league trains on and by."""
+
+    experiment: Experiment
+    budget: int
+    """settings of each model"""
+    sets: list[str]
+    """the feature set that is judged, then those that it is tested against"""
+    contenders: list[Contender]
+    left_out: dict[str, str]
+    """model -> why it does not take part"""
+    layouts: list[Layout]
+    """by split"""
+    splits: list[Split]
+    rules: list[Protocol]
+    """by split"""
+
+    @property
+    def own(self) -> League:
+        """Its section of the parameters."""
+        return self.experiment.params[League]
+
+    @property
+    def k(self) -> int:
+        """The cutoff of all figures."""
+        return headline(self.experiment.params[Benchmark].ks)
+
+    @property
+    def main(self) -> list[Contender]:
+        """One contender a model: on the set that is judged, or on ids alone."""
+        return [one for one in self.contenders if one.features in (NO_FEATURES, *self.sets[:1])]
+
+    @property
+    def alike(self) -> dict[str, Any]:
+        """Columns of table LEAGUE by which leagues of one table are alike: rules, budget, k."""
+        rules = replace(self.rules[0], questions="", filter="").fingerprint
+        return {"rules": rules, "budget": self.budget, "k": self.k}
+
+    @cached_property
+    def settings(self) -> dict[str, list[Setting]]:
+        """Model -> what it tries."""
+        names = dict.fromkeys(one.model for one in self.contenders)
+        return {name: settings(self.experiment.params, name, self.budget) for name in names}
+
+    def cell(self, one: Trained) -> Cell:
+        """Return the cell of a training, which is the benchmark's own where that has the same settings."""
+        params, (model, features) = self.experiment.params, one.contender
+        chosen = search.settings(params, model, self.settings[model][one.number])
+        data = Stored.of(params, self.layouts[one.split], features)
+        return replace(benchmark.cell(self.experiment, data, model, chosen, one.seed), protocol=self.rules[one.split])
+
+
+class Played(NamedTuple):
+    """What a league has trained."""
+
+    found: dict[Trained, Record]
+    chosen: dict[tuple[Contender, int], int]
+    """contender and split -> number of the setting of best valid Recall@20"""
+
+    def runs(self, contender: Contender, split: int, seeds: int) -> dict[int, Record]:
+        """Return the runs of the setting that valid chose, by number, those that ended."""
+        number = self.chosen[contender, split]
+        each = {seed: self.found[Trained(contender, split, number, seed)] for seed in range(seeds)}
+        return {seed: record for seed, record in each.items() if record.judged}
+
+
+def settings(params: Parameters, model: str, budget: int) -> list[Setting]:
+    """Return what a model tries, `budget` settings or as many as there are; more begin with fewer."""
+    own, seed = MODELS[model].Params.grid, seed_for("league", model)
+    if model == RELEASED:
+        own = own or params[Sweep].grids.get("authors", {})
+    combinations = grid(own) if own else []
+    order = np.random.default_rng(seed).permutation(len(combinations))
+    ranges = search_ranges(params, model)
+    drawn = halton(ranges, budget, seed) if ranges else []
+    accepted = (s for s in [*(combinations[i] for i in order), *drawn] if _accepts(params, model, s))
+    return list(islice(accepted, budget)) or [{}]
+
+
+def _accepts(params: Parameters, model: str, setting: Setting) -> bool:
+    try:
+        search.settings(params, model, setting)
+    except UserError:  # a combination that the model has no sense for
+        return False
+    return True
+
+
+def season(experiment: Experiment, budget: int) -> Season:
+    """Return who takes part, on which splits; the splits are drawn.
+
+    Raises:
+        UserError: nobody takes part, or a feature set is absent or has seen what other splits test.
+    """
+    params, own = experiment.params, experiment.params[League]
+    layouts = _split(experiment.run)
+    sets = _sets(params, experiment.layout, len(layouts))
+    left_out = dict(_left_out(params, experiment.dataset, sets, experiment.split.n_items))
+    names = [name for name in own.models or params[Benchmark].models if name not in left_out]
+    if not names:
+        raise UserError(f"league: no model takes part; {next(iter(left_out.values()))}")
+    read = [MODELS[name].needs for name in names]
+    contenders = [
+        Contender(name, features)
+        for name, reads in zip(names, read, strict=True)
+        for features in (sets if reads else [NO_FEATURES])
+    ]
+    splits = [inputs.read(layout, None).split for layout in layouts]
+    rules = [protocol_of(params, experiment.dataset, split) for split in splits]
+    return Season(experiment, budget, sets, contenders, left_out, layouts, splits, rules)
+
+
+def _left_out(params: Parameters, dataset: str, sets: list[str], n_items: int) -> Iterator[tuple[str, str]]:
+    """Yield models that cannot take part, and why; a closed form says its memory before anything is trained."""
+    for model in params[League].models or params[Benchmark].models:
+        kind = MODELS[model]
+        if kind.needs and not sets:
+            yield model, f"{model} reads features, and {dataset} has none"
+        elif issubclass(kind, closed.Closed):
+            own = model_settings(params, model)
+            assert isinstance(own, closed.ClosedParams)
+            try:
+                closed.fits(n_items, own.gib, model)
+            except UserError as e:
+                yield model, str(e)
+
+
+def _sets(params: Parameters, layout: Layout, splits: int) -> list[str]:
+    """Return the feature sets: those that are named, or the released one and its controls where they are encoded."""
+    made, named = layout.feature_sets(), params[League].features
+    if absent := [name for name in named if name not in made]:
+        raise UserError(f"league.features: {layout.dataset} has no '{absent[0]}'; it has {', '.join(made) or 'none'}")
+    sets = named or [name for name in (params[Released].features, "random", "shuffled") if name in made]
+    if splits > 1 and (taught := [name for name in sets if needs.learns(params.encoders, name)]):
+        raise UserError(
+            f"league.features: '{taught[0]}' learned from train interactions that other splits test; name another set, "
+            "or league.splits: 1"
+        )
+    return [] if {*sets} <= {*params[Encode].controls} else sets
+
+
+def _split(run: Run) -> list[Layout]:
+    """Return the layouts of the splits; those beside the data's own are divided anew unless they were."""
+    layout, params, inner = run.layout, run.params[Interactions], run.within("interactions", run.params, run.layout, "")
+    interactions = run.read(layout.interactions, schemas.INTERACTIONS)
+    if run.params[League].splits > 1 and not again.is_drawn(interactions, params.protocol):
+        run.warn(f"no seed divides these interactions ({params.protocol}), so there is one split")
+        return [layout]
+    users, items = run.read(layout.users, schemas.USERS), run.read(layout.item_ids, schemas.ITEM_IDS)
+    facts = {k: v for k, v in schemas.provenance(interactions).items() if k in ("timestamps", "split", "division")}
+    others = [Redrawn(layout.root, layout.dataset, number) for number in range(1, run.params[League].splits)]
+    for other in others:
+        path, seed = other.interactions, seed_for("interactions", run.dataset, "split", "league", other.number)
+        division = Division(params.protocol, seed, params.cold_share, params.most_train)
+        read = [layout.interactions, layout.users, layout.item_ids]
+        inner.resume(path.parent, read, division, modules=[again.__name__])
+        if not path.is_file():
+            rows = again.divided(interactions, users, items, division, path.parent / ".scratch", params.memory_limit)
+            inner.write_all(rows, path, schemas.INTERACTIONS, **facts)
+    return [layout, *others]
+
+
+def play(own: Season) -> Played:
+    """Try every setting on every split, then run what valid chose over the other seeds. A loss that diverges fails.
+
+    Raises:
+        UserError: no setting of any model trained to the end.
+    """
+    experiment, splits = own.experiment, range(len(own.splits))
+    tries = [
+        Trained(one, split, number, 0)
+        for one, split in product(own.contenders, splits)
+        for number in range(len(own.settings[one.model]))
+    ]
+    found = experiment.complete({one: own.cell(one) for one in tries}, "settings", tolerant=True)
+    chosen = {}
+    for one, split in product(own.contenders, splits):
+        each = enumerate(own.settings[one.model])
+        tried = [became(number, setting, [found[Trained(one, split, number, 0)]]) for number, setting in each]
+        if won := best([end for end in tried if end]):
+            chosen[one, split] = won.number
+    if not chosen:
+        raise UserError(f"league: no setting trained to the end; the first: {found[tries[0]].values['reason']}")
+    seeds = range(1, own.own.seeds)
+    more = [Trained(*key, number, seed) for key, number in chosen.items() for seed in seeds]
+    found |= experiment.complete({one: own.cell(one) for one in more}, "seeds", tolerant=True)
+    return Played(found, chosen)
+
+
+def workers(params: Parameters) -> int:
+    """Return how many runs there are at a time."""
+    return params[League].workers or os.cpu_count() or 1

@@ -1,0 +1,256 @@
+"""Table LEAGUE, a row a training, and what follows from it: paired tests, gains of features, how stable ranks are.
+
+Letters: U users, C contenders, B blocks (a split and a seed), N test users of a split, K cutoff.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.evaluation.metrics import Evaluation, judge
+from pipeline.evaluation.statistics import corrected
+from pipeline.experiment.plans.league import Contender, Played, Season, Trained
+from pipeline.experiment.search import RECALL
+from pipeline.experiment.store import Record
+from pipeline.interactions.audit import audit
+from pipeline.probe.verdicts import LEVEL
+from pipeline.seeds import seed_for
+
+MEMBERS = 3
+"""contenders whose lists are fused"""
+FUSED = 60
+"""added to a rank before its reciprocal is taken (Cormack et al., SIGIR 2009)"""
+RUN = ("dataset", "model", "features", "split", "number", "seed")
+ALIKE = {"rules": "protocol", "budget": "budget", "k": "cutoff"}
+"""columns of which all rows of a table have the same value -> what they are in words"""
+
+
+def table(own: Season, played: Played) -> pa.Table:
+    """Return table LEAGUE of what was played."""
+    costs = own.experiment.costs
+    first = {one: r for one, r in played.found.items() if r.judged and not (one.split or one.seed)}
+    best: dict[Contender, Trained] = {}
+    for one, record in first.items():
+        if one.contender not in best or _test(own, record) > _test(own, first[best[one.contender]]):
+            best[one.contender] = one
+    rows = []
+    for one, record in played.found.items():
+        path = costs / f"{record.key}.json" if costs else None
+        cost = io.read_json(path) if path and path.is_file() else {"seconds": None, "memory_mib": None, "machine": ""}
+        rows.append(
+            {"dataset": own.experiment.dataset, **one.contender._asdict(), "split": one.split, "number": one.number,
+             "seed": one.seed, "setting": json.dumps(own.settings[one.contender.model][one.number]),
+             **own.rules[one.split].label, **own.alike, "state": record.values["state"],
+             "valid": record.best.get(RECALL),
+             **{m: _test(own, record, m) if record.judged else None for m in ("recall", "ndcg")},
+             "by_valid": played.chosen.get((one.contender, one.split)) == one.number,
+             "by_test": best.get(one.contender) == one, **cost}
+        )  # fmt: skip
+    return pa.Table.from_pylist(rows, schemas.LEAGUE)
+
+
+def _test(own: Season, record: Record, metric: str = "recall") -> float:
+    return float(record.judged[0]["metrics"]["test"][f"{metric}@{own.k}"])
+
+
+def refuse_unlike(own: Season, others: Iterable[pa.Table]) -> None:
+    """Raise UserError where another league has other rules, budget, cutoff, or other pairs in the same split.
+
+    Args:
+        own: what is about to be played.
+        others: tables LEAGUE.
+    """
+    asked = {(own.experiment.dataset, split): rules.fingerprint for split, rules in enumerate(own.rules)}
+    for row in (row for other in others for row in other.to_pylist()):
+        name, split, mark = row["dataset"], row["split"], row["fingerprint"]
+        for column, what in ALIKE.items():
+            if row[column] != (ours := own.alike[column]):
+                raise UserError(
+                    f"--with: the {what} of the league of {name} is {row[column]}, here it is {ours}; figures of both "
+                    "never share a table"
+                )
+        if asked.setdefault((name, split), mark) != mark:
+            raise UserError(
+                f"--with: split {split} of {name} has fingerprint {mark}, and elsewhere {asked[name, split]}: it asks "
+                "other questions; figures of both never share a table"
+            )
+
+
+def merged(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return leagues of several data sets, or of several machines, as one; of equal trainings the first stays."""
+    rows = {tuple(row[c] for c in RUN): row for row in reversed(pa.concat_tables(tables).to_pylist())}
+    return pa.Table.from_pylist([*reversed(rows.values())], schemas.LEAGUE)
+
+
+def derived(own: Season, played: Played) -> dict[str, Any]:
+    """Return, JSON, what the table alone does not tell.
+
+    Returns:
+        pairs: paired tests of every two main contenders, the better by rank first; gains: of a model on the judged set
+        and on another; rows as of `statistics.corrected`. ranks: main contender -> mean rank over blocks; groups: of
+        neighbours in rank, no two of which the tests tell apart. stability: mean Kendall's tau between rankings.
+        fused: members, figures by block, and the test against the best member. audit: of the data's own split.
+        left_out: model, or contender none of whose settings ended -> why.
+    """
+    ended = [one for one in own.contenders if all((one, split) in played.chosen for split in range(len(own.splits)))]
+    users = {
+        one: _users(own, (r.evaluation("", own.splits[at[0]], [own.k]) for at, r in _runs(own, played, one)))
+        for one in ended
+    }
+    main = [one for one in own.main if one in ended]
+    ranks = np.nanmean(_ranks(_blocks(own, played, main)), axis=0)
+    main = [main[i] for i in np.argsort(ranks, kind="stable")]
+    seed, name = seed_for("league", own.experiment.dataset), f"recall@{own.k}"
+    pairs = [(name, a.name, b.name, users[a], users[b]) for a, b in combinations(main, 2)]
+    gains = [
+        (one.model, one.name, other.name, users[one], users[other])
+        for one in main
+        for other in ended
+        if other.model == one.model and other != one
+    ]
+    tested = corrected(pairs, seed) if pairs else []
+    blocks = _blocks(own, played, main)
+    level = {frozenset((row["a"], row["b"])) for row in tested if row["p_holm"] >= LEVEL}
+    best = {one.contender: _test(own, r) for one, r in played.found.items() if r.judged and not (one.split or one.seed)}
+    rows = own.experiment.run.read(own.layouts[0].interactions, schemas.INTERACTIONS)
+    return {
+        "pairs": tested,
+        "gains": corrected(gains, seed) if gains else [],
+        "ranks": dict(zip((one.name for one in main), sorted(ranks.tolist()), strict=True)),
+        "groups": groups([one.name for one in main], level),
+        "stability": stability(blocks, [best[one] for one in main]),
+        "fused": _fused(own, played, main, users, seed),
+        "audit": audit(rows, own.splits[0].n_items, seed),
+        "left_out": own.left_out | {one.name: _failed(played, one) for one in own.contenders if one not in ended},
+    }
+
+
+def _failed(played: Played, one: Contender) -> str:
+    reason = next(r.values["reason"] for key, r in played.found.items() if key.contender == one and not r.judged)
+    return f"{one.name}: on some split none of its settings trained to the end; the first: {reason}"
+
+
+def _runs(own: Season, played: Played, one: Contender) -> Iterator[tuple[tuple[int, int], Record]]:
+    """Yield split and seed of a contender's honest runs, with the records."""
+    for split in range(len(own.splits)):
+        for seed, record in played.runs(one, split, own.own.seeds).items():
+            yield (split, seed), record
+
+
+def _users(own: Season, found: Iterable[Evaluation]) -> np.ndarray:
+    """Return each user's mean recall over the runs that ask about the user, float64 [U]."""
+    total, times = np.zeros(own.splits[0].n_users), np.zeros(own.splits[0].n_users)
+    for run in found:
+        total[run.users] += run.per_user["recall", own.k]
+        times[run.users] += 1
+    return total[times > 0] / times[times > 0]
+
+
+def _blocks(own: Season, played: Played, main: Sequence[Contender]) -> np.ndarray:
+    """Return test recall, float64 [splits, seeds, C]; not a number where a run failed."""
+    figures = np.full((len(own.splits), own.own.seeds, len(main)), np.nan)
+    for column, one in enumerate(main):
+        for block, record in _runs(own, played, one):
+            figures[*block, column] = _test(own, record)
+    return figures
+
+
+def _ranks(blocks: np.ndarray) -> np.ndarray:
+    """Return ranks from 1, the highest first and equal ones shared, float64 [B, C]; none of a failed run."""
+    from scipy.stats import rankdata
+
+    return np.asarray(rankdata(-blocks.reshape(-1, blocks.shape[-1]), axis=1, nan_policy="omit"))
+
+
+def groups(order: Sequence[str], level: set[frozenset[str]]) -> list[list[str]]:
+    """Return the longest runs of names in order, two or more, no two of which are told apart.
+
+    Args:
+        order: names by rank.
+        level: pairs that a test does not tell apart.
+    """
+    runs: list[list[str]] = []
+    for start in range(len(order)):
+        end = start + 1
+        while end < len(order) and all(frozenset((one, order[end])) in level for one in order[start:end]):
+            end += 1
+        if end - start > 1 and not (runs and order[end - 1] in runs[-1]):
+            runs.append([*order[start:end]])
+    return runs
+
+
+def stability(blocks: np.ndarray, published: Sequence[float]) -> dict[str, float | None]:
+    """Return Kendall's tau, means over pairs of rankings; null where there is one.
+
+    Args:
+        blocks: float64 [splits, seeds, C].
+        published: figures that test chose, float [C].
+
+    Returns:
+        seeds: between seeds on one split; splits: between splits, of means over seeds; published: between the figures
+        that test chose and the honest means.
+    """
+    from scipy.stats import kendalltau
+
+    def tau(rows: Sequence[Any]) -> list[float]:
+        found = [float(kendalltau(a, b, nan_policy="omit").statistic) for a, b in combinations(rows, 2)]
+        return [value for value in found if np.isfinite(value)]
+
+    means = np.nanmean(blocks, axis=1)
+    if blocks.shape[-1] < 2:
+        return dict.fromkeys(("seeds", "splits", "published"))
+    each = {
+        "seeds": [value for split in blocks for value in tau(split)],
+        "splits": tau(means),
+        "published": tau([np.asarray(published), means.mean(0)]),
+    }
+    return {name: float(np.mean(values)) if values else None for name, values in each.items()}
+
+
+def _fused(
+    own: Season, played: Played, main: Sequence[Contender], users: Mapping[Contender, np.ndarray], seed: int
+) -> dict[str, Any]:
+    """Return the late ensemble of the contenders that are best on valid; empty where there are fewer than two."""
+
+    def valid(one: Contender) -> float:
+        return float(np.mean([record.best[RECALL] for _, record in _runs(own, played, one)]))
+
+    members = sorted(main, key=valid, reverse=True)[:MEMBERS]
+    if len(members) < 2:
+        return {}
+    runs, found = [dict(_runs(own, played, one)) for one in members], []
+    for split, seed in sorted(set.intersection(*map(set, runs))):
+        part = own.splits[split]
+        lists = [each[split, seed].evaluation("", part, [own.k]) for each in runs]
+        found.append(judge(fuse([one.top for one in lists], own.k), lists[0].users, part.test, part.n_items, [own.k]))
+    best, values = members[0], [one.mean["recall", own.k] for one in found]
+    (test,) = corrected([(f"recall@{own.k}", "ensemble", best.name, _users(own, found), users[best])], seed)
+    return {"members": [one.name for one in members], "values": values, "test": test}
+
+
+def fuse(lists: Sequence[np.ndarray], k: int) -> np.ndarray:
+    """Return the reciprocal-rank fusion of rankings, int32 [N, k]: score = sum 1 / (60 + rank) over lists.
+
+    Args:
+        lists: int32 [N, K] each, best first, -1 where no item is left.
+        k: items of the result, at most K.
+    """
+    top = np.concatenate(lists, axis=1)
+    weights = np.concatenate([np.tile(1 / (FUSED + 1 + np.arange(one.shape[1])), (len(one), 1)) for one in lists], 1)
+    fused = np.full((len(top), k), -1, np.int32)
+    for row, (items, weight) in enumerate(zip(top, weights, strict=True)):  # some 20 microseconds a user
+        kept = items >= 0
+        found, place = np.unique(items[kept], return_inverse=True)
+        score = np.bincount(place, weight[kept])
+        best = found[np.lexsort((found, -score))][:k]
+        fused[row, : len(best)] = best
+    return fused

@@ -1,0 +1,234 @@
+"""A league as tables and claims: table LEAGUE, and league.json, which has what follows from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.evaluation.evidence import Cell, cell
+from pipeline.facts.chips import BETTER, LEVEL, WORSE, Chip
+from pipeline.facts.difference import FLOORED, Difference, sure
+from pipeline.facts.table import Table
+from pipeline.facts.words import figure, listed, measure, run, short
+
+HONEST, PUBLISHED = "honest", "published style"
+"""valid chooses, mean over runs; test chooses, one run of one split: the two are never one column"""
+TAUS = {
+    "seeds": "between two seeds of one split",
+    "splits": "between two splits, means over seeds",
+    "published": "between published style and honest figures",
+}
+AUDIT = {
+    "repeated_pairs": "pairs of a user and an item that occur again",
+    "pairs_in_train_and_later": "pairs in train that valid or test ask for again",
+    "cold_users": "users in valid or test whom train lacks",
+    "cold_items": "items of the catalogue that train lacks",
+    "cold_targets": "share of test rows whose item train lacks",
+    "test_before_own_train": "share of test rows older than the same user's latest train row",
+    "train_after_first_test": "share of train rows younger than the first test row of anybody",
+    "popular_in_train": "share of train rows on the tenth of the items that train has most of",
+    "popular_in_test": "share of test rows on them",
+    "shift": "distance of the items' shares in train and in test, 0 to 1",
+    "shift_by_chance": "the same where test is drawn at random",
+}
+COUNTS = 4
+"""of them are counts; others are shares"""
+
+
+class Standing(NamedTuple):
+    """One contender on one data set."""
+
+    dataset: str
+    model: str
+    features: str
+    recall: Cell | None
+    """honest, by run; None where none ended"""
+    ndcg: Cell | None
+    own: Cell | None
+    """honest recall on the data's own split"""
+    published: float | None
+    gap: float | None
+    """published style to honest on the same split, relative"""
+    tried: int
+    """settings a split"""
+    hours: float | None
+    """of CPU, all trainings together; None where one was trained by another command"""
+    seconds: float | None
+    """of CPU, the median training"""
+    memory: int | None
+    """MiB, the most"""
+
+    @property
+    def name(self) -> str:
+        """Model and features."""
+        return run(self.model, self.features)
+
+
+def standings(league: pa.Table) -> list[Standing]:
+    """Return the contenders of table LEAGUE, data set by data set, best honest recall first."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in league.to_pylist():  # some thousand trainings
+        groups.setdefault((row["dataset"], row["model"], row["features"]), []).append(row)
+    found = [_standing(*key, rows) for key, rows in groups.items()]
+    return sorted(found, key=lambda one: (one.dataset, -(one.recall.mean if one.recall else -1)))
+
+
+def _standing(dataset: str, model: str, features: str, rows: Sequence[Mapping[str, Any]]) -> Standing:
+    ended = [row for row in rows if row["by_valid"] and row["recall"] is not None]
+    first = [row for row in ended if not row["split"]]
+    recall, ndcg = (cell([row[m] for row in ended]) if ended else None for m in ("recall", "ndcg"))
+    own = cell([row["recall"] for row in first]) if first else None
+    published = next((row["recall"] for row in rows if row["by_test"]), None)
+    gap = round(published / own.mean - 1, 3) + 0.0 if published is not None and own and own.mean else None
+    seconds = [row["seconds"] for row in rows if row["seconds"] is not None]
+    whole = sum(seconds) / 3600 if len(seconds) == len(rows) else None
+    tried, memory = len({row["number"] for row in rows}), max((row["memory_mib"] or 0 for row in rows), default=0)
+    middle = float(np.median(seconds)) if seconds else None
+    return Standing(dataset, model, features, recall, ndcg, own, published, gap, tried, whole, middle, memory or None)
+
+
+def standing(league: pa.Table, dataset: str) -> Table:
+    """Return who stands where on a data set: honest figures beside those of published style."""
+    rows = [one for one in standings(league) if one.dataset == dataset]
+    mine = league.filter(pa.compute.equal(league["dataset"], dataset))
+    k, budget = mine["k"][0].as_py(), mine["budget"][0].as_py()
+    splits, seeds = (len(mine[column].unique()) for column in ("split", "seed"))
+    marks = sorted(zip(mine["split"].to_pylist(), mine["fingerprint"].to_pylist(), strict=True))
+    cells = [
+        [one.model, one.features, short(figure(one.recall)), short(figure(one.ndcg)), short(figure(one.own)),
+         "" if one.published is None else short(f"{one.published:.4f}"), _known(one.gap, "+.1%"),
+         str(one.tried), _known(one.hours, ".3f"), _known(one.seconds, ".1f"), _known(one.memory, ",d")]
+        for one in rows
+    ]  # fmt: skip
+    return Table(
+        f"{dataset}, protocol {mine['protocol'][0].as_py()}",
+        f"Honest: valid chose among {budget} settings at most, test is the mean ± sd over {splits} splits of {seeds} "
+        f"seeds. Published style: the best test figure of those settings, one seed, the data's own split. Gap: "
+        f"published style to honest there. Time is of CPU; memory is the process's, libraries included. Fingerprints: "
+        f"{', '.join(dict.fromkeys(mark for _, mark in marks))}.",
+        ["model", "features", f"{measure('recall', k)}, {HONEST}", f"{measure('ndcg', k)}, {HONEST}", "own split",
+         f"{measure('recall', k)}, {PUBLISHED}", "gap", "settings", "hours, all", "s a training", "MiB"],
+        cells, texts=2, best=frozenset({(0, 2)}),
+    )  # fmt: skip
+
+
+def brief(league: pa.Table, dataset: str) -> Table:
+    """Return honest figures beside those of published style, for a terminal."""
+    table = standing(league, dataset)
+    rows = [[row[i] for i in (0, 1, 2, 4, 5, 6)] for row in table.rows]
+    heading = f"{table.heading}: test {table.head[2].partition(',')[0]}"
+    return replace(table, heading=heading, head=["model", "features", HONEST, "own split", PUBLISHED, "gap"], rows=rows)
+
+
+def _known(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def across(league: pa.Table) -> list[Table]:
+    """Return honest figures by data set, and the mean rank over them; nothing of a single one."""
+    found, sets = standings(league), list(dict.fromkeys(league["dataset"].to_pylist()))
+    by_name = {(one.name, one.dataset): one.recall for one in found if one.recall}
+    names = [n for n in dict.fromkeys(one.name for one in found) if all((n, d) in by_name for d in sets)]
+    if len(sets) < 2 or not names:
+        return []
+    means = np.array([[by_name[n, d].mean for d in sets] for n in names])
+    ranks = (1 + (means[None] > means[:, None]).sum(1)).mean(1)
+    rows = [
+        [names[i], *(short(figure(by_name[names[i], d])) for d in sets), f"{ranks[i]:.1f}"] for i in ranks.argsort()
+    ]
+    note = "Honest figures of those who stand in every league, and their mean rank."
+    return [Table("Over data sets", note, ["contender", *sets, "rank"], rows)]
+
+
+def differing(rows: Sequence[Mapping[str, Any]], heading: str, note: str, first: str = "") -> Table:
+    """Return paired tests, rows of league.json, or those of which a has one name."""
+    note += (
+        f" Users are paired, their figures averaged over seeds and splits; p is Holm's for all {len(rows)}. {FLOORED}"
+    )
+    rows = [row for row in rows if first in ("", row["a"])]
+    differences = [Difference.of(row) for row in rows]
+    cells = [[row["a"], row["b"], *test.cells] for row, test in zip(rows, differences, strict=True)]
+    return Table(heading, note, ["a", "b", "a - b", "95 % interval", "p"], cells, 2, sure(differences, 2))
+
+
+def gains(found: Mapping[str, Any]) -> Table:
+    """Return each model on the judged set against itself on the others."""
+    return differing(found["gains"], "What features add", "The same model on the judged set and on another.")
+
+
+def lead(found: Mapping[str, Any]) -> Table:
+    """Return the first by rank against all others."""
+    note = "On the judged set, or on ids alone; league.json has every two models."
+    return differing(found["pairs"], "The first against all others", note, next(iter(found["ranks"]), ""))
+
+
+def facts(found: Mapping[str, Any], only: Collection[str] = ()) -> list[Table]:
+    """Return the tables of league.json, or some of them by name."""
+    each = {"gains": [gains(found)], "lead": [lead(found)], "stability": [stability(found)]}
+    each |= {"fused": fused(found), "audit": [audit(found)]}
+    return [table for name, tables in each.items() if name in (only or each) for table in tables]
+
+
+def stability(found: Mapping[str, Any]) -> Table:
+    """Return Kendall's tau between rankings."""
+    rows = [[TAUS[name], "" if tau is None else f"{tau:.2f}"] for name, tau in found["stability"].items()]
+    note = "Kendall's tau of the models' order, the mean over pairs: 1 is the same order, 0 is chance."
+    return Table("How stable the order is", note, ["order", "tau"], rows)
+
+
+def fused(found: Mapping[str, Any]) -> list[Table]:
+    """Return the late ensemble beside its best member; nothing where there is none."""
+    if not found["fused"]:
+        return []
+    members, values, test = (found["fused"][key] for key in ("members", "values", "test"))
+    note = f"Reciprocal ranks of {', '.join(members)}, the best on valid, added up; nothing is trained for it."
+    row = [short(figure(cell(values))), test["b"], *Difference.of(test).cells]
+    return [
+        Table("Late ensemble", note, [test["measure"], "best member", "difference", "95 % interval", "p"], [row], 0)
+    ]
+
+
+def audit(found: Mapping[str, Any]) -> Table:
+    """Return what is wrong with the split, if anything."""
+
+    def text(place: int, value: float | None) -> str:
+        return "no times" if value is None else f"{value:,.0f}" if place < COUNTS else f"{value:.3f}"
+
+    rows = [[words, text(i, found["audit"][key])] for i, (key, words) in enumerate(AUDIT.items())]
+    return Table("Split audit", "Of the data's own split, after filtering.", ["what", "figure"], rows)
+
+
+def settings(league: pa.Table, dataset: str) -> Table:
+    """Return the settings that valid and test chose."""
+    rows = [row for row in league.to_pylist() if row["dataset"] == dataset and not row["seed"]]
+    chosen = [
+        [run(row["model"], row["features"]), str(row["split"]), " and ".join(by), _setting(row["setting"])]
+        for row in rows
+        if (by := [what for what in ("valid", "test") if row[f"by_{what}"]])
+    ]
+    return Table("Settings", "By split.", ["contender", "split", "chosen by", "setting"], chosen, texts=4)
+
+
+def _setting(text: str) -> str:
+    return ", ".join(f"{key} {value:.3g}" for key, value in json.loads(text).items()) or "as given"
+
+
+def claims(found: Mapping[str, Any]) -> list[Chip]:
+    """Return who leads, whom the tests do not tell apart, and whether features help."""
+    chips, order = [], list(found["ranks"])
+    if len(order) > 1:
+        level = next((group for group in found["groups"] if order[0] in group), order[:1])
+        said = f"{order[0]} leads" if len(level) == 1 else f"{listed(level)} lead, level"
+        chips.append(Chip(said, BETTER if len(level) == 1 else LEVEL, "lowest mean rank over splits and seeds; Holm"))
+    for name in dict.fromkeys(row["b"].partition(" on ")[2] for row in found["gains"]):
+        tested = [row for row in found["gains"] if row["b"].endswith(f" on {name}")]
+        won = sum(row["p_holm"] < 0.05 and row["difference"] > 0 for row in tested)
+        lost = sum(row["p_holm"] < 0.05 and row["difference"] < 0 for row in tested)
+        outcome = BETTER if won == len(tested) else WORSE if lost else LEVEL
+        chips.append(Chip(f"features beat {name} in {won} of {len(tested)} models", outcome, "paired tests, Holm"))
+    return chips

@@ -1,0 +1,232 @@
+"""A league: every model alike; valid chooses; what is trained stays; figures of two protocols never share a table."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import leagues
+import numpy as np
+import pyarrow as pa
+import pytest
+import shops
+
+import schemas
+from pipeline import engine, io
+from pipeline.errors import UserError
+from pipeline.experiment.plans import league as plans
+from pipeline.experiment.run import Experiment, Work
+from pipeline.experiment.tables import league as tables
+from pipeline.facts import league as facts
+from pipeline.interactions.audit import audit
+from pipeline.layout import Layout
+from pipeline.models import MODELS
+from pipeline.run import Run, running
+from stages.league import main
+from stages.params import Params
+
+BUDGET = 2
+
+
+def params(**sections: Any) -> Params:
+    own = {"models": ["bpr", "ease", "vbpr"], "features": ["f", "shuffled"], "seeds": 2, "splits": 2, "workers": 1}
+    return Params.model_validate(
+        {
+            "datasets": ["shop"],
+            "sources": {"shop": {"kind": "sample"}},
+            "train": {"features": "f", "dim": 8, "batch_size": 64, "epochs": 3, "lr": 0.01},
+            "benchmark": {"ks": [20]},
+        }
+        | sections
+        | {"league": own | sections.get("league", {})}
+    )
+
+
+def shop(root: Path) -> Layout:
+    """Write the shop with a feature set `shuffled` beside `f`."""
+    layout = shops.outputs(root)
+    table = io.read_features(layout.features("f"))
+    rows = np.random.default_rng(0).permutation(shops.ITEMS)
+    vectors = io.vectors(io.matrix(table["vector"])[rows])
+    wrong = table.set_column(table.column_names.index("vector"), "vector", vectors)
+    io.write_table(wrong, io.shard(layout.features("shuffled"), "features", 0), schemas.features(shops.WIDTH))
+    io.write_table(io.read_table(layout.edges("f"), schemas.EDGES), layout.edges("shuffled"), schemas.EDGES)
+    return layout
+
+
+def play(root: Path, own: Params, *others: Path, budget: int = BUDGET) -> Path:
+    with running("league", "shop", own, root) as run:
+        main(run, budget, others)
+    return root / "league/shop"
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Train in this process, and return the models that were trained."""
+    trained: list[str] = []
+
+    def each(work: Work, jobs: Any, workers: int) -> Any:
+        for job in jobs:
+            trained.extend(cell.model for cell in job)
+            yield job, work(job)
+
+    monkeypatch.setattr(engine, "each", each)
+    return trained
+
+
+def test_every_model_has_the_same_budget_valid_chooses_and_nothing_is_trained_twice(
+    tmp_path: Path, trainings: list[str]
+) -> None:
+    shop(tmp_path)
+    made = play(tmp_path, params())
+    league = io.read_table(made / "league.parquet", schemas.LEAGUE)
+    rows, found = league.to_pylist(), io.read_json(made / "league.json")
+    for model, features in (("bpr", "none"), ("ease", "none"), ("vbpr", "f"), ("vbpr", "shuffled")):
+        mine = [row for row in rows if (row["model"], row["features"]) == (model, features)]
+        assert len(mine) == len(trainings) / 4 == 2 * (BUDGET + 1)  # on each split the tries, and one more seed
+        for split in (0, 1):
+            tries = [row for row in mine if row["split"] == split and row["seed"] == 0]
+            (won,) = [row for row in tries if row["by_valid"]]
+            assert won["valid"] == max(row["valid"] for row in tries)
+        (published,) = [row for row in mine if row["by_test"]]
+        assert published["recall"] == max(row["recall"] for row in mine if not row["split"] and not row["seed"])
+    (best, *_) = facts.standings(league)
+    assert best.recall is not None
+    assert (len(best.recall.values), best.tried) == (4, BUDGET)
+    assert {row["a"] for row in found["gains"]} == {"vbpr on f"}
+    assert all(row["seconds"] > 0 and "cores" in row["machine"] for row in rows)
+    assert len({row["fingerprint"] for row in rows}) == 2
+    assert len({row["rules"] for row in rows}) == 1
+    page = (made / "league.html").read_text()
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=\"http", page)
+    for words in ("published style", "honest", "Split audit", "joins models", "Late ensemble", "Holm", "tau"):
+        assert words in page
+
+    before = {name: (made / name).read_bytes() for name in ("league.parquet", "league.json", "league.html")}
+    cells = sorted((made / "cells").glob("*.json"))
+    cells[3].unlink()  # a kill
+    trainings.clear()
+    play(tmp_path, params(), made / "league.parquet")
+    assert len(trainings) == 1
+    lost = {name for name, content in before.items() if (made / name).read_bytes() != content}
+    assert "league.json" not in lost  # the others say how long the lost one took
+
+
+def test_splits_are_the_same_rows_divided_otherwise(tmp_path: Path) -> None:
+    layout = shop(tmp_path)
+    experiment = Experiment(Run("league", "shop", params(league={"splits": 3}), tmp_path), 1)
+    own = plans.season(experiment, 1)
+    read = [io.read_table(one.interactions, schemas.INTERACTIONS) for one in own.layouts]
+    pairs = [sorted(zip(t["user_id"].to_pylist(), t["item_id"].to_pylist(), strict=True)) for t in read]
+    assert pairs[0] == pairs[1] == pairs[2]
+    assert len({rules.fingerprint for rules in own.rules}) == 3
+    for split in own.splits:
+        assert [np.bincount(part.users).tolist() for part in (split.train, split.valid, split.test)] == [
+            [8] * shops.USERS, [1] * shops.USERS, [1] * shops.USERS
+        ]  # fmt: skip
+    assert own.layouts[0].interactions == layout.interactions
+    by_time = params(interactions={"protocol": "user-time"})
+    assert len(plans.season(Experiment(Run("league", "shop", by_time, tmp_path), 1), 1).splits) == 1
+
+
+def test_a_setting_is_of_the_authors_first_and_a_smaller_budget_begins_a_larger() -> None:
+    grid = MODELS["l3ae"].Params.grid
+    many = plans.settings(params(), "l3ae", 9)
+    assert len({tuple(one.items()) for one in many}) == 9
+    assert all(value in grid[key] for one in many for key, value in one.items())
+    assert plans.settings(params(), "l3ae", 4) == many[:4]
+    assert len(plans.settings(params(), "ease", 9)) == 9  # six of the grid, three drawn from its range
+    assert plans.settings(params(), "contentknn", 9) == [{}]
+
+
+def test_who_cannot_take_part_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    shops.outputs(tmp_path)
+
+    def left_out(**league: Any) -> dict[str, str]:
+        own = params(league=league, benchmark={"ks": [20], "overrides": {"ease": {"gib": 1e-6}}})
+        return plans.season(Experiment(Run("league", "shop", own, tmp_path), 1), 1).left_out
+
+    assert "50 items take 0.0 GiB" in left_out(features=["f"])["ease"]
+    with pytest.raises(UserError, match=r"league\.features: shop has no 'g'; it has f"):
+        left_out(features=["g"])
+    (tmp_path / "encode/shop").rename(tmp_path / "gone")
+    assert left_out(features=[], models=["vbpr", "bpr"]) == {"vbpr": "vbpr reads features, and shop has none"}
+    with pytest.raises(UserError, match="no model takes part; vbpr reads features"):
+        left_out(features=[], models=["vbpr"])
+
+
+def test_a_model_that_diverges_is_left_out_and_the_others_play_on(tmp_path: Path, trainings: list[str]) -> None:
+    shops.outputs(tmp_path)
+    wild = {"sweep": {"spaces": {"bpr": {"lr": {"low": 1e29, "high": 1e30}}}}}
+    made = play(tmp_path, params(**wild, league={"models": ["bpr", "ease"], "features": ["f"], "splits": 1}), budget=1)
+    found = io.read_json(made / "league.json")
+    assert (list(found["ranks"]), "diverged in epoch" in found["left_out"]["bpr"]) == (["ease"], True)
+    assert "Left out: bpr" in (made / "league.html").read_text()
+    with pytest.raises(UserError, match=r"no setting trained to the end; the first: .*diverged in epoch"):
+        play(tmp_path, params(**wild, league={"models": ["bpr"], "features": ["f"], "splits": 1}), budget=1)
+
+
+def test_a_set_that_learned_from_interactions_is_refused_on_several_splits(tmp_path: Path) -> None:
+    layout = shop(tmp_path)
+    (layout.root / "encode/shop/f").rename(layout.root / "encode/shop/chosen")
+    own = params(league={"features": ["chosen"]}, encoders={"chosen": {"kind": "chosen"}})
+    with pytest.raises(UserError, match="'chosen' learned from train interactions that other splits test"):
+        plans.season(Experiment(Run("league", "shop", own, tmp_path), 1), 1)
+
+
+def test_leagues_merge_over_data_sets_and_machines(tmp_path: Path) -> None:
+    def table(*rows: dict[str, Any]) -> pa.Table:
+        return pa.Table.from_pylist([leagues.ROW | row for row in rows], schemas.LEAGUE)
+
+    films = {"dataset": "films", "fingerprint": "b"}
+    theirs = table({"machine": "other"}, films, films | {"model": "ease", "recall": 0.2})
+    both = tables.merged([table({}, {"model": "ease", "recall": 0.3}), theirs])
+    assert both["machine"].to_pylist() == ["m"] * 4
+    ranked = facts.across(both)
+    assert [(row[0], row[-1]) for row in ranked[0].rows] == [("ease", "1.0"), ("bpr", "2.0")]
+
+    shop(tmp_path)
+    own = plans.season(Experiment(Run("league", "shop", params(), tmp_path), 1), 1)
+    like = own.alike | {"fingerprint": own.rules[0].fingerprint}
+    tables.refuse_unlike(own, [table(like), table(like | films)])
+    for other, message in (
+        (like | films | {"rules": "s"}, f"the protocol of the league of films is s, here it is {own.alike['rules']}"),
+        (like | {"budget": 2}, "the budget of the league of shop is 2, here it is 1; figures of both never share"),
+        (like | {"fingerprint": "b"}, "split 0 of shop has fingerprint b, and elsewhere"),
+    ):
+        with pytest.raises(UserError, match=message):
+            tables.refuse_unlike(own, [table(other)])
+
+
+def test_lists_are_fused_by_their_ranks() -> None:
+    lists = [np.array([[1, 2, 3], [4, 5, -1]], np.int32), np.array([[2, 1, 7], [5, -1, -1]], np.int32)]
+    assert tables.fuse([lists[0]], 3).tolist() == lists[0].tolist()
+    assert tables.fuse(lists, 3).tolist() == [[1, 2, 3], [5, 4, -1]]
+    assert tables.fuse([lists[1], np.array([[9, 1, 4], [5, 6, 7]], np.int32)], 2).tolist() == [[1, 2], [5, 6]]
+
+
+def test_bars_join_neighbours_that_no_test_tells_apart() -> None:
+    level = {frozenset(pair) for pair in ("ab", "bc", "de", "ce")}
+    assert tables.groups("abcde", level) == [["a", "b"], ["b", "c"], ["d", "e"]]
+    assert tables.groups("abc", set()) == []
+
+
+def test_the_order_is_stable_where_all_agree_and_not_where_they_do_not() -> None:
+    same = np.array([[[3, 2, 1], [6, 5, 4]], [[1, 0.5, 0], [3, 2, 1]]])
+    assert tables.stability(same, [9, 8, 7]) == {"seeds": 1, "splits": 1, "published": 1}
+    turned = np.array([[[3, 2, 1]], [[1, 3, 6]]])
+    assert tables.stability(turned, [9, 8, 7]) == {"seeds": None, "splits": -1, "published": -1}
+
+
+def test_an_audit_finds_repeats_leaks_and_cold_items() -> None:
+    rows = [(0, 0, 0, 5), (0, 1, 0, 9), (0, 1, 2, 9), (0, 2, 2, 7), (1, 0, 0, 8), (1, 3, 2, 9), (2, 0, 2, 9)]
+    users, items, parts, times = zip(*rows, strict=True)
+    table = shops.interactions(list(zip(users, items, parts, strict=True)))
+    timed = table.set_column(3, "timestamp", pa.array(times, pa.int64()))
+    found = audit(timed, 5, 0)
+    counts = ("repeated_pairs", "pairs_in_train_and_later", "cold_users", "cold_items")
+    assert [found[key] for key in counts] == [1, 1, 1, 3]
+    assert (found["cold_targets"], found["test_before_own_train"]) == (0.5, pytest.approx(1 / 3))
+    assert found["train_after_first_test"] == pytest.approx(2 / 3)
+    assert (found["popular_in_train"], found["popular_in_test"]) == (pytest.approx(2 / 3), 0.25)
+    assert found["shift"] == pytest.approx(0.5)
+    assert audit(table, 5, 0)["test_before_own_train"] is None

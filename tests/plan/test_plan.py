@@ -1,0 +1,301 @@
+"""What a run will take: sizes, rates that are kept, estimates from shapes, and addresses that answer or do not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy
+import yaml
+from faulty import body, hang, serving
+from typer.testing import CliRunner
+
+import schemas
+from pipeline import io
+from pipeline.code import ROOT
+from pipeline.config.parameters import Parameters
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.models import RELEASED
+from pipeline.plan import addresses, command, estimate, rates, size
+from pipeline.plan.rates import Rates, Training
+from stages import STAGES
+from stages.cli import app
+from stages.params import load
+
+KNOWN = Rates(
+    machine={},
+    gemm={"float32": 1e11, "bfloat16": 2e11},
+    double=5e10,
+    jpegs=300,
+    scores=1e8,
+    encoded={"small": 2e10, "base": 8e10},
+    trained={"small": 1e10, "base": 5e10},
+    models={
+        RELEASED: Training(build=(0.1, 0.4), step=(0.01, 0.03)),
+        "bpr": Training(build=(0, 0), step=(0.005, 0.005)),
+    },
+)
+TABULAR = {"kind": "tabular", "interactions": "ratings.csv"}
+
+
+def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters, Layout]:
+    name = next(iter(sources))
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump({"datasets": [name], "sources": sources, **sections}))
+    return load(path, name), Layout(folder / "outputs", name)
+
+
+def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
+    asked, layout = params(folder, sources, **sections)
+    return estimate.stages(estimate.Plan(asked, layout.dataset, size.of(asked, layout), KNOWN, 7e9))
+
+
+SAMPLE = {"shop": {"kind": "sample"}}
+BABY = {"baby": {"kind": "amazon2014", "category": "Baby"}}
+
+
+# --- sizes
+
+
+def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
+    found = size.of(*params(tmp_path, BABY))
+    assert (found.users, found.items, found.interactions, found.products) == (19_445, 7_050, 160_792, 71_317)
+    assert str(found).endswith("160,792 interactions, 128 pieces a text, as published")
+    layout = Layout(tmp_path / "outputs", "baby")
+    io.write_json(layout.run_record("interactions"), {"rows_out": 9, "notes": {"users": 3, "items": 4}})
+    counted = str(size.of(*params(tmp_path, BABY)))
+    assert counted.startswith("3 users, 4 items, 9 interactions, 128 pieces a text, counted in ")
+    ready = toy.outputs(tmp_path / "ready")
+    ready.run_record("interactions").unlink()
+    assert size.of(params(tmp_path, {"shop": {"kind": "sample"}})[0], ready).pieces == round(
+        np.mean([len(text) for text in io.read_table(ready.items, schemas.ITEMS)["text"].to_pylist()]) / size.PIECE
+    )
+    rows = "".join(f"u{u},i{i},{u * 30 + i}\n" for u in range(12) for i in range(12))
+    (tmp_path / "ratings.csv").write_text("user,item,timestamp\n" + rows)
+    measured = size.of(*params(tmp_path, {"mine": TABULAR | {"interactions": str(tmp_path / "ratings.csv")}}))
+    assert (measured.users, measured.items, measured.interactions, measured.pieces) == (12, 12, 144, 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (TABULAR | {"interactions": "/nowhere/ratings.csv"}, "/nowhere/ratings.csv: no such file"),
+        ({"kind": "amazon2023", "category": "Books"}, "how large x is, nobody has published; run `alignrec download x"),
+    ],
+)
+def test_what_has_no_size_is_said(tmp_path: Path, source: dict, says: str) -> None:
+    with pytest.raises(UserError, match=r".") as e:
+        size.of(*params(tmp_path, {"x": source}))
+    assert str(e.value).startswith(says)
+
+
+# --- estimates
+
+
+def test_every_stage_has_an_estimate(tmp_path: Path) -> None:
+    assert [*estimate.STAGES] == [*STAGES]
+    taken = planned(tmp_path, SAMPLE)
+    assert all(of.seconds >= 0 and of.memory > 0 and of.disk >= 0 and of.basis for of in taken.values())
+
+
+def test_baby_takes_what_its_page_computes(tmp_path: Path) -> None:
+    profile = yaml.safe_load((ROOT / "profiles/baby.yaml").read_text())
+    sections = {name: own for name, own in profile.items() if name not in ("datasets", "sources")}
+    taken = planned(tmp_path, profile["sources"], **sections)
+    assert taken["encode"].basis.startswith("1.4 PFLOP of BEiT3")  # docs/regenerate-baby.md: 1.38
+    assert taken["benchmark"].basis == "395 trainings"
+    assert 6e9 < taken["pretrain"].memory < 24e9  # batches of 64
+    assert 9e9 < taken["pretrain"].disk < 13e9
+    assert taken["download"].disk == 7e9
+    assert taken["images"].seconds == pytest.approx(7050 / 50)
+
+
+def test_time_follows_size_settings_and_rates(tmp_path: Path) -> None:
+    small, large = (planned(tmp_path, {"shop": {"kind": "sample", "users": n, "items": n}}) for n in (1000, 4000))
+    for stage in ("items", "images", "encode", "graph", "train", "benchmark"):
+        assert small[stage].seconds < large[stage].seconds, stage
+    more = planned(tmp_path, SAMPLE, benchmark={"seeds": 6})
+    assert more["benchmark"].seconds == pytest.approx(2 * planned(tmp_path, SAMPLE)["benchmark"].seconds)
+    short = planned(tmp_path, SAMPLE, train={"epochs": 1})
+    assert short["train"].seconds < planned(tmp_path, SAMPLE)["train"].seconds / 10
+    assert planned(tmp_path, SAMPLE, pretrain={"steps": 0})["pretrain"].basis == "0 PFLOP"
+
+
+def test_ids_alone_need_no_images_and_no_encoder(tmp_path: Path) -> None:
+    (tmp_path / "ratings.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in range(9) for i in range(9)))
+    taken = planned(tmp_path, {"ids": TABULAR | {"interactions": str(tmp_path / "ratings.csv")}})
+    assert [name for name, of in taken.items() if of.basis == "items have no content"] == [
+        "items",
+        "images",
+        "pretrain",
+    ]
+
+
+def test_a_shop_of_one_item_has_a_plan(tmp_path: Path) -> None:
+    taken = planned(tmp_path, {"shop": {"kind": "sample", "users": 1, "items": 1}})
+    assert all(of.seconds < 600 for name, of in taken.items() if name not in ("pretrain", "benchmark", "study"))
+
+
+# --- rates
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(rates.platformdirs, "user_cache_path", lambda name: tmp_path / "cache")
+    monkeypatch.setattr(rates, "machine", lambda: {"cpu": "abacus"})
+    return tmp_path / "cache"
+
+
+def test_rates_are_measured_once_and_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = rates.measured("small", ["bpr"], seconds=60)
+    assert {*found.models} == {RELEASED, "bpr"}
+    assert min(*found.gemm.values(), found.double, found.jpegs, found.scores) > 0
+    assert found.encoded["small"] > 0 < found.trained["small"]
+    for name in ("_general", "_network", "_training"):
+        monkeypatch.delattr(rates, name)
+    assert rates.measured("small", ["bpr"]) == found
+    with pytest.raises(NameError):  # another recommender is another rate
+        rates.measured("small", ["lightgcn"])
+    (kept,) = cache.iterdir()
+    monkeypatch.setattr(rates, "machine", lambda: {"cpu": "another"})
+    assert rates.kept() != kept
+
+
+def test_rates_of_a_busy_machine_say_so_until_they_are_measured_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "_general", lambda: {"gemm": {"float32": 1.0}})
+    monkeypatch.setattr(rates, "_training", lambda model: Training(build=(0, 0), step=(1, 2)))
+    for running in (100.0, 0.0):
+        monkeypatch.setattr(rates.os, "getloadavg", lambda one=running: (one, one, one))
+        assert rates.measured("", []).busy
+    rates.kept().unlink()
+    assert not rates.measured("", []).busy
+
+
+def test_what_time_does_not_suffice_for_counts_as_the_released_one(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "_general", lambda: {"gemm": {"float32": 1.0}})
+    monkeypatch.setattr(rates, "_training", lambda model: Training(build=(0, 0), step=(1, 2)))
+    assert {*rates.measured("", ["bpr", "vbpr"], seconds=0).models} == {RELEASED}
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"gemm": 3}', "[]", "\x00"])
+def test_rates_that_cannot_be_read_are_measured_again(text: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rates, "_general", lambda: {"gemm": {"float32": 2.0}})
+    monkeypatch.setattr(rates, "_training", lambda model: Training(build=(0, 0), step=(1, 2)))
+    rates.kept().parent.mkdir()
+    rates.kept().write_text(text)
+    assert rates.measured("", []).gemm == {"float32": 2.0}
+    assert json.loads(rates.kept().read_text())["gemm"] == {"float32": 2.0}
+
+
+# --- addresses
+
+
+def test_addresses_answer_or_say_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "TIMEOUT", 0.5)
+    (tmp_path / "here").write_bytes(b"12345")
+    paths = {
+        "/file": body(b"x" * 1234),
+        "/page": body(b"<html>", Content_Type="text/html; charset=utf-8"),
+        "/mum": hang,
+    }
+    with serving(paths) as server:
+        at = server.address
+        asked = {
+            "answers": [f"{at}/file"],
+            "here": [str(tmp_path / "here")],
+            "mirror": [f"{at}/absent", f"{at}/file"],
+            "absent": [f"{at}/absent"],
+            "page": [f"{at}/page"],
+            "silent": [f"{at}/mum"],
+            "refused": ["http://127.0.0.1:9/file"],
+            "nameless": ["http://no-such-host.invalid/<b>file</b>"],
+            "lost": [str(tmp_path / "there")],
+            "odd": ["gopher://x/file"],
+        }
+        answers = addresses.ask(asked)
+    found = {answer.key: answer for answer in answers}
+    assert [found[key].size for key in ("answers", "here", "mirror")] == [1234, 5, 1234]
+    assert found["mirror"].address == f"{at}/file"
+    said = {answer.key: answer.fault.removeprefix(f"{answer.address}: ") for answer in answers if answer.fault}
+    assert said == {
+        "absent": "HTTP 404",
+        "page": "a web page",
+        "silent": "ReadTimeout: timed out",
+        "refused": "ConnectError: [Errno 111] Connection refused",
+        "nameless": "name not resolved: no-such-host.invalid",
+        "lost": "no such file",
+        "odd": "cannot fetch 'gopher' addresses; use http, https, file or a path",
+    }
+    assert f"absent: {at}/absent: HTTP 404; give a path of this machine: absent: PATH" in addresses.advice(answers)
+
+
+def test_keys_of_the_parameters_are_named(tmp_path: Path) -> None:
+    baby = {"baby": BABY["baby"] | {"features": {"cnn": "x.b"}}}
+    named = addresses.named(params(tmp_path, baby, pretrain={"init": "w.pth", "size": "base"})[0], "baby")
+    assert [*named] == [
+        *("sources.baby.reviews", "sources.baby.metadata", "sources.baby.features.cnn", "pretrain.init")
+    ]
+
+
+# --- the command
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["plan", *arguments])
+    return done.exit_code, done.output
+
+
+def test_the_command_shows_a_row_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    params(tmp_path, SAMPLE)
+    monkeypatch.setattr(rates, "measured", lambda *_: KNOWN)
+    code, said = run()
+    assert code == 0, said
+    rows = [line.split()[0] for line in said.splitlines() if line.strip()]
+    assert {*STAGES, "all"} <= {*rows}
+    assert said.startswith("shop: 2,970 users, 1,559 items, 31,692 interactions, 12 pieces a text, as the embedded")
+    assert "measured here: 0.10 TFLOP/s in float32" in said
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_without_a_network_it_names_the_paths_to_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    away = {"reviews": "http://a.invalid/reviews.json.gz", "metadata": "http://a.invalid/meta.json.gz"}
+    params(tmp_path, {"baby": BABY["baby"] | away})
+    monkeypatch.setattr(rates, "measured", lambda *_: KNOWN)
+    code, said = run("baby")
+    assert code == 1
+    for key in ("reviews", "metadata"):
+        assert f"give a path of this machine: sources.baby.{key}: PATH" in said
+    assert "160,792 interactions" in said  # and the plan all the same
+    assert run("baby", "--no-ask")[0] == 0
+
+
+def test_what_it_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = run("shop")
+    assert code == 1
+    assert said.startswith("error: params.yaml: ")
+    params(tmp_path, SAMPLE)
+    code, said = run("shpo")
+    assert code == 1
+    assert "shpo" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"),
+    [(0, "0 s"), (89, "89 s"), (90, "2 min"), (5399, "90 min"), (5400, "1.5 h"), (4e6, "1,111.1 h")],
+)
+def test_durations_have_a_unit_that_suits(seconds: float, says: str) -> None:
+    assert command.duration(seconds) == says
+
+
+@pytest.mark.parametrize(("count", "says"), [(0, "0 kB"), (999, "1 kB"), (5.2e6, "5 MB"), (1.25e10, "12.5 GB")])
+def test_amounts_have_a_unit_that_suits(count: float, says: str) -> None:
+    assert command.amount(count) == says
