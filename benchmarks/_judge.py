@@ -39,6 +39,7 @@ def table(layout: Layout) -> Table:
     cells = {
         probe.name: [cell for recall in trained.values() for cell in _cells(probe.of("raw", probe.figure), recall)]
         for probe in found.values()
+        if probe.forms  # it was asked
     }
     rows = [[name, *own] for name, own in cells.items() if any(own)]
     heads = [f"{title(model)}, {which}" for model in trained for which in ("all sets", "content alone")]
