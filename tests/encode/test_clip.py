@@ -43,7 +43,10 @@ def stage(layout: Layout, given: Params) -> dict[str, dict[str, bytes]]:
     with running("encode", "shop", given, layout.root) as run:
         main(run)
     folders = {name: layout.features(name) for name in layout.feature_sets()}
-    return {n: {p.name: p.read_bytes() for p in sorted(f.iterdir()) if p.is_file() and p.name != ".sha256"} for n, f in folders.items()}
+    kept = {
+        name: [p for p in sorted(f.iterdir()) if p.is_file() and p.name != ".sha256"] for name, f in folders.items()
+    }
+    return {name: {p.name: p.read_bytes() for p in files} for name, files in kept.items()}
 
 
 def vectors(layout: Layout, name: str) -> np.ndarray:
