@@ -80,9 +80,9 @@ def test_suggestions_depend_on_what_ended_before_and_on_no_kill() -> None:
 
 
 def test_a_killed_sweep_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    swept(tmp_path / "whole", 8)
+    swept(tmp_path / "whole", 6)
     here = "from pathlib import Path; from tests.experiment.test_sweep import swept"
-    code = f"{here}\nif __name__ == '__main__': swept(Path({str(tmp_path / 'killed')!r}), 8)"
+    code = f"{here}\nif __name__ == '__main__': swept(Path({str(tmp_path / 'killed')!r}), 6)"
     script = tmp_path / "script.py"
     script.write_text(code)
     root = Path(__file__).parents[2]
@@ -95,11 +95,11 @@ def test_a_killed_sweep_ends_as_one_that_was_not(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL, "it was done before it could be killed"
     time.sleep(0.5)  # workers end with their parent
     kept = {path: path.stat().st_mtime_ns for path in cells.glob("*.json")}
-    swept(tmp_path / "killed", 8)
+    swept(tmp_path / "killed", 6)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     whole, killed = (contents(tmp_path / name) for name in ("whole", "killed"))
     assert killed == whole
-    swept(tmp_path / "killed", 8)  # nothing is left to try
+    swept(tmp_path / "killed", 6)  # nothing is left to try
     assert contents(tmp_path / "killed") == whole
 
 
