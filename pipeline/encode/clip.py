@@ -61,7 +61,7 @@ class ClipParams(Section):
     """of the optimiser, as `pretrain` by default"""
     batch_size: Annotated[int, Field(ge=2)] = 16
     """pairs a step: each text has all other images of the batch as negatives"""
-    held_out: Share = 0.1
+    held_out: Share = 0.02
     """share of items whose pairs are not trained on: those that `pretrain` with seed 0 holds out"""
     lr: Rate = 1e-3
     """peak learning rate of AdamW"""

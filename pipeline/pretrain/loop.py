@@ -78,8 +78,8 @@ class Now:
 def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
     """Train in place, from the checkpoint if there is one.
 
-    Where frozen encoders teach, the weights of the highest cosine to their vectors on held-out items are kept, and
-    training ends when `patience` measurements found none higher.
+    With `patience`, where frozen encoders teach, training ends when so many measurements found no higher cosine to
+    their vectors on held-out items, and the weights of the highest stand.
 
     Args:
         network: on the task's device.
@@ -118,14 +118,14 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
 
 
 def _measured(training: Training, task: Task, now: Now, rate: float, best: Weights) -> Weights:
-    """Add a line to the history; return the weights that stand, none where no encoder teaches."""
+    """Add a line to the history; return the weights that stand, none where those of the last step do."""
     since = now.step - (now.history[-1]["step"] if now.history else 0)
     similar = cosine(training.model, training.result, task)
     means = _named(task, np.array(now.sums) / since)
     figures = measure(training.result, task) | ({} if similar is None else {"cosine": similar})
     now.history.append({"step": now.step, **means, "lr": rate, **figures})
     now.sums = [0.0] * len(now.sums)
-    if similar is None:
+    if similar is None or not task.params.patience:
         return {}
     now.worse = 0 if similar > now.best else now.worse + 1
     now.best = max(similar, now.best)

@@ -94,13 +94,14 @@ class Pretrain(Section):
     """how they read it: as it is, or whitened; `beit3` is what the maps to `distill_from` read so"""
     temperature: Annotated[float, Field(ge=0.01)] = 0.1
     """of the softmax over cosines in content, itc and collaborative"""
-    held_out: Share = 0.1
-    """share of items held out to measure accuracy"""
+    held_out: Share = 0.02
+    """share of items that training does not see, to measure accuracy; their features are made like a new item's"""
     steps: Count = 3000
     """of the optimiser, at most; 0 leaves the network as it was initialised"""
-    patience: Count = 5
-    """measurements, of 20, without a higher cosine to the teachers on held-out items, after which training ends; the
-    weights of the highest are written in any case; 0: it does not end early"""
+    patience: Count = 0
+    """measurements, of 20, without a higher cosine to the teachers on held-out items, after which training ends, and
+    the weights of the highest are written: for an encoder of new items; 0: all steps are taken, and the last weights
+    are written, as the items of the catalogue are best known then"""
     batch_size: Positive = 16
     """items a step of the optimiser, over all processes"""
     accumulate: Positive = 1

@@ -97,8 +97,8 @@ def _noise(**params: Any) -> Any:
 
 
 def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_weights_stand(tmp_path: Path) -> None:
-    (ended, whole), histories = (network(), network()), []
-    for net, patience in ((ended, 3), (whole, 0)):
+    (ended, whole, last), histories = (network(), network(), network()), []
+    for net, patience in ((ended, 3), (whole, 99), (last, 0)):
         trained = fit(net, _noise(steps=200, patience=patience), Checkpoint(tmp_path / "c", 1000), int)
         histories.append(trained.history)
     assert [line["step"] for line in histories[1]] == list(range(10, 201, 10))
@@ -107,10 +107,11 @@ def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_wei
     best = int(np.argmax(cosines))
     assert len(histories[0]) < 20
     assert max(cosines[: len(histories[0])]) == cosines[len(histories[0]) - 4], "three measurements in a row were worse"
-    again = network()
-    fit(again, _noise(steps=200, patience=0), Checkpoint(tmp_path / "c", 1000), int)
-    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), whole.state_dict().values(), strict=True))
+    assert histories[2] == histories[1], "without patience all steps are taken"
     assert best < 19, "else the last weights would do"
+    weights = [torch.cat([x.flatten() for x in net.state_dict().values()]) for net in (ended, whole, last)]
+    assert torch.equal(weights[0], weights[1]) == (best < len(histories[0]))
+    assert not torch.equal(weights[1], weights[2]), "without patience the last weights stand"
 
 
 def test_held_out_cosine_is_that_of_single_items() -> None:
