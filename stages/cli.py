@@ -9,24 +9,9 @@ from typing import Annotated
 import typer
 
 from pipeline.stage import Stage
-from stages import STAGES, examples, released
-from stages.released import Order, ParamsFile, Root
+from stages import STAGES, examples, released, results
+from stages.arguments import Dataset, ParamsFile, Published, Root
 from stages.terminal import Group, bytes_bar, interruptible, say, show
-
-
-def _datasets(incomplete: str) -> list[str]:
-    """Return the datasets whose names begin so, for the shell's completion."""
-    from pipeline.errors import UserError
-    from stages.params import read
-
-    try:
-        return [name for name in read(Path("params.yaml")).sources if name.startswith(incomplete)]
-    except UserError:
-        return []
-
-
-Dataset = Annotated[str, typer.Argument(help="a name under `sources` in the parameter file", autocompletion=_datasets)]
-Published = Annotated[str, typer.Argument(help="a dataset, or a release folder", autocompletion=_datasets)]
 
 app = typer.Typer(
     name="alignrec",
@@ -244,208 +229,17 @@ def plan(
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=LOOK)
-def summary(
-    dataset: Annotated[str | None, typer.Argument(help="one dataset; all of the parameter file's by default")] = None,
-    params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
-) -> None:
-    """where the time went, what came out, and where report and release are."""
-    import schemas
-    from pipeline import io
-    from pipeline.errors import UserError
-    from pipeline.facts import verdict
-    from pipeline.facts.outputs import Outputs
-    from pipeline.layout import Layout
-    from pipeline.report import terminal as results
-    from stages.params import read
-
-    for name in [dataset] if dataset else read(params).datasets:
-        layout = Layout(root, name)
-        records = [path for stage in STAGES if (path := layout.run_record(stage)).exists()]
-        if not records:
-            raise UserError(f"{root} has nothing of {name}; run `dvc repro`. `alignrec datasets` lists the names")
-        show(results.stages(name, map(io.read_json, records)))
-        if layout.results.exists():
-            show(*results.tables(io.read_table(layout.results, schemas.RESULTS), name))
-        if advice := verdict.advice(Outputs(layout).probes):
-            say(advice)
-        made = {"results": layout.results, "report": layout.report / "index.html", "release": layout.release}
-        for what, path in made.items():
-            say(f"{what}: {path if path.exists() else 'not made yet'}")
-
-
-@app.command(rich_help_panel=LOOK)
-def features(
-    dataset: Dataset,
-    choose: Annotated[
-        bool, typer.Option("--choose", help="make the best set that valid finds, from all others")
-    ] = False,
-    seconds: Annotated[int | None, typer.Option(min=1, help="budget of --choose; 30 by default")] = None,
-    params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
-) -> None:
-    """the feature sets of a dataset; with --choose, candidates made of them, tried on valid."""
-    from pipeline.layout import Layout
-    from pipeline.report import terminal
-    from stages import features as chosen
-
-    layout = Layout(root, dataset)
-    if choose:
-        from pipeline.run import running
-        from stages.encode import main
-        from stages.params import for_dataset, read
-
-        settings, name = chosen.choosing(read(params), dataset, seconds)
-        kept = f"what was tried so far is kept in {layout.features(name)}"
-        with (
-            interruptible(kept),
-            running("encode", dataset, for_dataset(settings, dataset), root) as run,
-        ):
-            main(run)
-        candidates = chosen.tried(layout, name)
-        show(terminal.drawn(candidates))
-        say(candidates.note)
-        say(f"to release it: {name} under encode.encoders, and under encoders {name}: {{kind: chosen}}")
-    else:
-        show(terminal.drawn(chosen.sets(layout)))
-
-
-@app.command(rich_help_panel=LOOK)
-def recommend(
-    dataset: Published,
-    user: Annotated[str | None, typer.Option("--user", help="identifier at the source")] = None,
-    row: Annotated[int | None, typer.Option("--row", min=0, help="in place of --user: row of users.parquet")] = None,
-    k: Annotated[int, typer.Option("--k", min=1, help="how many items")] = 10,
-    root: Root = Path("outputs"),
-) -> None:
-    """what the trained recommender suggests to one user: top K with titles and images."""
-    asked: str | int | None = user if row is None else row
-    if asked is None or None not in (user, row):
-        raise typer.BadParameter("give either --user, an identifier, or --row, a number")
-    with released.laid_out(dataset, root, "interactions", "user embeddings") as layout:
-        from pipeline.train import recommend as recommender  # loads FAISS, which an error above need not wait for
-
-        recommendations = recommender.recommend(layout, asked, k)
-    say(recommender.history(recommendations))
-    show(recommender.table(recommendations))
-
-
-@app.command(rich_help_panel=LOOK)
-def sweep(
-    dataset: Dataset,
-    grid: Annotated[
-        str | None, typer.Option("--grid", help="try all of a grid: `authors`, or one of sweep.grids")
-    ] = None,
-    tpe: Annotated[int | None, typer.Option("--tpe", min=1, help="try so many settings, drawn by TPE")] = None,
-    model: Annotated[str, typer.Option(help="whose settings")] = "alignrec",
-    features: Annotated[str | None, typer.Option(help="a feature set; train.features by default")] = None,
-    params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
-) -> None:
-    """settings tried against each other, chosen on valid; an interrupted sweep resumes."""
-    import schemas
-    from pipeline import io
-    from pipeline.experiment.plans.search import asked
-    from pipeline.report import terminal as results
-    from pipeline.run import running
-    from stages.params import load
-    from stages.sweep import main
-
-    settings = load(params, dataset)
-    wanted = asked(settings, model, features, grid, tpe)
-    kept = f"settings tried so far are kept in {root / 'sweep' / dataset}"
-    with interruptible(kept), running("sweep", dataset, settings, root) as run:
-        main(run, wanted)
-    names = list(wanted.space)
-    trials = io.read_table(run.layout.sweep_trials(*wanted.names), schemas.trials(names))
-    winners = io.read_table(run.layout.sweep_results(*wanted.names), schemas.RESULTS)
-    show(results.trials(trials, names), *results.tables(winners, dataset))
-    say(f"all settings: {run.layout.sweep_trials(*wanted.names)}")
-
-
-@app.command(rich_help_panel=LOOK)
-def league(
-    dataset: Dataset,
-    budget: Annotated[int, typer.Option(min=1, help="settings that each model tries on each feature set and split")],
-    others: Annotated[
-        list[Path] | None, typer.Option("--with", help="league.parquet of another data set or machine; repeatable")
-    ] = None,
-    params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
-) -> None:
-    """every model alike, over seeds and splits, with paired tests, on one page; an interrupted league resumes."""
-    import schemas
-    from pipeline import io
-    from pipeline.facts import league as facts
-    from pipeline.report import terminal
-    from pipeline.run import running
-    from stages.league import main
-    from stages.params import load
-
-    settings = load(params, dataset)
-    kept = f"trainings so far are kept in {root / 'league' / dataset}"
-    with interruptible(kept), running("league", dataset, settings, root) as run:
-        main(run, budget, others or [])
-    show(terminal.drawn(facts.brief(io.read_table(run.folder / "league.parquet", schemas.LEAGUE), dataset)))
-    say(f"page: {run.folder / 'league.html'}")
-
-
-@app.command(rich_help_panel=LOOK)
-def compare(
-    dataset: Published,
-    sets: Annotated[list[str], typer.Argument(help="our encoders, or .npy, .pt, .parquet files; name=path renames")],
-    params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
-    train: Annotated[bool, typer.Option("--train", help="also train AlignRec and two baselines on each")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="trainings of each model, or codebooks of each method")] = 5,
-    order: Order = None,
-    codes: Annotated[
-        list[str] | None, typer.Option("--codes", help="compare semantic IDs, coded by this method")
-    ] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="folder for compare.json and index.html")] = None,
-) -> None:
-    """feature sets side by side: probes, paired tests, likeness, most changed items; or their semantic IDs."""
-    from pipeline.compare import codes_file, command
-    from pipeline.errors import UserError
-    from pipeline.layout import Layout
-
-    settings = released.settings(dataset, params)
-    coded = bool(codes) or any(map(codes_file.holds_codes, sets))
-    if coded and train:
-        raise UserError("--train trains on features, and these are codes; leave one of the two out")
-    if train:
-        from stages.params import check
-
-        check(settings, params)
-    with released.laid_out(dataset, root, "interactions") as layout:
-        folder = to or Layout(root, layout.dataset).folder("compare")
-        if coded:
-            from pipeline.compare.codes import compare as compare_codes
-
-            comparison = compare_codes(layout, settings, sets, codes or [], seeds, folder, order)
-        else:
-            comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
-    from pipeline.facts import codes as coding
-    from pipeline.facts import comparison as facts
-    from pipeline.report import terminal
-
-    for name, source in comparison["sources"].items():
-        say(f"{name}: {source}")
-    shown = (
-        coding.brief(coding.compared(comparison)) if coded else [*facts.judged(comparison), *facts.shapes(comparison)]
-    )
-    for table in shown:
-        show(terminal.drawn(table))
-    for remark in (coding if coded else facts).remarks(comparison):
-        say(remark)
-    say(f"page: {folder / 'index.html'}")
-    for sentence in [] if coded else facts.sentences(comparison):
-        say(sentence)
-
-
-app.command(rich_help_panel=LOOK)(released.diff)
-app.command(rich_help_panel=LOOK)(released.leaderboard)
+for _command_of_results in (
+    results.summary,
+    results.features,
+    results.recommend,
+    results.sweep,
+    results.league,
+    results.compare,
+    released.diff,
+    released.leaderboard,
+):
+    app.command(rich_help_panel=LOOK)(_command_of_results)
 for _command_of_release in (
     released.verify,
     released.fetch,

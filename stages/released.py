@@ -11,17 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.config.parameters import Parameters
+from stages.arguments import Order, ParamsFile, Root
 from stages.terminal import bytes_bar, interruptible, say, show
 
 if TYPE_CHECKING:
     from pipeline.layout import Layout
-
-ParamsFile = Annotated[Path, typer.Option("--params", envvar="ALIGNREC_PARAMS", help="parameter file")]
-Order = Annotated[
-    Path | None,
-    typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
-]
-Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
 
 
 @contextmanager

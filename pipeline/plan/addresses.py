@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+from pipeline import engine
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError, one_line
 from pipeline.http.fetch import local
@@ -45,8 +45,8 @@ def named(params: Parameters, dataset: str) -> dict[str, Sequence[str]]:
 
 def ask(addresses: Mapping[str, Sequence[str]]) -> list[Answer]:
     """Return what each file's addresses answer, the first that gives it; no byte of a file is kept."""
-    with ThreadPoolExecutor(ASKED) as pool:
-        return list(pool.map(lambda entry: _first(*entry), addresses.items()))
+    found = engine.map(lambda: _first, addresses.items(), engine.Threads(ASKED))
+    return [answer for _, answer in found]
 
 
 def advice(answers: Sequence[Answer]) -> Iterator[str]:
@@ -56,8 +56,8 @@ def advice(answers: Sequence[Answer]) -> Iterator[str]:
             yield f"{answer.key}: {answer.fault}; give a path of this machine: {answer.key}: PATH"
 
 
-def _first(key: str, addresses: Sequence[str]) -> Answer:
-    faults = []
+def _first(named: tuple[str, Sequence[str]]) -> Answer:
+    (key, addresses), faults = named, []
     for address in addresses:
         try:
             return Answer(key, address, _size(address), "")
