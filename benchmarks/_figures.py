@@ -4,7 +4,7 @@
 
 A block stands between `<!-- figures: results sample -->` and `<!-- /figures -->`. It names a table of KINDS and a data
 set, whose outputs lie under ROOT; a folder of ROOT may stand before the name, as in `realdata/movies_cold:movies`.
-Words that follow are the only models, or feature sets, shown.
+Words that follow are the only models and feature sets shown.
 A block whose outputs are absent stays as it is, and is named. Nothing else in a page changes.
 """
 
@@ -28,13 +28,14 @@ from pipeline.facts import codes as coded
 from pipeline.facts import league as leagues
 from pipeline.facts import probes as probed
 from pipeline.facts import recommenders, study
-from pipeline.facts.codes import Judged
 from pipeline.facts.table import Table, markdown
 from pipeline.facts.words import figure, measure, short
 from pipeline.layout import Layout
+from pipeline.probe.registry import PROBES
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
-PROBES = ("zero_shot", "item_cf", "content_knn")
+SHOWN = ("zero_shot", "item_cf", "content_knn")
+"""probes of a table of probes"""
 
 
 def main(arguments: list[str]) -> None:
@@ -77,16 +78,19 @@ def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
 def results(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield test figures of models on feature sets, all or some of each, a table a protocol, best Recall@20 first."""
     for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
-        table = recommenders.brief("", comparison)
+        table = _without(recommenders.brief("", comparison), "seeds", measure("recall", 10))
         yield markdown(table.head, [row for row in table.rows if _named(row, table.rows, only)])
         yield ""
-        yield f"Test figures, mean ± sd over seeds; protocol `{comparison.protocol}`, `{comparison.fingerprint}`."
+        seeds = max(row.seeds for row in comparison.rows)
+        under = f"protocol `{comparison.protocol}`, `{comparison.fingerprint}`"
+        yield f"Test figures, mean ± sd over {seeds} seeds; {under}."
 
 
 def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test Recall@20 of models, or of some, on feature sets: a table a protocol, whichever are more as rows."""
+    """Yield test Recall@20 of models on feature sets, all or some: a table a protocol, whichever are more as rows."""
     for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
-        rows = [row for row in comparison.rows if not only or row.model in only]
+        names = [(row.model, row.features) for row in comparison.rows]
+        rows = [row for row, own in zip(comparison.rows, names, strict=True) if _named(own, names, only)]
         models = list(dict.fromkeys(row.model for row in rows))
         cells = {(row.features, row.model): _short(row.cells.get(MAIN)) for row in rows}
         sets = list(dict.fromkeys(row.features for row in rows))
@@ -104,7 +108,7 @@ def matrix(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield the probes of every feature set, or of some, raw and processed, best zero-shot first."""
     figures = io.read_json(layout.probes)
-    found = {key: probe for key, probe in probed.read(figures).items() if key in PROBES and not probe.skipped}
+    found = {key: probe for key, probe in probed.read(figures).items() if key in SHOWN and not probe.skipped}
     first = next(iter(found.values()))
     names = [name for name in first.ordered("raw", first.probe.figure) if not only or name in only]
     yield markdown(
@@ -116,8 +120,9 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def verdicts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield, for each probe, than which feature sets, or which of some, ours is better both raw and processed."""
-    rows = [row for row in io.read_json(layout.probes)["verdicts"] if not only or row["b"] in only]
+    """Yield, for each probe, by its headline figure, than which feature sets ours is better both raw and processed."""
+    rows = [row for row in io.read_json(layout.probes)["verdicts"] if row["measure"] == PROBES[row["probe"]].figure]
+    rows = [row for row in rows if not only or row["b"] in only]
     for probe in dict.fromkeys(row["probe"] for row in rows):
         sentences = probed.sentences([row for row in rows if row["probe"] == probe])
         yield f"* {probe.replace('_', ' ')}: {sentences}"
@@ -135,11 +140,6 @@ def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
             yield ""
 
 
-def codes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield the figures of semantic IDs, or of some feature sets', a row a method."""
-    yield from _as_it_is(coded.headline(_coded(layout, only)))
-
-
 def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield mean and sd over codebooks, from the last `alignrec compare --codes`, of some feature sets or all."""
     rows = coded.compared(io.read_json(layout.folder("compare") / "compare.json"))
@@ -147,19 +147,26 @@ def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def arms(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield AlignRec and the probes on the encoder of each arm of pre-training."""
-    yield from _studied(layout, ["arms"], lambda parts: study.arms(parts["arms"]))
+    """Yield AlignRec on the encoder of each arm of pre-training; arms.parquet and the report have the probes too."""
+    yield from _studied(
+        layout, ["arms"], lambda parts: [_without(study.arms(parts["arms"])[0], "trainings", "to be read with")]
+    )
 
 
 def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test figures of codes in use, best first."""
-    yield from _studied(layout, ["generative"], study.used)
+    """Yield test figures of codes in use at the last cutoff, best first, with their tests."""
+    less = [measure(metric, k) for metric in ("recall", "ndcg") for k in (5, 10)]
+    yield from _studied(
+        layout, ["generative", "generative_tests"],
+        lambda parts: [_without(table, "learning rate", "seeds", *less) for table in study.used(parts)],
+    )  # fmt: skip
 
 
 def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield who stands where in the league, some models or feature sets of it or all."""
     table = leagues.standing(io.read_table(layout.folder("league") / "league.parquet", schemas.LEAGUE), layout.dataset)
-    yield from _as_it_is(replace(table, rows=[row for row in table.rows if _named(row, table.rows, only)]))
+    rows = [row for row in table.rows if _named(row, table.rows, only)]
+    yield from _as_it_is(_without(replace(table, rows=rows), "own split", "gap", "settings", "hours, all", "MiB"))
 
 
 def league_facts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
@@ -183,7 +190,6 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "probes": probes,
     "verdicts": verdicts,
     "tests": tests,
-    "codes": codes,
     "codes-seeds": codes_seeds,
     "arms": arms,
     "generative": generative,
@@ -192,14 +198,6 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "league-facts": league_facts,
 }
 """name of a table -> its lines"""
-
-
-def _coded(layout: Layout, only: Sequence[str]) -> list[Judged]:
-    """Return semantic IDs; UserError without any."""
-    found = [judged for judged in coded.gathered(layout) if not only or judged.features in only]
-    if not found:
-        raise UserError(f"{layout.folder('semantic_ids')}: no codes; run `alignrec semantic_ids {layout.dataset}`")
-    return found
 
 
 def _studied(
@@ -212,6 +210,13 @@ def _studied(
     for table in shown:
         yield from _as_it_is(table)
         yield ""
+
+
+def _without(table: Table, *heads: str) -> Table:
+    """Return a table without some columns, and without the marks that a page does not show."""
+    kept = [column for column, head in enumerate(table.head) if head not in heads]
+    rows = [[row[column] for column in kept] for row in table.rows]
+    return replace(table, head=[table.head[column] for column in kept], rows=rows, best=frozenset())
 
 
 def _as_it_is(table: Table) -> Iterator[str]:

@@ -14,8 +14,6 @@ import schemas
 from benchmarks import _figures, _judge
 from pipeline import io
 from pipeline.compare import codes as compare
-from pipeline.run import running
-from stages import semantic_ids
 
 PAGE = """# Page
 before
@@ -33,10 +31,6 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
         figures = io.read_json(layout.probes)
         verdict = {"probe": "zero_shot", "measure": "hit@20", "a": "beit3", "b": "random", "verdict": "better"}
         io.write_json(layout.probes, figures | {"processed": {"width": 128}, "verdicts": [verdict]})
-    if kind == "codes":
-        params = toy.params(semantic_ids={"features": ["beit3"], "levels": 2, "codes": 2})
-        with running("semantic_ids", layout.dataset, params, tmp_path) as run:
-            semantic_ids.main(run)
     if kind == "codes-seeds":
         params = toy.params(semantic_ids={"levels": 2, "codes": 2})
         compare.compare(layout, params, ["beit3"], ["residual-kmeans"], 2, layout.folder("compare"))
