@@ -58,7 +58,7 @@ kill: .venv/installed-test ## kill -9 at random moments of the pipeline on a toy
 	python -m tests.hostile.kill --kills $(KILLS)
 
 figures: .venv/installed-test ## the tables of README.md and docs/ and the tour, from the outputs that are there
-	python -m benchmarks._figures README.md docs/accuracy.md docs/sample.md docs/semantic-ids.md docs/who-wins.md
+	python -m benchmarks._figures README.md docs/*.md
 	python .ci/tour.py
 
 vendor: ## the libraries of the report's map, from npm -> pipeline/report/vendor
