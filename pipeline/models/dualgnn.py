@@ -1,5 +1,10 @@
 """DualGNN (Wang et al., TMM 2023): a user's weights of the modalities pass over a graph of users with common items.
 
+The reference has two maps a modality, rows of length 1 in layer 0, and weights of modalities that are free after a
+softmax start; the users' image view is overwritten by the sum of all views; free places among K neighbours are filled
+with repeats, drawn each epoch; BPR's logarithm has base 2, and l2 is of mean squares of the tables. The paper has one
+map, weights that stay a softmax, none of the rest; l2 halves squares of final rows.
+
 Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, B batch, D width.
 """
 

@@ -1,5 +1,9 @@
 """GRCN (Wei et al., MM 2020): content weighs each interaction, a soft pruning of the user-item graph.
 
+The reference routes nothing, as its routing reads rows that are zero; it weighs by the sender's trust, gives content,
+and IDs in layer 0, length 1, lets prototypes and content take up what neighbours send, and takes l2 of mean squares of
+the tables. The paper routes, and weighs by the receiver's trust; l2 halves squares of final rows.
+
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 

@@ -2,6 +2,11 @@
 
 Neighbours are searched once an epoch, and the graph is held as edges, never as an I x I matrix.
 
+In the reference the item graph learns in an epoch's first batch alone, features learn, modalities are mixed before the
+learned graph is normalised, cosines keep their sign, the user-item graph takes means with self loops, and l2 is of
+final rows. In the paper edge weights learn in every batch, features are fixed, each graph is normalised, then mixed,
+negative cosines count as 0, the user-item graph is LightGCN's, and l2 is of ID rows.
+
 Letters: U users, I items, N = U + I, F_m width of modality m, M modalities, K neighbours, E = I K edges, B batch,
 D width.
 """

@@ -1,5 +1,9 @@
 """MMGCN (Wei et al., MM 2019): one graph convolution per modality over the user-item graph.
 
+The reference takes the mean of the modalities, concatenates h and u^, has biases in its maps and three layers, starts
+with rows of length 1, maps the last modality alone, never trains its tables of IDs and tastes, and takes l2 of mean
+squares of the tables. The paper sums, adds, maps every modality, trains all tables; l2 halves squares of final rows.
+
 Letters: U users, I items, N either, F_m width of modality m, W_m that of its first layer, B batch, D width.
 """
 

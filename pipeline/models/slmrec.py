@@ -3,7 +3,8 @@
 The self-supervised task is the paper's operator FAC, in two ways. Variant reference: the ID view goes through a chain
 of maps and meets a modality after each, the last modality first; the end of the chain is D/2 wide. Variant paper:
 "fine" contrasts every pair of content modalities, "coarse" the union of all content with the ID view; with one
-modality only coarse is left.
+modality only coarse is left. The reference scales features to length 1, and its l2 is weight decay of all parameters;
+the paper's is of the batch's ID rows.
 The supervised term is a softmax over the batch's items.
 
 Letters: U users, I items, F_m width of modality m, M modalities, B batch, N distinct items of it, D width.
