@@ -28,7 +28,7 @@ PROFILE = ROOT / "profiles" / "baby.yaml"
 PAGE = (ROOT / "docs" / "regenerate-baby.md").read_text()
 COMMAND = "cp profiles/baby.yaml params.yaml && dvc repro"
 BLOCKS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
-FILES, FIELD = BLOCKS[1:]
+SOURCES = BLOCKS[1:]
 
 
 def within(part: Any, whole: Any) -> bool:
@@ -71,7 +71,7 @@ def test_the_page_shows_the_profile() -> None:
     assert COMMAND in PAGE
 
 
-@pytest.mark.parametrize("block", [FILES, FIELD])
+@pytest.mark.parametrize("block", SOURCES)
 def test_the_sources_that_the_page_shows_are_valid(block: dict[str, Any]) -> None:
     assert Amazon2014.model_validate(block["sources"]["baby"]).files()
 
