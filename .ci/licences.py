@@ -43,9 +43,10 @@ No package is copied into this repository or into a release. Two of DVC's own de
 linking exception (pygit2) or beside the EPL (grandalf): alignrec imports neither.
 
 A GPU's build of torch adds NVIDIA's libraries, under [NVIDIA's terms](https://docs.nvidia.com/cuda/eula/).
+{light} of these packages are in a light install too; {test} are the tests' alone.
 
-| package | installed by | licence |
-|---|---|---|
+| licence | packages |
+|---|---|
 """
 
 
@@ -103,13 +104,16 @@ def licence(name: str) -> str:
 
 def page() -> str:
     """Return the text of docs/licences.md."""
-    rows = []
+    under: dict[str, list[str]] = {}
+    by: dict[str, list[str]] = {"light": [], "cpu": [], "test": []}
     for name, part in sorted(packages().items()):
         try:
-            rows.append(f"| {name} | {part} | {licence(name).replace('|', 'or')} |\n")
+            under.setdefault(licence(name).replace("|", "or"), []).append(name)
         except PackageNotFoundError:  # of another system
             continue
-    return HEAD + "".join(rows)
+        by[part].append(name)
+    rows = [f"| {licence} | {', '.join(names)} |\n" for licence, names in sorted(under.items())]
+    return HEAD.format(**{part: len(names) for part, names in by.items()}) + "".join(rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The commands and the code of docs/release.md run as they stand, beside a release and nothing else of the project."""
+"""The commands of docs/release.md run as they stand, beside a release and nothing else of the project."""
 
 import json
 import os
@@ -74,14 +74,6 @@ def test_the_workflow_attaches_a_release_that_is_fetched(beside: Path, tmp_path:
         subprocess.run(["bash", "-c", command], cwd=tmp_path, env=os.environ | here, check=True, capture_output=True)
     assert (tmp_path / "checked/manifest.json").read_bytes() == (beside / "release/manifest.json").read_bytes()
     assert [path.name for path in tmp_path.glob(uploading.split()[-1])] == ["sample-0.1.0.zip"]
-
-
-def test_the_code_runs(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(beside)
-    names: dict = {}
-    exec(blocks("python")[0], names)
-    assert len(names["table"]) == len(names["codes"]) == toy.ITEMS
-    assert names["beit3"].width == 64
 
 
 def test_every_file_of_a_release_is_described(beside: Path) -> None:
