@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import schemas
 from benchmarks import _judge
@@ -129,14 +130,14 @@ def verdicts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield the paired tests of Recall@20 that were declared before training, or those of some feature sets."""
+    """Yield the paired tests of Recall@20 that were declared before training, or those whose sides both are named."""
     for table in recommenders.tests(io.read_table(layout.tests, schemas.TESTS)):
         if measure(*MAIN) in table.heading:
             yield f"{table.heading}: {table.note}"
             yield ""
-            yield markdown(
-                table.head, [row for row in table.rows if not only or str(row[0]).rpartition(" ")[2] in only]
-            )
+            sides = [{side.rpartition(" ")[2] for side in row[:2]} for row in table.rows]  # feature set, else model
+            shown = [row for row, own in zip(table.rows, sides, strict=True) if not only or own <= {*only}]
+            yield markdown(table.head, shown)
             yield ""
 
 
@@ -154,12 +155,15 @@ def arms(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test figures of codes in use at the last cutoff, best first, with their tests."""
+    """Yield test figures of codes in use at the last cutoff, best first, and the paired tests of NDCG."""
     less = [measure(metric, k) for metric in ("recall", "ndcg") for k in (5, 10)]
-    yield from _studied(
-        layout, ["generative", "generative_tests"],
-        lambda parts: [_without(table, "learning rate", "seeds", *less) for table in study.used(parts)],
-    )  # fmt: skip
+
+    def shown(parts: dict[str, pa.Table]) -> list[Table]:
+        tests = parts["generative_tests"].filter(pc.field("metric") == "ndcg")
+        found = study.used(parts | {"generative_tests": tests})
+        return [_without(table, "learning rate", "seeds", *less) for table in found]
+
+    yield from _studied(layout, ["generative", "generative_tests"], shown)
 
 
 def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:

@@ -29,7 +29,7 @@ LEAST = 4
 def table(layout: Layout) -> Table:
     """Return Spearman's correlation of every probe's raw headline figure with test Recall@20 of every recommender.
 
-    Its interval is over feature sets drawn with replacement; columns: of all sets, and of real content alone.
+    Columns: of all sets, with its interval over feature sets drawn with replacement, and of real content alone.
     """
     found = probes.read(io.read_json(layout.probes))
     trained: dict[str, dict[str, float]] = {}
@@ -44,7 +44,7 @@ def table(layout: Layout) -> Table:
     rows = [[name, *own] for name, own in cells.items() if any(own)]
     heads = [f"{title(model)}, {which}" for model in trained for which in ("all sets", "content alone")]
     names = ", ".join(sorted({name for recall in trained.values() for name in recall}))
-    note = f"Spearman's correlation over {names}; 95 % interval of {RESAMPLES:,} resamples of the sets."
+    note = f"Spearman's correlation over {names}; 95 % interval of {RESAMPLES:,} resamples of all sets."
     return Table("What the probes predict", note, ["probe", *heads], rows)
 
 
@@ -52,10 +52,8 @@ def _cells(figures: Mapping[str, float], recall: Mapping[str, float]) -> Iterato
     shared = [name for name in figures if name in recall]
     for names in (shared, [name for name in shared if name not in (*CONTROLS, UNTRAINED)]):
         x, y = (np.array([of[name] for name in names]) for of in (figures, recall))
-        if len(names) < LEAST:
-            yield ""
-        else:
-            yield "{:.2f} ({:.2f} to {:.2f})".format(*correlation(x, y))
+        form = "{:.2f} ({:.2f} to {:.2f})" if names is shared else "{:.2f}"
+        yield form.format(*correlation(x, y)) if len(names) >= LEAST else ""
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
