@@ -32,7 +32,6 @@ from pipeline.facts import recommenders, study
 from pipeline.facts.table import Table, markdown
 from pipeline.facts.words import figure, measure, short
 from pipeline.layout import Layout
-from pipeline.probe.registry import PROBES
 
 BLOCK = re.compile(r"(<!-- figures: (\S+) (\S+)([^\n]*) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 SHOWN = ("zero_shot", "item_cf", "content_knn")
@@ -120,15 +119,6 @@ def probes(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield f"Raw, then processed. {probed.processing(figures['processed'])}"
 
 
-def verdicts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield, for each probe, by its headline figure, than which feature sets ours is better both raw and processed."""
-    rows = [row for row in io.read_json(layout.probes)["verdicts"] if row["measure"] == PROBES[row["probe"]].figure]
-    rows = [row for row in rows if not only or row["b"] in only]
-    for probe in dict.fromkeys(row["probe"] for row in rows):
-        sentences = probed.sentences([row for row in rows if row["probe"] == probe])
-        yield f"* {probe.replace('_', ' ')}: {sentences}"
-
-
 def tests(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield the paired tests of Recall@20 that were declared before training, or those whose sides both are named."""
     for table in recommenders.tests(io.read_table(layout.tests, schemas.TESTS)):
@@ -173,16 +163,6 @@ def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(_without(replace(table, rows=rows), "own split", "settings", "hours, all", "MiB"))
 
 
-def league_facts(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield what follows from the league, or some: gains, lead, stability, fused, audit."""
-    found = io.read_json(layout.folder("league") / "league.json")
-    for table in leagues.facts(found, only):
-        yield f"**{table.heading}.** {table.note}"
-        yield ""
-        yield table.markdown
-        yield ""
-
-
 def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield how well the probes predict the benchmark."""
     yield from _as_it_is(_judge.table(layout))
@@ -192,14 +172,12 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
     "probes": probes,
-    "verdicts": verdicts,
     "tests": tests,
     "codes-seeds": codes_seeds,
     "arms": arms,
     "generative": generative,
     "judge": judge,
     "league": league,
-    "league-facts": league_facts,
 }
 """name of a table -> its lines"""
 

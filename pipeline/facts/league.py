@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -165,13 +165,6 @@ def lead(found: Mapping[str, Any]) -> Table:
     """Return the first by rank against all others."""
     note = "On the judged set, or on ids alone; league.json has every two models."
     return differing(found["pairs"], "The first against all others", note, next(iter(found["ranks"]), ""))
-
-
-def facts(found: Mapping[str, Any], only: Collection[str] = ()) -> list[Table]:
-    """Return the tables of league.json, or some of them by name."""
-    each = {"gains": [gains(found)], "lead": [lead(found)], "stability": [stability(found)]}
-    each |= {"fused": fused(found), "audit": [audit(found)]}
-    return [table for name, tables in each.items() if name in (only or each) for table in tables]
 
 
 def stability(found: Mapping[str, Any]) -> Table:
