@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 import schemas
 from benchmarks import _judge
@@ -145,15 +144,13 @@ def arms(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield test figures of codes in use at the last cutoff, best first, and the paired tests of NDCG."""
+    """Yield test figures of codes in use at the last cutoff, best first."""
     less = [measure(metric, k) for metric in ("recall", "ndcg") for k in (5, 10)]
-
-    def shown(parts: dict[str, pa.Table]) -> list[Table]:
-        tests = parts["generative_tests"].filter(pc.field("metric") == "ndcg")
-        found = study.used(parts | {"generative_tests": tests})
-        return [_without(table, "learning rate", "seeds", *less) for table in found]
-
-    yield from _studied(layout, ["generative", "generative_tests"], shown)
+    yield from _studied(
+        layout,
+        ["generative"],
+        lambda parts: [_without(table, "learning rate", "seeds", *less) for table in study.used(parts)],
+    )
 
 
 def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
