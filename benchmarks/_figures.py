@@ -157,7 +157,7 @@ def league(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     """Yield who stands where in the league, some models or feature sets of it or all."""
     table = leagues.standing(io.read_table(layout.folder("league") / "league.parquet", schemas.LEAGUE), layout.dataset)
     rows = [row for row in table.rows if _named(row, table.rows, only)]
-    yield from _as_it_is(_without(replace(table, rows=rows), "own split", "settings", "hours, all", "MiB"))
+    yield from _as_it_is(_without(replace(table, rows=rows), "own split", "settings", "hours, all", "s a training", "MiB"))
 
 
 def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
