@@ -89,7 +89,6 @@ ARMS = pa.schema(
             low=0,
             high=1,
         ),
-        field("note", pa.string(), "what the figure must be read with, such as a leak; else empty"),
     ]
 )
 

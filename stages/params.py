@@ -146,18 +146,13 @@ def check(params: Parameters, path: Path) -> None:
         for method in dict.fromkeys([*params[SemanticIds].methods, *params[SemanticIds].settings]):
             own = params[SemanticIds].settings.get(method, {})
             checked(METHODS[method].Params, own, f"semantic_ids.settings.{method}")
-        if params[Pretrain].taught:
-            encoders.check_teacher(params.encoders, params[Pretrain].teacher)
         _studied(params)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
 
 
 def _studied(params: Parameters) -> None:
-    """Refuse teachers of arms that have no feature map, and settings of sweeps that AlignRec does not accept."""
-    for arm in params[Study].arms:
-        if (own := arm_params(params, arm)[Pretrain]).taught:
-            encoders.check_teacher(params.encoders, own.teacher, f"study.arms.{arm}")
+    """Refuse settings of sweeps that AlignRec does not accept."""
     for sweep in params[Study].sweeps:
         for setting in params[Study].settings(sweep):
             checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
@@ -200,7 +195,7 @@ def _names(params: Parameters) -> None:
     controls = params[Encode].controls
     made = dict.fromkeys(name for dataset in params.sources for name in feature_sets(params, dataset))
     encoders.check_names(params.encoders, params[Encode].encoders, [name for name in made if name not in controls])
-    encoders.check_teachers(params.encoders, params[Pretrain].teacher, params[Pretrain].distill_from)
+    encoders.check_teachers(params.encoders, params[Pretrain].distill_from)
     known(params[SemanticIds].methods, METHODS, "semantic_ids.methods")
     known(params[SemanticIds].settings, METHODS, "semantic_ids.settings")
     coded = params[SemanticIds].features if "features" in params[SemanticIds].model_fields_set else made
@@ -230,7 +225,7 @@ def _arms(params: Parameters) -> None:
     """Refuse arms and sweeps that name keys or teachers which there are not, or an encoder that nothing reads."""
     for arm in params[Study].arms:
         own = arm_params(params, arm)[Pretrain]
-        encoders.check_teachers(params.encoders, own.teacher, own.distill_from, f"study.arms.{arm}")
+        encoders.check_teachers(params.encoders, own.distill_from, f"study.arms.{arm}")
     for sweep in params[Study].sweeps:
         for setting in params[Study].settings(sweep):
             sweep_params(params, setting, f"study.sweeps.{sweep}")

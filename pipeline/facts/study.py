@@ -80,11 +80,10 @@ def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
         f"{' '.join(dict.fromkeys(map(words.protocol, rows)))} Test figures, mean ± standard deviation over "
         "trainings. The change is against `recipe`, the parameters as they stand; its interval is over users (95 %), "
         f"p is Holm's. {FLOORED}",
-        ["arm", "features", "trainings", measure("recall", rows[0]["k"]), "change", "95 % interval", "p",
-         "to be read with"],
+        ["arm", "features", "trainings", measure("recall", rows[0]["k"]), "change", "95 % interval", "p"],
         [
             [words.after(r["arm"], r["protocol"] if several else "", ", "), r["features"], str(r["seeds"]),
-             with_error(r["mean"], r["sd"]), *(change.cells if change else [""] * 3), r["note"]]
+             with_error(r["mean"], r["sd"]), *(change.cells if change else [""] * 3)]
             for r, change in zip(rows, changes, strict=True)
         ],
         texts=2,
@@ -100,7 +99,6 @@ def _probed(rows: Sequence[Record]) -> Iterator[Table]:
     probes = list(dict.fromkeys((row["what"], row["metric"]) for row in own))
     lines = list(dict.fromkeys((row["arm"], row["features"], row["form"]) for row in own))
     cells = {(row["arm"], row["features"], row["form"], row["what"]): row for row in own}
-    notes = dict.fromkeys(f"{row['arm']}, {row['what']}: {row['note']}." for row in own if row["note"])
     sure = {
         (r, 3 + c)
         for r, line in enumerate(lines) for c, (what, _) in enumerate(probes)
@@ -109,7 +107,7 @@ def _probed(rows: Sequence[Record]) -> Iterator[Table]:
     yield Table(
         "Probes of each arm",
         "Judged without a recommender, raw and after the same processing; the change against `recipe` stands in "
-        f"brackets, marked where p is below {LEVEL} after Holm's correction. {' '.join(notes)}".strip(),
+        f"brackets, marked where p is below {LEVEL} after Holm's correction.",
         ["arm", "features", "form", *(f"{PROBES[what].name} {metric}@{own[0]['k']}" for what, metric in probes)],
         [[*line, *(_with_change(cells.get((*line, what))) for what, _ in probes)] for line in lines],
         texts=3,

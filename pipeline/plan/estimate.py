@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 import torch
 
 from pipeline.beit3 import vqkd
-from pipeline.beit3.network import BEiT3, Config, sized
+from pipeline.beit3.network import SIZES, BEiT3, Config
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
@@ -62,6 +62,8 @@ BEST_EPOCH = 40
 """assumed; a training ends `patience` epochs later"""
 ACTIVATIONS = 90
 """bytes of pre-training a position, number of its vector and layer: Baby's rehearsal took 2.1 GB in batches of 8"""
+COPIES = 4
+"""of the weights in a step: they, their gradient, AdamW's two moments"""
 PROBED, READ = 3, 4
 """probes that ask questions, of each set raw and in three forms"""
 MATRICES = 3
@@ -97,8 +99,8 @@ class Plan:
     def shape(self) -> Config:
         """The shape of BEiT3, with the words and codes that it predicts."""
         own = self.params[Pretrain]
-        codes = operations.CODES if own.visual_tokens == "vqkd" else own.codes
-        return replace(sized(own.size, own.image), vocab=PUBLISHED if own.tokenizer else own.vocab, codes=codes)
+        codes = operations.CODES if own.vqkd else own.codes
+        return replace(SIZES[own.size], vocab=PUBLISHED if own.tokenizer else own.vocab, codes=codes)
 
     @cached_property
     def weights(self) -> int:
@@ -211,9 +213,9 @@ def pretrain(plan: Plan) -> Estimate:
     seconds += taught * plan.frozen
     positions = 1 + c.patches + int(plan.items.tokens.max(initial=0))
     active = ACTIVATIONS * positions * c.width * c.layers * math.ceil(own.batch_size / own.accumulate)
-    copies, trained = 5 if own.ema else 4, plan.weights + (c.vocab + c.codes) * c.width  # with both heads
-    memory = TORCH + taught * FROZEN_MEMORY + SINGLE * trained * copies + active
-    disk = SINGLE * (plan.weights + 2 * copies * trained)  # a new checkpoint is written before the old one goes
+    trained = plan.weights + (c.vocab + c.codes) * c.width  # with both heads
+    memory = TORCH + taught * FROZEN_MEMORY + SINGLE * trained * COPIES + active
+    disk = SINGLE * (plan.weights + 2 * COPIES * trained)  # a new checkpoint is written before the old one goes
     return Estimate(seconds, memory, disk, f"{flop / 1e15:.2g} PFLOP")
 
 

@@ -38,7 +38,7 @@ from stages import STAGES
 from stages.params import Params, load
 
 STUDY: dict[str, Any] = {
-    "arms": {"still": {"steps": 0}, "together": {"collaborative": 1.0, "common_users": 1}},
+    "arms": {"still": {"steps": 0}, "hidden": {"hide": 0.4}},
     "seeds": 2,
     "workers": 1,
 }
@@ -70,8 +70,8 @@ def only(table: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
 
 def test_every_arm_has_its_probes_and_its_recommender_beside_the_recipe(shop: Path) -> None:
     table = rows(shop)
-    assert list(dict.fromkeys(row["arm"] for row in table)) == ["recipe", "still", "together", "tfidf"]
-    for arm in ("recipe", "still", "together"):
+    assert list(dict.fromkeys(row["arm"] for row in table)) == ["recipe", "still", "hidden", "tfidf"]
+    for arm in ("recipe", "still", "hidden"):
         judged = {(r["what"], r["features"], r["form"]) for r in table if r["arm"] == arm}
         assert judged == {
             *((probe, name, form) for probe in ("item_cf", "content_knn") for name in SETS for form in FORMS),
@@ -129,14 +129,6 @@ def test_p_is_corrected_for_the_tests_of_one_table(shop: Path) -> None:
         assert [r["p_holm"] for r in mine] == pytest.approx(list(holm(np.array([r["p"] for r in mine]))))
 
 
-def test_what_read_interactions_says_so(shop: Path) -> None:
-    table = rows(shop)
-    assert {row["note"] for row in table if row["arm"] != "together"} == {""}
-    notes = {row["what"]: row["note"] for row in table if row["arm"] == "together"}
-    assert notes["item_cf"].startswith("leak: the encoder was taught who buys what together")
-    assert "read train interactions" in notes["alignrec"]
-
-
 def test_a_second_run_trains_nothing_and_more_seeds_train_what_is_new(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,8 +172,8 @@ def test_killed_it_ends_with_the_same_bytes(shop: Path, tmp_path: Path) -> None:
     kept: dict[Path, int] = {}
     for stop in (
         "arms/still/0/pretrain/history.json",
-        "arms/together/0/pretrain/checkpoint.safetensors",
-        "arms/together/0/encode/beit3-raw/features-00000.parquet",
+        "arms/hidden/0/pretrain/checkpoint.safetensors",
+        "arms/hidden/0/encode/beit3-raw/features-00000.parquet",
         "arms/still/0/probe/answers.safetensors",
         "cells/*.json",
     ):
@@ -260,7 +252,6 @@ def test_without_arms_the_table_is_empty_and_nothing_is_read(tmp_path: Path) -> 
         ({"arms": {"long": {"steps": -3}}}, "'study.arms.long.steps': input should be greater than or equal to 0"),
         ({"arms": {"recipe": {}}}, "'study.arms': value error, 'recipe' is another row of the same table"),
         ({"arms": {"x": {"distill_from": ["minilms"]}}}, "'study.arms.x.distill_from': no 'minilms'; did you mean"),
-        ({"arms": {"x": {"visual_tokens": "teacher-kmeans", "teacher": "minilm"}}}, "'study.arms.x.teacher': minilm"),
         ({"arms": {"x": {}}, "encoder_seed": 2}, "unknown key 'study.encoder_seed'; did you mean 'encoder_seeds'?"),
     ],
 )
@@ -282,14 +273,14 @@ def test_arms_need_the_recipe_to_be_encoded(tmp_path: Path) -> None:
 
 def test_the_stage_depends_on_what_its_arms_read(tmp_path: Path) -> None:
     network = networks.timm(tmp_path / "network")
-    taught = {"visual_tokens": "teacher-kmeans", "teacher": "tiny"}
+    taught = {"distill": 1.0, "distill_from": ["tiny"]}
     encoders = {"tiny": {"kind": "timm", "model": str(network)}}
 
     def of(arms: dict[str, Any]) -> Needs:
         params = load(studied.write(tmp_path, study={"arms": arms}, encoders=encoders))
         return STAGES["study"].asks(studied.run("study", params, tmp_path))
 
-    without, alone, together = of({}), of({"x": taught}), of({"x": taught, "y": {"collaborative": 1.0}})
+    without, alone, together = of({}), of({"x": taught}), of({"x": taught, "y": {"hide": 0.4}})
     weights = network / "model.safetensors"
     assert weights not in without.files
     assert weights in alone.files

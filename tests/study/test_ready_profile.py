@@ -29,7 +29,7 @@ def test_the_profile_has_every_model_and_part() -> None:
     assert params.benchmark.ablations == load(shipped.root() / "params.yaml").benchmark.ablations
     assert params.study.mask.ratios == [n / 10 for n in range(11)]
     assert params.study.tail
-    assert {"article", "collaborative"} <= params.study.arms.keys()
+    assert "article" in params.study.arms
     swept = {key for sweep in params.study.sweeps.values() if not isinstance(sweep, str) for key in sweep}
     assert swept == {
         "train.lr", "train.cca", "train.reg", "train.uia", "train.layers", "train.item_layers", "train.temperature",
@@ -45,8 +45,7 @@ def test_every_arm_differs_from_the_recipe_by_keys_that_exist() -> None:
         assert own != params.pretrain, name
         objectives[name] = own.objective
     assert objectives["article"] == "MIM + MLM"
-    assert objectives["taught"] == params.pretrain.objective
-    assert "1 collaborative" in objectives["collaborative"]
+    assert objectives["random-words"] == params.pretrain.objective
 
 
 def test_the_default_keeps_what_fits_ten_minutes() -> None:

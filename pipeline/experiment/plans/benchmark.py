@@ -23,7 +23,6 @@ from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.params import Train
-from pipeline.pretrain import needs as pretraining
 from pipeline.seeds import seed_for
 
 
@@ -77,17 +76,16 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
     """
     params, layout = experiment.params, experiment.draws[draw]
     stored = Stored.of(params, layout, features)
-    taught = pretraining.learned(params, features)
-    if not draw or not (taught or needs.learns(params.encoders, features)):
+    if not draw or not needs.learns(params.encoders, features):
         return stored
     path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
     again = replace(stored, features=path, graph=params[Graph])
     if path in experiment.made:
         return again
     node = FeatureSets.of(layout, params[Encode], params.encoders)[features]
-    if not taught and not node.learned:
+    if not node.learned:
         return stored
-    if taught or not node.relearns or any(part.learned for part in node.of):
+    if not node.relearns or any(part.learned for part in node.of):
         raise UserError(
             f"'benchmark.features': {features} learned from the train interactions of the first draw, and cannot be "
             "made again for the others; leave it out, or set interactions.draws to 1"

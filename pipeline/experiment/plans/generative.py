@@ -13,7 +13,6 @@ from pipeline.experiment.cell import Cell, Opens
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.sequences import POPULARITY, SASREC, TIGER, Ordered, read
 from pipeline.layout import Layout
-from pipeline.pretrain.params import Pretrain
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import files
 from pipeline.semantic_ids.registry import METHODS
@@ -116,6 +115,4 @@ def _checked(experiment: Experiment) -> Sequences:
         raise UserError(f"{absent}: not there; run `alignrec semantic_ids {experiment.dataset}` first")
     for reason, n in sequences.dropped.items():
         run.count(f"generative: {reason}", n)
-    if experiment.params[Pretrain].collaborative:
-        run.warn("study.generative: the encoder read train interactions of another split, some of them targets here")
     return sequences

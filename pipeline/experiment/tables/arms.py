@@ -22,19 +22,11 @@ from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
 from pipeline.experiment.tables import significance
 from pipeline.models import RELEASED
-from pipeline.pretrain.params import Pretrain
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import tested_cutoffs
 from pipeline.seeds import seed_for
 from pipeline.study.params import RECIPE
-
-LEAKS = {
-    "item_cf": "leak: the encoder was taught who buys what together in train, which is what this probe asks for",
-    "zero_shot": "leak: the encoder read train interactions, among them those of the histories that are asked for",
-}
-"""probe -> what collaborative pre-training gives away"""
-READ = "the encoder read train interactions, so this is not content alone; test interactions were not read"
 
 
 class Figure(NamedTuple):
@@ -113,7 +105,6 @@ def _rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row a figure, without tests."""
     untested = dict.fromkeys(("n", "difference", "low", "high", "p", "p_holm"))
-    taught = arm.seed is not None and arm.params[Pretrain].learns
     for figure, own in measured.items():
         spread = cell(own.values)
         yield {
@@ -125,7 +116,6 @@ def _rows(
             "mean": spread.mean,
             "sd": spread.sd,
             **untested,
-            "note": LEAKS.get(figure.what, READ) if taught else "",
         }
 
 
