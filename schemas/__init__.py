@@ -23,7 +23,7 @@ from schemas.interactions import (
     provenance,
 )
 from schemas.items import ITEMS, REJECTS, text_fields
-from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
+from schemas.release import RELEASED_ITEMS, embedded, features_half
 from schemas.results import LEAGUE, RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
 from schemas.semantic_ids import codes, semantic_ids
 from schemas.study import ARMS, GENERATIVE, GENERATIVE_TESTS, GEOMETRY, MASK, STUDY, SWEEPS, TAIL, WRONG
@@ -44,7 +44,6 @@ __all__ = [
     "MASK",
     "REJECTS",
     "RELEASED_ITEMS",
-    "RELEASED_ITEMS_1",
     "RESULTS",
     "SLICES",
     "SPARSE",

@@ -114,10 +114,10 @@ def of_release(release: Release, path: Path) -> Parameters:
         UserError: a fault in the file, or the release was made with parameters or a source unknown here.
     """
     manifest = release.manifest
-    if manifest.kind is not None and manifest.kind not in sources.SOURCES:
+    if manifest.kind not in sources.SOURCES:
         raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")
-    source = sources.SOURCES[manifest.kind or "tabular"]
-    declared = {manifest.dataset: source.model_construct(kind=manifest.kind or "tabular")}  # its files are not here
+    source = sources.SOURCES[manifest.kind]
+    declared = {manifest.dataset: source.model_construct(kind=manifest.kind)}  # its files are not here
     if path.exists():
         return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})
     recorded = {name: manifest.made_by[name].params for name in RECORDED if name in manifest.made_by}

@@ -131,7 +131,6 @@ def diff(
     b: Annotated[Path, typer.Argument(help="the newer release folder")],
     json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
     page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
-    params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
 ) -> None:
     """two releases side by side: schema, rows, values, and the version that the change deserves."""
@@ -153,13 +152,9 @@ def diff(
     if page_to:
         from pipeline.compare import changes
         from pipeline.release.read import Release
-        from stages.params import read
 
         release = Release(b)
-        kind = release.manifest.kind or ""
-        if not kind and params.exists():  # format 1 names no kind
-            kind = read(params).source(release.manifest.dataset).kind
-        text = changes.html(a, b, differences, release.beside(root).images, kind)
+        text = changes.html(a, b, differences, release.beside(root).images, release.manifest.kind)
         io.write_bytes(page_to, text.encode())
         say(f"page: {page_to}")
 

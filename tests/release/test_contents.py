@@ -14,9 +14,7 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.compare.releases import diff
 from pipeline.errors import UserError
-from pipeline.export.content import of_release as content_of
 from pipeline.facts.outputs import Outputs
 from pipeline.release import encoder, gather, manifest, verify
 from pipeline.remote.fetch import fetch
@@ -196,32 +194,6 @@ def test_an_encoder_that_is_damaged_or_hostile_is_refused(release: Path, change:
 def test_an_unknown_encoder_names_those_there(built: Path) -> None:
     with pytest.raises(UserError, match="no encoder 'biet3' in this release; it has beit3, beit3-image-masked"):
         encoder.load(built, "biet3")
-
-
-def test_a_release_of_format_1_still_verifies_exports_and_diffs(release: Path, built: Path) -> None:
-    """As the first alignrec wrote it: no interactions, no encoders, no hashes of what was encoded."""
-    shutil.rmtree(release / "encoders")
-    for name in ("interactions", "users"):
-        (release / f"{name}.parquet").unlink()
-    path = release / "manifest.json"
-    content = json.loads(path.read_text())
-    gone = ("encoders/", "interactions.parquet", "users.parquet")
-    content["files"] = [
-        {k: v for k, v in f.items() if k != "used_by"} for f in content["files"] if not f["path"].startswith(gone)
-    ]
-    del content["kind"]
-    path.write_text(json.dumps(manifest.sealed(content | {"format": 1})))
-    items = pq.read_table(release / "items.parquet").drop_columns(["input_text_sha256", "input_image_sha256"])
-    rewritten(release, "items.parquet", items)
-    assert len(list(verify(release))) == 4
-    assert list(content_of(release, []).features) == releases.ENCODERS
-    assert diff(release, built, changed=1)["schema"] == []
-    with pytest.raises(UserError, match="it has none; publish it again"):
-        encoder.load(release, "beit3")
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest.sealed(content | {"format": 2})))
-    with pytest.raises(UserError, match="has no column 'input_text_sha256'"):
-        list(verify(release))
 
 
 @pytest.mark.parametrize(("whitened", "steps"), [(True, 12), (False, 12), (True, 0)])

@@ -109,7 +109,7 @@ def test_a_release_without_codes_verifies_as_before(release: Path) -> None:
     shutil.rmtree(release / "semantic_ids")
     content = json.loads((release / "manifest.json").read_text())
     content["files"] = [f for f in content["files"] if not f["path"].startswith("semantic_ids/")]
-    (release / "manifest.json").write_text(json.dumps(manifest.sealed(content | {"format": 2})))
+    (release / "manifest.json").write_text(json.dumps(manifest.sealed(content | {"format": 3})))
     assert len(list(verify(release))) == 4
 
 
