@@ -81,7 +81,8 @@ class Layout:
 
     def draw(self, number: int) -> Layout:
         """Return the paths with the split of another draw in place of the first; all else is the dataset's."""
-        return Draw(self.root, self.dataset, number) if number else self
+        path = self.folder("interactions") / f"draw-{number}.parquet"
+        return Divided(self.root, self.dataset, path) if number else self
 
     def draws(self) -> list[Layout]:
         """Return the paths of each draw of the split, the first one's being these."""
@@ -317,13 +318,12 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Draw(Layout):
-    """The paths of a dataset whose split is drawn again."""
+class Divided(Layout):
+    """The paths of a dataset with another split; all other files are the dataset's."""
 
-    number: int
-    """from 1; the first draw is the dataset's own"""
+    split: Path
 
     @property
     def interactions(self) -> Path:
-        """Table INTERACTIONS of the draw."""
-        return self.folder("interactions") / f"draw-{self.number}.parquet"
+        """Table INTERACTIONS of the split."""
+        return self.split

@@ -22,6 +22,7 @@ from pipeline.features.sets import FeatureSets
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models import MODELS, RELEASED
+from pipeline.models.closed import Closed
 from pipeline.models.params import Train
 from pipeline.seeds import seed_for
 
@@ -41,7 +42,8 @@ def entries(params: Parameters, draws: int = 1) -> list[Entry]:
 def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed: int) -> Cell:
     """Return a run as the benchmark measures it; others that measure so name its cells.
 
-    The seed depends on neither feature set nor settings: all are compared on the same draws.
+    The seed depends on neither feature set nor settings: all are compared on the same draws. A closed form has none, so
+    that its runs on one split are one cell.
 
     Args:
         experiment: of the dataset.
@@ -50,7 +52,7 @@ def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed
         settings: all of them.
         seed: number of the run.
     """
-    number = seed_for("benchmark", experiment.dataset, model, seed)
+    number = seed_for("benchmark", experiment.dataset, model, 0 if issubclass(MODELS[model], Closed) else seed)
     return Cell(data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks))
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +36,7 @@ from pipeline.interactions import again
 from pipeline.interactions.division import Division
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Split
-from pipeline.layout import Layout
+from pipeline.layout import Divided, Layout
 from pipeline.models import MODELS, RELEASED, closed
 from pipeline.run import Run
 from pipeline.seeds import seed_for
@@ -68,18 +67,6 @@ class Trained(NamedTuple):
     """of the setting"""
     seed: int
     """number of the run"""
-
-
-@dataclass(frozen=True)
-class Redrawn(Layout):
-    """The paths of a dataset with another split; all other files are the dataset's."""
-
-    number: int
-
-    @property
-    def interactions(self) -> Path:
-        """Table INTERACTIONS."""
-        return self.folder("league") / "splits" / str(self.number) / "interactions.parquet"
 
 
 @dataclass(frozen=True)
@@ -232,15 +219,17 @@ def _split(run: Run) -> list[Layout]:
         return [layout]
     users, items = run.read(layout.users, schemas.USERS), run.read(layout.item_ids, schemas.ITEM_IDS)
     facts = {k: v for k, v in schemas.provenance(interactions).items() if k in ("timestamps", "split", "division")}
-    others = [Redrawn(layout.root, layout.dataset, number) for number in range(1, run.params[League].splits)]
-    for other in others:
-        path, seed = other.interactions, seed_for("interactions", run.dataset, "split", "league", other.number)
+    others: list[Layout] = []
+    for number in range(1, run.params[League].splits):
+        path = layout.folder("league") / "splits" / str(number) / "interactions.parquet"
+        seed = seed_for("interactions", run.dataset, "split", "league", number)
         division = Division(params.protocol, seed, params.cold_share, params.most_train)
         read = [layout.interactions, layout.users, layout.item_ids]
         inner.resume(path.parent, read, division, modules=[again.__name__])
         if not path.is_file():
             rows = again.divided(interactions, users, items, division, path.parent / ".scratch", params.memory_limit)
             inner.write_all(rows, path, schemas.INTERACTIONS, **facts)
+        others.append(Divided(layout.root, layout.dataset, path))
     return [layout, *others]
 
 
