@@ -163,7 +163,7 @@ def _typed(table: pa.Table) -> pa.Table:
         except pa.ArrowException as e:
             raise UserError(
                 f"interactions: column '{name}' is {column.type}, and not all of it fits {TYPES[name]} "
-                f"({' '.join(str(e).split())}); mend it"
+                f"({' '.join(str(e).split())}); correct it"
             ) from None
     if "split" in columns:
         row = pc.index(pc.is_in(columns["split"], value_set=pa.array(range(len(PARTS)), pa.int8())), False).as_py()

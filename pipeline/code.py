@@ -28,7 +28,7 @@ HARNESS = {
             "progress",
             "registry",
             "run",
-            "seal",
+            "stamp",
             "stage",
             "versions",
         )

@@ -52,9 +52,9 @@ class Layout:
         """Return the stage's run.json: seconds, rows, drops, memory, versions."""
         return self.folder(stage) / "run.json"
 
-    def seal(self, stage: str) -> Path:
+    def stamp(self, stage: str) -> Path:
         """Return the file that says a stage is done: its key, and the sha256 of each of its files, JSON."""
-        return self.folder(stage) / ".seal"
+        return self.folder(stage) / ".stamp"
 
     def outputs(self, stage: str) -> list[Path]:
         """Return the files that a stage has written, sorted; without run records, signatures and scratch files."""
@@ -82,7 +82,7 @@ class Layout:
     def draw(self, number: int) -> Layout:
         """Return the paths with the split of another draw in place of the first; all else is the dataset's."""
         path = self.folder("interactions") / f"draw-{number}.parquet"
-        return Divided(self.root, self.dataset, path) if number else self
+        return OtherSplit(self.root, self.dataset, path) if number else self
 
     def draws(self) -> list[Layout]:
         """Return the paths of each draw of the split, the first one's being these."""
@@ -318,7 +318,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Divided(Layout):
+class OtherSplit(Layout):
     """The paths of a dataset with another split; all other files are the dataset's."""
 
     split: Path

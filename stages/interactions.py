@@ -12,13 +12,13 @@ from pipeline.sources.base import downloaded
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.registry import SOURCES, reader
 from pipeline.stage import Needs, Stage
-from stages import losses
+from stages import dropped_rows
 from stages.download import DOWNLOAD
 
 
 def main(run: Run) -> None:
     """Write interactions.parquet, users.parquet and item_ids.parquet."""
-    from pipeline.interactions import build, mending  # load DuckDB
+    from pipeline.interactions import build, repairs  # load DuckDB
     from pipeline.interactions.division import Division
     from pipeline.sources import image_features, mmrec
 
@@ -40,7 +40,7 @@ def main(run: Run) -> None:
                     return build.imported(db, ratings, params.min_rating, division)
                 return build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
 
-            split, own_split, rejects = mending.split(db, reader(source), raw, run.folder / ".scratch", divide)
+            split, own_split, rejects = repairs.split(db, reader(source), raw, run.folder / ".scratch", divide)
         cutoffs.check(run.params[Benchmark], split.facts["items"])
         if split.division.startswith(schemas.COLD_ITEMS):
             cold = split.facts["cold_valid_items"], split.facts["cold_test_items"]
@@ -79,5 +79,5 @@ INTERACTIONS = Stage(
     main=main,
     needs=needs,
     loads=(SOURCES,),
-    check=losses.interactions,
+    check=dropped_rows.interactions,
 )

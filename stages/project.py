@@ -33,7 +33,7 @@ IGNORED = """# not data: how a stage ran, and how it resumes
 /outputs/**/run.json
 /outputs/**/.key
 /outputs/**/.sha256
-/outputs/**/.seal
+/outputs/**/.stamp
 /outputs/**/.*.lock
 /outputs/**/.*.tmp
 # signing is not making: a signature does not make the release stale

@@ -221,10 +221,10 @@ def shape(path: Path) -> tuple[int, list[Column]]:
 
 def write(path: Path, manifest: Manifest) -> None:
     """Write a manifest with its digest."""
-    io.write_json(path, sealed(manifest.model_dump()))
+    io.write_json(path, with_digest(manifest.model_dump()))
 
 
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest's content with its digest."""
     return {**content, "digest": digest(orjson.loads(json.dumps(content)))}
 

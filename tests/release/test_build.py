@@ -46,7 +46,7 @@ def edit(release: Path, change: Callable[[dict], None]) -> None:
     path = release / "manifest.json"
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(manifest.sealed(content)))
+    path.write_text(json.dumps(manifest.with_digest(content)))
 
 
 def rewrite(release: Path, name: str, table: pa.Table) -> None:

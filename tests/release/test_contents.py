@@ -40,7 +40,7 @@ def rewritten(release: Path, name: str, table: pa.Table) -> None:
     content = json.loads(path.read_text())
     at = next(i for i, f in enumerate(content["files"]) if f["path"] == name)
     content["files"][at] = manifest.describe(release, release / name, content["files"][at]["table"]).model_dump()
-    path.write_text(json.dumps(manifest.sealed(content)))
+    path.write_text(json.dumps(manifest.with_digest(content)))
 
 
 def test_interactions_and_users_are_those_of_the_dataset(built: Path, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_no_licence_but_the_samples_lets_interactions_go_by_itself(kind: str) ->
 
 def test_a_run_record_that_was_deleted_is_not_left_out_in_silence(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    io.write_bytes(layout.seal("train"), b"{}")
+    io.write_bytes(layout.stamp("train"), b"{}")
     layout.run_record("train").unlink()
     with pytest.raises(
         UserError, match=r"train/shop/run\.json is gone; run `alignrec train shop`, which makes it again"
@@ -93,7 +93,7 @@ def test_weights_that_are_not_those_of_the_encoder_are_named(release: Path) -> N
     content = json.loads(path.read_text())
     assert any(w["name"] == "encoder.safetensors" for w in content["weights"])
     content["weights"] = [w | {"sha256": "0" * 64} for w in content["weights"]]
-    path.write_text(json.dumps(manifest.sealed(content)))
+    path.write_text(json.dumps(manifest.with_digest(content)))
     with pytest.raises(UserError, match=r"encoders/beit3/\S+: is not the one that weights lists"):
         list(verify(release))
 

@@ -36,7 +36,7 @@ from pipeline.interactions import again
 from pipeline.interactions.division import Division
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Split
-from pipeline.layout import Divided, Layout
+from pipeline.layout import Layout, OtherSplit
 from pipeline.models import MODELS, RELEASED, closed
 from pipeline.run import Run
 from pipeline.seeds import seed_for
@@ -229,7 +229,7 @@ def _split(run: Run) -> list[Layout]:
         if not path.is_file():
             rows = again.divided(interactions, users, items, division, path.parent / ".scratch", params.memory_limit)
             inner.write_all(rows, path, schemas.INTERACTIONS, **facts)
-        others.append(Divided(layout.root, layout.dataset, path))
+        others.append(OtherSplit(layout.root, layout.dataset, path))
     return [layout, *others]
 
 

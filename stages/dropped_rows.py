@@ -86,7 +86,7 @@ def images(run: Run) -> None:
     if not named and (patterns := run.params[Images].pattern):
         where = run.notes["folder"]
         raise UserError(
-            f"images: no item has a file {' or '.join(patterns)} below {where}; mend images.pattern or images.folder"
+            f"images: no item has a file {' or '.join(patterns)} below {where}; correct images.pattern or images.folder"
         )
     if not named or ok >= (1 - MOST) * named:
         return
