@@ -201,18 +201,15 @@ def export(
 
     coded = wants_codes(form, codes)
     if (Path(what) / "manifest.json").exists():
-        exported = content.of_release(Path(what), features or [], coded, codes)
+        found = content.of_release(Path(what), features or [], coded, codes)
     else:
-        exported = content.of_dataset(Layout(root, what), features or [], coded, codes)
-    exported = arranged(exported, zero_rows, order)
+        found = content.of_dataset(Layout(root, what), features or [], coded, codes)
+    exported = arranged(found, zero_rows, order)
     with interruptible(f"{to} is not there yet"):
         notes = write(exported, form, to)
-    for note in [*exported.notes, *notes]:
-        say(note)
-    for name, items in exported.filled.items():
-        if items:
-            say(f"{name}: zero rows filled with drawn numbers: {len(items):,}")
-    say(f"exported: {to}")
+    filled = [f"{name}: zero rows filled with drawn numbers: {len(n):,}" for name, n in exported.filled.items() if n]
+    for line in [*exported.notes, *notes, *filled, f"exported: {to}"]:
+        say(line)
 
 
 def serve(

@@ -80,12 +80,16 @@ def compare(
         rows.append(Judged(name, by, judges[name].judged(ids, method), n)._asdict())
     sources = {name: g.source for name, g in by_name.items()}
     comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": neighbours_of, "codes": rows}
+    _write(Outputs(layout, params.source(layout.dataset).kind), comparison, to)
+    return comparison
+
+
+def _write(outputs: Outputs, comparison: Mapping[str, Any], to: Path) -> None:
     io.write_json(to / "compare.json", comparison)
     tables = [compared.sources(comparison), *facts.tables(facts.compared(comparison))]
     parts = [Section("judged", "Judged", "Judged", tables=tables)]
-    outputs = Outputs(layout, params.source(layout.dataset).kind)
-    io.write_bytes(to / "index.html", page.compared(outputs, list(by_name), parts, Sheets([], {}), {}, []).encode())
-    return comparison
+    text = page.compared(outputs, list(comparison["sources"]), parts, Sheets([], {}), {}, [])
+    io.write_bytes(to / "index.html", text.encode())
 
 
 def _check(specs: Sequence[str], methods: Sequence[str]) -> None:

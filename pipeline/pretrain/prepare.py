@@ -114,11 +114,10 @@ def network_and_task(
     else:
         tokens, n = codes(layout, pixels, shape, params, seed_for(seed, "visual tokens"))
     torch.manual_seed(seed_for(seed, "network"))
-    notes: list[str] = []
-    if tensors is None:
-        network = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True))
-    else:
+    if tensors is not None:
         network, notes = published.network(params, tensors, n, pieces, rows)
+    else:
+        network, notes = BEiT3(replace(shape, vocab=pieces, positions=rows, codes=n, mlm=True)), []
     if params.words == "minilm" and layout.tokenizer.is_file():  # else there are no texts
         notes.append(minilm.start_words(network, Tokenizer(layout.tokenizer.read_bytes()).pieces, minilm.load()))
     corpus = Corpus(ids, row, pixels, np.array([len(text) for text in whole], np.int64))

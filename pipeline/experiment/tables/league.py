@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -113,8 +113,7 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
     pairs = [(name, a.name, b.name, users[a], users[b]) for a, b in combinations(main, 2)]
     gains = [
         (one.model, one.name, other.name, users[one], users[other])
-        for one in main
-        for other in ended
+        for one, other in product(main, ended)
         if other.model == one.model and other != one
     ]
     tested = corrected(pairs, seed) if pairs else []
