@@ -250,7 +250,7 @@ for _command_of_release in (
 ):
     app.command(rich_help_panel=RELEASES)(_command_of_release)
 for _registered in app.registered_commands:
-    _registered.epilog = f"Example: {examples.of(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]
+    _registered.epilog = f"Example: {examples.example(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

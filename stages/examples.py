@@ -26,6 +26,6 @@ EXAMPLES = {
 """command -> its example, where it takes more than a dataset, or none"""
 
 
-def of(command: str) -> str:
+def example(command: str) -> str:
     """Return the example of a command."""
     return EXAMPLES.get(command, f"alignrec {command} sample")

@@ -78,7 +78,7 @@ def _encoders(run: Run) -> tuple[Needs, list[tuple[Registry[Any], str]]]:
     params, names = run.params, features.named(run.params)
     each = pretrained(params)
     taught = [name for one in each for name in pretraining.taught_by(one)]
-    needed = [pretraining.of(one, run.layout) for one in each]
+    needed = [pretraining.find(one, run.layout) for one in each]
     facts: list[Any] = [params[kind].model_dump(mode="json") for kind in (Pretrain, Encode)]
     facts += [features.settings(params.encoders, names), features.libraries(params.encoders, names)]
     kinds = sorted(features.kinds(params.encoders, [*names, *taught]), key=lambda one: one[1])

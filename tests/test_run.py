@@ -74,8 +74,8 @@ def test_a_line_has_the_figures_of_the_bar(params: Params, tmp_path: Path) -> No
     run = Run("train", "shop", params, tmp_path)
     with run.progress(total=20, unit="epoch") as bar:
         for epoch in (4, 5):  # resumed at the fifth
-            train._show(bar, {"epoch": epoch, "loss": 0.123456, "valid_recall@20": 0.2})
-        line = progress._line("", run.bars, 60)
+            train.show_epoch(bar, {"epoch": epoch, "loss": 0.123456, "valid_recall@20": 0.2})
+        line = progress.bar_line("", run.bars, 60)
     assert line.startswith("train shop: 6/20 epoch, ")
     assert line.endswith(" left, loss 0.1235, valid Recall@20 0.2000")
 

@@ -106,7 +106,7 @@ def _judges(
     """Return each set's judge, and the feature set by whose neighbours files of codes are judged; None without one."""
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     paths = items_of(layout, asins)["categories"].to_pylist()
-    near = {name: _edges(g.vectors) for name, g in by_name.items() if isinstance(g, FeatureSet)}
+    near = {name: sample_edges(g.vectors) for name, g in by_name.items() if isinstance(g, FeatureSet)}
     first = next(iter(near), None)
     probed = len(asins) <= params[SemanticIds].probed_items
     judges = {}
@@ -145,7 +145,7 @@ def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
         yield x[at : at + build.ROWS]
 
 
-def _edges(vectors: np.ndarray) -> Edges:
+def sample_edges(vectors: np.ndarray) -> Edges:
     """Return items, of a large catalogue those that are drawn, beside each of their nearest others, in one block."""
     rows = sampled.rows(len(vectors), seed_for("compare", "neighbours"))
     others = geometry.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1), rows)

@@ -1,4 +1,4 @@
-"""Tensors of somebody's files."""
+"""Tensors read from files that others wrote: their types and shapes are checked."""
 
 from __future__ import annotations
 

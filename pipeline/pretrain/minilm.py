@@ -86,7 +86,7 @@ def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
     if known.any():
         starts = torch.tensor([0, *np.cumsum([len(own) for own in ids])[:-1]])
         means = F.embedding_bag(torch.tensor(list(chain(*ids))), minilm.words, starts, mode="mean")  # [V, 384]
-        vectors = _fitted(means[known], network.config.width)
+        vectors = fit_width(means[known], network.config.width)
         scale = table.square().sum(1).mean().sqrt() / vectors.square().sum(1).mean().sqrt()
         with torch.no_grad():
             table[: len(pieces)][known] = vectors * scale
@@ -114,7 +114,7 @@ def word_ids(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
     return ids
 
 
-def _fitted(vectors: Tensor, width: int) -> Tensor:
+def fit_width(vectors: Tensor, width: int) -> Tensor:
     """Return vectors [n, 384] in `width` dimensions, float32: by PCA, or with zeros behind them."""
     if width >= WIDTH:
         return F.pad(vectors, (0, width - WIDTH))

@@ -18,7 +18,7 @@ SPEED = {"checkpoint_every"}
 """keys that affect the run time of pre-training, and no result"""
 
 
-def of(params: Parameters, layout: Layout) -> Needs:
+def find(params: Parameters, layout: Layout) -> Needs:
     """Return what an encoder that these parameters pre-train depends on."""
     own, encoders, names = params[Pretrain], params.encoders, taught_by(params)
     files = [layout.items, *io.shards(layout.images, "images"), *_published(own)]

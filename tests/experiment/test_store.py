@@ -23,7 +23,7 @@ from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import PLANS
 from pipeline.experiment.run import Experiment, Work, complete
-from pipeline.experiment.store import Store, _digest
+from pipeline.experiment.store import Store, record_digest
 from pipeline.experiment.tables import TABLES
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run, running
@@ -70,7 +70,7 @@ def rewritten_with_digest(path: Path, **changed: Any) -> None:
     """Change a record and its own digest, as one who knows the format would."""
     values = json.loads(path.read_bytes())
     values.pop("sha256")
-    io.write_json(path, values | changed | {"sha256": _digest(values | changed)})
+    io.write_json(path, values | changed | {"sha256": record_digest(values | changed)})
 
 
 DAMAGES: dict[str, Callable[[Path, Path], object]] = {

@@ -98,7 +98,7 @@ def test_codes_that_nobody_uses_come_to_life() -> None:
     _, codes = made(x, coded=True)
     counts = torch.stack([torch.bincount(column, minlength=4) for column in codes.T])
     assert (counts > 0).sum(1).tolist() == [1, 1]
-    rqvae._revive(made, optimiser, counts, x, 0.1)
+    rqvae.revive_codes(made, optimiser, counts, x, 0.1)
     assert all(len(column.unique()) > 1 for column in made(x, coded=True)[1].T)
     assert not optimiser.state[made.codebooks]["exp_avg"][:, 1:].any()
 
