@@ -1,4 +1,4 @@
-"""A branch: a dataset with another encoder, whose files from pre-training to the benchmark have a folder of their own."""
+"""A branch: a dataset with another encoder, whose files from pre-training to benchmark have a folder of their own."""
 
 from __future__ import annotations
 
