@@ -1,4 +1,4 @@
-"""Tensors read from files that others wrote: their types and shapes are checked."""
+"""Tensors read from files that others wrote: which of them are plain numbers."""
 
 from __future__ import annotations
 

@@ -62,7 +62,8 @@ def test_the_gradient_goes_straight_through_the_codes() -> None:
     made, x = network(), torch.from_numpy(X[:5])
     made(x, coded=True)[0]["reconstruction"].backward()
     straight = made.encoder[1].bias.grad.clone()
-    loaded = RQVAE.from_tensors({name: value.detach().numpy() for name, value in made.state_dict().items()}, Shape(2, 4))
+    tensors = {name: value.detach().numpy() for name, value in made.state_dict().items()}
+    loaded = RQVAE.from_tensors(tensors, Shape(2, 4))
     code = torch.from_numpy(loaded.quantiser.decode(loaded.encode(X[:5]))).requires_grad_()
     decoded = made.decoder[1](made.decoder[0](code).relu())
     (of_code,) = torch.autograd.grad(((x - decoded) ** 2).sum(1).mean(), code)
