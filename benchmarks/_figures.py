@@ -146,9 +146,9 @@ def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(coded.over_seeds([row for row in rows if not only or row.features in only]))
 
 
-def arms(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield AlignRec and the probes on the encoder of each arm of pre-training."""
-    yield from _studied(layout, ["arms"], lambda parts: study.arms(parts["arms"]))
+def variants(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield AlignRec and the probes on the encoder of each variant of pre-training."""
+    yield from _studied(layout, ["variants"], lambda parts: study.variants(parts["variants"]))
 
 
 def generative(layout: Layout, only: Sequence[str]) -> Iterator[str]:
@@ -185,7 +185,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "tests": tests,
     "codes": codes,
     "codes-seeds": codes_seeds,
-    "arms": arms,
+    "variants": variants,
     "generative": generative,
     "judge": judge,
     "league": league,

@@ -26,10 +26,9 @@ from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, embedded, features_half
 from schemas.results import LEAGUE, RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
 from schemas.semantic_ids import codes, semantic_ids
-from schemas.study import ARMS, GENERATIVE, GENERATIVE_TESTS, GEOMETRY, MASK, STUDY, SWEEPS, TAIL, WRONG
+from schemas.study import GENERATIVE, GENERATIVE_TESTS, GEOMETRY, MASK, STUDY, SWEEPS, TAIL, VARIANTS, WRONG
 
 __all__ = [
-    "ARMS",
     "COLD_ITEMS",
     "EDGES",
     "GENERATIVE",
@@ -57,6 +56,7 @@ __all__ = [
     "TUNING",
     "USERS",
     "VALID",
+    "VARIANTS",
     "WRONG",
     "ContractError",
     "check",

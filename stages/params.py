@@ -27,7 +27,7 @@ from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources import registry as sources
 from pipeline.sources.base import Downloaded
 from pipeline.study.params import Study, part, spoilt
-from pipeline.study.settings import arm_params, sweep_params
+from pipeline.study.settings import sweep_params, variant_params
 from pipeline.train.params import Released
 from stages import IN_ORDER
 
@@ -210,7 +210,7 @@ def _names(params: Parameters) -> None:
         known([control], judged, "benchmark.control")
     known(params[Sweep].spaces, MODELS, "sweep.spaces")
     _made(params)
-    _arms(params)
+    _variants(params)
 
 
 def _wrong(params: Parameters, made: Iterable[str]) -> None:
@@ -221,18 +221,18 @@ def _wrong(params: Parameters, made: Iterable[str]) -> None:
         known([features, *(spoilt(features, what) for what in wrong.what)], made, "study.wrong.features")
 
 
-def _arms(params: Parameters) -> None:
-    """Refuse arms and sweeps that name keys or teachers which there are not, or an encoder that nothing reads."""
-    for arm in params[Study].arms:
-        own = arm_params(params, arm)[Pretrain]
-        encoders.check_teachers(params.encoders, own.distill_from, f"study.arms.{arm}")
+def _variants(params: Parameters) -> None:
+    """Refuse variants and sweeps that name keys or teachers which there are not, or an encoder that nothing reads."""
+    for variant in params[Study].variants:
+        own = variant_params(params, variant)[Pretrain]
+        encoders.check_teachers(params.encoders, own.distill_from, f"study.variants.{variant}")
     for sweep in params[Study].sweeps:
         for setting in params[Study].settings(sweep):
             sweep_params(params, setting, f"study.sweeps.{sweep}")
         if any(key.startswith("pretrain.") for key in params[Study].sweeps[sweep]):
             _reads(params, params[Released].features, f"study.sweeps.{sweep}", "train.features")
-    if params[Study].arms:
-        _reads(params, "beit3", "study.arms", "encode.encoders")
+    if params[Study].variants:
+        _reads(params, "beit3", "study.variants", "encode.encoders")
 
 
 def _reads(params: Parameters, features: str, where: str, named: str) -> None:

@@ -1,4 +1,4 @@
-"""study: mask modality, long tail, arms of pre-training, sweeps, codes in use -> tables, and means in study.json."""
+"""study: mask modality, long tail, variants of pre-training, sweeps, codes in use -> tables, and study.json."""
 
 from __future__ import annotations
 
@@ -87,8 +87,8 @@ def _encoders(run: Run) -> tuple[Needs, list[tuple[Registry[Any], str]]]:
 
 STUDY = Stage(
     "study",
-    does="mask modality, wrong content, what losses prevent, the long tail, arms of pre-training, sweeps, codes in use",
-    writes="`mask.parquet`, `wrong.parquet`, `geometry.parquet`, `tail.parquet`, `arms.parquet`, `sweeps.parquet`, "
+    does="mask modality, wrong content, what losses prevent, the long tail, pre-training varied, sweeps, codes in use",
+    writes="`mask.parquet`, `wrong.parquet`, `geometry.parquet`, `tail.parquet`, `variants.parquet`, `sweeps.parquet`, "
     "`generative.parquet`; "
     "[the tables](study.md)",
     reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, GRAPH, SEMANTIC_IDS, BENCHMARK),

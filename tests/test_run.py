@@ -224,10 +224,10 @@ def test_a_run_within_another_has_seeds_of_its_stage_and_shows_its_progress_ther
     tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outer = Run("study", "shop", params, tmp_path)
-    inner = outer.within("pretrain", params, outer.layout, "arms/x")
+    inner = outer.within("pretrain", params, outer.layout, "variants/x")
     assert inner.seed("targets") == Run("pretrain", "shop", params, tmp_path).seed("targets")
     assert inner.folder == outer.layout.folder("pretrain")
     list(inner.progress(range(2), total=2, what="teachers"))
     assert outer.bars == inner.bars != []
     inner.warn("slow")
-    assert capsys.readouterr().err == "warning: study shop arms/x: slow\n"
+    assert capsys.readouterr().err == "warning: study shop variants/x: slow\n"

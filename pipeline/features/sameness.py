@@ -34,7 +34,7 @@ def check(run: Run, name: str, file: Path | None = None, derived: bool = False) 
     """Warn of a feature set that hardly tells items apart.
 
     Args:
-        run: of the stage, or of an arm of pre-training.
+        run: of the stage, or of a variant of pre-training.
         name: of the feature set.
         file: that it was imported from, if it was.
         derived: it is made of other sets, which are remarked themselves; whitening leaves zeros of one vector for all.

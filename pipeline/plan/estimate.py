@@ -283,22 +283,22 @@ def benchmark(plan: Plan) -> Estimate:
 
 
 def study(plan: Plan) -> Estimate:
-    """Trainings of AlignRec, and encoders of the arms."""
+    """Trainings of AlignRec, and encoders of the variants."""
     own, one = plan.params[Study], plan.params[Released].resolved()
     maskable = [name for name in plan.sets if f"{name}-image-masked" in plan.sets]
     hidden = len(maskable) * 2 * len({*own.mask.ratios} - {0.0}) * own.mask.seeds
     wrong = [len(part) for part in (own.wrong.models, own.wrong.features, own.wrong.what, own.wrong.ratios)]
     without = (len(own.geometry.without) + bool(own.geometry.without)) * own.geometry.seeds
-    arms = (len(own.arms) + bool(own.arms)) * own.encoder_seeds
+    variants = (len(own.variants) + bool(own.variants)) * own.encoder_seeds
     swept = sum(len(own.settings(sweep)) for sweep in own.sweeps)
     trainings = hidden + math.prod(wrong) * own.wrong.seeds + without
-    trainings += own.seeds * (arms * len(own.arm_features) + swept)
+    trainings += own.seeds * (variants * len(own.variant_features) + swept)
     seconds = trainings * plan.training(RELEASED, one) / own.workers
-    if arms and plan.pretrains:
-        seconds += arms * (pretrain(plan).seconds + encode(plan).seconds)
-    disk = trainings * 200.0 * plan.size.users + arms * SINGLE * plan.weights
+    if variants and plan.pretrains:
+        seconds += variants * (pretrain(plan).seconds + encode(plan).seconds)
+    disk = trainings * 200.0 * plan.size.users + variants * SINGLE * plan.weights
     return Estimate(
-        seconds, TORCH + own.workers * plan.trained_bytes, disk, f"{trainings:,} trainings, {arms} encoders"
+        seconds, TORCH + own.workers * plan.trained_bytes, disk, f"{trainings:,} trainings, {variants} encoders"
     )
 
 
