@@ -57,7 +57,7 @@ class Contender(NamedTuple):
         return self.model if self.features == NO_FEATURES else f"{self.model} on {self.features}"
 
 
-class Trained(NamedTuple):
+class LeagueRun(NamedTuple):
     """One training."""
 
     contender: Contender
@@ -114,7 +114,7 @@ class Season:
         names = dict.fromkeys(one.model for one in self.contenders)
         return {name: settings(self.experiment.params, name, self.budget) for name in names}
 
-    def cell(self, one: Trained) -> Cell:
+    def cell(self, one: LeagueRun) -> Cell:
         """Return the cell of a training, which is the benchmark's own where that has the same settings."""
         params, (model, features) = self.experiment.params, one.contender
         chosen = search.settings(params, model, self.settings[model][one.number])
@@ -125,14 +125,14 @@ class Season:
 class Played(NamedTuple):
     """What a league has trained."""
 
-    found: dict[Trained, Record]
+    found: dict[LeagueRun, Record]
     chosen: dict[tuple[Contender, int], int]
     """contender and split -> number of the setting of best valid Recall@20"""
 
     def runs(self, contender: Contender, split: int, seeds: int) -> dict[int, Record]:
         """Return the runs of the setting that valid chose, by number, those that ended."""
         number = self.chosen[contender, split]
-        each = {seed: self.found[Trained(contender, split, number, seed)] for seed in range(seeds)}
+        each = {seed: self.found[LeagueRun(contender, split, number, seed)] for seed in range(seeds)}
         return {seed: record for seed, record in each.items() if record.judged}
 
 
@@ -241,7 +241,7 @@ def play(own: Season) -> Played:
     """
     experiment, splits = own.experiment, range(len(own.splits))
     tries = [
-        Trained(one, split, number, 0)
+        LeagueRun(one, split, number, 0)
         for one, split in product(own.contenders, splits)
         for number in range(len(own.settings[one.model]))
     ]
@@ -249,13 +249,13 @@ def play(own: Season) -> Played:
     chosen = {}
     for one, split in product(own.contenders, splits):
         each = enumerate(own.settings[one.model])
-        tried = [became(number, setting, [found[Trained(one, split, number, 0)]]) for number, setting in each]
+        tried = [became(number, setting, [found[LeagueRun(one, split, number, 0)]]) for number, setting in each]
         if won := best([end for end in tried if end]):
             chosen[one, split] = won.number
     if not chosen:
         raise UserError(f"league: no setting trained to the end; the first: {found[tries[0]].values['reason']}")
     seeds = range(1, own.own.seeds)
-    more = [Trained(*key, number, seed) for key, number in chosen.items() for seed in seeds]
+    more = [LeagueRun(*key, number, seed) for key, number in chosen.items() for seed in seeds]
     found |= experiment.complete({one: own.cell(one) for one in more}, "seeds", tolerant=True)
     return Played(found, chosen)
 

@@ -87,7 +87,7 @@ def _beside(layout: Layout, name: str, params: Parameters) -> Variant:
     return Variant(name, None, layout, branch, params, (name,), (name,))
 
 
-class Trained(NamedTuple):
+class VariantRun(NamedTuple):
     """One training of AlignRec."""
 
     variant: int
@@ -97,7 +97,7 @@ class Trained(NamedTuple):
     """number of the run"""
 
 
-def plan(experiment: Experiment) -> dict[Trained, Cell]:
+def plan(experiment: Experiment) -> dict[VariantRun, Cell]:
     """Train the encoders, encode, and ask the probes; return the cells that recommend with the features."""
     run, params = experiment.run, experiment.params
     variants = planned(params, experiment.layout)
@@ -108,7 +108,7 @@ def plan(experiment: Experiment) -> dict[Trained, Cell]:
     _judge(run, variants)
     experiment.made += [variant.branch.answers for variant in variants]
     return {
-        Trained(number, features, seed): benchmark.whole(experiment, variant.data, features, seed)
+        VariantRun(number, features, seed): benchmark.whole(experiment, variant.data, features, seed)
         for number, variant in enumerate(variants)
         for features in variant.trained
         for seed in range(params[Study].seeds)

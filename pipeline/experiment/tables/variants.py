@@ -17,7 +17,7 @@ from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected, holm
-from pipeline.experiment.plans.variants import FORMS, WHOLE, Trained, Variant, planned
+from pipeline.experiment.plans.variants import FORMS, WHOLE, Variant, VariantRun, planned
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
 from pipeline.experiment.tables import significance
@@ -60,7 +60,7 @@ class Measured(NamedTuple):
     """float64 [N], of each user or item, mean over trainings; None where nothing is tested"""
 
 
-def table(experiment: Experiment, found: Mapping[Trained, Record]) -> dict[str, pa.Table]:
+def table(experiment: Experiment, found: Mapping[VariantRun, Record]) -> dict[str, pa.Table]:
     """Return the table of variants whose answers are on disk."""
     rows: list[dict[str, Any]] = []
     pairs: list[tuple[int, tuple[str, ...], np.ndarray, np.ndarray]] = []
@@ -131,7 +131,7 @@ def _together(each: Sequence[Mapping[Figure, Measured]]) -> dict[Figure, Measure
     return together
 
 
-def _measured(experiment: Experiment, variant: Variant, found: Mapping[Trained, Record]) -> dict[Figure, Measured]:
+def _measured(experiment: Experiment, variant: Variant, found: Mapping[VariantRun, Record]) -> dict[Figure, Measured]:
     """Return the figures of one encoder: of the probes, then of AlignRec."""
     figures = dict(_probed(experiment.params, experiment.rules, variant))
     for protocol in experiment.rules.variants:
@@ -154,7 +154,7 @@ def _probed(params: Parameters, rules: Protocol, variant: Variant) -> Iterator[t
 
 
 def _recommended(
-    experiment: Experiment, rules: Protocol, variant: Variant, found: Mapping[Trained, Record]
+    experiment: Experiment, rules: Protocol, variant: Variant, found: Mapping[VariantRun, Record]
 ) -> dict[Figure, Measured]:
     ks = experiment.params[Benchmark].ks
     figures: dict[Figure, Measured] = {}
