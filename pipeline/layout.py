@@ -267,11 +267,6 @@ class Layout:
         """Return the table of a part, see schemas.STUDY."""
         return self.folder("study") / f"{part}.parquet"
 
-    @property
-    def study_metrics(self) -> Path:
-        """Mean and sd of the study's figures."""
-        return self.folder("study") / "study.json"
-
     def study_plot(self, part: str) -> Path:
         """Return the rows that `dvc plots` draws of a part, JSON."""
         return self.folder("study") / f"{part}.json"

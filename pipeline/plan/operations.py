@@ -94,11 +94,6 @@ def whole(c: Config, tokens: int) -> float:
     return patches(c) + c.layers * block(1 + c.patches + tokens, c.width, c.ffn)
 
 
-def training_step(c: Config, image: bool, tokens: int, params: Pretrain) -> float:
-    """Return the operations of one item in a training step."""
-    return BACKWARD * forward(c, image, tokens, params)
-
-
 def encoding(c: Config, items: Items, reads: tuple[str, ...]) -> float:
     """Return the operations of encoding all items from the modalities that an encoder reads."""
     image, tokens = items.image & ("image" in reads), items.tokens * ("text" in reads)
