@@ -19,7 +19,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || grep ' ## ' Makefile
 
 repro: .venv/installed ## regenerate everything for the datasets in params.yaml, then show what came out
-	alignrec mend
+	alignrec repair
 	dvc repro
 	alignrec summary
 	@test -z "$$(git status --porcelain -- dvc.lock outputs/figures 2>/dev/null)" || \

@@ -1,6 +1,6 @@
 """The Python API: read a release, encode images and texts, probe feature sets, fit a recommender.
 
-docs/python.md has ten lines of each. What a user can mend raises `UserError`, one line.
+docs/python.md has ten lines of each. What a user can correct raises `UserError`, one line.
 """
 
 from __future__ import annotations

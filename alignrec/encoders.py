@@ -131,7 +131,7 @@ class Encoder:
     def _jpegs(self, images: Sequence[ImageLike], first: int, workers: int) -> list[bytes | None]:
         """Return each image as the stage `images` stores it; None where there is none, or none that can be read."""
         with ThreadPoolExecutor(workers) as pool:
-            decoded = list(pool.map(partial(_decoded, params=self._images), images))
+            decoded = list(pool.map(partial(decode, params=self._images), images))
         self.rejects += [Reject(first + i, *reject) for i, reject in enumerate(decoded) if isinstance(reject, tuple)]
         return [None if isinstance(image, tuple) else image for image in decoded]
 
@@ -196,7 +196,7 @@ def _rows(given: Any, name: str) -> list[Any] | None:
     return list(given.to_pylist() if hasattr(given, "to_pylist") else given)
 
 
-def _decoded(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str] | None:
+def decode(image: ImageLike, params: Images = STORED) -> bytes | tuple[str, str] | None:
     """Return a JPEG, None where there is no image, or status and reason if it cannot be read."""
     try:
         data = _bytes(image, params.max_bytes)

@@ -86,16 +86,10 @@ def numbered(
         UserError: no table, a column is missing or of the wrong kind, an unknown protocol, or no row is left.
     """
     raw = _table(interactions)
-    if protocol is not None:
-        known([protocol], division.PROTOCOLS, "protocol")
+    known([protocol] if protocol else [], division.PROTOCOLS, "protocol")
     table = _typed(raw)
     names = None if ids is None else _names(ids)
-    covered = table if names is None else table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
-    if not len(covered):
-        raise UserError(
-            f"interactions: none of their items, {table['item'][0]}, ..., has a vector{_first(names)}; "
-            "give `ids`, the item of each vector"
-        )
+    covered = table if names is None else _covered(table, names)
     if protocol is None and "split" in covered.column_names:
         if max(user_core, item_core) > 1:
             raise UserError("user_core, item_core: the column 'split' is taken as it is; give a protocol to split anew")
@@ -114,6 +108,17 @@ def numbered(
         items=_as_typed(result.items, raw["item"].type),
         dropped={reason: n for reason, n in dropped.items() if n},
     )
+
+
+def _covered(table: pa.Table, names: list[str]) -> pa.Table:
+    """Return the rows of items that have a vector; UserError where there is none."""
+    covered = table.filter(pc.is_in(table["item"], value_set=pa.array(names, pa.string())))
+    if not len(covered):
+        raise UserError(
+            f"interactions: none of their items, {table['item'][0]}, ..., has a vector{_first(names)}; "
+            "give `ids`, the item of each vector"
+        )
+    return covered
 
 
 def _table(interactions: Any) -> pa.Table:
@@ -163,7 +168,7 @@ def _typed(table: pa.Table) -> pa.Table:
         except pa.ArrowException as e:
             raise UserError(
                 f"interactions: column '{name}' is {column.type}, and not all of it fits {TYPES[name]} "
-                f"({' '.join(str(e).split())}); mend it"
+                f"({' '.join(str(e).split())}); correct it"
             ) from None
     if "split" in columns:
         row = pc.index(pc.is_in(columns["split"], value_set=pa.array(range(len(PARTS)), pa.int8())), False).as_py()

@@ -133,6 +133,13 @@ def probe(
         parts["categories"] = "no categories were given"
     given = [FeatureSet(name, "", x) for name, x in sets.items()]
     result = judge(given, parts, ks, seed_for("probe", seed), valid=forms.ask(asked))
+    return _result(result, parts, data.dropped, headline(ks))
+
+
+def _result(
+    result: Mapping[str, Any], parts: Mapping[str, Any], dropped: Mapping[str, int], cutoff: int
+) -> ProbeResult:
+    """Return what `judge.judge` found of the probes that were asked, `parts`."""
     processed = {probe: sets for probe, sets in result["processed"].items() if probe in parts}
     answered = {probe: sets for probe, sets in result["probes"].items() if "skipped" not in sets}
     return ProbeResult(
@@ -142,8 +149,8 @@ def probe(
         forms={name: facts["form"] for name, facts in result["processed"]["forms"].items()},
         verdicts=result["verdicts"],
         paired=result["paired"],
-        dropped=data.dropped,
-        cutoff=headline(ks),
+        dropped=dropped,
+        cutoff=cutoff,
     )
 
 

@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.protocol import selecting
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import Result
-from pipeline.experiment.cell import Cell
+from pipeline.experiment.cell import Cell, Trained
 from pipeline.experiment.pairs import Held
 from pipeline.experiment.training import opened
 from pipeline.graph.params import Graph
@@ -164,33 +164,49 @@ def fit(
     at_least_one(ks=ks, graph_k=[graph_k], most_train=[most_train])
     if not 0 < cold_share < 1:
         raise UserError(f"cold_share: {cold_share}; give a share of the items, between 0 and 1")
-    kind = MODELS[model]
-    params = checked(kind.Params, settings, f"fit.{model}")
-    if vectors is None and kind.needs:
+    params = checked(MODELS[model].Params, settings, f"fit.{model}")
+    if vectors is None and MODELS[model].needs:
         raise UserError(f"{model} reads content; give vectors, one an item")
     features, names = (None, None) if vectors is None else aligned({SINGLE: vectors}, ids)
     known_as = numbered(interactions, names, protocol, user_core, item_core, seed, cold_share, most_train)
     parts = known_as.split()
     rules = selecting(rule, known_as.protocol, _filter(known_as.protocol, user_core, item_core), parts)
-    x = features[SINGLE] if features is not None and kind.needs else None
+    x = features[SINGLE] if features is not None and MODELS[model].needs else None
+    data = _held(parts, x, graph_k, modalities)
+    cell = Cell(data, model, params, rules, seed_for("fit", model, seed), _cutoffs(ks, parts), "test")
+    trained, judged = _trained(cell, parts, params.threads, progress, _checkpoint(checkpoint, cell, params))
+    return _recommender(model, known_as, parts, trained.fitted, judged)
+
+
+def _held(parts: Split, x: np.ndarray | None, graph_k: int, modalities: Sequence[int]) -> Held:
     if x is not None and modalities and sum(modalities) != x.shape[1]:
         raise UserError(f"modalities: {list(modalities)} make {sum(modalities)} columns, the vectors have {x.shape[1]}")
-    most = parts.n_items
-    if parts.is_cold:
-        most = min(len(parts.cold_items("valid")), len(parts.cold_items("test")))
-    cutoffs = tuple(k for k in ks if k <= most) or (most,)
-    data = Held(parts, x, graph_k, tuple(modalities))
-    cell = Cell(data, model, params, rules, seed_for("fit", model, seed), cutoffs, "test")
-    resumed = _checkpoint(checkpoint, cell, params)
-    with _threads(params.threads):
-        trained = cell.data.train(cell, progress, resumed)
+    return Held(parts, x, graph_k, tuple(modalities))
+
+
+def _cutoffs(ks: Sequence[int], parts: Split) -> tuple[int, ...]:
+    """Return the cutoffs that are no larger than what is ranked; that, where none is."""
+    most = min(len(parts.cold_items(part)) for part in ("valid", "test")) if parts.is_cold else parts.n_items
+    return tuple(k for k in ks if k <= most) or (most,)
+
+
+def _trained(
+    cell: Cell,
+    parts: Split,
+    threads: int,
+    progress: Callable[[dict[str, Any]], object] | None,
+    checkpoint: Checkpoint | None,
+) -> tuple[Trained, list[dict[str, Any]]]:
+    """Train a cell, and judge it under each variant of its protocol."""
+    with _threads(threads):
+        trained = cell.data.train(cell, progress, checkpoint)
         results = opened(cell, trained)
-    if resumed:
-        resumed.clear()
-    judged = [
-        {"protocol": p.described(), "metrics": _metrics(r, parts)} for p, r in zip(rules.variants, results, strict=True)
+    if checkpoint:
+        checkpoint.clear()
+    return trained, [
+        {"protocol": variant.described(), "metrics": _metrics(result, parts)}
+        for variant, result in zip(cell.protocol.variants, results, strict=True)
     ]
-    return _recommender(model, known_as, parts, trained.fitted, judged)
 
 
 def _recommender(

@@ -114,7 +114,7 @@ def checked(vectors: Any, name: str = SINGLE) -> np.ndarray:
         single = np.ascontiguousarray(array, np.float32)  # before the check: a double may be too large for it
     wrong = np.flatnonzero(~np.isfinite(single).all(axis=1))
     if wrong.size:
-        raise UserError(f"{name}, row {wrong[0]}: not finite in single precision; mend it")
+        raise UserError(f"{name}, row {wrong[0]}: not finite in single precision; correct it")
     return single
 
 

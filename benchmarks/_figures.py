@@ -136,10 +136,12 @@ def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(coded.over_seeds([row for row in rows if not only or row.features in only]))
 
 
-def arms(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield AlignRec on the encoder of each arm of pre-training; arms.parquet and the report have the probes too."""
+def variants(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield AlignRec on the encoder of each variant of pre-training; variants.parquet and the report have the probes."""
     yield from _studied(
-        layout, ["arms"], lambda parts: [_without(study.arms(parts["arms"])[0], "trainings", "to be read with")]
+        layout,
+        ["variants"],
+        lambda parts: [_without(study.variants(parts["variants"])[0], "trainings", "to be read with")],
     )
 
 
@@ -172,7 +174,7 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "probes": probes,
     "tests": tests,
     "codes-seeds": codes_seeds,
-    "arms": arms,
+    "variants": variants,
     "generative": generative,
     "judge": judge,
     "league": league,

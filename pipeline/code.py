@@ -28,7 +28,7 @@ HARNESS = {
             "progress",
             "registry",
             "run",
-            "seal",
+            "stamp",
             "stage",
             "versions",
         )
@@ -46,14 +46,14 @@ DATA = frozenset({".html", ".css", ".js", ".md", ".json"})
 def closure(*modules: str) -> tuple[Path, ...]:
     """Return the files that count for `modules`, themselves included, sorted. Imports inside functions count."""
     seen: set[Path] = set()
-    todo = [_file(module) for module in modules]
+    todo = [module_file(module) for module in modules]
     while todo:
         path = todo.pop()
         if path is None or path in seen or path in HARNESS:
             continue
         seen.add(path)
         named = imports(path) if path.suffix == ".py" else ()
-        todo += [_file(name) for name in named if not name.startswith("stages")]
+        todo += [module_file(name) for name in named if not name.startswith("stages")]
         todo += _named(path)
     return tuple(sorted(seen))
 
@@ -176,13 +176,13 @@ def _is_all(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Assign) and [ast.unparse(t) for t in statement.targets] == ["__all__"]
 
 
-def _file(name: str) -> Path | None:
+def module_file(name: str) -> Path | None:
     """Return the file of the longest part of a dotted name that is a module; None for a package that re-exports."""
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
         module, path = ".".join(parts[:end]), ROOT.joinpath(*parts[:end])
         if exports := _exports(module):
-            return _file(exports[parts[end]]) if end < len(parts) and parts[end] in exports else None
+            return module_file(exports[parts[end]]) if end < len(parts) and parts[end] in exports else None
         for candidate in (path.with_suffix(".py"), path / "__init__.py"):
             if candidate.is_file():
                 return candidate

@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 
 KEY, JOURNAL = ".key", ".sha256"
 """of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
-UNLISTED = {KEY, JOURNAL, ".seal", "run.json"}
+UNLISTED = {KEY, JOURNAL, ".stamp", "run.json"}
 """names of files that no journal lists"""
 HELD_OTHERWISE = {".part", ".etag"}
 """endings of begun downloads, which grow in place, so that no journal lists them"""

@@ -52,9 +52,9 @@ class Layout:
         """Return the stage's run.json: seconds, rows, drops, memory, versions."""
         return self.folder(stage) / "run.json"
 
-    def seal(self, stage: str) -> Path:
+    def stamp(self, stage: str) -> Path:
         """Return the file that says a stage is done: its key, and the sha256 of each of its files, JSON."""
-        return self.folder(stage) / ".seal"
+        return self.folder(stage) / ".stamp"
 
     def outputs(self, stage: str) -> list[Path]:
         """Return the files that a stage has written, sorted; without run records, signatures and scratch files."""
@@ -81,7 +81,8 @@ class Layout:
 
     def draw(self, number: int) -> Layout:
         """Return the paths with the split of another draw in place of the first; all else is the dataset's."""
-        return Draw(self.root, self.dataset, number) if number else self
+        path = self.folder("interactions") / f"draw-{number}.parquet"
+        return OtherSplit(self.root, self.dataset, path) if number else self
 
     def draws(self) -> list[Layout]:
         """Return the paths of each draw of the split, the first one's being these."""
@@ -266,11 +267,6 @@ class Layout:
         """Return the table of a part, see schemas.STUDY."""
         return self.folder("study") / f"{part}.parquet"
 
-    @property
-    def study_metrics(self) -> Path:
-        """Mean and sd of the study's figures."""
-        return self.folder("study") / "study.json"
-
     def study_plot(self, part: str) -> Path:
         """Return the rows that `dvc plots` draws of a part, JSON."""
         return self.folder("study") / f"{part}.json"
@@ -317,13 +313,12 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Draw(Layout):
-    """The paths of a dataset whose split is drawn again."""
+class OtherSplit(Layout):
+    """The paths of a dataset with another split; all other files are the dataset's."""
 
-    number: int
-    """from 1; the first draw is the dataset's own"""
+    split: Path
 
     @property
     def interactions(self) -> Path:
-        """Table INTERACTIONS of the draw."""
-        return self.folder("interactions") / f"draw-{self.number}.parquet"
+        """Table INTERACTIONS of the split."""
+        return self.split

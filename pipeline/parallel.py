@@ -82,22 +82,3 @@ def all_reduce(x: Tensor) -> Tensor:
     total = x.detach().clone()
     dist.all_reduce(total)
     return total
-
-
-def all_gather(x: Tensor) -> tuple[Tensor, int]:
-    """Return the rows [n, ...] of all processes in rank order, and the index of this process's first row.
-
-    n may differ between processes; gradients flow back to each.
-    """
-    if world() == 1:
-        return x, 0
-    import torch
-    import torch.distributed as dist
-    from torch.distributed.nn import functional
-
-    sizes = [torch.zeros(1, dtype=torch.int64, device=x.device) for _ in range(world())]
-    dist.all_gather(sizes, torch.tensor([len(x)], device=x.device))
-    n = [int(size) for size in sizes]
-    padded = torch.cat([x, x.new_zeros((max(n) - len(x), *x.shape[1:]))])
-    parts = zip(functional.all_gather(padded), n, strict=True)
-    return torch.cat([part[:own] for part, own in parts]), sum(n[: rank()])

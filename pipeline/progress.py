@@ -54,7 +54,7 @@ def heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
         beats = 0
         while not ended.wait(MINUTE):
             beats += 1
-            print(_line(label, bars, beats * MINUTE), file=sys.stderr, flush=True)
+            print(bar_line(label, bars, beats * MINUTE), file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
@@ -65,7 +65,8 @@ def heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
         thread.join()
 
 
-def _line(label: str, bars: list[tqdm], seconds: float) -> str:
+def bar_line(label: str, bars: list[tqdm], seconds: float) -> str:
+    """Return the line that stands for open bars, the innermost that is not full."""
     for open_bar in reversed(bars):
         facts = open_bar.format_dict
         if facts["total"] is None or open_bar.n < facts["total"]:

@@ -55,7 +55,7 @@ class Registry(Mapping[str, Part]):
         except (ImportError, AttributeError) as e:
             if path.startswith(BUILT_IN):
                 raise
-            raise UserError(f"entry point '{name} = {path}' of alignrec.{self.kind}: {e}; mend its package") from e
+            raise UserError(f"entry point '{name} = {path}' of alignrec.{self.kind}: {e}; correct its package") from e
 
     def __contains__(self, name: object) -> bool:
         return name in self.entries

@@ -19,7 +19,7 @@ import pyarrow as pa
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from pipeline import code, io, parallel, progress, seal
+from pipeline import code, io, parallel, progress, stamp
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError, printable
 from pipeline.layout import Layout
@@ -184,26 +184,26 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> bool:
         UserError: a file of a stage that it reads is not as that stage left it; and what the stage raises.
     """
     with parallel.group(), _locked(run):
-        if parallel.agreed(lambda: seal.holds(run, stage)):
+        if parallel.agreed(lambda: stamp.holds(run, stage)):
             return False
         check(run)
         needs = stage.asks(run)
         key = run.key(*needs)
         if not parallel.rank():
-            seal.vouch(run.layout, stage)
+            stamp.vouch(run.layout, stage)
             _delete_altered(run)
         with _recorded(run):
             stage.main(run)
             if stage.check:
                 stage.check(run)
         if not parallel.rank():
-            seal.write(run, stage, key, needs)
+            stamp.write(run, stage, key, needs)
     return True
 
 
 def _delete_altered(run: Run) -> None:
     """Delete the files that differ from what the stage left when it ended, so that they are made again."""
-    for path in seal.altered(run.layout, run.stage):
+    for path in stamp.altered(run.layout, run.stage):
         if path.exists():
             path.unlink()
             run.warn(f"{path} {ALTERED}")
@@ -228,7 +228,7 @@ def _recorded(run: Run) -> Iterator[None]:
     if parallel.rank():
         yield
         return
-    for mark in (run.layout.seal(run.stage), run.layout.run_record(run.stage), *run.folder.rglob(".*.tmp")):
+    for mark in (run.layout.stamp(run.stage), run.layout.run_record(run.stage), *run.folder.rglob(".*.tmp")):
         mark.unlink(missing_ok=True)
     started = time.perf_counter()
     with progress.heartbeat(f"{run.stage} {run.dataset}", run.bars):

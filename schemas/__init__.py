@@ -23,13 +23,12 @@ from schemas.interactions import (
     provenance,
 )
 from schemas.items import ITEMS, REJECTS, text_fields
-from schemas.release import RELEASED_ITEMS, RELEASED_ITEMS_1, embedded, features_half
+from schemas.release import RELEASED_ITEMS, embedded, features_half
 from schemas.results import LEAGUE, RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
 from schemas.semantic_ids import codes, semantic_ids
-from schemas.study import ARMS, GENERATIVE, GENERATIVE_TESTS, GEOMETRY, MASK, STUDY, SWEEPS, TAIL, WRONG
+from schemas.study import GENERATIVE, GENERATIVE_TESTS, GEOMETRY, MASK, STUDY, SWEEPS, TAIL, VARIANTS, WRONG
 
 __all__ = [
-    "ARMS",
     "COLD_ITEMS",
     "EDGES",
     "GENERATIVE",
@@ -44,7 +43,6 @@ __all__ = [
     "MASK",
     "REJECTS",
     "RELEASED_ITEMS",
-    "RELEASED_ITEMS_1",
     "RESULTS",
     "SLICES",
     "SPARSE",
@@ -58,6 +56,7 @@ __all__ = [
     "TUNING",
     "USERS",
     "VALID",
+    "VARIANTS",
     "WRONG",
     "ContractError",
     "check",

@@ -10,7 +10,7 @@ from schemas.images import IMAGE_STATUSES
 from schemas.items import ITEMS
 from schemas.semantic_ids import semantic_ids
 
-RELEASED_ITEMS_1 = pa.schema(
+RELEASED_ITEMS = pa.schema(
     [f for f in ITEMS if f.name not in ("image_urls", "tokens", "extra")]
     + [
         field(
@@ -20,13 +20,6 @@ RELEASED_ITEMS_1 = pa.schema(
         field("image_url", pa.string(), "public address of the picture; empty where there is none"),
         field("image_sha256", pa.string(), "hex, of the picture's bytes as fetched; empty where none came"),
         field("image_phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
-    ]
-)  # fmt: skip
-"""items of a release of format 1"""
-
-RELEASED_ITEMS = pa.schema(
-    [
-        *RELEASED_ITEMS_1,
         field("input_text_sha256", pa.string(), "hex, of the text that went into encoders, UTF-8; empty: none did"),
         field(
             "input_image_sha256", pa.string(),

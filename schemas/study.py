@@ -1,4 +1,4 @@
-"""Tables of the study: mask modality, the long tail, arms, sweeps, codes in use, wrong content, losses."""
+"""Tables of the study: mask modality, the long tail, variants, sweeps, codes in use, wrong content, losses."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ TAIL = pa.schema(
     ]
 )  # fmt: skip
 
-ARMS = pa.schema(
+VARIANTS = pa.schema(
     [
         DATASET,
-        field("arm", pa.string(), "key of `study.arms`; `recipe`: the parameters as they stand"),
+        field("variant", pa.string(), "key of `study.variants`; `recipe`: the parameters as they stand"),
         field(
             "encoder_seed",
             pa.int32(),
-            "`pretrain.seed` of the arm's encoder; null: of all its encoders together, or of a set that has none",
+            "`pretrain.seed` of the variant's encoder; null: of all its encoders together, or of a set that has none",
             nullable=True,
         ),
         field("what", pa.string(), "key of the probe in probes.json, or `alignrec`"),
@@ -89,7 +89,6 @@ ARMS = pa.schema(
             low=0,
             high=1,
         ),
-        field("note", pa.string(), "what the figure must be read with, such as a leak; else empty"),
     ]
 )
 
@@ -189,7 +188,7 @@ GENERATIVE_TESTS = pa.schema(
 )  # fmt: skip
 
 STUDY = {
-    "mask": MASK, "tail": TAIL, "arms": ARMS, "sweeps": SWEEPS, "generative": GENERATIVE,
+    "mask": MASK, "tail": TAIL, "variants": VARIANTS, "sweeps": SWEEPS, "generative": GENERATIVE,
     "generative_tests": GENERATIVE_TESTS, "wrong": WRONG, "geometry": GEOMETRY,
 }  # fmt: skip
 """part of the study -> its table"""

@@ -181,9 +181,9 @@ def new_plugin(folder: Annotated[Path, typer.Argument(help="to make; the package
 
 
 @app.command(rich_help_panel=BEGIN)
-def mend() -> None:
+def repair() -> None:
     """before `dvc repro`: delete a file that a killed DVC left half-written."""
-    from stages.mend import mend as delete_broken
+    from stages.repair import repair as delete_broken
 
     for path in delete_broken(Path()):
         say(f"deleted {path}: DVC was killed while it wrote it")
@@ -250,7 +250,7 @@ for _command_of_release in (
 ):
     app.command(rich_help_panel=RELEASES)(_command_of_release)
 for _registered in app.registered_commands:
-    _registered.epilog = f"Example: {examples.of(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]
+    _registered.epilog = f"Example: {examples.example(_registered.name or _registered.callback.__name__)}"  # type: ignore[union-attr]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ EXAMPLES = {
     "new": "alignrec new mine --interactions ratings.csv --items items.jsonl --images images",
     "init": "alignrec init && dvc repro",
     "new-plugin": "alignrec new-plugin my-parts",
-    "mend": "alignrec mend && dvc repro",
+    "repair": "alignrec repair && dvc repro",
     "plan": "alignrec plan sample",
     "datasets": "alignrec datasets",
     "features": "alignrec features sample --choose",
@@ -26,6 +26,6 @@ EXAMPLES = {
 """command -> its example, where it takes more than a dataset, or none"""
 
 
-def of(command: str) -> str:
+def example(command: str) -> str:
     """Return the example of a command."""
     return EXAMPLES.get(command, f"alignrec {command} sample")

@@ -18,7 +18,7 @@ from pipeline.images.params import Images
 from pipeline.run import Run
 from pipeline.sources.base import Downloaded
 from pipeline.stage import Needs, Stage
-from stages import losses
+from stages import dropped_rows
 from stages.download import DOWNLOAD
 from stages.items import ITEMS
 
@@ -121,6 +121,6 @@ IMAGES = Stage(
     params=Images,
     main=main,
     needs=needs,
-    check=losses.images,
+    check=dropped_rows.images,
     looks=True,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import schemas
 from pipeline.benchmark import cutoffs
 from pipeline.benchmark.params import Benchmark
@@ -12,41 +14,27 @@ from pipeline.sources.base import downloaded
 from pipeline.sources.mmrec import MmrecSource
 from pipeline.sources.registry import SOURCES, reader
 from pipeline.stage import Needs, Stage
-from stages import losses
+from stages import dropped_rows
 from stages.download import DOWNLOAD
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+    from pipeline.interactions.build import SplitTables
+    from pipeline.interactions.division import Division
+    from pipeline.interactions.repairs import Divided
 
 
 def main(run: Run) -> None:
     """Write interactions.parquet, users.parquet and item_ids.parquet."""
-    from pipeline.interactions import build, mending  # load DuckDB
+    from pipeline.interactions import build  # loads DuckDB
     from pipeline.interactions.division import Division
-    from pipeline.sources import image_features, mmrec
 
     source, params, layout = run.source, run.params[Interactions], run.layout
-    raw = downloaded(layout.sources)
-    rejects = None
     division = Division(params.protocol, run.seed("split"), params.cold_share, params.most_train, params.draws)
-    own_split = False
     with build.database(run.folder / ".scratch", params.memory_limit) as db:
-        if isinstance(source, MmrecSource):
-            count = build.load_published(db, reader(source).ratings(raw))
-            image_features.check_features(raw, count)
-            asins = mmrec.asins(mmrec.metadata(raw), count)
-            split = build.published(db, asins, source.timestamps != "none", params.min_rating, division)
-        else:
-
-            def divide(ratings: str, own: bool) -> build.SplitTables:
-                if own:
-                    return build.imported(db, ratings, params.min_rating, division)
-                return build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
-
-            split, own_split, rejects = mending.split(db, reader(source), raw, run.folder / ".scratch", divide)
-        cutoffs.check(run.params[Benchmark], split.facts["items"])
-        if split.division.startswith(schemas.COLD_ITEMS):
-            cold = split.facts["cold_valid_items"], split.facts["cold_test_items"]
-            cutoffs.check_cold(run.params[Benchmark], *cold)
-            if near := cutoff.near(min(cold)):
-                run.warn(f"{near} Raise interactions.cold_share.")
+        split, own_split, rejects = _divided(run, db, division)
+        _check_cutoffs(run, split)
         clock = source.timestamps if isinstance(source, MmrecSource) else "unix"
         run.write_all(split.users, layout.users, schemas.USERS)
         run.write_all(split.item_ids, layout.item_ids, schemas.ITEM_IDS)
@@ -65,6 +53,37 @@ def main(run: Run) -> None:
     run.note(**split.facts)
 
 
+def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
+    """Read and divide the interactions."""
+    from pipeline.interactions import build, repairs
+    from pipeline.sources import image_features, mmrec
+
+    source, params, raw = run.source, run.params[Interactions], downloaded(run.layout.sources)
+    if isinstance(source, MmrecSource):
+        count = build.load_published(db, reader(source).ratings(raw))
+        image_features.check_features(raw, count)
+        asins = mmrec.asins(mmrec.metadata(raw), count)
+        tables = build.published(db, asins, source.timestamps != "none", params.min_rating, division)
+        return repairs.Divided(tables, False, None)
+
+    def divide(ratings: str, own: bool) -> SplitTables:
+        if own:
+            return build.imported(db, ratings, params.min_rating, division)
+        return build.split(db, ratings, params.user_core, params.item_core, division, params.min_rating)
+
+    return repairs.split(db, reader(source), raw, run.folder / ".scratch", divide)
+
+
+def _check_cutoffs(run: Run, split: SplitTables) -> None:
+    """Refuse cutoffs that the catalogue, or its cold items, are too few for."""
+    cutoffs.check(run.params[Benchmark], split.facts["items"])
+    if split.division.startswith(schemas.COLD_ITEMS):
+        cold = split.facts["cold_valid_items"], split.facts["cold_test_items"]
+        cutoffs.check_cold(run.params[Benchmark], *cold)
+        if near := cutoff.near(min(cold)):
+            run.warn(f"{near} Raise interactions.cold_share.")
+
+
 def needs(run: Run) -> Needs:
     """The source says how its ratings are read."""
     return INTERACTIONS.depends(run, run.source.model_dump(mode="json"), parts=[(SOURCES, run.source.kind)])
@@ -79,5 +98,5 @@ INTERACTIONS = Stage(
     main=main,
     needs=needs,
     loads=(SOURCES,),
-    check=losses.interactions,
+    check=dropped_rows.interactions,
 )

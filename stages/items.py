@@ -11,7 +11,7 @@ from pipeline.run import Run
 from pipeline.sources.base import downloaded
 from pipeline.sources.registry import SOURCES, reader
 from pipeline.stage import Needs, Stage
-from stages import losses
+from stages import dropped_rows
 from stages.download import DOWNLOAD
 from stages.interactions import INTERACTIONS
 
@@ -83,5 +83,5 @@ ITEMS = Stage(
     main=main,
     needs=needs,
     loads=(SOURCES,),
-    check=losses.items,
+    check=dropped_rows.items,
 )

@@ -27,7 +27,7 @@ from pipeline.semantic_ids.registry import METHODS
 from pipeline.sources import registry as sources
 from pipeline.sources.base import Downloaded
 from pipeline.study.params import Study, part, spoilt
-from pipeline.study.settings import arm_params, sweep_params
+from pipeline.study.settings import sweep_params, variant_params
 from pipeline.train.params import Released
 from stages import IN_ORDER
 
@@ -114,10 +114,10 @@ def of_release(release: Release, path: Path) -> Parameters:
         UserError: a fault in the file, or the release was made with parameters or a source unknown here.
     """
     manifest = release.manifest
-    if manifest.kind is not None and manifest.kind not in sources.SOURCES:
+    if manifest.kind not in sources.SOURCES:
         raise UserError(f"{release.folder}: source '{manifest.kind}' is unknown here; install the package that has it")
-    source = sources.SOURCES[manifest.kind or "tabular"]
-    declared = {manifest.dataset: source.model_construct(kind=manifest.kind or "tabular")}  # its files are not here
+    source = sources.SOURCES[manifest.kind]
+    declared = {manifest.dataset: source.model_construct(kind=manifest.kind)}  # its files are not here
     if path.exists():
         return read(path).model_copy(update={"sources": declared, "datasets": [manifest.dataset]})
     recorded = {name: manifest.made_by[name].params for name in RECORDED if name in manifest.made_by}
@@ -146,18 +146,13 @@ def check(params: Parameters, path: Path) -> None:
         for method in dict.fromkeys([*params[SemanticIds].methods, *params[SemanticIds].settings]):
             own = params[SemanticIds].settings.get(method, {})
             checked(METHODS[method].Params, own, f"semantic_ids.settings.{method}")
-        if params[Pretrain].taught:
-            encoders.check_teacher(params.encoders, params[Pretrain].teacher)
         _studied(params)
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
 
 
 def _studied(params: Parameters) -> None:
-    """Refuse teachers of arms that have no feature map, and settings of sweeps that AlignRec does not accept."""
-    for arm in params[Study].arms:
-        if (own := arm_params(params, arm)[Pretrain]).taught:
-            encoders.check_teacher(params.encoders, own.teacher, f"study.arms.{arm}")
+    """Refuse settings of sweeps that AlignRec does not accept."""
     for sweep in params[Study].sweeps:
         for setting in params[Study].settings(sweep):
             checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
@@ -200,7 +195,7 @@ def _names(params: Parameters) -> None:
     controls = params[Encode].controls
     made = dict.fromkeys(name for dataset in params.sources for name in feature_sets(params, dataset))
     encoders.check_names(params.encoders, params[Encode].encoders, [name for name in made if name not in controls])
-    encoders.check_teachers(params.encoders, params[Pretrain].teacher, params[Pretrain].distill_from)
+    encoders.check_teachers(params.encoders, params[Pretrain].distill_from)
     known(params[SemanticIds].methods, METHODS, "semantic_ids.methods")
     known(params[SemanticIds].settings, METHODS, "semantic_ids.settings")
     coded = params[SemanticIds].features if "features" in params[SemanticIds].model_fields_set else made
@@ -215,7 +210,7 @@ def _names(params: Parameters) -> None:
         known([control], judged, "benchmark.control")
     known(params[Sweep].spaces, MODELS, "sweep.spaces")
     _made(params)
-    _arms(params)
+    _variants(params)
 
 
 def _wrong(params: Parameters, made: Iterable[str]) -> None:
@@ -226,18 +221,18 @@ def _wrong(params: Parameters, made: Iterable[str]) -> None:
         known([features, *(spoilt(features, what) for what in wrong.what)], made, "study.wrong.features")
 
 
-def _arms(params: Parameters) -> None:
-    """Refuse arms and sweeps that name keys or teachers which there are not, or an encoder that nothing reads."""
-    for arm in params[Study].arms:
-        own = arm_params(params, arm)[Pretrain]
-        encoders.check_teachers(params.encoders, own.teacher, own.distill_from, f"study.arms.{arm}")
+def _variants(params: Parameters) -> None:
+    """Refuse variants and sweeps that name keys or teachers which there are not, or an encoder that nothing reads."""
+    for variant in params[Study].variants:
+        own = variant_params(params, variant)[Pretrain]
+        encoders.check_teachers(params.encoders, own.distill_from, f"study.variants.{variant}")
     for sweep in params[Study].sweeps:
         for setting in params[Study].settings(sweep):
             sweep_params(params, setting, f"study.sweeps.{sweep}")
         if any(key.startswith("pretrain.") for key in params[Study].sweeps[sweep]):
             _reads(params, params[Released].features, f"study.sweeps.{sweep}", "train.features")
-    if params[Study].arms:
-        _reads(params, "beit3", "study.arms", "encode.encoders")
+    if params[Study].variants:
+        _reads(params, "beit3", "study.variants", "encode.encoders")
 
 
 def _reads(params: Parameters, features: str, where: str, named: str) -> None:

@@ -19,7 +19,7 @@ def main(run: Run) -> None:
     from pipeline.pretrain.train import train  # loads torch
 
     if reads_pretrained(run.params):
-        train(run, pretraining.of(run.params, run.layout))
+        train(run, pretraining.find(run.params, run.layout))
         return
     run.resume(run.folder, [])
     run.note(skipped="no feature set of encode.encoders reads what pretrain makes")
@@ -30,7 +30,7 @@ def needs(run: Run) -> Needs:
     from pipeline.pretrain import needs as pretraining
 
     if reads_pretrained(run.params):
-        return pretraining.of(run.params, run.layout)
+        return pretraining.find(run.params, run.layout)
     return PRETRAIN.depends(run, "nothing reads it", files=[])
 
 

@@ -11,8 +11,6 @@ from pipeline import io
 from pipeline.encode.params import Encode
 from pipeline.features import needs as features
 from pipeline.layout import Layout
-from pipeline.pretrain import needs as pretraining
-from pipeline.pretrain.params import Pretrain
 from pipeline.probe.base import Relearned
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
@@ -69,16 +67,15 @@ def _sets(layout: Layout, names: Sequence[str]) -> Iterator[tuple[str, np.ndarra
 
 def _relearned(run: Run, names: Sequence[str]) -> dict[str, Relearned | None]:
     """Return those of the feature sets that learned from interactions, and what makes each without those of some."""
-    taught: dict[str, Relearned | None] = {name: None for name in names if pretraining.learned(run.params, name)}
-    learning = [name for name in names if name not in taught and features.learns(run.params.encoders, name)]
+    learning = [name for name in names if features.learns(run.params.encoders, name)]
     if not learning:
-        return taught
+        return {}
     from pipeline.features.sets import FeatureSets  # load torch
 
     sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
     learned = {name: node for name in learning if (node := sets[name]).learned}
     again = {name: node.relearns and not any(part.learned for part in node.of) for name, node in learned.items()}
-    return taught | {name: node.relearned if again[name] else None for name, node in learned.items()}
+    return {name: node.relearned if again[name] else None for name, node in learned.items()}
 
 
 def needs(run: Run) -> Needs:
@@ -86,8 +83,7 @@ def needs(run: Run) -> Needs:
     encoders = run.params.encoders
     learning = [name for name in features.named(run.params) if features.learns(encoders, name)]
     parts = [*((PROBES, name) for name in PROBES), *features.kinds(encoders, learning)]
-    taught = run.params[Pretrain].learns
-    return PROBE.depends(run, run.params[Released].features, features.settings(encoders, learning), taught, parts=parts)
+    return PROBE.depends(run, run.params[Released].features, features.settings(encoders, learning), parts=parts)
 
 
 PROBE = Stage(

@@ -33,7 +33,7 @@ IGNORED = """# not data: how a stage ran, and how it resumes
 /outputs/**/run.json
 /outputs/**/.key
 /outputs/**/.sha256
-/outputs/**/.seal
+/outputs/**/.stamp
 /outputs/**/.*.lock
 /outputs/**/.*.tmp
 # signing is not making: a signature does not make the release stale
@@ -61,7 +61,7 @@ def dvc_yaml() -> str:
     options: dict[str, Any] = {"sort_keys": False, "width": 110, "default_flow_style": None}
     stages = (yaml.safe_dump({stage.name: _stage(stage)}, **options) for stage in IN_ORDER)
     body = "stages:\n" + "\n".join(indent(stage, "  ") for stage in stages) + "\n" + SHOWN.read_text(encoding="utf-8")
-    return f"{HEAD}# sha256 of what follows: {_sha256(body)}\n{body}"
+    return f"{HEAD}# sha256 of what follows: {text_sha256(body)}\n{body}"
 
 
 def begin(folder: Path) -> Iterator[str]:
@@ -139,14 +139,15 @@ def _write_dvc_yaml(path: Path) -> Iterator[str]:
         if before == text:
             return
         marked = MARK.search(before)
-        if marked is None or _sha256(before[marked.end() :]) != marked[1]:
+        if marked is None or text_sha256(before[marked.end() :]) != marked[1]:
             yield f"{path}: is not as alignrec writes it, and is left as it is; delete it to have it written anew"
             return
     io.write_bytes(path, text.encode())
     yield f"wrote {path}"
 
 
-def _sha256(text: str) -> str:
+def text_sha256(text: str) -> str:
+    """Return the hex sha256 of a text, UTF-8."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -131,7 +131,6 @@ def diff(
     b: Annotated[Path, typer.Argument(help="the newer release folder")],
     json_to: Annotated[Path | None, typer.Option("--json", help="also write the result here")] = None,
     page_to: Annotated[Path | None, typer.Option("--page", help="also write a page of the most changed items")] = None,
-    params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
 ) -> None:
     """two releases side by side: schema, rows, values, and the version that the change deserves."""
@@ -153,13 +152,9 @@ def diff(
     if page_to:
         from pipeline.compare import changes
         from pipeline.release.read import Release
-        from stages.params import read
 
         release = Release(b)
-        kind = release.manifest.kind or ""
-        if not kind and params.exists():  # format 1 names no kind
-            kind = read(params).source(release.manifest.dataset).kind
-        text = changes.html(a, b, differences, release.beside(root).images, kind)
+        text = changes.html(a, b, differences, release.beside(root).images, release.manifest.kind)
         io.write_bytes(page_to, text.encode())
         say(f"page: {page_to}")
 
@@ -206,18 +201,15 @@ def export(
 
     coded = wants_codes(form, codes)
     if (Path(what) / "manifest.json").exists():
-        exported = content.of_release(Path(what), features or [], coded, codes)
+        found = content.of_release(Path(what), features or [], coded, codes)
     else:
-        exported = content.of_dataset(Layout(root, what), features or [], coded, codes)
-    exported = arranged(exported, zero_rows, order)
+        found = content.of_dataset(Layout(root, what), features or [], coded, codes)
+    exported = arranged(found, zero_rows, order)
     with interruptible(f"{to} is not there yet"):
         notes = write(exported, form, to)
-    for note in [*exported.notes, *notes]:
-        say(note)
-    for name, items in exported.filled.items():
-        if items:
-            say(f"{name}: zero rows filled with drawn numbers: {len(items):,}")
-    say(f"exported: {to}")
+    filled = [f"{name}: zero rows filled with drawn numbers: {len(n):,}" for name, n in exported.filled.items() if n]
+    for line in [*exported.notes, *notes, *filled, f"exported: {to}"]:
+        say(line)
 
 
 def serve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -188,6 +188,11 @@ def compare(
             comparison = compare_codes(layout, settings, sets, codes or [], seeds, folder, order)
         else:
             comparison = command.compare(layout, settings, sets, seeds if train else 0, folder, order)
+    _show_comparison(comparison, coded, folder / "index.html")
+
+
+def _show_comparison(comparison: dict[str, Any], coded: bool, page: Path) -> None:
+    """Print what was compared: sources, tables, remarks and verdicts."""
     from pipeline.facts import codes as coding
     from pipeline.facts import comparison as facts
     from pipeline.report import terminal
@@ -201,6 +206,6 @@ def compare(
         show(terminal.drawn(table))
     for remark in (coding if coded else facts).remarks(comparison):
         say(remark)
-    say(f"page: {folder / 'index.html'}")
+    say(f"page: {page}")
     for sentence in [] if coded else facts.sentences(comparison):
         say(sentence)

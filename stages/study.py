@@ -1,4 +1,4 @@
-"""study: mask modality, long tail, arms of pre-training, sweeps, codes in use -> tables, and means in study.json."""
+"""study: mask modality, long tail, variants of pre-training, sweeps, codes in use -> tables, and study.json."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _encoders(run: Run) -> tuple[Needs, list[tuple[Registry[Any], str]]]:
     params, names = run.params, features.named(run.params)
     each = pretrained(params)
     taught = [name for one in each for name in pretraining.taught_by(one)]
-    needed = [pretraining.of(one, run.layout) for one in each]
+    needed = [pretraining.find(one, run.layout) for one in each]
     facts: list[Any] = [params[kind].model_dump(mode="json") for kind in (Pretrain, Encode)]
     facts += [features.settings(params.encoders, names), features.libraries(params.encoders, names)]
     kinds = sorted(features.kinds(params.encoders, [*names, *taught]), key=lambda one: one[1])
@@ -87,8 +87,8 @@ def _encoders(run: Run) -> tuple[Needs, list[tuple[Registry[Any], str]]]:
 
 STUDY = Stage(
     "study",
-    does="mask modality, wrong content, what losses prevent, the long tail, arms of pre-training, sweeps, codes in use",
-    writes="`mask.parquet`, `wrong.parquet`, `geometry.parquet`, `tail.parquet`, `arms.parquet`, `sweeps.parquet`, "
+    does="mask modality, wrong content, what losses prevent, the long tail, pre-training varied, sweeps, codes in use",
+    writes="`mask.parquet`, `wrong.parquet`, `geometry.parquet`, `tail.parquet`, `variants.parquet`, `sweeps.parquet`, "
     "`generative.parquet`; "
     "[the tables](study.md)",
     reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, GRAPH, SEMANTIC_IDS, BENCHMARK),

@@ -63,21 +63,21 @@ class Group(TyperGroup):
         from pipeline.errors import UserError
         from schemas import ContractError
 
-        _write_any_character()
+        write_any_character()
         try:
             returned = super().invoke(ctx)
             sys.stdout.flush()  # a closed pipe is noticed here, and not at exit
             return returned
         except (UserError, ContractError) as e:
-            _fail(str(e))
+            fail(str(e))
         except BrokenPipeError:  # of `alignrec ... | head`; click ends without a word
             raise
         except OSError as e:
-            _fail(_io_error(e))
+            fail(describe_io_error(e))
         except ModuleNotFoundError as e:
             if (lacking := not_installed(e)) is None:
                 raise
-            _fail(str(lacking))
+            fail(str(lacking))
         except (Interrupted, KeyboardInterrupt) as e:
             say(f"interrupted: {str(e) or 'nothing is left half-done'}; run the same command again", err=True)
             _end_at_once()
@@ -85,11 +85,12 @@ class Group(TyperGroup):
         raise typer.Exit(1)
 
 
-def _fail(message: str) -> None:
+def fail(message: str) -> None:
+    """Print an error, of which a very long one is cut."""
     say(f"error: {message}" if len(message) <= LONGEST else f"error: {message[:LONGEST]} ...", err=True)
 
 
-def _io_error(error: OSError) -> str:
+def describe_io_error(error: OSError) -> str:
     """Return an operating system's error in one line; some libraries give neither file nor number."""
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -97,7 +98,7 @@ def _io_error(error: OSError) -> str:
     return where + (error.strerror or str(error) or type(error).__name__)
 
 
-def _write_any_character() -> None:
+def write_any_character() -> None:
     """Print a question mark for what the terminal's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -38,7 +38,7 @@ def main(run: Run) -> None:
         run.count(reason, n)
     checkpoint = Checkpoint(layout.checkpoint, params.checkpoint_every)
     with run.progress(total=params.epochs, unit="epoch") as bar:
-        trained = fit(AlignRec, *data, params, run.seed(), partial(_show, bar), checkpoint)
+        trained = fit(AlignRec, *data, params, run.seed(), partial(show_epoch, bar), checkpoint)
         bar.total = len(trained.history)  # it may end before the last epoch that was allowed
     run.note(best_epoch=trained.best_epoch, epochs=len(trained.history), **trained.valid)
 
@@ -54,7 +54,7 @@ def main(run: Run) -> None:
     run.rows_in, run.rows_out = len(data.split.train), len(users) + len(items)
 
 
-def _show(bar: tqdm, line: dict[str, Any]) -> None:
+def show_epoch(bar: tqdm, line: dict[str, Any]) -> None:
     """Move the bar to an epoch of the history, which may be one of a resumed run, with its figures."""
     bar.set_postfix_str(f"loss {line['loss']:.4f}, valid Recall@20 {line['valid_recall@20']:.4f}", refresh=False)
     bar.update(line["epoch"] + 1 - bar.n)

@@ -30,12 +30,11 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220), 
 STEPS = 40
 THINGS = ("circle", "square", "bar", "dot")
 MASK = 11
-UNTAUGHT: dict[str, Any] = {"words": "random", "summary": 1.0, "content": 1.0, "distill": 0.0}
-UNTAUGHT |= {"cls_pass": "masked", "cls_read": "plain"}
+UNTAUGHT: dict[str, Any] = {"words": "random", "distill": 0.0}
 """keys of an objective that reads no frozen encoder"""
 
 
-def task(n: int = 24, partners: np.ndarray | None = None, **params: Any) -> Task:
+def task(n: int = 24, **params: Any) -> Task:
     """Return n items in memory: images of four patches in one of four colours, its word and one or two others."""
     rng = np.random.default_rng(0)
     colour = np.arange(n) % 4
@@ -46,7 +45,7 @@ def task(n: int = 24, partners: np.ndarray | None = None, **params: Any) -> Task
     settings = Pretrain(
         **(UNTAUGHT | {"steps": 6, "batch_size": 8, "held_out": 0.2, "threads": 1, "lr": 0.01} | params)
     )
-    return Task(Corpus(texts, row, pixels), codes, MASK, settings, 5, torch.device("cpu"), partners)
+    return Task(Corpus(texts, row, pixels), codes, MASK, settings, 5, torch.device("cpu"))
 
 
 def network(seed: int = 0) -> BEiT3:

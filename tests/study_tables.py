@@ -39,19 +39,19 @@ def tail_table() -> pa.Table:
     )
 
 
-def arms() -> pa.Table:
+def variants() -> pa.Table:
     trained = {"what": "alignrec", "features": "beit3", "form": "raw", "metric": "recall", "k": 20, "seeds": 3,
-               "mean": 0.2, "sd": 0.01, "encoder_seed": 0, "note": ""}  # fmt: skip
+               "mean": 0.2, "sd": 0.01, "encoder_seed": 0}  # fmt: skip
     probed = trained | {"what": "item_cf", "metric": "hit", "seeds": 1, "sd": None}
     return table(
-        "arms",
+        "variants",
         [
-            trained | {"arm": "recipe"},
-            trained | {"arm": "article", "mean": 0.9},  # of its first encoder alone
-            trained | {"arm": "article", "mean": 0.18} | SURE,
-            trained | {"arm": "taste", "note": "the encoder read train interactions"} | UNSURE,
-            trained | {"arm": "taste", "k": 10},
-            probed | {"arm": "recipe"},
-            probed | {"arm": "taste", "note": "leak"} | SURE,
+            trained | {"variant": "recipe"},
+            trained | {"variant": "article", "mean": 0.9},  # of its first encoder alone
+            trained | {"variant": "article", "mean": 0.18} | SURE,
+            trained | {"variant": "taste"} | UNSURE,
+            trained | {"variant": "taste", "k": 10},
+            probed | {"variant": "recipe"},
+            probed | {"variant": "taste"} | SURE,
         ],
     )

@@ -49,9 +49,9 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_ends_with_an_example_that_the_command_takes(name: str) -> None:
     command = COMMANDS[name]
-    program, given, *arguments = shlex.split(examples.of(name).partition(" && ")[0])
+    program, given, *arguments = shlex.split(examples.example(name).partition(" && ")[0])
     assert (program, given) == ("alignrec", name)
-    assert command.epilog == f"Example: {examples.of(name)}"
+    assert command.epilog == f"Example: {examples.example(name)}"
     context = command.make_context(name, [], resilient_parsing=True)
     values, rest, _ = command.make_parser(context).parse_args(arguments)
     assert not rest

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import sequential_toys
 import toy
-from study_tables import arms
+from study_tables import variants
 
 import schemas
 from benchmarks import _figures, _judge
@@ -32,8 +32,8 @@ def test_a_block_is_made_from_files_and_is_made_equal_again(kind: str, tmp_path:
     if kind == "codes-seeds":
         params = toy.params(semantic_ids={"levels": 2, "codes": 2})
         compare.compare(layout, params, ["beit3"], ["residual-kmeans"], 2, layout.folder("compare"))
-    if kind == "arms":
-        io.write_table(arms().replace_schema_metadata(), layout.study("arms"), schemas.ARMS)
+    if kind == "variants":
+        io.write_table(variants().replace_schema_metadata(), layout.study("variants"), schemas.VARIANTS)
     if kind == "generative":
         for part, table in sequential_toys.study().items():
             io.write_table(table.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])

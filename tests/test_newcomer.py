@@ -181,7 +181,7 @@ class Signs:
         return cls(vectors.sample.shape[1], params.first)
 
     @classmethod
-    def of(cls, tensors, shape):
+    def from_tensors(cls, tensors, shape):
         return cls(*tensor(tensors, "facts", 2, dtype=np.int64).tolist())
 
     def tensors(self):

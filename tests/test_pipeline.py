@@ -198,16 +198,16 @@ def test_without_seals_files_are_held_to_dvc_lock(undisturbed: Path, tmp_path: P
     """So it is after `dvc checkout` in another clone: a rotten cache brings files that nobody made."""
     folder = tmp_path / "elsewhere"
     shutil.copytree(undisturbed, folder, symlinks=True)
-    for seal in folder.glob("outputs/*/shop/.seal"):
+    for stamp in folder.glob("outputs/*/shop/.stamp"):
         if broken:
-            seal.write_text("{")
+            stamp.write_text("{")
         else:
-            seal.unlink()
+            stamp.unlink()
     shutil.rmtree(folder / "outputs/publish/shop")
     run("alignrec", "publish", "shop", cwd=folder)
     assert release(folder) == release(undisturbed)
     flipped(folder / "outputs/graph/shop/beit3/edges.parquet")
-    (folder / "outputs/publish/shop/.seal").unlink(missing_ok=True)
+    (folder / "outputs/publish/shop/.stamp").unlink(missing_ok=True)
     done = subprocess.run(
         ["alignrec", "publish", "shop"], cwd=folder, env=environment(), capture_output=True, text=True
     )
@@ -308,7 +308,7 @@ def test_killed_within_a_stage_the_next_repro_gives_the_same_release(undisturbed
     folder = project(tmp_path)
     for stage in ("interactions", "pretrain"):  # `make kill` has more
         with (folder / "repro.log").open("w") as log:
-            run("alignrec", "mend", cwd=folder)
+            run("alignrec", "repair", cwd=folder)
             repro = subprocess.Popen(
                 ["dvc", "repro"], cwd=folder, env=environment(), stdout=log, stderr=log, start_new_session=True
             )
@@ -317,6 +317,6 @@ def test_killed_within_a_stage_the_next_repro_gives_the_same_release(undisturbed
                 time.sleep(0.05)
             os.killpg(repro.pid, signal.SIGKILL)
             repro.wait()
-    run("alignrec", "mend", cwd=folder)
+    run("alignrec", "repair", cwd=folder)
     run("dvc", "repro", cwd=folder)
     assert release(folder) == release(undisturbed)

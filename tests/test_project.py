@@ -124,7 +124,7 @@ def test_an_edited_dvc_yaml_is_said_and_not_overwritten(tmp_path: Path, edited: 
 
 def test_the_dvc_yaml_of_another_release_is_written_anew(tmp_path: Path) -> None:
     body = "stages: {}\n"
-    (tmp_path / "dvc.yaml").write_text(f"# older\n# sha256 of what follows: {project._sha256(body)}\n{body}")
+    (tmp_path / "dvc.yaml").write_text(f"# older\n# sha256 of what follows: {project.text_sha256(body)}\n{body}")
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
     assert "wrote dvc.yaml" in said("alignrec", "init", cwd=tmp_path)
 

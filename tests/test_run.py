@@ -74,8 +74,8 @@ def test_a_line_has_the_figures_of_the_bar(params: Params, tmp_path: Path) -> No
     run = Run("train", "shop", params, tmp_path)
     with run.progress(total=20, unit="epoch") as bar:
         for epoch in (4, 5):  # resumed at the fifth
-            train._show(bar, {"epoch": epoch, "loss": 0.123456, "valid_recall@20": 0.2})
-        line = progress._line("", run.bars, 60)
+            train.show_epoch(bar, {"epoch": epoch, "loss": 0.123456, "valid_recall@20": 0.2})
+        line = progress.bar_line("", run.bars, 60)
     assert line.startswith("train shop: 6/20 epoch, ")
     assert line.endswith(" left, loss 0.1235, valid Recall@20 0.2000")
 
@@ -224,10 +224,10 @@ def test_a_run_within_another_has_seeds_of_its_stage_and_shows_its_progress_ther
     tmp_path: Path, params: Params, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outer = Run("study", "shop", params, tmp_path)
-    inner = outer.within("pretrain", params, outer.layout, "arms/x")
+    inner = outer.within("pretrain", params, outer.layout, "variants/x")
     assert inner.seed("targets") == Run("pretrain", "shop", params, tmp_path).seed("targets")
     assert inner.folder == outer.layout.folder("pretrain")
     list(inner.progress(range(2), total=2, what="teachers"))
     assert outer.bars == inner.bars != []
     inner.warn("slow")
-    assert capsys.readouterr().err == "warning: study shop arms/x: slow\n"
+    assert capsys.readouterr().err == "warning: study shop variants/x: slow\n"

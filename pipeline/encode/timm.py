@@ -9,11 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pipeline.encode import feature_map, origin
+from pipeline.encode import origin
 from pipeline.encode.base import Context, Spec
 from pipeline.encode.origin import Origin, Pretrained
 from pipeline.encode.towers import Towers
-from pipeline.images.pixels import normalised
 from pipeline.ops.device import pick, pinned, sent
 
 LIBRARY = "timm"
@@ -35,8 +34,6 @@ class Timm(Towers):
         self._network = network.eval().to(self._device, self._dtype)
         config = timm.data.resolve_data_config(model=network)
         self._look: Any = timm.data.create_transform(**config, is_training=False)
-        self._mean, self._sd = config["mean"], config["std"]
-        self.side = int(config["input_size"][1])
         super().__init__(source.reads)
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
@@ -47,12 +44,6 @@ class Timm(Towers):
         """Return float32 [B, F]."""
         vectors: Tensor = self._network(sent(inputs, self._device).to(self._dtype))
         return vectors.float()
-
-    @torch.inference_mode()
-    def feature_map(self, pixels: Tensor, grid: int) -> Tensor:
-        """Return uint8 [B, S, S, 3] -> float32 [B, W, G, G], G >= grid where the network has such a map."""
-        image = normalised(sent(pixels, self._device), self._mean, self._sd).to(self._dtype)
-        return feature_map.of_timm(self._network, image, grid)
 
 
 def find(where: str, params: TimmParams) -> Origin:
@@ -69,4 +60,4 @@ def make(context: Context, params: TimmParams) -> Timm:
     return Timm(context.origin, params)
 
 
-TIMM = Spec(make, TimmParams, reads=("image",), origin=find, library=LIBRARY, feature_map=True)
+TIMM = Spec(make, TimmParams, reads=("image",), origin=find, library=LIBRARY)

@@ -47,7 +47,7 @@ class Ray:
         gpus = int(cluster.get("GPU", 0))
         most = max(1, gpus or int(cluster.get("CPU", 1) // threads))
         options = {"num_cpus": threads, "num_gpus": min(gpus, 1), "max_restarts": 0}
-        crew = _Crew(ray, partial(ray.remote(**options)(_Actor).remote, make, threads, _facts()), most)
+        crew = _Crew(ray, partial(ray.remote(**options)(_Actor).remote, make, threads, node_facts()), most)
         with ThreadPoolExecutor(most) as pool:
             try:
                 yield Seats(lambda job: pool.submit(crew.work, job), most)
@@ -129,7 +129,7 @@ class _Actor:
     @cached_property
     def worker(self) -> Worker[Any, Any]:
         """The worker, made at the first job: an error then ends the run."""
-        _check(self.facts, _facts())
+        check_node(self.facts, node_facts())
         import torch
 
         if self.threads != torch.get_num_threads():
@@ -137,12 +137,12 @@ class _Actor:
         return self.make()
 
 
-def _facts() -> dict[str, str]:
+def node_facts() -> dict[str, str]:
     """Return what must be equal on all nodes: the code, and the versions of Python and the libraries."""
     return {"code": code.tree()[:12], **versions()}
 
 
-def _check(wanted: dict[str, str], here: dict[str, str]) -> None:
+def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
     """Refuse other code and other libraries, which may give other bytes.
 
     Raises:

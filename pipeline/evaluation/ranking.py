@@ -56,8 +56,7 @@ def topk(
     for at in range(0, len(users), step):  # blocks bound the memory
         block = users[at : at + step]
         scores = _scores(user, item, block)
-        rows, columns = _seen_pairs(start, seen.items, block)
-        scores[rows.to(scores.device), columns.to(scores.device)] = -torch.inf
+        scores[tuple(x.to(scores.device) for x in _seen_pairs(start, seen.items, block))] = -torch.inf
         values, ids = select(scores, k)
         top[at : at + step] = torch.where(values > -torch.inf, ids, -1).cpu().numpy()
     return top

@@ -85,7 +85,7 @@ class Store:
             digests[suffix] = io.sha256(path)
         values = {"key": cell.key, "cell": cell.facts, **outcome.values, "rankings": digests}
         values = json.loads(json.dumps(values))  # as it will be read
-        io.write_json(self.folder / f"{cell.key}.json", values | {"sha256": _digest(values)})
+        io.write_json(self.folder / f"{cell.key}.json", values | {"sha256": record_digest(values)})
 
     @contextmanager
     def claimed(self, cell: Cell) -> Iterator[None]:
@@ -114,7 +114,7 @@ class Store:
             values = json.loads(path.read_bytes())
             digest, files = values.pop("sha256"), {s: folder / f"{key}{s}.parquet" for s in values["rankings"]}
             digests = {suffix: io.sha256(file) for suffix, file in files.items()}
-            if values["key"] == key and digest == _digest(values) and digests == values["rankings"]:
+            if values["key"] == key and digest == record_digest(values) and digests == values["rankings"]:
                 return Record(key, values, files)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
             pass  # it is not what `put` has written
@@ -122,5 +122,6 @@ class Store:
         return None
 
 
-def _digest(values: dict[str, Any]) -> str:
+def record_digest(values: dict[str, Any]) -> str:
+    """Return the hex sha256 of a record's values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

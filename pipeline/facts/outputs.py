@@ -140,7 +140,7 @@ class Outputs:
         """
         layout = self.layout
         for stage in self.stages:
-            if layout.seal(stage).exists() and not (path := layout.run_record(stage)).exists():
+            if layout.stamp(stage).exists() and not (path := layout.run_record(stage)).exists():
                 raise UserError(f"{path} is gone; run `alignrec {stage} {layout.dataset}`, which makes it again")
         paths = {stage: layout.run_record(stage) for stage in self.stages}
         return {stage: io.read_json(path) for stage, path in paths.items() if path.exists()}

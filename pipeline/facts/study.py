@@ -1,4 +1,4 @@
-"""The study: mask modality, arms of pre-training, sweeps of settings, codes in use."""
+"""The study: mask modality, variants of pre-training, sweeps of settings, codes in use."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ def masked(mask: pa.Table) -> list[Table]:
     ]
 
 
-def arms(table: pa.Table) -> list[Table]:
-    """Return table ARMS as two tables: AlignRec on the features of each arm, and the probes; none for an empty one.
+def variants(table: pa.Table) -> list[Table]:
+    """Return table VARIANTS as two tables: AlignRec on the features of each, and the probes; none for an empty one.
 
-    Of an arm with several encoders the row of all of them together is shown, which is its last.
+    Of a variant with several encoders the row of all of them together is shown, which is its last.
     """
     rows = _last(table)
     return [*_recommended(recommended(table)), *_probed([row for row in rows if row["what"] != RELEASED])]
 
 
 def recommended(table: pa.Table) -> list[Record]:
-    """Return AlignRec's rows of table ARMS: recall at the headline cutoff."""
+    """Return AlignRec's rows of table VARIANTS: recall at the headline cutoff."""
     recall = [row for row in _last(table) if (row["what"], row["metric"]) == (RELEASED, "recall")]
     return _at_headline(recall)
 
 
-def arm(row: Record, rows: Sequence[Record]) -> str:
-    """Return the name of an arm, with what tells it from the other rows."""
-    parts = [row["arm"]]
+def variant(row: Record, rows: Sequence[Record]) -> str:
+    """Return the name of a variant, with what tells it from the other rows."""
+    parts = [row["variant"]]
     parts += [row[key] for key in ("features", "protocol") if len({other[key] for other in rows}) > 1]
     return ", ".join(parts)
 
 
 def _last(table: pa.Table) -> list[Record]:
-    """Return the rows of table ARMS; of an arm with several encoders that of all of them together, its last."""
-    keys = ("arm", "what", "features", "form", "metric", "k", "protocol")
+    """Return the rows of table VARIANTS; of a variant with several encoders that of all of them together, its last."""
+    keys = ("variant", "what", "features", "form", "metric", "k", "protocol")
     return list({tuple(row[key] for key in keys): row for row in table.to_pylist()}.values())
 
 
@@ -70,21 +70,20 @@ def _at_headline(rows: Sequence[Record]) -> list[Record]:
 
 
 def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
-    """Yield AlignRec on the encoder of each arm, its change against the recipe marked where it is sure."""
+    """Yield AlignRec on the encoder of each variant, its change against the recipe marked where it is sure."""
     if not rows:
         return
     several = len({row["protocol"] for row in rows}) > 1
     changes = [Difference.if_any(row) for row in rows]
     yield Table(
-        "AlignRec on the encoder of each arm",
+        "AlignRec on the encoder of each variant",
         f"{' '.join(dict.fromkeys(map(words.protocol, rows)))} Test figures, mean ± standard deviation over "
         "trainings. The change is against `recipe`, the parameters as they stand; its interval is over users (95 %), "
         f"p is Holm's. {FLOORED}",
-        ["arm", "features", "trainings", measure("recall", rows[0]["k"]), "change", "95 % interval", "p",
-         "to be read with"],
+        ["variant", "features", "trainings", measure("recall", rows[0]["k"]), "change", "95 % interval", "p"],
         [
-            [words.after(r["arm"], r["protocol"] if several else "", ", "), r["features"], str(r["seeds"]),
-             with_error(r["mean"], r["sd"]), *(change.cells if change else [""] * 3), r["note"]]
+            [words.after(r["variant"], r["protocol"] if several else "", ", "), r["features"], str(r["seeds"]),
+             with_error(r["mean"], r["sd"]), *(change.cells if change else [""] * 3)]
             for r, change in zip(rows, changes, strict=True)
         ],
         texts=2,
@@ -93,24 +92,23 @@ def _recommended(rows: Sequence[Record]) -> Iterator[Table]:
 
 
 def _probed(rows: Sequence[Record]) -> Iterator[Table]:
-    """Yield the probes of all arms, a column a probe, at the headline cutoff; changes that are sure are marked."""
+    """Yield the probes of all variants, a column a probe, at the headline cutoff; changes that are sure are marked."""
     own = _at_headline(rows)
     if not own:
         return
     probes = list(dict.fromkeys((row["what"], row["metric"]) for row in own))
-    lines = list(dict.fromkeys((row["arm"], row["features"], row["form"]) for row in own))
-    cells = {(row["arm"], row["features"], row["form"], row["what"]): row for row in own}
-    notes = dict.fromkeys(f"{row['arm']}, {row['what']}: {row['note']}." for row in own if row["note"])
+    lines = list(dict.fromkeys((row["variant"], row["features"], row["form"]) for row in own))
+    cells = {(row["variant"], row["features"], row["form"], row["what"]): row for row in own}
     sure = {
         (r, 3 + c)
         for r, line in enumerate(lines) for c, (what, _) in enumerate(probes)
         if (change := Difference.if_any(cells.get((*line, what)))) and change.sure
     }  # fmt: skip
     yield Table(
-        "Probes of each arm",
+        "Probes of each variant",
         "Judged without a recommender, raw and after the same processing; the change against `recipe` stands in "
-        f"brackets, marked where p is below {LEVEL} after Holm's correction. {' '.join(notes)}".strip(),
-        ["arm", "features", "form", *(f"{PROBES[what].name} {metric}@{own[0]['k']}" for what, metric in probes)],
+        f"brackets, marked where p is below {LEVEL} after Holm's correction.",
+        ["variant", "features", "form", *(f"{PROBES[what].name} {metric}@{own[0]['k']}" for what, metric in probes)],
         [[*line, *(_with_change(cells.get((*line, what))) for what, _ in probes)] for line in lines],
         texts=3,
         best=frozenset(sure),
@@ -236,7 +234,8 @@ def _used_tests(table: pa.Table) -> Table:
 def summed(study: Mapping[str, pa.Table]) -> list[Table]:
     """Return the study in few tables, for the card of a release; a part that is not there was not studied."""
     parts = {
-        "mask": masked, "wrong": argument.wrong, "geometry": argument.geometry, "tail": tail.tails, "arms": arms,
+        "mask": masked, "wrong": argument.wrong, "geometry": argument.geometry, "tail": tail.tails,
+        "variants": variants,
     }  # fmt: skip
     shown = [table for part, of in parts.items() if part in study for table in of(study[part])]
     return [*shown, *used(study)]

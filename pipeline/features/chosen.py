@@ -18,7 +18,7 @@ from pipeline import io
 from pipeline.config.base import Name, Positive, Section
 from pipeline.encode.base import Progress
 from pipeline.encode.batching import Throughput
-from pipeline.features import linear, recipe, search
+from pipeline.features import linear, mapped, recipe, search
 from pipeline.features.linear import Gathered
 from pipeline.features.node import Items
 
@@ -90,5 +90,5 @@ class Chosen(Gathered):
         texts = io.read_table(self.layout.items, schemas.ITEMS, ["text"])["text"]
         return self.fitted(Items(io.read_table(self.layout.item_ids, schemas.ITEM_IDS), texts, Throughput()))
 
-    def _targets(self, cold: np.ndarray) -> recipe.Targets | None:
-        return recipe.targets(self, self.own.width, cold) if self.winner.map != "none" else None
+    def _targets(self, cold: np.ndarray) -> mapped.Targets | None:
+        return mapped.targets(self, self.own.width, cold) if self.winner.map != "none" else None

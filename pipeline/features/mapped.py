@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow.compute as pc
@@ -21,6 +22,7 @@ import schemas
 from pipeline import io
 from pipeline.config.base import Name, Positive, Rate, Section
 from pipeline.errors import UserError
+from pipeline.features.node import Node
 from pipeline.features.whitened import Fitted
 from pipeline.interactions.cooccurrence import user_item_matrix
 from pipeline.layout import Layout
@@ -28,6 +30,9 @@ from pipeline.ops import whitening
 from pipeline.ops.svd import right_vectors
 from pipeline.ops.whitening import Whitening
 from pipeline.seeds import seed_for
+
+EMPTY = np.zeros((0, 0))
+"""factors of no train interactions"""
 
 
 class MappedParams(Section):
@@ -71,30 +76,57 @@ class Mapped(Fitted):
         return np.concatenate([whitening.applied(fitted, x) for x in self.vectors()])
 
     def _fitted(self, cold: np.ndarray) -> Whitening:
-        own, layout = self.own, self.layout
-        user, item = train_pairs(layout, cold)
-        n_items = sum(len(x) for x in self.vectors())
-        known = np.bincount(item, minlength=n_items) > 0
-        known &= np.concatenate([x.any(axis=1) for x in self.vectors()])
-        if not known.any():
+        goal = targets(self, self.own.factors, cold)
+        if not (goal.known & np.concatenate([x.any(axis=1) for x in self.vectors()])).any():
             raise UserError(
-                f"'encoders.{self.name}': no item of {layout.dataset} has both train interactions and a vector of "
-                f"{own.of}; leave it out"
+                f"'encoders.{self.name}': no item of {self.layout.dataset} has both train interactions and a vector of "
+                f"{self.own.of}; leave it out"
             )
-        targets = factors(user_item_matrix(user, item, n_items), own.factors, self._seed)
+        return fit_map(self.vectors, goal, self.own.ridge)
 
-        def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            start = 0
-            for x in self.vectors():
-                here = known[start : start + len(x)]
-                yield x[here], targets[start : start + len(x)][here]
-                start += len(x)
 
-        return ridge(pairs, own.ridge)
+class Targets(NamedTuple):
+    """What maps are fitted to."""
 
-    @property
-    def _seed(self) -> int:
-        return seed_for(self.kind, self.layout.dataset, self.params.seed)
+    factors: np.ndarray
+    """float64 [I, W]"""
+    known: np.ndarray
+    """bool [I], items with train interactions"""
+
+
+def targets(node: Node, width: int, cold: np.ndarray) -> Targets:
+    """Return what the maps of a set are fitted to, without the interactions of some items.
+
+    Args:
+        node: the set.
+        width: factors at most.
+        cold: int [C], those items.
+    """
+    n_items = len(io.read_table(node.layout.item_ids, schemas.ITEM_IDS))
+    user, item = train_pairs(node.layout, cold)
+    seed = seed_for(node.kind, node.layout.dataset, node.params.seed)
+    known = np.bincount(item, minlength=n_items) > 0
+    return Targets(factors(user_item_matrix(user, item, n_items), width, seed) if known.any() else EMPTY, known)
+
+
+def fit_map(vectors: Callable[[], Iterable[np.ndarray]], targets: Targets, strength: float) -> Whitening:
+    """Return the map to the targets, fitted to the items that have both them and a vector.
+
+    Args:
+        vectors: returns those of all items, float32 [n, F] at a time; called twice.
+        targets: of all items.
+        strength: see `ridge`.
+    """
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        start = 0
+        for x in vectors():
+            here = slice(start, start + len(x))
+            known = targets.known[here] & x.any(axis=1)
+            yield x[known], targets.factors[here][known]
+            start += len(x)
+
+    return ridge(pairs, strength)
 
 
 def train_pairs(layout: Layout, cold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

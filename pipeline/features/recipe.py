@@ -5,22 +5,17 @@ Letters: I items, n of them, F and W widths.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-import schemas
-from pipeline import io
-from pipeline.features import mapped
 from pipeline.features.linear import Fit, Parts
-from pipeline.features.node import Node
-from pipeline.interactions.cooccurrence import user_item_matrix
+from pipeline.features.mapped import Targets, fit_map
 from pipeline.ops import whitening
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening
-from pipeline.seeds import seed_for
 
 Mapping = Literal["none", "alone", "beside"]
 HALF = np.float32(0.5)
@@ -42,15 +37,6 @@ class Candidate(NamedTuple):
     """to factors of train interactions: none, or alone or beside the content"""
 
 
-class Targets(NamedTuple):
-    """What maps are fitted to."""
-
-    factors: np.ndarray
-    """float64 [I, W]"""
-    known: np.ndarray
-    """bool [I], items with train interactions"""
-
-
 @dataclass(frozen=True)
 class Recipe:
     """A candidate that is fitted to a catalogue."""
@@ -70,21 +56,6 @@ class Recipe:
         return factors if self.last is None else whitening.applied(self.last, _both(content, factors))
 
 
-def targets(node: Node, width: int, cold: np.ndarray) -> Targets:
-    """Return what the maps of a set are fitted to, without the interactions of some items.
-
-    Args:
-        node: the set.
-        width: factors at most.
-        cold: int [C], those items.
-    """
-    n_items = len(io.read_table(node.layout.item_ids, schemas.ITEM_IDS))
-    user, item = mapped.train_pairs(node.layout, cold)
-    seed = seed_for(node.kind, node.layout.dataset, node.params.seed)
-    factors = mapped.factors(user_item_matrix(user, item, n_items), width, seed)
-    return Targets(factors, np.bincount(item, minlength=n_items) > 0)
-
-
 def fit(parts: Parts, content: Fit, how: Mapping, width: int, targets: Targets | None) -> Recipe:
     """Return a candidate fitted to all items.
 
@@ -97,16 +68,7 @@ def fit(parts: Parts, content: Fit, how: Mapping, width: int, targets: Targets |
     """
     if targets is None:
         return Recipe(content, None, None)
-
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        start = 0
-        for x in map(content, parts()):
-            here = slice(start, start + len(x))
-            known = targets.known[here] & x.any(axis=1)
-            yield x[known], targets.factors[here][known]
-            start += len(x)
-
-    ridge = mapped.ridge(pairs, RIDGE)
+    ridge = fit_map(lambda: map(content, parts()), targets, RIDGE)
     if how == "alone":
         return Recipe(content, ridge, None)
     both = lambda: (_both(x, whitening.applied(ridge, x)) for x in map(content, parts()))  # noqa: E731

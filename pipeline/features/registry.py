@@ -151,18 +151,6 @@ def is_partial(encoders: Encoders, name: str) -> bool:
     return masked or kind(encoders, name) == "masked" or is_control(encoders, name)
 
 
-def check_teacher(encoders: Encoders, name: str, where: str = "pretrain") -> None:
-    """Refuse a teacher of pre-training that has no feature map, or settings that its kind refuses; loads the kind.
-
-    Raises:
-        UserError: one line, which names the key.
-    """
-    settings(encoders, name)
-    if not (networks(encoders, [name]) and ENCODERS[kind(encoders, name)].feature_map):
-        having = ", ".join(kind for kind in ENCODERS if ENCODERS[kind].feature_map)
-        raise UserError(f"'{where}.teacher': {name} gives no feature map, only whole vectors; kinds that do: {having}")
-
-
 def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[str] = ()) -> None:
     """Refuse unknown kinds and names, circles, and what is made of a set that is not written.
 
@@ -189,12 +177,11 @@ def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[st
         _check_made(encoders, name, names, [*listed, *imported])
 
 
-def check_teachers(encoders: Encoders, teacher: str, distill_from: Sequence[str], where: str = "pretrain") -> None:
+def check_teachers(encoders: Encoders, distill_from: Sequence[str], where: str = "pretrain") -> None:
     """Refuse teachers of pre-training that there are not, or that it makes itself.
 
     Args:
         encoders: the section.
-        teacher: `pretrain.teacher`.
         distill_from: `pretrain.distill_from`.
         where: path of the section that names them.
 
@@ -202,7 +189,6 @@ def check_teachers(encoders: Encoders, teacher: str, distill_from: Sequence[str]
         UserError: one line, which names the key.
     """
     names = _names(encoders)
-    known([teacher], names, f"{where}.teacher")
     known(distill_from, names, f"{where}.distill_from")
     for name in whole(encoders, distill_from):
         if kind(encoders, name).startswith(OURS):

@@ -34,7 +34,7 @@ def check(run: Run, name: str, file: Path | None = None, derived: bool = False) 
     """Warn of a feature set that hardly tells items apart.
 
     Args:
-        run: of the stage, or of an arm of pre-training.
+        run: of the stage, or of a variant of pre-training.
         name: of the feature set.
         file: that it was imported from, if it was.
         derived: it is made of other sets, which are remarked themselves; whitening leaves zeros of one vector for all.
@@ -45,7 +45,7 @@ def check(run: Run, name: str, file: Path | None = None, derived: bool = False) 
     items, zero, equal = look(run.layout.features(name))
     if items and zero == items and not derived:
         where = f"{file}: " if file else ""
-        raise UserError(f"{where}all {items:,} items with content have a vector of zeros; mend it, or leave it out")
+        raise UserError(f"{where}all {items:,} items with content have a vector of zeros; correct it, or leave it out")
     if items > 1 and equal and zero < items:
         run.warn(f"{name}: all {items:,} items with content have the same vector, which tells none apart")
     elif zero > MOST * items:

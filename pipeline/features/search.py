@@ -24,8 +24,9 @@ from pipeline.encode.batching import Throughput
 from pipeline.errors import UserError
 from pipeline.features import linear
 from pipeline.features.linear import Block, Gathered
+from pipeline.features.mapped import targets
 from pipeline.features.node import Items
-from pipeline.features.recipe import Candidate, fit, targets
+from pipeline.features.recipe import Candidate, fit
 from pipeline.features.registry import CLIP, OURS
 from pipeline.interactions import profiles
 from pipeline.ops import whitening

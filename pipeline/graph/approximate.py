@@ -228,7 +228,7 @@ def settle(files: Files, directed: np.ndarray, k: int, required: bool = True) ->
     rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
     searcher, last = Searcher(files, k), _last(files.units(), directed, rows, k)
     cells = searcher.index.nlist
-    for probes in _probes(max(min(cells, FEW), cells // MOST * required)):
+    for probes in probe_counts(max(min(cells, FEW), cells // MOST * required)):
         searcher.look_into(probes)
         _, cosines, ids = searcher(rows)
         hits = (ids >= 0) & (cosines >= last[:, None] - TIE)
@@ -243,7 +243,7 @@ def settle(files: Files, directed: np.ndarray, k: int, required: bool = True) ->
     return Settled(cells, probes, round(recall, 4))
 
 
-def _probes(most: int) -> list[int]:
+def probe_counts(most: int) -> list[int]:
     """Return growing numbers of cells: 1 2 3 4 6 8 12 .., and `most`."""
     numbers = [n for power in range(1, most.bit_length() + 1) for n in (2**power // 2, 2**power * 3 // 4)]
     return sorted({n for n in numbers if n < most} | {most})

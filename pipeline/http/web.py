@@ -123,12 +123,12 @@ class Client:
         return Fetched(None, failure.status, failure.reason)
 
     async def _follow(self, address: str) -> bytes:
-        at = _parsed(address)
+        at = parse_address(address)
         for _ in range(MAX_REDIRECTS + 1):
             body = await self._request(at)
             if isinstance(body, bytes):
                 return body
-            at = _parsed(body, at)
+            at = parse_address(body, at)
         raise _Failure("http_error", f"more than {MAX_REDIRECTS} redirects")
 
     async def _request(self, url: httpx.URL) -> bytes | str:
@@ -286,7 +286,8 @@ class Client:
                 self._hosts.pop(key).address.cancel()
 
 
-def _parsed(address: str, base: httpx.URL | None = None) -> httpx.URL:
+def parse_address(address: str, base: httpx.URL | None = None) -> httpx.URL:
+    """Return an address, relative to `base` where there is one."""
     try:
         url = base.join(address) if base else httpx.URL(address)
     except (httpx.InvalidURL, ValueError, TypeError):  # names that IDNA refuses are ValueErrors

@@ -115,12 +115,7 @@ def imported(
     """
     db.execute(f"CREATE TABLE raw AS {ratings}")
     known = " ".join(f"WHEN '{name}' THEN {part}" for name, part in SPLITS.items())
-    bad = db.execute(
-        f"SELECT rowid + 1, split FROM raw WHERE (CASE split {known} END) IS NULL ORDER BY rowid LIMIT 1"
-    ).fetchall()
-    if bad:
-        row, value = bad[0]
-        raise UserError(f"interactions, row {row}: split is {value!r}; expected train, valid, test, or 0, 1, 2")
+    _refuse_other_parts(db, known)
     rows = count(db, "SELECT count(*) FROM raw")
     rated, drops = whole(db, min_rating)
     for what in ("user", "item"):
@@ -138,6 +133,13 @@ def imported(
     name = divide_again(db, division, "imported") if division and division.needs_content else ""
     drops["user_without_train"] = delete_untrained(db)
     return _numbered(db, rows, drops, name)
+
+
+def _refuse_other_parts(db: duckdb.DuckDBPyConnection, known: str) -> None:
+    """Refuse a row of table `raw` whose split is none of those that `known`, cases in SQL, names."""
+    unknown = f"SELECT rowid + 1, split FROM raw WHERE (CASE split {known} END) IS NULL ORDER BY rowid LIMIT 1"
+    for row, value in db.execute(unknown).fetchall():
+        raise UserError(f"interactions, row {row}: split is {value!r}; expected train, valid, test, or 0, 1, 2")
 
 
 def _hash(division: Division | None, name: str) -> str:
@@ -266,22 +268,20 @@ def published(
     db.register("asins", pa.table({"item_id": pa.array(range(len(asins)), pa.int32()), "asin": asins}))
     db.execute(
         f"""CREATE TABLE parted AS SELECT rowid AS pos, user::INTEGER AS user, item::INTEGER AS item, rating,
-        {time} AS timestamp, split::TINYINT AS split FROM raw WHERE {rated}"""
+        {time} AS timestamp, split::TINYINT AS split FROM raw WHERE {rated}; DROP TABLE raw"""
     )
-    db.execute("DROP TABLE raw")
-    drops = {} if min_rating is None else {"below_min_rating": rows - count(db, "SELECT count(*) FROM parted")}
+    below = 0 if min_rating is None else rows - count(db, "SELECT count(*) FROM parted")
     name = ""
     if division and division.needs_content:
         _name_published(db, division, users)
         name = divide_again(db, division, MMREC)
-    drops = {"user_without_train": delete_untrained(db)} | {reason: n for reason, n in drops.items() if n}
+    drops = {"user_without_train": delete_untrained(db)} | ({"below_min_rating": below} if below else {})
     drops |= _left_out(db)
-    interactions = "SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted"
+    interactions = f"SELECT user AS user_id, item AS item_id, rating, timestamp, split FROM parted {ORDER}"
+    numbers = f"SELECT i::INTEGER AS user_id, i::VARCHAR AS user FROM range({users}) r(i) ORDER BY i"
     return SplitTables(
-        Query(db, f"{interactions} {ORDER}", schemas.INTERACTIONS),
-        Query(
-            db, f"SELECT i::INTEGER AS user_id, i::VARCHAR AS user FROM range({users}) r(i) ORDER BY i", schemas.USERS
-        ),
+        Query(db, interactions, schemas.INTERACTIONS),
+        Query(db, numbers, schemas.USERS),
         Query(db, "SELECT * FROM asins ORDER BY item_id", schemas.ITEM_IDS),
         rows,
         drops,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import duckdb
 
 from pipeline.errors import UserError
-from pipeline.interactions import build, mending
+from pipeline.interactions import build, repairs
 from pipeline.interactions.division import Division
 from pipeline.sources.base import Reader
 
@@ -46,7 +46,7 @@ def measure(reader: Reader, raw: Mapping[str, Path], memory_limit: str = "1GiB")
         for core in CORES:
             with build.database(Path(folder) / "scratch", memory_limit) as db:
                 try:
-                    tables, own, _ = mending.split(db, reader, raw, Path(folder), partial(_divided, db, core))
+                    tables, own, _ = repairs.split(db, reader, raw, Path(folder), partial(_divided, db, core))
                 except UserError:
                     if core == CORES[-1]:
                         raise

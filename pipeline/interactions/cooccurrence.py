@@ -79,20 +79,6 @@ def top_k(matrix: sp.csr_array, k: int) -> sp.csr_array:
     return sp.csr_array((np.concatenate(values), np.concatenate(columns), starts), shape=matrix.shape)
 
 
-def descending(matrix: sp.csr_array, k: int) -> np.ndarray:
-    """Return each row's columns by entry, largest first, of equal ones the lowest: int64 [B, K], -1 where it has fewer.
-
-    Args:
-        matrix: [B, N], at most K entries a row.
-        k: K.
-    """
-    row = rows(matrix)
-    order = np.lexsort((matrix.indices, -matrix.data, row))
-    out = np.full((matrix.shape[0], k), -1, np.int64)
-    out[row, np.arange(len(row)) - matrix.indptr[row]] = matrix.indices[order]  # place within the row's own run
-    return out
-
-
 def rows(matrix: sp.csr_array) -> np.ndarray:
     """Return each entry's row."""
     return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

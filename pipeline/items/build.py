@@ -75,8 +75,7 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
             merged[item] = merge(merged[item], outcome.product) if item in merged else outcome.product
         else:
             drops[outcome.reason] += 1
-    drops["other_item"] += relevant.other
-    drops["unreadable_line"] = len(rejects)
+    drops.update(other_item=relevant.other, unreadable_line=len(rejects))
     _refuse_many(rejects, relevant.total, file, max_reject_share)
     table = _items(merged, asins, fields)
     for status in ("empty", "no_metadata"):

@@ -1,4 +1,4 @@
-"""Whose row is whose: matches the rows of anybody's files with the items of a dataset. It never guesses an order.
+"""Rows of files matched with the items of a dataset, by identifiers or by a mapping file. Their order is never guessed.
 
 A table matches by a column with a known name, whose values are the source's identifiers or our item numbers. A file
 without identifiers takes its order from a mapping file, such as MMRec's i_id_mapping.csv: identifier, row.
@@ -49,7 +49,7 @@ def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.
     fitting = {name: orders for name, column in columns.items() if (orders := set(_orders(column, asins)))}
     if not fitting:
         name, column = min(columns.items(), key=lambda named: _rank(named[0]))
-        raise UserError(f"{path}{_mismatch(name, column, asins)}")
+        raise UserError(f"{path}{mismatch(name, column, asins)}")
     common = set.intersection(*fitting.values())
     if len(common) > 1:
         raise UserError(f"{path}: column '{next(iter(fitting))}' fits as identifiers and as item numbers; add asin")
@@ -122,7 +122,7 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
     return column.cast(pa.string()) if textual or pa.types.is_integer(kind) else None
 
 
-def _mismatch(name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> str:
+def mismatch(name: str, column: pa.ChunkedArray, asins: Sequence[str]) -> str:
     """Return what is wrong first: a value that is doubled or of no item, or an item without a row."""
     numbered = pa.types.is_integer(column.type) and name.casefold() in NUMBERS
     values = column.to_pylist() if numbered else [v if isinstance(v, str) else str(v) for v in column.to_pylist()]

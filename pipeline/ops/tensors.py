@@ -1,4 +1,4 @@
-"""Tensors of somebody's files."""
+"""Tensors read from files that others wrote: which of them are plain numbers."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def plan(params: Parameters, layout: Layout, asked: bool = True, again: bool = F
     answers = addresses.ask(named if asked else {key: own for key, own in named.items() if local(own[0])})
     faults, files = list(addresses.advice(answers)), [_files(answers)] if answers else []
     try:
-        found = size.of(params, layout)
+        found = size.measure(params, layout)
     except UserError as e:
         return Planned(layout.dataset, files, [], list(dict.fromkeys([*faults, str(e)])))
     from pipeline.plan import estimate, rates  # load torch

@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 import torch
 
 from pipeline.beit3 import vqkd
-from pipeline.beit3.network import BEiT3, Config, sized
+from pipeline.beit3.network import SIZES, BEiT3, Config
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
@@ -62,6 +62,8 @@ BEST_EPOCH = 40
 """assumed; a training ends `patience` epochs later"""
 ACTIVATIONS = 90
 """bytes of pre-training a position, number of its vector and layer: Baby's rehearsal took 2.1 GB in batches of 8"""
+COPIES = 4
+"""of the weights in a step: they, their gradient, AdamW's two moments"""
 PROBED, READ = 3, 4
 """probes that ask questions, of each set raw and in three forms"""
 MATRICES = 3
@@ -97,8 +99,8 @@ class Plan:
     def shape(self) -> Config:
         """The shape of BEiT3, with the words and codes that it predicts."""
         own = self.params[Pretrain]
-        codes = operations.CODES if own.visual_tokens == "vqkd" else own.codes
-        return replace(sized(own.size, own.image), vocab=PUBLISHED if own.tokenizer else own.vocab, codes=codes)
+        codes = operations.CODES if own.vqkd else own.codes
+        return replace(SIZES[own.size], vocab=PUBLISHED if own.tokenizer else own.vocab, codes=codes)
 
     @cached_property
     def weights(self) -> int:
@@ -211,9 +213,9 @@ def pretrain(plan: Plan) -> Estimate:
     seconds += taught * plan.frozen
     positions = 1 + c.patches + int(plan.items.tokens.max(initial=0))
     active = ACTIVATIONS * positions * c.width * c.layers * math.ceil(own.batch_size / own.accumulate)
-    copies, trained = 5 if own.ema else 4, plan.weights + (c.vocab + c.codes) * c.width  # with both heads
-    memory = TORCH + taught * FROZEN_MEMORY + SINGLE * trained * copies + active
-    disk = SINGLE * (plan.weights + 2 * copies * trained)  # a new checkpoint is written before the old one goes
+    trained = plan.weights + (c.vocab + c.codes) * c.width  # with both heads
+    memory = TORCH + taught * FROZEN_MEMORY + SINGLE * trained * COPIES + active
+    disk = SINGLE * (plan.weights + 2 * COPIES * trained)  # a new checkpoint is written before the old one goes
     return Estimate(seconds, memory, disk, f"{flop / 1e15:.2g} PFLOP")
 
 
@@ -281,22 +283,22 @@ def benchmark(plan: Plan) -> Estimate:
 
 
 def study(plan: Plan) -> Estimate:
-    """Trainings of AlignRec, and encoders of the arms."""
+    """Trainings of AlignRec, and encoders of the variants."""
     own, one = plan.params[Study], plan.params[Released].resolved()
     maskable = [name for name in plan.sets if f"{name}-image-masked" in plan.sets]
     hidden = len(maskable) * 2 * len({*own.mask.ratios} - {0.0}) * own.mask.seeds
     wrong = [len(part) for part in (own.wrong.models, own.wrong.features, own.wrong.what, own.wrong.ratios)]
     without = (len(own.geometry.without) + bool(own.geometry.without)) * own.geometry.seeds
-    arms = (len(own.arms) + bool(own.arms)) * own.encoder_seeds
+    variants = (len(own.variants) + bool(own.variants)) * own.encoder_seeds
     swept = sum(len(own.settings(sweep)) for sweep in own.sweeps)
     trainings = hidden + math.prod(wrong) * own.wrong.seeds + without
-    trainings += own.seeds * (arms * len(own.arm_features) + swept)
+    trainings += own.seeds * (variants * len(own.variant_features) + swept)
     seconds = trainings * plan.training(RELEASED, one) / own.workers
-    if arms and plan.pretrains:
-        seconds += arms * (pretrain(plan).seconds + encode(plan).seconds)
-    disk = trainings * 200.0 * plan.size.users + arms * SINGLE * plan.weights
+    if variants and plan.pretrains:
+        seconds += variants * (pretrain(plan).seconds + encode(plan).seconds)
+    disk = trainings * 200.0 * plan.size.users + variants * SINGLE * plan.weights
     return Estimate(
-        seconds, TORCH + own.workers * plan.trained_bytes, disk, f"{trainings:,} trainings, {arms} encoders"
+        seconds, TORCH + own.workers * plan.trained_bytes, disk, f"{trainings:,} trainings, {variants} encoders"
     )
 
 

@@ -82,22 +82,16 @@ def visual_tokens(c: vqkd.Config) -> float:
 
 
 def forward(c: Config, image: bool, tokens: int, params: Pretrain) -> float:
-    """Return the operations of one item's masked pass, with the heads of masked modelling and of the summary."""
+    """Return the operations of one item's masked pass, with the heads of masked modelling."""
     codes = c.codes or CODES
     masked = image * params.image_mask * c.patches * codes + params.text_mask * tokens * c.vocab
-    places = image * c.patches * (c.width + codes) + c.width + c.vocab if params.summary else 0
     vision = (1 + c.patches) * image
-    return image * patches(c) + c.layers * block(vision + tokens, c.width, c.ffn) + 2 * c.width * (masked + places)
+    return image * patches(c) + c.layers * block(vision + tokens, c.width, c.ffn) + 2 * c.width * masked
 
 
 def whole(c: Config, tokens: int) -> float:
     """Return the operations of one item's forward pass, image and text, without heads."""
     return patches(c) + c.layers * block(1 + c.patches + tokens, c.width, c.ffn)
-
-
-def training_step(c: Config, image: bool, tokens: int, params: Pretrain) -> float:
-    """Return the operations of one item in a training step."""
-    return BACKWARD * forward(c, image, tokens, params)
 
 
 def encoding(c: Config, items: Items, reads: tuple[str, ...]) -> float:
@@ -112,10 +106,10 @@ def pretrain(networks: Networks, params: Parameters, items: Items) -> dict[str, 
     pairs = list(zip(items.image.tolist(), items.tokens.tolist(), strict=True))
     one = sum(forward(c, *pair, own) for pair in pairs)
     shown = own.steps * own.batch_size / len(pairs)  # passes over the items
-    if own.cls_pass == "whole" and (own.summary or own.content or own.distill):  # one more pass, with nothing masked
+    if own.distill:  # one more pass, with nothing masked
         one += encoding(c, items, ("image", "text"))
     trained, held_out = BACKWARD * shown, MEASUREMENTS * own.held_out
-    exact = items.image.sum() * visual_tokens(networks.vqkd) * (own.visual_tokens == "vqkd")
+    exact = items.image.sum() * visual_tokens(networks.vqkd) * bool(own.vqkd)
     exact += (1 - own.held_out) * encoding(c, items, ("image", "text"))
     low = {"auto": "float32" if pick().type == "cpu" else "bfloat16"}.get(own.precision, own.precision)
     work = {"float32": float(exact)}

@@ -46,7 +46,7 @@ class Size:
         return f"{self.users:,} users, {self.items:,} items, {self.interactions:,} interactions{texts}, {self.origin}"
 
 
-def of(params: Parameters, layout: Layout) -> Size:
+def measure(params: Parameters, layout: Layout) -> Size:
     """Return the size of a dataset.
 
     Raises:

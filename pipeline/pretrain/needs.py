@@ -18,14 +18,13 @@ SPEED = {"checkpoint_every"}
 """keys that affect the run time of pre-training, and no result"""
 
 
-def of(params: Parameters, layout: Layout) -> Needs:
+def find(params: Parameters, layout: Layout) -> Needs:
     """Return what an encoder that these parameters pre-train depends on."""
     own, encoders, names = params[Pretrain], params.encoders, taught_by(params)
-    taste = [layout.interactions] if own.learns else []
-    files = [layout.items, *io.shards(layout.images, "images"), *taste, *_published(own)]
+    files = [layout.items, *io.shards(layout.images, "images"), *_published(own)]
     files += needs.files(encoders, names)
     facts: list[Any] = [own.model_dump(mode="json", exclude=SPEED)]
-    if "minilm" in (own.words, own.text_experts):
+    if own.words == "minilm":
         facts.append(needs.libraries(encoders, ["minilm"]))
     if names:
         facts += [params[Encode].batch_size, needs.settings(encoders, names), needs.libraries(encoders, names)]
@@ -37,13 +36,7 @@ def of(params: Parameters, layout: Layout) -> Needs:
 def taught_by(params: Parameters) -> list[str]:
     """Return the encoders that pre-training learns from, parts of others included."""
     own = params[Pretrain]
-    names = [*([own.teacher] if own.taught else []), *(own.distill_from if own.distill else [])]
-    return registry.whole(params.encoders, names)
-
-
-def learned(params: Parameters, name: str) -> bool:
-    """Return whether a feature set, or a part of it, is of an encoder that learns from train interactions."""
-    return params[Pretrain].learns and needs.pretrained(params.encoders, [name])
+    return registry.whole(params.encoders, own.distill_from if own.distill else ())
 
 
 def _published(params: Pretrain) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The optimiser of pre-training: AdamW with layer-wise learning rates, warm-up and cosine, an average of the weights.
+"""The optimiser of pre-training: AdamW with layer-wise learning rates, warm-up and cosine.
 
 Source of the layer-wise rates: BEiT (arXiv 2106.08254). Layers near the input have lower rates, as official weights
 have already learned them.
@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pipeline.beit3.network import BEiT3
 from pipeline.ops.schedule import warmup_cosine
 from pipeline.pretrain.params import Pretrain
 
 BETAS = (0.9, 0.98)  # of AdamW, as BEiT
 EPSILON = 1e-6
-UNDECAYED = ("cls_token", "mask_token", "embed_positions", "place")
+UNDECAYED = ("cls_token", "mask_token", "embed_positions")
 LAYER = "network.beit3.encoder.layers."
 EMBEDDINGS = ("network.beit3.text_embed", "network.beit3.vision_embed", "network.beit3.encoder.embed_positions")
 
@@ -65,8 +63,3 @@ def set_rate(optimizer: torch.optim.AdamW, rate: float) -> None:
 def learning_rate(step: int, steps: int, params: Pretrain) -> float:
     """Return the rate of step 0 .. steps-1: linear up over the warm-up, then half a cosine down to zero."""
     return warmup_cosine(step, steps, params.warmup, params.lr)
-
-
-def average(network: BEiT3, decay: float) -> AveragedModel | None:
-    """Return the exponential moving average of the weights, `decay * average + (1 - decay) * weights`; None if 0."""
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay else None

@@ -12,8 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.beit3 import checkpoints, released
-from pipeline.beit3.network import BEiT3, Config, sized
-from pipeline.errors import UserError
+from pipeline.beit3.network import SIZES, BEiT3, Config
 from pipeline.http.fetch import fetch, meter
 from pipeline.images import pixels
 from pipeline.layout import Layout
@@ -62,7 +61,7 @@ def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
     """
     assert params.init is not None
     tensors = checkpoints.read(cache.tensors(params.init, params.init_sha256))
-    released.continued(sized(params.size, params.image), released.shape(tensors, params.init), 0, pieces, params.init)
+    released.continued(SIZES[params.size], released.shape(tensors, params.init), 0, pieces, params.init)
     return tensors
 
 
@@ -79,7 +78,7 @@ def network(
         positions: rows of the text position table, at least.
     """
     assert params.init is not None
-    wanted = replace(sized(params.size, params.image), positions=positions)
+    wanted = replace(SIZES[params.size], positions=positions)
     shape = released.shape(tensors, params.init)
     beit3 = BEiT3(released.continued(wanted, shape, codes, pieces, params.init))
     loaded = released.load_beit3(beit3, tensors, params.init)
@@ -98,8 +97,7 @@ def visual_tokens(
         shape: of the network that is to predict them.
         device: to run on.
     """
-    if params.vqkd is None:
-        raise UserError("pretrain.visual_tokens is vqkd, so pretrain.vqkd must name the tokenizer's file or URL")
+    assert params.vqkd is not None
     path = cache.tensors(params.vqkd, params.vqkd_sha256)
     tokenizer = released.load_vqkd(path, shape.grid)[0].to(device)
     out = np.empty((len(images), shape.patches), np.int32)

@@ -18,6 +18,7 @@ from pipeline.pretrain import frozen, prepare, published
 from pipeline.pretrain.held_out import reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.params import Pretrain
+from pipeline.pretrain.visual_tokens import usage
 from pipeline.run import Run
 from pipeline.sources.params import Download
 from pipeline.stage import Needs
@@ -36,12 +37,9 @@ def train(run: Run, needs: Needs) -> None:
     with parallel.group():
         run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
-            named = _resumed(run, needs)
-            lesson = prepare.Lesson(named and named.load, partial(run.progress, what="visual tokens"))
+            _resume(run, needs)
             targets = frozen.targets(run, texts) if params.distill else ()
-            network, task, notes = prepare.network_and_task(
-                layout, texts, params, cache, run.seed(), device, lesson, targets
-            )
+            network, task, notes = prepare.network_and_task(layout, texts, params, cache, run.seed(), device, targets)
         usable = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
         with run.progress(total=params.steps if len(task.train) else 0, unit="step") as bar:
@@ -54,7 +52,6 @@ def train(run: Run, needs: Needs) -> None:
     io.write_json(layout.encoder_config, asdict(network.config))
     io.write_bytes(layout.whitening, save_arrays(reading(network, task, teachers)._asdict()))
     io.write_json(layout.history("pretrain"), history)
-    tokens = prepare.measured(layout, task, network.config.codes)
     checkpoint.clear()
     shutil.rmtree(layout.encoder_scratch)
     run.rows_in, run.rows_out = len(texts), usable
@@ -65,12 +62,12 @@ def train(run: Run, needs: Needs) -> None:
             run.warn(shares.line("BEiT3"))
     run.note(**(history[-1] if history else {}), **({"init": notes} if params.init or notes else {}))
     if len(task.codes):
-        run.note(visual_tokens=tokens | (named.facts if named else {}))
+        run.note(visual_tokens=usage(task.codes, network.config.codes))
 
 
 def train_once(run: Run, needs: Needs) -> None:
     """Do as `train`, unless it has come to its end with the same needs."""
-    _resumed(run, needs)
+    _resume(run, needs)
     layout = run.layout
     results = [layout.encoder_weights, layout.encoder_config, layout.whitening, layout.history("pretrain")]
     listed = io.journal(run.folder)
@@ -79,8 +76,6 @@ def train_once(run: Run, needs: Needs) -> None:
         train(run, needs)
 
 
-def _resumed(run: Run, needs: Needs) -> frozen.Named | None:
-    """Delete what was begun with other needs; return the teacher of visual tokens, if there is one."""
-    named = frozen.of(run)
-    run.resume(run.folder, needs.files, [*needs.facts, named and named.facts], modules=needs.modules)
-    return named
+def _resume(run: Run, needs: Needs) -> None:
+    """Delete what was begun with other needs."""
+    run.resume(run.folder, needs.files, needs.facts, modules=needs.modules)

@@ -1,4 +1,4 @@
-"""Discrete visual tokens without a download: the nearest of C k-means centroids of patches, or of a teacher's features.
+"""Discrete visual tokens without a download: the nearest of C k-means centroids of patches.
 
 Letters: B batch, S image side, P patches, p patch side, W width of a vector, C codes.
 """
@@ -29,7 +29,7 @@ def patches(pixels: np.ndarray, side: int) -> np.ndarray:
     return cut.transpose(0, 1, 3, 2, 4, 5).reshape(b, grid * grid, -1).astype(np.float32) / 127.5 - 1
 
 
-def learn(vectors: Vectors, images: int, codes: int, seed: int, *, unit: bool = False) -> np.ndarray:
+def learn(vectors: Vectors, images: int, codes: int, seed: int) -> np.ndarray:
     """Learn the codebook by k-means.
 
     Equal vectors count once: else most codes of drawings on white would be shades of white.
@@ -39,7 +39,6 @@ def learn(vectors: Vectors, images: int, codes: int, seed: int, *, unit: bool = 
         images: how many there are, at least one.
         codes: C; fewer where fewer vectors differ.
         seed: of the sample and the start.
-        unit: whether vectors have length 1, and centroids shall have (spherical k-means).
 
     Returns:
         float32 [C, W].
@@ -61,7 +60,6 @@ def learn(vectors: Vectors, images: int, codes: int, seed: int, *, unit: bool = 
         seed=seed % 2**31,
         min_points_per_centroid=1,
         max_points_per_centroid=SAMPLE,
-        spherical=unit,
     )
     kmeans.train(sample)
     return np.asarray(kmeans.centroids, np.float32)

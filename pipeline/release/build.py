@@ -115,7 +115,7 @@ def _tables(folder: Path, parts: Parts, record: Mapping[str, Any]) -> dict[Path,
     return tables
 
 
-def _encoders(folder: Path, encoders: Mapping[str, encoder.Released]) -> dict[Path, list[str]]:
+def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> dict[Path, list[str]]:
     """Write encoders/<feature set>/; return which encoders need each file."""
     used_by: dict[Path, list[str]] = {}
     for name, released in encoders.items():

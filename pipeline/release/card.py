@@ -33,7 +33,7 @@ WHAT = {
     "embeddings/index.json": "facts of the index, and its recall",
     "results.json": "benchmark figures by seed",
     "probes.json": "feature sets judged before training",
-    "study.json": "mask modality, the long tail, arms of pre-training, sweeps: every row",
+    "study.json": "mask modality, the long tail, variants of pre-training, sweeps: every row",
     "croissant.json": "this release for readers of MLCommons' Croissant",
 }
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

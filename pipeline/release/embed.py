@@ -87,16 +87,19 @@ def embed(
     for number, (rows, rejects) in enumerate(blocks):
         if not _rejects(work, number).exists() or (rows and not _part(work, number).exists()):
             if rows:
-                table = _encoded(loaded, rows, count, done)
-                io.write_table(_coded(table, coded) if coded else table, _part(work, number), schema)
+                io.write_table(_coded(_encoded(loaded, rows, count, done), coded), _part(work, number), schema)
             io.write_table(_table(items, rejects), _rejects(work, number), schemas.REJECTS)  # last: the block is done
         count += len(rows)
     record = {"stage": "embed", "params": {"encoder": name} | loaded.facts.settings, "versions": versions()}
-    numbers = None
-    if coded and coded.facts.collisions == "suffix":
-        folder = semantic_ids.folder_of(release, manifests.load(release), name, codes)
-        numbers = Numbers(io.read_table(folder / files.IDS, schemas.semantic_ids(coded.facts.levels)))
-    return _joined(work, items, to, schema, record, numbers)
+    return _joined(work, items, to, schema, record, _numbers(release, name, codes, coded))
+
+
+def _numbers(release: Path, name: str, method: str | None, coded: files.Coded | None) -> Numbers | None:
+    """Return what numbers new items that share codes, where a released method does that."""
+    if coded is None or coded.facts.collisions != "suffix":
+        return None
+    folder = semantic_ids.folder_of(release, manifests.load(release), name, method)
+    return Numbers(io.read_table(folder / files.IDS, schemas.semantic_ids(coded.facts.levels)))
 
 
 def normalised(data: bytes, facts: encoder.Facts) -> Decoded:
@@ -143,8 +146,10 @@ def _encoded(loaded: Loaded, rows: Sequence[Row], start: int, done: Callable[[in
     )
 
 
-def _coded(table: pa.Table, coded: files.Coded) -> pa.Table:
+def _coded(table: pa.Table, coded: files.Coded | None) -> pa.Table:
     """Return a block with the codes of its vectors; `suffix` is null, as `Numbers` gives it when all are there."""
+    if coded is None:
+        return table
     x = io.matrix(table["vector"])
     codes = semantic_ids.encoded(coded.method, x, coded.facts.levels)
     cosines = pa.array(semantic_ids.cosines(coded.method, x, codes), mask=codes[:, 0] == semantic_ids.NONE)

@@ -51,7 +51,7 @@ class Facts(Part):
     """of the JPEG that is stored"""
 
 
-class Released(NamedTuple):
+class ReleasedEncoder(NamedTuple):
     """An encoder on its way into a release."""
 
     facts: Facts
@@ -66,14 +66,14 @@ class Loaded(NamedTuple):
     encoder: Encoder
 
 
-def gather(layout: Layout, names: Iterable[str]) -> dict[str, Released]:
+def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
     """Return the encoders of feature sets; imported sets, controls and encoders of one dataset alone have none.
 
     Args:
         layout: of the dataset.
         names: of encoded feature sets.
     """
-    released: dict[str, Released] = {}
+    released: dict[str, ReleasedEncoder] = {}
     pretrained: str | None = None
     """the feature set whose folder has what `pretrain` wrote"""
     images = _params(io.shards(layout.images, "images")[0]) if any(layout.images.glob("images-*.parquet")) else {}
@@ -87,7 +87,7 @@ def gather(layout: Layout, names: Iterable[str]) -> dict[str, Released]:
         own = spec.params.model_validate({k: v for k, v in facts.items() if k in spec.params.model_fields})
         files = present if pretrained is None else []
         pretrained = pretrained or (name if present else None)
-        released[name] = Released(
+        released[name] = ReleasedEncoder(
             Facts(
                 encoder=name,
                 reads=list(spec.reads),

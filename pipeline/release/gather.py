@@ -101,7 +101,7 @@ def feature_sets(run: Run) -> list[str]:
     return names
 
 
-def vector(outputs: Outputs, encoders: Mapping[str, encoder.Released]) -> str:
+def vector(outputs: Outputs, encoders: Mapping[str, encoder.ReleasedEncoder]) -> str:
     """Return what the vector of the encoder that `pretrain` trained is, in a sentence; empty if it is not released."""
     record, layout = outputs.records.get("pretrain"), outputs.layout
     if OURS not in encoders or record is None:

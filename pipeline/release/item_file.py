@@ -1,4 +1,4 @@
-"""Items of anybody's: a file of JSON lines or CSV, and a folder of images.
+"""Item files to embed: JSON lines or CSV, and a folder of images.
 
 A row has an identifier (`asin`, `item`, `item_id` or `id`). Its text is `text`, or is composed of title, brand,
 categories and description as in the pipeline. Its image is the file that `image` names, or `<identifier>.<ending>`.

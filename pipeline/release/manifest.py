@@ -26,6 +26,8 @@ from pipeline.errors import UserError
 from pipeline.http.fetch import is_web_page
 
 FORMAT: Literal[4] = 4
+OLDEST = 3
+"""format that is read"""
 NAME = "manifest.json"
 SIGNATURE = f"{NAME}.sig"
 """beside it, where the release is signed"""
@@ -163,14 +165,13 @@ class Encoder(Part):
 class Manifest(Part):
     """manifest.json of a release; it lists every other file of the folder."""
 
-    format: Literal[1, 2, 3, 4]
-    """version of this very schema; 2 added interactions, encoders, and hashes of what was encoded; 3 semantic IDs;
-    4 the digest, and vectors of users without their names"""
+    format: Literal[3, 4]
+    """version of this very schema; 4 added the digest, and vectors of users without their names"""
     dataset: str
     version: Annotated[str, Field(pattern=r"^[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}$")]
     """semantic version of the data"""
-    kind: str | None = None
-    """of the source, such as amazon2014; null in releases of format 1"""
+    kind: str
+    """of the source, such as amazon2014"""
     counts: Counts
     files: list[File]
     inputs: list[Input]
@@ -186,18 +187,7 @@ class Manifest(Part):
     part_of: Sha256 | None = None
     """of the whole release's manifest, where only a part of its files was fetched"""
     digest: Sha256 | None = None
-    """of all else in here, see `digest`; null in releases of format 1 to 3"""
-
-
-def schema(table: str, width: int, version: int = FORMAT) -> pa.Schema:
-    """Return the schema of a kind of table.
-
-    Args:
-        table: a key of TABLES.
-        width: of its vectors, where it has any.
-        version: format of the release; items of format 1 lack the hashes of what was encoded.
-    """
-    return schemas.RELEASED_ITEMS_1 if (table, version) == ("items", 1) else TABLES[table](width)
+    """of all else in here, see `digest`; null in releases of format 3"""
 
 
 def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str] = ()) -> File:
@@ -231,10 +221,10 @@ def shape(path: Path) -> tuple[int, list[Column]]:
 
 def write(path: Path, manifest: Manifest) -> None:
     """Write a manifest with its digest."""
-    io.write_json(path, sealed(manifest.model_dump()))
+    io.write_json(path, with_digest(manifest.model_dump()))
 
 
-def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a manifest's content with its digest."""
     return {**content, "digest": digest(orjson.loads(json.dumps(content)))}
 
@@ -289,6 +279,8 @@ def parsed(folder: Path, data: bytes) -> Manifest:
             raise UserError(f"{path}: a web page, and no manifest; is that the address of a release?") from None
         raise UserError(f"{path}: not JSON ({e}); fetch the release again") from None
     version = raw.get("format") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version < OLDEST:
+        raise UserError(f"{path}: format {version}, and this alignrec reads from {OLDEST} on; publish it again")
     if isinstance(version, int) and version > FORMAT:
         raise UserError(f"{path}: format {version}, and this alignrec reads up to {FORMAT}; install a later alignrec")
     try:

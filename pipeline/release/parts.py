@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.facts.outputs import Outputs
-from pipeline.release.encoder import Released
+from pipeline.release.encoder import ReleasedEncoder
 from pipeline.release.manifest import Input
 
 
@@ -40,7 +40,7 @@ class Parts:
     """FAISS index of the item vectors"""
     index_facts: Mapping[str, Any] | None = None
     """facts of the index, and its recall; from `retrieval.tune`"""
-    encoders: Mapping[str, Released] = field(default_factory=dict)
+    encoders: Mapping[str, ReleasedEncoder] = field(default_factory=dict)
     """feature set -> its encoder"""
     with_interactions: bool = False
     """also release interactions and users; they are counted in any case"""

@@ -41,9 +41,9 @@ class Release:
 
     @cached_property
     def items(self) -> pa.Table:
-        """Table RELEASED_ITEMS, I rows in item order; releases of format 1 lack the hashes of what was encoded."""
+        """Table RELEASED_ITEMS, I rows in item order."""
         self.refuse_without("items")
-        return io.read_table(self.folder / "items.parquet", manifests.schema("items", 0, self.manifest.format))
+        return io.read_table(self.folder / "items.parquet", schemas.RELEASED_ITEMS)
 
     @property
     def feature_sets(self) -> list[str]:

@@ -125,7 +125,7 @@ def _table_faults(folder: Path, file: File, manifest: Manifest, ids: dict[str, l
         memory = 4 * int(file.rows or 0) * (len(fields) + sum(widths))
         if memory > max(SMALL, EXPANSION * file.bytes):
             return [f"takes {memory:,} bytes of memory, from {file.bytes:,} on disk"]
-        schema = manifests.schema(str(file.table), widths[0] if widths else 1, manifest.format)
+        schema = manifests.TABLES[str(file.table)](widths[0] if widths else 1)
         table = io.read_table(path, schema)
         table.validate(full=True)  # text that is no UTF-8, lists that reach beyond their values
     except (UserError, schemas.ContractError, pa.ArrowException, OSError, ValueError, KeyError) as e:

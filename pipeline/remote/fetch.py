@@ -229,7 +229,7 @@ def _download(source: Store, files: list[File], parts: Path, progress: Progress)
     meter = Meter(sum(sizes.values()), progress)
     pool = ThreadPoolExecutor(WORKERS)
     try:
-        jobs = [pool.submit(_one, source, f, parts, meter) for f in wanted.values()]
+        jobs = [pool.submit(fetch_one, source, f, parts, meter) for f in wanted.values()]
         faults = [fault for job in as_completed(jobs) if (fault := job.result())]
         pool.shutdown()
     except BaseException as e:
@@ -266,7 +266,7 @@ class Meter:
             self.progress(self.done, self.total)
 
 
-def _one(source: Store, file: File, parts: Path, meter: Meter) -> str | None:
+def fetch_one(source: Store, file: File, parts: Path, meter: Meter) -> str | None:
     """Fetch one file; return what is wrong with it, or None."""
     whole, part = parts / file.sha256, parts / f"{file.sha256}.part"
     if whole.exists():
@@ -278,7 +278,7 @@ def _one(source: Store, file: File, parts: Path, meter: Meter) -> str | None:
         part.unlink()
         meter.add(-file.bytes)
         if resumed:  # the kept beginning may be of another file
-            return _one(source, file, parts, meter)
+            return fetch_one(source, file, parts, meter)
         return f"{file.path}: tampered with, its sha256 is not the manifest's"
     if fault is None:
         part.rename(whole)

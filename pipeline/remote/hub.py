@@ -19,7 +19,7 @@ from pipeline.release import signature
 from pipeline.release.manifest import Manifest
 from pipeline.remote import stores
 from pipeline.remote.fetch import Progress
-from pipeline.remote.stores import Absent, Released
+from pipeline.remote.stores import Absent, AlreadyReleased
 
 TRIES = 5
 """attempts while others move the head"""
@@ -45,7 +45,7 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
             base = "/".join(p for p in (repository.prefix, place) if p)
             released = repository.get(f"{base}/{manifests.NAME}")
             if released is not None and released != whole:
-                raise Released
+                raise AlreadyReleased
             total = sum(f.bytes for f in manifest.files)
             if released == whole or repository.commit(
                 _files(release, manifest, whole, base, repository), {f.sha256 for f in manifest.files}, place

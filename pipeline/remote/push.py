@@ -16,7 +16,7 @@ from pipeline.release import verify
 from pipeline.release.manifest import Manifest
 from pipeline.remote import stores
 from pipeline.remote.fetch import Progress, fetch
-from pipeline.remote.stores import Released
+from pipeline.remote.stores import AlreadyReleased
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -46,7 +46,7 @@ def push(release: Path, target: str, progress: Progress = lambda done, total: No
     place = f"{manifest.dataset}/{manifest.version}"
     try:
         return _sender(target)(release, manifest, target, place, progress)
-    except Released:
+    except AlreadyReleased:
         raise UserError(
             f"{target.rstrip('/')}/{place}: this version is released with other content; raise publish.version"
         ) from None
@@ -72,5 +72,5 @@ def _to_folder(release: Path, manifest: Manifest, target: str, place: str, progr
     to = stores.path_of(target) / place
     released = to / manifests.NAME
     if released.is_file() and released.read_bytes() != (release / manifests.NAME).read_bytes():
-        raise Released
+        raise AlreadyReleased
     return str(fetch(str(release), to, progress=progress))

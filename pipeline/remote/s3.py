@@ -20,7 +20,7 @@ from pipeline.release import signature
 from pipeline.release.manifest import File, Manifest
 from pipeline.remote import stores
 from pipeline.remote.fetch import Meter, Progress
-from pipeline.remote.stores import Absent, Released
+from pipeline.remote.stores import Absent, AlreadyReleased
 
 WORKERS = 4
 """files at a time; each is in memory"""
@@ -83,11 +83,11 @@ class Version:
         self.mark = hashlib.sha256(manifest).hexdigest().encode()
 
     def is_released(self) -> bool:
-        """Return whether this manifest is there; raise Released if another is."""
+        """Return whether this manifest is there; raise AlreadyReleased if another is."""
         manifest = self._get(self.visible)
         if manifest is not None and manifest != self.manifest:
             self.unclaim()
-            raise Released
+            raise AlreadyReleased
         return manifest is not None
 
     def claim(self) -> None:

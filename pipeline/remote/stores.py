@@ -38,7 +38,7 @@ class Absent(Exception):
     """The store has no such file."""
 
 
-class Released(Exception):
+class AlreadyReleased(Exception):
     """The version is released already, with other content."""
 
 

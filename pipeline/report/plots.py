@@ -166,6 +166,13 @@ def curves(
     return _chart(title, ends, places, (min(places), max(places)), axes)
 
 
+def _range(lines: Iterable[list[Point]]) -> tuple[float, float]:
+    """Return the ends of the vertical axis: all values with their deviations, and some room where they are equal."""
+    ends = [end for line in lines for _, v, sd in line for end in (v - sd, v + sd)]
+    low, high = min(ends), max(ends)
+    return (low - 0.5, high + 0.5) if high == low else (low, high)
+
+
 def _chart(
     title: str,
     lines: Mapping[str, list[Point]],
@@ -184,10 +191,7 @@ def _chart(
         axes: names of both axes.
         last: whether the last value of each line is said.
     """
-    low = min(v - sd for line in lines.values() for _, v, sd in line)
-    high = max(v + sd for line in lines.values() for _, v, sd in line)
-    if high == low:
-        low, high = low - 0.5, high + 0.5
+    low, high = _range(lines.values())
 
     def across(x: float) -> float:
         return round(LEFT + (x - axis[0]) / (axis[1] - axis[0]) * (WIDTH - LEFT - RIGHT), 1)

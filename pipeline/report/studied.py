@@ -1,4 +1,4 @@
-"""The study as sections: mask modality, arms of pre-training, sweeps, codes in use."""
+"""The study as sections: mask modality, variants of pre-training, sweeps, codes in use."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from pipeline.study.summaries import Masked
 
 
 def sections(outputs: Outputs) -> Iterator[Section]:
-    """Yield mask modality, arms of pre-training, and sweeps; each is empty where it was not studied."""
-    mask, arms = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "arms"))
+    """Yield mask modality, variants of pre-training, and sweeps; each is empty where it was not studied."""
+    mask, variants = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("mask", "variants"))
     curves, heatmaps = (outputs.plotted(part) for part in ("curves", "heatmaps"))
     note = "How much AlignRec loses when it no longer sees the image, or the text, of some items."
     yield Section("mask", "Mask modality", "Mask modality", note, masked(mask), tables=study.masked(mask))
     note = "Encoders that were pre-trained with other settings, each against the recipe that is released."
-    yield Section("arms", "Arms", "Arms of pre-training", note, arms_changes(arms), tables=study.arms(arms))
+    drawn, heading = variants_changes(variants), "Variants of pre-training"
+    yield Section("variants", "Variants", heading, note, drawn, tables=study.variants(variants))
     note = "Settings of AlignRec, its graph and its encoder, measured on valid alone: test was not opened for them."
     heading, maps, points = "Hyper-parameters", study.heatmaps(heatmaps), study.sweep_points(curves)
     yield Section("settings-swept", heading, heading, note, sweep_charts(curves), maps, points)
@@ -71,14 +72,14 @@ def _masked(title: str, rows: Sequence[Masked]) -> Picture | None:
     )
 
 
-def arms_changes(table: pa.Table) -> list[Picture | None]:
-    """Return AlignRec's change with the encoder of each arm, against the recipe's."""
+def variants_changes(table: pa.Table) -> list[Picture | None]:
+    """Return AlignRec's change with the encoder of each variant, against the recipe's."""
     rows = study.recommended(table)
     if not rows:
         return []
     over = seeds_of(row["seeds"] for row in rows).replace("seed", "training")
     title = f"Change in test {words.measure('recall', rows[0]['k'])} against the recipe over {over}, 95 % interval"
-    changed = [(study.arm(row, rows), Difference.if_any(row)) for row in rows]
+    changed = [(study.variant(row, rows), Difference.if_any(row)) for row in rows]
     return [plots.intervals(title, [plots.change(name, change) for name, change in changed if change])]
 
 

@@ -52,7 +52,7 @@ class BalancedKMeans(ResidualKMeans):
         return cls(np.stack(levels), np.stack(prices), params.slack)
 
     @classmethod
-    def of(cls, tensors: Tensors, shape: Shape) -> Self:
+    def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
         """Return the method with its centroids, prices and slack."""
         centroids = tensor(tensors, "centroids", shape.levels, shape.codes, None)
         prices = tensor(tensors, "prices", shape.levels, shape.codes)

@@ -128,7 +128,7 @@ class Method(Protocol):
         """
 
     @classmethod
-    def of(cls, tensors: Tensors, shape: Shape) -> Self:
+    def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
         """Return the method with codebooks as `tensors` gave them.
 
         Raises:

@@ -42,7 +42,7 @@ class Random:
         return cls(seed, shape, vectors.sample.shape[1])
 
     @classmethod
-    def of(cls, tensors: Tensors, shape: Shape) -> Self:
+    def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
         """Return the method with its seed."""
         return cls(_number(tensors, "seed", 0, 2**63 - 1), shape, _number(tensors, "width", 1, WIDEST))
 
@@ -106,13 +106,13 @@ class Shuffled:
         return cls(params.method, kind.fit(vectors, shape, own, seed, progress), seed, shape)
 
     @classmethod
-    def of(cls, tensors: Tensors, shape: Shape) -> Self:
+    def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
         """Return the method with its codebooks, whose tensors are named after it."""
         name = next((name.partition("/")[0] for name in tensors if "/" in name), "")
         if name not in METHODS or METHODS[name].control:
             raise UserError(f"tensors of no method that can be shuffled: '{one_line(name, 64)}'")
         own = {key.partition("/")[2]: x for key, x in tensors.items() if key.startswith(f"{name}/")}
-        return cls(name, METHODS[name].of(own, shape), _number(tensors, "seed", 0, 2**63 - 1), shape)
+        return cls(name, METHODS[name].from_tensors(own, shape), _number(tensors, "seed", 0, 2**63 - 1), shape)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return the method's, as `<method>/<tensor>`, and the seed, int64 [1]."""

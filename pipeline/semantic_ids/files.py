@@ -153,7 +153,7 @@ def _fitting(path: Path, made: Facts, tensors: dict[str, np.ndarray]) -> Method:
     except ModuleNotFoundError as e:
         raise (not_installed(e) or e) from None
     try:
-        method = kind.of(tensors, made.shape)
+        method = kind.from_tensors(tensors, made.shape)
         of_width(method, made)
         codes = method.encode(np.eye(1, made.width, dtype=np.float32))
     except UserError as e:

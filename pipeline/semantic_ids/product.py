@@ -47,7 +47,7 @@ class ProductQuantisation:
         ])  # fmt: skip
 
     @classmethod
-    def of(cls, tensors: Tensors, shape: Shape) -> Self:
+    def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
         """Return the method with its centroids."""
         return cls([tensor(tensors, name, shape.codes, None) for name in _names(shape.levels)])
 

@@ -55,7 +55,7 @@ class ResidualKMeans:
         return cls(np.stack(levels))
 
     @classmethod
-    def of(cls, tensors: Tensors, shape: Shape) -> Self:
+    def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
         """Return the method with its centroids."""
         return cls(tensor(tensors, "centroids", shape.levels, shape.codes, None))
 

@@ -91,7 +91,7 @@ class RQVAE:
         return cls(_layers(parts, "encoder"), ResidualKMeans(parts["codebooks"]), _layers(parts, "decoder"), history)
 
     @classmethod
-    def of(cls, tensors: Tensors, shape: Shape) -> Self:
+    def from_tensors(cls, tensors: Tensors, shape: Shape) -> Self:
         """Return the method with its layers and codebooks."""
         codebooks = tensor(tensors, "codebooks", shape.levels, shape.codes, None)
         encoder, decoder = _layers(tensors, "encoder"), _layers(tensors, "decoder")
@@ -200,7 +200,7 @@ def _trained(
             bar.set_postfix(loss=f"{sums['loss']:.4f}", used=history[-1]["used"])
             bar.update()
             if first <= epoch < params.epochs - 1:
-                _revive(network, optimiser, counts, x, params.revive)
+                revive_codes(network, optimiser, counts, x, params.revive)
     return history
 
 
@@ -231,7 +231,7 @@ def _begin_codes(network: Network, sample: np.ndarray, seed: int) -> None:
 
 
 @torch.no_grad()
-def _revive(network: Network, optimiser: torch.optim.Optimizer, counts: Tensor, x: Tensor, share: float) -> None:
+def revive_codes(network: Network, optimiser: torch.optim.Optimizer, counts: Tensor, x: Tensor, share: float) -> None:
     """Move codes that an epoch used less than a share of equal use to what vectors of the last batch leave."""
     rest = _through(network.encoder, sent(x, counts.device))
     for level, centroids in enumerate(network.codebooks):

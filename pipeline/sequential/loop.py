@@ -97,7 +97,7 @@ class _Loop:
         self.weights = dict(network.named_parameters())
         self.device = next(iter(self.weights.values())).device
         self.optimiser = torch.optim.Adam(network.parameters(), lr=rate)
-        self.rows, self.ends = _windows(sequences, params.length if network.every else 1)
+        self.rows, self.ends = cut_windows(sequences, params.length if network.every else 1)
         self.targets = sequences.split().valid
         self.now = _Progress()
 
@@ -178,7 +178,7 @@ class _Loop:
             x.copy_(tensors[name])
 
 
-def _windows(sequences: Sequences, step: int) -> tuple[np.ndarray, np.ndarray]:
+def cut_windows(sequences: Sequences, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Return user and end of each window, int64 [W]: from the last train item backwards, `step` items apart."""
     stops = sequences.last("train") + 1
     counts = -(-(stops - sequences.start[:-1] - 1) // step)  # the first item has none before it

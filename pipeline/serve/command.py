@@ -34,7 +34,7 @@ def html(release: Release, params: Parameters, images: Path, encoders: list[str]
         if (probes := release.folder.resolve() / "probes.json").exists():
             layout.probes.parent.mkdir(parents=True, exist_ok=True)
             layout.probes.symlink_to(probes)
-        outputs = Outputs(layout, manifest.kind or "", _shown(release, params))
+        outputs = Outputs(layout, manifest.kind, _shown(release, params))
         near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
         view = page.view(outputs, near, [], 0, changes.pictures(images, release.items, at))

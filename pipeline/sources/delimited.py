@@ -38,7 +38,7 @@ class Row(NamedTuple):
     """of a row that cannot be read its first KEPT bytes"""
 
 
-class Mended(NamedTuple):
+class Repaired(NamedTuple):
     """What could be read of a file."""
 
     rows: int
@@ -78,7 +78,7 @@ def rows(source: Iterator[bytes], separator: str, errors: str = "replace") -> It
             yield Row(text.first, values, "", bytes(text.raw))
 
 
-def mended(path: Path, wanted: Sequence[str], to: Path, most: float) -> Mended:
+def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired:
     """Write some columns of a text file with a header as Parquet, all values as strings; null where a row is short.
 
     A row cannot be read if it is not CSV, has values beyond the last column, or a wanted one is not UTF-8.
@@ -110,7 +110,7 @@ def mended(path: Path, wanted: Sequence[str], to: Path, most: float) -> Mended:
             f"{path}: {len(rejects):,} of {total:,} rows cannot be read, more than max_reject_share = {most:g} of the "
             f"source allows: {reasons}; the first is line {rejects[0].line}"
         )
-    return Mended(total, _rejects(rejects, path.name))
+    return Repaired(total, _rejects(rejects, path.name))
 
 
 def first(path: Path, wanted: Sequence[str], n: int) -> pa.Table:

@@ -71,9 +71,12 @@ def download(
                 failures.append(str(e))
         if not (raw / name).exists():
             lacking = [r for r in stored if local(addresses[r][0]) is None and not (raw / stored[r]).exists()]
-            remedy = f". Files of yours do as well: give paths as {keys(dataset, lacking)}" if lacking else ""
-            raise UserError("; ".join(failures) + remedy)
+            raise UserError("; ".join(failures) + _remedy(dataset, lacking))
     return stored, hashes
+
+
+def _remedy(dataset: str, lacking: list[str]) -> str:
+    return f". Files of yours do as well: give paths as {keys(dataset, lacking)}" if lacking else ""
 
 
 def keys(dataset: str, roles: Iterable[str]) -> str:

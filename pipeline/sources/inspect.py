@@ -214,7 +214,7 @@ def _started(given: str, seen: Table, paths: list[list[str]]) -> tuple[dict[str,
     best = counts.index(max(counts))
     line = f"images: {counts[best]:,} of {len(paths):,} items that name a file have it below {starts[best][0]}"
     if not counts[best]:
-        line += f", {above} or {beside}, as {paths[0][0]!r}; mend the paths, or images.folder"
+        line += f", {above} or {beside}, as {paths[0][0]!r}; correct the paths, or images.folder"
     elif best:
         line += f", and {counts[0]:,} below {given}, so paths start there"
     return starts[best][1], [line]
@@ -315,5 +315,5 @@ def _check_reads(seen: Table, role: str, column: str, reads: str) -> None:
     if values and not readable:
         raise UserError(
             f"{seen.path}: column '{column}' holds {example!r}, which does not read as a {role}; expected "
-            f"{'numbers' if role == 'rating' else 'seconds, or dates such as 2024-12-31'}; rename or mend the column"
+            f"{'numbers' if role == 'rating' else 'seconds, or dates such as 2024-12-31'}; rename or correct the column"
         )

@@ -58,11 +58,9 @@ def text(
         ks = [k for k in CUTOFFS if k <= catalogue] or [catalogue]
         sections["benchmark"]["ks"] = ks
         sections["probe"] = {"ks": ks}
-    offer = ""
-    if items is not None and items.worded:
-        offer = f"    # text: [{', '.join(items.worded)}] # would join these columns to the text\n"
     written = {key: _section(key, value, ratings) for key, value in sections.items() if value}
-    written["sources"] += offer
+    if items is not None and items.worded:
+        written["sources"] += f"    # text: [{', '.join(items.worded)}] # would join these columns to the text\n"
     return _HEAD + "".join(written.values())
 
 

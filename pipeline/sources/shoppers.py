@@ -42,11 +42,8 @@ def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray,
     rng = np.random.default_rng(seed)
     popularity = (rng.permutation(len(category)) + 10.0) ** -0.7  # [I]
     look = colour * (shape.max() + 1) + shape
-    weights = [
-        _drawer(subcategory, category, popularity),  # [subcategories, I] cumulative
-        _drawer(look, colour, popularity),  # [looks, I]
-        np.cumsum(popularity / popularity.sum())[None],  # [1, I]
-    ]
+    anything = np.cumsum(popularity / popularity.sum())[None]  # [1, I], cumulative as are [groups, I] of the others
+    weights = [_drawer(subcategory, category, popularity), _drawer(look, colour, popularity), anything]
     themes, looks = _own(rng, subcategory, users, THEMES), _own(rng, look, users, LOOKS)  # [U, 2]
 
     sessions = 1 + rng.poisson(1.2, users)
@@ -62,10 +59,10 @@ def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray,
     buyer = user[row]
     group = np.where(motive == 0, themes[buyer, mood[row] % THEMES], looks[buyer, mood[row] // THEMES])
     draw = rng.random(len(row))
+    group[motive == 2] = 0  # whatever sells
     item = np.empty(len(row), np.int64)
     for m, cumulative in enumerate(weights):
-        chosen = np.flatnonzero(motive == m)
-        item[chosen] = _pick(cumulative, group[chosen] if m < 2 else np.zeros(len(chosen), np.int64), draw[chosen])
+        item[motive == m] = _pick(cumulative, group[motive == m], draw[motive == m])
     time = begins[row] + 60 * minute
     stars = 1 + rng.choice(len(STARS), len(row), p=STARS)
     return _by_time(buyer, item, stars, time)

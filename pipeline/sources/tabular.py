@@ -18,7 +18,7 @@ from pipeline.config.base import Mirrors, Share, known
 from pipeline.errors import UserError, one_line
 from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.database import connected
-from pipeline.sources.delimited import Mended, mended
+from pipeline.sources.delimited import Repaired, repair
 from pipeline.sources.header import LOOKED_AT, column_names, delimiter
 from pipeline.sources.names import named, stripped
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others, unreadable
@@ -103,7 +103,7 @@ class Tabular:
             f"{times} AS timestamp{split} FROM {rows}"
         )
 
-    def mended(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Mended] | None:
+    def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Repaired] | None:
         """Return the files with the interactions as Parquet in a folder, read row by row; None if they are no CSV.
 
         Raises:
@@ -114,8 +114,8 @@ class Tabular:
             return None
         columns = column_names(path)
         wanted = [name for role in OF_INTERACTIONS if (name := self._interaction_columns.get(role, role)) in columns]
-        to = folder / "mended.parquet"
-        return {**raw, "interactions": to}, mended(path, list(dict.fromkeys(wanted)), to, self._most_rejects)
+        to = folder / "repaired.parquet"
+        return {**raw, "interactions": to}, repair(path, list(dict.fromkeys(wanted)), to, self._most_rejects)
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
         """Return the item file, if there is one.
@@ -260,7 +260,7 @@ def _first(path: Path, query: str) -> tuple[Any, ...]:
         with connected() as db:
             return tuple(db.execute(query).fetchall()[0])
     except duckdb.Error as e:
-        if path.suffix != ".parquet" and delimiter(path) is not None:  # see `Tabular.mended`
+        if path.suffix != ".parquet" and delimiter(path) is not None:  # see `Tabular.repair`
             raise
         raise UserError(f"{path}: not readable: {one_line(e)}") from None
 

@@ -1,4 +1,4 @@
-"""A dataset with another encoder: what pre-training, encoding and judging write of it lies apart."""
+"""A branch: a dataset with another encoder, whose files from pre-training to benchmark have a folder of their own."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], 
     """
     inner = run.within("pretrain", params, branch, branch.name)
     _share_teachers(inner)
-    train_once(inner, needs.of(params, branch))
+    train_once(inner, needs.find(params, branch))
     inner = run.within("encode", params, branch, branch.name)
     ids = run.read(branch.item_ids, schemas.ITEM_IDS)
     texts = run.read(branch.items, schemas.ITEMS, ["text"])["text"]

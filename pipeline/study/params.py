@@ -56,16 +56,16 @@ PRESETS: dict[str, dict[str, list[int | float]]] = {"authors": {f"train.{key}": 
 SECTIONS = ("train", "graph", "pretrain")
 """whose keys a sweep may change"""
 RECIPE = "recipe"
-"""the arm that the parameters as they stand are"""
+"""the variant that the parameters as they stand are"""
 REFERENCES = ("beit3-untrained", "tfidf")
-"""feature sets that stand beside the arms, if they are encoded"""
+"""feature sets that stand beside the variants, if they are encoded"""
 
 
-def _free(arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _free(variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for name in (RECIPE, *REFERENCES):
-        if name in arms:
+        if name in variants:
             raise ValueError(f"'{name}' is another row of the same table; choose another name")
-    return arms
+    return variants
 
 
 def _preset(sweep: Any) -> Any:
@@ -99,26 +99,28 @@ class Study(Section):
     geometry: Geometry = Geometry()
     tail: bool = True
     """whether AlignRec is tested against every other model by popularity and by history; trains nothing"""
-    arms: Annotated[dict[Name, dict[str, Any]], AfterValidator(_free)] = {}
-    """arm -> keys of `pretrain` that differ: the encoder is trained so, and its features are judged and recommended
+    variants: Annotated[dict[Name, dict[str, Any]], AfterValidator(_free)] = {}
+    """variant -> keys of `pretrain` that differ: the encoder is trained so, and its features are judged and recommended
     with"""
     encoder_seeds: Positive = 1
-    """encoders of each arm: their `pretrain.seed` is that of the parameters, the next, ..."""
-    arm_features: Annotated[list[Literal["beit3", "beit3-raw"]], Field(min_length=1)] = ["beit3", "beit3-raw"]
-    """of the feature sets of an arm, those that AlignRec is trained on: CLS as it is released, CLS as it is"""
+    """encoders of each variant: their `pretrain.seed` is that of the parameters, the next, ..."""
+    variant_features: Annotated[list[Literal["beit3", "beit3-raw"]], Field(min_length=1)] = ["beit3", "beit3-raw"]
+    """of the feature sets of a variant, those that AlignRec is trained on: CLS as it is released, CLS as it is"""
     sweeps: dict[Name, Space] = {}
     """sweep -> key (`train.lr`, `graph.k`, `pretrain.steps`) -> values, all combinations of which are tried on valid,
     or the name of a preset: `authors`; one key makes a curve, two a heat map, more a heat map a pair"""
     generative: Generative = Generative()
     seeds: Positive = 5
-    """trainings of AlignRec for each arm, and for each value of a sweep"""
+    """trainings of AlignRec for each variant, and for each value of a sweep"""
     workers: Positive = 2
     """trainings at a time, one thread each"""
 
     @property
     def pretrains(self) -> bool:
         """Whether a part of the study trains encoders."""
-        return bool(self.arms) or any(key.startswith("pretrain.") for space in self.sweeps.values() for key in space)
+        return bool(self.variants) or any(
+            key.startswith("pretrain.") for space in self.sweeps.values() for key in space
+        )
 
     def settings(self, sweep: str) -> list[dict[str, int | float]]:
         """Return all combinations of a sweep's values, as key -> value."""

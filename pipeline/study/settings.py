@@ -13,19 +13,19 @@ from pipeline.pretrain.params import Pretrain
 from pipeline.study.params import Study, part
 
 
-def arm_params(params: Parameters, name: str, number: int = 0) -> Parameters:
-    """Return the parameters of one encoder of an arm of pre-training.
+def variant_params(params: Parameters, name: str, number: int = 0) -> Parameters:
+    """Return the parameters of one encoder of a variant of pre-training.
 
     Args:
         params: of the whole file.
-        name: of `study.arms`, or `recipe`, which is these parameters.
+        name: of `study.variants`, or `recipe`, which is these parameters.
         number: of the encoder, from 0, by which the seed moves on.
 
     Raises:
-        UserError: the arm has a key that `pretrain` has not, or a value that it refuses.
+        UserError: the variant has a key that `pretrain` has not, or a value that it refuses.
     """
-    given = params[Pretrain].model_dump(exclude_unset=True) | params[Study].arms.get(name, {})
-    section = checked(Pretrain, given, f"study.arms.{name}")
+    given = params[Pretrain].model_dump(exclude_unset=True) | params[Study].variants.get(name, {})
+    section = checked(Pretrain, given, f"study.variants.{name}")
     if number:
         section = section.model_copy(update={"seed": section.seed + number})
     return params.having(section)
@@ -52,10 +52,10 @@ def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: 
 def pretrained(params: Parameters) -> list[Parameters]:
     """Return parameters of every encoder that the study compares, each once; these come first."""
     study = params[Study]
-    arms = [arm_params(params, name) for name in study.arms]
+    variants = [variant_params(params, name) for name in study.variants]
     swept = [sweep_params(params, s, f"study.sweeps.{name}") for name in study.sweeps for s in study.settings(name)]
     encoders: list[Parameters] = []
-    for one in (params, *arms, *swept):
+    for one in (params, *variants, *swept):
         if one[Pretrain] not in [other[Pretrain] for other in encoders]:
             encoders.append(one)
     return encoders

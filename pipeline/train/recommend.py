@@ -84,7 +84,7 @@ def recommend(layout: Layout, user: str | int, k: int) -> Recommendations:
     titles, images = _titles(layout, len(ids)), _images(layout, len(ids))
 
     def item(i: int, score: float | None = None) -> Item:
-        return Item(i, ids["asin"][i].as_py(), titles[i].as_py(), _local(layout, images[i].as_py()), score)
+        return Item(i, ids["asin"][i].as_py(), titles[i].as_py(), local_address(layout, images[i].as_py()), score)
 
     trained = [item(int(i)) for i in own[::-1]]
     return Recommendations(
@@ -185,7 +185,7 @@ def _images(layout: Layout, n: int) -> pa.ChunkedArray:
     return pa.chunked_array([[u[0] if u else "" for u in urls.to_pylist()]], pa.string())
 
 
-def _local(layout: Layout, address: str) -> str:
+def local_address(layout: Layout, address: str) -> str:
     """Return the path of an image that is a file of this machine; other addresses as they are."""
     if not is_path(address) or not address:
         return address

@@ -65,7 +65,7 @@ def test_every_mode_of_pil_is_read_and_rotation_kept(encoder: alignrec.Encoder) 
     assert encoder.rejects == []
     sideways = Image.new("RGB", (40, 20), "red")
     sideways.getexif()[0x0112] = 6  # turned by a quarter
-    stored = encoders._decoded(sideways)
+    stored = encoders.decode(sideways)
     assert isinstance(stored, bytes)
     assert Image.open(io.BytesIO(stored)).size == (20, 40)
 

@@ -88,7 +88,7 @@ def test_no_embeddings(made: Path, tmp_path: Path) -> None:
     shutil.rmtree(copy / "embeddings")
     content = json.loads((copy / "manifest.json").read_text())
     content["files"] = [f for f in content["files"] if "embeddings" not in f["path"]]
-    (copy / "manifest.json").write_text(json.dumps(manifest.sealed(content)))
+    (copy / "manifest.json").write_text(json.dumps(manifest.with_digest(content)))
     with pytest.raises(alignrec.UserError, match=r"this release has no embeddings; fit a recommender"):
         alignrec.load(copy).embeddings  # noqa: B018
 

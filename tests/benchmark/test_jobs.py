@@ -145,3 +145,11 @@ def test_an_interrupted_benchmark_goes_on_and_ends_the_same(root: Path) -> None:
     assert not len(io.read_table(layout.tests, schemas.TESTS))
     assert {entry.model for entry in runs.keys(layout)} == {"bpr"}
     assert len([name for name in fewer if name.startswith("cells/") and name.endswith(".json")]) == 2
+
+
+def test_a_closed_form_is_trained_once_for_all_seeds_and_a_network_for_each(root: Path) -> None:
+    made = run_all(root, ["ease", "bpr"])
+    assert len([name for name in made if name.startswith("cells/") and name.endswith(".json")]) == 1 + 2
+    layout = Layout(root, "shop")
+    results = io.read_table(layout.results, schemas.RESULTS).to_pylist()
+    assert {row["seed"] for row in results if row["model"] == "ease"} == {0, 1}

@@ -82,10 +82,10 @@ def test_feature_sets_are_coded_beside_random_codes_and_files_have_their_neighbo
 
 def test_neighbours_in_a_large_catalogue_are_those_of_some_items(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
-    (every,) = codes._edges(vectors)
+    (every,) = codes.sample_edges(vectors)
     monkeypatch.setattr(sampled, "COSINES", 7 * len(vectors))
     monkeypatch.setattr(sampled, "FEWEST", 1)
-    (some,) = codes._edges(vectors)
+    (some,) = codes.sample_edges(vectors)
     assert len(np.unique(some[0])) == 7
     assert {*zip(*some, strict=True)} < {*zip(*every, strict=True)}
 

@@ -456,7 +456,7 @@ def test_equal_vectors_of_another_version_are_not_compared(
     newer = published(layout.root, "0.1.1")
     path = next(newer.glob("features/beit3/*.parquet"))
     pq.write_table(pq.read_table(path), path, compression="none")
-    resealed(newer)
+    rewritten_with_digest(newer)
     monkeypatch.delattr(releases, "compared")
     diff = releases.diff(older, newer, 3)
     assert diff["features"]["beit3"] == diff["features"]["minilm-cnn"]
@@ -551,7 +551,7 @@ def test_another_width_or_a_missing_set_is_major(layout: Layout, older: Path) ->
     assert (diff["bump"], diff["version"]) == ("major", "1.0.0")
 
 
-def resealed(release: Path) -> None:
+def rewritten_with_digest(release: Path) -> None:
     """Write the manifest with the hashes that the files have now."""
     made = manifest.load(release)
     files = [f.model_copy(update={"sha256": io.sha256(release / f.path)}) for f in made.files]
@@ -565,7 +565,7 @@ def test_renumbered_items_are_minor_and_are_matched_by_asin(layout: Layout, olde
     pq.write_table(items, newer / "items.parquet")
     for path in sorted(newer.glob("features/*/*.parquet")):
         pq.write_table(pq.read_table(path).take(turned), path)
-    resealed(newer)
+    rewritten_with_digest(newer)
     diff = releases.diff(older, newer, 3)
     assert diff["rows"] == ["items are numbered in another order"]
     assert diff["bump"] == "minor"

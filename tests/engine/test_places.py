@@ -188,9 +188,9 @@ def test_what_a_worker_raises_arrives_as_it_was(cluster: Any, tmp_path: Path) ->
 
 
 def test_a_node_with_other_code_or_libraries_is_refused() -> None:
-    here = of_ray._facts()
+    here = of_ray.node_facts()
     assert {"code", "python", "torch", "pyarrow", "numpy"} <= here.keys()
-    of_ray._check(here, of_ray._facts())
+    of_ray.check_node(here, of_ray.node_facts())
     other = here | {"code": "edited", "pyarrow": "25.0.0"}
     del other["torch"]
     said = (
@@ -198,14 +198,14 @@ def test_a_node_with_other_code_or_libraries_is_refused() -> None:
         f"torch none, not {here['torch']}; install the same on all"
     )
     with pytest.raises(UserError, match=re.escape(said)):
-        of_ray._check(here, other)
+        of_ray.check_node(here, other)
 
 
 @pytest.mark.slow
 def test_a_cluster_with_other_libraries_is_refused(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = of_ray._facts()
+    facts = of_ray.node_facts()
     monkeypatch.setattr(of_ray, "_facts", lambda: facts | {"pyarrow": "25.0.0"})
     with pytest.raises(UserError, match=rf"has pyarrow {re.escape(facts['pyarrow'])}, not 25\.0\.0; install"):
         list(engine.map(functools.partial(work, tmp_path), jobs(1), engine.Ray()))

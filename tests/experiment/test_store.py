@@ -23,7 +23,7 @@ from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import PLANS
 from pipeline.experiment.run import Experiment, Work, complete
-from pipeline.experiment.store import Store, _digest
+from pipeline.experiment.store import Store, record_digest
 from pipeline.experiment.tables import TABLES
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run, running
@@ -66,11 +66,11 @@ def contents(store: Store) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in store.folder.glob("*")}
 
 
-def resealed(path: Path, **changed: Any) -> None:
+def rewritten_with_digest(path: Path, **changed: Any) -> None:
     """Change a record and its own digest, as one who knows the format would."""
     values = json.loads(path.read_bytes())
     values.pop("sha256")
-    io.write_json(path, values | changed | {"sha256": _digest(values | changed)})
+    io.write_json(path, values | changed | {"sha256": record_digest(values | changed)})
 
 
 DAMAGES: dict[str, Callable[[Path, Path], object]] = {
@@ -78,7 +78,7 @@ DAMAGES: dict[str, Callable[[Path, Path], object]] = {
     "record empty": lambda record, _: record.write_bytes(b""),
     "record of another shape": lambda record, _: record.write_bytes(b"[3]"),
     "record altered": lambda record, _: record.write_bytes(record.read_bytes().replace(b'"complete"', b'"failed"')),
-    "record of another cell": lambda record, _: resealed(record, key="0" * 64),
+    "record of another cell": lambda record, _: rewritten_with_digest(record, key="0" * 64),
     "rankings altered": lambda _, ranked: ranked.write_bytes(ranked.read_bytes()[:-9] + b"000000000"),
     "rankings gone": lambda _, ranked: ranked.unlink(),
 }

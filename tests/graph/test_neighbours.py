@@ -178,8 +178,8 @@ def test_more_cells_are_looked_into_until_enough_is_found(small: None, tmp_path:
     found = neighbours.inverted([features], 64, 6, tmp_path)
     assert 1 < found.settled.probes <= 32
     assert found.settled.recall >= 0.95
-    assert approximate._probes(9) == [1, 2, 3, 4, 6, 8, 9]
-    assert approximate._probes(1) == [1]
+    assert approximate.probe_counts(9) == [1, 2, 3, 4, 6, 8, 9]
+    assert approximate.probe_counts(1) == [1]
 
 
 def test_auto_is_exact_up_to_a_size() -> None:

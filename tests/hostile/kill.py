@@ -29,7 +29,7 @@ from tests.test_pipeline import environment, project, run
 
 DVC = "dvc"
 """in place of a stage: all stages are done, and DVC records them"""
-RECORDS = {"run.json", ".key", ".seal", ".sha256"}
+RECORDS = {"run.json", ".key", ".stamp", ".sha256"}
 """how a stage ran: with seconds in it, times of files, or the order in which its processes ended"""
 
 
@@ -106,7 +106,7 @@ def trial(reference: Reference, number: int, base: Path) -> tuple[str, float, bo
     forget(folder, target)
     in_time = killed(folder, seconds)
     try:
-        run("alignrec", "mend", cwd=folder)
+        run("alignrec", "repair", cwd=folder)
         run("dvc", "repro", "--no-run-cache", cwd=folder)
         differing = differences(folder, reference)
     except AssertionError as e:  # of `run`: what the command printed

@@ -70,7 +70,7 @@ def test_a_release_that_says_nothing_is_refused(
             pq.write_table(change(pq.read_table(at, partitioning=None)), at)
             described = manifest.describe(release, at, file["table"]).model_dump()
             content["files"][place] = described | {"used_by": file["used_by"]}
-    path.write_text(json.dumps(manifest.sealed(content)))
+    path.write_text(json.dumps(manifest.with_digest(content)))
     with pytest.raises(UserError) as caught:
         list(verify(release))
     assert error in str(caught.value)

@@ -1,6 +1,6 @@
 """Files that were damaged on this disk: the stage that made them makes them again, the same byte for byte.
 
-Every damage meets every artefact where a kill left the stage without its seal, so that only the journal of its folder
+Every damage meets every artefact where a kill left the stage without its stamp, so that only the journal of its folder
 knows what was written.
 """
 
@@ -111,9 +111,9 @@ class Stage:
     def files(self) -> dict[str, str]:
         return {str(path): io.sha256(path) for path in self.layout.outputs(self.name)}
 
-    def unseal(self) -> None:
+    def unstamp(self) -> None:
         """Leave the stage as a kill at its end does."""
-        self.layout.seal(self.name).unlink()
+        self.layout.stamp(self.name).unlink()
 
 
 def download(root: Path) -> Stage:
@@ -240,7 +240,7 @@ def test_what_was_damaged_is_made_again(stages: Callable[[str], Stage], artefact
     stage = stages(name)
     path = find(stage.layout)
     DAMAGES[damage](path)
-    stage.unseal()
+    stage.unstamp()
     assert stage.ran()
     assert stage.files() == stage.whole
 
@@ -276,7 +276,7 @@ def test_a_damaged_checkpoint_is_dropped(
         raise KeyboardInterrupt
 
     (stage.layout.folder(name) / io.KEY).unlink()  # begun anew
-    stage.layout.seal(name).unlink()
+    stage.layout.stamp(name).unlink()
     monkeypatch.setattr(Checkpoint, "save", killed)
     with pytest.raises(KeyboardInterrupt):
         stage.ran()
@@ -310,7 +310,7 @@ def test_a_journal_that_a_kill_cut_off_costs_one_file(tmp_path: Path) -> None:
     before = [path.stat().st_mtime_ns for path in shards]
     journal = stage.layout.images / io.JOURNAL
     journal.write_bytes(journal.read_bytes()[:-4])
-    stage.unseal()
+    stage.unstamp()
     assert stage.ran()
     assert stage.files() == stage.whole
     assert [path.stat().st_mtime_ns == time for path, time in zip(shards, before, strict=True)] == [True, True, False]
@@ -320,7 +320,7 @@ def test_a_journal_that_a_kill_cut_off_costs_one_file(tmp_path: Path) -> None:
 def test_without_its_journal_a_folder_is_begun_anew(stages: Callable[[str], Stage]) -> None:
     stage = stages("images")
     (stage.layout.images / io.JOURNAL).unlink()
-    stage.unseal()
+    stage.unstamp()
     assert stage.ran()
     assert stage.files() == stage.whole
 
@@ -328,7 +328,7 @@ def test_without_its_journal_a_folder_is_begun_anew(stages: Callable[[str], Stag
 @pytest.mark.parametrize("garbage", [b"", b"[]", b'{"files": 3}', b"\xff\xfe"])
 def test_a_seal_that_is_none_vouches_for_nothing(stages: Callable[[str], Stage], garbage: bytes) -> None:
     stage = stages("graph")
-    stage.layout.seal("graph").write_bytes(garbage)
+    stage.layout.stamp("graph").write_bytes(garbage)
     assert stage.ran()
     assert stage.files() == stage.whole
 
@@ -338,7 +338,7 @@ def test_a_file_that_nobody_wrote_is_not_taken_for_a_part(stages: Callable[[str]
     record = runs.record(stage.layout, RUN)
     record.with_suffix(".json.bak").write_bytes(record.read_bytes())
     other_values(record)
-    stage.unseal()
+    stage.unstamp()
     assert stage.ran()
     assert stage.files() == stage.whole
 

@@ -62,7 +62,7 @@ def edit(release: Path, change: Change) -> None:
     content = json.loads(path.read_text())
     change(content)
     with suppress(ValueError):  # what is no JSON has no digest
-        content = manifest.sealed(content)
+        content = manifest.with_digest(content)
     path.write_text(json.dumps(content))
 
 
@@ -149,7 +149,7 @@ def test_a_path_of_many_parts_takes_linear_time(release: Path) -> None:
     paths = ["/".join("ab"[i >> bit & 1] for bit in range(500)) for i in range(4000)]
     content["files"] = [content["files"][0] | {"path": path} for path in dict.fromkeys(paths)]
     started = time.process_time()
-    manifest.parsed(release, json.dumps(manifest.sealed(content)).encode())
+    manifest.parsed(release, json.dumps(manifest.with_digest(content)).encode())
     assert time.process_time() - started < 5
     content["files"] = [content["files"][0] | {"path": "a/" * 1_000_000 + "a"}]
     with pytest.raises(UserError, match="longer than file systems take"):
@@ -168,7 +168,7 @@ def test_a_manifest_of_many_paths_takes_linear_time(release: Path) -> None:
     content = json.loads((release / "manifest.json").read_text())
     content["files"] = [content["files"][0] | {"path": f"a/{'x' * 60}/{i}"} for i in range(60_000)]
     started = time.process_time()
-    manifest.parsed(release, json.dumps(manifest.sealed(content)).encode())
+    manifest.parsed(release, json.dumps(manifest.with_digest(content)).encode())
     assert time.process_time() - started < 60  # of this process; comparing each with each takes ten minutes
 
 

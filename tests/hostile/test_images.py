@@ -271,5 +271,5 @@ def test_what_is_no_address_is_blocked_in_redirects_too(address: str) -> None:
 
     assert asyncio.run(get()) == (None, "blocked", "not a valid address")
     with pytest.raises(web._Failure) as caught:
-        web._parsed(address, httpx.URL("http://e/from"))
+        web.parse_address(address, httpx.URL("http://e/from"))
     assert caught.value.status == "blocked"

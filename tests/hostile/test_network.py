@@ -254,7 +254,9 @@ def test_a_byte_a_connection_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(fetch_module, "pause", lambda attempt, wait: 0.0)
     entry = File(path="x", bytes=1_000_000, sha256="0" * 64)
     with serving({"/x": one}) as server:
-        fault = fetch_module._one(stores.store(server.address), entry, tmp_path, fetch_module.Meter(1, lambda *_: None))
+        fault = fetch_module.fetch_one(
+            stores.store(server.address), entry, tmp_path, fetch_module.Meter(1, lambda *_: None)
+        )
         assert server.asked["/x"] == fetch_module.TRIES
     assert fault == "x: cut off at 5 of 1,000,000 bytes (RemoteProtocolError)"
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import UserError
 from stages import params
-from stages.mend import mend
+from stages.repair import repair
 
 GOOD = "datasets: [shop]\nsources: {shop: {kind: sample}}\n"
 BOMB = "".join(f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 9)}]\n" for i in range(9))
@@ -73,7 +73,7 @@ def test_mend_takes_no_memory_for_an_alias_bomb(tmp_path: Path) -> None:
     (tmp_path / ".dvc/tmp").mkdir(parents=True)
     (tmp_path / "dvc.lock").write_bytes(bomb)
     start = time.process_time()
-    assert mend(tmp_path) == [tmp_path / "dvc.lock"]
+    assert repair(tmp_path) == [tmp_path / "dvc.lock"]
     assert time.process_time() - start < 10
 
 

@@ -108,7 +108,7 @@ def test_no_command_prints_an_escape_of_data(layout: Layout, tmp_path: Path, com
 
 
 def test_a_long_message_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    terminal._fail("x" * 1_000_000)
+    terminal.fail("x" * 1_000_000)
     assert len(capsys.readouterr().err) < terminal.LONGEST + 20
 
 
@@ -176,8 +176,8 @@ def test_an_export_to_a_full_disk_is_one_line(layout: Layout, tmp_path: Path, fo
 
 
 def test_an_error_without_number_is_one_line() -> None:
-    assert terminal._io_error(OSError("19200 requested")) == "19200 requested"
-    assert terminal._io_error(OSError(errno.ENOSPC, "x", "a/b")).startswith("a/b: the disk is full; make space")
+    assert terminal.describe_io_error(OSError("19200 requested")) == "19200 requested"
+    assert terminal.describe_io_error(OSError(errno.ENOSPC, "x", "a/b")).startswith("a/b: the disk is full; make space")
 
 
 def interrupted(command: list[str], cwd: Path, ready: Callable[[], bool]) -> tuple[int, str]:
@@ -234,7 +234,7 @@ def test_an_interrupted_look_left_nothing(layout: Layout, monkeypatch: pytest.Mo
 def test_a_terminal_of_few_characters_shows_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", narrow)
-    terminal._write_any_character()
+    terminal.write_any_character()
     terminal.say("Käse 日")
     narrow.flush()
     assert narrow.buffer.getvalue() == b"K\xe4se ?\n"  # type: ignore[attr-defined]

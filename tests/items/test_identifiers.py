@@ -29,7 +29,7 @@ def test_the_first_mismatch_takes_as_many_passes_over_a_thousand_rows_as_over_te
     for n in (10, 1000):
         values = Counted([*range(n - 1), *([] if last is None else [last])])
         column: Any = SimpleNamespace(type=pa.int64(), to_pylist=lambda values=values: values)
-        said = identifiers._mismatch("item_id", column, [f"A{i}" for i in range(n)])
+        said = identifiers.mismatch("item_id", column, [f"A{i}" for i in range(n)])
         passes.append(values.passes)
     assert fault in said
     assert passes[0] == passes[1]

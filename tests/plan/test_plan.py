@@ -48,7 +48,7 @@ def params(folder: Path, sources: dict, **sections: object) -> tuple[Parameters,
 
 def planned(folder: Path, sources: dict, **sections: object) -> dict[str, estimate.Estimate]:
     asked, layout = params(folder, sources, **sections)
-    return estimate.stages(estimate.Plan(asked, layout.dataset, size.of(asked, layout), KNOWN, 7e9))
+    return estimate.stages(estimate.Plan(asked, layout.dataset, size.measure(asked, layout), KNOWN, 7e9))
 
 
 SAMPLE = {"shop": {"kind": "sample"}}
@@ -59,21 +59,21 @@ BABY = {"baby": {"kind": "amazon2014", "category": "Baby"}}
 
 
 def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
-    found = size.of(*params(tmp_path, BABY))
+    found = size.measure(*params(tmp_path, BABY))
     assert (found.users, found.items, found.interactions, found.products) == (19_445, 7_050, 160_792, 71_317)
     assert str(found).endswith("160,792 interactions, 128 pieces a text, as published")
     layout = Layout(tmp_path / "outputs", "baby")
     io.write_json(layout.run_record("interactions"), {"rows_out": 9, "notes": {"users": 3, "items": 4}})
-    counted = str(size.of(*params(tmp_path, BABY)))
+    counted = str(size.measure(*params(tmp_path, BABY)))
     assert counted.startswith("3 users, 4 items, 9 interactions, 128 pieces a text, counted in ")
     ready = toy.outputs(tmp_path / "ready")
     ready.run_record("interactions").unlink()
-    assert size.of(params(tmp_path, {"shop": {"kind": "sample"}})[0], ready).pieces == round(
+    assert size.measure(params(tmp_path, {"shop": {"kind": "sample"}})[0], ready).pieces == round(
         np.mean([len(text) for text in io.read_table(ready.items, schemas.ITEMS)["text"].to_pylist()]) / size.PIECE
     )
     rows = "".join(f"u{u},i{i},{u * 30 + i}\n" for u in range(12) for i in range(12))
     (tmp_path / "ratings.csv").write_text("user,item,timestamp\n" + rows)
-    measured = size.of(*params(tmp_path, {"mine": TABULAR | {"interactions": str(tmp_path / "ratings.csv")}}))
+    measured = size.measure(*params(tmp_path, {"mine": TABULAR | {"interactions": str(tmp_path / "ratings.csv")}}))
     assert (measured.users, measured.items, measured.interactions, measured.pieces) == (12, 12, 144, 0)
 
 
@@ -86,7 +86,7 @@ def test_a_size_is_counted_or_published_or_measured(tmp_path: Path) -> None:
 )
 def test_what_has_no_size_is_said(tmp_path: Path, source: dict, says: str) -> None:
     with pytest.raises(UserError, match=r".") as e:
-        size.of(*params(tmp_path, {"x": source}))
+        size.measure(*params(tmp_path, {"x": source}))
     assert str(e.value).startswith(says)
 
 

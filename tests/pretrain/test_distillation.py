@@ -10,10 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-import toy
 import yaml
 from pretraining import MASK, network, run, shop, task
-from shops import interactions
 
 import schemas
 from pipeline import io
@@ -22,14 +20,14 @@ from pipeline.features.node import table
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.whitening import fit as whitened
-from pipeline.pretrain import distillation, frozen, held_out, losses, needs
+from pipeline.pretrain import distillation, held_out, losses
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.corpus import Rates
 from pipeline.pretrain.distillation import Target
 from pipeline.pretrain.held_out import cosine, features, reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
-from stages.params import Params, load
+from stages.params import load
 
 
 def _rows(vectors: np.ndarray) -> distillation.Rows:
@@ -78,7 +76,7 @@ def test_a_modality_that_is_hidden_has_no_target() -> None:
 def _taught(n: int, **params: Any) -> Any:
     """Return a task whose teacher knows each item's colour."""
     target = np.eye(4, dtype=np.float32)[np.arange(n) % 4]
-    plain = task(n, steps=60, summary=0.0, content=0.0, hide=0.0, **params)
+    plain = task(n, steps=60, hide=0.0, **params)
     return plain.__class__(**{**vars(plain), "targets": (Target("colour", target, ("image", "text")),)})
 
 
@@ -92,7 +90,7 @@ def _noise(**params: Any) -> Any:
     """Return a task whose teacher knows nothing of the items, so that what is learned of some is wrong of others."""
     target = np.random.default_rng(3).standard_normal((48, 4)).astype(np.float32)
     target /= np.linalg.norm(target, axis=1, keepdims=True)
-    plain = task(48, distill=4.0, summary=0.0, content=0.0, hide=0.0, cls_pass="whole", cls_read="whitened", **params)
+    plain = task(48, distill=4.0, hide=0.0, **params)
     return plain.__class__(**{**vars(plain), "targets": (Target("noise", target, ("image", "text")),)})
 
 
@@ -117,8 +115,7 @@ def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_wei
 def test_held_out_cosine_is_that_of_single_items() -> None:
     toy = _noise(steps=1)
     torch.manual_seed(1)
-    model = PretrainingModel(network(), toy.params, MASK, torch.ones(12), [4])
-    assert model.whitening is not None
+    model = PretrainingModel(network(), MASK, [4])
     model.whitening(torch.randn(50, 16) * 2 + 1)
     model.whitening.update()
     cosines = []
@@ -126,8 +123,8 @@ def test_held_out_cosine_is_that_of_single_items() -> None:
         cls = torch.from_numpy(features(model.network, toy, np.array([item])))
         read = model.teachers[0]((cls - model.whitening.mean) @ model.whitening.map)[0].detach().numpy()
         cosines.append(read @ toy.targets[0].vectors[item] / np.linalg.norm(read))
-    assert cosine(model, model.network, toy) == pytest.approx(np.mean(cosines), abs=1e-5)
-    assert cosine(model, model.network, task(48)) is None
+    assert cosine(model, toy) == pytest.approx(np.mean(cosines), abs=1e-5)
+    assert cosine(model, task(48)) is None
 
 
 def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
@@ -157,9 +154,8 @@ def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: 
         assert once(7, None) == whole
 
 
-@pytest.mark.parametrize("cls_pass", ["masked", "whole"])
-def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path, cls_pass: str) -> None:
-    toy = _taught(48, distill=4.0, cls_pass=cls_pass, cls_read="whitened")
+def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path) -> None:
+    toy = _taught(48, distill=4.0)
     net = network()
     history, teachers = fit(net, toy, Checkpoint(tmp_path / "c.safetensors", 1000), int)
     assert history[-1]["distill_loss"] < 0.6 * history[0]["distill_loss"]
@@ -171,16 +167,14 @@ def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path, cls_pass: str)
     assert cosine[same].mean() > cosine[~same].mean() + 0.3
 
 
-@pytest.mark.parametrize("cls_read", ["plain", "whitened"])
-def test_items_are_as_like_as_what_the_maps_to_the_teachers_read_of_them(cls_read: str) -> None:
-    toy, net = _taught(48, distill=1.0, cls_read=cls_read), network()
+def test_items_are_as_like_as_what_the_maps_to_the_teachers_read_of_them() -> None:
+    toy, net = _taught(48, distill=1.0), network()
     torch.manual_seed(1)
-    model = PretrainingModel(net, toy.params, MASK, torch.ones(12), [4, 3])
+    model = PretrainingModel(net, MASK, [4, 3])
     cls = features(net, toy, toy.train)
-    if model.whitening is not None:
-        model.whitening(torch.from_numpy(cls))
-        model.whitening.update()
-    seen = torch.from_numpy(cls) if model.whitening is None else model.whitening.read(torch.from_numpy(cls))
+    model.whitening(torch.from_numpy(cls))
+    model.whitening.update()
+    seen = model.whitening.read(torch.from_numpy(cls))
     expected = np.hstack([head(seen).detach().numpy() for head in model.teachers])
     expected -= expected.mean(axis=0)
     read = reading(net, toy, model.taught().numpy())(cls)
@@ -199,14 +193,13 @@ def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_pat
 
 
 def test_parts_add_up_where_cls_is_read_whitened() -> None:
-    toy = _taught(12, distill=1.0, cls_pass="whole", cls_read="whitened")
+    toy = _taught(12, distill=1.0)
     step = batch(toy, np.arange(12), Rates(0.5, 0.5, 0.5, 0.3), 3)
     halves = [batch(toy, part, Rates(0.5, 0.5, 0.5, 0.3), 3) for part in np.array_split(np.arange(12), 2)]
     torch.manual_seed(1)
-    model = PretrainingModel(network(), toy.params, MASK, torch.ones(12), [4])
+    model = PretrainingModel(network(), MASK, [4])
     with torch.no_grad():
         model(step, step.counts())
-        assert model.whitening is not None
         model.whitening.update()
         whole, parts = model(step, step.counts()), sum(model(half, step.counts()) for half in halves)
     torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-5)
@@ -225,7 +218,7 @@ def test_running_whitening_whitens() -> None:
 
 def test_the_stage_learns_from_an_encoder_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     for where in ("one", "two"):
-        shop(tmp_path / where, distill=1.0, distill_from=["cnn"], cls_pass="whole", cls_read="whitened", steps=20)
+        shop(tmp_path / where, distill=1.0, distill_from=["cnn"], steps=20)
         _ids(tmp_path / where)
     run(tmp_path / "one")
     history = json.loads(Layout(tmp_path / "one", "toy").history("pretrain").read_text())
@@ -280,31 +273,3 @@ def test_teachers_are_checked_when_the_parameters_are_read(tmp_path: Path, names
     with pytest.raises(UserError, match="distill_from") as error:
         load(path)
     assert said in str(error.value)
-
-
-def test_factors_are_of_train_alone_and_items_that_train_lacks_teach_nothing(tmp_path: Path) -> None:
-    rng, layout = np.random.default_rng(0), Layout(tmp_path, "shop")
-    train = [(user, int(item), schemas.TRAIN) for user in range(30) for item in rng.permutation(9)[:4]]
-    taught = []
-    for more in (
-        [],
-        [(user, item, part) for user in range(30) for part, item in ((schemas.VALID, 8), (schemas.TEST, 9))],
-    ):
-        io.write_table(interactions(train + more), layout.interactions, schemas.INTERACTIONS)
-        taught.append(frozen.factors(layout, 5, 10, 0))
-    target, again = taught
-    np.testing.assert_array_equal(target.vectors, again.vectors)
-    np.testing.assert_allclose(np.linalg.norm(target.vectors, axis=1), [1] * 9 + [0], atol=1e-6)
-    hidden, shown = np.ones(1, bool), np.zeros(1, bool)
-    assert target.of(np.array([3]), hidden, shown).any()
-    assert not target.of(np.array([3]), hidden, hidden).any()
-
-
-@pytest.mark.parametrize(
-    ("own", "learns"), [({"factors": 8}, True), ({"factors": 8, "distill": 0}, False), ({}, False)]
-)
-def test_sets_of_an_encoder_that_learned_from_interactions_are_told(own: dict[str, int], learns: bool) -> None:
-    both = {"both": {"kind": "concat", "of": ["beit3", "minilm"]}}
-    given = Params.model_validate(toy.PARAMS.model_dump(exclude_unset=True) | {"pretrain": own, "encoders": both})
-    told = {name: needs.learned(given, name) for name in ("beit3", "both", "beit3-image-masked", "minilm", "random")}
-    assert told == {"beit3": learns, "both": learns, "beit3-image-masked": learns, "minilm": False, "random": False}

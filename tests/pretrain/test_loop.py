@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 def _fit(folder: Path, every: int, stops: tuple[int, ...], **params: object) -> tuple[bytes, list[dict[str, object]]]:
     """Train, interrupted after each number of steps in `stops`; return all weights' bytes and the history."""
-    toy = task(24, np.arange(24)[:, None] ^ 1, steps=9, **params)
+    toy = task(24, steps=9, **params)
     checkpoint = Checkpoint(folder / f"{every}.safetensors", every)
     for stop in (*stops, None):
         net, steps = network(), 0
@@ -63,13 +63,8 @@ def _fit(folder: Path, every: int, stops: tuple[int, ...], **params: object) -> 
 
 @pytest.mark.parametrize(
     "params",
-    [
-        {},
-        {"accumulate": 2, "ema": 0.9, "layer_decay": 0.8},
-        {"precision": "bfloat16", "itc": 0.5, "collaborative": 0.5, "ema": 0.5},
-        {"augment": ["crop", "flip", "colour"], "hard_negatives": 2, "itc": 0.5, "accumulate": 2},
-    ],
-    ids=["plain", "parts and average", "all terms, bfloat16", "augmented, hard negatives"],
+    [{}, {"accumulate": 2, "layer_decay": 0.8}, {"precision": "bfloat16"}],
+    ids=["plain", "parts", "bfloat16"],
 )
 def test_interrupted_at_any_step_it_ends_with_the_same_bytes(tmp_path: Path, params: dict[str, object]) -> None:
     whole = _fit(tmp_path, 10_000, (), **params)
@@ -78,23 +73,12 @@ def test_interrupted_at_any_step_it_ends_with_the_same_bytes(tmp_path: Path, par
 
 
 def test_parts_of_a_step_give_the_same_curve() -> None:
-    curves = [_curve(task(48, accumulate=parts, content=0.0)) for parts in (1, 3)]
+    curves = [_curve(task(48, accumulate=parts)) for parts in (1, 3)]
     np.testing.assert_allclose(curves[0], curves[1], rtol=1e-4)
 
 
 def _curve(toy: object) -> list[float]:
     return [float(e["loss"]) for e in fit(network(), toy, Checkpoint(Path("never"), 10_000), int).history]
-
-
-def test_the_average_is_what_is_written_and_measured() -> None:
-    last, averaged = (task(24, ema=decay) for decay in (0.0, 0.9))
-    (a, b), histories = (network(), network()), []
-    for net, toy in ((a, last), (b, averaged)):
-        histories.append(fit(net, toy, Checkpoint(Path("never"), 10_000), int).history)
-    assert histories[0][-1]["loss"] == histories[1][-1]["loss"], "the average changes no step"
-    assert histories[0][-1]["mlm_held_out_loss"] != histories[1][-1]["mlm_held_out_loss"]
-    assert histories[1][-1]["mlm_held_out_loss"] == held_out.measure(b, averaged)["mlm_held_out_loss"]
-    assert not torch.equal(a.mlm_head.weight, b.mlm_head.weight)
 
 
 def test_bfloat16_learns_alike() -> None:

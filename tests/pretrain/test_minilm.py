@@ -1,4 +1,4 @@
-"""Words and text experts from MiniLM: what a piece starts from, and what becomes of both in our network."""
+"""Words from MiniLM: what a piece starts from, and what becomes of it in our network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pretraining import digests, run, shop
 from torch import Tensor
 
 from pipeline.beit3.network import SIZES, BEiT3, Config
-from pipeline.errors import UserError
 from pipeline.layout import Layout
 from pipeline.pretrain import minilm
 from pipeline.pretrain.minilm import MiniLM
@@ -87,11 +86,11 @@ def test_words_of_like_meaning_begin_alike_at_any_width(model: MiniLM, width: in
 def test_the_projection_keeps_as_much_as_any_of_that_width_can(model: MiniLM) -> None:
     """The variance that PCA keeps is that of the largest singular values."""
     vectors = model.words[1000:1200]
-    kept = minilm._fitted(vectors, 20)
+    kept = minilm.fit_width(vectors, 20)
     values = torch.linalg.svdvals(vectors.double() - vectors.double().mean(0))
     torch.testing.assert_close(float(kept.square().sum()), float(values[:20].square().sum()), rtol=1e-5, atol=0)
     assert kept.shape == (200, 20)
-    assert torch.equal(kept, minilm._fitted(vectors.clone(), 20))
+    assert torch.equal(kept, minilm.fit_width(vectors.clone(), 20))
 
 
 def test_nothing_else_of_the_network_changes(model: MiniLM) -> None:
@@ -109,45 +108,6 @@ def test_spare_rows_and_a_vocabulary_without_words_stay(model: MiniLM) -> None:
     minilm.start_words(beit3, ["▁red", "▁blue"], model)
     assert torch.equal(table(beit3)[2:], before[2:])
     assert not torch.equal(table(beit3)[:2], before[:2])
-
-
-def test_a_text_expert_starts_as_the_layer_of_its_depth(model: MiniLM) -> None:
-    shape = replace(SIZES["medium"], vocab=9, layers=2)
-    torch.manual_seed(3)
-    beit3 = BEiT3(shape)
-    torch.manual_seed(3)
-    before = BEiT3(shape).state_dict()
-    line = minilm.start_text_experts(beit3, model)
-    after = {name.removeprefix("beit3.encoder."): value for name, value in beit3.state_dict().items()}
-    for theirs, ours in {
-        "encoder.layer.1.attention.self.query.weight": "layers.1.self_attn.q_proj.B.weight",
-        "encoder.layer.0.attention.self.value.bias": "layers.0.self_attn.v_proj.B.bias",
-        "encoder.layer.1.attention.output.dense.weight": "layers.1.self_attn.out_proj.B.weight",
-        "encoder.layer.0.attention.output.LayerNorm.weight": "layers.0.final_layer_norm.B.weight",
-        "encoder.layer.1.intermediate.dense.weight": "layers.1.ffn.B.fc1.weight",
-        "encoder.layer.0.output.dense.bias": "layers.0.ffn.B.fc2.bias",
-        "embeddings.LayerNorm.weight": "layers.0.self_attn_layer_norm.B.weight",
-        "encoder.layer.0.output.LayerNorm.bias": "layers.1.self_attn_layer_norm.B.bias",
-        "encoder.layer.1.output.LayerNorm.weight": "layer_norm.B.weight",
-    }.items():
-        assert torch.equal(after[ours], model.tensors[theirs]), ours
-    changed = {name for name, value in beit3.state_dict().items() if not torch.equal(value, before[name])}
-    assert all(".B." in name for name in changed), "the vision experts stay"
-    assert line == f"beit3.encoder: {len(changed)} tensors of its text experts start as MiniLM's"
-    assert len(changed) == 2 * (2 * 7 + 3)
-
-
-@pytest.mark.parametrize("size", ["small", "base", "large"])
-def test_text_experts_of_another_shape_end_the_stage_at_once(tmp_path: Path, size: str) -> None:
-    shop(tmp_path, size=size, text_experts="minilm")
-    with pytest.raises(UserError, match=rf"'pretrain\.text_experts': .*, as size medium; size {size} has \d+ of width"):
-        run(tmp_path)
-    assert not Layout(tmp_path, "toy").tokenizer.exists()
-
-
-def test_the_stage_starts_text_experts_and_says_so(tmp_path: Path) -> None:
-    shop(tmp_path, size="medium", image=16, text_experts="minilm", steps=0)
-    assert run(tmp_path)["init"] == ["beit3.encoder: 98 tensors of its text experts start as MiniLM's"]
 
 
 def test_another_release_of_minilm_is_another_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

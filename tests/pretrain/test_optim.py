@@ -1,7 +1,6 @@
 """The optimiser of pre-training."""
 
 import pytest
-import torch
 from pretraining import MASK, UNTAUGHT, network
 
 from pipeline.pretrain import optim
@@ -11,7 +10,7 @@ from pipeline.pretrain.params import Pretrain
 
 def _groups(layer_decay: float) -> dict[str, dict[str, float]]:
     params = Pretrain(**UNTAUGHT, lr=1.0, layer_decay=layer_decay)
-    model = PretrainingModel(network(), params, MASK, torch.ones(12))
+    model = PretrainingModel(network(), MASK, [4])
     optimizer = optim.adamw(model, 2, params)
     optim.set_rate(optimizer, 0.5)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -30,7 +29,7 @@ def test_layers_nearer_the_input_move_less() -> None:
         "network.beit3.encoder.layers.1.self_attn.q_proj.B.bias": 0.05,
         "network.beit3.encoder.layer_norm.A.weight": 0.5,
         "network.mlm_head.weight": 0.5,
-        "summary.place": 0.5,
+        "teachers.0.weight": 0.5,
     }.items():
         assert groups[name]["lr"] == pytest.approx(rate), name
 
@@ -44,7 +43,7 @@ def test_matrices_decay_and_nothing_else() -> None:
     decayed = {name for name, group in groups.items() if group["weight_decay"] == 0.05}
     assert "network.beit3.encoder.layers.0.ffn.A.fc1.weight" in decayed
     assert "network.beit3.vision_embed.proj.weight" in decayed
-    assert not any(name.endswith(("bias", "cls_token", "place")) or "embed_positions" in name for name in decayed)
+    assert not any(name.endswith(("bias", "cls_token")) or "embed_positions" in name for name in decayed)
     assert all("norm" not in name and "_ln" not in name for name in decayed)
 
 
@@ -54,18 +53,3 @@ def test_the_rate_rises_and_falls() -> None:
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[3:] == sorted(rates[3:], reverse=True)
     assert 0 < rates[-1] < 0.1
-
-
-def test_the_average_is_the_plain_formula() -> None:
-    net = network()
-    average = optim.average(net, 0.75)
-    assert average is not None
-    plain = None
-    for step in range(4):
-        with torch.no_grad():
-            net.beit3.text_embed.weight.add_(step + 1)
-        average.update_parameters(net)
-        now = net.beit3.text_embed.weight.detach().clone()
-        plain = now if plain is None else 0.75 * plain + 0.25 * now
-    torch.testing.assert_close(average.module.beit3.text_embed.weight.detach(), plain)
-    assert optim.average(net, 0.0) is None

@@ -51,14 +51,14 @@ def test_a_network_goes_on_from_published_weights(tmp_path: Path, cache: publish
 
 def test_positions_are_interpolated_for_images_of_another_side(tmp_path: Path, cache: published.Cache) -> None:
     torch.manual_seed(1)
-    source = BEiT3(SHAPE)
-    params = Pretrain(init=write(tmp_path / "beit3.pth", source), image=96)
+    source = BEiT3(replace(SHAPE, image=96))
+    params = Pretrain(init=write(tmp_path / "beit3.pth", source))
     beit3, _ = network(params, cache, 7)
-    assert beit3.config == replace(SHAPE, image=96, codes=7, mlm=True)
+    assert beit3.config == replace(SHAPE, codes=7, mlm=True)
     before, after = (n.state_dict()[released.PATCH_POSITIONS] for n in (source, beit3))
     assert torch.equal(after[:3], before[:3]), "CLS has no place in the grid"
-    assert torch.equal(after[3:], checkpoints.resized(before[3:], 12))
-    assert beit3(torch.zeros(1, 3, 96, 96)).joined().shape == (1, 145, 128)
+    assert torch.equal(after[3:], checkpoints.resized(before[3:], 6))
+    assert beit3(torch.zeros(1, 3, 48, 48)).joined().shape == (1, 37, 128)
 
 
 def test_heads_go_on_too_and_others_are_reported(tmp_path: Path, cache: published.Cache) -> None:
@@ -87,7 +87,7 @@ def test_visual_tokens_are_those_of_the_tokenizer_one_for_each_patch(tmp_path: P
     c = SIZES["small"]
     tokenizer = vqkd.VQKD(vqkd.Config(16 * c.grid, 16, 64, 2, 1, 30, 4))
     torch.nn.init.normal_(tokenizer.encoder.pos_embed)
-    params = Pretrain(visual_tokens="vqkd", vqkd=write(tmp_path / "vqkd.pth", tokenizer))
+    params = Pretrain(vqkd=write(tmp_path / "vqkd.pth", tokenizer))
     images = np.random.default_rng(0).integers(0, 256, (70, c.image, c.image, 3), np.uint8)
     tokens, n = published.visual_tokens(params, cache, images, c, torch.device("cpu"))
     assert n == 30
@@ -113,9 +113,3 @@ def test_text_positions_are_interpolated_for_longer_texts(tmp_path: Path, cache:
 @pytest.mark.parametrize(("longest", "rows"), [(0, 130), (128, 130), (129, 131), (2000, 2002)])
 def test_a_network_from_nothing_has_positions_for_the_longest_text(longest: int, rows: int) -> None:
     assert prepare.positions([np.zeros(n, np.int64) for n in (3, longest)]) == rows
-
-
-def test_without_a_tokenizer_the_message_names_the_key(cache: published.Cache) -> None:
-    empty = np.zeros((1, 48, 48, 3), np.uint8)
-    with pytest.raises(UserError, match=r"pretrain\.vqkd must name the tokenizer's file or URL"):
-        published.visual_tokens(Pretrain(visual_tokens="vqkd"), cache, empty, SIZES["small"], torch.device("cpu"))

@@ -43,7 +43,7 @@ def without(alone: Path, tmp_path: Path) -> Path:
     for name in ("interactions.parquet", "users.parquet"):
         (release / name).unlink()
         content["files"] = [f for f in content["files"] if f["path"] != name]
-    path.write_text(json.dumps(manifest.sealed(content)))
+    path.write_text(json.dumps(manifest.with_digest(content)))
     return release
 
 
@@ -136,7 +136,7 @@ def test_parameters_are_those_that_the_release_records(alone: Path, tmp_path: Pa
     content = json.loads((alone / "manifest.json").read_text())
     copy = shutil.copytree(alone, tmp_path / "copy")
     content["made_by"]["graph"]["params"] = {"kk": 3}
-    (copy / "manifest.json").write_text(json.dumps(manifest.sealed(content)))
+    (copy / "manifest.json").write_text(json.dumps(manifest.with_digest(content)))
     with pytest.raises(
         UserError, match=r"its parameters are not this alignrec's: .*'graph\.kk'.* pass a file by --params"
     ):

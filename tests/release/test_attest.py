@@ -51,7 +51,7 @@ def relisted(release: Path, name: str) -> None:
     content = json.loads(path.read_text())
     at = next(i for i, f in enumerate(content["files"]) if f["path"] == name)
     content["files"][at] = manifest.describe(release, release / name, content["files"][at]["table"]).model_dump()
-    path.write_text(json.dumps(manifest.sealed(content)))
+    path.write_text(json.dumps(manifest.with_digest(content)))
 
 
 def test_a_true_release_is_attested_by_its_dataset(made: Layout) -> None:
@@ -182,6 +182,6 @@ def test_a_release_without_encoders_cannot_be_attested(tmp_path: Path) -> None:
     path = layout.release / "manifest.json"
     content = json.loads(path.read_text())
     content["files"] = [f for f in content["files"] if not f["path"].startswith("encoders/")]
-    path.write_text(json.dumps(manifest.sealed(content)))
+    path.write_text(json.dumps(manifest.with_digest(content)))
     with pytest.raises(UserError, match="carries no encoder; publish it again"):
         attest.attest(layout.release, attest.Dataset(layout), 5)

@@ -46,7 +46,7 @@ def edit(release: Path, change: Callable[[dict], None]) -> None:
     path = release / "manifest.json"
     content = json.loads(path.read_text())
     change(content)
-    path.write_text(json.dumps(manifest.sealed(content)))
+    path.write_text(json.dumps(manifest.with_digest(content)))
 
 
 def rewrite(release: Path, name: str, table: pa.Table) -> None:
@@ -293,6 +293,7 @@ def test_hostile_paths_in_a_manifest_are_refused_before_any_file_is_read(release
     ("change", "said"),
     [
         (lambda m: m.update(format=5, news=1), "format 5, and this alignrec reads up to 4"),
+        (lambda m: m.update(format=2), "format 2, and this alignrec reads from 3 on; publish it again"),
         (lambda m: m.update(extra=1), "'extra'"),
         (lambda m: m["files"][0].update(sha256="short"), r"'files.0.sha256'"),
         (lambda m: m["files"][0].update(bytes=-1), r"'files.0.bytes'"),

@@ -14,9 +14,7 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.compare.releases import diff
 from pipeline.errors import UserError
-from pipeline.export.content import of_release as content_of
 from pipeline.facts.outputs import Outputs
 from pipeline.release import encoder, gather, manifest, verify
 from pipeline.remote.fetch import fetch
@@ -42,7 +40,7 @@ def rewritten(release: Path, name: str, table: pa.Table) -> None:
     content = json.loads(path.read_text())
     at = next(i for i, f in enumerate(content["files"]) if f["path"] == name)
     content["files"][at] = manifest.describe(release, release / name, content["files"][at]["table"]).model_dump()
-    path.write_text(json.dumps(manifest.sealed(content)))
+    path.write_text(json.dumps(manifest.with_digest(content)))
 
 
 def test_interactions_and_users_are_those_of_the_dataset(built: Path, tmp_path: Path) -> None:
@@ -74,7 +72,7 @@ def test_no_licence_but_the_samples_lets_interactions_go_by_itself(kind: str) ->
 
 def test_a_run_record_that_was_deleted_is_not_left_out_in_silence(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    io.write_bytes(layout.seal("train"), b"{}")
+    io.write_bytes(layout.stamp("train"), b"{}")
     layout.run_record("train").unlink()
     with pytest.raises(
         UserError, match=r"train/shop/run\.json is gone; run `alignrec train shop`, which makes it again"
@@ -95,7 +93,7 @@ def test_weights_that_are_not_those_of_the_encoder_are_named(release: Path) -> N
     content = json.loads(path.read_text())
     assert any(w["name"] == "encoder.safetensors" for w in content["weights"])
     content["weights"] = [w | {"sha256": "0" * 64} for w in content["weights"]]
-    path.write_text(json.dumps(manifest.sealed(content)))
+    path.write_text(json.dumps(manifest.with_digest(content)))
     with pytest.raises(UserError, match=r"encoders/beit3/\S+: is not the one that weights lists"):
         list(verify(release))
 
@@ -198,43 +196,15 @@ def test_an_unknown_encoder_names_those_there(built: Path) -> None:
         encoder.load(built, "biet3")
 
 
-def test_a_release_of_format_1_still_verifies_exports_and_diffs(release: Path, built: Path) -> None:
-    """As the first alignrec wrote it: no interactions, no encoders, no hashes of what was encoded."""
-    shutil.rmtree(release / "encoders")
-    for name in ("interactions", "users"):
-        (release / f"{name}.parquet").unlink()
-    path = release / "manifest.json"
-    content = json.loads(path.read_text())
-    gone = ("encoders/", "interactions.parquet", "users.parquet")
-    content["files"] = [
-        {k: v for k, v in f.items() if k != "used_by"} for f in content["files"] if not f["path"].startswith(gone)
-    ]
-    del content["kind"]
-    path.write_text(json.dumps(manifest.sealed(content | {"format": 1})))
-    items = pq.read_table(release / "items.parquet").drop_columns(["input_text_sha256", "input_image_sha256"])
-    rewritten(release, "items.parquet", items)
-    assert len(list(verify(release))) == 4
-    assert list(content_of(release, []).features) == releases.ENCODERS
-    assert diff(release, built, changed=1)["schema"] == []
-    with pytest.raises(UserError, match="it has none; publish it again"):
-        encoder.load(release, "beit3")
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest.sealed(content | {"format": 2})))
-    with pytest.raises(UserError, match="has no column 'input_text_sha256'"):
-        list(verify(release))
-
-
 @pytest.mark.parametrize(("whitened", "steps"), [(True, 12), (False, 12), (True, 0)])
 def test_the_card_says_what_our_vector_is(tmp_path: Path, whitened: bool, steps: int) -> None:
     layout = toy.outputs(tmp_path)
     files = [layout.encoder_weights, *([layout.whitening] if whitened else [])]
-    facts = Mock(spec=encoder.Released, files=files)
-    trained = toy.run_record("pretrain") | {
-        "params": {"summary": 0.0, "content": 0.0, "distill": 0.0, "itc": 0.5, "steps": steps}
-    }
+    facts = Mock(spec=encoder.ReleasedEncoder, files=files)
+    trained = toy.run_record("pretrain") | {"params": {"distill": 0.0, "steps": steps}}
     io.write_json(layout.run_record("pretrain"), trained)
     sentence = gather.vector(Outputs(layout, stages=["pretrain"]), {"beit3": facts})
-    losses = "MIM + MLM + 0.5 itc" if steps else "nothing: it is as it was initialised"
+    losses = "MIM + MLM" if steps else "nothing: it is as it was initialised"
     read = "whitened" if whitened else "as it is"
     assert sentence == f"The vector `beit3` is CLS, {read}, 2 numbers, pre-trained by {losses}."
     assert gather.vector(Outputs(layout, stages=["pretrain"]), {"minilm-cnn": facts}) == ""

@@ -234,7 +234,7 @@ def test_a_bad_file_in_a_folder_is_named_too(server: Server, tmp_path: Path, how
 
 def edit(server: Server, **changes: object) -> None:
     path = server.folder / "manifest.json"
-    path.write_text(json.dumps(manifest.sealed(json.loads(path.read_text()) | changes)))
+    path.write_text(json.dumps(manifest.with_digest(json.loads(path.read_text()) | changes)))
 
 
 @pytest.mark.parametrize("path", ["../../escaped", "/tmp/escaped", "a/../../escaped", "c:escaped", "..\\escaped"])
@@ -351,7 +351,7 @@ def test_files_with_equal_content_are_two_files(published: Path, tmp_path: Path)
     entries = json.loads((release / "manifest.json").read_text())
     twin = next(f for f in entries["files"] if f["path"] == "probes.json")
     entries["files"] = [twin | {"path": f["path"]} if f["path"] == "results.json" else f for f in entries["files"]]
-    (release / "manifest.json").write_text(json.dumps(manifest.sealed(entries)))
+    (release / "manifest.json").write_text(json.dumps(manifest.with_digest(entries)))
     fetch(str(release), tmp_path / "here")
     here = tmp_path / "here"
     assert (here / "probes.json").read_bytes() == (here / "results.json").read_bytes()

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import toy
 from sequential_toys import study as toys
-from study_tables import CURVES, arms, tail_table
+from study_tables import CURVES, tail_table, variants
 
 import schemas
 from pipeline import io
@@ -28,7 +28,7 @@ def test_the_tail_is_drawn_by_group_for_the_models_on_the_released_features() ->
 
 def test_the_page_has_a_section_for_each_part(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
-    for part, rows in (("tail", tail_table()), ("arms", arms())):
+    for part, rows in (("tail", tail_table()), ("variants", variants())):
         io.write_table(rows.replace_schema_metadata(), layout.study(part), schemas.STUDY[part])
     points = [
         {"sweep": "rate", "key": "train.lr", "value": v, "recall@20": v, "sd": None, "seeds": 1} for v in (0.1, 0.2)
@@ -37,20 +37,20 @@ def test_the_page_has_a_section_for_each_part(tmp_path: Path) -> None:
     with running("report", "shop", toy.PARAMS, tmp_path) as run:
         report.main(run)
     page, text = ((layout.report / name).read_text() for name in ("index.html", "report.md"))
-    for anchor in ("tail", "mask", "arms", "settings-swept"):
+    for anchor in ("tail", "mask", "variants", "settings-swept"):
         assert page.count(f'<section id="{anchor}">') == page.count(f'href="#{anchor}"') == 1
     assert "### AlignRec's lead by popularity" in text
     assert text.count("### Recall@20 by popularity") == 1  # once, with intervals
-    assert "### AlignRec on the encoder of each arm" in text
+    assert "### AlignRec on the encoder of each variant" in text
     assert "measured on valid alone" in text
 
 
-def test_changes_of_arms_are_filled_where_they_are_sure() -> None:
-    (drawn,) = studied.arms_changes(arms())
+def test_changes_of_variants_are_filled_where_they_are_sure() -> None:
+    (drawn,) = studied.variants_changes(variants())
     assert isinstance(drawn, Intervals)
     assert drawn.title == "Change in test Recall@20 against the recipe over 3 trainings, 95 % interval"
     assert [(row.name, row.sure) for row in drawn.rows] == [("article", True), ("taste", False)]
-    assert studied.arms_changes(arms().slice(0, 0)) == []
+    assert studied.variants_changes(variants().slice(0, 0)) == []
 
 
 def test_a_sweep_is_a_curve() -> None:

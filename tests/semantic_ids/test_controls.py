@@ -68,4 +68,4 @@ def test_tensors_of_no_method_are_refused() -> None:
     seed = {"seed": np.zeros(1, np.int64)}
     for tensors in (seed, seed | {"random/seed": np.zeros(1, np.int64)}, seed | {"nothing/x": np.zeros(1, np.float32)}):
         with pytest.raises(UserError, match="tensors of no method that can be shuffled"):
-            Shuffled.of(tensors, SHAPE)
+            Shuffled.from_tensors(tensors, SHAPE)

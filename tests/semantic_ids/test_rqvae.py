@@ -62,7 +62,8 @@ def test_the_gradient_goes_straight_through_the_codes() -> None:
     made, x = network(), torch.from_numpy(X[:5])
     made(x, coded=True)[0]["reconstruction"].backward()
     straight = made.encoder[1].bias.grad.clone()
-    loaded = RQVAE.of({name: value.detach().numpy() for name, value in made.state_dict().items()}, Shape(2, 4))
+    tensors = {name: value.detach().numpy() for name, value in made.state_dict().items()}
+    loaded = RQVAE.from_tensors(tensors, Shape(2, 4))
     code = torch.from_numpy(loaded.quantiser.decode(loaded.encode(X[:5]))).requires_grad_()
     decoded = made.decoder[1](made.decoder[0](code).relu())
     (of_code,) = torch.autograd.grad(((x - decoded) ** 2).sum(1).mean(), code)
@@ -98,7 +99,7 @@ def test_codes_that_nobody_uses_come_to_life() -> None:
     _, codes = made(x, coded=True)
     counts = torch.stack([torch.bincount(column, minlength=4) for column in codes.T])
     assert (counts > 0).sum(1).tolist() == [1, 1]
-    rqvae._revive(made, optimiser, counts, x, 0.1)
+    rqvae.revive_codes(made, optimiser, counts, x, 0.1)
     assert all(len(column.unique()) > 1 for column in made(x, coded=True)[1].T)
     assert not optimiser.state[made.codebooks]["exp_avg"][:, 1:].any()
 

@@ -6,7 +6,7 @@ from sequential_toys import cycle, table
 
 from pipeline.errors import UserError
 from pipeline.sequential import sequences
-from pipeline.sequential.loop import _windows
+from pipeline.sequential.loop import cut_windows
 
 ROWS: list[tuple[int, int, int | None]] = [
     (0, 5, 30), (0, 1, 10), (0, 4, 20), (0, 2, 40),
@@ -62,7 +62,7 @@ def test_a_history_ends_before_its_target_and_what_was_had_is_seen() -> None:
 @pytest.mark.parametrize("step", [1, 2, 4, 9])
 def test_windows_hold_every_train_item_but_the_first_once_as_a_target(step: int) -> None:
     data = cycle(users=3, length=9)
-    rows, ends = _windows(data, step)
+    rows, ends = cut_windows(data, step)
     targets = [
         (row, place) for row, end in zip(rows.tolist(), ends.tolist(), strict=True)
         for place in range(max(end - step, int(data.start[row]) + 1), end)

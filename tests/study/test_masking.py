@@ -104,7 +104,7 @@ def test_another_protocol_is_trained_and_named_anew(layout: Layout) -> None:
     tables = [studied(layout, rule) for rule in ("mmrec", "strict")]
     assert [set(table["protocol"].to_pylist()) for table in tables] == [{"mmrec"}, {"strict"}]
     assert tables[0]["fingerprint"][0] != tables[1]["fingerprint"][0]
-    assert set(io.read_json(layout.study_metrics)["mask_modality"]) == {"strict"}
+    assert set(io.read_json(layout.folder("study") / "study.json")["mask_modality"]) == {"strict"}
 
 
 def test_the_whole_set_is_trained_once_and_ratios_share_their_runs(layout: Layout) -> None:

@@ -29,7 +29,7 @@ def test_the_profile_has_every_model_and_part() -> None:
     assert params.benchmark.ablations == load(shipped.root() / "params.yaml").benchmark.ablations
     assert params.study.mask.ratios == [n / 10 for n in range(11)]
     assert params.study.tail
-    assert {"article", "collaborative"} <= params.study.arms.keys()
+    assert "article" in params.study.variants
     swept = {key for sweep in params.study.sweeps.values() if not isinstance(sweep, str) for key in sweep}
     assert swept == {
         "train.lr", "train.cca", "train.reg", "train.uia", "train.layers", "train.item_layers", "train.temperature",
@@ -37,16 +37,15 @@ def test_the_profile_has_every_model_and_part() -> None:
     }  # fmt: skip
 
 
-def test_every_arm_differs_from_the_recipe_by_keys_that_exist() -> None:
+def test_every_variant_differs_from_the_recipe_by_keys_that_exist() -> None:
     params = load(PROFILE)
     objectives = {}
-    for name, keys in params.study.arms.items():
+    for name, keys in params.study.variants.items():
         own = type(params.pretrain).model_validate(params.pretrain.model_dump() | keys)
         assert own != params.pretrain, name
         objectives[name] = own.objective
     assert objectives["article"] == "MIM + MLM"
-    assert objectives["taught"] == params.pretrain.objective
-    assert "1 collaborative" in objectives["collaborative"]
+    assert objectives["random-words"] == params.pretrain.objective
 
 
 def test_the_default_keeps_what_fits_ten_minutes() -> None:
@@ -54,7 +53,7 @@ def test_the_default_keeps_what_fits_ten_minutes() -> None:
     study, benchmark = params.study, params.benchmark
     assert (benchmark.seeds, benchmark.ablation_seeds) == (3, 1)
     assert "beit3-raw" in params.publish.features
-    assert (study.mask.ratios, study.mask.seeds, study.tail, study.arms) == ([0, 0.3, 0.5, 0.7, 1], 1, True, {})
+    assert (study.mask.ratios, study.mask.seeds, study.tail, study.variants) == ([0, 0.3, 0.5, 0.7, 1], 1, True, {})
     assert study.sweeps == {"learning-rate": {"train.lr": [0.001, 0.003, 0.01, 0.03]}}
     assert (study.geometry.without, study.geometry.seeds) == (["cca", "reg", "uia"], 1)
     assert study.wrong.models == []
@@ -62,7 +61,7 @@ def test_the_default_keeps_what_fits_ten_minutes() -> None:
 
 def test_the_page_names_the_command_and_every_table() -> None:
     assert "ALIGNREC_PARAMS=profiles/study.yaml dvc repro" in PAGE
-    for name in ("mask", "wrong", "geometry", "tail", "arms", "sweeps"):
+    for name in ("mask", "wrong", "geometry", "tail", "variants", "sweeps"):
         assert f"`study/<dataset>/{name}.parquet`" in PAGE
 
 
@@ -87,7 +86,7 @@ def test_a_small_run_of_it_has_a_curve_and_the_tail(tmp_path: Path, monkeypatch:
             "sources": {"shop": {"kind": "sample"}},
             "train": {"features": "f", "dim": 4, "batch_size": 512, "epochs": 1},
             "benchmark": {"models": ["itemknn", "alignrec"], "features": ["f"], "seeds": 1, "ks": [5, 20]},
-            "study": own | {"mask": own["mask"] | {"seeds": 1}, "arms": {}, "sweeps": {}},
+            "study": own | {"mask": own["mask"] | {"seeds": 1}, "variants": {}, "sweeps": {}},
         }
     )
     for stage, main in (("benchmark", benchmark.main), ("study", study.main)):

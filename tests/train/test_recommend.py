@@ -50,7 +50,7 @@ def test_a_path_starts_where_the_images_were_read(tmp_path: Path) -> None:
         "file:///x/a%20b.png": "/x/a b.png",
         "https://e/1": "https://e/1",
     }
-    assert [recommend._local(layout, address) for address in places] == list(places.values())
+    assert [recommend.local_address(layout, address) for address in places] == list(places.values())
 
 
 def test_the_catalogue_runs_out_before_k(layout: Layout) -> None:

@@ -22,8 +22,8 @@ from pipeline.features.sets import FeatureSets
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models import MODELS, RELEASED
+from pipeline.models.closed import Closed
 from pipeline.models.params import Train
-from pipeline.pretrain import needs as pretraining
 from pipeline.seeds import seed_for
 
 
@@ -42,7 +42,8 @@ def entries(params: Parameters, draws: int = 1) -> list[Entry]:
 def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed: int) -> Cell:
     """Return a run as the benchmark measures it; others that measure so name its cells.
 
-    The seed depends on neither feature set nor settings: all are compared on the same draws.
+    The seed depends on neither feature set nor settings: all are compared on the same draws. A closed form has none, so
+    that its runs on one split are one cell.
 
     Args:
         experiment: of the dataset.
@@ -51,7 +52,7 @@ def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed
         settings: all of them.
         seed: number of the run.
     """
-    number = seed_for("benchmark", experiment.dataset, model, seed)
+    number = seed_for("benchmark", experiment.dataset, model, 0 if issubclass(MODELS[model], Closed) else seed)
     return Cell(data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks))
 
 
@@ -77,17 +78,16 @@ def data(experiment: Experiment, features: str, draw: int) -> Stored:
     """
     params, layout = experiment.params, experiment.draws[draw]
     stored = Stored.of(params, layout, features)
-    taught = pretraining.learned(params, features)
-    if not draw or not (taught or needs.learns(params.encoders, features)):
+    if not draw or not needs.learns(params.encoders, features):
         return stored
     path = experiment.run.folder / "draws" / str(draw) / f"{features}.npy"
     again = replace(stored, features=path, graph=params[Graph])
     if path in experiment.made:
         return again
     node = FeatureSets.of(layout, params[Encode], params.encoders)[features]
-    if not taught and not node.learned:
+    if not node.learned:
         return stored
-    if taught or not node.relearns or any(part.learned for part in node.of):
+    if not node.relearns or any(part.learned for part in node.of):
         raise UserError(
             f"'benchmark.features': {features} learned from the train interactions of the first draw, and cannot be "
             "made again for the others; leave it out, or set interactions.draws to 1"

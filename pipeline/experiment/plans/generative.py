@@ -13,7 +13,6 @@ from pipeline.experiment.cell import Cell, Opens
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.sequences import POPULARITY, SASREC, TIGER, Ordered, read
 from pipeline.layout import Layout
-from pipeline.pretrain.params import Pretrain
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import files
 from pipeline.semantic_ids.registry import METHODS
@@ -41,7 +40,7 @@ class Contender(NamedTuple):
         return Ordered(layout, None if self.features == NONE else (self.features, self.method))
 
 
-class Trained(NamedTuple):
+class GenerativeRun(NamedTuple):
     """One training."""
 
     contender: Contender
@@ -53,10 +52,10 @@ class Trained(NamedTuple):
     """whether test is opened at the best valid epoch"""
 
 
-TRIVIAL = Trained(Contender(POPULARITY, NONE, NONE), None, 0, True)
+TRIVIAL = GenerativeRun(Contender(POPULARITY, NONE, NONE), None, 0, True)
 
 
-def plan(experiment: Experiment) -> dict[Trained, Cell]:
+def plan(experiment: Experiment) -> dict[GenerativeRun, Cell]:
     """Try learning rates, where there are several; return these cells, then those that open test.
 
     Raises:
@@ -69,15 +68,15 @@ def plan(experiment: Experiment) -> dict[Trained, Cell]:
     rules = protocol(experiment, sequences)
     everyone = contenders(own, experiment.layout)
     rates = own.rates if len(own.rates) > 1 else []
-    tries = [Trained(one, rate, 0, False) for one in everyone for rate in rates]
+    tries = [GenerativeRun(one, rate, 0, False) for one in everyone for rate in rates]
     tried = {one: cell(experiment, rules, one) for one in tries}
     records = experiment.complete(tried, "generative")
-    best: dict[Contender, Trained] = {}
+    best: dict[Contender, GenerativeRun] = {}
     for one in tries:
         if one.contender not in best or records[one].best[CHOSEN_BY] > records[best[one.contender]].best[CHOSEN_BY]:
             best[one.contender] = one  # of equal ones the first
     chosen = {one: best[one].rate if one in best else own.rates[0] for one in everyone}
-    runs = [Trained(one, chosen[one], n, True) for n in range(own.seeds) for one in everyone]
+    runs = [GenerativeRun(one, chosen[one], n, True) for n in range(own.seeds) for one in everyone]
     return tried | {one: cell(experiment, rules, one) for one in [*runs, TRIVIAL]}
 
 
@@ -95,7 +94,7 @@ def protocol(experiment: Experiment, sequences: Sequences) -> Protocol:
     return judging.protocol(experiment.rules, sequences, experiment.params[Study].generative.length)
 
 
-def cell(experiment: Experiment, rules: Protocol, one: Trained) -> Cell:
+def cell(experiment: Experiment, rules: Protocol, one: GenerativeRun) -> Cell:
     """Return the cell of a training; what of the section does not shape it is left out of the settings."""
     own = experiment.params[Study].generative
     shape = {"features": [], "methods": [], "seeds": 1, "rates": [own.rates[0] if one.rate is None else one.rate]}
@@ -116,6 +115,4 @@ def _checked(experiment: Experiment) -> Sequences:
         raise UserError(f"{absent}: not there; run `alignrec semantic_ids {experiment.dataset}` first")
     for reason, n in sequences.dropped.items():
         run.count(f"generative: {reason}", n)
-    if experiment.params[Pretrain].collaborative:
-        run.warn("study.generative: the encoder read train interactions of another split, some of them targets here")
     return sequences

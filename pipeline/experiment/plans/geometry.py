@@ -30,8 +30,8 @@ class Without(NamedTuple):
 def plan(experiment: Experiment) -> dict[Without, Cell]:
     """Return the cells; none where no loss is named."""
     geometry = experiment.params[Study].geometry
-    arms = [FULL, *geometry.without] if geometry.without else []
-    return {one: cell(experiment, one) for one in (Without(a, s) for a in arms for s in range(geometry.seeds))}
+    variants = [FULL, *geometry.without] if geometry.without else []
+    return {one: cell(experiment, one) for one in (Without(a, s) for a in variants for s in range(geometry.seeds))}
 
 
 def cell(experiment: Experiment, one: Without) -> Cell:

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +36,7 @@ from pipeline.interactions import again
 from pipeline.interactions.division import Division
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Split
-from pipeline.layout import Layout
+from pipeline.layout import Layout, OtherSplit
 from pipeline.models import MODELS, RELEASED, closed
 from pipeline.run import Run
 from pipeline.seeds import seed_for
@@ -58,7 +57,7 @@ class Contender(NamedTuple):
         return self.model if self.features == NO_FEATURES else f"{self.model} on {self.features}"
 
 
-class Trained(NamedTuple):
+class LeagueRun(NamedTuple):
     """One training."""
 
     contender: Contender
@@ -68,18 +67,6 @@ class Trained(NamedTuple):
     """of the setting"""
     seed: int
     """number of the run"""
-
-
-@dataclass(frozen=True)
-class Redrawn(Layout):
-    """The paths of a dataset with another split; all other files are the dataset's."""
-
-    number: int
-
-    @property
-    def interactions(self) -> Path:
-        """Table INTERACTIONS."""
-        return self.folder("league") / "splits" / str(self.number) / "interactions.parquet"
 
 
 @dataclass(frozen=True)
@@ -127,7 +114,7 @@ class Season:
         names = dict.fromkeys(one.model for one in self.contenders)
         return {name: settings(self.experiment.params, name, self.budget) for name in names}
 
-    def cell(self, one: Trained) -> Cell:
+    def cell(self, one: LeagueRun) -> Cell:
         """Return the cell of a training, which is the benchmark's own where that has the same settings."""
         params, (model, features) = self.experiment.params, one.contender
         chosen = search.settings(params, model, self.settings[model][one.number])
@@ -138,14 +125,14 @@ class Season:
 class Played(NamedTuple):
     """What a league has trained."""
 
-    found: dict[Trained, Record]
+    found: dict[LeagueRun, Record]
     chosen: dict[tuple[Contender, int], int]
     """contender and split -> number of the setting of best valid Recall@20"""
 
     def runs(self, contender: Contender, split: int, seeds: int) -> dict[int, Record]:
         """Return the runs of the setting that valid chose, by number, those that ended."""
         number = self.chosen[contender, split]
-        each = {seed: self.found[Trained(contender, split, number, seed)] for seed in range(seeds)}
+        each = {seed: self.found[LeagueRun(contender, split, number, seed)] for seed in range(seeds)}
         return {seed: record for seed, record in each.items() if record.judged}
 
 
@@ -232,15 +219,17 @@ def _split(run: Run) -> list[Layout]:
         return [layout]
     users, items = run.read(layout.users, schemas.USERS), run.read(layout.item_ids, schemas.ITEM_IDS)
     facts = {k: v for k, v in schemas.provenance(interactions).items() if k in ("timestamps", "split", "division")}
-    others = [Redrawn(layout.root, layout.dataset, number) for number in range(1, run.params[League].splits)]
-    for other in others:
-        path, seed = other.interactions, seed_for("interactions", run.dataset, "split", "league", other.number)
+    others: list[Layout] = []
+    for number in range(1, run.params[League].splits):
+        path = layout.folder("league") / "splits" / str(number) / "interactions.parquet"
+        seed = seed_for("interactions", run.dataset, "split", "league", number)
         division = Division(params.protocol, seed, params.cold_share, params.most_train)
         read = [layout.interactions, layout.users, layout.item_ids]
         inner.resume(path.parent, read, division, modules=[again.__name__])
         if not path.is_file():
             rows = again.divided(interactions, users, items, division, path.parent / ".scratch", params.memory_limit)
             inner.write_all(rows, path, schemas.INTERACTIONS, **facts)
+        others.append(OtherSplit(layout.root, layout.dataset, path))
     return [layout, *others]
 
 
@@ -252,7 +241,7 @@ def play(own: Season) -> Played:
     """
     experiment, splits = own.experiment, range(len(own.splits))
     tries = [
-        Trained(one, split, number, 0)
+        LeagueRun(one, split, number, 0)
         for one, split in product(own.contenders, splits)
         for number in range(len(own.settings[one.model]))
     ]
@@ -260,13 +249,13 @@ def play(own: Season) -> Played:
     chosen = {}
     for one, split in product(own.contenders, splits):
         each = enumerate(own.settings[one.model])
-        tried = [became(number, setting, [found[Trained(one, split, number, 0)]]) for number, setting in each]
+        tried = [became(number, setting, [found[LeagueRun(one, split, number, 0)]]) for number, setting in each]
         if won := best([end for end in tried if end]):
             chosen[one, split] = won.number
     if not chosen:
         raise UserError(f"league: no setting trained to the end; the first: {found[tries[0]].values['reason']}")
     seeds = range(1, own.own.seeds)
-    more = [Trained(*key, number, seed) for key, number in chosen.items() for seed in seeds]
+    more = [LeagueRun(*key, number, seed) for key, number in chosen.items() for seed in seeds]
     found |= experiment.complete({one: own.cell(one) for one in more}, "seeds", tolerant=True)
     return Played(found, chosen)
 

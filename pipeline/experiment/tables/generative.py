@@ -13,7 +13,7 @@ import schemas
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
-from pipeline.experiment.plans.generative import TRIVIAL, Contender, Trained, protocol
+from pipeline.experiment.plans.generative import TRIVIAL, Contender, GenerativeRun, protocol
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.sequences import SASREC, read
 from pipeline.experiment.store import Record
@@ -24,7 +24,7 @@ from pipeline.study.params import Study
 MEASURED = ("recall", "ndcg")
 
 
-def table(experiment: Experiment, found: Mapping[Trained, Record]) -> dict[str, pa.Table]:
+def table(experiment: Experiment, found: Mapping[GenerativeRun, Record]) -> dict[str, pa.Table]:
     """Return both tables; empty ones where no feature set is named."""
     rows: list[dict[str, Any]] = []
     tests: list[dict[str, Any]] = []
@@ -39,7 +39,7 @@ def table(experiment: Experiment, found: Mapping[Trained, Record]) -> dict[str, 
     }
 
 
-def _rows(dataset: str, found: Mapping[Trained, Record], rules: Protocol) -> Iterator[dict[str, Any]]:
+def _rows(dataset: str, found: Mapping[GenerativeRun, Record], rules: Protocol) -> Iterator[dict[str, Any]]:
     """Yield the rows of GENERATIVE: of each run valid and test, of a rate that was not chosen valid alone."""
     ran = [one for one in found if one.opens]
     used = {(one.contender, one.rate) for one in ran}
@@ -58,7 +58,7 @@ def _rows(dataset: str, found: Mapping[Trained, Record], rules: Protocol) -> Ite
 
 
 def _tests(
-    experiment: Experiment, ran: Mapping[Trained, Record], sequences: Sequences, rules: Protocol
+    experiment: Experiment, ran: Mapping[GenerativeRun, Record], sequences: Sequences, rules: Protocol
 ) -> list[dict[str, Any]]:
     """Return the rows of GENERATIVE_TESTS: codes of one feature set against each other, and each against SASRec."""
     split, own = sequences.split(), experiment.params[Study].generative

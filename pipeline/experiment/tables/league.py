@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Evaluation, judge
 from pipeline.evaluation.statistics import corrected
-from pipeline.experiment.plans.league import Contender, Played, Season, Trained
+from pipeline.experiment.plans.league import Contender, LeagueRun, Played, Season
 from pipeline.experiment.search import RECALL
 from pipeline.experiment.store import Record
 from pipeline.interactions.audit import audit
@@ -38,7 +38,7 @@ def table(own: Season, played: Played) -> pa.Table:
     """Return table LEAGUE of what was played."""
     costs = own.experiment.costs
     first = {one: r for one, r in played.found.items() if r.judged and not (one.split or one.seed)}
-    best: dict[Contender, Trained] = {}
+    best: dict[Contender, LeagueRun] = {}
     for one, record in first.items():
         if one.contender not in best or _test(own, record) > _test(own, first[best[one.contender]]):
             best[one.contender] = one
@@ -113,8 +113,7 @@ def derived(own: Season, played: Played) -> dict[str, Any]:
     pairs = [(name, a.name, b.name, users[a], users[b]) for a, b in combinations(main, 2)]
     gains = [
         (one.model, one.name, other.name, users[one], users[other])
-        for one in main
-        for other in ended
+        for one, other in product(main, ended)
         if other.model == one.model and other != one
     ]
     tested = corrected(pairs, seed) if pairs else []

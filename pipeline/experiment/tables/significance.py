@@ -79,14 +79,17 @@ def tests(
         for metric in METRICS:
             rows.append(named | sides | {"metric": metric, "k": k, "seeds": len(seeds)})
             for column, kind in ((left, a), (right, b)):
-                runs = {n: per_user[kind._replace(seed=n)][metric] for n in seeds}
-                by_draw = [[run for n, run in runs.items() if n % draws == draw] for draw in range(draws)]
-                column.append(np.stack([np.mean(own, axis=0) for own in by_draw], axis=1))  # [N, D]
+                column.append(_by_draw({n: per_user[kind._replace(seed=n)][metric] for n in seeds}, draws))
     if not rows:
         return schemas.TESTS.empty_table()
     results = paired(np.stack(left, 2), np.stack(right, 2), seed_for("tests", rows[0]["dataset"]))
     corrected = holm(np.array([test.p for test in results]))
-    tested = [
-        row | test._asdict() | {"p_holm": float(p)} for row, test, p in zip(rows, results, corrected, strict=True)
-    ]
+    each = zip(rows, results, corrected, strict=True)
+    tested = [row | test._asdict() | {"p_holm": float(p)} for row, test, p in each]
     return pa.Table.from_pylist(tested, schemas.TESTS)
+
+
+def _by_draw(runs: Mapping[int, np.ndarray], draws: int) -> np.ndarray:
+    """Return the mean over the runs, number -> float64 [N], of each draw: [N, D]."""
+    each = [[run for n, run in runs.items() if n % draws == draw] for draw in range(draws)]
+    return np.stack([np.mean(own, axis=0) for own in each], axis=1)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config.source import Source
-from pipeline.interactions import build, mending
+from pipeline.interactions import build, repairs
 from pipeline.interactions.division import Division
 from pipeline.items import identifiers
 from pipeline.sources import inspect, mmrec
@@ -80,8 +80,8 @@ def core(data: bytes) -> None:
     path = written("c.csv", HEADER.encode() + data)
     with build.database(folder("scratch"), "256MiB") as db:
         reader = TabularSource(kind="tabular", interactions=["c.csv"]).reader()
-        tables, _, _ = mending.split(
-            db, reader, {"interactions": path}, folder("mended"), lambda sql, own: build.split(db, sql, 3, 3, KEEP)
+        tables, _, _ = repairs.split(
+            db, reader, {"interactions": path}, folder("repaired"), lambda sql, own: build.split(db, sql, 3, 3, KEEP)
         )
         rows = pa.concat_tables(tables.interactions)
         items = len(pa.concat_tables(tables.item_ids))

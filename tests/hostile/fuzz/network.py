@@ -39,7 +39,7 @@ def parsed(data: bytes) -> None:
     text = data.decode("utf-8", "surrogateescape")
     for base in (None, BASE):
         try:
-            url = web._parsed(text, base)
+            url = web.parse_address(text, base)
         except web._Failure:
             continue
         assert url.scheme in ("http", "https")
@@ -74,10 +74,10 @@ async def _image(data: bytes) -> None:
     client._connection = lambda _: transport  # type: ignore[method-assign]
     client._host = lambda _: host  # type: ignore[method-assign]
     try:
-        body = await client._request(web._parsed("http://203.0.113.9/x"))
+        body = await client._request(web.parse_address("http://203.0.113.9/x"))
         assert len(body) <= POLICY.max_bytes or isinstance(body, str)
         if isinstance(body, str):
-            web._parsed(body, BASE)
+            web.parse_address(body, BASE)
     finally:
         await client.close()
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.export.content import of_release
 from pipeline.io import sha256
 from pipeline.release import manifest, signature, verify
-from stages.mend import mend
+from stages.repair import repair
 from tests.hostile import test_foreign_release
 from tests.hostile.fuzz.target import Target, folder, written
 
@@ -45,7 +45,7 @@ def replaced(name: str) -> Callable[[bytes], None]:
             entry |= {"rows": rows, "columns": [column.model_dump() for column in columns]}
         except (pa.ArrowException, OSError):  # an attacker does not describe what nobody can read
             pass
-        (target / manifest.NAME).write_text(json.dumps(manifest.sealed(content)))
+        (target / manifest.NAME).write_text(json.dumps(manifest.with_digest(content)))
         list(verify(target))
         of_release(target, [])
         of_release(target, ["beit3"], coded=True)
@@ -59,13 +59,13 @@ def signed(data: bytes) -> None:
     signature.check(written("manifest.json", b"{}").parent, b"{}", None)
 
 
-def mended(data: bytes) -> None:
+def repaired(data: bytes) -> None:
     """What DVC left is kept or deleted, in whatever state."""
     project = folder("project")
     (project / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
     for path in (project / ".dvc/tmp/rwlock", project / "dvc.lock"):
         path.write_bytes(data)
-    mend(project)
+    repair(project)
 
 
 def read(name: str) -> bytes:
@@ -95,6 +95,6 @@ TARGETS = {
     ),
     "codes": Target(replaced(FACTS), [read(FACTS), b"7", b"[]"], quick=10),
     "dvc-files": Target(
-        mended, [LOCK, b'{"/o": {"write": {"pid": 1, "cmd": "x"}}}', b"datasets: [s]\ntrain:\n  lr: 1.0\n"]
+        repaired, [LOCK, b'{"/o": {"write": {"pid": 1, "cmd": "x"}}}', b"datasets: [s]\ntrain:\n  lr: 1.0\n"]
     ),
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.mend import mend
+from stages.repair import repair
 
 RWLOCK = json.dumps({"write": {"/out": {"pid": 1, "cmd": "dvc repro"}}, "read": {}})
 LOCK = "schema: '2.0'\nstages:\n  a:\n    cmd: b\n"
@@ -20,7 +20,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_whole_files_stay(project: Path) -> None:
-    assert mend(project) == []
+    assert repair(project) == []
     assert (project / "dvc.lock").read_text() == LOCK
 
 
@@ -28,7 +28,7 @@ def test_whole_files_stay(project: Path) -> None:
 def test_a_half_written_rwlock_goes(project: Path, share: float) -> None:
     path = project / ".dvc" / "tmp" / "rwlock"
     path.write_text(RWLOCK[: int(share * len(RWLOCK))])
-    assert mend(project) == [path]
+    assert repair(project) == [path]
     assert not path.exists()
     assert (project / "dvc.lock").exists()
 
@@ -36,8 +36,8 @@ def test_a_half_written_rwlock_goes(project: Path, share: float) -> None:
 @pytest.mark.parametrize("text", ["", "schema: '2.0'\nstages:\n  a:\n    cm", "schema: '2.0'\nstages: {a"])
 def test_a_half_written_dvc_lock_goes(project: Path, text: str) -> None:
     (project / "dvc.lock").write_text(text)
-    assert mend(project) == [project / "dvc.lock"]
+    assert repair(project) == [project / "dvc.lock"]
 
 
 def test_a_folder_without_dvc_is_left_alone(tmp_path: Path) -> None:
-    assert mend(tmp_path) == []
+    assert repair(tmp_path) == []

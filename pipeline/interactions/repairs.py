@@ -11,14 +11,14 @@ import pyarrow as pa
 
 from pipeline.interactions.build import SplitTables
 from pipeline.sources.base import Reader
-from pipeline.sources.delimited import Mended
+from pipeline.sources.delimited import Repaired
 
 
 @runtime_checkable
 class Mender(Protocol):
     """A reader that can read a file row by row."""
 
-    def mended(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Mended] | None:
+    def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Repaired] | None:
         """Return the files with the interactions written anew into a folder; None where that cannot help."""
 
 
@@ -60,10 +60,10 @@ def split(
         begun = db.execute("SELECT count(*) FROM duckdb_tables()").fetchall()[0][0]
         if begun or isinstance(e, duckdb.OutOfMemoryException) or not isinstance(reader, Mender):
             raise
-        if (again := reader.mended(raw, folder)) is None:
+        if (again := reader.repair(raw, folder)) is None:
             raise
-    files, mended = again
+    files, repaired = again
     tables, own = read(files)
-    lost = {"unreadable_line": len(mended.rejects)} if len(mended.rejects) else {}
-    tables = tables._replace(rows=tables.rows + len(mended.rejects), drops=tables.drops | lost)
-    return Divided(tables, own, mended.rejects)
+    lost = {"unreadable_line": len(repaired.rejects)} if len(repaired.rejects) else {}
+    tables = tables._replace(rows=tables.rows + len(repaired.rejects), drops=tables.drops | lost)
+    return Divided(tables, own, repaired.rejects)

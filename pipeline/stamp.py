@@ -22,7 +22,7 @@ LOCK = "dvc.lock"
 
 
 def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
-    """Write `Layout.seal` for a stage's present files: the sha256 of each, and all that says they are up to date.
+    """Write `Layout.stamp` for a stage's present files: the sha256 of each, and all that says they are up to date.
 
     Args:
         run: that made them.
@@ -31,8 +31,8 @@ def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
         needs: what the files depend on.
     """
     files, outside = _present(run.layout, stage.name), _outside(run.layout, needs.files)
-    seal = {"key": key, "around": _around(run, stage), "outside": outside, "files": files}
-    io.write_bytes(run.layout.seal(stage.name), json.dumps(seal, indent=1).encode())
+    stamp = {"key": key, "around": _around(run, stage), "outside": outside, "files": files}
+    io.write_bytes(run.layout.stamp(stage.name), json.dumps(stamp, indent=1).encode())
 
 
 def holds(run: Run, stage: Stage) -> bool:
@@ -40,15 +40,15 @@ def holds(run: Run, stage: Stage) -> bool:
 
     Where nothing at all has changed around it, its needs are not asked: that may load torch.
     """
-    sealed = _read(run.layout, stage.name)
-    if sealed is None or not run.layout.run_record(stage.name).is_file():
+    stamp = _read(run.layout, stage.name)
+    if stamp is None or not run.layout.run_record(stage.name).is_file():
         return False
-    if sealed["files"] != _present(run.layout, stage.name):
+    if stamp["files"] != _present(run.layout, stage.name):
         return False
-    outside = sealed["outside"]
-    if not stage.looks and sealed["around"] == _around(run, stage) and outside == _outside(run.layout, outside):
+    outside = stamp["outside"]
+    if not stage.looks and stamp["around"] == _around(run, stage) and outside == _outside(run.layout, outside):
         return True
-    return bool(sealed["key"] == run.key(*stage.asks(run)))
+    return bool(stamp["key"] == run.key(*stage.asks(run)))
 
 
 def _around(run: Run, stage: Stage) -> str:
@@ -68,11 +68,11 @@ def _outside(layout: Layout, paths: Iterable[Path | str]) -> dict[str, list[int]
 
 
 def _read(layout: Layout, stage: str) -> dict[str, Any] | None:
-    """Return a seal; None where there is none, or no whole one."""
+    """Return a stamp; None where there is none, or no whole one."""
     try:
-        sealed = json.loads(layout.seal(stage).read_bytes())
-        whole = isinstance(sealed["key"], str) and isinstance(sealed["around"], str)
-        return sealed if whole and isinstance(sealed["files"], dict) and isinstance(sealed["outside"], dict) else None
+        stamp = json.loads(layout.stamp(stage).read_bytes())
+        whole = isinstance(stamp["key"], str) and isinstance(stamp["around"], str)
+        return stamp if whole and isinstance(stamp["files"], dict) and isinstance(stamp["outside"], dict) else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -81,19 +81,19 @@ def altered(layout: Layout, stage: str) -> list[Path]:
     """Return the files of a finished stage that are not as it left them, that are gone, or that it did not write.
 
     Returns:
-        sorted paths; none if the stage has left no seal.
+        sorted paths; none if the stage has left no stamp.
     """
-    sealed = _read(layout, stage)
-    if sealed is None:
+    stamp = _read(layout, stage)
+    if stamp is None:
         return []
-    files, present = sealed["files"], _present(layout, stage)
+    files, present = stamp["files"], _present(layout, stage)
     return sorted(layout.folder(stage) / n for n in files.keys() | present.keys() if present.get(n) != files.get(n))
 
 
 def vouch(layout: Layout, stage: Stage) -> None:
     """Refuse files of the stages that `stage` reads which are not as those left them.
 
-    A stage without a seal, whose files `dvc checkout` may have brought, is held to dvc.lock, where that names it.
+    A stage without a stamp, whose files `dvc checkout` may have brought, is held to dvc.lock, where that names it.
 
     Raises:
         UserError: one is altered, gone, or of no stage; it says what makes it again.

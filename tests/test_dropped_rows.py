@@ -134,7 +134,9 @@ def test_files_that_are_all_absent_are_an_error_that_names_the_key_and_some_of_t
 def test_a_pattern_that_no_file_fits_is_an_error(tmp_path: Path) -> None:
     source = tabular(tmp_path, [{"item": f"A{i}", "title": "x"} for i in range(ITEMS)])
     line = error(pictured(source, 3, pattern=["pictures/{item}.png", "{item}.jpg"]))
-    assert "images: no item has a file pictures/{item}.png or {item}.jpg below .; mend images.pattern or images" in line
+    assert (
+        "images: no item has a file pictures/{item}.png or {item}.jpg below .; correct images.pattern or images" in line
+    )
     assert pictured(source, 3).exit_code == 0  # without a pattern nobody promised any
 
 

@@ -1,4 +1,4 @@
-"""Table ARMS: what each arm of pre-training is worth, and how it differs from the recipe. N users or items."""
+"""Table VARIANTS: what each variant of pre-training is worth, and how it differs from the recipe. N users or items."""
 
 from __future__ import annotations
 
@@ -17,24 +17,16 @@ from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected, holm
-from pipeline.experiment.plans.arms import FORMS, WHOLE, Arm, Trained, planned
+from pipeline.experiment.plans.variants import FORMS, WHOLE, Variant, VariantRun, planned
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
 from pipeline.experiment.tables import significance
 from pipeline.models import RELEASED
-from pipeline.pretrain.params import Pretrain
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import tested_cutoffs
 from pipeline.seeds import seed_for
 from pipeline.study.params import RECIPE
-
-LEAKS = {
-    "item_cf": "leak: the encoder was taught who buys what together in train, which is what this probe asks for",
-    "zero_shot": "leak: the encoder read train interactions, among them those of the histories that are asked for",
-}
-"""probe -> what collaborative pre-training gives away"""
-READ = "the encoder read train interactions, so this is not content alone; test interactions were not read"
 
 
 class Figure(NamedTuple):
@@ -68,20 +60,21 @@ class Measured(NamedTuple):
     """float64 [N], of each user or item, mean over trainings; None where nothing is tested"""
 
 
-def table(experiment: Experiment, found: Mapping[Trained, Record]) -> dict[str, pa.Table]:
-    """Return the table of arms whose answers are on disk."""
+def table(experiment: Experiment, found: Mapping[VariantRun, Record]) -> dict[str, pa.Table]:
+    """Return the table of variants whose answers are on disk."""
     rows: list[dict[str, Any]] = []
     pairs: list[tuple[int, tuple[str, ...], np.ndarray, np.ndarray]] = []
     recipe: Mapping[Figure, Measured] = {}
-    arms = planned(experiment.params, experiment.layout)
-    for name, group in groupby(enumerate(arms), lambda one: one[1].name):
+    variants = planned(experiment.params, experiment.layout)
+    for name, group in groupby(enumerate(variants), lambda one: one[1].name):
         numbers, encoders = zip(*group, strict=True)
         each = [
-            _measured(experiment, arm, {own: record for own, record in found.items() if own.arm == number})
-            for number, arm in zip(numbers, encoders, strict=True)
+            _measured(experiment, variant, {own: record for own, record in found.items() if own.variant == number})
+            for number, variant in zip(numbers, encoders, strict=True)
         ]
         if len(each) > 1:
-            rows += [r for arm, one in zip(encoders, each, strict=True) for r in _rows(experiment, arm, arm.seed, one)]
+            for variant, one in zip(encoders, each, strict=True):
+                rows += _rows(experiment, variant, variant.seed, one)
         together = _together(each)
         recipe = together if name == RECIPE else recipe
         seed = encoders[0].seed if len(each) == 1 else None
@@ -90,8 +83,8 @@ def table(experiment: Experiment, found: Mapping[Trained, Record]) -> dict[str, 
             if other and own.cases is not None and other.cases is not None and own is not other:
                 pairs.append((len(rows), figure.family, own.cases, other.cases))
             rows.append(row)
-    _test(rows, pairs, seed_for("arms", experiment.dataset))
-    return {"arms.parquet": pa.Table.from_pylist(rows, schemas.ARMS)}
+    _test(rows, pairs, seed_for("variants", experiment.dataset))
+    return {"variants.parquet": pa.Table.from_pylist(rows, schemas.VARIANTS)}
 
 
 def _test(
@@ -109,23 +102,21 @@ def _test(
 
 
 def _rows(
-    experiment: Experiment, arm: Arm, seed: int | None, measured: Mapping[Figure, Measured]
+    experiment: Experiment, variant: Variant, seed: int | None, measured: Mapping[Figure, Measured]
 ) -> Iterator[dict[str, Any]]:
     """Yield a row a figure, without tests."""
     untested = dict.fromkeys(("n", "difference", "low", "high", "p", "p_holm"))
-    taught = arm.seed is not None and arm.params[Pretrain].learns
     for figure, own in measured.items():
         spread = cell(own.values)
         yield {
             "dataset": experiment.dataset,
-            "arm": arm.name,
+            "variant": variant.name,
             "encoder_seed": seed,
             **figure._asdict(),
             "seeds": len(own.values),
             "mean": spread.mean,
             "sd": spread.sd,
             **untested,
-            "note": LEAKS.get(figure.what, READ) if taught else "",
         }
 
 
@@ -140,21 +131,21 @@ def _together(each: Sequence[Mapping[Figure, Measured]]) -> dict[Figure, Measure
     return together
 
 
-def _measured(experiment: Experiment, arm: Arm, found: Mapping[Trained, Record]) -> dict[Figure, Measured]:
+def _measured(experiment: Experiment, variant: Variant, found: Mapping[VariantRun, Record]) -> dict[Figure, Measured]:
     """Return the figures of one encoder: of the probes, then of AlignRec."""
-    figures = dict(_probed(experiment.params, experiment.rules, arm))
+    figures = dict(_probed(experiment.params, experiment.rules, variant))
     for protocol in experiment.rules.variants:
-        figures |= _recommended(experiment, protocol, arm, found)
+        figures |= _recommended(experiment, protocol, variant, found)
     return figures
 
 
-def _probed(params: Parameters, rules: Protocol, arm: Arm) -> Iterator[tuple[Figure, Measured]]:
-    answers, ks = load_file(arm.branch.answers), params[Probe].ks
+def _probed(params: Parameters, rules: Protocol, variant: Variant) -> Iterator[tuple[Figure, Measured]]:
+    answers, ks = load_file(variant.branch.answers), params[Probe].ks
     tested = tested_cutoffs(ks)
     for probe in PROBES:
-        for features in arm.sets:
+        for features in variant.sets:
             for form in FORMS:
-                if (hits := answers.get(arm.answer_key(probe, features, form))) is None:  # it has no questions
+                if (hits := answers.get(variant.answer_key(probe, features, form))) is None:  # it has no questions
                     continue
                 for column, k in enumerate(ks):
                     figure = Figure(probe, features, form, PROBES[probe].measure, k, *rules.label.values())
@@ -163,11 +154,11 @@ def _probed(params: Parameters, rules: Protocol, arm: Arm) -> Iterator[tuple[Fig
 
 
 def _recommended(
-    experiment: Experiment, rules: Protocol, arm: Arm, found: Mapping[Trained, Record]
+    experiment: Experiment, rules: Protocol, variant: Variant, found: Mapping[VariantRun, Record]
 ) -> dict[Figure, Measured]:
     ks = experiment.params[Benchmark].ks
     figures: dict[Figure, Measured] = {}
-    for features in arm.trained:
+    for features in variant.trained:
         records = [record for own, record in found.items() if own.features == features]
         runs = [record.evaluation(rules.suffix, experiment.split, ks) for record in records]
         for metric in significance.METRICS:

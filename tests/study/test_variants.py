@@ -1,4 +1,4 @@
-"""Arms of pre-training on a toy shop: what is compared, what is trained, and what a kill leaves."""
+"""Variants of pre-training on a toy shop: what is compared, what is trained, and what a kill leaves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.statistics import holm
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.plans import benchmark
-from pipeline.experiment.plans.arms import FORMS, SETS
+from pipeline.experiment.plans.variants import FORMS, SETS
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
@@ -33,12 +33,12 @@ from pipeline.seeds import seed_for
 from pipeline.stage import Needs
 from pipeline.study import branch
 from pipeline.study.branch import Branch
-from pipeline.study.settings import arm_params
+from pipeline.study.settings import variant_params
 from stages import STAGES
 from stages.params import Params, load
 
 STUDY: dict[str, Any] = {
-    "arms": {"still": {"steps": 0}, "together": {"collaborative": 1.0, "common_users": 1}},
+    "variants": {"still": {"steps": 0}, "hidden": {"hide": 0.4}},
     "seeds": 2,
     "workers": 1,
 }
@@ -46,20 +46,20 @@ STUDY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A shop with its encoder, and a study of two arms that has been run."""
+    """A shop with its encoder, and a study of two variants that has been run."""
     root = tmp_path_factory.mktemp("shop")
     study(root, studied.encoded(root, study=STUDY))
     return root
 
 
 def study(root: Path, params: Params) -> list[dict[str, Any]]:
-    """Run the arms; return the rows of the table."""
-    studied.part("arms", params, root)
+    """Run the variants; return the rows of the table."""
+    studied.part("variants", params, root)
     return rows(root)
 
 
 def rows(root: Path) -> list[dict[str, Any]]:
-    table: list[dict[str, Any]] = io.read_table(Layout(root, "toy").study("arms"), schemas.ARMS).to_pylist()
+    table: list[dict[str, Any]] = io.read_table(Layout(root, "toy").study("variants"), schemas.VARIANTS).to_pylist()
     return table
 
 
@@ -68,11 +68,11 @@ def only(table: list[dict[str, Any]], **wanted: Any) -> dict[str, Any]:
     return row
 
 
-def test_every_arm_has_its_probes_and_its_recommender_beside_the_recipe(shop: Path) -> None:
+def test_every_variant_has_its_probes_and_its_recommender_beside_the_recipe(shop: Path) -> None:
     table = rows(shop)
-    assert list(dict.fromkeys(row["arm"] for row in table)) == ["recipe", "still", "together", "tfidf"]
-    for arm in ("recipe", "still", "together"):
-        judged = {(r["what"], r["features"], r["form"]) for r in table if r["arm"] == arm}
+    assert list(dict.fromkeys(row["variant"] for row in table)) == ["recipe", "still", "hidden", "tfidf"]
+    for variant in ("recipe", "still", "hidden"):
+        judged = {(r["what"], r["features"], r["form"]) for r in table if r["variant"] == variant}
         assert judged == {
             *((probe, name, form) for probe in ("item_cf", "content_knn") for name in SETS for form in FORMS),
             *(("alignrec", name, "raw") for name in ("beit3", "beit3-raw")),
@@ -83,35 +83,35 @@ def test_every_arm_has_its_probes_and_its_recommender_beside_the_recipe(shop: Pa
 
 def test_the_recipe_is_the_datasets_own_encoder(shop: Path) -> None:
     params, layout, table = load(shop / "params.yaml"), Layout(shop, "toy"), rows(shop)
-    assert not Branch(shop, "toy", "arms/recipe/0").folder("pretrain").exists()
+    assert not Branch(shop, "toy", "variants/recipe/0").folder("pretrain").exists()
     experiment = Experiment(studied.run("study", params, shop), 1)
     cells = [benchmark.whole(experiment, layout, "beit3", seed) for seed in (0, 1)]
     recalls = [outcome(cell).values["judged"][0]["metrics"]["test"]["recall@20"] for cell in cells]
-    row = only(table, arm="recipe", what="alignrec", features="beit3", metric="recall", k=20)
+    row = only(table, variant="recipe", what="alignrec", features="beit3", metric="recall", k=20)
     assert row["mean"] == pytest.approx(np.mean(recalls), abs=1e-12)
     assert row["sd"] == pytest.approx(np.std(recalls, ddof=1), abs=1e-12)
     data = Data(io.read_table(layout.interactions, schemas.INTERACTIONS), studied.ITEMS, [])
     vectors = io.matrix(io.read_features(layout.features("beit3-image-masked"))["vector"])
     hits = questions.hits(vectors, asking.ask(data)["item_cf"], [20])  # type: ignore[arg-type]
-    masked = only(table, arm="recipe", what="item_cf", features="beit3-image-masked", form="raw", k=20)
+    masked = only(table, variant="recipe", what="item_cf", features="beit3-image-masked", form="raw", k=20)
     assert masked["mean"] == pytest.approx(hits.mean(), abs=1e-12)
 
 
-def test_an_arm_is_tested_against_the_recipe(shop: Path) -> None:
+def test_a_variant_is_tested_against_the_recipe(shop: Path) -> None:
     table = rows(shop)
     at = {"what": "item_cf", "form": "raw", "k": 20}
-    released = only(table, arm="recipe", features="beit3", **at)
+    released = only(table, variant="recipe", features="beit3", **at)
     assert released["difference"] is None
-    for arm in ("still", "recipe"):  # CLS as it is, beside the released vector: what whitening does
-        raw = only(table, arm=arm, features="beit3-raw", **at)
+    for variant in ("still", "recipe"):  # CLS as it is, beside the released vector: what whitening does
+        raw = only(table, variant=variant, features="beit3-raw", **at)
         assert raw["difference"] == pytest.approx(raw["mean"] - released["mean"], abs=1e-12)
         assert raw["low"] <= raw["difference"] <= raw["high"]
-    masked = only(table, arm="still", features="beit3-text-masked", **at)
+    masked = only(table, variant="still", features="beit3-text-masked", **at)
     assert masked["difference"] == pytest.approx(
-        masked["mean"] - only(table, arm="recipe", features="beit3-text-masked", **at)["mean"], abs=1e-12
+        masked["mean"] - only(table, variant="recipe", features="beit3-text-masked", **at)["mean"], abs=1e-12
     )
-    assert only(table, arm="recipe", features="beit3-text-masked", **at)["p"] is None
-    tfidf = only(table, arm="tfidf", features="tfidf", **at)
+    assert only(table, variant="recipe", features="beit3-text-masked", **at)["p"] is None
+    tfidf = only(table, variant="tfidf", features="tfidf", **at)
     assert (tfidf["difference"], tfidf["encoder_seed"]) == (
         pytest.approx(tfidf["mean"] - released["mean"], abs=1e-12),
         None,
@@ -127,14 +127,6 @@ def test_p_is_corrected_for_the_tests_of_one_table(shop: Path) -> None:
         mine = [row for row in family if row["what"] == family[0]["what"] or row["what"] != "alignrec"]
         assert len(mine) > 2
         assert [r["p_holm"] for r in mine] == pytest.approx(list(holm(np.array([r["p"] for r in mine]))))
-
-
-def test_what_read_interactions_says_so(shop: Path) -> None:
-    table = rows(shop)
-    assert {row["note"] for row in table if row["arm"] != "together"} == {""}
-    notes = {row["what"]: row["note"] for row in table if row["arm"] == "together"}
-    assert notes["item_cf"].startswith("leak: the encoder was taught who buys what together")
-    assert "read train interactions" in notes["alignrec"]
 
 
 def test_a_second_run_trains_nothing_and_more_seeds_train_what_is_new(
@@ -160,7 +152,7 @@ def test_a_second_run_trains_nothing_and_more_seeds_train_what_is_new(
     assert contents(root) == before
     study(root, params.model_copy(update={"study": params.study.model_copy(update={"seeds": 3})}))
     assert {cell.seed for (cell,) in trained} == {seed_for("benchmark", "toy", "alignrec", 2)}
-    assert len(trained) == 7  # beit3 and beit3-raw of three arms, and tfidf
+    assert len(trained) == 7  # beit3 and beit3-raw of three variants, and tfidf
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -179,10 +171,10 @@ def test_killed_it_ends_with_the_same_bytes(shop: Path, tmp_path: Path) -> None:
     shutil.rmtree(folder)
     kept: dict[Path, int] = {}
     for stop in (
-        "arms/still/0/pretrain/history.json",
-        "arms/together/0/pretrain/checkpoint.safetensors",
-        "arms/together/0/encode/beit3-raw/features-00000.parquet",
-        "arms/still/0/probe/answers.safetensors",
+        "variants/still/0/pretrain/history.json",
+        "variants/hidden/0/pretrain/checkpoint.safetensors",
+        "variants/hidden/0/encode/beit3-raw/features-00000.parquet",
+        "variants/still/0/probe/answers.safetensors",
         "cells/*.json",
     ):
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -208,29 +200,35 @@ import studied
 from stages.params import load
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    studied.part("arms", load(root / "params.yaml"), root)
+    studied.part("variants", load(root / "params.yaml"), root)
 """
 
 
-def test_several_encoders_of_an_arm_are_tested_together(tmp_path: Path) -> None:
-    few = {"arms": {"still": {"steps": 0}}, "encoder_seeds": 2, "seeds": 1, "workers": 1, "arm_features": ["beit3"]}
+def test_several_encoders_of_a_variant_are_tested_together(tmp_path: Path) -> None:
+    few = {
+        "variants": {"still": {"steps": 0}},
+        "encoder_seeds": 2,
+        "seeds": 1,
+        "workers": 1,
+        "variant_features": ["beit3"],
+    }
     table = study(tmp_path, studied.encoded(tmp_path, study=few, pretrain={"seed": 3}))
     at = {"what": "content_knn", "features": "beit3", "form": "raw", "k": 20}
-    for arm in ("recipe", "still"):
-        each = [only(table, arm=arm, encoder_seed=seed, **at) for seed in (3, 4)]
-        together = only(table, arm=arm, encoder_seed=None, **at)
+    for variant in ("recipe", "still"):
+        each = [only(table, variant=variant, encoder_seed=seed, **at) for seed in (3, 4)]
+        together = only(table, variant=variant, encoder_seed=None, **at)
         assert [row["p"] for row in each] == [None, None]
         assert together["mean"] == pytest.approx(np.mean([row["mean"] for row in each]))
         assert (together["seeds"], together["sd"] is None) == (2, False)
     assert together["p_holm"] is not None
-    assert not Branch(tmp_path, "toy", "arms/recipe/3").folder("pretrain").exists()
-    assert Branch(tmp_path, "toy", "arms/recipe/4").encoder_weights.exists()
+    assert not Branch(tmp_path, "toy", "variants/recipe/3").folder("pretrain").exists()
+    assert Branch(tmp_path, "toy", "variants/recipe/4").encoder_weights.exists()
     assert {row["features"] for row in table if row["what"] == "alignrec"} == {"beit3", "tfidf"}
 
 
-def test_a_teacher_is_asked_once_for_all_arms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_teacher_is_asked_once_for_all_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taught = {"distill": 1.0, "distill_from": ["tfidf"]}
-    given = {"arms": {"one": taught, "two": taught | {"lr": 0.002, "words": "minilm"}}, "seeds": 1, "workers": 1}
+    given = {"variants": {"one": taught, "two": taught | {"lr": 0.002, "words": "minilm"}}, "seeds": 1, "workers": 1}
     params = load(studied.write(tmp_path, study=given))
     calls: list[Path] = []
     features = distillation._features
@@ -241,14 +239,14 @@ def test_a_teacher_is_asked_once_for_all_arms(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(distillation, "_features", counted)
     run = studied.run("study", params, tmp_path)
-    for name in given["arms"]:
-        branch.prepared(run, arm_params(params, name), Branch(tmp_path, "toy", f"arms/{name}/0"), [], [])
+    for name in given["variants"]:
+        branch.prepared(run, variant_params(params, name), Branch(tmp_path, "toy", f"variants/{name}/0"), [], [])
     assert len(calls) == 1
-    weights = [Branch(tmp_path, "toy", f"arms/{name}/0").encoder_weights.read_bytes() for name in given["arms"]]
+    weights = [Branch(tmp_path, "toy", f"variants/{name}/0").encoder_weights.read_bytes() for name in given["variants"]]
     assert weights[0] != weights[1]
 
 
-def test_without_arms_the_table_is_empty_and_nothing_is_read(tmp_path: Path) -> None:
+def test_without_variants_the_table_is_empty_and_nothing_is_read(tmp_path: Path) -> None:
     params = load(studied.write(tmp_path))
     assert study(tmp_path, params) == []
 
@@ -256,12 +254,17 @@ def test_without_arms_the_table_is_empty_and_nothing_is_read(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"arms": {"long": {"step": 3}}}, "unknown key 'study.arms.long.step'; did you mean 'steps'?"),
-        ({"arms": {"long": {"steps": -3}}}, "'study.arms.long.steps': input should be greater than or equal to 0"),
-        ({"arms": {"recipe": {}}}, "'study.arms': value error, 'recipe' is another row of the same table"),
-        ({"arms": {"x": {"distill_from": ["minilms"]}}}, "'study.arms.x.distill_from': no 'minilms'; did you mean"),
-        ({"arms": {"x": {"visual_tokens": "teacher-kmeans", "teacher": "minilm"}}}, "'study.arms.x.teacher': minilm"),
-        ({"arms": {"x": {}}, "encoder_seed": 2}, "unknown key 'study.encoder_seed'; did you mean 'encoder_seeds'?"),
+        ({"variants": {"long": {"step": 3}}}, "unknown key 'study.variants.long.step'; did you mean 'steps'?"),
+        (
+            {"variants": {"long": {"steps": -3}}},
+            "'study.variants.long.steps': input should be greater than",
+        ),
+        ({"variants": {"recipe": {}}}, "'study.variants': value error, 'recipe' is another row of the same table"),
+        (
+            {"variants": {"x": {"distill_from": ["minilms"]}}},
+            "'study.variants.x.distill_from': no 'minilms'",
+        ),
+        ({"variants": {"x": {}}, "encoder_seed": 2}, "unknown key 'study.encoder_seed'; did you mean 'encoder_seeds'?"),
     ],
 )
 def test_a_fault_is_one_line_that_names_the_key(tmp_path: Path, given: dict[str, Any], message: str) -> None:
@@ -272,24 +275,24 @@ def test_a_fault_is_one_line_that_names_the_key(tmp_path: Path, given: dict[str,
     assert "\n" not in str(error.value)
 
 
-def test_arms_need_the_recipe_to_be_encoded(tmp_path: Path) -> None:
+def test_variants_need_the_recipe_to_be_encoded(tmp_path: Path) -> None:
     other = {"features": ["tfidf"]}
     sections = {"encode": {"encoders": ["tfidf"]}, "train": {"features": "tfidf"}, "benchmark": other, "publish": other}
-    path = studied.write(tmp_path, study={"arms": {"x": {}}}, **sections)
-    with pytest.raises(UserError, match=r"'study\.arms': it trains encoders, and 'beit3' .* under encode\.encoders"):
+    path = studied.write(tmp_path, study={"variants": {"x": {}}}, **sections)
+    with pytest.raises(UserError, match=r"'study\.variants': it trains encoders, and 'beit3' .* encode\.encoders"):
         load(path)
 
 
-def test_the_stage_depends_on_what_its_arms_read(tmp_path: Path) -> None:
+def test_the_stage_depends_on_what_its_variants_read(tmp_path: Path) -> None:
     network = networks.timm(tmp_path / "network")
-    taught = {"visual_tokens": "teacher-kmeans", "teacher": "tiny"}
+    taught = {"distill": 1.0, "distill_from": ["tiny"]}
     encoders = {"tiny": {"kind": "timm", "model": str(network)}}
 
-    def of(arms: dict[str, Any]) -> Needs:
-        params = load(studied.write(tmp_path, study={"arms": arms}, encoders=encoders))
+    def of(variants: dict[str, Any]) -> Needs:
+        params = load(studied.write(tmp_path, study={"variants": variants}, encoders=encoders))
         return STAGES["study"].asks(studied.run("study", params, tmp_path))
 
-    without, alone, together = of({}), of({"x": taught}), of({"x": taught, "y": {"collaborative": 1.0}})
+    without, alone, together = of({}), of({"x": taught}), of({"x": taught, "y": {"hide": 0.4}})
     weights = network / "model.safetensors"
     assert weights not in without.files
     assert weights in alone.files

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipeline.config.document import FAULTS, parsed
 
 
-def mend(project: Path) -> list[Path]:
+def repair(project: Path) -> list[Path]:
     """Delete DVC's own files that it cannot read; return the deleted ones.
 
     Args:

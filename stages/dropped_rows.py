@@ -70,9 +70,8 @@ def items(run: Run) -> None:
             raise UserError(f"{file}: no item has a text or an image; {cause}")
         run.warn(f"no item has a text; {cause}")
     if described < (1 - MOST) * n:
-        run.warn(
-            f"{n - described:,} of {n:,} items are not in {file.name}; they have neither text nor image of their own"
-        )
+        gone_items = f"{n - described:,} of {n:,} items are not in {file.name}"
+        run.warn(f"{gone_items}; they have neither text nor image of their own")
 
 
 def images(run: Run) -> None:
@@ -86,7 +85,7 @@ def images(run: Run) -> None:
     if not named and (patterns := run.params[Images].pattern):
         where = run.notes["folder"]
         raise UserError(
-            f"images: no item has a file {' or '.join(patterns)} below {where}; mend images.pattern or images.folder"
+            f"images: no item has a file {' or '.join(patterns)} below {where}; correct images.pattern or images.folder"
         )
     if not named or ok >= (1 - MOST) * named:
         return
