@@ -8,9 +8,9 @@ import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.encode.batching import Throughput
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
+from pipeline.encode.throughput import Throughput
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout

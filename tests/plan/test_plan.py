@@ -173,8 +173,8 @@ def test_rates_of_a_busy_machine_say_so_and_are_measured_again_once_it_is_idle(
 
     monkeypatch.setattr(rates, "_general", general)
     monkeypatch.setattr(rates, "_training", lambda model: Training(build=(0, 0), step=(1, 2)))
-    for load, busy, times in ((100.0, True, 1), (100.0, True, 1), (0.0, False, 2), (100.0, False, 2)):
-        monkeypatch.setattr(rates.os, "getloadavg", lambda load=load: (load, load, load))
+    for running, busy, times in ((100.0, True, 1), (100.0, True, 1), (0.0, False, 2), (100.0, False, 2)):
+        monkeypatch.setattr(rates.os, "getloadavg", lambda running=running: (running, running, running))
         assert rates.measured("", []).busy == busy
         assert len(measurements) == times
 
