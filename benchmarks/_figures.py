@@ -137,7 +137,7 @@ def codes_seeds(layout: Layout, only: Sequence[str]) -> Iterator[str]:
 
 
 def variants(layout: Layout, only: Sequence[str]) -> Iterator[str]:
-    """Yield AlignRec on the encoder of each variant of pre-training; variants.parquet and the report have the probes."""
+    """Yield AlignRec on the encoder of each variant of pre-training; the report has the probes too."""
     yield from _studied(
         layout,
         ["variants"],

@@ -167,9 +167,14 @@ class Layout:
         """Decoded images and a teacher's features during pre-training; gone when it is done."""
         return self.encoder / ".scratch"
 
-    def teacher_target(self, name: str) -> Path:
-        """Return the file of what a frozen encoder teaches; gone when pre-training is done."""
-        return self.encoder_scratch / f"target-{name}.npy"
+    def teacher_features(self, name: str) -> Path:
+        """Return the file of a frozen encoder's vectors, which teach; gone when pre-training is done."""
+        return self.encoder_scratch / f"teacher-{name}.npy"
+
+    @property
+    def teacher_target(self) -> Path:
+        """What frozen encoders teach together; gone when pre-training is done."""
+        return self.encoder_scratch / "target.npy"
 
     def features(self, name: str) -> Path:
         """Folder of features-*.parquet of one feature set, table features(F)."""

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import shipped
 import toy
 import typer
 import verdicts
@@ -134,6 +135,19 @@ except SystemExit as end:
 """
     shown = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert shown.stdout == "1 []\n", shown.stderr
+
+
+def test_a_stage_loads_what_is_slow_only_to_work(tmp_path: Path) -> None:
+    """A second `dvc repro` asks each of fourteen stages; the shipped parameters have sets that are made of others."""
+    code = f"""
+import sys
+from pathlib import Path
+from stages.params import read
+read(Path("params.yaml"), "sample")
+print([name for name in {[*HEAVY, "scipy"]!r} if name in sys.modules])
+"""
+    shown = subprocess.run([sys.executable, "-c", code], cwd=shipped.root(), capture_output=True, text=True)
+    assert shown.stdout == "[]\n", shown.stderr
 
 
 def test_compare_needs_neither_torch_nor_faiss(tmp_path: Path) -> None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.config.base import Section
 from pipeline.encode.origin import Origin
 from pipeline.encode.params import Encode
 from pipeline.layout import EncoderFiles, Layout
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Params = TypeVar("Params", bound=Section)
 Progress = Callable[..., tqdm]

@@ -11,12 +11,10 @@ number of workers.
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +25,8 @@ import schemas
 from pipeline import engine, io
 from pipeline.encode.base import Encoder
 from pipeline.encode.chunks import Reader, Reading
+from pipeline.encode.throughput import Throughput
 from pipeline.ops.allocator import keep_large_buffers
-from pipeline.ops.device import gemm_rate
 
 
 class Encoded(NamedTuple):
@@ -42,46 +40,6 @@ class Encoded(NamedTuple):
     """bool [n], a text went in"""
     reading: Reading | None = None
     """how much was read of the texts that went in; None where the encoder does not know"""
-
-
-class Throughput:
-    """Items, operations and seconds of one feature set's making."""
-
-    def __init__(self) -> None:
-        self.items = 0
-        self.flops = 0.0
-        self.seconds: dict[str, float] = defaultdict(float)
-        """read; decode: of all threads together; wait: for them; compute: in the network; write"""
-        self._started = time.perf_counter()
-        self._lock = Lock()  # several devices count here
-
-    def add(self, what: str, seconds: float) -> None:
-        """Count seconds."""
-        with self._lock:
-            self.seconds[what] += seconds
-
-    def calculated(self, flops: float) -> None:
-        """Count operations."""
-        with self._lock:
-            self.flops += flops
-
-    @contextmanager
-    def on(self, what: str) -> Iterator[None]:
-        """Count the seconds of a block."""
-        started = time.perf_counter()
-        yield
-        self.add(what, time.perf_counter() - started)
-
-    def facts(self, precision: str) -> dict[str, Any]:
-        """Return items a second so far, and the share of the device's GEMM rate that is reached."""
-        wall = time.perf_counter() - self._started
-        facts: dict[str, Any] = {"items": self.items, "items_per_s": round(self.items / wall, 2)}
-        facts |= {f"{what}_s": round(seconds, 3) for what, seconds in self.seconds.items()}
-        if not self.flops:
-            return facts
-        rate = gemm_rate(precision)
-        share = float(f"{self.flops / wall / rate:.3g}")  # digits that say something: it may be far below a thousandth
-        return facts | {"gemm_gflop_per_s": round(rate / 1e9), "share_of_gemm_rate": share}
 
 
 def encode(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,10 +18,13 @@ import schemas
 from pipeline import io
 from pipeline.config.base import Name, Positive, Section
 from pipeline.encode.base import Progress
-from pipeline.encode.batching import Throughput
-from pipeline.features import linear, mapped, recipe, search
+from pipeline.encode.throughput import Throughput
+from pipeline.features import linear
 from pipeline.features.linear import Gathered
 from pipeline.features.node import Items
+
+if TYPE_CHECKING:
+    from pipeline.features import mapped, recipe
 
 NONE = np.zeros(0, np.int64)
 """no items"""
@@ -46,6 +50,8 @@ class Chosen(Gathered):
 
     def prepare(self, progress: Progress) -> None:
         """Try candidates, and write which is the best, unless that is done; a killed search goes on."""
+        from pipeline.features import search  # loads SciPy
+
         super().prepare(progress)
         if self.of and not self.layout.tried(self.name).is_file():
             io.write_table(
@@ -60,6 +66,8 @@ class Chosen(Gathered):
 
     def fitted(self, items: Items) -> recipe.Recipe:
         """Return the map of the winner."""
+        from pipeline.features import recipe  # loads SciPy
+
         winner = self.winner
         of = [node for node in self.of if node.name in winner.of]
         places = [i for i, node in enumerate(self.of) if node.name in winner.of]
@@ -74,12 +82,16 @@ class Chosen(Gathered):
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
         """Return its vectors, the map fitted without the interactions of some items: float32 [I, W]."""
+        from pipeline.features import recipe  # loads SciPy
+
         again = recipe.fit(self.parts, self._whole.content, self.winner.map, self.own.width, self._targets(cold))
         return np.concatenate(list(map(again, self.parts())))
 
     @cached_property
     def winner(self) -> recipe.Candidate:
         """The candidate that was chosen."""
+        from pipeline.features import recipe  # loads SciPy
+
         rows = io.read_table(self.layout.tried(self.name), schemas.TRIED).to_pylist()
         (won,) = [row for row in rows if row["chosen"]]
         return recipe.Candidate(tuple(won["of"]), won["power"], won["image"], won["map"])
@@ -91,4 +103,6 @@ class Chosen(Gathered):
         return self.fitted(Items(io.read_table(self.layout.item_ids, schemas.ITEM_IDS), texts, Throughput()))
 
     def _targets(self, cold: np.ndarray) -> mapped.Targets | None:
+        from pipeline.features import mapped  # loads SciPy
+
         return mapped.targets(self, self.own.width, cold) if self.winner.map != "none" else None

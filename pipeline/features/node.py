@@ -25,7 +25,7 @@ from pipeline.layout import Layout
 
 if TYPE_CHECKING:  # which load torch
     from pipeline.encode.base import Progress
-    from pipeline.encode.batching import Throughput
+    from pipeline.encode.throughput import Throughput
     from pipeline.features.encoded import Encoded
 
 Maker = Callable[[int, int], pa.Table]

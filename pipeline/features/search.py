@@ -20,7 +20,7 @@ import pyarrow as pa
 import schemas
 from pipeline import io
 from pipeline.encode.base import Progress
-from pipeline.encode.batching import Throughput
+from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import linear
 from pipeline.features.linear import Block, Gathered

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 import schemas
 from pipeline import engine, io
-from pipeline.encode.batching import Throughput
 from pipeline.encode.origin import LOCAL, plainly
 from pipeline.encode.params import Encode
+from pipeline.encode.throughput import Throughput
 from pipeline.engine.place import Make, Place, Worker
 from pipeline.errors import UserError
 from pipeline.features import reading, sameness

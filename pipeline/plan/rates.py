@@ -85,6 +85,8 @@ def kept() -> Path:
 def measured(size: str, models: Iterable[str], seconds: float = SECONDS) -> Rates:
     """Return the machine's rates, those that are not kept yet measured now.
 
+    Rates that were measured beside other programs are measured anew once the machine is idle.
+
     Args:
         size: of BEiT3 that pre-training and encoding take; empty: neither is asked for.
         models: recommenders that are trained.
@@ -93,6 +95,8 @@ def measured(size: str, models: Iterable[str], seconds: float = SECONDS) -> Rate
     path, until = kept(), time.perf_counter() + seconds
     before = rates = _read(path)
     busy = os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+    if rates.busy and not busy:
+        rates = Rates(machine=machine())
     if not rates.gemm:
         rates = rates.model_copy(update=_general())
     if size and size not in rates.trained:

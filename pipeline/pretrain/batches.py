@@ -19,7 +19,6 @@ from pipeline.images import pixels
 from pipeline.ops.held_out import split
 from pipeline.pretrain import corpus as data
 from pipeline.pretrain.corpus import TEXT_ONLY, Corpus, Rates
-from pipeline.pretrain.distillation import Target
 from pipeline.pretrain.losses import NetworkInputs, Step
 from pipeline.pretrain.params import Pretrain
 from pipeline.seeds import seed_for
@@ -36,7 +35,8 @@ class Task:
     params: Pretrain
     seed: int
     device: torch.device
-    targets: tuple[Target, ...] = ()
+    target: np.ndarray | None = None
+    """float32 [I, W], see `distillation.target`; None: no encoder teaches"""
 
     @property
     def rates(self) -> Rates:
@@ -81,7 +81,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
         move(codes),
         move(masks.patches),
         move(masks.tokens),
-        tuple(move(target.of(items, masks.no_image, masks.no_text)) for target in task.targets),
+        None if task.target is None else move(task.target[items]),
     )
 
 

@@ -1,12 +1,14 @@
-"""What frozen encoders know of the items: the targets of pre-training's distillation.
+"""What frozen encoders know of the items: the target of pre-training's distillation.
 
-Letters: I items, B batch, F width of an encoder's vectors, W of their targets.
+It is what feature set `linear` makes of their vectors. So CLS is asked for one vector, whatever encoders there are, in
+which directions and modalities already count as much as they should.
+
+Letters: I items, F width of an encoder's vectors, W of the target.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,12 @@ import pyarrow as pa
 from numpy.lib.format import open_memmap
 
 from pipeline import io
+from pipeline.features import linear
+from pipeline.features.linear import Block, LinearParams
 from pipeline.ops.rows import unit_rows
-from pipeline.ops.whitening import applied, fit_pca
 
-WIDTH = 128
-"""W, at most: the directions in which an encoder's vectors vary most"""
-MOST = 50_000
-"""items that these directions are learned from, at most"""
+LINEAR = LinearParams()
+"""width W, power and weight of images"""
 BLOCK = 4096
 """items held at a time"""
 
@@ -29,60 +30,47 @@ Rows = Callable[[int, int], pa.Table]
 """first item, last + 1 -> their rows, schema features(F)"""
 
 
-@dataclass(frozen=True)
-class Target:
-    """One encoder's targets: its vectors centred, reduced to W directions, whitened, of length 1."""
-
-    name: str
-    vectors: np.ndarray
-    """float32 [I, W], a memory map; zeros where the item has nothing that the encoder reads"""
-    reads: tuple[str, ...]
-    """image, text"""
-
-    def of(self, items: np.ndarray, no_image: np.ndarray, no_text: np.ndarray) -> np.ndarray:
-        """Return the targets of B items, float32 [B, W]; zeros where all that the encoder reads is hidden."""
-        hidden = np.ones(len(items), bool)
-        for modality, absent in (("image", no_image), ("text", no_text)):
-            if modality in self.reads:
-                hidden &= absent
-        return np.where(hidden[:, None], np.float32(0), self.vectors[items])
+def encoded(rows: Rows, n_items: int, path: Path) -> np.ndarray:
+    """Return an encoder's vectors of all items, a memory map of float32 [I, F], from its file if that is there."""
+    if not path.is_file():
+        with io.atomic(path) as temporary:
+            features: np.memmap[Any, Any] | None = None
+            for start in range(0, n_items, BLOCK):
+                vectors = io.matrix(rows(start, min(start + BLOCK, n_items))["vector"])
+                if features is None:
+                    features = open_memmap(temporary, "w+", np.float32, (n_items, vectors.shape[1]))
+                features[start : start + len(vectors)] = vectors
+            assert features is not None
+            features.flush()
+    return _mapped(path)
 
 
-def target(name: str, reads: tuple[str, ...], rows: Rows, n_items: int, cache: Path, seed: int) -> Target:
-    """Return an encoder's targets, from the cache if it is there.
+def target(features: Sequence[np.ndarray], blocks: Sequence[Block], path: Path) -> np.ndarray:
+    """Return the target of all items, a memory map of float32 [I, W], from its file if that is there.
 
     Args:
-        name: of the encoder.
-        reads: modalities.
-        rows: makes its features.
-        n_items: I.
-        cache: file of the targets; written if it does not exist. The features lie beside it meanwhile.
-        seed: of the sample that the directions are learned from.
+        features: of each encoder, float32 [I, F].
+        blocks: which of their numbers belong together.
+        path: of the file.
+
+    Returns:
+        rows of length 1, zero for an item that has nothing which the encoders read.
     """
-    if not cache.is_file():
-        features = _features(rows, n_items, cache.with_suffix(".features.npy"))
-        sample = np.sort(np.random.default_rng(seed).permutation(n_items)[:MOST])
-        whitening = fit_pca(
-            lambda: (features[part] for part in np.array_split(sample, -(-len(sample) // BLOCK))), WIDTH
-        )
-        with io.atomic(cache) as temporary:
-            vectors = open_memmap(temporary, "w+", np.float32, (n_items, whitening.map.shape[1]))
-            for start in range(0, n_items, BLOCK):
-                vectors[start : start + BLOCK] = unit_rows(applied(whitening, features[start : start + BLOCK]))[0]
+    n_items = len(features[0])
+
+    def parts() -> Iterator[list[np.ndarray]]:
+        return ([x[start : start + BLOCK] for x in features] for start in range(0, n_items, BLOCK))
+
+    if not path.is_file():
+        fit = linear.fit(parts, blocks, LINEAR.width, LINEAR.power)
+        with io.atomic(path) as temporary:
+            vectors = open_memmap(temporary, "w+", np.float32, (n_items, fit.last.map.shape[1]))
+            for start, some in zip(range(0, n_items, BLOCK), parts(), strict=True):
+                vectors[start : start + BLOCK] = unit_rows(fit(some))[0]
             vectors.flush()
-        cache.with_suffix(".features.npy").unlink()
-    return Target(name, np.load(cache, mmap_mode="r", allow_pickle=False), reads)
+    return _mapped(path)
 
 
-def _features(rows: Rows, n_items: int, path: Path) -> np.ndarray:
-    """Encode all items into a file of float32 [I, F], and return it as a memory map."""
-    with io.atomic(path) as temporary:
-        features: np.memmap[Any, Any] | None = None
-        for start in range(0, n_items, BLOCK):
-            vectors = io.matrix(rows(start, min(start + BLOCK, n_items))["vector"])
-            if features is None:
-                features = open_memmap(temporary, "w+", np.float32, (n_items, vectors.shape[1]))
-            features[start : start + len(vectors)] = vectors
-        if features is not None:
-            features.flush()
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+def _mapped(path: Path) -> np.ndarray:
+    vectors: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return vectors

@@ -4,40 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 import schemas
 from pipeline import io
-from pipeline.encode.batching import Throughput
 from pipeline.encode.origin import plainly
 from pipeline.encode.params import Encode
+from pipeline.encode.throughput import Throughput
+from pipeline.features import linear
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
-from pipeline.pretrain.distillation import Target, target
+from pipeline.pretrain.distillation import LINEAR, encoded, target
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 
 
-def targets(run: Run, texts: Sequence[str]) -> tuple[Target, ...]:
+def teach(run: Run, texts: Sequence[str]) -> np.ndarray | None:
     """Return what the encoders of `pretrain.distill_from` know of the items; they run unless that is on disk.
 
     Where the key is not given, those are left out that read nothing which the dataset has.
+
+    Returns:
+        float32 [I, W], see `distillation.target`; None where no encoder is left.
     """
     layout, own = run.layout, run.params[Pretrain]
     params = run.params[Encode].model_copy(update={"encoders": []})  # parts of a concat are encoded here: no set is yet
     ids = run.read(layout.item_ids, schemas.ITEM_IDS)
-    sets, out = FeatureSets(layout, params, run.params.encoders), []
+    sets = FeatureSets(layout, params, run.params.encoders)
     given, there = "distill_from" in own.model_fields_set, _modalities(layout, texts)
-    names = [name for name in own.distill_from if given or there & {*sets[name].reads}]
-    with run.progress(total=len(texts) * len(names), unit="item", what="teachers") as bar:
-        for name in names:
-            node = sets[name]
-            rows = node.rows(Items(ids, pa.chunked_array([texts], pa.string()), Throughput(), bar.update))
-            cache = layout.teacher_target(name)
-            with plainly("pretrain.distill_from"):
-                out.append(target(name, node.reads, rows, len(ids), cache, run.seed("targets")))
-    return tuple(out)
+    nodes = [sets[name] for name in own.distill_from if given or there & {*sets[name].reads}]
+    if not nodes:
+        return None
+    with (
+        run.progress(total=len(texts) * len(nodes), unit="item", what="teachers") as bar,
+        plainly("pretrain.distill_from"),
+    ):
+        items = Items(ids, pa.chunked_array([texts], pa.string()), Throughput(), bar.update)
+        features = [encoded(node.rows(items), len(ids), layout.teacher_features(node.name)) for node in nodes]
+        return target(features, linear.blocks(nodes, items, LINEAR.image), layout.teacher_target)
 
 
 def _modalities(layout: Layout, texts: Sequence[str]) -> set[str]:

@@ -48,25 +48,24 @@ def measure(network: BEiT3, task: Task) -> dict[str, float | None]:
 
 @torch.no_grad()
 def cosine(model: PretrainingModel, task: Task) -> float | None:
-    """Return the mean cosine of held-out items' CLS, read as it is in training, to their teachers' vectors.
+    """Return the mean cosine of held-out items' CLS, read as it is in training, to their teachers' vector.
 
     Args:
-        model: with heads and whitening.
-        task: with targets; of each teacher the mean is taken over the items that it knows.
+        model: with head and whitening.
+        task: with a target.
 
     Returns:
         None where no encoder teaches, or knows a held-out item.
     """
-    if not task.targets:
+    if model.teacher is None or task.target is None:
+        return None
+    target = torch.from_numpy(task.target[task.held_out]).to(task.device)
+    known = target.any(dim=1)
+    if not known.any():
         return None
     cls = torch.from_numpy(features(model.network, task, task.held_out)).to(task.device)
-    read, means = model.whitening.read(cls), []
-    for head, target in zip(model.teachers, task.targets, strict=True):
-        vectors = torch.from_numpy(target.vectors[task.held_out]).to(task.device)
-        known = vectors.any(dim=1)
-        if known.any():
-            means.append(float(F.cosine_similarity(head(read[known]), vectors[known], dim=1).mean()))
-    return round(sum(means) / len(means), 6) if means else None
+    read = model.teacher(model.whitening.read(cls[known]))
+    return round(float(F.cosine_similarity(read, target[known], dim=1).mean()), 6)
 
 
 def _outcome(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -87,13 +86,13 @@ def _metrics(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | No
     return {name: round(value, 6) for name, value in zip(names, values, strict=True)}
 
 
-def reading(network: BEiT3, task: Task, teachers: np.ndarray | None) -> Whitening:
+def reading(network: BEiT3, task: Task, teacher: np.ndarray | None) -> Whitening:
     """Fit how CLS is read to the train items, or to MOST of them.
 
     Args:
         network: that is trained.
         task: its task.
-        teachers: the linear map that reads all teachers' vectors from CLS, float32 [D, W]; None where none teaches.
+        teacher: the linear map that reads the teachers' vector from CLS, float32 [D, W]; None where none teaches.
 
     Returns:
         what that map reads, centred and brought to D numbers at most by PCA; without teachers CLS whitened.
@@ -101,10 +100,10 @@ def reading(network: BEiT3, task: Task, teachers: np.ndarray | None) -> Whitenin
     sample = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(task.train)[:MOST]
     cls = features(network, task, np.sort(sample))
     white = fit(cls)
-    if teachers is None:
+    if teacher is None:
         return white
-    directions = fit_pca(lambda: [cls @ teachers], network.config.width, power=0).map
-    return Whitening(white.mean, teachers @ directions)
+    directions = fit_pca(lambda: [cls @ teacher], network.config.width, power=0).map
+    return Whitening(white.mean, teacher @ directions)
 
 
 @torch.no_grad()

@@ -31,8 +31,8 @@ CLIP = 3.0
 MEASUREMENTS = 20
 """of held-out items in a training that is not stopped"""
 Weights = dict[str, Tensor]
-TEACHERS = "teachers"
-"""key of the map that reads the teachers' vectors from CLS, among weights"""
+TEACHER = "teacher"
+"""key of the map that reads the teachers' vector from CLS, among weights"""
 
 
 class Trained(NamedTuple):
@@ -41,7 +41,7 @@ class Trained(NamedTuple):
     history: list[dict[str, Any]]
     """an object a measurement: step; means over the steps since the last one of loss and of `<term>_loss` of each term
     that is on; lr; what `measure` and `cosine` return of the held-out items"""
-    teachers: np.ndarray | None
+    teacher: np.ndarray | None
     """see `reading`; None where no encoder teaches, or nothing was trained"""
 
 
@@ -107,9 +107,9 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
         if now.step % checkpoint.every == 0 and now.step < steps and parallel.rank() == 0:
             checkpoint.save(_state(training) | named("best", best), vars(now))
     stands = best or _weights(training)
-    teachers = stands.pop(TEACHERS, None)
+    teacher = stands.pop(TEACHER, None)
     network.load_state_dict(stands)
-    return Trained(now.history, teachers.cpu().numpy() if teachers is not None and now.step else None)
+    return Trained(now.history, teacher.cpu().numpy() if teacher is not None and now.step else None)
 
 
 def _measured(training: Training, task: Task, now: Now, rate: float, best: Weights) -> Weights:
@@ -130,7 +130,7 @@ def _measured(training: Training, task: Task, now: Now, rate: float, best: Weigh
 def _weights(training: Training) -> Weights:
     """Return what would be written now, copied: the network, and how the teachers are read from its CLS."""
     weights = {name: x.clone() for name, x in training.model.network.state_dict().items()}
-    return weights | ({TEACHERS: training.model.taught()} if len(training.model.teachers) else {})
+    return weights | ({} if (taught := training.model.taught()) is None else {TEACHER: taught})
 
 
 def _resumed(training: Training, checkpoint: Checkpoint) -> tuple[Now, Weights]:
@@ -145,8 +145,8 @@ def _begin(network: BEiT3, task: Task) -> Training:
     params = task.params
     torch.set_num_threads(params.threads)
     torch.manual_seed(seed_for(task.seed, "summary"))
-    widths = [target.vectors.shape[1] for target in task.targets]
-    model = PretrainingModel(network, task.mask_id, widths).to(task.device)
+    taught = 0 if task.target is None else task.target.shape[1]
+    model = PretrainingModel(network, task.mask_id, taught).to(task.device)
     if params.compile:
         network.beit3.encoder.compile(dynamic=True)
     distributed = DistributedDataParallel(model) if parallel.world() > 1 else model
@@ -188,7 +188,7 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     nn.utils.clip_grad_norm_(training.model.parameters(), CLIP)
     optim.set_rate(training.optimizer, rate)
     training.optimizer.step()
-    if training.model.teachers:
+    if training.model.teacher is not None:
         training.model.whitening.update()
     return values
 

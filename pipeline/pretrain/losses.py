@@ -16,8 +16,7 @@ Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,13 +54,14 @@ class Step(NamedTuple):
     """bool [B, P], masked patches"""
     piece_mask: Tensor
     """bool [B, T], masked pieces"""
-    teachers: tuple[Tensor, ...] = ()
-    """each float [B, W], of length 1; zeros where the item lacks, or hides, what the teacher reads"""
+    teacher: Tensor | None = None
+    """float [B, W], of length 1, of the whole item, though a modality be hidden; zeros where nothing is known"""
 
     def counts(self) -> Tensor:
-        """Return the number of targets of each term, int64 [2 + teachers]: masked patches, pieces, items of each."""
-        taught = [_taught(target).sum() for target in self.teachers]
-        return torch.stack([self.patch_mask.sum(), self.piece_mask.sum(), *taught])
+        """Return the number of targets of each of TERMS, int64 [3]: masked patches, masked pieces, taught items."""
+        patches = self.patch_mask.sum()
+        taught = torch.zeros_like(patches) if self.teacher is None else _taught(self.teacher).sum()
+        return torch.stack([patches, self.piece_mask.sum(), taught])
 
 
 class Scores(NamedTuple):
@@ -122,27 +122,26 @@ class RunningWhitening(nn.Module):
 
 
 class PretrainingModel(nn.Module):
-    """The network, and the heads that read its teachers' vectors from CLS."""
+    """The network, and the head that reads its teachers' vector from CLS."""
 
-    def __init__(self, network: BEiT3, mask_id: int, teachers: Sequence[int] = ()) -> None:
-        """Add heads to a network, which is trained in place.
+    def __init__(self, network: BEiT3, mask_id: int, taught: int = 0) -> None:
+        """Add the head to a network, which is trained in place.
 
         Args:
             network: BEiT3.
             mask_id: id of <mask>.
-            teachers: W of each.
+            taught: W; 0: no encoder teaches.
         """
         super().__init__()
         width = network.config.width
         self.network, self.mask_id = network, mask_id
         self.whitening = RunningWhitening(width)
-        self.teachers = nn.ModuleList(nn.Linear(width, own) for own in teachers)
+        self.teacher = nn.Linear(width, taught) if taught else None
 
     @torch.no_grad()
-    def taught(self) -> Tensor:
-        """Return the linear map, biases aside, that reads all teachers' vectors from CLS: float32 [D, sum of W]."""
-        heads = torch.cat([cast(nn.Linear, head).weight for head in self.teachers]).T.contiguous()
-        return self.whitening.map @ heads
+    def taught(self) -> Tensor | None:
+        """Return the linear map, bias aside, that reads the teachers' vector from CLS, float32 [D, W]; None without."""
+        return None if self.teacher is None else self.whitening.map @ self.teacher.weight.T
 
     def forward(self, step: Step, counts: Tensor) -> Tensor:
         """Return this part's share of each of TERMS, float32 [3]; zero where there is nothing to predict.
@@ -156,10 +155,9 @@ class PretrainingModel(nn.Module):
         mim = cross_entropy(scores.patches, step.codes[step.patch_mask]) / n[0]
         mlm = cross_entropy(scores.pieces, step.inputs.ids[step.piece_mask]) / n[1]
         distill = torch.zeros_like(mim)
-        if self.teachers:
+        if self.teacher is not None and step.teacher is not None:
             cls = self.whitening(joint_cls(self.network, step.inputs))
-            for head, target, count in zip(self.teachers, step.teachers, n[2:], strict=True):
-                distill = distill + teacher_loss(head(cls), target) / count
+            distill = teacher_loss(self.teacher(cls), step.teacher) / n[2]
         return torch.stack([mim, mlm, distill])
 
 

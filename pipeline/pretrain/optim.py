@@ -1,7 +1,7 @@
 """The optimiser of pre-training: AdamW with layer-wise learning rates, warm-up and cosine.
 
 Source of the layer-wise rates: BEiT (arXiv 2106.08254). Layers near the input have lower rates, as official weights
-have already learned them.
+have already learned them. Pieces of our own vocabulary have a higher one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from pipeline.pretrain.params import Pretrain
 BETAS = (0.9, 0.98)  # of AdamW, as BEiT
 EPSILON = 1e-6
 UNDECAYED = ("cls_token", "mask_token", "embed_positions")
+PIECES = 10.0
+"""learning rate of the embeddings of pieces beside that of the rest, unless weights are given: a piece of few items is
+seen in few steps, and would else stay as it began"""
+TEXT = "network.beit3.text_embed"
 LAYER = "network.beit3.encoder.layers."
-EMBEDDINGS = ("network.beit3.text_embed", "network.beit3.vision_embed", "network.beit3.encoder.embed_positions")
+EMBEDDINGS = (TEXT, "network.beit3.vision_embed", "network.beit3.encoder.embed_positions")
 
 
 def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
@@ -25,20 +29,23 @@ def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
     Args:
         model: its network's parameters are named `network.` and as published.
         layers: of the network.
-        params: lr, weight_decay, layer_decay.
+        params: lr, weight_decay, layer_decay, init.
     """
-    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         decayed = parameter.ndim >= 2 and not any(part in name for part in UNDECAYED)
-        groups.setdefault((layers + 1 - depth(name, layers), decayed), []).append(parameter)
+        scale = params.layer_decay ** (layers + 1 - depth(name, layers))
+        if name.startswith(TEXT) and not params.init:
+            scale *= PIECES
+        groups.setdefault((scale, decayed), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": members,
                 "weight_decay": params.weight_decay if decayed else 0.0,
-                "scale": params.layer_decay**below,
+                "scale": scale,
             }
-            for (below, decayed), members in groups.items()
+            for (scale, decayed), members in groups.items()
         ],
         lr=params.lr,
         betas=BETAS,

@@ -37,8 +37,8 @@ class Pretrain(Section):
     max_tokens: Annotated[int, Field(ge=3)] = 1022
     """of a text that are read, the rest is cut; published weights have 1,022 positions, interpolated for more; a
     network from nothing has as many as the longest text"""
-    vocab: Positive = 2000
-    """SentencePiece pieces, trained on the dataset's text"""
+    vocab: Positive = 8000
+    """SentencePiece pieces at most, trained on the dataset's text"""
     codes: Positive = 128
     """centroids of k-means, at most"""
     image_mask: Share = 0.4
@@ -48,10 +48,10 @@ class Pretrain(Section):
     hide: Annotated[float, Field(ge=0, le=0.5)] = 0.2
     """share of pairs whose image is hidden, and as many whose text is hidden"""
     distill: Weight = 10.0
-    """weight of regressing the vectors of frozen encoders from CLS, where it sees what they read"""
+    """weight of regressing what frozen encoders know of an item from CLS, though its image or text be hidden"""
     distill_from: Annotated[list[Name], Field(min_length=1)] = ["minilm", "cnn", "tfidf"]
-    """these encoders: names of section `encoders`, or kinds; none that is pre-trained here; where the key is not given,
-    those of them that read something which the data has"""
+    """these encoders, brought to one vector as `linear` does: names of section `encoders`, or kinds; none that is
+    pre-trained here; where the key is not given, those of them that read something which the data has"""
     held_out: Share = 0.02
     """share of items that training does not see, to measure accuracy; their features are made like a new item's"""
     steps: Count = 3000
@@ -64,8 +64,8 @@ class Pretrain(Section):
     """items a step of the optimiser, over all processes"""
     accumulate: Positive = 1
     """parts in which a process computes its items of a step, for less memory; the step is the same"""
-    lr: Rate = 1e-3
-    """peak learning rate of AdamW"""
+    lr: Rate = 5e-4
+    """peak learning rate of AdamW; ten times that for the embeddings of pieces, unless `init` is given"""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """each layer's learning rate as a share of that of the layer above; 1: the same, below it to go on from `init`"""
     weight_decay: Weight = 0.05

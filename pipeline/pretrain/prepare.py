@@ -17,7 +17,6 @@ from pipeline.layout import Layout
 from pipeline.pretrain import minilm, published, visual_tokens
 from pipeline.pretrain.batches import Task
 from pipeline.pretrain.corpus import Corpus
-from pipeline.pretrain.distillation import Target
 from pipeline.pretrain.params import Pretrain
 from pipeline.pretrain.published import Cache
 from pipeline.seeds import seed_for
@@ -89,7 +88,7 @@ def network_and_task(
     cache: Cache,
     seed: int,
     device: torch.device,
-    targets: tuple[Target, ...] = (),
+    target: np.ndarray | None = None,
 ) -> tuple[BEiT3, Task, list[str]]:
     """Return the network to train, on the device, its task, and lines on the weights that it starts from.
 
@@ -100,7 +99,7 @@ def network_and_task(
         cache: of published files.
         seed: of all draws.
         device: to train on.
-        targets: what CLS is to know of each item.
+        target: what CLS is to know of each item, float32 [I, W]; None: no encoder teaches.
     """
     torch.set_num_threads(params.threads)  # sums in one order
     shape = SIZES[params.size]
@@ -121,4 +120,4 @@ def network_and_task(
     if params.words == "minilm" and layout.tokenizer.is_file():  # else there are no texts
         notes.append(minilm.start_words(network, Tokenizer(layout.tokenizer.read_bytes()).pieces, minilm.load()))
     corpus = Corpus(ids, row, pixels, np.array([len(text) for text in whole], np.int64))
-    return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, targets), notes
+    return network.to(device), Task(corpus, tokens, mask_id, params, seed, device, target), notes

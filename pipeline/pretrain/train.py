@@ -38,19 +38,19 @@ def train(run: Run, needs: Needs) -> None:
         run.device = str(device := pick(mps=False))  # losses are added up in float64
         with parallel.rank_zero_first():
             _resume(run, needs)
-            targets = frozen.targets(run, texts) if params.distill else ()
-            network, task, notes = prepare.network_and_task(layout, texts, params, cache, run.seed(), device, targets)
+            target = frozen.teach(run, texts) if params.distill else None
+            network, task, notes = prepare.network_and_task(layout, texts, params, cache, run.seed(), device, target)
         usable = len(task.corpus.usable)
         checkpoint = Checkpoint(layout.encoder_checkpoint, params.checkpoint_every)
         with run.progress(total=params.steps if len(task.train) else 0, unit="step") as bar:
-            history, teachers = fit(network, task, checkpoint, bar.update)
+            history, teacher = fit(network, task, checkpoint, bar.update)
             bar.total = bar.n  # it may end early
     if parallel.rank():
         return
 
     io.write_bytes(layout.encoder_weights, save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
     io.write_json(layout.encoder_config, asdict(network.config))
-    io.write_bytes(layout.whitening, save_arrays(reading(network, task, teachers)._asdict()))
+    io.write_bytes(layout.whitening, save_arrays(reading(network, task, teacher)._asdict()))
     io.write_json(layout.history("pretrain"), history)
     checkpoint.clear()
     shutil.rmtree(layout.encoder_scratch)

@@ -13,8 +13,8 @@ from pipeline.sources.inspect import Ratings, Table
 CUTOFFS = (5, 10, 20, 50)
 STEPS, BATCH = 3000, 16
 """of pre-training, and items of each: the defaults of section `pretrain`"""
-PASSES = 12
-"""over the items, at least"""
+PASSES, MOST_PASSES = 12, 100
+"""over the items, at least and at most"""
 LARGE = 20_000
 """items from which the published settings of recommenders, with their thousand epochs, are left as they are"""
 QUICK = {"lr": 0.005, "epochs": 100, "patience": 8}
@@ -68,7 +68,7 @@ _HEAD = """# What `dvc repro` builds, and how. Absent keys have their defaults, 
 # sets are judged, coded and released. `alignrec datasets` lists what is declared here.
 """
 NOTES = {
-    "pretrain": "the rest is the recipe of docs/pretraining.md; it ends early where more teaches nothing",
+    "pretrain": "the rest is the recipe of docs/pretraining.md",
     "encoders": "what valid chooses among the sets that linear algebra makes of all others",
     "train": "for a small catalogue; each key is documented in pipeline/models/alignrec.py",
     "benchmark": "settings that each model tries on valid for each feature set",
@@ -95,8 +95,9 @@ def _content(text: bool, image: bool, catalogue: int, encoders: Sequence[str]) -
     """Return sections `pretrain` and `encode` for what items have; both: the default encoders."""
     if not (text or image):
         return {}
-    steps = math.ceil(PASSES * catalogue / BATCH)
-    pretrain: dict[str, Any] = {"steps": steps} if steps > STEPS else {}
+    least, most = (math.ceil(passes * catalogue / BATCH) for passes in (PASSES, MOST_PASSES))
+    steps = max(least, min(STEPS, most))
+    pretrain: dict[str, Any] = {"steps": steps} if steps != STEPS else {}
     if text and image:
         return {"pretrain": pretrain, "encode": {"encoders": [*encoders, "best"]}, **CHOSEN}
     teachers = ["minilm", "tfidf"] if text else ["cnn"]

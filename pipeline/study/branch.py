@@ -39,9 +39,9 @@ class Branch(Layout):
         """Return the folder that `stage` owns."""
         return super().folder("study") / self.name / stage if stage in OWN else super().folder(stage)
 
-    def teacher_target(self, name: str) -> Path:
-        """Return the file of what a frozen encoder teaches: one for all branches of a dataset, see `teachers`."""
-        return teachers(self) / name / f"{self.seed}.npy"
+    def teacher_features(self, name: str) -> Path:
+        """Return the file of a frozen encoder's vectors: one for all branches of a dataset, see `teachers`."""
+        return teachers(self) / name / "features.npy"
 
     @property
     def answers(self) -> Path:
@@ -50,7 +50,7 @@ class Branch(Layout):
 
 
 def teachers(layout: Layout) -> Path:
-    """Return the folder of what frozen encoders teach the branches of a dataset; gone when the study is done."""
+    """Return the folder of the vectors that teach the branches of a dataset; gone when the study is done."""
     return layout.folder("study") / ".teachers"
 
 
@@ -94,7 +94,7 @@ def searched(run: Run, features: str) -> None:
 
 
 def _share_teachers(run: Run) -> None:
-    """Keep what frozen encoders know of the items for all branches that learn from them."""
+    """Keep the vectors of frozen encoders for all branches that learn from them."""
     layout, params, encoders = run.layout, run.params, run.params.encoders
     inputs = [layout.items, *io.shards(layout.images, "images")]
     for name in params[Pretrain].distill_from if params[Pretrain].distill else ():

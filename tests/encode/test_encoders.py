@@ -25,10 +25,12 @@ from pipeline import io as files
 from pipeline.beit3 import tokenizer
 from pipeline.beit3.network import BEiT3, Config
 from pipeline.encode import batching
+from pipeline.encode import throughput as throughput_of
 from pipeline.encode.base import Context, Encoder
 from pipeline.encode.beit3 import BEiT3Items, BEiT3Params
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
+from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.facts import content
 from pipeline.features import control
@@ -38,7 +40,7 @@ from pipeline.features.sets import FeatureSets
 from pipeline.features.write import worker
 from pipeline.images.pixels import normalised, square
 from pipeline.layout import Layout
-from pipeline.ops import whitening
+from pipeline.ops import device, whitening
 from pipeline.ops.whitening import Whitening
 from pipeline.run import running
 from stages.encode import main
@@ -120,7 +122,7 @@ def test_workers_change_nothing(beit3: BEiT3Items) -> None:
 
 
 def test_time_and_operations_are_counted(beit3: BEiT3Items) -> None:
-    throughput, before = batching.Throughput(), beit3.flops
+    throughput, before = Throughput(), beit3.flops
     batching.encode(beit3, TEXTS, IMAGES, 2, throughput=throughput)
     throughput.items = len(TEXTS)
     assert throughput.flops == beit3.flops - before > 0
@@ -131,9 +133,9 @@ def test_time_and_operations_are_counted(beit3: BEiT3Items) -> None:
 
 
 def test_a_small_share_of_a_high_rate_is_not_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "gemm_rate", lambda precision: 4e12)
-    monkeypatch.setattr(batching, "time", SimpleNamespace(perf_counter=iter([0.0, 2.0]).__next__))
-    throughput = batching.Throughput()
+    monkeypatch.setattr(device, "gemm_rate", lambda precision: 4e12)
+    monkeypatch.setattr(throughput_of, "time", SimpleNamespace(perf_counter=iter([0.0, 2.0]).__next__))
+    throughput = Throughput()
     throughput.calculated(1e8)
     facts = throughput.facts("float32")
     assert (facts["gemm_gflop_per_s"], facts["share_of_gemm_rate"]) == (4000, 1.25e-05)

@@ -21,7 +21,7 @@ from modelhub import model_hub
 import schemas
 from pipeline import engine, io
 from pipeline.encode import huggingface
-from pipeline.encode.batching import Throughput
+from pipeline.encode.throughput import Throughput
 from pipeline.engine.place import Seats
 from pipeline.errors import UserError
 from pipeline.features.node import Items

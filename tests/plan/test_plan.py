@@ -162,16 +162,21 @@ def test_rates_are_measured_once_and_kept(cache: Path, monkeypatch: pytest.Monke
     assert rates.kept() != kept
 
 
-def test_rates_of_a_busy_machine_say_so_until_they_are_measured_again(
+def test_rates_of_a_busy_machine_say_so_and_are_measured_again_once_it_is_idle(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rates, "_general", lambda: {"gemm": {"float32": 1.0}})
+    measurements: list[dict[str, float]] = []
+
+    def general() -> dict[str, object]:
+        measurements.append({"float32": 1.0})
+        return {"gemm": measurements[-1]}
+
+    monkeypatch.setattr(rates, "_general", general)
     monkeypatch.setattr(rates, "_training", lambda model: Training(build=(0, 0), step=(1, 2)))
-    for running in (100.0, 0.0):
-        monkeypatch.setattr(rates.os, "getloadavg", lambda one=running: (one, one, one))
-        assert rates.measured("", []).busy
-    rates.kept().unlink()
-    assert not rates.measured("", []).busy
+    for running, busy, times in ((100.0, True, 1), (100.0, True, 1), (0.0, False, 2), (100.0, False, 2)):
+        monkeypatch.setattr(rates.os, "getloadavg", lambda running=running: (running, running, running))
+        assert rates.measured("", []).busy == busy
+        assert len(measurements) == times
 
 
 def test_what_time_does_not_suffice_for_counts_as_the_released_one(

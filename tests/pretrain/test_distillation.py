@@ -16,14 +16,16 @@ from pretraining import MASK, network, run, shop, task
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
+from pipeline.features import linear
+from pipeline.features.linear import Block
 from pipeline.features.node import table
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import fit as whitened
 from pipeline.pretrain import distillation, held_out, losses
 from pipeline.pretrain.batches import batch
 from pipeline.pretrain.corpus import Rates
-from pipeline.pretrain.distillation import Target
 from pipeline.pretrain.held_out import cosine, features, reading
 from pipeline.pretrain.loop import fit
 from pipeline.pretrain.losses import PretrainingModel, RunningWhitening
@@ -39,45 +41,48 @@ def _rows(vectors: np.ndarray) -> distillation.Rows:
     return lambda start, stop: whole.slice(start, stop - start)
 
 
-def test_targets_are_white_and_of_length_one_and_absent_items_stay_zero(tmp_path: Path) -> None:
+def test_the_target_is_what_linear_makes_of_the_vectors_and_absent_items_stay_zero(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    vectors = (rng.standard_normal((500, 6)) * [9, 3, 1, 1, 0.5, 0] + 4).astype(np.float32)
-    vectors[7] = 0
-    target = distillation.target("cnn", ("image",), _rows(vectors), 500, tmp_path / "t.npy", 0).vectors
-    assert target.shape == (500, 5), "the direction without variance is left out"
-    assert not target[7].any()
-    seen = np.delete(np.asarray(target), 7, axis=0)
-    np.testing.assert_allclose(np.linalg.norm(seen, axis=1), 1, atol=1e-5)
-    variance = seen.var(axis=0)
-    assert variance.max() < 1.6 * variance.min(), "each direction counts the same"
-    assert not (tmp_path / "t.features.npy").exists()
+    of_text = (rng.standard_normal((500, 6)) * [9, 3, 1, 1, 0.5, 0] + 4).astype(np.float32)
+    of_image = rng.standard_normal((500, 4)).astype(np.float32)
+    of_text[7] = of_image[7] = 0
+    features = [distillation.encoded(_rows(x), 500, tmp_path / f"{i}.npy") for i, x in enumerate((of_text, of_image))]
+    np.testing.assert_array_equal(features[0], of_text)
+    blocks = [Block(0, np.ones(6, bool), 1.0), Block(1, np.ones(4, bool), 0.3)]
+    found = np.asarray(distillation.target(features, blocks, tmp_path / "target.npy"))
+    assert found.shape == (500, 9), "the direction without variance is left out"
+    assert not found[7].any()
+    expected = linear.fit(lambda: [features], blocks, 128, 0.5)(features)
+    np.testing.assert_allclose(found, unit_rows(expected)[0], atol=1e-5)
 
 
-def test_targets_on_disk_are_not_made_again(tmp_path: Path) -> None:
+def test_what_is_on_disk_is_not_made_again(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((20, 4)).astype(np.float32)
-    first = np.array(distillation.target("cnn", ("image",), _rows(vectors), 20, tmp_path / "t.npy", 0).vectors)
+    blocks = [Block(0, np.ones(4, bool), 1.0)]
 
     def none(start: int, stop: int) -> pa.Table:
         raise AssertionError("encoded again")
 
-    np.testing.assert_array_equal(
-        distillation.target("cnn", ("image",), none, 20, tmp_path / "t.npy", 0).vectors, first
-    )
+    first = distillation.encoded(_rows(vectors), 20, tmp_path / "t.npy")
+    target = np.array(distillation.target([first], blocks, tmp_path / "target.npy"))
+    np.testing.assert_array_equal(distillation.encoded(none, 20, tmp_path / "t.npy"), first)
+    np.testing.assert_array_equal(distillation.target([first * 0], blocks, tmp_path / "target.npy"), target)
 
 
-def test_a_modality_that_is_hidden_has_no_target() -> None:
-    target = np.ones((3, 2), np.float32)
-    yes, no = np.array([True, True, False]), np.array([False, True, False])
-    assert Target("t", target, ("text",)).of(np.arange(3), yes, no).any(axis=1).tolist() == [True, False, True]
-    assert Target("t", target, ("image",)).of(np.arange(3), yes, no).any(axis=1).tolist() == [False, False, True]
-    assert Target("t", target, ("image", "text")).of(np.arange(3), yes, no).any(axis=1).tolist() == [True, False, True]
+def test_an_item_has_its_whole_target_though_its_image_or_its_text_be_hidden() -> None:
+    toy = _taught(48, distill=1.0)
+    toy = toy.__class__(**{**vars(toy), "params": toy.params.model_copy(update={"hide": 0.5})})
+    step = batch(toy, np.arange(48), toy.rates, 1)
+    assert bool(step.inputs.no_image.any())
+    assert step.teacher is not None
+    np.testing.assert_array_equal(step.teacher.numpy(), toy.target)
 
 
 def _taught(n: int, **params: Any) -> Any:
     """Return a task whose teacher knows each item's colour."""
     target = np.eye(4, dtype=np.float32)[np.arange(n) % 4]
     plain = task(n, steps=60, hide=0.0, **params)
-    return plain.__class__(**{**vars(plain), "targets": (Target("colour", target, ("image", "text")),)})
+    return plain.__class__(**{**vars(plain), "target": target})
 
 
 def test_the_loss_is_one_less_the_cosine_averaged_over_the_items_that_have_a_target() -> None:
@@ -91,7 +96,7 @@ def _noise(**params: Any) -> Any:
     target = np.random.default_rng(3).standard_normal((48, 4)).astype(np.float32)
     target /= np.linalg.norm(target, axis=1, keepdims=True)
     plain = task(48, distill=4.0, hide=0.0, **params)
-    return plain.__class__(**{**vars(plain), "targets": (Target("noise", target, ("image", "text")),)})
+    return plain.__class__(**{**vars(plain), "target": target})
 
 
 def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_weights_stand(tmp_path: Path) -> None:
@@ -115,14 +120,14 @@ def test_training_ends_where_held_out_items_are_known_no_better_and_the_best_wei
 def test_held_out_cosine_is_that_of_single_items() -> None:
     toy = _noise(steps=1)
     torch.manual_seed(1)
-    model = PretrainingModel(network(), MASK, [4])
+    model = PretrainingModel(network(), MASK, 4)
     model.whitening(torch.randn(50, 16) * 2 + 1)
     model.whitening.update()
     cosines = []
     for item in toy.held_out:
         cls = torch.from_numpy(features(model.network, toy, np.array([item])))
-        read = model.teachers[0]((cls - model.whitening.mean) @ model.whitening.map)[0].detach().numpy()
-        cosines.append(read @ toy.targets[0].vectors[item] / np.linalg.norm(read))
+        read = model.teacher((cls - model.whitening.mean) @ model.whitening.map)[0].detach().numpy()
+        cosines.append(read @ toy.target[item] / np.linalg.norm(read))
     assert cosine(model, toy) == pytest.approx(np.mean(cosines), abs=1e-5)
     assert cosine(model, task(48)) is None
 
@@ -140,10 +145,10 @@ def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: 
 
         checkpoint = Checkpoint(tmp_path / f"{every}.safetensors", every)
         net, left = network(), stop or 0
-        history, teachers = fit(net, _noise(steps=200, patience=3), checkpoint, done)
+        history, teacher = fit(net, _noise(steps=200, patience=3), checkpoint, done)
         checkpoint.clear()
-        assert teachers is not None
-        written = [*(x.numpy() for x in net.state_dict().values()), teachers]
+        assert teacher is not None
+        written = [*(x.numpy() for x in net.state_dict().values()), teacher]
         return history, b"".join(x.tobytes() for x in written)
 
     whole = once(1000, None)
@@ -157,9 +162,9 @@ def test_interrupted_before_it_ends_early_it_ends_with_the_same_bytes(tmp_path: 
 def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path) -> None:
     toy = _taught(48, distill=4.0)
     net = network()
-    history, teachers = fit(net, toy, Checkpoint(tmp_path / "c.safetensors", 1000), int)
+    history, teacher = fit(net, toy, Checkpoint(tmp_path / "c.safetensors", 1000), int)
     assert history[-1]["distill_loss"] < 0.6 * history[0]["distill_loss"]
-    x = reading(net, toy, teachers)(features(net, toy, np.arange(48)))
+    x = reading(net, toy, teacher)(features(net, toy, np.arange(48)))
     assert x.shape == (48, 4)
     unit = x / np.linalg.norm(x, axis=1, keepdims=True)
     cosine, same = unit @ unit.T, (np.arange(48) % 4)[:, None] == np.arange(48) % 4
@@ -167,18 +172,18 @@ def test_cls_comes_to_hold_what_the_teacher_knows(tmp_path: Path) -> None:
     assert cosine[same].mean() > cosine[~same].mean() + 0.3
 
 
-def test_items_are_as_like_as_what_the_maps_to_the_teachers_read_of_them() -> None:
+def test_items_are_as_like_as_what_the_map_to_the_teachers_reads_of_them() -> None:
     toy, net = _taught(48, distill=1.0), network()
     torch.manual_seed(1)
-    model = PretrainingModel(net, MASK, [4, 3])
+    model = PretrainingModel(net, MASK, 4)
     cls = features(net, toy, toy.train)
     model.whitening(torch.from_numpy(cls))
     model.whitening.update()
     seen = model.whitening.read(torch.from_numpy(cls))
-    expected = np.hstack([head(seen).detach().numpy() for head in model.teachers])
+    expected = model.teacher(seen).detach().numpy()
     expected -= expected.mean(axis=0)
     read = reading(net, toy, model.taught().numpy())(cls)
-    assert read.shape[1] <= 7
+    assert read.shape[1] <= 4
     np.testing.assert_allclose(read @ read.T, expected @ expected.T, atol=1e-3 * np.abs(expected @ expected.T).max())
 
 
@@ -186,10 +191,10 @@ def test_items_are_as_like_as_what_the_maps_to_the_teachers_read_of_them() -> No
 def test_cls_is_whitened_where_no_encoder_teaches_or_nothing_was_trained(tmp_path: Path, untaught: bool) -> None:
     toy, net = task(48) if untaught else _taught(48, distill=1.0), network()
     toy = toy.__class__(**{**vars(toy), "params": toy.params.model_copy(update={"steps": 6 * untaught})})
-    teachers = fit(net, toy, Checkpoint(tmp_path / "c", 1000), int).teachers
-    assert teachers is None
+    teacher = fit(net, toy, Checkpoint(tmp_path / "c", 1000), int).teacher
+    assert teacher is None
     cls = features(net, toy, toy.train)
-    np.testing.assert_array_equal(reading(net, toy, teachers)(cls), whitened(cls)(cls))
+    np.testing.assert_array_equal(reading(net, toy, teacher)(cls), whitened(cls)(cls))
 
 
 def test_parts_add_up_where_cls_is_read_whitened() -> None:
@@ -197,7 +202,7 @@ def test_parts_add_up_where_cls_is_read_whitened() -> None:
     step = batch(toy, np.arange(12), Rates(0.5, 0.5, 0.5, 0.3), 3)
     halves = [batch(toy, part, Rates(0.5, 0.5, 0.5, 0.3), 3) for part in np.array_split(np.arange(12), 2)]
     torch.manual_seed(1)
-    model = PretrainingModel(network(), MASK, [4])
+    model = PretrainingModel(network(), MASK, 4)
     with torch.no_grad():
         model(step, step.counts())
         model.whitening.update()

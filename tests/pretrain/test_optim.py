@@ -8,9 +8,9 @@ from pipeline.pretrain.losses import PretrainingModel
 from pipeline.pretrain.params import Pretrain
 
 
-def _groups(layer_decay: float) -> dict[str, dict[str, float]]:
-    params = Pretrain(**UNTAUGHT, lr=1.0, layer_decay=layer_decay)
-    model = PretrainingModel(network(), MASK, [4])
+def _groups(layer_decay: float, init: str | None = None) -> dict[str, dict[str, float]]:
+    params = Pretrain(**UNTAUGHT, lr=1.0, layer_decay=layer_decay, init=init)
+    model = PretrainingModel(network(), MASK, 4)
     optimizer = optim.adamw(model, 2, params)
     optim.set_rate(optimizer, 0.5)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -20,7 +20,7 @@ def _groups(layer_decay: float) -> dict[str, dict[str, float]]:
 
 
 def test_layers_nearer_the_input_move_less() -> None:
-    groups = _groups(0.1)
+    groups = _groups(0.1, init="weights.pth")
     for name, rate in {
         "network.beit3.text_embed.weight": 0.0005,
         "network.beit3.vision_embed.proj.weight": 0.0005,
@@ -29,13 +29,15 @@ def test_layers_nearer_the_input_move_less() -> None:
         "network.beit3.encoder.layers.1.self_attn.q_proj.B.bias": 0.05,
         "network.beit3.encoder.layer_norm.A.weight": 0.5,
         "network.mlm_head.weight": 0.5,
-        "teachers.0.weight": 0.5,
+        "teacher.weight": 0.5,
     }.items():
         assert groups[name]["lr"] == pytest.approx(rate), name
 
 
-def test_one_rate_for_all_by_default() -> None:
-    assert {group["lr"] for group in _groups(Pretrain().layer_decay).values()} == {0.5}
+def test_pieces_of_our_own_vocabulary_alone_have_another_rate() -> None:
+    groups = _groups(Pretrain().layer_decay)
+    assert groups.pop("network.beit3.text_embed.weight")["lr"] == 5
+    assert {group["lr"] for group in groups.values()} == {0.5}
 
 
 def test_matrices_decay_and_nothing_else() -> None:

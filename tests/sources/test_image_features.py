@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 import schemas
 from pipeline import io
-from pipeline.encode.batching import Throughput
 from pipeline.encode.params import Encode
+from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import imported
 from pipeline.features.node import Items, Maker, Node

@@ -26,7 +26,7 @@ from pipeline.experiment.plans.variants import FORMS, SETS
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
-from pipeline.pretrain import distillation
+from pipeline.pretrain import distillation, frozen
 from pipeline.probe import asking, questions
 from pipeline.probe.base import Data
 from pipeline.seeds import seed_for
@@ -230,18 +230,17 @@ def test_a_teacher_is_asked_once_for_all_variants(tmp_path: Path, monkeypatch: p
     taught = {"distill": 1.0, "distill_from": ["tfidf"]}
     given = {"variants": {"one": taught, "two": taught | {"lr": 0.002, "words": "minilm"}}, "seeds": 1, "workers": 1}
     params = load(studied.write(tmp_path, study=given))
-    calls: list[Path] = []
-    features = distillation._features
+    made: list[Path] = []
 
     def counted(rows: Any, n_items: int, path: Path) -> np.ndarray:
-        calls.append(path)
-        return features(rows, n_items, path)
+        made.extend([] if path.is_file() else [path])
+        return distillation.encoded(rows, n_items, path)
 
-    monkeypatch.setattr(distillation, "_features", counted)
+    monkeypatch.setattr(frozen, "encoded", counted)
     run = studied.run("study", params, tmp_path)
     for name in given["variants"]:
         branch.prepared(run, variant_params(params, name), Branch(tmp_path, "toy", f"variants/{name}/0"), [], [])
-    assert len(calls) == 1
+    assert len(made) == 1
     weights = [Branch(tmp_path, "toy", f"variants/{name}/0").encoder_weights.read_bytes() for name in given["variants"]]
     assert weights[0] != weights[1]
 

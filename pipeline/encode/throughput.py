@@ -1,0 +1,52 @@
+"""What the making of a feature set took: items, operations, seconds."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+
+class Throughput:
+    """Items, operations and seconds of one feature set's making."""
+
+    def __init__(self) -> None:
+        self.items = 0
+        self.flops = 0.0
+        self.seconds: dict[str, float] = defaultdict(float)
+        """read; decode: of all threads together; wait: for them; compute: in the network; write"""
+        self._started = time.perf_counter()
+        self._lock = Lock()  # several devices count here
+
+    def add(self, what: str, seconds: float) -> None:
+        """Count seconds."""
+        with self._lock:
+            self.seconds[what] += seconds
+
+    def calculated(self, flops: float) -> None:
+        """Count operations."""
+        with self._lock:
+            self.flops += flops
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """Count the seconds of a block."""
+        started = time.perf_counter()
+        yield
+        self.add(what, time.perf_counter() - started)
+
+    def facts(self, precision: str) -> dict[str, Any]:
+        """Return items a second so far, and the share of the device's GEMM rate that is reached."""
+        wall = time.perf_counter() - self._started
+        facts: dict[str, Any] = {"items": self.items, "items_per_s": round(self.items / wall, 2)}
+        facts |= {f"{what}_s": round(seconds, 3) for what, seconds in self.seconds.items()}
+        if not self.flops:
+            return facts
+        from pipeline.ops.device import gemm_rate  # loads torch
+
+        rate = gemm_rate(precision)
+        share = float(f"{self.flops / wall / rate:.3g}")  # digits that say something: it may be far below a thousandth
+        return facts | {"gemm_gflop_per_s": round(rate / 1e9), "share_of_gemm_rate": share}
