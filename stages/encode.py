@@ -57,7 +57,7 @@ def needs(run: Run) -> Needs:
 
 ENCODE = Stage(
     "encode",
-    does="items -> feature sets: beit3 is CLS, read by its teachers' maps, raw beside it; and the controls",
+    does="items -> feature sets: beit3 is CLS, read by the map to its teachers, raw beside it; and the controls",
     writes="`<features>/features-*.parquet`",
     reads=(DOWNLOAD, INTERACTIONS, ITEMS, IMAGES, PRETRAIN),
     params=Encode,

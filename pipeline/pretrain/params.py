@@ -89,7 +89,7 @@ class Pretrain(Section):
     @property
     def reading(self) -> str:
         """How CLS becomes the released feature, in words."""
-        return "read by its teachers' linear maps" if self.distill and self.steps else "whitened"
+        return "read by the linear map to its teachers" if self.distill and self.steps else "whitened"
 
     @model_validator(mode="before")
     @classmethod

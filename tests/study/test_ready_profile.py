@@ -68,7 +68,7 @@ def test_the_page_names_the_command_and_every_table() -> None:
 def test_the_readme_says_what_the_released_vector_is() -> None:
     own = load(shipped.root() / "params.yaml").pretrain
     assert f"pre-trained by {own.objective}." in README.replace("\n", " ")
-    assert "CLS, read by its teachers" in ENCODE.does
+    assert "CLS, read by the map to its teachers" in ENCODE.does
 
 
 def test_a_small_run_of_it_has_a_curve_and_the_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
