@@ -13,7 +13,7 @@ from pipeline.sources.inspect import Ratings, Table
 CUTOFFS = (5, 10, 20, 50)
 STEPS, BATCH = 3000, 16
 """of pre-training, and items of each: the defaults of section `pretrain`"""
-PASSES, MOST_PASSES = 12, 100
+PASSES, MOST_PASSES = 25, 100
 """over the items, at least and at most"""
 LARGE = 20_000
 """items from which the published settings of recommenders, with their thousand epochs, are left as they are"""
