@@ -4,7 +4,7 @@
 
 A block stands between `<!-- figures: results sample -->` and `<!-- /figures -->`. It names a table of KINDS and a data
 set, whose outputs lie under ROOT; a folder of ROOT may stand before the name, as in `realdata/movies_cold:movies`.
-Words that follow are the only models and feature sets shown.
+Words that follow are the only models and feature sets shown; of `data` and `releases` they are further data sets.
 A block whose outputs are absent stays as it is, and is named. Nothing else in a page changes.
 """
 
@@ -20,14 +20,14 @@ from pathlib import Path
 import pyarrow as pa
 
 import schemas
-from benchmarks import _judge
+from benchmarks import _datasets, _judge
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.evidence import MAIN, Cell, comparisons
+from pipeline.facts import argument, recommenders, study, tail
 from pipeline.facts import codes as coded
 from pipeline.facts import league as leagues
 from pipeline.facts import probes as probed
-from pipeline.facts import recommenders, study
 from pipeline.facts.table import Table, markdown
 from pipeline.facts.words import figure, measure, short
 from pipeline.layout import Layout
@@ -62,8 +62,7 @@ def rewritten(text: str, root: Path) -> tuple[str, list[str]]:
         kind, where, only = match[2], match[3], match[4].split()
         if kind not in KINDS:
             raise ValueError(f"figures: no table '{kind}'; there are {', '.join(KINDS)}")
-        folder, _, dataset = where.rpartition(":")
-        layout = Layout(root / folder, dataset)
+        layout = _beside(Layout(root, ""), where)
         try:
             lines = list(KINDS[kind](layout, only))
         except (FileNotFoundError, UserError) as e:
@@ -168,6 +167,35 @@ def judge(layout: Layout, only: Sequence[str]) -> Iterator[str]:
     yield from _as_it_is(_judge.table(layout))
 
 
+def data(layout: Layout, others: Sequence[str]) -> Iterator[str]:
+    """Yield what the data set and others hold, a row each."""
+    yield from _as_it_is(_datasets.sizes([layout, *(_beside(layout, where) for where in others)]))
+
+
+def releases(layout: Layout, others: Sequence[str]) -> Iterator[str]:
+    """Yield the feature sets of the releases of the data set and of others."""
+    yield from _as_it_is(_datasets.released([layout, *(_beside(layout, where) for where in others)]))
+
+
+def shown(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield what recommenders show: coverage, Gini, novelty and exposure, of some models or feature sets or all."""
+    for comparison in comparisons(io.read_table(layout.results, schemas.RESULTS)):
+        k, slices = tail.sliced(io.read_table(layout.slices, schemas.SLICES), comparison)
+        kept = {run: cells for run, cells in slices.items() if _named(run, [*slices], only)}
+        for table in (*tail.catalogue(kept, k), *(one for which in tail.SLICES for one in tail.means(kept, which, k))):
+            yield from (f"**{table.heading}.** {table.note}", "", table.markdown, "")
+
+
+def joint(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield joint training beside staged."""
+    yield from _studied(layout, ["joint"], lambda parts: argument.joint(parts["joint"]))
+
+
+def wrong(layout: Layout, only: Sequence[str]) -> Iterator[str]:
+    """Yield recommenders with wrong content."""
+    yield from _studied(layout, ["wrong"], lambda parts: argument.wrong(parts["wrong"]))
+
+
 KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "results": results,
     "matrix": matrix,
@@ -178,8 +206,19 @@ KINDS: dict[str, Callable[[Layout, Sequence[str]], Iterator[str]]] = {
     "generative": generative,
     "judge": judge,
     "league": league,
+    "data": data,
+    "releases": releases,
+    "shown": shown,
+    "joint": joint,
+    "wrong": wrong,
 }
 """name of a table -> its lines"""
+
+
+def _beside(layout: Layout, where: str) -> Layout:
+    """Return another data set, whose folder below the first one's root may stand before its name."""
+    folder, _, dataset = where.rpartition(":")
+    return Layout(layout.root / folder, dataset)
 
 
 def _studied(

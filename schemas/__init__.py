@@ -26,7 +26,19 @@ from schemas.items import ITEMS, REJECTS, text_fields
 from schemas.release import RELEASED_ITEMS, embedded, features_half
 from schemas.results import LEAGUE, RESULTS, SLICES, TESTS, TUNING, ranking, rankings, trials
 from schemas.semantic_ids import codes, semantic_ids
-from schemas.study import GENERATIVE, GENERATIVE_TESTS, GEOMETRY, MASK, STUDY, SWEEPS, TAIL, VARIANTS, WRONG
+from schemas.study import (
+    GENERATIVE,
+    GENERATIVE_TESTS,
+    GEOMETRY,
+    JOINT,
+    JOINT_EPOCHS,
+    MASK,
+    STUDY,
+    SWEEPS,
+    TAIL,
+    VARIANTS,
+    WRONG,
+)
 
 __all__ = [
     "COLD_ITEMS",
@@ -39,6 +51,8 @@ __all__ = [
     "INTERACTIONS",
     "ITEMS",
     "ITEM_IDS",
+    "JOINT",
+    "JOINT_EPOCHS",
     "LEAGUE",
     "MASK",
     "REJECTS",

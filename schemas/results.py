@@ -57,8 +57,9 @@ SLICES = pa.schema(
         field(
             "metric", pa.string(),
             "recall, ndcg: means over n; exposure: share of what is shown; coverage: share of the catalogue that "
-            "somebody is shown; novelty: mean of -log2(share of users who have the item), bits",
-            one_of=("recall", "ndcg", "exposure", "coverage", "novelty"),
+            "somebody is shown; gini: of how often each item is, 0 if all alike; novelty: mean of -log2(share of users "
+            "who have the item), bits",
+            one_of=("recall", "ndcg", "exposure", "coverage", "gini", "novelty"),
         ),
         K,
         field("value", pa.float64(), "on test, epoch chosen on valid; null where n is 0", nullable=True, low=0),

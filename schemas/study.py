@@ -149,6 +149,50 @@ GEOMETRY = pa.schema(
     ]
 )  # fmt: skip
 
+_VARIANT = (
+    field("variant", pa.string(), "what the encoder learns from", one_of=("staged", "without pre-training", "joint")),
+    field(
+        "rate", pa.float64(), "learning rate of the encoder, a share of AlignRec's; 0: its features are given", low=0
+    ),
+)
+_PROBED = tuple(
+    field(name, pa.float64(), f"{name}, hit@20 of the processed features; null if it has no questions", nullable=True,
+          low=0, high=1)
+    for name in ("zero_shot", "item_cf", "content_knn")
+)  # fmt: skip
+
+JOINT = pa.schema(
+    [
+        DATASET,
+        *_VARIANT,
+        *PROTOCOL,
+        K,
+        field("seeds", pa.int32(), "trainings", low=1),
+        field("n", pa.int64(), "test users", low=1),
+        field("mean", pa.float64(), "recall on test, mean over trainings", low=0, high=1),
+        field("sd", pa.float64(), "over trainings, n - 1; null for one", nullable=True, low=0),
+        field("difference", pa.float64(), "mean - that of `staged`", nullable=True),
+        *DIFFERENCE[1:],
+        *_PROBED,
+        field("best_epoch", pa.float64(), "epoch of best valid Recall@20, counted from 0; mean over trainings", low=0),
+        field("before", pa.float64(), "seconds of pre-training, by the clock; 0 without", low=0),
+        field("seconds", pa.float64(), "of CPU that all epochs of a training took, mean", low=0),
+    ]
+)
+
+JOINT_EPOCHS = pa.schema(
+    [
+        DATASET,
+        *_VARIANT,
+        SEED,
+        *PROTOCOL,
+        field("epoch", pa.int32(), "after which it was measured, from 0", low=0),
+        field("recall@20", pa.float64(), "best on valid so far", low=0, high=1),
+        *_PROBED,
+        field("seconds", pa.float64(), "of pre-training, and of the epochs so far", low=0),
+    ]
+)
+
 METHOD = field("method", pa.string(), "of semantic_ids, which made the codes, or `none` for models on item ids")
 
 GENERATIVE = pa.schema(
@@ -190,5 +234,6 @@ GENERATIVE_TESTS = pa.schema(
 STUDY = {
     "mask": MASK, "tail": TAIL, "variants": VARIANTS, "sweeps": SWEEPS, "generative": GENERATIVE,
     "generative_tests": GENERATIVE_TESTS, "wrong": WRONG, "geometry": GEOMETRY,
+    "joint": JOINT, "joint_epochs": JOINT_EPOCHS,
 }  # fmt: skip
 """part of the study -> its table"""

@@ -233,6 +233,8 @@ def _variants(params: Parameters) -> None:
             _reads(params, params[Released].features, f"study.sweeps.{sweep}", "train.features")
     if params[Study].variants:
         _reads(params, "beit3", "study.variants", "encode.encoders")
+    if params[Study].joint.rates:
+        _reads(params, "beit3-raw", "study.joint", "encode.encoders")
 
 
 def _reads(params: Parameters, features: str, where: str, named: str) -> None:

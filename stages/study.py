@@ -87,9 +87,9 @@ def _encoders(run: Run) -> tuple[Needs, list[tuple[Registry[Any], str]]]:
 
 STUDY = Stage(
     "study",
-    does="mask modality, wrong content, what losses prevent, the long tail, pre-training varied, sweeps, codes in use",
-    writes="`mask.parquet`, `wrong.parquet`, `geometry.parquet`, `tail.parquet`, `variants.parquet`, `sweeps.parquet`, "
-    "`generative.parquet`; "
+    does="mask modality, wrong content, losses, joint training, long tail, pre-training varied, sweeps, codes in use",
+    writes="`mask.parquet`, `wrong.parquet`, `geometry.parquet`, `joint.parquet`, `tail.parquet`, "
+    "`variants.parquet`, `sweeps.parquet`, `generative.parquet`; "
     "[the tables](study.md)",
     reads=(INTERACTIONS, ITEMS, IMAGES, ENCODE, GRAPH, SEMANTIC_IDS, BENCHMARK),
     params=Study,

@@ -181,7 +181,11 @@ def write_benchmark(layout: Layout) -> None:
                 cut = named | {"k": 20, "n": n, "slice": "popularity", "label": part}
                 slices += [cut | {"metric": "recall", "value": value / 2 if n else None}]
                 slices += [cut | {"metric": "exposure", "value": n and 0.1}]
-            for label, metric, n, v in (("all", "coverage", 4, 0.5), ("all", "novelty", 4, 1.25)):
+            for label, metric, n, v in (
+                ("all", "coverage", 4, 0.5),
+                ("all", "gini", 4, 0.25),
+                ("all", "novelty", 4, 1.25),
+            ):
                 slices.append(
                     named | {"k": 20, "n": n, "slice": "catalogue", "label": label, "metric": metric, "value": v}
                 )

@@ -1,28 +1,35 @@
 """CLIP trained here, on the dataset's own pairs of image and text: the contrastive baseline of pre-training.
 
 Network, tokenizer and loss are open_clip's. Its 49,408 tokens are reduced to those that the catalogue's texts have.
+With `distill` it is taught as BEiT3 is by `pretrain`: frozen encoders' vectors are regressed from image and text side
+by side, and the feature is what the maps to them read.
 
 B items, S image side, T tokens a text, V tokens in the vocabulary, W width.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 import schemas
 from pipeline import io
 from pipeline.config.base import Count, Positive, Rate, Section, Share, Weight
+from pipeline.encode import batching
 from pipeline.encode.base import Context, Progress, Spec
 from pipeline.encode.chunks import MOST, Chunks, Most, Reading, cut
+from pipeline.encode.cnn import CNN_LITE
 from pipeline.encode.contrast import Budget, Pairs, train
+from pipeline.encode.minilm import MINILM
+from pipeline.encode.tfidf import TFIDF
 from pipeline.encode.towers import joined
 from pipeline.errors import UserError
 from pipeline.images import decoded
@@ -30,6 +37,8 @@ from pipeline.images.pixels import normalised, squares
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import device_of, one_thread, pick, pinned, sent
 from pipeline.ops.held_out import split
+from pipeline.ops.rows import unit_rows
+from pipeline.ops.whitening import Whitening, fit_pca, processed
 from pipeline.seeds import seed_for
 
 HEAD = 32
@@ -38,8 +47,11 @@ LETTERS = 64
 """letters a token of a text that is read: what comes after them is cut anyway, and one endless word takes hours"""
 EVERY = 100
 """steps between checkpoints"""
-VOCABULARY = "vocabulary"
-"""name of the tokens among the weights"""
+VOCABULARY, MEAN, MAP = "vocabulary", "reading.mean", "reading.map"
+"""names of the tokens, and of what reads the teachers, among the weights"""
+TEACHERS: dict[str, Spec[Any]] = {"minilm": MINILM, "cnn": CNN_LITE, "tfidf": TFIDF}
+TAUGHT = 128
+"""numbers of a teacher that are regressed, at most, as by `pretrain`"""
 
 
 class ClipParams(Section):
@@ -70,6 +82,11 @@ class ClipParams(Section):
     """share of steps with rising learning rate, cosine after it"""
     clip: Rate = 3.0
     """gradient norm"""
+    distill: Weight = 0.0
+    """weight of regressing the vectors of frozen encoders, as `pretrain.distill`; the feature is then what the maps to
+    them read, `width` numbers"""
+    distill_from: Annotated[list[Literal["minilm", "cnn", "tfidf"]], Field(min_length=1)] = ["minilm", "cnn", "tfidf"]
+    """these, as `pretrain.distill_from`"""
 
     @field_validator("image")
     @classmethod
@@ -127,17 +144,18 @@ class Prepared(NamedTuple):
 class Clip:
     """The trained network with its tokenizer: [image, text], each of length 1; that of an absent modality is zero."""
 
-    def __init__(self, network: Any, words: Words, most: int = MOST) -> None:
-        """Take at most `most` parts of a text."""
+    def __init__(self, network: Any, words: Words, most: int = MOST, reading: Whitening | None = None) -> None:
+        """Take at most `most` parts of a text; `reading` is applied to the halves side by side."""
+        self._reading = None if reading is None else [torch.from_numpy(x).to(device_of(network)) for x in reading]
         self._network, self._words, self._most = network.eval(), words, most
         self._longest: int = network.context_length
         self._half = int(network.text_projection.shape[1])
-        self.width, self.flops = 2 * self._half, 0.0
+        self.width, self.flops = 2 * self._half if reading is None else reading.map.shape[1], 0.0
 
     @property
     def halves(self) -> dict[str, int]:
-        """Numbers of image and text, which stand side by side."""
-        return {"image": self._half, "text": self._half}
+        """Numbers of image and text, where they stand side by side."""
+        return {} if self._reading else {"image": self._half, "text": self._half}
 
     def lengths(self, texts: Sequence[str]) -> np.ndarray:
         """Return 1 for each text: all are padded to one length."""
@@ -162,22 +180,24 @@ class Clip:
 
     @torch.inference_mode()
     def encode(self, prepared: Prepared) -> Tensor:
-        """Return float32 [B, 2 W]."""
+        """Return float32 [B, 2 W], or what is read of it."""
         pixels, ids, parts = prepared
         device = device_of(self._network)
         image = None if pixels is None else self._network.encode_image(normalised(sent(pixels, device)))
         vectors = [self._network.encode_text(sent(some, device)) for some in ids]
         text = None if parts is None else parts.averaged(vectors)
-        return joined([image, text], [self._half, self._half], "concat")
+        both = joined([image, text], [self._half, self._half], "concat")
+        return both if self._reading is None else (both - self._reading[0]) @ self._reading[1]
 
 
-def network(params: ClipParams, tokens: int, longest: int) -> Any:
+def network(params: ClipParams, tokens: int, longest: int, teachers: Sequence[int] = ()) -> Any:
     """Return open_clip's network with weights of torch's present seed.
 
     Args:
         params: its shape.
         tokens: V, beside padding.
         longest: tokens of a text.
+        teachers: width of what each teacher knows.
     """
     from open_clip import CLIP as Network
     from open_clip import CLIPTextCfg, CLIPVisionCfg
@@ -192,7 +212,9 @@ def network(params: ClipParams, tokens: int, longest: int) -> Any:
         heads=params.width // HEAD,
         layers=params.layers,
     )
-    return Network(params.width, vision, text)
+    made: Any = Network(params.width, vision, text)
+    made.teachers = nn.ModuleList(nn.Linear(2 * params.width, width) for width in teachers)
+    return made
 
 
 def fit(context: Context, params: ClipParams, progress: Progress) -> None:
@@ -212,15 +234,18 @@ def fit(context: Context, params: ClipParams, progress: Progress) -> None:
     longest, vocabulary = max(map(len, tokens)), np.unique(np.concatenate(tokens))
     words = Words(params.max_tokens, torch.from_numpy(vocabulary))
     checkpoint = Checkpoint(folder / f".{context.name}-checkpoint.safetensors", EVERY)
-    data = Pairs(row[pairs], words.ids([texts[i] for i in pairs], longest), pixels)
+    targets = [known[pairs] for known in (_known(context, params, texts) if params.distill else ())]
+    data = Pairs(row[pairs], words.ids([texts[i] for i in pairs], longest), pixels, tuple(targets))
     budget = Budget(**params.model_dump(include=set(Budget.__annotations__)))
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        clip = network(params, len(vocabulary), longest).to(pick(mps=False))
+        widths = [known.shape[1] for known in targets]
+        clip = network(params, len(vocabulary), longest, widths).to(pick(mps=False))
         bar = progress(total=params.steps, unit="step", what=context.name)
         with bar:
             train(clip, data, budget, seed, checkpoint, bar.update)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in clip.state_dict().items()}
+        reading = _reading(context, params, clip, words, pairs, texts) if targets else {}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in clip.state_dict().items()} | reading
     io.write_bytes(context.fitted, save(weights | {VOCABULARY: torch.from_numpy(vocabulary)}))
     checkpoint.clear()
     scratch.unlink(missing_ok=True)
@@ -241,15 +266,45 @@ def make(context: Context, params: ClipParams) -> Clip:
         raise UserError(f"'encoders.{context.name}': {context.fitted} is not there; run `alignrec encode` again")
     weights = load_file(context.fitted)
     vocabulary = weights.pop(VOCABULARY)
-    clip = network(params, len(vocabulary), len(weights["positional_embedding"]))
+    reading = Whitening(*(weights.pop(name).numpy() for name in (MEAN, MAP))) if MAP in weights else None
+    widths = [len(weights[name]) for name in sorted(weights) if re.fullmatch(r"teachers\.\d+\.weight", name)]
+    clip = network(params, len(vocabulary), len(weights["positional_embedding"]), widths)
     clip.load_state_dict(weights, strict=True)
-    return Clip(clip.to(pick()), Words(params.max_tokens, vocabulary), params.chunks)
+    return Clip(clip.to(pick()), Words(params.max_tokens, vocabulary), params.chunks, reading)
 
 
 CLIP_SEED = "clip"
 """first name of the seed: the untrained network is the one that the trained one began as"""
 CLIP = Spec(make, ClipParams, fit=fit, portable=False, library="open_clip_torch")
 UNTRAINED = replace(CLIP, fit=fit_untrained, variant_of="clip")
+
+
+def _known(context: Context, params: ClipParams, texts: Sequence[str]) -> list[np.ndarray]:
+    """Return what each teacher knows of the items, as `pretrain` takes it: float32 [I, TAUGHT at most], of length 1."""
+    known = []
+    for name in params.distill_from:
+        teacher = TEACHERS[name].make(replace(context, name=name), TEACHERS[name].params())
+        known.append(unit_rows(processed(_encoded(context, teacher, texts, TEACHERS[name].reads), TAUGHT))[0])
+    return known
+
+
+def _reading(
+    context: Context, params: ClipParams, clip: Any, words: Words, pairs: np.ndarray, texts: Sequence[str]
+) -> dict[str, Tensor]:
+    """Return mean and map by which the teachers are read from the halves, `width` numbers: as of BEiT3's CLS."""
+    vectors = _encoded(context, Clip(clip, words, params.chunks), texts, CLIP.reads)[pairs]
+    heads = torch.cat([head.weight for head in clip.teachers]).T.detach().cpu().numpy()  # [2 W, of all teachers]
+    directions = fit_pca(lambda: [vectors @ heads], params.width, power=0).map
+    return {MEAN: torch.from_numpy(vectors.mean(0)), MAP: torch.from_numpy(heads @ directions)}
+
+
+def _encoded(context: Context, encoder: Any, texts: Sequence[str], reads: Sequence[str]) -> np.ndarray:
+    """Return an encoder's vectors of all items, float32 [I, F]."""
+    n, shards = len(texts), io.shards(context.layout.images, "images")
+    images = batching.read_images(shards, 0, n) if "image" in reads else [None] * n
+    given = texts if "text" in reads else [""] * n
+    own = context.params
+    return batching.encode(encoder, given, images, own.batch_size, workers=own.workers).vectors
 
 
 def _pairs(context: Context, params: ClipParams, texts: Sequence[str], row: np.ndarray) -> np.ndarray:

@@ -35,6 +35,8 @@ class Pairs(NamedTuple):
     """int64 [n, T], padded with 0"""
     pixels: np.ndarray
     """uint8 [images, S, S, 3], a memory map"""
+    targets: tuple[np.ndarray, ...] = ()
+    """what each frozen encoder that teaches knows of the pairs, float32 [n, its width], of length 1"""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Budget:
     weight_decay: float
     warmup: float
     clip: float
+    distill: float = 0.0
 
 
 def train(
@@ -83,7 +86,7 @@ def train(
             plan = np.array_split(order, per_epoch)
         for group in optimizer.param_groups:
             group["lr"] = warmup_cosine(step, steps, budget.warmup, budget.lr)
-        _step(network, optimizer, loss_of, pairs, plan[place], budget.clip)
+        _step(network, optimizer, loss_of, pairs, plan[place], budget)
         done(1)
         if (step + 1) % checkpoint.every == 0 and step + 1 < steps:
             state = named("weights", network.state_dict()) | named("adam", adam_state(optimizer))
@@ -91,7 +94,7 @@ def train(
 
 
 def _step(
-    network: Any, optimizer: torch.optim.AdamW, loss_of: nn.Module, pairs: Pairs, batch: np.ndarray, clip: float
+    network: Any, optimizer: torch.optim.AdamW, loss_of: nn.Module, pairs: Pairs, batch: np.ndarray, budget: Budget
 ) -> None:
     """Take one step on the pairs `batch`, int64 [B]."""
     device = device_of(network)
@@ -99,11 +102,15 @@ def _step(
     text = sent(torch.from_numpy(pairs.ids[batch]), device)
     images, texts = network.encode_image(image, normalize=True), network.encode_text(text, normalize=True)
     loss: Tensor = loss_of(images, texts, network.logit_scale.exp())
+    both = torch.cat([images, texts], dim=1)
+    for head, target in zip(network.teachers, pairs.targets, strict=True):
+        near = torch.cosine_similarity(head(both), sent(torch.from_numpy(target[batch]), device), dim=1)
+        loss = loss + budget.distill * (1 - near).mean()
     if not torch.isfinite(loss):
         raise UserError(f"the contrastive loss is {loss.item()}; lower lr of kind clip")
     optimizer.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), clip)
+    nn.utils.clip_grad_norm_(network.parameters(), budget.clip)
     optimizer.step()
     with torch.no_grad():
         network.logit_scale.clamp_(0, SHARPEST)

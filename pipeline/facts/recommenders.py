@@ -33,19 +33,21 @@ LEAST = BRIEF[1:]
 
 
 def results(comparison: Comparison) -> Table:
-    """Return the headline comparison under one protocol."""
-    best = set()
+    """Return the headline comparison under one protocol, by how content is used, best first."""
+    order, best = [*words.WAYS, ""], set()
+    rows = sorted(((words.way(r.model, r.features), r) for r in comparison.rows), key=lambda one: order.index(one[0]))
     for column, key in enumerate(HEADLINE):
-        means = [r.cells[key].mean if key in r.cells else -1.0 for r in comparison.rows]
-        best.add((means.index(max(means)), 3 + column))
+        means = [r.cells[key].mean if key in r.cells else -1.0 for _, r in rows]
+        best.add((means.index(max(means)), 4 + column))
     return Table(
         "Recommenders on these features",
         f"{words.protocol(vars(comparison))} Test figures at the best valid "
         f"epoch; mean ± standard deviation over seeds; {candidates(comparison)} ranked, "
-        f"{masked_splits(comparison)} items masked.",
-        ["model", "features", "seeds", *(measure(*key) for key in HEADLINE)],
-        [[r.model, r.features, str(r.seeds), *_figures(r, HEADLINE)] for r in comparison.rows],
-        texts=2,
+        f"{masked_splits(comparison)} items masked. Content, as AlignRec's article sorts models: features as an input "
+        "(a), aggregated over graphs (b), with losses of both together (c); AlignRec aligns in stages.",
+        ["content", "model", "features", "seeds", *(measure(*key) for key in HEADLINE)],
+        [[way, r.model, r.features, str(r.seeds), *_figures(r, HEADLINE)] for way, r in rows],
+        texts=3,
         best=frozenset(best),
     )
 

@@ -234,8 +234,8 @@ def _used_tests(table: pa.Table) -> Table:
 def summed(study: Mapping[str, pa.Table]) -> list[Table]:
     """Return the study in few tables, for the card of a release; a part that is not there was not studied."""
     parts = {
-        "mask": masked, "wrong": argument.wrong, "geometry": argument.geometry, "tail": tail.tails,
-        "variants": variants,
+        "mask": masked, "wrong": argument.wrong, "geometry": argument.geometry, "joint": argument.joint,
+        "tail": tail.tails, "variants": variants,
     }  # fmt: skip
     shown = [table for part, of in parts.items() if part in study for table in of(study[part])]
     return [*shown, *used(study)]

@@ -133,18 +133,20 @@ def means(slices: Sliced, which: str, k: int) -> Iterator[Table]:
 
 
 def catalogue(slices: Sliced, k: int) -> Iterator[Table]:
-    """Yield coverage, novelty and exposure of the top K; nothing without figures."""
-    head = ["run", "coverage", "novelty, bits", "exposure: top tenth", "exposure: lower half"]
+    """Yield coverage, Gini, novelty and exposure of the top K; nothing without figures."""
+    head = ["run", "coverage", "Gini", "novelty, bits", "exposure: top tenth", "exposure: lower half"]
     rows = []
     for run, cells in slices.items():
         if ("catalogue", "all", "coverage") in cells:
             exposed = [cells.get(("popularity", str(part), "exposure"), (0, None))[1] or 0.0 for part in range(11)]
             rows.append([
                 words.run(*run), f"{cells['catalogue', 'all', 'coverage'][1]:.1%}",
+                _text(cells.get(("catalogue", "all", "gini")), 3),
                 _text(cells.get(("catalogue", "all", "novelty")), 2), f"{exposed[10]:.1%}", f"{sum(exposed[1:6]):.1%}",
             ])  # fmt: skip
     note = (
         f"Of the top {k} of all test users, means over seeds. Coverage: share of the catalogue that is recommended. "
+        "Gini: of how often each item is recommended, 0 if all alike. "
         "Novelty: mean of -log2(share of users who have the item). Exposure: share of places of the tenth of items "
         "with the most train interactions, and of the half with the fewest."
     )

@@ -28,6 +28,22 @@ MODELS = {
 """names -> how their authors write them, for headings"""
 
 
+WAYS = {
+    "ids": (),
+    "a: input": ("contentknn", "vbpr", "cease", "addease", "l3ae"),
+    "b: over graphs": ("mmgcn", "grcn", "dualgnn", "lattice", "freedom", "dragon", "cohesion"),
+    "c: in the loss": ("slmrec", "bm3", "bm3-improved", "mgcn", "lgmrec", "damrs", "smore", "pgl", "mentor", "gume"),
+    "staged": ("alignrec",),
+}
+"""how content is used, as AlignRec's article sorts earlier work -> recommenders: features as an input, aggregated over
+graphs alone, or with losses of behaviour and modality that are optimised together; AlignRec aligns in stages"""
+
+
+def way(model: str, features: str) -> str:
+    """Return how a recommender uses content, see WAYS; empty of one that we do not know."""
+    return "ids" if features == "none" else next((name for name, models in WAYS.items() if model in models), "")
+
+
 def figure(cell: Cell | None, form: str = ".4f") -> str:
     """Return mean ± sd, or nothing."""
     return "" if cell is None else with_error(cell.mean, cell.sd, form)

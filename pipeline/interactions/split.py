@@ -43,6 +43,8 @@ class Split:
     """whether the split came with the ratings, in a column of its own"""
     division: str = ""
     """a division that needs content, with its number, such as `cold-items 0.2`; empty for others"""
+    times: np.ndarray | None = None
+    """int64 [N], when each pair of train was first there; None where the source has no times"""
 
     @property
     def is_cold(self) -> bool:
@@ -84,7 +86,9 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Split:
         "user without train interactions": int((~known[users]).sum()),
     }
     dropped = {reason: n for reason, n in reasons.items() if n}
-    return Split(n_users, n_items, train, valid, test, dropped, has_own_split(interactions), division(interactions))
+    times = _first(interactions["timestamp"], users.astype(np.int64) * n_items + items, which == TRAIN)
+    own, divided = has_own_split(interactions), division(interactions)
+    return Split(n_users, n_items, train, valid, test, dropped, own, divided, times)
 
 
 def keys(pairs: Pairs, n_items: int) -> np.ndarray:
@@ -110,6 +114,15 @@ def _unique(users: np.ndarray, items: np.ndarray, where: np.ndarray, n_items: in
     """Return the distinct pairs of the chosen rows, in order, and how many rows were repeats."""
     unique = np.unique(users[where].astype(np.int64) * n_items + items[where])
     return _pairs(unique, n_items), int(where.sum()) - len(unique)
+
+
+def _first(times: pa.ChunkedArray, keys: np.ndarray, where: np.ndarray) -> np.ndarray | None:
+    """Return the first time of each distinct key of the chosen rows, keys ascending; None if a time is missing."""
+    if times.null_count:
+        return None
+    time, keys = times.to_numpy()[where], keys[where]
+    order = np.lexsort((time, keys))
+    return np.asarray(time[order][np.unique(keys[order], return_index=True)[1]])
 
 
 def _pairs(unique: np.ndarray, n_items: int) -> Pairs:

@@ -114,6 +114,11 @@ class AlignRec(Recommender):
         return self.features.detach() if self.params.mode == "compat" else self.fixed
 
     @property
+    def content(self) -> Tensor:
+        """What the content branch reads, [I, F]."""
+        return self.features if self.rounded is None else self.rounded
+
+    @property
     def ids(self) -> Tensor:
         """The items' ID embeddings, [I, D]; outside training those of cold items may be zero."""
         return self.item if self.training or self.warm is None else self.item * self.warm
@@ -127,7 +132,7 @@ class AlignRec(Recommender):
         weight, bias = self.w1.weight, self.w1.bias
         if self.params.gate:  # x is read by W2 alone: multiplying the two weights first spares a product of I rows
             weight, bias = self.w2.weight @ weight, self.w2(bias)
-        item = product(self.features if self.rounded is None else self.rounded, weight, self.bf16) + bias  # [I, D]
+        item = product(self.content, weight, self.bf16) + bias  # [I, D]
         if self.params.gate:
             item = self.ids * torch.sigmoid(item)
         for _ in range(self.params.item_layers):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import torch
@@ -79,6 +79,10 @@ class Recommender(nn.Module, ABC):
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
         super().__init__()
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return what is trained, as groups of an optimiser: `params`, and `rate`, a factor of the learning rate."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad], "rate": 1.0}]
 
     def start_epoch(self) -> None:
         """Redraw or rebuild what stays the same for one epoch of training; drawn from torch's global generator."""

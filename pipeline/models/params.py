@@ -41,6 +41,8 @@ class Train(Section):
     epoch's loss off the loss, see docs/accuracy.md; null: it stops, as published"""
     decimals: Count | None = 4
     """valid Recall@20 is rounded to so many before it is compared, as published; null: compared as it is"""
+    by_time: bool = False
+    """whether an epoch has the train pairs in the order of time, as a stream brings them; false: in random order"""
     compile: bool = False
     """whether torch.compile makes CUDA graphs of a step's many small kernels, for a minute at the start; GPU only"""
     checkpoint_every: Positive = 10

@@ -292,14 +292,22 @@ def study(plan: Plan) -> Estimate:
     variants = (len(own.variants) + bool(own.variants)) * own.encoder_seeds
     swept = sum(len(own.settings(sweep)) for sweep in own.sweeps)
     trainings = hidden + math.prod(wrong) * own.wrong.seeds + without
+    together = len(own.joint.rates) * own.joint.seeds  # each epoch encodes every item, with gradient
+    trainings += together + 2 * bool(together) * own.joint.seeds
     trainings += own.seeds * (variants * len(own.variant_features) + swept)
     seconds = trainings * plan.training(RELEASED, one) / own.workers
-    if variants and plan.pretrains:
+    if plan.pretrains:
         seconds += variants * (pretrain(plan).seconds + encode(plan).seconds)
+        seconds += together * one.epochs * plan.size.items * pretrain(plan).seconds / _seen(plan) / own.workers
     disk = trainings * 200.0 * plan.size.users + variants * SINGLE * plan.weights
     return Estimate(
         seconds, TORCH + own.workers * plan.trained_bytes, disk, f"{trainings:,} trainings, {variants} encoders"
     )
+
+
+def _seen(plan: Plan) -> int:
+    """Return how many items pre-training reads, those that come again counted again; at least one."""
+    return max(1, plan.params[Pretrain].steps * plan.params[Pretrain].batch_size)
 
 
 def report(plan: Plan) -> Estimate:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import jinja2
 import yaml
 
-from pipeline.evaluation.evidence import HEADLINE, candidates, masked_splits
+from pipeline.evaluation.evidence import candidates, masked_splits
 from pipeline.facts import codes, content, probes, recommenders, records, study
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import markdown
@@ -65,7 +65,6 @@ def render(parts: Parts, counts: Counts, files: list[File]) -> str:
         first=features[0],
         coverage=[[f"`{name}`", *covered] for name, *covered in features],
         encoders=networks.rows(networks.read(parts.features)),
-        titles=["model", "features", "seeds", *(f"{metric}@{k}" for metric, k in HEADLINE)],
         candidates=candidates,
         masked_splits=masked_splits,
         recommenders=recommenders.results,

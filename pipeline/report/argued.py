@@ -1,9 +1,11 @@
-"""The article's argument as sections: wrong content, and what each loss of AlignRec prevents."""
+"""The article's argument as sections: wrong content, what each loss of AlignRec prevents, joint beside staged."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import pyarrow as pa
 
 import schemas
 from pipeline.evaluation.evidence import Cell, seeds_of
@@ -15,13 +17,17 @@ from pipeline.report.plots import Chart
 from pipeline.report.section import Section
 from pipeline.study.summaries import WHOLE
 
+RECALL = "best valid Recall@20"
 MARKS = 5
 """epochs that are written under a curve, about"""
 
 
 def sections(outputs: Outputs) -> Iterator[Section]:
-    """Yield wrong content and what losses prevent; each is empty where it was not studied."""
-    wrong, geometry = (outputs.study.get(part, schemas.STUDY[part].empty_table()) for part in ("wrong", "geometry"))
+    """Yield wrong content, what losses prevent, and joint training; each is empty where it was not studied."""
+    wrong, geometry, joint, epochs = (
+        outputs.study.get(part, schemas.STUDY[part].empty_table())
+        for part in ("wrong", "geometry", "joint", "joint_epochs")
+    )
     note = (
         "What recommenders lose when the image or the text of some items is another item's, or their vector is noise."
     )
@@ -31,6 +37,9 @@ def sections(outputs: Outputs) -> Iterator[Section]:
     heading = "What each loss prevents"
     tables = argument.geometry(geometry)
     yield Section("geometry", "Losses", heading, note, shaped(argument.shapes(geometry)), tables=tables)
+    note = "The article's opening claim: where one loss trains encoder and recommender together, content is lost."
+    heading = "Joint beside staged"
+    yield Section("joint", "Joint", heading, note, curves(epochs), tables=argument.joint(joint))
 
 
 def spoilt(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -46,6 +55,19 @@ def spoilt(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
         title = f"{model} on {features}: test {recall}, mean ± sd over {seeds_of(row['seeds'] for row in own)}"
         places = {row["ratio"]: f"{row['ratio']:.4g}" for row in own}
         charts.append(plots.curves(title, places, lines, ("share of items", recall)))
+    return charts
+
+
+def curves(epochs: pa.Table) -> list[Chart]:
+    """Return the best valid recall over epochs and over seconds, and a probe of the encoder over epochs."""
+    shown = (("recall@20", RECALL, "epoch"), ("recall@20", RECALL, "seconds"), ("item_cf", "item-CF hit@20", "epoch"))
+    charts = []
+    for column, name, over in shown if len(epochs) else ():
+        lines = argument.lines(epochs, column, over)
+        ends = sorted({x for line in lines.values() for x in line})
+        if len(ends) > 1:
+            places = {ends[0]: f"{ends[0]:.0f}", ends[-1]: f"{ends[-1]:.0f}"}
+            charts.append(plots.curves(f"{name} by {over}", places, lines, (over, name)))
     return charts
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from pipeline.benchmark.params import AUTHORS
-from pipeline.config.base import Name, Positive, Section, Share
+from pipeline.config.base import Name, Positive, Rate, Section, Share
 from pipeline.sequential.params import Generative
 
 
@@ -47,6 +47,15 @@ class Geometry(Section):
 
     without: list[Literal["cca", "reg", "uia"]] = []
     """losses that are left out, one at a time, beside AlignRec as it is; empty: no training"""
+    seeds: Positive = 3
+    """trainings of each"""
+
+
+class Joint(Section):
+    """Joint beside staged: AlignRec trained with its encoder, from the weights that pre-training starts from."""
+
+    rates: list[Rate] = []
+    """learning rates of the encoder, each as a share of AlignRec's: 1 is the same; empty: no training"""
     seeds: Positive = 3
     """trainings of each"""
 
@@ -97,6 +106,7 @@ class Study(Section):
     mask: Mask = Mask()
     wrong: Wrong = Wrong()
     geometry: Geometry = Geometry()
+    joint: Joint = Joint()
     tail: bool = True
     """whether AlignRec is tested against every other model by popularity and by history; trains nothing"""
     variants: Annotated[dict[Name, dict[str, Any]], AfterValidator(_free)] = {}
@@ -118,7 +128,7 @@ class Study(Section):
     @property
     def pretrains(self) -> bool:
         """Whether a part of the study trains encoders."""
-        return bool(self.variants) or any(
+        return bool(self.variants or self.joint.rates) or any(
             key.startswith("pretrain.") for space in self.sweeps.values() for key in space
         )
 

@@ -144,10 +144,9 @@ class _Loop:
     def __init__(self, network: Recommender, split: Split, params: Train, seed: int, checkpoint: Checkpoint | None):
         self.network, self.split, self.params, self.seed, self.checkpoint = network, split, params, seed, checkpoint
         self.device = next(network.parameters()).device
-        self.sampler = Sampler(split)
-        trained = [p for p in network.parameters() if p.requires_grad]
+        self.sampler = Sampler(split, params.by_time)
         self.loss = compiled(network) if params.compile and self.device.type == "cuda" else network.loss
-        self.optimiser = torch.optim.Adam(trained, lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
+        self.optimiser = torch.optim.Adam(network.groups(), lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
         self.now = _Progress()
 
     def run(self, progress: Callable[[dict[str, Any]], object] | None) -> Fit:
@@ -186,7 +185,7 @@ class _Loop:
         torch.manual_seed(seed_for("epoch", self.seed, epoch))
         self.network.start_epoch()
         for group in self.optimiser.param_groups:
-            group["lr"] = self.params.lr * self.params.lr_decay ** (epoch / 50)
+            group["lr"] = group["rate"] * self.params.lr * self.params.lr_decay ** (epoch / 50)
         drawn = torch.from_numpy(self.sampler.epoch(np.random.default_rng([self.seed, epoch]))).to(self.device)
         totals: dict[str, Tensor] = {}
         batches = drawn.split(self.params.batch_size, dim=1)

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.errors import UserError
 from pipeline.interactions.split import Pairs, Split, contains, keys
 
 
 class Sampler:
-    """Shuffled train pairs with negatives, a whole epoch in a few array operations."""
+    """Train pairs with negatives, a whole epoch in a few array operations."""
 
-    def __init__(self, split: Split) -> None:
-        """Users who have every train item have no negative: their pairs are left out."""
+    def __init__(self, split: Split, by_time: bool = False) -> None:
+        """Users who have every train item have no negative: their pairs are left out.
+
+        Args:
+            split: whose train pairs are drawn.
+            by_time: whether they come in the order of time; else in random order.
+
+        Raises:
+            UserError: by time, where the source has no times.
+        """
+        if by_time and split.times is None:
+            raise UserError("'train.by_time': the source has no times; leave it out")
         self.items = np.unique(split.train.items)
         self.n_items = split.n_items
         self.taken = keys(split.train, split.n_items)
         full = np.bincount(split.train.users, minlength=split.n_users) == len(self.items)
         kept = ~full[split.train.users]
         self.pairs = Pairs(split.train.users[kept], split.train.items[kept])
+        self.order = np.argsort(split.times[kept], kind="stable") if by_time and split.times is not None else None
 
     def epoch(self, rng: np.random.Generator) -> np.ndarray:
-        """Return int64 [3, N]: users, positives, negatives, in random order.
+        """Return int64 [3, N]: users, positives, negatives, in their order.
 
         A negative is uniform over the items of train and redrawn while its user has it in train.
         """
-        order = rng.permutation(len(self.pairs))
+        order = rng.permutation(len(self.pairs)) if self.order is None else self.order
         users = self.pairs.users[order].astype(np.int64)
         negatives = self._draw(rng, len(users))
         wrong = np.arange(len(users))

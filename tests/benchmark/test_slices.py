@@ -43,8 +43,23 @@ def test_every_tenth_has_as_many_items() -> None:
     assert parts.tolist() == [*np.repeat(np.arange(1, 11), 2), 0]
 
 
-def test_coverage_and_novelty(figures: dict[tuple[str, str, str, int], slices.Figure]) -> None:
+def test_coverage_gini_and_novelty(figures: dict[tuple[str, str, str, int], slices.Figure]) -> None:
     assert figures["catalogue", "all", "coverage", 2].value == pytest.approx(3 / 6)  # items 0, 3, 4
+    # two places of item 3, one each of 0 and 4, none of the other three: sorted 0 0 0 1 1 2
+    assert figures["catalogue", "all", "gini", 2].value == pytest.approx((1 * 1 + 3 * 1 + 5 * 2) / (6 * 4))
     # item 0: both users have it, 0 bits; item 4: one of two, 1 bit; item 3: nobody, counts as one
     assert figures["catalogue", "all", "novelty", 1].value == pytest.approx((1 + 0) / 2)
     assert figures["catalogue", "all", "novelty", 2].value == pytest.approx((1 + 1 + 0 + 1) / 4)
+
+
+def test_gini_of_equal_counts_is_0_and_of_one_item_alone_near_1() -> None:
+    assert slices.gini(np.full(5, 3)) == 0
+    assert slices.gini(np.array([0, 0, 0, 7])) == pytest.approx(1 - 1 / 4)
+    assert slices.gini(np.zeros(3, int)) is None
+
+
+def test_users_of_one_interaction_stand_alone() -> None:
+    rows = [(0, 0, 0), (0, 1, 2), (1, 0, 0), (1, 1, 0), (1, 2, 2)]
+    groups = dict(slices.by_history(split.load(interactions(rows), 2, 3), np.arange(2)))
+    assert groups["1"].tolist() == [True, False]
+    assert groups["2"].tolist() == [False, True]

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
+from safetensors.torch import load
 
 import schemas
 from pipeline import io
@@ -19,14 +20,17 @@ from pipeline.encode import clip
 from pipeline.encode.clip import ClipParams, Words
 from pipeline.encode.contrast import Budget, Pairs, train
 from pipeline.errors import UserError
+from pipeline.images.pixels import normalised
 from pipeline.layout import Layout
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.held_out import split
+from pipeline.ops.rows import unit_rows
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import running
 from pipeline.seeds import seed_for
 from stages.encode import main
-from stages.params import Params, load
+from stages.params import Params
+from stages.params import load as load_params
 
 TINY = {"patch": 8, "image": 16, "width": 32, "layers": 1, "steps": 12, "batch_size": 2, "held_out": 0.0}
 PAIRS = [0, 1, 2, 3, 5]
@@ -222,7 +226,7 @@ def test_faults_are_one_line(tmp_path: Path, section: str, message: str) -> None
     path = tmp_path / "params.yaml"
     path.write_text(f"datasets: [shop]\nsources: {{shop: {{kind: sample}}}}\n{section}\n")
     with pytest.raises(UserError, match=message):
-        load(path)
+        load_params(path)
 
 
 def test_the_defaults_are_the_budget_of_pre_training_and_the_small_shape() -> None:
@@ -234,3 +238,55 @@ def test_the_defaults_are_the_budget_of_pre_training_and_the_small_shape() -> No
         theirs.held_out,
     )
     assert (own.image, own.patch, own.width, own.layers) == (small.image, small.patch, small.width, small.layers)
+
+
+TAUGHT = {**TINY, "distill": 10.0, "distill_from": ["minilm", "tfidf"], "steps": 60, "lr": 5e-3, "batch_size": 5}
+
+
+def test_a_taught_clip_is_read_by_its_teachers_maps(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    files = stage(layout, params("clip", "minilm", clip=TAUGHT))
+    x = vectors(layout, "clip")
+    assert x.shape[1] <= 32
+    weights = load(files["clip"]["clip.safetensors"])
+    assert {name for name in weights if name.startswith("teachers")} == {
+        f"teachers.{number}.{part}" for number in (0, 1) for part in ("weight", "bias")
+    }
+    untaught = stage(layout, params("clip", clip=TAUGHT | {"distill": 0.0}))
+    assert vectors(layout, "clip").shape[1] == 64
+    assert not {name for name in load(untaught["clip"]["clip.safetensors"]) if "reading" in name}
+
+
+def test_teachers_are_learned_from_image_and_text_side_by_side(tmp_path: Path) -> None:
+    """Eight pairs, each with a direction of its own that only both towers together may know."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    target = unit_rows(rng.normal(size=(8, 6)))[0]
+    pairs = Pairs(np.arange(8), np.arange(16).reshape(8, 2), pixels, (target,))
+    settings = ClipParams.model_validate(TINY | {"steps": 40, "batch_size": 8, "lr": 5e-3, "distill": 10})
+    budget = Budget(**settings.model_dump(include=set(Budget.__annotations__)))
+    torch.manual_seed(0)
+    network = clip.network(settings, 15, 2, [6])
+    seen: list[float] = []
+
+    def read() -> None:
+        with torch.no_grad():
+            image = network.encode_image(normalised(pixels), normalize=True)
+            text = network.encode_text(torch.from_numpy(pairs.ids), normalize=True)
+            near = torch.cosine_similarity(network.teachers[0](torch.cat([image, text], 1)), torch.from_numpy(target))
+        seen.append(float(near.mean()))
+
+    read()
+    train(network, pairs, budget, 0, Checkpoint(tmp_path / "checkpoint", 1000), int)
+    read()
+    assert seen[0] < 0.5 < 0.95 < seen[1]
+
+
+def test_a_text_alone_is_read_by_the_same_map(tmp_path: Path) -> None:
+    layout = toy.outputs(tmp_path)
+    without(layout, "image", [2])
+    stage(layout, params("clip", clip=TAUGHT))
+    x = vectors(layout, "clip")
+    assert np.isfinite(x).all()
+    assert x[2].any()
+    assert not x[4].any()

@@ -11,8 +11,9 @@ import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import ablations, comparisons
 from pipeline.evaluation.statistics import FLOOR
-from pipeline.facts import recommenders
+from pipeline.facts import recommenders, words
 from pipeline.facts.difference import p_value
+from pipeline.models import MODELS
 
 
 def test_one_run_and_its_ablations_leave_no_differences_between_runs(tmp_path: Path) -> None:
@@ -26,6 +27,24 @@ def test_what_is_masked_depends_on_the_protocol(tmp_path: Path) -> None:
     assert "ranked, train items masked" in recommenders.results(comparison).note
     strict = dataclasses.replace(comparison, protocol="strict, user-time")
     assert "ranked, train and valid items masked" in recommenders.results(strict).note
+
+
+def test_models_stand_by_how_they_use_content_and_the_best_figure_is_still_marked(tmp_path: Path) -> None:
+    (comparison,) = comparisons(io.read_table(toy.outputs(tmp_path).results, schemas.RESULTS))
+    table = recommenders.results(comparison)
+    assert [row[:3] for row in table.rows] == [["ids", "lightgcn", "none"], ["staged", "alignrec", "beit3"]]
+    assert (1, 5) in table.best
+    assert table.rows[1][5].startswith("0.31")
+    (ours,) = (row for row in comparison.rows if row.model == "alignrec")
+    others = [dataclasses.replace(ours, model=model) for model in ("mine", "vbpr", "bm3", "freedom")]
+    table = recommenders.results(dataclasses.replace(comparison, rows=[ours, *others]))
+    assert [row[0] for row in table.rows] == ["a: input", "b: over graphs", "c: in the loss", "staged", ""]
+
+
+def test_every_model_that_reads_features_uses_them_in_one_way() -> None:
+    readers = {name for name in MODELS.built_in if MODELS[name].needs}
+    sorted_ = [model for models in words.WAYS.values() for model in models]
+    assert sorted(sorted_) == sorted(readers)
 
 
 def test_a_p_that_could_not_be_smaller_is_marked() -> None:

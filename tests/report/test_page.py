@@ -266,7 +266,7 @@ def test_the_benchmark_is_reported_in_tables(tmp_path: Path) -> None:
         ["users", "3", "1"],
         ["alignrec on beit3", "0.3100", "0.3100"],
     ]
-    assert table_of(text, "What is recommended")[1] == ["alignrec on beit3", "50.0%", "1.25", "10.0%", "50.0%"]
+    assert table_of(text, "What is recommended")[1] == ["alignrec on beit3", "50.0%", "0.250", "1.25", "10.0%", "50.0%"]
 
 
 def test_intervals_share_a_scale_that_holds_zero_and_the_reference() -> None:

@@ -19,6 +19,7 @@ PLANS: Registry[Plan] = Registry(
         "mask": "pipeline.experiment.plans.mask:plan",
         "wrong": "pipeline.experiment.plans.wrong:plan",
         "geometry": "pipeline.experiment.plans.geometry:plan",
+        "joint": "pipeline.experiment.plans.joint:plan",
         "variants": "pipeline.experiment.plans.variants:plan",
         "sweeps": "pipeline.experiment.plans.sweeps:plan",
         "generative": "pipeline.experiment.plans.generative:plan",

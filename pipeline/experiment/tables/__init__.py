@@ -20,6 +20,7 @@ TABLES: Registry[Table] = Registry(
         "tail": "pipeline.experiment.tables.tail:table",
         "wrong": "pipeline.experiment.tables.wrong:table",
         "geometry": "pipeline.experiment.tables.geometry:table",
+        "joint": "pipeline.experiment.tables.joint:table",
         "variants": "pipeline.experiment.tables.variants:table",
         "sweeps": "pipeline.experiment.tables.sweeps:table",
         "generative": "pipeline.experiment.tables.generative:table",

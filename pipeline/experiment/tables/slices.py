@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.evaluation.metrics import Evaluation
 from pipeline.interactions.split import Split
 
-HISTORIES = ((1, 2), (3, 3), (4, 5), (6, 9), (10, 19), (20, None))
+HISTORIES = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 9), (10, 19), (20, None))
 """train interactions of a user, first and last of each group; 5-core data has at least three"""
 PARTS = 10
 USER_METRICS = ("recall", "ndcg")
@@ -85,9 +85,10 @@ def parts(split: Split, n: int = PARTS) -> np.ndarray:
 
 
 def catalogue(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterator[Figure]:
-    """Yield coverage and novelty; n is users.
+    """Yield coverage, Gini and novelty; n is users.
 
-    Coverage is the share of all items that are recommended to somebody. Novelty is the mean self-information of
+    Coverage is the share of all items that are recommended to somebody. Gini is of how often each item is: 0 where all
+    are alike, near 1 where a few have all places. Novelty is the mean self-information of
     recommended items, -log2 of the share of train users who have the item, in bits; an item without users counts as
     if it had one.
     """
@@ -96,11 +97,18 @@ def catalogue(evaluation: Evaluation, split: Split, ks: Sequence[int]) -> Iterat
     for k in ks:
         recommended = evaluation.top[:, :k]
         recommended = recommended[recommended >= 0]
-        yield Figure(
-            "catalogue", "all", len(evaluation.users), "coverage", k, len(np.unique(recommended)) / split.n_items
-        )
+        places = np.bincount(recommended, minlength=split.n_items)
+        yield Figure("catalogue", "all", len(evaluation.users), "coverage", k, np.count_nonzero(places) / split.n_items)
+        yield Figure("catalogue", "all", len(evaluation.users), "gini", k, gini(places))
         novelty = float(information[recommended].mean()) if len(recommended) else None
         yield Figure("catalogue", "all", len(evaluation.users), "novelty", k, novelty)
+
+
+def gini(counts: np.ndarray) -> float | None:
+    """Return the Gini coefficient of counts, int [I], 0 .. 1 - 1 / I; None where all are 0."""
+    n, total = len(counts), counts.sum()
+    weights = 2 * np.arange(1, n + 1) - n - 1
+    return float((weights * np.sort(counts)).sum() / (n * total)) if total else None
 
 
 def rows(named: dict[str, Any], evaluation: Evaluation, split: Split, ks: Sequence[int]) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from pipeline.study.summaries import WHOLE
 TESTED = ("n", "difference", "low", "high", "p", "p_holm")
 
 
-class _Users(NamedTuple):
+class Users(NamedTuple):
     """Recall of one model and content."""
 
     means: list[float]
@@ -42,22 +42,22 @@ def _under(experiment: Experiment, protocol: Protocol, found: Mapping[Contended,
     by_content: dict[tuple[str, str, str, float], list[Record]] = {}
     for one, record in found.items():
         by_content.setdefault(one[:4], []).append(record)
-    recalls = {key: _recall(experiment, protocol, records, k) for key, records in by_content.items()}
+    recalls = {key: recall(experiment, protocol, records, k) for key, records in by_content.items()}
     spoilt = [key for key in recalls if key[2] != WHOLE]
     pairs = [("", "", "", recalls[key].users, recalls[*key[:2], WHOLE, 0.0].users) for key in spoilt]
     tests = dict(zip(spoilt, corrected(pairs, seed_for("wrong", experiment.dataset)), strict=True)) if pairs else {}
     rows = []
-    for key, recall in recalls.items():
-        figure, test = cell(recall.means), tests.get(key, {})
+    for key, runs in recalls.items():
+        figure, test = cell(runs.means), tests.get(key, {})
         named = dict(zip(("model", "features", "what", "ratio"), key, strict=True))
         rows.append(
-            {"dataset": experiment.dataset, **named, **protocol.label, "k": k, "seeds": len(recall.means),
-             "mean": figure.mean, "sd": figure.sd, **{name: test.get(name) for name in TESTED}, "n": len(recall.users)}
+            {"dataset": experiment.dataset, **named, **protocol.label, "k": k, "seeds": len(runs.means),
+             "mean": figure.mean, "sd": figure.sd, **{name: test.get(name) for name in TESTED}, "n": len(runs.users)}
         )  # fmt: skip
     return rows
 
 
-def _recall(experiment: Experiment, protocol: Protocol, records: list[Record], k: int) -> _Users:
+def recall(experiment: Experiment, protocol: Protocol, records: list[Record], k: int) -> Users:
     """Return recall at k, a run's rankings at a time."""
     runs = [record.evaluation(protocol.suffix, experiment.split, [k]) for record in records]
-    return _Users([run.mean["recall", k] for run in runs], np.mean([run.per_user["recall", k] for run in runs], axis=0))
+    return Users([run.mean["recall", k] for run in runs], np.mean([run.per_user["recall", k] for run in runs], axis=0))

@@ -1,0 +1,208 @@
+"""AlignRec and its encoder trained together: AlignRec's losses reach BEiT3 through the features.
+
+In each epoch every item is encoded once with gradient, a share of them a step. A step reads the other items' features
+as they were last encoded. After each epoch all are encoded anew, the item graph is searched again, and the
+probes are asked.
+
+Letters: I items, F width of CLS, B items of a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import schemas
+from pipeline import io
+from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
+from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer
+from pipeline.encode import batching
+from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.trial import Result, open_test
+from pipeline.experiment.cell import Cell, Trained, Watch
+from pipeline.experiment.pairs import Stored
+from pipeline.graph import neighbours
+from pipeline.graph.params import Graph
+from pipeline.images.pixels import squares
+from pipeline.layout import EncoderFiles
+from pipeline.models import adjacency
+from pipeline.models.alignrec import AlignRec, AlignRecParams
+from pipeline.models.base import Batch, Inputs
+from pipeline.ops import whitening
+from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.device import pick
+from pipeline.ops.sparse import Sparse
+from pipeline.pretrain.batches import Task, batch
+from pipeline.pretrain.corpus import Corpus
+from pipeline.pretrain.held_out import NO_MASKING, features
+from pipeline.pretrain.losses import joint_cls
+from pipeline.pretrain.params import Pretrain
+from pipeline.probe import asking
+from pipeline.probe.base import Data
+from pipeline.probe.questions import Questions
+from pipeline.probe.registry import PROBES
+from pipeline.train.loop import fit
+
+PROBED = ("zero_shot", "item_cf", "content_knn")
+"""probes that are asked of the features"""
+AT = 20
+"""cutoff of the probes"""
+WIDTH = 128
+"""of processed features, at most: as `probe.width` by default"""
+TOGETHER = 128
+"""items that are encoded at a time where no gradient is kept"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint(Stored):
+    """Data for AlignRec with its encoder, whose weights are those that the layout has."""
+
+    rate: float
+    """learning rate of the encoder, as a share of AlignRec's"""
+    graph: Graph
+    """how the item graph is searched, each epoch anew"""
+
+    def files(self) -> list[Path]:
+        """Return tables, items, images and the encoder's files."""
+        return [*super().files(), self.layout.items, *io.shards(self.layout.images, "images"),
+                *EncoderFiles(self.layout.encoder).present()]  # fmt: skip
+
+    def facts(self) -> dict[str, Any]:
+        """Return also the encoder's learning rate."""
+        return super().facts() | {"rate": self.rate}
+
+    def code(self, model: str) -> tuple[list[Path], list[str]]:
+        """Return also what encodes, and what is asked of the features."""
+        sources, modules = super().code(model)
+        ours = [__name__, "pipeline.pretrain.held_out", *(PROBES.module(name) for name in PROBED)]
+        return sources, [*modules, *ours]
+
+    def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
+        """Do as `Data.train`; `observed` has what the probes say of the features after each epoch."""
+        split, encoder, asked = self.read()[0].split, Encoder(self), questions(self)
+        start, graph, rate = encoder.all(), self.graph, self.rate
+        seen: list[dict[str, float]] = []
+
+        class Taught(Together):
+            def __init__(self, inputs: Inputs, params: AlignRecParams) -> None:
+                super().__init__(inputs, params, encoder, graph, rate)
+
+            def forward(self) -> tuple[Tensor, Tensor]:
+                if not self.training:  # the loop ranks valid with it, once an epoch
+                    self.renew()
+                    seen.append(answered(asked, self.features.cpu().numpy()))
+                return super().forward()
+
+        settings = cell.settings.model_copy(update={"mode": "frozen"})
+        edges = neighbours.of_params(start, graph)
+        fitted = fit(Taught, split, start, edges, settings, cell.seed, watch, checkpoint)  # type: ignore[arg-type]
+        lines = [{"epoch": line["epoch"], **hits} for line, hits in zip(fitted.history, seen, strict=True)]
+
+        def judge(protocol: Protocol, ks: Sequence[int]) -> Result:
+            return open_test(fitted.user, fitted.item, split, protocol, ks)
+
+        return Trained(fitted.history, fitted.best_epoch, judge, fitted, lines)
+
+
+class Encoder:
+    """BEiT3 with the items that it reads; it holds no state but the network's."""
+
+    def __init__(self, data: Stored) -> None:
+        """Load the network, and all images and texts."""
+        files = EncoderFiles(data.layout.encoder)
+        config = Config(**io.read_json(files.config))
+        self.network = BEiT3(config)
+        self.network.load_state_dict(load_file(files.weights), strict=True)
+        texts = io.read_table(data.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+        images = batching.read_images(io.shards(data.layout.images, "images"), 0, len(texts))
+        there = [image for image in images if image is not None]
+        row = np.cumsum([image is not None for image in images]) - 1
+        row[[image is None for image in images]] = -1
+        ids = [np.array([BOS, EOS])] * len(texts)
+        if files.tokenizer.is_file():
+            ids = Tokenizer(files.tokenizer.read_bytes()).encode(texts, config.positions - FIRST_POSITION)
+        pixels = squares(there, config.image) if there else np.empty((0, config.image, config.image, 3), np.uint8)
+        codes = np.zeros((len(pixels), config.patches), np.int64)  # nothing is masked, so none is predicted
+        self._task = Task(Corpus(ids, row, pixels), codes, 0, Pretrain(batch_size=TOGETHER), 0, pick(mps=False))
+        self.network.to(self._task.device)
+        corpus = self._task.corpus
+        self._known = torch.from_numpy(corpus.has_text | corpus.has_image).to(self._task.device)[:, None]
+        self.items = len(texts)
+
+    def some(self, items: np.ndarray) -> Tensor:
+        """Return CLS of items, int64 [B], with gradient, zeros where there is neither image nor text: [B, F]."""
+        return joint_cls(self.network, batch(self._task, items, NO_MASKING, 0).inputs) * self._known[items]
+
+    def all(self) -> np.ndarray:
+        """Return CLS of all items, likewise: float32 [I, F]."""
+        return features(self.network, self._task, np.arange(self.items)) * self._known.cpu().numpy()
+
+
+class Together(AlignRec):
+    """AlignRec whose features are an encoder's, of which each step encodes some anew."""
+
+    def __init__(self, inputs: Inputs, params: AlignRecParams, encoder: Encoder, graph: Graph, rate: float) -> None:
+        super().__init__(inputs, params)
+        self.encoder, self.network, self.graph, self.rate = encoder, encoder.network, graph, rate
+        self._device, self._table = inputs.device, self.features.data
+        steps = -(-len(inputs.split.train) // params.batch_size)
+        self._share = -(-encoder.items // steps)  # each item once an epoch
+        self._order: Iterator[Tensor] = iter(())
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Return the encoder apart from AlignRec."""
+        inner = {*self.network.parameters()}
+        own = [p for p in self.parameters() if p.requires_grad and p not in inner]
+        return [{"params": own, "rate": 1.0}, {"params": [*self.network.parameters()], "rate": self.rate}]
+
+    @property
+    def content(self) -> Tensor:
+        """The features as they are now, [I, F]; those that a step encodes carry gradient."""
+        return self._table
+
+    @property
+    def target(self) -> Tensor:
+        """REG's target: the same without gradient."""
+        return self._table.detach()
+
+    def start_epoch(self) -> None:
+        """Draw in which step each item is encoded."""
+        self._order = iter(torch.randperm(self.encoder.items).split(self._share))
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return AlignRec's terms, with the features of this step's share of the items encoded anew."""
+        items, self._table = next(self._order, torch.arange(0)), self.features.data
+        if len(items):
+            fresh = self.encoder.some(items.numpy())
+            self._table = self.features.index_copy(0, items.to(self._device), fresh)
+            self.features.data[items] = fresh.detach()
+        return super().loss(batch)
+
+    def renew(self) -> None:
+        """Encode all items, and search the item graph on them."""
+        vectors = self.encoder.all()
+        self.features.data.copy_(torch.from_numpy(vectors))
+        self._table = self.features.data
+        edges = neighbours.of_params(vectors, self.graph)
+        item_graph = adjacency.item_graph(edges, len(vectors), self.params.self_neighbour, self.params.symmetric)
+        self.item_item = Sparse(item_graph, self._device)
+
+
+def questions(data: Stored) -> dict[str, Questions]:
+    """Return the probes that have questions."""
+    interactions = io.read_table(data.layout.interactions, schemas.INTERACTIONS)
+    asked = asking.ask(Data(interactions, len(io.read_table(data.layout.item_ids, schemas.ITEM_IDS)), []), PROBED)
+    return {name: probe for name, probe in asked.items() if isinstance(probe, Questions)}
+
+
+def answered(asked: Mapping[str, Questions], vectors: np.ndarray) -> dict[str, float]:
+    """Return probe -> hit rate at AT of features [I, F], after the same processing as all others."""
+    found = asking.answers(asked, [("", whitening.processed(vectors, WIDTH))], [AT], 0)
+    return {name: float(hits[""].mean()) for name, hits in found.items()}

@@ -1,0 +1,141 @@
+"""Joint beside staged on a toy shop: from the same weights, and the recommender's losses move the encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import studied
+import torch
+from safetensors.torch import load_file
+
+import schemas
+from pipeline import engine, io
+from pipeline.errors import UserError
+from pipeline.experiment.joint import Encoder, Joint, Together
+from pipeline.experiment.pairs import Stored
+from pipeline.experiment.plans import joint
+from pipeline.experiment.plans.joint import START, Taught
+from pipeline.experiment.run import Experiment
+from pipeline.facts import argument
+from pipeline.graph import neighbours
+from pipeline.graph.params import Graph
+from pipeline.layout import Layout
+from pipeline.models.alignrec import AlignRecParams
+from pipeline.models.base import Batch, Inputs
+from pipeline.report import argued
+from pipeline.train import inputs
+from stages.params import Params, load
+
+STUDY: dict[str, Any] = {"joint": {"rates": [1.0, 0.01], "seeds": 2}, "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop with its encoder, and the part that has been run."""
+    root = tmp_path_factory.mktemp("shop")
+    params = studied.encoded(root, study=STUDY)
+    with pytest.MonkeyPatch.context() as patch:  # without a pool, whose processes take seconds to start
+        patch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
+        studied.part("joint", params, root)
+    return root
+
+
+def loaded(root: Path) -> tuple[Params, Experiment]:
+    params = load(root / "params.yaml")
+    return params, Experiment(studied.run("study", params, root), 1)
+
+
+def test_every_arm_is_tested_against_staged_and_probed(shop: Path) -> None:
+    rows = io.read_table(Layout(shop, "toy").study("joint"), schemas.JOINT).to_pylist()
+    variants = [("staged", 0.0), (START, 0.0), ("joint", 1.0), ("joint", 0.01)]
+    assert [(row["variant"], row["rate"]) for row in rows] == variants
+    assert [row["difference"] is None for row in rows] == [True, False, False, False]
+    for row in rows[1:]:
+        assert row["difference"] == pytest.approx(row["mean"] - rows[0]["mean"])
+    assert all(0 <= row["item_cf"] <= 1 and row["seconds"] > 0 for row in rows)
+    assert [row["before"] > 0 for row in rows] == [False] * 4  # this shop has no record of pre-training
+
+
+def test_curves_have_every_epoch_and_seconds_that_grow(shop: Path) -> None:
+    rows = io.read_table(Layout(shop, "toy").study("joint_epochs"), schemas.JOINT_EPOCHS).to_pylist()
+    assert len(rows) == 4 * 2 * 2
+    assert [(row["variant"], row["seed"], row["epoch"]) for row in rows[:3]] == [
+        ("staged", 0, 0),
+        ("staged", 0, 1),
+        (START, 0, 0),
+    ]
+    assert rows[1]["seconds"] == pytest.approx(2 * rows[0]["seconds"])
+    probed = {(row["variant"], row["rate"]): row["item_cf"] for row in rows}
+    assert len({row["item_cf"] for row in rows if row["variant"] == "staged"}) == 1
+    assert probed["joint", 1.0] != probed[START, 0.0]
+
+
+def test_the_part_is_a_table_and_three_pictures(shop: Path) -> None:
+    layout = Layout(shop, "toy")
+    (shown,) = argument.joint(io.read_table(layout.study("joint"), schemas.JOINT))
+    names = ["staged", START, "joint, encoder's rate x 1", "joint, encoder's rate x 0.01"]
+    assert [row[0] for row in shown.rows] == names
+    assert {len(row) for row in shown.rows} == {len(shown.head)}
+    epochs = io.read_table(layout.study("joint_epochs"), schemas.JOINT_EPOCHS)
+    charts = argued.curves(epochs)
+    assert [(chart.x_name, [line["name"] for line in chart.lines]) for chart in charts] == [
+        (over, names) for over in ("epoch", "seconds", "epoch")
+    ]
+    assert argued.curves(epochs.slice(0, 0)) == argument.joint(schemas.JOINT.empty_table()) == []
+
+
+def test_joint_starts_from_the_weights_that_pre_training_starts_from(shop: Path) -> None:
+    params, experiment = loaded(shop)
+    _, start = joint.started(params, experiment.layout)
+    features = io.matrix(io.read_features(start.features("beit3-raw"))["vector"])
+    encoder = Encoder(Joint(start, rate=1.0, graph=Graph()))
+    np.testing.assert_allclose(encoder.all(), features, atol=1e-4)
+    trained = load_file(experiment.layout.encoder_weights)
+    same = [torch.equal(x, trained[name]) for name, x in encoder.network.state_dict().items() if "layers.0" in name]
+    assert not any(same[:2])  # and pre-training has moved on from there
+
+
+def test_a_step_moves_the_encoder_by_its_own_rate(shop: Path) -> None:
+    params, experiment = loaded(shop)
+    _, start = joint.started(params, experiment.layout)
+    split, encoder = inputs.read(start, None).split, Encoder(Stored(start))
+    vectors = torch.from_numpy(encoder.all())
+    edges = neighbours.neighbours(vectors.numpy(), 4)
+    settings = AlignRecParams(dim=8, mode="frozen", batch_size=64)
+    model = Together(Inputs(split, vectors, edges, torch.device("cpu")), settings, encoder, Graph(k=4), 0.25).train()
+    own, network = model.groups()
+    assert (own["rate"], network["rate"]) == (1.0, 0.25)
+    assert not {*map(id, own["params"])} & {*map(id, network["params"])}
+    model.start_epoch()
+    users, items = (torch.from_numpy(x[:64]).long() for x in (split.train.users, split.train.items))
+    sum(model.loss(Batch(users, items, items.flip(0))).values()).backward()  # type: ignore[union-attr]
+    grads = [p.grad for p in encoder.network.beit3.encoder.layers[0].parameters()]
+    assert any(g is not None and bool(g.abs().sum() > 0) for g in grads)
+    assert model.features.grad is None
+
+
+def test_each_item_is_encoded_once_an_epoch(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params, experiment = loaded(shop)
+    _, start = joint.started(params, experiment.layout)
+    seen: list[np.ndarray] = []
+    some = Encoder.some
+    monkeypatch.setattr(Encoder, "some", lambda self, items: (seen.append(items), some(self, items))[1])
+    cell = joint.cell(experiment, start, Taught("joint", 1.0, 0))
+    trained = cell.data.train(cell)
+    assert len(trained.history) == 2
+    assert np.bincount(np.concatenate(seen)).tolist() == [2] * studied.ITEMS
+
+
+def test_no_rates_train_nothing(shop: Path) -> None:
+    params, _ = loaded(shop)
+    off = params.having(params.study.model_copy(update={"joint": type(params.study.joint)()}))
+    assert joint.plan(Experiment(studied.run("study", off, shop), 1)) == {}
+
+
+def test_an_encoder_that_is_not_encoded_is_one_line(tmp_path: Path) -> None:
+    path = studied.write(tmp_path, study=STUDY, encode={"encoders": ["beit3"]})
+    with pytest.raises(UserError, match=r"study\.joint"):
+        load(path)
