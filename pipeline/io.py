@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -241,13 +242,37 @@ def read_features(folder: Path) -> pa.Table:
     """
     schema = schemas.features(width(folder))
     table = pa.concat_tables([read_table(p, schema) for p in shards(folder, "features")])
-    ids = table["item_id"].to_numpy()
-    if (wrong := np.flatnonzero(ids != np.arange(len(ids)))).size:
+    _dense(folder, table, 0)
+    return table
+
+
+def map_features(folder: Path) -> np.ndarray:
+    """Return the vectors of a feature set in item order, float32 [I, F], a map of a file without a name.
+
+    The system may drop what is not in use of it, and its disk is free again when nobody holds the array. Errors are
+    those of `read_features`.
+    """
+    paths, schema, rows = shards(folder, "features"), schemas.features(width(folder)), [0]
+    for path in paths:
+        with _readable(path):
+            rows.append(rows[-1] + pq.read_metadata(path).num_rows)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        vectors = np.memmap(file, np.float32, "w+", shape=(rows[-1], width(folder)))
+    for path, first, end in zip(paths, rows, rows[1:], strict=False):
+        part = read_table(path, schema, ["item_id", "vector"])
+        _dense(folder, part, first)
+        vectors[first:end] = matrix(part["vector"])
+    return vectors
+
+
+def _dense(folder: Path, part: pa.Table, first: int) -> None:
+    """Refuse rows whose item_id is not first, first + 1, and so on."""
+    ids = part["item_id"].to_numpy()
+    if (wrong := np.flatnonzero(ids != np.arange(first, first + len(ids)))).size:
         row = int(wrong[0])
         raise schemas.ContractError(
-            f"{folder}: column 'item_id', row {row}: {ids[row]}, expected {row} (dense, in order)"
+            f"{folder}: column 'item_id', row {first + row}: {ids[row]}, expected {first + row} (dense, in order)"
         )
-    return table
 
 
 def width(folder: Path) -> int:
