@@ -152,12 +152,13 @@ def accumulated(network: Walking, batches: Sequence[Batch]) -> dict[str, Tensor]
 def _without_training(network: Recommender, split: Split) -> Fit:
     """Evaluate a recommender that has no parameters."""
     user, item = (x.cpu().numpy() if isinstance(x, Tensor) else x for x in network())
-    scores = _valid(user, item, split)
+    scores = ranked(user, item, split)
     line = {"epoch": 0, "loss": 0.0, **{f"valid_{name}": value for name, value in scores.items()}}
     return Fit(user, item, {}, [line], 0, scores)
 
 
-def _valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
+def ranked(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
+    """Return recall and NDCG of valid at CUTOFF, of vectors [U, D] and [I, D]."""
     cutoff = bounded(split.n_items)
     candidates = split.cold_items("valid") if split.is_cold else None  # by which Protocol says that epochs are chosen
     mean = evaluate(user, item, _asked(split), "valid", [cutoff], candidates=candidates).mean
@@ -252,7 +253,7 @@ class _Loop:
                 f"{type(self.network).__name__}: the loss diverged in epoch {epoch} ({values}) "
                 f"with {self.params.model_dump()}; try a lower train.lr"
             )
-        scores = _valid(user, item, self.split)
+        scores = ranked(user, item, self.split)
         line = {f"valid_{name}": value for name, value in scores.items()}
         self.now.history.append({"epoch": epoch, "loss": loss, **terms, **line})
         recall = scores[f"recall@{CUTOFF}"]
