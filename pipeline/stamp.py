@@ -24,6 +24,8 @@ LOCK = "dvc.lock"
 def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
     """Write `Layout.stamp` for a stage's present files: the sha256 of each, and all that says they are up to date.
 
+    Later stages hash a file only if it was touched since, so that each is read for that once.
+
     Args:
         run: that made them.
         stage: of the run.
@@ -32,6 +34,7 @@ def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
     """
     files, outside = _present(run.layout, stage.name), _outside(run.layout, needs.files)
     stamp = {"key": key, "around": _around(run, stage), "outside": outside, "files": files}
+    stamp["touched"] = {name: io.touched(run.layout.folder(stage.name) / name) for name in files}
     io.write_bytes(run.layout.stamp(stage.name), json.dumps(stamp, indent=1).encode())
 
 
@@ -40,6 +43,8 @@ def holds(run: Run, stage: Stage) -> bool:
 
     Where nothing at all has changed around it, its needs are not asked: that may load torch.
     """
+    for earlier in stage.reads:  # whose stamps know the hashes of their files
+        _read(run.layout, earlier.name)
     stamp = _read(run.layout, stage.name)
     if stamp is None or not run.layout.run_record(stage.name).is_file():
         return False
@@ -68,12 +73,16 @@ def _outside(layout: Layout, paths: Iterable[Path | str]) -> dict[str, list[int]
 
 
 def _read(layout: Layout, stage: str) -> dict[str, Any] | None:
-    """Return a stamp; None where there is none, or no whole one."""
+    """Return a stamp, and take its hashes as known; None where there is none, or no whole one."""
     try:
         stamp = json.loads(layout.stamp(stage).read_bytes())
         whole = isinstance(stamp["key"], str) and isinstance(stamp["around"], str)
-        return stamp if whole and isinstance(stamp["files"], dict) and isinstance(stamp["outside"], dict) else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        if not (whole and isinstance(stamp["files"], dict) and isinstance(stamp["outside"], dict)):
+            return None
+        for name, state in stamp["touched"].items():
+            io.remember(layout.folder(stage) / name, state, stamp["files"][name])
+        return stamp
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
