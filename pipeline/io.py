@@ -330,6 +330,11 @@ def touched(path: Path) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
+def forget() -> None:
+    """Take no sha256 as known."""
+    _HASHED.clear()
+
+
 def remember(path: Path, state: Iterable[int], digest: str) -> None:
     """Take the sha256 of a file as known for as long as `touched` says this of it."""
     _HASHED[path, *state] = digest

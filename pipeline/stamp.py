@@ -72,27 +72,27 @@ def _outside(layout: Layout, paths: Iterable[Path | str]) -> dict[str, list[int]
     return found
 
 
-def _read(layout: Layout, stage: str) -> dict[str, Any] | None:
-    """Return a stamp, and take its hashes as known; None where there is none, or no whole one."""
+def _read(layout: Layout, stage: str, rereads: bool = False) -> dict[str, Any] | None:
+    """Return a stamp, and take its hashes as known unless `rereads`; None where there is none, or no whole one."""
     try:
         stamp = json.loads(layout.stamp(stage).read_bytes())
         whole = isinstance(stamp["key"], str) and isinstance(stamp["around"], str)
         if not (whole and isinstance(stamp["files"], dict) and isinstance(stamp["outside"], dict)):
             return None
-        for name, state in stamp["touched"].items():
+        for name, state in () if rereads else stamp["touched"].items():
             io.remember(layout.folder(stage) / name, state, stamp["files"][name])
         return stamp
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def altered(layout: Layout, stage: str) -> list[Path]:
+def altered(layout: Layout, stage: str, rereads: bool = False) -> list[Path]:
     """Return the files of a finished stage that are not as it left them, that are gone, or that it did not write.
 
     Returns:
-        sorted paths; none if the stage has left no stamp.
+        sorted paths; none if the stage has left no stamp. `rereads` hashes those too that nobody has touched since.
     """
-    stamp = _read(layout, stage)
+    stamp = _read(layout, stage, rereads)
     if stamp is None:
         return []
     files, present = stamp["files"], _present(layout, stage)
@@ -107,12 +107,14 @@ def vouch(layout: Layout, stage: Stage) -> None:
     Raises:
         UserError: one is altered, gone, or of no stage; it says what makes it again.
     """
+    if stage.rereads:
+        io.forget()
     for earlier in stage.reads:
         again = f"run `alignrec {earlier.name} {layout.dataset}`, which makes it again"
-        if path := next(iter(altered(layout, earlier.name)), None):
+        if path := next(iter(altered(layout, earlier.name, stage.rereads)), None):
             what = "is not as it was made" if path.exists() else "is gone"
             raise UserError(f"{path} {what}, and {stage.name} reads it; {again}")
-        if _read(layout, earlier.name):
+        if _read(layout, earlier.name, stage.rereads):
             continue
         if (locked := _locked(layout, earlier.name)) and _digest(layout.folder(earlier.name)) != locked:
             raise UserError(

@@ -6,6 +6,7 @@ import multiprocessing
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
@@ -187,6 +188,10 @@ def test_no_process_reads_a_file_for_its_hash_that_another_has_hashed(
     assert go(second) == (True, [".made.tmp"])
     assert go(first) == (False, [])
     assert go(second) == (False, [])
+    careful = replace(second, rereads=True)
+    layout.run_record("graph").unlink()
+    assert go(careful) == (True, ["made", ".made.tmp"])
+    assert go(careful) == (False, [])
     (layout.folder("items") / "made").write_bytes(b"8")
     with pytest.raises(UserError, match="made is not as it was made"):
         go(second)
