@@ -133,7 +133,8 @@ def has_train(inputs: Inputs) -> Tensor:
 
 def pick(table: Tensor, rows: Tensor) -> Tensor:
     """Return table[rows], [B, D]; the gradient of a leaf that is no parameter is sparse, see `Walking`."""
-    return nnf.embedding(rows, table, sparse=not isinstance(table, nn.Parameter) and table.is_leaf)
+    walked = not (torch.compiler.is_compiling() or isinstance(table, nn.Parameter)) and table.is_leaf
+    return nnf.embedding(rows, table, sparse=walked)
 
 
 def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
