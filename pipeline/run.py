@@ -221,7 +221,7 @@ def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
     """Make the files of one part; the run of the whole stage, after all parts, vouches for them and leaves a record."""
     assert run.part
     check(run)
-    seal.vouch(run.layout, stage)
+    stamp.vouch(run.layout, stage)
     run.folder.mkdir(parents=True, exist_ok=True)
     with progress.heartbeat(run.label, run.bars):
         stage.main(run)
