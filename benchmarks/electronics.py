@@ -88,18 +88,24 @@ def run() -> Measurement:
 
 def generated(size: Size) -> tuple[Split, np.ndarray]:
     """Return pairs with long tails on both sides, and features with neighbours in them, float32 [I, 768]."""
+    parts, rng = pairs(size)
+    features = rng.standard_normal((size.items, WIDTH), np.float32)
+    features += rng.standard_normal((500, WIDTH), np.float32)[rng.integers(0, 500, size.items)]
+    return parts, features
+
+
+def pairs(size: Size) -> tuple[Split, np.random.Generator]:
+    """Return pairs with long tails on both sides, and what drew them."""
     rng = np.random.default_rng(0)
     popular = np.arange(1, size.items + 1) ** -0.7
     users = np.concatenate([np.arange(size.users), (size.users * rng.random(2 * size.interactions) ** 1.5).astype(int)])
     items = np.searchsorted(np.cumsum(popular / popular.sum()), rng.random(len(users))).clip(max=size.items - 1)
-    pairs = rng.permutation(np.unique(users * size.items + items))[: size.interactions]
-    train, valid, _ = np.split(pairs, [size.train, int(0.87 * size.interactions)])
+    drawn = rng.permutation(np.unique(users * size.items + items))[: size.interactions]
+    train, valid, _ = np.split(drawn, [size.train, int(0.87 * size.interactions)])
     known = np.unique(train // size.items)
     valid = valid[np.isin(valid // size.items, known)]
     parts = [Pairs((k // size.items).astype("i4"), (k % size.items).astype("i4")) for k in map(np.sort, (train, valid))]
-    features = rng.standard_normal((size.items, WIDTH), np.float32)
-    features += rng.standard_normal((500, WIDTH), np.float32)[rng.integers(0, 500, size.items)]
-    return Split(size.users, size.items, parts[0], parts[1], parts[1]), features
+    return Split(size.users, size.items, parts[0], parts[1], parts[1]), rng
 
 
 def _graph(size: Size, path: Path) -> dict[str, Any]:

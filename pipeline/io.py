@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ KEY, JOURNAL = ".key", ".sha256"
 """of a folder that is resumed by itself: the key that it was begun with, and the sha256 of each file written there"""
 UNLISTED = {KEY, JOURNAL, ".stamp", "run.json"}
 """names of files that no journal lists"""
+_HASHED: dict[tuple[Path | int, ...], str] = {}
+"""path and what `touched` says -> sha256"""
 HELD_OTHERWISE = {".part", ".etag"}
 """endings of begun downloads, which grow in place, so that no journal lists them"""
 
@@ -39,8 +41,10 @@ def atomic(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         flush(temporary)
-        _list(path, temporary)
+        digest = _list(path, temporary)
         temporary.replace(path)
+        if digest:
+            remember(path, touched(path), digest)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -108,14 +112,16 @@ def delete_unvouched(folder: Path) -> list[Path]:
     return altered
 
 
-def _list(path: Path, written: Path) -> None:
-    """Add a file that is about to appear as `path` to the journal of its folder, if there is one."""
+def _list(path: Path, written: Path) -> str | None:
+    """Add a file that is about to appear as `path` to the journal of its folder, if there is one; return its sha256."""
     if path.name in UNLISTED or (folder := _begun_above(path)) is None:
-        return
+        return None
+    digest = sha256(written)
     with (folder / JOURNAL).open("a", encoding="utf-8") as f:  # a line begins anew, whatever a kill left of the last
-        f.write(f"\n{sha256(written)}  {path.relative_to(folder)}")
+        f.write(f"\n{digest}  {path.relative_to(folder)}")
         f.flush()
         os.fsync(f.fileno())
+    return digest
 
 
 def _begun_above(path: Path) -> Path | None:
@@ -241,13 +247,37 @@ def read_features(folder: Path) -> pa.Table:
     """
     schema = schemas.features(width(folder))
     table = pa.concat_tables([read_table(p, schema) for p in shards(folder, "features")])
-    ids = table["item_id"].to_numpy()
-    if (wrong := np.flatnonzero(ids != np.arange(len(ids)))).size:
+    _dense(folder, table, 0)
+    return table
+
+
+def map_features(folder: Path) -> np.ndarray:
+    """Return the vectors of a feature set in item order, float32 [I, F], a map of a file without a name.
+
+    The system may drop what is not in use of it, and its disk is free again when nobody holds the array. Errors are
+    those of `read_features`.
+    """
+    paths, schema, rows = shards(folder, "features"), schemas.features(width(folder)), [0]
+    for path in paths:
+        with _readable(path):
+            rows.append(rows[-1] + pq.read_metadata(path).num_rows)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        vectors = np.memmap(file, np.float32, "w+", shape=(rows[-1], width(folder)))
+    for path, first, end in zip(paths, rows, rows[1:], strict=False):
+        part = read_table(path, schema, ["item_id", "vector"])
+        _dense(folder, part, first)
+        vectors[first:end] = matrix(part["vector"])
+    return vectors
+
+
+def _dense(folder: Path, part: pa.Table, first: int) -> None:
+    """Refuse rows whose item_id is not first, first + 1, and so on."""
+    ids = part["item_id"].to_numpy()
+    if (wrong := np.flatnonzero(ids != np.arange(first, first + len(ids)))).size:
         row = int(wrong[0])
         raise schemas.ContractError(
-            f"{folder}: column 'item_id', row {row}: {ids[row]}, expected {row} (dense, in order)"
+            f"{folder}: column 'item_id', row {first + row}: {ids[row]}, expected {first + row} (dense, in order)"
         )
-    return table
 
 
 def width(folder: Path) -> int:
@@ -286,15 +316,28 @@ def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
 
 
 def sha256(path: Path) -> str:
-    """Return the hex sha256 of a file; one that was not touched since is read once a process."""
+    """Return the hex sha256 of a file; one that was not touched since it was hashed is not read again."""
+    state = (path, *touched(path))
+    if state not in _HASHED:
+        with path.open("rb") as f:
+            _HASHED[state] = hashlib.file_digest(f, "sha256").hexdigest()
+    return _HASHED[state]
+
+
+def touched(path: Path) -> list[int]:
+    """Return what changes when a file is written or replaced: its number, size, and times of change."""
     status = path.stat()
-    return _sha256(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-@lru_cache(maxsize=100_000)
-def _sha256(path: Path, *_: int) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+def forget() -> None:
+    """Take no sha256 as known."""
+    _HASHED.clear()
+
+
+def remember(path: Path, state: Iterable[int], digest: str) -> None:
+    """Take the sha256 of a file as known for as long as `touched` says this of it."""
+    _HASHED[path, *state] = digest
 
 
 def sha256s(paths: Sequence[Path]) -> list[str]:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Run:
         self.warnings: list[str] = []
         self.device = "cpu"
         self.bars: list[tqdm] = []
+        self.part: tuple[int, int] | None = None
+        """i and n, 1 .. n, where this process makes one of n parts of the stage's files and others make the rest"""
 
     def within(self, stage: str, params: Parameters, layout: Layout, label: str) -> Run:
         """Return a run of another stage inside this one: its seeds are that stage's, its progress is shown here.
@@ -137,7 +139,18 @@ class Run:
         key = self.key(inputs, facts, modules or [f"stages.{self.stage}"])
         if not io.begun(folder, key):
             io.begin(folder, key)
-        self.drop_altered(folder)
+        if not self.part:  # the files of other parts are still being written
+            self.drop_altered(folder)
+
+    def takes(self, number: int) -> bool:
+        """Return whether the file of this number is for this process to make."""
+        return self.part is None or number % self.part[1] == self.part[0] - 1
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let no other part run while the block does; a whole stage is alone anyway."""
+        with _exclusive(self.folder) if self.part else nullcontext():
+            yield
 
     def drop_altered(self, folder: Path) -> None:
         """Delete the files of a folder that was begun by `resume` which are not as they were written."""
@@ -183,6 +196,9 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> bool:
     Raises:
         UserError: a file of a stage that it reads is not as that stage left it; and what the stage raises.
     """
+    if run.part:
+        _make_part(run, stage, check)
+        return True
     with parallel.group(), _locked(run):
         if parallel.agreed(lambda: stamp.holds(run, stage)):
             return False
@@ -199,6 +215,18 @@ def perform(run: Run, stage: Stage, check: Callable[[Run], None]) -> bool:
         if not parallel.rank():
             stamp.write(run, stage, key, needs)
     return True
+
+
+def _make_part(run: Run, stage: Stage, check: Callable[[Run], None]) -> None:
+    """Make the files of one part; the run of the whole stage, after all parts, vouches for them and leaves a record."""
+    assert run.part
+    check(run)
+    stamp.vouch(run.layout, stage)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with progress.heartbeat(run.label, run.bars):
+        stage.main(run)
+    part, parts = run.part
+    print(f"{run.label}: part {part} of {parts} is there; after all parts run it without --part", flush=True)
 
 
 def _delete_altered(run: Run) -> None:

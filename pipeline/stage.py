@@ -53,6 +53,9 @@ class Stage:
     looks: bool = False
     """whether it reads files of the user's, which `needs` alone knows, so that it is asked each time"""
 
+    rereads: bool = False
+    """whether it hashes what it reads though nobody has touched it since, so that bits that rot go no further"""
+
     def asks(self, run: Run) -> Needs:
         """Return what the results of a run depend on.
 

@@ -24,6 +24,8 @@ LOCK = "dvc.lock"
 def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
     """Write `Layout.stamp` for a stage's present files: the sha256 of each, and all that says they are up to date.
 
+    Later stages hash a file only if it was touched since, so that each is read for that once.
+
     Args:
         run: that made them.
         stage: of the run.
@@ -32,6 +34,7 @@ def write(run: Run, stage: Stage, key: str, needs: Needs) -> None:
     """
     files, outside = _present(run.layout, stage.name), _outside(run.layout, needs.files)
     stamp = {"key": key, "around": _around(run, stage), "outside": outside, "files": files}
+    stamp["touched"] = {name: io.touched(run.layout.folder(stage.name) / name) for name in files}
     io.write_bytes(run.layout.stamp(stage.name), json.dumps(stamp, indent=1).encode())
 
 
@@ -40,6 +43,8 @@ def holds(run: Run, stage: Stage) -> bool:
 
     Where nothing at all has changed around it, its needs are not asked: that may load torch.
     """
+    for earlier in stage.reads:  # whose stamps know the hashes of their files
+        _read(run.layout, earlier.name)
     stamp = _read(run.layout, stage.name)
     if stamp is None or not run.layout.run_record(stage.name).is_file():
         return False
@@ -67,23 +72,27 @@ def _outside(layout: Layout, paths: Iterable[Path | str]) -> dict[str, list[int]
     return found
 
 
-def _read(layout: Layout, stage: str) -> dict[str, Any] | None:
-    """Return a stamp; None where there is none, or no whole one."""
+def _read(layout: Layout, stage: str, rereads: bool = False) -> dict[str, Any] | None:
+    """Return a stamp, and take its hashes as known unless `rereads`; None where there is none, or no whole one."""
     try:
         stamp = json.loads(layout.stamp(stage).read_bytes())
         whole = isinstance(stamp["key"], str) and isinstance(stamp["around"], str)
-        return stamp if whole and isinstance(stamp["files"], dict) and isinstance(stamp["outside"], dict) else None
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        if not (whole and isinstance(stamp["files"], dict) and isinstance(stamp["outside"], dict)):
+            return None
+        for name, state in () if rereads else stamp["touched"].items():
+            io.remember(layout.folder(stage) / name, state, stamp["files"][name])
+        return stamp
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def altered(layout: Layout, stage: str) -> list[Path]:
+def altered(layout: Layout, stage: str, rereads: bool = False) -> list[Path]:
     """Return the files of a finished stage that are not as it left them, that are gone, or that it did not write.
 
     Returns:
-        sorted paths; none if the stage has left no stamp.
+        sorted paths; none if the stage has left no stamp. `rereads` hashes those too that nobody has touched since.
     """
-    stamp = _read(layout, stage)
+    stamp = _read(layout, stage, rereads)
     if stamp is None:
         return []
     files, present = stamp["files"], _present(layout, stage)
@@ -98,12 +107,14 @@ def vouch(layout: Layout, stage: Stage) -> None:
     Raises:
         UserError: one is altered, gone, or of no stage; it says what makes it again.
     """
+    if stage.rereads:
+        io.forget()
     for earlier in stage.reads:
         again = f"run `alignrec {earlier.name} {layout.dataset}`, which makes it again"
-        if path := next(iter(altered(layout, earlier.name)), None):
+        if path := next(iter(altered(layout, earlier.name, stage.rereads)), None):
             what = "is not as it was made" if path.exists() else "is gone"
             raise UserError(f"{path} {what}, and {stage.name} reads it; {again}")
-        if _read(layout, earlier.name):
+        if _read(layout, earlier.name, stage.rereads):
             continue
         if (locked := _locked(layout, earlier.name)) and _digest(layout.folder(earlier.name)) != locked:
             raise UserError(

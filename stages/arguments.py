@@ -27,3 +27,22 @@ Order = Annotated[
     typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
 ]
 Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
+Part = Annotated[
+    str | None, typer.Option("--part", metavar="I/N", help="make the files of part I of N, as a job array does")
+]
+
+
+def parted(given: str | None) -> tuple[int, int] | None:
+    """Return I and N of `I/N`.
+
+    Raises:
+        typer.BadParameter: it is something else, or I is none of 1 .. N.
+    """
+    if given is None:
+        return None
+    part, _, parts = given.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise typer.BadParameter(
+            f"'{given}' is no part; give I/N, such as 3/8, with I from 1 to N", param_hint="--part"
+        )
+    return int(part), int(parts)

@@ -10,7 +10,7 @@ import typer
 
 from pipeline.stage import Stage
 from stages import STAGES, examples, released, results
-from stages.arguments import Dataset, ParamsFile, Published, Root
+from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
 from stages.terminal import Group, bytes_bar, interruptible, say, show
 
 app = typer.Typer(
@@ -36,18 +36,30 @@ def _main(
         raise typer.Exit
 
 
+def _perform(stage: Stage, dataset: str, params: Path, root: Path, part: tuple[int, int] | None = None) -> None:
+    from pipeline.run import Run, perform
+    from stages.params import check, read
+
+    run = Run(stage.name, dataset, read(params, dataset), root)
+    run.part = part
+    with interruptible(f"what {stage.name} {dataset} has finished is kept in {run.folder}"):
+        done = perform(run, stage, lambda run: check(run.params, params))
+    if not done:
+        say(f"{stage.name} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
+
+
 def _command(stage: Stage) -> Callable[..., None]:
     def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
-        from pipeline.run import Run, perform
-        from stages.params import check, read
-
-        run = Run(stage.name, dataset, read(params, dataset), root)
-        with interruptible(f"what {stage.name} {dataset} has finished is kept in {run.folder}"):
-            done = perform(run, stage, lambda run: check(run.params, params))
-        if not done:
-            say(f"{stage.name} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
+        _perform(stage, dataset, params, root)
 
     return command
+
+
+def encode(
+    dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs"), part: Part = None
+) -> None:
+    """Make all feature sets; with `--part` the files of one part of those that networks make."""
+    _perform(STAGES["encode"], dataset, params, root, parted(part))
 
 
 def images(
@@ -55,10 +67,11 @@ def images(
     params: ParamsFile = Path("params.yaml"),
     root: Root = Path("outputs"),
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="fetch only what failed, once more")] = False,
+    part: Part = None,
 ) -> None:
-    """Fetch the images, or with `--retry-failed` those that failed before."""
+    """Fetch the images, or with `--retry-failed` those that failed before; with `--part` the files of one part."""
     if not retry_failed:
-        return _command(STAGES["images"])(dataset, params, root)
+        return _perform(STAGES["images"], dataset, params, root, parted(part))
     from pipeline.run import running
     from stages.images import main
     from stages.params import read
@@ -73,7 +86,7 @@ def images(
 
 def report(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
     """Run the stage, and always write what DVC shows: git may have brought back that of another run."""
-    _command(STAGES["report"])(dataset, params, root)
+    _perform(STAGES["report"], dataset, params, root)
     from pipeline.facts import headline
     from pipeline.facts.outputs import Outputs
     from pipeline.layout import Layout
@@ -96,7 +109,7 @@ def publish(
 ) -> None:
     """Make the release; with `--to` upload an existing one; with `--sign` sign it."""
     if to is None and sign is None:
-        return _command(STAGES["publish"])(dataset, params, root)
+        return _perform(STAGES["publish"], dataset, params, root)
     from pipeline.layout import Layout
     from pipeline.release import signature
     from pipeline.release import verify as check
@@ -128,11 +141,12 @@ def probe(
     elif to is not None:
         raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root / 'probe' / dataset}")
     else:
-        _command(STAGES["probe"])(dataset, params, root)
+        _perform(STAGES["probe"], dataset, params, root)
 
 
 _SPECIAL: dict[str, Callable[..., None]] = {
     "images": images,
+    "encode": encode,
     "probe": probe,
     "report": report,
     "publish": publish,

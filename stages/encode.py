@@ -31,7 +31,7 @@ def main(run: Run) -> None:
     ids = run.read(run.layout.item_ids, schemas.ITEM_IDS)
     texts = run.read(run.layout.items, schemas.ITEMS, ["text"])["text"]
     sets = FeatureSets.of(run.layout, run.params[Encode], run.params.encoders)
-    for folder in run.folder.glob("*/"):
+    for folder in () if run.part else run.folder.glob("*/"):
         if folder.name not in sets.names:
             shutil.rmtree(folder)
     failed = write_all(run, sets, ids, texts)

@@ -45,7 +45,8 @@ def main(run: Run, retry_failed: bool = False) -> None:
 
     params, total = run.params[Images], io.rows(io.present([run.layout.items]))
     items = io.read_slices(run.layout.items, schemas.ITEMS, ["item_id", "asin", "image_urls"], params.shard_rows)
-    run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
+    with run.alone():
+        run.resume(run.folder, [], params.model_dump(exclude=ACCESS))
     start = paths.start(run.source, run.layout.raw, params.folder)
     shards: list[Path] = []
     with (
@@ -54,11 +55,15 @@ def main(run: Run, retry_failed: bool = False) -> None:
         fetcher.Fetcher(params, local) as web,
     ):
         for number, part in enumerate(items):
+            if not run.takes(number):
+                continue
             path = io.shard(run.folder, "images", number)
             there = paths.fingerprint(run.layout, run.source, params, part.to_batches())
             current = [params.model_dump(), paths.digest(part), there]
             _shard(run, web, _with_patterns(part, params.pattern, local), path, current, retry_failed, bar.update)
             shards.append(path)
+    if run.part:
+        return
     io.keep_only(run.folder, shards)
     _report(run, shards, start)
 

@@ -53,4 +53,5 @@ PUBLISH = Stage(
     main=main,
     needs=needs,
     loads=(SOURCES, PROBES, ENCODERS),
+    rereads=True,
 )

@@ -18,6 +18,7 @@ from pipeline.errors import installing
 from pipeline.facts.comparison import RULE
 from pipeline.layout import Layout
 from stages import STAGES, examples
+from stages.arguments import parted
 from stages.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -127,6 +128,7 @@ def test_what_users_do_with_releases_starts_without_what_is_slow(tmp_path: Path,
     slow = [*HEAVY, "scipy", "PIL", "s3fs"]
     code = f"""
 import sys
+from stages.arguments import parted
 from stages.cli import app
 try:
     app({list(command)!r})
@@ -155,6 +157,7 @@ def test_compare_needs_neither_torch_nor_faiss(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     code = f"""
 import sys
+from stages.arguments import parted
 from stages.cli import app
 sys.modules |= dict.fromkeys({HEAVY!r})  # as if not installed: importing one raises
 app(["compare", "shop", "beit3", "random"])
@@ -185,3 +188,11 @@ def test_an_unknown_dataset_leaves_nothing_behind(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no dataset '../shop'" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["params.yaml"]
+
+
+@pytest.mark.parametrize("given", ["3/2", "0/2", "2", "a/b", "1/-2"])
+def test_a_part_is_one_of_so_many(given: str) -> None:
+    with pytest.raises(typer.BadParameter, match=f"'{given}' is no part; give I/N"):
+        parted(given)
+    assert parted("2/2") == (2, 2)
+    assert parted(None) is None

@@ -87,3 +87,19 @@ def test_a_gap_in_item_ids_is_named(tmp_path: Path) -> None:
     io.write_table(features(2, start=5), io.shard(tmp_path, "features", 1), schemas.features(4))
     with pytest.raises(schemas.ContractError, match="row 2: 5, expected 2"):
         io.read_features(tmp_path)
+
+
+def test_mapped_features_are_those_of_the_files_and_leave_none(tmp_path: Path) -> None:
+    for number, (first, n) in enumerate([(0, 5), (5, 3)]):
+        io.write_table(features(n, first), io.shard(tmp_path, "features", number), schemas.features(4))
+    files = sorted(tmp_path.iterdir())
+    mapped = io.map_features(tmp_path)
+    assert isinstance(mapped, np.memmap)
+    assert np.array_equal(mapped, io.matrix(io.read_features(tmp_path)["vector"]))
+    assert sorted(tmp_path.iterdir()) == files
+    io.write_table(features(3, 6), io.shard(tmp_path, "features", 1), schemas.features(4))
+    with pytest.raises(schemas.ContractError, match=r"column 'item_id', row 5: 6, expected 5"):
+        io.map_features(tmp_path)
+    io.shard(tmp_path, "features", 1).write_bytes(b"no Parquet")
+    with pytest.raises(UserError, match="not a readable Parquet file"):
+        io.map_features(tmp_path)

@@ -1,17 +1,24 @@
 """The harness: records, resumption, locks."""
 
+import hashlib
 import json
 import multiprocessing
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import pytest
 
-from pipeline import progress
+from pipeline import io, progress
+from pipeline.errors import UserError
 from pipeline.graph.params import Graph
 from pipeline.io import write_bytes
+from pipeline.items.params import Items
+from pipeline.layout import Layout
 from pipeline.run import Run, perform, running
 from pipeline.seeds import seed_for
 from pipeline.stage import Needs, Stage
@@ -154,6 +161,41 @@ def test_a_stage_that_has_ended_is_left_alone_until_something_that_it_depends_on
     run.layout.run_record("graph").unlink()
     assert ran()
     assert not ran()
+
+
+def test_no_process_reads_a_file_for_its_hash_that_another_has_hashed(
+    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, hashed = Layout(tmp_path, "shop"), list[str]()
+
+    def digest(file: BinaryIO, name: str) -> Any:
+        hashed.append(Path(file.name).name)
+        return hashlib.file_digest(file, name)
+
+    def main(run: Run) -> None:
+        run.resume(run.folder, [], modules=["pipeline.io"])
+        write_bytes(run.folder / "made", b"7")
+
+    def go(stage: Stage) -> tuple[bool, list[str]]:
+        monkeypatch.setattr(io, "_HASHED", {})  # another process
+        hashed.clear()
+        return perform(Run(stage.name, "shop", params, tmp_path), stage, nothing), list(hashed)
+
+    monkeypatch.setattr(io, "hashlib", SimpleNamespace(file_digest=digest, sha256=hashlib.sha256))
+    first = Stage("items", "", "", Items, main, needs=lambda _: Needs([], [], ["pipeline.io"]))
+    second = Stage("graph", "", "", Graph, main, (first,), lambda run: second.depends(run))
+    assert go(first) == (True, [".made.tmp"])
+    assert go(second) == (True, [".made.tmp"])
+    assert go(first) == (False, [])
+    assert go(second) == (False, [])
+    careful = replace(second, rereads=True)
+    layout.run_record("graph").unlink()
+    assert go(careful) == (True, ["made", ".made.tmp"])
+    assert go(careful) == (False, [])
+    (layout.folder("items") / "made").write_bytes(b"8")
+    with pytest.raises(UserError, match="made is not as it was made"):
+        go(second)
+    assert hashed == ["made"]
 
 
 def test_a_part_that_was_altered_is_made_again(

@@ -35,7 +35,7 @@ Done = Callable[[int], object]
 
 
 def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: pa.ChunkedArray) -> dict[str, Exception]:
-    """Write all feature sets, each after what it is made of.
+    """Write all feature sets, each after what it is made of; a part of those that are made of none.
 
     Args:
         run: of the stage.
@@ -49,6 +49,8 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: pa.ChunkedArray
     failed: dict[str, Exception] = {}
     with run.progress(total=len(ids) * len(sets.order), unit="item") as bar:
         for name in sets.order:
+            if run.part and sets.parts(name):
+                continue  # it is made of whole sets, soon
             try:
                 if lost := [part for part in ordered([name], sets.parts) if part in failed]:
                     raise UserError(f"'{lost[0]}', which it is made of, failed")
@@ -62,19 +64,23 @@ def write(run: Run, sets: FeatureSets, name: str, ids: pa.Table, texts: pa.Chunk
     """Write a feature set, and note where its time went and where its network is from."""
     node, params, throughput = sets[name].settled(), sets.params, Throughput()
     facts = params.model_dump(exclude={"encoders", "controls", "engine", "workers"}) | node.facts()
-    run.resume(node.folder, node.shared(), facts, name, modules=node.code())
+    with run.alone():
+        run.resume(node.folder, node.shared(), facts, name, modules=node.code())
     record = {"stage": run.stage, "dataset": run.dataset, "features": name, "params": facts, "versions": versions()}
     with plainly(f"encoders.{name}") if any(one.context.origin for one in node.networks()) else nullcontext():
-        node.prepare(run.progress)
+        with run.alone():
+            node.prepare(run.progress)
         items = Items(ids, texts, throughput, _in_turn(done))
         if params.engine == "local":
             devices = visible()
             on = engine.Devices(devices) if len(devices) > 1 else None
-            _shards(node, items, lambda: _worker(node.rows(items)), on, record, int)
+            _shards(run, node, items, lambda: _worker(node.rows(items)), on, record, int)
         else:
             there = replace(sets.layout, root=sets.layout.root.resolve())
             make = partial(worker, name, there, params, pinned(node, sets.encoders))
-            _shards(node, items, make, engine.Ray(), record, done)
+            _shards(run, node, items, make, engine.Ray(), record, done)
+    if run.part:
+        return
     for reason, n in node.incomplete().items():
         run.count(f"{name}: {reason}", n)
     precision = {key: value for key, value in facts.items() if key == "precision"}
@@ -133,14 +139,14 @@ def _in_turn(done: Done) -> Done:
 
 
 def _shards(
-    node: Node, items: Items, make: Make[Rows, pa.Table], on: Place | None, record: dict[str, Any], done: Done
+    run: Run, node: Node, items: Items, make: Make[Rows, pa.Table], on: Place | None, record: dict[str, Any], done: Done
 ) -> None:
     """Write the shards that are not there as they would be now; metadata do not depend on what other sets are made."""
     size, n, todo = node.params.shard_rows, len(items.ids), dict[Rows, str]()
     for path in node.folder.glob("features-*.parquet"):
         if int(path.stem.partition("-")[2]) * size >= n:
-            path.unlink()
-    for start in range(0, n, size):
+            path.unlink(missing_ok=True)
+    for start in filter(lambda start: run.takes(start // size), range(0, n, size)):
         path, stop = io.shard(node.folder, "features", start // size), min(start + size, n)
         key, mark = json.dumps(node.own_inputs(items, start, stop)), _mark(path)
         if not (path.exists() and mark.exists() and mark.read_text() == key):

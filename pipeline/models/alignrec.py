@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from pipeline.config.base import Count, Name, Rate, Weight
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, has_train, l2, pick
+from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, has_train, l2, pick
 from pipeline.models.infonce import Distinct, distinct, info_nce
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import FEATURES, Regularised
+from pipeline.models.params import FEATURES, Accumulating, Regularised
 from pipeline.ops.dense import gemm, product
 from pipeline.ops.sparse import Sparse
 
@@ -35,7 +35,7 @@ STRIPS = 6
 """strips of REG's symmetric product: 7/12 of it are computed, by products wide enough to be fast"""
 
 
-class AlignRecParams(Regularised):
+class AlignRecParams(Regularised, Accumulating):
     """What AlignRec reads (method.md sections 3, 4): section `train` of params.yaml."""
 
     recipe: Literal["published", "fast"] = "published"
@@ -82,7 +82,7 @@ class AlignRecParams(Regularised):
         return FAST | given if isinstance(given, dict) and given.get("recipe") == "fast" else given
 
 
-class AlignRec(Recommender):
+class AlignRec(Walking):
     """score(u, i) = h_u . h_i, h the sum of an ID branch and a content branch."""
 
     Params = AlignRecParams
@@ -104,8 +104,8 @@ class AlignRec(Recommender):
         self.w1 = nn.Linear(inputs.features.shape[1], params.dim)
         if params.gate:
             self.w2 = nn.Linear(params.dim, params.dim)
-        self.features = nn.Parameter(inputs.features.clone(), requires_grad=params.mode != "frozen")  # [I, F]
         self.fixed = inputs.features  # [I, F]
+        self.features = self.fixed if params.mode == "frozen" else nn.Parameter(self.fixed.clone())  # [I, F]
         self.rounded = self.fixed.bfloat16() if self.bf16 and params.mode == "frozen" else None
 
     @property
@@ -147,10 +147,13 @@ class AlignRec(Recommender):
         mm_user, mm_item = self.content_branch()
         return user + mm_user, item + mm_item
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def tables(self) -> tuple[Tensor, ...]:
+        """Return both branches, or the ID branch alone."""
+        return *self.id_branch(), *(self.content_branch() if self.params.content else ())
+
+    def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
         """Return bpr, l2, with the content branch cca and reg, and uia, weighted."""
-        ids = self.id_branch()
-        content = self.content_branch() if self.params.content else None
+        ids, content = tables[:2], tables[2:]
         users, items = distinct(batch.users), distinct(batch.positives)
         both = torch.cat([items.rows, batch.negatives])
         id_user, id_item = pick(ids[0], users.rows), pick(ids[1], both)

@@ -99,6 +99,22 @@ class Recommender(nn.Module, ABC):
         """Return the weighted terms by name; their sum is minimised."""
 
 
+class Walking(Recommender):
+    """A recommender whose loss reads a batch's rows of tables that one walk over the graph gives, for any batch."""
+
+    @abstractmethod
+    def tables(self) -> tuple[Tensor, ...]:
+        """Return the tables, [U, D] and [I, D]: propagated ones, and parameters that the loss reads itself."""
+
+    @abstractmethod
+    def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
+        """Return what `loss` does, of these tables."""
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the weighted terms by name."""
+        return self.terms(batch, *self.tables())
+
+
 class Untrained(Recommender):
     """A recommender without parameters: whatever it computes, it computes as it is made."""
 
@@ -120,8 +136,9 @@ def has_train(inputs: Inputs) -> Tensor:
 
 
 def pick(table: Tensor, rows: Tensor) -> Tensor:
-    """Return table[rows], [B, D]."""
-    return nnf.embedding(rows, table)
+    """Return table[rows], [B, D]; the gradient of a leaf that is no parameter is sparse, see `Walking`."""
+    walked = not (torch.compiler.is_compiling() or isinstance(table, nn.Parameter)) and table.is_leaf
+    return nnf.embedding(rows, table, sparse=walked)
 
 
 def bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:

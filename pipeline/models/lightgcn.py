@@ -14,20 +14,20 @@ import torch
 from torch import Tensor
 
 from pipeline.config.base import Count
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.params import Regularised
+from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, l2, pick
+from pipeline.models.params import Accumulating, Regularised
 from pipeline.models.variants import Varied, guarded_bpr, norms
 from pipeline.ops.sparse import Sparse, spmm
 
 
-class LightGCNParams(Varied, Regularised):
+class LightGCNParams(Varied, Regularised, Accumulating):
     """What LightGCN reads."""
 
     layers: Count = 2
     """LightGCN layers over the user-item graph"""
 
 
-class LightGCN(Recommender):
+class LightGCN(Walking):
     """score(u, i) = h_u . h_i, h the mean over layers of embeddings propagated over the user-item graph."""
 
     Params = LightGCNParams
@@ -44,10 +44,14 @@ class LightGCN(Recommender):
         """Return the propagated tables."""
         return propagate(self.graph, self.user, self.item, self.layers)
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
+    def tables(self) -> tuple[Tensor, ...]:
+        """Return the propagated tables and the unpropagated ones."""
+        return *self(), self.user, self.item
+
+    def terms(self, batch: Batch, *tables: Tensor) -> dict[str, Tensor]:
         """Return bpr of the propagated, and l2 of the unpropagated rows that the batch touches."""
-        h_user, h_item = self()
-        rows = pick(self.user, batch.users), pick(self.item, batch.positives), pick(self.item, batch.negatives)
+        h_user, h_item, user, item = tables
+        rows = pick(user, batch.users), pick(item, batch.positives), pick(item, batch.negatives)
         h = pick(h_user, batch.users), pick(h_item, batch.positives), pick(h_item, batch.negatives)
         if self.is_paper:
             return {"bpr": bpr(*h), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}

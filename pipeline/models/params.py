@@ -52,6 +52,14 @@ class Train(Section):
     seed: int = 0
 
 
+class Accumulating(Train):
+    """Training of a model that several batches may share a walk over the graph of."""
+
+    accumulate: Positive = 1
+    """batches whose gradients are added up before a step; the graph is walked once for all of them, see docs/scale.md.
+    Of more than one, `compile` compiles nothing"""
+
+
 class Regularised(Train):
     """Training of a model that adds the embeddings' norm to its loss."""
 

@@ -42,5 +42,5 @@ def read(layout: Layout, features: str | None) -> TrainingData:
     parts = split.load(interactions, len(users), len(items))
     if features is None:
         return TrainingData(parts, None, None)
-    vectors = io.matrix(io.read_features(layout.features(features))["vector"])
-    return TrainingData(parts, vectors, io.read_table(layout.edges(features), schemas.EDGES))
+    vectors, edges = io.map_features(layout.features(features)), io.read_table(layout.edges(features), schemas.EDGES)
+    return TrainingData(parts, vectors, edges)

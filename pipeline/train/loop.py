@@ -6,7 +6,7 @@ Letters: U users, I items, F width of features, D width of embeddings.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,9 @@ from torch import Tensor
 from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.evaluation.metrics import evaluate
-from pipeline.interactions.split import Split
-from pipeline.models.base import Batch, Inputs, Recommender
-from pipeline.models.params import Train
+from pipeline.interactions.split import Pairs, Split
+from pipeline.models.base import Batch, Inputs, Recommender, Walking
+from pipeline.models.params import Accumulating, Train
 from pipeline.ops.allocator import keep_large_buffers
 from pipeline.ops.checkpoint import Checkpoint, adam_state, named, part_of, restore_adam
 from pipeline.ops.device import pick
@@ -28,6 +28,12 @@ from pipeline.ops.filters import Filter
 from pipeline.ops.topk import Vectors
 from pipeline.seeds import seed_for
 from pipeline.train.sampling import Sampler
+
+BLOCK = 1 << 16
+"""rows that are checked at a time"""
+SCORES = 20_000_000_000
+"""of users with items, which are computed to rank valid after an epoch: a minute of a core; 20,000 users of a million
+items"""
 
 
 @dataclass(frozen=True)
@@ -124,20 +130,49 @@ def compiled(
     return torch.compile(network.loss, backend=backend, mode=mode, dynamic=False)
 
 
+def accumulated(network: Walking, batches: Sequence[Batch]) -> dict[str, Tensor]:
+    """Compute the gradients of several batches' mean loss, walking the graph once; return the sum of each term.
+
+    Gradients of the tables that it gives are gathered as rows, a batch at a time, and walk back together.
+    """
+    tables = network.tables()
+    rows = [table.detach().requires_grad_() for table in tables]
+    totals: dict[str, Tensor] = {}
+    for batch in batches:
+        terms = network.terms(batch, *rows)
+        (torch.stack(list(terms.values())).sum() / len(batches)).backward()
+        for name, term in terms.items():
+            totals[name] = totals.get(name, 0.0) + term.detach()
+    used = [(table, row.grad.to_dense()) for table, row in zip(tables, rows, strict=True) if row.grad is not None]
+    torch.autograd.backward(*map(list, zip(*used, strict=True)))
+    return totals
+
+
 @torch.no_grad()
 def _without_training(network: Recommender, split: Split) -> Fit:
     """Evaluate a recommender that has no parameters."""
     user, item = (x.cpu().numpy() if isinstance(x, Tensor) else x for x in network())
-    scores = _valid(user, item, split)
+    scores = ranked(user, item, split)
     line = {"epoch": 0, "loss": 0.0, **{f"valid_{name}": value for name, value in scores.items()}}
     return Fit(user, item, {}, [line], 0, scores)
 
 
-def _valid(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
+def ranked(user: Vectors, item: Vectors, split: Split) -> dict[str, float]:
+    """Return recall and NDCG of valid at CUTOFF, of vectors [U, D] and [I, D]."""
     cutoff = bounded(split.n_items)
     candidates = split.cold_items("valid") if split.is_cold else None  # by which Protocol says that epochs are chosen
-    mean = evaluate(user, item, split, "valid", [cutoff], candidates=candidates).mean
+    mean = evaluate(user, item, _asked(split), "valid", [cutoff], candidates=candidates).mean
     return {f"{name}@{CUTOFF}": mean[name, cutoff] for name in ("recall", "ndcg")}
+
+
+def _asked(split: Split) -> Split:
+    """Return the split with the users of valid who are ranked: all, or so many as SCORES allows, drawn by seed."""
+    users = np.unique(split.valid.users)
+    if len(users) <= (most := max(1, SCORES // split.n_items)):
+        return split
+    drawn = np.random.default_rng(seed_for("valid", "users")).choice(users, most, replace=False)
+    kept = np.isin(split.valid.users, drawn)
+    return replace(split, valid=Pairs(split.valid.users[kept], split.valid.items[kept]))
 
 
 class _Loop:
@@ -145,6 +180,7 @@ class _Loop:
         self.network, self.split, self.params, self.seed, self.checkpoint = network, split, params, seed, checkpoint
         self.device = next(network.parameters()).device
         self.sampler = Sampler(split, params.by_time)
+        self.together = params.accumulate if isinstance(params, Accumulating) else 1
         self.loss = compiled(network) if params.compile and self.device.type == "cuda" else network.loss
         self.optimiser = torch.optim.Adam(network.groups(), lr=params.lr, fused=self.device.type in ("cpu", "cuda"))
         self.now = _Progress()
@@ -188,15 +224,21 @@ class _Loop:
             group["lr"] = group["rate"] * self.params.lr * self.params.lr_decay ** (epoch / 50)
         drawn = torch.from_numpy(self.sampler.epoch(np.random.default_rng([self.seed, epoch]))).to(self.device)
         totals: dict[str, Tensor] = {}
-        batches = drawn.split(self.params.batch_size, dim=1)
-        for users, positives, negatives in batches:
+        batches = [Batch(*rows) for rows in drawn.split(self.params.batch_size, dim=1)]
+        for first in range(0, len(batches), self.together):
             self.optimiser.zero_grad()
-            terms = self.loss(Batch(users, positives, negatives))
-            torch.stack(list(terms.values())).sum().backward()
+            for name, term in self._gradients(batches[first : first + self.together]).items():
+                totals[name] = totals.get(name, torch.zeros((), device=self.device)) + term
             self.optimiser.step()
-            for name, term in terms.items():
-                totals[name] = totals.get(name, torch.zeros((), device=self.device)) + term.detach()
         return {name: float(total) / len(batches) for name, total in totals.items()}
+
+    def _gradients(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """Compute the gradients of the batches' mean loss; return the sum of each term."""
+        if isinstance(self.network, Walking) and self.together > 1:
+            return accumulated(self.network, batches)
+        terms = self.loss(batches[0])
+        torch.stack(list(terms.values())).sum().backward()
+        return {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()
     def _judge(self, epoch: int, terms: dict[str, float]) -> None:
@@ -210,7 +252,7 @@ class _Loop:
                 f"{type(self.network).__name__}: the loss diverged in epoch {epoch} ({values}) "
                 f"with {self.params.model_dump()}; try a lower train.lr"
             )
-        scores = _valid(user, item, self.split)
+        scores = ranked(user, item, self.split)
         line = {f"valid_{name}": value for name, value in scores.items()}
         self.now.history.append({"epoch": epoch, "loss": loss, **terms, **line})
         recall = scores[f"recall@{CUTOFF}"]
@@ -259,9 +301,9 @@ def _checked(
             f"modalities of widths {list(parts)} make {sum(parts)} columns, the features have {features.shape[1]}; "
             "correct benchmark.modalities"
         )
-    if features is not None and not np.isfinite(features).all():
-        row = int(np.flatnonzero(~np.isfinite(features).all(1))[0])
-        raise UserError(f"features, row {row}: not finite; encode again")
+    for first in range(0, 0 if features is None else len(features), BLOCK):
+        if (wrong := np.flatnonzero(~np.isfinite(features[first : first + BLOCK]).all(1))).size:
+            raise UserError(f"features, row {first + int(wrong[0])}: not finite; encode again")
     if (
         edges is not None
         and int(max(edges["item_id"].to_numpy().max(), edges["neighbour_id"].to_numpy().max())) >= split.n_items

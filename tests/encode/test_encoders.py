@@ -42,7 +42,8 @@ from pipeline.images.pixels import normalised, square
 from pipeline.layout import Layout
 from pipeline.ops import device, whitening
 from pipeline.ops.whitening import Whitening
-from pipeline.run import running
+from pipeline.run import Run, perform, running
+from stages import STAGES
 from stages.encode import main
 from stages.params import Params
 
@@ -454,6 +455,25 @@ def test_interrupted_or_changed_it_makes_only_what_is_missing(tmp_path: Path, ne
     fewer = stage(tmp_path, dataset(tmp_path, {}, encoders=["beit3"], controls=["constant"]))
     assert fewer == {name: whole[name] for name in ("beit3", "constant")}
     assert kept.stat().st_mtime_ns == written
+
+
+def test_two_parts_and_the_whole_after_them_give_the_same_files(tmp_path: Path, network: BEiT3, model: bytes) -> None:
+    params = dataset(tmp_path, {}, encoders=[*BEIT3[:2], "tfidf"])
+    pretrained(tmp_path, network, model)
+    whole = stage(tmp_path, params)
+    layout = Layout(tmp_path, "toy")
+    shutil.rmtree(layout.folder("encode"))
+    for part, expected in ((2, {1}), (1, {0, 1, 2})):  # three files of three rows
+        going = Run("encode", "toy", params, tmp_path)
+        going.part = part, 2
+        assert perform(going, STAGES["encode"], lambda _: None)
+        made = {name: files.shards(layout.features(name), "features") for name in layout.feature_sets()}
+        assert made == {n: [files.shard(layout.features(n), "features", i) for i in expected] for n in made}
+        assert made.keys() == {*BEIT3[:2], "tfidf"}, "controls are made of whole sets"
+    assert not layout.stamp("encode").exists()
+    times = {path: path.stat().st_mtime_ns for paths in made.values() for path in paths}
+    assert stage(tmp_path, params) == whole
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
 
 
 def precisions_of(layout: Layout, names: Sequence[str]) -> set[str]:

@@ -28,7 +28,7 @@ from pipeline.images.fetcher import Fetcher, Result
 from pipeline.images.files import Refused
 from pipeline.images.files import opened as opened_files
 from pipeline.images.params import Images
-from pipeline.run import running
+from pipeline.run import Run, perform, running
 from stages import images as stage
 from stages.params import Params
 
@@ -542,6 +542,22 @@ def test_the_stage_retries_only_failures_and_reports_what_is_shared(tmp_path: Pa
     shared = [{"sha256": hashlib.sha256(JPEG).hexdigest(), "items": 3, "url": server.address + "/a"}]
     raw = str(tmp_path / "download/shop")
     assert record["notes"] == {"folder": raw, "duplicates": 2, "near_duplicates": 0, "shared": shared}
+
+
+def test_parts_fetch_each_image_once_and_the_whole_stage_none(tmp_path: Path) -> None:
+    with serving({f"/{i}": body(JPEG) for i in range(7)}) as server:
+        params = Params.model_validate(shop(tmp_path, server, shard_rows=2))
+        for part, expected in ((2, [1, 3]), (1, [0, 1, 2, 3])):
+            going = Run("images", "shop", params, tmp_path)
+            going.part = part, 2
+            assert perform(going, stage.IMAGES, lambda _: None)
+            shards = [files.shard(tmp_path / "images/shop", "images", number) for number in expected]
+            assert files.shards(tmp_path / "images/shop", "images") == shards
+        assert not (tmp_path / "images/shop/run.json").exists()
+        with running("images", "shop", params, tmp_path) as whole:
+            stage.main(whole)
+        assert (whole.rows_in, whole.rows_out) == (7, 7)
+        assert server.asked == {f"/{i}": 1 for i in range(7)}
 
 
 def test_killed_in_the_middle_of_a_shard_the_next_run_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ from pipeline.evaluation.metrics import evaluate
 from pipeline.graph import neighbours
 from pipeline.interactions import split
 from pipeline.models import MODELS
+from pipeline.models.base import Batch, Inputs
 from pipeline.models.params import Train
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.train import loop
 from pipeline.train.loop import Fit, fit, standardised
+from pipeline.train.sampling import Sampler
 
 SETTINGS = {"dim": 8, "batch_size": 64, "lr": 0.02, "epochs": 12, "patience": 30}
 TRAINED = ("alignrec", "bpr", "lightgcn", "vbpr")
@@ -54,6 +57,53 @@ def test_loss_is_the_sum_of_its_terms_and_vectors_have_rows(model: str) -> None:
     assert (len(trained.user), len(trained.item)) == (USERS, ITEMS)
     assert trained.user.shape[1] == trained.item.shape[1]
     assert trained.user.dtype == np.float32
+
+
+WALKING: list[tuple[str, dict[str, Any]]] = [
+    *(("lightgcn", {"variant": variant}) for variant in ("reference", "paper")),
+    *(("alignrec", {"mode": mode}) for mode in ("compat", "learned", "frozen")),
+    ("alignrec", {"content": False}),
+]
+
+
+@pytest.mark.parametrize(("model", "keys"), WALKING)
+def test_batches_that_share_a_walk_have_the_gradients_of_their_mean_loss(model: str, keys: dict[str, Any]) -> None:
+    edges, parts = neighbours.neighbours(content(), 4), two_tastes()
+    torch.manual_seed(0)
+    inputs = Inputs(parts, torch.from_numpy(content()), edges, torch.device("cpu"))
+    network = MODELS[model](inputs, settings(model, **keys))
+    batches = [Batch(*rows) for rows in torch.from_numpy(Sampler(parts).epoch(np.random.default_rng(0))).split(100, 1)]
+    assert len(batches[-1].users) < 100
+    terms = [network.loss(batch) for batch in batches]
+    (sum(sum(own.values()) for own in terms) / len(batches)).backward()  # type: ignore[union-attr]
+    expected = {name: p.grad.clone() for name, p in network.named_parameters()}  # type: ignore[union-attr]
+    network.zero_grad()
+    totals = loop.accumulated(network, batches)
+    assert {n: float(t) for n, t in totals.items()} == pytest.approx(
+        {name: sum(float(own[name].detach()) for own in terms) for name in terms[0]}, rel=1e-5
+    )
+    assert expected.keys() == {name for name, p in network.named_parameters() if p.grad is not None}
+    for name, p in network.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("model", ["alignrec", "lightgcn"])
+def test_learns_in_steps_of_three_batches(model: str) -> None:
+    trained = train(model, {"accumulate": 3, "epochs": 60, "patience": 60})
+    assert evaluate(trained.user, trained.item, two_tastes(), "test", [17]).mean["recall", 17] > 0.9
+    line = trained.history[3]
+    terms = {k: v for k, v in line.items() if k not in ("epoch", "loss") and not k.startswith("valid_")}
+    assert line["loss"] == pytest.approx(sum(terms.values()))
+
+
+def test_of_a_large_catalogue_some_users_are_ranked_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    everyone = train("bpr")
+    monkeypatch.setattr(loop, "SCORES", 12 * ITEMS)
+    some = train("bpr")
+    recalls = {line["valid_recall@20"] * 12 for line in some.history}  # one target each
+    assert all(recall == pytest.approx(round(recall)) for recall in recalls)
+    assert some.history != everyone.history
+    assert [line["loss"] for line in some.history] == [line["loss"] for line in everyone.history]
 
 
 @pytest.mark.parametrize("model", TRAINED)
