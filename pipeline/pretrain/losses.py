@@ -1,17 +1,17 @@
 """The pre-training loss of BEiT3: masked image and masked language modelling in one pass, and distillation.
 
-    L = L_MIM + L_MLM + distill * L_teachers
+    L = L_MIM + L_MLM + distill * L_distill
 
 L_MIM and L_MLM are cross-entropies over masked positions only. They leave CLS, the item's feature, untrained: on a
-small dataset its features were worse than those of an untrained network. L_teachers trains it: 1 - cosine of a linear
-map of CLS and each frozen teacher's vector (pipeline/pretrain/distillation.py), where what the teacher reads is there
-and not hidden. It reads CLS of one more pass with nothing masked, as it is when features are made, and whitened: CLS
+small dataset its features were worse than those of an untrained network. L_distill trains it: 1 - cosine of a linear
+map of CLS and what frozen encoders know of the whole item (pipeline/pretrain/distillation.py), though its image or its
+text be hidden. It reads CLS of one more pass with nothing masked, as it is when features are made, and whitened: CLS
 varies along a few directions, and what lies along the others would reach a linear map late, or never.
 
 A step may be cut into parts that are computed one after another, or by several processes. Each term is a sum over a
 part, divided by the number of its targets in the whole step: the parts add up to what one process would compute.
 
-Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, W width of a teacher's vector.
+Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, W width of the target.
 """
 
 from __future__ import annotations
