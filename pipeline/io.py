@@ -317,7 +317,7 @@ def vectors(array: np.ndarray) -> pa.FixedSizeListArray:
 
 def sha256(path: Path) -> str:
     """Return the hex sha256 of a file; one that was not touched since it was hashed is not read again."""
-    state = (path, *touched(path))
+    state: tuple[Path | int, ...] = (path, *touched(path))
     if state not in _HASHED:
         with path.open("rb") as f:
             _HASHED[state] = hashlib.file_digest(f, "sha256").hexdigest()

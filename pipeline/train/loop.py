@@ -144,7 +144,7 @@ def accumulated(network: Walking, batches: Sequence[Batch]) -> dict[str, Tensor]
         for name, term in terms.items():
             totals[name] = totals.get(name, 0.0) + term.detach()
     used = [(table, row.grad.to_dense()) for table, row in zip(tables, rows, strict=True) if row.grad is not None]
-    torch.autograd.backward(*map(list, zip(*used, strict=True)))
+    torch.autograd.backward([table for table, _ in used], [gradient for _, gradient in used])
     return totals
 
 
@@ -301,8 +301,9 @@ def _checked(
             f"modalities of widths {list(parts)} make {sum(parts)} columns, the features have {features.shape[1]}; "
             "correct benchmark.modalities"
         )
-    for first in range(0, 0 if features is None else len(features), BLOCK):
-        if (wrong := np.flatnonzero(~np.isfinite(features[first : first + BLOCK]).all(1))).size:
+    whole = np.empty((0, 1)) if features is None else features
+    for first in range(0, len(whole), BLOCK):
+        if (wrong := np.flatnonzero(~np.isfinite(whole[first : first + BLOCK]).all(1))).size:
             raise UserError(f"features, row {first + int(wrong[0])}: not finite; encode again")
     if (
         edges is not None
