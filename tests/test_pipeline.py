@@ -194,7 +194,7 @@ def test_bit_rot_is_mended_by_the_next_repro(undisturbed: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("broken", [False, True], ids=["gone", "broken"])
-def test_without_seals_files_are_held_to_dvc_lock(undisturbed: Path, tmp_path: Path, broken: bool) -> None:
+def test_without_stamps_files_are_held_to_dvc_lock(undisturbed: Path, tmp_path: Path, broken: bool) -> None:
     """So it is after `dvc checkout` in another clone: a rotten cache brings files that nobody made."""
     folder = tmp_path / "elsewhere"
     shutil.copytree(undisturbed, folder, symlinks=True)
