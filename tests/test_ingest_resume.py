@@ -53,11 +53,13 @@ def finish(stage: str, folder: Path) -> None:
     assert process.returncode == 0, error
 
 
+RECORDS = ("run.json", ".key", ".sha256", ".stamp", "p.yaml")
+"""how the stages ran, and when their files were touched"""
+
+
 def contents(folder: Path) -> dict[str, str]:
     """Return path -> sha256 of what the stages wrote; how they ran does not count."""
-    files = [
-        p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in ("run.json", ".key", ".sha256", "p.yaml")
-    ]
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.name not in RECORDS]
     return {str(p.relative_to(folder)): sha256(p) for p in files if not p.name.endswith(".lock")}
 
 

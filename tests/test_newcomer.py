@@ -288,7 +288,7 @@ def test_each_runs_and_shows_in_the_report_and_on_the_card(tmp_path: Path) -> No
             importlib.import_module(f"stages.{stage}").main(run)
     for text in ((layout.report / "report.md").read_text(), (layout.release / "README.md").read_text()):
         rows = [line for line in text.splitlines() if line.startswith("|")]
-        assert any(row.startswith("| popularity | letters | 1 |") for row in rows)
+        assert any("| popularity | letters | 1 |" in row for row in rows)
         assert any("length" in row for row in rows)  # the probe's figure
         assert any(row.startswith("| letters |") for row in rows)
     quiet, loud = (io.matrix(io.read_features(layout.features(name))["vector"]) for name in ("letters", "loud"))

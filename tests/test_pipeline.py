@@ -282,7 +282,7 @@ def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path)
     ((_, metrics),) = shown.items()
     figures = metrics["data"]
     assert 8 <= len(figures) <= 12
-    (row,) = [line for line in text.splitlines() if line.startswith("| alignrec | beit3 |")]
+    (row,) = [line for line in text.splitlines() if line.startswith("| staged | alignrec | beit3 |")]
     assert f"{figures['recall@20']:.4f} ± {figures['sd']:.4f}" in row
     assert f"{figures['ndcg@20']:.4f}" in row
     assert f"{figures['zero_shot']:.4f}" in next(line for line in text.splitlines() if line.startswith("| beit3 |"))

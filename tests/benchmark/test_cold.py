@@ -140,13 +140,16 @@ def test_runs_take_the_draws_in_turn_and_tests_resample_them(tmp_path: Path) -> 
     assert np.abs(again - cold.learned(layout)).max() > 0.01
 
 
-def test_an_encoder_that_learned_from_the_first_draw_is_refused(tmp_path: Path) -> None:
+def test_a_set_that_learned_from_the_first_draw_and_cannot_again_is_refused(tmp_path: Path) -> None:
     layout = cold.outputs(tmp_path)
     cold.draw_again(layout)
-    named = {"models": ["contentknn"], "features": ["beit3"], "ks": [5, 20], "workers": 1}
-    settings = cold.params(benchmark=named, pretrain={"factors": 8}, encode={"encoders": ["beit3"], "controls": []})
+    named = {"models": ["contentknn"], "features": ["twice"], "ks": [5, 20], "workers": 1}
+    twice = {"twice": {"kind": "mapped", "of": "mapped", "factors": 4}}
+    encoders = cold.LEARNING["encoders"] | twice
+    encode = {**cold.LEARNING["encode"], "encoders": [*cold.LEARNING["encode"]["encoders"], "twice"]}
+    settings = cold.params(benchmark=named, **cold.LEARNING | {"encoders": encoders, "encode": encode})
     with (
         running("benchmark", "shop", settings, layout.root) as run,
-        pytest.raises(UserError, match="beit3 learned from the train interactions of the first draw"),
+        pytest.raises(UserError, match="twice learned from the train interactions of the first draw"),
     ):
         benchmark.main(run)
