@@ -1,15 +1,14 @@
 """CLIP trained here, on the dataset's own pairs of image and text: the contrastive baseline of pre-training.
 
 Network, tokenizer and loss are open_clip's. Its 49,408 tokens are reduced to those that the catalogue's texts have.
-With `distill` it is taught as BEiT3 is by `pretrain`: frozen encoders' vectors are regressed from image and text side
-by side, and the feature is what the maps to them read.
+With `distill` it is taught as BEiT3 is by `pretrain`: what frozen encoders know together is regressed from image and
+text side by side, and the feature is what the map to that reads.
 
 B items, S image side, T tokens a text, V tokens in the vocabulary, W width.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
@@ -34,11 +33,13 @@ from pipeline.encode.towers import joined
 from pipeline.errors import UserError
 from pipeline.images import decoded
 from pipeline.images.pixels import normalised, squares
+from pipeline.ops import joining
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import device_of, one_thread, pick, pinned, sent
 from pipeline.ops.held_out import split
+from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block
 from pipeline.ops.rows import unit_rows
-from pipeline.ops.whitening import Whitening, fit_pca, processed
+from pipeline.ops.whitening import Whitening, fit_pca
 from pipeline.seeds import seed_for
 
 HEAD = 32
@@ -50,8 +51,6 @@ EVERY = 100
 VOCABULARY, MEAN, MAP = "vocabulary", "reading.mean", "reading.map"
 """names of the tokens, and of what reads the teachers, among the weights"""
 TEACHERS: dict[str, Spec[Any]] = {"minilm": MINILM, "cnn": CNN_LITE, "tfidf": TFIDF}
-TAUGHT = 128
-"""numbers of a teacher that are regressed, at most, as by `pretrain`"""
 
 
 class ClipParams(Section):
@@ -83,8 +82,8 @@ class ClipParams(Section):
     clip: Rate = 3.0
     """gradient norm"""
     distill: Weight = 0.0
-    """weight of regressing the vectors of frozen encoders, as `pretrain.distill`; the feature is then what the maps to
-    them read, `width` numbers"""
+    """weight of regressing what frozen encoders know, as `pretrain.distill`; the feature is then what the map to that
+    reads, `width` numbers at most"""
     distill_from: Annotated[list[Literal["minilm", "cnn", "tfidf"]], Field(min_length=1)] = ["minilm", "cnn", "tfidf"]
     """these, as `pretrain.distill_from`"""
 
@@ -190,14 +189,14 @@ class Clip:
         return both if self._reading is None else (both - self._reading[0]) @ self._reading[1]
 
 
-def network(params: ClipParams, tokens: int, longest: int, teachers: Sequence[int] = ()) -> Any:
+def network(params: ClipParams, tokens: int, longest: int, taught: int = 0) -> Any:
     """Return open_clip's network with weights of torch's present seed.
 
     Args:
         params: its shape.
         tokens: V, beside padding.
         longest: tokens of a text.
-        teachers: width of what each teacher knows.
+        taught: width of what the teachers know; 0: none teaches.
     """
     from open_clip import CLIP as Network
     from open_clip import CLIPTextCfg, CLIPVisionCfg
@@ -213,7 +212,7 @@ def network(params: ClipParams, tokens: int, longest: int, teachers: Sequence[in
         layers=params.layers,
     )
     made: Any = Network(params.width, vision, text)
-    made.teachers = nn.ModuleList(nn.Linear(2 * params.width, width) for width in teachers)
+    made.teacher = nn.Linear(2 * params.width, taught) if taught else None
     return made
 
 
@@ -234,17 +233,17 @@ def fit(context: Context, params: ClipParams, progress: Progress) -> None:
     longest, vocabulary = max(map(len, tokens)), np.unique(np.concatenate(tokens))
     words = Words(params.max_tokens, torch.from_numpy(vocabulary))
     checkpoint = Checkpoint(folder / f".{context.name}-checkpoint.safetensors", EVERY)
-    targets = [known[pairs] for known in (_known(context, params, texts) if params.distill else ())]
-    data = Pairs(row[pairs], words.ids([texts[i] for i in pairs], longest), pixels, tuple(targets))
+    target = _known(context, params, texts)[pairs] if params.distill else None
+    data = Pairs(row[pairs], words.ids([texts[i] for i in pairs], longest), pixels, target)
     budget = Budget(**params.model_dump(include=set(Budget.__annotations__)))
     with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        widths = [known.shape[1] for known in targets]
-        clip = network(params, len(vocabulary), longest, widths).to(pick(mps=False))
+        taught = 0 if target is None else target.shape[1]
+        clip = network(params, len(vocabulary), longest, taught).to(pick(mps=False))
         bar = progress(total=params.steps, unit="step", what=context.name)
         with bar:
             train(clip, data, budget, seed, checkpoint, bar.update)
-        reading = _reading(context, params, clip, words, pairs, texts) if targets else {}
+        reading = _reading(context, params, clip, words, pairs, texts) if taught else {}
     weights = {name: tensor.cpu().contiguous() for name, tensor in clip.state_dict().items()} | reading
     io.write_bytes(context.fitted, save(weights | {VOCABULARY: torch.from_numpy(vocabulary)}))
     checkpoint.clear()
@@ -267,8 +266,8 @@ def make(context: Context, params: ClipParams) -> Clip:
     weights = load_file(context.fitted)
     vocabulary = weights.pop(VOCABULARY)
     reading = Whitening(*(weights.pop(name).numpy() for name in (MEAN, MAP))) if MAP in weights else None
-    widths = [len(weights[name]) for name in sorted(weights) if re.fullmatch(r"teachers\.\d+\.weight", name)]
-    clip = network(params, len(vocabulary), len(weights["positional_embedding"]), widths)
+    taught = len(weights.get("teacher.weight", ()))
+    clip = network(params, len(vocabulary), len(weights["positional_embedding"]), taught)
     clip.load_state_dict(weights, strict=True)
     return Clip(clip.to(pick()), Words(params.max_tokens, vocabulary), params.chunks, reading)
 
@@ -279,23 +278,27 @@ CLIP = Spec(make, ClipParams, fit=fit, portable=False, library="open_clip_torch"
 UNTRAINED = replace(CLIP, fit=fit_untrained, variant_of="clip")
 
 
-def _known(context: Context, params: ClipParams, texts: Sequence[str]) -> list[np.ndarray]:
-    """Return what each teacher knows of the items, as `pretrain` takes it: float32 [I, TAUGHT at most], of length 1."""
-    known = []
-    for name in params.distill_from:
-        teacher = TEACHERS[name].make(replace(context, name=name), TEACHERS[name].params())
-        known.append(unit_rows(processed(_encoded(context, teacher, texts, TEACHERS[name].reads), TAUGHT))[0])
-    return known
+def _known(context: Context, params: ClipParams, texts: Sequence[str]) -> np.ndarray:
+    """Return what the teachers know of the items, as `pretrain` takes it: float32 [I, W], of length 1."""
+    features: list[np.ndarray] = []
+    blocks: list[Block] = []
+    for part, name in enumerate(params.distill_from):
+        entry = TEACHERS[name]
+        teacher = entry.make(replace(context, name=name), entry.params())
+        features.append(_encoded(context, teacher, texts, entry.reads))
+        weight = IMAGE if entry.reads == ("image",) else 1.0
+        blocks.append(Block(part, np.ones(features[-1].shape[1], bool), weight))
+    return unit_rows(joining.fit(lambda: [features], blocks, WIDTH, POWER)(features))[0]
 
 
 def _reading(
     context: Context, params: ClipParams, clip: Any, words: Words, pairs: np.ndarray, texts: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return mean and map by which the teachers are read from the halves, `width` numbers: as of BEiT3's CLS."""
+    """Return mean and map by which the target is read from the halves, `width` numbers at most: as of BEiT3's CLS."""
     vectors = _encoded(context, Clip(clip, words, params.chunks), texts, CLIP.reads)[pairs]
-    heads = torch.cat([head.weight for head in clip.teachers]).T.detach().cpu().numpy()  # [2 W, of all teachers]
-    directions = fit_pca(lambda: [vectors @ heads], params.width, power=0).map
-    return {MEAN: torch.from_numpy(vectors.mean(0)), MAP: torch.from_numpy(heads @ directions)}
+    head = clip.teacher.weight.T.detach().cpu().numpy()  # [2 W, of the target]
+    directions = fit_pca(lambda: [vectors @ head], params.width, power=0).map
+    return {MEAN: torch.from_numpy(vectors.mean(0)), MAP: torch.from_numpy(head @ directions)}
 
 
 def _encoded(context: Context, encoder: Any, texts: Sequence[str], reads: Sequence[str]) -> np.ndarray:

@@ -35,8 +35,8 @@ class Pairs(NamedTuple):
     """int64 [n, T], padded with 0"""
     pixels: np.ndarray
     """uint8 [images, S, S, 3], a memory map"""
-    targets: tuple[np.ndarray, ...] = ()
-    """what each frozen encoder that teaches knows of the pairs, float32 [n, its width], of length 1"""
+    target: np.ndarray | None = None
+    """what frozen encoders know of the pairs, float32 [n, W], of length 1; None: none teaches"""
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,9 @@ def _step(
     text = sent(torch.from_numpy(pairs.ids[batch]), device)
     images, texts = network.encode_image(image, normalize=True), network.encode_text(text, normalize=True)
     loss: Tensor = loss_of(images, texts, network.logit_scale.exp())
-    both = torch.cat([images, texts], dim=1)
-    for head, target in zip(network.teachers, pairs.targets, strict=True):
-        near = torch.cosine_similarity(head(both), sent(torch.from_numpy(target[batch]), device), dim=1)
+    if pairs.target is not None:
+        read = network.teacher(torch.cat([images, texts], dim=1))
+        near = torch.cosine_similarity(read, sent(torch.from_numpy(pairs.target[batch]), device), dim=1)
         loss = loss + budget.distill * (1 - near).mean()
     if not torch.isfinite(loss):
         raise UserError(f"the contrastive loss is {loss.item()}; lower lr of kind clip")

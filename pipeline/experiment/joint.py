@@ -34,7 +34,7 @@ from pipeline.images.pixels import squares
 from pipeline.layout import EncoderFiles
 from pipeline.models import adjacency
 from pipeline.models.alignrec import AlignRec, AlignRecParams
-from pipeline.models.base import Batch, Inputs
+from pipeline.models.base import Inputs
 from pipeline.ops import whitening
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import pick
@@ -152,7 +152,7 @@ class Together(AlignRec):
         super().__init__(inputs, params)
         self.encoder, self.network, self.graph, self.rate = encoder, encoder.network, graph, rate
         self._device, self._table = inputs.device, self.features.data
-        steps = -(-len(inputs.split.train) // params.batch_size)
+        steps = -(-len(inputs.split.train) // (params.batch_size * params.accumulate))
         self._share = -(-encoder.items // steps)  # each item once an epoch
         self._order: Iterator[Tensor] = iter(())
 
@@ -176,14 +176,14 @@ class Together(AlignRec):
         """Draw in which step each item is encoded."""
         self._order = iter(torch.randperm(self.encoder.items).split(self._share))
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Return AlignRec's terms, with the features of this step's share of the items encoded anew."""
+    def tables(self) -> tuple[Tensor, ...]:
+        """Return AlignRec's tables, with the features of this step's share of the items encoded anew."""
         items, self._table = next(self._order, torch.arange(0)), self.features.data
         if len(items):
             fresh = self.encoder.some(items.numpy())
             self._table = self.features.index_copy(0, items.to(self._device), fresh)
             self.features.data[items] = fresh.detach()
-        return super().loss(batch)
+        return super().tables()
 
     def renew(self) -> None:
         """Encode all items, and search the item graph on them."""

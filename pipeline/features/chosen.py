@@ -22,6 +22,7 @@ from pipeline.encode.throughput import Throughput
 from pipeline.features import linear
 from pipeline.features.linear import Gathered
 from pipeline.features.node import Items
+from pipeline.ops import joining
 
 if TYPE_CHECKING:
     from pipeline.features import mapped, recipe
@@ -72,7 +73,7 @@ class Chosen(Gathered):
         of = [node for node in self.of if node.name in winner.of]
         places = [i for i, node in enumerate(self.of) if node.name in winner.of]
         blocks = [block._replace(part=places[block.part]) for block in linear.blocks(of, items, winner.image)]
-        content = linear.fit(self.parts, blocks, self.own.width, winner.power)
+        content = joining.fit(self.parts, blocks, self.own.width, winner.power)
         return recipe.fit(self.parts, content, winner.map, self.own.width, self._targets(NONE))
 
     @property

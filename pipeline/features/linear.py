@@ -1,19 +1,16 @@
 """What linear algebra makes of all encoders at hand: the bar for every other feature set.
 
-The numbers of each part, those of its images and of its texts apart where they stand apart, are centred, reduced by
-PCA, and each direction is divided by a power of its standard deviation. All are put side by side, each of length 1,
-those of images alone at a weight. PCA brings that to one width.
+The numbers of each part are a block, or two where its image and its text stand apart. ops/joining.py brings all blocks
+to one vector, those of images alone at a weight.
 
-Letters: n items, F and W widths, B blocks.
+Letters: n items, F and W widths.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -23,14 +20,10 @@ from pipeline import io
 from pipeline.config.base import Name, Positive, Section, Share, Weight
 from pipeline.errors import UserError
 from pipeline.features.node import Items, Maker, Node, shard, table
-from pipeline.ops import whitening
-from pipeline.ops.rows import unit_rows
-from pipeline.ops.whitening import Whitening
+from pipeline.ops.joining import IMAGE, POWER, WIDTH, Block, fit
 
 Map = Callable[[Sequence[np.ndarray]], np.ndarray]
 """the parts' vectors, float32 [n, F] each -> float32 [n, W]"""
-Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
-"""returns the vectors of all parts, float32 [n, F] each, some items at a time; may be called again"""
 
 
 class LinearParams(Section):
@@ -38,36 +31,12 @@ class LinearParams(Section):
 
     of: list[Name] = []
     """feature sets that `encode.encoders` names, or imported ones; none: every encoder but those trained here"""
-    width: Positive = 128
+    width: Positive = WIDTH
     """directions kept at most, of each part and of all together"""
-    power: Share = 0.5
+    power: Share = POWER
     """of the standard deviation that each direction of a part is divided by: 1 whitens, 0 leaves PCA as it is"""
-    image: Weight = 0.3
+    image: Weight = IMAGE
     """length of what is of images alone beside 1 of all else; 0 leaves it out"""
-
-
-class Block(NamedTuple):
-    """Numbers of a part that belong together."""
-
-    part: int
-    columns: np.ndarray
-    """bool [F]"""
-    weight: float
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The map from the parts' vectors to one vector."""
-
-    blocks: Sequence[Block]
-    maps: Sequence[Whitening]
-    """of each block"""
-    last: Whitening
-    """of all blocks side by side"""
-
-    def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
-        return whitening.applied(self.last, beside(self.blocks, self.maps, parts))
 
 
 class Gathered(Node):
@@ -121,29 +90,6 @@ class Linear(Gathered):
     def fitted(self, items: Items) -> Map:
         """Return the map from the parts' vectors."""
         return fit(self.parts, blocks(self.of, items, self.own.image), self.own.width, self.own.power)
-
-
-def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float) -> Fit:
-    """Return the map of all parts, fitted to all items; memory grows with widths, not with items.
-
-    Args:
-        parts: of all items.
-        blocks: of the parts.
-        width: directions kept at most, of each block and of all together.
-        power: of the standard deviation that each direction of a block is divided by.
-    """
-
-    def own(block: Block) -> Whitening:
-        return whitening.fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power)
-
-    maps = [own(block) for block in blocks]
-    return Fit(blocks, maps, whitening.fit_pca(lambda: (beside(blocks, maps, x) for x in parts()), width, 0))
-
-
-def beside(blocks: Sequence[Block], maps: Sequence[Whitening], parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the mapped blocks side by side, each of length 1 times its weight, float32 [n, sum of their widths]."""
-    mapped = (whitening.applied(m, parts[b.part][:, b.columns]) for b, m in zip(blocks, maps, strict=True))
-    return np.hstack([unit_rows(x)[0] * np.float32(b.weight) for b, x in zip(blocks, mapped, strict=True)])
 
 
 def blocks(nodes: Sequence[Node], items: Items, image: float) -> list[Block]:

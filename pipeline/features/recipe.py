@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from pipeline.features.linear import Fit, Parts
 from pipeline.features.mapped import Targets, fit_map
 from pipeline.ops import whitening
+from pipeline.ops.joining import Fit, Parts
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import Whitening
 

@@ -23,13 +23,14 @@ from pipeline.encode.base import Progress
 from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import linear
-from pipeline.features.linear import Block, Gathered
+from pipeline.features.linear import Gathered
 from pipeline.features.mapped import targets
 from pipeline.features.node import Items
 from pipeline.features.recipe import Candidate, fit
 from pipeline.features.registry import CLIP, OURS
 from pipeline.interactions import profiles
-from pipeline.ops import whitening
+from pipeline.ops import joining, whitening
+from pipeline.ops.joining import Block
 from schemas import TRAIN, VALID
 
 POWERS = (0.5, 1.0, 0.25, 0.75)
@@ -142,7 +143,7 @@ class Trial:
         """Return a candidate's vectors, float32 [I, W]; its map without the cold items of a draw, from 1; 0: of all."""
         parts, blocks = self._parts(candidate)
         goal = None if candidate.map == "none" else self.targets(draw)
-        content = linear.fit(lambda: [parts], blocks, self.width, candidate.power)
+        content = joining.fit(lambda: [parts], blocks, self.width, candidate.power)
         return fit(lambda: [parts], content, candidate.map, self.width, goal)(parts)
 
     def _hidden(self, draw: int) -> np.ndarray:

@@ -17,12 +17,10 @@ import pyarrow as pa
 from numpy.lib.format import open_memmap
 
 from pipeline import io
-from pipeline.features import linear
-from pipeline.features.linear import Block, LinearParams
+from pipeline.ops import joining
+from pipeline.ops.joining import POWER, WIDTH, Block
 from pipeline.ops.rows import unit_rows
 
-LINEAR = LinearParams()
-"""width W, power and weight of images"""
 BLOCK = 4096
 """items held at a time"""
 
@@ -62,7 +60,7 @@ def target(features: Sequence[np.ndarray], blocks: Sequence[Block], path: Path) 
         return ([x[start : start + BLOCK] for x in features] for start in range(0, n_items, BLOCK))
 
     if not path.is_file():
-        fit = linear.fit(parts, blocks, LINEAR.width, LINEAR.power)
+        fit = joining.fit(parts, blocks, WIDTH, POWER)
         with io.atomic(path) as temporary:
             vectors = open_memmap(temporary, "w+", np.float32, (n_items, fit.last.map.shape[1]))
             for start, some in zip(range(0, n_items, BLOCK), parts(), strict=True):

@@ -16,7 +16,8 @@ from pipeline.features import linear
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets
 from pipeline.layout import Layout
-from pipeline.pretrain.distillation import LINEAR, encoded, target
+from pipeline.ops.joining import IMAGE
+from pipeline.pretrain.distillation import encoded, target
 from pipeline.pretrain.params import Pretrain
 from pipeline.run import Run
 
@@ -43,7 +44,7 @@ def teach(run: Run, texts: Sequence[str]) -> np.ndarray | None:
     ):
         items = Items(ids, pa.chunked_array([texts], pa.string()), Throughput(), bar.update)
         features = [encoded(node.rows(items), len(ids), layout.teacher_features(node.name)) for node in nodes]
-        return target(features, linear.blocks(nodes, items, LINEAR.image), layout.teacher_target)
+        return target(features, linear.blocks(nodes, items, IMAGE), layout.teacher_target)
 
 
 def _modalities(layout: Layout, texts: Sequence[str]) -> set[str]:

@@ -238,15 +238,13 @@ def test_the_defaults_are_the_budget_of_pre_training_and_the_small_shape() -> No
 TAUGHT = {**TINY, "distill": 10.0, "distill_from": ["minilm", "tfidf"], "steps": 60, "lr": 5e-3, "batch_size": 5}
 
 
-def test_a_taught_clip_is_read_by_its_teachers_maps(tmp_path: Path) -> None:
+def test_a_taught_clip_is_read_by_the_map_to_its_teachers(tmp_path: Path) -> None:
     layout = toy.outputs(tmp_path)
     files = stage(layout, params("clip", "minilm", clip=TAUGHT))
     x = vectors(layout, "clip")
     assert x.shape[1] <= 32
     weights = load(files["clip"]["clip.safetensors"])
-    assert {name for name in weights if name.startswith("teachers")} == {
-        f"teachers.{number}.{part}" for number in (0, 1) for part in ("weight", "bias")
-    }
+    assert {name for name in weights if name.startswith("teacher")} == {"teacher.weight", "teacher.bias"}
     untaught = stage(layout, params("clip", clip=TAUGHT | {"distill": 0.0}))
     assert vectors(layout, "clip").shape[1] == 64
     assert not {name for name in load(untaught["clip"]["clip.safetensors"]) if "reading" in name}
@@ -257,18 +255,18 @@ def test_teachers_are_learned_from_image_and_text_side_by_side(tmp_path: Path) -
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
     target = unit_rows(rng.normal(size=(8, 6)))[0]
-    pairs = Pairs(np.arange(8), np.arange(16).reshape(8, 2), pixels, (target,))
+    pairs = Pairs(np.arange(8), np.arange(16).reshape(8, 2), pixels, target)
     settings = ClipParams.model_validate(TINY | {"steps": 40, "batch_size": 8, "lr": 5e-3, "distill": 10})
     budget = Budget(**settings.model_dump(include=set(Budget.__annotations__)))
     torch.manual_seed(0)
-    network = clip.network(settings, 15, 2, [6])
+    network = clip.network(settings, 15, 2, 6)
     seen: list[float] = []
 
     def read() -> None:
         with torch.no_grad():
             image = network.encode_image(normalised(pixels), normalize=True)
             text = network.encode_text(torch.from_numpy(pairs.ids), normalize=True)
-            near = torch.cosine_similarity(network.teachers[0](torch.cat([image, text], 1)), torch.from_numpy(target))
+            near = torch.cosine_similarity(network.teacher(torch.cat([image, text], 1)), torch.from_numpy(target))
         seen.append(float(near.mean()))
 
     read()

@@ -11,10 +11,10 @@ import toy
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.features import linear
-from pipeline.features.linear import Block
 from pipeline.features.registry import at_hand
 from pipeline.layout import Layout
+from pipeline.ops import joining
+from pipeline.ops.joining import Block
 from pipeline.ops.rows import unit_rows
 from pipeline.run import running
 from stages.encode import main
@@ -55,7 +55,7 @@ def relaxed(x: np.ndarray, width: int, power: float) -> np.ndarray:
 
 def test_it_is_the_parts_relaxed_side_by_side_and_brought_to_one_width() -> None:
     blocks = [Block(0, np.ones(6, bool), 1.0), Block(1, COLUMNS, 1.0), Block(1, ~COLUMNS, 0.3)]
-    actual = linear.fit(lambda: [(TEXT[:20], BOTH[:20]), (TEXT[20:], BOTH[20:])], blocks, 4, 0.5)((TEXT, BOTH))
+    actual = joining.fit(lambda: [(TEXT[:20], BOTH[:20]), (TEXT[20:], BOTH[20:])], blocks, 4, 0.5)((TEXT, BOTH))
     parts = [relaxed(x, 4, 0.5) for x in (TEXT, BOTH[:, :5], BOTH[:, 5:])]
     joined = np.hstack([unit_rows(x)[0] * weight for x, weight in zip(parts, (1, 1, 0.3), strict=True)])
     expected = relaxed(joined, 4, 0)

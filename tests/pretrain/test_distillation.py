@@ -16,11 +16,11 @@ from pretraining import MASK, network, run, shop, task
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.features import linear
-from pipeline.features.linear import Block
 from pipeline.features.node import table
 from pipeline.layout import Layout
+from pipeline.ops import joining
 from pipeline.ops.checkpoint import Checkpoint
+from pipeline.ops.joining import Block
 from pipeline.ops.rows import unit_rows
 from pipeline.ops.whitening import fit as whitened
 from pipeline.pretrain import distillation, held_out, losses
@@ -52,7 +52,7 @@ def test_the_target_is_what_linear_makes_of_the_vectors_and_absent_items_stay_ze
     found = np.asarray(distillation.target(features, blocks, tmp_path / "target.npy"))
     assert found.shape == (500, 9), "the direction without variance is left out"
     assert not found[7].any()
-    expected = linear.fit(lambda: [features], blocks, 128, 0.5)(features)
+    expected = joining.fit(lambda: [features], blocks, 128, 0.5)(features)
     np.testing.assert_allclose(found, unit_rows(expected)[0], atol=1e-5)
 
 

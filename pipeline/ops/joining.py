@@ -1,0 +1,71 @@
+"""Vectors of several encoders brought to one, by linear algebra alone.
+
+Each block of numbers is centred, reduced by PCA, and each direction is divided by a power of its standard deviation.
+All are put side by side, each of length 1 times its weight. PCA brings that to one width.
+
+Letters: n items, F and W widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.ops import whitening
+from pipeline.ops.rows import unit_rows
+from pipeline.ops.whitening import Whitening
+
+WIDTH, POWER, IMAGE = 128, 0.5, 0.3
+"""by default: width, power, and weight of what is of images alone beside 1 of all else"""
+Parts = Callable[[], Iterable[Sequence[np.ndarray]]]
+"""returns the vectors of all parts, float32 [n, F] each, some items at a time; may be called again"""
+
+
+class Block(NamedTuple):
+    """Numbers of a part that belong together."""
+
+    part: int
+    columns: np.ndarray
+    """bool [F]"""
+    weight: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The map from the parts' vectors to one vector."""
+
+    blocks: Sequence[Block]
+    maps: Sequence[Whitening]
+    """of each block"""
+    last: Whitening
+    """of all blocks side by side"""
+
+    def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
+        return whitening.applied(self.last, beside(self.blocks, self.maps, parts))
+
+
+def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float) -> Fit:
+    """Return the map of all parts, fitted to all items; memory grows with widths, not with items.
+
+    Args:
+        parts: of all items.
+        blocks: of the parts.
+        width: directions kept at most, of each block and of all together.
+        power: of the standard deviation that each direction of a block is divided by.
+    """
+
+    def own(block: Block) -> Whitening:
+        return whitening.fit_pca(lambda: (x[block.part][:, block.columns] for x in parts()), width, power)
+
+    maps = [own(block) for block in blocks]
+    return Fit(blocks, maps, whitening.fit_pca(lambda: (beside(blocks, maps, x) for x in parts()), width, 0))
+
+
+def beside(blocks: Sequence[Block], maps: Sequence[Whitening], parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the mapped blocks side by side, each of length 1 times its weight, float32 [n, sum of their widths]."""
+    mapped = (whitening.applied(m, parts[b.part][:, b.columns]) for b, m in zip(blocks, maps, strict=True))
+    return np.hstack([unit_rows(x)[0] * np.float32(b.weight) for b, x in zip(blocks, mapped, strict=True)])
