@@ -25,12 +25,18 @@ def pictured(outputs: Outputs) -> list[Section]:
 
 def recorded(outputs: Outputs) -> list[Section]:
     """Return what was recorded on the way, folded as a whole on the page, without empty sections."""
+    spent = [*records.speed(outputs.records), *records.cost(outputs.records)]
     tried = [] if outputs.tuning is None else [recommenders.tuned(outputs.tuning)]
     sections = (
         Section("settings", "Settings", "The same budget for every contender", tables=tried),
         *_curves(outputs),
         Section("data", "Data", "Data quality", tables=list(_quality(outputs))),
-        Section("speed", "Speed", "Speed and memory", tables=list(records.speed(outputs.records))),
+        Section(
+            "speed",
+            "Speed",
+            "Speed and memory",
+            tables=spent,
+        ),
     )
     return [s for s in sections if s]
 

@@ -1,0 +1,26 @@
+"""What stages recorded of their last run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.facts import records
+
+
+def _encoded(notes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    params = {"watts": 300.0, "dollars": 2.0}
+    return {"encode": {"rows_in": 1559, "machine": "Linux, abacus, 2 cores", "params": params, "notes": notes}}
+
+
+def test_a_million_items_cost_hours_watt_hours_and_dollars() -> None:
+    notes = {"beit3": {"items_per_s": 1000.0}, "linear": {"encoder": {"kind": "linear"}}, "warnings": ["w"]}
+    (table,) = records.cost(_encoded(notes))
+    # 1e6 / 1000 = 1000 s = .278 h; x 300 W = 83 Wh; x 2 dollars = .56
+    assert table.rows == [["beit3", "1,000", "0.28", "83", "0.56"]]
+    assert "300 W" in table.note
+    assert "abacus" in table.note
+
+
+def test_where_nothing_was_encoded_there_is_no_cost() -> None:
+    assert list(records.cost({})) == []
+    assert list(records.cost(_encoded({"beit3": {"items_per_s": 0.0}}))) == []
