@@ -54,7 +54,7 @@ def test_it_has_every_model_five_seeds_and_all_ablations() -> None:
     benchmark = params.benchmark
     assert sorted(benchmark.models) == sorted(shipped.RIVALS)
     assert (benchmark.seeds, benchmark.ablation_seeds) == (5, 5)
-    assert benchmark.ablations == load(shipped.root() / "params.yaml").benchmark.ablations
+    assert benchmark.ablations == load(shipped.root() / "profiles/study.yaml").benchmark.ablations
     assert f"{len(entries(params))} trainings" in PAGE
 
 
