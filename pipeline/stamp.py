@@ -53,7 +53,11 @@ def holds(run: Run, stage: Stage) -> bool:
     outside = stamp["outside"]
     if not stage.looks and stamp["around"] == _around(run, stage) and outside == _outside(run.layout, outside):
         return True
-    return bool(stamp["key"] == run.key(*stage.asks(run)))
+    needs = stage.asks(run)
+    if stamp["key"] != run.key(*needs):
+        return False
+    write(run, stage, stamp["key"], needs)  # so that the next time nothing is asked
+    return True
 
 
 def _around(run: Run, stage: Stage) -> str:
