@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.http.retries import TransientError
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.release.manifest import File, Manifest
 from pipeline.remote import stores
 from pipeline.remote.fetch import Meter, Progress
-from pipeline.remote.stores import Absent, AlreadyReleased
+from pipeline.remote.objects import Objects
+from pipeline.remote.stores import AlreadyReleased
 
 WORKERS = 4
 """files at a time; each is in memory"""
-TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-"""codes of S3 for an object that exists already"""
 
 
 def push(release: Path, manifest: Manifest, target: str, place: str, progress: Progress) -> str:
@@ -39,17 +36,13 @@ def push(release: Path, manifest: Manifest, target: str, place: str, progress: P
         progress: see Progress.
     """
     version = Version(f"s3://{stores.s3_path(target)}/{place}", (release / manifests.NAME).read_bytes())
-    try:
+    with version.said():
         if not version.is_released():
             version.claim()
             if not version.is_released():  # by another publisher, meanwhile
                 _send(release, [*manifest.files, *signature.files(release)], version, progress)
                 version.release()
         version.unclaim()
-    except Absent:
-        raise UserError(f"{version.address}: no such bucket") from None
-    except TransientError as e:
-        raise UserError(f"{version.address}: {e}; run again to continue") from None
     return version.address
 
 
@@ -59,7 +52,7 @@ def _send(release: Path, files: list[File], version: Version, progress: Progress
     def one(file: File) -> None:
         if not meter.stopped.is_set():
             if not version.holds(file):
-                version.put(file, release / file.path)
+                version.put_file(file, release / file.path)
             meter.add(file.bytes)
 
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -72,19 +65,18 @@ def _send(release: Path, files: list[File], version: Version, progress: Progress
         raise UserError(f"{version.address}: {lacking[0]} changed while it was published; run again")
 
 
-class Version:
+class Version(Objects):
     """The objects of one version, and the claim beside them."""
 
     def __init__(self, address: str, manifest: bytes) -> None:
-        self.fs = stores.s3()
-        self.address, self.manifest = address, manifest
-        self.base = address.removeprefix("s3://")
-        self.visible, self.claimed = f"{self.base}/{manifests.NAME}", f"{self.base}.publishing"
-        self.mark = hashlib.sha256(manifest).hexdigest().encode()
+        super().__init__(address)
+        self.manifest, self.mark = manifest, hashlib.sha256(manifest).hexdigest().encode()
+        above, _, version = address.rpartition("/")
+        self.claims, self.claimed = Objects(above, self.fs), f"{version}.publishing"
 
     def is_released(self) -> bool:
         """Return whether this manifest is there; raise AlreadyReleased if another is."""
-        manifest = self._get(self.visible)
+        manifest = self.get(manifests.NAME)
         if manifest is not None and manifest != self.manifest:
             self.unclaim()
             raise AlreadyReleased
@@ -92,60 +84,37 @@ class Version:
 
     def claim(self) -> None:
         """Claim the version, or join a publisher of the same content."""
-        if not self._create(self.claimed, self.mark) and self._get(self.claimed) not in (self.mark, None):
+        taken = not self.claims.put_if(self.claimed, self.mark, IfNoneMatch="*")
+        if taken and self.claimant() not in (self.mark, None):
             raise UserError(
                 f"{self.address}: another publisher is at work on this version with other content; if that one was "
-                f"given up, delete s3://{self.claimed} and run again"
+                f"given up, delete {self.claims.address}/{self.claimed} and run again"
             )
+
+    def claimant(self) -> bytes | None:
+        """Return the mark of who has claimed the version; None where nobody has."""
+        return self.claims.get(self.claimed)
 
     def unclaim(self) -> None:
         """Delete the claim if it is ours."""
-        if self._get(self.claimed) == self.mark:
-            with self._translated_errors():
-                self.fs.rm_file(self.claimed)
+        if self.claimant() == self.mark:
+            self.claims.delete(self.claimed)
 
     def release(self) -> None:
         """Put the manifest: from here on the version can be fetched."""
-        if self._get(self.claimed) != self.mark and not self.is_released():
+        if self.claimant() != self.mark and not self.is_released():
             raise UserError(f"{self.address}: our claim was deleted while we published; run again")
-        if not self._create(self.visible, self.manifest):
+        if not self.put_if(manifests.NAME, self.manifest, IfNoneMatch="*"):
             self.is_released()
 
     def holds(self, file: File) -> bool:
         """Return whether the object of a file is there with its size and hash."""
-        bucket, key, _ = self.fs.split_path(f"{self.base}/{file.path}")
-        try:
-            with self._translated_errors():
-                head = self.fs.call_s3("head_object", Bucket=bucket, Key=key)
-        except Absent:
-            return False
-        return (head["ContentLength"], head["Metadata"].get("sha256")) == (file.bytes, file.sha256)
+        head = self.head(file.path)
+        return head is not None and (head.bytes, head.sha256) == (file.bytes, file.sha256)
 
-    def put(self, file: File, path: Path) -> None:
+    def put_file(self, file: File, path: Path) -> None:
         """Send one file, if it still is what the manifest says."""
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise UserError(f"{path}: changed while it was published; run again")
-        with self._translated_errors():
-            self.fs.pipe_file(f"{self.base}/{file.path}", data, Metadata={"sha256": file.sha256})
-
-    def _get(self, path: str) -> bytes | None:
-        try:
-            with self._translated_errors():
-                return bytes(self.fs.cat_file(path))
-        except Absent:
-            return None
-
-    def _create(self, path: str, data: bytes) -> bool:
-        """Put an object where there is none; return False where there is one."""
-        try:
-            with self._translated_errors():
-                self.fs.pipe_file(path, data, mode="create")
-        except TransientError as e:
-            if str(e) not in TAKEN:
-                raise
-            return False
-        return True
-
-    def _translated_errors(self) -> AbstractContextManager[None]:
-        return stores.translated_errors(self.address, stores.S3_HINT)
+        self.put(file.path, data, file.sha256)

@@ -20,7 +20,6 @@ from pipeline.io import sha256
 from pipeline.release import manifest as manifests
 from pipeline.release import signature
 from pipeline.remote import fetch as fetching
-from pipeline.remote import stores
 from pipeline.remote.fetch import fetch
 from pipeline.remote.hub import root_card
 from pipeline.remote.push import push
@@ -123,33 +122,6 @@ def test_the_command_sends_what_the_stage_made(release: Path, tmp_path: Path) ->
 # --- S3, by moto's server on loopback
 
 
-@pytest.fixture(scope="module")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment(server).items():
-            patch.setenv(name, value)
-        yield stores.s3()
-    server.stop()
-
-
-def environment(server: Any) -> dict[str, str]:
-    host, port = server.get_host_and_port()
-    return {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "a-secret",
-        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null",
-        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-    }  # fmt: skip
-
-
-@pytest.fixture
-def target(s3: Any, request: pytest.FixtureRequest) -> str:
-    name = f"bucket{abs(hash(request.node.name))}"
-    s3.mkdir(name)
-    return f"s3://{name}/below"
-
-
 def names(s3: Any, target: str) -> list[str]:
     return sorted(p.removeprefix(target.removeprefix("s3://") + "/") for p in s3.find(target))
 
@@ -176,7 +148,7 @@ def begun(release: Path, target: str) -> Version:
     version = Version(f"{target}/shop/0.1.0", (release / "manifest.json").read_bytes())
     version.claim()
     for file in manifests.load(release).files[:3]:
-        version.put(file, release / file.path)
+        version.put_file(file, release / file.path)
     return version
 
 
