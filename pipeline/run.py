@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class Run:
         self.bars: list[tqdm] = []
         self.part: tuple[int, int] | None = None
         """i and n, 1 .. n, where this process makes one of n parts of the stage's files and others make the rest"""
+        self.elsewhere: Callable[[], AbstractContextManager[None]] = nullcontext
+        """what `alone` holds too, against parts on machines that do not see this folder"""
 
     def within(self, stage: str, params: Parameters, layout: Layout, label: str) -> Run:
         """Return a run of another stage inside this one: its seeds are that stage's, its progress is shown here.
@@ -149,7 +151,7 @@ class Run:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Let no other part run while the block does; a whole stage is alone anyway."""
-        with _exclusive(self.folder) if self.part else nullcontext():
+        with _exclusive(self.folder) if self.part else nullcontext(), self.elsewhere():
             yield
 
     def drop_altered(self, folder: Path) -> None:

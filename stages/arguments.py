@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from stages.roots import folder
+
 
 def _datasets(incomplete: str) -> list[str]:
     """Return the datasets whose names begin so, for the shell's completion."""
@@ -26,7 +28,10 @@ Order = Annotated[
     Path | None,
     typer.Option("--order", help="mapping file of somebody's rows: identifier, row (such as i_id_mapping.csv)"),
 ]
-Root = Annotated[Path, typer.Option("--root", help="folder that holds every stage's outputs")]
+Root = Annotated[Path, typer.Option("--root", parser=folder, help="folder that holds every stage's outputs")]
+StageRoot = Annotated[
+    str, typer.Option("--root", metavar="FOLDER", help="of every stage's outputs, or s3://bucket/prefix")
+]
 Part = Annotated[
     str | None, typer.Option("--part", metavar="I/N", help="make the files of part I of N, as a job array does")
 ]

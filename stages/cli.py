@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import typer
 
 from pipeline.stage import Stage
 from stages import STAGES, examples, released, results
-from stages.arguments import Dataset, ParamsFile, Part, Published, Root, parted
+from stages.arguments import Dataset, ParamsFile, Part, Published, Root, StageRoot, parted
+from stages.roots import opened
 from stages.terminal import Group, bytes_bar, interruptible, say, show
 
 app = typer.Typer(
@@ -36,27 +38,38 @@ def _main(
         raise typer.Exit
 
 
-def _perform(stage: Stage, dataset: str, params: Path, root: Path, part: tuple[int, int] | None = None) -> None:
+def _perform(
+    stage: Stage,
+    dataset: str,
+    params: Path,
+    root: str,
+    part: tuple[int, int] | None = None,
+    after: Callable[[Path], None] = lambda root: None,
+) -> None:
     from pipeline.run import Run, perform
     from stages.params import check, read
 
-    run = Run(stage.name, dataset, read(params, dataset), root)
-    run.part = part
-    with interruptible(f"what {stage.name} {dataset} has finished is kept in {run.folder}"):
-        done = perform(run, stage, lambda run: check(run.params, params))
-    if not done:
-        say(f"{stage.name} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
+    settings = read(params, dataset)
+    with (
+        interruptible(f"what {stage.name} {dataset} has finished is kept in {root}/{stage.name}/{dataset}"),
+        opened(root, dataset, stage, part) as (folder, alone),
+    ):
+        run = Run(stage.name, dataset, settings, folder)
+        run.part, run.elsewhere = part, alone
+        if not perform(run, stage, lambda run: check(run.params, params)):
+            say(f"{stage.name} {dataset}: nothing to do; its inputs, parameters and code are those of the last run")
+        after(folder)
 
 
 def _command(stage: Stage) -> Callable[..., None]:
-    def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
+    def command(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: StageRoot = "outputs") -> None:
         _perform(stage, dataset, params, root)
 
     return command
 
 
 def encode(
-    dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs"), part: Part = None
+    dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: StageRoot = "outputs", part: Part = None
 ) -> None:
     """Make all feature sets; with `--part` the files of one part of those that networks make."""
     _perform(STAGES["encode"], dataset, params, root, parted(part))
@@ -65,7 +78,7 @@ def encode(
 def images(
     dataset: Dataset,
     params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
+    root: StageRoot = "outputs",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="fetch only what failed, once more")] = False,
     part: Part = None,
 ) -> None:
@@ -76,32 +89,36 @@ def images(
     from stages.images import main
     from stages.params import read
 
-    run_params, kept = read(params, dataset), root / "images" / dataset
+    run_params = read(params, dataset)
     with (
-        interruptible(f"images fetched so far are kept in {kept}"),
-        running("images", dataset, run_params, root) as run,
+        interruptible(f"images fetched so far are kept in {root}/images/{dataset}"),
+        opened(root, dataset, STAGES["images"]) as (folder, _),
+        running("images", dataset, run_params, folder) as run,
     ):
         main(run, retry_failed)
 
 
-def report(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: Root = Path("outputs")) -> None:
+def report(dataset: Dataset, params: ParamsFile = Path("params.yaml"), root: StageRoot = "outputs") -> None:
     """Run the stage, and always write what DVC shows: git may have brought back that of another run."""
-    _perform(STAGES["report"], dataset, params, root)
-    from pipeline.facts import headline
-    from pipeline.facts.outputs import Outputs
-    from pipeline.layout import Layout
-    from pipeline.models import RELEASED
-    from pipeline.train.params import Released
-    from stages.params import read
 
-    released_on = read(params, dataset)[Released].features
-    headline.write(Outputs(Layout(root, dataset), released=released_on), RELEASED)
+    def show_dvc(root: Path) -> None:
+        from pipeline.facts import headline
+        from pipeline.facts.outputs import Outputs
+        from pipeline.layout import Layout
+        from pipeline.models import RELEASED
+        from pipeline.train.params import Released
+        from stages.params import read
+
+        released_on = read(params, dataset)[Released].features
+        headline.write(Outputs(Layout(root, dataset), released=released_on), RELEASED)
+
+    _perform(STAGES["report"], dataset, params, root, after=show_dvc)
 
 
 def publish(
     dataset: Dataset,
     params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
+    root: StageRoot = "outputs",
     to: Annotated[str | None, typer.Option("--to", help="send the release: a folder, s3:// or hf://datasets/")] = None,
     sign: Annotated[
         Path | None, typer.Option("--sign", help="sign the release with this private SSH key; needs ssh-keygen")
@@ -110,6 +127,11 @@ def publish(
     """Make the release; with `--to` upload an existing one; with `--sign` sign it."""
     if to is None and sign is None:
         return _perform(STAGES["publish"], dataset, params, root)
+    with opened(root, dataset, replace(STAGES["publish"], reads=())) as (folder, _):
+        _send(folder, dataset, to, sign)
+
+
+def _send(root: Path, dataset: str, to: str | None, sign: Path | None) -> None:
     from pipeline.layout import Layout
     from pipeline.release import signature
     from pipeline.release import verify as check
@@ -132,14 +154,14 @@ def publish(
 def probe(
     dataset: Published,
     params: ParamsFile = Path("params.yaml"),
-    root: Root = Path("outputs"),
+    root: StageRoot = "outputs",
     to: Annotated[Path | None, typer.Option("--to", help="of a release: where to write probes.json")] = None,
 ) -> None:
     """Run the stage, or judge the feature sets of a release in the same way."""
     if released.is_release(dataset):
-        released.probe(dataset, params, root, to)
+        released.probe(dataset, params, Path(root), to)
     elif to is not None:
-        raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root / 'probe' / dataset}")
+        raise typer.BadParameter(f"is for releases; the probes of {dataset} are in {root}/probe/{dataset}")
     else:
         _perform(STAGES["probe"], dataset, params, root)
 

@@ -1,0 +1,357 @@
+"""A root in a bucket gives what a folder gives; jobs share it without sharing a folder; who is killed goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.io import sha256
+from pipeline.layout import Layout
+from pipeline.remote import lock, mirror
+from pipeline.remote.lock import Lock
+from pipeline.remote.mirror import Mirror
+from pipeline.remote.objects import Objects
+from stages import STAGES
+from stages.cli import app
+
+PARAMS = """
+datasets: [shop]
+sources: {shop: {kind: sample, users: 120, items: 40}}
+images: {shard_rows: 10}
+encode: {encoders: [tfidf], controls: [random], shard_rows: 10}
+benchmark: {ks: [10, 20]}
+"""
+RECORDS = {"run.json", ".stamp", ".sha256"}
+"""with seconds or times of files in them, or an order"""
+HANGING = """
+import time
+from stages import images
+whole = images._shard
+images._shard = lambda run, web, items, path, *more: (
+    time.sleep(600) if path.stem.endswith("2") else whole(run, web, items, path, *more)
+)
+from stages.cli import app
+app()
+"""
+"""begins with the first of a part's shards, and never ends"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Return a function that goes to a machine, with a folder of its own; it returns that folder."""
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mirror, "EVERY", 0.1)
+
+    def go(name: str) -> Path:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        return tmp_path / name
+
+    go("first")
+    return go
+
+
+def alignrec(*args: str, code: int = 0) -> str:
+    done = CliRunner().invoke(app, args)
+    assert done.exit_code == code, (done.output, done.exception)
+    return done.output
+
+
+def content(folder: Path) -> dict[str, str]:
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in RECORDS)
+    return {str(p.relative_to(folder)): sha256(p) for p in paths if not p.name.endswith(("lock", ".mirror"))}
+
+
+def objects(s3: Any, target: str) -> dict[str, str]:
+    """Return name -> sha256 of the objects."""
+    start = len(target.removeprefix("s3://")) + 1
+    names = [name for name in s3.find(target) if name.rpartition("/")[2] not in RECORDS and not name.endswith("lock")]
+    return {name[start:]: hashlib.sha256(s3.cat_file(name)).hexdigest() for name in names}
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The raw files, interactions and items in a folder."""
+    folder = tmp_path_factory.mktemp("items")
+    (folder / "params.yaml").write_text(PARAMS)
+    for stage in ("download", "interactions", "items"):
+        alignrec(stage, "shop", "--params", f"{folder}/params.yaml", "--root", f"{folder}/outputs")
+    return folder / "outputs"
+
+
+@pytest.fixture
+def made(s3: Any, target: str, items: Path, machine: Callable[[str], Path]) -> str:
+    """Return a bucket with those, as somebody's copy of the folder."""
+    s3.put(f"{items}/", f"{target}/", recursive=True)
+    return target
+
+
+def test_jobs_on_machines_of_their_own_of_which_one_is_killed_give_the_bytes_of_one_folder(
+    s3: Any, made: str, items: Path, machine: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(items, tmp_path / "outputs")
+    for stage in ("images", "encode"):
+        alignrec(stage, "shop", "--root", "outputs")
+    local = content(tmp_path / "outputs")
+
+    machine("a")
+    killed = subprocess.Popen([sys.executable, "-c", HANGING, "images", "shop", "--root", made, "--part", "1/2"])
+    while not s3.exists(f"{made}/images/shop/.shards/images-00000/.key"):
+        assert killed.poll() is None
+        time.sleep(0.1)
+    sent = s3.info(f"{made}/images/shop/images-00000.parquet")["LastModified"]
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    for stage in ("images", "encode"):
+        for part in ("1/2", "2/2"):
+            machine("another" if (stage, part) == ("images", "1/2") else part[0])
+            assert "is there; after all parts run it" in alignrec(stage, "shop", "--root", made, "--part", part)
+        mine = machine(f"whole-{stage}")
+        alignrec(stage, "shop", "--root", made)
+    assert s3.info(f"{made}/images/shop/images-00000.parquet")["LastModified"] == sent, "it is kept"
+    assert objects(s3, made) == local
+    assert content(mirror.folders(made) / "0") == local
+    assert mine in mirror.folders(made).parents
+    assert "nothing to do" in alignrec("encode", "shop", "--root", made)
+
+
+def test_what_is_here_is_neither_fetched_nor_hashed_again(
+    made: str, machine: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alignrec("items", "shop", "--root", made)
+    monkeypatch.setattr(Objects, "fetch", None)
+    monkeypatch.setattr(Objects, "head", None)
+    monkeypatch.setattr("hashlib.file_digest", None)
+    io.forget()
+    assert "nothing to do" in alignrec("items", "shop", "--root", made)
+    monkeypatch.undo()
+
+
+def test_an_object_that_is_gone_or_altered_is_said(s3: Any, made: str, items: Path) -> None:
+    where = f"{made}/items/shop/items.parquet"
+    whole = s3.cat_file(where)
+    s3.pipe_file(where, whole[:-1], Metadata={"sha256": sha256(items / "items/shop/items.parquet")})
+    said = alignrec("images", "shop", "--root", made, code=1)
+    assert said.startswith(f"error: {where}: its bytes are not those that were sent there; delete that object, and run")
+    s3.pipe_file(where, whole[:-1])
+    said = alignrec("images", "shop", "--root", made, code=1)
+    assert said.startswith(f"error: {where} is not as it was made, and images reads it; run `alignrec items shop`")
+    s3.rm_file(where)
+    said = alignrec("images", "shop", "--root", made, code=1)
+    assert said.startswith(f"error: {where} is gone, and images reads it; run `alignrec items shop`")
+    alignrec("items", "shop", "--root", made)
+    assert s3.cat_file(where) == whole
+    alignrec("images", "shop", "--root", made)
+    assert not s3.find(f"{made}/images/shop/.lock")
+
+
+def test_of_stages_that_it_does_not_read_a_stage_has_the_records(
+    s3: Any, made: str, machine: Callable[[str], Path]
+) -> None:
+    with mirror.opened(made, "shop", STAGES["pretrain"]) as (root, _):
+        assert {path.name for path in Layout(root, "shop").raw.iterdir()} == {"run.json", "sources.json"}
+        assert Layout(root, "shop").items.is_file()
+
+
+def test_a_folder_that_is_begun_anew_leaves_nothing_of_the_last_one(
+    s3: Any, made: str, machine: Callable[[str], Path], tmp_path: Path
+) -> None:
+    alignrec("images", "shop", "--root", made)
+    before = objects(s3, made)
+    machine("other")
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("shard_rows: 10}\nenc", "shard_rows: 30, size: 64}\nenc"))
+    alignrec("images", "shop", "--root", made, "--part", "1/2")
+    after = objects(s3, made)
+    shards = [name for name in after if name.endswith(".parquet") and name.startswith("images/")]
+    assert shards == ["images/shop/images-00000.parquet"], "parts that were begun with other settings are gone"
+    assert after[shards[0]] != before[shards[0]]
+
+
+def test_a_part_finds_what_another_has_begun_anew(s3: Any, target: str, tmp_path: Path) -> None:
+    def part(number: int) -> Mirror:
+        place = Objects(target)
+        layout = Layout(tmp_path / str(number), "shop")
+        return Mirror(place, layout, "images", Lock(place, "images/shop/.lock"), (number, 2))
+
+    first, second = part(1), part(2)
+    for key, other in (("old", second), ("new", None)):
+        io.begin(first.folder, key)
+        io.write_bytes(io.shard(first.folder, "images", 0), key.encode())
+        first.send()
+        if other:
+            other.bring()
+    assert io.begun(second.folder, "old")
+    with second.alone():
+        assert io.begun(second.folder, "new")
+    io.write_bytes(io.shard(second.folder, "images", 1), b"new")
+    (second.folder / "images-00003.parquet").write_bytes(b"half")
+    second.send()
+    stored = {name.rpartition("/")[2]: s3.cat_file(name) for name in s3.find(target)}
+    assert stored == {".key": b"new", "images-00000.parquet": b"new", "images-00001.parquet": b"new"}
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("s3://nobucket/x", "s3://nobucket/x: no such bucket"),
+        ("s3://", "s3://: the address names no bucket; write s3://bucket/prefix"),
+        ("s3://key:a-secret@bucket", "s3://: the address names no bucket"),
+        ("gs://bucket/x", "--root: no outputs can lie at 'gs:'; name a folder, or s3://bucket/prefix"),
+        ("s3:/bucket/x", "--root: no outputs can lie at 's3:'"),
+    ],
+)
+def test_a_root_that_is_none_is_said(s3: Any, machine: Callable[[str], Path], root: str, said: str) -> None:
+    for command in (["items"], ["encode", "--part", "1/2"]):
+        printed = alignrec(command[0], "shop", "--root", root, *command[1:], code=1)
+        assert printed.startswith(f"error: {said}")
+        assert "a-secret" not in printed
+
+
+def test_without_rights_it_says_so(made: str) -> None:
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"0")
+    try:
+        said = alignrec("items", "shop", "--root", made, code=1)
+    finally:
+        httpx.post(f"{endpoint}/moto-api/reset-auth", content=b"inf")
+    assert said.startswith(f"error: {made}: access denied (")
+    assert "AWS_ACCESS_KEY_ID" in said
+
+
+def test_commands_that_are_no_stage_name_the_folder_of_this_machine(made: str, machine: Callable[[str], Path]) -> None:
+    alignrec("items", "shop", "--root", made)
+    said = alignrec("summary", "shop", "--root", made, code=1)
+    folder = mirror.folders(made) / "0"
+    assert said.replace("\n", "").endswith(f"what those of this machine read and made is in {folder}")
+    assert "interactions" in alignrec("summary", "shop", "--root", str(folder))
+
+
+def test_two_processes_of_a_machine_have_a_folder_each(s3: Any, target: str, machine: Callable[[str], Path]) -> None:
+    with (
+        mirror.opened(target, "shop", STAGES["items"]) as (one, _),
+        mirror.opened(target, "shop", STAGES["images"]) as (other, _),
+    ):
+        assert (one.name, other.name) == ("0", "1")
+
+
+# --- the lock
+
+
+@pytest.fixture
+def leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEASE", 1.0)
+    monkeypatch.setattr(lock, "POLL", 0.1)
+
+
+def test_a_lock_is_waited_for_while_its_owner_lives(
+    s3: Any, target: str, leases: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[str] = []
+
+    def other() -> None:
+        with Lock(Objects(target), "items/shop/.lock").held():
+            ended.append("other")
+
+    with Lock(Objects(target), "items/shop/.lock").held():
+        thread = Thread(target=other)
+        thread.start()
+        time.sleep(2.5)
+        ended.append("first")
+    thread.join()
+    assert ended == ["first", "other"]
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{target}/items/shop/.lock: process {os.getpid()} of " in said
+    assert "if it is gone, delete that object" in said
+    assert not s3.exists(f"{target}/items/shop/.lock")
+
+
+def test_a_lock_whose_owner_is_gone_is_taken_over_and_its_owner_stops(s3: Any, target: str, leases: None) -> None:
+    gone = Lock(Objects(target), "items/shop/.lock")
+    gone._take()  # and never renews it
+    began = time.monotonic()
+    with Lock(Objects(target), "items/shop/.lock").held():
+        assert time.monotonic() - began >= lock.LEASE
+        with pytest.raises(UserError, match="lost its lock"):
+            gone.check()
+    assert not s3.exists(f"{target}/items/shop/.lock")
+
+
+def test_a_store_that_ignores_conditions_is_refused(s3: Any, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Objects._call
+
+    def ignorant(self: Objects, method: str, name: str, **more: Any) -> dict[str, Any]:
+        return whole(self, method, name, **{key: value for key, value in more.items() if not key.startswith("If")})
+
+    monkeypatch.setattr(Objects, "_call", ignorant)
+    with (
+        pytest.raises(UserError, match="knows no conditional PUT"),
+        Lock(Objects(target), "items/shop/.lock").held(),
+    ):
+        pytest.fail("it is held")
+
+
+def test_a_run_whose_lock_was_deleted_ends_and_sends_nothing(
+    s3: Any, target: str, leases: None, machine: Callable[[str], Path]
+) -> None:
+    def work() -> None:
+        with mirror.opened(target, "shop", STAGES["items"]) as (root, _):
+            s3.rm_file(f"{target}/items/shop/.lock")
+            time.sleep(0.5)  # until it is to be renewed
+            path = Layout(root, "shop").items
+            path.parent.mkdir(parents=True)
+            path.write_bytes(b"late")
+            time.sleep(60)
+
+    with pytest.raises(UserError, match="lost its lock"):
+        work()
+    assert s3.find(target) == []
+
+
+def test_of_two_who_end_a_stage_the_second_is_refused(s3: Any, target: str, machine: Callable[[str], Path]) -> None:
+    folder = machine("here")
+    stage = Mirror(Objects(target), Layout(folder, "shop"), "items")
+    stage.bring()
+    s3.pipe_file(f"{target}/items/shop/.stamp", b"somebody's")
+    stage.folder.mkdir(parents=True)
+    (stage.folder / ".stamp").write_bytes(b"ours")
+    with pytest.raises(UserError, match="another run has ended this stage"):
+        stage.send(whole=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("features/features-00001.parquet", True),
+        ("features/.key", True),
+        ("features/.shards/features-00001/.key", True),
+        (".stamp", True),
+        ("run.json", True),
+        (".sha256", False),
+        (".lock", False),
+        ("reviews.json.part", False),
+        (".blocks/images-00000/.key", False),
+        (".blocks/x/.shards/y/.key", False),
+        ("../../other/.shards/x/.key", False),
+        ("../other", False),
+        ("/etc/passwd", False),
+        ("a//b", False),
+    ],
+)
+def test_names_that_a_bucket_has(name: str, kept: bool) -> None:
+    assert mirror.is_kept(name) == kept
