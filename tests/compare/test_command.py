@@ -369,8 +369,9 @@ def test_compare_of_one_set_with_itself_finds_no_difference(layout: Layout, tmp_
     assert all(t["difference"] == 0 and t["p"] == 1 for t in comparison["paired"])
 
 
+@pytest.mark.usefixtures("one_process")
 def test_compare_trains_on_request(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "MODELS", ("vbpr",))  # two processes that load torch are enough
+    monkeypatch.setattr(plans, "MODELS", ("vbpr",))
     fast = {"train": {"epochs": 2, "batch_size": 8, "dim": 4}, "graph": {"k": 3}}
     params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **fast})
     comparison = command.compare(layout, params, ["beit3", "random"], 1, tmp_path / "out")
