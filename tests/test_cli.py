@@ -1,5 +1,6 @@
 """The umbrella command: a table of stages, and mistakes in one line."""
 
+import contextlib
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import shipped
 import toy
 import typer
 import verdicts
+from click.testing import Result
 from test_pipeline import environment
+from typer.testing import CliRunner
 
 from pipeline import io
 from pipeline.errors import installing
@@ -25,8 +28,9 @@ ROOT = Path(__file__).parent.parent
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
 
 
-def alignrec(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "stages.cli", *args], cwd=cwd, capture_output=True, text=True)
+def alignrec(*args: str, cwd: Path) -> Result:
+    with contextlib.chdir(cwd):
+        return CliRunner().invoke(app, args, prog_name="alignrec")
 
 
 def test_help_reads_as_the_table_of_stages(tmp_path: Path) -> None:
@@ -80,7 +84,7 @@ def test_bash_completes_commands_options_and_datasets(tmp_path: Path) -> None:
 def test_summary_before_any_run_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     done = alignrec("summary", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "error: outputs has nothing of shop; run `dvc repro`. `alignrec datasets` lists the names\n"
 
 
@@ -178,14 +182,14 @@ def test_a_missing_faiss_names_the_extras_that_bring_it(tmp_path: Path) -> None:
 def test_a_mistake_is_one_line_and_exit_1(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\ntrain: {lrr: 1}\n")
     done = alignrec("train", "shop", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert done.stderr.strip() == "error: params.yaml: unknown key 'train.lrr'; did you mean 'lr'?"
 
 
 def test_an_unknown_dataset_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     done = alignrec("train", "../shop", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "no dataset '../shop'" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["params.yaml"]
 
