@@ -1,6 +1,5 @@
 """The umbrella command: a table of stages, and mistakes in one line."""
 
-import contextlib
 import shlex
 import subprocess
 import sys
@@ -12,9 +11,8 @@ import shipped
 import toy
 import typer
 import verdicts
-from click.testing import Result
+from commands import alignrec
 from test_pipeline import environment
-from typer.testing import CliRunner
 
 from pipeline import io
 from pipeline.errors import installing
@@ -26,11 +24,6 @@ from stages.cli import app
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
-
-
-def alignrec(*args: str, cwd: Path) -> Result:
-    with contextlib.chdir(cwd):
-        return CliRunner().invoke(app, args, prog_name="alignrec")
 
 
 def test_help_reads_as_the_table_of_stages(tmp_path: Path) -> None:

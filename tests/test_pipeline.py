@@ -1,6 +1,5 @@
 """The whole pipeline on a toy shop under DVC: runs, settles, survives kill -9 with the same release."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -15,13 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from click.testing import Result
+from commands import alignrec
 from PIL import Image
-from typer.testing import CliRunner
 
 from pipeline.io import sha256
 from stages import STAGES
-from stages.cli import app
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,12 +77,6 @@ def reran(folder: Path) -> set[str]:
     return {s for s in STAGES if not any(line.startswith(f"{s} shop: nothing to do") for line in said)}
 
 
-def alignrec(folder: Path, *arguments: str) -> Result:
-    """Run a command of this process's code in `folder`."""
-    with contextlib.chdir(folder):
-        return CliRunner().invoke(app, arguments)
-
-
 def copied(undisturbed: Path, to: Path) -> Path:
     return Path(shutil.copytree(undisturbed, to / "copy", symlinks=True))
 
@@ -123,7 +114,7 @@ def test_edited_files_and_images_of_ones_own_rerun_what_reads_them(tmp_path: Pat
     folder, stages = tmp_path, ("download", "interactions", "items", "images")
 
     def ran() -> set[str]:
-        return {s for s in stages if "nothing to do" not in alignrec(folder, s, "shop").stdout}
+        return {s for s in stages if "nothing to do" not in alignrec(s, "shop", cwd=folder).stdout}
 
     (folder / "params.yaml").write_text(OWN)
     (folder / "mine/images").mkdir(parents=True)
@@ -141,7 +132,7 @@ def test_edited_files_and_images_of_ones_own_rerun_what_reads_them(tmp_path: Pat
 
 
 def test_the_release_verifies(undisturbed: Path) -> None:
-    assert alignrec(undisturbed, "verify", "outputs/publish/shop/release").exit_code == 0
+    assert alignrec("verify", "outputs/publish/shop/release", cwd=undisturbed).exit_code == 0
 
 
 def test_a_training_parameter_reruns_training_and_what_follows_only(undisturbed: Path, tmp_path: Path) -> None:
@@ -196,7 +187,7 @@ def test_nothing_that_no_stage_wrote_is_released(undisturbed: Path, alterable: P
     name, alter = ALTERED[number]
     path, made = (folder / "outputs" / name for folder in (alterable, undisturbed))
     alter(path)
-    done = alignrec(alterable, "publish", "shop")
+    done = alignrec("publish", "shop", cwd=alterable)
     there = path.exists()
     if made.exists():
         shutil.copy2(made, path)
@@ -211,7 +202,7 @@ def test_nothing_that_no_stage_wrote_is_released(undisturbed: Path, alterable: P
 
 
 def test_what_is_put_back_as_it_was_is_released(alterable: Path) -> None:
-    assert alignrec(alterable, "publish", "shop").exit_code == 0
+    assert alignrec("publish", "shop", cwd=alterable).exit_code == 0
 
 
 def test_bit_rot_is_mended_by_the_next_repro(undisturbed: Path, tmp_path: Path) -> None:
@@ -233,11 +224,11 @@ def test_without_stamps_files_are_held_to_dvc_lock(undisturbed: Path, tmp_path: 
         else:
             stamp.unlink()
     shutil.rmtree(folder / "outputs/publish/shop")
-    assert alignrec(folder, "publish", "shop").exit_code == 0
+    assert alignrec("publish", "shop", cwd=folder).exit_code == 0
     assert release(folder) == release(undisturbed)
     flipped(folder / "outputs/graph/shop/beit3/edges.parquet")
     (folder / "outputs/publish/shop/.stamp").unlink(missing_ok=True)
-    done = alignrec(folder, "publish", "shop")
+    done = alignrec("publish", "shop", cwd=folder)
     assert done.exit_code == 1
     assert "outputs/graph/shop: its files are not those of dvc.lock" in done.stderr
 
@@ -316,7 +307,7 @@ def test_the_report_has_the_figures_of_dvcs_metrics_and_plots(undisturbed: Path)
 
 
 def test_the_summary_shows_results_and_paths(undisturbed: Path) -> None:
-    shown = alignrec(undisturbed, "summary").stdout
+    shown = alignrec("summary", cwd=undisturbed).stdout
     assert "alignrec" in shown
     assert "report: outputs/report/shop/index.html" in shown
     assert "release: outputs/publish/shop/release" in shown

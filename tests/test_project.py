@@ -1,6 +1,5 @@
 """Any folder is a project: `alignrec new` and `alignrec init` write what DVC needs, and no clone is."""
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -11,13 +10,11 @@ import numpy as np
 import pytest
 import shipped
 import yaml
-from click.testing import Result
+from commands import alignrec
 from PIL import Image
-from typer.testing import CliRunner
 
 from pipeline.errors import UserError
 from stages import STAGES, new, project
-from stages.cli import app
 from stages.params import read
 
 ROOT = Path(__file__).parent.parent
@@ -32,7 +29,7 @@ benchmark: {ks: [5]}
 def environment(**changed: str) -> dict[str, str]:
     here = str(Path(sys.executable).parent)
     path = f"{here}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "GIT_CEILING_DIRECTORIES": "/"} | changed
+    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)} | changed
 
 
 def run(*command: str, cwd: Path, **changed: str) -> subprocess.CompletedProcess[str]:
@@ -45,10 +42,10 @@ def said(*command: str, cwd: Path, **changed: str) -> str:
     return done.stdout
 
 
-def alignrec(*arguments: str, cwd: Path, **changed: str) -> Result:
-    """Run a command of this process."""
-    with contextlib.chdir(cwd):
-        return CliRunner(env={"GIT_CEILING_DIRECTORIES": "/"} | changed).invoke(app, arguments)
+@pytest.fixture(autouse=True)
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder above is a repository."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
 
 
 def begun(*arguments: str, cwd: Path, **changed: str) -> list[str]:
@@ -56,6 +53,12 @@ def begun(*arguments: str, cwd: Path, **changed: str) -> list[str]:
     done = alignrec(*(arguments or ["init"]), cwd=cwd, **changed)
     assert done.exit_code == 0, done.output
     return done.stdout.splitlines()
+
+
+@pytest.fixture
+def with_dvc(tmp_path: Path) -> None:
+    """DVC is begun, as far as `begin` looks: it takes seconds."""
+    (tmp_path / ".dvc").mkdir()
 
 
 def files(folder: Path) -> None:
@@ -89,6 +92,7 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     assert [f"> alignrec {stage} mine" for stage in STAGES] == [line for line in due.splitlines() if line[:1] == ">"]
 
 
+@pytest.mark.usefixtures("with_dvc")
 def test_again_it_says_what_is_there(tmp_path: Path) -> None:
     files(tmp_path)
     begun(*NEW, cwd=tmp_path)
@@ -127,6 +131,7 @@ def test_a_folder_of_a_repository_gets_a_dvc_of_its_own(tmp_path: Path) -> None:
     assert "> alignrec publish shop" in said("dvc", "repro", "--dry", cwd=folder)
 
 
+@pytest.mark.usefixtures("with_dvc")
 @pytest.mark.parametrize("edited", ["stages: {}\n", "head"])
 def test_an_edited_dvc_yaml_is_said_and_not_overwritten(tmp_path: Path, edited: str) -> None:
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
@@ -138,6 +143,7 @@ def test_an_edited_dvc_yaml_is_said_and_not_overwritten(tmp_path: Path, edited: 
     assert path.read_text() == text
 
 
+@pytest.mark.usefixtures("with_dvc")
 def test_the_dvc_yaml_of_another_release_is_written_anew(tmp_path: Path) -> None:
     body = "stages: {}\n"
     (tmp_path / "dvc.yaml").write_text(f"# older\n# sha256 of what follows: {project.text_sha256(body)}\n{body}")
@@ -145,6 +151,7 @@ def test_the_dvc_yaml_of_another_release_is_written_anew(tmp_path: Path) -> None
     assert "wrote dvc.yaml" in begun(cwd=tmp_path)
 
 
+@pytest.mark.usefixtures("with_dvc")
 def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files(tmp_path)
     shutil.copy(shipped.root() / "params.yaml", tmp_path)
