@@ -102,14 +102,6 @@ def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
     assert alignrec("--version", cwd=tmp_path).stdout == f"alignrec {version('alignrec')}\n"
 
 
-def test_help_does_not_import_what_is_slow(tmp_path: Path) -> None:
-    loaded = (
-        "import sys, stages.cli; print([m for m in ('torch', 'transformers', 'faiss', 'duckdb') if m in sys.modules])"
-    )
-    shown = subprocess.run([sys.executable, "-c", loaded], cwd=tmp_path, capture_output=True, text=True)
-    assert shown.stdout.strip() == "[]"
-
-
 @pytest.mark.parametrize(
     "command",
     [("compare", "shop", "beit4"), ("fetch", "gone", "--to", "new"), ("verify", "gone"), ("diff", "gone", "gone")],

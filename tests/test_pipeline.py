@@ -201,10 +201,6 @@ def test_nothing_that_no_stage_wrote_is_released(undisturbed: Path, alterable: P
     assert done.stderr.count("\n") == 1
 
 
-def test_what_is_put_back_as_it_was_is_released(alterable: Path) -> None:
-    assert alignrec("publish", "shop", cwd=alterable).exit_code == 0
-
-
 def test_bit_rot_is_mended_by_the_next_repro(undisturbed: Path, tmp_path: Path) -> None:
     folder = copied(undisturbed, tmp_path)
     before = release(folder)

@@ -253,7 +253,7 @@ SHOUT = Stage("shout", does="titles in capitals", writes="`shout.json`", reads=(
 '''
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("with_dvc")
 def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) -> None:
     for name in ("pipeline", "stages", "schemas", "alignrec"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
