@@ -13,8 +13,6 @@ from pipeline.errors import UserError
 from stages.new import write
 from stages.params import load
 
-ROOT = Path(__file__).parents[2]
-
 
 def shop(folder: Path, users: int = 30, items: int = 60, each: int = 12) -> None:
     """Write interactions and items as people name them: movies, each rated 1 to 5."""
@@ -33,6 +31,7 @@ def new(*columns: str, images: str | None = None, items: str | None = "items.jso
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()  # as begun, as far as `new` looks: DVC takes seconds
     shop(tmp_path)
 
 
