@@ -11,6 +11,7 @@ import shipped
 import toy
 import typer
 import verdicts
+from commands import alignrec
 from test_pipeline import environment
 
 from pipeline import io
@@ -23,10 +24,6 @@ from stages.cli import app
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ["torch", "transformers", "open_clip", "faiss", "duckdb", "huggingface_hub", "dvc"]
-
-
-def alignrec(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "stages.cli", *args], cwd=cwd, capture_output=True, text=True)
 
 
 def test_help_reads_as_the_table_of_stages(tmp_path: Path) -> None:
@@ -80,7 +77,7 @@ def test_bash_completes_commands_options_and_datasets(tmp_path: Path) -> None:
 def test_summary_before_any_run_says_what_to_run(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     done = alignrec("summary", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr == "error: outputs has nothing of shop; run `dvc repro`. `alignrec datasets` lists the names\n"
 
 
@@ -103,14 +100,6 @@ def test_compare_ends_with_a_verdict_and_summary_with_paths(tmp_path: Path) -> N
 
 def test_the_version_is_that_of_the_package(tmp_path: Path) -> None:
     assert alignrec("--version", cwd=tmp_path).stdout == f"alignrec {version('alignrec')}\n"
-
-
-def test_help_does_not_import_what_is_slow(tmp_path: Path) -> None:
-    loaded = (
-        "import sys, stages.cli; print([m for m in ('torch', 'transformers', 'faiss', 'duckdb') if m in sys.modules])"
-    )
-    shown = subprocess.run([sys.executable, "-c", loaded], cwd=tmp_path, capture_output=True, text=True)
-    assert shown.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -178,14 +167,14 @@ def test_a_missing_faiss_names_the_extras_that_bring_it(tmp_path: Path) -> None:
 def test_a_mistake_is_one_line_and_exit_1(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\ntrain: {lrr: 1}\n")
     done = alignrec("train", "shop", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert done.stderr.strip() == "error: params.yaml: unknown key 'train.lrr'; did you mean 'lr'?"
 
 
 def test_an_unknown_dataset_leaves_nothing_behind(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
     done = alignrec("train", "../shop", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.exit_code == 1
     assert "no dataset '../shop'" in done.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["params.yaml"]
 

@@ -3,39 +3,31 @@
 import re
 from pathlib import Path
 
-import pytest
 import shipped
 import yaml
 
 from stages.params import load
 
 ROOT = Path(__file__).parent.parent
-BLOCKS = [
-    pytest.param(block, id=f"{path.name}-{number}")
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-    for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL))
-    if {"datasets", "sources"} <= yaml.safe_load(block).keys()
-]
 
 
-def test_the_documents_show_whole_files() -> None:
-    assert len(BLOCKS) >= 3
-
-
-@pytest.mark.parametrize("block", BLOCKS)
-def test_a_file_that_we_show_loads_as_it_stands(tmp_path: Path, block: str) -> None:
+def test_files_that_we_show_load_as_they_stand(tmp_path: Path) -> None:
+    pages = [(ROOT / "README.md").read_text(), *(page.read_text() for page in (ROOT / "docs").glob("*.md"))]
+    blocks = [block for page in pages for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    whole = [block for block in blocks if {"datasets", "sources"} <= yaml.safe_load(block).keys()]
+    assert len(whole) >= 3
     path = tmp_path / "params.yaml"
-    path.write_text(block)
-    params = load(path)
-    assert [load(path, dataset).datasets for dataset in params.datasets]
+    for block in whole:
+        path.write_text(block)
+        params = load(path)
+        assert [load(path, dataset).datasets for dataset in params.datasets]
 
 
-@pytest.mark.parametrize("path", sorted((shipped.root() / "profiles").glob("*.yaml")), ids=lambda path: path.name)
-def test_a_profile_loads_and_repeats_nothing_of_what_it_is_laid_over(path: Path) -> None:
-    params, profile = load(path), yaml.safe_load(path.read_text())
-    assert params.datasets
-    if "extends" in profile:
-        base = yaml.safe_load((path.parent / profile["extends"]).read_text())
+def test_profiles_load_and_repeat_nothing_of_what_they_are_laid_over() -> None:
+    for path in sorted((shipped.root() / "profiles").glob("*.yaml")):
+        params, profile = load(path), yaml.safe_load(path.read_text())
+        assert params.datasets, path
+        base = yaml.safe_load((path.parent / profile["extends"]).read_text()) if "extends" in profile else {}
         repeated = {
             f"{section}.{key}"
             for section, keys in profile.items()
@@ -43,4 +35,4 @@ def test_a_profile_loads_and_repeats_nothing_of_what_it_is_laid_over(path: Path)
             for key, value in keys.items()
             if value == base.get(section, {}).get(key)
         }
-        assert repeated == set()
+        assert repeated == set(), path

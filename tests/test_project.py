@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import shipped
 import yaml
+from commands import alignrec
 from PIL import Image
 
 from pipeline.errors import UserError
@@ -28,7 +29,7 @@ benchmark: {ks: [5]}
 def environment(**changed: str) -> dict[str, str]:
     here = str(Path(sys.executable).parent)
     path = f"{here}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "GIT_CEILING_DIRECTORIES": "/"} | changed
+    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)} | changed
 
 
 def run(*command: str, cwd: Path, **changed: str) -> subprocess.CompletedProcess[str]:
@@ -39,6 +40,25 @@ def said(*command: str, cwd: Path, **changed: str) -> str:
     done = run(*command, cwd=cwd, **changed)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
+
+
+@pytest.fixture(autouse=True)
+def outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder above is a repository."""
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", "/")
+
+
+def begun(*arguments: str, cwd: Path, **changed: str) -> list[str]:
+    """Return the lines of a command that ends well, by default of `init`."""
+    done = alignrec(*(arguments or ["init"]), cwd=cwd, **changed)
+    assert done.exit_code == 0, done.output
+    return done.stdout.splitlines()
+
+
+@pytest.fixture
+def with_dvc(tmp_path: Path) -> None:
+    """DVC is begun, as far as `begin` looks: it takes seconds."""
+    (tmp_path / ".dvc").mkdir()
 
 
 def files(folder: Path) -> None:
@@ -54,12 +74,12 @@ def files(folder: Path) -> None:
         Image.new("RGB", (24, 24), colour).save(folder / f"images/{i}.png")
 
 
-NEW = ("alignrec", "new", "mine", "--interactions", "ratings.csv", "--items", "items.csv")
+NEW = ("new", "mine", "--interactions", "ratings.csv", "--items", "items.csv")
 
 
 def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     files(tmp_path)
-    lines = said(*NEW, cwd=tmp_path).splitlines()
+    lines = begun(*NEW, cwd=tmp_path)
     assert "wrote dvc.yaml" in lines
     assert lines[-1] == "next: dvc repro"
     assert {"git init: the folder is a repository now", "dvc init"} <= set(lines)
@@ -72,22 +92,22 @@ def test_an_empty_folder_becomes_a_project(tmp_path: Path) -> None:
     assert [f"> alignrec {stage} mine" for stage in STAGES] == [line for line in due.splitlines() if line[:1] == ">"]
 
 
+@pytest.mark.usefixtures("with_dvc")
 def test_again_it_says_what_is_there(tmp_path: Path) -> None:
     files(tmp_path)
-    said(*NEW, cwd=tmp_path)
-    again = run(*NEW, cwd=tmp_path)
-    assert (again.returncode, again.stdout) == (1, "")
+    begun(*NEW, cwd=tmp_path)
+    again = alignrec(*NEW, cwd=tmp_path)
+    assert (again.exit_code, again.stdout) == (1, "")
     assert again.stderr == (
         "error: params.yaml: exists already; give another name with --to, or overwrite it with --force\n"
     )
-    assert "git init" not in said(*NEW, "--force", cwd=tmp_path)
+    assert not [line for line in begun(*NEW, "--force", cwd=tmp_path) if "git init" in line]
 
 
-@pytest.mark.slow
 def test_five_lines_are_a_parameter_file(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
-    said("alignrec", "init", cwd=tmp_path)
-    said("dvc", "repro", "items@shop", cwd=tmp_path)
+    for stage in ("download", "interactions", "items"):
+        begun(stage, "shop", cwd=tmp_path)
     assert (tmp_path / "outputs/items/shop/items.parquet").is_file()
 
 
@@ -97,7 +117,7 @@ def test_without_git_dvc_is_begun_alone(tmp_path: Path) -> None:
     tools.mkdir()
     for name in ("alignrec", "python", "dvc"):
         (tools / name).symlink_to(Path(sys.executable).parent / name)
-    assert "dvc init --no-scm" in said("alignrec", "init", cwd=tmp_path, PATH=str(tools)).splitlines()
+    assert "dvc init --no-scm" in begun(cwd=tmp_path, PATH=str(tools))
     assert not (tmp_path / ".git").exists()
     assert "> alignrec publish shop" in said("dvc", "repro", "--dry", cwd=tmp_path, PATH=str(tools))
 
@@ -107,28 +127,31 @@ def test_a_folder_of_a_repository_gets_a_dvc_of_its_own(tmp_path: Path) -> None:
     folder = tmp_path / "inner"
     folder.mkdir()
     (folder / "params.yaml").write_text(FIVE_LINES)
-    assert "dvc init --subdir" in said("alignrec", "init", cwd=folder).splitlines()
+    assert "dvc init --subdir" in begun(cwd=folder)
     assert "> alignrec publish shop" in said("dvc", "repro", "--dry", cwd=folder)
 
 
+@pytest.mark.usefixtures("with_dvc")
 @pytest.mark.parametrize("edited", ["stages: {}\n", "head"])
 def test_an_edited_dvc_yaml_is_said_and_not_overwritten(tmp_path: Path, edited: str) -> None:
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
-    said("alignrec", "init", cwd=tmp_path)
+    begun(cwd=tmp_path)
     path = tmp_path / "dvc.yaml"
     text = edited if edited != "head" else path.read_text().replace("alignrec graph", "nice alignrec graph")
     path.write_text(text)
-    assert "dvc.yaml: is not as alignrec writes it, and is left as it is" in said("alignrec", "init", cwd=tmp_path)
+    assert "dvc.yaml: is not as alignrec writes it, and is left as it is" in "\n".join(begun(cwd=tmp_path))
     assert path.read_text() == text
 
 
+@pytest.mark.usefixtures("with_dvc")
 def test_the_dvc_yaml_of_another_release_is_written_anew(tmp_path: Path) -> None:
     body = "stages: {}\n"
     (tmp_path / "dvc.yaml").write_text(f"# older\n# sha256 of what follows: {project.text_sha256(body)}\n{body}")
     (tmp_path / "params.yaml").write_text(FIVE_LINES)
-    assert "wrote dvc.yaml" in said("alignrec", "init", cwd=tmp_path)
+    assert "wrote dvc.yaml" in begun(cwd=tmp_path)
 
 
+@pytest.mark.usefixtures("with_dvc")
 def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files(tmp_path)
     shutil.copy(shipped.root() / "params.yaml", tmp_path)
@@ -158,8 +181,8 @@ def test_the_clones_own_parameters_give_way_as_git_keeps_them(tmp_path: Path, mo
 )
 def test_a_section_of_no_stage_is_one_line(tmp_path: Path, section: str, says: str) -> None:
     (tmp_path / "params.yaml").write_text(FIVE_LINES + section + "\n")
-    done = run("alignrec", "init", cwd=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    done = alignrec("init", cwd=tmp_path)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert says in done.stderr
     assert not (tmp_path / "dvc.yaml").exists()
 
@@ -169,10 +192,10 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     files(tmp_path)
     tmp_path.chmod(0o555)
     try:
-        done = run(*NEW, cwd=tmp_path)
+        done = alignrec(*NEW, cwd=tmp_path)
     finally:
         tmp_path.chmod(0o755)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert "Permission denied" in done.stderr
 
 
@@ -230,7 +253,7 @@ SHOUT = Stage("shout", does="titles in capitals", writes="`shout.json`", reads=(
 '''
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("with_dvc")
 def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) -> None:
     for name in ("pipeline", "stages", "schemas", "alignrec"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -249,18 +272,21 @@ def test_a_stage_of_ones_own_is_its_file_its_package_and_a_line(tmp_path: Path) 
         )
     )
     (tmp_path / "params.yaml").write_text(FIVE_LINES + "shout: {times: 2}\n")
-    own = {"PYTHONPATH": str(tmp_path)}
-    command = ("python", "-m", "stages.cli")
-    said(*command, "init", cwd=tmp_path, **own)
-    assert "titles in capitals" in said(*command, "--help", cwd=tmp_path, **own)
+
+    def commands(*lines: str) -> subprocess.CompletedProcess[str]:
+        each = "app(words.split(), standalone_mode=False) for words in sys.argv[1:]"
+        code = f"import sys; from stages.cli import app; sys.exit(any([{each}]))"
+        return run("python", "-c", code, *lines, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+
+    stages = [f"{stage} shop" for stage in ("download", "interactions", "items", "shout")]
+    told = commands("init", "--help", *stages).stdout
+    assert "titles in capitals" in told
+    assert "nothing to do" not in told
     assert "desc: titles in capitals" in (tmp_path / "dvc.yaml").read_text()
-    for stage in ("download", "interactions", "items", "shout"):
-        said(*command, stage, "shop", cwd=tmp_path, **own)
     made = (tmp_path / "outputs/shout/shop/shout.json").read_text()
     assert made.upper() == made
-    assert "nothing to do" in said(*command, "shout", "shop", cwd=tmp_path, **own)
+    assert commands(*stages).stdout.count("nothing to do") == 4
     (package / "capitals.py").write_text("def capitals(titles):\n    return [t.upper() + '!' for t in titles]\n")
-    said(*command, "shout", "shop", cwd=tmp_path, **own)
+    done = commands("shout shop", "shout shop --params bad.yaml")
     assert "!" in (tmp_path / "outputs/shout/shop/shout.json").read_text()
-    done = run(*command, "shout", "shop", "--params", "bad.yaml", cwd=tmp_path, **own)
     assert done.returncode == 1

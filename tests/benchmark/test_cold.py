@@ -22,6 +22,8 @@ from pipeline.run import running
 from pipeline.train import inputs
 from stages import benchmark
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 ALONE, EVERY = "mmrec, cold-items 0.4, cold items alone", "mmrec, cold-items 0.4, all items"
 
 

@@ -19,6 +19,8 @@ from pipeline.run import running
 from stages.benchmark import main
 from stages.params import Params
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 
 def test_id_models_run_once_a_seed_and_ablations_beside_the_full_model() -> None:
     benchmark = {"models": ["alignrec", "bpr"], "features": ["a", "b"], "seeds": 2}

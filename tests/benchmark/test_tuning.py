@@ -1,7 +1,6 @@
 """The same budget: the same settings for every feature set, chosen on valid alone, and nothing is tried twice."""
 
 import json
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import shops
 
 import schemas
-from pipeline import engine, io
+from pipeline import io
 from pipeline.benchmark import runs
 from pipeline.benchmark.params import Range
 from pipeline.benchmark.runs import Entry
@@ -26,6 +25,8 @@ from pipeline.run import Run, running
 from stages import STAGES
 from stages.benchmark import main
 from stages.params import Params
+
+pytestmark = pytest.mark.usefixtures("one_process")
 
 SPACES = {
     "alignrec": {"lr": {"low": 1e-3, "high": 0.05}, "cca": {"low": 1e-3, "high": 0.1}},
@@ -43,16 +44,6 @@ def params(sweep: dict[str, object] | None = None, **benchmark: object) -> Param
             "sweep": sweep or {"spaces": SPACES},
         }
     )
-
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train in this process, what a worker would unpickle: starting workers takes longer than all trainings."""
-
-    def each(work, todo, workers):  # type: ignore[no-untyped-def]
-        return ((job, pickle.loads(pickle.dumps(work))(job)) for job in todo)
-
-    monkeypatch.setattr(engine, "each", each)
 
 
 def run_all(root: Path, settings: Params) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import toy
+from commands import alignrec
 
 from pipeline import io
 from pipeline.compare import codes, codes_file
@@ -152,24 +151,14 @@ def test_features_need_a_method_and_a_misspelt_one_is_named(layout: Layout, tmp_
 def test_the_command_prints_tables_and_refuses_to_train_codes(layout: Layout, tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\nsemantic_ids: {levels: 2, codes: 2}\n")
-    command = [sys.executable, "-m", "stages.cli", "compare", "shop", written(tmp_path / "theirs.parquet"), "beit3"]
-    options = [
-        "--codes",
-        "residual-kmeans",
-        "--params",
-        str(params),
-        "--root",
-        str(layout.root),
-        "--to",
-        str(tmp_path),
-        "--seeds",
-        "2",
-    ]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+    command = ["compare", "shop", written(tmp_path / "theirs.parquet"), "beit3", "--codes", "residual-kmeans"]
+    command += ["--params", params, "--root", layout.root, "--to", tmp_path, "--seeds", "2"]
+    done = alignrec(*command, cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
     assert "What coding costs" in done.stdout
     assert "Over seeds" in done.stdout
     assert "files of codes are judged by those of beit3" in done.stdout
-    refused = subprocess.run([*command, *options, "--train"], capture_output=True, text=True, check=False)
-    assert refused.returncode != 0
+    refused = alignrec(*command, "--train", cwd=tmp_path)
+    assert refused.exit_code != 0
     assert "--train trains on features" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1

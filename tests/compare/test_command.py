@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
+from commands import alignrec
 
 import schemas
 from pipeline import io
@@ -369,8 +369,9 @@ def test_compare_of_one_set_with_itself_finds_no_difference(layout: Layout, tmp_
     assert all(t["difference"] == 0 and t["p"] == 1 for t in comparison["paired"])
 
 
+@pytest.mark.usefixtures("one_process")
 def test_compare_trains_on_request(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "MODELS", ("vbpr",))  # two processes that load torch are enough
+    monkeypatch.setattr(plans, "MODELS", ("vbpr",))
     fast = {"train": {"epochs": 2, "batch_size": 8, "dim": 4}, "graph": {"k": 3}}
     params = Params.model_validate({"datasets": ["shop"], "sources": {"shop": {"kind": "sample"}}, **fast})
     comparison = command.compare(layout, params, ["beit3", "random"], 1, tmp_path / "out")
@@ -382,19 +383,18 @@ def test_compare_trains_on_request(layout: Layout, tmp_path: Path, monkeypatch: 
 
 def test_the_command_line_shows_tables_and_one_line_for_a_mistake(layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\n")
-
-    def run(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "stages.cli", *args], cwd=tmp_path, capture_output=True, text=True)
-
-    done = run("compare", "shop", "beit3", "random")
-    assert done.returncode == 0, done.stderr
+    done = alignrec("compare", "shop", "beit3", "random", cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
     np.save(tmp_path / "mine.npy", VECTORS)
-    assert "mine.npy, rows assumed to be in order of item_id" in run("compare", "shop", "mine.npy").stdout
+    assert (
+        "mine.npy, rows assumed to be in order of item_id"
+        in alignrec("compare", "shop", "mine.npy", cwd=tmp_path).stdout
+    )
     assert "rows assumed to be in order" in (tmp_path / "outputs/compare/shop/index.html").read_text()
     for text in ("Zero-shot", "Similarity", "linear CKA", "page: outputs/compare/shop/index.html"):
         assert text in done.stdout
-    wrong = run("compare", "shop", "beit4")
-    assert wrong.returncode == 1
+    wrong = alignrec("compare", "shop", "beit4", cwd=tmp_path)
+    assert wrong.exit_code == 1
     assert wrong.stderr.startswith("error: 'beit4' is neither a file nor an encoded feature set of shop")
     assert wrong.stderr.count("\n") == 1
 

@@ -72,7 +72,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 def test_work_grows_with_the_items_and_not_with_their_square(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampled, "COSINES", COSINES)
     monkeypatch.setattr(sampled, "FEWEST", FEWEST)
-    monkeypatch.setattr(statistics, "RESAMPLES", 99)
     monkeypatch.setattr(profiles, "SCORED", COSINES)
     monkeypatch.setattr(profiles, "FEWEST_USERS", FEWEST)
     monkeypatch.setattr(linear_cf, "GIB", 0)  # of a catalogue as large as this stands for, it is not asked

@@ -28,6 +28,8 @@ from pipeline.run import Run, running
 from stages.params import Params
 from stages.sweep import main
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 SPACE = {"lr": Range(low=1e-4, high=1e-1), "layers": Range(low=0, high=3, log=False)}
 PARAMS = Sweep(startup=3, warmup=1, workers=2)
 FIRST = [{"lr": 0.01, "layers": 2}]

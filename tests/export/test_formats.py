@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pytest
 import toy
 import yaml
+from commands import alignrec
 
 import schemas
 from pipeline import io
@@ -468,13 +469,13 @@ def test_the_command(layout: Layout, tmp_path: Path) -> None:
         command = ["export", what, "--root", str(layout.root), "--format", "npy", "--features", "beit3", "--to", "to"]
         where = tmp_path / Path(what).name
         where.mkdir()
-        done = subprocess.run([sys.executable, "-m", "stages.cli", *command], cwd=where, capture_output=True, text=True)
+        done = alignrec(*command, cwd=where)
         assert done.stdout == "exported: to\n", done.stderr
         assert sorted(p.name for p in (where / "to").glob("*.npy")) == ["beit3.npy"]
         command = [*command[:-1], "theirs", "--order", str(order), "--zero-rows", "drawn"]
-        done = subprocess.run([sys.executable, "-m", "stages.cli", *command], cwd=where, capture_output=True, text=True)
+        done = alignrec(*command, cwd=where)
         assert "beit3: zero rows filled with drawn numbers: 1\nexported: theirs\n" in done.stdout, done.stderr
         assert len(np.load(where / "theirs/beit3.npy")) == 3
         wrong = [*command[:-1], "men"]
-        done = subprocess.run([sys.executable, "-m", "stages.cli", *wrong], cwd=where, capture_output=True, text=True)
+        done = alignrec(*wrong, cwd=where)
         assert done.stderr == "error: no way 'men' with zero rows; there are drawn, drop\n"

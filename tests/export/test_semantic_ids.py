@@ -5,8 +5,6 @@ import gzip
 import json
 import shutil
 import struct
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import toy
+from commands import alignrec
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
@@ -409,8 +408,8 @@ def test_codes_of_older_vectors_are_refused(layout: Layout, tmp_path: Path) -> N
 def test_the_command_exports_a_release_alone(layout: Layout, tmp_path: Path) -> None:
     shutil.copytree(layout.release, tmp_path / "release")
     command = ["export", "release", "--format", "minionerec", "--codes", "residual-kmeans", "--to", "out"]
-    done = subprocess.run([sys.executable, "-m", "stages.cli", *command], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = alignrec(*command, cwd=tmp_path)
+    assert done.exit_code == 0, done.stderr
     assert "exported: out\n" in done.stdout
     assert (tmp_path / "out/shop.index.json").is_file()
     assert load_file(tmp_path / "release/semantic_ids/beit3/residual-kmeans/codebooks.safetensors")

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import schemas
-from pipeline import engine, io
+from pipeline import io
 from pipeline.beit3 import tokenizer
 from pipeline.benchmark import runs
 from pipeline.benchmark.runs import Entry
@@ -40,13 +39,7 @@ from pipeline.semantic_ids.registry import METHODS
 from stages import STAGES
 from stages.params import Params, load
 
-
-@pytest.fixture(scope="module", autouse=True)
-def in_this_process() -> Iterator[None]:
-    """Train what a worker would unpickle here: starting workers takes longer than all trainings."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "each", lambda work, jobs, _: ((j, pickle.loads(pickle.dumps(work))(j)) for j in jobs))
-        yield
+pytestmark = pytest.mark.usefixtures("one_process")
 
 
 # --- damages

@@ -161,16 +161,14 @@ def test_tied_weights_are_converted(tmp_path: Path) -> None:
 
 
 TINY = Config(image=32, patch=8, vocab=58, width=64, layers=2, heads=1, ffn=96, positions=40, codes=20, mlm=True)
-NAMES = sorted(name for name in BEiT3(TINY).state_dict() if not name.startswith("mim_head."))  # may be another's
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("ranks", [-1, 0, 1])
-def test_a_weight_of_another_rank_is_refused_in_one_line(name: str, ranks: int) -> None:
+def test_a_weight_of_another_rank_is_refused_in_one_line() -> None:
     network = BEiT3(TINY)
     weights = dict(network.state_dict())
-    weights[name] = {-1: torch.tensor(1.0), 0: torch.ones(3), 1: weights[name][None]}[ranks]
-    with pytest.raises(UserError) as caught:
-        released.load_beit3(network, weights, "f.pth")
-    assert str(caught.value).isprintable()
-    assert str(caught.value).startswith("f.pth")
+    for name in (name for name in weights if not name.startswith("mim_head.")):  # that may be another's
+        for wrong in (torch.tensor(1.0), torch.ones(3), weights[name][None]):
+            with pytest.raises(UserError) as caught:
+                released.load_beit3(network, weights | {name: wrong}, "f.pth")
+            assert str(caught.value).isprintable(), name
+            assert str(caught.value).startswith("f.pth"), name

@@ -14,9 +14,8 @@ SEEDS = 8
 """of a target, at most: the tables of this folder have the others"""
 
 
-@pytest.mark.parametrize("area", registry.AREAS)
-def test_every_target_is_registered(area: str) -> None:
-    assert list(registry.targets(area)) == registry.AREAS[area]
+def test_every_target_is_registered() -> None:
+    assert {area: list(registry.targets(area)) for area in registry.AREAS} == dict(registry.AREAS)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import toy
+from commands import alignrec
 from webserver import Server, serving
 
 from pipeline.errors import UserError
@@ -363,8 +364,7 @@ def test_an_address_shows_no_secret() -> None:
 
 
 def test_the_command_says_where_and_which(published: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stages.cli", "fetch", str(published), "--to", "here", "--encoder", "beit3"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = alignrec("fetch", published, "--to", "here", "--encoder", "beit3", cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "fetched: here"
     assert done.stderr == ""
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import toy
 import yaml
+from commands import alignrec
 from hubserver import Hub, hub
 
 from pipeline.errors import UserError, installing
@@ -113,9 +114,7 @@ def test_a_damaged_release_or_a_part_of_one_is_not_sent(release: Path, tmp_path:
 
 
 def test_the_command_sends_what_the_stage_made(release: Path, tmp_path: Path) -> None:
-    root = release.parents[2]
-    command = [sys.executable, "-m", "stages.cli", "publish", "shop", "--root", str(root), "--to", "target"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = alignrec("publish", "shop", "--root", release.parents[2], "--to", "target", cwd=tmp_path)
     assert done.stdout == f"published: alignrec fetch {tmp_path}/target/shop/0.1.0\n"
 
 

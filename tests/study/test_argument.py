@@ -12,7 +12,7 @@ import shops
 import torch
 
 import schemas
-from pipeline import engine, io
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.experiment.observed import looked_at
 from pipeline.experiment.plans import geometry, wrong
@@ -31,6 +31,8 @@ from pipeline.run import Run
 from pipeline.train import inputs
 from stages.params import Params, read
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 
 def params(**study: Any) -> Params:
     sections = {
@@ -42,12 +44,6 @@ def params(**study: Any) -> Params:
         "study": study,
     }
     return Params.model_validate(sections)
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train without a pool, whose processes take seconds to start."""
-    monkeypatch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import yaml
 from sequential_toys import CYCLE, STEP, table
 
 import schemas
-from pipeline import engine, io
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.experiment.plans import generative
 from pipeline.experiment.sequences import codes
@@ -24,6 +24,8 @@ from pipeline.sequential import loop
 from stages import STAGES, semantic_ids
 from stages.params import Params, load, read
 from stages.study import main
+
+pytestmark = pytest.mark.usefixtures("one_process")
 
 USERS = 36
 OWN = {"features": ["f"], "seeds": 2, "dim": 16, "epochs": 6, "batch_size": 64, "length": 6, "ks": [1, 3], "beams": 8}
@@ -38,12 +40,6 @@ def params(**keys: Any) -> Params:
         "study": {"mask": {"ratios": []}, "tail": False, "workers": 1, "generative": OWN | keys},
     }
     return Params.model_validate(sections)
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train without a pool, whose processes take seconds to start."""
-    monkeypatch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
 
 
 @pytest.fixture

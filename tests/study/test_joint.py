@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import schemas
-from pipeline import engine, io
+from pipeline import io
 from pipeline.errors import UserError
 from pipeline.experiment.joint import Encoder, Joint, Together
 from pipeline.experiment.pairs import Stored
@@ -29,6 +29,8 @@ from pipeline.report import argued
 from pipeline.train import inputs
 from stages.params import Params, load
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 STUDY: dict[str, Any] = {"joint": {"rates": [1.0, 0.01], "seeds": 2}, "workers": 1}
 
 
@@ -37,9 +39,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shop with its encoder, and the part that has been run."""
     root = tmp_path_factory.mktemp("shop")
     params = studied.encoded(root, study=STUDY)
-    with pytest.MonkeyPatch.context() as patch:  # without a pool, whose processes take seconds to start
-        patch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
-        studied.part("joint", params, root)
+    studied.part("joint", params, root)
     return root
 
 

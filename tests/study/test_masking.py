@@ -33,6 +33,8 @@ from stages import benchmark
 from stages.params import Params, read
 from stages.study import main
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 
 def params(rule: str) -> Params:
     sections = {
@@ -44,12 +46,6 @@ def params(rule: str) -> Params:
         "benchmark": {"protocol": rule},
     }
     return Params.model_validate(sections)
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train without a pool, whose processes take seconds to start."""
-    monkeypatch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import shops
 import yaml
 
 import schemas
-from pipeline import engine, io
+from pipeline import io
 from pipeline.encode.params import MODALITIES, variant
 from pipeline.run import running
 from stages import benchmark, study
@@ -71,8 +71,8 @@ def test_the_readme_says_what_the_released_vector_is() -> None:
     assert "CLS, read by the map to its teachers" in ENCODE.does
 
 
-def test_a_small_run_of_it_has_a_curve_and_the_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "each", lambda work, jobs, workers: ((job, work(job)) for job in jobs))
+@pytest.mark.usefixtures("one_process")
+def test_a_small_run_of_it_has_a_curve_and_the_tail(tmp_path: Path) -> None:
     layout = shops.outputs(tmp_path)
     table = io.read_features(layout.features("f")).drop_columns(["vector"])
     for n, modality in enumerate(MODALITIES, start=1):

@@ -31,6 +31,8 @@ from pipeline.train import inputs
 from pipeline.train.loop import fit
 from stages.params import Params, load
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 SWEEPS: dict[str, Any] = {
     "rate": {"train.lr": [0.001, 0.01]},
     "graph": {"graph.k": [2, 4], "train.item_layers": [0, 1]},

@@ -37,6 +37,8 @@ from pipeline.study.settings import variant_params
 from stages import STAGES
 from stages.params import Params, load
 
+pytestmark = pytest.mark.usefixtures("one_process")
+
 STUDY: dict[str, Any] = {
     "variants": {"still": {"steps": 0}, "hidden": {"hide": 0.4}},
     "seeds": 2,

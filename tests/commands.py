@@ -1,0 +1,15 @@
+"""Commands as users give them, in this process: one of its own takes a second or more to start."""
+
+import contextlib
+from pathlib import Path
+
+from click.testing import Result
+from typer.testing import CliRunner
+
+from stages.cli import app
+
+
+def alignrec(*arguments: str | Path, cwd: Path, **environment: str) -> Result:
+    """Run a command in a folder."""
+    with contextlib.chdir(cwd):
+        return CliRunner(env=environment).invoke(app, [*map(str, arguments)])
