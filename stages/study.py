@@ -7,8 +7,7 @@ from typing import Any
 from pipeline.benchmark.params import Benchmark
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.experiment.plans import PLANS
-from pipeline.experiment.tables import TABLES
+from pipeline.experiment.tables import PLANS, TABLES
 from pipeline.features.registry import FEATURES
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions

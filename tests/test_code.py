@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import code
-from pipeline.experiment.plans import PLANS
-from pipeline.experiment.tables import TABLES
+from pipeline.experiment.tables import PLANS, TABLES
 from stages import STAGES
 
 
@@ -21,7 +20,7 @@ def test_closure_follows_imports_but_not_the_harness() -> None:
     assert names("pipeline.facts.table") == {
         f"pipeline/{name}.py"
         for name in (
-            "evaluation/candidates",
+            "evaluation/cutoff",
             "evaluation/cutoff",
             "evaluation/evidence",
             "facts/table",

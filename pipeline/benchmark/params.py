@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Count, Name, Positive, Section
+from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import CUTOFF
 
 
 class Benchmark(Section):
@@ -40,6 +42,23 @@ class Benchmark(Section):
     null: AlignRec alone is tested, see pipeline/experiment/tables/significance.py"""
     workers: Positive = 2
     """runs at a time, one thread each"""
+
+    def check(self, items: int) -> None:
+        """Raise UserError if a cutoff is larger than the catalogue of so many items."""
+        if (largest := max(self.ks)) > items:
+            raise UserError(
+                f"'benchmark.ks': {largest} is larger than the catalogue, of which {items:,} items are left; "
+                "give smaller ones, or lower interactions.item_core"
+            )
+
+    def check_cold(self, valid: int, test: int) -> None:
+        """Raise UserError if so few items are the candidates of valid and of test that figures would say nothing."""
+        chosen_at = max(CUTOFF, *self.ks)
+        if min(valid, test) <= chosen_at:
+            raise UserError(
+                f"'interactions.cold_share': {valid:,} items are cold in valid and {test:,} in test, and the largest "
+                f"cutoff is {chosen_at}; raise it, give smaller 'benchmark.ks' or more data"
+            )
 
 
 class Range(Section):

@@ -76,7 +76,6 @@ def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seed
     from pipeline.experiment.plans import compare as plans  # loads torch, which the probes do not need
     from pipeline.experiment.run import complete
     from pipeline.experiment.store import Store
-    from pipeline.experiment.tables import compare as tables
     from pipeline.train import inputs
 
     files = {g.name: to / "features" / f"{g.name}.npy" for g in sets}
@@ -89,7 +88,7 @@ def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seed
     found = {one: record for one, cell in planned.items() if (record := store.get(cell))}
     judged = [
         protocol.label
-        | tables.summary(
+        | plans.summary(
             {one: r.evaluation(protocol.suffix, split, [k]).per_user["recall", k] for one, r in found.items()}, [*files]
         )
         for protocol in rules.variants

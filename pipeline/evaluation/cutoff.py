@@ -25,3 +25,7 @@ def near(candidates: int, k: int = CUTOFF) -> str:
     if chance <= NEAR:
         return ""
     return f"K is {k} of {candidates} candidates, so chance is {chance:.2f} and sets lie near to each other."
+
+
+ALL, COLD = "all items", "cold items alone"
+"""cold items are those of valid, or of test, that train lacks"""

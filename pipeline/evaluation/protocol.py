@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.evaluation.candidates import ALL, COLD
-from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.cutoff import ALL, COLD, CUTOFF
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Part, Split, union
 from schemas import COLD_ITEMS

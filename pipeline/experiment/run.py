@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,13 +17,12 @@ from pipeline import engine, io
 from pipeline.benchmark.settings import protocol_of
 from pipeline.errors import UserError, printable
 from pipeline.experiment.cell import Cell
-from pipeline.experiment.cost import measured
 from pipeline.experiment.store import Record, Store
 from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.ops.checkpoint import Checkpoint
-from pipeline.run import ALTERED, Run
+from pipeline.run import ALTERED, Run, machine
 from pipeline.train import inputs
 
 Label = TypeVar("Label")
@@ -161,3 +162,43 @@ class Experiment:
             said = f"{self.run.label}: records of {len(left):,} trainings that no plan names any more are deleted"
             print(printable(said), file=sys.stderr, flush=True)
             self.run.note(deleted=len(left))
+
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@contextmanager
+def measured(path: Path | None) -> Iterator[None]:
+    """Write what a block takes, JSON: seconds of CPU, memory_mib, machine; nothing without a path.
+
+    memory_mib is the most that was resident of this process, libraries included; null where the system does not tell.
+    """
+    if path is None:
+        yield
+        return
+    before, is_reset = time.process_time(), _reset()
+    yield
+    seconds = round(time.process_time() - before, 3)
+    io.write_json(
+        path, {"seconds": seconds, "memory_mib": _peak() if is_reset else None, "machine": machine(_device())}
+    )
+
+
+def _reset() -> bool:
+    """Begin to count the peak anew; return whether that can be done."""
+    try:
+        CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
+
+
+def _device() -> str:
+    from pipeline.ops.device import pick  # loads torch
+
+    return str(pick())

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from pipeline.evaluation.candidates import ALL
-from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.cutoff import ALL, CUTOFF
 from pipeline.evaluation.protocol import Protocol, questions
 from pipeline.interactions.split import Part
 from pipeline.sequential.base import Ranker

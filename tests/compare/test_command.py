@@ -19,7 +19,6 @@ from pipeline import io
 from pipeline.compare import changes, command, feature_set, geometry, judge, releases, similarity
 from pipeline.errors import UserError
 from pipeline.experiment.plans import compare as plans
-from pipeline.experiment.tables import compare as tables
 from pipeline.facts import comparison as facts
 from pipeline.facts.table import Table
 from pipeline.items import identifiers
@@ -310,7 +309,7 @@ def test_training_averages_users_over_seeds_before_the_test() -> None:
         for seed, shift in ((0, 0.1), (1, -0.1)):
             recalls[plans.Compared(model, "a", seed)] = np.array([0.5 + shift, 0.7 - shift, 0.4])
             recalls[plans.Compared(model, "b", seed)] = np.full(3, 0.5)
-    out = tables.summary(recalls, ["a", "b"])
+    out = plans.summary(recalls, ["a", "b"])
     assert out["seeds"] == 2
     assert out["recall@20"]["alignrec"]["a"]["mean"] == pytest.approx(1.6 / 3)
     test = next(t for t in out["paired"] if t["measure"] == "alignrec recall@20")

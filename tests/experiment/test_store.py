@@ -21,10 +21,9 @@ from pipeline import code, engine, io
 from pipeline.experiment import training
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
-from pipeline.experiment.plans import PLANS
 from pipeline.experiment.run import Experiment, Work, complete
 from pipeline.experiment.store import Store, record_digest
-from pipeline.experiment.tables import TABLES
+from pipeline.experiment.tables import PLANS, TABLES
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run, running
 from stages import STAGES, study

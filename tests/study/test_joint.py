@@ -16,9 +16,9 @@ from pipeline import engine, io
 from pipeline.errors import UserError
 from pipeline.experiment.joint import Encoder, Joint, Together
 from pipeline.experiment.pairs import Stored
-from pipeline.experiment.plans import joint
-from pipeline.experiment.plans.joint import START, Taught
 from pipeline.experiment.run import Experiment
+from pipeline.experiment.tables import joint
+from pipeline.experiment.tables.joint import START, Taught
 from pipeline.facts import argument
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
@@ -123,7 +123,7 @@ def test_each_item_is_encoded_once_an_epoch(shop: Path, monkeypatch: pytest.Monk
     seen: list[np.ndarray] = []
     some = Encoder.some
     monkeypatch.setattr(Encoder, "some", lambda self, items: (seen.append(items), some(self, items))[1])
-    cell = joint.cell(experiment, start, Taught("joint", 1.0, 0))
+    cell = joint.plan_cell(experiment, start, Taught("joint", 1.0, 0))
     trained = cell.data.train(cell)
     assert len(trained.history) == 2
     assert np.bincount(np.concatenate(seen)).tolist() == [2] * studied.ITEMS

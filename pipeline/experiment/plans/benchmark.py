@@ -9,13 +9,13 @@ import numpy as np
 from pipeline import io
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import NO_FEATURES, Entry
-from pipeline.benchmark.settings import model_settings
+from pipeline.benchmark.settings import model_settings, released_settings
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
-from pipeline.experiment.plans import ablations, tuning
+from pipeline.experiment.plans import tuning
 from pipeline.experiment.run import Experiment
 from pipeline.features import needs
 from pipeline.features.sets import FeatureSets
@@ -25,6 +25,7 @@ from pipeline.models import MODELS, RELEASED
 from pipeline.models.closed import Closed
 from pipeline.models.params import Train
 from pipeline.seeds import seed_for
+from pipeline.train.params import Released
 
 
 def entries(params: Parameters, draws: int = 1) -> list[Entry]:
@@ -36,7 +37,7 @@ def entries(params: Parameters, draws: int = 1) -> list[Entry]:
         for features in (benchmark.features if MODELS[model].needs else [NO_FEATURES])
         for seed in range(max(benchmark.seeds, draws))
     ]
-    return list(dict.fromkeys([*full, *ablations.entries(params, draws)]))
+    return list(dict.fromkeys([*full, *ablated_entries(params, draws)]))
 
 
 def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed: int) -> Cell:
@@ -111,3 +112,16 @@ def plan(experiment: Experiment) -> dict[Entry, Cell]:
         )
         for entry in wanted
     }
+
+
+def ablated_entries(params: Parameters, draws: int = 1) -> list[Entry]:
+    """Return the full runs, then those of each ablation, which may name other features; none without ablations."""
+    benchmark = params[Benchmark]
+    if not benchmark.ablations:
+        return []
+    full = [Entry(RELEASED, params[Released].features, seed) for seed in range(max(benchmark.seeds, draws))]
+    return full + [
+        Entry(RELEASED, released_settings(params, name).features, seed, name)
+        for name in benchmark.ablations
+        for seed in range(max(min(benchmark.ablation_seeds, benchmark.seeds), draws))
+    ]

@@ -9,10 +9,13 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import pyarrow as pa
+
+import schemas
 from pipeline.benchmark.params import Benchmark, Range, Sweep
-from pipeline.benchmark.runs import NO_FEATURES
+from pipeline.benchmark.runs import NO_FEATURES, Entry
 from pipeline.benchmark.settings import model_settings, search_ranges
 from pipeline.config.base import checked
 from pipeline.config.parameters import Parameters
@@ -23,6 +26,9 @@ from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment, complete_in_order
 from pipeline.experiment.search import Search, Setting, Space, Tried, became, best, grid
+from pipeline.experiment.store import Record
+from pipeline.experiment.tables import effects
+from pipeline.experiment.tables.benchmark import judged, results
 from pipeline.models import MODELS
 from pipeline.models.params import Train
 from pipeline.seeds import seed_for
@@ -168,3 +174,41 @@ def final(experiment: Experiment, wanted: Asked, won: Mapping[str, Tried]) -> di
         for one in won.values()
         for seed in range(params[Benchmark].seeds)
     }
+
+
+def table(
+    experiment: Experiment,
+    wanted: Asked,
+    done: Sequence[Tried],
+    won: Mapping[str, Tried],
+    found: Mapping[Won, Record],
+) -> dict[str, Any]:
+    """Return the files of a sweep; what selected a setting is in column selected_by."""
+    each = [
+        results(
+            experiment.dataset,
+            [
+                judged(Entry(wanted.model, wanted.features, run.seed)._asdict(), record, variant)
+                for run, record in found.items()
+                if run.number == one.number
+                for variant in range(len(record.judged))
+            ],
+            by,
+        )
+        for by, one in won.items()
+    ]
+    return {
+        "trials.parquet": trials(done, list(wanted.space)),
+        "effects.json": effects.effects(done, wanted.space),
+        "results.parquet": pa.concat_tables(each),
+    }
+
+
+def trials(done: Sequence[Tried], names: Sequence[str]) -> pa.Table:
+    """Return table trials(names)."""
+    rows = [
+        {"trial": t.number, "state": t.state, **{name: float(t.setting[name]) for name in names}, "epochs": t.epochs,
+         "valid": t.valid, "test": t.test, "reason": t.reason}
+        for t in done
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schemas.trials(names))
