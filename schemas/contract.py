@@ -43,8 +43,6 @@ def check(table: pa.Table, schema: pa.Schema, where: str = "table") -> pa.Table:
     """Return `table` with the schema's columns, order and metadata, or raise ContractError for its first fault.
 
     Args:
-        table: any Arrow table; a column may be chunked.
-        schema: one of this package's.
         where: what to call the table in the error, usually its path.
 
     Raises:

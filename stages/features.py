@@ -22,8 +22,6 @@ def choosing(params: Parameters, dataset: str, seconds: int | None) -> tuple[Par
     """Return the parameters with a set of kind `chosen`, and its name; `for_dataset` is for the caller.
 
     Args:
-        params: as the file has them.
-        dataset: whose set it is.
         seconds: budget; None leaves it as it is.
     """
     encode = params[Encode]
@@ -36,11 +34,7 @@ def choosing(params: Parameters, dataset: str, seconds: int | None) -> tuple[Par
 
 
 def sets(layout: Layout) -> Table:
-    """Return the feature sets that `encode` has written: kind, width, and what each is made of.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the feature sets that `encode` wrote, their width and what they are made of; UserError where none is."""
     names = layout.feature_sets()
     if not names:
         raise UserError(f"{layout.folder('encode')} has no feature set; run `alignrec encode {layout.dataset}`")

@@ -32,13 +32,8 @@ def write(
     """Write the parameter file, and what a project needs; yield what was seen, and what to run next.
 
     Args:
-        name: of the dataset.
-        interactions: a row an interaction.
-        items: a row an item, if there is such a file.
         images: folder, archive or pattern, if the images are files.
         columns: `role=name`, where the name of a column does not say what it is.
-        to: the file to write.
-        force: whether an existing one is overwritten.
 
     Raises:
         UserError: a file or column is absent or ambiguous, values cannot be read, or `to` exists.

@@ -130,11 +130,7 @@ def of_release(release: Release, path: Path) -> Parameters:
 
 
 def check(params: Parameters, path: Path) -> None:
-    """Check the settings of every model and encoder that the parameters name; loads torch.
-
-    Raises:
-        UserError: one has a fault; one line, which begins with `path`.
-    """
+    """Check the settings of every model and encoder that the parameters name (loads torch); UserError names `path`."""
     try:
         for model in dict.fromkeys([RELEASED, *params[Benchmark].models, *params[Benchmark].overrides]):
             model_settings(params, model)

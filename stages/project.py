@@ -69,9 +69,6 @@ def begin(folder: Path) -> Iterator[str]:
 
     Without git, DVC is begun without it. Below the root of a repository, DVC is begun for the folder alone.
 
-    Args:
-        folder: that has params.yaml.
-
     Raises:
         UserError: git or DVC refuse.
     """

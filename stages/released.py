@@ -23,8 +23,6 @@ def laid_out(what: str, root: Path, *needs: str) -> Iterator[Layout]:
     """Yield the outputs of a dataset, or those that a release stands for; a release is verified first.
 
     Args:
-        what: a dataset, or a release folder.
-        root: folder of the stages' outputs, for a dataset.
         needs: what a release must have, see `Release.refuse_without`.
 
     Raises:
@@ -69,12 +67,6 @@ def is_release(what: str) -> bool:
 
 def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
     """Judge the feature sets of a release as the stage `probe` judges a dataset's, and print the figures.
-
-    Args:
-        what: a release folder.
-        params: parameter file; a release does without one.
-        root: folder of the stages' outputs; not read.
-        to: file to write the figures to, JSON.
 
     Raises:
         UserError: the release is damaged, or has no interactions.

@@ -13,10 +13,7 @@ from pipeline.config.document import FAULTS, parsed
 
 
 def repair(project: Path) -> list[Path]:
-    """Delete DVC's own files that it cannot read; return the deleted ones.
-
-    Args:
-        project: the folder that holds dvc.yaml.
+    """Delete those of a project's DVC files that DVC cannot read; return the deleted ones.
 
     Raises:
         dvc.lock.LockError: a DVC that is running holds the files.

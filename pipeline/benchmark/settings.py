@@ -50,9 +50,7 @@ def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) ->
 
 
 def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
-    """Return the ranges of a model's search: of `sweep.spaces`, else of its authors' grid, else lr and l2 if it reads
-    them.
-    """
+    """Return the ranges of a model's search: of `sweep.spaces`, else of its authors' grid, else of lr and l2."""
     kind = MODELS[model].Params
     own = {key: spanning(values) for key, values in kind.grid.items()}
     rates = {key: values for key, values in RATES.items() if key in kind.model_fields}

@@ -27,12 +27,9 @@ LINES = 5
 
 
 def html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
-    """Return the result of releases.diff as a page, with the most changed items and their neighbours in both.
+    """Return the differences of the older release `a` and the newer `b` as a page, with the most changed items.
 
     Args:
-        a: the older release folder.
-        b: the newer.
-        diff: see releases.diff.
         images: folder of the images stage; those are used whose sha256 the newer release names. May be absent.
         kind: of the dataset's source; the images of `sample` need an attribution.
     """
@@ -106,7 +103,6 @@ def pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.T
 
     Args:
         images: folder of the images stage; may be absent.
-        items: table RELEASED_ITEMS.
         at: identifier -> row of `items`.
     """
     hashes = items["image_sha256"].to_pylist()

@@ -59,7 +59,6 @@ def compare(
         specs: files that hold codes, which are judged as they are, or feature sets, see feature_set.read.
         methods: code the feature sets, random codes beside them.
         seeds: codebooks of each method on each set.
-        to: folder to write into.
         order: mapping file of the rows of feature files without identifiers.
 
     Returns:

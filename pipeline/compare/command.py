@@ -33,18 +33,13 @@ def compare(
 
     Args:
         layout: of the dataset; its interactions stage must have run.
-        params: settings of probes and trainings.
         specs: see feature_set.read.
         seeds: trainings per model and set; 0 for none.
-        to: folder to write into.
         order: mapping file of the rows of files without identifiers.
 
     Returns:
         the content of compare.json: sources, probes, processed, paired, verdicts, sets, pairs, order; training if
         seeds > 0.
-
-    Raises:
-        UserError: see feature_set.read.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])

@@ -45,7 +45,6 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     Args:
         spec: an encoded feature set of the dataset, or a path of a .npy, .pt, .parquet or a folder of Parquet files;
             `name=path` gives it a name of its own.
-        layout: of the dataset.
         asins: identifier of item 0 .. I-1.
         order: mapping file that says which item each row is, for files that do not; see identifiers.order.
 

@@ -51,12 +51,7 @@ def nearest(features: np.ndarray, items: Sequence[int], k: int) -> dict[int, lis
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the share of neighbours that two sets share, float64 [R].
-
-    Args:
-        a: int [R, K], see `neighbours`.
-        b: int [R, K], of the same items.
-    """
+    """Return the share of neighbours, int [R, K] of the same items, that two sets share: float64 [R]."""
     n, k = a.shape
     offset = np.arange(n, dtype=np.int64)[:, None] * (int(max(a.max(), b.max())) + 1)
     return np.isin(a + offset, b + offset).sum(axis=1) / k

@@ -41,9 +41,7 @@ def judge(
     """Return probes of the sets and of their controls, raw and processed; tests and verdicts of every two sets.
 
     Args:
-        sets: at least one.
         probes: see asking.ask.
-        ks: cutoffs.
         seed: of controls and folds.
         withheld: see asking.withheld.
         width: of processed sets, at most.

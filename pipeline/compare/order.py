@@ -107,7 +107,6 @@ def doubtful(
     """Return the sets whose rows seem to lie in another order, with what says so.
 
     Args:
-        sets: that are compared.
         rows: int [R], ascending, the items whose neighbours are given.
         neighbours: name -> int [R, K], see geometry.neighbours.
         others: sets of the same items, read one by one only where a set is like none that it is compared with.

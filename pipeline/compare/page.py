@@ -28,14 +28,7 @@ def html(
     sets: Sequence[FeatureSet],
     items: pa.Table,
 ) -> str:
-    """Return the page of a comparison.
-
-    Args:
-        outputs: of the dataset; its images are shown, if there are any.
-        comparison: see command.compare.
-        sets: the feature sets, in the order of `comparison`.
-        items: asin, title and categories of all items.
-    """
+    """Return the page of a comparison, see command.compare; `items` has asin, title and categories."""
     named = {g.name: g for g in sets}
     pairs = [
         changed(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
@@ -65,13 +58,8 @@ def compared(
     """Return a page of feature sets, or of codes, side by side.
 
     Args:
-        outputs: of the dataset.
-        names: of what is compared.
-        parts: sections.
-        packed: the images.
         data: the page's table of items, see gallery.Sheets.table.
         pairs: see `changed`.
-        chips: the verdict at a glance.
         verdict: the same in sentences, its rule last.
     """
     return render(

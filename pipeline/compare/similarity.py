@@ -23,7 +23,6 @@ def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureS
     and `overlap_se` is the standard error.
 
     Args:
-        sets: at least one.
         changed: items named per pair.
         others: see order.doubtful.
     """

@@ -71,8 +71,6 @@ def checked(kind: type[Kind], raw: Any, where: str = "") -> Kind:
     """Return a section from parsed YAML.
 
     Args:
-        kind: the section's class.
-        raw: a mapping of its keys.
         where: path of the section, such as `benchmark.overrides.bpr`; empty for the whole file.
 
     Raises:

@@ -21,11 +21,7 @@ class Parameters(Section):
     """name -> its kind, a name in pipeline/encode/registry.py, and keys of that kind's class in pipeline/encode/"""
 
     def __getitem__(self, kind: type[Kind]) -> Kind:
-        """Return the section of a class.
-
-        Raises:
-            KeyError: no section has this class.
-        """
+        """Return the section of a class; KeyError where none has it."""
         for name in type(self).model_fields:
             if type(section := getattr(self, name)) is kind:
                 return section

@@ -143,11 +143,7 @@ def node_facts() -> dict[str, str]:
 
 
 def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
-    """Refuse other code and other libraries, which may give other bytes.
-
-    Raises:
-        UserError: something differs; names what.
-    """
+    """Raise UserError where code or libraries differ, which may give other bytes; it names what."""
     names = sorted(name for name in {**wanted, **here} if wanted.get(name) != here.get(name))
     if names:
         said = ", ".join(f"{name} {here.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names)

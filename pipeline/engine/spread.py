@@ -55,7 +55,6 @@ def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> It
     Args:
         work: a module's function or an instance of a module's class; it and the jobs are pickled.
         jobs: begun in this order, so the longest should come first.
-        workers: processes at a time.
     """
     return map(partial(_same, work), jobs, Processes(workers), ordered=False, ahead=1)
 

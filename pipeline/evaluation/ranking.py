@@ -33,7 +33,6 @@ def topk(
     Args:
         user: float [U, D].
         item: float [I, D], sparse if user is; or a filter, with the histories [U, I] as user.
-        k: items a user.
         seen: pairs that are never recommended (train), ordered by user.
         users: int [N], which users to rank; all by default.
         candidates: int [C], ascending, the items that are ranked; all by default.

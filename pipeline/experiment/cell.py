@@ -58,11 +58,7 @@ class Data(ABC):
 
     @abstractmethod
     def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
-        """Train the cell's model; test is not looked at.
-
-        Raises:
-            UserError: an input is missing or wrong, or the loss diverges.
-        """
+        """Train the cell's model, test is not looked at; UserError for a wrong input, or a loss that diverges."""
 
 
 class Pruned(Exception):

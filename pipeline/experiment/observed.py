@@ -66,9 +66,7 @@ def looked_at(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str
     """Return the shape of AlignRec's item vectors.
 
     Args:
-        model: with a content branch.
-        users: of the train interactions, int [P].
-        items: likewise.
+        users: of the train interactions, int [P]; items likewise.
 
     Returns:
         id_rank, content_rank: effective rank, 1 .. D; id_energy, content_energy: share of squared length in one

@@ -66,11 +66,8 @@ def complete(
 
     Args:
         cells: those of equal keys are trained once.
-        store: that has the records.
-        workers: processes at a time, one thread each.
         shown: makes a progress bar of an iterable and its total.
         tolerant: whether a training that fails leaves a record with the reason; else it raises.
-        costs: see `Work`.
     """
     place = {model: number for number, model in enumerate([*SLOWEST, *reversed(MODELS)])}
     todo = sorted(([cell] for cell in store.missing(cells)), key=lambda one: place.get(one[0].model, len(place)))
@@ -92,8 +89,6 @@ class Experiment:
         """Read the split.
 
         Args:
-            run: of the stage.
-            workers: trainings at a time.
             others: stores that are looked into before anything is trained.
             draws: paths of each draw of the split; the first one's by default.
         """
@@ -119,9 +114,6 @@ class Experiment:
 
         Args:
             planned: what a plan calls a cell -> the cell.
-            what: names them in the progress.
-            unit: of the progress.
-            tolerant: see `complete`.
         """
         cells = list(planned.values())
         self.named |= {cell.key: cell for cell in cells}

@@ -111,7 +111,6 @@ class Search:
 
         Args:
             params: how many are drawn at random, how many run at a time.
-            space: what may be suggested.
             seed: of what TPE draws.
             first: settings suggested before TPE draws any; for a grid, all.
 
@@ -125,7 +124,6 @@ class Search:
         """Return the setting of a number, and the rule that may end it early.
 
         Args:
-            number: from 0.
             tried: by number; those that are `workers` before it at least.
         """
         ended = tried[: max(0, number + 1 - self.params.workers)]

@@ -34,8 +34,6 @@ def outcome(cell: Cell, checkpoint: Checkpoint | None = None, tolerant: bool = F
     """Train a cell and open what it opens.
 
     Args:
-        cell: what to train.
-        checkpoint: where to resume from and to save to.
         tolerant: whether a training that fails is an outcome, with the reason; else it raises.
     """
     curve: list[float] = []

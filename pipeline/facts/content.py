@@ -64,9 +64,6 @@ def coverage(features: Mapping[str, list[Path]]) -> list[list[Any]]:
     """Return what each feature set was encoded from: name, width, four shares (empty: unknown).
 
     Shares of items with image, and with text; of a text's tokens read, mean over items; of items whose texts are cut.
-
-    Args:
-        features: feature set -> its Parquet files.
     """
     rows = []
     for name, files in features.items():

@@ -77,14 +77,7 @@ class Probed(NamedTuple):
 
 
 def read(figures: Mapping[str, Any] | None) -> dict[str, Probed]:
-    """Return what each probe found.
-
-    Args:
-        figures: content of probes.json, if there is one.
-
-    Returns:
-        key of the probe -> its figures, in the order of the registry.
-    """
+    """Return key of the probe -> what it found, in the registry's order, of the content of probes.json."""
     figures = figures or {}
     return {key: _read(probe, figures, key) for key, probe in PROBES.items() if key in figures}
 

@@ -150,7 +150,6 @@ def effects(where: str, effects: Sequence[Record]) -> list[Table]:
     """Return a heat map for each pair of settings: the best valid Recall@20 at each pair of values.
 
     Args:
-        where: model, features and kind of the sweep.
         effects: rows of settings ("lr, cca"), x, y, valid, trials.
     """
     maps = []

@@ -16,12 +16,7 @@ def tables(probes: Mapping[str, Any] | None) -> list[Table]:
 
 
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the candidates of a set, best first.
-
-    Args:
-        name: of the set.
-        rows: of schema TRIED.
-    """
+    """Return the candidates of a set, rows of schema TRIED, best first."""
     note = (
         f"{len(rows)} candidates were tried on valid, and the best was kept, so its figures here are somewhat too "
         "high: its figures on test are among the probes. Warm: Recall@20 of content neighbours among all items. Cold: "

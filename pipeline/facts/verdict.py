@@ -27,13 +27,7 @@ Places = Mapping[str, str]
 
 
 def sentences(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[str]:
-    """Return the verdict on a feature set: beside each other set, its controls, and other recommenders.
-
-    Args:
-        released: the feature set.
-        probes: content of probes.json, if there is one.
-        tests: table TESTS, if there is one.
-    """
+    """Return the verdict on a set by probes.json and table TESTS: beside each other set, its controls, other models."""
     found = compared(released, probes, tests)
     named = {name: found.outcomes[name] for name in found.controls}
     return [
@@ -48,9 +42,6 @@ def advice(probes: Mapping[str, Any] | None) -> str:
 
     It is that which most probes decide for, and none against. A probe that flatters sets that learned from interactions
     says nothing for those.
-
-    Args:
-        probes: content of probes.json, if there is one.
     """
     released = next((row["a"] for row in (probes or {}).get("verdicts", [])), "")
     found, figures, learned = compared(released, probes, None), read(probes), (probes or {}).get("learned", ())
@@ -124,8 +115,6 @@ def rival(a: str, b: str, places: Places, gaps: Mapping[str, str]) -> str:
     """Return how two feature sets compare, in one sentence that claims no more than was decided.
 
     Args:
-        a: a feature set.
-        b: another one.
         places: where they were compared -> the outcome of a.
         gaps: of some places a - b, in words.
     """

@@ -52,8 +52,6 @@ def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float) -> Fit:
     """Return the map of all parts, fitted to all items; memory grows with widths, not with items.
 
     Args:
-        parts: of all items.
-        blocks: of the parts.
         width: directions kept at most, of each block and of all together.
         power: of the standard deviation that each direction of a block is divided by.
     """

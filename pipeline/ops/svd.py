@@ -17,7 +17,6 @@ def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray
     Args:
         matrix: float64 [n, m], both at least 1.
         width: vectors at most; those of singular values that are zero but for rounding are left out.
-        seed: of ARPACK's start.
     """
     from scipy.sparse.linalg import svds
 

@@ -89,7 +89,6 @@ def measured(size: str, models: Iterable[str], seconds: float = SECONDS) -> Rate
 
     Args:
         size: of BEiT3 that pre-training and encoding take; empty: neither is asked for.
-        models: recommenders that are trained.
         seconds: of measuring at most.
     """
     path, until = kept(), time.perf_counter() + seconds

@@ -44,8 +44,6 @@ def answers(
     Args:
         probes: see `ask`.
         sets: name and float32 [I, F] of each feature set; one is held at a time.
-        ks: cutoffs.
-        seed: of what tasks draw.
         withheld: see `withheld`; such a set has no answer.
         relearned: see `Data.relearned`.
     """
@@ -100,12 +98,5 @@ def processed(
     ks: Sequence[int],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the facts and the figures of each probe that was measured; arguments as for `summaries`.
-
-    Args:
-        probes: see `ask`.
-        answers: of processed feature sets.
-        ks: cutoffs.
-        facts: see `Processing.facts`.
-    """
+    """Return `facts` of the processing, and the figures of each probe that was measured; see `summaries`."""
     return {**facts} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}

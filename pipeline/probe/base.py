@@ -46,7 +46,6 @@ class Task(Protocol):
 
         Args:
             features: float32 [I, F].
-            seed: of what is drawn.
             relearned: of a set that learned from interactions: makes its vectors without those of some items.
         """
 

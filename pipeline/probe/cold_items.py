@@ -40,22 +40,13 @@ class ColdItems:
         return len(np.unique(np.concatenate([draw.user for draw in self.draws])))
 
     def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
-        """Return Recall@K of each user in each draw: float64 [G, D], NaN where a user has no target.
-
-        Args:
-            features: float32 [I, F].
-            seed: nothing is drawn.
-            relearned: for a set that learned from interactions.
-        """
+        """Return Recall@K of each user in each draw: float64 [G, D], NaN where a user has no target."""
         return profiles.cold_recalls(self.draws, features if relearned is None else relearned, K)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return users, draws, chance, and of each set the mean over draws, its error, and a 95 % interval.
 
         Both resample users, and draws, which are groups of items.
-
-        Args:
-            sets: feature set -> result of `answer`.
         """
         figure = f"recall@{K}"
         chance = float(np.mean([min(1, K / len(draw.candidates)) for draw in self.draws]))

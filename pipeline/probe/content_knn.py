@@ -24,11 +24,7 @@ def content_neighbours(
     Its hit rate, averaged by user, is Recall@K of ranking all items by mean cosine to the train items, train masked.
 
     Args:
-        user: int [n], one row an interaction.
-        item: int [n].
-        split: int [n], TRAIN, VALID, TEST.
-        n_items: I.
-        judged_on: the split that holds the targets.
+        user: int [n], one row an interaction; item and split likewise.
     """
     train = indicator(user[split == TRAIN], item[split == TRAIN], (int(user.max(initial=-1)) + 1, n_items))
     train.data[:] = 1.0

@@ -32,11 +32,8 @@ def verdicts(
     All tests, raw and processed, are corrected together.
 
     Args:
-        raw: answers of the features as they are.
         processed: answers of the same features after the same processing, to the same questions.
         pairs: a and b; those that a probe has no answers of are left out.
-        ks: cutoffs of the answers.
-        seed: of the resamples.
 
     Returns:
         rows of probe, measure, a, b, `raw` and `processed` (a - b with its 95 % interval, and p after Holm), and

@@ -37,8 +37,6 @@ def thumbnails(tables: Iterable[pa.Table], wanted: set[int], side: int = CELL) -
 
     Args:
         tables: item_id and image (JPEG or null) of table IMAGES, a shard at a time.
-        wanted: items; those without a image are left out.
-        side: pixels.
     """
     images = {}
     for table in tables:

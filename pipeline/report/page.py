@@ -56,10 +56,6 @@ def view(
     """Return titles, categories and images of the items that the page shows; None without items.
 
     Args:
-        outputs: of the stages.
-        near: items and their neighbours.
-        users: with their recommendations.
-        seed: of the maps.
         images: item_id and image, a table at a time; those of `outputs` by default.
     """
     items = outputs.items
@@ -77,8 +73,6 @@ def html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), cha
     """Return the text of index.html.
 
     Args:
-        outputs: of the stages, or of a release.
-        shown: items.
         encoders: that the server answers by: the page then has a box to ask it.
         characters: of the longest text that it takes.
     """
@@ -97,10 +91,8 @@ def render(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bo
 
     Args:
         template: a file beside this one that extends base.html.
-        packed: the images.
         asks: whether its script may ask the server that it came from.
         mapped: whether it has a map, and so the libraries of it.
-        content: variables of the template.
     """
     own = "".join(_text(f"{name}.js") for name in (*PARTS, *(["ask"] if asks else [])))
     scripts = [*([_text("vendor/map.js")] if mapped else []), own]

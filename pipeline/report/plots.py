@@ -105,11 +105,8 @@ def intervals(
     """Return intervals on a common scale that holds zero; None where there is none at all.
 
     Args:
-        title: what is measured, of how many seeds, and what the intervals are.
         rows: their spans in units of the measure.
-        keys: what the spans of a row are.
         reference: a value that all rows are seen against, such as chance.
-        axis: name of the scale.
     """
     known = [v for row in rows for span in row.spans if span is not None for v in span]
     if not known:
@@ -157,10 +154,8 @@ def curves(
     """Return a chart of means over numbers, each with a band of one standard deviation where seeds allow.
 
     Args:
-        title: what is measured.
         places: x -> its mark on the axis; at least two.
         lines: line -> x -> figure.
-        axes: names of the axes, x and y.
     """
     ends = {name: [(x, c.mean, c.sd or 0.0) for x, c in sorted(line.items())] for name, line in lines.items()}
     return _chart(title, ends, places, (min(places), max(places)), axes)
@@ -181,16 +176,7 @@ def _chart(
     axes: tuple[str, str],
     last: bool = False,
 ) -> Chart:
-    """Return a chart.
-
-    Args:
-        title: what is measured.
-        lines: name -> its points.
-        places: x -> its mark on the axis.
-        axis: the ends of the horizontal axis.
-        axes: names of both axes.
-        last: whether the last value of each line is said.
-    """
+    """Return a chart; `places` and `axis` are of the horizontal axis, `last` says the last value of each line."""
     low, high = _range(lines.values())
 
     def across(x: float) -> float:
@@ -243,7 +229,6 @@ def ranks(title: str, means: Mapping[str, float], groups: Sequence[Sequence[str]
     """Return the diagram of mean ranks; None of fewer than two.
 
     Args:
-        title: what is ranked, over what, and when two are told apart.
         means: name -> mean rank, ascending.
         groups: names in the order of `means`, no two of a group told apart.
     """

@@ -18,9 +18,6 @@ class Items(nn.Module):
         """Draw the IDs as torch does, and W so that W f_i has a length near 1.
 
         Args:
-            n_items: I.
-            dim: D.
-            reads: what is read.
             features: float32 [I, F], unless IDs alone are read; a row of zeros is an item without content.
 
         Raises:

@@ -18,13 +18,7 @@ ROWS = 64
 
 
 def protocol(rules: Protocol, sequences: Sequences, length: int) -> Protocol:
-    """Return the protocol of leave-one-out.
-
-    Args:
-        rules: of the benchmark, on the same interactions.
-        sequences: the users, with their targets.
-        length: items of a history at most.
-    """
+    """Return leave-one-out's protocol by the benchmark's rules; histories have `length` items at most."""
     users = f"with {FEWEST} items or more; the latest {length} before the target are read"
     return replace(
         rules, rule="strict", split=DIVISION, questions=questions(sequences.split()), candidates=ALL, users=users,
@@ -39,10 +33,7 @@ def rankings(ranker: Ranker, sequences: Sequences, part: Part, length: int, k: i
     Args:
         ranker: in evaluation mode.
         sequences: at test a history ends with the item of valid.
-        part: valid or test.
         length: items of a history at most.
-        k: cutoff.
-        device: that the ranker is on.
     """
     ends, tops = sequences.last(part), []
     for at in range(0, len(ends), ROWS):

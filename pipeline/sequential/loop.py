@@ -63,11 +63,8 @@ def fit(
     Args:
         build: makes the network, with initial values from torch's generator.
         sequences: train and valid are used.
-        params: size and budget.
         rate: learning rate of Adam.
         seed: of initial values, order and dropout.
-        progress: called with each finished epoch's line of the history.
-        checkpoint: where to resume from and to save to.
 
     Raises:
         UserError: no user has two train items, or the loss diverges.

@@ -34,8 +34,6 @@ class Tiger(Sequential):
         Args:
             codes: int [n, D], each row another one.
             rows: int [n], the items that have them.
-            n_items: I.
-            params: its size.
         """
         from transformers import T5Config, T5ForConditionalGeneration  # seconds, for which others need not wait
 

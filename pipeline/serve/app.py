@@ -33,13 +33,7 @@ SAFE = {
 
 
 def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlette:
-    """Return the application.
-
-    Args:
-        nearest: answers.
-        page: what / shows.
-        hosts: names that requests may call this server by; others are turned away.
-    """
+    """Return the application, which shows `page` at /, and refuses requests that name it by none of `hosts`."""
     waiting = asyncio.Semaphore(WAITING)
 
     async def show(_: Request) -> Response:

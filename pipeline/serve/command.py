@@ -24,10 +24,7 @@ def html(release: Release, params: Parameters, images: Path, encoders: list[str]
     """Return the page of a release.
 
     Args:
-        release: verified.
-        params: which feature set is the released one, and what the page shows.
         images: folder of the images stage; those are shown whose hash the release names. May be absent.
-        encoders: names of those that may be asked.
     """
     own, manifest = params[Report], release.manifest
     with unpacked(release, ["items"]) as layout:
@@ -53,12 +50,7 @@ def serve(
     """Serve a release until the process is interrupted.
 
     Args:
-        release: verified.
-        params: see `html`.
-        images: see `html`.
-        host: address to listen at.
         port: 0 for any that is free.
-        say: prints a line.
 
     Raises:
         UserError: the release has no encoder or no items, its weights are not installed, or the port is taken.

@@ -55,17 +55,10 @@ def teachers(layout: Layout) -> Path:
 
 
 def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], graphs: Sequence[str]) -> list[Path]:
-    """Pre-train the encoder of a branch, encode feature sets with it and search graphs; what is done stays.
+    """Pre-train a branch's encoder, encode sets, search graphs; what is done stays. Return all its files so far.
 
     Args:
-        run: of the study.
-        params: of the branch.
-        branch: where its files are.
-        sets: names of the feature sets.
         graphs: those of them that recommenders are trained on.
-
-    Returns:
-        all files of the branch so far.
     """
     inner = run.within("pretrain", params, branch, branch.name)
     _share_teachers(inner)

@@ -85,9 +85,7 @@ def fit(
         features: float32 [I, F], for models that read content.
         edges: schema EDGES over the same items, for models that use the item graph.
         params: settings, of the model's class Params.
-        seed: of initial values, order and negatives.
         progress: called with each finished epoch's line of the history.
-        checkpoint: where to resume from and to save to.
         parts: widths of the modalities that stand side by side in features; empty: one modality.
 
     Raises:

@@ -62,9 +62,7 @@ def recommend(layout: Layout, user: str | int, k: int) -> Recommendations:
     The ranking is exact at any size of the catalogue: one user takes milliseconds.
 
     Args:
-        layout: of the dataset.
         user: identifier at the source; or a row, the dense number.
-        k: items.
 
     Raises:
         UserError: no such user, K larger than the catalogue, or train has not run.

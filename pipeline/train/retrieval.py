@@ -46,10 +46,8 @@ def retrieve(
     """Return the K items of highest dot product that a user has not seen, best first.
 
     Args:
-        index: of all items.
         user: float32 [U, D].
         users: int [N], whom to serve.
-        k: items a user.
         seen: pairs never recommended, ordered by user.
 
     Returns:
@@ -81,7 +79,6 @@ def tune(index: faiss.Index, item: np.ndarray, user: np.ndarray, seen: Pairs) ->
     """Set how many lists an inverted file searches to reach ENOUGH; return facts of the index and its recall.
 
     Args:
-        index: of `item`.
         item: float32 [I, D].
         user: float32 [U, D].
         seen: pairs never recommended, ordered by user.

@@ -15,7 +15,6 @@ class Sampler:
         """Users who have every train item have no negative: their pairs are left out.
 
         Args:
-            split: whose train pairs are drawn.
             by_time: whether they come in the order of time; else in random order.
 
         Raises:

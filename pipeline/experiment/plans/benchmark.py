@@ -45,13 +45,6 @@ def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed
 
     The seed depends on neither feature set nor settings: all are compared on the same draws. A closed form has none, so
     that its runs on one split are one cell.
-
-    Args:
-        experiment: of the dataset.
-        data: that are trained on.
-        model: its name.
-        settings: all of them.
-        seed: number of the run.
     """
     number = seed_for("benchmark", experiment.dataset, model, 0 if issubclass(MODELS[model], Closed) else seed)
     return Cell(data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks))
@@ -72,10 +65,7 @@ def whole(experiment: Experiment, layout: Layout, features: str, seed: int) -> C
 def data(experiment: Experiment, features: str, draw: int) -> Stored:
     """Return what a run on a draw of the split is trained on.
 
-    A feature set that learned from train interactions learns again from those of the draw.
-
-    Raises:
-        UserError: it cannot learn again.
+    A feature set that learned from train interactions learns again from those of the draw; UserError if it cannot.
     """
     params, layout = experiment.params, experiment.draws[draw]
     stored = Stored.of(params, layout, features)

@@ -40,12 +40,8 @@ def plan(
     """Return the cells, models in order of MODELS.
 
     Args:
-        params: of settings and graph.
-        layout: of the dataset.
         files: feature set -> its vectors in item order, .npy.
         seeds: trainings of each model on each.
-        rules: by which epochs are chosen.
-        items: of the catalogue.
     """
     return {
         Compared(model, name, seed): Cell(
@@ -69,7 +65,6 @@ def summary(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dic
 
     Args:
         recalls: training -> float64 [N], recall of each test user.
-        names: feature sets, in order.
     """
     seeds = sorted({one.seed for one in recalls})
     recall: dict[str, Any] = {}

@@ -150,11 +150,7 @@ def trainings(experiment: Experiment, wanted: Asked, setting: Setting) -> list[C
 
 
 def winners(experiment: Experiment, done: Sequence[Tried]) -> dict[str, Tried]:
-    """Return what selected -> the setting; valid, and test where every setting was measured on it.
-
-    Raises:
-        UserError: no setting is complete.
-    """
+    """Return what selected -> the setting: valid, and test where that was measured; UserError if none is complete."""
     won = {}
     for by in ("valid", "test") if experiment.params[Sweep].test_selected else ("valid",):
         if (one := best(done, by)) is None:

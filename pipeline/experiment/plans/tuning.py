@@ -35,11 +35,7 @@ class Tuned:
 
     @property
     def chosen(self) -> dict[Contender, Tried]:
-        """What had the best valid Recall@20, the first of equal ones.
-
-        Raises:
-            UserError: no setting of a contender trained to the end.
-        """
+        """What had the best valid Recall@20, the first of equal ones; UserError where none trained to the end."""
         return {contender: _best(contender, tried) for contender, tried in self.tried.items()}
 
     def params(self, params: Parameters, entry: Entry) -> Parameters:

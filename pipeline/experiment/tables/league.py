@@ -63,12 +63,7 @@ def _test(own: Season, record: Record, metric: str = "recall") -> float:
 
 
 def refuse_unlike(own: Season, others: Iterable[pa.Table]) -> None:
-    """Raise UserError where another league has other rules, budget, cutoff, or other pairs in the same split.
-
-    Args:
-        own: what is about to be played.
-        others: tables LEAGUE.
-    """
+    """Raise UserError where another league has other rules, budget, cutoff, or other pairs in the same split."""
     asked = {(own.experiment.dataset, split): rules.fingerprint for split, rules in enumerate(own.rules)}
     for row in (row for other in others for row in other.to_pylist()):
         name, split, mark = row["dataset"], row["split"], row["fingerprint"]

@@ -45,11 +45,7 @@ class Contended(NamedTuple):
 
 
 def plan(experiment: Experiment) -> dict[Contended, Cell]:
-    """Return the cells; those of whole sets are the benchmark's own where it has the model.
-
-    Raises:
-        UserError: a model reads no features.
-    """
+    """Return the cells, of whole sets the benchmark's own if it has the model; UserError: a model reads no features."""
     wrong = experiment.params[Study].wrong
     _check(experiment)
     spoilings = [(WHOLE, 0.0), *((what, ratio) for what in wrong.what for ratio in sorted(wrong.ratios))]
