@@ -38,8 +38,3 @@ def keys(layout: Layout) -> dict[Entry, str]:
 def rankings(layout: Layout, entry: Entry, suffix: str = "") -> Path:
     """Return table rankings(K) of an entry that was run, under the protocol of that suffix."""
     return layout.cells("benchmark") / f"{keys(layout)[entry]}{suffix}.parquet"
-
-
-def record(layout: Layout, entry: Entry) -> Path:
-    """Return the record of an entry that was run, JSON."""
-    return layout.cells("benchmark") / f"{keys(layout)[entry]}.json"

@@ -43,11 +43,3 @@ def differences() -> list[str]:
 def sizes() -> dict[str, tuple[int, int, int]]:
     """Return data set -> users, items, interactions."""
     return {name: tuple(counts) for name, counts in io.read_json(FILE)["sizes"].items()}
-
-
-def figure(dataset: str, model: str, measure: str) -> float:
-    """Return one figure; KeyError if nobody published it."""
-    for row in figures():
-        if (row.dataset, row.model) == (dataset, model) and measure in row.cells:
-            return row.cells[measure]
-    raise KeyError(f"{model} on {dataset}: {measure}")

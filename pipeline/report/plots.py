@@ -251,11 +251,11 @@ def ranks(title: str, means: Mapping[str, float], groups: Sequence[Sequence[str]
     return Ranks(title, models, bars, marks, (width, above + body + 14 + step * ((len(means) + 1) // 2)))
 
 
-def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Return round numbers from low to high, about that many."""
+def ticks(low: float, high: float) -> list[float]:
+    """Return about four round numbers from low to high."""
     if not high > low:
         return [low]
-    raw = (high - low) / about
+    raw = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw)
     first = math.ceil(low / step - 1e-9)

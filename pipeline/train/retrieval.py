@@ -5,7 +5,6 @@ Letters: I items, D width, N users, K cutoff.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import faiss
@@ -111,17 +110,3 @@ def recall(retrieved: np.ndarray, exact: np.ndarray) -> float:
 def to_bytes(index: faiss.Index) -> bytes:
     """Return the index as FAISS writes it to a file."""
     return faiss.serialize_index(index).tobytes()
-
-
-def from_bytes(data: bytes, sha256: str) -> faiss.Index:
-    """Read an index whose hash is known from a source that you trust.
-
-    FAISS does not defend itself against hostile files: whoever made the file, and the manifest that lists it, can run
-    code here. From a publisher whom you do not trust, take the vectors and call `build`.
-
-    Raises:
-        UserError: the hash is another.
-    """
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError("the index is not the one that its manifest lists; fetch the release again, or build the index")
-    return faiss.deserialize_index(np.frombuffer(data, np.uint8))

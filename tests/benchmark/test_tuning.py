@@ -132,7 +132,7 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
         (chosen,) = [row for row in tried if row["chosen"]]
         assert chosen["valid"] == max(row["valid"] for row in tried)
         setting = json.loads(chosen["setting"])
-        record = io.read_json(runs.record(layout, Entry(*contender, 1)))
+        record = io.read_json(runs.rankings(layout, Entry(*contender, 1)).with_suffix(".json"))
         assert record["cell"]["settings"].items() >= setting.items()
         assert io.read_json(layout.metrics)["settings"][contender[0]][contender[1]] == setting
     described = io.read_json(layout.protocol)[0]["tuning"]
@@ -143,7 +143,7 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
 
     tries, measured = cells(layout, "valid"), cells(layout, "rankings")
     assert (len(tries), len(measured)) == (6, 4)
-    lost = [tries[2], runs.record(layout, Entry("alignrec", "f", 0)), layout.tuning]  # a kill
+    lost = [tries[2], runs.rankings(layout, Entry("alignrec", "f", 0)).with_suffix(".json"), layout.tuning]  # a kill
     kept = {path: path.stat().st_mtime_ns for path in [*tries, *measured] if path not in lost}
     for path in lost:
         path.unlink()
