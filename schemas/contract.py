@@ -105,3 +105,9 @@ def _first_not_finite(column: pa.ChunkedArray, width: int) -> tuple[int, str] | 
             return start + row, f"element {int((~np.isfinite(values[row])).argmax())} is not finite"
         start += len(chunk)
     return None
+
+
+ITEM_ID = field("item_id", pa.int32(), "dense item number, 0 .. I-1", low=0)
+ASIN = field("asin", pa.string(), "the item's identifier at its source")
+USER_ID = field("user_id", pa.int32(), "dense user number, 0 .. U-1", low=0)
+USER = field("user", pa.string(), "the user's identifier at its source")

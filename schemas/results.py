@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from schemas.columns import USER_ID
-from schemas.contract import field
+from schemas.contract import USER_ID, field
 
 MODEL = field("model", pa.string(), "alignrec, lightgcn, bpr, vbpr, ...")
 FEATURE_SET = field("features", pa.string(), "feature set, or `none` for models on ids alone")

@@ -9,7 +9,7 @@ from pipeline import io
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
-from pipeline.facts import tried as facts
+from pipeline.facts import probes as facts
 from pipeline.facts.table import Table
 from pipeline.features import registry
 from pipeline.layout import Layout
@@ -44,7 +44,7 @@ def sets(layout: Layout) -> Table:
 
 def tried(layout: Layout, name: str) -> Table:
     """Return the candidates of a set of kind `chosen`, best first."""
-    return facts.table(name, io.read_table(layout.tried(name), schemas.TRIED).to_pylist())
+    return facts.tried_table(name, io.read_table(layout.tried(name), schemas.TRIED).to_pylist())
 
 
 def _facts(layout: Layout, name: str) -> list[str]:

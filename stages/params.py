@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, field_validator
 
-from pipeline.benchmark.params import Benchmark, Sweep
+from pipeline.benchmark.params import Benchmark, League, Sweep
 from pipeline.benchmark.settings import model_settings
 from pipeline.config import document
 from pipeline.config.base import Section, checked, known
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
-from pipeline.experiment.params import League
 from pipeline.features import registry as encoders
 from pipeline.features.names import feature_sets
 from pipeline.models import MODELS, RELEASED

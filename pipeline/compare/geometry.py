@@ -11,9 +11,6 @@ import numpy as np
 
 from pipeline import engine
 from pipeline.ops.rows import unit_rows
-from pipeline.ops.shapes import Shape, linear_cka, shape, spectrum
-
-__all__ = ["Shape", "linear_cka", "nearest", "neighbours", "overlap", "shape", "spectrum"]
 
 
 def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24) -> np.ndarray:

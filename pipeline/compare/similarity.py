@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.compare import geometry, order
 from pipeline.compare.feature_set import FeatureSet
+from pipeline.ops import shapes
 from pipeline.probe import sampled
 from pipeline.seeds import seed_for
 
@@ -29,12 +30,12 @@ def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureS
     items = len(sets[0].vectors)
     k, rows = min(NEIGHBOURS, items - 1), sampled.rows(items, seed_for("compare", "neighbours"))
     neighbours = {g.name: geometry.neighbours(g.vectors, k, rows) for g in sets}
-    spectra = {g.name: geometry.spectrum(g.vectors) for g in sets}
+    spectra = {g.name: shapes.spectrum(g.vectors) for g in sets}
     pairs = []
     for a, b in combinations(sets, 2):
         share = geometry.overlap(neighbours[a.name], neighbours[b.name])
         lowest = np.argsort(share, kind="stable")[:changed]
-        cka = geometry.linear_cka(a.vectors, b.vectors, spectra[a.name], spectra[b.name])
+        cka = shapes.linear_cka(a.vectors, b.vectors, spectra[a.name], spectra[b.name])
         drawn = {"sampled": len(rows), "overlap_se": round(float(share.std() / len(rows) ** 0.5), 6)}
         pairs.append(
             {
@@ -47,6 +48,6 @@ def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureS
                 "most_changed": [{"item_id": int(rows[i]), "overlap": round(float(share[i]), 6)} for i in lowest],
             }
         )
-    shapes = {g.name: geometry.shape(g.vectors, spectra[g.name])._asdict() for g in sets}
-    rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in shapes.items()}
+    found = {g.name: shapes.shape(g.vectors, spectra[g.name])._asdict() for g in sets}
+    rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in found.items()}
     return {"sets": rounded, "pairs": pairs, "order": order.doubtful(sets, rows, neighbours, others)}

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 
 from pipeline import code
-from pipeline.engine.place import Make, Seats, Worker
+from pipeline.engine.local import Make, Seats, Worker
 from pipeline.errors import UserError, installing
 from pipeline.versions import versions
 

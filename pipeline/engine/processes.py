@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from pipeline.engine.place import Make, Seats, Worker
+from pipeline.engine.local import Make, Seats, Worker
 from pipeline.errors import UserError
 
 KILLED = (

@@ -7,8 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, wait
 from functools import cache, partial
 from itertools import chain, islice
 
-from pipeline.engine.local import Threads
-from pipeline.engine.place import Job, Make, Place, Result
+from pipeline.engine.local import Job, Make, Place, Result, Threads
 from pipeline.engine.processes import Processes
 
 

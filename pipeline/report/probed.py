@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.facts import probes, tried
+from pipeline.facts import probes
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.probes import CHANCE, Figures, Probed
 from pipeline.facts.words import CONTROLS
@@ -33,7 +33,7 @@ def section(outputs: Outputs) -> Section:
         "Probes",
         note,
         drawn,
-        tables=[*probes.tables(outputs.probes), *tried.tables(outputs.probes)],
+        tables=[*probes.tables(outputs.probes), *probes.tried_tables(outputs.probes)],
     )
 
 

@@ -23,6 +23,7 @@ from pipeline.facts import comparison as facts
 from pipeline.facts.table import Table
 from pipeline.items import identifiers
 from pipeline.layout import Layout
+from pipeline.ops import shapes
 from pipeline.probe import asking
 from pipeline.probe.base import Data
 from pipeline.release import manifest, verify
@@ -241,12 +242,12 @@ def test_compare_does_not_ask_for_a_category_that_was_read(layout: Layout, tmp_p
 # --- geometry
 
 
-def shape(x: np.ndarray) -> geometry.Shape:
-    return geometry.shape(x, geometry.spectrum(x))
+def shape(x: np.ndarray) -> shapes.Shape:
+    return shapes.shape(x, shapes.spectrum(x))
 
 
 def cka(a: np.ndarray, b: np.ndarray) -> float:
-    return geometry.linear_cka(a, b, geometry.spectrum(a), geometry.spectrum(b))
+    return shapes.linear_cka(a, b, shapes.spectrum(a), shapes.spectrum(b))
 
 
 def test_a_rotation_and_a_scale_change_nothing_that_matters() -> None:
