@@ -20,7 +20,7 @@ from pipeline.facts.table import Table
 from pipeline.facts.words import title
 from pipeline.report import plots
 from pipeline.report.page import render
-from pipeline.report.section import Section
+from pipeline.report.plots import Section
 
 LINES = 5
 """differences that a chip names"""

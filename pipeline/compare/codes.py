@@ -30,7 +30,7 @@ from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.probe import sampled
 from pipeline.report.gallery import Sheets
-from pipeline.report.section import Section
+from pipeline.report.plots import Section
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import build, judge
 from pipeline.semantic_ids.base import Method, Vectors

@@ -20,7 +20,7 @@ from pipeline.release.read import Release
 from pipeline.report import plots
 from pipeline.report.gallery import Sheets
 from pipeline.report.page import render
-from pipeline.report.section import Section
+from pipeline.report.plots import Section
 
 RESULTS = "results.json"
 MAX_BYTES = 64 << 20

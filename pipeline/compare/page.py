@@ -16,7 +16,7 @@ from pipeline.facts.outputs import Outputs
 from pipeline.report import gallery, plots, probed
 from pipeline.report.gallery import Sheets
 from pipeline.report.page import render
-from pipeline.report.section import Section
+from pipeline.report.plots import Section
 
 NEAR = 6
 """neighbours beside an item"""

@@ -13,7 +13,7 @@ from pipeline.facts.words import figure
 from pipeline.report import plots
 from pipeline.report.gallery import Sheets
 from pipeline.report.page import render
-from pipeline.report.section import Section
+from pipeline.report.plots import Section
 
 RANKED = "Mean rank over splits and seeds; a bar joins models that no paired test tells apart"
 

@@ -1,14 +1,15 @@
-"""Pictures of figures: curves as SVG, intervals and shares as rows. All take their colours from the page."""
+"""Pictures of figures: curves as SVG, intervals and shares as rows, in the page's colours; and sections of them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from pipeline.evaluation.evidence import Cell
 from pipeline.facts.difference import Difference
+from pipeline.facts.table import Table
 from pipeline.facts.words import figure
 
 WIDTH, HEIGHT = 300, 176
@@ -269,3 +270,27 @@ def _measure(key: str) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page, with a link in its navigation."""
+
+    anchor: str
+    link: str
+    heading: str
+    note: str = ""
+    drawn: Sequence[Picture | None] = ()
+    """pictures; None where there was nothing to draw"""
+    maps: Sequence[Table] = ()
+    """tables that are pictures themselves, by the tint of their cells"""
+    tables: Sequence[Table] = field(default_factory=list)
+    """folded on the page"""
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """What was drawn."""
+        return [picture for picture in self.drawn if picture is not None]
+
+    def __bool__(self) -> bool:
+        return bool(self.pictures or self.maps or self.tables)

@@ -11,8 +11,7 @@ from pipeline.facts.probes import CHANCE, Figures, Probed
 from pipeline.facts.words import CONTROLS
 from pipeline.probe.verdicts import LEVEL
 from pipeline.report import plots
-from pipeline.report.plots import Intervals, Span
-from pipeline.report.section import Section
+from pipeline.report.plots import Intervals, Section, Span
 
 
 def section(outputs: Outputs) -> Section:

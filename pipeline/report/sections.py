@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pipeline.facts import content, recommenders, records
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import Table
-from pipeline.report import argued, coded, judged, plots, probed, studied, tail
-from pipeline.report.section import Section
+from pipeline.report import judged, plots, probed, studied
+from pipeline.report.plots import Section
 
 CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 
@@ -16,10 +16,10 @@ CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 def pictured(outputs: Outputs) -> list[Section]:
     """Return the sections that have a picture or figures of an experiment, without empty ones."""
     sections = (
-        judged.recommenders(outputs), probed.section(outputs), judged.without_parts(outputs),
-        tail.section(outputs), *studied.sections(outputs), *argued.sections(outputs), coded.section(outputs.coded),
-        studied.in_use(outputs.study),
-    )  # fmt: skip
+        *(judged.recommenders(outputs), probed.section(outputs), judged.without_parts(outputs)),
+        *(studied.tail_section(outputs), *studied.sections(outputs), *studied.argument_sections(outputs)),
+        *(judged.codes_section(outputs.coded), studied.in_use(outputs.study)),
+    )
     return [s for s in sections if s]
 
 

@@ -24,7 +24,7 @@ from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Inputs
 from pipeline.ops import shapes
-from pipeline.report import argued
+from pipeline.report import studied as page
 from pipeline.run import Run
 from pipeline.train import inputs
 from stages.params import Params, read
@@ -127,7 +127,7 @@ def test_a_loss_that_is_left_out_has_a_line_an_epoch_and_no_patience_ends_it(lay
     assert (settings["reg"].reg, settings["reg"].cca, settings["cca"].cca) == (0.0, 0.01, 0.0)  # type: ignore[attr-defined]
     (shown,) = argument.geometry(table)
     assert [row[0] for row in shown.rows] == ["AlignRec", "without REG", "without CCA"]
-    assert len(argued.shaped(argument.shapes(table))) == len(argument.SHAPES)
+    assert len(page.shaped(argument.shapes(table))) == len(argument.SHAPES)
 
 
 def test_looking_changes_nothing(layout: Layout) -> None:
@@ -165,5 +165,5 @@ def test_wrong_content_is_a_table_and_a_curve_a_model(layout: Layout) -> None:
     (shown,) = argument.wrong(table)
     assert [row[2] for row in shown.rows[:3]] == ["whole", "another item's image, 50 %", "another item's image, 100 %"]
     (rows,) = argument.by_fingerprint(table)
-    assert [chart.title.split(":")[0] for chart in argued.spoilt(rows)] == ["alignrec on f", "vbpr on f"]
+    assert [chart.title.split(":")[0] for chart in page.spoilt(rows)] == ["alignrec on f", "vbpr on f"]
     assert argument.wrong(table.slice(0, 0)) == argument.geometry(schemas.GEOMETRY.empty_table()) == []

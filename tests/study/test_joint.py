@@ -25,7 +25,7 @@ from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRecParams
 from pipeline.models.base import Batch, Inputs
-from pipeline.report import argued
+from pipeline.report import studied as page
 from pipeline.train import inputs
 from stages.params import Params, load
 
@@ -80,11 +80,11 @@ def test_the_part_is_a_table_and_three_pictures(shop: Path) -> None:
     assert [row[0] for row in shown.rows] == names
     assert {len(row) for row in shown.rows} == {len(shown.head)}
     epochs = io.read_table(layout.study("joint_epochs"), schemas.JOINT_EPOCHS)
-    charts = argued.curves(epochs)
+    charts = page.joint_curves(epochs)
     assert [(chart.x_name, [line["name"] for line in chart.lines]) for chart in charts] == [
         (over, names) for over in ("epoch", "seconds", "epoch")
     ]
-    assert argued.curves(epochs.slice(0, 0)) == argument.joint(schemas.JOINT.empty_table()) == []
+    assert page.joint_curves(epochs.slice(0, 0)) == argument.joint(schemas.JOINT.empty_table()) == []
 
 
 def test_joint_starts_from_the_weights_that_pre_training_starts_from(shop: Path) -> None:
