@@ -135,30 +135,20 @@ def check(params: Parameters, path: Path) -> None:
             model_settings(params, model)
         for ablation in params[Benchmark].ablations:
             model_settings(params, RELEASED, ablation)
-        _spaces(params)
+        for model, ranges in params[Sweep].spaces.items():
+            for end in ("low", "high"):
+                values = {name: getattr(space, end) for name, space in ranges.items()}
+                checked(MODELS[model].Params, values, f"sweep.spaces.{model}")
         for encoder in dict.fromkeys([*params[Encode].encoders, *params.encoders]):
             encoders.settings(params.encoders, encoder)
         for method in dict.fromkeys([*params[SemanticIds].methods, *params[SemanticIds].settings]):
             own = params[SemanticIds].settings.get(method, {})
             checked(METHODS[method].Params, own, f"semantic_ids.settings.{method}")
-        _studied(params)
+        for sweep in params[Study].sweeps:
+            for setting in params[Study].settings(sweep):
+                checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
-
-
-def _studied(params: Parameters) -> None:
-    """Refuse settings of sweeps that AlignRec does not accept."""
-    for sweep in params[Study].sweeps:
-        for setting in params[Study].settings(sweep):
-            checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
-
-
-def _spaces(params: Parameters) -> None:
-    """Refuse a range whose key the model does not read, or whose ends it refuses."""
-    for model, ranges in params[Sweep].spaces.items():
-        for end in ("low", "high"):
-            kind, values = MODELS[model].Params, {name: getattr(values, end) for name, values in ranges.items()}
-            checked(kind, values, f"sweep.spaces.{model}")
 
 
 def load(path: Path, dataset: str = "") -> Parameters:

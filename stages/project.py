@@ -97,15 +97,11 @@ def is_shipped(folder: Path, params: Path) -> bool:
     """Return whether a parameter file is that of a clone of this repository, as git has it: nothing is lost with it."""
     if not (folder / params).exists() or (folder / "pipeline").resolve() != code.ROOT / "pipeline":
         return False
-    if _git_root(folder) is None or not _is_sample(folder / params):
+    given = document.read(folder / params)
+    if _git_root(folder) is None or not (isinstance(given, dict) and given.get("datasets") == ["sample"]):
         return False
     unchanged = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(params)], cwd=folder, capture_output=True)
     return unchanged.returncode == 0
-
-
-def _is_sample(params: Path) -> bool:
-    given = document.read(params)
-    return isinstance(given, dict) and given.get("datasets") == ["sample"]
 
 
 def _stage(stage: Stage) -> dict[str, Any]:

@@ -129,9 +129,9 @@ def diff(
     from pipeline import io
     from pipeline.release import manifest
     from pipeline.release import verify as check
+    from pipeline.release.read import Release
 
-    for _ in check(a):
-        pass
+    Release(a).verified()
     for _ in check(b, known=manifest.load(a)):
         pass
     from pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
@@ -143,7 +143,6 @@ def diff(
         io.write_json(json_to, differences)
     if page_to:
         from pipeline.compare import changes
-        from pipeline.release.read import Release
 
         release = Release(b)
         text = changes.html(a, b, differences, release.beside(root).images, release.manifest.kind)
@@ -232,10 +231,9 @@ def embed(
     codes: Annotated[str | None, typer.Option(help="method whose released codebooks code the items too")] = None,
 ) -> None:
     """new items in the space of a released feature set, by its own encoder."""
-    from pipeline.release import verify as check
+    from pipeline.release.read import Release
 
-    for _ in check(release):
-        pass
+    Release(release).verified()
     from tqdm import tqdm
 
     from pipeline.release import embed as embedding  # loads torch, which a damaged release need not wait for
@@ -259,10 +257,9 @@ def attest(
 ) -> None:
     """recompute rows of a release from their inputs: do text, image, vector, codes agree? Exit code 1 if not."""
     from pipeline import io
-    from pipeline.release import verify as check
+    from pipeline.release.read import Release
 
-    for _ in check(release):
-        pass
+    Release(release).verified()
     from pipeline.release import attest as attesting  # loads torch, which a damaged release need not wait for
 
     outcome = attesting.attest(release, attesting.inputs(data, images, root), sample, encoder or [])

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,12 +73,6 @@ def complete(
     if todo:
         for _ in shown(engine.each(Work(store, tolerant, costs), todo, workers), total=len(todo)):
             pass
-
-
-def complete_in_order(groups: Iterable[Sequence[Cell]], store: Store, workers: int) -> Iterator[Sequence[Cell]]:
-    """Yield groups of cells when each is trained, in order; a group may depend on all but the `workers` before it."""
-    for group, _ in engine.map(partial(Work, store, tolerant=True), groups, engine.Processes(workers)):
-        yield group
 
 
 class Experiment:

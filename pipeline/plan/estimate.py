@@ -257,7 +257,8 @@ def train(plan: Plan) -> Estimate:
     """The recommender that is released."""
     settings = plan.params[Released].resolved()
     disk = 4 * SINGLE * (plan.size.users + plan.size.items) * settings.dim
-    return Estimate(plan.training(RELEASED, settings), plan.trained_bytes, disk, _epochs(settings))
+    epochs = f"{min(settings.epochs, BEST_EPOCH + settings.patience)} epochs"
+    return Estimate(plan.training(RELEASED, settings), plan.trained_bytes, disk, epochs)
 
 
 def probe(plan: Plan) -> Estimate:
@@ -338,8 +339,3 @@ def stages(plan: Plan) -> dict[str, Estimate]:
     """Return stage -> what it takes."""
     idle = Estimate(0, PROCESS, 0, "items have no content")
     return {name: idle if of in CONTENT and not plan.size.pieces else of(plan) for name, of in STAGES.items()}
-
-
-def _epochs(settings: Train) -> str:
-    most = min(settings.epochs, BEST_EPOCH + settings.patience)
-    return f"{most} epochs"

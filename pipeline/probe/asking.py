@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+import schemas
+from pipeline import io
+from pipeline.layout import Layout
 from pipeline.probe import questions, sampled
 from pipeline.probe.base import Data, Relearned, Task
 from pipeline.probe.questions import Questions
@@ -24,6 +27,13 @@ def ask(data: Data, names: Iterable[str] = PROBES) -> dict[str, Questions | Task
         name: sampled.questions(probe, seed_for("probe", name)) if isinstance(probe, Questions) else probe
         for name, probe in asked.items()
     }
+
+
+def neighbours(layout: Layout, names: Iterable[str] = PROBES) -> dict[str, Questions]:
+    """Return those of the probes named that ask a dataset for neighbours; tasks do not, and some have no question."""
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    asked = ask(Data(interactions, len(io.read_table(layout.item_ids, schemas.ITEM_IDS)), []), names)
+    return {name: probe for name, probe in asked.items() if isinstance(probe, Questions)}
 
 
 def withheld(data: Data) -> dict[str, Mapping[str, str]]:

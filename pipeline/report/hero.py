@@ -24,12 +24,8 @@ class Step(NamedTuple):
     """how long it ran; empty where that is not known"""
 
 
-def strip(outputs: Outputs) -> list[Step]:
-    """Return the steps that ran, in order."""
-    return list(_steps(outputs))
-
-
-def _steps(outputs: Outputs) -> Iterator[Step]:
+def strip(outputs: Outputs) -> Iterator[Step]:
+    """Yield the steps that ran, in order."""
     records = outputs.records
 
     def step(stage: str, name: str, figure: int, what: str) -> Step:

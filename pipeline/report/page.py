@@ -136,7 +136,7 @@ def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
         "kind": outputs.kind,
         "facts": _facts(outputs.records.get("interactions", {}).get("notes", {})),
         "chips": chips.of_report(outputs.released, outputs.probes, outputs.tests),
-        "strip": hero.strip(outputs),
+        "strip": list(hero.strip(outputs)),
         "picture": hero.picture(outputs),
         "advice": verdict.advice(outputs.probes),
         "verdict": said,

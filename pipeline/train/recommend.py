@@ -78,7 +78,8 @@ def recommend(layout: Layout, user: str | int, k: int) -> Recommendations:
         ids_ranked, scores = _ranked(layout, parts, number, k)
         ranked = list(zip(ids_ranked.tolist(), scores.tolist(), strict=True))
     else:
-        ranked = [(int(i), None) for i in most_popular(parts, k)]
+        counts = np.bincount(parts.train.items, minlength=parts.n_items)  # the most popular, ties in item order
+        ranked = [(int(i), None) for i in np.argsort(-counts, kind="stable")[:k]]
     titles, images = _titles(layout, len(ids)), _images(layout, len(ids))
 
     def item(i: int, score: float | None = None) -> Item:
@@ -110,12 +111,6 @@ def find(names: pa.ChunkedArray, user: str | int) -> int:
     similar = difflib.get_close_matches(user, names.filter(ends).to_pylist(), n=1)
     hint = f"did you mean '{similar[0]}'?" if similar else f"users are in rows 0 .. {len(names) - 1}, which --row takes"
     raise UserError(f"no user '{user}'; {hint}")
-
-
-def most_popular(parts: Split, k: int) -> np.ndarray:
-    """Return the K items with the most train users, ties in ascending item order."""
-    counts = np.bincount(parts.train.items, minlength=parts.n_items)
-    return np.argsort(-counts, kind="stable")[:k]
 
 
 def history(recommended: Recommendations) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import shipped
 
-from pipeline.benchmark import cutoffs
 from pipeline.errors import UserError
 from pipeline.features.names import feature_sets
 from pipeline.models.alignrec import AlignRecParams
@@ -145,11 +144,11 @@ def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
 
 def test_a_cutoff_that_the_catalogue_has_not_enough_items_for_is_refused_by_name(tmp_path: Path) -> None:
     settings = load(tmp_path, GOOD)
-    cutoffs.check(settings.benchmark, 50)
+    settings.benchmark.check(50)
     with pytest.raises(
         UserError, match=r"'benchmark\.ks': 50 is larger than the catalogue, of which 49 items are left"
     ):
-        cutoffs.check(settings.benchmark, 49)
+        settings.benchmark.check(49)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 import schemas
+from pipeline import engine
 from pipeline.benchmark.params import Benchmark, Range, Sweep
 from pipeline.benchmark.runs import NO_FEATURES, Entry
 from pipeline.benchmark.settings import model_settings, search_ranges
@@ -24,7 +26,7 @@ from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.experiment.cell import Cell, Opens
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
-from pipeline.experiment.run import Experiment, complete_in_order
+from pipeline.experiment.run import Experiment, Work
 from pipeline.experiment.search import Search, Setting, Space, Tried, became, best, grid
 from pipeline.experiment.store import Record
 from pipeline.experiment.tables import effects
@@ -132,7 +134,8 @@ def tried(experiment: Experiment, wanted: Asked) -> list[Tried]:
     with experiment.run.progress(total=wanted.trials, unit="setting", what=" ".join(wanted.names)) as bar:
         found = all(is_taken() for _ in groups())
         under_way.clear()
-        for _ in () if found else complete_in_order(groups(), experiment.store, own.workers):
+        make, places = partial(Work, experiment.store, tolerant=True), engine.Processes(own.workers)
+        for _ in () if found else engine.map(make, groups(), places):  # when each is trained, in order
             is_taken()
     return done
 

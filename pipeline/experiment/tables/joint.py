@@ -20,7 +20,7 @@ from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
 from pipeline.experiment.cell import Cell
-from pipeline.experiment.joint import PROBED, Joint, answered, questions
+from pipeline.experiment.joint import PROBED, Joint, answered
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
@@ -30,6 +30,7 @@ from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models import RELEASED
 from pipeline.pretrain.params import Pretrain
+from pipeline.probe import asking
 from pipeline.seeds import seed_for
 from pipeline.study.branch import Branch, prepared
 from pipeline.study.params import Study
@@ -144,7 +145,7 @@ def _probed(experiment: Experiment, found: Found) -> dict[Taught, list[dict[str,
         assert isinstance(data, Stored)
         if one.variant not in given:
             vectors = io.matrix(io.read_features(data.layout.features(FEATURES))["vector"])
-            given[one.variant] = answered(questions(data), vectors)
+            given[one.variant] = answered(asking.neighbours(data.layout, PROBED), vectors)
         lines[one] = [given[one.variant]] * len(record.values["curve"])
     return lines
 

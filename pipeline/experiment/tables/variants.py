@@ -34,9 +34,7 @@ from pipeline.models import RELEASED
 from pipeline.ops import whitening
 from pipeline.pretrain.params import Pretrain
 from pipeline.probe import asking
-from pipeline.probe.base import Data
 from pipeline.probe.params import Probe
-from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import tested_cutoffs
 from pipeline.run import Run
@@ -141,7 +139,7 @@ def _judge(run: Run, variants: Sequence[Variant]) -> None:
         run.resume(variant.branch.folder("probe"), [*tables, *shards], *facts, modules=modules)
     if not (todo := [variant for variant in variants if not variant.branch.answers.is_file()]):
         return
-    probes = _questions(run)
+    probes = asking.neighbours(run.layout)
     for variant in run.progress(todo, total=len(todo), unit="variant", what="probes"):
         sets = {name: io.matrix(io.read_features(variant.data.features(name))["vector"]) for name in variant.sets}
         processed = {name: whitening.processed(vectors, params.width) for name, vectors in sets.items()}
@@ -152,13 +150,6 @@ def _judge(run: Run, variants: Sequence[Variant]) -> None:
             for name, hits in by_set.items()
         }
         io.write_bytes(variant.branch.answers, save_arrays(tensors))
-
-
-def _questions(run: Run) -> dict[str, Questions]:
-    """Return the probes that ask for neighbours; that of categories needs no variant to be compared."""
-    interactions = run.read(run.layout.interactions, schemas.INTERACTIONS)
-    data = Data(interactions, len(run.read(run.layout.item_ids, schemas.ITEM_IDS)), [])
-    return {name: probe for name, probe in asking.ask(data).items() if isinstance(probe, Questions)}
 
 
 class Figure(NamedTuple):
