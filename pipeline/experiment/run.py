@@ -15,9 +15,8 @@ import pyarrow as pa
 from pipeline import engine, io
 from pipeline.benchmark.settings import protocol_of
 from pipeline.errors import UserError, printable
-from pipeline.experiment.cell import Cell
+from pipeline.experiment.cell import Cell, outcome
 from pipeline.experiment.store import Record, Store
-from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.ops.checkpoint import Checkpoint
@@ -35,7 +34,7 @@ class Work:
 
     store: Store
     tolerant: bool = False
-    """as of `training.outcome`"""
+    """as of `cell.outcome`"""
     costs: Path | None = None
     """folder where what each training takes is written, by key"""
 

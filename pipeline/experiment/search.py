@@ -17,8 +17,7 @@ import numpy as np
 
 from pipeline.benchmark.params import Range, Sweep
 from pipeline.errors import UserError, installing
-from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.experiment.cell import Pruned
+from pipeline.experiment.cell import RECALL, Pruned
 from pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from pipeline.experiment.store import Record
 
-RECALL = f"valid_recall@{CUTOFF}"
 DIGITS = 3
 """significant digits of a Halton point's value, so that a table shows the setting in full"""
 Value = int | float

@@ -26,10 +26,9 @@ from pipeline.ops.device import pick
 from pipeline.semantic_ids import collisions, files
 from pipeline.sequential import sequences
 from pipeline.sequential.base import Ranker, Sequential
-from pipeline.sequential.judging import rankings
+from pipeline.sequential.judging import Popularity, rankings
 from pipeline.sequential.loop import fit
 from pipeline.sequential.params import Generative
-from pipeline.sequential.popularity import Popularity
 from pipeline.sequential.sasrec import SASRec
 from pipeline.sequential.sequences import Sequences
 from pipeline.sequential.tiger import Tiger

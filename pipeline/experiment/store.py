@@ -16,8 +16,7 @@ from filelock import FileLock
 import schemas
 from pipeline import io
 from pipeline.evaluation.metrics import Evaluation, judge
-from pipeline.experiment.cell import Cell
-from pipeline.experiment.training import Outcome
+from pipeline.experiment.cell import Cell, Outcome
 from pipeline.interactions.split import Split
 
 

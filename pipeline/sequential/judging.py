@@ -1,4 +1,7 @@
-"""How sequential recommenders are judged: all items ranked after each user's history. U users, I items, K cutoff."""
+"""How sequential recommenders are judged, all items ranked after each user's history; and the trivial control.
+
+Letters: U users, I items, K cutoff, b users at a time.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pipeline.evaluation.cutoff import ALL, CUTOFF
 from pipeline.evaluation.protocol import Protocol, questions
 from pipeline.interactions.split import Part
+from pipeline.ops.topk import select
 from pipeline.sequential.base import Ranker
 from pipeline.sequential.sequences import DIVISION, FEWEST, Sequences
 
@@ -42,3 +47,18 @@ def rankings(ranker: Ranker, sequences: Sequences, part: Part, length: int, k: i
         seen = torch.from_numpy(sequences.seen(rows, part)).to(device)
         tops.append(ranker.rank(histories, seen, k).cpu().numpy().astype(np.int32))
     return np.concatenate(tops)
+
+
+class Popularity:
+    """Ranks items by their train interactions, equal ones by item_id."""
+
+    def __init__(self, sequences: Sequences) -> None:
+        """Count train interactions."""
+        split = sequences.split()
+        self.counts = torch.from_numpy(np.bincount(split.train.items, minlength=sequences.n_items)).float()
+
+    def rank(self, histories: Tensor, seen: Tensor, k: int) -> Tensor:
+        """Return the K most popular items that the user has not, int64 [b, K]."""
+        scores = self.counts.to(seen.device).expand(len(seen), -1).masked_fill(seen, -torch.inf)
+        values, ids = select(scores, k)
+        return ids.where(values > -torch.inf, -1)

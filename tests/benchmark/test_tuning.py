@@ -16,11 +16,11 @@ from pipeline.benchmark.params import Range
 from pipeline.benchmark.runs import Entry
 from pipeline.benchmark.settings import model_settings
 from pipeline.errors import UserError
+from pipeline.experiment.cell import outcome
 from pipeline.experiment.plans import tuning
 from pipeline.experiment.plans.benchmark import entries
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.search import Tried, halton
-from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
 from pipeline.run import Run, running
 from stages import STAGES

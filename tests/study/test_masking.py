@@ -15,11 +15,11 @@ from pipeline.config.base import checked
 from pipeline.encode.params import MODALITIES, variant
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
+from pipeline.experiment.cell import outcome
 from pipeline.experiment.pairs import Hidden
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.tables import mask
 from pipeline.experiment.tables.mask import Masked
-from pipeline.experiment.training import outcome
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec

@@ -16,9 +16,9 @@ from pipeline.benchmark.params import AUTHORS
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
 from pipeline.evaluation import trial as opening
+from pipeline.experiment.cell import Outcome, outcome
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.tables import sweeps
-from pipeline.experiment.training import Outcome, outcome
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models import MODELS

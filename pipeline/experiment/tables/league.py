@@ -18,8 +18,8 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Evaluation, judge
 from pipeline.evaluation.statistics import corrected
+from pipeline.experiment.cell import RECALL
 from pipeline.experiment.plans.league import Contender, LeagueRun, Played, Season
-from pipeline.experiment.search import RECALL
 from pipeline.experiment.store import Record
 from pipeline.interactions.audit import audit
 from pipeline.probe.verdicts import LEVEL
