@@ -44,7 +44,6 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
     ("text", "says"),
     [
         (GOOD + "train: {lrr: 0.1}", "unknown key 'train.lrr'; did you mean 'lr'?"),
-        (GOOD + "pretrain: {whiten: false}", "'pretrain.whiten' is now 'encoders.beit3.whiten'; move it there"),
         (GOOD + "trian: {}", "unknown key 'trian'; did you mean 'train'?"),
         (GOOD + "train: {lr: fast}", "'train.lr': input should be a valid number, found 'fast'"),
         (GOOD + "train: {lr: -1.0}", "'train.lr': input should be greater than 0, found -1.0"),
