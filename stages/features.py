@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
+
+import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
@@ -48,10 +51,6 @@ def tried(layout: Layout, name: str) -> Table:
 
 
 def _facts(layout: Layout, name: str) -> list[str]:
-    import json
-
-    import pyarrow.parquet as pq
-
     schema = pq.read_schema(io.shards(layout.features(name), "features")[0])
     record = json.loads((schema.metadata or {}).get(b"alignrec", b"{}")).get("params", {})
     of = record.get("of", [])

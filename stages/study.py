@@ -8,6 +8,7 @@ from pipeline.benchmark.params import Benchmark
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.experiment.tables import PLANS, TABLES
+from pipeline.features import needs as features
 from pipeline.features.registry import FEATURES
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
@@ -70,7 +71,6 @@ def needs(run: Run) -> Needs:
 
 def _encoders(run: Run) -> tuple[Needs, list[tuple[Registry[Any], str]]]:
     """Return what the encoders that are trained depend on, and the kinds that are loaded."""
-    from pipeline.features import needs as features
     from pipeline.pretrain import needs as pretraining
     from pipeline.study.settings import pretrained
 

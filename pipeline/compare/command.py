@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from tqdm import tqdm
 
 import schemas
 from pipeline import io
@@ -16,6 +17,7 @@ from pipeline.benchmark.settings import protocol_of
 from pipeline.compare import feature_set
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.config.parameters import Parameters
+from pipeline.evaluation.cutoff import bounded
 from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.probe.base import Data
@@ -65,9 +67,6 @@ def compare(
 
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
     """Return AlignRec's and two baselines' figures on each set; trainings run in parallel."""
-    from tqdm import tqdm
-
-    from pipeline.evaluation.cutoff import bounded
     from pipeline.experiment.plans import compare as plans  # loads torch, which the probes do not need
     from pipeline.experiment.run import complete
     from pipeline.experiment.store import Store
