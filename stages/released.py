@@ -40,11 +40,7 @@ def laid_out(what: str, root: Path, *needs: str) -> Iterator[Layout]:
 
 
 def settings(what: str, params: Path) -> Parameters:
-    """Return the parameters of a dataset; a release brings its own where there is no parameter file.
-
-    Raises:
-        UserError: no such file or dataset, or a fault in them.
-    """
+    """Return the parameters of a dataset, or a release's own where there is no file; UserError: a fault in them."""
     from stages.params import of_release, read
 
     if is_release(what):
@@ -62,11 +58,7 @@ def is_release(what: str) -> bool:
 
 
 def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
-    """Judge the feature sets of a release as the stage `probe` judges a dataset's, and print the figures.
-
-    Raises:
-        UserError: the release is damaged, or has no interactions.
-    """
+    """Judge the sets of a release as the stage `probe` does, print the figures; UserError: it has no interactions."""
     with laid_out(what, root, "interactions") as layout:
         from pipeline.facts import probes
         from pipeline.report import terminal

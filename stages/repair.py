@@ -13,11 +13,7 @@ from pipeline.config.document import FAULTS, parsed
 
 
 def repair(project: Path) -> list[Path]:
-    """Delete those of a project's DVC files that DVC cannot read; return the deleted ones.
-
-    Raises:
-        dvc.lock.LockError: a DVC that is running holds the files.
-    """
+    """Delete the DVC files of a project that DVC cannot read, return them; LockError while DVC is running."""
     from dvc.lock import make_lock
     from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA

@@ -92,11 +92,7 @@ def recommend(layout: Layout, user: str | int, k: int) -> Recommendations:
 
 
 def find(names: pa.ChunkedArray, user: str | int) -> int:
-    """Return the row of a user given by identifier, or by row: a number in text is an identifier.
-
-    Raises:
-        UserError: no such user; the message suggests a similar one, or the row.
-    """
+    """Return the row of a user by identifier (also a number in text), or by row; UserError suggests a similar one."""
     if isinstance(user, int):
         if 0 <= user < len(names):
             return user

@@ -70,11 +70,7 @@ class Won(NamedTuple):
 
 
 def asked(params: Parameters, model: str, features: str | None, grid_name: str | None, tpe: int | None) -> Asked:
-    """Return what a command line asks for.
-
-    Raises:
-        UserError: neither or both of grid and tpe, an unknown name, or a setting that the model refuses.
-    """
+    """Return what a command line asks for; UserError: neither or both of grid and tpe, an unknown name or key."""
     if model not in MODELS:
         raise UserError(f"no model '{model}'; known: {', '.join(MODELS)}")
     if (grid_name is None) == (tpe is None):
