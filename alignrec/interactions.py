@@ -1,7 +1,5 @@
 """Interactions as anyone has them -> schema INTERACTIONS: numbered and split. Letters: U users, I items, N rows."""
 
-from __future__ import annotations
-
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """What a running stage says: bars on a terminal, elsewhere a line a minute; and one line at its end."""
 
-from __future__ import annotations
-
 import io
 import sys
 import threading

@@ -7,8 +7,6 @@ own as entry points of the group `alignrec.<kind>`, in its pyproject.toml:
     mine = "my_package.mine:Mine"
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ Constraints that Arrow's types cannot express (`low`, `high`, `one_of`) are in t
 documentation of the column: both travel inside the Parquet files.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

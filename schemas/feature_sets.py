@@ -1,7 +1,5 @@
 """Vectors and what is made of them: feature sets, the item graph, and the embeddings of a trained recommender."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, vector

@@ -1,7 +1,5 @@
 """Interactions with their split, and the identifiers of users and items."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

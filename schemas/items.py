@@ -1,7 +1,5 @@
 """The metadata and the image of each item, or the reason why there is none; and the lines that could not be read."""
 
-from __future__ import annotations
-
 import json
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """Tables that only a release has; release.schema.json describes its manifest."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from schemas.contract import field

@@ -1,7 +1,5 @@
 """Results of recommenders: metrics, slices, paired tests, rankings, and the trials of a sweep."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """Semantic IDs: an item as a few discrete codes, from coarse to fine."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from schemas.contract import ASIN, ITEM_ID, field

@@ -1,7 +1,5 @@
 """Tables of the study: mask modality, the long tail, variants, sweeps, codes in use, wrong content, losses."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from schemas.contract import field

@@ -3,8 +3,6 @@
 With a budget, settings are first tried on valid, the same number for every model and feature set.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.benchmark.params import Benchmark, Sweep

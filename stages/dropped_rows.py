@@ -1,7 +1,5 @@
 """After a stage: losing most of its input is an error with the likely cause, or a warning where it is plausible."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """encode: items -> feature sets, a folder each: content encoders, imported files, controls."""
 
-from __future__ import annotations
-
 import shutil
 
 import schemas

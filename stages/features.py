@@ -1,7 +1,5 @@
 """`alignrec features`: the feature sets of a dataset, and the choice of the best."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

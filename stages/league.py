@@ -1,7 +1,5 @@
 """Every model alike -> table LEAGUE, what follows from it, and a page. Not part of dvc.yaml."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

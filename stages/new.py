@@ -1,7 +1,5 @@
 """`alignrec new`: looks at files of one's own, writes a parameter file for them, and makes the folder a project."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """probe: feature sets judged without a recommender, raw and processed -> probes.json."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A folder as a project: dvc.yaml from the stages, what DVC draws and ignores, git and DVC begun. Any folder works."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil

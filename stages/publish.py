@@ -1,7 +1,5 @@
 """publish: features, graph, embeddings and evidence -> the release folder, checked before it appears."""
 
-from __future__ import annotations
-
 from pipeline.encode.registry import ENCODERS
 from pipeline.probe.registry import PROBES
 from pipeline.release.params import Publish

@@ -1,7 +1,5 @@
 """What users do with releases: fetch, verify, diff, export, encode new items, attest; or read one as a dataset."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

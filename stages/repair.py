@@ -4,8 +4,6 @@ Both can be made again: `.dvc/tmp/rwlock` says who is running, `dvc.lock` what h
 and one that is done says so at once.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

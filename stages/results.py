@@ -1,7 +1,5 @@
 """What users ask of a dataset's outputs: what came out, what a user is recommended, settings and models compared."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -1,7 +1,5 @@
 """study: mask modality, long tail, variants of pre-training, sweeps, codes in use -> tables, and study.json."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.benchmark.params import Benchmark

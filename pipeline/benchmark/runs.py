@@ -1,7 +1,5 @@
 """The rows of a benchmark, and in which record each of them lies. Loads no model: reports read it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple

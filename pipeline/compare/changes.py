@@ -1,7 +1,5 @@
 """A page of the differences of two releases, and their most changed items with images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

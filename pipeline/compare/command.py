@@ -1,7 +1,5 @@
 """`alignrec compare`: feature sets of one dataset, compared by probes, geometry and training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Reads a feature set from the dataset or a file, in the dataset's item order; the first mismatch is an error."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -3,8 +3,6 @@
 I items, R of them whose neighbours are searched, F and G feature widths, K neighbours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

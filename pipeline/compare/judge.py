@@ -1,7 +1,5 @@
 """Probes of several feature sets, and paired tests of their differences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any

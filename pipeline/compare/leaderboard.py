@@ -1,7 +1,5 @@
 """`alignrec leaderboard`: benchmarks of any number of releases, and what others published, on one page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple

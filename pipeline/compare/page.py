@@ -1,7 +1,5 @@
 """The page of a comparison, with images of the most changed items."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

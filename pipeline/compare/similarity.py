@@ -1,7 +1,5 @@
 """How feature sets are shaped, how alike every two are, and which items have other neighbours."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any

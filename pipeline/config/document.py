@@ -1,7 +1,5 @@
 """Reads a parameter file as YAML: within bounds of time and memory, and refused in one line."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

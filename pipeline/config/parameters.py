@@ -3,8 +3,6 @@
 stages/params.py gives it the sections of the stages, pipeline/sources/ has the kinds of sources.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Workers in actors of a Ray cluster; what a lost node was doing is done again, what others do goes on."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """Workers in processes of one thread each: as fast as the cores allow, the same bytes as one by one."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import threading

@@ -1,7 +1,5 @@
 """One way to do independent jobs, wherever the workers are. The results are the same everywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from functools import cache, partial

@@ -1,7 +1,5 @@
 """The cutoff at which epochs are chosen, settings are compared and headline figures are given."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 CUTOFF = 20

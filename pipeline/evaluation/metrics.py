@@ -3,8 +3,6 @@
 T is the set of a user's targets. Definitions are MMRec's (method.md section 6).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Letters: U users, I items, C candidates, D width, K cutoff, N users to rank.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.sparse as sp
 import torch

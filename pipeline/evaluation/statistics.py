@@ -1,7 +1,5 @@
 """Significance of differences: paired bootstrap and Holm's correction. Letters: N users, D draws, C comparisons."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

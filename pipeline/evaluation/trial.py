@@ -1,7 +1,5 @@
 """The one place that opens the test split."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 

@@ -7,8 +7,6 @@ probes are asked.
 Letters: I items, F width of CLS, B items of a step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Letters: P train interactions, D width of embeddings.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

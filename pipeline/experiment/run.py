@@ -1,7 +1,5 @@
 """Trains the cells that have no record yet, and writes the tables that are read from records."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

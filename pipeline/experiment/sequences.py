@@ -3,8 +3,6 @@
 Letters: U users, n items with an id, D codes of an id.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Records and rankings of cells by key, each vouched for by its sha256. Letters: N test users, K cutoff."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence

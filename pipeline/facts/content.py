@@ -1,7 +1,5 @@
 """What items have, and what they lack: titles, and the outcome of image and text."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What DVC shows of a run, and git keeps: about ten headline figures, and the rows of the plots."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

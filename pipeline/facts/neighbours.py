@@ -1,7 +1,5 @@
 """Items and their nearest neighbours under each feature set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

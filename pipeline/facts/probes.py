@@ -1,7 +1,5 @@
 """The probes: feature sets judged without a recommender, read once from probes.json or from a comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

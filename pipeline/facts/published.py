@@ -1,7 +1,5 @@
 """Figures that others published, each stored once, in published.json: with its source, and what sets them apart."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple

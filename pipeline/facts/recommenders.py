@@ -1,7 +1,5 @@
 """The benchmark: recommenders with their paired tests, ablations, settings that were tried."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

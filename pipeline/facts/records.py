@@ -1,7 +1,5 @@
 """What stages recorded of their last run: time, memory, machines, and the rows that they dropped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The study: mask modality, variants of pre-training, sweeps of settings, codes in use."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

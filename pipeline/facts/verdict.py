@@ -4,8 +4,6 @@ Two sets are compared at several places: in each probe, and under the recommende
 outcome better, worse or undecided; pipeline/probe/verdicts.py and the paired tests of the benchmark decide it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

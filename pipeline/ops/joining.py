@@ -6,8 +6,6 @@ All are put side by side, each of length 1 times its weight. PCA brings that to 
 Letters: n items, F and W widths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple

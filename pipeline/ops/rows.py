@@ -1,7 +1,5 @@
 """L2 normalisation of rows."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -1,7 +1,5 @@
 """Learning rates over a training."""
 
-from __future__ import annotations
-
 import math
 
 

@@ -3,8 +3,6 @@
 I items, F and G widths.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

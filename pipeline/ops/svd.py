@@ -1,7 +1,5 @@
 """Truncated singular value decomposition of a sparse matrix, the same on every run."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits

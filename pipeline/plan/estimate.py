@@ -5,8 +5,6 @@ What nobody can know before is assumed, and the command says so.
 Letters: I items, U users, F width of a feature set, D of embeddings.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping

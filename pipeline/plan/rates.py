@@ -3,8 +3,6 @@
 They are measured in under a minute, and kept for the next call under a fingerprint of the machine.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io as bytes_io
 import json

@@ -1,7 +1,5 @@
 """How large a dataset will be: as its stages counted it, as published, or as its files say."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 F feature width, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -6,8 +6,6 @@ Ridge regression onto one-hot labels, closed form, five folds; the penalty is ch
 I items, F feature width, C classes.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

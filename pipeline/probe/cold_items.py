@@ -7,8 +7,6 @@ partition, so that each item is cold equally often.
 G users, I items, C cold items, D draws, F feature width, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Content neighbours: a recommender by content alone, evaluated on test."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pipeline.probe.base import Data, Probe

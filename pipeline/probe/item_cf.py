@@ -1,7 +1,5 @@
 """Item-CF: is the item most often bought together with an item among its nearest?"""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pipeline.interactions import cooccurrence

@@ -11,8 +11,6 @@ right take turns with equal weight. Constant features therefore score exactly as
 N questions, U users, I items, F feature width, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

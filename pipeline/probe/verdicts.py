@@ -4,8 +4,6 @@ Processed: the best of three forms on valid (forms.py), the same choice for ever
 G groups (users or items) or cases of a probe, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

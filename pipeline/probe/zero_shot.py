@@ -1,7 +1,5 @@
 """Zero-shot: is a user's last item among the nearest to the mean of the earlier ones?"""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

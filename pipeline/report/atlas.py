@@ -4,8 +4,6 @@ The forces are UMAP's (McInnes et al. 2018, with a = b = 1): attraction along ed
 random, a falling step. I items, E edges.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 

@@ -1,7 +1,5 @@
 """Images of items and of their nearest neighbours under each feature set."""
 
-from __future__ import annotations
-
 import base64
 import io as bytes_io
 from collections.abc import Iterable, Mapping, Sequence

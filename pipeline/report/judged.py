@@ -1,7 +1,5 @@
 """The benchmark as sections, recommenders with their paired tests, and ablations; and how good semantic IDs are."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of

@@ -1,7 +1,5 @@
 """league.html: one self-contained page of a league."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """index.html and report.md from the evidence. Titles, categories and ids come from data and are escaped everywhere."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence

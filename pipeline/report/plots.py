@@ -1,7 +1,5 @@
 """Pictures of figures: curves as SVG, intervals and shares as rows, in the page's colours; and sections of them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

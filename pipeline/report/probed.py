@@ -1,7 +1,5 @@
 """The probes: feature sets judged without a recommender."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The sections of the page with figures, in order; the same for index.html and report.md."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from pipeline.facts import content, recommenders, records

@@ -1,7 +1,5 @@
 """The study as sections: mask modality, the long tail, variants, sweeps, the article's argument, codes in use."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Results and datasets as tables for a terminal."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

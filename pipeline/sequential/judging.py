@@ -3,8 +3,6 @@
 Letters: U users, I items, K cutoff, b users at a time.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

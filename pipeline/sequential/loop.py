@@ -3,8 +3,6 @@
 Letters: U users, W windows, T longest history.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any

@@ -5,8 +5,6 @@ pair that is repeated counts at its first time. An interaction without a time, a
 are left out and counted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal

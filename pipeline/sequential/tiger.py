@@ -5,8 +5,6 @@ things differ from the article: there is no token of the user, and a code compet
 codes before it, in training as in the search. Letters: b histories, T items of each, D codes of an id, V tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ClassVar
 

@@ -3,8 +3,6 @@
 Letters: n items with an id, D codes of an id, V tokens, b histories, w beams, C children of a node at most.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """The web application: the page at /, and questions at /nearest. Requests are anybody's: sizes are bounded."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 

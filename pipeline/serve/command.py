@@ -1,7 +1,5 @@
 """`alignrec serve`: the page of a release with a box to ask it, on a local address."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable
 from pathlib import Path

@@ -3,8 +3,6 @@
 I items, F width.
 """
 
-from __future__ import annotations
-
 import threading
 from typing import NamedTuple
 

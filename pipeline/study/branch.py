@@ -1,7 +1,5 @@
 """A branch: a dataset with another encoder, whose files from pre-training to benchmark have a folder of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

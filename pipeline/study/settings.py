@@ -1,7 +1,5 @@
 """The parameters of each encoder and setting that the study compares."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from pipeline.benchmark.settings import with_settings

@@ -3,8 +3,6 @@
 Letters: U users, I items, F width of features, D width of embeddings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Top-K recommendations of one user: the command `alignrec recommend`."""
 
-from __future__ import annotations
-
 import difflib
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 Letters: I items, D width, N users, K cutoff.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import faiss

@@ -1,7 +1,5 @@
 """One uniform negative for every train pair. Letters: U users, I items, N train pairs."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pipeline.errors import UserError

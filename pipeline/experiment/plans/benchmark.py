@@ -1,7 +1,5 @@
 """The benchmark: models x feature sets x seeds, and ablations, with the settings that a budget has chosen."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The trainings of `alignrec compare`: AlignRec and two baselines on each feature set, over several seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path

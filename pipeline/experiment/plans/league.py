@@ -4,8 +4,6 @@ The settings of a model are its authors' grid in an order that a seed draws, the
 The first run of a setting is the try: what valid chooses has one training of it already.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

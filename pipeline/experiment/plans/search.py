@@ -3,8 +3,6 @@
 With `sweep.test_selected` test is opened for every setting, as published tables do; its choice has a name of its own.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence

@@ -4,8 +4,6 @@ The first setting is the one as given. The others are a quasi-random sequence of
 feature set, so that a larger budget goes on where a smaller one ended. Test is not opened.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

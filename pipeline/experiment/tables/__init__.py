@@ -3,8 +3,6 @@
 One of one's own is a file, and a line here or an entry point `alignrec.plans` or `alignrec.tables`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 

@@ -4,8 +4,6 @@ Valid chooses a learning rate for each contender and its epoch; test is opened o
 GENERATIVE_TESTS. N test users, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 Table GEOMETRY has a row an epoch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

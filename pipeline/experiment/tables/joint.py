@@ -3,8 +3,6 @@
 Tables JOINT and JOINT_EPOCHS. N users.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 

@@ -3,8 +3,6 @@
 Letters: U users, C contenders, B blocks (a split and a seed), N test users of a split, K cutoff.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product

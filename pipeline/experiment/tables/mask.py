@@ -1,7 +1,5 @@
 """Mask modality (method.md section 5): one modality of some items is hidden, and AlignRec trained again; table MASK."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The comparisons, declared before any run is trained, and their paired tests."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 Table SWEEPS, and the curves and heat maps that are drawn of it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -4,8 +4,6 @@ Letters: N test users, P pairs of a test user and a target, C contenders, n memb
 the benchmark's rankings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -3,8 +3,6 @@
 Table WRONG has each recommender against itself on the whole set.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
