@@ -37,9 +37,7 @@ class Stage:
     writes: str
     """its files, for the docs, Markdown"""
     params: type[Section]
-    """the class of its section"""
     main: Callable[[Run], None]
-    """makes its files"""
     reads: tuple[Stage, ...] = ()
     """the stages whose files it reads"""
     needs: Callable[[Run], Needs] | None = None

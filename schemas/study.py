@@ -232,4 +232,3 @@ STUDY = {
     "generative_tests": GENERATIVE_TESTS, "wrong": WRONG, "geometry": GEOMETRY,
     "joint": JOINT, "joint_epochs": JOINT_EPOCHS,
 }  # fmt: skip
-"""part of the study -> its table"""

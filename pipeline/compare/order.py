@@ -46,7 +46,6 @@ class _Set:
     near: np.ndarray
     """int [R, K], see geometry.neighbours"""
     identified: bool
-    """see FeatureSet"""
 
     @cached_property
     def directed(self) -> np.ndarray:

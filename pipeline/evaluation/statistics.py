@@ -16,7 +16,6 @@ class Paired(NamedTuple):
     """Two runs on the same users (or items)."""
 
     n: int
-    """pairs"""
     mean_a: float
     mean_b: float
     difference: float

@@ -328,7 +328,6 @@ STAGES: Mapping[str, Callable[[Plan], Estimate]] = {
         *(benchmark, study, report, publish),
     )
 }
-"""stage -> what it takes"""
 CONTENT = (items, images, pretrain)
 """those that have next to nothing to do where items have neither text nor image"""
 

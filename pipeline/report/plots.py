@@ -60,7 +60,6 @@ class Intervals:
     """what the marks of a row are, top to bottom; empty where there is one"""
     rows: list[Row]
     marks: list[tuple[float, str]]
-    """ticks of the scale"""
     lines: list[float]
     """vertical lines: zero, and the reference if there is one"""
     axis: str
@@ -90,9 +89,7 @@ class Ranks:
     bars: list[tuple[float, float, float]]
     """left end, right end, height"""
     marks: list[tuple[float, str]]
-    """ticks of the axis"""
     size: tuple[float, float]
-    """width and height"""
 
 
 Picture = Chart | Intervals | Shares | Ranks
