@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 import schemas
 from pipeline import io
-from pipeline.compare import codes_file, feature_set, geometry, page
+from pipeline.compare import codes_file, feature_set, page, similarity
 from pipeline.compare.codes_file import Given, holds_codes
 from pipeline.compare.command import items_of
 from pipeline.compare.feature_set import FeatureSet
@@ -145,5 +145,5 @@ def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
 def sample_edges(vectors: np.ndarray) -> Edges:
     """Return items, of a large catalogue those that are drawn, beside each of their nearest others, in one block."""
     rows = sampled.rows(len(vectors), seed_for("compare", "neighbours"))
-    others = geometry.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1), rows)
+    others = similarity.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1), rows)
     return [(np.repeat(rows, others.shape[1]), others.reshape(-1))]

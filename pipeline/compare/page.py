@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.compare import geometry
+from pipeline.compare import similarity
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.facts import comparison as facts
 from pipeline.facts import content
@@ -69,7 +69,7 @@ def compared(
 
 def changed(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
     """Return two sets' neighbours of the most changed items (rows, and shares of common neighbours), for a page."""
-    neighbours = [geometry.nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
+    neighbours = [similarity.nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
     return {"a": a.name, "b": b.name, "items": items, "near_a": neighbours[0], "near_b": neighbours[1]}
 
 

@@ -16,7 +16,7 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.compare import changes, command, feature_set, geometry, judge, releases, similarity
+from pipeline.compare import changes, command, feature_set, judge, releases, similarity
 from pipeline.errors import UserError
 from pipeline.experiment.plans import compare as plans
 from pipeline.facts import comparison as facts
@@ -256,7 +256,7 @@ def test_a_rotation_and_a_scale_change_nothing_that_matters() -> None:
     rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     b = (3 * a @ rotation).astype(np.float32)
     assert cka(a, b) == pytest.approx(1, abs=1e-5)
-    assert geometry.overlap(geometry.neighbours(a, 5), geometry.neighbours(b, 5)).mean() > 0.99
+    assert similarity.overlap(similarity.neighbours(a, 5), similarity.neighbours(b, 5)).mean() > 0.99
     assert shape(a).effective_rank == pytest.approx(shape(b).effective_rank, rel=1e-4)
 
 
@@ -292,13 +292,16 @@ def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held:
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -2)
     expected = np.sort(np.argsort(-cosine, axis=1)[:, :6], axis=1)
-    assert np.array_equal(geometry.neighbours(x, 6, scores_held=scores_held), expected)
-    assert geometry.nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
-    assert geometry.neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held).tolist()[:2] == [[1, 2], [0, 2]]
+    assert np.array_equal(similarity.neighbours(x, 6, scores_held=scores_held), expected)
+    assert similarity.nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
+    assert similarity.neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held).tolist()[:2] == [
+        [1, 2],
+        [0, 2],
+    ]
 
 
 def test_overlap_counts_common_neighbours() -> None:
-    assert geometry.overlap(np.array([[1, 2], [0, 2]]), np.array([[2, 3], [4, 5]])).tolist() == [0.5, 0]
+    assert similarity.overlap(np.array([[1, 2], [0, 2]]), np.array([[2, 3], [4, 5]])).tolist() == [0.5, 0]
 
 
 # --- tests of significance
