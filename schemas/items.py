@@ -23,14 +23,6 @@ ITEMS = pa.schema(
 )
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
-
-
-def text_fields(items: pa.Table) -> tuple[str, ...]:
-    """Return the columns that make the text of a read table ITEMS; all of them where its file does not say."""
-    record = json.loads((items.schema.metadata or {}).get(b"alignrec", b"{}"))
-    return tuple(record.get("params", {}).get("text", TEXT_FIELDS))
-
-
 REJECTS = pa.schema(
     [
         field("file", pa.string(), "name of the raw file"),
@@ -39,8 +31,6 @@ REJECTS = pa.schema(
         field("raw", pa.binary(), "the line's bytes, as read; of a long line the first 65,536"),
     ]
 )
-
-
 IMAGE_STATUSES = (
     "ok",  # decoded, resized, stored
     "missing",  # the metadata names no image
@@ -54,7 +44,6 @@ IMAGE_STATUSES = (
     "placeholder",  # a "no image available" file or a 1x1 pixel
     "blocked",  # address or scheme that the parameters do not allow
 )
-
 IMAGES = pa.schema(
     [
         ITEM_ID,
@@ -69,3 +58,9 @@ IMAGES = pa.schema(
         field("phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
     ]
 )
+
+
+def text_fields(items: pa.Table) -> tuple[str, ...]:
+    """Return the columns that make the text of a read table ITEMS; all of them where its file does not say."""
+    record = json.loads((items.schema.metadata or {}).get(b"alignrec", b"{}"))
+    return tuple(record.get("params", {}).get("text", TEXT_FIELDS))

@@ -25,6 +25,19 @@ from pipeline.ops.rows import unit_rows
 from pipeline.probe import sampled
 from pipeline.seeds import seed_for
 
+NEIGHBOURS = 10
+PERMUTATIONS = 20
+BY_CHANCE = 3.0
+"""standard deviations over permuted rows up to which a share of neighbours is chance"""
+MANY = 3.0
+"""times chance from which two sets share many neighbours"""
+ENOUGH = 10
+"""shared neighbours, at least, that are no chance: among a million items chance is less than one"""
+LOOKED_AT = 2000
+"""items at most whose nearest is compared with noise's"""
+NEARER = 0.8
+"""of noise's distance, 1 - cosine, to the nearest: random sets of `sample` have 1.00 to 1.03, encoders 0.18 to 0.51"""
+
 
 def neighbours(features: np.ndarray, k: int, rows: np.ndarray | None = None, scores_held: int = 1 << 24) -> np.ndarray:
     """Return the K nearest others of items by cosine, int32 [R, K], ascending; equal to 1e-6 they tie, lower ids win.
@@ -67,9 +80,6 @@ def overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.isin(a + offset, b + offset).sum(axis=1) / k
 
 
-NEIGHBOURS = 10
-
-
 def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureSet] = ()) -> dict[str, Any]:
     """Return each set's shape, the similarity and most changed items of every two, and whose order looks wrong.
 
@@ -104,19 +114,6 @@ def compared(sets: Sequence[FeatureSet], changed: int, others: Iterable[FeatureS
     found = {g.name: shapes.shape(g.vectors, spectra[g.name])._asdict() for g in sets}
     rounded = {n: {k: round(v, 6) if isinstance(v, float) else v for k, v in s.items()} for n, s in found.items()}
     return {"sets": rounded, "pairs": pairs, "order": doubtful(sets, rows, near, others)}
-
-
-PERMUTATIONS = 20
-BY_CHANCE = 3.0
-"""standard deviations over permuted rows up to which a share of neighbours is chance"""
-MANY = 3.0
-"""times chance from which two sets share many neighbours"""
-ENOUGH = 10
-"""shared neighbours, at least, that are no chance: among a million items chance is less than one"""
-LOOKED_AT = 2000
-"""items at most whose nearest is compared with noise's"""
-NEARER = 0.8
-"""of noise's distance, 1 - cosine, to the nearest: random sets of `sample` have 1.00 to 1.03, encoders 0.18 to 0.51"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 CUTOFF = 20
 NEAR = 0.2
 """chance above which K is near to the number of candidates, which is said"""
+ALL, COLD = "all items", "cold items alone"
+"""cold items are those of valid, or of test, that train lacks"""
 
 
 def bounded(n_items: int) -> int:
@@ -23,7 +25,3 @@ def near(candidates: int, k: int = CUTOFF) -> str:
     if chance <= NEAR:
         return ""
     return f"K is {k} of {candidates} candidates, so chance is {chance:.2f} and sets lie near to each other."
-
-
-ALL, COLD = "all items", "cold items alone"
-"""cold items are those of valid, or of test, that train lacks"""

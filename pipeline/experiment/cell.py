@@ -34,6 +34,8 @@ Opens = Literal["valid", "test", "rankings"]
 """what is looked at: valid alone, the figures of test too, or also whom test recommends what"""
 Watch = Callable[[dict[str, Any]], object]
 """called with each finished epoch's line of the history"""
+RECALL = f"valid_recall@{CUTOFF}"
+"""figure of a line of the history"""
 
 
 class Trained(NamedTuple):
@@ -130,10 +132,6 @@ class Cell:
         if self.pruning:
             modules.append(type(self.pruning).__module__)
         return Run.key([*self.data.files(), *sources], facts, modules)
-
-
-RECALL = f"valid_recall@{CUTOFF}"
-"""figure of a line of the history"""
 
 
 class Outcome(NamedTuple):

@@ -24,6 +24,7 @@ from pipeline.train import inputs
 Label = TypeVar("Label")
 SLOWEST = ("tiger", "sasrec")
 """models that take longer than any of MODELS"""
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,6 @@ class Experiment:
             said = f"{self.run.label}: records of {len(left):,} trainings that no plan names any more are deleted"
             print(printable(said), file=sys.stderr, flush=True)
             self.run.note(deleted=len(left))
-
-
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @contextmanager

@@ -13,6 +13,7 @@ VERDICTS = {"better": "better than", "worse": "worse than", "undecided": "neithe
 """verdict of a feature set on others -> in words"""
 Figures = Mapping[str, float]
 """measure, or measure_se -> figure"""
+FIGURES = ("warm", "cold", "score")
 
 
 class Probed(NamedTuple):
@@ -171,9 +172,6 @@ def processing(processed: Mapping[str, Any]) -> str:
         f"Processed: the best on valid of three forms, chosen for each set: raw; centred, reduced by {width}, relaxed; "
         "the same, whitened."
     )
-
-
-FIGURES = ("warm", "cold", "score")
 
 
 def tried_tables(probes: Mapping[str, Any] | None) -> list[Table]:

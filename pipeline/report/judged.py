@@ -14,6 +14,15 @@ from pipeline.probe.verdicts import LEVEL
 from pipeline.report import plots
 from pipeline.report.plots import Chart, Intervals, Section
 
+LINES = 3
+"""methods of a chart, beside chance: there are four colours"""
+TITLES = {
+    "neighbours": "neighbours that share the first 1, 2, ... codes",
+    "co_purchase": "items bought together that share them",
+    "category": "of items that share them, those of one category",
+}
+"""key of a prefix's figures -> its chart"""
+
 
 def recommenders(outputs: Outputs) -> Section:
     """Return every run under each protocol, and AlignRec's lead on the released features."""
@@ -57,16 +66,6 @@ def without_parts(outputs: Outputs) -> Section:
         tables.append(facts.ablations(rows).under(label))
     note = "AlignRec with one part left out, with one modality, or with one habit of the published code undone."
     return Section("ablations", "Ablations", "Ablations", note, drawn, tables=tables)
-
-
-LINES = 3
-"""methods of a chart, beside chance: there are four colours"""
-TITLES = {
-    "neighbours": "neighbours that share the first 1, 2, ... codes",
-    "co_purchase": "items bought together that share them",
-    "category": "of items that share them, those of one category",
-}
-"""key of a prefix's figures -> its chart"""
 
 
 def codes_section(judged: Sequence[Judged]) -> Section:

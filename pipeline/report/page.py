@@ -27,6 +27,8 @@ PARTS = ("items", "map", "list", "codes", "page")
 """of the page's own script, in order; those of what a page lacks do nothing"""
 LONGEST = 120
 """characters of a title in the page's data"""
+ROWS = 8
+"""of the picture"""
 
 
 @dataclass(frozen=True)
@@ -193,10 +195,6 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     environment.filters["named"] = title
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     return environment
-
-
-ROWS = 8
-"""of the picture"""
 
 
 class Step(NamedTuple):

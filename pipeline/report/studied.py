@@ -21,6 +21,16 @@ from pipeline.report.plots import Chart, Intervals, Picture, Section, Shares
 from pipeline.study import summaries
 from pipeline.study.summaries import WHOLE, Masked
 
+LINES = 4
+"""runs in a picture of groups, best Recall@20 first"""
+WHOSE = {"popularity": "Recall of targets by popularity of the item",
+         "history": "Recall of users by number of train interactions"}  # fmt: skip
+UNITS = {"popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}, "history": {}}
+"""slice -> label -> its name where it stands alone"""
+BEST_RECALL = "best valid Recall@20"
+MARKS = 5
+"""epochs that are written under a curve, about"""
+
 
 def sections(outputs: Outputs) -> Iterator[Section]:
     """Yield mask modality, variants of pre-training, and sweeps; each is empty where it was not studied."""
@@ -128,14 +138,6 @@ def contenders(parts: Mapping[str, pa.Table]) -> list[Picture | None]:
     ]  # fmt: skip
 
 
-LINES = 4
-"""runs in a picture of groups, best Recall@20 first"""
-WHOSE = {"popularity": "Recall of targets by popularity of the item",
-         "history": "Recall of users by number of train interactions"}  # fmt: skip
-UNITS = {"popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}, "history": {}}
-"""slice -> label -> its name where it stands alone"""
-
-
 def tail_section(outputs: Outputs) -> Section:
     """Return the section; an empty one without slices and without the study of the tail."""
     studied = outputs.study.get("tail", schemas.TAIL.empty_table())
@@ -171,11 +173,6 @@ def served(groups: Groups, which: str, title: str, released: str) -> Intervals |
     labels = list(dict.fromkeys(label for run in runs for label in groups[run]))
     rows = [plots.Row(UNITS[which].get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
     return plots.intervals(title, rows, [words.run(*run) for run in runs], axis="recall")
-
-
-BEST_RECALL = "best valid Recall@20"
-MARKS = 5
-"""epochs that are written under a curve, about"""
 
 
 def argument_sections(outputs: Outputs) -> Iterator[Section]:

@@ -38,11 +38,6 @@ class Fit:
     """one object an epoch: epoch, loss (mean over batches), valid_recall@20, valid_ndcg@20"""
     best_epoch: int
 
-    @property
-    def best(self) -> dict[str, Any]:
-        """The line of the best epoch."""
-        return self.history[self.best_epoch]
-
 
 def fit(
     build: Callable[[], Sequential],

@@ -32,6 +32,7 @@ from pipeline.study.params import Study
 
 NONE = "none"
 """feature set and method of models on item ids"""
+MEASURED = ("recall", "ndcg")
 
 
 class Contender(NamedTuple):
@@ -124,9 +125,6 @@ def _checked(experiment: Experiment) -> Sequences:
     for reason, n in sequences.dropped.items():
         run.count(f"generative: {reason}", n)
     return sequences
-
-
-MEASURED = ("recall", "ndcg")
 
 
 def table(experiment: Experiment, found: Mapping[GenerativeRun, Record]) -> dict[str, pa.Table]:

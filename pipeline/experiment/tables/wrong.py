@@ -28,6 +28,8 @@ from pipeline.seeds import seed_for
 from pipeline.study.params import Study
 from pipeline.study.summaries import WHOLE
 
+TESTED = ("n", "difference", "low", "high", "p", "p_holm")
+
 
 class Contended(NamedTuple):
     """One training."""
@@ -73,9 +75,6 @@ def _check(experiment: Experiment) -> None:
     for model in experiment.params[Study].wrong.models:
         if "features" not in MODELS[model].needs:
             raise UserError(f"'study.wrong.models': {model} reads no features, so none can be wrong; leave it out")
-
-
-TESTED = ("n", "difference", "low", "high", "p", "p_holm")
 
 
 class Users(NamedTuple):
