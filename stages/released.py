@@ -118,10 +118,10 @@ def diff(
     if json_to:
         io.write_json(json_to, differences)
     if page_to:
-        from pipeline.compare import changes
+        from pipeline.compare import page
 
         release = Release(b)
-        text = changes.html(a, b, differences, release.beside(root).images, release.manifest.kind)
+        text = page.changes_html(a, b, differences, release.beside(root).images, release.manifest.kind)
         io.write_bytes(page_to, text.encode())
         say(f"page: {page_to}")
 

@@ -18,7 +18,7 @@ from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import escaped, markdown
 from pipeline.facts.users import SEED, User
 from pipeline.facts.words import CONTROLS, title
-from pipeline.report import atlas, gallery, judged, plots, probed, sections
+from pipeline.report import atlas, gallery, judged, plots, sections
 from pipeline.report.plots import Intervals
 
 HERE = Path(__file__).parent
@@ -244,5 +244,5 @@ def picture(outputs: Outputs) -> Intervals | None:
         if lead := judged.leads(comparison, outputs, ""):
             smallest = sorted(lead.rows, key=lambda row: row.spans[0][1] if row.spans[0] else 0.0)[:ROWS]
             return replace(lead, rows=[row for row in lead.rows if row in smallest])
-    drawn = next((found for found in probed.pictures(outputs.probes) if found), None)
+    drawn = next((found for found in judged.pictures(outputs.probes) if found), None)
     return drawn and replace(drawn, rows=drawn.rows[:ROWS])

@@ -4,7 +4,7 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.compare import changes
+from pipeline.compare.page import pictures
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.facts.neighbours import neighbours
@@ -32,7 +32,7 @@ def html(release: Release, params: Parameters, images: Path, encoders: list[str]
         outputs = Outputs(layout, manifest.kind, _shown(release, params))
         near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
-        view = page.view(outputs, near, [], 0, changes.pictures(images, release.items, at))
+        view = page.view(outputs, near, [], 0, pictures(images, release.items, at))
         return page.html(outputs, view, encoders, CHARACTERS).encode()
 
 

@@ -16,7 +16,8 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.compare import changes, command, feature_set, judge, releases, similarity
+from pipeline.compare import command, feature_set, judge, releases, similarity
+from pipeline.compare.page import changes_html
 from pipeline.errors import UserError
 from pipeline.experiment.plans import compare as plans
 from pipeline.facts import comparison as facts
@@ -442,7 +443,7 @@ def test_files_of_equal_hashes_are_not_read(layout: Layout, older: Path, monkeyp
     diff = releases.diff(older, newer, 3)
     assert reads == [str(older / "items.parquet")]
     assert "beit3: nothing changed: its vectors are the same" in list(releases.lines(diff))
-    page = changes.html(older, newer, diff, layout.images, "sample")
+    page = changes_html(older, newer, diff, layout.images, "sample")
     assert "beit3" in page
     assert "Neither is computed where the vectors are the same." in page
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
@@ -529,15 +530,15 @@ def test_the_page_of_a_difference_shows_changed_items_before_and_after(
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
     newer = published(layout.root, "0.1.1")
     diff = releases.diff(older, newer, 3)
-    page = changes.html(older, newer, diff, layout.images, "sample")
+    page = changes_html(older, newer, diff, layout.images, "sample")
     assert "beit3 before (0.1.0)</th><th" in page
     assert "beit3 after (0.1.1)</th></tr>" in page
     assert "minilm-cnn before" not in page  # it did not change
     assert page.count('class="pic') > 3
     assert "No images" not in page
     assert "CC BY-SA" in page  # the attribution of the sample's images
-    assert changes.html(older, newer, diff, layout.images, "sample") == page
-    alone = changes.html(older, newer, diff, layout.root / "nowhere", "sample")
+    assert changes_html(older, newer, diff, layout.images, "sample") == page
+    alone = changes_html(older, newer, diff, layout.root / "nowhere", "sample")
     assert 'class="pic s' not in alone
     assert "No images" in alone
 
