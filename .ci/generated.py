@@ -211,9 +211,9 @@ def _tables() -> dict[str, dict[str, pa.Schema]]:
             table = getattr(schemas, name)
             if isinstance(table, pa.Schema):
                 group[name] = table
-            elif inspect.isfunction(table) and table.__annotations__.get("return") == "pa.Schema":
-                free = inspect.signature(table).parameters
-                given = (FREE + i if free[a].annotation == "int" else [a] for i, a in enumerate(free))
+            elif inspect.isfunction(table) and inspect.signature(table, eval_str=True).return_annotation is pa.Schema:
+                free = inspect.signature(table, eval_str=True).parameters
+                given = (FREE + i if free[a].annotation is int else [a] for i, a in enumerate(free))
                 group[f"{name}({', '.join(free)})"] = table(*given)
     return groups
 

@@ -3,8 +3,6 @@
 docs/python.md has ten lines of each. What a user can correct raises `UserError`, one line.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

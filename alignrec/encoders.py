@@ -4,8 +4,6 @@ Images are normalised as the stage `images` does it, and encoded as the stage `e
 same items in the same order give the same bytes.
 """
 
-from __future__ import annotations
-
 import io as bytes_io
 import os
 import warnings

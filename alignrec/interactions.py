@@ -1,7 +1,5 @@
 """Interactions as anyone has them -> schema INTERACTIONS: numbered and split. Letters: U users, I items, N rows."""
 
-from __future__ import annotations
-
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -159,7 +157,7 @@ def _typed(table: pa.Table) -> pa.Table:
         column = table[name]
         try:
             if name == "split" and _is_text(column.type):
-                column = _numbers_of_parts(column)
+                column = pc.cast(pc.index_in(pc.cast(column, pa.string()), value_set=PARTS), pa.int8())
             if name == "timestamp" and pa.types.is_temporal(column.type):
                 column = pc.cast(column, pa.timestamp("s"), safe=False)
             if name in ("user", "item") and pa.types.is_floating(column.type):
@@ -177,11 +175,6 @@ def _typed(table: pa.Table) -> pa.Table:
                 f"interactions: column 'split', row {row}: {table['split'][row]} is none of train, valid, test"
             )
     return pa.table(columns)
-
-
-def _numbers_of_parts(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return 0, 1, 2 of train, valid, test; null of anything else."""
-    return pc.cast(pc.index_in(pc.cast(column, pa.string()), value_set=PARTS), pa.int8())
 
 
 def _split(table: pa.Table, chosen: Division, user_core: int, item_core: int) -> Numbered:

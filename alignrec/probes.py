@@ -1,7 +1,5 @@
 """Judging feature sets before any training: `alignrec.probe` (method.md section 5). Letters: I items, F width."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

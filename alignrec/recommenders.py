@@ -20,9 +20,8 @@ from pipeline.errors import UserError
 from pipeline.evaluation.protocol import selecting
 from pipeline.evaluation.ranking import topk
 from pipeline.evaluation.trial import Result
-from pipeline.experiment.cell import Cell, Trained
+from pipeline.experiment.cell import Cell, Trained, opened
 from pipeline.experiment.pairs import Held
-from pipeline.experiment.training import opened
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Split

@@ -1,7 +1,5 @@
 """Semantic IDs of a release: `Release.semantic_ids`. Letters: I items, F width, L levels, K codes a level."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from functools import cached_property

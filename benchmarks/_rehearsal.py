@@ -18,11 +18,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import yaml
 
+import schemas
 from benchmarks import RESULTS, _official, _raw2014
 from benchmarks._disk import Disk
 from benchmarks._turns import short
+from pipeline import io
 from pipeline.beit3 import vqkd
 from pipeline.beit3.network import SIZES
 from pipeline.beit3.tokenizer import Tokenizer
@@ -32,6 +36,7 @@ from pipeline.io import write_json
 from pipeline.layout import Layout
 from pipeline.ops.device import gemm_rate
 from pipeline.plan import operations
+from pipeline.plan.size import LONGEST
 from pipeline.versions import machine
 from stages import STAGES
 from stages.params import load
@@ -189,8 +194,8 @@ def measured(folder: Path, size: str) -> dict[str, Any]:
     }
     tokenizer = Tokenizer(layout.tokenizer.read_bytes())
     networks = operations.Networks(SIZES[size], VISUAL_TOKENIZERS[size])
-    here = operations.seconds(networks, params, operations.Items.read(layout, tokenizer))
-    baby = operations.seconds(networks, _as_published(params), BABY)
+    here = computed_seconds(networks, params, items_of(layout, tokenizer))
+    baby = computed_seconds(networks, _as_published(params), BABY)
     rates = {precision: gemm_rate(precision) for precision in ("float32", "bfloat16")}
     for stage, computed in here.items():
         share = computed / stages[stage]["seconds"]
@@ -230,3 +235,22 @@ def lines(figures: dict[str, Any]) -> list[str]:
 
 if __name__ == "__main__":
     main(sys.argv[1:])
+
+
+def items_of(layout: Layout, tokenizer: Tokenizer) -> operations.Items:
+    """Return what the items of a dataset have whose images are fetched."""
+    shards = io.shards(layout.images, "images")
+    status = np.concatenate([pq.read_table(p, columns=["status"])["status"].to_numpy() for p in shards])
+    texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
+    lengths = [len(ids) if text else 0 for text, ids in zip(texts, tokenizer.encode(texts, LONGEST), strict=True)]
+    return operations.Items(status == "ok", np.array(lengths))
+
+
+def computed_seconds(networks: operations.Networks, params: Parameters, items: operations.Items) -> dict[str, float]:
+    """Return stage -> seconds at this machine's full GEMM rate."""
+    work = {
+        "pretrain": operations.pretrain(networks, params, items), "encode": operations.encode(networks, params, items)
+    }  # fmt: skip
+    return {
+        stage: sum(flop / gemm_rate(precision) for precision, flop in parts.items()) for stage, parts in work.items()
+    }

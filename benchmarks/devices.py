@@ -15,7 +15,7 @@ from pipeline import engine, io
 from pipeline.beit3.inference import flops
 from pipeline.beit3.network import BEiT3
 from pipeline.encode.beit3 import BEiT3Items, Prepared
-from pipeline.engine.place import Worker
+from pipeline.engine.local import Worker
 from pipeline.ops.device import gemm_rate, pick, visible
 
 DEVICES = visible() if len(visible()) > 1 else [pick(), pick()]

@@ -6,8 +6,6 @@ and `http` carries bytes that are checked where they arrive: neither counts. Of 
 what it calls, and neither the stage as a value nor other stages.
 """
 
-from __future__ import annotations
-
 import ast
 import hashlib
 from collections.abc import Iterator

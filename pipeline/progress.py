@@ -1,7 +1,5 @@
 """What a running stage says: bars on a terminal, elsewhere a line a minute; and one line at its end."""
 
-from __future__ import annotations
-
 import io
 import sys
 import threading
@@ -24,13 +22,7 @@ class Silent(tqdm):
 
 
 def bar(label: str, hidden: bool, **options: Any) -> tqdm:
-    """Return a progress bar with rate and ETA.
-
-    Args:
-        label: stands before the bar.
-        hidden: whether another process shows the progress.
-        options: of tqdm.
-    """
+    """Return a progress bar with rate and ETA, of tqdm's options; `hidden` where another process shows the progress."""
     if hidden:
         return tqdm(disable=True, **options)
     options |= {"desc": label, "mininterval": 0.5, "smoothing": 0.1}
@@ -39,12 +31,7 @@ def bar(label: str, hidden: bool, **options: Any) -> tqdm:
 
 @contextmanager
 def heartbeat(label: str, bars: list[tqdm]) -> Iterator[None]:
-    """Print a line a minute to stderr while the block runs, where stderr is no terminal.
-
-    Args:
-        label: of a line while there is no bar.
-        bars: those of the block so far; the last one that has not ended is printed.
-    """
+    """Print a line a minute to stderr, where it is no terminal: the last bar that has not ended, or else the label."""
     if sys.stderr.isatty():
         yield
         return

@@ -7,8 +7,6 @@ own as entry points of the group `alignrec.<kind>`, in its pyproject.toml:
     mine = "my_package.mine:Mine"
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from collections.abc import Iterator, Mapping
@@ -32,22 +30,14 @@ class Registry(Mapping[str, Part]):
 
     @property
     def entries(self) -> dict[str, str]:
-        """Name -> `module:attribute`.
-
-        Raises:
-            UserError: another package uses the name of a built-in part.
-        """
+        """Name -> `module:attribute`; UserError where another package uses the name of a built-in part."""
         others = installed(f"alignrec.{self.kind}")
         if twice := sorted(others.keys() & self.built_in.keys()):
             raise UserError(f"entry point '{twice[0]}' of alignrec.{self.kind}: the name is taken; choose another")
         return {**self.built_in, **others}
 
     def __getitem__(self, name: str) -> Part:
-        """Import the part.
-
-        Raises:
-            KeyError: no part has this name. UserError: another package's part cannot be imported.
-        """
+        """Import the part; KeyError where none has this name, UserError where another package's cannot be imported."""
         path = self.entries[name]
         module, _, attribute = path.partition(":")
         try:

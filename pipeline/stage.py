@@ -37,9 +37,7 @@ class Stage:
     writes: str
     """its files, for the docs, Markdown"""
     params: type[Section]
-    """the class of its section"""
     main: Callable[[Run], None]
-    """makes its files"""
     reads: tuple[Stage, ...] = ()
     """the stages whose files it reads"""
     needs: Callable[[Run], Needs] | None = None
@@ -57,11 +55,7 @@ class Stage:
     """whether it hashes what it reads though nobody has touched it since, so that bits that rot go no further"""
 
     def asks(self, run: Run) -> Needs:
-        """Return what the results of a run depend on.
-
-        Raises:
-            UserError: an input file is missing; says which stage makes it.
-        """
+        """Return what the results of a run depend on; UserError for a missing input says which stage makes it."""
         return self.needs(run) if self.needs else self.depends(run)
 
     def depends(
@@ -74,7 +68,6 @@ class Stage:
         """Return what every stage depends on, its section and its code, and what is given.
 
         Args:
-            run: of the stage.
             facts: anything JSON beside its own section.
             files: that it reads; by default all that the stages of `reads` have written.
             parts: that it loads by name, each with its registry.

@@ -1,7 +1,5 @@
 """The versions that results depend on, and all that is installed."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

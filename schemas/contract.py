@@ -4,8 +4,6 @@ Constraints that Arrow's types cannot express (`low`, `high`, `one_of`) are in t
 documentation of the column: both travel inside the Parquet files.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
@@ -43,8 +41,6 @@ def check(table: pa.Table, schema: pa.Schema, where: str = "table") -> pa.Table:
     """Return `table` with the schema's columns, order and metadata, or raise ContractError for its first fault.
 
     Args:
-        table: any Arrow table; a column may be chunked.
-        schema: one of this package's.
         where: what to call the table in the error, usually its path.
 
     Raises:
@@ -107,3 +103,9 @@ def _first_not_finite(column: pa.ChunkedArray, width: int) -> tuple[int, str] | 
             return start + row, f"element {int((~np.isfinite(values[row])).argmax())} is not finite"
         start += len(chunk)
     return None
+
+
+ITEM_ID = field("item_id", pa.int32(), "dense item number, 0 .. I-1", low=0)
+ASIN = field("asin", pa.string(), "the item's identifier at its source")
+USER_ID = field("user_id", pa.int32(), "dense user number, 0 .. U-1", low=0)
+USER = field("user", pa.string(), "the user's identifier at its source")

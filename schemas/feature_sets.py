@@ -1,11 +1,8 @@
-"""Feature sets: one vector an item."""
-
-from __future__ import annotations
+"""Vectors and what is made of them: feature sets, the item graph, and the embeddings of a trained recommender."""
 
 import pyarrow as pa
 
-from schemas.columns import ASIN, ITEM_ID
-from schemas.contract import field, vector
+from schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field, vector
 
 TRIED = pa.schema(
     [
@@ -36,3 +33,28 @@ def features(width: int) -> pa.Schema:
             field("vector", vector(width), f"float32[{width}], not normalised; finite"),
         ]
     )
+
+
+def item_embeddings(width: int) -> pa.Schema:
+    """Return the schema of a recommender's item vectors: score = dot product with the user's."""
+    return pa.schema([ITEM_ID, ASIN, field("vector", vector(width), f"float32[{width}]; finite")])
+
+
+def user_embeddings(width: int) -> pa.Schema:
+    """Return the schema of a recommender's user vectors."""
+    return pa.schema([USER_ID, USER, field("vector", vector(width), f"float32[{width}]; finite")])
+
+
+def numbered_user_embeddings(width: int) -> pa.Schema:
+    """Return the schema of a recommender's user vectors in a release that names no user."""
+    return pa.schema([f for f in user_embeddings(width) if f.name != USER.name])
+
+
+EDGES = pa.schema(
+    [
+        ITEM_ID,
+        field("neighbour_id", pa.int32(), "item_id of the neighbour; the item itself comes first", low=0),
+        field("rank", pa.int32(), "0 is the nearest", low=0),
+        field("cosine", pa.float32(), "cosine similarity of the two feature vectors", low=-1.001, high=1.001),
+    ]
+)

@@ -1,14 +1,11 @@
 """Interactions with their split, and the identifiers of users and items."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 
 import pyarrow as pa
 
-from schemas.columns import ASIN, ITEM_ID, USER, USER_ID
-from schemas.contract import field
+from schemas.contract import ASIN, ITEM_ID, USER, USER_ID, field
 
 TRAIN, VALID, TEST = 0, 1, 2  # interactions.split, numbered as in MMRec's x_label
 COLD_ITEMS, SPARSE = "cold-items", "sparse"  # divisions that need content

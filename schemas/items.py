@@ -1,13 +1,10 @@
-"""The metadata of each item, and the lines that could not be read."""
-
-from __future__ import annotations
+"""The metadata and the image of each item, or the reason why there is none; and the lines that could not be read."""
 
 import json
 
 import pyarrow as pa
 
-from schemas.columns import ASIN, ITEM_ID
-from schemas.contract import field
+from schemas.contract import ASIN, ITEM_ID, field
 
 ITEMS = pa.schema(
     [
@@ -26,14 +23,6 @@ ITEMS = pa.schema(
 )
 
 TEXT_FIELDS = ("title", "brand", "categories", "description")
-
-
-def text_fields(items: pa.Table) -> tuple[str, ...]:
-    """Return the columns that make the text of a read table ITEMS; all of them where its file does not say."""
-    record = json.loads((items.schema.metadata or {}).get(b"alignrec", b"{}"))
-    return tuple(record.get("params", {}).get("text", TEXT_FIELDS))
-
-
 REJECTS = pa.schema(
     [
         field("file", pa.string(), "name of the raw file"),
@@ -42,3 +31,36 @@ REJECTS = pa.schema(
         field("raw", pa.binary(), "the line's bytes, as read; of a long line the first 65,536"),
     ]
 )
+IMAGE_STATUSES = (
+    "ok",  # decoded, resized, stored
+    "missing",  # the metadata names no image
+    "http_error",  # an HTTP error; reason has the code
+    "unreachable",  # no connection: name not resolved, refused, cut
+    "timeout",
+    "not_an_image",
+    "truncated",
+    "too_small",
+    "too_large",
+    "placeholder",  # a "no image available" file or a 1x1 pixel
+    "blocked",  # address or scheme that the parameters do not allow
+)
+IMAGES = pa.schema(
+    [
+        ITEM_ID,
+        ASIN,
+        field("status", pa.string(), "how fetching ended", one_of=IMAGE_STATUSES),
+        field("reason", pa.string(), "detail for a status that is not ok; empty for ok"),
+        field("url", pa.string(), "the address that gave this result; empty for missing"),
+        field("image", pa.binary(), "JPEG, RGB; null unless status is ok", nullable=True),
+        field("width", pa.int32(), "pixels after resizing; 0 unless ok", low=0),
+        field("height", pa.int32(), "pixels after resizing; 0 unless ok", low=0),
+        field("sha256", pa.string(), "hex, of the bytes as fetched; empty where none came"),
+        field("phash", pa.uint64(), "64-bit perceptual hash; null unless ok", nullable=True),
+    ]
+)
+
+
+def text_fields(items: pa.Table) -> tuple[str, ...]:
+    """Return the columns that make the text of a read table ITEMS; all of them where its file does not say."""
+    record = json.loads((items.schema.metadata or {}).get(b"alignrec", b"{}"))
+    return tuple(record.get("params", {}).get("text", TEXT_FIELDS))

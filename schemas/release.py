@@ -1,13 +1,10 @@
 """Tables that only a release has; release.schema.json describes its manifest."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from schemas.contract import field
 from schemas.feature_sets import features
-from schemas.images import IMAGE_STATUSES
-from schemas.items import ITEMS
+from schemas.items import IMAGE_STATUSES, ITEMS
 from schemas.semantic_ids import semantic_ids
 
 RELEASED_ITEMS = pa.schema(

@@ -1,13 +1,10 @@
 """Results of recommenders: metrics, slices, paired tests, rankings, and the trials of a sweep."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pyarrow as pa
 
-from schemas.columns import USER_ID
-from schemas.contract import field
+from schemas.contract import USER_ID, field
 
 MODEL = field("model", pa.string(), "alignrec, lightgcn, bpr, vbpr, ...")
 FEATURE_SET = field("features", pa.string(), "feature set, or `none` for models on ids alone")

@@ -1,11 +1,8 @@
 """Semantic IDs: an item as a few discrete codes, from coarse to fine."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
-from schemas.columns import ASIN, ITEM_ID
-from schemas.contract import field
+from schemas.contract import ASIN, ITEM_ID, field
 
 
 def codes(levels: int) -> pa.DataType:

@@ -1,7 +1,5 @@
 """Tables of the study: mask modality, the long tail, variants, sweeps, codes in use, wrong content, losses."""
 
-from __future__ import annotations
-
 import pyarrow as pa
 
 from schemas.contract import field
@@ -9,7 +7,6 @@ from schemas.results import FEATURE_SET, MODEL, PROTOCOL, RUN, TESTS, K
 
 DATASET = RUN[0]
 SEED = RUN[4]
-RECALL = ("recall", "ndcg")
 BEST_EPOCH = field("best_epoch", pa.int32(), "first epoch of best valid Recall@20, counted from 0", low=0)
 DIFFERENCE = (
     field("difference", pa.float64(), "a - b; null where there is nothing to compare with", nullable=True),
@@ -17,6 +14,13 @@ DIFFERENCE = (
     field("high", pa.float64(), "its other end", nullable=True),
     field("p", pa.float64(), "two-sided, of the paired bootstrap", nullable=True, low=0, high=1),
     field("p_holm", pa.float64(), "p corrected (Holm) for all rows of this table", nullable=True, low=0, high=1),
+)
+RETRAINED = (
+    K,
+    field("seeds", pa.int32(), "trainings", low=1),
+    field("n", pa.int64(), "test users", low=1),
+    field("mean", pa.float64(), "recall on test, mean over trainings", low=0, high=1),
+    field("sd", pa.float64(), "over trainings, n - 1; null for one", nullable=True, low=0),
 )
 
 MASK = pa.schema(
@@ -117,11 +121,7 @@ WRONG = pa.schema(
         ),
         field("ratio", pa.float64(), "share of the items of which it is wrong", low=0, high=1),
         *PROTOCOL,
-        K,
-        field("seeds", pa.int32(), "trainings", low=1),
-        field("n", pa.int64(), "test users", low=1),
-        field("mean", pa.float64(), "recall on test, mean over trainings", low=0, high=1),
-        field("sd", pa.float64(), "over trainings, n - 1; null for one", nullable=True, low=0),
+        *RETRAINED,
         field("difference", pa.float64(), "mean - that of the same model on the whole set", nullable=True),
         *DIFFERENCE[1:],
     ]
@@ -166,11 +166,7 @@ JOINT = pa.schema(
         DATASET,
         *_VARIANT,
         *PROTOCOL,
-        K,
-        field("seeds", pa.int32(), "trainings", low=1),
-        field("n", pa.int64(), "test users", low=1),
-        field("mean", pa.float64(), "recall on test, mean over trainings", low=0, high=1),
-        field("sd", pa.float64(), "over trainings, n - 1; null for one", nullable=True, low=0),
+        *RETRAINED,
         field("difference", pa.float64(), "mean - that of `staged`", nullable=True),
         *DIFFERENCE[1:],
         *_PROBED,
@@ -236,4 +232,3 @@ STUDY = {
     "generative_tests": GENERATIVE_TESTS, "wrong": WRONG, "geometry": GEOMETRY,
     "joint": JOINT, "joint_epochs": JOINT_EPOCHS,
 }  # fmt: skip
-"""part of the study -> its table"""

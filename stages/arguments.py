@@ -38,11 +38,7 @@ Part = Annotated[
 
 
 def parted(given: str | None) -> tuple[int, int] | None:
-    """Return I and N of `I/N`.
-
-    Raises:
-        typer.BadParameter: it is something else, or I is none of 1 .. N.
-    """
+    """Return I and N of `I/N`; typer.BadParameter where it is something else, or I is none of 1 .. N."""
     if given is None:
         return None
     part, _, parts = given.partition("/")

@@ -3,11 +3,8 @@
 With a budget, settings are first tried on valid, the same number for every model and feature set.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
-from pipeline.benchmark import cutoffs
 from pipeline.benchmark.params import Benchmark, Sweep
 from pipeline.features import needs as features
 from pipeline.interactions.params import Interactions
@@ -29,7 +26,7 @@ def main(run: Run) -> None:
     from pipeline.experiment.tables import benchmark as tables
 
     experiment = Experiment(run, run.params[Benchmark].workers, draws=run.layout.draws())
-    cutoffs.check(run.params[Benchmark], experiment.split.n_items)
+    run.params[Benchmark].check(experiment.split.n_items)
     found = experiment.complete(plans.plan(experiment))
     experiment.write(tables.table(experiment, found))
     experiment.end()

@@ -1,7 +1,5 @@
 """download: fetch the raw files of one dataset into outputs/download/<dataset>/ and list them with checksums."""
 
-from __future__ import annotations
-
 from pipeline import io
 from pipeline.run import Run
 from pipeline.sources.base import Downloaded, Generated

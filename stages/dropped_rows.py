@@ -1,7 +1,5 @@
 """After a stage: losing most of its input is an error with the likely cause, or a warning where it is plausible."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -75,11 +73,7 @@ def items(run: Run) -> None:
 
 
 def images(run: Run) -> None:
-    """Warn where most images could not be had.
-
-    Raises:
-        UserError: all are blocked, or none is where it is said to be.
-    """
+    """Warn where most images could not be had; UserError if all are blocked, or none is where it is said to be."""
     named, ok = run.rows_in - run.drops["missing"], run.rows_out
     failures = {status: n for status, n in run.drops.items() if status != "missing"}
     if not named and (patterns := run.params[Images].pattern):
@@ -99,11 +93,7 @@ def images(run: Run) -> None:
 
 
 def _gone(run: Run, named: int) -> None:
-    """Refuse images of this machine of which not one is there, where most images are such: paths start elsewhere.
-
-    Raises:
-        UserError: so it is.
-    """
+    """Refuse images of this machine of which not one is there, where most images are such: paths start elsewhere."""
     from pipeline.images.files import NO_FILE  # loads httpx
 
     def local() -> Iterator[dict[str, str]]:

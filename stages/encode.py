@@ -1,13 +1,12 @@
 """encode: items -> feature sets, a folder each: content encoders, imported files, controls."""
 
-from __future__ import annotations
-
 import shutil
 
 import schemas
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
 from pipeline.errors import UserError
+from pipeline.features import needs as features
 from pipeline.features.registry import FEATURES
 from pipeline.run import Run
 from pipeline.sources.registry import SOURCES
@@ -46,8 +45,6 @@ def main(run: Run) -> None:
 
 def needs(run: Run) -> Needs:
     """Of an encoder that loads somebody's network, its files and the releases of its packages count."""
-    from pipeline.features import needs as features
-
     encoders, names = run.params.encoders, features.named(run.params)
     facts = features.settings(encoders, names), run.source.model_dump(mode="json"), features.libraries(encoders, names)
     files = [*ENCODE.inputs(run), *features.files(encoders, names)]

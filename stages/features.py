@@ -1,15 +1,16 @@
 """`alignrec features`: the feature sets of a dataset, and the choice of the best."""
 
-from __future__ import annotations
-
+import json
 from typing import Any
+
+import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
-from pipeline.facts import tried as facts
+from pipeline.facts import probes as facts
 from pipeline.facts.table import Table
 from pipeline.features import registry
 from pipeline.layout import Layout
@@ -22,8 +23,6 @@ def choosing(params: Parameters, dataset: str, seconds: int | None) -> tuple[Par
     """Return the parameters with a set of kind `chosen`, and its name; `for_dataset` is for the caller.
 
     Args:
-        params: as the file has them.
-        dataset: whose set it is.
         seconds: budget; None leaves it as it is.
     """
     encode = params[Encode]
@@ -36,11 +35,7 @@ def choosing(params: Parameters, dataset: str, seconds: int | None) -> tuple[Par
 
 
 def sets(layout: Layout) -> Table:
-    """Return the feature sets that `encode` has written: kind, width, and what each is made of.
-
-    Raises:
-        UserError: there is none.
-    """
+    """Return the feature sets that `encode` wrote, their width and what they are made of; UserError where none is."""
     names = layout.feature_sets()
     if not names:
         raise UserError(f"{layout.folder('encode')} has no feature set; run `alignrec encode {layout.dataset}`")
@@ -50,14 +45,10 @@ def sets(layout: Layout) -> Table:
 
 def tried(layout: Layout, name: str) -> Table:
     """Return the candidates of a set of kind `chosen`, best first."""
-    return facts.table(name, io.read_table(layout.tried(name), schemas.TRIED).to_pylist())
+    return facts.tried_table(name, io.read_table(layout.tried(name), schemas.TRIED).to_pylist())
 
 
 def _facts(layout: Layout, name: str) -> list[str]:
-    import json
-
-    import pyarrow.parquet as pq
-
     schema = pq.read_schema(io.shards(layout.features(name), "features")[0])
     record = json.loads((schema.metadata or {}).get(b"alignrec", b"{}")).get("params", {})
     of = record.get("of", [])

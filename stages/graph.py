@@ -1,7 +1,5 @@
 """graph: feature sets -> item neighbours, <feature set>/edges.parquet."""
 
-from __future__ import annotations
-
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.graph.params import Graph

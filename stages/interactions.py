@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import schemas
-from pipeline.benchmark import cutoffs
 from pipeline.benchmark.params import Benchmark
 from pipeline.evaluation import cutoff
 from pipeline.interactions.params import Interactions
@@ -76,10 +75,10 @@ def _divided(run: Run, db: DuckDBPyConnection, division: Division) -> Divided:
 
 def _check_cutoffs(run: Run, split: SplitTables) -> None:
     """Refuse cutoffs that the catalogue, or its cold items, are too few for."""
-    cutoffs.check(run.params[Benchmark], split.facts["items"])
+    run.params[Benchmark].check(split.facts["items"])
     if split.division.startswith(schemas.COLD_ITEMS):
         cold = split.facts["cold_valid_items"], split.facts["cold_test_items"]
-        cutoffs.check_cold(run.params[Benchmark], *cold)
+        run.params[Benchmark].check_cold(*cold)
         if near := cutoff.near(min(cold)):
             run.warn(f"{near} Raise interactions.cold_share.")
 

@@ -1,7 +1,5 @@
 """items: metadata of the surviving items -> clean text and image addresses, a row for every item."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import schemas

@@ -1,13 +1,10 @@
 """Every model alike -> table LEAGUE, what follows from it, and a page. Not part of dvc.yaml."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
 import schemas
 from pipeline import io
-from pipeline.benchmark import cutoffs
 from pipeline.benchmark.params import Benchmark
 from pipeline.experiment.plans import league as plans
 from pipeline.experiment.run import Experiment
@@ -20,7 +17,7 @@ def main(run: Run, budget: int, others: Sequence[Path]) -> None:
     """Train what has no record yet, then write the table, with those of others, and the page; records stay."""
     experiment = Experiment(run, plans.workers(run.params), run.layout.cells("benchmark"))
     experiment.costs = run.folder / "costs"
-    cutoffs.check(run.params[Benchmark], experiment.split.n_items)
+    run.params[Benchmark].check(experiment.split.n_items)
     own = plans.season(experiment, budget)
     for reason in own.left_out.values():
         run.warn(f"left out: {reason}")

@@ -1,7 +1,5 @@
 """`alignrec new`: looks at files of one's own, writes a parameter file for them, and makes the folder a project."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,13 +30,8 @@ def write(
     """Write the parameter file, and what a project needs; yield what was seen, and what to run next.
 
     Args:
-        name: of the dataset.
-        interactions: a row an interaction.
-        items: a row an item, if there is such a file.
         images: folder, archive or pattern, if the images are files.
         columns: `role=name`, where the name of a column does not say what it is.
-        to: the file to write.
-        force: whether an existing one is overwritten.
 
     Raises:
         UserError: a file or column is absent or ambiguous, values cannot be read, or `to` exists.

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import create_model, field_validator
 
-from pipeline.benchmark.params import Benchmark, Sweep
+from pipeline.benchmark.params import Benchmark, League, Sweep
 from pipeline.benchmark.settings import model_settings
 from pipeline.config import document
 from pipeline.config.base import Section, checked, known
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
-from pipeline.experiment.params import League
 from pipeline.features import registry as encoders
 from pipeline.features.names import feature_sets
 from pipeline.models import MODELS, RELEASED
@@ -130,40 +129,26 @@ def of_release(release: Release, path: Path) -> Parameters:
 
 
 def check(params: Parameters, path: Path) -> None:
-    """Check the settings of every model and encoder that the parameters name; loads torch.
-
-    Raises:
-        UserError: one has a fault; one line, which begins with `path`.
-    """
+    """Check the settings of every model and encoder that the parameters name (loads torch); UserError names `path`."""
     try:
         for model in dict.fromkeys([RELEASED, *params[Benchmark].models, *params[Benchmark].overrides]):
             model_settings(params, model)
         for ablation in params[Benchmark].ablations:
             model_settings(params, RELEASED, ablation)
-        _spaces(params)
+        for model, ranges in params[Sweep].spaces.items():
+            for end in ("low", "high"):
+                values = {name: getattr(space, end) for name, space in ranges.items()}
+                checked(MODELS[model].Params, values, f"sweep.spaces.{model}")
         for encoder in dict.fromkeys([*params[Encode].encoders, *params.encoders]):
             encoders.settings(params.encoders, encoder)
         for method in dict.fromkeys([*params[SemanticIds].methods, *params[SemanticIds].settings]):
             own = params[SemanticIds].settings.get(method, {})
             checked(METHODS[method].Params, own, f"semantic_ids.settings.{method}")
-        _studied(params)
+        for sweep in params[Study].sweeps:
+            for setting in params[Study].settings(sweep):
+                checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
     except UserError as e:
         raise UserError(f"{path}: {e}") from None
-
-
-def _studied(params: Parameters) -> None:
-    """Refuse settings of sweeps that AlignRec does not accept."""
-    for sweep in params[Study].sweeps:
-        for setting in params[Study].settings(sweep):
-            checked(MODELS[RELEASED].Params, part(setting, "train"), f"study.sweeps.{sweep}.train")
-
-
-def _spaces(params: Parameters) -> None:
-    """Refuse a range whose key the model does not read, or whose ends it refuses."""
-    for model, ranges in params[Sweep].spaces.items():
-        for end in ("low", "high"):
-            kind, values = MODELS[model].Params, {name: getattr(values, end) for name, values in ranges.items()}
-            checked(kind, values, f"sweep.spaces.{model}")
 
 
 def load(path: Path, dataset: str = "") -> Parameters:

@@ -1,7 +1,5 @@
 """`alignrec new-plugin`: a package with parts of one's own, a recommender, an encoder and a probe, and their test."""
 
-from __future__ import annotations
-
 import importlib.util
 import keyword
 import re

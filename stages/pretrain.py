@@ -1,7 +1,5 @@
 """pretrain: BEiT3 by masked image and masked language modelling on the dataset's own images and texts."""
 
-from __future__ import annotations
-
 from pipeline.encode.registry import ENCODERS
 from pipeline.features.needs import reads_pretrained
 from pipeline.features.registry import FEATURES

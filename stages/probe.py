@@ -1,7 +1,5 @@
 """probe: feature sets judged without a recommender, raw and processed -> probes.json."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,7 +9,7 @@ from pipeline import io
 from pipeline.encode.params import Encode
 from pipeline.features import needs as features
 from pipeline.layout import Layout
-from pipeline.probe.base import Relearned
+from pipeline.probe.base import Data, Relearned
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.run import Run
@@ -25,7 +23,6 @@ from stages.items import ITEMS
 def main(run: Run) -> None:
     """Judge every feature set, raw and processed."""
     from pipeline.probe import asking, categories, forms, verdicts  # load SciPy
-    from pipeline.probe.base import Data
 
     params, layout = run.params[Probe], run.layout
     interactions = run.read(layout.interactions, schemas.INTERACTIONS)

@@ -1,7 +1,5 @@
 """A folder as a project: dvc.yaml from the stages, what DVC draws and ignores, git and DVC begun. Any folder works."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shutil
@@ -69,9 +67,6 @@ def begin(folder: Path) -> Iterator[str]:
 
     Without git, DVC is begun without it. Below the root of a repository, DVC is begun for the folder alone.
 
-    Args:
-        folder: that has params.yaml.
-
     Raises:
         UserError: git or DVC refuse.
     """
@@ -100,15 +95,11 @@ def is_shipped(folder: Path, params: Path) -> bool:
     """Return whether a parameter file is that of a clone of this repository, as git has it: nothing is lost with it."""
     if not (folder / params).exists() or (folder / "pipeline").resolve() != code.ROOT / "pipeline":
         return False
-    if _git_root(folder) is None or not _is_sample(folder / params):
+    given = document.read(folder / params)
+    if _git_root(folder) is None or not (isinstance(given, dict) and given.get("datasets") == ["sample"]):
         return False
     unchanged = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", str(params)], cwd=folder, capture_output=True)
     return unchanged.returncode == 0
-
-
-def _is_sample(params: Path) -> bool:
-    given = document.read(params)
-    return isinstance(given, dict) and given.get("datasets") == ["sample"]
 
 
 def _stage(stage: Stage) -> dict[str, Any]:

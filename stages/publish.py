@@ -1,7 +1,5 @@
 """publish: features, graph, embeddings and evidence -> the release folder, checked before it appears."""
 
-from __future__ import annotations
-
 from pipeline.encode.registry import ENCODERS
 from pipeline.probe.registry import PROBES
 from pipeline.release.params import Publish
@@ -23,13 +21,13 @@ from stages.train import TRAIN
 
 def main(run: Run) -> None:
     """Write release/."""
-    from pipeline.release import build, gather, verify
+    from pipeline.release import build, gather
+    from pipeline.release.read import Release
 
     parts = gather.parts(run, PUBLISH.before())
     with build.replacing(run.layout.release) as folder:
         manifest = build.write(folder, parts, run.record())
-        for _ in verify(folder):
-            pass
+        Release(folder).verified()
     run.rows_in = run.rows_out = manifest.counts.items
     run.note(files=len(manifest.files), bytes=sum(f.bytes for f in manifest.files), features=list(parts.features))
 

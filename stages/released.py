@@ -1,21 +1,23 @@
 """What users do with releases: fetch, verify, diff, export, encode new items, attest; or read one as a dataset."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from pipeline import io
 from pipeline.config.parameters import Parameters
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.release import manifest
+from pipeline.release import verify as check
+from pipeline.release.read import Release, unpacked
+from pipeline.run import running
 from stages.arguments import Order, ParamsFile, Root
 from stages.terminal import bytes_bar, interruptible, say, show
-
-if TYPE_CHECKING:
-    from pipeline.layout import Layout
 
 
 @contextmanager
@@ -23,43 +25,29 @@ def laid_out(what: str, root: Path, *needs: str) -> Iterator[Layout]:
     """Yield the outputs of a dataset, or those that a release stands for; a release is verified first.
 
     Args:
-        what: a dataset, or a release folder.
-        root: folder of the stages' outputs, for a dataset.
         needs: what a release must have, see `Release.refuse_without`.
 
     Raises:
         UserError: the release is damaged, or lacks something.
     """
-    from pipeline.layout import Layout
-
     if not is_release(what):
         yield Layout(root, what)
         return
-    from pipeline.release.read import Release, unpacked
-
     with unpacked(Release(Path(what)).verified(), needs) as layout:
         yield layout
 
 
 def settings(what: str, params: Path) -> Parameters:
-    """Return the parameters of a dataset; a release brings its own where there is no parameter file.
-
-    Raises:
-        UserError: no such file or dataset, or a fault in them.
-    """
+    """Return the parameters of a dataset, or a release's own where there is no file; UserError: a fault in them."""
     from stages.params import of_release, read
 
     if is_release(what):
-        from pipeline.release.read import Release
-
         return of_release(Release(Path(what)), params)
     return read(params, what)
 
 
 def is_release(what: str) -> bool:
     """Return whether an argument names a release folder rather than a dataset; UserError for any other path."""
-    from pipeline.errors import UserError
-
     if (Path(what) / "manifest.json").exists():
         return True
     if Path(what).name != what:  # a dataset has a plain name
@@ -68,22 +56,10 @@ def is_release(what: str) -> bool:
 
 
 def probe(what: str, params: Path, root: Path, to: Path | None) -> None:
-    """Judge the feature sets of a release as the stage `probe` judges a dataset's, and print the figures.
-
-    Args:
-        what: a release folder.
-        params: parameter file; a release does without one.
-        root: folder of the stages' outputs; not read.
-        to: file to write the figures to, JSON.
-
-    Raises:
-        UserError: the release is damaged, or has no interactions.
-    """
+    """Judge the sets of a release as the stage `probe` does, print the figures; UserError: it has no interactions."""
     with laid_out(what, root, "interactions") as layout:
-        from pipeline import io
         from pipeline.facts import probes
         from pipeline.report import terminal
-        from pipeline.run import running  # loads every registry, which an error above need not wait for
         from stages.probe import main
 
         with running("probe", layout.dataset, settings(what, params), layout.root) as run:
@@ -100,8 +76,6 @@ def verify(
     key: Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")] = None,
 ) -> None:
     """check a release folder: every file's bytes, hash, schema and counts, and the signature."""
-    from pipeline.release import verify as check
-
     for line in check(folder, key):
         say(line)
 
@@ -113,7 +87,6 @@ def fetch(
     key: Annotated[Path | None, typer.Option(help="public SSH key (.pub) that must have signed it")] = None,
 ) -> None:
     """fetch a release, every byte checked before it appears."""
-    from pipeline.io import sha256
     from pipeline.remote.fetch import fetch as fetch_release
     from pipeline.remote.fetch import work_of
 
@@ -122,7 +95,7 @@ def fetch(
         bytes_bar("fetch") as progress,
     ):
         folder = fetch_release(address, to, encoder, progress, key)
-    say(f"release {sha256(folder / 'manifest.json')}")
+    say(f"release {io.sha256(folder / 'manifest.json')}")
     say(f"fetched: {to}")
 
 
@@ -134,12 +107,7 @@ def diff(
     root: Root = Path("outputs"),
 ) -> None:
     """two releases side by side: schema, rows, values, and the version that the change deserves."""
-    from pipeline import io
-    from pipeline.release import manifest
-    from pipeline.release import verify as check
-
-    for _ in check(a):
-        pass
+    Release(a).verified()
     for _ in check(b, known=manifest.load(a)):
         pass
     from pipeline.compare import releases  # loads SciPy, which a damaged release need not wait for
@@ -150,11 +118,10 @@ def diff(
     if json_to:
         io.write_json(json_to, differences)
     if page_to:
-        from pipeline.compare import changes
-        from pipeline.release.read import Release
+        from pipeline.compare import page
 
         release = Release(b)
-        text = changes.html(a, b, differences, release.beside(root).images, release.manifest.kind)
+        text = page.changes_html(a, b, differences, release.beside(root).images, release.manifest.kind)
         io.write_bytes(page_to, text.encode())
         say(f"page: {page_to}")
 
@@ -164,7 +131,6 @@ def leaderboard(
     to: Annotated[Path, typer.Option("--to", help="page to write")] = Path("leaderboard.html"),
 ) -> None:
     """benchmarks of any number of releases on one page, beside what others published."""
-    from pipeline import io
     from pipeline.compare import leaderboard as board
 
     entries = [entry for folder in releases or [] for entry in board.read(folder)]
@@ -197,7 +163,6 @@ def export(
     from pipeline.export import content
     from pipeline.export.rows import arranged
     from pipeline.export.write import wants_codes, write
-    from pipeline.layout import Layout
 
     coded = wants_codes(form, codes)
     if (Path(what) / "manifest.json").exists():
@@ -222,8 +187,6 @@ def serve(
     root: Root = Path("outputs"),
 ) -> None:
     """the page of a release with a box: text or image in, nearest items out, by the released encoder."""
-    from pipeline.release.read import Release
-
     opened = Release(release).verified()
     own = settings(str(release), params)
     from pipeline.serve import command  # loads torch, which a damaged release need not wait for
@@ -240,10 +203,7 @@ def embed(
     codes: Annotated[str | None, typer.Option(help="method whose released codebooks code the items too")] = None,
 ) -> None:
     """new items in the space of a released feature set, by its own encoder."""
-    from pipeline.release import verify as check
-
-    for _ in check(release):
-        pass
+    Release(release).verified()
     from tqdm import tqdm
 
     from pipeline.release import embed as embedding  # loads torch, which a damaged release need not wait for
@@ -266,11 +226,7 @@ def attest(
     root: Root = Path("outputs"),
 ) -> None:
     """recompute rows of a release from their inputs: do text, image, vector, codes agree? Exit code 1 if not."""
-    from pipeline import io
-    from pipeline.release import verify as check
-
-    for _ in check(release):
-        pass
+    Release(release).verified()
     from pipeline.release import attest as attesting  # loads torch, which a damaged release need not wait for
 
     outcome = attesting.attest(release, attesting.inputs(data, images, root), sample, encoder or [])

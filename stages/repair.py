@@ -4,8 +4,6 @@ Both can be made again: `.dvc/tmp/rwlock` says who is running, `dvc.lock` what h
 and one that is done says so at once.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -13,14 +11,7 @@ from pipeline.config.document import FAULTS, parsed
 
 
 def repair(project: Path) -> list[Path]:
-    """Delete DVC's own files that it cannot read; return the deleted ones.
-
-    Args:
-        project: the folder that holds dvc.yaml.
-
-    Raises:
-        dvc.lock.LockError: a DVC that is running holds the files.
-    """
+    """Delete the DVC files of a project that DVC cannot read, return them; LockError while DVC is running."""
     from dvc.lock import make_lock
     from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
     from dvc.schema import COMPILED_LOCKFILE_SCHEMA

@@ -1,7 +1,5 @@
 """report: the evidence of every stage -> index.html, report.md and neighbours.png."""
 
-from __future__ import annotations
-
 from pipeline import io
 from pipeline.probe.registry import PROBES
 from pipeline.report.params import Report

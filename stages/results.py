@@ -1,12 +1,15 @@
 """What users ask of a dataset's outputs: what came out, what a user is recommended, settings and models compared."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+import schemas
+from pipeline import io
+from pipeline.errors import UserError
+from pipeline.layout import Layout
+from pipeline.run import running
 from stages import STAGES, released
 from stages.arguments import Dataset, Order, ParamsFile, Published, Root
 from stages.terminal import interruptible, say, show
@@ -18,12 +21,8 @@ def summary(
     root: Root = Path("outputs"),
 ) -> None:
     """where the time went, what came out, and where report and release are."""
-    import schemas
-    from pipeline import io
-    from pipeline.errors import UserError
     from pipeline.facts import verdict
     from pipeline.facts.outputs import Outputs
-    from pipeline.layout import Layout
     from pipeline.report import terminal as printed
     from stages.params import read
 
@@ -52,13 +51,11 @@ def features(
     root: Root = Path("outputs"),
 ) -> None:
     """the feature sets of a dataset; with --choose, candidates made of them, tried on valid."""
-    from pipeline.layout import Layout
     from pipeline.report import terminal
     from stages import features as chosen
 
     layout = Layout(root, dataset)
     if choose:
-        from pipeline.run import running
         from stages.encode import main
         from stages.params import for_dataset, read
 
@@ -108,11 +105,8 @@ def sweep(
     root: Root = Path("outputs"),
 ) -> None:
     """settings tried against each other, chosen on valid; an interrupted sweep resumes."""
-    import schemas
-    from pipeline import io
     from pipeline.experiment.plans.search import asked
     from pipeline.report import terminal as printed
-    from pipeline.run import running
     from stages.params import load
     from stages.sweep import main
 
@@ -138,11 +132,8 @@ def league(
     root: Root = Path("outputs"),
 ) -> None:
     """every model alike, over seeds and splits, with paired tests, on one page; an interrupted league resumes."""
-    import schemas
-    from pipeline import io
     from pipeline.facts import league as facts
     from pipeline.report import terminal
-    from pipeline.run import running
     from stages.league import main
     from stages.params import load
 
@@ -169,8 +160,6 @@ def compare(
 ) -> None:
     """feature sets side by side: probes, paired tests, likeness, most changed items; or their semantic IDs."""
     from pipeline.compare import codes_file, command
-    from pipeline.errors import UserError
-    from pipeline.layout import Layout
 
     settings = released.settings(dataset, params)
     coded = bool(codes) or any(map(codes_file.holds_codes, sets))

@@ -1,14 +1,12 @@
 """study: mask modality, long tail, variants of pre-training, sweeps, codes in use -> tables, and study.json."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.benchmark.params import Benchmark
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.experiment.plans import PLANS
-from pipeline.experiment.tables import TABLES
+from pipeline.experiment.tables import PLANS, TABLES
+from pipeline.features import needs as features
 from pipeline.features.registry import FEATURES
 from pipeline.graph.params import Graph
 from pipeline.interactions.params import Interactions
@@ -71,7 +69,6 @@ def needs(run: Run) -> Needs:
 
 def _encoders(run: Run) -> tuple[Needs, list[tuple[Registry[Any], str]]]:
     """Return what the encoders that are trained depend on, and the kinds that are loaded."""
-    from pipeline.features import needs as features
     from pipeline.pretrain import needs as pretraining
     from pipeline.study.settings import pretrained
 

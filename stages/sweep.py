@@ -5,7 +5,6 @@ from pipeline.benchmark.params import Sweep
 from pipeline.experiment.plans import search as plans
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.tables import effects
-from pipeline.experiment.tables import search as tables
 from pipeline.run import Run
 
 
@@ -16,7 +15,7 @@ def main(run: Run, wanted: plans.Asked) -> None:
     done = plans.tried(experiment, wanted)
     won = plans.winners(experiment, done)
     found = experiment.complete(plans.final(experiment, wanted, won), "winner")
-    written = tables.table(experiment, wanted, done, won, found)
+    written = plans.table(experiment, wanted, done, won, found)
     where = layout.sweep(*wanted.names).relative_to(run.folder)
     experiment.write({f"{where}/{name}": content for name, content in written.items()})
     all_effects = {names: io.read_json(layout.sweep_effects(*names)) for names in layout.sweeps()}

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import typer
 from typer.core import TyperGroup
 
-from pipeline.errors import not_installed, printable
+from pipeline.errors import UserError, not_installed, printable
+from schemas import ContractError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,9 +61,6 @@ class Group(TyperGroup):
 
     def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
         """Run the subcommand."""
-        from pipeline.errors import UserError
-        from schemas import ContractError
-
         write_any_character()
         try:
             returned = super().invoke(ctx)

@@ -1,7 +1,5 @@
 """train: split, one feature set and its graph -> the released recommender, its vectors and its training curve."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, cast
 

@@ -12,9 +12,8 @@ import yaml
 
 import schemas
 from pipeline import io
-from pipeline.experiment.plans import PLANS
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.tables import TABLES
+from pipeline.experiment.tables import PLANS, TABLES
 from pipeline.layout import Layout
 from pipeline.run import Run
 from pipeline.study.branch import searched

@@ -25,7 +25,7 @@ import json
 from typing import Literal
 
 from pipeline.config.base import Positive
-from pipeline.config.source import Licence
+from pipeline.config.parameters import Licence
 from pipeline.sources.base import Generated
 from pipeline.sources.tabular import Tabular, TabularSource
 

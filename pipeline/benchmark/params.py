@@ -1,4 +1,4 @@
-"""Sections `benchmark` and `sweep` of params.yaml."""
+"""Sections `benchmark`, `sweep` and `league` of params.yaml."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Count, Name, Positive, Section
+from pipeline.errors import UserError
+from pipeline.evaluation.cutoff import CUTOFF
 
 
 class Benchmark(Section):
@@ -40,6 +42,23 @@ class Benchmark(Section):
     null: AlignRec alone is tested, see pipeline/experiment/tables/significance.py"""
     workers: Positive = 2
     """runs at a time, one thread each"""
+
+    def check(self, items: int) -> None:
+        """Raise UserError if a cutoff is larger than the catalogue of so many items."""
+        if (largest := max(self.ks)) > items:
+            raise UserError(
+                f"'benchmark.ks': {largest} is larger than the catalogue, of which {items:,} items are left; "
+                "give smaller ones, or lower interactions.item_core"
+            )
+
+    def check_cold(self, valid: int, test: int) -> None:
+        """Raise UserError if so few items are the candidates of valid and of test that figures would say nothing."""
+        chosen_at = max(CUTOFF, *self.ks)
+        if min(valid, test) <= chosen_at:
+            raise UserError(
+                f"'interactions.cold_share': {valid:,} items are cold in valid and {test:,} in test, and the largest "
+                f"cutoff is {chosen_at}; raise it, give smaller 'benchmark.ks' or more data"
+            )
 
 
 class Range(Section):
@@ -102,3 +121,18 @@ class Sweep(Section):
     """also measure every setting on test, as published tables do, and report its choice as `selected_by: test`"""
     workers: Positive = 2
     """trainings at a time, one thread each; another number may try other settings"""
+
+
+class League(Section):
+    """Every model alike, over seeds and splits: `alignrec league`."""
+
+    models: list[Name] = []
+    """see pipeline/models/__init__.py; none: those of `benchmark.models`"""
+    features: list[Name] = []
+    """the set that is judged, then those that it is tested against; none: `train.features`, random and shuffled"""
+    seeds: Positive = 5
+    """runs of each model with the setting that valid has chosen, on each split"""
+    splits: Positive = 3
+    """the data's own, and others of the same interactions by other seeds, where a seed divides them"""
+    workers: Positive | None = None
+    """runs at a time, one thread each; null: as many as there are cores"""

@@ -1,7 +1,5 @@
 """The rows of a benchmark, and in which record each of them lies. Loads no model: reports read it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -38,8 +36,3 @@ def keys(layout: Layout) -> dict[Entry, str]:
 def rankings(layout: Layout, entry: Entry, suffix: str = "") -> Path:
     """Return table rankings(K) of an entry that was run, under the protocol of that suffix."""
     return layout.cells("benchmark") / f"{keys(layout)[entry]}{suffix}.parquet"
-
-
-def record(layout: Layout, entry: Entry) -> Path:
-    """Return the record of an entry that was run, JSON."""
-    return layout.cells("benchmark") / f"{keys(layout)[entry]}.json"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.benchmark.params import RATES, SPACES, Benchmark, Range, Sweep
@@ -50,19 +50,11 @@ def with_settings(params: Parameters, model: str, setting: Mapping[str, Any]) ->
 
 
 def search_ranges(params: Parameters, model: str) -> dict[str, Range]:
-    """Return the ranges of a model's search: of `sweep.spaces`, else of its authors' grid, else lr and l2 if it reads
-    them.
-    """
+    """Return the ranges of a model's search: of `sweep.spaces`, else of its authors' grid, else of lr and l2."""
     kind = MODELS[model].Params
-    own = {key: spanning(values) for key, values in kind.grid.items()}
+    own = {key: Range(low=min(v), high=max(v), log=min(v) > 0) for key, v in kind.grid.items()}
     rates = {key: values for key, values in RATES.items() if key in kind.model_fields}
     return (SPACES | params[Sweep].spaces).get(model, own or rates)
-
-
-def spanning(values: Sequence[int | float]) -> Range:
-    """Return the range of the values of a grid, on a logarithmic scale if all are above 0."""
-    low, high = min(values), max(values)
-    return Range(low=low, high=high, log=low > 0)
 
 
 def protocol_of(params: Parameters, dataset: str, split: Split, *draws: Split) -> Protocol:

@@ -1,2 +1,1 @@
-"""Comparison of feature sets: reading (feature_set), probes and paired tests (judge), trained recommenders (training),
-geometry, two releases (releases), tables and pages (page, changes)."""
+"""Feature sets, semantic IDs and releases side by side; and leaderboards."""

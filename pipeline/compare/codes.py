@@ -3,8 +3,6 @@
 I items, n of them with codes, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from tqdm import tqdm
 
 import schemas
 from pipeline import io
-from pipeline.compare import codes_file, feature_set, geometry, page
+from pipeline.compare import codes_file, feature_set, page, similarity
 from pipeline.compare.codes_file import Given, holds_codes
 from pipeline.compare.command import items_of
 from pipeline.compare.feature_set import FeatureSet
@@ -30,7 +28,7 @@ from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.probe import sampled
 from pipeline.report.gallery import Sheets
-from pipeline.report.section import Section
+from pipeline.report.plots import Section
 from pipeline.seeds import seed_for
 from pipeline.semantic_ids import build, judge
 from pipeline.semantic_ids.base import Method, Vectors
@@ -59,7 +57,6 @@ def compare(
         specs: files that hold codes, which are judged as they are, or feature sets, see feature_set.read.
         methods: code the feature sets, random codes beside them.
         seeds: codebooks of each method on each set.
-        to: folder to write into.
         order: mapping file of the rows of feature files without identifiers.
 
     Returns:
@@ -148,5 +145,5 @@ def _blocks(x: np.ndarray) -> Iterator[np.ndarray]:
 def sample_edges(vectors: np.ndarray) -> Edges:
     """Return items, of a large catalogue those that are drawn, beside each of their nearest others, in one block."""
     rows = sampled.rows(len(vectors), seed_for("compare", "neighbours"))
-    others = geometry.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1), rows)
+    others = similarity.neighbours(vectors, min(NEIGHBOURS, len(vectors) - 1), rows)
     return [(np.repeat(rows, others.shape[1]), others.reshape(-1))]

@@ -3,8 +3,6 @@
 I items, n of them with codes, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,13 +1,12 @@
 """`alignrec compare`: feature sets of one dataset, compared by probes, geometry and training."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from tqdm import tqdm
 
 import schemas
 from pipeline import io
@@ -16,6 +15,7 @@ from pipeline.benchmark.settings import protocol_of
 from pipeline.compare import feature_set
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.config.parameters import Parameters
+from pipeline.evaluation.cutoff import bounded
 from pipeline.facts.outputs import Outputs
 from pipeline.layout import Layout
 from pipeline.probe.base import Data
@@ -33,18 +33,13 @@ def compare(
 
     Args:
         layout: of the dataset; its interactions stage must have run.
-        params: settings of probes and trainings.
         specs: see feature_set.read.
         seeds: trainings per model and set; 0 for none.
-        to: folder to write into.
         order: mapping file of the rows of files without identifiers.
 
     Returns:
         the content of compare.json: sources, probes, processed, paired, verdicts, sets, pairs, order; training if
         seeds > 0.
-
-    Raises:
-        UserError: see feature_set.read.
     """
     asins = io.read_table(layout.item_ids, schemas.ITEM_IDS)["asin"].to_pylist()
     sets = feature_set.distinct([feature_set.read(spec, layout, asins, order) for spec in specs])
@@ -70,13 +65,9 @@ def compare(
 
 def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seeds: int, to: Path) -> dict[str, Any]:
     """Return AlignRec's and two baselines' figures on each set; trainings run in parallel."""
-    from tqdm import tqdm
-
-    from pipeline.evaluation.cutoff import bounded
     from pipeline.experiment.plans import compare as plans  # loads torch, which the probes do not need
     from pipeline.experiment.run import complete
     from pipeline.experiment.store import Store
-    from pipeline.experiment.tables import compare as tables
     from pipeline.train import inputs
 
     files = {g.name: to / "features" / f"{g.name}.npy" for g in sets}
@@ -89,7 +80,7 @@ def trained(layout: Layout, params: Parameters, sets: Sequence[FeatureSet], seed
     found = {one: record for one, cell in planned.items() if (record := store.get(cell))}
     judged = [
         protocol.label
-        | tables.summary(
+        | plans.summary(
             {one: r.evaluation(protocol.suffix, split, [k]).per_user["recall", k] for one, r in found.items()}, [*files]
         )
         for protocol in rules.variants

@@ -1,7 +1,5 @@
 """Reads a feature set from the dataset or a file, in the dataset's item order; the first mismatch is an error."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -45,7 +43,6 @@ def read(spec: str, layout: Layout, asins: Sequence[str], order: Path | None = N
     Args:
         spec: an encoded feature set of the dataset, or a path of a .npy, .pt, .parquet or a folder of Parquet files;
             `name=path` gives it a name of its own.
-        layout: of the dataset.
         asins: identifier of item 0 .. I-1.
         order: mapping file that says which item each row is, for files that do not; see identifiers.order.
 

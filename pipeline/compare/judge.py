@@ -1,7 +1,5 @@
 """Probes of several feature sets, and paired tests of their differences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -41,9 +39,7 @@ def judge(
     """Return probes of the sets and of their controls, raw and processed; tests and verdicts of every two sets.
 
     Args:
-        sets: at least one.
         probes: see asking.ask.
-        ks: cutoffs.
         seed: of controls and folds.
         withheld: see asking.withheld.
         width: of processed sets, at most.

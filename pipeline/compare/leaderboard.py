@@ -1,7 +1,5 @@
 """`alignrec leaderboard`: benchmarks of any number of releases, and what others published, on one page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -20,7 +18,7 @@ from pipeline.release.read import Release
 from pipeline.report import plots
 from pipeline.report.gallery import Sheets
 from pipeline.report.page import render
-from pipeline.report.section import Section
+from pipeline.report.plots import Section
 
 RESULTS = "results.json"
 MAX_BYTES = 64 << 20

@@ -1,25 +1,33 @@
-"""The page of a comparison, with images of the most changed items."""
+"""The pages of a comparison and of the differences of two releases, with images of the most changed items."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from pipeline.compare import geometry
+import schemas
+from pipeline import io
+from pipeline.compare import releases, similarity
 from pipeline.compare.feature_set import FeatureSet
+from pipeline.facts import chips, content
 from pipeline.facts import comparison as facts
-from pipeline.facts import content
 from pipeline.facts.chips import Chip
+from pipeline.facts.comparison import shared
 from pipeline.facts.outputs import Outputs
-from pipeline.report import gallery, plots, probed
+from pipeline.facts.table import Table
+from pipeline.facts.words import title
+from pipeline.report import gallery, judged, plots
 from pipeline.report.gallery import Sheets
 from pipeline.report.page import render
-from pipeline.report.section import Section
+from pipeline.report.plots import Section
 
 NEAR = 6
 """neighbours beside an item"""
+LINES = 5
+"""differences that a chip names"""
 
 
 def html(
@@ -28,21 +36,14 @@ def html(
     sets: Sequence[FeatureSet],
     items: pa.Table,
 ) -> str:
-    """Return the page of a comparison.
-
-    Args:
-        outputs: of the dataset; its images are shown, if there are any.
-        comparison: see command.compare.
-        sets: the feature sets, in the order of `comparison`.
-        items: asin, title and categories of all items.
-    """
+    """Return the page of a comparison, see command.compare; `items` has asin, title and categories."""
     named = {g.name: g for g in sets}
     pairs = [
         changed(named[p["a"]], named[p["b"]], [(e["item_id"], e["overlap"]) for e in p["most_changed"]])
         for p in comparison["pairs"]
     ]
     shapes = [facts.sources(comparison), *facts.shapes(comparison)]
-    doubts, drawn = " ".join(facts.doubts(comparison)), probed.pictures(facts.probed(comparison))
+    doubts, drawn = " ".join(facts.doubts(comparison)), judged.pictures(facts.probed(comparison))
     parts = [
         Section("judged", "Judged", "Judged", doubts, drawn, tables=facts.judged(comparison)),
         Section("similarity", "Similarity" * bool(pairs), "Shape" + " and similarity" * bool(pairs), tables=shapes),
@@ -65,13 +66,8 @@ def compared(
     """Return a page of feature sets, or of codes, side by side.
 
     Args:
-        outputs: of the dataset.
-        names: of what is compared.
-        parts: sections.
-        packed: the images.
         data: the page's table of items, see gallery.Sheets.table.
         pairs: see `changed`.
-        chips: the verdict at a glance.
         verdict: the same in sentences, its rule last.
     """
     return render(
@@ -83,7 +79,7 @@ def compared(
 
 def changed(a: FeatureSet, b: FeatureSet, items: Sequence[tuple[int, float]]) -> dict[str, Any]:
     """Return two sets' neighbours of the most changed items (rows, and shares of common neighbours), for a page."""
-    neighbours = [geometry.nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
+    neighbours = [similarity.nearest(g.vectors, [i for i, _ in items], NEAR) for g in (a, b)]
     return {"a": a.name, "b": b.name, "items": items, "near_a": neighbours[0], "near_b": neighbours[1]}
 
 
@@ -97,3 +93,90 @@ def with_images(
         wanted |= {other for side in (p["near_a"], p["near_b"]) for others in side.values() for other in others}
     packed = gallery.sheets(gallery.thumbnails(images, wanted))
     return packed, packed.table(content.titles(items), content.paths(items))
+
+
+def changes_html(a: Path, b: Path, diff: dict[str, Any], images: Path, kind: str) -> str:
+    """Return the differences of the older release `a` and the newer `b` as a page, with the most changed items.
+
+    Args:
+        images: folder of the images stage; those are used whose sha256 the newer release names. May be absent.
+        kind: of the dataset's source; the images of `sample` need an attribution.
+    """
+    columns = ["asin", "title", "categories", "image_sha256"]
+    items_a, items_b = (pq.read_table(f / "items.parquet", columns=columns) for f in (a, b))
+    common = releases.common_rows(items_a, items_b)
+    items = items_b.take([j for _, j in common])
+    at = {asin: i for i, asin in enumerate(items["asin"].to_pylist())}
+    pairs = []
+    for name, f in diff["features"].items():
+        most = [(at[e["asin"]], e["overlap"]) for e in f["most_changed"] if e["overlap"] < 1]
+        if most:
+            old, new = releases.versions(a, b, name, common)
+            old = replace(old, name=f"{name} before ({diff['a']['version']})")
+            new = replace(new, name=f"{name} after ({diff['b']['version']})")
+            pairs.append(changed(old, new, most))
+    packed, data = with_images(pairs, items, pictures(images, items, at))
+    missing = "" if packed.data else f"No images: {images.name} has none here, and releases hold addresses only."
+    parts = [Section("what", "What changed", "What changed", tables=_changes_tables(diff))]
+    dataset = diff["b"]["dataset"]
+    return render(
+        "compared.html", packed, what="difference", command="diff", dataset=dataset, kind=kind,
+        title=f"{dataset} {diff['a']['version']} and {diff['b']['version']}", lead=releases.verdict(diff),
+        parts=parts, data=data, pairs=pairs, note=missing, chips=change_claims(diff), verdict=[], plot=plots,
+    )  # fmt: skip
+
+
+def change_claims(diff: dict[str, Any]) -> list[Chip]:
+    """Return the differences at a glance: what became of schema, rows and values, and of each feature set."""
+    said = []
+    for part in ("schema", "rows", "values"):
+        lines = diff[part]
+        outcome = chips.WORSE if part == "schema" and lines else chips.LEVEL
+        what = f"{len(lines)} change{'s' * (len(lines) > 1)}" if lines else "the same"
+        said.append(Chip(f"{part}: {what}", outcome, "; ".join(lines[:LINES]) or f"{part} are the same"))
+    for name, f in diff["features"].items():
+        outcome = {"none": chips.BETTER, "major": chips.WORSE}.get(f["bump"], chips.LEVEL)
+        detail = f"{f['overlap']:.1%} of neighbours shared, CKA {f['cka']:.4f}"
+        said.append(Chip(f"{title(name)}: {releases.change(f['bump'])}", outcome, detail))
+    for name, c in diff["semantic_ids"].items():
+        said.append(
+            Chip(f"codes {name}: {c['changed']:,} of {c['items']:,} changed", chips.LEVEL, "items with another ID")
+        )
+    return said
+
+
+def _changes_tables(diff: dict[str, Any]) -> list[Table]:
+    parts = [[part, line] for part in ("schema", "rows", "values") for line in diff[part] or ["the same"]]
+    rows = [
+        [name, f["bump"], shared(f), f"{f['cka']:.4f}"]
+        + ["" if f["cosine"] is None else f"{f['cosine']:.3f}"]
+        + [
+            f"{f[which][figure]:.3f}" if which in f else ""
+            for figure in ("effective_rank", "mean_cosine")
+            for which in ("a", "b")
+        ]
+        for name, f in diff["features"].items()
+    ]
+    head = ["feature set", "change", "neighbours shared", "linear CKA", "own cosine"]
+    head += ["rank before", "after", "cosine before", "after"]
+    note = (
+        "Of the common items. Change: what the similarity calls for, by semantic versioning. Own cosine: of an item's "
+        "old and new vector. Rank: number of directions in use. Cosine: the mean over pairs of items. "
+        "Neither is computed where the vectors are the same."
+    )
+    return [Table("Contents", "", ["part", "difference"], parts, texts=2), Table("Features", note, head, rows, texts=2)]
+
+
+def pictures(images: Path, items: pa.Table, at: dict[str, int]) -> Iterator[pa.Table]:
+    """Yield row of `items` as item_id, and image, of images with the hash that `items` names.
+
+    Args:
+        images: folder of the images stage; may be absent.
+        at: identifier -> row of `items`.
+    """
+    hashes = items["image_sha256"].to_pylist()
+    for path in sorted(images.glob("images-*.parquet")):
+        table = io.read_table(path, schemas.IMAGES, ["asin", "sha256", "image"])
+        rows = [at.get(asin, -1) for asin in table["asin"].to_pylist()]
+        matching = [i >= 0 and hashes[i] == sha256 for i, sha256 in zip(rows, table["sha256"].to_pylist(), strict=True)]
+        yield pa.table({"item_id": pa.array(rows, pa.int32()), "image": table["image"]}).filter(pa.array(matching))

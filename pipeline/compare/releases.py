@@ -1,7 +1,5 @@
 """Two releases side by side: differences in schema, rows and values, and the semantic version that they call for."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any

@@ -38,15 +38,6 @@ Mirrors = Annotated[
 """addresses of one file, tried in order: URLs (http, https, file) or paths; a single one needs no brackets"""
 
 
-MOVED = {
-    "pretrain.whiten": "encoders.beit3.whiten",
-    "probe.mask_ratio": "study.mask.ratios",
-    "probe.mask_seeds": "study.mask.seeds",
-    "probe.workers": "study.workers",
-}
-"""key that was -> where it is now"""
-
-
 class Section(BaseModel):
     """A part of params.yaml: unknown keys are refused, values are not coerced, instances are read-only."""
 
@@ -71,8 +62,6 @@ def checked(kind: type[Kind], raw: Any, where: str = "") -> Kind:
     """Return a section from parsed YAML.
 
     Args:
-        kind: the section's class.
-        raw: a mapping of its keys.
         where: path of the section, such as `benchmark.overrides.bpr`; empty for the whole file.
 
     Raises:
@@ -102,8 +91,6 @@ def _first_fault(error: ValidationError, kind: type[Section], where: str) -> str
     faults = error.errors()  # a key that is required may be there misspelt
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     path = one_line(".".join([where] * bool(where) + [str(part) for part in fault["loc"]]), 120) or "the file"
-    if path in MOVED:
-        return f"'{path}' is now '{MOVED[path]}'; move it there"
     if fault["type"] == "extra_forbidden":
         return f"unknown key '{path}'{nearest(str(fault['loc'][-1]), _keys(kind, fault['loc'][:-1]))}"
     if fault["type"] == "missing":

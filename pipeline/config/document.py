@@ -1,7 +1,5 @@
 """Reads a parameter file as YAML: within bounds of time and memory, and refused in one line."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
@@ -25,11 +23,7 @@ class Loader(yaml.SafeLoader):
     """YAML 1.1, but numbers such as 1e-3 are numbers, as in YAML 1.2 and DVC, and a repeated key is refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return a mapping.
-
-        Raises:
-            yaml.constructor.ConstructorError: a key stands there twice.
-        """
+        """Return a mapping; yaml.constructor.ConstructorError where a key stands there twice."""
         seen: set[Any] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
@@ -97,11 +91,7 @@ def _laid_over(base: dict[Any, Any], over: dict[Any, Any], depth: int) -> dict[A
 
 
 def parsed(text: str, most: int = MOST_NODES) -> Any:
-    """Return what YAML says, in time and memory of `most` values.
-
-    Raises:
-        one of FAULTS.
-    """
+    """Return what YAML says, in time and memory of `most` values; raises one of FAULTS."""
     loader = Loader(text)
     try:
         node = loader.get_single_node()

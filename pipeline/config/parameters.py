@@ -1,14 +1,49 @@
-"""A parameter file as one value, whatever stages there are; stages/params.py gives it their sections."""
+"""A parameter file as one value, whatever stages there are; and what every source of data says of itself in it.
 
-from __future__ import annotations
+stages/params.py gives it the sections of the stages, pipeline/sources/ has the kinds of sources.
+"""
 
-from typing import Annotated, Any, Self
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, SerializeAsAny
 
 from pipeline.config.base import Kind, Name, Section, nearest
-from pipeline.config.source import Source
 from pipeline.errors import UserError, one_line
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Licence of data that is made from a source."""
+
+    header: Mapping[str, str]
+    """keys of the Hub's metadata block"""
+    text: str
+    """for people"""
+    interactions: bool = False
+    """whether it lets a release carry the interactions"""
+
+
+OWN = Licence(
+    {"license": "unknown"},
+    "Made from files that the publisher of this release named; their terms are the publisher's to state.",
+)
+
+
+class Source(Section):
+    """A dataset under `sources` of params.yaml. A new kind is a file with a subclass, and an entry in its registry."""
+
+    kind: str
+    """a name in pipeline/sources/registry.py"""
+    licence: ClassVar[Licence] = OWN
+    has_split: ClassVar[bool] = False
+    """whether its interactions come with a split, which is imported as it is"""
+
+    @abstractmethod
+    def reader(self) -> Any:
+        """Return what reads its files: a Reader of pipeline/sources/base.py."""
 
 
 class Parameters(Section):
@@ -21,11 +56,7 @@ class Parameters(Section):
     """name -> its kind, a name in pipeline/encode/registry.py, and keys of that kind's class in pipeline/encode/"""
 
     def __getitem__(self, kind: type[Kind]) -> Kind:
-        """Return the section of a class.
-
-        Raises:
-            KeyError: no section has this class.
-        """
+        """Return the section of a class; KeyError where none has it."""
         for name in type(self).model_fields:
             if type(section := getattr(self, name)) is kind:
                 return section

@@ -1,7 +1,5 @@
 """Workers in actors of a Ray cluster; what a lost node was doing is done again, what others do goes on."""
 
-from __future__ import annotations
-
 import platform
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,7 @@ from threading import Lock
 from typing import Any
 
 from pipeline import code
-from pipeline.engine.place import Make, Seats, Worker
+from pipeline.engine.local import Make, Seats, Worker
 from pipeline.errors import UserError, installing
 from pipeline.versions import versions
 
@@ -143,11 +141,7 @@ def node_facts() -> dict[str, str]:
 
 
 def check_node(wanted: dict[str, str], here: dict[str, str]) -> None:
-    """Refuse other code and other libraries, which may give other bytes.
-
-    Raises:
-        UserError: something differs; names what.
-    """
+    """Raise UserError where code or libraries differ, which may give other bytes; it names what."""
     names = sorted(name for name in {**wanted, **here} if wanted.get(name) != here.get(name))
     if names:
         said = ", ".join(f"{name} {here.get(name, 'none')}, not {wanted.get(name, 'none')}" for name in names)

@@ -1,21 +1,42 @@
-"""Workers in threads of this process: one that all share, or one a device."""
+"""What a place is, where workers live and take jobs; and places in this process: threads, or one a device."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from queue import SimpleQueue
 from threading import Lock
-from typing import TYPE_CHECKING, Any
-
-from pipeline.engine.place import Make, Seats, Worker
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import torch
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Worker = Callable[[Job], Result]
+Make = Callable[[], Worker[Job, Result]]
+"""makes a worker where it works, at its first job, as it may load a network"""
+
+
+class Seats(NamedTuple):
+    """An open place."""
+
+    submit: Callable[[Any], Future[Any]]
+    """begins a job; one more than there are seats waits"""
+    number: int
+    """jobs that are done at a time"""
+
+
+class Place(Protocol):
+    """Where jobs are done."""
+
+    def opened(self, make: Make[Any, Any]) -> AbstractContextManager[Seats]:
+        """Open the place; it closes when the jobs that have begun are done, or at once if those can be ended."""
+
 
 CORES = min(os.cpu_count() or 1, 8)
 """threads at a time; each holds a block, and more than a few wait for memory"""

@@ -1,7 +1,5 @@
 """Workers in processes of one thread each: as fast as the cores allow, the same bytes as one by one."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import threading
@@ -13,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from pipeline.engine.place import Make, Seats, Worker
+from pipeline.engine.local import Make, Seats, Worker
 from pipeline.errors import UserError
 
 KILLED = (

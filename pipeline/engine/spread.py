@@ -1,14 +1,11 @@
 """One way to do independent jobs, wherever the workers are. The results are the same everywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
 from functools import cache, partial
 from itertools import chain, islice
 
-from pipeline.engine.local import Threads
-from pipeline.engine.place import Job, Make, Place, Result
+from pipeline.engine.local import Job, Make, Place, Result, Threads
 from pipeline.engine.processes import Processes
 
 
@@ -55,7 +52,6 @@ def each(work: Callable[[Job], Result], jobs: Iterable[Job], workers: int) -> It
     Args:
         work: a module's function or an instance of a module's class; it and the jobs are pickled.
         jobs: begun in this order, so the longest should come first.
-        workers: processes at a time.
     """
     return map(partial(_same, work), jobs, Processes(workers), ordered=False, ahead=1)
 

@@ -1,12 +1,12 @@
 """The cutoff at which epochs are chosen, settings are compared and headline figures are given."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 CUTOFF = 20
 NEAR = 0.2
 """chance above which K is near to the number of candidates, which is said"""
+ALL, COLD = "all items", "cold items alone"
+"""cold items are those of valid, or of test, that train lacks"""
 
 
 def bounded(n_items: int) -> int:

@@ -10,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evaluation.candidates import COLD
-from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.cutoff import COLD, CUTOFF
 
 MAIN = ("recall", CUTOFF)
 """metric and cutoff that rows are sorted by"""

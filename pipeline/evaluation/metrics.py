@@ -3,8 +3,6 @@
 T is the set of a user's targets. Definitions are MMRec's (method.md section 6).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +19,6 @@ def recall(hits: np.ndarray, targets: np.ndarray, k: int) -> np.ndarray:
     Args:
         hits: bool [N, >=K].
         targets: int [N], |T|, at least 1.
-        k: cutoff.
     """
     return hits[:, :k].sum(1) / targets
 
@@ -77,9 +74,7 @@ def evaluate(
     Args:
         user: float [U, D].
         item: float [I, D]; score = dot product.
-        split: train, and the targets.
         which: the part that holds the targets.
-        ks: cutoffs.
         seen: pairs that are never recommended, ordered by user; train by default.
         candidates: int [C], ascending, the items that are ranked; all by default.
 
@@ -98,9 +93,6 @@ def judge(top: np.ndarray, users: np.ndarray, targets: Pairs, n_items: int, ks: 
     Args:
         top: int32 [N, max K], best first, -1 where no item is left.
         users: int32 [N], whose rows they are; each has a target.
-        targets: the relevant pairs.
-        n_items: I.
-        ks: cutoffs.
     """
     hits = contains(keys(targets, n_items), users[:, None].astype(np.int64) * n_items + top) & (top >= 0)
     counts = np.bincount(targets.users, minlength=int(users.max(initial=-1)) + 1)[users]

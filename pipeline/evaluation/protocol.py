@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.evaluation.candidates import ALL, COLD
-from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.cutoff import ALL, COLD, CUTOFF
 from pipeline.interactions.params import Interactions
 from pipeline.interactions.split import Pairs, Part, Split, union
 from schemas import COLD_ITEMS
@@ -92,10 +91,7 @@ def protocol(rule: Rule, settings: Interactions, published: bool, split: Split, 
     """Return the protocol by which models of one dataset are selected; its `variants` are those that judge them.
 
     Args:
-        rule: what is masked at test.
-        settings: which ratings, users and items are kept, and how interactions are divided.
         published: whether the split is the source's own.
-        split: train, valid and test.
         draws: the further draws of the split, if there are any.
     """
     cores = f"users >= {settings.user_core}, items >= {settings.item_core}, repeatedly"
@@ -113,10 +109,8 @@ def selecting(rule: Rule, division: str, kept: str, split: Split, *draws: Split)
     would be chosen by chance.
 
     Args:
-        rule: what is masked at test.
         division: how interactions were divided.
         kept: which were.
-        split: train, valid and test.
         draws: the further draws of the split, if there are any.
     """
     asked = questions(split)

@@ -3,8 +3,6 @@
 Letters: U users, I items, C candidates, D width, K cutoff, N users to rank.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -33,7 +31,6 @@ def topk(
     Args:
         user: float [U, D].
         item: float [I, D], sparse if user is; or a filter, with the histories [U, I] as user.
-        k: items a user.
         seen: pairs that are never recommended (train), ordered by user.
         users: int [N], which users to rank; all by default.
         candidates: int [C], ascending, the items that are ranked; all by default.

@@ -1,7 +1,5 @@
 """Significance of differences: paired bootstrap and Holm's correction. Letters: N users, D draws, C comparisons."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +16,6 @@ class Paired(NamedTuple):
     """Two runs on the same users (or items)."""
 
     n: int
-    """pairs"""
     mean_a: float
     mean_b: float
     difference: float
@@ -39,10 +36,7 @@ def paired(a: np.ndarray, b: np.ndarray, seed: int, resamples: int = RESAMPLES) 
     resamples, the sample itself counted, whose mean lies at least as far from the sample's as that lies from zero.
 
     Args:
-        a: float64 [N, C], or [N, D, C], NaN where a user has no target in a draw.
-        b: likewise.
-        seed: of the resamples.
-        resamples: how many.
+        a: float64 [N, C], or [N, D, C], NaN where a user has no target in a draw; b likewise.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     differences = a - b
@@ -66,8 +60,6 @@ def resampled(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
     Args:
         values: float64 [N, C], or [N, D, C], NaN where a user has no target in a draw, in all C alike.
-        resamples: how many.
-        seed: of the resamples.
     """
     if values.ndim == 2:
         values = values[:, None]
@@ -106,7 +98,6 @@ def corrected(comparisons: Sequence[tuple[str, str, str, np.ndarray, np.ndarray]
 
     Args:
         comparisons: measure, names of a and b, and the figures of both, float64 [N], or [N, D], see `paired`.
-        seed: of the resamples.
 
     Returns:
         measure, a, b, the fields of Paired, and p_holm, a row a comparison.

@@ -1,7 +1,5 @@
 """The one place that opens the test split."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -28,9 +26,6 @@ def open_test(user: Vectors, item: Vectors, split: Split, protocol: Protocol, ks
     Args:
         user: float [U, D], as at the best valid epoch.
         item: float [I, D]; score = dot product.
-        split: train, valid and test.
-        protocol: which items are candidates, and which are masked.
-        ks: cutoffs.
 
     Raises:
         UserError: a cutoff is larger than the catalogue, or than the candidates.
@@ -47,9 +42,7 @@ def open_test_ranked(
 
     Args:
         ranked: part -> int32 [N, max K], best first, of all users with a target there, ascending; masked already.
-        split: train, valid and test.
         protocol: which the rankings keep to.
-        ks: cutoffs.
     """
     valid = judge(ranked("valid"), np.unique(split.valid.users), split.valid, split.n_items, ks)
     test = judge(ranked("test"), np.unique(split.test.users), split.test, split.n_items, ks)

@@ -7,9 +7,7 @@ probes are asked.
 Letters: I items, F width of CLS, B items of a step.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,8 @@ from pipeline import io
 from pipeline.beit3.network import FIRST_POSITION, BEiT3, Config
 from pipeline.beit3.tokenizer import BOS, EOS, Tokenizer
 from pipeline.encode import batching
-from pipeline.evaluation.protocol import Protocol
-from pipeline.evaluation.trial import Result, open_test
 from pipeline.experiment.cell import Cell, Trained, Watch
-from pipeline.experiment.pairs import Stored
+from pipeline.experiment.pairs import Stored, end
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.images.pixels import squares
@@ -45,7 +41,6 @@ from pipeline.pretrain.held_out import NO_MASKING, features
 from pipeline.pretrain.losses import joint_cls
 from pipeline.pretrain.params import Pretrain
 from pipeline.probe import asking
-from pipeline.probe.base import Data
 from pipeline.probe.questions import Questions
 from pipeline.probe.registry import PROBES
 from pipeline.train.loop import fit
@@ -86,7 +81,7 @@ class Joint(Stored):
 
     def train(self, cell: Cell, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Trained:
         """Do as `Data.train`; `observed` has what the probes say of the features after each epoch."""
-        split, encoder, asked = self.read()[0].split, Encoder(self), questions(self)
+        split, encoder, asked = self.read()[0].split, Encoder(self), asking.neighbours(self.layout, PROBED)
         start, graph, rate = encoder.all(), self.graph, self.rate
         seen: list[dict[str, float]] = []
 
@@ -104,11 +99,7 @@ class Joint(Stored):
         edges = neighbours.of_params(start, graph)
         fitted = fit(Taught, split, start, edges, settings, cell.seed, watch, checkpoint)  # type: ignore[arg-type]
         lines = [{"epoch": line["epoch"], **hits} for line, hits in zip(fitted.history, seen, strict=True)]
-
-        def judge(protocol: Protocol, ks: Sequence[int]) -> Result:
-            return open_test(fitted.user, fitted.item, split, protocol, ks)
-
-        return Trained(fitted.history, fitted.best_epoch, judge, fitted, lines)
+        return end(fitted, split, lines)
 
 
 class Encoder:
@@ -193,13 +184,6 @@ class Together(AlignRec):
         edges = neighbours.of_params(vectors, self.graph)
         item_graph = adjacency.item_graph(edges, len(vectors), self.params.self_neighbour, self.params.symmetric)
         self.item_item = Sparse(item_graph, self._device)
-
-
-def questions(data: Stored) -> dict[str, Questions]:
-    """Return the probes that have questions."""
-    interactions = io.read_table(data.layout.interactions, schemas.INTERACTIONS)
-    asked = asking.ask(Data(interactions, len(io.read_table(data.layout.item_ids, schemas.ITEM_IDS)), []), PROBED)
-    return {name: probe for name, probe in asked.items() if isinstance(probe, Questions)}
 
 
 def answered(asked: Mapping[str, Questions], vectors: np.ndarray) -> dict[str, float]:

@@ -3,9 +3,6 @@
 Letters: P train interactions, D width of embeddings.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +12,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from pipeline.evaluation.protocol import Protocol
-from pipeline.evaluation.trial import Result, open_test
 from pipeline.experiment.cell import Cell, Trained, Watch
-from pipeline.experiment.pairs import Stored
+from pipeline.experiment.pairs import Stored, end
 from pipeline.models.alignrec import AlignRec
 from pipeline.ops import shapes
 from pipeline.ops.checkpoint import Checkpoint
@@ -54,11 +49,7 @@ class Observed(Stored):
             line | {"epoch": old["epoch"], "recall@20": old["valid_recall@20"]}
             for line, old in zip(seen, fitted.history, strict=True)
         ]
-
-        def judge(protocol: Protocol, ks: Sequence[int]) -> Result:
-            return open_test(fitted.user, fitted.item, data.split, protocol, ks)
-
-        return Trained(fitted.history, fitted.best_epoch, judge, fitted, lines)
+        return end(fitted, data.split, lines)
 
 
 @torch.no_grad()
@@ -66,9 +57,7 @@ def looked_at(model: AlignRec, users: np.ndarray, items: np.ndarray) -> dict[str
     """Return the shape of AlignRec's item vectors.
 
     Args:
-        model: with a content branch.
-        users: of the train interactions, int [P].
-        items: likewise.
+        users: of the train interactions, int [P]; items likewise.
 
     Returns:
         id_rank, content_rank: effective rank, 1 .. D; id_energy, content_energy: share of squared length in one

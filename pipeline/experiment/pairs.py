@@ -6,7 +6,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import NO_FEATURES
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import variant
-from pipeline.evaluation.protocol import Protocol
-from pipeline.evaluation.trial import Result, open_test
+from pipeline.evaluation.trial import open_test
 from pipeline.experiment.cell import Cell, Data, Trained, Watch
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
@@ -30,7 +29,7 @@ from pipeline.ops.checkpoint import Checkpoint
 from pipeline.study.params import spoilt
 from pipeline.train import inputs
 from pipeline.train.inputs import TrainingData
-from pipeline.train.loop import fit
+from pipeline.train.loop import Fit, fit
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,13 @@ class Pairs(Data):
         """Do as `Data.train`."""
         data, parts = self.read()
         fitted = fit(MODELS[cell.model], *data, cell.settings, cell.seed, watch, checkpoint, parts)  # type: ignore[arg-type]
+        return end(fitted, data.split)
 
-        def judge(protocol: Protocol, ks: Sequence[int]) -> Result:
-            return open_test(fitted.user, fitted.item, data.split, protocol, ks)
 
-        return Trained(fitted.history, fitted.best_epoch, judge, fitted)
+def end(fitted: Fit, split: Split, observed: Sequence[dict[str, Any]] = ()) -> Trained:
+    """Return a training that has ended, and what was observed in it."""
+    judge = partial(open_test, fitted.user, fitted.item, split)
+    return Trained(fitted.history, fitted.best_epoch, judge, fitted, observed)
 
 
 @dataclass(frozen=True)

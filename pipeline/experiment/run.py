@@ -1,11 +1,10 @@
 """Trains the cells that have no record yet, and writes the tables that are read from records."""
 
-from __future__ import annotations
-
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,19 +13,18 @@ import pyarrow as pa
 from pipeline import engine, io
 from pipeline.benchmark.settings import protocol_of
 from pipeline.errors import UserError, printable
-from pipeline.experiment.cell import Cell
-from pipeline.experiment.cost import measured
+from pipeline.experiment.cell import Cell, outcome
 from pipeline.experiment.store import Record, Store
-from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.ops.checkpoint import Checkpoint
-from pipeline.run import ALTERED, Run
+from pipeline.run import ALTERED, Run, machine
 from pipeline.train import inputs
 
 Label = TypeVar("Label")
 SLOWEST = ("tiger", "sasrec")
 """models that take longer than any of MODELS"""
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Work:
 
     store: Store
     tolerant: bool = False
-    """as of `training.outcome`"""
+    """as of `cell.outcome`"""
     costs: Path | None = None
     """folder where what each training takes is written, by key"""
 
@@ -65,23 +63,14 @@ def complete(
 
     Args:
         cells: those of equal keys are trained once.
-        store: that has the records.
-        workers: processes at a time, one thread each.
         shown: makes a progress bar of an iterable and its total.
         tolerant: whether a training that fails leaves a record with the reason; else it raises.
-        costs: see `Work`.
     """
     place = {model: number for number, model in enumerate([*SLOWEST, *reversed(MODELS)])}
     todo = sorted(([cell] for cell in store.missing(cells)), key=lambda one: place.get(one[0].model, len(place)))
     if todo:
         for _ in shown(engine.each(Work(store, tolerant, costs), todo, workers), total=len(todo)):
             pass
-
-
-def complete_in_order(groups: Iterable[Sequence[Cell]], store: Store, workers: int) -> Iterator[Sequence[Cell]]:
-    """Yield groups of cells when each is trained, in order; a group may depend on all but the `workers` before it."""
-    for group, _ in engine.map(partial(Work, store, tolerant=True), groups, engine.Processes(workers)):
-        yield group
 
 
 class Experiment:
@@ -91,8 +80,6 @@ class Experiment:
         """Read the split.
 
         Args:
-            run: of the stage.
-            workers: trainings at a time.
             others: stores that are looked into before anything is trained.
             draws: paths of each draw of the split; the first one's by default.
         """
@@ -118,9 +105,6 @@ class Experiment:
 
         Args:
             planned: what a plan calls a cell -> the cell.
-            what: names them in the progress.
-            unit: of the progress.
-            tolerant: see `complete`.
         """
         cells = list(planned.values())
         self.named |= {cell.key: cell for cell in cells}
@@ -161,3 +145,40 @@ class Experiment:
             said = f"{self.run.label}: records of {len(left):,} trainings that no plan names any more are deleted"
             print(printable(said), file=sys.stderr, flush=True)
             self.run.note(deleted=len(left))
+
+
+@contextmanager
+def measured(path: Path | None) -> Iterator[None]:
+    """Write what a block takes, JSON: seconds of CPU, memory_mib, machine; nothing without a path.
+
+    memory_mib is the most that was resident of this process, libraries included; null where the system does not tell.
+    """
+    if path is None:
+        yield
+        return
+    before, is_reset = time.process_time(), _reset()
+    yield
+    seconds = round(time.process_time() - before, 3)
+    io.write_json(
+        path, {"seconds": seconds, "memory_mib": _peak() if is_reset else None, "machine": machine(_device())}
+    )
+
+
+def _reset() -> bool:
+    """Begin to count the peak anew; return whether that can be done."""
+    try:
+        CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
+
+
+def _device() -> str:
+    from pipeline.ops.device import pick  # loads torch
+
+    return str(pick())

@@ -17,8 +17,7 @@ import numpy as np
 
 from pipeline.benchmark.params import Range, Sweep
 from pipeline.errors import UserError, installing
-from pipeline.evaluation.cutoff import CUTOFF
-from pipeline.experiment.cell import Pruned
+from pipeline.experiment.cell import RECALL, Pruned
 from pipeline.seeds import seed_for
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from pipeline.experiment.store import Record
 
-RECALL = f"valid_recall@{CUTOFF}"
 DIGITS = 3
 """significant digits of a Halton point's value, so that a table shows the setting in full"""
 Value = int | float
@@ -111,7 +109,6 @@ class Search:
 
         Args:
             params: how many are drawn at random, how many run at a time.
-            space: what may be suggested.
             seed: of what TPE draws.
             first: settings suggested before TPE draws any; for a grid, all.
 
@@ -125,7 +122,6 @@ class Search:
         """Return the setting of a number, and the rule that may end it early.
 
         Args:
-            number: from 0.
             tried: by number; those that are `workers` before it at least.
         """
         ended = tried[: max(0, number + 1 - self.params.workers)]

@@ -3,8 +3,6 @@
 Letters: U users, n items with an id, D codes of an id.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +24,9 @@ from pipeline.ops.device import pick
 from pipeline.semantic_ids import collisions, files
 from pipeline.sequential import sequences
 from pipeline.sequential.base import Ranker, Sequential
-from pipeline.sequential.judging import rankings
+from pipeline.sequential.judging import Popularity, rankings
 from pipeline.sequential.loop import fit
 from pipeline.sequential.params import Generative
-from pipeline.sequential.popularity import Popularity
 from pipeline.sequential.sasrec import SASRec
 from pipeline.sequential.sequences import Sequences
 from pipeline.sequential.tiger import Tiger

@@ -1,7 +1,5 @@
 """Records and rankings of cells by key, each vouched for by its sha256. Letters: N test users, K cutoff."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +14,7 @@ from filelock import FileLock
 import schemas
 from pipeline import io
 from pipeline.evaluation.metrics import Evaluation, judge
-from pipeline.experiment.cell import Cell
-from pipeline.experiment.training import Outcome
+from pipeline.experiment.cell import Cell, Outcome
 from pipeline.interactions.split import Split
 
 

@@ -1,7 +1,5 @@
 """The article's argument: wrong content, what each loss of AlignRec prevents, and joint beside staged training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """The verdict at a glance: short claims, each with what was compared and how it came out."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Semantic IDs: how good the codes are, and items as groups of one prefix."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """A comparison of feature sets, the content of compare.json, as tables and as a verdict in words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What sets some items apart: no image, shared images and texts, changed neighbours, no history."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Hashable, Sequence

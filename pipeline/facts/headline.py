@@ -1,7 +1,5 @@
 """What DVC shows of a run, and git keeps: about ten headline figures, and the rows of the plots."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,12 +17,7 @@ DIGITS = 4
 
 
 def write(outputs: Outputs, model: str) -> None:
-    """Write metrics.json, and a file of rows a plot; a part that did not run has no figure and no row.
-
-    Args:
-        outputs: of the dataset.
-        model: the released recommender.
-    """
+    """Write metrics.json, and a file of rows a plot; a part that did not run has no figure and no row."""
     curves = {stage: outputs.history(stage) for stage in ("pretrain", "train")}
     studied = {part: outputs.plotted(part) for part in ("mask", "curves", "heatmaps")}
     for plot, rows in (curves | studied).items():

@@ -1,7 +1,5 @@
 """A league as tables and claims: table LEAGUE, and league.json, which has what follows from it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

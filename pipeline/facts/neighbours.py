@@ -1,7 +1,5 @@
 """Items and their nearest neighbours under each feature set."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,12 +48,9 @@ def neighbours(outputs: Outputs, gallery: int, near: int, searchable: int, mappe
     """Choose the gallery's items; return None without items or graphs.
 
     Args:
-        outputs: of the dataset.
-        gallery: number of items.
         near: neighbours of each.
         searchable: up to so many items, all are shown.
         mapped: up to so many items, all are on the map, beside the first three sets alone.
-        seed: of the draw.
     """
     if outputs.items is None or not outputs.graphs:
         return None

@@ -1,7 +1,5 @@
 """The probes: feature sets judged without a recommender, read once from probes.json or from a comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +13,7 @@ VERDICTS = {"better": "better than", "worse": "worse than", "undecided": "neithe
 """verdict of a feature set on others -> in words"""
 Figures = Mapping[str, float]
 """measure, or measure_se -> figure"""
+FIGURES = ("warm", "cold", "score")
 
 
 class Probed(NamedTuple):
@@ -77,14 +76,7 @@ class Probed(NamedTuple):
 
 
 def read(figures: Mapping[str, Any] | None) -> dict[str, Probed]:
-    """Return what each probe found.
-
-    Args:
-        figures: content of probes.json, if there is one.
-
-    Returns:
-        key of the probe -> its figures, in the order of the registry.
-    """
+    """Return key of the probe -> what it found, in the registry's order, of the content of probes.json."""
     figures = figures or {}
     return {key: _read(probe, figures, key) for key, probe in PROBES.items() if key in figures}
 
@@ -180,3 +172,27 @@ def processing(processed: Mapping[str, Any]) -> str:
         f"Processed: the best on valid of three forms, chosen for each set: raw; centred, reduced by {width}, relaxed; "
         "the same, whitened."
     )
+
+
+def tried_tables(probes: Mapping[str, Any] | None) -> list[Table]:
+    """Return a table for each set that valid chose, of the content of probes.json."""
+    return [tried_table(name, rows) for name, rows in (probes or {}).get("tried", {}).items()]
+
+
+def tried_table(name: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the candidates of a set, rows of schema TRIED, best first."""
+    note = (
+        f"{len(rows)} candidates were tried on valid, and the best was kept, so its figures here are somewhat too "
+        "high: its figures on test are among the probes. Warm: Recall@20 of content neighbours among all items. Cold: "
+        "among cold items alone, maps fitted without their interactions. Score: the root of warm times cold."
+    )
+    ranked = sorted(rows, key=lambda row: (-row["score"], row["number"]))
+    cells = [
+        [
+            *(", ".join(row["of"]), f"{row['power']:g}", f"{row['image']:g}", row["map"]),
+            *(f"{row[figure]:.4f}" for figure in FIGURES),
+        ]
+        for row in ranked
+    ]
+    head = ["made of", "power", "image", "map", *FIGURES]
+    return Table(f"What {name} was chosen from", note, head, cells, texts=4, best=frozenset({(0, len(head) - 1)}))

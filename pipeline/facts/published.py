@@ -1,7 +1,5 @@
 """Figures that others published, each stored once, in published.json: with its source, and what sets them apart."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -43,11 +41,3 @@ def differences() -> list[str]:
 def sizes() -> dict[str, tuple[int, int, int]]:
     """Return data set -> users, items, interactions."""
     return {name: tuple(counts) for name, counts in io.read_json(FILE)["sizes"].items()}
-
-
-def figure(dataset: str, model: str, measure: str) -> float:
-    """Return one figure; KeyError if nobody published it."""
-    for row in figures():
-        if (row.dataset, row.model) == (dataset, model) and measure in row.cells:
-            return row.cells[measure]
-    raise KeyError(f"{model} on {dataset}: {measure}")

@@ -1,7 +1,5 @@
 """The benchmark: recommenders with their paired tests, ablations, settings that were tried."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -125,12 +123,7 @@ class Ablated(NamedTuple):
 
 
 def ablated(comparison: Comparison, paired: pa.Table | None) -> Iterator[Ablated]:
-    """Yield the full models, then each ablation with its test.
-
-    Args:
-        comparison: the ablations and the full models.
-        paired: table TESTS, where the full model is tested against each ablation.
-    """
+    """Yield the full models, then each ablation with its test, of table TESTS."""
     wanted = equal({"fingerprint": comparison.fingerprint, "metric": MAIN[0], "ablation_a": ""})
     tests = [] if paired is None else paired.filter(wanted & (pc.field("ablation_b") != "")).to_pylist()
     tested = {(t["model_b"], t["features_b"], t["ablation_b"]): Difference.of(t) for t in tests}
@@ -163,11 +156,7 @@ def ablations(rows: Sequence[Ablated]) -> Table:
 
 
 def tuned(tuning: pa.Table) -> Table:
-    """Return how many settings each model tried on each feature set, the chosen one, and valid figures.
-
-    Args:
-        tuning: table TUNING.
-    """
+    """Return, of table TUNING, how many settings each model tried on each set, the chosen one, and valid figures."""
     contenders: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in tuning.to_pylist():
         contenders.setdefault((row["model"], row["features"]), []).append(row)

@@ -1,7 +1,5 @@
 """The study: mask modality, variants of pre-training, sweeps of settings, codes in use."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -150,7 +148,6 @@ def effects(where: str, effects: Sequence[Record]) -> list[Table]:
     """Return a heat map for each pair of settings: the best valid Recall@20 at each pair of values.
 
     Args:
-        where: model, features and kind of the sweep.
         effects: rows of settings ("lr, cca"), x, y, valid, trials.
     """
     maps = []

@@ -1,7 +1,5 @@
 """The long tail: who is shown, and whom AlignRec serves, by popularity of the item and length of the user's history."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Three users: what each has, what each bought in test, and what each model recommends."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Two sets are compared at several places: in each probe, and under the recommende
 outcome better, worse or undecided; pipeline/probe/verdicts.py and the paired tests of the benchmark decide it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +25,7 @@ Places = Mapping[str, str]
 
 
 def sentences(released: str, probes: Mapping[str, Any] | None, tests: pa.Table | None) -> list[str]:
-    """Return the verdict on a feature set: beside each other set, its controls, and other recommenders.
-
-    Args:
-        released: the feature set.
-        probes: content of probes.json, if there is one.
-        tests: table TESTS, if there is one.
-    """
+    """Return the verdict on a set by probes.json and table TESTS: beside each other set, its controls, other models."""
     found = compared(released, probes, tests)
     named = {name: found.outcomes[name] for name in found.controls}
     return [
@@ -48,9 +40,6 @@ def advice(probes: Mapping[str, Any] | None) -> str:
 
     It is that which most probes decide for, and none against. A probe that flatters sets that learned from interactions
     says nothing for those.
-
-    Args:
-        probes: content of probes.json, if there is one.
     """
     released = next((row["a"] for row in (probes or {}).get("verdicts", [])), "")
     found, figures, learned = compared(released, probes, None), read(probes), (probes or {}).get("learned", ())
@@ -124,8 +113,6 @@ def rival(a: str, b: str, places: Places, gaps: Mapping[str, str]) -> str:
     """Return how two feature sets compare, in one sentence that claims no more than was decided.
 
     Args:
-        a: a feature set.
-        b: another one.
         places: where they were compared -> the outcome of a.
         gaps: of some places a - b, in words.
     """

@@ -1,7 +1,5 @@
 """Figures, names and lists as they stand in texts."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -18,7 +18,7 @@ from pipeline import engine, io
 from pipeline.encode.origin import LOCAL, plainly
 from pipeline.encode.params import Encode
 from pipeline.encode.throughput import Throughput
-from pipeline.engine.place import Make, Place, Worker
+from pipeline.engine.local import Make, Place, Worker
 from pipeline.errors import UserError
 from pipeline.features import reading, sameness
 from pipeline.features.node import Items, Maker, Node, width

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.config.source import Source
+from pipeline.config.parameters import Source
 from pipeline.http.fetch import local
 from pipeline.images.params import Images
 from pipeline.layout import Layout

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import schemas
-from pipeline.config.source import Source
+from pipeline.config.parameters import Source
 from pipeline.errors import UserError
 from pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
 from pipeline.sources.product import Product, is_web

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from pipeline import engine
-from pipeline.config.source import Source
+from pipeline.config.parameters import Source
 from pipeline.sources.base import Reader
 from pipeline.sources.lines import LONGEST_LINE
 from pipeline.sources.product import Product, is_path

@@ -1,7 +1,5 @@
 """How glibc frees large buffers."""
 
-from __future__ import annotations
-
 import ctypes
 
 TRIM_THRESHOLD, MMAP_MAX = -1, -4

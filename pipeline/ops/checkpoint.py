@@ -1,7 +1,5 @@
 """The checkpoint of a long training: one safetensors file, whole or absent."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass

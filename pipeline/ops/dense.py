@@ -1,7 +1,5 @@
 """Dense matrix products by the faster of a CPU's two libraries, in float32 or bfloat16. Letters: M, N rows, K width."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -15,11 +15,7 @@ SECONDS = 0.2
 
 
 def pick(mps: bool = True) -> torch.device:
-    """Return the fastest available device: CUDA, then Apple's MPS, then the CPU.
-
-    Args:
-        mps: whether MPS is allowed; it has no float64.
-    """
+    """Return the fastest device: CUDA, then Apple's MPS unless refused, as it has no float64, then the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if mps and torch.backends.mps.is_available() else "cpu")

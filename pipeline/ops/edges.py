@@ -24,14 +24,7 @@ class SparsityPattern:
     """
 
     def __init__(self, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int], device: torch.device) -> None:
-        """Take the edges.
-
-        Args:
-            rows: int [E].
-            columns: int [E].
-            shape: M, N.
-            device: of all tensors.
-        """
+        """Take the edges, rows and columns int [E]; the shape M, N; and the device of all tensors."""
         self.shape = shape
         self.rows, self.columns = (torch.from_numpy(x.astype(np.int64)).to(device) for x in (rows, columns))
         self._by_row = _Side(rows, columns, shape[0], device)

@@ -1,7 +1,5 @@
 """Which items a training is measured on, and not shown."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

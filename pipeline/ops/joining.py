@@ -6,8 +6,6 @@ All are put side by side, each of length 1 times its weight. PCA brings that to 
 Letters: n items, F and W widths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -52,8 +50,6 @@ def fit(parts: Parts, blocks: Sequence[Block], width: int, power: float) -> Fit:
     """Return the map of all parts, fitted to all items; memory grows with widths, not with items.
 
     Args:
-        parts: of all items.
-        blocks: of the parts.
         width: directions kept at most, of each block and of all together.
         power: of the standard deviation that each direction of a block is divided by.
     """

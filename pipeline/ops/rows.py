@@ -1,20 +1,12 @@
 """L2 normalisation of rows."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
 def unit_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows scaled to length 1, and which of them have a direction; the others become zero.
+    """Return rows [N, D] scaled to length 1, float32, and which have a direction, bool [N]; the others become zero.
 
     A row has none if it is zero, holds a value that is not finite, or is too long for float32.
-
-    Args:
-        x: float [N, D]; taken in float32.
-
-    Returns:
-        float32 [N, D] and bool [N].
     """
     x = np.asarray(x, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):

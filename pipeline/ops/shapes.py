@@ -3,8 +3,6 @@
 I items, F and G widths.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +47,6 @@ def linear_cka(a: np.ndarray, b: np.ndarray, spectrum_a: np.ndarray, spectrum_b:
         a: float32 [I, F], centred here.
         b: float32 [I, G].
         spectrum_a: see `spectrum`; its length is ||A^T A||_F.
-        spectrum_b: of b.
     """
     scale = np.linalg.norm(spectrum_a) * np.linalg.norm(spectrum_b)
     return float((_product(a - a.mean(axis=0), b - b.mean(axis=0)) ** 2).sum() / scale) if scale > 0 else 0.0

@@ -1,7 +1,5 @@
 """Truncated singular value decomposition of a sparse matrix, the same on every run."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import sparse
 from threadpoolctl import threadpool_limits
@@ -17,7 +15,6 @@ def right_vectors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray
     Args:
         matrix: float64 [n, m], both at least 1.
         width: vectors at most; those of singular values that are zero but for rounding are left out.
-        seed: of ARPACK's start.
     """
     from scipy.sparse.linalg import svds
 

@@ -1,7 +1,5 @@
 """Tensors read from files that others wrote: which of them are plain numbers."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

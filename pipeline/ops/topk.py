@@ -1,7 +1,5 @@
 """The K largest of each row, with a defined order of equal values."""
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np

@@ -6,8 +6,6 @@ fine differences count as much as coarse ones (as in BERT-whitening, arXiv 2103.
 n vectors, D width, W width after PCA.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 

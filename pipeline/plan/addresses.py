@@ -1,7 +1,5 @@
 """Whether the files that a run begins with are there: one short question an address, all at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 

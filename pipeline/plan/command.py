@@ -40,7 +40,6 @@ def plan(params: Parameters, layout: Layout, asked: bool = True, again: bool = F
     """Return what the stages of a dataset will take on this machine; rates that are not known yet are measured.
 
     Args:
-        params: of the dataset, checked.
         layout: of the dataset; stages that have run say how large it is.
         asked: whether addresses are asked; files of this machine are looked at in any case.
         again: measure all rates anew.

@@ -5,8 +5,6 @@ What nobody can know before is assumed, and the command says so.
 Letters: I items, U users, F width of a feature set, D of embeddings.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -257,7 +255,8 @@ def train(plan: Plan) -> Estimate:
     """The recommender that is released."""
     settings = plan.params[Released].resolved()
     disk = 4 * SINGLE * (plan.size.users + plan.size.items) * settings.dim
-    return Estimate(plan.training(RELEASED, settings), plan.trained_bytes, disk, _epochs(settings))
+    epochs = f"{min(settings.epochs, BEST_EPOCH + settings.patience)} epochs"
+    return Estimate(plan.training(RELEASED, settings), plan.trained_bytes, disk, epochs)
 
 
 def probe(plan: Plan) -> Estimate:
@@ -329,7 +328,6 @@ STAGES: Mapping[str, Callable[[Plan], Estimate]] = {
         *(benchmark, study, report, publish),
     )
 }
-"""stage -> what it takes"""
 CONTENT = (items, images, pretrain)
 """those that have next to nothing to do where items have neither text nor image"""
 
@@ -338,8 +336,3 @@ def stages(plan: Plan) -> dict[str, Estimate]:
     """Return stage -> what it takes."""
     idle = Estimate(0, PROCESS, 0, "items have no content")
     return {name: idle if of in CONTENT and not plan.size.pieces else of(plan) for name, of in STAGES.items()}
-
-
-def _epochs(settings: Train) -> str:
-    most = min(settings.epochs, BEST_EPOCH + settings.patience)
-    return f"{most} epochs"

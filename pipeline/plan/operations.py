@@ -9,20 +9,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 
-import schemas
-from pipeline import io
 from pipeline.beit3 import vqkd
 from pipeline.beit3.inference import flops, precisions
 from pipeline.beit3.network import Config
-from pipeline.beit3.tokenizer import Tokenizer
 from pipeline.config.parameters import Parameters
 from pipeline.encode.beit3_untrained import MOST
 from pipeline.encode.params import Encode
 from pipeline.encode.registry import ENCODERS
-from pipeline.layout import Layout
-from pipeline.ops.device import gemm_rate, pick
+from pipeline.ops.device import pick
 from pipeline.plan.size import LONGEST
 from pipeline.pretrain.loop import MEASUREMENTS
 from pipeline.pretrain.params import Pretrain
@@ -46,15 +41,6 @@ class Items:
     def full(cls, items: int) -> Items:
         """Return items with an image and the longest text."""
         return cls(np.ones(items, bool), np.full(items, LONGEST))
-
-    @classmethod
-    def read(cls, layout: Layout, tokenizer: Tokenizer) -> Items:
-        """Return those of a dataset whose images are fetched."""
-        shards = io.shards(layout.images, "images")
-        status = np.concatenate([pq.read_table(p, columns=["status"])["status"].to_numpy() for p in shards])
-        texts = io.read_table(layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
-        lengths = [len(ids) if text else 0 for text, ids in zip(texts, tokenizer.encode(texts, LONGEST), strict=True)]
-        return cls(status == "ok", np.array(lengths))
 
 
 class Networks(NamedTuple):
@@ -130,11 +116,3 @@ def encode(networks: Networks, params: Parameters, items: Items) -> dict[str, fl
         work += one * (1 + fitted)
     given = settings.get("precision", "auto")
     return {precisions(networks.beit3, pick())[0] if given == "auto" else given: work}
-
-
-def seconds(networks: Networks, params: Parameters, items: Items) -> dict[str, float]:
-    """Return stage -> seconds at this machine's full GEMM rate."""
-    work = {"pretrain": pretrain(networks, params, items), "encode": encode(networks, params, items)}
-    return {
-        stage: sum(flop / gemm_rate(precision) for precision, flop in parts.items()) for stage, parts in work.items()
-    }

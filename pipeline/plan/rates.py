@@ -3,8 +3,6 @@
 They are measured in under a minute, and kept for the next call under a fingerprint of the machine.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io as bytes_io
 import json
@@ -89,7 +87,6 @@ def measured(size: str, models: Iterable[str], seconds: float = SECONDS) -> Rate
 
     Args:
         size: of BEiT3 that pre-training and encoding take; empty: neither is asked for.
-        models: recommenders that are trained.
         seconds: of measuring at most.
     """
     path, until = kept(), time.perf_counter() + seconds

@@ -1,7 +1,5 @@
 """How large a dataset will be: as its stages counted it, as published, or as its files say."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,11 +45,7 @@ class Size:
 
 
 def measure(params: Parameters, layout: Layout) -> Size:
-    """Return the size of a dataset.
-
-    Raises:
-        UserError: nothing says it, or a file of it is missing or cannot be read.
-    """
+    """Return the size of a dataset; UserError where nothing says it, or a file of it cannot be read."""
     source = params.source(layout.dataset)
     has_content = not isinstance(source, Downloaded) or "metadata" in source.files()
     pieces = _pieces(layout, NAMES if isinstance(source, SampleSource) else LONGEST) if has_content else 0

@@ -3,13 +3,14 @@
 F feature width, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+import schemas
+from pipeline import io
+from pipeline.layout import Layout
 from pipeline.probe import questions, sampled
 from pipeline.probe.base import Data, Relearned, Task
 from pipeline.probe.questions import Questions
@@ -24,6 +25,13 @@ def ask(data: Data, names: Iterable[str] = PROBES) -> dict[str, Questions | Task
         name: sampled.questions(probe, seed_for("probe", name)) if isinstance(probe, Questions) else probe
         for name, probe in asked.items()
     }
+
+
+def neighbours(layout: Layout, names: Iterable[str] = PROBES) -> dict[str, Questions]:
+    """Return those of the probes named that ask a dataset for neighbours; tasks do not, and some have no question."""
+    interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
+    asked = ask(Data(interactions, len(io.read_table(layout.item_ids, schemas.ITEM_IDS)), []), names)
+    return {name: probe for name, probe in asked.items() if isinstance(probe, Questions)}
 
 
 def withheld(data: Data) -> dict[str, Mapping[str, str]]:
@@ -44,8 +52,6 @@ def answers(
     Args:
         probes: see `ask`.
         sets: name and float32 [I, F] of each feature set; one is held at a time.
-        ks: cutoffs.
-        seed: of what tasks draw.
         withheld: see `withheld`; such a set has no answer.
         relearned: see `Data.relearned`.
     """
@@ -100,12 +106,5 @@ def processed(
     ks: Sequence[int],
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the facts and the figures of each probe that was measured; arguments as for `summaries`.
-
-    Args:
-        probes: see `ask`.
-        answers: of processed feature sets.
-        ks: cutoffs.
-        facts: see `Processing.facts`.
-    """
+    """Return `facts` of the processing, and the figures of each probe that was measured; see `summaries`."""
     return {**facts} | {p: s for p, s in summaries(probes, answers, ks).items() if "skipped" not in s}

@@ -33,11 +33,6 @@ class Data:
     """feature set that learned from train interactions -> what makes it without those of some; None: it cannot be"""
 
 
-def nothing_withheld(data: Data) -> dict[str, str]:
-    """Return no feature set."""
-    return {}
-
-
 class Task(Protocol):
     """A probe that evaluates each feature set by itself, over n cases."""
 
@@ -46,7 +41,6 @@ class Task(Protocol):
 
         Args:
             features: float32 [I, F].
-            seed: of what is drawn.
             relearned: of a set that learned from interactions: makes its vectors without those of some items.
         """
 
@@ -68,7 +62,7 @@ class Probe:
     """the question in a phrase, for the dataset card"""
     note: str
     """note to its table in the report; {n} is the number of groups or cases"""
-    withheld: Callable[[Data], Mapping[str, str]] = nothing_withheld
+    withheld: Callable[[Data], Mapping[str, str]] = lambda data: {}
     """returns the feature sets that are not asked, as they know the answer -> why"""
     leak: str = ""
     """why its figures flatter a set that learned from train interactions; empty where they do not"""

@@ -6,8 +6,6 @@ items are drawn by seed, as sampled.py says.
 Letters: U users, I items, n items that share a user with another, F feature width, b of a block, K neighbours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

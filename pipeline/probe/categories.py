@@ -6,8 +6,6 @@ Ridge regression onto one-hot labels, closed form, five folds; the penalty is ch
 I items, F feature width, C classes.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -52,11 +50,7 @@ class Labels(NamedTuple):
         return accuracy(features, self, seed)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """Return `{items: n, classes: C, "chance": {"accuracy": of the largest class}, <feature set>: ...}`.
-
-        Args:
-            sets: feature set -> result of `answer`.
-        """
+        """Return `{items: n, classes: C, "chance": {"accuracy": of the largest class}, <feature set>: ...}`."""
         n = len(self.rows)
         largest = np.bincount(self.label).max() / n
         chance = {"accuracy": round(float(largest), 6)}
@@ -108,11 +102,7 @@ def read_categories(layout: Layout, names: Iterable[str], in_text: bool) -> dict
 
 
 def labels(paths: Sequence[Sequence[str]]) -> Labels | None:
-    """Return each item's label at the first level of the category path that tells items apart; None if none does.
-
-    Args:
-        paths: of each item, from the root; may be empty.
-    """
+    """Return each item's label at the first level of the category paths that tells items apart; None if none does."""
     deepest = max((len(p) for p in paths), default=0)
     for level in range(deepest):
         named = [(i, p[level]) for i, p in enumerate(paths) if len(p) > level]
@@ -127,13 +117,7 @@ def labels(paths: Sequence[Sequence[str]]) -> Labels | None:
 
 
 def accuracy(features: np.ndarray, labels: Labels, seed: int) -> np.ndarray:
-    """Return which held-out predictions are right: bool [n], every row held out once.
-
-    Args:
-        features: float32 [I, F], finite.
-        labels: labels of n items.
-        seed: of the folds.
-    """
+    """Return which held-out predictions are right, of features float32 [I, F]: bool [n], every row held out once."""
     rng = np.random.default_rng(seed)
     fold = rng.permutation(len(labels.rows)) % FOLDS
     x = features[labels.rows]

@@ -7,8 +7,6 @@ partition, so that each item is cold equally often.
 G users, I items, C cold items, D draws, F feature width, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,22 +38,13 @@ class ColdItems:
         return len(np.unique(np.concatenate([draw.user for draw in self.draws])))
 
     def answer(self, features: np.ndarray, seed: int, relearned: Relearned | None = None) -> np.ndarray:
-        """Return Recall@K of each user in each draw: float64 [G, D], NaN where a user has no target.
-
-        Args:
-            features: float32 [I, F].
-            seed: nothing is drawn.
-            relearned: for a set that learned from interactions.
-        """
+        """Return Recall@K of each user in each draw: float64 [G, D], NaN where a user has no target."""
         return profiles.cold_recalls(self.draws, features if relearned is None else relearned, K)
 
     def summary(self, sets: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Return users, draws, chance, and of each set the mean over draws, its error, and a 95 % interval.
 
         Both resample users, and draws, which are groups of items.
-
-        Args:
-            sets: feature set -> result of `answer`.
         """
         figure = f"recall@{K}"
         chance = float(np.mean([min(1, K / len(draw.candidates)) for draw in self.draws]))

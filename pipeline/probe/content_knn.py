@@ -1,7 +1,5 @@
 """Content neighbours: a recommender by content alone, evaluated on test."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pipeline.probe.base import Data, Probe
@@ -16,23 +14,17 @@ def ask(data: Data) -> Questions | str:
     return questions if len(questions.target) else "no user has train and test items"
 
 
-def content_neighbours(
-    user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int, judged_on: int = TEST
-) -> Questions:
+def content_neighbours(user: np.ndarray, item: np.ndarray, split: np.ndarray, n_items: int) -> Questions:
     """Return the questions of a recommender by content alone: a user's train items, each test item a target.
 
     Its hit rate, averaged by user, is Recall@K of ranking all items by mean cosine to the train items, train masked.
 
     Args:
-        user: int [n], one row an interaction.
-        item: int [n].
-        split: int [n], TRAIN, VALID, TEST.
-        n_items: I.
-        judged_on: the split that holds the targets.
+        user: int [n], one row an interaction; item and split likewise.
     """
     train = indicator(user[split == TRAIN], item[split == TRAIN], (int(user.max(initial=-1)) + 1, n_items))
     train.data[:] = 1.0
-    pairs = np.unique(np.stack([user, item], axis=1)[split == judged_on], axis=0).reshape(-1, 2)
+    pairs = np.unique(np.stack([user, item], axis=1)[split == TEST], axis=0).reshape(-1, 2)
     members = train[pairs[:, 0]]
     seen = np.asarray(train[pairs[:, 0], pairs[:, 1]]).reshape(-1) > 0 if len(pairs) else np.zeros(0, bool)
     kept = (np.diff(members.indptr) > 0) & ~seen

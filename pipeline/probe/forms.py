@@ -6,8 +6,6 @@ set whose directions of little variance are noise. So valid chooses one form for
 I items, F and W widths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,7 +1,5 @@
 """Item-CF: is the item most often bought together with an item among its nearest?"""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pipeline.interactions import cooccurrence
@@ -23,9 +21,7 @@ def co_bought(user: np.ndarray, item: np.ndarray, n_items: int) -> Questions:
     Of equally similar items each is the target in turn. Items that share no user with another have no question.
 
     Args:
-        user: int [n], one row a *train* interaction.
-        item: int [n].
-        n_items: I.
+        user: int [n], one row a *train* interaction; item likewise.
     """
     sources, targets = [], []
     for first, score in cooccurrence.squared_cosines(cooccurrence.user_item_matrix(user, item, n_items)):

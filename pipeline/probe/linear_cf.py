@@ -6,8 +6,6 @@ L3AE divides it between |B|^2 and |B - S|^2. Valid chooses the division too, and
 Letters: U users, I items, F feature width, N users of a part, b of a block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Section `probe` of params.yaml."""
 
-from __future__ import annotations
-
 from pipeline.config.base import Positive, Section
 
 

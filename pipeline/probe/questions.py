@@ -11,8 +11,6 @@ right take turns with equal weight. Constant features therefore score exactly as
 N questions, U users, I items, F feature width, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,8 +61,6 @@ def hits(features: np.ndarray, questions: Questions, ks: Sequence[int], scores_h
 
     Args:
         features: float32 [I, F], finite; a row of zeros is equally far from everything.
-        questions: N of them.
-        ks: cutoffs.
         scores_held: doubles held as scores, which bounds memory; no result depends on it. Fewer are faster: the
             sparse product gathers rows of a block, which should fit the processor's cache.
 
@@ -116,10 +112,7 @@ def summary(questions: Questions, sets: Mapping[str, np.ndarray], ks: Sequence[i
     """Return `{unit: G, "chance": {"hit@K": ...}, <feature set>: {"hit@K": mean, ..., "hit@K_se": standard error}}`.
 
     Args:
-        questions: of one probe.
         sets: feature set -> hits [G, len(ks)].
-        ks: cutoffs.
-        figure: hit or recall.
     """
     groups = questions.groups
     out: dict[str, Any] = {questions.unit: groups} | ({"note": questions.note} if questions.note else {})

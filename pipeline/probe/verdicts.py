@@ -4,8 +4,6 @@ Processed: the best of three forms on valid (forms.py), the same choice for ever
 G groups (users or items) or cases of a probe, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -32,11 +30,8 @@ def verdicts(
     All tests, raw and processed, are corrected together.
 
     Args:
-        raw: answers of the features as they are.
         processed: answers of the same features after the same processing, to the same questions.
         pairs: a and b; those that a probe has no answers of are left out.
-        ks: cutoffs of the answers.
-        seed: of the resamples.
 
     Returns:
         rows of probe, measure, a, b, `raw` and `processed` (a - b with its 95 % interval, and p after Holm), and

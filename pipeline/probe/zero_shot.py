@@ -1,7 +1,5 @@
 """Zero-shot: is a user's last item among the nearest to the mean of the earlier ones?"""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -30,10 +28,8 @@ def last_item(user: np.ndarray, item: np.ndarray, timestamp: np.ndarray, n_items
     have no question.
 
     Args:
-        user: int [n], one row an interaction, in any order.
-        item: int [n].
+        user: int [n], one row an interaction, in any order; item likewise.
         timestamp: int64 [n], Unix seconds or a position.
-        n_items: I.
     """
     order = np.lexsort((timestamp, item, user))
     user, item, timestamp = user[order], item[order], timestamp[order]

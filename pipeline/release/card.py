@@ -8,7 +8,7 @@ import jinja2
 import yaml
 
 from pipeline.evaluation.evidence import candidates, masked_splits
-from pipeline.facts import codes, content, probes, recommenders, records, study
+from pipeline.facts import codes, content, probes, recommenders, study
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import markdown
 from pipeline.release import croissant, networks
@@ -72,7 +72,7 @@ def render(parts: Parts, counts: Counts, files: list[File]) -> str:
         headline=probes.headline(outputs.probes),
         processed=probes.processing(of) if (of := (outputs.probes or {}).get("processed")) else "",
         studied=[*codes.brief(judged), *study.summed(outputs.study)],
-        hardware=records.hardware(outputs.records),
+        hardware=content.hardware(outputs.records),
         gaps=content.gaps(parts.items),
         incomplete=content.incomplete(parts.items),
         source=SOURCES[outputs.kind].licence,

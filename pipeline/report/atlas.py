@@ -4,8 +4,6 @@ The forces are UMAP's (McInnes et al. 2018, with a = b = 1): attraction along ed
 random, a falling step. I items, E edges.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 
@@ -32,14 +30,7 @@ def positions(edges: pa.Table, n_items: int, seed: int) -> list[list[int]]:
 
 
 def layout(edges: pa.Table, n_items: int, seed: int, rounds: int = ROUNDS) -> np.ndarray:
-    """Return a position of each item, float64 [I, 2], each axis spread over 0 .. 1.
-
-    Args:
-        edges: schema EDGES.
-        n_items: I.
-        seed: of starting positions and pushes.
-        rounds: steps.
-    """
+    """Return a position of each item by schema EDGES, float64 [I, 2], each axis spread over 0 .. 1."""
     if n_items < FEWEST:  # side by side: forces need a plane to act in
         return np.stack([np.arange(1, n_items + 1) / (n_items + 1), np.full(n_items, 0.5)], axis=1)
     item, other = (edges[c].to_numpy().astype(np.int64) for c in ("item_id", "neighbour_id"))

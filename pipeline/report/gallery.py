@@ -1,7 +1,5 @@
 """Images of items and of their nearest neighbours under each feature set."""
 
-from __future__ import annotations
-
 import base64
 import io as bytes_io
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,19 +30,17 @@ class Sheets:
         return {"titles": titles, "notes": notes, "cells": [self.place.get(i, -1) for i in range(len(titles))]}
 
 
-def thumbnails(tables: Iterable[pa.Table], wanted: set[int], side: int = CELL) -> dict[int, Image.Image]:
-    """Return item_id -> RGB image of side x side pixels, uncropped, on white.
+def thumbnails(tables: Iterable[pa.Table], wanted: set[int]) -> dict[int, Image.Image]:
+    """Return item_id -> RGB image of CELL x CELL pixels, uncropped, on white.
 
     Args:
         tables: item_id and image (JPEG or null) of table IMAGES, a shard at a time.
-        wanted: items; those without a image are left out.
-        side: pixels.
     """
     images = {}
     for table in tables:
         for item, data in zip(table["item_id"].to_pylist(), table["image"], strict=True):
             if item in wanted and data.is_valid:
-                images[item] = _fitted(data.as_py(), side)
+                images[item] = _fitted(data.as_py())
     return {item: image for item, image in images.items() if image is not None}
 
 
@@ -111,12 +107,12 @@ def _wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-def _fitted(data: bytes, side: int) -> Image.Image | None:
+def _fitted(data: bytes) -> Image.Image | None:
     try:
         image = Image.open(bytes_io.BytesIO(data), formats=["JPEG"]).convert("RGB")
     except (UnidentifiedImageError, OSError):
         return None
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    square = Image.new("RGB", (side, side), BACKGROUND)
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    image.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+    square = Image.new("RGB", (CELL, CELL), BACKGROUND)
+    square.paste(image, ((CELL - image.width) // 2, (CELL - image.height) // 2))
     return square

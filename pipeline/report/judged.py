@@ -1,18 +1,29 @@
-"""The benchmark as sections: recommenders with their paired tests, and ablations."""
+"""What judged features, as sections: recommenders with their paired tests, ablations, probes, semantic IDs."""
 
-from __future__ import annotations
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pipeline.evaluation.evidence import MAIN, Comparison, seeds_of
+from pipeline.evaluation.evidence import MAIN, Cell, Comparison, seeds_of
+from pipeline.facts import codes, probes, words
 from pipeline.facts import recommenders as facts
-from pipeline.facts import words
+from pipeline.facts.codes import Judged
 from pipeline.facts.difference import Difference
 from pipeline.facts.outputs import Outputs
-from pipeline.facts.words import labelled
+from pipeline.facts.probes import CHANCE, Figures, Probed
+from pipeline.facts.words import CONTROLS, labelled
 from pipeline.models import RELEASED
 from pipeline.probe.verdicts import LEVEL
 from pipeline.report import plots
-from pipeline.report.plots import Intervals
-from pipeline.report.section import Section
+from pipeline.report.plots import Chart, Intervals, Section, Span
+
+LINES = 3
+"""methods of a chart, beside chance: there are four colours"""
+TITLES = {
+    "neighbours": "neighbours that share the first 1, 2, ... codes",
+    "co_purchase": "items bought together that share them",
+    "category": "of items that share them, those of one category",
+}
+"""key of a prefix's figures -> its chart"""
 
 
 def recommenders(outputs: Outputs) -> Section:
@@ -57,3 +68,78 @@ def without_parts(outputs: Outputs) -> Section:
         tables.append(facts.ablations(rows).under(label))
     note = "AlignRec with one part left out, with one modality, or with one habit of the published code undone."
     return Section("ablations", "Ablations", "Ablations", note, drawn, tables=tables)
+
+
+def codes_section(judged: Sequence[Judged]) -> Section:
+    """Return the section of semantic IDs."""
+    note = "Items as a few discrete codes, from coarse to fine, judged without training a generator."
+    return Section("semantic-ids", codes.HEADING, codes.HEADING, note, shared(judged), tables=codes.tables(judged))
+
+
+def shared(judged: Sequence[Judged]) -> list[Chart]:
+    """Return for each feature set how often pairs of items share a prefix, by its length, beside chance."""
+    drawn = []
+    for features in dict.fromkeys(j.features for j in judged):
+        rows = [j for j in judged if j.features == features and not j.quality["control"]][:LINES]
+        for key, what in TITLES.items():
+            lines = {j.method: _line([p[key] for p in j.quality["prefixes"]]) for j in rows}
+            by_chance = ([p[f"{key}_chance"] or 0.0 for p in j.quality["prefixes"]] for j in rows)
+            lines["chance"] = _line([max(values) for values in zip(*by_chance, strict=True)])
+            places = {length: f"{length:.0f}" for length in lines["chance"]}
+            if len(places) > 1 and all(lines.values()):
+                axes = ("codes that are shared", "share of pairs" if key != "category" else "share of items")
+                drawn.append(plots.curves(f"{features}: {what}", places, lines, axes))
+    return drawn
+
+
+def _line(values: Sequence[float | None]) -> dict[float, Cell]:
+    """Return length of the prefix -> figure, where there is one."""
+    return {float(n): Cell(v, None, (v,)) for n, v in enumerate(values, start=1) if v is not None}
+
+
+def probes_section(outputs: Outputs) -> Section:
+    """Return a picture a probe, and below it its table."""
+    controls = [c for c in CONTROLS if c in outputs.graphs]
+    beat = f" Controls, which a useful feature set must beat: {', '.join(controls)}." if controls else ""
+    note = (
+        f"Features judged without a recommender, each encoder once, so no seeds.{beat} Ties count by expectation, so "
+        "constant features score as chance does."
+    )
+    if processed := (outputs.probes or {}).get("processed"):
+        note += f" {probes.processing(processed)}"
+        note += f" Better: raw and processed, p below {LEVEL} after Holm's correction."
+    drawn = pictures(outputs.probes)
+    return Section(
+        "probes",
+        "Probes",
+        "Probes",
+        note,
+        drawn,
+        tables=[*probes.tables(outputs.probes), *probes.tried_tables(outputs.probes)],
+    )
+
+
+def pictures(figures: Mapping[str, Any] | None) -> list[Intervals | None]:
+    """Return a picture a probe, from the content of probes.json."""
+    return [_picture(probed) for probed in probes.read(figures).values()]
+
+
+def _picture(probed: Probed) -> Intervals | None:
+    """Return a probe's headline figure of every feature set, raw and processed; None where it was not measured."""
+    if not probed.forms:
+        return None
+    figure, forms = probed.figure, probed.forms
+    rows = [
+        plots.Row(name, [_span(of.get(name), figure) for of in forms.values()], probed.both(name, figure))
+        for name in probed.ordered("raw", figure) if name != CHANCE
+    ]  # fmt: skip
+    over = f"{probed.cases:,} {probed.unit}"
+    title = f"{probed.probe.title} {figure}, ± standard error over {over}; dashed: chance"
+    return plots.intervals(title, rows, list(forms) if len(forms) > 1 else (), forms["raw"][CHANCE][figure], figure)
+
+
+def _span(values: Figures | None, figure: str) -> Span | None:
+    if values is None:
+        return None
+    error = values.get(f"{figure}_se", 0.0)
+    return values[figure] - error, values[figure], values[figure] + error

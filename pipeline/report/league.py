@@ -1,7 +1,5 @@
 """league.html: one self-contained page of a league."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,20 +11,13 @@ from pipeline.facts.words import figure
 from pipeline.report import plots
 from pipeline.report.gallery import Sheets
 from pipeline.report.page import render
-from pipeline.report.section import Section
+from pipeline.report.plots import Section
 
 RANKED = "Mean rank over splits and seeds; a bar joins models that no paired test tells apart"
 
 
 def html(dataset: str, kind: str, league: pa.Table, found: Mapping[str, Any]) -> str:
-    """Return the page.
-
-    Args:
-        dataset: whose league it is.
-        kind: of the source.
-        league: table LEAGUE, other data sets' rows too.
-        found: what follows from it, league.json.
-    """
+    """Return the page of table LEAGUE, other data sets' rows too, and of what follows from it, league.json."""
     others = [name for name in dict.fromkeys(league["dataset"].to_pylist()) if name != dataset]
     gained = [plots.change(f"{row['a']} - {row['b']}", Difference.of(row)) for row in found["gains"]]
     gain = plots.intervals("Gain in test recall, 95 % interval over users", gained)

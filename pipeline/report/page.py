@@ -1,13 +1,11 @@
 """index.html and report.md from the evidence. Titles, categories and ids come from data and are escaped everywhere."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jinja2
 import pyarrow as pa
@@ -20,7 +18,8 @@ from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import escaped, markdown
 from pipeline.facts.users import SEED, User
 from pipeline.facts.words import CONTROLS, title
-from pipeline.report import atlas, gallery, hero, plots, sections
+from pipeline.report import atlas, gallery, judged, plots, sections
+from pipeline.report.plots import Intervals
 
 HERE = Path(__file__).parent
 POSTER_ITEMS, POSTER_SETS = 8, 4
@@ -28,6 +27,8 @@ PARTS = ("items", "map", "list", "codes", "page")
 """of the page's own script, in order; those of what a page lacks do nothing"""
 LONGEST = 120
 """characters of a title in the page's data"""
+ROWS = 8
+"""of the picture"""
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,6 @@ def view(
     """Return titles, categories and images of the items that the page shows; None without items.
 
     Args:
-        outputs: of the stages.
-        near: items and their neighbours.
-        users: with their recommendations.
-        seed: of the maps.
         images: item_id and image, a table at a time; those of `outputs` by default.
     """
     items = outputs.items
@@ -77,8 +74,6 @@ def html(outputs: Outputs, shown: View | None, encoders: Sequence[str] = (), cha
     """Return the text of index.html.
 
     Args:
-        outputs: of the stages, or of a release.
-        shown: items.
         encoders: that the server answers by: the page then has a box to ask it.
         characters: of the longest text that it takes.
     """
@@ -97,10 +92,8 @@ def render(template: str, packed: gallery.Sheets, asks: bool = False, mapped: bo
 
     Args:
         template: a file beside this one that extends base.html.
-        packed: the images.
         asks: whether its script may ask the server that it came from.
         mapped: whether it has a map, and so the libraries of it.
-        content: variables of the template.
     """
     own = "".join(_text(f"{name}.js") for name in (*PARTS, *(["ask"] if asks else [])))
     scripts = [*([_text("vendor/map.js")] if mapped else []), own]
@@ -144,8 +137,8 @@ def _content(outputs: Outputs, shown: View | None) -> dict[str, Any]:
         "kind": outputs.kind,
         "facts": _facts(outputs.records.get("interactions", {}).get("notes", {})),
         "chips": chips.of_report(outputs.released, outputs.probes, outputs.tests),
-        "strip": hero.strip(outputs),
-        "picture": hero.picture(outputs),
+        "strip": list(strip(outputs)),
+        "picture": picture(outputs),
         "advice": verdict.advice(outputs.probes),
         "verdict": said,
         "basis": verdict.basis(outputs.probes, outputs.tests) if said else "",
@@ -202,3 +195,54 @@ def _environment(autoescape: bool) -> jinja2.Environment:
     environment.filters["named"] = title
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     return environment
+
+
+class Step(NamedTuple):
+    """A step of the pipeline, with what came out of it."""
+
+    name: str
+    figure: str
+    what: str
+    seconds: str
+    """how long it ran; empty where that is not known"""
+
+
+def strip(outputs: Outputs) -> Iterator[Step]:
+    """Yield the steps that ran, in order."""
+    records = outputs.records
+
+    def step(stage: str, name: str, figure: int, what: str) -> Step:
+        return Step(name, f"{figure:,}", what, _lasted(records[stage]["seconds"]))
+
+    if record := records.get("interactions"):
+        yield step("interactions", "reviews", record["rows_in"], "read")
+        yield step("interactions", "interactions", record["rows_out"], "kept")
+    for stage, what in (("items", "described"), ("images", "usable")):
+        if record := records.get(stage):
+            yield step(stage, stage, record["rows_out"], what)
+    if record := records.get("pretrain"):
+        yield step("pretrain", "BEiT3", record["rows_in"], "items learned from")
+    if "encode" in records and outputs.graphs:
+        yield step("encode", "features", len(outputs.graphs), "sets")
+    if record := records.get("graph"):
+        yield step("graph", "graph", record["rows_out"], "edges")
+    if record := records.get("train"):
+        yield step("train", "AlignRec", record["rows_in"], "pairs learned from")
+    if record := records.get("benchmark"):
+        yield step("benchmark", "benchmark", sum(row.seeds for c in outputs.compared for row in c.rows), "runs")
+
+
+def _lasted(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def picture(outputs: Outputs) -> Intervals | None:
+    """Return AlignRec's lead over its rivals, or else what a probe found; None where nothing was judged."""
+    for comparison in outputs.compared[:1]:
+        if lead := judged.leads(comparison, outputs, ""):
+            smallest = sorted(lead.rows, key=lambda row: row.spans[0][1] if row.spans[0] else 0.0)[:ROWS]
+            return replace(lead, rows=[row for row in lead.rows if row in smallest])
+    drawn = next((found for found in judged.pictures(outputs.probes) if found), None)
+    return drawn and replace(drawn, rows=drawn.rows[:ROWS])

@@ -1,7 +1,5 @@
 """Section `report` of params.yaml."""
 
-from __future__ import annotations
-
 from pipeline.config.base import Positive, Section
 
 

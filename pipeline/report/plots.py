@@ -1,14 +1,13 @@
-"""Pictures of figures: curves as SVG, intervals and shares as rows. All take their colours from the page."""
-
-from __future__ import annotations
+"""Pictures of figures: curves as SVG, intervals and shares as rows, in the page's colours; and sections of them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from pipeline.evaluation.evidence import Cell
 from pipeline.facts.difference import Difference
+from pipeline.facts.table import Table
 from pipeline.facts.words import figure
 
 WIDTH, HEIGHT = 300, 176
@@ -61,7 +60,6 @@ class Intervals:
     """what the marks of a row are, top to bottom; empty where there is one"""
     rows: list[Row]
     marks: list[tuple[float, str]]
-    """ticks of the scale"""
     lines: list[float]
     """vertical lines: zero, and the reference if there is one"""
     axis: str
@@ -91,9 +89,7 @@ class Ranks:
     bars: list[tuple[float, float, float]]
     """left end, right end, height"""
     marks: list[tuple[float, str]]
-    """ticks of the axis"""
     size: tuple[float, float]
-    """width and height"""
 
 
 Picture = Chart | Intervals | Shares | Ranks
@@ -105,11 +101,8 @@ def intervals(
     """Return intervals on a common scale that holds zero; None where there is none at all.
 
     Args:
-        title: what is measured, of how many seeds, and what the intervals are.
         rows: their spans in units of the measure.
-        keys: what the spans of a row are.
         reference: a value that all rows are seen against, such as chance.
-        axis: name of the scale.
     """
     known = [v for row in rows for span in row.spans if span is not None for v in span]
     if not known:
@@ -157,10 +150,8 @@ def curves(
     """Return a chart of means over numbers, each with a band of one standard deviation where seeds allow.
 
     Args:
-        title: what is measured.
         places: x -> its mark on the axis; at least two.
         lines: line -> x -> figure.
-        axes: names of the axes, x and y.
     """
     ends = {name: [(x, c.mean, c.sd or 0.0) for x, c in sorted(line.items())] for name, line in lines.items()}
     return _chart(title, ends, places, (min(places), max(places)), axes)
@@ -181,16 +172,7 @@ def _chart(
     axes: tuple[str, str],
     last: bool = False,
 ) -> Chart:
-    """Return a chart.
-
-    Args:
-        title: what is measured.
-        lines: name -> its points.
-        places: x -> its mark on the axis.
-        axis: the ends of the horizontal axis.
-        axes: names of both axes.
-        last: whether the last value of each line is said.
-    """
+    """Return a chart; `places` and `axis` are of the horizontal axis, `last` says the last value of each line."""
     low, high = _range(lines.values())
 
     def across(x: float) -> float:
@@ -243,7 +225,6 @@ def ranks(title: str, means: Mapping[str, float], groups: Sequence[Sequence[str]
     """Return the diagram of mean ranks; None of fewer than two.
 
     Args:
-        title: what is ranked, over what, and when two are told apart.
         means: name -> mean rank, ascending.
         groups: names in the order of `means`, no two of a group told apart.
     """
@@ -266,11 +247,11 @@ def ranks(title: str, means: Mapping[str, float], groups: Sequence[Sequence[str]
     return Ranks(title, models, bars, marks, (width, above + body + 14 + step * ((len(means) + 1) // 2)))
 
 
-def ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Return round numbers from low to high, about that many."""
+def ticks(low: float, high: float) -> list[float]:
+    """Return about four round numbers from low to high."""
     if not high > low:
         return [low]
-    raw = (high - low) / about
+    raw = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw)
     first = math.ceil(low / step - 1e-9)
@@ -284,3 +265,27 @@ def _measure(key: str) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page, with a link in its navigation."""
+
+    anchor: str
+    link: str
+    heading: str
+    note: str = ""
+    drawn: Sequence[Picture | None] = ()
+    """pictures; None where there was nothing to draw"""
+    maps: Sequence[Table] = ()
+    """tables that are pictures themselves, by the tint of their cells"""
+    tables: Sequence[Table] = field(default_factory=list)
+    """folded on the page"""
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """What was drawn."""
+        return [picture for picture in self.drawn if picture is not None]
+
+    def __bool__(self) -> bool:
+        return bool(self.pictures or self.maps or self.tables)

@@ -1,14 +1,12 @@
 """The sections of the page with figures, in order; the same for index.html and report.md."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
-from pipeline.facts import content, recommenders, records
+from pipeline.facts import content, recommenders
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import Table
-from pipeline.report import argued, coded, judged, plots, probed, studied, tail
-from pipeline.report.section import Section
+from pipeline.report import judged, plots, studied
+from pipeline.report.plots import Section
 
 CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 
@@ -16,16 +14,16 @@ CURVES = {"pretrain": "Pre-training", "train": "Training of AlignRec"}
 def pictured(outputs: Outputs) -> list[Section]:
     """Return the sections that have a picture or figures of an experiment, without empty ones."""
     sections = (
-        judged.recommenders(outputs), probed.section(outputs), judged.without_parts(outputs),
-        tail.section(outputs), *studied.sections(outputs), *argued.sections(outputs), coded.section(outputs.coded),
-        studied.in_use(outputs.study),
-    )  # fmt: skip
+        *(judged.recommenders(outputs), judged.probes_section(outputs), judged.without_parts(outputs)),
+        *(studied.tail_section(outputs), *studied.sections(outputs), *studied.argument_sections(outputs)),
+        *(judged.codes_section(outputs.coded), studied.in_use(outputs.study)),
+    )
     return [s for s in sections if s]
 
 
 def recorded(outputs: Outputs) -> list[Section]:
     """Return what was recorded on the way, folded as a whole on the page, without empty sections."""
-    spent = [*records.speed(outputs.records), *records.cost(outputs.records)]
+    spent = [*content.speed(outputs.records), *content.cost(outputs.records)]
     tried = [] if outputs.tuning is None else [recommenders.tuned(outputs.tuning)]
     sections = (
         Section("settings", "Settings", "The same budget for every contender", tables=tried),
@@ -56,4 +54,4 @@ def _quality(outputs: Outputs) -> Iterator[Table]:
     if outputs.items is not None:
         note = "Texts of the metadata; an item without text is encoded from its image."
         yield content.quality("Texts", outputs.items["text_status"], None, note)
-    yield from records.drops(outputs.records)
+    yield from content.drops(outputs.records)

@@ -1,6 +1,4 @@
-"""The study as sections: mask modality, variants of pre-training, sweeps, codes in use."""
-
-from __future__ import annotations
+"""The study as sections: mask modality, the long tail, variants, sweeps, the article's argument, codes in use."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,15 +8,28 @@ import pyarrow as pa
 import schemas
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import Cell, seeds_of
-from pipeline.facts import recommenders, study, words
+from pipeline.facts import argument, recommenders, study, words
+from pipeline.facts import tail as facts
+from pipeline.facts.argument import SHAPES, SPOILT
 from pipeline.facts.difference import Difference
 from pipeline.facts.outputs import Outputs
+from pipeline.facts.tail import Groups, Shown
 from pipeline.facts.words import RECALL
+from pipeline.models import RELEASED
 from pipeline.report import plots
-from pipeline.report.plots import Chart, Picture
-from pipeline.report.section import Section
+from pipeline.report.plots import Chart, Intervals, Picture, Section, Shares
 from pipeline.study import summaries
-from pipeline.study.summaries import Masked
+from pipeline.study.summaries import WHOLE, Masked
+
+LINES = 4
+"""runs in a picture of groups, best Recall@20 first"""
+WHOSE = {"popularity": "Recall of targets by popularity of the item",
+         "history": "Recall of users by number of train interactions"}  # fmt: skip
+UNITS = {"popularity": {str(n): f"tenth {n}" for n in range(1, 11)} | {"cold": "cold items"}, "history": {}}
+"""slice -> label -> its name where it stands alone"""
+BEST_RECALL = "best valid Recall@20"
+MARKS = 5
+"""epochs that are written under a curve, about"""
 
 
 def sections(outputs: Outputs) -> Iterator[Section]:
@@ -125,3 +136,106 @@ def contenders(parts: Mapping[str, pa.Table]) -> list[Picture | None]:
             ],
         ),
     ]  # fmt: skip
+
+
+def tail_section(outputs: Outputs) -> Section:
+    """Return the section; an empty one without slices and without the study of the tail."""
+    studied = outputs.study.get("tail", schemas.TAIL.empty_table())
+    drawn: list[Picture | None] = []
+    said: list[str] = []
+    tables = facts.tails(studied)
+    tested = bool(tables)
+    for comparison, label in words.labelled(outputs.compared):
+        k, slices = facts.sliced(outputs.slices, comparison)
+        over = words.after(f"mean over {seeds_of(r.seeds for r in comparison.rows)}", label)
+        who = facts.shown(slices)
+        said += facts.in_words(who, words.run(RELEASED, outputs.released))
+        drawn.append(shares(who, f"Who is shown: share of the top {k}, {over}"))
+        for which in facts.SLICES:
+            groups = facts.by_study(studied, comparison, which) if tested else facts.by_slices(slices, which)
+            title = f"{WHOSE[which]}, {'95 % interval, ' if tested else ''}{over}"
+            drawn.append(served(groups, which, title, outputs.released))
+        of_slices = [] if tested else [table for which in facts.SLICES for table in facts.means(slices, which, k)]
+        tables += [table.under(label) for table in (*facts.catalogue(slices, k), *of_slices)]
+    note = " ".join(["A recommender can be right by showing everybody the same few items.", *said])
+    return Section("tail", "Long tail", "The long tail", note, drawn, tables=tables)
+
+
+def shares(who: Shown, title: str) -> Shares | None:
+    """Return a bar a run, and that of the test targets."""
+    rows = [(run, list(parts.values())) for run, parts in who.items()]
+    return Shares(title, list(next(iter(who.values()))), rows) if rows else None
+
+
+def served(groups: Groups, which: str, title: str, released: str) -> Intervals | None:
+    """Return recall of each group, for each model on the released features or on ids alone; the best few models."""
+    runs = [run for run in groups if run[1] in (released, "none")][:LINES]
+    labels = list(dict.fromkeys(label for run in runs for label in groups[run]))
+    rows = [plots.Row(UNITS[which].get(label, label), [groups[run].get(label) for run in runs], "") for label in labels]
+    return plots.intervals(title, rows, [words.run(*run) for run in runs], axis="recall")
+
+
+def argument_sections(outputs: Outputs) -> Iterator[Section]:
+    """Yield wrong content, what losses prevent, and joint training; each is empty where it was not studied."""
+    wrong, geometry, joint, epochs = (
+        outputs.study.get(part, schemas.STUDY[part].empty_table())
+        for part in ("wrong", "geometry", "joint", "joint_epochs")
+    )
+    note = (
+        "What recommenders lose when the image or the text of some items is another item's, or their vector is noise."
+    )
+    drawn = [chart for rows in argument.by_fingerprint(wrong) for chart in spoilt(rows)]
+    yield Section("wrong", "Wrong content", "Wrong content", note, drawn, tables=argument.wrong(wrong))
+    note = "AlignRec trained to the last epoch without one of its losses: the shape of its item vectors, beside recall."
+    heading = "What each loss prevents"
+    tables = argument.geometry(geometry)
+    yield Section("geometry", "Losses", heading, note, shaped(argument.shapes(geometry)), tables=tables)
+    note = "The article's opening claim: where one loss trains encoder and recommender together, content is lost."
+    heading = "Joint beside staged"
+    yield Section("joint", "Joint", heading, note, joint_curves(epochs), tables=argument.joint(joint))
+
+
+def spoilt(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Return a chart a model and feature set: test recall over the share of items whose content is wrong."""
+    charts = []
+    for model, features in dict.fromkeys((row["model"], row["features"]) for row in rows):
+        own = [row for row in rows if (row["model"], row["features"]) == (model, features)]
+        lines = {
+            name: {row["ratio"]: Cell(row["mean"], row["sd"], ()) for row in own if row["what"] in (what, WHOLE)}
+            for what, name in SPOILT.items() if any(row["what"] == what for row in own)
+        }  # fmt: skip
+        recall = words.measure("recall", own[0]["k"])
+        title = f"{model} on {features}: test {recall}, mean ± sd over {seeds_of(row['seeds'] for row in own)}"
+        places = {row["ratio"]: f"{row['ratio']:.4g}" for row in own}
+        charts.append(plots.curves(title, places, lines, ("share of items", recall)))
+    return charts
+
+
+def joint_curves(epochs: pa.Table) -> list[Chart]:
+    """Return the best valid recall over epochs and over seconds, and a probe of the encoder over epochs."""
+    shown = (
+        ("recall@20", BEST_RECALL, "epoch"),
+        ("recall@20", BEST_RECALL, "seconds"),
+        ("item_cf", "item-CF hit@20", "epoch"),
+    )
+    charts = []
+    for column, name, over in shown if len(epochs) else ():
+        lines = argument.lines(epochs, column, over)
+        ends = sorted({x for line in lines.values() for x in line})
+        if len(ends) > 1:
+            places = {ends[0]: f"{ends[0]:.0f}", ends[-1]: f"{ends[-1]:.0f}"}
+            charts.append(plots.curves(f"{name} by {over}", places, lines, (over, name)))
+    return charts
+
+
+def shaped(found: Mapping[str, Mapping[str, Mapping[int, Cell]]]) -> list[Chart]:
+    """Return a chart a measure, over epochs, a line a loss that is left out."""
+    charts = []
+    for column, name, _ in SHAPES if found else ():
+        lines = {loss: {float(epoch): one for epoch, one in line.items()} for loss, line in found[column].items()}
+        epochs = sorted({epoch for line in lines.values() for epoch in line})
+        if len(epochs) > 1:
+            places = {epoch: f"{epoch:g}" for epoch in epochs[:: max(1, len(epochs) // MARKS)]}
+            places |= {epochs[0]: f"{epochs[0]:g}", epochs[-1]: f"{epochs[-1]:g}"}
+            charts.append(plots.curves(name, places, lines, ("epoch", name)))
+    return charts

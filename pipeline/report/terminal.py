@@ -1,7 +1,5 @@
 """Results and datasets as tables for a terminal."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,9 +30,7 @@ def drawn(facts: table.Table, unbroken: Collection[int] = (), **options: Any) ->
     """Return a table; whatever data is in it, the terminal obeys none of it.
 
     Args:
-        facts: the table; its note is not shown.
         unbroken: columns that are never folded.
-        options: rich's.
     """
     printed = plain(facts.heading, **options)
     for i, name in enumerate(facts.head):
@@ -50,12 +46,7 @@ def drawn(facts: table.Table, unbroken: Collection[int] = (), **options: Any) ->
 
 
 def tables(results: pa.Table, dataset: str) -> Iterator[Table]:
-    """Yield one table a fingerprint: test at the best valid epoch, mean ± sd over seeds, best Recall@20 first.
-
-    Args:
-        results: table RESULTS of one dataset.
-        dataset: the title.
-    """
+    """Yield one table a fingerprint: test at the best valid epoch, mean ± sd over seeds, best Recall@20 first."""
     for by in ("valid", "test"):
         for comparison in evidence.comparisons(results, by):
             under = f"protocol {comparison.protocol} ({comparison.fingerprint})"

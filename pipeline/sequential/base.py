@@ -1,7 +1,5 @@
 """The interface of recommenders that read items in order. Letters: b histories, T their longest, I items, K cutoff."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import ClassVar, Protocol
 

@@ -1,16 +1,18 @@
-"""How sequential recommenders are judged: all items ranked after each user's history. U users, I items, K cutoff."""
+"""How sequential recommenders are judged, all items ranked after each user's history; and the trivial control.
 
-from __future__ import annotations
+Letters: U users, I items, K cutoff, b users at a time.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pipeline.evaluation.candidates import ALL
-from pipeline.evaluation.cutoff import CUTOFF
+from pipeline.evaluation.cutoff import ALL, CUTOFF
 from pipeline.evaluation.protocol import Protocol, questions
 from pipeline.interactions.split import Part
+from pipeline.ops.topk import select
 from pipeline.sequential.base import Ranker
 from pipeline.sequential.sequences import DIVISION, FEWEST, Sequences
 
@@ -19,13 +21,7 @@ ROWS = 64
 
 
 def protocol(rules: Protocol, sequences: Sequences, length: int) -> Protocol:
-    """Return the protocol of leave-one-out.
-
-    Args:
-        rules: of the benchmark, on the same interactions.
-        sequences: the users, with their targets.
-        length: items of a history at most.
-    """
+    """Return leave-one-out's protocol by the benchmark's rules; histories have `length` items at most."""
     users = f"with {FEWEST} items or more; the latest {length} before the target are read"
     return replace(
         rules, rule="strict", split=DIVISION, questions=questions(sequences.split()), candidates=ALL, users=users,
@@ -40,10 +36,7 @@ def rankings(ranker: Ranker, sequences: Sequences, part: Part, length: int, k: i
     Args:
         ranker: in evaluation mode.
         sequences: at test a history ends with the item of valid.
-        part: valid or test.
         length: items of a history at most.
-        k: cutoff.
-        device: that the ranker is on.
     """
     ends, tops = sequences.last(part), []
     for at in range(0, len(ends), ROWS):
@@ -52,3 +45,18 @@ def rankings(ranker: Ranker, sequences: Sequences, part: Part, length: int, k: i
         seen = torch.from_numpy(sequences.seen(rows, part)).to(device)
         tops.append(ranker.rank(histories, seen, k).cpu().numpy().astype(np.int32))
     return np.concatenate(tops)
+
+
+class Popularity:
+    """Ranks items by their train interactions, equal ones by item_id."""
+
+    def __init__(self, sequences: Sequences) -> None:
+        """Count train interactions."""
+        split = sequences.split()
+        self.counts = torch.from_numpy(np.bincount(split.train.items, minlength=sequences.n_items)).float()
+
+    def rank(self, histories: Tensor, seen: Tensor, k: int) -> Tensor:
+        """Return the K most popular items that the user has not, int64 [b, K]."""
+        scores = self.counts.to(seen.device).expand(len(seen), -1).masked_fill(seen, -torch.inf)
+        values, ids = select(scores, k)
+        return ids.where(values > -torch.inf, -1)

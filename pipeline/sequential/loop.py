@@ -3,8 +3,6 @@
 Letters: U users, W windows, T longest history.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,11 +38,6 @@ class Fit:
     """one object an epoch: epoch, loss (mean over batches), valid_recall@20, valid_ndcg@20"""
     best_epoch: int
 
-    @property
-    def best(self) -> dict[str, Any]:
-        """The line of the best epoch."""
-        return self.history[self.best_epoch]
-
 
 def fit(
     build: Callable[[], Sequential],
@@ -63,11 +56,8 @@ def fit(
     Args:
         build: makes the network, with initial values from torch's generator.
         sequences: train and valid are used.
-        params: size and budget.
         rate: learning rate of Adam.
         seed: of initial values, order and dropout.
-        progress: called with each finished epoch's line of the history.
-        checkpoint: where to resume from and to save to.
 
     Raises:
         UserError: no user has two train items, or the loss diverges.

@@ -5,8 +5,6 @@ pair that is repeated counts at its first time. An interaction without a time, a
 are left out and counted.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -53,7 +51,6 @@ class Sequences:
         Args:
             rows: int [b], of users.
             ends: int64 [b], places in `items`; that at the end itself is not among them.
-            length: items at most.
         """
         at = ends[:, None] + np.arange(-length, 0)
         return np.where(at >= self.start[rows][:, None], self.items[np.maximum(at, 0)].astype(np.int64), PAD)
@@ -85,8 +82,6 @@ def load(interactions: pa.Table, n_users: int, n_items: int) -> Sequences:
 
     Args:
         interactions: schema INTERACTIONS, any order.
-        n_users: user_id is below it.
-        n_items: I; item_id is below it.
 
     Raises:
         UserError: no interaction has a time, or no user has three items.

@@ -5,8 +5,6 @@ things differ from the article: there is no token of the user, and a code compet
 codes before it, in training as in the search. Letters: b histories, T items of each, D codes of an id, V tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -34,8 +32,6 @@ class Tiger(Sequential):
         Args:
             codes: int [n, D], each row another one.
             rows: int [n], the items that have them.
-            n_items: I.
-            params: its size.
         """
         from transformers import T5Config, T5ForConditionalGeneration  # seconds, for which others need not wait
 

@@ -3,8 +3,6 @@
 Letters: n items with an id, D codes of an id, V tokens, b histories, w beams, C children of a node at most.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -25,7 +23,6 @@ class Trie:
         Args:
             tokens: int64 [n, D], each row another one.
             items: int [n], whose ids they are.
-            device: that searches run on.
         """
         order = np.lexsort(tokens.T[::-1])
         rows = tokens[order]
@@ -64,7 +61,6 @@ def log_probabilities(trie: Trie, logits: Tensor, items: Tensor) -> Tensor:
     Those of all items sum to 1, as with a softmax over the catalogue.
 
     Args:
-        trie: of the ids.
         logits: of each code given those before, float [b, D, V].
         items: int64 [b], each with an id.
     """
@@ -84,11 +80,9 @@ def search(trie: Trie, following: Callable[[Tensor], Tensor], seen: Tensor, widt
     Probabilities are those of `log_probabilities`. With as many beams as prefixes the ranking is exact.
 
     Args:
-        trie: of the ids.
         following: tokens so far, int64 [b, w, depth] -> logits of the next, float [b, w, V].
         seen: bool [b, I], items that are not recommended.
         width: beams kept at each level.
-        k: items.
 
     Returns:
         int64 [b, K], -1 where the beams hold no more items; equal ones in the order of their codes.

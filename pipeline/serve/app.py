@@ -1,7 +1,5 @@
 """The web application: the page at /, and questions at /nearest. Requests are anybody's: sizes are bounded."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Sequence
 
@@ -33,13 +31,7 @@ SAFE = {
 
 
 def application(nearest: Nearest, page: bytes, hosts: Sequence[str]) -> Starlette:
-    """Return the application.
-
-    Args:
-        nearest: answers.
-        page: what / shows.
-        hosts: names that requests may call this server by; others are turned away.
-    """
+    """Return the application, which shows `page` at /, and refuses requests that name it by none of `hosts`."""
     waiting = asyncio.Semaphore(WAITING)
 
     async def show(_: Request) -> Response:

@@ -1,12 +1,10 @@
 """`alignrec serve`: the page of a release with a box to ask it, on a local address."""
 
-from __future__ import annotations
-
 import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.compare import changes
+from pipeline.compare.page import pictures
 from pipeline.config.parameters import Parameters
 from pipeline.errors import UserError
 from pipeline.facts.neighbours import neighbours
@@ -24,10 +22,7 @@ def html(release: Release, params: Parameters, images: Path, encoders: list[str]
     """Return the page of a release.
 
     Args:
-        release: verified.
-        params: which feature set is the released one, and what the page shows.
         images: folder of the images stage; those are shown whose hash the release names. May be absent.
-        encoders: names of those that may be asked.
     """
     own, manifest = params[Report], release.manifest
     with unpacked(release, ["items"]) as layout:
@@ -37,7 +32,7 @@ def html(release: Release, params: Parameters, images: Path, encoders: list[str]
         outputs = Outputs(layout, manifest.kind, _shown(release, params))
         near = neighbours(outputs, own.gallery_items, own.neighbours, own.searchable, own.mapped, 0)
         at = {asin: row for row, asin in enumerate(release.items["asin"].to_pylist())}
-        view = page.view(outputs, near, [], 0, changes.pictures(images, release.items, at))
+        view = page.view(outputs, near, [], 0, pictures(images, release.items, at))
         return page.html(outputs, view, encoders, CHARACTERS).encode()
 
 
@@ -53,12 +48,7 @@ def serve(
     """Serve a release until the process is interrupted.
 
     Args:
-        release: verified.
-        params: see `html`.
-        images: see `html`.
-        host: address to listen at.
         port: 0 for any that is free.
-        say: prints a line.
 
     Raises:
         UserError: the release has no encoder or no items, its weights are not installed, or the port is taken.

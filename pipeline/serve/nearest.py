@@ -3,8 +3,6 @@
 I items, F width.
 """
 
-from __future__ import annotations
-
 import threading
 from typing import NamedTuple
 
@@ -43,11 +41,7 @@ class Nearest:
     """Answers questions, one at a time: a network and its memory are there once."""
 
     def __init__(self, release: Release) -> None:
-        """Take a verified release.
-
-        Raises:
-            UserError: it has no encoder of one of its feature sets.
-        """
+        """Take a verified release; UserError where it has no encoder of one of its feature sets."""
         self._release = release
         self.encoders = [name for name in encoder.names(release.folder) if name in release.feature_sets]
         if not self.encoders:
@@ -67,7 +61,6 @@ class Nearest:
         """Return the nearest items, nearest first.
 
         Args:
-            name: one of `encoders`.
             text: of at most CHARACTERS; empty for none.
             image: a file of at most BYTES, as anybody sends it; empty for none.
 

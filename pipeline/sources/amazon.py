@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Mirrors, Name
-from pipeline.config.source import Licence
+from pipeline.config.parameters import Licence
 from pipeline.sources.base import Downloaded
 from pipeline.sources.catalogue import ADDRESSES, addresses
 from pipeline.sources.image_features import FEATURE, ROWS

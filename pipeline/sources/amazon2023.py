@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
-from pipeline.config.source import Licence
+from pipeline.config.parameters import Licence
 from pipeline.sources import amazon2014
 from pipeline.sources.amazon import HEADER, AmazonSource
 from pipeline.sources.base import Reader

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline import io
-from pipeline.config.source import Source
+from pipeline.config.parameters import Source
 from pipeline.errors import UserError
 from pipeline.sources.product import Product
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 from pipeline.config.base import Mirrors, Name
-from pipeline.config.source import Licence
+from pipeline.config.parameters import Licence
 from pipeline.errors import UserError
 from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.header import first_line

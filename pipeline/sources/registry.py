@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.config.base import checked, nearest
-from pipeline.config.source import Source
+from pipeline.config.parameters import Source
 from pipeline.errors import UserError, one_line
 from pipeline.registry import Registry
 from pipeline.sources.base import Reader

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, cast
 
 from pipeline.config.base import Positive
-from pipeline.config.source import Licence
+from pipeline.config.parameters import Licence
 from pipeline.sources import amazon2014
 from pipeline.sources.base import Generated, Reader
 

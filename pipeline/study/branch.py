@@ -1,7 +1,5 @@
 """A branch: a dataset with another encoder, whose files from pre-training to benchmark have a folder of their own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,17 +53,10 @@ def teachers(layout: Layout) -> Path:
 
 
 def prepared(run: Run, params: Parameters, branch: Branch, sets: Sequence[str], graphs: Sequence[str]) -> list[Path]:
-    """Pre-train the encoder of a branch, encode feature sets with it and search graphs; what is done stays.
+    """Pre-train a branch's encoder, encode sets, search graphs; what is done stays. Return all its files so far.
 
     Args:
-        run: of the study.
-        params: of the branch.
-        branch: where its files are.
-        sets: names of the feature sets.
         graphs: those of them that recommenders are trained on.
-
-    Returns:
-        all files of the branch so far.
     """
     inner = run.within("pretrain", params, branch, branch.name)
     _share_teachers(inner)

@@ -1,7 +1,5 @@
 """Parameters of the stage `study`: the tables of the article beyond the benchmark."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal

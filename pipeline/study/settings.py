@@ -1,7 +1,5 @@
 """The parameters of each encoder and setting that the study compares."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from pipeline.benchmark.settings import with_settings
@@ -17,7 +15,6 @@ def variant_params(params: Parameters, name: str, number: int = 0) -> Parameters
     """Return the parameters of one encoder of a variant of pre-training.
 
     Args:
-        params: of the whole file.
         name: of `study.variants`, or `recipe`, which is these parameters.
         number: of the encoder, from 0, by which the seed moves on.
 
@@ -35,7 +32,6 @@ def sweep_params(params: Parameters, setting: Mapping[str, int | float], where: 
     """Return the parameters at one setting of a sweep; whether AlignRec accepts it, its settings say.
 
     Args:
-        params: of the whole file.
         setting: dotted key -> value.
         where: path of the sweep.
 

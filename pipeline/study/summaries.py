@@ -1,7 +1,5 @@
 """The study's tables as a few figures each: mean and sd over seeds. Loads no model: reports and cards read it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 

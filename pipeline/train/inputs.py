@@ -1,7 +1,5 @@
 """What recommenders are trained on: the split, and at most one feature set with its graph."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Letters: U users, I items, F width of features, D width of embeddings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -85,9 +83,7 @@ def fit(
         features: float32 [I, F], for models that read content.
         edges: schema EDGES over the same items, for models that use the item graph.
         params: settings, of the model's class Params.
-        seed: of initial values, order and negatives.
         progress: called with each finished epoch's line of the history.
-        checkpoint: where to resume from and to save to.
         parts: widths of the modalities that stand side by side in features; empty: one modality.
 
     Raises:

@@ -1,7 +1,5 @@
 """Section `train` of params.yaml: the settings of the recommender that is released."""
 
-from __future__ import annotations
-
 from typing import Any, cast
 
 from pydantic import ConfigDict

@@ -1,7 +1,5 @@
 """Top-K recommendations of one user: the command `alignrec recommend`."""
 
-from __future__ import annotations
-
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +60,7 @@ def recommend(layout: Layout, user: str | int, k: int) -> Recommendations:
     The ranking is exact at any size of the catalogue: one user takes milliseconds.
 
     Args:
-        layout: of the dataset.
         user: identifier at the source; or a row, the dense number.
-        k: items.
 
     Raises:
         UserError: no such user, K larger than the catalogue, or train has not run.
@@ -80,7 +76,8 @@ def recommend(layout: Layout, user: str | int, k: int) -> Recommendations:
         ids_ranked, scores = _ranked(layout, parts, number, k)
         ranked = list(zip(ids_ranked.tolist(), scores.tolist(), strict=True))
     else:
-        ranked = [(int(i), None) for i in most_popular(parts, k)]
+        counts = np.bincount(parts.train.items, minlength=parts.n_items)  # the most popular, ties in item order
+        ranked = [(int(i), None) for i in np.argsort(-counts, kind="stable")[:k]]
     titles, images = _titles(layout, len(ids)), _images(layout, len(ids))
 
     def item(i: int, score: float | None = None) -> Item:
@@ -93,11 +90,7 @@ def recommend(layout: Layout, user: str | int, k: int) -> Recommendations:
 
 
 def find(names: pa.ChunkedArray, user: str | int) -> int:
-    """Return the row of a user given by identifier, or by row: a number in text is an identifier.
-
-    Raises:
-        UserError: no such user; the message suggests a similar one, or the row.
-    """
+    """Return the row of a user by identifier (also a number in text), or by row; UserError suggests a similar one."""
     if isinstance(user, int):
         if 0 <= user < len(names):
             return user
@@ -112,12 +105,6 @@ def find(names: pa.ChunkedArray, user: str | int) -> int:
     similar = difflib.get_close_matches(user, names.filter(ends).to_pylist(), n=1)
     hint = f"did you mean '{similar[0]}'?" if similar else f"users are in rows 0 .. {len(names) - 1}, which --row takes"
     raise UserError(f"no user '{user}'; {hint}")
-
-
-def most_popular(parts: Split, k: int) -> np.ndarray:
-    """Return the K items with the most train users, ties in ascending item order."""
-    counts = np.bincount(parts.train.items, minlength=parts.n_items)
-    return np.argsort(-counts, kind="stable")[:k]
 
 
 def history(recommended: Recommendations) -> str:

@@ -3,9 +3,6 @@
 Letters: I items, D width, N users, K cutoff.
 """
 
-from __future__ import annotations
-
-import hashlib
 from typing import Any
 
 import faiss
@@ -46,10 +43,8 @@ def retrieve(
     """Return the K items of highest dot product that a user has not seen, best first.
 
     Args:
-        index: of all items.
         user: float32 [U, D].
         users: int [N], whom to serve.
-        k: items a user.
         seen: pairs never recommended, ordered by user.
 
     Returns:
@@ -81,7 +76,6 @@ def tune(index: faiss.Index, item: np.ndarray, user: np.ndarray, seen: Pairs) ->
     """Set how many lists an inverted file searches to reach ENOUGH; return facts of the index and its recall.
 
     Args:
-        index: of `item`.
         item: float32 [I, D].
         user: float32 [U, D].
         seen: pairs never recommended, ordered by user.
@@ -114,17 +108,3 @@ def recall(retrieved: np.ndarray, exact: np.ndarray) -> float:
 def to_bytes(index: faiss.Index) -> bytes:
     """Return the index as FAISS writes it to a file."""
     return faiss.serialize_index(index).tobytes()
-
-
-def from_bytes(data: bytes, sha256: str) -> faiss.Index:
-    """Read an index whose hash is known from a source that you trust.
-
-    FAISS does not defend itself against hostile files: whoever made the file, and the manifest that lists it, can run
-    code here. From a publisher whom you do not trust, take the vectors and call `build`.
-
-    Raises:
-        UserError: the hash is another.
-    """
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise UserError("the index is not the one that its manifest lists; fetch the release again, or build the index")
-    return faiss.deserialize_index(np.frombuffer(data, np.uint8))

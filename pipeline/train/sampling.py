@@ -1,7 +1,5 @@
 """One uniform negative for every train pair. Letters: U users, I items, N train pairs."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from pipeline.errors import UserError
@@ -15,7 +13,6 @@ class Sampler:
         """Users who have every train item have no negative: their pairs are left out.
 
         Args:
-            split: whose train pairs are drawn.
             by_time: whether they come in the order of time; else in random order.
 
         Raises:

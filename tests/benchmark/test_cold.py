@@ -56,7 +56,7 @@ def test_each_result_stands_there_under_both_protocols(layout: Layout) -> None:
 
 
 def records(layout: Layout) -> list[dict[str, object]]:
-    return [io.read_json(runs.record(layout, Entry("bpr", "none", seed))) for seed in range(2)]
+    return [io.read_json(runs.rankings(layout, Entry("bpr", "none", seed)).with_suffix(".json")) for seed in range(2)]
 
 
 def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
@@ -81,7 +81,7 @@ def test_slices_tests_and_protocols_are_of_both(layout: Layout) -> None:
 
 def test_a_run_without_its_last_record_is_measured_again_and_ends_the_same(layout: Layout) -> None:
     before = files(layout)
-    runs.record(layout, Entry("bpr", "none", 0)).unlink()
+    runs.rankings(layout, Entry("bpr", "none", 0)).with_suffix(".json").unlink()
     runs.rankings(layout, Entry("bpr", "none", 1), "-all-items").write_bytes(b"cut")
     with running("benchmark", "shop", cold.params(), layout.root) as run:
         benchmark.main(run)

@@ -15,11 +15,11 @@ from pipeline.benchmark.params import Range
 from pipeline.benchmark.runs import Entry
 from pipeline.benchmark.settings import model_settings
 from pipeline.errors import UserError
+from pipeline.experiment.cell import outcome
 from pipeline.experiment.plans import tuning
 from pipeline.experiment.plans.benchmark import entries
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.search import Tried, halton
-from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
 from pipeline.run import Run, running
 from stages import STAGES
@@ -123,7 +123,7 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
         (chosen,) = [row for row in tried if row["chosen"]]
         assert chosen["valid"] == max(row["valid"] for row in tried)
         setting = json.loads(chosen["setting"])
-        record = io.read_json(runs.record(layout, Entry(*contender, 1)))
+        record = io.read_json(runs.rankings(layout, Entry(*contender, 1)).with_suffix(".json"))
         assert record["cell"]["settings"].items() >= setting.items()
         assert io.read_json(layout.metrics)["settings"][contender[0]][contender[1]] == setting
     described = io.read_json(layout.protocol)[0]["tuning"]
@@ -134,7 +134,7 @@ def test_a_budget_is_spent_once_goes_on_after_a_kill_and_can_be_enlarged(tmp_pat
 
     tries, measured = cells(layout, "valid"), cells(layout, "rankings")
     assert (len(tries), len(measured)) == (6, 4)
-    lost = [tries[2], runs.record(layout, Entry("alignrec", "f", 0)), layout.tuning]  # a kill
+    lost = [tries[2], runs.rankings(layout, Entry("alignrec", "f", 0)).with_suffix(".json"), layout.tuning]  # a kill
     kept = {path: path.stat().st_mtime_ns for path in [*tries, *measured] if path not in lost}
     for path in lost:
         path.unlink()

@@ -16,14 +16,15 @@ from commands import alignrec
 
 import schemas
 from pipeline import io
-from pipeline.compare import changes, command, feature_set, geometry, judge, releases, similarity
+from pipeline.compare import command, feature_set, judge, releases, similarity
+from pipeline.compare.page import changes_html
 from pipeline.errors import UserError
 from pipeline.experiment.plans import compare as plans
-from pipeline.experiment.tables import compare as tables
 from pipeline.facts import comparison as facts
 from pipeline.facts.table import Table
 from pipeline.items import identifiers
 from pipeline.layout import Layout
+from pipeline.ops import shapes
 from pipeline.probe import asking
 from pipeline.probe.base import Data
 from pipeline.release import manifest, verify
@@ -242,12 +243,12 @@ def test_compare_does_not_ask_for_a_category_that_was_read(layout: Layout, tmp_p
 # --- geometry
 
 
-def shape(x: np.ndarray) -> geometry.Shape:
-    return geometry.shape(x, geometry.spectrum(x))
+def shape(x: np.ndarray) -> shapes.Shape:
+    return shapes.shape(x, shapes.spectrum(x))
 
 
 def cka(a: np.ndarray, b: np.ndarray) -> float:
-    return geometry.linear_cka(a, b, geometry.spectrum(a), geometry.spectrum(b))
+    return shapes.linear_cka(a, b, shapes.spectrum(a), shapes.spectrum(b))
 
 
 def test_a_rotation_and_a_scale_change_nothing_that_matters() -> None:
@@ -256,7 +257,7 @@ def test_a_rotation_and_a_scale_change_nothing_that_matters() -> None:
     rotation = np.linalg.qr(rng.normal(size=(6, 6)))[0]
     b = (3 * a @ rotation).astype(np.float32)
     assert cka(a, b) == pytest.approx(1, abs=1e-5)
-    assert geometry.overlap(geometry.neighbours(a, 5), geometry.neighbours(b, 5)).mean() > 0.99
+    assert similarity.overlap(similarity.neighbours(a, 5), similarity.neighbours(b, 5)).mean() > 0.99
     assert shape(a).effective_rank == pytest.approx(shape(b).effective_rank, rel=1e-4)
 
 
@@ -292,13 +293,16 @@ def test_neighbours_are_the_sorted_cosines_and_ties_go_to_lower_ids(scores_held:
     cosine = unit @ unit.T
     np.fill_diagonal(cosine, -2)
     expected = np.sort(np.argsort(-cosine, axis=1)[:, :6], axis=1)
-    assert np.array_equal(geometry.neighbours(x, 6, scores_held=scores_held), expected)
-    assert geometry.nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
-    assert geometry.neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held).tolist()[:2] == [[1, 2], [0, 2]]
+    assert np.array_equal(similarity.neighbours(x, 6, scores_held=scores_held), expected)
+    assert similarity.nearest(x, [7], 6)[7] == np.argsort(-cosine[7])[:6].tolist()
+    assert similarity.neighbours(np.ones((5, 2), np.float32), 2, scores_held=scores_held).tolist()[:2] == [
+        [1, 2],
+        [0, 2],
+    ]
 
 
 def test_overlap_counts_common_neighbours() -> None:
-    assert geometry.overlap(np.array([[1, 2], [0, 2]]), np.array([[2, 3], [4, 5]])).tolist() == [0.5, 0]
+    assert similarity.overlap(np.array([[1, 2], [0, 2]]), np.array([[2, 3], [4, 5]])).tolist() == [0.5, 0]
 
 
 # --- tests of significance
@@ -310,7 +314,7 @@ def test_training_averages_users_over_seeds_before_the_test() -> None:
         for seed, shift in ((0, 0.1), (1, -0.1)):
             recalls[plans.Compared(model, "a", seed)] = np.array([0.5 + shift, 0.7 - shift, 0.4])
             recalls[plans.Compared(model, "b", seed)] = np.full(3, 0.5)
-    out = tables.summary(recalls, ["a", "b"])
+    out = plans.summary(recalls, ["a", "b"])
     assert out["seeds"] == 2
     assert out["recall@20"]["alignrec"]["a"]["mean"] == pytest.approx(1.6 / 3)
     test = next(t for t in out["paired"] if t["measure"] == "alignrec recall@20")
@@ -439,7 +443,7 @@ def test_files_of_equal_hashes_are_not_read(layout: Layout, older: Path, monkeyp
     diff = releases.diff(older, newer, 3)
     assert reads == [str(older / "items.parquet")]
     assert "beit3: nothing changed: its vectors are the same" in list(releases.lines(diff))
-    page = changes.html(older, newer, diff, layout.images, "sample")
+    page = changes_html(older, newer, diff, layout.images, "sample")
     assert "beit3" in page
     assert "Neither is computed where the vectors are the same." in page
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
@@ -526,15 +530,15 @@ def test_the_page_of_a_difference_shows_changed_items_before_and_after(
     toy.write_features(layout, "beit3", np.random.default_rng(9).normal(size=(6, 2)), ASINS)
     newer = published(layout.root, "0.1.1")
     diff = releases.diff(older, newer, 3)
-    page = changes.html(older, newer, diff, layout.images, "sample")
+    page = changes_html(older, newer, diff, layout.images, "sample")
     assert "beit3 before (0.1.0)</th><th" in page
     assert "beit3 after (0.1.1)</th></tr>" in page
     assert "minilm-cnn before" not in page  # it did not change
     assert page.count('class="pic') > 3
     assert "No images" not in page
     assert "CC BY-SA" in page  # the attribution of the sample's images
-    assert changes.html(older, newer, diff, layout.images, "sample") == page
-    alone = changes.html(older, newer, diff, layout.root / "nowhere", "sample")
+    assert changes_html(older, newer, diff, layout.images, "sample") == page
+    alone = changes_html(older, newer, diff, layout.root / "nowhere", "sample")
     assert 'class="pic s' not in alone
     assert "No images" in alone
 

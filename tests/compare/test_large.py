@@ -12,7 +12,7 @@ import toy
 
 import schemas
 from pipeline import io
-from pipeline.compare import command, geometry
+from pipeline.compare import command, similarity
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.compare.similarity import compared
 from pipeline.evaluation import statistics
@@ -63,7 +63,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         monkeypatch.setattr(module, name, watched)
 
     watch(questions, "hits", lambda features, asked, *_: len(features) * len(asked.target))
-    watch(geometry, "neighbours", lambda features, _, rows: len(features) * len(rows))
+    watch(similarity, "neighbours", lambda features, _, rows: len(features) * len(rows))
     watch(statistics, "resampled", lambda values, *_: len(values))
     watch(Profiles, "recalls", lambda asked, *_: asked.has.shape[0] * len(asked.candidates))
     return work
@@ -125,15 +125,15 @@ def test_sampled_figures_are_those_of_all_within_their_error(tmp_path: Path, mon
     assert abs(pair["overlap"] - of_all["overlap"]) < 4 * pair["overlap_se"]
     assert figures("again") == some
     assert (tmp_path / "again/index.html").read_bytes() == (tmp_path / "some/index.html").read_bytes()
-    similarity = facts.shapes(some)[1]
-    assert "Neighbours are those of 200 items, drawn by seed; ± is half a 95 % interval." in similarity.note
-    assert similarity.rows[0][2] == f"{pair['overlap']:.1%} ± {1.96 * pair['overlap_se']:.1%}"
+    alike = facts.shapes(some)[1]
+    assert "Neighbours are those of 200 items, drawn by seed; ± is half a 95 % interval." in alike.note
+    assert alike.rows[0][2] == f"{pair['overlap']:.1%} ± {1.96 * pair['overlap_se']:.1%}"
 
 
 def test_the_neighbours_of_some_items_are_those_that_they_have_among_all() -> None:
     x = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float32)
     rows = np.array([3, 17, 59])
-    assert np.array_equal(geometry.neighbours(x, 6, rows), geometry.neighbours(x, 6)[rows])
+    assert np.array_equal(similarity.neighbours(x, 6, rows), similarity.neighbours(x, 6)[rows])
 
 
 @pytest.mark.parametrize("items", [2, 3, 7])

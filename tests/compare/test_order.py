@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import schemas
 from pipeline import io
-from pipeline.compare import geometry, order
+from pipeline.compare import similarity
 from pipeline.compare.feature_set import FeatureSet
 from pipeline.layout import Layout
 from stages.cli import app
@@ -38,14 +38,14 @@ def sets() -> dict[str, np.ndarray]:
 
 
 SETS = sets()
-NEAR = {name: geometry.neighbours(vectors, 10) for name, vectors in SETS.items()}
+NEAR = {name: similarity.neighbours(vectors, 10) for name, vectors in SETS.items()}
 
 
 def doubted(*names: str, sure: str = "a", others: str = "") -> list[str]:
     """Return which of the sets are doubted; `sure` name their rows, and so do `others`, which are not compared."""
     spare: Iterator[FeatureSet] = (FeatureSet(name, "", SETS[name]) for name in others)
     given = [FeatureSet(name, "", SETS[name], identified=name in sure) for name in names]
-    return [found["features"] for found in order.doubtful(given, np.arange(ITEMS), NEAR, spare)]
+    return [found["features"] for found in similarity.doubtful(given, np.arange(ITEMS), NEAR, spare)]
 
 
 @pytest.mark.parametrize("name", ["permuted", "half empty, permuted"])
@@ -63,8 +63,8 @@ def test_neither_random_sets_nor_sets_that_differ_are_named(name: str) -> None:
 
 
 def test_a_set_that_differs_shares_little_and_more_than_chance() -> None:
-    share, chance = geometry.overlap(NEAR["a"], NEAR["hardly alike"]).mean(), 10 / (ITEMS - 1)
-    assert 1.3 * chance < share < order.MANY * chance
+    share, chance = similarity.overlap(NEAR["a"], NEAR["hardly alike"]).mean(), 10 / (ITEMS - 1)
+    assert 1.3 * chance < share < similarity.MANY * chance
 
 
 def test_what_names_its_rows_is_not_doubted_nor_what_nobody_vouches_for() -> None:
@@ -97,4 +97,4 @@ def test_terminal_record_and_page_say_it_and_no_winner_is_declared(
     assert said in (layout.folder("compare") / "index.html").read_text()
     (doubt,) = json.loads((layout.folder("compare") / "compare.json").read_text())["order"]
     assert (doubt["features"], [*doubt["overlap"]]) == ("theirs", ["a", "b"])
-    assert max(doubt["overlap"].values()) < order.MANY * doubt["chance"] < doubt["shared"]
+    assert max(doubt["overlap"].values()) < similarity.MANY * doubt["chance"] < doubt["shared"]

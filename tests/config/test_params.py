@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import shipped
 
-from pipeline.benchmark import cutoffs
 from pipeline.errors import UserError
 from pipeline.features.names import feature_sets
 from pipeline.models.alignrec import AlignRecParams
@@ -45,7 +44,6 @@ def test_defaults_are_the_published_settings(tmp_path: Path) -> None:
     ("text", "says"),
     [
         (GOOD + "train: {lrr: 0.1}", "unknown key 'train.lrr'; did you mean 'lr'?"),
-        (GOOD + "pretrain: {whiten: false}", "'pretrain.whiten' is now 'encoders.beit3.whiten'; move it there"),
         (GOOD + "trian: {}", "unknown key 'trian'; did you mean 'train'?"),
         (GOOD + "train: {lr: fast}", "'train.lr': input should be a valid number, found 'fast'"),
         (GOOD + "train: {lr: -1.0}", "'train.lr': input should be greater than 0, found -1.0"),
@@ -145,11 +143,11 @@ def test_imported_feature_sets_count_as_made(tmp_path: Path) -> None:
 
 def test_a_cutoff_that_the_catalogue_has_not_enough_items_for_is_refused_by_name(tmp_path: Path) -> None:
     settings = load(tmp_path, GOOD)
-    cutoffs.check(settings.benchmark, 50)
+    settings.benchmark.check(50)
     with pytest.raises(
         UserError, match=r"'benchmark\.ks': 50 is larger than the catalogue, of which 49 items are left"
     ):
-        cutoffs.check(settings.benchmark, 49)
+        settings.benchmark.check(49)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:

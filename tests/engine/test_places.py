@@ -19,7 +19,7 @@ import torch
 
 from pipeline import engine
 from pipeline.engine import cluster as of_ray
-from pipeline.engine.place import Worker
+from pipeline.engine.local import Worker
 from pipeline.errors import UserError, installing
 
 

@@ -10,7 +10,6 @@ import shops
 import torch
 
 from pipeline import io
-from pipeline.benchmark import cutoffs
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
@@ -174,5 +173,5 @@ def test_so_few_cold_items_that_the_epoch_says_nothing_are_refused() -> None:
     with pytest.raises(UserError, match=r"only 20 items are cold in valid.*raise interactions\.cold_share"):
         fit(BPR, few, None, None, model_settings(cold.params(), "bpr"), 0)
     with pytest.raises(UserError, match=r"cold_share': 26 items are cold in valid and 20 in test, .* cutoff is 20"):
-        cutoffs.check_cold(cold.params().benchmark, 26, 20)
-    cutoffs.check_cold(cold.params().benchmark, 21, 21)
+        cold.params().benchmark.check_cold(26, 20)
+    cold.params().benchmark.check_cold(21, 21)

@@ -18,13 +18,11 @@ import shops
 
 import schemas
 from pipeline import code, engine, io
-from pipeline.experiment import training
-from pipeline.experiment.cell import Cell
+from pipeline.experiment.cell import Cell, outcome
 from pipeline.experiment.pairs import Stored
-from pipeline.experiment.plans import PLANS
 from pipeline.experiment.run import Experiment, Work, complete
 from pipeline.experiment.store import Store, record_digest
-from pipeline.experiment.tables import TABLES
+from pipeline.experiment.tables import PLANS, TABLES
 from pipeline.models import MODELS
 from pipeline.run import ALTERED, Run, running
 from stages import STAGES, study
@@ -249,7 +247,7 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path: Path, training
 
 
 OWN_PLAN = """
-from pipeline.experiment.cell import Cell
+from pipeline.experiment.cell import Cell, outcome
 from pipeline.experiment.pairs import Stored
 from pipeline.models import MODELS
 
@@ -273,9 +271,9 @@ def test_a_plan_and_a_table_are_a_file_and_a_line_each(tmp_path: Path, monkeypat
     with running("study", "shop", made.params, tmp_path / "shop") as run:
         study.main(run)
     figures = io.read_json(made.layout.folder("study") / "own.json")
-    assert [
-        training.outcome(cell(made, seed)).values["judged"][0]["metrics"]["test"]["recall@5"] for seed in (0, 1)
-    ] == (figures)
+    assert [outcome(cell(made, seed)).values["judged"][0]["metrics"]["test"]["recall@5"] for seed in (0, 1)] == (
+        figures
+    )
     needs = STAGES["study"].asks(Run("study", "shop", made.params, tmp_path / "shop"))
     assert {"own_plan", "own_table"} <= set(needs.modules)
     assert {path.name for path in needs.files} >= {"own_plan.py", "own_table.py"}

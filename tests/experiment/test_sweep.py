@@ -15,13 +15,12 @@ import schemas
 from pipeline import io
 from pipeline.benchmark.params import Range, Sweep
 from pipeline.errors import UserError
-from pipeline.experiment.cell import Pruned
+from pipeline.experiment.cell import Pruned, outcome
 from pipeline.experiment.plans import search as plans
 from pipeline.experiment.plans.search import asked
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.search import Median, Search, Setting, Tried
 from pipeline.experiment.tables import effects
-from pipeline.experiment.training import outcome
 from pipeline.layout import Layout
 from pipeline.models import MODELS
 from pipeline.run import Run, running

@@ -20,7 +20,7 @@ from commands import alignrec
 
 import schemas
 from pipeline import io
-from pipeline.compare.geometry import neighbours
+from pipeline.compare.similarity import neighbours
 from pipeline.errors import UserError
 from pipeline.export import content as contents
 from pipeline.export import rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.facts import records
+from pipeline.facts import content
 
 
 def _encoded(notes: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -14,7 +14,7 @@ def _encoded(notes: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_a_million_items_cost_hours_watt_hours_and_dollars() -> None:
     notes = {"beit3": {"items_per_s": 1000.0}, "linear": {"encoder": {"kind": "linear"}}, "warnings": ["w"]}
-    (table,) = records.cost(_encoded(notes))
+    (table,) = content.cost(_encoded(notes))
     # 1e6 / 1000 = 1000 s = .278 h; x 300 W = 83 Wh; x 2 dollars = .56
     assert table.rows == [["beit3", "1,000", "0.28", "83", "0.56"]]
     assert "300 W" in table.note
@@ -22,5 +22,5 @@ def test_a_million_items_cost_hours_watt_hours_and_dollars() -> None:
 
 
 def test_where_nothing_was_encoded_there_is_no_cost() -> None:
-    assert list(records.cost({})) == []
-    assert list(records.cost(_encoded({"beit3": {"items_per_s": 0.0}}))) == []
+    assert list(content.cost({})) == []
+    assert list(content.cost(_encoded({"beit3": {"items_per_s": 0.0}}))) == []

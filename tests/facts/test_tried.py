@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.facts import tried
+from pipeline.facts import probes
 
 
 def row(number: int, score: float) -> dict[str, object]:
@@ -11,8 +11,8 @@ def row(number: int, score: float) -> dict[str, object]:
 
 
 def test_the_best_is_first_and_the_number_of_candidates_is_told() -> None:
-    (table,) = tried.tables({"tried": {"best": [row(0, 0.1), row(1, 0.3), row(2, 0.3), row(3, 0.2)]}})
+    (table,) = probes.tried_tables({"tried": {"best": [row(0, 0.1), row(1, 0.3), row(2, 0.3), row(3, 0.2)]}})
     assert [cells[-1] for cells in table.rows] == ["0.3000", "0.3000", "0.2000", "0.1000"]
     assert table.rows[0][:4] == ["tfidf, cnn", "0.5", "0.3", "none"]
     assert "4 candidates" in table.note
-    assert tried.tables(None) == tried.tables({}) == []
+    assert probes.tried_tables(None) == probes.tried_tables({}) == []

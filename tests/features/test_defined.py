@@ -22,7 +22,7 @@ import schemas
 from pipeline import engine, io
 from pipeline.encode import huggingface
 from pipeline.encode.throughput import Throughput
-from pipeline.engine.place import Seats
+from pipeline.engine.local import Seats
 from pipeline.errors import UserError
 from pipeline.features.node import Items
 from pipeline.features.sets import FeatureSets

@@ -15,7 +15,7 @@ import schemas
 from pipeline import io
 from pipeline.encode import batching
 from pipeline.errors import UserError
-from pipeline.experiment.plans import mask
+from pipeline.experiment.tables import mask
 from pipeline.layout import Layout
 from pipeline.ops import whitening
 from pipeline.run import running

@@ -209,7 +209,7 @@ ARTEFACTS: dict[str, tuple[str, Callable[[Layout], Path]]] = {
     "semantic IDs": ("semantic_ids", lambda layout: layout.semantic_ids("random", "rqvae") / semantic_files.IDS),
     "codebooks": ("semantic_ids", lambda layout: layout.semantic_ids("random", "pq") / semantic_files.CODEBOOKS),
     "codes": ("semantic_ids", lambda layout: layout.semantic_ids("random", "shuffled") / semantic_files.FACTS),
-    "benchmark record": ("benchmark", lambda layout: runs.record(layout, RUN)),
+    "benchmark record": ("benchmark", lambda layout: runs.rankings(layout, RUN).with_suffix(".json")),
     "ranking": ("benchmark", lambda layout: runs.rankings(layout, RUN)),
     "tuning record": ("benchmark", lambda layout: cell(layout, "benchmark", "valid")),
     "mask record": ("study", lambda layout: cell(layout, "study", "test")),
@@ -328,7 +328,7 @@ def test_a_seal_that_is_none_vouches_for_nothing(stages: Callable[[str], Stage],
 
 def test_a_file_that_nobody_wrote_is_not_taken_for_a_part(stages: Callable[[str], Stage]) -> None:
     stage = stages("benchmark")
-    record = runs.record(stage.layout, RUN)
+    record = runs.rankings(stage.layout, RUN).with_suffix(".json")
     record.with_suffix(".json.bak").write_bytes(record.read_bytes())
     other_values(record)
     stage.unstamp()

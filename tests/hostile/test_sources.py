@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import io
-from pipeline.config.source import Source
+from pipeline.config.parameters import Source
 from pipeline.errors import UserError
 from pipeline.interactions import build
 from pipeline.interactions.division import Division

@@ -32,8 +32,8 @@ def tastes(scale: float, noise: float) -> np.ndarray:
 
 @pytest.mark.parametrize("x", [tastes(0, 1), tastes(30, 1), tastes(3, 9)], ids=["plain", "common", "noisy"])
 def test_the_best_on_valid_is_chosen(x: np.ndarray) -> None:
-    columns = (DATA.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
-    asked = content_neighbours(*columns, ITEMS, schemas.VALID)
+    user, item, split = (DATA.interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
+    asked = content_neighbours(user, item, np.array([0, 2, 1])[split], ITEMS)  # valid in the place of test
     processing = Processing(forms.ask(DATA), 8)
     ((name, chosen),) = processing.sets([("x", x)])
     by_hand = {"raw": x, "relaxed": whitening.processed(x, 8, 0.5), "whitened": whitening.processed(x, 8)}

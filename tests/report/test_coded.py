@@ -12,7 +12,7 @@ import toy
 
 from pipeline.facts import codes as facts
 from pipeline.layout import Layout
-from pipeline.report import coded
+from pipeline.report import judged
 from pipeline.run import running
 from stages import report, semantic_ids
 
@@ -49,7 +49,7 @@ def tab(layout: Layout) -> Iterator[Any]:
 
 
 def test_pictures_show_methods_and_chance_but_no_control(layout: Layout) -> None:
-    lines = [[line["name"] for line in chart.lines] for chart in coded.shared(facts.gathered(layout))]
+    lines = [[line["name"] for line in chart.lines] for chart in judged.shared(facts.gathered(layout))]
     assert lines
     assert all(names == ["residual-kmeans", "chance"] for names in lines)
 

@@ -10,7 +10,7 @@ import schemas
 from pipeline import io
 from pipeline.evaluation.evidence import Comparison, Row
 from pipeline.facts.tail import by_study
-from pipeline.report import studied, tail
+from pipeline.report import studied
 from pipeline.report.plots import Intervals
 from pipeline.run import running
 from stages import report
@@ -19,7 +19,7 @@ from stages import report
 def test_the_tail_is_drawn_by_group_for_the_models_on_the_released_features() -> None:
     judged = Comparison("mmrec", "e" * 16, [Row("alignrec", "beit3", "", {}), Row("bpr", "none", "", {})])
     groups = by_study(tail_table(), judged, "popularity")
-    drawn = tail.served(groups, "popularity", "recall", "beit3")
+    drawn = studied.served(groups, "popularity", "recall", "beit3")
     assert drawn
     assert drawn.keys == ["alignrec on beit3", "bpr"]  # neither another feature set nor a control
     assert [row.name for row in drawn.rows] == ["tail", "head"]

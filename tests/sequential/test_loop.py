@@ -17,9 +17,9 @@ from pipeline.interactions.split import Part
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.sequential import judging
 from pipeline.sequential.base import Ranker, Sequential
+from pipeline.sequential.judging import Popularity
 from pipeline.sequential.loop import Fit, fit
 from pipeline.sequential.params import Generative
-from pipeline.sequential.popularity import Popularity
 from pipeline.sequential.sasrec import SASRec
 from pipeline.sequential.sequences import Sequences
 from pipeline.sequential.tiger import Tiger

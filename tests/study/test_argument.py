@@ -15,18 +15,16 @@ import schemas
 from pipeline import io
 from pipeline.errors import UserError
 from pipeline.experiment.observed import looked_at
-from pipeline.experiment.plans import geometry, wrong
-from pipeline.experiment.plans.wrong import Contended
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.tables import geometry as geometry_table
-from pipeline.experiment.tables import wrong as wrong_table
+from pipeline.experiment.tables import geometry, wrong
+from pipeline.experiment.tables.wrong import Contended
 from pipeline.facts import argument
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec, AlignRecParams
 from pipeline.models.base import Inputs
 from pipeline.ops import shapes
-from pipeline.report import argued
+from pipeline.report import studied as page
 from pipeline.run import Run
 from pipeline.train import inputs
 from stages.params import Params, read
@@ -58,9 +56,9 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def studied(layout: Layout, plan: Any, table: Any, **study: Any) -> tuple[Experiment, pa.Table]:
+def studied(layout: Layout, part: Any, **study: Any) -> tuple[Experiment, pa.Table]:
     experiment = Experiment(Run("study", "shop", params(**study), layout.root), 1)
-    (written,) = table.table(experiment, experiment.complete(plan.plan(experiment))).values()
+    (written,) = part.table(experiment, experiment.complete(part.plan(experiment))).values()
     return experiment, written
 
 
@@ -68,7 +66,7 @@ WRONG = {"models": ["alignrec", "vbpr"], "features": ["f"], "what": ["image"], "
 
 
 def test_wrong_content_is_tested_against_the_same_model_on_the_whole_set(layout: Layout) -> None:
-    experiment, table = studied(layout, wrong, wrong_table, wrong=WRONG)
+    experiment, table = studied(layout, wrong, wrong=WRONG)
     assert schemas.check(table, schemas.WRONG).num_rows == 6
     rows = table.to_pylist()
     assert [(r["model"], r["what"], r["ratio"]) for r in rows[:3]] == [
@@ -82,13 +80,13 @@ def test_wrong_content_is_tested_against_the_same_model_on_the_whole_set(layout:
 
 def test_all_wrong_is_the_wrong_set_itself(layout: Layout) -> None:
     experiment = Experiment(Run("study", "shop", params(wrong=WRONG), layout.root), 1)
-    mixed = wrong.cell(experiment, Contended("alignrec", "f", "image", 1.0, 0)).data.read()[0]  # type: ignore[attr-defined]
+    mixed = wrong.plan_cell(experiment, Contended("alignrec", "f", "image", 1.0, 0)).data.read()[0]  # type: ignore[attr-defined]
     itself = inputs.read(layout, "f-wrong-image")
     assert itself.features is not None
     np.testing.assert_array_equal(mixed.features, itself.features)
     assert itself.edges is not None
     assert mixed.edges.to_pylist() == itself.edges.to_pylist()
-    half = wrong.cell(experiment, Contended("vbpr", "f", "image", 0.5, 0)).data.read()[0].features  # type: ignore[attr-defined]
+    half = wrong.plan_cell(experiment, Contended("vbpr", "f", "image", 0.5, 0)).data.read()[0].features  # type: ignore[attr-defined]
     assert (half != shops.content()).any(1).sum() == shops.ITEMS // 2
 
 
@@ -112,7 +110,7 @@ def test_wrong_content_that_there_is_not_is_one_line(tmp_path: Path, given: str,
 
 
 def test_a_loss_that_is_left_out_has_a_line_an_epoch_and_no_patience_ends_it(layout: Layout) -> None:
-    experiment, table = studied(layout, geometry, geometry_table, geometry={"without": ["reg", "cca"], "seeds": 1})
+    experiment, table = studied(layout, geometry, geometry={"without": ["reg", "cca"], "seeds": 1})
     assert schemas.check(table, schemas.GEOMETRY).num_rows == 9
     rows = table.to_pylist()
     assert [(r["without"], r["epoch"]) for r in rows[:4]] == [
@@ -125,12 +123,12 @@ def test_a_loss_that_is_left_out_has_a_line_an_epoch_and_no_patience_ends_it(lay
     assert (settings["reg"].reg, settings["reg"].cca, settings["cca"].cca) == (0.0, 0.01, 0.0)  # type: ignore[attr-defined]
     (shown,) = argument.geometry(table)
     assert [row[0] for row in shown.rows] == ["AlignRec", "without REG", "without CCA"]
-    assert len(argued.shaped(argument.shapes(table))) == len(argument.SHAPES)
+    assert len(page.shaped(argument.shapes(table))) == len(argument.SHAPES)
 
 
 def test_looking_changes_nothing(layout: Layout) -> None:
-    _, table = studied(layout, geometry, geometry_table, geometry={"without": ["reg"], "seeds": 1})
-    experiment, seen = studied(layout, wrong, wrong_table, wrong=WRONG | {"models": ["alignrec"], "seeds": 1})
+    _, table = studied(layout, geometry, geometry={"without": ["reg"], "seeds": 1})
+    experiment, seen = studied(layout, wrong, wrong=WRONG | {"models": ["alignrec"], "seeds": 1})
     assert len(seen)
     whole = next(iter(experiment.complete(wrong.plan(experiment)).values()))
     curve = [r["recall@20"] for r in table.to_pylist() if r["without"] == "nothing"]
@@ -159,9 +157,9 @@ def test_energy_is_of_the_vectors_as_they_are() -> None:
 
 
 def test_wrong_content_is_a_table_and_a_curve_a_model(layout: Layout) -> None:
-    _, table = studied(layout, wrong, wrong_table, wrong=WRONG)
+    _, table = studied(layout, wrong, wrong=WRONG)
     (shown,) = argument.wrong(table)
     assert [row[2] for row in shown.rows[:3]] == ["whole", "another item's image, 50 %", "another item's image, 100 %"]
     (rows,) = argument.by_fingerprint(table)
-    assert [chart.title.split(":")[0] for chart in argued.spoilt(rows)] == ["alignrec on f", "vbpr on f"]
+    assert [chart.title.split(":")[0] for chart in page.spoilt(rows)] == ["alignrec on f", "vbpr on f"]
     assert argument.wrong(table.slice(0, 0)) == argument.geometry(schemas.GEOMETRY.empty_table()) == []

@@ -14,8 +14,8 @@ from sequential_toys import CYCLE, STEP, table
 import schemas
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.experiment.plans import generative
 from pipeline.experiment.sequences import codes
+from pipeline.experiment.tables import generative
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.run import Run, running

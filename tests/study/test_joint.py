@@ -16,16 +16,16 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.experiment.joint import Encoder, Joint, Together
 from pipeline.experiment.pairs import Stored
-from pipeline.experiment.plans import joint
-from pipeline.experiment.plans.joint import START, Taught
 from pipeline.experiment.run import Experiment
+from pipeline.experiment.tables import joint
+from pipeline.experiment.tables.joint import START, Taught
 from pipeline.facts import argument
 from pipeline.graph import neighbours
 from pipeline.graph.params import Graph
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRecParams
 from pipeline.models.base import Batch, Inputs
-from pipeline.report import argued
+from pipeline.report import studied as page
 from pipeline.train import inputs
 from stages.params import Params, load
 
@@ -80,11 +80,11 @@ def test_the_part_is_a_table_and_three_pictures(shop: Path) -> None:
     assert [row[0] for row in shown.rows] == names
     assert {len(row) for row in shown.rows} == {len(shown.head)}
     epochs = io.read_table(layout.study("joint_epochs"), schemas.JOINT_EPOCHS)
-    charts = argued.curves(epochs)
+    charts = page.joint_curves(epochs)
     assert [(chart.x_name, [line["name"] for line in chart.lines]) for chart in charts] == [
         (over, names) for over in ("epoch", "seconds", "epoch")
     ]
-    assert argued.curves(epochs.slice(0, 0)) == argument.joint(schemas.JOINT.empty_table()) == []
+    assert page.joint_curves(epochs.slice(0, 0)) == argument.joint(schemas.JOINT.empty_table()) == []
 
 
 def test_joint_starts_from_the_weights_that_pre_training_starts_from(shop: Path) -> None:
@@ -123,7 +123,7 @@ def test_each_item_is_encoded_once_an_epoch(shop: Path, monkeypatch: pytest.Monk
     seen: list[np.ndarray] = []
     some = Encoder.some
     monkeypatch.setattr(Encoder, "some", lambda self, items: (seen.append(items), some(self, items))[1])
-    cell = joint.cell(experiment, start, Taught("joint", 1.0, 0))
+    cell = joint.plan_cell(experiment, start, Taught("joint", 1.0, 0))
     trained = cell.data.train(cell)
     assert len(trained.history) == 2
     assert np.bincount(np.concatenate(seen)).tolist() == [2] * studied.ITEMS

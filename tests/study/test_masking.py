@@ -15,11 +15,11 @@ from pipeline.config.base import checked
 from pipeline.encode.params import MODALITIES, variant
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import evaluate
+from pipeline.experiment.cell import outcome
 from pipeline.experiment.pairs import Hidden
-from pipeline.experiment.plans import mask
-from pipeline.experiment.plans.mask import Masked
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.training import outcome
+from pipeline.experiment.tables import mask
+from pipeline.experiment.tables.mask import Masked
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models.alignrec import AlignRec
@@ -177,15 +177,8 @@ def test_under_two_protocols_both_are_summed_up() -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("key", "instead"),
-    [("mask_ratio: 0.5", "study.mask.ratios"), ("mask_seeds: 1", "study.mask.seeds"), ("workers: 1", "study.workers")],
-)
-def test_keys_that_moved_are_refused_with_their_new_name(tmp_path: Path, key: str, instead: str) -> None:
+def test_an_unknown_key_of_a_part_is_refused_with_the_nearest(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(f"datasets: [shop]\nsources: {{shop: {{kind: sample}}}}\nprobe: {{{key}}}\n")
-    with pytest.raises(UserError, match=f"is now '{instead}'; move it there"):
-        read(path)
     path.write_text("datasets: [shop]\nsources: {shop: {kind: sample}}\nstudy: {mask: {ratio: [0.1]}}\n")
     with pytest.raises(UserError, match=r"unknown key 'study.mask.ratio'; did you mean 'ratios'\?"):
         read(path)

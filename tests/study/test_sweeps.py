@@ -16,10 +16,9 @@ from pipeline.benchmark.params import AUTHORS
 from pipeline.benchmark.settings import model_settings, protocol_of
 from pipeline.errors import UserError
 from pipeline.evaluation import trial as opening
-from pipeline.experiment.plans import sweeps
+from pipeline.experiment.cell import Outcome, outcome
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.tables import sweeps as tables
-from pipeline.experiment.training import Outcome, outcome
+from pipeline.experiment.tables import sweeps
 from pipeline.graph import neighbours
 from pipeline.layout import Layout
 from pipeline.models import MODELS
@@ -120,7 +119,7 @@ def trained(params: Params, layout: Layout, setting: dict[str, float]) -> Outcom
     """Train a setting with its first seed."""
     experiment = Experiment(studied.run("study", params, layout.root), 1)
     point = sweeps.point(params, layout, setting, "study.sweeps.x")
-    return outcome(sweeps.cell(experiment, point, 0), tolerant=True)
+    return outcome(sweeps.plan_cell(experiment, point, 0), tolerant=True)
 
 
 def test_one_key_is_a_curve_and_two_are_a_map(shop: Path) -> None:
@@ -147,7 +146,7 @@ def test_three_keys_have_a_map_a_pair() -> None:
     made = [
         label | {"setting": json.dumps(s), "seed": 0, RECALL: 0.01 * i, "best_epoch": 0} for i, s in enumerate(settings)
     ]
-    maps = tables.heatmaps(schemas.SWEEPS.empty_table().from_pylist(made, schemas.SWEEPS))
+    maps = sweeps.heatmaps(schemas.SWEEPS.empty_table().from_pylist(made, schemas.SWEEPS))
     assert [
         len([p for p in maps if p["settings"] == pair]) for pair in ("train.cca, train.reg", "train.cca, graph.k")
     ] == [4, 4]

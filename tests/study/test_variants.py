@@ -20,11 +20,10 @@ import schemas
 from pipeline import engine, io
 from pipeline.errors import UserError
 from pipeline.evaluation.statistics import holm
-from pipeline.experiment.cell import Cell
+from pipeline.experiment.cell import Cell, outcome
 from pipeline.experiment.plans import benchmark
-from pipeline.experiment.plans.variants import FORMS, SETS
 from pipeline.experiment.run import Experiment
-from pipeline.experiment.training import outcome
+from pipeline.experiment.tables.variants import FORMS, SETS
 from pipeline.layout import Layout
 from pipeline.pretrain import distillation, frozen
 from pipeline.probe import asking, questions

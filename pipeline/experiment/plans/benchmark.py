@@ -1,7 +1,5 @@
 """The benchmark: models x feature sets x seeds, and ablations, with the settings that a budget has chosen."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +7,13 @@ import numpy as np
 from pipeline import io
 from pipeline.benchmark.params import Benchmark
 from pipeline.benchmark.runs import NO_FEATURES, Entry
-from pipeline.benchmark.settings import model_settings
+from pipeline.benchmark.settings import model_settings, released_settings
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
-from pipeline.experiment.plans import ablations, tuning
+from pipeline.experiment.plans import tuning
 from pipeline.experiment.run import Experiment
 from pipeline.features import needs
 from pipeline.features.sets import FeatureSets
@@ -25,6 +23,7 @@ from pipeline.models import MODELS, RELEASED
 from pipeline.models.closed import Closed
 from pipeline.models.params import Train
 from pipeline.seeds import seed_for
+from pipeline.train.params import Released
 
 
 def entries(params: Parameters, draws: int = 1) -> list[Entry]:
@@ -36,7 +35,7 @@ def entries(params: Parameters, draws: int = 1) -> list[Entry]:
         for features in (benchmark.features if MODELS[model].needs else [NO_FEATURES])
         for seed in range(max(benchmark.seeds, draws))
     ]
-    return list(dict.fromkeys([*full, *ablations.entries(params, draws)]))
+    return list(dict.fromkeys([*full, *ablated_entries(params, draws)]))
 
 
 def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed: int) -> Cell:
@@ -44,13 +43,6 @@ def cell(experiment: Experiment, data: Stored, model: str, settings: Train, seed
 
     The seed depends on neither feature set nor settings: all are compared on the same draws. A closed form has none, so
     that its runs on one split are one cell.
-
-    Args:
-        experiment: of the dataset.
-        data: that are trained on.
-        model: its name.
-        settings: all of them.
-        seed: number of the run.
     """
     number = seed_for("benchmark", experiment.dataset, model, 0 if issubclass(MODELS[model], Closed) else seed)
     return Cell(data, model, settings, experiment.rules, number, tuple(experiment.params[Benchmark].ks))
@@ -71,10 +63,7 @@ def whole(experiment: Experiment, layout: Layout, features: str, seed: int) -> C
 def data(experiment: Experiment, features: str, draw: int) -> Stored:
     """Return what a run on a draw of the split is trained on.
 
-    A feature set that learned from train interactions learns again from those of the draw.
-
-    Raises:
-        UserError: it cannot learn again.
+    A feature set that learned from train interactions learns again from those of the draw; UserError if it cannot.
     """
     params, layout = experiment.params, experiment.draws[draw]
     stored = Stored.of(params, layout, features)
@@ -111,3 +100,16 @@ def plan(experiment: Experiment) -> dict[Entry, Cell]:
         )
         for entry in wanted
     }
+
+
+def ablated_entries(params: Parameters, draws: int = 1) -> list[Entry]:
+    """Return the full runs, then those of each ablation, which may name other features; none without ablations."""
+    benchmark = params[Benchmark]
+    if not benchmark.ablations:
+        return []
+    full = [Entry(RELEASED, params[Released].features, seed) for seed in range(max(benchmark.seeds, draws))]
+    return full + [
+        Entry(RELEASED, released_settings(params, name).features, seed, name)
+        for name in benchmark.ablations
+        for seed in range(max(min(benchmark.ablation_seeds, benchmark.seeds), draws))
+    ]

@@ -1,15 +1,18 @@
 """The trainings of `alignrec compare`: AlignRec and two baselines on each feature set, over several seeds."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from pipeline.benchmark.settings import model_settings
 from pipeline.config.parameters import Parameters
-from pipeline.evaluation.cutoff import bounded
+from pipeline.evaluation.cutoff import CUTOFF, bounded
+from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.statistics import corrected
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
 from pipeline.graph.params import Graph
@@ -35,12 +38,8 @@ def plan(
     """Return the cells, models in order of MODELS.
 
     Args:
-        params: of settings and graph.
-        layout: of the dataset.
         files: feature set -> its vectors in item order, .npy.
         seeds: trainings of each model on each.
-        rules: by which epochs are chosen.
-        items: of the catalogue.
     """
     return {
         Compared(model, name, seed): Cell(
@@ -54,4 +53,29 @@ def plan(
         for model in MODELS
         for name, path in files.items()
         for seed in range(seeds)
+    }
+
+
+def summary(recalls: Mapping[Compared, np.ndarray], names: Sequence[str]) -> dict[str, Any]:
+    """Return mean and sd over seeds of each model on each set, and paired tests of every two sets.
+
+    The test is over users: each user's recall is first averaged over seeds.
+
+    Args:
+        recalls: training -> float64 [N], recall of each test user.
+    """
+    seeds = sorted({one.seed for one in recalls})
+    recall: dict[str, Any] = {}
+    comparisons: list[tuple[str, str, str, np.ndarray, np.ndarray]] = []
+    for model in dict.fromkeys(one.model for one in recalls):
+        by_user = {name: np.mean([recalls[Compared(model, name, s)] for s in seeds], axis=0) for name in names}
+        for name in names:
+            figure = cell([float(np.mean(recalls[Compared(model, name, s)])) for s in seeds])
+            recall.setdefault(model, {})[name] = {"mean": figure.mean, "sd": figure.sd, "values": list(figure.values)}
+        measure = f"{model} recall@{CUTOFF}"
+        comparisons += [(measure, a, b, by_user[a], by_user[b]) for a, b in combinations(names, 2)]
+    return {
+        "seeds": len(seeds),
+        f"recall@{CUTOFF}": recall,
+        "paired": corrected(comparisons, seed_for("compare", "tests")),
     }

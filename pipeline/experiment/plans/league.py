@@ -4,8 +4,6 @@ The settings of a model are its authors' grid in an order that a seed draws, the
 The first run of a setting is the try: what valid chooses has one training of it already.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import schemas
-from pipeline.benchmark.params import Benchmark, Sweep
+from pipeline.benchmark.params import Benchmark, League, Sweep
 from pipeline.benchmark.runs import NO_FEATURES
 from pipeline.benchmark.settings import model_settings, protocol_of, search_ranges
 from pipeline.config.parameters import Parameters
@@ -26,7 +24,6 @@ from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.protocol import Protocol
 from pipeline.experiment.cell import Cell
 from pipeline.experiment.pairs import Stored
-from pipeline.experiment.params import League
 from pipeline.experiment.plans import benchmark, search
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.search import Setting, became, best, grid, halton

@@ -3,16 +3,19 @@
 With `sweep.test_selected` test is opened for every setting, as published tables do; its choice has a name of its own.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
+import pyarrow as pa
+
+import schemas
+from pipeline import engine
 from pipeline.benchmark.params import Benchmark, Range, Sweep
-from pipeline.benchmark.runs import NO_FEATURES
+from pipeline.benchmark.runs import NO_FEATURES, Entry
 from pipeline.benchmark.settings import model_settings, search_ranges
 from pipeline.config.base import checked
 from pipeline.config.parameters import Parameters
@@ -21,8 +24,11 @@ from pipeline.evaluation.cutoff import CUTOFF, bounded
 from pipeline.experiment.cell import Cell, Opens
 from pipeline.experiment.pairs import Stored
 from pipeline.experiment.plans import benchmark
-from pipeline.experiment.run import Experiment, complete_in_order
+from pipeline.experiment.run import Experiment, Work
 from pipeline.experiment.search import Search, Setting, Space, Tried, became, best, grid
+from pipeline.experiment.store import Record
+from pipeline.experiment.tables import effects
+from pipeline.experiment.tables.benchmark import judged, results
 from pipeline.models import MODELS
 from pipeline.models.params import Train
 from pipeline.seeds import seed_for
@@ -62,11 +68,7 @@ class Won(NamedTuple):
 
 
 def asked(params: Parameters, model: str, features: str | None, grid_name: str | None, tpe: int | None) -> Asked:
-    """Return what a command line asks for.
-
-    Raises:
-        UserError: neither or both of grid and tpe, an unknown name, or a setting that the model refuses.
-    """
+    """Return what a command line asks for; UserError: neither or both of grid and tpe, an unknown name or key."""
     if model not in MODELS:
         raise UserError(f"no model '{model}'; known: {', '.join(MODELS)}")
     if (grid_name is None) == (tpe is None):
@@ -126,7 +128,8 @@ def tried(experiment: Experiment, wanted: Asked) -> list[Tried]:
     with experiment.run.progress(total=wanted.trials, unit="setting", what=" ".join(wanted.names)) as bar:
         found = all(is_taken() for _ in groups())
         under_way.clear()
-        for _ in () if found else complete_in_order(groups(), experiment.store, own.workers):
+        make, places = partial(Work, experiment.store, tolerant=True), engine.Processes(own.workers)
+        for _ in () if found else engine.map(make, groups(), places):  # when each is trained, in order
             is_taken()
     return done
 
@@ -144,11 +147,7 @@ def trainings(experiment: Experiment, wanted: Asked, setting: Setting) -> list[C
 
 
 def winners(experiment: Experiment, done: Sequence[Tried]) -> dict[str, Tried]:
-    """Return what selected -> the setting; valid, and test where every setting was measured on it.
-
-    Raises:
-        UserError: no setting is complete.
-    """
+    """Return what selected -> the setting: valid, and test where that was measured; UserError if none is complete."""
     won = {}
     for by in ("valid", "test") if experiment.params[Sweep].test_selected else ("valid",):
         if (one := best(done, by)) is None:
@@ -168,3 +167,41 @@ def final(experiment: Experiment, wanted: Asked, won: Mapping[str, Tried]) -> di
         for one in won.values()
         for seed in range(params[Benchmark].seeds)
     }
+
+
+def table(
+    experiment: Experiment,
+    wanted: Asked,
+    done: Sequence[Tried],
+    won: Mapping[str, Tried],
+    found: Mapping[Won, Record],
+) -> dict[str, Any]:
+    """Return the files of a sweep; what selected a setting is in column selected_by."""
+    each = [
+        results(
+            experiment.dataset,
+            [
+                judged(Entry(wanted.model, wanted.features, run.seed)._asdict(), record, variant)
+                for run, record in found.items()
+                if run.number == one.number
+                for variant in range(len(record.judged))
+            ],
+            by,
+        )
+        for by, one in won.items()
+    ]
+    return {
+        "trials.parquet": trials(done, list(wanted.space)),
+        "effects.json": effects.effects(done, wanted.space),
+        "results.parquet": pa.concat_tables(each),
+    }
+
+
+def trials(done: Sequence[Tried], names: Sequence[str]) -> pa.Table:
+    """Return table trials(names)."""
+    rows = [
+        {"trial": t.number, "state": t.state, **{name: float(t.setting[name]) for name in names}, "epochs": t.epochs,
+         "valid": t.valid, "test": t.test, "reason": t.reason}
+        for t in done
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schemas.trials(names))

@@ -4,8 +4,6 @@ The first setting is the one as given. The others are a quasi-random sequence of
 feature set, so that a larger budget goes on where a smaller one ended. Test is not opened.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -35,11 +33,7 @@ class Tuned:
 
     @property
     def chosen(self) -> dict[Contender, Tried]:
-        """What had the best valid Recall@20, the first of equal ones.
-
-        Raises:
-            UserError: no setting of a contender trained to the end.
-        """
+        """What had the best valid Recall@20, the first of equal ones; UserError where none trained to the end."""
         return {contender: _best(contender, tried) for contender, tried in self.tried.items()}
 
     def params(self, params: Parameters, entry: Entry) -> Parameters:

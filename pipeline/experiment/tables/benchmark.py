@@ -1,7 +1,5 @@
 """The tables of the benchmark: results, slices, paired tests, tried settings; headline means and the protocol."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """What two settings do together, for heat maps."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping, Sequence

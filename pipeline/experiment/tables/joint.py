@@ -1,26 +1,85 @@
-"""Tables JOINT and JOINT_EPOCHS: encoder and recommender trained together beside one after the other. N users."""
+"""Joint beside staged: encoder and recommender trained together, or one after the other, from the same weights.
 
-from __future__ import annotations
+Tables JOINT and JOINT_EPOCHS. N users.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 import schemas
 from pipeline import io
+from pipeline.benchmark.settings import released_settings
+from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import bounded
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
-from pipeline.experiment.joint import PROBED, answered, questions
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.joint import PROBED, Joint, answered
 from pipeline.experiment.pairs import Stored
-from pipeline.experiment.plans.joint import FEATURES, JOINT, STAGED, Taught
+from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
 from pipeline.experiment.tables.wrong import TESTED, recall
+from pipeline.graph.params import Graph
+from pipeline.layout import Layout
+from pipeline.models import RELEASED
+from pipeline.pretrain.params import Pretrain
+from pipeline.probe import asking
 from pipeline.seeds import seed_for
+from pipeline.study.branch import Branch, prepared
+from pipeline.study.params import Study
+
+FEATURES = "beit3-raw"
+"""CLS as it is, which is the article's feature, and what gradients reach"""
+STAGED, START, JOINT = "staged", "without pre-training", "joint"
+
+
+class Taught(NamedTuple):
+    """One training."""
+
+    variant: str
+    """STAGED: on features of the pre-trained encoder; START: of the encoder before it; JOINT: with it, from there"""
+    rate: float
+    """learning rate of the encoder, as a share of AlignRec's; 0 where its features are given"""
+    seed: int
+    """number of the run, which starts from the weights of the benchmark's"""
+
+
+def plan(experiment: Experiment) -> dict[Taught, Cell]:
+    """Write the encoder that pre-training starts from, and return the cells; none where there are no rates."""
+    joint = experiment.params[Study].joint
+    if not joint.rates:
+        return {}
+    experiment.costs = experiment.run.folder / "costs"
+    params, start = started(experiment.params, experiment.layout)
+    experiment.made += prepared(experiment.run, params, start, [FEATURES], [FEATURES])
+    variants = [(STAGED, 0.0), (START, 0.0), *((JOINT, rate) for rate in joint.rates)]
+    return {
+        one: plan_cell(experiment, start, one)
+        for one in (Taught(variant, rate, seed) for seed in range(joint.seeds) for variant, rate in variants)
+    }
+
+
+def started(params: Parameters, layout: Layout) -> tuple[Parameters, Branch]:
+    """Return parameters without a step of pre-training, and where the encoder lies that it would start from."""
+    own = params[Pretrain].model_copy(update={"steps": 0, "distill": 0.0})
+    return params.having(own), Branch(layout.root, layout.dataset, "joint/start", own.seed)
+
+
+def plan_cell(experiment: Experiment, start: Branch, one: Taught) -> Cell:
+    """Return a training that no patience ends, so that every curve has all epochs."""
+    params = experiment.params
+    settings = released_settings(params)
+    settings = settings.model_copy(update={"patience": settings.epochs})
+    data = Stored.of(params, experiment.layout if one.variant == STAGED else start, FEATURES)
+    if one.variant == JOINT:
+        data = Joint(start, rate=one.rate, graph=params[Graph])
+    return benchmark.cell(experiment, data, RELEASED, settings, one.seed)
+
 
 Found = Mapping[Taught, Record]
 
@@ -84,7 +143,7 @@ def _probed(experiment: Experiment, found: Found) -> dict[Taught, list[dict[str,
         assert isinstance(data, Stored)
         if one.variant not in given:
             vectors = io.matrix(io.read_features(data.layout.features(FEATURES))["vector"])
-            given[one.variant] = answered(questions(data), vectors)
+            given[one.variant] = answered(asking.neighbours(data.layout, PROBED), vectors)
         lines[one] = [given[one.variant]] * len(record.values["curve"])
     return lines
 

@@ -3,8 +3,6 @@
 Letters: U users, C contenders, B blocks (a split and a seed), N test users of a split, K cutoff.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, product
@@ -18,8 +16,8 @@ from pipeline import io
 from pipeline.errors import UserError
 from pipeline.evaluation.metrics import Evaluation, judge
 from pipeline.evaluation.statistics import corrected
+from pipeline.experiment.cell import RECALL
 from pipeline.experiment.plans.league import Contender, LeagueRun, Played, Season
-from pipeline.experiment.search import RECALL
 from pipeline.experiment.store import Record
 from pipeline.interactions.audit import audit
 from pipeline.probe.verdicts import LEVEL
@@ -63,12 +61,7 @@ def _test(own: Season, record: Record, metric: str = "recall") -> float:
 
 
 def refuse_unlike(own: Season, others: Iterable[pa.Table]) -> None:
-    """Raise UserError where another league has other rules, budget, cutoff, or other pairs in the same split.
-
-    Args:
-        own: what is about to be played.
-        others: tables LEAGUE.
-    """
+    """Raise UserError where another league has other rules, budget, cutoff, or other pairs in the same split."""
     asked = {(own.experiment.dataset, split): rules.fingerprint for split, rules in enumerate(own.rules)}
     for row in (row for other in others for row in other.to_pylist()):
         name, split, mark = row["dataset"], row["split"], row["fingerprint"]

@@ -1,18 +1,72 @@
-"""Table MASK: Recall@20 of AlignRec with a modality hidden, a row a training and protocol."""
+"""Mask modality (method.md section 5): one modality of some items is hidden, and AlignRec trained again; table MASK."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 import schemas
+from pipeline.benchmark.params import Benchmark
+from pipeline.encode.params import MODALITIES, variant
 from pipeline.evaluation.cutoff import CUTOFF, bounded
-from pipeline.experiment.plans.mask import Masked
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.pairs import Hidden, Stored
+from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
+from pipeline.graph.params import Graph
+from pipeline.layout import Layout
+from pipeline.seeds import seed_for
 from pipeline.study import summaries
+from pipeline.study.params import Mask, Study
+from pipeline.study.summaries import WHOLE
+
+
+class Masked(NamedTuple):
+    """One training."""
+
+    features: str
+    modality: str
+    """that is hidden: image, text or WHOLE"""
+    ratio: float
+    """share of the items of which it is hidden; 0 with WHOLE"""
+    seed: int
+    """number of the run; equal numbers start from equal weights and draw equal negatives"""
+
+
+def plan(experiment: Experiment) -> dict[Masked, Cell]:
+    """Return the cells; those of whole sets are the benchmark's own."""
+    names = maskable(experiment.layout)
+    return {one: cell(experiment, one) for one in trainings(names, experiment.params[Study].mask)}
+
+
+def maskable(layout: Layout) -> list[str]:
+    """Return the encoded feature sets that also exist with each modality hidden, sorted."""
+    names = layout.feature_sets()
+    return [n for n in names if all(variant(n, m) in names for m in MODALITIES)]
+
+
+def trainings(names: Iterable[str], mask: Mask) -> list[Masked]:
+    """Return every training: the whole set once, for both modalities, and each modality at each ratio."""
+    ratios = sorted({*mask.ratios} - {0.0})
+    hidden = [(WHOLE, 0.0), *((modality, ratio) for modality in MODALITIES for ratio in ratios)]
+    seeds = range(mask.seeds) if mask.ratios else ()
+    return [Masked(name, *what, seed) for name in names for what in hidden for seed in seeds]
+
+
+def cell(experiment: Experiment, one: Masked) -> Cell:
+    """Return the cell of a training: one permutation of the items for both modalities, and a graph of what is left."""
+    whole = benchmark.whole(experiment, experiment.layout, one.features, one.seed)
+    if one.modality == WHOLE and CUTOFF in experiment.params[Benchmark].ks:
+        return whole
+    ks = (bounded(experiment.split.n_items),)
+    if one.modality == WHOLE:
+        return replace(whole, ks=ks, opens="test")
+    assert isinstance(whole.data, Stored)
+    hidden = Hidden(one.modality, one.ratio, seed_for("mask", experiment.dataset))
+    data = replace(whole.data, graph=experiment.params[Graph], hidden=hidden)
+    return replace(whole, data=data, ks=ks, opens="test")
 
 
 def table(experiment: Experiment, found: Mapping[Masked, Record]) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """The comparisons, declared before any run is trained, and their paired tests."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -63,7 +61,6 @@ def tests(
         judged: a pair for each protocol: dataset, protocol and fingerprint; run -> metric -> float64 [N], the same
             test users in every run and protocol, NaN where one has no target in the run's draw.
         reference: the feature set of AlignRec that others are compared with.
-        k: cutoff.
         control: feature set that every other one is compared with under each model, if any.
         draws: of the split; run number n is of draw n modulo these.
     """

@@ -3,8 +3,6 @@
 Letters: N test users, K cutoff, I items, P pairs of a test user and a target.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 

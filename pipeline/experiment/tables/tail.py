@@ -4,8 +4,6 @@ Letters: N test users, P pairs of a test user and a target, C contenders, n memb
 the benchmark's rankings.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -93,8 +91,6 @@ def tested(
     """Yield the rows of one group: every contender's mean and interval, and AlignRec's difference to it.
 
     Args:
-        group: targets or users.
-        figures: of all contenders.
         contenders: model and feature set -> numbers of its runs.
         reference: feature set of the AlignRec that is compared; without it differences are null.
         seed: of the resamples, the same for all contenders.

@@ -1,7 +1,12 @@
-"""Table VARIANTS: what each variant of pre-training is worth, and how it differs from the recipe. N users or items."""
+"""Variants of pre-training: encoders trained with other keys of `pretrain`, judged by probes and recommended with.
+
+The variant `recipe` is the parameters as they stand; every other one is tested against it, on the same N users or
+items, in table VARIANTS.
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -9,24 +14,142 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 from safetensors.numpy import load_file
+from safetensors.numpy import save as save_arrays
 
 import schemas
+from pipeline import io
 from pipeline.benchmark.params import Benchmark
 from pipeline.config.parameters import Parameters
 from pipeline.evaluation.cutoff import headline
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected, holm
-from pipeline.experiment.plans.variants import FORMS, WHOLE, Variant, VariantRun, planned
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
 from pipeline.experiment.tables import significance
+from pipeline.layout import Layout
 from pipeline.models import RELEASED
+from pipeline.ops import whitening
+from pipeline.pretrain.params import Pretrain
+from pipeline.probe import asking
 from pipeline.probe.params import Probe
 from pipeline.probe.registry import PROBES
 from pipeline.probe.verdicts import tested_cutoffs
+from pipeline.run import Run
 from pipeline.seeds import seed_for
-from pipeline.study.params import RECIPE
+from pipeline.study.branch import Branch, prepared, teachers
+from pipeline.study.params import RECIPE, REFERENCES, Study
+from pipeline.study.settings import variant_params
+
+WHOLE, RAW = "beit3", "beit3-raw"
+SETS = (WHOLE, RAW, "beit3-image-masked", "beit3-text-masked")
+"""feature sets of an encoder that the probes judge"""
+FORMS = ("raw", "processed")
+"""how probes read a feature set: as it is, and after the same processing as all others"""
+
+
+class Variant(NamedTuple):
+    """One encoder of a variant, or a feature set that stands beside the variants."""
+
+    name: str
+    seed: int | None
+    """`pretrain.seed`; None for what no encoder of the study makes"""
+    data: Layout
+    """where its features and graphs lie"""
+    branch: Branch
+    """where its answers lie"""
+    params: Parameters
+    sets: tuple[str, ...]
+    """feature sets that the probes judge"""
+    trained: tuple[str, ...]
+    """those of them that AlignRec is trained on"""
+
+    def answer_key(self, probe: str, features: str, form: str) -> str:
+        """Return the name of one tensor of `Branch.answers`."""
+        return f"{probe}/{features}/{form}"
+
+
+def planned(params: Parameters, layout: Layout) -> list[Variant]:
+    """Return the variants, `recipe` first, and what stands beside them; nothing where there are no variants."""
+    if not params[Study].variants:
+        return []
+    made = layout.feature_sets()
+    variants = [
+        _variant(params, layout, name, number)
+        for name in (RECIPE, *params[Study].variants)
+        for number in range(params[Study].encoder_seeds)
+    ]
+    return [*variants, *(_beside(layout, name, params) for name in REFERENCES if name in made)]
+
+
+def _variant(params: Parameters, layout: Layout, name: str, number: int) -> Variant:
+    own, trained = variant_params(params, name, number), tuple(dict.fromkeys(params[Study].variant_features))
+    seed = own[Pretrain].seed
+    branch = Branch(layout.root, layout.dataset, f"variants/{name}/{seed}", seed)
+    if own[Pretrain] != params[Pretrain]:
+        return Variant(name, seed, branch, branch, own, SETS, trained)
+    made = layout.feature_sets()  # its encoder is the dataset's own
+    sets = tuple(one for one in SETS if one in made)
+    return Variant(name, seed, layout, branch, own, sets, tuple(one for one in trained if one in made))
+
+
+def _beside(layout: Layout, name: str, params: Parameters) -> Variant:
+    branch = Branch(layout.root, layout.dataset, f"variants/{name}")
+    return Variant(name, None, layout, branch, params, (name,), (name,))
+
+
+class VariantRun(NamedTuple):
+    """One training of AlignRec."""
+
+    variant: int
+    """place among the variants that are planned"""
+    features: str
+    seed: int
+    """number of the run"""
+
+
+def plan(experiment: Experiment) -> dict[VariantRun, Cell]:
+    """Train the encoders, encode, and ask the probes; return the cells that recommend with the features."""
+    run, params = experiment.run, experiment.params
+    variants = planned(params, experiment.layout)
+    for variant in variants:
+        if variant.data == variant.branch:
+            experiment.made += prepared(run, variant.params, variant.branch, variant.sets, variant.trained)
+    shutil.rmtree(teachers(experiment.layout), ignore_errors=True)
+    _judge(run, variants)
+    experiment.made += [variant.branch.answers for variant in variants]
+    return {
+        VariantRun(number, features, seed): benchmark.whole(experiment, variant.data, features, seed)
+        for number, variant in enumerate(variants)
+        for features in variant.trained
+        for seed in range(params[Study].seeds)
+    }
+
+
+def _judge(run: Run, variants: Sequence[Variant]) -> None:
+    """Ask the probes of the variants that have no answers yet."""
+    params, layout = run.params[Probe], run.layout
+    modules = ["pipeline.probe.questions", "pipeline.ops.whitening", *(PROBES.module(name) for name in PROBES)]
+    for variant in variants:
+        shards = [path for name in variant.sets for path in io.shards(variant.data.features(name), "features")]
+        tables = [layout.interactions, layout.item_ids]
+        facts = params.ks, params.width, variant.sets
+        run.resume(variant.branch.folder("probe"), [*tables, *shards], *facts, modules=modules)
+    if not (todo := [variant for variant in variants if not variant.branch.answers.is_file()]):
+        return
+    probes = asking.neighbours(run.layout)
+    for variant in run.progress(todo, total=len(todo), unit="variant", what="probes"):
+        sets = {name: io.matrix(io.read_features(variant.data.features(name))["vector"]) for name in variant.sets}
+        processed = {name: whitening.processed(vectors, params.width) for name, vectors in sets.items()}
+        tensors = {
+            variant.answer_key(probe, name, form): hits
+            for form, read in zip(FORMS, (sets, processed), strict=True)
+            for probe, by_set in asking.answers(probes, read.items(), params.ks, 0).items()
+            for name, hits in by_set.items()
+        }
+        io.write_bytes(variant.branch.answers, save_arrays(tensors))
 
 
 class Figure(NamedTuple):

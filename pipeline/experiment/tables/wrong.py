@@ -1,25 +1,80 @@
-"""Table WRONG: recall of recommenders with wrong content, each against itself on the whole set. N users."""
+"""Wrong content: some items have another's image or text, or noise, under several recommenders. N users.
 
-from __future__ import annotations
+Table WRONG has each recommender against itself on the whole set.
+"""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 import schemas
+from pipeline.benchmark.settings import model_settings
+from pipeline.errors import UserError
 from pipeline.evaluation.cutoff import bounded
 from pipeline.evaluation.evidence import cell
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.statistics import corrected
-from pipeline.experiment.plans.wrong import Contended
+from pipeline.experiment.cell import Cell
+from pipeline.experiment.pairs import Spoilt, Stored
+from pipeline.experiment.plans import benchmark
 from pipeline.experiment.run import Experiment
 from pipeline.experiment.store import Record
+from pipeline.graph.params import Graph
+from pipeline.models import MODELS
 from pipeline.seeds import seed_for
+from pipeline.study.params import Study
 from pipeline.study.summaries import WHOLE
 
 TESTED = ("n", "difference", "low", "high", "p", "p_holm")
+
+
+class Contended(NamedTuple):
+    """One training."""
+
+    model: str
+    features: str
+    what: str
+    """image, text or noise; WHOLE for the set as it is"""
+    ratio: float
+    """share of the items of which it is wrong; 0 with WHOLE"""
+    seed: int
+    """number of the run; equal numbers start from equal weights and draw equal negatives"""
+
+
+def plan(experiment: Experiment) -> dict[Contended, Cell]:
+    """Return the cells, of whole sets the benchmark's own if it has the model; UserError: a model reads no features."""
+    wrong = experiment.params[Study].wrong
+    _check(experiment)
+    spoilings = [(WHOLE, 0.0), *((what, ratio) for what in wrong.what for ratio in sorted(wrong.ratios))]
+    return {
+        one: plan_cell(experiment, one)
+        for model in wrong.models
+        for features in wrong.features
+        for what, ratio in spoilings
+        for seed in range(wrong.seeds)
+        for one in (Contended(model, features, what, ratio, seed),)
+    }
+
+
+def plan_cell(experiment: Experiment, one: Contended) -> Cell:
+    """Return the cell of a training: one permutation of the items for all that is wrong, and a graph of the result."""
+    data = Stored.of(experiment.params, experiment.layout, one.features)
+    settings = model_settings(experiment.params, one.model)
+    whole = benchmark.cell(experiment, data, one.model, settings, one.seed)
+    if one.what == WHOLE:
+        return whole
+    content = Spoilt(one.what, one.ratio, seed_for("mask", experiment.dataset))
+    data = replace(data, graph=experiment.params[Graph], hidden=content)
+    return replace(whole, data=data, ks=(bounded(experiment.split.n_items),))
+
+
+def _check(experiment: Experiment) -> None:
+    for model in experiment.params[Study].wrong.models:
+        if "features" not in MODELS[model].needs:
+            raise UserError(f"'study.wrong.models': {model} reads no features, so none can be wrong; leave it out")
 
 
 class Users(NamedTuple):

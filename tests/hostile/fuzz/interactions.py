@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.config.source import Source
+from pipeline.config.parameters import Source
 from pipeline.interactions import build, repairs
 from pipeline.interactions.division import Division
 from pipeline.items import identifiers
