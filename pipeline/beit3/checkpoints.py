@@ -54,7 +54,6 @@ def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path
         address: path, file:// or http(s) URL.
         folder: where a download is kept for the next call.
         sha256: what the file must have, hex; the digits in a name such as `vqkd-d93179da.pth` are checked in any case.
-        fetch: downloads.
 
     Raises:
         UserError: it cannot be fetched, or its checksum differs.
@@ -81,7 +80,6 @@ def prepare(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Pat
         address: path or URL of a `.pth` or `.safetensors` file.
         folder: where the result is kept; of a downloaded `.pth` only the result stays.
         sha256: of the published file, hex.
-        fetch: downloads.
     """
     path = local(address)
     target = folder / f"{Path(_name(address)).stem}.safetensors"
@@ -167,8 +165,6 @@ def fill(
 
     Args:
         network: changed in place, or not at all.
-        tensors: by name.
-        where: the file, for messages.
         ignorable: beginning of a name -> why tensors so named may be left out of the network.
         optional: beginnings of the names of parameters that may be absent from the file.
 

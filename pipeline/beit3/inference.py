@@ -71,7 +71,6 @@ class Inference:
         """Lay out the weights of `network` where they are; it must not change any more.
 
         Args:
-            network: trained.
             precision: float32, bfloat16, or on a CPU that multiplies bytes int8.
 
         Raises:

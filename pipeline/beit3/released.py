@@ -44,11 +44,7 @@ VQKD_UNUSED = {
 
 
 def shape(tensors: dict[str, Tensor], where: str) -> Config:
-    """Return the shape of a BEiT3 file's network, with the heads that the file has.
-
-    Raises:
-        UserError: no BEiT3 file.
-    """
+    """Return the shape of a BEiT3 file's network, with the heads that the file has; UserError if no BEiT3 file."""
     try:
         width, _, patch, _ = tensors["beit3.vision_embed.proj.weight"].shape
         grid = round((len(tensors[PATCH_POSITIONS]) - BEFORE_PATCHES) ** 0.5)
@@ -78,7 +74,6 @@ def continued(wanted: Config, published: Config, codes: int, pieces: int, where:
         published: shape of the file.
         codes: visual tokens to predict; 0: no MIM head.
         pieces: ids of the tokenizer, special ones included.
-        where: the file, for messages.
 
     Raises:
         UserError: weights of another size, or of another tokenizer.
@@ -100,7 +95,6 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkp
         network: of the same width and layers. It may lack either head, have another text position table, or a MIM
             head for another visual tokenizer: then the file's head is left out and the network's stays as it is.
         tensors: the file's.
-        where: the file, for messages.
 
     Returns:
         which tensors of the file were ignored and why, and which parameters it lacks.

@@ -54,7 +54,6 @@ def encode(
     """Encode items from the modalities that they have.
 
     Args:
-        encoder: ready to use.
         texts: of each item; empty where it has none.
         images: JPEG of each item; None where it has none.
         batch_size: items a forward pass.

@@ -94,7 +94,6 @@ def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
 
     Args:
         texts: B, none empty.
-        count: counts tokens.
         room: tokens of a part, at most; a word of more is cut too.
         most: parts of a text, at most; what comes after them is not read.
     """

@@ -193,7 +193,6 @@ def network(params: ClipParams, tokens: int, longest: int, taught: int = 0) -> A
     """Return open_clip's network with weights of torch's present seed.
 
     Args:
-        params: its shape.
         tokens: V, beside padding.
         longest: tokens of a text.
         taught: width of what the teachers know; 0: none teaches.
@@ -256,11 +255,7 @@ def fit_untrained(context: Context, params: ClipParams, progress: Progress) -> N
 
 
 def make(context: Context, params: ClipParams) -> Clip:
-    """Load what `fit` wrote.
-
-    Raises:
-        UserError: it is not there.
-    """
+    """Load what `fit` wrote; UserError if it is not there."""
     if not context.fitted.is_file():
         raise UserError(f"'encoders.{context.name}': {context.fitted} is not there; run `alignrec encode` again")
     weights = load_file(context.fitted)

@@ -59,8 +59,6 @@ def train(
 
     Args:
         network: open_clip's CLIP, on its device.
-        pairs: data.
-        budget: of the training.
         seed: of the order of pairs.
         checkpoint: written every few steps; the caller deletes it when the result is safe.
         done: called with the number of steps that were taken before, then with 1 after each step.

@@ -81,7 +81,6 @@ def find(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (
 
     Args:
         where: path of the settings, such as `encoders.siglip2`.
-        params: name the model.
         library: distribution that loads it.
         wanted: patterns of the files that are fetched beside `ALWAYS`.
 
@@ -132,11 +131,7 @@ def plainly(where: str) -> Iterator[None]:
 
 
 def read_json(where: str, path: Path) -> dict[str, Any]:
-    """Return what a model's JSON file holds, {} where there is none.
-
-    Raises:
-        UserError: it is no JSON object.
-    """
+    """Return what a model's JSON file holds, {} where there is none; UserError if it is no JSON object."""
     if not path.is_file():
         return {}
     try:

@@ -47,11 +47,7 @@ class SentenceTransformers(Towers):
     """A model of sentence-transformers; it takes items as dicts, since it would follow a bare text that is a URL."""
 
     def __init__(self, source: Origin, params: SentenceTransformersParams) -> None:
-        """Load it.
-
-        Raises:
-            UserError: the model does not read what it is to be shown, or cannot do `join` or `dim`.
-        """
+        """Load it; UserError if the model does not read what it is to be shown, or cannot do `join` or `dim`."""
         self._params, self._device = params, pick()
         self._model = _loaded(source, params)
         if absent := [m for m in source.reads if not self._model.supports(m)]:

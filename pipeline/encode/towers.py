@@ -60,8 +60,6 @@ class Towers:
         """Encode an image and a word, to see that it can and how wide it is.
 
         Args:
-            reads: modalities.
-            join: how two vectors become one.
             dim: numbers kept of each.
             room: tokens of a text that its tower reads at a time; None: that cannot be said.
             most: chunks of a text, at most.

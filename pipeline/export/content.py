@@ -66,7 +66,6 @@ def of_dataset(layout: Layout, features: list[str], coded: bool = False, method:
     """Read the outputs of a dataset's stages.
 
     Args:
-        layout: of the dataset.
         features: which feature sets; all where it is empty.
         coded: read the semantic IDs of one feature set, and no other set.
         method: that made them; None: the first.

@@ -31,11 +31,7 @@ METADATA = pa.schema(
 
 
 def write(content: ExportContent, folder: Path) -> str:
-    """Write the files; return how to read them.
-
-    Raises:
-        UserError: an ID has another number of codes than three.
-    """
+    """Write the files; return how to read them. UserError if an ID has another number of codes than three."""
     codes = content.codes
     assert codes is not None
     if codes.facts.levels != TRIPLET:

@@ -62,7 +62,6 @@ def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> 
     """Return the content without rows of zeros; `filled` or `notes` say what was done.
 
     Args:
-        content: to export.
         how: of ZERO_ROWS.
         fixed: whether rows have a given order, from which none can be dropped.
 
@@ -92,7 +91,6 @@ def reordered(content: ExportContent, asins: Sequence[str], where: str) -> Expor
     """Return the content with the rows of somebody's mapping; an item that we lack has a row of zeros.
 
     Args:
-        content: to export.
         asins: identifier of each row of the export, [N].
         where: name of the mapping file, for notes.
     """

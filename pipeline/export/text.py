@@ -13,10 +13,7 @@ def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: 
     """Write a table; null is an empty cell, a cell is quoted only if it must be.
 
     Args:
-        path: where to.
-        table: the rows.
         header: names for the first line, as they are; None for no such line.
-        delimiter: between cells.
     """
     options = csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style="needed")
     with path.open("wb") as f:

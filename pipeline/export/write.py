@@ -51,8 +51,6 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
     """Write `content` in a format; return sentences on what the format changes or cannot say, which the README has too.
 
     Args:
-        content: what to export.
-        form: a key of FORMATS.
         to: folder to write; absent or empty.
 
     Raises:

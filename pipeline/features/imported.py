@@ -37,8 +37,6 @@ def files(raw: Mapping[str, Path], asins: Sequence[str], encoders: Sequence[str]
 
     Args:
         raw: role -> file.
-        asins: of all items.
-        encoders: names of those that run.
 
     Raises:
         UserError: a .npy file that does not have one row of numbers for each item, or for each that `feature_rows`
@@ -111,7 +109,6 @@ def read_npy(path: Path, rows: np.ndarray) -> np.ndarray:
     """Read rows of an imported feature file.
 
     Args:
-        path: the file.
         rows: int64 [n]; -1 gives a vector of zeros.
 
     Returns:

@@ -63,11 +63,7 @@ class Mapped(Fitted):
         return True
 
     def fitted(self) -> Whitening:
-        """Return the map of centred vectors.
-
-        Raises:
-            UserError: no item has both a vector and train interactions.
-        """
+        """Return the map of centred vectors; UserError if no item has both a vector and train interactions."""
         return self._fitted(np.zeros(0, np.int64))
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
@@ -98,7 +94,6 @@ def targets(node: Node, width: int, cold: np.ndarray) -> Targets:
     """Return what the maps of a set are fitted to, without the interactions of some items.
 
     Args:
-        node: the set.
         width: factors at most.
         cold: int [C], those items.
     """
@@ -114,8 +109,6 @@ def fit_map(vectors: Callable[[], Iterable[np.ndarray]], targets: Targets, stren
 
     Args:
         vectors: returns those of all items, float32 [n, F] at a time; called twice.
-        targets: of all items.
-        strength: see `ridge`.
     """
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -133,7 +126,6 @@ def train_pairs(layout: Layout, cold: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Return user and item of each train interaction, int32 [n] each, but for those of some items.
 
     Args:
-        layout: of the dataset.
         cold: int [C], those items.
     """
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])

@@ -60,7 +60,6 @@ def fit(parts: Parts, content: Fit, how: Mapping, width: int, targets: Targets |
     """Return a candidate fitted to all items.
 
     Args:
-        parts: of all items.
         content: what maps them to one width.
         how: what is done with that.
         width: directions kept at most.

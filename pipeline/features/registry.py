@@ -114,7 +114,6 @@ def gathering(encoders: Encoders, made: Sequence[str]) -> Encoders:
     """Return the section with the parts of the sets that gather what is at hand, where they do not name them.
 
     Args:
-        encoders: the section.
         made: the feature sets of a dataset, no controls among them.
     """
     hand = at_hand(encoders, made)
@@ -124,12 +123,7 @@ def gathering(encoders: Encoders, made: Sequence[str]) -> Encoders:
 
 
 def at_hand(encoders: Encoders, made: Sequence[str]) -> list[str]:
-    """Return the feature sets that networks, words or a source give, and nothing trained here; none twice.
-
-    Args:
-        encoders: the section.
-        made: as for `gathering`.
-    """
+    """Return the feature sets that networks, words or a source give, and nothing trained here; none twice."""
     given = [name for name in made if kind(encoders, name) in ENCODERS or not defined(encoders, name)]
     own = [name for name in given if kind(encoders, name).split("-")[0] not in (OURS, CLIP)]
     return [name for name in own if "-" not in name or not set(name.split("-")) <= set(own)]
@@ -155,8 +149,6 @@ def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[st
     """Refuse unknown kinds and names, circles, and what is made of a set that is not written.
 
     Args:
-        encoders: the section.
-        listed: `encode.encoders`.
         imported: feature sets that come with a dataset.
 
     Raises:
@@ -179,11 +171,6 @@ def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[st
 
 def check_teachers(encoders: Encoders, distill_from: Sequence[str], where: str = "pretrain") -> None:
     """Refuse teachers of pre-training that there are not, or that it makes itself.
-
-    Args:
-        encoders: the section.
-        distill_from: `pretrain.distill_from`.
-        where: path of the section that names them.
 
     Raises:
         UserError: one line, which names the key.

@@ -35,7 +35,6 @@ def check(run: Run, name: str, file: Path | None = None, derived: bool = False) 
 
     Args:
         run: of the stage, or of a variant of pre-training.
-        name: of the feature set.
         file: that it was imported from, if it was.
         derived: it is made of other sets, which are remarked themselves; whitening leaves zeros of one vector for all.
 

@@ -64,10 +64,7 @@ def search(node: Gathered, width: int, seconds: float, progress: Progress) -> pa
     """Return the candidates that were tried, schema TRIED; what is tried is kept, so that a killed search goes on.
 
     Args:
-        node: the set to be made.
         width: directions kept at most, and factors.
-        seconds: budget.
-        progress: makes a bar.
 
     Raises:
         UserError: there are no valid interactions to choose by.

@@ -44,11 +44,7 @@ class FeatureSets:
 
     @cached_property
     def names(self) -> list[str]:
-        """All sets that are written: encoded, imported, controls.
-
-        Raises:
-            UserError: two sets of one name.
-        """
+        """All sets that are written: encoded, imported, controls. UserError if two have one name."""
         names = [*self.params.encoders, *self.imports, *self.params.controls]
         if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
             raise UserError(f"encode: two feature sets are called '{twice}'; rename the imported one or list it once")

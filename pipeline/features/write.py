@@ -38,10 +38,7 @@ def write_all(run: Run, sets: FeatureSets, ids: pa.Table, texts: pa.ChunkedArray
     """Write all feature sets, each after what it is made of; a part of those that are made of none.
 
     Args:
-        run: of the stage.
-        sets: of the dataset.
         ids: item_id and asin of all items.
-        texts: of all items.
 
     Returns:
         those that failed, which keep what they had made, and why; what is made of them fails too.

@@ -145,7 +145,6 @@ def check(path: Path, name: str) -> None:
     """Refuse a web page in place of a file, and a gzip file that is broken or cut off.
 
     Args:
-        path: the file.
         name: its final name, whose ending says what it should be.
 
     Raises:

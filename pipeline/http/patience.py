@@ -41,11 +41,7 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def steady(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the blocks of a body.
-
-    Raises:
-        TransientError: they come at less than LEAST bytes a second.
-    """
+    """Yield the blocks of a body; TransientError if they come at less than LEAST bytes a second."""
     source, waited, received = iter(blocks), 0.0, 0
     while True:
         started = time.monotonic()

@@ -84,9 +84,6 @@ def request(
     """Request an address's bytes from `start` on; yield the response, whose body is not read yet.
 
     Args:
-        client: see `client`.
-        address: http(s).
-        label: the address in errors.
         start: number of the first byte wanted; the server may ignore it, see `first_byte`.
         validator: ETag or Last-Modified of the file that the bytes before `start` are of; another file is sent whole.
 

@@ -190,7 +190,6 @@ def _shrunk(pixels: np.ndarray, extent: tuple[float, float], size: int) -> Image
         pixels: uint8 [height, width, 3].
         extent: height and width. A side of 507 pixels at a half fills 253.5 of 254: taking 254 would shift the
             content.
-        size: pixels.
     """
     scale = size / min(extent)
     if scale >= 1:

@@ -18,7 +18,6 @@ def decode(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.ndarray
 
     Args:
         images: folder of the images stage.
-        side: S.
         cache: file of the pixels; written if it does not exist.
 
     Returns:

@@ -67,7 +67,6 @@ class Fetcher:
         """Set up.
 
         Args:
-            params: limits and what is allowed.
             files: reads the images that are files of this machine; closed by its owner.
         """
         self.params, self.files = params, files
@@ -201,7 +200,6 @@ def shard(
     """Fetch the images of one shard's items, block by block, so that a killed run loses one block at most.
 
     Args:
-        fetcher: does the work.
         items: item_id, asin and image_urls of the shard.
         work: folder of finished blocks, of this shard alone; not needed once the shard is written.
         done: called with a number of items that are done.

@@ -34,7 +34,6 @@ def start(source: Source, raw: Path, folder: str | None) -> Path | None:
 
     Args:
         source: of the dataset; one that is generated has its images beside its raw files.
-        raw: folder of the raw files.
         folder: images.folder; by default the folder of the item file, or of the interactions where there are no items.
     """
     if not isinstance(source, Downloaded):
@@ -71,9 +70,6 @@ def candidates(
     """Yield each item's addresses, best first: those of images.pattern, then its own.
 
     Args:
-        asins: identifier of each item.
-        image_urls: its own addresses.
-        patterns: images.pattern.
         present: whether a path exists; those of a pattern are left out if not, as few items have a file for each.
     """
     for asin, urls in zip(asins, image_urls, strict=True):
@@ -91,8 +87,6 @@ def fingerprint(layout: Layout, source: Source, params: Images, batches: Iterabl
     """Return a sha256 that changes when an image file of this machine that items name does.
 
     Args:
-        layout: of the dataset.
-        source: of the dataset.
         params: which files may be read, and where paths start.
         batches: asin and image_urls of the items; all of the dataset by default.
 
@@ -113,7 +107,6 @@ def listing(root: Path | None, batches: Iterable[pa.RecordBatch], patterns: Sequ
     Args:
         root: see `start`; of an archive the file itself counts.
         batches: asin and image_urls, a batch in memory at a time.
-        patterns: images.pattern.
     """
     total = hashlib.sha256()
     if root is None:

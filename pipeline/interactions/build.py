@@ -72,7 +72,6 @@ def split(
     """Filter, split and number raw ratings.
 
     Args:
-        db: see `database`.
         ratings: SQL that selects user, item (strings), rating, timestamp in the file's order; rating or timestamp may
             be null throughout, where the source has none.
         user_core: users with fewer ratings are dropped, and
@@ -102,9 +101,7 @@ def imported(
     """Number raw ratings whose split is the source's own. No k-core is taken, and no duplicate dropped.
 
     Args:
-        db: see `database`.
         ratings: SQL that selects what `split` takes, and split: train, valid, test, or 0, 1, 2.
-        min_rating: as of `split`.
         division: one that needs content changes the split; others do not.
 
     Returns:
@@ -183,7 +180,6 @@ def drawn(db: duckdb.DuckDBPyConnection, division: Division, first: SplitTables)
 
     Args:
         db: with the first draw, whose interactions have been read.
-        division: names the draw.
         first: the tables of the first draw.
     """
     draw(db, division)
@@ -208,7 +204,6 @@ def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
     """Load a file whose split is published; return its number of items, the largest itemID and one.
 
     Args:
-        db: see `database`.
         ratings: SQL that selects user, item, timestamp, split as integers or null, and rating.
 
     Raises:
@@ -256,8 +251,6 @@ def published(
     Users and items that have a number but no rows stay. Users without train rows leave valid and test.
 
     Args:
-        db: see `database`.
-        asins: identifier of each item.
         keep_time: whether the timestamp column means something.
         min_rating: rows with a lower rating, or none, leave; None keeps all.
         division: one that needs content changes the split; others do not.

@@ -35,7 +35,6 @@ def measure(reader: Reader, raw: Mapping[str, Path], memory_limit: str = "1GiB")
     """Return the largest core of CORES that leaves enough, and what it leaves.
 
     Args:
-        reader: of the source.
         raw: role -> file.
         memory_limit: of DuckDB, which spills above it.
 

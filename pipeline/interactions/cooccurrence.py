@@ -24,7 +24,6 @@ def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr
     Args:
         user: int [n], one row an interaction.
         item: int [n].
-        n_items: I.
     """
     shape = (int(user.max(initial=-1)) + 1, n_items)
     matrix = sp.csr_array((np.ones(len(user), np.float32), (user, item)), shape=shape)

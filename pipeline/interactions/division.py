@@ -62,7 +62,6 @@ def divide(db: duckdb.DuckDBPyConnection, division: Division) -> str:
 
     Args:
         db: has `core` (pos, user, item, rating, timestamp), and `user_names` and `item_names` (name, code, hash).
-        division: what to do.
 
     Returns:
         what `divide_again` returns; empty for the other protocols.
@@ -90,7 +89,6 @@ def divide_again(db: duckdb.DuckDBPyConnection, division: Division, base: str) -
     Args:
         db: as for `divide`, with `parted` in place of `core`.
         division: `cold-items`, whatever the split was, or `sparse`, which keeps it but for train.
-        base: name of the split.
 
     Returns:
         the division with its number, for the protocol's name.

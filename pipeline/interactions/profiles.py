@@ -50,7 +50,6 @@ class Profiles:
 
         Args:
             features: float32 [I, F], finite.
-            k: K.
         """
         unit = unit_rows(features)[0].astype(np.float64)
         slack = TIE * np.diff(self.has.indptr)
@@ -77,7 +76,6 @@ def _chances(scores: np.ndarray, row: np.ndarray, place: np.ndarray, slack: np.n
         row: int64 [n].
         place: int64 [n], of the target among the candidates.
         slack: float64 [rows], by which equal scores may differ.
-        k: K.
     """
     ascending = np.sort(scores, axis=1)
     own, most = scores[row, place], scores.shape[1]
@@ -106,7 +104,6 @@ def profiles(
         finds: user and item, int [m] each, of the targets; pairs that are in profiles too, and items that are no
             candidates, are left out.
         who: int64 [G], ascending.
-        n_items: I.
         candidates: int64 [C], ascending; all items by default.
     """
     candidates = np.arange(n_items) if candidates is None else candidates
@@ -132,8 +129,6 @@ def cold_draws(
     Args:
         has: user and item, int [n] each, one row an interaction; those with cold items are in no profile.
         finds: user and item, int [m] each, one row an interaction that is to be found where its item is cold.
-        n_items: I.
-        draws: D.
     """
     items, parts = np.unique(np.r_[has[1], finds[1]]), round(1 / SHARE)
     if len(items) // parts < FEWEST:
@@ -155,7 +150,6 @@ def cold_recalls(
     Args:
         draws: D of them, of the same users.
         features: float32 [I, F]; or what makes them without the interactions of some items, int64 [C].
-        k: K.
     """
     sets = (features(draw.candidates) if callable(features) else features for draw in draws)
     recalls = np.stack([draw.recalls(x, k) for draw, x in zip(draws, sets, strict=True)], axis=1)

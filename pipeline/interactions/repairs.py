@@ -43,7 +43,6 @@ def split(
 
     Args:
         db: see `build.database`.
-        reader: of the source.
         raw: role -> file.
         folder: for what is written on the way.
         divide: makes the tables from the reader's SQL, which it runs first, and whether that has a split of its own.

@@ -46,7 +46,6 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
     """Turn a metadata file into tables.
 
     Args:
-        lines: of the file.
         source: says which reader the lines need.
         asins: identifier of items 0 .. I-1.
         file: the file's name, for rejects.

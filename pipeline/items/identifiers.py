@@ -33,7 +33,6 @@ def matched(path: Path, table: pa.Table, asins: Sequence[str]) -> tuple[str, np.
     """Return the column that identifies the items, and the row of each item, int64 [I].
 
     Args:
-        path: of the file, for errors.
         table: N rows, one of each item, in any order.
         asins: identifier of item 0 .. I-1.
 

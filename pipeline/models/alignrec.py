@@ -195,8 +195,6 @@ def cca(content: Tensor, ids: Tensor, counts: Tensor, temperature: float, bf16: 
         content: [N, D], the distinct rows of the batch.
         ids: [N, D], row i the partner of content's row i.
         counts: [N], how often the batch has row i.
-        temperature: of the softmax.
-        bf16: as in info_nce.
     """
     return info_nce(nnf.normalize(content), nnf.normalize(ids), counts, temperature, bf16)
 

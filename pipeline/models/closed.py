@@ -108,7 +108,6 @@ def invert(matrix: np.ndarray, name: str) -> np.ndarray:
 
     Args:
         matrix: float32 [I, I], C-contiguous.
-        name: of the model, for the error.
 
     Raises:
         UserError: it is not positive definite in float32.

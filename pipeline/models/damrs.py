@@ -123,7 +123,6 @@ def agreed(modalities: list[np.ndarray], k: int) -> list[sp.csr_array]:
 
     Args:
         modalities: features, M x float32 [I, F_m].
-        k: K.
     """
     units = [unit_rows(f)[0] for f in modalities]
     means = [float(np.square(unit.sum(0, dtype=np.float64)).sum()) / len(unit) ** 2 for unit in units]
@@ -150,7 +149,6 @@ def sessions(seen: sp.csr_array, least: int, k: int) -> sp.csr_array:
     Args:
         seen: R, float32 [U, I].
         least: users that two items must share.
-        k: K.
     """
     blocks = [cooccurrence.top_k(counts, k) for _, counts in cooccurrence.cooccurrences(sp.csr_array(seen.T), least)]
     near = sp.csr_array(sp.vstack(blocks, format="csr"))
@@ -176,7 +174,6 @@ def trust(user: Tensor, content: list[Tensor], batch: Batch) -> tuple[Tensor, Te
     Args:
         user: x_u of the batch, [B, D].
         content: G x [I, D].
-        batch: positives and negatives.
     """
     positive, negative = (
         torch.stack([(user * nnf.normalize(pick(h, rows))).sum(1).sigmoid() for h in content])  # [G, B]
@@ -202,8 +199,6 @@ def neighbours(content: list[Tensor], items: Tensor, weights: Tensor, labels: in
         content: h_g, G x [I, D].
         items: int64 [N].
         weights: of the items, [N].
-        labels: L.
-        temperature: t.
     """
     units = [nnf.normalize(h) for h in content]
     total = weights.new_zeros(())
@@ -223,7 +218,6 @@ def labelled(items: Tensor, labels: int, temperature: float, *units: Tensor) -> 
     Args:
         items: int64 [R].
         labels: L, at most I / 2.
-        temperature: t.
         units: directions of h_g, G x [I, D].
     """
     cosines = [pick(unit, items) @ unit.T for unit in units]  # G x [R, I]

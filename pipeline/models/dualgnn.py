@@ -121,8 +121,6 @@ class UserGraph:
         """Count the common items.
 
         Args:
-            inputs: train and the device.
-            k: K.
             repeats: whether a user with fewer than K neighbours has some again.
         """
         self.k, self.repeats, self.device = k, repeats, inputs.device
@@ -172,7 +170,6 @@ def common_items(seen: sp.csr_array, k: int) -> sp.csr_array:
 
     Args:
         seen: R, float32 [U, I].
-        k: K.
     """
     blocks = [cooccurrence.top_k(counts, k) for _, counts in cooccurrence.cooccurrences(seen)]
     return sp.csr_array(sp.vstack(blocks, format="csr"))
@@ -183,7 +180,6 @@ def repeated(common: sp.csr_array, k: int, draws: torch.Generator | None = None)
 
     Args:
         common: at most K entries a row, [U, U].
-        k: K.
         draws: where the repeats come from; none: torch's global generator.
     """
     own = np.diff(common.indptr)

@@ -105,7 +105,6 @@ def frozen(edges: pa.Table, n_items: int) -> sp.csr_array:
 
     Args:
         edges: schema EDGES; the cosines are not used.
-        n_items: I.
     """
     ones = pa.array(np.ones(len(edges), np.float32))
     return adjacency.item_graph(edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones), n_items)

@@ -56,10 +56,7 @@ class Ideal:
 
         Args:
             seen: R [U, I].
-            frequencies: K.
             power: p of the items' degrees D.
-            weight: of the whole.
-            device: of all tensors.
         """
         degree = seen.sum(axis=0)
         self.weight = weight

@@ -123,7 +123,6 @@ def route(edges: SparsityPattern, prototype: Tensor, content: Tensor, iterations
         edges: the train pairs, rows are users.
         prototype: p of one modality, [U, D].
         content: q, the items' projected features, [I, D].
-        iterations: T.
     """
     p = nnf.normalize(prototype)
     for _ in range(iterations):

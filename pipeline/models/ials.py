@@ -113,7 +113,6 @@ def solve(others: Tensor, blocks: list[Block], ridge: Tensor, unobserved: float)
 
     Args:
         others: H [M, D].
-        blocks: of all rows.
         ridge: [N].
         unobserved: alpha_0.
     """

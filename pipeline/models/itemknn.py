@@ -65,7 +65,6 @@ def similar(seen: sp.csr_array, k: int) -> sp.csr_array:
 
     Args:
         seen: R, float32 [U, I], 1 for each of the E train pairs.
-        k: K.
     """
     squared = sp.vstack([cooccurrence.top_k(score, k) for _, score in cooccurrence.squared_cosines(seen)], format="csr")
     return sp.csr_array(np.sqrt(squared).astype(np.float32))

@@ -67,7 +67,6 @@ def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[T
         graph: R_hat [U, I].
         user: [U, D], layer 0.
         item: [I, D], layer 0.
-        layers: L.
     """
     return _Mean.apply(user, item, layers, *graph.parts)
 

@@ -148,6 +148,5 @@ def l_c(content: Tensor, ids: Tensor, counts: Tensor, temperature: float) -> Ten
         content: e_mul of the batch's distinct rows, [B', D].
         ids: e_id of the same, [B', D].
         counts: how often the batch has each, [B'].
-        temperature: t.
     """
     return info_nce(nnf.normalize(content), nnf.normalize(ids), counts.to(ids.dtype), temperature)

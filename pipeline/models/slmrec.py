@@ -163,7 +163,6 @@ def contrast(x: Tensor, y: Tensor, counts: Tensor, temperature: float) -> Tensor
         x: [N, D].
         y: [N, D], row i the partner of x's row i.
         counts: how often the batch has each pair, [N].
-        temperature: t.
     """
     return info_nce(nnf.normalize(x), nnf.normalize(y), counts, temperature)
 
@@ -175,7 +174,6 @@ def fac(fine: list[Tensor], coarse: tuple[Tensor, Tensor], counts: Tensor, tempe
         fine: the content views in the fine space, M x [N, D], or none.
         coarse: content and ID view in the coarse space, [N, D] each.
         counts: how often the batch has each of the N items, [N].
-        temperature: t.
     """
     pairs = [*combinations(fine, 2), coarse]
     return torch.stack([contrast(x, y, counts, temperature) for x, y in pairs]).sum()

@@ -63,7 +63,6 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
     """Draw the masks of some items and bring all of it to the device.
 
     Args:
-        task: data.
         items: int64 [B].
         rates: of masking.
         seed: of the draws; an item's draws depend on nothing else.

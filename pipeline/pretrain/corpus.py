@@ -141,8 +141,6 @@ def draw_masks(
         ids: int64 [B, T], padded.
         has_image: bool [B].
         has_text: bool [B].
-        grid: g.
-        rates: shares.
         rngs: one an item.
     """
     pair = has_image & has_text

@@ -49,7 +49,6 @@ def target(features: Sequence[np.ndarray], blocks: Sequence[Block], path: Path) 
     Args:
         features: of each encoder, float32 [I, F].
         blocks: which of their numbers belong together.
-        path: of the file.
 
     Returns:
         rows of length 1, zero for an item that has nothing which the encoders read.

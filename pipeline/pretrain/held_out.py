@@ -50,10 +50,6 @@ def measure(network: BEiT3, task: Task) -> dict[str, float | None]:
 def cosine(model: PretrainingModel, task: Task) -> float | None:
     """Return the mean cosine of held-out items' CLS, read as it is in training, to their teachers' vector.
 
-    Args:
-        model: with head and whitening.
-        task: with a target.
-
     Returns:
         None where no encoder teaches, or knows a held-out item.
     """
@@ -90,8 +86,6 @@ def reading(network: BEiT3, task: Task, teacher: np.ndarray | None) -> Whitening
     """Fit how CLS is read to the train items, or to MOST of them.
 
     Args:
-        network: that is trained.
-        task: its task.
         teacher: the linear map that reads the teachers' vector from CLS, float32 [D, W]; None where none teaches.
 
     Returns:

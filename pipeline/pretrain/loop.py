@@ -77,8 +77,6 @@ def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int]
     their vectors on held-out items, and the weights of the highest stand.
 
     Args:
-        network: on the task's device.
-        task: data, parameters, seed.
         checkpoint: written by rank 0 every few steps; the caller deletes it when the result is safe.
         done: called with the number of steps that were taken before, then with 1 after each step.
 

@@ -73,9 +73,7 @@ def start_words(network: BEiT3, pieces: Sequence[str], minilm: MiniLM) -> str:
     One factor gives them the initialisation's root mean square norm, so that word and position keep their proportion.
 
     Args:
-        network: changed in place.
         pieces: V surfaces, see `Tokenizer.pieces`.
-        minilm: what `load` returned.
 
     Returns:
         a line on how many pieces were replaced.

@@ -28,7 +28,6 @@ def adamw(model: nn.Module, layers: int, params: Pretrain) -> torch.optim.AdamW:
 
     Args:
         model: its network's parameters are named `network.` and as published.
-        layers: of the network.
         params: lr, weight_decay, layer_decay, init.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}

@@ -62,8 +62,6 @@ def codes(layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, s
         layout: of the dataset; what is learned is written there.
         pixels: uint8 [n, S, S, 3].
         shape: of the network that is to predict them.
-        params: of pre-training.
-        seed: of all draws.
 
     Returns:
         int32 [n, P], and how many tokens there are.
@@ -95,10 +93,6 @@ def network_and_task(
     Args:
         layout: of the dataset; tokenizer and visual tokens are written there.
         lines: text of each item, in order.
-        params: of pre-training.
-        cache: of published files.
-        seed: of all draws.
-        device: to train on.
         target: what CLS is to know of each item, float32 [I, W]; None: no encoder teaches.
     """
     torch.set_num_threads(params.threads)  # sums in one order

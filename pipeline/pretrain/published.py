@@ -53,7 +53,6 @@ def start(params: Pretrain, cache: Cache, pieces: int) -> dict[str, Tensor]:
 
     Args:
         params: of pre-training; `size` must be the weights'.
-        cache: of published files.
         pieces: ids of the text tokenizer.
 
     Raises:
@@ -71,8 +70,6 @@ def network(
     """Return a BEiT3 with `start`'s tensors, and a line for each tensor not used and each parameter that is new.
 
     Args:
-        params: of pre-training.
-        tensors: what `start` returned.
         codes: visual tokens to predict; 0: none.
         pieces: ids of the text tokenizer.
         positions: rows of the text position table, at least.
@@ -92,10 +89,8 @@ def visual_tokens(
 
     Args:
         params: of pre-training; `vqkd` names the tokenizer.
-        cache: of published files.
         images: uint8 [n, S, S, 3].
         shape: of the network that is to predict them.
-        device: to run on.
     """
     assert params.vqkd is not None
     path = cache.tensors(params.vqkd, params.vqkd_sha256)

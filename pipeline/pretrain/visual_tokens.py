@@ -83,7 +83,6 @@ def usage(tokens: np.ndarray, codes: int) -> dict[str, float]:
 
     Args:
         tokens: int [n, P] in [0, codes).
-        codes: C.
     """
     counts = np.bincount(tokens.ravel(), minlength=codes)
     share = counts[counts > 0] / max(1, tokens.size)

@@ -206,7 +206,6 @@ def _recomputed(
     """Return how a block of items compares with the release.
 
     Args:
-        release: its folder.
         loaded: feature set -> its encoder.
         coded: `<feature set>/<method>` -> its codes.
         block: B items.

@@ -46,7 +46,6 @@ def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
 
     Args:
         folder: an empty one.
-        parts: the content.
         record: stage, params and versions of this run.
     """
     tables = _tables(folder, parts, record)

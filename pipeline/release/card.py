@@ -43,7 +43,6 @@ def render(parts: Parts, counts: Counts, files: list[File]) -> str:
     """Return the text of README.md.
 
     Args:
-        parts: of the release.
         counts: size of the dataset.
         files: every other file but the manifest.
     """

@@ -51,7 +51,6 @@ def describe(dataset: str, version: str, kind: str, files: Iterable[File]) -> di
     """Return the content of croissant.json.
 
     Args:
-        dataset: name of the dataset.
         version: semantic version of the data.
         kind: of the source, a name in SOURCES.
         files: the release's files but for the card, the manifest and this one, in the manifest's order.

@@ -65,7 +65,6 @@ def embed(
 
     Args:
         release: its folder, verified by the caller.
-        name: of the feature set.
         items: see `item_file`.
         images: folder of image files; None: there are none.
         to: Parquet file to write, schema embedded(F, L), a row an item; lines that were not used go to
@@ -113,7 +112,6 @@ def vectors(
     """Encode items by the modalities that the feature set reads.
 
     Args:
-        loaded: the encoder.
         texts: of B items; empty where there is none.
         images: JPEGs as the pipeline stores them; None where there is none.
         done: called after each batch with its number of items.

@@ -67,12 +67,7 @@ class Loaded(NamedTuple):
 
 
 def gather(layout: Layout, names: Iterable[str]) -> dict[str, ReleasedEncoder]:
-    """Return the encoders of feature sets; imported sets, controls and encoders of one dataset alone have none.
-
-    Args:
-        layout: of the dataset.
-        names: of encoded feature sets.
-    """
+    """Return the encoders of feature sets; imported sets, controls and encoders of one dataset alone have none."""
     released: dict[str, ReleasedEncoder] = {}
     pretrained: str | None = None
     """the feature set whose folder has what `pretrain` wrote"""
@@ -136,10 +131,6 @@ def facts(folder: Path, name: str) -> Facts:
 def load(folder: Path, name: str) -> Loaded:
     """Load a released encoder; the caller has verified the release. Needs torch.
 
-    Args:
-        folder: the release.
-        name: of the feature set.
-
     Raises:
         UserError: see `facts`; or the packages that have its weights are not installed.
     """
@@ -161,10 +152,6 @@ def load(folder: Path, name: str) -> Loaded:
 
 def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:
     """Load several encoders of a release; those that differ in the modalities they read alone share one network.
-
-    Args:
-        folder: the release.
-        names: of feature sets.
 
     Raises:
         UserError: see `load`.

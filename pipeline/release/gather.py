@@ -70,11 +70,7 @@ def parts(run: Run, stages: Sequence[str]) -> Parts:
 
 
 def released_users(params: Publish, with_interactions: bool) -> str:
-    """Return what the release says of users: none, numbers or names.
-
-    Raises:
-        UserError: interactions without users.
-    """
+    """Return what the release says of users: none, numbers or names; UserError for interactions without users."""
     users = params.users or ("names" if with_interactions else "none")
     if with_interactions and users == "none":
         raise UserError(

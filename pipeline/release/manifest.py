@@ -194,9 +194,6 @@ def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str]
     """Return the entry of one file of a release.
 
     Args:
-        folder: the release.
-        path: a file in it.
-        table: the kind of table, for Parquet.
         used_by: feature sets whose encoder needs it.
     """
     rows, columns = (None, None) if table is None else shape(path)

@@ -124,7 +124,6 @@ def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
     Tables are linked into a temporary folder, which is gone at the end; what items need for it is written anew.
 
     Args:
-        release: verified.
         needs: see `Release.refuse_without`.
 
     Raises:

@@ -35,8 +35,6 @@ def gather(layout: Layout, names: Iterable[str], methods: Sequence[str] | None) 
     """Return feature set and method -> folder of what was coded.
 
     Args:
-        layout: of the dataset.
-        names: of feature sets.
         methods: which; None: all that are not controls.
 
     Raises:
@@ -69,9 +67,6 @@ def folder_of(release: Path, manifest: Manifest, features: str, method: str | No
     """Return the folder of a feature set's semantic IDs.
 
     Args:
-        release: its folder.
-        manifest: of it.
-        features: feature set.
         method: None: the only one.
 
     Raises:

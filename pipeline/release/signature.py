@@ -43,7 +43,6 @@ def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
     """Return a line on the signature; None where there is none and no key is given.
 
     Args:
-        folder: a release.
         manifest: the bytes that must be signed; nobody need have believed them yet.
         key: public key that must have signed it; None: any, and its fingerprint is returned.
 

@@ -39,7 +39,6 @@ def verify(folder: Path, key: Path | None = None, known: Manifest | None = None)
     what the manifest says of encoders, weights and makers.
 
     Args:
-        folder: the release.
         key: public key that must have signed it.
         known: of a verified release: where this one's manifest says the same, files of these hashes are not read again.
 

@@ -71,8 +71,6 @@ def tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.gener
     """Return one of the tensors of a file that anybody may have written.
 
     Args:
-        tensors: of the file.
-        name: of the tensor.
         shape: that it must have; None stands for any size from 1.
         dtype: that it must have.
 
@@ -120,7 +118,6 @@ class Method(Protocol):
             vectors: of which the sample is looked at.
             shape: L and K.
             params: an instance of Params.
-            seed: of all that is drawn.
             progress: shows a method that trains.
 
         Raises:

@@ -42,7 +42,6 @@ def vectors(folder: Path, fit_rows: int, seed: int) -> tuple[Vectors, np.ndarray
     Args:
         folder: of features-*.parquet.
         fit_rows: vectors of the sample at most.
-        seed: of the draw.
 
     Raises:
         UserError: no vector has a direction, or all have the same.
@@ -103,7 +102,6 @@ def collapsed(codes: np.ndarray, k: int) -> Iterator[str]:
 
     Args:
         codes: int32 [n, L].
-        k: K.
     """
     possible = min(k, len(codes))
     for level, column in enumerate(codes.T, start=1):

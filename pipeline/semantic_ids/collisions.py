@@ -21,7 +21,6 @@ def moving(codes: np.ndarray, k: int) -> np.ndarray:
 
     Args:
         codes: int32 [n, L].
-        k: K.
     """
     collides = suffixes(codes) > 0
     prefix = _groups(codes[:, :-1])

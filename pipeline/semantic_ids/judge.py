@@ -57,7 +57,6 @@ class Judge:
         """Return what codes.json has under `quality`.
 
         Args:
-            ids: the codes.
             method: their codebooks; None where they are not known.
         """
         facts = {"control": method is not None and method.control}
@@ -86,8 +85,6 @@ def read(layout: Layout, features: str, seed: int, probed_items: int) -> Judge:
 
     Args:
         layout: of the dataset; stages interactions, items, encode and graph have run.
-        features: feature set.
-        seed: of the tests.
         probed_items: larger catalogues are not probed.
 
     Raises:
@@ -115,7 +112,6 @@ def against(
         paths: categories from the root of each item.
         near: neighbours of the items, in blocks.
         vectors: float32 [I, F], the original ones; None where there are none, or too many to probe.
-        seed: of the tests.
     """
     user, item, split = (interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     train = split == schemas.TRAIN
@@ -135,7 +131,6 @@ def codes(ids: pa.Table, k: int, before: np.ndarray | None = None) -> Codes:
 
     Args:
         ids: schema semantic_ids(L).
-        k: K.
         before: int32 [n, L] before collisions were settled; None: as they are.
     """
     rows, matrix = files.matrix(ids)

@@ -30,8 +30,6 @@ def clustered(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
 
     Args:
         x: float32 [m, F], at least K.
-        k: K.
-        iterations: of Lloyd.
         seed: of the start and of the vectors that iterations see.
     """
     rng = np.random.default_rng(seed)

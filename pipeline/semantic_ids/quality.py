@@ -140,7 +140,6 @@ def neighbours(
     Args:
         by_prefix: int64 [I, L], see `prefixes`; -1 for items without codes, whose edges do not count.
         by_level: int64 [I, L], the codes, likewise.
-        edges: see `Edges`.
     """
     counted = [(columns, np.zeros(columns.shape[1], np.int64)) for columns in (by_prefix, by_level)]
     pairs = 0

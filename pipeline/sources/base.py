@@ -49,7 +49,6 @@ class Generated(Source):
         """Write the raw files.
 
         Args:
-            raw: folder of the raw files.
             progress: wraps the list of generated files.
 
         Returns:

@@ -51,8 +51,6 @@ def rows(source: Iterator[bytes], separator: str, errors: str = "replace") -> It
     """Yield the rows of a text, its header first; blank lines are none. Time grows with the text, memory with a row.
 
     Args:
-        source: its lines.
-        separator: between values.
         errors: of bytes that are no UTF-8, see `bytes.decode`.
     """
     csv.field_size_limit(LONGEST_LINE)  # of the whole process; its default is 128 KiB
@@ -84,9 +82,6 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired
     A row cannot be read if it is not CSV, has values beyond the last column, or a wanted one is not UTF-8.
 
     Args:
-        path: of the file.
-        wanted: names of the columns.
-        to: the Parquet file.
         most: share of the rows that may be unreadable.
 
     Raises:

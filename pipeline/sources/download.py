@@ -45,7 +45,6 @@ def download(
     """Fetch every file that `raw` lacks, each from the first of its addresses that works.
 
     Args:
-        dataset: its name under `sources`.
         addresses: role -> URLs or paths.
         raw: folder of the raw files; only whole, checked files appear there.
         expected: role -> sha256 that its file must have.

@@ -39,7 +39,6 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
     """Return the names of a file's columns, in the file's order: from its schema, its header, or lines of JSON.
 
     Args:
-        path: of the file.
         wanted: names to look for; JSON is read until all of them have been seen, else for LOOKED_AT lines.
 
     Raises:

@@ -106,7 +106,6 @@ def interactions(path: Path, flags: Mapping[str, str]) -> Table:
     """Return the interactions file with its columns.
 
     Args:
-        path: of the file.
         flags: role -> column, which the user decided.
 
     Raises:
@@ -137,11 +136,7 @@ def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
 
 
 def is_flat(lists: Sequence[Sequence[str]]) -> bool:
-    """Return whether lists of categories have no levels: in a path from the root, a name has one depth.
-
-    Args:
-        lists: of items.
-    """
+    """Return whether lists of categories have no levels: in a path from the root, a name has one depth."""
     depths: dict[str, Counter[int]] = {}
     for names in lists:
         for depth, name in enumerate(names if len(names) > 1 else []):

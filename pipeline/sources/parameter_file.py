@@ -35,10 +35,6 @@ def text(
     """Return the whole of a parameter file.
 
     Args:
-        name: of the dataset.
-        interactions: the interactions file.
-        items: the item file, if there is one.
-        images: section `images`.
         ratings: what the ratings are, if there are any.
         core: least interactions of users and items; 0 where the split is the source's own.
         catalogue: items that are left.

@@ -109,11 +109,7 @@ def as_list(value: Any) -> list[str]:
 
 
 def others(record: dict[Any, Any], kept: Collection[str]) -> dict[str, str]:
-    """Return the non-empty fields that are not in `kept`, as JSON.
-
-    Raises:
-        ValueError: a field is nested too deeply.
-    """
+    """Return the non-empty fields that are not in `kept`, as JSON; ValueError if a field is nested too deeply."""
     return {
         _as_str(k): as_json(v) for k, v in record.items() if k not in kept and v is not None and v not in ("", [], {})
     }

@@ -33,8 +33,6 @@ def purchases(category: np.ndarray, subcategory: np.ndarray, colour: np.ndarray,
 
     Args:
         category: int [I], likewise subcategory, colour and shape: what each sticker is and looks like.
-        users: number of shoppers.
-        seed: of everything drawn here.
 
     Returns:
         table of user int32, item int32, stars int8, timestamp int64 (Unix seconds), by time; no pair occurs twice.

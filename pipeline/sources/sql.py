@@ -43,10 +43,8 @@ def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = 
     """Return a table function over a CSV file, gzipped or not.
 
     Args:
-        path: the file.
         columns: names, in the file's order.
         header: whether its first line is skipped.
-        delimiter: between values.
         quotes: whether values may be in double quotes.
 
     Raises:

@@ -32,10 +32,6 @@ def make(
     """Write reviews, metadata and images into `raw`.
 
     Args:
-        users: number of shoppers.
-        items: number of stickers.
-        seed: of the shop.
-        raw: folder of the raw files.
         progress: wraps the list of image names while they are drawn.
 
     Returns:

@@ -193,7 +193,6 @@ def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], re
     """Return the columns of a file.
 
     Args:
-        path: of the file.
         names: role -> the column's name in the file.
         required: roles that must have a column.
         renamed: the parameters' roles -> names; those of `names` must have a column too.
