@@ -4,8 +4,6 @@ A published `.pth` is a zip that holds a pickle and raw tensors. It is read with
 rewritten as safetensors, whose header keeps the name and the sha256 of the file that it came from.
 """
 
-from __future__ import annotations
-
 import argparse
 import pickle
 import re

@@ -12,8 +12,6 @@ whole numbers: each row and each output has its own scale, and sums are exact. A
 Letters: B items, v vision rows an item (1 + P, or CLS alone), W text rows of all items, D width, H heads, d = D / H.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import groupby

@@ -4,8 +4,6 @@ Files: beit3_{base,large}[_itc|_indomain]_patch16_224.pth and vqkd_encoder_base_
 BEiT3 files share the backbone; -itc ones have heads for contrast in place of those for masked modelling.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -7,8 +7,6 @@ Parameter names are those of the released checkpoints, so that their files load 
 Letters: B batch, S image side, P patches, D width, H heads, C codes, E code width.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -8,8 +8,6 @@ bfloat16. With both fixed, an interrupted, resumed or repeated run on the same m
 number of workers.
 """
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -3,8 +3,6 @@
 Its CLS vectors are whitened where the trained one's are read by a map: no teacher has a map of them.
 """
 
-from __future__ import annotations
-
 import torch
 
 import schemas

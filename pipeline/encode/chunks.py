@@ -3,8 +3,6 @@
 Letters: B texts, n chunks, W width.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, Protocol, runtime_checkable

@@ -7,8 +7,6 @@ text side by side, and the feature is what the map to that reads.
 B items, S image side, T tokens a text, V tokens in the vocabulary, W width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple

@@ -3,8 +3,6 @@
 n pairs, B batch, S image side, T tokens a text.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

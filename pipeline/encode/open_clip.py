@@ -1,7 +1,5 @@
 """Networks that open_clip loads: CLIP, SigLIP and their like, from the Hub, a folder, or a published tag."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

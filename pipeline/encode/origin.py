@@ -3,8 +3,6 @@
 Nothing is loaded from either before it has been looked at: weights are safetensors and whole, never pickle.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """Networks that sentence-transformers loads: embedders of texts, of images, and of both in one pass."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal

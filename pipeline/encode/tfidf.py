@@ -6,8 +6,6 @@ it takes; scikit-learn has it ready, but is 30 MB that nothing else here needs.
 n texts, T terms, F components.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Image networks that timm loads, such as DINOv2 and DINOv3, ConvNeXt or EVA: their pooled features."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

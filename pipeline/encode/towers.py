@@ -3,8 +3,6 @@
 What every kind of them shares: images and texts made harmless, one vector an item from one or two.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

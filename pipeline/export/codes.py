@@ -3,8 +3,6 @@
 I items, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The content of an export, read from a dataset's stages or from a release."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

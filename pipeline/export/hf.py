@@ -1,7 +1,5 @@
 """A dataset of the Hugging Face Hub: Parquet, and a card whose metadata names each table as a configuration."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

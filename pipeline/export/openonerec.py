@@ -5,8 +5,6 @@ Format: Kuaishou-OneRec/OpenOneRec, data/onerec_data/README.md and data/onerec_d
 `dense_caption`), tokenizer/README.md (`pid`, `embedding`).
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

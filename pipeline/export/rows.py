@@ -6,8 +6,6 @@ MMRec's FREEDOM the item is everyone's neighbour. So no export hands it on.
 I items, N rows of the export, F feature width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables as tab separated text."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """Writes an export: a folder that appears whole, with a README on reading it."""
 
-from __future__ import annotations
-
 import errno
 import shutil
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Feature sets that come with a source, in files: .npy, a row an item, or .b, a record an ASIN."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -6,8 +6,6 @@ to one vector, those of images alone at a weight.
 Letters: n items, F and W widths.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache

@@ -7,8 +7,6 @@ are not fitted on; all are mapped.
 Letters: U users, I items, T items with train interactions, F and W widths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple

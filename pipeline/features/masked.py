@@ -4,8 +4,6 @@ Where numbers of the image alone stand beside numbers of the text alone, those o
 nothing is encoded again.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pipeline.config.base import Name, Section

@@ -1,7 +1,5 @@
 """The names of all feature sets of a dataset, known before one is made and without loading torch."""
 
-from __future__ import annotations
-
 from pipeline.config.parameters import Parameters
 from pipeline.encode.params import Encode
 from pipeline.sources.base import Downloaded

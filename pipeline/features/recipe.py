@@ -3,8 +3,6 @@
 Letters: I items, n of them, F and W widths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

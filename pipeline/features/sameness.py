@@ -1,7 +1,5 @@
 """Feature sets that tell no items apart: zeros, or one vector for all."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

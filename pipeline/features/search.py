@@ -7,8 +7,6 @@ interactions from profiles and from maps. The geometric mean of the two is the s
 Letters: I items, G users, F and W widths.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import product

@@ -1,7 +1,5 @@
 """Another feature set after the processing that makes sets comparable: centred, PCA to one width, whitened."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property

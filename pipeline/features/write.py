@@ -1,7 +1,5 @@
 """Feature sets on disk: rows in shards, each written once; an interrupted set goes on."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from contextlib import nullcontext

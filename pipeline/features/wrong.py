@@ -1,7 +1,5 @@
 """Another feature set made of wrong content: images or texts of another item, or noise. Letters: I items, F width."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -4,8 +4,6 @@ Cells are found on a sample. Parts of the catalogue are added one at a time, a b
 disk. What it finds is ranked again by the vectors as they are. Letters: N rows, F width, K neighbours, C candidates.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable, Iterator

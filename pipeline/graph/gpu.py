@@ -1,7 +1,5 @@
 """The GPUs for FAISS: the package faiss-gpu-cu12 knows them, faiss-cpu knows none."""
 
-from __future__ import annotations
-
 import logging
 
 import faiss

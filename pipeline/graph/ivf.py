@@ -1,7 +1,5 @@
 """The inverted file of FAISS, the same for the same rows at any number of threads. Letters: N rows, D width."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

@@ -3,8 +3,6 @@
 Letters: I items, N rows, F width, K neighbours.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory

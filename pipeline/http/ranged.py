@@ -4,8 +4,6 @@ The address itself is the user's and trusted. A redirect comes from the server: 
 to another host that is inside a private network or this machine; the named host keeps its number in redirects.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 from collections.abc import Iterator

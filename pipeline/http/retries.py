@@ -1,7 +1,5 @@
 """Which failures are retried, and after how long."""
 
-from __future__ import annotations
-
 import random
 import re
 import time

@@ -1,7 +1,5 @@
 """Untrusted bytes -> a normalised JPEG, or the reason why there is none."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import math

@@ -1,7 +1,5 @@
 """All stored images of a dataset as squares of one size, on disk: what a network is trained on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -3,8 +3,6 @@
 Names come from metadata and from archives: nothing is unpacked to disk, and nothing outside is read unless allowed.
 """
 
-from __future__ import annotations
-
 import posixpath
 import tarfile
 import zipfile

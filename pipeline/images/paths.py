@@ -3,8 +3,6 @@
 Imports no slow library, as every run of the stage asks whether it has something to do.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

@@ -1,7 +1,5 @@
 """Images as networks read them: decoded, resized to squares, normalised."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Sequence

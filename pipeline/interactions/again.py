@@ -1,7 +1,5 @@
 """The same interactions divided by another seed: filtered and numbered they stay as they are."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

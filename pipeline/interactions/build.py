@@ -1,7 +1,5 @@
 """Ratings -> filtered, numbered, split interactions, as SQL that DuckDB runs out of core (method.md section 6)."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager

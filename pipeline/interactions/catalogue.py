@@ -1,7 +1,5 @@
 """How many users and items interactions leave, before the pipeline is run."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping
 from functools import partial

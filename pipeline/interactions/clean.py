@@ -1,7 +1,5 @@
 """Raw ratings -> those that count: whole, rated high enough, of users and items that have enough of them."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 

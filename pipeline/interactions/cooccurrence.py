@@ -6,8 +6,6 @@ scores the lower id comes first.
 Letters: U users, I items, N nodes (either), B nodes of a block, K kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """How ratings are divided into train, valid and test, as SQL (method.md section 6)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import duckdb

@@ -5,8 +5,6 @@ All targets of a user share one ranking, so this is much faster than a question 
 G users, I items, n pairs, C candidates, F feature width, K cutoff.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Interactions that DuckDB's fast reader refuses are read again row by row; what cannot be read is a reject."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable

@@ -1,7 +1,5 @@
 """Train, valid and test as arrays. Letters: U users, I items, N pairs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal

@@ -5,8 +5,6 @@ fewer fields. Several lines of one item
 are merged field by field: the first line that has the field wins; image addresses are joined.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -6,8 +6,6 @@ without identifiers takes its order from a mapping file, such as MMRec's i_id_ma
 I items, N rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 

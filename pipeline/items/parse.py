@@ -3,8 +3,6 @@
 Lines of other items are not even parsed, where their identifier can be seen without.
 """
 
-from __future__ import annotations
-
 import html
 import os
 import re

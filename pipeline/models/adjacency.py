@@ -3,8 +3,6 @@
 Letters: U users, I items.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp

@@ -3,8 +3,6 @@
 Letters: U users, I items, F width of features, B batch, D width of embeddings.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Literal
 
 import torch

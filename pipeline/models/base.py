@@ -3,8 +3,6 @@
 Letters: U users, I items, F width of features, B batch, D width of embeddings.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property

@@ -9,8 +9,6 @@ similar content get similar IDs. docs/accuracy.md has them beside random feature
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import torch

@@ -6,8 +6,6 @@ Xavier normal.
 Letters: U users, I items, B batch, D width.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick

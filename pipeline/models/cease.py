@@ -4,8 +4,6 @@ CEASE takes the columns of features for more users; AddEASE adds two models. Ite
 from content alone. Features have length 1.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -6,8 +6,6 @@ digits; here they are taken at the nodes.
 Letters: U users, I items, b histories, K order.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -5,8 +5,6 @@ The I x I matrix is the model. It is the only one held: it is filled, inverted a
 Letters: U users, I items, F width of features.
 """
 
-from __future__ import annotations
-
 import sys
 from abc import abstractmethod
 from typing import Any, ClassVar

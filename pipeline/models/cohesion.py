@@ -3,8 +3,6 @@
 Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, B batch, D width.
 """
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar
 

@@ -4,8 +4,6 @@ Letters: U users, I items, F_m width of modality m, M modalities, G = M + 1 item
 R items at a time, L pseudo labels.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, NamedTuple
 
 import numpy as np

@@ -3,8 +3,6 @@
 Letters: U users, I items, M modalities, K neighbours, D width.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

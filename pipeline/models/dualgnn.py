@@ -8,8 +8,6 @@ map, weights that stay a softmax, none of the rest; l2 halves squares of final r
 Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, B batch, D width.
 """
 
-from __future__ import annotations
-
 import math
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """EASE (Steck, WWW 2019): each item a ridge regression on all others, in closed form."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

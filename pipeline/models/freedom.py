@@ -5,8 +5,6 @@ In the reference the features learn, and the number of kept pairs is rounded dow
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -3,8 +3,6 @@
 Letters: U users, I items, b histories, K frequencies.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

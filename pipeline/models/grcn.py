@@ -7,8 +7,6 @@ the tables. The paper routes, and weighs by the receiver's trust; l2 halves squa
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

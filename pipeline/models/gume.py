@@ -3,8 +3,6 @@
 Letters: U users, I items, N either, F_m width of modality m, M modalities, K neighbours, B batch, D width.
 """
 
-from __future__ import annotations
-
 from functools import reduce
 from itertools import combinations
 from typing import ClassVar, NamedTuple

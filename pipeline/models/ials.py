@@ -3,8 +3,6 @@
 Letters: U users, I items, D width, N either, b rows of a block, L their longest history.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import ClassVar, NamedTuple
 

@@ -3,8 +3,6 @@
 Letters: B batch, N distinct rows or rows of the table, D width.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

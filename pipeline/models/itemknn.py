@@ -3,8 +3,6 @@
 Letters: U users, I items, F width of features, K neighbours, E train pairs.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import numpy as np

@@ -1,7 +1,5 @@
 """L3AE (Moon, Park and Lee, CIKM 2025, arXiv 2508.13500): an EASE regularised towards an EASE on item vectors."""
 
-from __future__ import annotations
-
 from typing import ClassVar, Self
 
 import numpy as np

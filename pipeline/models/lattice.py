@@ -11,8 +11,6 @@ Letters: U users, I items, N = U + I, F_m width of modality m, M modalities, K n
 D width.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, NamedTuple
 
 import pyarrow as pa

@@ -3,8 +3,6 @@
 Letters: U users, I items, N either, F_m width of modality m, M modalities, H hyperedges, B batch, D width.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 from typing import Annotated, ClassVar
 

@@ -5,8 +5,6 @@ The paper squares the norms of l2 (equation 15). The reference does not, and div
 Letters: U users, I items, B batch, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

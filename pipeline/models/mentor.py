@@ -3,8 +3,6 @@
 Letters: U users, I items, N either, F_m width of modality m, M modalities, D width.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 from typing import ClassVar
 

@@ -6,8 +6,6 @@ both, and its features learn.
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import ClassVar
 

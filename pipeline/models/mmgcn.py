@@ -7,8 +7,6 @@ squares of the tables. The paper sums, adds, maps every modality, trains all tab
 Letters: U users, I items, N either, F_m width of modality m, W_m that of its first layer, B batch, D width.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """Parameters that every recommender's training shares; a model's own stand beside it in pipeline/models/."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 from pydantic import Field

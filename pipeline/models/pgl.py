@@ -3,8 +3,6 @@
 Letters: U users, I items, F_m width of modality m, M modalities, D width, B batch.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import numpy as np

@@ -10,8 +10,6 @@ The supervised term is a softmax over the batch's items.
 Letters: U users, I items, F_m width of modality m, M modalities, B batch, N distinct items of it, D width.
 """
 
-from __future__ import annotations
-
 from itertools import combinations
 from typing import ClassVar
 

@@ -3,8 +3,6 @@
 Letters: U users, I items, N either, F_m width of modality m, M modalities, D width, S = D / 2 + 1 frequencies, B batch.
 """
 
-from __future__ import annotations
-
 from functools import reduce
 from typing import ClassVar
 

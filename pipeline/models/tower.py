@@ -3,8 +3,6 @@
 Letters: U users, I items, F_m width of the modality, D width, M modalities.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 

@@ -3,8 +3,6 @@
 Letters: U users, I items, F_m width of modality m, M modalities, B batch, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Literal
 

@@ -7,8 +7,6 @@ projected content included, and divides them by the batch's own size.
 Letters: U users, I items, F width of features, B batch, D width of embeddings.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -3,8 +3,6 @@
 Letters: B batch, P patches, T text ids.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

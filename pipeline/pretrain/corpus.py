@@ -4,8 +4,6 @@ Letters: I items, B batch, S image side, g patches a side, P = g g patches, T te
 Every draw comes from a seed that names its epoch and item, so a resumed run draws what an undisturbed one does.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ which directions and modalities already count as much as they should.
 Letters: I items, F width of an encoder's vectors, W of the target.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The frozen encoders that teach pre-training. Kinds are loaded by name; needs.py says what that depends on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 Letters: B batch, D width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

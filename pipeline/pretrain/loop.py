@@ -3,8 +3,6 @@
 Letters: I items, B batch.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext

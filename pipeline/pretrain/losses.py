@@ -14,8 +14,6 @@ part, divided by the number of its targets in the whole step: the parts add up t
 Letters: B batch, P patches, T text ids, D width, C codes, V vocabulary, n rows, W width of the target.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

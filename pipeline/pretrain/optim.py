@@ -4,8 +4,6 @@ Source of the layer-wise rates: BEiT (arXiv 2106.08254). Layers near the input h
 have already learned them. Pieces of our own vocabulary have a higher one.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -1,7 +1,5 @@
 """From items and images to the inputs of pre-training: tokenizer, visual tokens, pixels, network."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Published files that pre-training may start from: weights, text tokenizer, visual tokenizer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path

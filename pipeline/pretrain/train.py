@@ -1,7 +1,5 @@
 """From a dataset's items and images to a pre-trained encoder on disk; a killed training goes on."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import asdict
 from functools import partial

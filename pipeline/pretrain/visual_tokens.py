@@ -3,8 +3,6 @@
 Letters: B batch, S image side, P patches, p patch side, W width of a vector, C codes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import faiss

@@ -5,8 +5,6 @@ for the recomputed vector as well as the release says; how many are the nearest 
 clusters and reassigned collisions choose others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Builds a release folder beside the old one, and swaps it in once it is checked."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The dataset card: README.md of a release, with the metadata block that the Hugging Face Hub reads."""
 
-from __future__ import annotations
-
 from pathlib import Path, PurePosixPath
 
 import jinja2

@@ -1,7 +1,5 @@
 """What a manifest says of a release's files beside their bytes, held to what those files say themselves."""
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Format: https://docs.mlcommons.org/croissant/docs/croissant-spec.html
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath

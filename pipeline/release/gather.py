@@ -1,7 +1,5 @@
 """Reads the outputs of one dataset's stages for a release; a missing stage is left out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ A row has an identifier (`asin`, `item`, `item_id` or `id`). Its text is `text`,
 categories and description as in the pipeline. Its image is the file that `image` names, or `<identifier>.<ending>`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from itertools import islice

@@ -1,7 +1,5 @@
 """Whose networks made the feature sets of a release, as the features' own metadata says."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Released codes beside those of recomputed vectors, for `attest`. B rows, F width, L levels."""
 
-from __future__ import annotations
-
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import NamedTuple

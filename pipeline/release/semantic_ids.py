@@ -4,8 +4,6 @@ Nothing in these files is trusted: `faults` holds them to each other and to the 
 n coded items, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath

@@ -3,8 +3,6 @@
 ssh-keygen makes and checks it, as it does for Git's commits; format: PROTOCOL.sshsig of OpenSSH.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import tempfile

@@ -1,7 +1,5 @@
 """Checks a release folder against its manifest: offline, without torch, reading each file once or twice."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ A code that is wanted too often has a price, which is added to its distance. Pri
 the dual of the assignment under the bound. n vectors, m of the sample, F width, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Self
 
 import numpy as np

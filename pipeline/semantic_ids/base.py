@@ -4,8 +4,6 @@ Vectors have length 1 when a method sees them; those without a direction are lef
 n vectors, F width, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self

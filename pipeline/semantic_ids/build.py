@@ -3,8 +3,6 @@
 I items, n of them with content, F width, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """What becomes of items with equal codes: kept, told apart by a suffix, or moved to the next free last code."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The three files of semantic IDs: semantic_ids.parquet, codebooks.safetensors, and codes.json, which explains both."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple

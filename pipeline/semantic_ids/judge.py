@@ -3,8 +3,6 @@
 I items, n of them with codes, L levels, F width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

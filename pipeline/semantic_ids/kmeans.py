@@ -3,8 +3,6 @@
 n, m vectors, F width, K centroids.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 

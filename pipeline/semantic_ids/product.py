@@ -4,8 +4,6 @@ Its codes have no order from coarse to fine, which is what residual codes are co
 n vectors, F width, L levels, K codes a level, S = ceil(F / L) width of a piece.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Self
 
 import numpy as np

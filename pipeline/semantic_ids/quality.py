@@ -4,8 +4,6 @@ Every figure is exact. Chance is what the same codes would score if they were de
 I items, n of them with codes, L levels, K codes a level. A prefix is an item's first 1, 2, ... L codes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any

@@ -3,8 +3,6 @@
 n vectors, F width, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar, Self
 
 import numpy as np

@@ -4,8 +4,6 @@ Trained by torch, on a GPU where there is one. Codes are always computed by NumP
 codes on every kind of device. b vectors of a batch, F width, D width of the narrow vector, L levels, K codes a level.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise

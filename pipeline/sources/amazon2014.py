@@ -4,8 +4,6 @@ Format: jmcauley.ucsd.edu/data/amazon. A metadata line is what Python's `repr` p
 and nothing in it is run.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

@@ -3,8 +3,6 @@
 Format: nijianmo.github.io/amazon. Duplicate lines of one ASIN are merged later, by the rule of pipeline/items/build.py.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Mapping

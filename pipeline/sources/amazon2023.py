@@ -3,8 +3,6 @@
 Format: amazon-reviews-2023.github.io. Times are milliseconds there and seconds here.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections.abc import Mapping

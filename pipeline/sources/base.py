@@ -1,7 +1,5 @@
 """The interface of sources: parameters, files, a reader, and licence."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path

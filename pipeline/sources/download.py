@@ -1,7 +1,5 @@
 """Downloads the raw files of one dataset, and lists them with checksums."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Raw files opened for reading; ISA-L unpacks gzip in its own thread, three times as fast as zlib."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import cast

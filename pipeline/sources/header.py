@@ -1,7 +1,5 @@
 """Formats and columns of tables in files: Parquet, text with a header and a delimiter, JSON lines."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable
 from itertools import chain, islice

@@ -4,8 +4,6 @@ Format: jmcauley.ucsd.edu/data/amazon, "visual features". A file of all products
 memory (Electronics: 8 GB), so it is read in blocks, and only what belongs to the dataset's items is kept.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO

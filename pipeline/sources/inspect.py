@@ -1,7 +1,5 @@
 """Looks at files of one's own: which column is what, how ratings and times read, and where images are."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Text files by lines: UTF-8, with or without a byte order mark, gzipped or not. No line that is too long is held."""
 
-from __future__ import annotations
-
 import codecs
 import gzip
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 The split is imported as it is. Item numbers are kept too, because row i of every feature file belongs to itemID i.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections import Counter

@@ -1,7 +1,5 @@
 """Identifiers of users and items: one rule, in SQL for interactions and in Python for items."""
 
-from __future__ import annotations
-
 from typing import Any
 
 WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())

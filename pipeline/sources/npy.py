@@ -1,7 +1,5 @@
 """Arrays in somebody's `.npy` files: nothing in one is run, and nothing is reserved that its bytes do not fill."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

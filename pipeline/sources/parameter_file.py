@@ -1,7 +1,5 @@
 """Writes a parameter file for files that `inspect` has looked at: what a newcomer needs, and no more."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """The common form of all metadata: text fields and image addresses of one product, other fields as JSON."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Collection, Iterator

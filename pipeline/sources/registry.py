@@ -1,7 +1,5 @@
 """The registry of sources; a new one is a file with a Source (base.py), and an entry here."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pipeline.config.base import checked, nearest

@@ -14,8 +14,6 @@ each drawn by the square root of its number of stickers, and keeps the mood of t
 the last session can be predicted from those before.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 

