@@ -16,10 +16,9 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Share, Weight
-from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, pick
+from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, learned, norms, pick
 from pipeline.models.lightgcn import propagate
 from pipeline.models.params import Regularised, Train
-from pipeline.models.variants import learned, norms
 
 
 class BM3Params(Regularised):
@@ -47,9 +46,7 @@ class BM3(Recommender):
         super().__init__(inputs, params)
         self.params, self.graph, self.is_reference = params, inputs.user_item, params.variant == "reference"
         self.weight = params.content if params.content is not None else 2.0 if self.is_reference else 1.0
-        self.modalities: list[Tensor] | nn.ParameterList = (
-            learned(inputs.modalities) if self.is_reference else inputs.modalities
-        )
+        self.modalities = learned(inputs.modalities, self.is_reference)
         self.user = embedding(inputs.split.n_users, params.dim)  # [U, D]
         self.item = embedding(inputs.split.n_items, params.dim)  # [I, D]
         self.project = nn.ModuleList(nn.Linear(m.shape[1], params.dim) for m in self.modalities)

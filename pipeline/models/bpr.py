@@ -8,9 +8,8 @@ Letters: U users, I items, B batch, D width.
 
 from torch import Tensor
 
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, guarded_bpr, normal, norms
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, guarded_bpr, l2, normal, norms, pick
+from pipeline.models.params import Regularised, Varied
 
 
 class BPRParams(Varied, Regularised):

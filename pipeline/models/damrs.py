@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from pipeline.config.base import Count, Positive, Rate, Weight
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, embedding, pick
+from pipeline.models.base import Batch, Inputs, Recommender, embedding, pick, walk
 from pipeline.models.infonce import distinct, merges
 from pipeline.models.lightgcn import propagate
 from pipeline.models.params import Decay, Grid, Train
@@ -83,13 +83,7 @@ class DAMRS(Recommender):
     def views(self) -> Views:
         """Return the walk over the user-item graph, and the IDs after each item graph."""
         user, item = propagate(self.graph, self.user, self.item, self.params.layers)
-        content = []
-        for graph in self.graphs:
-            h: Tensor = self.item
-            for _ in range(self.params.item_layers):
-                h = graph.dot(h)
-            content.append(h)
-        return Views(user, item, content)
+        return Views(user, item, [walk(graph, self.item, self.params.item_layers) for graph in self.graphs])
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return [U, D] and [I, D]."""

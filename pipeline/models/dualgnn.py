@@ -9,6 +9,7 @@ Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, 
 """
 
 import math
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -20,10 +21,9 @@ from torch import Tensor, nn
 from pipeline.config.base import Count, Positive, Rate
 from pipeline.interactions import cooccurrence
 from pipeline.models import adjacency
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, normal, pick
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, normal
+from pipeline.models.params import Regularised, Varied
 from pipeline.ops.sparse import Sparse
 from pipeline.seeds import seed_for
 
@@ -41,9 +41,6 @@ class DualGNNParams(Varied, Regularised):
 class DualGNN(Recommender):
     """score(u, i) = u* . i*, i* the sum over modalities, u* a weighted sum propagated over the user graph.
 
-    Variant reference: two maps a modality, unit layer 0, weights of any sign, a base-2 logarithm in bpr, the sum of all
-    modalities in place of the users' last, and users with fewer than K neighbours have some of them repeated. Variant
-    paper: one map, weights that are a softmax, and none of the rest.
     The published code ranks by vectors from before the last step of Adam and by that epoch's repeats; here vectors are
     the current ones, and the repeats are drawn once.
     """
@@ -100,11 +97,10 @@ class DualGNN(Recommender):
         rows = pick(users, batch.users), pick(items, batch.positives), pick(items, batch.negatives)
         if self.is_paper:
             return {"bpr": bpr(*rows), "l2": self.l2 * l2(*rows, batch_size=self.batch_size)}
-        taste = torch.stack([pick(table, batch.users).square().mean() for table in self.taste]).sum()
         weights = self.attention.square().mean() + self.item_attention.square().mean()
         return {
-            "bpr": bpr(*rows) / math.log(2),
-            "l2_taste": self.l2 * taste,
+            "bpr": base_2_bpr(*rows),
+            "l2_taste": self.l2 * taste_squares(self.taste, batch),
             "l2_weights": self.l2 * weights,
         }
 
@@ -198,3 +194,44 @@ def softmax_rows(matrix: sp.csr_array) -> sp.csr_array:
     weights = np.exp(matrix.data - largest[row])
     weights /= np.bincount(row, weights, matrix.shape[0])[row]
     return sp.csr_array((weights.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+class Tower(nn.Module):
+    """One modality's tower of DRAGON, MENTOR and COHESION: users' tastes [U, D], two maps of an item's features."""
+
+    def __init__(self, n_users: int, width: int, dim: int) -> None:
+        super().__init__()
+        self.taste = normal(n_users, dim)
+        self.encode = encoder(width, dim)
+
+    def start(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return layer 0, rows of length 1: [U, D] and [I, D]."""
+        return nnf.normalize(self.taste), nnf.normalize(self.encode(features))
+
+    def forward(self, graph: Sparse, features: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+        """Return the sum of layers 0 .. L over the user-item graph, [U, D] and [I, D]."""
+        user, item = propagate(graph, *self.start(features), layers)
+        return user * (layers + 1), item * (layers + 1)
+
+
+def joined(views: list[tuple[Tensor, Tensor]], weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return views side by side, [U, M D] and [I, M D]; the users' are weighed, but for a single one.
+
+    Args:
+        views: of users [U, D] and items [I, D], M of them.
+        weights: of each user's views, [U, M].
+    """
+    users = [user for user, _ in views]
+    if len(views) > 1:
+        users = [weights[:, m : m + 1] * user for m, user in enumerate(users)]
+    return torch.cat(users, 1), torch.cat([item for _, item in views], 1)
+
+
+def base_2_bpr(user: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
+    """-mean log_2 sigmoid(h_u . h_i+ - h_u . h_i-), as DualGNN's kin have it."""
+    return bpr(user, positive, negative) / math.log(2)
+
+
+def taste_squares(tastes: Iterable[Tensor], batch: Batch) -> Tensor:
+    """Return the sum of each table's mean square over the batch's users."""
+    return torch.stack([pick(table, batch.users).square().mean() for table in tastes]).sum()

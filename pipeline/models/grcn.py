@@ -14,9 +14,8 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Positive, Rate
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, normal, normal_pair, pair_squares
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, normal, normal_pair, pair_squares, pick
+from pipeline.models.params import Regularised, Varied
 from pipeline.ops.edges import SparsityPattern
 
 
@@ -33,8 +32,6 @@ class GRCNParams(Varied, Regularised):
 class GRCN(Recommender):
     """score(u, i) = [e_u | p_u1 | ..] . [e_i | q_i1 | ..]: IDs on the refined graph beside prototypes and content.
 
-    Variant reference routes nothing, trusts the sender of a message, has unit content and IDs, and adds to prototypes
-    and content what their neighbours send. Variant paper routes, trusts the receiver, and does none of the rest.
     The published code ranks by vectors from before the last step of Adam; here they are always the current ones.
     """
 

@@ -57,6 +57,11 @@ def info_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: boo
     return _InfoNCE.apply(x / temperature, y, counts, torch.bfloat16 if bf16 else x.dtype) / counts.sum()
 
 
+def cosine_nce(x: Tensor, y: Tensor, counts: Tensor, temperature: float, bf16: bool = False) -> Tensor:
+    """Return -mean_i log softmax_j(cos(x_i, y_j) / t)[i] over a batch, its own negatives: `info_nce` of directions."""
+    return info_nce(nnf.normalize(x), nnf.normalize(y), counts.to(y.dtype), temperature, bf16)
+
+
 class _InfoNCE(torch.autograd.Function):
     """sum_i n_i (log Z_i - x_i . y_i), Z_i = sum_j n_j exp(x_i . y_j); forward computes both gradients."""
 

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config.base import Count
-from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, l2, pick
-from pipeline.models.params import Accumulating, Regularised
-from pipeline.models.variants import Varied, guarded_bpr, norms
+from pipeline.models.base import Batch, Inputs, Walking, bpr, embedding, guarded_bpr, l2, norms, pick
+from pipeline.models.params import Accumulating, Regularised, Varied
 from pipeline.ops.sparse import Sparse, spmm
 
 

@@ -8,16 +8,14 @@ from typing import ClassVar
 
 import scipy.sparse as sp
 import torch
-import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from pipeline.config.base import Count, Rate, Share
 from pipeline.models import adjacency
-from pipeline.models.base import Inputs, embedding
+from pipeline.models.base import Inputs, drop, embedding, learned, walk
 from pipeline.models.lightgcn import propagate
 from pipeline.models.mgcn import TwoViews, TwoViewsParams, purify
 from pipeline.models.params import Grid
-from pipeline.models.variants import learned
 from pipeline.ops.sparse import Sparse
 
 
@@ -79,9 +77,7 @@ class SMORE(TwoViews):
         behaviour = propagate(self.graph, self.user, self.item, self.params.layers)
         content: list[tuple[Tensor, Tensor]] = []
         for x, gate, graph in zip(self.spectra(), self.gate, self.item_item, strict=True):
-            item = purify(self.item, gate(x))
-            for _ in range(self.params.item_layers):
-                item = graph.dot(item)
+            item = walk(graph, purify(self.item, gate(x)), self.params.item_layers)
             content.append((self.graph.dot(item), item))
         users, items = (self._fuse([pair[side] for pair in content], behaviour[side]) for side in (0, 1))
         return behaviour, (users, items)
@@ -94,8 +90,3 @@ class SMORE(TwoViews):
         if self.training:
             gates = [drop(gate, self.params.drop) for gate in gates]
         return torch.stack([gate * x for gate, x in zip(gates, [*weighed, fused], strict=True)]).mean(0)
-
-
-def drop(gate: Tensor, rate: float) -> Tensor:
-    """Return a gate with a share of its entries set to 0 and the others raised."""
-    return nnf.dropout(gate, rate)

@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
-from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, l2, pick
+from pipeline.models.base import Batch, Inputs, Recommender, bpr, embedding, guarded_bpr, l2, norms, pick
 from pipeline.models.infonce import distinct
-from pipeline.models.params import Regularised
-from pipeline.models.variants import Varied, guarded_bpr, norms
+from pipeline.models.params import Regularised, Varied
 
 
 class VBPRParams(Varied, Regularised):
