@@ -68,6 +68,12 @@ class Context:
         return (self.kept or self.layout.features(self.name)) / f"{self.name}.safetensors"
 
     @property
+    def foreign(self) -> Origin:
+        """Where the network comes from, of a kind that loads somebody's."""
+        assert self.origin is not None  # the registry's entry has `origin`
+        return self.origin
+
+    @property
     def files(self) -> EncoderFiles:
         """Paths of network, tokenizer and whitening."""
         return EncoderFiles(self.pretrained or self.layout.encoder)

@@ -57,7 +57,7 @@ def encode(
         batch_size: items a forward pass.
         done: called after each batch with its number of items.
         workers: threads that prepare batches.
-        spent: counts operations and seconds.
+        throughput: counts operations and seconds.
 
     Raises:
         ValueError: the encoder gave a value that is not finite.

@@ -110,6 +110,11 @@ def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
     return Chunks(parts, np.array(owner, np.int64), np.array(tokens, np.int64), np.array(there, np.int64))
 
 
+def lengths(tokenizer: Any, texts: list[str]) -> list[int]:
+    """Return the tokens of each text, uncut, by a tokenizer of transformers."""
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+
+
 def _words(text: str, count: Count, room: int) -> tuple[list[str], list[int]]:
     """Return the words of a text with the blanks around them, and their tokens, none of more than `room`."""
     words = [

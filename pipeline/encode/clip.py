@@ -29,8 +29,7 @@ from pipeline.encode.minilm import MINILM
 from pipeline.encode.tfidf import TFIDF
 from pipeline.encode.towers import joined
 from pipeline.errors import UserError
-from pipeline.images import decoded
-from pipeline.images.pixels import normalised, squares
+from pipeline.images.pixels import decode_all, normalised, squares
 from pipeline.ops import joining
 from pipeline.ops.checkpoint import Checkpoint
 from pipeline.ops.device import device_of, one_thread, pick, pinned, sent
@@ -223,7 +222,7 @@ def fit(context: Context, params: ClipParams, progress: Progress) -> None:
     texts = io.read_table(context.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     folder = context.fitted.parent
     scratch = folder / f".{context.name}-pixels.npy"
-    row, pixels = decoded.decode(context.layout.images, params.image, scratch)
+    row, pixels = decode_all(context.layout.images, params.image, scratch)
     pairs = _pairs(context, params, texts, row)
     words = Words(params.max_tokens)
     tokens = [words.tokens(text) for text in texts if text.strip()]

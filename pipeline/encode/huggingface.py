@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.config.base import Positive
 from pipeline.encode import origin
 from pipeline.encode.base import Context, Spec
-from pipeline.encode.chunks import MOST, Most
+from pipeline.encode.chunks import MOST, Most, lengths
 from pipeline.encode.origin import Origin, Pretrained, plainly
 from pipeline.encode.towers import Join, Towers, limit, plain
 from pipeline.errors import UserError
@@ -75,9 +75,7 @@ class HuggingFace(Towers):
 
     def count(self, texts: list[str]) -> list[int]:
         """Return the tokens of each text without the prompt."""
-        tokenizer: Any = self._tokenizer
-        rows = tokenizer([self._plain(text) for text in texts], add_special_tokens=False, verbose=False)
-        return [len(row) for row in rows["input_ids"]]
+        return lengths(self._tokenizer, [self._plain(text) for text in texts])
 
     def _room(self) -> int:
         """Return the tokens of a text that are read at a time, beside its prompt and what the tokenizer adds."""
@@ -165,8 +163,7 @@ def find(where: str, params: HuggingFaceParams) -> Origin:
 
 def make(context: Context, params: HuggingFaceParams) -> HuggingFace:
     """Load it."""
-    assert context.origin is not None  # the registry's entry has `origin`
-    return HuggingFace(context.origin, params)
+    return HuggingFace(context.foreign, params)
 
 
 HUGGINGFACE = Spec(make, HuggingFaceParams, origin=find, library=LIBRARY)

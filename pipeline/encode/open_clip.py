@@ -1,5 +1,6 @@
 """Networks that open_clip loads: CLIP, SigLIP and their like, from the Hub, a folder, or a published tag."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from pipeline.encode import origin
 from pipeline.encode.base import Context, Spec
-from pipeline.encode.chunks import MOST, Most
+from pipeline.encode.chunks import MOST, Most, lengths
 from pipeline.encode.origin import Origin, Pretrained
 from pipeline.encode.towers import Join, Towers, broken, plain
 from pipeline.errors import UserError
@@ -57,8 +58,7 @@ class OpenClip(Towers):
         given = [self._plain(text) for text in texts]
         if self._inner is None:
             return [len(self._tokenizer.encode(text)) for text in given]
-        rows: Any = self._inner(given, add_special_tokens=False, verbose=False)
-        return [len(row) for row in rows["input_ids"]]
+        return lengths(self._inner, given)
 
     def image_inputs(self, images: list[Image.Image]) -> Tensor:
         """Return float32 [B, 3, S, S], normalised as the network wants them."""
@@ -70,15 +70,15 @@ class OpenClip(Towers):
 
     def image_vectors(self, inputs: Tensor) -> Tensor:
         """Return float32 [B, W]."""
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            vectors: Tensor = self._network.encode_image(sent(inputs, self._device))
-        return vectors.float()
+        return self._vectors(self._network.encode_image, inputs)
 
     def text_vectors(self, inputs: Tensor) -> Tensor:
         """Return float32 [B, W]."""
+        return self._vectors(self._network.encode_text, inputs)
+
+    def _vectors(self, tower: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            vectors: Tensor = self._network.encode_text(sent(inputs, self._device))
-        return vectors.float()
+            return tower(sent(inputs, self._device)).float()
 
 
 def find(where: str, params: OpenClipParams) -> Origin:
@@ -97,8 +97,7 @@ def find(where: str, params: OpenClipParams) -> Origin:
 
 def make(context: Context, params: OpenClipParams) -> OpenClip:
     """Load it."""
-    assert context.origin is not None  # the registry's entry has `origin`
-    return OpenClip(context.origin, params)
+    return OpenClip(context.foreign, params)
 
 
 OPEN_CLIP = Spec(make, OpenClipParams, origin=find, library=LIBRARY)

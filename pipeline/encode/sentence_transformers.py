@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.config.base import Positive
 from pipeline.encode import origin, towers
 from pipeline.encode.base import Context, Spec
-from pipeline.encode.chunks import MOST, Most
+from pipeline.encode.chunks import MOST, Most, lengths
 from pipeline.encode.origin import WEIGHTS, Origin, Pretrained
 from pipeline.encode.towers import Prepared, Towers, limit, plain
 from pipeline.errors import UserError, installing
@@ -104,8 +104,7 @@ class SentenceTransformers(Towers):
 
     def count(self, texts: list[str]) -> list[int]:
         """Return the tokens of each text without the prompt."""
-        rows = self._model.tokenizer([self._plain(text) for text in texts], add_special_tokens=False, verbose=False)
-        return [len(row) for row in rows["input_ids"]]
+        return lengths(self._model.tokenizer, [self._plain(text) for text in texts])
 
     def _room(self) -> int | None:
         """Return the tokens of a text that are read at a time beside its prompt; None where they cannot be counted."""
@@ -149,8 +148,7 @@ def find(where: str, params: SentenceTransformersParams) -> Origin:
 
 def make(context: Context, params: SentenceTransformersParams) -> SentenceTransformers:
     """Load it."""
-    assert context.origin is not None  # the registry's entry has `origin`
-    return SentenceTransformers(context.origin, params)
+    return SentenceTransformers(context.foreign, params)
 
 
 SENTENCE_TRANSFORMERS = Spec(make, SentenceTransformersParams, origin=find, library=LIBRARY)

@@ -54,8 +54,7 @@ def find(where: str, params: TimmParams) -> Origin:
 
 def make(context: Context, params: TimmParams) -> Timm:
     """Load it."""
-    assert context.origin is not None  # the registry's entry has `origin`
-    return Timm(context.origin, params)
+    return Timm(context.foreign, params)
 
 
 TIMM = Spec(make, TimmParams, reads=("image",), origin=find, library=LIBRARY)

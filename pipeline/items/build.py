@@ -18,7 +18,6 @@ from pipeline.config.source import Source
 from pipeline.errors import UserError
 from pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
 from pipeline.sources.product import Product, is_web
-from pipeline.sources.registry import reader
 from schemas.items import TEXT_FIELDS
 
 
@@ -57,7 +56,7 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
     Raises:
         UserError: more lines are unreadable than allowed; names the three commonest reasons.
     """
-    source_reader = reader(source)
+    source_reader = source.reader()
     wanted = source_reader.wanted(asins)
     relevant = Lines(lines, source_reader, wanted)
     drops: Counter[str] = Counter()

@@ -17,7 +17,6 @@ from pipeline.config.source import Source
 from pipeline.sources.base import Reader
 from pipeline.sources.lines import LONGEST_LINE
 from pipeline.sources.product import Product, is_path
-from pipeline.sources.registry import reader
 
 BATCH = 2048  # lines a job of a process
 MOST_ADDRESSES = 1000  # of the images of one item
@@ -107,7 +106,7 @@ class Parser:
     """Reads batches of lines, here or in another process."""
 
     def __init__(self, source: Source, wanted: Container[str]) -> None:
-        self._reader, self._wanted = reader(source), wanted
+        self._reader, self._wanted = source.reader(), wanted
 
     def __call__(self, batch: list[Line]) -> list[Outcome]:
         """Read each line."""

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save
 from pipeline import io
 from pipeline.beit3.network import FIRST_POSITION, SIZES, BEiT3, Config
 from pipeline.beit3.tokenizer import BOS, ENDLESS, EOS, Tokenizer, cut, train
-from pipeline.images import decoded
+from pipeline.images.pixels import decode_all
 from pipeline.layout import Layout
 from pipeline.pretrain import minilm, published, visual_tokens
 from pipeline.pretrain.batches import Task
@@ -50,7 +50,7 @@ def positions(ids: Sequence[np.ndarray]) -> int:
 def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
     """Decode every image once, into the scratch folder: row int64 [I] (-1: none), pixels uint8 [n, S, S, 3]."""
     layout.encoder_scratch.mkdir(parents=True, exist_ok=True)
-    return decoded.decode(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
+    return decode_all(layout.images, shape.image, layout.encoder_scratch / "pictures.npy")
 
 
 def codes(layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int) -> tuple[np.ndarray, int]:

@@ -14,8 +14,8 @@ from pipeline.errors import UserError, one_line
 from pipeline.items.build import compose
 from pipeline.items.parse import KEPT, Line, Reject, cleaned
 from pipeline.sources.lines import LONGEST_LINE
-from pipeline.sources.names import named
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object
+from pipeline.sources.sql import named
 
 IDENTIFIERS = ("asin", "item", "item_id", "id")
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")

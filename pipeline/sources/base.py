@@ -1,9 +1,10 @@
 """The interface of sources: parameters, files, a reader, and licence."""
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pipeline import io
 from pipeline.config.source import Source
@@ -59,6 +60,10 @@ class Downloaded(Source):
 
     sha256: dict[str, str] = {}
     """role of a file -> hex digest that it must have"""
+
+    def reader(self) -> Reader:
+        """Return the module of the kind, which has the functions of a reader."""
+        return cast(Reader, sys.modules[type(self).__module__])
 
     @abstractmethod
     def files(self) -> dict[str, list[str]]:

@@ -91,7 +91,7 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired
     total = 0
     schema = pa.schema([(name, pa.string()) for name in wanted])
     with pq.ParquetWriter(to, schema) as file:
-        for row in table.rows(rows(lines(path), delimiter(path) or ",", "surrogateescape")):
+        for row in table.rows():
             total += 1
             if row.values is None:
                 kept += len(row.raw)
@@ -111,7 +111,7 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired
 def first(path: Path, wanted: Sequence[str], n: int) -> pa.Table:
     """Return some columns of the first `n` rows of a text file with a header, those that can be read, as strings."""
     table = _Columns(path, wanted)
-    for _ in islice(table.rows(rows(lines(path), delimiter(path) or ",", "surrogateescape")), n):
+    for _ in islice(table.rows(), n):
         pass
     return table.taken(pa.schema([(name, pa.string()) for name in wanted]))
 
@@ -122,8 +122,9 @@ class _Columns:
     def __init__(self, path: Path, wanted: Sequence[str]) -> None:
         self.path, self.wanted, self.values = path, wanted, [list[str | None]() for _ in wanted]
 
-    def rows(self, source: Iterator[Row]) -> Iterator[Row]:
+    def rows(self) -> Iterator[Row]:
         """Yield each row after the header; what is wanted of those that can be read is in `values`."""
+        source = rows(lines(self.path), delimiter(self.path) or ",", "surrogateescape")
         first = next(source, None)
         header = first.values if first is not None and first.values else []
         if absent := [name for name in self.wanted if name not in header]:

@@ -15,10 +15,9 @@ from pipeline.errors import UserError, one_line
 from pipeline.sources.database import connected
 from pipeline.sources.delimited import first
 from pipeline.sources.header import column_names, delimiter
-from pipeline.sources.names import stripped
 from pipeline.sources.product import as_text, is_path, is_web
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import rating
+from pipeline.sources.sql import rating, stripped
 from pipeline.sources.tabular import OF_INTERACTIONS, OF_ITEMS, Tabular, TabularSource, seconds, several, table
 
 KNOWN = {

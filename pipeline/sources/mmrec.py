@@ -4,21 +4,19 @@ The split is imported as it is. Item numbers are kept too, because row i of ever
 """
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 from pipeline.config.base import Mirrors, Name
 from pipeline.config.source import Licence
 from pipeline.errors import UserError
-from pipeline.sources.base import Downloaded, Reader
+from pipeline.sources.base import Downloaded
 from pipeline.sources.header import first_line
 from pipeline.sources.image_features import FEATURE
-from pipeline.sources.names import named
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others
-from pipeline.sources.sql import rating, read_csv, trimmed, whole
+from pipeline.sources.sql import named, rating, read_csv, trimmed, whole
 
 COLUMNS = ("userID", "itemID", "rating", "timestamp", "x_label")
 KEPT = frozenset({"itemID", "asin", "title", "brand", "categories", "description", "imUrl"})
@@ -49,10 +47,6 @@ class MmrecSource(Downloaded):
     """what the timestamp column means: seconds, the position in the user's sequence, or nothing"""
     licence: ClassVar[Licence] = TERMS
     has_split: ClassVar[bool] = True
-
-    def reader(self) -> Reader:
-        """Return this module."""
-        return cast(Reader, sys.modules[__name__])
 
     def files(self) -> dict[str, list[str]]:
         """Return role -> addresses: interactions, metadata, feature files."""

@@ -6,7 +6,6 @@ from pipeline.config.base import checked, nearest
 from pipeline.config.source import Source
 from pipeline.errors import UserError, one_line
 from pipeline.registry import Registry
-from pipeline.sources.base import Reader
 
 SOURCES: Registry[type[Source]] = Registry(
     "sources",
@@ -20,11 +19,6 @@ SOURCES: Registry[type[Source]] = Registry(
     },
 )
 """kind -> source"""
-
-
-def reader(source: Source) -> Reader:
-    """Return the reader of a source."""
-    return source.reader()
 
 
 def declared(raw: Any, where: str) -> Source:

@@ -47,7 +47,6 @@ class Sticker:
     aliases: tuple[str, ...]
     category: str
     subcategory: str
-    added_in: str  # version of Unicode's emoji list
 
 
 def stickers(limit: int) -> list[Sticker]:
@@ -66,7 +65,6 @@ def _sticker(e: dict[str, Any]) -> Sticker:
         aliases=tuple(alias.replace("_", " ").replace("-", " ") for alias in e["short_names"]),
         category=e["category"],
         subcategory=e["subcategory"].replace("-", " "),
-        added_in=e["added_in"],
     )
 
 

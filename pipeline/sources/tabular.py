@@ -18,10 +18,9 @@ from pipeline.sources.base import Downloaded, Reader
 from pipeline.sources.database import connected
 from pipeline.sources.delimited import Repaired, repair
 from pipeline.sources.header import LOOKED_AT, column_names, delimiter
-from pipeline.sources.names import named, stripped
 from pipeline.sources.product import Product, as_list, as_text, json_lines, json_object, others, unreadable
 from pipeline.sources.sql import name as identifier
-from pipeline.sources.sql import quoted, rating, read_csv, read_lines, trimmed
+from pipeline.sources.sql import named, quoted, rating, read_csv, read_lines, stripped, trimmed
 
 OF_INTERACTIONS = ("user", "item", "rating", "timestamp", "split")
 OF_ITEMS = ("item", "title", "brand", "categories", "description", "image_urls")
