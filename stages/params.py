@@ -17,7 +17,7 @@ from pipeline.encode.params import Encode
 from pipeline.errors import UserError
 from pipeline.experiment.params import League
 from pipeline.features import registry as encoders
-from pipeline.features.names import feature_sets
+from pipeline.features.registry import feature_sets
 from pipeline.models import MODELS, RELEASED
 from pipeline.models.params import FEATURES
 from pipeline.pretrain.params import Pretrain

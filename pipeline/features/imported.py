@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline import io
 from pipeline.errors import UserError
-from pipeline.features.names import TEXT
 from pipeline.features.node import Items, Maker, Node, table
+from pipeline.features.registry import TEXT
 from pipeline.items import identifiers
 from pipeline.ops.rows import unit_rows
 from pipeline.sources import image_features

@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.base import Section, checked, known, nearest
-from pipeline.encode.params import MODALITIES, variant
+from pipeline.config.parameters import Parameters
+from pipeline.encode.params import MODALITIES, Encode, variant
 from pipeline.encode.registry import CLIP, ENCODERS, OURS
 from pipeline.errors import UserError
 from pipeline.registry import Registry
+from pipeline.sources.base import Downloaded
+from pipeline.sources.image_features import FEATURE
 
 if TYPE_CHECKING:
     from pipeline.features.node import Node
@@ -34,6 +37,8 @@ FEATURES: Registry[type[Node]] = Registry(
     },
 )
 """kind -> node that is made of others"""
+TEXT = "minilm"
+"""the text encoder that imported image features are concatenated with"""
 LINEAR, CHOSEN = "linear", "chosen"
 """kinds that are made of what is at hand, unless `of` says; the second also of what is trained here"""
 
@@ -221,3 +226,12 @@ def _stored(encoders: Encoders, name: str) -> bool:
     """Return whether a name is made of sets that must have been written."""
     which = kind(encoders, name)
     return which in FEATURES and FEATURES[which].stored
+
+
+def feature_sets(params: Parameters, dataset: str) -> list[str]:
+    """Return the feature sets that `encode` makes of a dataset, before one is: encoded, imported, controls."""
+    source, encode = params.source(dataset), params[Encode]
+    files = source.files() if isinstance(source, Downloaded) else {}
+    imported = [role.removeprefix(FEATURE) for role in files if role.startswith(FEATURE)]
+    beside_text = [f"{TEXT}-{name}" for name in imported if TEXT in encode.encoders]
+    return [*encode.encoders, *imported, *beside_text, *encode.controls]

@@ -8,9 +8,10 @@ Letters: I items, G users, F and W widths.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +23,76 @@ from pipeline.encode.throughput import Throughput
 from pipeline.errors import UserError
 from pipeline.features import linear
 from pipeline.features.linear import Gathered
-from pipeline.features.mapped import targets
+from pipeline.features.mapped import Targets, fit_map, targets
 from pipeline.features.node import Items
-from pipeline.features.recipe import Candidate, fit
 from pipeline.features.registry import CLIP, OURS
 from pipeline.interactions import profiles
 from pipeline.ops import joining, whitening
-from pipeline.ops.joining import Block
+from pipeline.ops.joining import Block, Fit, Parts
+from pipeline.ops.rows import unit_rows
+from pipeline.ops.whitening import Whitening
 from schemas import TRAIN, VALID
+
+Mapping = Literal["none", "alone", "beside"]
+HALF = np.float32(0.5)
+"""length of the mapped vector beside 1 of the content's"""
+RIDGE = 1.0
+"""of the map, as the default of `mapped`"""
+
+
+class Candidate(NamedTuple):
+    """One way to make the set."""
+
+    of: tuple[str, ...]
+    """feature sets"""
+    power: float
+    """see LinearParams"""
+    image: float
+    """see LinearParams"""
+    map: Mapping
+    """to factors of train interactions: none, or alone or beside the content"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A candidate that is fitted to a catalogue."""
+
+    content: Fit
+    ridge: Whitening | None
+    """from content to factors"""
+    last: Whitening | None
+    """of both side by side"""
+
+    def __call__(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return float32 [n, W] of the parts' vectors, float32 [n, F] each."""
+        content = self.content(parts)
+        if self.ridge is None:
+            return content
+        factors = whitening.applied(self.ridge, content)
+        return factors if self.last is None else whitening.applied(self.last, _both(content, factors))
+
+
+def fit_recipe(parts: Parts, content: Fit, how: Mapping, width: int, targets: Targets | None) -> Recipe:
+    """Return a candidate fitted to all items.
+
+    Args:
+        content: what maps them to one width.
+        how: what is done with that.
+        width: directions kept at most.
+        targets: what a map is fitted to; None for a candidate without one.
+    """
+    if targets is None:
+        return Recipe(content, None, None)
+    ridge = fit_map(lambda: map(content, parts()), targets, RIDGE)
+    if how == "alone":
+        return Recipe(content, ridge, None)
+    both = lambda: (_both(x, whitening.applied(ridge, x)) for x in map(content, parts()))  # noqa: E731
+    return Recipe(content, ridge, whitening.fit_pca(both, width, 0))
+
+
+def _both(content: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    return np.hstack([unit_rows(content)[0], unit_rows(factors)[0] * HALF])
+
 
 POWERS = (0.5, 1.0, 0.25, 0.75)
 IMAGES = (0.3, 0.6, 1.0, 0.1)
@@ -139,7 +202,7 @@ class Trial:
         parts, blocks = self._parts(candidate)
         goal = None if candidate.map == "none" else self.targets(draw)
         content = joining.fit(lambda: [parts], blocks, self.width, candidate.power)
-        return fit(lambda: [parts], content, candidate.map, self.width, goal)(parts)
+        return fit_recipe(lambda: [parts], content, candidate.map, self.width, goal)(parts)
 
     def _hidden(self, draw: int) -> np.ndarray:
         return self.cold[draw - 1].candidates if draw else np.zeros(0, np.int64)

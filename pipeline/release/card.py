@@ -9,9 +9,9 @@ from pipeline.evaluation.evidence import candidates, masked_splits
 from pipeline.facts import codes, content, probes, recommenders, records, study
 from pipeline.facts.outputs import Outputs
 from pipeline.facts.table import markdown
-from pipeline.release import croissant, networks
+from pipeline.release import croissant
 from pipeline.release.manifest import USER_VECTORS, Counts, File
-from pipeline.release.parts import Parts
+from pipeline.release.parts import Parts, network_rows, networks
 from pipeline.sources.registry import SOURCES
 
 WHAT = {
@@ -61,7 +61,7 @@ def render(parts: Parts, counts: Counts, files: list[File]) -> str:
         users=_users({f.table for f in files}),
         first=features[0],
         coverage=[[f"`{name}`", *covered] for name, *covered in features],
-        encoders=networks.rows(networks.read(parts.features)),
+        encoders=network_rows(networks(parts.features)),
         candidates=candidates,
         masked_splits=masked_splits,
         recommenders=recommenders.results,

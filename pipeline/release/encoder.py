@@ -6,13 +6,11 @@ the feature set that it shares them with; weights of others are named by package
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from pipeline import io
@@ -169,9 +167,8 @@ def _same_network(a: Facts, b: Facts) -> bool:
 
 
 def _params(path: Path) -> dict[str, Any]:
-    """Return the parameters that a Parquet file was made with, as its metadata has them."""
-    record = json.loads((pq.read_schema(path).metadata or {}).get(b"alignrec", b"{}"))
-    return dict(record.get("params", {}))
+    """Return the parameters that a Parquet file was made with."""
+    return dict(io.record(path).get("params", {}))
 
 
 def _refuse_absent(folder: Path, packages: Mapping[str, str]) -> None:

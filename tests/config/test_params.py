@@ -9,7 +9,7 @@ import shipped
 
 from pipeline.benchmark import cutoffs
 from pipeline.errors import UserError
-from pipeline.features.names import feature_sets
+from pipeline.features.registry import feature_sets
 from pipeline.models.alignrec import AlignRecParams
 from stages import params
 
