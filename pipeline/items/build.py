@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 import schemas
 from pipeline.config.source import Source
-from pipeline.errors import UserError
 from pipeline.items.parse import MOST_ADDRESSES, Lines, Parsed, Reject, products
+from pipeline.sources.lines import refuse_many, rejects
 from pipeline.sources.product import Product, is_web
 from schemas.items import TEXT_FIELDS
 
@@ -61,22 +61,24 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
     relevant = Lines(lines, source_reader, wanted)
     drops: Counter[str] = Counter()
     merged: dict[int, Product] = {}
-    rejects: list[Reject] = []
+    rejected: list[Reject] = []
     for outcome in products(relevant, source, wanted, workers):
         if isinstance(outcome, Reject):
-            rejects.append(outcome)
+            rejected.append(outcome)
         elif isinstance(outcome, Parsed):
             item = wanted[outcome.name]
             drops["merged_duplicate"] += item in merged
             merged[item] = merge(merged[item], outcome.product) if item in merged else outcome.product
         else:
             drops[outcome.reason] += 1
-    drops.update(other_item=relevant.other, unreadable_line=len(rejects))
-    _refuse_many(rejects, relevant.total, file, max_reject_share)
+    drops.update(other_item=relevant.other, unreadable_line=len(rejected))
+    reasons = [(one.line.number, one.reason) for one in rejected]
+    refuse_many(file, "lines", reasons, relevant.total, max_reject_share, "items.max_reject_share")
     table = _items(merged, asins, fields)
     for status in ("empty", "no_metadata"):
         drops[f"text_{status}"] = table["text_status"].to_pylist().count(status)
-    return Items(table, _rejects(rejects, file), relevant.total, dict(drops))
+    unread = ((one.line.number, one.reason, one.line.raw) for one in rejected)
+    return Items(table, rejects(file, unread), relevant.total, dict(drops))
 
 
 def shared(items: pa.Table, above: float) -> list[dict[str, object]]:
@@ -147,17 +149,6 @@ def merge(first: Product, other: Product) -> Product:
     )
 
 
-def _refuse_many(rejects: list[Reject], total: int, file: str, share: float) -> None:
-    if len(rejects) <= share * total:
-        return
-    reasons = ", ".join(f"{reason} ({n}x)" for reason, n in Counter(r.reason for r in rejects).most_common(3))
-    first = rejects[0].line.number
-    raise UserError(
-        f"{file}: {len(rejects):,} of {total:,} lines cannot be read, more than items.max_reject_share = {share:g} "
-        f"allows: {reasons}; the first is line {first}"
-    )
-
-
 def _items(products: Mapping[int, Product], asins: list[str], fields: Sequence[str]) -> pa.Table:
     nothing = Product("", "", [], "", [], {})
     rows = [products.get(i, nothing) for i in range(len(asins))]
@@ -182,14 +173,3 @@ def _items(products: Mapping[int, Product], asins: list[str], fields: Sequence[s
 
 def _object(fields: Mapping[str, str]) -> str:
     return orjson.dumps({name: orjson.Fragment(value) for name, value in fields.items()}).decode()
-
-
-def _rejects(rejects: list[Reject], file: str) -> pa.Table:
-    return pa.table(
-        {
-            "file": pa.array([file] * len(rejects), pa.string()),
-            "line": pa.array([r.line.number for r in rejects], pa.int64()),
-            "reason": pa.array([r.reason for r in rejects], pa.string()),
-            "raw": pa.array([r.line.raw for r in rejects], pa.binary()),
-        }
-    )

@@ -27,13 +27,13 @@ from pipeline.encode import batching
 from pipeline.errors import UserError, printable
 from pipeline.images.decode import Decoded, failed, normalise
 from pipeline.images.params import Images
-from pipeline.items.parse import Reject
 from pipeline.release import encoder, item_file, semantic_ids
 from pipeline.release import manifest as manifests
 from pipeline.release.build import image_sha256, text_sha256
 from pipeline.release.encoder import Loaded
 from pipeline.release.item_file import Row
 from pipeline.semantic_ids import files
+from pipeline.sources import lines
 from pipeline.versions import versions
 
 
@@ -87,7 +87,8 @@ def embed(
         if not _rejects(work, number).exists() or (rows and not _part(work, number).exists()):
             if rows:
                 io.write_table(_coded(_encoded(loaded, rows, count, done), coded), _part(work, number), schema)
-            io.write_table(_table(items, rejects), _rejects(work, number), schemas.REJECTS)  # last: the block is done
+            unread = lines.rejects(items.name, ((one.line.number, one.reason, one.line.raw) for one in rejects))
+            io.write_table(unread, _rejects(work, number), schemas.REJECTS)  # last: the block is done
         count += len(rows)
     record = {"stage": "embed", "params": {"encoder": name} | loaded.facts.settings, "versions": versions()}
     return _joined(work, items, to, schema, record, _numbers(release, name, codes, coded))
@@ -223,16 +224,6 @@ def _joined(
     flags = pq.read_table(to, columns=["has_image", "has_text"], partitioning=None)
     images, texts = (pc.sum(flags[column]).as_py() for column in ("has_image", "has_text"))
     return Summary(len(flags), images, texts, aside if rejected else None, rejected)
-
-
-def _table(items: Path, rejects: Sequence[Reject]) -> pa.Table:
-    columns = [
-        pa.array([items.name] * len(rejects), pa.string()),
-        pa.array([reject.line.number for reject in rejects], pa.int64()),
-        pa.array([reject.reason for reject in rejects], pa.string()),
-        pa.array([reject.line.raw for reject in rejects], pa.binary()),
-    ]
-    return pa.table(columns, names=schemas.REJECTS.names)
 
 
 def _part(work: Path, number: int) -> Path:

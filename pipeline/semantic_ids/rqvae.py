@@ -21,6 +21,7 @@ from pipeline.errors import UserError
 from pipeline.ops.device import one_thread, pick, sent
 from pipeline.semantic_ids import kmeans
 from pipeline.semantic_ids.base import (
+    Method,
     MethodParams,
     Progress,
     Shape,
@@ -64,11 +65,10 @@ class Layer(NamedTuple):
     """float32 [out]"""
 
 
-class RQVAE:
+class RQVAE(Method):
     """Layers of encoder and decoder, and codebooks between them."""
 
     Params: ClassVar[type[Section]] = RQVAEParams
-    control: ClassVar[bool] = False
 
     def __init__(
         self, encoder: list[Layer], quantiser: ResidualKMeans, decoder: list[Layer], history: list[dict[str, Any]]
@@ -107,10 +107,6 @@ class RQVAE:
             for number, layer in enumerate(layers):
                 named |= {f"{name}.{number}.weight": layer.weight, f"{name}.{number}.bias": layer.bias}
         return named
-
-    def assign(self, vectors: Vectors) -> np.ndarray:
-        """Return the codes of all vectors, int32 [n, L]."""
-        return np.concatenate(list(kmeans.by_block(self.encode, vectors.blocks())))
 
     def encode(self, x: np.ndarray) -> np.ndarray:
         """Return the nearest code of each level to the encoder's output: float32 [b, F] -> int32 [b, L]."""

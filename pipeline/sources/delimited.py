@@ -6,7 +6,6 @@ A row that cannot be read is said to be so, with its reason; so is each line tha
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError, one_line
 from pipeline.sources.header import delimiter
-from pipeline.sources.lines import LONGEST_LINE, lines
+from pipeline.sources.lines import LONGEST_LINE, lines, refuse_many, rejects
 
 HEAD, HEAD_BYTES = 1000, 4 << 20  # lines, and bytes of them, that tell how quotes within quotes are written
 KEPT = 1 << 16  # bytes of a row that cannot be read
@@ -87,7 +86,7 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired
     Raises:
         UserError: more are; names the three commonest reasons.
     """
-    table, rejects, kept = _Columns(path, wanted), list[Row](), 0
+    table, found, kept = _Columns(path, wanted), list[Row](), 0
     total = 0
     schema = pa.schema([(name, pa.string()) for name in wanted])
     with pq.ParquetWriter(to, schema) as file:
@@ -95,17 +94,13 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired
             total += 1
             if row.values is None:
                 kept += len(row.raw)
-                rejects.append(row if kept <= KEPT_IN_ALL else row._replace(raw=b""))
+                found.append(row if kept <= KEPT_IN_ALL else row._replace(raw=b""))
             if len(table.values[0]) == BLOCK:
                 file.write_table(table.taken(schema))
         file.write_table(table.taken(schema))
-    if len(rejects) > most * total:
-        reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in Counter(r.reason for r in rejects).most_common(3))
-        raise UserError(
-            f"{path}: {len(rejects):,} of {total:,} rows cannot be read, more than max_reject_share = {most:g} of the "
-            f"source allows: {reasons}; the first is line {rejects[0].line}"
-        )
-    return Repaired(total, _rejects(rejects, path.name))
+    reasons = [(row.line, row.reason) for row in found]
+    refuse_many(path, "rows", reasons, total, most, "the source's max_reject_share")
+    return Repaired(total, rejects(path.name, ((row.line, row.reason, row.raw) for row in found)))
 
 
 def first(path: Path, wanted: Sequence[str], n: int) -> pa.Table:
@@ -204,14 +199,3 @@ def _unreadable(head: Sequence[bytes], separator: str, escape: str | None) -> in
             return count
         except csv.Error:
             count += text.lines
-
-
-def _rejects(found: Sequence[Row], file: str) -> pa.Table:
-    return pa.table(
-        {
-            "file": pa.array([file] * len(found), pa.string()),
-            "line": pa.array([row.line for row in found], pa.int64()),
-            "reason": pa.array([row.reason for row in found], pa.string()),
-            "raw": pa.array([row.raw for row in found], pa.binary()),
-        }
-    )

@@ -3,16 +3,19 @@
 import codecs
 import gzip
 import io
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader
 from pathlib import Path
 from typing import cast
 
+import pyarrow as pa
 from isal import igzip_threaded
 from isal.igzip_lib import IsalError
 
+import schemas
 from pipeline.errors import UserError
 
 BLOCK = 1 << 20  # bytes; lines come out of a large buffer in half the time
@@ -68,6 +71,28 @@ def opened(path: Path) -> Iterator[BufferedReader]:
             yield f
     except (EOFError, gzip.BadGzipFile, IsalError):  # type: ignore[misc]  # its stub calls the class an instance
         raise UserError(f"{path}: the gzip file is damaged or cut off; fetch it again, or pack it again") from None
+
+
+def rejects(file: str, found: Iterable[tuple[int, str, bytes]]) -> pa.Table:
+    """Return table REJECTS of a file: number, reason and bytes of each line that cannot be read."""
+    rows = [{"file": file, "line": line, "reason": reason, "raw": raw} for line, reason, raw in found]
+    return pa.Table.from_pylist(rows, pa.schema([field.remove_metadata() for field in schemas.REJECTS]))
+
+
+def refuse_many(file: object, what: str, found: Sequence[tuple[int, str]], total: int, most: float, key: str) -> None:
+    """Raise UserError if more than a share of all lines cannot be read; it names the three commonest reasons.
+
+    Args:
+        what: rows or lines.
+        found: number and reason of each that cannot be read.
+        key: of the parameters, which sets the share.
+    """
+    if len(found) > most * total:
+        reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in Counter(reason for _, reason in found).most_common(3))
+        raise UserError(
+            f"{file}: {len(found):,} of {total:,} {what} cannot be read, more than {key} = {most:g} allows: {reasons}; "
+            f"the first is line {found[0][0]}"
+        )
 
 
 def check_encoding(path: Path) -> None:
