@@ -45,15 +45,10 @@ def cooccurrences(sets: sp.csr_array, least: int = 1) -> Iterator[tuple[int, sp.
         yield first, sp.csr_array((counts.data[kept], counts.indices[kept], starts), shape=counts.shape)
 
 
-def squared_cosines(matrix: sp.csr_array, least: int = 1) -> Iterator[tuple[int, sp.csr_array]]:
-    """Yield the first item of a block, and its items' squared cosines with all others, float64 [B, I].
-
-    Args:
-        matrix: R, [U, I].
-        least: users that a pair must have in common; other pairs have no entry.
-    """
+def squared_cosines(matrix: sp.csr_array) -> Iterator[tuple[int, sp.csr_array]]:
+    """Yield the first item of a block, and its items' squared cosines with all others, float64 [B, I]; of R, [U, I]."""
     users = matrix.sum(axis=0).astype(np.float64)  # of each item
-    for first, counts in cooccurrences(sp.csr_array(matrix.T), least):
+    for first, counts in cooccurrences(sp.csr_array(matrix.T)):
         squares = counts.data.astype(np.float64) ** 2
         counts.data = squares / (users[rows(counts) + first] * users[counts.indices])
         yield first, counts

@@ -4,7 +4,6 @@ Letters: B batch, P patches, T text ids.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,6 +34,10 @@ class Task:
     device: torch.device
     target: np.ndarray | None = None
     """float32 [I, W], see `distillation.target`; None: no encoder teaches"""
+
+    def move(self, x: np.ndarray) -> Tensor:
+        """Return an array on the device."""
+        return torch.from_numpy(x).to(self.device)
 
     @property
     def rates(self) -> Rates:
@@ -72,7 +75,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
     masks = data.draw_masks(ids, has_image, has_text, math.isqrt(patches), rates, rngs)
     codes = np.zeros((len(items), patches), np.int64)
     codes[has_image] = task.codes[corpus.row[items][has_image]]
-    move = _mover(task)
+    move = task.move
     return Step(
         inputs._replace(padding=inputs.padding | move(masks.no_text)[:, None], no_image=move(masks.no_image)),
         move(codes),
@@ -84,7 +87,7 @@ def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
 
 def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, np.ndarray]:
     """Return items with nothing hidden; also their ids, int64 [B, T], and which have a text, bool [B]."""
-    corpus, move = task.corpus, _mover(task)
+    corpus, move = task.corpus, task.move
     texts = [corpus.texts[i] for i in items]
     ids, padding = pad(texts)
     has_text = np.array([len(text) > 2 for text in texts], bool)
@@ -97,10 +100,3 @@ def _inputs(task: Task, items: np.ndarray) -> tuple[NetworkInputs, np.ndarray, n
         ids,
         has_text,
     )
-
-
-def _mover(task: Task) -> Callable[[np.ndarray], Tensor]:
-    def move(x: np.ndarray) -> Tensor:
-        return torch.from_numpy(x).to(task.device)
-
-    return move

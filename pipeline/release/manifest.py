@@ -57,18 +57,7 @@ TABLES: dict[str, Callable[[int], pa.Schema]] = {
     "semantic_ids": schemas.semantic_ids,
 }
 """kind of table -> its schema, given the width of its vectors or the number of its codes"""
-Table = Literal[
-    "items",
-    "interactions",
-    "users",
-    "features",
-    "features_half",
-    "edges",
-    "item_embeddings",
-    "user_embeddings",
-    "numbered_user_embeddings",
-    "semantic_ids",
-]
+Table = Literal[*TABLES]  # type: ignore[valid-type]
 USER_VECTORS = ("user_embeddings", "numbered_user_embeddings")
 """kinds of table that have a vector a user"""
 SEMANTIC_IDS = "semantic_ids"
