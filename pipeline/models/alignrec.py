@@ -3,7 +3,7 @@
 Letters: U users, I items, F width of features, B batch, D width of embeddings.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as nnf
@@ -84,7 +84,7 @@ class AlignRec(Walking):
     """score(u, i) = h_u . h_i, h the sum of an ID branch and a content branch."""
 
     Params = AlignRecParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: AlignRecParams) -> None:
         super().__init__(inputs, params)

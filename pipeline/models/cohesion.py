@@ -49,7 +49,7 @@ class COHESION(Recommender):
     """
 
     Params = COHESIONParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: COHESIONParams) -> None:
         super().__init__(inputs, params)

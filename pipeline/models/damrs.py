@@ -66,7 +66,7 @@ class DAMRS(Recommender):
     """score(u, i) = x_u . (x_i + mean_g h_gi), x from LightGCN, h_g the item's ID after item graph g."""
 
     Params = DAMRSParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: DAMRSParams) -> None:
         super().__init__(inputs, params)

@@ -39,7 +39,7 @@ class DRAGON(Recommender):
     """
 
     Params = DRAGONParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: DRAGONParams) -> None:
         super().__init__(inputs, params)

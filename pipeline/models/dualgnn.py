@@ -10,7 +10,6 @@ Letters: U users, I items, F_m width of modality m, M modalities, K neighbours, 
 
 import math
 from collections.abc import Iterable
-from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -46,7 +45,7 @@ class DualGNN(Recommender):
     """
 
     Params = DualGNNParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: DualGNNParams) -> None:
         super().__init__(inputs, params)

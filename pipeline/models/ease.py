@@ -51,7 +51,7 @@ class CEASE(Closed):
     """score(u, .) = x_u B, B = argmin |X - X B|^2 + content |F - F B|^2 + l2 |B|^2, diag(B) = 0."""
 
     Params = CEASEParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: CEASEParams) -> np.ndarray:
         """Return B, float32 [I, I]."""
@@ -81,7 +81,7 @@ class AddEASE(Closed):
     """score(u, .) = x_u ((1 - share) B + share S), B an EASE on interactions and S one on features."""
 
     Params = AddEASEParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: AddEASEParams) -> np.ndarray:
         """Return the sum, float32 [I, I]."""
@@ -125,7 +125,7 @@ class L3AE(Closed):
     """
 
     Params = L3AEParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def weigh(self, inputs: Inputs, params: L3AEParams) -> np.ndarray:
         """Return B, float32 [I, I]."""

@@ -5,8 +5,6 @@ In the reference the features learn, and the number of kept pairs is rounded dow
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 
-from typing import ClassVar
-
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
@@ -41,7 +39,7 @@ class FREEDOM(Recommender):
     """score(u, i) = x_u . (x_i + h_i), x from LightGCN, h the item's ID after the frozen item graph."""
 
     Params = FREEDOMParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: FREEDOMParams) -> None:
         super().__init__(inputs, params)

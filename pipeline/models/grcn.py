@@ -7,8 +7,6 @@ the tables. The paper routes, and weighs by the receiver's trust; l2 halves squa
 Letters: U users, I items, F_m width of modality m, M modalities, E train pairs, B batch, D width.
 """
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
@@ -36,7 +34,7 @@ class GRCN(Recommender):
     """
 
     Params = GRCNParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: GRCNParams) -> None:
         super().__init__(inputs, params)

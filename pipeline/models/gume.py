@@ -92,7 +92,7 @@ class GUME(Recommender):
     """
 
     Params = GUMEParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: GUMEParams) -> None:
         super().__init__(inputs, params)

@@ -3,8 +3,6 @@
 Letters: U users, I items, F width of features, K neighbours, E train pairs.
 """
 
-from typing import ClassVar
-
 import numpy as np
 import scipy.sparse as sp
 import torch.nn.functional as nnf
@@ -43,7 +41,7 @@ class ItemKNN(Untrained):
 class ContentKNN(Untrained):
     """score(u, i) = sum_{j in N_u} cos(f_i, f_j) / |N_u|: the mean cosine to the user's train items."""
 
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: Train) -> None:
         super().__init__(inputs, params)

@@ -11,7 +11,7 @@ Letters: U users, I items, N = U + I, F_m width of modality m, M modalities, K n
 D width.
 """
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import scipy.sparse as sp
 import torch
@@ -54,7 +54,7 @@ class LATTICE(Recommender):
     """score(u, i) = x_u . (x_i + h_i / |h_i|), x from LightGCN, h the item's ID after the item graph."""
 
     Params = LATTICEParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: LATTICEParams) -> None:
         super().__init__(inputs, params)

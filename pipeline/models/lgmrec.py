@@ -59,7 +59,7 @@ class LGMRec(Recommender):
     """
 
     Params = LGMRecParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: LGMRecParams) -> None:
         super().__init__(inputs, params)

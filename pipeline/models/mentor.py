@@ -56,7 +56,7 @@ class MENTOR(Recommender):
     """
 
     Params = MENTORParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: MENTORParams) -> None:
         super().__init__(inputs, params)

@@ -7,7 +7,6 @@ Letters: U users, I items, N either, F_m width of modality m, M modalities, B ba
 """
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +74,7 @@ class MGCN(TwoViews):
 
     Params = MGCNParams
     params: MGCNParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: MGCNParams) -> None:
         super().__init__(inputs, params)

@@ -7,8 +7,6 @@ squares of the tables. The paper sums, adds, maps every modality, trains all tab
 Letters: U users, I items, N either, F_m width of modality m, W_m that of its first layer, B batch, D width.
 """
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
@@ -37,7 +35,7 @@ class MMGCN(Recommender):
     """
 
     Params = MMGCNParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: MMGCNParams) -> None:
         super().__init__(inputs, params)

@@ -57,7 +57,7 @@ class PGL(Recommender):
     """
 
     Params = PGLParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: PGLParams) -> None:
         super().__init__(inputs, params)

@@ -11,7 +11,6 @@ Letters: U users, I items, F_m width of modality m, M modalities, B batch, N dis
 """
 
 from itertools import combinations
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as nnf
@@ -45,7 +44,7 @@ class SLMRec(Recommender):
     """
 
     Params = SLMRecParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: SLMRecParams) -> None:
         super().__init__(inputs, params)

@@ -43,7 +43,7 @@ class SMORE(TwoViews):
 
     Params = SMOREParams
     params: SMOREParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features", "edges"})
+    needs = frozenset({"features", "edges"})
 
     def __init__(self, inputs: Inputs, params: SMOREParams) -> None:
         super().__init__(inputs, params)

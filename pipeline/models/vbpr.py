@@ -7,8 +7,6 @@ projected content included, and divides them by the batch's own size.
 Letters: U users, I items, F width of features, B batch, D width of embeddings.
 """
 
-from typing import ClassVar
-
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
@@ -26,7 +24,7 @@ class VBPR(Recommender):
     """score(u, i) = e_u . e_i + t_u . (E f_i + b); in the paper (equation 4) without b, with biases b_i + b' . f_i."""
 
     Params = VBPRParams
-    needs: ClassVar[frozenset[str]] = frozenset({"features"})
+    needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: VBPRParams) -> None:
         super().__init__(inputs, params)

@@ -4,7 +4,7 @@ n vectors, F width, L levels, K codes a level.
 """
 
 import hashlib
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import AfterValidator, Field
@@ -32,7 +32,7 @@ WIDEST = 2**20
 class Control(Method):
     """Codes that are made without looking at the vectors."""
 
-    control: ClassVar[bool] = True
+    control = True
     seed: int
     shape: Shape
     width: int
@@ -53,7 +53,7 @@ class Control(Method):
 class Random(Control):
     """Codes drawn from a seed: of the items by their order, of others by their vector. They stand for no vector."""
 
-    Params: ClassVar[type[Section]] = MethodParams
+    Params = MethodParams
 
     def __init__(self, seed: int, shape: Shape, width: int) -> None:
         """Take the seed, L and K, and the vectors' width F."""
@@ -103,7 +103,7 @@ class ShuffledParams(MethodParams):
 class Shuffled(Control):
     """Codes of a method, each given to an item that it was not made from: as many of each as the method has."""
 
-    Params: ClassVar[type[Section]] = ShuffledParams
+    Params = ShuffledParams
 
     def __init__(self, name: str, method: Method, seed: int, shape: Shape) -> None:
         """Take the method, under its name, the seed of the order, and L and K."""

@@ -4,7 +4,7 @@ Its codes have no order from coarse to fine, which is what residual codes are co
 n vectors, F width, L levels, K codes a level, S = ceil(F / L) width of a piece.
 """
 
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -19,7 +19,7 @@ from pipeline.semantic_ids.residual_kmeans import ResidualKMeansParams
 class ProductQuantisation(Method):
     """L codebooks of K pieces. Of the pieces the first F mod L are one number wider than the others."""
 
-    Params: ClassVar[type[Section]] = ResidualKMeansParams
+    Params = ResidualKMeansParams
 
     def __init__(self, pieces: list[np.ndarray]) -> None:
         """Take the centroids of each piece, L of float32 [K, S or S - 1]."""

@@ -3,7 +3,7 @@
 n vectors, F width, L levels, K codes a level.
 """
 
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -34,7 +34,7 @@ class ResidualKMeansParams(MethodParams):
 class ResidualKMeans(Method):
     """L codebooks of K centroids."""
 
-    Params: ClassVar[type[Section]] = ResidualKMeansParams
+    Params = ResidualKMeansParams
 
     def __init__(self, centroids: np.ndarray) -> None:
         """Take centroids, float32 [L, K, F]."""

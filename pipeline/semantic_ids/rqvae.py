@@ -7,7 +7,7 @@ codes on every kind of device. b vectors of a batch, F width, D width of the nar
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class Layer(NamedTuple):
 class RQVAE(Method):
     """Layers of encoder and decoder, and codebooks between them."""
 
-    Params: ClassVar[type[Section]] = RQVAEParams
+    Params = RQVAEParams
 
     def __init__(
         self, encoder: list[Layer], quantiser: ResidualKMeans, decoder: list[Layer], history: list[dict[str, Any]]

@@ -26,13 +26,6 @@ _DIGITS = re.compile(r"[0-9]{1,18}")
 TAB = "\t"
 
 
-TERMS = Licence(
-    {"license": "unknown"},
-    "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
-    "terms are their publishers'.",
-)
-
-
 class MmrecSource(Downloaded):
     """A folder in MMRec's format: split and features are imported as they are."""
 
@@ -45,7 +38,11 @@ class MmrecSource(Downloaded):
     """feature set name -> .npy file, row i = itemID i"""
     timestamps: Literal["unix", "order", "none"] = "none"
     """what the timestamp column means: seconds, the position in the user's sequence, or nothing"""
-    licence: ClassVar[Licence] = TERMS
+    licence: ClassVar[Licence] = Licence(
+        {"license": "unknown"},
+        "Made from a folder in MMRec's format whose interactions, texts and features were imported as they were; their "
+        "terms are their publishers'.",
+    )
     has_split: ClassVar[bool] = True
 
     def files(self) -> dict[str, list[str]]:
