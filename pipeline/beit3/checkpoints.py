@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pipeline import io
 from pipeline.beit3.network import FIRST_POSITION
 from pipeline.errors import UserError, one_line
-from pipeline.http.fetch import local
+from pipeline.http.fetch import is_web_page, local
 from pipeline.ops.tensors import is_plain
 
 Fetch = Callable[[str, Path], None]
@@ -175,15 +175,15 @@ def fill(
     }
     absent = sorted(own.keys() - tensors.keys())
     faults = {
-        "does not know": sorted(n for n, why in reasons.items() if why is None),
-        "lacks": [n for n in absent if not n.startswith(optional)],
-        "has in another shape": [
+        "the network does not know": sorted(n for n, why in reasons.items() if why is None),
+        "the file lacks": [n for n in absent if not n.startswith(optional)],
+        "the file has in another shape": [
             f"{n} ({_shape(tensors[n])}, expected {_shape(own[n])})"
             for n in own
             if n in tensors and tensors[n].shape != own[n].shape
         ],
     }  # fmt: skip
-    messages = [f"{_subject(what)} {what} {_some(names)}" for what, names in faults.items() if names]
+    messages = [f"{what} {_some(names)}" for what, names in faults.items() if names]
     if messages:
         raise UserError(f"{where}: not the weights of this network: {'; '.join(messages)}")
     with torch.no_grad():
@@ -241,7 +241,7 @@ def _refuse(path: Path) -> None:
         raise UserError(f"{path}: part of an unpacked checkpoint; {WHOLE}")
     with path.open("rb") as f:
         head = f.read(512)
-    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+    if is_web_page(head):
         raise UserError(f"{path}: a web page (HTML), not a checkpoint; fetch the file itself")
     if not _zipped(path):
         if head.startswith(b"PK\x03\x04"):
@@ -290,10 +290,6 @@ def _name(address: str) -> str:
     if not PLAIN.fullmatch(name):
         raise UserError(f"{address}: its last part is no usable file name (letters, digits, . _ -)")
     return name
-
-
-def _subject(fault: str) -> str:
-    return "the network" if fault == "does not know" else "the file"
 
 
 def _some(names: list[str]) -> str:

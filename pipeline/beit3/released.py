@@ -42,7 +42,7 @@ VQKD_UNUSED = {
 
 
 def shape(tensors: dict[str, Tensor], where: str) -> Config:
-    """Return the shape of a BEiT3 file's network, with the heads that the file has; UserError if no BEiT3 file."""
+    """Return the shape of a BEiT3 file's network, with the heads that the file has; UserError if it is none."""
     try:
         width, _, patch, _ = tensors["beit3.vision_embed.proj.weight"].shape
         grid = round((len(tensors[PATCH_POSITIONS]) - BEFORE_PATCHES) ** 0.5)

@@ -256,18 +256,13 @@ def _last(units: np.ndarray, directed: np.ndarray, rows: np.ndarray, k: int) -> 
     return best[:, -1]
 
 
-TRAINED_ON = 64
-"""rows a cell that k-means sees"""
-SEED = 0
-
-
 def inverted(rows: np.ndarray) -> faiss.IndexIVFFlat:
     """Return an inverted file of float32 [N, D] by inner product, over 4 sqrt(N) cells: k-means of the directions."""
     n, width = rows.shape
     cells = max(1, min(round(4 * n**0.5), n // 4))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical = True
-    index.cp.seed, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = SEED, TRAINED_ON, 1
+    index.cp.seed, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = 0, 2 * POINTS, 1
     with one_thread():  # sums in one order: the same centroids each time
         index.train(rows)
     index.add(rows)
