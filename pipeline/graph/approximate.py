@@ -25,8 +25,8 @@ PART, BLOCK = 16_384, 2048
 """rows held at a time, twice: read, and as FAISS has them; and where more copies are made"""
 SAMPLE = 4 * PART
 """rows that the cells are found on, a byte a number"""
-POINTS = 32
-"""rows a cell that k-means sees, at least"""
+POINTS, SEEN = 32, 64
+"""rows a cell that k-means sees, at least; and at most of an index in memory"""
 ITERATIONS = 10
 """of k-means"""
 CANDIDATES = 8
@@ -262,7 +262,7 @@ def inverted(rows: np.ndarray) -> faiss.IndexIVFFlat:
     cells = max(1, min(round(4 * n**0.5), n // 4))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
     index.cp.spherical = True
-    index.cp.seed, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = 0, 2 * POINTS, 1
+    index.cp.seed, index.cp.max_points_per_centroid, index.cp.min_points_per_centroid = 0, SEEN, 1
     with one_thread():  # sums in one order: the same centroids each time
         index.train(rows)
     index.add(rows)
