@@ -149,11 +149,7 @@ def pooled(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
 
 
 def find(where: str, params: HuggingFaceParams) -> Origin:
-    """Return where a network's files are and what it reads; see `origin.find`.
-
-    Raises:
-        UserError: also where transformers does not know the network's type, or it is neither of these kinds.
-    """
+    """Do as `origin.find`; UserError also for a type that transformers does not know, or of neither kind."""
     source = origin.find(where, params, LIBRARY, ["model*.safetensors", *["*.py"] * params.trust_remote_code])
     reads = params.modalities if params.trust_remote_code else _reads(where, params, source)
     if reads is None:

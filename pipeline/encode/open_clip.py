@@ -82,11 +82,7 @@ class OpenClip(Towers):
 
 
 def find(where: str, params: OpenClipParams) -> Origin:
-    """Return where a network's files are; see `origin.find`.
-
-    Raises:
-        UserError: also where open_clip has no such architecture or tag.
-    """
+    """Return where a network's files are, see `origin.find`; UserError also for an unknown architecture or tag."""
     source = origin.find(where, _published(where, params), LIBRARY, ["open_clip_model.safetensors"])
     if not (source.folder / CONFIG).is_file():
         raise UserError(f"'{where}.model': {params.model} has no {CONFIG}; open_clip did not save it")

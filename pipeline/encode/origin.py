@@ -106,11 +106,7 @@ def release(library: str) -> str:
 
 
 def modalities(where: str, params: Pretrained, reads: Sequence[str]) -> tuple[str, ...]:
-    """Return which of the modalities that a network reads it is shown.
-
-    Raises:
-        UserError: `modalities` names one that it does not read.
-    """
+    """Return which of the modalities that a network reads it is shown; UserError if it is to be shown another."""
     for modality in params.modalities or ():
         if modality not in reads:
             raise UserError(f"'{where}.modalities': {params.model} reads {' and '.join(reads)}, no {modality}")

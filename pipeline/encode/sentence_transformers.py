@@ -135,11 +135,7 @@ class SentenceTransformers(Towers):
 
 
 def find(where: str, params: SentenceTransformersParams) -> Origin:
-    """Return where a model's files are and what it reads; see `origin.find`.
-
-    Raises:
-        UserError: also where sentence-transformers is not installed.
-    """
+    """Do as `origin.find`; UserError also where sentence-transformers is not installed."""
     _library()
     source = origin.find(where, params, LIBRARY, [WEIGHTS, *["*.py"] * params.trust_remote_code])
     prompt = _own_prompt(where, source) if params.prompt is None else params.prompt

@@ -8,11 +8,7 @@ from pyarrow import csv
 
 
 def write_tsv(path: Path, table: pa.Table, header: list[str] | None, delimiter: str = "\t") -> None:
-    """Write a table; null is an empty cell, a cell is quoted only if it must be.
-
-    Args:
-        header: names for the first line, as they are; None for no such line.
-    """
+    """Write a table under a header, if any; null is an empty cell, and a cell is quoted only if it must be."""
     options = csv.WriteOptions(include_header=False, delimiter=delimiter, quoting_style="needed")
     with path.open("wb") as f:
         if header is not None:

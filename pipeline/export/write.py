@@ -75,11 +75,7 @@ def write(content: ExportContent, form: str, to: Path) -> list[str]:
 
 
 def wants_codes(form: str, method: str | None) -> bool:
-    """Return whether a format is of semantic IDs.
-
-    Raises:
-        UserError: there is no such format, or a method of codes is named and it is not.
-    """
+    """Return whether a format is of semantic IDs; UserError for no format, or a method of codes with another."""
     if form not in FORMATS:
         raise UserError(f"no format '{form}'; there are {', '.join(FORMATS)}")
     if method is not None and form not in CODED:

@@ -89,12 +89,7 @@ class Targets(NamedTuple):
 
 
 def targets(node: Node, width: int, cold: np.ndarray) -> Targets:
-    """Return what the maps of a set are fitted to, without the interactions of some items.
-
-    Args:
-        width: factors at most.
-        cold: int [C], those items.
-    """
+    """Return what a set is mapped to, `width` factors at most, without the interactions of items `cold`, int [C]."""
     n_items = len(io.read_table(node.layout.item_ids, schemas.ITEM_IDS))
     user, item = train_pairs(node.layout, cold)
     seed = seed_for(node.kind, node.layout.dataset, node.params.seed)
@@ -121,11 +116,7 @@ def fit_map(vectors: Callable[[], Iterable[np.ndarray]], targets: Targets, stren
 
 
 def train_pairs(layout: Layout, cold: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return user and item of each train interaction, int32 [n] each, but for those of some items.
-
-    Args:
-        cold: int [C], those items.
-    """
+    """Return user and item of each train interaction, int32 [n] each, but for those of items `cold`, int [C]."""
     rows = io.read_table(layout.interactions, schemas.INTERACTIONS, ["user_id", "item_id", "split"])
     rows = rows.filter(pc.equal(rows["split"], schemas.TRAIN))
     user, item = rows["user_id"].to_numpy(), rows["item_id"].to_numpy()

@@ -34,11 +34,7 @@ class Masked(Node):
         return tuple(modality for modality in super().reads if modality != self.own.modality)
 
     def maker(self, items: Items) -> Maker:
-        """Return what makes the other set's rows without the modality.
-
-        Raises:
-            UserError: the set does not read it, or nothing else.
-        """
+        """Return what makes the other set's rows without the modality; UserError if it reads that not, or alone."""
         (node,) = self.of
         if set(node.reads) != {"image", "text"}:
             alone = f"reads {node.reads[0]}s alone" if node.reads else "is imported"

@@ -74,11 +74,7 @@ class Node(ABC):
 
     @abstractmethod
     def maker(self, items: Items) -> Maker:
-        """Return what makes its rows; what that takes is loaded on the first call.
-
-        Raises:
-            UserError: it cannot be made of what it is said to be made of.
-        """
+        """Return what makes its rows, loaded on the first call; UserError if it cannot be made of its parts."""
 
     def rows(self, items: Items) -> Maker:
         """Do as `maker`, and tell `items.done` of every row that is made."""

@@ -72,11 +72,7 @@ def kind(encoders: Encoders, name: str) -> str:
 
 
 def settings(encoders: Encoders, name: str) -> Section:
-    """Return the settings that a name stands for.
-
-    Raises:
-        UserError: a key that its kind does not read, a value that it refuses, or settings of a variant.
-    """
+    """Return the settings that a name stands for; UserError for a key or value that its kind refuses."""
     which = kind(encoders, name)
     entry = ENCODERS.get(which)
     params, whose = (entry.params, entry.variant_of or name) if entry else (FEATURES[which].Params, name)
@@ -175,11 +171,7 @@ def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[st
 
 
 def check_teachers(encoders: Encoders, distill_from: Sequence[str], where: str = "pretrain") -> None:
-    """Refuse teachers of pre-training that there are not, or that it makes itself.
-
-    Raises:
-        UserError: one line, which names the key.
-    """
+    """Refuse teachers of pre-training that there are not, or that it makes itself; UserError names the key."""
     names = _names(encoders)
     known(distill_from, names, f"{where}.distill_from")
     for name in whole(encoders, distill_from):

@@ -66,11 +66,7 @@ class FeatureSets:
         return [name for name in ordered(self.names, self.parts) if name in self.names]
 
     def __getitem__(self, name: str) -> Node:
-        """Return a set; somebody's network is fetched, if need be, and looked at.
-
-        Raises:
-            UserError: there is none such, it cannot be read, or it refuses its settings.
-        """
+        """Return a set, its network fetched and looked at; UserError if it cannot be read or refuses its settings."""
         return self._node(name, self.layout.features(name))
 
     def encoded(self, name: str, kept: Path | None = None) -> Encoded:

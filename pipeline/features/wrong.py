@@ -35,11 +35,7 @@ class Wrong(Node):
     stored = True
 
     def maker(self, items: Items) -> Maker:
-        """Return what cuts a shard out of rows that are made at once.
-
-        Raises:
-            UserError: the set does not read both modalities, and one is to be wrong.
-        """
+        """Return what cuts a shard out of rows that are made at once; UserError if the set lacks the modality."""
         (node,) = self.of
         if self.own.what != "noise" and set(node.reads) != {*MODALITIES}:
             raise UserError(f"'encoders.{self.name}': {node.name} does not read image and text; leave it out")

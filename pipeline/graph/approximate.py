@@ -216,11 +216,7 @@ def search(files: Files, directed: np.ndarray, k: int, settled: Settled) -> Iter
 
 
 def settle(files: Files, directed: np.ndarray, k: int, required: bool = True) -> Settled:
-    """Look into more cells until enough is found of what the exact search finds.
-
-    Raises:
-        UserError: that is `required`, and a fourth of the cells does not hold it.
-    """
+    """Look into more cells until enough of the exact neighbours is found; UserError if a fourth of them is too few."""
     usable = np.flatnonzero(directed)
     rows = usable[np.sort(np.random.default_rng(1).permutation(len(usable))[:QUERIES])]
     searcher, last = Searcher(files, k), _last(files.units(), directed, rows, k)

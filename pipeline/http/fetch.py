@@ -28,11 +28,7 @@ Progress = Callable[[int, int | None], None]
 
 
 def local(address: str) -> Path | None:
-    """Return the path that `address` (a path or file://) names on this machine, or None for http(s).
-
-    Raises:
-        UserError: another scheme, or no valid address.
-    """
+    """Return the path that `address` names on this machine, None for http(s); UserError for anything else."""
     try:
         parts = urlsplit(address)
     except ValueError:  # such as an open bracket

@@ -25,12 +25,7 @@ RANGE = re.compile(r"bytes ([0-9]{1,18})-")
 
 
 def client(timeout: float, connect: float | None = None) -> httpx.Client:
-    """Return a client for `request`.
-
-    Args:
-        timeout: seconds without a byte.
-        connect: seconds until there is a connection; `timeout` by default.
-    """
+    """Return a client for `request`; `timeout` seconds without a byte, `connect`, by default as many, to connect."""
     limits = httpx.Timeout(timeout, connect=timeout if connect is None else connect)
     transport = None if _proxied() else _Transport()  # a proxy resolves names itself
     return httpx.Client(timeout=limits, headers=HEADERS, transport=transport)

@@ -64,11 +64,7 @@ class Fetcher:
     """
 
     def __init__(self, params: Images, files: Files) -> None:
-        """Set up.
-
-        Args:
-            files: reads the images that are files of this machine; closed by its owner.
-        """
+        """Set up; `files` is closed by its owner."""
         self.params, self.files = params, files
         self._web = Client(Policy(**{name: getattr(params, name) for name in Policy._fields}))
         self._known_sha256 = {known for known in params.placeholders if len(known) == 64}

@@ -23,20 +23,12 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def square(image: bytes, side: int) -> np.ndarray:
-    """Decode one stored image and stretch it to a square, bicubic: uint8 [side, side, 3].
-
-    Raises:
-        OSError: it cannot be decoded; the images stage stores none such.
-    """
+    """Decode one stored image, see `decoded`, and stretch it to a square, bicubic: uint8 [side, side, 3]."""
     return np.asarray(decoded(image, side).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def decoded(image: bytes, side: int) -> Image.Image:
-    """Decode one stored image that will be shrunk to about `side`: RGB, with its own proportions.
-
-    Raises:
-        OSError: it cannot be decoded; the images stage stores none such.
-    """
+    """Decode a stored image that is to shrink to about `side`: RGB, in its proportions; OSError if it is damaged."""
     with Image.open(memory.BytesIO(image)) as opened:
         opened.draft(
             "RGB", (DRAFT * side, DRAFT * side)

@@ -143,11 +143,7 @@ def _hash(division: Division | None, name: str) -> str:
 
 
 def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int], division: str) -> SplitTables:
-    """Number the users and items of table `parted` in order of first appearance, then drop what is left out.
-
-    Raises:
-        UserError: there is nothing in it.
-    """
+    """Number users and items of `parted` by first appearance, and drop what is left out; UserError if it is empty."""
     if not count(db, "SELECT count(*) FROM parted"):
         raise nothing_left(rows, drops)
     for what in ("user", "item"):

@@ -17,12 +17,7 @@ BLOCK = 256
 
 
 def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr_array:
-    """Return R, float32 [U, I]: 1 where a user has an item, however often.
-
-    Args:
-        user: int [n], one row an interaction.
-        item: int [n].
-    """
+    """Return R, float32 [U, I], of user and item of n interactions: 1 where a user has an item, however often."""
     shape = (int(user.max(initial=-1)) + 1, n_items)
     matrix = sp.csr_array((np.ones(len(user), np.float32), (user, item)), shape=shape)
     matrix.data[:] = 1

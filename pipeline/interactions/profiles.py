@@ -44,11 +44,7 @@ class Profiles:
     """int64 [C], ascending: the items that are ranked, but for those of the user's own profile"""
 
     def recalls(self, features: np.ndarray, k: int) -> np.ndarray:
-        """Return Recall@K of each user, float64 [G]; NaN for one without a target. Ties count by expectation.
-
-        Args:
-            features: float32 [I, F], finite.
-        """
+        """Return Recall@K by float32 [I, F], float64 [G]; NaN without a target. Ties count by expectation."""
         unit = unit_rows(features)[0].astype(np.float64)
         slack = TIE * np.diff(self.has.indptr)
         found = np.empty(len(self.user))

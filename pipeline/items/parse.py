@@ -166,11 +166,7 @@ def _reject(line: Line, reason: str) -> Reject:
 
 
 def cleaned(product: Product) -> Product:
-    """Return a product with clean text and addresses; other fields stay as the source has them.
-
-    Raises:
-        ValueError: it has more than LONGEST_TEXT characters of text.
-    """
+    """Return a product with clean text and addresses; ValueError for more than LONGEST_TEXT characters of text."""
     if sum(map(len, (product.title, product.brand, product.description, *product.categories))) > LONGEST_TEXT:
         raise ValueError(f"text of more than {LONGEST_TEXT:,} characters")
     return Product(

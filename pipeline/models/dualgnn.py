@@ -111,11 +111,7 @@ class UserGraph:
     """
 
     def __init__(self, inputs: Inputs, k: int, repeats: bool = True) -> None:
-        """Count the common items.
-
-        Args:
-            repeats: whether a user with fewer than K neighbours has some again.
-        """
+        """Count the common items; with `repeats` a user with fewer than K neighbours has some again."""
         self.k, self.repeats, self.device = k, repeats, inputs.device
         self.common = common_items(adjacency.seen(inputs.split), k)  # [U, U]
         self.fixed = self.sampled = self._draw(torch.Generator().manual_seed(seed_for("dualgnn", "user graph")))
@@ -147,12 +143,7 @@ def drawn_weights(rows: int, columns: int) -> nn.Parameter:
 
 
 def weighted_sum(users: list[Tensor], weights: Tensor) -> Tensor:
-    """u_mul = sum_m alpha_um u_m (the paper's attentively sum construction).
-
-    Args:
-        users: u_m, M x [U, D].
-        weights: alpha, [U, M].
-    """
+    """u_mul = sum_m alpha_um u_m, M x [U, D] by weights [U, M] (the paper's attentively sum construction)."""
     return torch.stack([weights[:, m : m + 1] * user for m, user in enumerate(users)]).sum(0)
 
 
@@ -214,12 +205,7 @@ class Tower(nn.Module):
 
 
 def joined(views: list[tuple[Tensor, Tensor]], weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Return views side by side, [U, M D] and [I, M D]; the users' are weighed, but for a single one.
-
-    Args:
-        views: of users [U, D] and items [I, D], M of them.
-        weights: of each user's views, [U, M].
-    """
+    """Return M views side by side, [U, M D] and [I, M D]; several are weighed on the users' side, by [U, M]."""
     users = [user for user, _ in views]
     if len(views) > 1:
         users = [weights[:, m : m + 1] * user for m, user in enumerate(users)]

@@ -91,11 +91,7 @@ def mixed(inputs: Inputs, first: float) -> Sparse:
 
 
 def frozen(edges: pa.Table, n_items: int) -> sp.csr_array:
-    """Return D^-1/2 S D^-1/2, float32 [I, I], S_ij = 1 for i's nearest items, D its row sums.
-
-    Args:
-        edges: schema EDGES; the cosines are not used.
-    """
+    """Return D^-1/2 S D^-1/2, float32 [I, I], S_ij = 1 for i's nearest items by EDGES, D its row sums."""
     ones = pa.array(np.ones(len(edges), np.float32))
     return adjacency.item_graph(edges.set_column(edges.schema.get_field_index("cosine"), "cosine", ones), n_items)
 

@@ -54,12 +54,7 @@ class Ideal:
     """The ideal low-pass filter, weight D^-p V V^T D^p, applied to columns."""
 
     def __init__(self, seen: sp.csr_array, frequencies: int, power: float, weight: float, device: torch.device):
-        """Find the frequencies.
-
-        Args:
-            seen: R [U, I].
-            power: p of the items' degrees D.
-        """
+        """Find the frequencies of R [U, I]; `power` is p of the items' degrees D."""
         degree = seen.sum(axis=0)
         self.weight = weight
         self.before, self.after = (

@@ -146,12 +146,7 @@ class LATTICE(Recommender):
 
 
 def similarity(edges: SparsityPattern, features: Tensor) -> Tensor:
-    """Return cos(f_i, f_j) of every edge, [E].
-
-    Args:
-        edges: the K nearest items of each.
-        features: of one modality, projected, [I, D].
-    """
+    """Return cos(f_i, f_j) of every edge, [E], by a modality's projected features, [I, D]."""
     direction = nnf.normalize(features)
     return edges.dots(direction, direction)
 

@@ -63,11 +63,7 @@ class Dataset:
         yield from io.read_table(self._layout.items, schemas.ITEMS, ["asin"])["asin"].to_pylist()
 
     def read(self, wanted: set[str]) -> Iterator[Input]:
-        """Yield the wanted items, in item order; one row group of images is held at a time.
-
-        Raises:
-            UserError: the images are those of other items.
-        """
+        """Yield the wanted items in item order, a row group of images in memory; UserError for images of others."""
         items = io.read_table(self._layout.items, schemas.ITEMS, ["asin", "text"])
         images = self._images(wanted)
         for asin, text in zip(items["asin"].to_pylist(), items["text"].to_pylist(), strict=True):

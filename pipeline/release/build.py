@@ -39,12 +39,7 @@ def replacing(folder: Path) -> Iterator[Path]:
 
 
 def write(folder: Path, parts: Parts, record: Mapping[str, Any]) -> Manifest:
-    """Fill an empty folder with a release.
-
-    Args:
-        folder: an empty one.
-        record: stage, params and versions of this run.
-    """
+    """Fill an empty folder with a release; `record` has stage, params and versions of this run."""
     tables = _tables(folder, parts, record)
     if parts.index is not None:
         io.write_bytes(folder / INDEX, parts.index)

@@ -38,12 +38,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 
 def render(parts: Parts, counts: Counts, files: list[File]) -> str:
-    """Return the text of README.md.
-
-    Args:
-        counts: size of the dataset.
-        files: every other file but the manifest.
-    """
+    """Return the text of README.md; `files` are all others but the manifest."""
     environment = jinja2.Environment(
         autoescape=False, undefined=jinja2.StrictUndefined, keep_trailing_newline=True, trim_blocks=True
     )

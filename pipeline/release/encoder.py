@@ -127,11 +127,7 @@ def facts(folder: Path, name: str) -> Facts:
 
 
 def load(folder: Path, name: str) -> Loaded:
-    """Load a released encoder; the caller has verified the release. Needs torch.
-
-    Raises:
-        UserError: see `facts`; or the packages that have its weights are not installed.
-    """
+    """Load a released encoder of a verified release; UserError as `facts`, or for a missing package. Needs torch."""
     read = facts(folder, name)
     _refuse_absent(folder, read.packages)
     from pipeline.encode.base import Context  # loads torch
@@ -149,11 +145,7 @@ def load(folder: Path, name: str) -> Loaded:
 
 
 def load_all(folder: Path, names: Iterable[str]) -> dict[str, Loaded]:
-    """Load several encoders of a release; those that differ in the modalities they read alone share one network.
-
-    Raises:
-        UserError: see `load`.
-    """
+    """Load several encoders, see `load`; those that differ in the modalities they read alone share one network."""
     loaded: dict[str, Loaded] = {}
     for name in names:
         read = facts(folder, name)

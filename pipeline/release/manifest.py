@@ -180,11 +180,7 @@ class Manifest(Part):
 
 
 def describe(folder: Path, path: Path, table: str | None, used_by: Sequence[str] = ()) -> File:
-    """Return the entry of one file of a release.
-
-    Args:
-        used_by: feature sets whose encoder needs it.
-    """
+    """Return the entry of one file of a release; `used_by` are the feature sets whose encoder needs it."""
     rows, columns = (None, None) if table is None else shape(path)
     return File.model_validate(
         {
@@ -228,20 +224,12 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def load(folder: Path) -> Manifest:
-    """Read and check a release's manifest; nothing in it is trusted.
-
-    Raises:
-        UserError: see `read` and `parsed`.
-    """
+    """Read and check a release's manifest, see `read` and `parsed`; nothing in it is trusted."""
     return parsed(folder, read(folder))
 
 
 def read(folder: Path) -> bytes:
-    """Return the bytes of a release's manifest, not looked at yet.
-
-    Raises:
-        UserError: it is absent, or larger than MAX_BYTES.
-    """
+    """Return the bytes of a manifest, not looked at yet; UserError if it is absent or larger than MAX_BYTES."""
     path = folder / NAME
     if path.is_symlink() or not path.is_file():
         raise UserError(f"{path}: not there; is this a release folder?")

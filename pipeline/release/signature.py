@@ -22,11 +22,7 @@ PUBLISHER = "publisher"
 
 
 def sign(folder: Path, key: Path) -> None:
-    """Sign a release, in place of an older signature; asks for the key's passphrase if it has one.
-
-    Raises:
-        UserError: no release there, no such key, or ssh-keygen cannot use it.
-    """
+    """Sign a release anew, asking for the key's passphrase; UserError for no release, no key, or one of no use."""
     manifest = manifests.read(folder)
     manifests.parsed(folder, manifest)
     if not key.is_file():

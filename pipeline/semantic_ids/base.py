@@ -141,11 +141,7 @@ class Method(ABC):
 
     @abstractmethod
     def encode(self, x: np.ndarray) -> np.ndarray:
-        """Return the codes of other vectors, each by itself: float32 [b, F] -> int32 [b, L].
-
-        Raises:
-            UserError: the vectors have another width.
-        """
+        """Return the codes of other vectors: float32 [b, F] -> int32 [b, L]; UserError for another width."""
 
     @abstractmethod
     def decode(self, codes: np.ndarray) -> np.ndarray:
@@ -153,9 +149,4 @@ class Method(ABC):
 
     @abstractmethod
     def last(self, x: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Return how far each value of the last code is from a vector, given the codes before: float32 [b, K].
-
-        Args:
-            x: float32 [b, F].
-            codes: int32 [b, L], of which the last is ignored.
-        """
+        """Return how far each last code is from x, float32 [b, F], given the others: float32 [b, K]."""

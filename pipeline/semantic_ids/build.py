@@ -96,11 +96,7 @@ def coded(method: Method, given: Vectors, policy: str) -> Coding:
 
 
 def collapsed(codes: np.ndarray, k: int) -> Iterator[str]:
-    """Yield what is wrong with each level that uses few of the codes that it could use, and what to do.
-
-    Args:
-        codes: int32 [n, L].
-    """
+    """Yield what is wrong with each level of int32 [n, L] that uses few of the codes it could, and what to do."""
     possible = min(k, len(codes))
     for level, column in enumerate(codes.T, start=1):
         used = len(np.unique(column))

@@ -52,11 +52,7 @@ class Judge:
     seed: int
 
     def judged(self, ids: Codes, method: Method | None) -> dict[str, Any]:
-        """Return what codes.json has under `quality`.
-
-        Args:
-            method: their codebooks; None where they are not known.
-        """
+        """Return what codes.json has under `quality`; `method` are the codebooks, None where they are not known."""
         facts = {"control": method is not None and method.control}
         return facts | quality.judged(ids, self.reference) | {"reconstruction": self._reconstruction(ids, method)}
 

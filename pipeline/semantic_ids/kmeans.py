@@ -24,12 +24,7 @@ DRAWN = 4096
 
 
 def clustered(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
-    """Return the centroids of k-means by FAISS, float32 [K, F].
-
-    Args:
-        x: float32 [m, F], at least K.
-        seed: of the start and of the vectors that iterations see.
-    """
+    """Return the centroids of k-means by FAISS, float32 [K, F], of float32 [m, F], at least K."""
     rng = np.random.default_rng(seed)
     with threadpool_limits(1):  # the order of sums decides the last bits
         start = _start(x, k, rng)

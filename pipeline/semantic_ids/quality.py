@@ -117,12 +117,7 @@ def used(column: np.ndarray, k: int) -> dict[str, float | None]:
 
 
 def sharing(groups: np.ndarray, weight: np.ndarray | None = None) -> float | None:
-    """Return how often two different items share a group, each drawn in proportion to its weight.
-
-    Args:
-        groups: int [n].
-        weight: float64 [n]; None: all alike.
-    """
+    """Return how often two items share a group, int [n], each drawn by its weight, float64 [n]; None: all alike."""
     weight = np.ones(len(groups)) if weight is None else weight
     same, own = (np.bincount(groups, weight, 1) ** 2).sum(), (weight**2).sum()
     return _share(same - own, weight.sum() ** 2 - own)

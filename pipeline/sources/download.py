@@ -15,11 +15,7 @@ SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 
 def names(addresses: Mapping[str, list[str]]) -> dict[str, str]:
-    """Return role -> the name under which each file is stored: the last part of its first address.
-
-    Raises:
-        UserError: an address ends in no plain file name, or two have the same.
-    """
+    """Return role -> the name its file is stored under, the last part of its first address; UserError if unfit."""
     names: dict[str, str] = {}
     for role, (address, *_) in addresses.items():
         name = unquote(urlsplit(address).path).rsplit("/", 1)[-1]
@@ -130,11 +126,7 @@ def listing(
 
 
 def local_files(addresses: Mapping[str, list[str]]) -> list[tuple[str, int, int, int]]:
-    """Return path, bytes and times of modification and of change (ns) of the addresses that are files of this machine.
-
-    Raises:
-        UserError: a file is missing.
-    """
+    """Return path, bytes, and times of modification and change (ns) of files of this machine; UserError if missing."""
     paths = [path for mirrors in addresses.values() for a in mirrors if (path := local(a)) is not None]
     for path in paths:
         if not path.is_file():

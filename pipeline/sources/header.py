@@ -60,11 +60,7 @@ def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
 
 
 def first_line(path: Path) -> str:
-    """Return the first line of a text file, which names the columns.
-
-    Raises:
-        UserError: it is empty, or longer than LONGEST_HEADER bytes.
-    """
+    """Return the first line of a text file; UserError if it is empty, or longer than LONGEST_HEADER bytes."""
     with opened(path) as f:
         line = f.readline(LONGEST_HEADER + 1).decode("utf-8", errors="replace").rstrip("\r\n")
     if not line.strip():

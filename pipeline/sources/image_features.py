@@ -97,11 +97,7 @@ HEADERS = {
 
 
 def opened(path: Path) -> np.ndarray:
-    """Return the array of a `.npy` file, mapped into memory: it takes no memory until it is read.
-
-    Raises:
-        UserError: it is another file, such as a `.npz`; is cut off; or holds objects.
-    """
+    """Return the array of a `.npy` file, mapped into memory; UserError if it is cut off, no array, or of objects."""
     try:
         with path.open("rb") as f:
             version = np.lib.format.read_magic(f)

@@ -116,11 +116,7 @@ def interactions(path: Path, flags: Mapping[str, str]) -> Table:
 
 
 def items(path: Path, flags: Mapping[str, str], item: str) -> Table:
-    """Return the item file with its columns; `item` is the name of the item's column in the interactions.
-
-    Raises:
-        UserError: as `interactions`.
-    """
+    """Do as `interactions` for the item file; `item` is the name of the item's column in the interactions."""
     names = columns(path)
     same = {"item": item} if item in names and "item" not in flags else {}
     if not same and "id" in names and "item" not in flags and "item" not in names:

@@ -56,11 +56,7 @@ def lines(path: Path) -> Iterator[bytes]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BufferedReader]:
-    """Open a text file after its byte order mark, if it has one.
-
-    Raises:
-        UserError: it is in UTF-16 or UTF-32; or, also within the block, it is a damaged gzip file.
-    """
+    """Open a text file after its byte order mark; UserError for UTF-16 or 32, or, also later, damaged gzip."""
     try:
         with unpacked(path) as f:
             head = f.peek(HEAD)[:HEAD]

@@ -123,11 +123,7 @@ def product(record: dict[str, Any]) -> Product:
 
 
 def asins(path: Path | None, items: int) -> list[str]:
-    """Return the identifier of items 0 .. items-1: the item file's asin, else the number itself.
-
-    Raises:
-        UserError: an itemID or an asin occurs twice.
-    """
+    """Return the identifier of items 0 .. items-1: asin, else the number; UserError if one occurs twice."""
     names = [str(i) for i in range(items)]
     seen: set[int] = set()
     for number, line in enumerate(lines(path) if path else (), start=1):

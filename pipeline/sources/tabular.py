@@ -101,11 +101,7 @@ class Tabular:
         )
 
     def repair(self, raw: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Repaired] | None:
-        """Return the files with the interactions as Parquet in a folder, read row by row; None if they are no CSV.
-
-        Raises:
-            UserError: more rows than `max_reject_share` cannot be read.
-        """
+        """Return the files with the interactions rewritten row by row as Parquet, None if no CSV; see `repair`."""
         path = raw["interactions"]
         if path.suffix == ".parquet" or delimiter(path) is None:
             return None
@@ -115,11 +111,7 @@ class Tabular:
         return {**raw, "interactions": to}, repair(path, list(dict.fromkeys(wanted)), to, self._most_rejects)
 
     def metadata(self, raw: Mapping[str, Path]) -> Path | None:
-        """Return the item file, if there is one.
-
-        Raises:
-            UserError: it is empty, or lacks a column that is required or named under `columns` or `item_columns`.
-        """
+        """Return the item file, if any; UserError if it is empty, or lacks a column that must be there."""
         if path := raw.get("metadata"):
             names = {role: self._item_column(role) for role in OF_ITEMS}
             columns = _columns(path, names, required=("item",), renamed=self._item_columns)
@@ -247,11 +239,7 @@ def _check_readable(path: Path, rows: str, name: str, role: str, text: str) -> N
 
 
 def _first(path: Path, query: str) -> tuple[Any, ...]:
-    """Return the one row of a query over the first rows of a file; of CSV, DuckDB's own error is raised.
-
-    Raises:
-        UserError: it cannot be read.
-    """
+    """Return the one row of a query over the first rows of a file; UserError, or of CSV DuckDB's own error."""
     try:
         with connected() as db:
             return tuple(db.execute(query).fetchall()[0])
