@@ -46,15 +46,10 @@ class Loaded(NamedTuple):
 
 
 def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
-    """Return a checked file of this machine for a path or URL.
+    """Return a checked file of this machine for a path or URL; `folder` keeps downloads.
 
-    Args:
-        address: path, file:// or http(s) URL.
-        folder: where a download is kept for the next call.
-        sha256: what the file must have, hex; the digits in a name such as `vqkd-d93179da.pth` are checked in any case.
-
-    Raises:
-        UserError: it cannot be fetched, or its checksum differs.
+    It must have the sha256 that is given, and the digits of it in a name such as `vqkd-d93179da.pth`; else
+    UserError.
     """
     path = local(address)
     if path is None:
@@ -72,13 +67,7 @@ def obtain(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path
 
 
 def prepare(address: str, folder: Path, sha256: str | None, fetch: Fetch) -> Path:
-    """Return the safetensors file of a published checkpoint, converted at the first call.
-
-    Args:
-        address: path or URL of a `.pth` or `.safetensors` file.
-        folder: where the result is kept; of a downloaded `.pth` only the result stays.
-        sha256: of the published file, hex.
-    """
+    """Return the safetensors file of a published checkpoint, kept in `folder`; a `.pth` is converted once."""
     path = local(address)
     target = folder / f"{Path(_name(address)).stem}.safetensors"
     if path is None and target.exists() and _is_of(target, address, sha256):
@@ -114,11 +103,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the parameters in a `.pth` file, whatever its ending; nothing in it is run.
-
-    Raises:
-        UserError: it is unpacked, cut off, something else, or holds objects other than data.
-    """
+    """Read the parameters in a `.pth` file; nothing in it is run. UserError if it is anything but such a file."""
     _refuse(path)
     zipped = _zipped(path)
     try:
@@ -159,15 +144,9 @@ def fill(
     ignorable: Mapping[str, str],
     optional: tuple[str, ...],
 ) -> Loaded:
-    """Copy tensors into a network by name, after names and shapes were compared both ways.
+    """Copy tensors into a network by name, or none: UserError for a name that one side alone has, or another shape.
 
-    Args:
-        network: changed in place, or not at all.
-        ignorable: beginning of a name -> why tensors so named may be left out of the network.
-        optional: beginnings of the names of parameters that may be absent from the file.
-
-    Raises:
-        UserError: a name that only one side has, or a shape that differs; names the first few.
+    `ignorable` has beginnings of names that the network may lack, and why; `optional` those that the file may lack.
     """
     own = network.state_dict()
     reasons = {
@@ -193,15 +172,7 @@ def fill(
 
 
 def resized(table: Tensor, grid: int) -> Tensor:
-    """Interpolate the positions of square patches to another number of them, as BEiT3's own fine-tuning does.
-
-    Args:
-        table: float [g * g, D], row by row.
-        grid: patches a side wanted.
-
-    Returns:
-        float [grid * grid, D].
-    """
+    """Interpolate positions of square patches, [g * g, D] -> [grid * grid, D], as BEiT3's fine-tuning does."""
     old = round(len(table) ** 0.5)
     if old == grid:
         return table

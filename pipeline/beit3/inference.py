@@ -66,14 +66,7 @@ class Inference:
     """A BEiT3 that computes CLS and nothing else."""
 
     def __init__(self, network: BEiT3, precision: str) -> None:
-        """Lay out the weights of `network` where they are; it must not change any more.
-
-        Args:
-            precision: float32, bfloat16, or on a CPU that multiplies bytes int8.
-
-        Raises:
-            UserError: this device has no int8 products.
-        """
+        """Lay out the weights of `network`, not to change any more; UserError if int8 products are lacking."""
         self.config: Config = network.config
         body = network.beit3  # not kept: its layers hold their weights once more
         self._vision: Callable[[Tensor | None, None, int], Tensor] = body.vision_embed

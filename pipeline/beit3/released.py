@@ -116,15 +116,9 @@ def load_beit3(network: BEiT3, tensors: dict[str, Tensor], where: str) -> checkp
 
 
 def load_vqkd(path: Path, grid: int, heads: int | None = None) -> tuple[vqkd.VQKD, checkpoints.Loaded]:
-    """Return the tokenizer in a safetensors file, for images of `grid` patches a side, ready to use.
+    """Return the tokenizer in a safetensors file, for images of `grid` patches a side; UserError if it is none.
 
-    Args:
-        path: as `checkpoints.prepare` makes it from a published file.
-        grid: patches a side; positions are interpolated where the file has others.
-        heads: attention heads; of 64 dimensions each by default, as published.
-
-    Raises:
-        UserError: no VQ-KD weights.
+    Positions are interpolated; heads have 64 dimensions each by default, as published.
     """
     tensors = checkpoints.read(path)
     try:

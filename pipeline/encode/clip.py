@@ -187,13 +187,7 @@ class Clip:
 
 
 def network(params: ClipParams, tokens: int, longest: int, taught: int = 0) -> Any:
-    """Return open_clip's network with weights of torch's present seed.
-
-    Args:
-        tokens: V, beside padding.
-        longest: tokens of a text.
-        taught: width of what the teachers know; 0: none teaches.
-    """
+    """Return open_clip's network with weights of torch's present seed; `taught`: width of the target, 0: none."""
     from open_clip import CLIP as Network
     from open_clip import CLIPTextCfg, CLIPVisionCfg
 
@@ -213,11 +207,7 @@ def network(params: ClipParams, tokens: int, longest: int, taught: int = 0) -> A
 
 
 def fit(context: Context, params: ClipParams, progress: Progress) -> None:
-    """Train on the dataset's pairs, from the last checkpoint if there is one, and write the weights.
-
-    Raises:
-        UserError: fewer than two items have image and text.
-    """
+    """Train on the dataset's pairs, from the last checkpoint on, and write the weights; UserError for less than two."""
     seed = seed_for(CLIP_SEED, context.layout.dataset, context.params.seed)
     texts = io.read_table(context.layout.items, schemas.ITEMS, ["text"])["text"].to_pylist()
     folder = context.fitted.parent

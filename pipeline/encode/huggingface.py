@@ -134,13 +134,7 @@ class HuggingFace(Towers):
 
 
 def pooled(hidden: Tensor, mask: Tensor, how: str) -> Tensor:
-    """Return float32 [B, W] of the tokens' vectors.
-
-    Args:
-        hidden: float32 [B, T, W].
-        mask: int64 [B, T], 1 where there is a token; padding is on the right.
-        how: mean, cls (the first token) or last.
-    """
+    """Return float32 [B, W] of tokens [B, T, W] where int64 [B, T] is 1: mean, first (cls) or last."""
     if how == "mean":
         real = mask.unsqueeze(2).to(hidden.dtype)  # [B, T, 1]
         return (hidden * real).sum(1) / real.sum(1)

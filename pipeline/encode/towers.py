@@ -155,15 +155,9 @@ class Towers:
 
 
 def joined(halves: Sequence[Tensor | None], widths: Sequence[int], how: Join) -> Tensor:
-    """Return one vector an item from those of its modalities, each scaled to length 1 first.
+    """Return one vector an item of those of its modalities, [B, W] each of length 1 or None: float32 [B, F].
 
-    Args:
-        halves: float [B, W] each; None where the batch lacks the modality.
-        widths: W of each.
-        how: mean of what there is, or all side by side, zero where there is none.
-
-    Returns:
-        float32 [B, F].
+    `how` is the mean of what there is, or all side by side, zero where there is none.
     """
     units = [None if half is None else F.normalize(half.float()) for half in halves]
     present = [unit for unit in units if unit is not None]

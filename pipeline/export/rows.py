@@ -57,14 +57,9 @@ def with_ids(content: ExportContent, fixed: bool = False) -> ExportContent:
 
 
 def without_zero_rows(content: ExportContent, how: str, fixed: bool = False) -> ExportContent:
-    """Return the content without rows of zeros; `filled` or `notes` say what was done.
+    """Return the content without rows of zeros; `filled` or `notes` say what was done, one of ZERO_ROWS.
 
-    Args:
-        how: of ZERO_ROWS.
-        fixed: whether rows have a given order, from which none can be dropped.
-
-    Raises:
-        UserError: unknown `how`, no item may be left out or all would be, or a set holds nothing but zeros.
+    UserError if it is another, none or all would be left, a set is all zeros, or rows are `fixed` and one would go.
     """
     if how not in ZERO_ROWS:
         raise UserError(f"no way '{how}' with zero rows; there are {', '.join(ZERO_ROWS)}")

@@ -46,13 +46,9 @@ FORMATS: dict[str, ModuleType] = {
 
 
 def write(content: ExportContent, form: str, to: Path) -> list[str]:
-    """Write `content` in a format; return sentences on what the format changes or cannot say, which the README has too.
+    """Write `content` into a folder, absent or empty; return what the format changes or cannot say, as the README does.
 
-    Args:
-        to: folder to write; absent or empty.
-
-    Raises:
-        UserError: unknown format, `to` is not empty, or the disk is full.
+    UserError for an unknown format, a folder that holds something, or a full disk.
     """
     if wants_codes(form, None) and content.codes is None:
         raise UserError(f"{content.name}: '{form}' is a format of semantic IDs, and none were read")

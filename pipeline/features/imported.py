@@ -33,12 +33,7 @@ class File(NamedTuple):
 def files(raw: Mapping[str, Path], asins: Sequence[str], encoders: Sequence[str]) -> dict[str, File]:
     """Return feature set -> file; image features by ASIN also concatenated with MiniLM, if that is encoded.
 
-    Args:
-        raw: role -> file.
-
-    Raises:
-        UserError: a .npy file that does not have one row of numbers for each item, or for each that `feature_rows`
-            names; or that names no item of the dataset.
+    UserError if a .npy file has not one row of numbers an item, or `feature_rows` names no item of the dataset.
     """
     order = raw.get(ROWS)
     check_features(raw, len(asins) if order is None else len(identifiers.order(order, asins)))
@@ -104,17 +99,7 @@ class Imported(Node):
 
 
 def read_npy(path: Path, rows: np.ndarray) -> np.ndarray:
-    """Read rows of an imported feature file.
-
-    Args:
-        rows: int64 [n]; -1 gives a vector of zeros.
-
-    Returns:
-        float32 [n, F].
-
-    Raises:
-        UserError: a value is not finite.
-    """
+    """Return rows int64 [n] of a feature file, zeros for -1: float32 [n, F]; UserError if a value is not finite."""
     vectors = np.load(path, mmap_mode="r", allow_pickle=False)[rows].astype(np.float32)
     vectors[rows < 0] = 0
     invalid = ~np.isfinite(vectors).all(axis=1)

@@ -125,12 +125,10 @@ def train_pairs(layout: Layout, cold: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def factors(matrix: sparse.csr_array, width: int, seed: int) -> np.ndarray:
-    """Return the leading right singular vectors of R, times the root of T: float64 [I, W], zero for other items.
+    """Return R's leading right singular vectors times the root of T: float64 [I, W], zero for other items.
 
-    Args:
-        matrix: [U, I], 1 where a user has an item in train; not empty.
-        width: W at most.
-        seed: of ARPACK's start, which decides the last bits alone.
+    R, not empty, is [U, I], 1 where a user has an item in train; the seed of ARPACK's start decides last bits
+    alone.
     """
     scaled = matrix.astype(np.float64)
     users, items = scaled.sum(axis=1), scaled.sum(axis=0)

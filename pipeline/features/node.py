@@ -218,14 +218,7 @@ def width(path: Path) -> int:
 
 
 def table(ids: pa.Table, vectors: np.ndarray, has_image: Any, has_text: Any) -> pa.Table:
-    """Return rows of schema features(F).
-
-    Args:
-        ids: item_id and asin of n items.
-        vectors: float32 [n, F].
-        has_image: bool [n], whether an image went in; null where that is unknown.
-        has_text: likewise.
-    """
+    """Return rows of schema features(F): item_id and asin, float32 [n, F], bool [n] flags, null where unknown."""
     columns = {"item_id": ids["item_id"], "asin": ids["asin"], "has_image": has_image, "has_text": has_text}
     return pa.table(columns | {"vector": io.vectors(vectors)})
 

@@ -147,14 +147,7 @@ def is_partial(encoders: Encoders, name: str) -> bool:
 
 
 def check_names(encoders: Encoders, listed: Sequence[str], imported: Sequence[str] = ()) -> None:
-    """Refuse unknown kinds and names, circles, and what is made of a set that is not written.
-
-    Args:
-        imported: feature sets that come with a dataset.
-
-    Raises:
-        UserError: one line, which names the key.
-    """
+    """Refuse unknown kinds and names, circles, and what is made of a set that is not written; or UserError."""
     for name, given in encoders.items():
         if "kind" not in given and name not in kinds():
             raise UserError(f"'encoders.{name}.kind' is required{nearest(name, kinds())}")

@@ -73,14 +73,7 @@ class Recipe:
 
 
 def fit_recipe(parts: Parts, content: Fit, how: Mapping, width: int, targets: Targets | None) -> Recipe:
-    """Return a candidate fitted to all items.
-
-    Args:
-        content: what maps them to one width.
-        how: what is done with that.
-        width: directions kept at most.
-        targets: what a map is fitted to; None for a candidate without one.
-    """
+    """Return a candidate fitted to all items, `width` directions at most; `targets` are None for one without a map."""
     if targets is None:
         return Recipe(content, None, None)
     ridge = fit_map(lambda: map(content, parts()), targets, RIDGE)
@@ -105,13 +98,7 @@ SECOND = 1e9
 
 
 def candidates(hand: Sequence[str], trained: Sequence[str], images: bool) -> list[Candidate]:
-    """Return all candidates, those with the fewest steps away from `linear` first.
-
-    Args:
-        hand: sets of encoders that exist before.
-        trained: sets of encoders that are trained on the catalogue.
-        images: whether weights of images make a difference.
-    """
+    """Return all candidates of encoders at hand and trained here, those with the fewest steps from `linear` first."""
     every, alone = [tuple(hand), (*hand, *trained)], [(name,) for name in (*trained, *hand)]
     of = list(dict.fromkeys(some for some in (*every, *alone) if some))
     steps = list(
@@ -122,14 +109,7 @@ def candidates(hand: Sequence[str], trained: Sequence[str], images: bool) -> lis
 
 
 def search(node: Gathered, width: int, seconds: float, progress: Progress) -> pa.Table:
-    """Return the candidates that were tried, schema TRIED; what is tried is kept, so that a killed search goes on.
-
-    Args:
-        width: directions kept at most, and factors.
-
-    Raises:
-        UserError: there are no valid interactions to choose by.
-    """
+    """Return the candidates that were tried, schema TRIED; a killed search goes on. UserError if valid is empty."""
     trial = Trial(node, width)
     kept = node.folder / ".tried.json"
     done: list[list[float]] = io.read_json(kept) if kept.is_file() else []

@@ -98,11 +98,7 @@ class FeatureSets:
         return given | {"layout": self.layout, "params": self.params, "sources": sources}
 
     def _part(self, name: str, part: str, kept: Path) -> Node:
-        """Return what a set is made of; what is not written keeps what is trained for it beside the set.
-
-        Raises:
-            UserError: the dataset has none such.
-        """
+        """Return what a set is made of, or UserError; what is not written keeps its weights beside the set."""
         if not defined(self.encoders, part) and part not in self.imports:
             raise UserError(
                 f"'encoders.{name}.of': {self.layout.dataset} has no feature set '{part}'; import it or name another"

@@ -89,16 +89,7 @@ class Settled(NamedTuple):
 
 
 def build(parts: Iterable[np.ndarray], width: int, folder: Path) -> tuple[Files, np.ndarray]:
-    """Write an index.
-
-    Args:
-        parts: float32 [b, F] in order.
-        width: F.
-        folder: empty; it takes 5 bytes a number.
-
-    Returns:
-        the files, and which rows have a direction, bool [N].
-    """
+    """Write an index of float32 [b, F] in order, 5 bytes a number; return files, and bool [N], the directed."""
     files, usable = Files(folder, width), []
     with (folder / "units.f32").open("wb") as file:
         for part in parts:

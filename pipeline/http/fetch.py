@@ -138,14 +138,7 @@ def _attempt(client: httpx.Client, address: str, part: Path, progress: Progress)
 
 
 def check(path: Path, name: str) -> None:
-    """Refuse a web page in place of a file, and a gzip file that is broken or cut off.
-
-    Args:
-        name: its final name, whose ending says what it should be.
-
-    Raises:
-        ValueError: with the fault.
-    """
+    """Refuse, with ValueError, a web page in place of a file, and a broken gzip file, by its final name's ending."""
     with path.open("rb") as f:
         head = f.read(512)
     if is_web_page(head):

@@ -145,11 +145,7 @@ def _connected_to(response: httpx.Response) -> list[str]:
 
 
 def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[str]:
-    """Return the numbers that a redirect may connect to; none for the host that the user named, see `_connected_to`.
-
-    Raises:
-        UserError: it may not be followed. TransientError: its host is not resolved.
-    """
+    """Return the numbers a redirect may connect to, none for the user's host; UserError if it may not be followed."""
     if there.scheme not in ("http", "https") or not is_valid(there):
         raise UserError(f"{label}: the server redirects to an invalid address")
     if (here.scheme, there.scheme) == ("https", "http"):

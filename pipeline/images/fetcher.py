@@ -86,12 +86,10 @@ class Fetcher:
         self._open.close()
 
     def fetch(self, candidates: list[list[str]], done: Callable[[int], object] = lambda n: None) -> list[Result]:
-        """Return one result an item, in order.
+        """Return one result an item, in order; `done` is told how many.
 
-        Args:
-            candidates: addresses of each item, best first; the first of CANDIDATES that gives an image counts. If
-                none does, the first one's failure is the item's.
-            done: called with a number of items that are done.
+        Of addresses, best first, the first of CANDIDATES that gives an image counts; if none does, the first's
+        failure.
         """
         return self._runner.run(self._all(candidates, done))
 

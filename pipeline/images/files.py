@@ -179,15 +179,7 @@ class Tar(Archive):
 
 
 def opened(params: Images, start: Path | None) -> Files:
-    """Return the files that the images stage may read.
-
-    Args:
-        params: allow_file and outside.
-        start: folder, or archive, that paths start from; None if there is none on this machine.
-
-    Raises:
-        UserError: `start` does not exist, or is a file but no archive.
-    """
+    """Return the files that the images stage may read, from a folder or archive; UserError if `start` is neither."""
     if not params.allow_file:
         return Refused(REFUSED)
     if start is None:

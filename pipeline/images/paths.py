@@ -82,15 +82,7 @@ def fill(pattern: str, asin: str) -> str:
 
 
 def fingerprint(layout: Layout, source: Source, params: Images, batches: Iterable[pa.RecordBatch] | None = None) -> str:
-    """Return a sha256 that changes when an image file of this machine that items name does.
-
-    Args:
-        params: which files may be read, and where paths start.
-        batches: asin and image_urls of the items; all of the dataset by default.
-
-    Raises:
-        UserError: the items are not made yet.
-    """
+    """Return a sha256 that changes when an image file that items name does; UserError if no items are made."""
     if not params.allow_file:
         return ""
     if not isinstance(source, Downloaded):

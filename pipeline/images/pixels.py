@@ -49,15 +49,7 @@ def normalised(pixels: np.ndarray | Tensor, mean: Sequence[float] = HALF, sd: Se
 
 
 def decode_all(images: Path, side: int, cache: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Decode every stored image once.
-
-    Args:
-        images: folder of the images stage.
-        cache: file of the pixels; written if it does not exist.
-
-    Returns:
-        row int64 [I] (-1: no image) and pixels uint8 [n, S, S, 3], memory-mapped.
-    """
+    """Decode every stored image once, into `cache`: row int64 [I], -1: none, and uint8 [n, S, S, 3], mapped."""
     paths = io.shards(images, "images")
     status = [pq.read_table(p, columns=["status"])["status"].to_numpy(zero_copy_only=False) for p in paths]
     has = np.concatenate(status) == "ok"

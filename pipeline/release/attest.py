@@ -139,16 +139,7 @@ class Attestation(NamedTuple):
 
 
 def inputs(data: str, images: Path | None, root: Path) -> Inputs:
-    """Return where to read inputs.
-
-    Args:
-        data: a file of items, or a dataset.
-        images: folder of images beside a file.
-        root: folder of the stages' outputs, for a dataset.
-
-    Raises:
-        UserError: `data` is neither.
-    """
+    """Return where to read inputs: a file of items and a folder of images, or a dataset; UserError if neither."""
     if Path(data).is_file():
         return Files(Path(data), images)
     layout = Layout(root, data)
@@ -158,16 +149,10 @@ def inputs(data: str, images: Path | None, root: Path) -> Inputs:
 
 
 def attest(release: Path, data: Inputs, sample: int, names: Sequence[str] = ()) -> Attestation:
-    """Recompute rows of a release.
+    """Recompute rows of a verified release, `sample` of those that the data covers.
 
-    Args:
-        release: its folder, verified by the caller.
-        data: the inputs; may cover a part of the items.
-        sample: rows, drawn from those that the data covers; equal releases and data give equal rows.
-        names: feature sets; all whose encoder is released by default.
-
-    Raises:
-        UserError: the release carries no encoder or no hashes of inputs, or the data has none of its items.
+    Equal inputs give equal rows. UserError if it carries no encoder of `names`, by default all, or no hashes of
+    inputs, or the data has no item of it.
     """
     manifest = manifests.load(release)
     available = encoder.names(release)
@@ -197,15 +182,7 @@ def _recomputed(
     hashes: Sequence[tuple[str, str]],
     at: Sequence[int],
 ) -> list[Row]:
-    """Return how a block of items compares with the release.
-
-    Args:
-        loaded: feature set -> its encoder.
-        coded: `<feature set>/<method>` -> its codes.
-        block: B items.
-        hashes: of the text and the image of each, as released.
-        at: row of each in the release.
-    """
+    """Return how a block of B items compares with the release, whose hashes of text and image, and rows, are given."""
     facts = next(iter(loaded.values())).facts  # images are stored alike for all feature sets
     images = [_stored(item, image, facts) for item, (_, image) in zip(block, hashes, strict=True)]
     texts = [item.text for item in block]

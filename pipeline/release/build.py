@@ -125,10 +125,8 @@ def _encoders(folder: Path, encoders: Mapping[str, encoder.ReleasedEncoder]) -> 
 def released_items(items: pa.Table, images: pa.Table | None) -> pa.Table:
     """Return schema RELEASED_ITEMS: public image addresses and hashes are kept, image bytes never.
 
-    Args:
-        items: schema ITEMS, I rows.
-        images: columns item_id, status, url, sha256, phash of schema IMAGES and input_image_sha256, I rows in item
-            order; None where no images were fetched.
+    `images` has item_id, status, url, sha256, phash and input_image_sha256, I rows in item order; None: none
+    fetched.
     """
     n = len(items)
     if images is None:

@@ -46,13 +46,7 @@ CONTEXT: dict[str, Any] = {
 
 
 def describe(dataset: str, version: str, kind: str, files: Iterable[File]) -> dict[str, Any]:
-    """Return the content of croissant.json.
-
-    Args:
-        version: semantic version of the data.
-        kind: of the source, a name in SOURCES.
-        files: the release's files but for the card, the manifest and this one, in the manifest's order.
-    """
+    """Return the content of croissant.json; `files` are the release's but for card, manifest and this one, in order."""
     tables: dict[str, list[File]] = {}
     for file in files:
         if file.table is not None:

@@ -110,13 +110,7 @@ def normalised(data: bytes, facts: encoder.Facts) -> Decoded:
 def vectors(
     loaded: Loaded, texts: Sequence[str], images: Sequence[bytes | None], done: Callable[[int], object] = int
 ) -> batching.Encoded:
-    """Encode items by the modalities that the feature set reads.
-
-    Args:
-        texts: of B items; empty where there is none.
-        images: JPEGs as the pipeline stores them; None where there is none.
-        done: called after each batch with its number of items.
-    """
+    """Encode B items by the modalities that the feature set reads; texts may be empty, JPEGs None."""
     reads, none = loaded.facts.reads, [None] * len(images)
     visible = texts if "text" in reads else [""] * len(texts)
     size, workers = loaded.facts.batch_size, os.cpu_count() or 1

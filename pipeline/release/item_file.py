@@ -38,14 +38,9 @@ class Row(NamedTuple):
 
 
 def blocks(path: Path, images: Path | None) -> Iterator[tuple[list[Row], list[Reject]]]:
-    """Return the items of each BLOCK lines of a file, and the lines that cannot be used; both in the file's order.
+    """Return the items of each BLOCK lines of JSON lines or CSV, and the lines that cannot be used, in order.
 
-    Args:
-        path: JSON lines or CSV with a header, may end in .gz.
-        images: folder of images; None: there are none.
-
-    Raises:
-        UserError: file or folder is absent; while reading, a row names an image and there is no folder.
+    UserError if file or folder is absent; while reading, if a row names an image and there is no folder.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file of items; give JSON lines or CSV, an item a line")

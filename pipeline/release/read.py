@@ -119,15 +119,10 @@ class Release:
 
 @contextmanager
 def unpacked(release: Release, needs: Sequence[str] = ()) -> Iterator[Layout]:
-    """Yield a release as the stages would have left it, so that all that reads a dataset reads a release.
+    """Yield a verified release as the stages would have left it, so that all that reads a dataset reads a release.
 
-    Tables are linked into a temporary folder, which is gone at the end; what items need for it is written anew.
-
-    Args:
-        needs: see `Release.refuse_without`.
-
-    Raises:
-        UserError: the release lacks something.
+    Tables are linked into a temporary folder; what items need is written anew. UserError if it lacks one of
+    `needs`.
     """
     release.refuse_without(*needs)
     with tempfile.TemporaryDirectory(prefix="alignrec-") as temporary:

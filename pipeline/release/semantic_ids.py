@@ -30,13 +30,9 @@ NONE = -1
 
 
 def gather(layout: Layout, names: Iterable[str], methods: Sequence[str] | None) -> dict[tuple[str, str], Path]:
-    """Return feature set and method -> folder of what was coded.
+    """Return feature set and method -> folder of what was coded, by default of all methods that are no controls.
 
-    Args:
-        methods: which; None: all that are not controls.
-
-    Raises:
-        UserError: a method that was asked for has coded none of them.
+    UserError if a method that was asked for has coded none of them.
     """
     names = list(names)
     coded = {
@@ -62,14 +58,7 @@ def names(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def folder_of(release: Path, manifest: Manifest, features: str, method: str | None) -> Path:
-    """Return the folder of a feature set's semantic IDs.
-
-    Args:
-        method: None: the only one.
-
-    Raises:
-        UserError: there are none, or several to choose from; names them.
-    """
+    """Return the folder of a feature set's semantic IDs, by the only method if None; UserError names what there is."""
     methods = [own for name, own in names(manifest) if name == features]
     if not methods:
         coded = sorted({name for name, _ in names(manifest)})

@@ -34,14 +34,9 @@ def sign(folder: Path, key: Path) -> None:
 
 
 def check(folder: Path, manifest: bytes, key: Path | None) -> str | None:
-    """Return a line on the signature; None where there is none and no key is given.
+    """Return a line on the signature of the manifest's bytes, of any key if None; None where there is none to check.
 
-    Args:
-        manifest: the bytes that must be signed; nobody need have believed them yet.
-        key: public key that must have signed it; None: any, and its fingerprint is returned.
-
-    Raises:
-        UserError: the signature is not of this manifest or not by this key, or is wanted and missing.
+    UserError if it is not of this manifest or not by this key, or is wanted and missing.
     """
     path = folder / NAME
     if not path.is_file():

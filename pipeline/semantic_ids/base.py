@@ -67,14 +67,9 @@ def enough(vectors: Vectors, shape: Shape) -> None:
 
 
 def tensor(tensors: Tensors, name: str, *shape: int | None, dtype: type[np.generic] = np.float32) -> np.ndarray:
-    """Return one of the tensors of a file that anybody may have written.
+    """Return a tensor that anybody may have written; UserError if of another shape or type, or not finite.
 
-    Args:
-        shape: that it must have; None stands for any size from 1.
-        dtype: that it must have.
-
-    Raises:
-        UserError: it is missing, has another shape or type, or holds a value that is not finite.
+    In `shape` None stands for any size from 1.
     """
     if name not in tensors:
         raise UserError(f"no tensor '{name}'; there are {one_line(', '.join(tensors)) or 'none'}")
@@ -112,17 +107,7 @@ class Method(ABC):
     @classmethod
     @abstractmethod
     def fit(cls, vectors: Vectors, shape: Shape, params: Section, seed: int, progress: Progress = silent) -> Self:
-        """Learn codebooks.
-
-        Args:
-            vectors: of which the sample is looked at.
-            shape: L and K.
-            params: an instance of Params.
-            progress: shows a method that trains.
-
-        Raises:
-            UserError: the vectors allow no such codebooks; says what to change.
-        """
+        """Learn L levels of K codes on the sample; `params` is of Params. UserError says what to change."""
 
     @classmethod
     @abstractmethod

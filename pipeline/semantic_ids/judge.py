@@ -75,15 +75,7 @@ class Judge:
 
 
 def read(layout: Layout, features: str, seed: int, probed_items: int) -> Judge:
-    """Return the judge of a feature set of a dataset.
-
-    Args:
-        layout: of the dataset; stages interactions, items, encode and graph have run.
-        probed_items: larger catalogues are not probed.
-
-    Raises:
-        UserError: a file is missing; says which stage makes it.
-    """
+    """Return the judge of a feature set; above `probed_items` none is probed. UserError says which stage is to run."""
     interactions = io.read_table(layout.interactions, schemas.INTERACTIONS)
     paths = io.read_table(layout.items, schemas.ITEMS, ["categories"])["categories"].to_pylist()
     folder = layout.features(features)
@@ -99,13 +91,9 @@ def inputs(layout: Layout, features: str) -> list[Path]:
 def against(
     interactions: pa.Table, paths: list[list[str]], near: Edges, vectors: np.ndarray | None, seed: int
 ) -> Judge:
-    """Return a judge.
+    """Return a judge of interactions, categories from the root, and neighbours in blocks.
 
-    Args:
-        interactions: table INTERACTIONS.
-        paths: categories from the root of each item.
-        near: neighbours of the items, in blocks.
-        vectors: float32 [I, F], the original ones; None where there are none, or too many to probe.
+    `vectors` are the original ones, float32 [I, F]; None where there are none, or too many to probe.
     """
     user, item, split = (interactions[c].to_numpy() for c in ("user_id", "item_id", "split"))
     train = split == schemas.TRAIN

@@ -38,13 +38,7 @@ def clustered(x: np.ndarray, k: int, iterations: int, seed: int) -> np.ndarray:
 
 
 def means(x: np.ndarray, codes: np.ndarray, centroids: np.ndarray) -> np.ndarray:
-    """Return the mean of the vectors of each code, float32 [K, F]; where there are none, the centroid as it is.
-
-    Args:
-        x: float32 [m, F].
-        codes: int [m].
-        centroids: float32 [K, F].
-    """
+    """Return the mean of the vectors [m, F] of each code, float32 [K, F]; of none, the centroid as it is."""
     counts = np.bincount(codes, minlength=len(centroids))
     members = sp.csc_array((np.ones(len(x), np.float32), codes, np.arange(len(x) + 1)), (len(centroids), len(x)))
     sums = members @ x

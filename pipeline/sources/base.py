@@ -45,14 +45,7 @@ class Generated(Source):
 
     @abstractmethod
     def make(self, raw: Path, progress: Callable[[list[str]], Iterable[str]]) -> dict[str, str]:
-        """Write the raw files.
-
-        Args:
-            progress: wraps the list of generated files.
-
-        Returns:
-            role -> file name in `raw`.
-        """
+        """Write the raw files, whose list `progress` wraps; return role -> file name in `raw`."""
 
 
 class Downloaded(Source):

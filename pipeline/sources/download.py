@@ -83,13 +83,7 @@ def expectations(
 ) -> dict[str, str]:
     """Return role -> sha256 that its file must have: the parameters', else that of the first download.
 
-    Args:
-        addresses: role -> URLs or paths; a file of this machine may change.
-        pinned: role -> sha256 of the parameters.
-        earlier: what `sources.json` held before.
-
-    Raises:
-        UserError: a pinned role is not one of this source's.
+    Files of this machine may change. UserError if a pinned role is not one of this source's.
     """
     if unknown := sorted(set(pinned) - set(addresses)):
         raise UserError(f"sha256 of '{unknown[0]}': this source has {', '.join(addresses)}")
@@ -107,13 +101,7 @@ def listing(
 ) -> list[dict[str, Any]]:
     """Return what `sources.json` holds: an object a file with role, name, url, bytes, sha256.
 
-    A local file's url is its name alone, so that it names no folder of the machine.
-
-    Args:
-        raw: folder of the files.
-        stored: role -> file name.
-        addresses: role -> URLs or paths.
-        hashes: file name -> sha256, as far as it is known; the rest is hashed.
+    A local file's url is its name alone, so that it names no folder of the machine. What `hashes` lacks is hashed.
     """
     rows = []
     for role, name in stored.items():

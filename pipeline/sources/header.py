@@ -34,13 +34,9 @@ def delimiter(path: Path) -> str | None:
 
 
 def column_names(path: Path, wanted: Iterable[str] = ()) -> list[str]:
-    """Return the names of a file's columns, in the file's order: from its schema, its header, or lines of JSON.
+    """Return the names of a file's columns, in its order: from its schema, its header, or LOOKED_AT lines of JSON.
 
-    Args:
-        wanted: names to look for; JSON is read until all of them have been seen, else for LOOKED_AT lines.
-
-    Raises:
-        UserError: the file is empty, damaged, or of no known format.
+    JSON is read until all that are wanted are seen. UserError if it is empty, damaged, or of no known format.
     """
     if path.suffix == ".parquet":
         try:

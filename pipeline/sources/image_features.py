@@ -30,17 +30,9 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, asins: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Read the vectors of some items in one pass.
+    """Return the vectors of n items: float32 [n, 4096], of each its first record, and which there are, bool [n].
 
-    Args:
-        path: the file, gzipped or not; other products are skipped.
-        asins: of n items, in the order wanted.
-
-    Returns:
-        float32 [n, 4096]: the first record of each item, zeros where there is none; bool [n]: whether there is one.
-
-    Raises:
-        UserError: the file ends inside a record, or a wanted vector is not finite; names the offset.
+    UserError, with the offset, if the file ends inside a record, or a wanted vector is not finite.
     """
     place = {asin.encode(): i for i, asin in enumerate(asins)}
     vectors, present = np.zeros((len(asins), WIDTH), np.float32), np.zeros(len(asins), bool)

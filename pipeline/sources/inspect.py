@@ -100,13 +100,9 @@ def columns(path: Path, wanted: Iterable[str] = ()) -> list[str]:
 
 
 def interactions(path: Path, flags: Mapping[str, str]) -> Table:
-    """Return the interactions file with its columns.
+    """Return the interactions file with its columns, of which `flags` fixes roles.
 
-    Args:
-        flags: role -> column, which the user decided.
-
-    Raises:
-        UserError: the file is absent or empty, no column or several fit a role, or values cannot be read.
+    UserError if it is absent or empty, no column or several fit a role, or values cannot be read.
     """
     seen = _look(path, OF_INTERACTIONS, flags, required=("user", "item"))
     for role, reads in (("rating", rating), ("timestamp", seconds)):
@@ -171,13 +167,8 @@ def ratings(seen: Table) -> Ratings | None:
 def images(given: str, seen: Table) -> tuple[dict[str, str | list[str]], list[str]]:
     """Return section `images` from a folder, an archive, or a pattern such as `images/{item}.jpg`; and what was seen.
 
-    Args:
-        given: what the user gave.
-        seen: the item file, or the interactions where there is none; without a column of images, files of a folder
-            are found by the items' identifiers. With one, its paths may start elsewhere than in the folder.
-
-    Raises:
-        UserError: the folder is absent, or a pattern names something else than the item.
+    Where `seen` has no column of images, files are found by identifiers; its paths may start elsewhere than in the
+    folder.
     """
     if "{" in given:
         if fields := set(re.findall(r"\{(.*?)\}", given)) - {"item", "asin"}:

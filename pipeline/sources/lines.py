@@ -76,13 +76,7 @@ def rejects(file: str, found: Iterable[tuple[int, str, bytes]]) -> pa.Table:
 
 
 def refuse_many(file: object, what: str, found: Sequence[tuple[int, str]], total: int, most: float, key: str) -> None:
-    """Raise UserError if more than a share of all lines cannot be read; it names the three commonest reasons.
-
-    Args:
-        what: rows or lines.
-        found: number and reason of each that cannot be read.
-        key: of the parameters, which sets the share.
-    """
+    """Raise UserError if more than a share of lines cannot be read, with `key` and the commonest reasons."""
     if len(found) > most * total:
         reasons = ", ".join(f"{reason} ({n:,}x)" for reason, n in Counter(reason for _, reason in found).most_common(3))
         raise UserError(

@@ -30,14 +30,7 @@ def text(
     catalogue: int,
     encoders: Sequence[str],
 ) -> str:
-    """Return the whole of a parameter file.
-
-    Args:
-        ratings: what the ratings are, if there are any.
-        core: least interactions of users and items; 0 where the split is the source's own.
-        catalogue: items that are left.
-        encoders: what `encode` makes by default of items with image and text.
-    """
+    """Return the whole of a parameter file; `core` is 0 where the split is the source's own."""
     pictured = bool(images) or (items is not None and "image_urls" in items.roles)
     sections: dict[str, Any] = {
         "datasets": [name],

@@ -22,15 +22,7 @@ SOURCES: Registry[type[Source]] = Registry(
 
 
 def declared(raw: Any, where: str) -> Source:
-    """Return a source from its entry under `sources`.
-
-    Args:
-        raw: a source, or a mapping of `kind` and the keys of that kind.
-        where: its path in the parameter file.
-
-    Raises:
-        UserError: no or an unknown kind, or a key or value that the kind refuses.
-    """
+    """Return a source from its entry under `sources`; UserError for an unknown kind, or what the kind refuses."""
     if isinstance(raw, Source):
         return raw
     if not isinstance(raw, dict) or "kind" not in raw:

@@ -39,16 +39,7 @@ def whole(text: str, kind: str = "BIGINT") -> str:
 
 
 def read_csv(path: Path, columns: Iterable[str], header: bool, delimiter: str = ",", quotes: bool = False) -> str:
-    """Return a table function over a CSV file, gzipped or not.
-
-    Args:
-        columns: names, in the file's order.
-        header: whether its first line is skipped.
-        quotes: whether values may be in double quotes.
-
-    Raises:
-        UserError: see `check_encoding`.
-    """
+    """Return a table function over a CSV file with these columns, gzipped or not; `header` is a first line to skip."""
     check_encoding(path)
     quote = '"' if quotes else ""
     return (

@@ -27,14 +27,7 @@ SUMMARIES = ("Not for me", "Hm", "It is okay", "Nice", "Love it")  # by stars; n
 def make(
     users: int, items: int, seed: int, raw: Path, progress: Callable[[list[str]], Iterable[str]]
 ) -> dict[str, str]:
-    """Write reviews, metadata and images into `raw`.
-
-    Args:
-        progress: wraps the list of image names while they are drawn.
-
-    Returns:
-        role -> file name in `raw`: reviews and metadata.
-    """
+    """Write reviews, metadata and images, whose names `progress` wraps; return role -> file name in `raw`."""
     shop = stickers(items)
     rng = np.random.default_rng((seed, 1))
     fate = rng.permutation(len(shop)) / len(shop)  # the first share has no image, the next a broken one

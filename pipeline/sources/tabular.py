@@ -179,16 +179,7 @@ def _rows_as_json(rows: pa.RecordBatch) -> list[bytes]:
 
 
 def _columns(path: Path, names: Mapping[str, str], required: tuple[str, ...], renamed: Mapping[str, str]) -> list[str]:
-    """Return the columns of a file.
-
-    Args:
-        names: role -> the column's name in the file.
-        required: roles that must have a column.
-        renamed: the parameters' roles -> names; those of `names` must have a column too.
-
-    Raises:
-        UserError: the file is empty or lacks such a column; names those that it has.
-    """
+    """Return the columns of a file (names: role -> its name there); UserError if it lacks one required, or renamed."""
     must = {role: names[role] for role in names if role in required or role in renamed}
     columns = column_names(path, must.values())
     for name in must.values():
