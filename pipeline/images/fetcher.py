@@ -191,17 +191,10 @@ def shard(
     before: Iterable[pa.Table] = (),
     keep: Keep = lambda row, urls: True,
 ) -> Iterator[pa.Table]:
-    """Fetch the images of one shard's items, block by block, so that a killed run loses one block at most.
+    """Yield a shard's images, schema IMAGES, block by block, so that a killed run loses one block at most.
 
-    Args:
-        items: item_id, asin and image_urls of the shard.
-        work: folder of finished blocks, of this shard alone; not needed once the shard is written.
-        done: called with a number of items that are done.
-        before: what an earlier run yielded for the same items.
-        keep: says which rows of `before` stay; the others are fetched again.
-
-    Yields:
-        tables of schema IMAGES, one a block.
+    Finished blocks are kept in `work`, not needed once the shard is written. Rows of `before`, what an earlier run
+    yielded, stay where `keep` says so. `done` is told numbers of items.
     """
     paths, earlier = [], iter(before)
     for start in range(0, len(items), BLOCK):
@@ -242,16 +235,11 @@ def unchanged(row: Outcome, urls: list[str]) -> bool:
 
 
 def duplicates(images: Iterable[pa.Table], above: int) -> dict[str, object]:
-    """Count images that several items share.
+    """Count images that several items share, of url, sha256 and phash of every item, a table at a time.
 
-    Args:
-        images: url, sha256 and phash of every item, a table at a time.
-        above: items that a real image may belong to.
-
-    Returns:
-        duplicates (items whose bytes an earlier item has), near_duplicates (other items of equal phash) and shared: the
-        images of more than `above` items, most frequent first: likely placeholders, for images.placeholders if they
-        are.
+    duplicates are items whose bytes an earlier item has, near_duplicates others of equal phash, and shared the
+    images of more than `above` items, most frequent first: likely placeholders, for images.placeholders if they
+    are.
     """
     kind = pa.schema([schemas.IMAGES.field(name).remove_metadata() for name in ("url", "sha256", "phash")])
     batches = (batch for table in images for batch in table.select(kind.names).cast(kind).to_batches())

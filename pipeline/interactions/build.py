@@ -98,15 +98,8 @@ def imported(
 ) -> SplitTables:
     """Number raw ratings whose split is the source's own. No k-core is taken, and no duplicate dropped.
 
-    Args:
-        ratings: SQL that selects what `split` takes, and split: train, valid, test, or 0, 1, 2.
-        division: one that needs content changes the split; others do not.
-
-    Returns:
-        as `split`.
-
-    Raises:
-        UserError: a row has no known split; or as `split`.
+    Do as `split` for SQL that also selects split: train, valid, test, or 0, 1, 2; else UserError. A division that
+    needs content changes the split; others do not.
     """
     db.execute(f"CREATE TABLE raw AS {ratings}")
     known = " ".join(f"WHEN '{name}' THEN {part}" for name, part in SPLITS.items())
@@ -197,12 +190,8 @@ ORDER = "ORDER BY user_id, timestamp, item_id, split, rating"
 def load_published(db: duckdb.DuckDBPyConnection, ratings: str) -> int:
     """Load a file whose split is published; return its number of items, the largest itemID and one.
 
-    Args:
-        ratings: SQL that selects user, item, timestamp, split as integers or null, and rating.
-
-    Raises:
-        UserError: a value is no number or out of range, or numbers have so large gaps that they cannot be meant; names
-            the line.
+    The SQL selects user, item, timestamp, split as integers or null, and rating. UserError names the line of a
+    value that is no number or out of range; or numbers have so large gaps that they cannot be meant.
     """
     db.execute(f"CREATE TABLE raw AS {ratings}")  # keeps the file's order, so rowid gives the line
     bad = db.execute(
@@ -242,12 +231,9 @@ def published(
 ) -> SplitTables:
     """Return what `load_published` loaded: numbers and split are the source's.
 
-    Users and items that have a number but no rows stay. Users without train rows leave valid and test.
-
-    Args:
-        keep_time: whether the timestamp column means something.
-        min_rating: rows with a lower rating, or none, leave; None keeps all.
-        division: one that needs content changes the split; others do not.
+    Users and items that have a number but no rows stay. Users without train rows leave valid and test, rows below
+    `min_rating` all. A division that needs content changes the split. `keep_time` says whether times mean
+    something.
     """
     time = "timestamp" if keep_time else "NULL::BIGINT"
     rated = "true" if min_rating is None else f"coalesce(rating >= {float(min_rating)}, false)"

@@ -30,15 +30,7 @@ class Catalogue(NamedTuple):
 
 
 def measure(reader: Reader, raw: Mapping[str, Path], memory_limit: str = "1GiB") -> Catalogue:
-    """Return the largest core of CORES that leaves enough, and what it leaves.
-
-    Args:
-        raw: role -> file.
-        memory_limit: of DuckDB, which spills above it.
-
-    Raises:
-        UserError: the rows cannot be read, or nothing is left.
-    """
+    """Return the largest core of CORES that leaves enough, and what it leaves; UserError if nothing is left."""
     with tempfile.TemporaryDirectory() as folder:
         for core in CORES:
             with build.database(Path(folder) / "scratch", memory_limit) as db:

@@ -84,12 +84,7 @@ def build(lines: Iterable[bytes], source: Source, asins: list[str], file: str, m
 def shared(items: pa.Table, above: float) -> list[dict[str, object]]:
     """Return the titles and texts that may be placeholders: those of more than a share of the items, and of several.
 
-    Args:
-        items: table ITEMS.
-        above: share of all items, 0 .. 1.
-
-    Returns:
-        an object each with column (title or text), value and items (how many have it), most frequent first.
+    An object each has column (title or text), value and items (how many have it), most frequent first.
     """
     rows: list[dict[str, object]] = []
     for column in ("title", "text"):
@@ -104,12 +99,7 @@ def shared(items: pa.Table, above: float) -> list[dict[str, object]]:
 def used(items: pa.Table, fields: Sequence[str]) -> tuple[float, dict[str, float]]:
     """Return which share of the characters of text that items came with encoders get to read; and what is left out.
 
-    Args:
-        items: table ITEMS.
-        fields: that make the text.
-
-    Returns:
-        the share, 1 where there is no text; and column -> share, of columns with words that are left out, most first.
+    The share is 1 where there is no text; of columns with words that are left out each has its own, most first.
     """
     lengths: Counter[str] = Counter()
     for name in TEXT_FIELDS:

@@ -114,14 +114,7 @@ class Parser:
 
 
 def products(lines: Iterable[Line], source: Source, wanted: Collection[str], workers: int | None) -> Iterator[Outcome]:
-    """Yield the outcome of each line, in the lines' order.
-
-    Args:
-        lines: in the file's order.
-        source: says which reader the lines need.
-        wanted: what the source calls the items that are wanted.
-        workers: processes; None: as many as there are cores if the wanted items are many.
-    """
+    """Yield the outcome of each line, in order, by `workers` processes; None: all cores, if many items are wanted."""
     if workers is None:
         workers = (os.cpu_count() or 1) if len(wanted) >= MANY else 1
     rest = iter(lines)

@@ -102,14 +102,7 @@ def add_to_diagonal(matrix: np.ndarray, value: float | np.ndarray) -> None:
 
 
 def invert(matrix: np.ndarray, name: str) -> np.ndarray:
-    """Return the inverse of a symmetric positive definite matrix, in its place, by Cholesky.
-
-    Args:
-        matrix: float32 [I, I], C-contiguous.
-
-    Raises:
-        UserError: it is not positive definite in float32.
-    """
+    """Return the inverse of a symmetric float32 [I, I], in its place, by Cholesky; UserError if not positive."""
     from scipy.linalg import lapack
 
     with threadpool_limits(torch.get_num_threads()):  # more threads add up in another order

@@ -112,9 +112,6 @@ def agreed(modalities: list[np.ndarray], k: int) -> list[sp.csr_array]:
 
     A pair survives whose cosine is at least the mean of all I^2 in every modality. Each item keeps its K nearest
     survivors, itself first. Entries are 1 / sqrt(r_i r_j), r the row sums.
-
-    Args:
-        modalities: features, M x float32 [I, F_m].
     """
     units = [unit_rows(f)[0] for f in modalities]
     means = [float(np.square(unit.sum(0, dtype=np.float64)).sum()) / len(unit) ** 2 for unit in units]
@@ -158,14 +155,10 @@ def indicated(rows: np.ndarray, columns: np.ndarray, n_items: int) -> sp.csr_arr
 
 @torch.no_grad()
 def trust(user: Tensor, content: list[Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-    """Return how much a pair counts as it is, and how much as its opposite, [B] each.
+    """Return how much a pair counts as it is, and how much as its opposite, [B] each, by x_u [B, D] and G x [I, D].
 
-    P_g = sigmoid(u . unit(h_g)) of the positive. As it is: mean_g P exp(-var_g P)^2. As its opposite, where the mean is
-    below that of all negatives, n: clamp(max_g P - n, 0, 1).
-
-    Args:
-        user: x_u of the batch, [B, D].
-        content: G x [I, D].
+    P_g = sigmoid(u . unit(h_g)) of the positive. As it is: mean_g P exp(-var_g P)^2. As its opposite, where the
+    mean is below that of all negatives, n: clamp(max_g P - n, 0, 1).
     """
     positive, negative = (
         torch.stack([(user * nnf.normalize(pick(h, rows))).sum(1).sigmoid() for h in content])  # [G, B]
@@ -229,12 +222,7 @@ def labelled(items: Tensor, labels: int, temperature: float, *units: Tensor) -> 
 def symmetric_kl(user: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """Return KL(p|q) + KL(q|p) of every pair, [N, N'], p and q of one outcome: sigmoid(u . i) for each of two i.
 
-    With logits a and b it is (p - q) (a - b).
-
-    Args:
-        user: [N, D].
-        first: [N', D].
-        second: [N', D].
+    With logits a and b it is (p - q) (a - b). Users are [N, D], items [N', D] each.
     """
     a, b = user @ first.T, user @ second.T
     return (a.sigmoid() - b.sigmoid()) * (a - b)

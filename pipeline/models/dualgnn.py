@@ -148,12 +148,9 @@ def weighted_sum(users: list[Tensor], weights: Tensor) -> Tensor:
 
 
 def common_items(seen: sp.csr_array, k: int) -> sp.csr_array:
-    """Return the numbers of common items with each user's K nearest users, float32 [U, U].
+    """Return the numbers of common items with each user's K nearest users, float32 [U, U], of R, float32 [U, I].
 
     Equal numbers are kept by ascending user. Blocked, so that no U x U matrix is held.
-
-    Args:
-        seen: R, float32 [U, I].
     """
     blocks = [cooccurrence.top_k(counts, k) for _, counts in cooccurrence.cooccurrences(seen)]
     return sp.csr_array(sp.vstack(blocks, format="csr"))

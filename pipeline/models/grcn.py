@@ -110,13 +110,7 @@ class GRCN(Recommender):
 
 
 def route(edges: SparsityPattern, prototype: Tensor, content: Tensor, iterations: int) -> Tensor:
-    """Neighbour routing: T iterations p <- norm(p + sum_{i in N_u} softmax_{N_u}(p . q_i) q_i).
-
-    Args:
-        edges: the train pairs, rows are users.
-        prototype: p of one modality, [U, D].
-        content: q, the items' projected features, [I, D].
-    """
+    """T iterations p <- norm(p + sum_{i in N_u} softmax_{N_u}(p . q_i) q_i), p [U, D], q [I, D]: neighbour routing."""
     p = nnf.normalize(prototype)
     for _ in range(iterations):
         p = nnf.normalize(p + edges.product(edges.softmax(edges.dots(p, content)), content))

@@ -57,10 +57,7 @@ class ContentKNN(Untrained):
 def similar(seen: sp.csr_array, k: int) -> sp.csr_array:
     """Return S, float32 [I, I]: s(i, j) = |U_i and U_j| / sqrt(|U_i| |U_j|), of each i its K largest, without itself.
 
-    Equal similarities are kept by ascending item. Items without users have no neighbours.
-
-    Args:
-        seen: R, float32 [U, I], 1 for each of the E train pairs.
+    R is float32 [U, I]. Equal similarities are kept by ascending item. Items without users have no neighbours.
     """
     squared = sp.vstack([cooccurrence.top_k(score, k) for _, score in cooccurrence.squared_cosines(seen)], format="csr")
     return sp.csr_array(np.sqrt(squared).astype(np.float32))

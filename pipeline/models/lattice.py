@@ -154,11 +154,7 @@ def similarity(edges: SparsityPattern, features: Tensor) -> Tensor:
 def balanced(edges: list[SparsityPattern], weights: list[Tensor], shares: Tensor, x: Tensor) -> Tensor:
     """Return D^-1/2 S D^-1/2 x, [I, D], S = sum_m shares_m S_m, D the row sums of S; rows of sum 0 or less are empty.
 
-    Args:
-        edges: where S_m has entries, M patterns [I, I].
-        weights: the entries, M x [E].
-        shares: [M].
-        x: [I, D].
+    S_m has M x [E] weights where the patterns [I, I] have edges.
     """
 
     def product(x: Tensor) -> Tensor:

@@ -56,14 +56,9 @@ class LightGCN(Walking):
 
 
 def propagate(graph: Sparse, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-    """Return the mean of layers 0 .. L of e <- A_hat e (equations 3, 4).
+    """Return the mean of layers 0 .. L of e <- A_hat e (equations 3, 4), from users [U, D] and items [I, D].
 
-    A_hat consists of its user-item block R_hat and the transpose: a layer is two products of half its size.
-
-    Args:
-        graph: R_hat [U, I].
-        user: [U, D], layer 0.
-        item: [I, D], layer 0.
+    A_hat consists of its user-item block R_hat [U, I] and the transpose: a layer is two products of half its size.
     """
     return _Mean.apply(user, item, layers, *graph.parts)
 

@@ -133,12 +133,6 @@ def chained(
 
 
 def fac(fine: list[Tensor], coarse: tuple[Tensor, Tensor], counts: Tensor, temperature: float) -> Tensor:
-    """Contrast of every pair of fine views, plus that of the coarse ones.
-
-    Args:
-        fine: the content views in the fine space, M x [N, D], or none.
-        coarse: content and ID view in the coarse space, [N, D] each.
-        counts: how often the batch has each of the N items, [N].
-    """
+    """Contrast of every pair of fine views, M x [N, D] or none, plus that of the coarse ones, content and ID."""
     pairs = [*combinations(fine, 2), coarse]
     return torch.stack([cosine_nce(x, y, counts, temperature) for x, y in pairs]).sum()

@@ -61,13 +61,7 @@ class Task:
 
 
 def batch(task: Task, items: np.ndarray, rates: Rates, seed: int) -> Step:
-    """Draw the masks of some items and bring all of it to the device.
-
-    Args:
-        items: int64 [B].
-        rates: of masking.
-        seed: of the draws; an item's draws depend on nothing else.
-    """
+    """Draw the masks of items int64 [B], each from the seed and its number alone, and bring all to the device."""
     inputs, ids, has_text = _inputs(task, items)
     corpus, patches = task.corpus, task.codes.shape[1]
     rngs = data.generators(items, seed)

@@ -44,12 +44,7 @@ def encoded(rows: Rows, n_items: int, path: Path) -> np.ndarray:
 def target(features: Sequence[np.ndarray], blocks: Sequence[Block], path: Path) -> np.ndarray:
     """Return the target of all items, a memory map of float32 [I, W], from its file if that is there.
 
-    Args:
-        features: of each encoder, float32 [I, F].
-        blocks: which of their numbers belong together.
-
-    Returns:
-        rows of length 1, zero for an item that has nothing which the encoders read.
+    Rows have length 1; that of an item which has nothing that the encoders read is zero.
     """
     n_items = len(features[0])
 

@@ -83,11 +83,8 @@ def _metrics(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, float | No
 def reading(network: BEiT3, task: Task, teacher: np.ndarray | None) -> Whitening:
     """Fit how CLS is read to the train items, or to MOST of them.
 
-    Args:
-        teacher: the linear map that reads the teachers' vector from CLS, float32 [D, W]; None where none teaches.
-
-    Returns:
-        what that map reads, centred and brought to D numbers at most by PCA; without teachers CLS whitened.
+    That is what the teachers' map, float32 [D, W], reads, centred and brought to D numbers at most by PCA; without
+    teachers CLS whitened.
     """
     sample = np.random.default_rng(seed_for(task.seed, "whitening")).permutation(task.train)[:MOST]
     cls = features(network, task, np.sort(sample))

@@ -69,18 +69,11 @@ class Now:
 
 
 def fit(network: BEiT3, task: Task, checkpoint: Checkpoint, done: Callable[[int], object]) -> Trained:
-    """Train in place, from the checkpoint if there is one.
+    """Train in place, from the checkpoint if there is one; `done` is told steps taken before, then each step.
 
     With `patience`, where frozen encoders teach, training ends when so many measurements found no higher cosine to
-    their vectors on held-out items, and the weights of the highest stand.
-
-    Args:
-        checkpoint: written by rank 0 every few steps; the caller deletes it when the result is safe.
-        done: called with the number of steps that were taken before, then with 1 after each step.
-
-    Raises:
-        UserError: the loss is not finite.
-        UserError: batches too small for the number of processes and parts.
+    their vectors on held-out items, and the weights of the highest stand. The caller deletes the checkpoint when
+    the result is safe. UserError for a loss that is not finite, or batches too small for processes and parts.
     """
     training = _begin(network, task)
     now, best = _resumed(training, checkpoint)

@@ -86,13 +86,7 @@ def network_and_task(
     device: torch.device,
     target: np.ndarray | None = None,
 ) -> tuple[BEiT3, Task, list[str]]:
-    """Return the network to train, on the device, its task, and lines on the weights that it starts from.
-
-    Args:
-        layout: of the dataset; tokenizer and visual tokens are written there.
-        lines: text of each item, in order.
-        target: what CLS is to know of each item, float32 [I, W]; None: no encoder teaches.
-    """
+    """Return the network to train, on the device, its task, and lines on the weights that it starts from."""
     torch.set_num_threads(params.threads)  # sums in one order
     shape = SIZES[params.size]
     whole, pieces, mask_id = texts(layout, lines, params, cache)
