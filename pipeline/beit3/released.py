@@ -65,16 +65,9 @@ def shape(tensors: dict[str, Tensor], where: str) -> Config:
 
 
 def continued(wanted: Config, published: Config, codes: int, pieces: int, where: str) -> Config:
-    """Return the shape of a network that goes on from published weights.
+    """Return the shape of a network that goes on from published weights; `codes` are to be predicted, 0: no MIM head.
 
-    Args:
-        wanted: network size, image side, and the rows of text positions that texts need.
-        published: shape of the file.
-        codes: visual tokens to predict; 0: no MIM head.
-        pieces: ids of the tokenizer, special ones included.
-
-    Raises:
-        UserError: weights of another size, or of another tokenizer.
+    `wanted` has network size, image side and rows of text positions. UserError for another size or tokenizer.
     """
     _same_size(wanted, published, where)
     if not 0 <= published.vocab - pieces <= SPARE_PIECES:

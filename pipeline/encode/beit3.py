@@ -147,10 +147,8 @@ class BEiT3Items:
 def settled(context: Context, params: BEiT3Params) -> BEiT3Params:
     """Return the settings with the precision decided and checked; all variants get the trained network's.
 
-    The processor and the dataset's first items decide, so a run that was killed decides the same again.
-
-    Raises:
-        UserError: this device lacks the precision, or it changes the features too much.
+    The processor and the dataset's first items decide, so a killed run decides the same again. UserError if this
+    device lacks the precision, or it changes the features too much.
     """
     config = Config(**io.read_json(context.files.config))
     choices = precisions(config, pick()) if params.precision == "auto" else [params.precision]

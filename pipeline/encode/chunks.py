@@ -88,12 +88,9 @@ class Chunks(NamedTuple):
 
 
 def cut(texts: Sequence[str], count: Count, room: int, most: int) -> Chunks:
-    """Cut texts between words into parts of as many tokens as fit; a text that fits stays as it is.
+    """Cut texts, none empty, between words into parts of at most `room` tokens; a text that fits stays as it is.
 
-    Args:
-        texts: B, none empty.
-        room: tokens of a part, at most; a word of more is cut too.
-        most: parts of a text, at most; what comes after them is not read.
+    A word of more is cut too. Of a text `most` parts are read, and not what comes after them.
     """
     short = [text for text in texts if len(text) <= LETTERS * room]
     fits = iter(count(short) if short else [])

@@ -77,13 +77,8 @@ class Origin:
 def find(where: str, params: Pretrained, library: str, wanted: Sequence[str] = (WEIGHTS,)) -> Origin:
     """Return where a model's files are, fetched first if it is on the Hub; its `reads` holds both modalities.
 
-    Args:
-        where: path of the settings, such as `encoders.siglip2`.
-        library: distribution that loads it.
-        wanted: patterns of the files that are fetched beside `ALWAYS`.
-
-    Raises:
-        UserError: there is no such model or revision, it cannot be reached, is not whole, or has no safe weights.
+    `where` is the path of the settings, `wanted` what is fetched beside `ALWAYS`. UserError if there is no such
+    model or revision, it cannot be reached, is not whole, or has no safe weights.
     """
     folder = params.folder
     if folder is None:

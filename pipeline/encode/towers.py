@@ -55,15 +55,10 @@ class Towers:
         room: int | None = None,
         most: int = chunks.MOST,
     ) -> None:
-        """Encode an image and a word, to see that it can and how wide it is.
+        """Encode an image and a word, to see that it can and how wide it is; `dim` numbers are kept of each vector.
 
-        Args:
-            dim: numbers kept of each.
-            room: tokens of a text that its tower reads at a time; None: that cannot be said.
-            most: chunks of a text, at most.
-
-        Raises:
-            UserError: `dim` is more than the vectors have, or `mean` is asked of towers of unequal width.
+        A text tower reads `room` tokens at a time, None: that cannot be said, and `most` chunks of a text.
+        UserError if `dim` is more than there are, or `mean` is asked of towers of unequal width.
         """
         self.reads, self.join, self.dim = tuple(reads), join, dim
         self.room, self.most = room, most

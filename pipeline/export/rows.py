@@ -25,11 +25,7 @@ ZERO_ROWS = ("drawn", "drop")
 
 
 def arranged(content: ExportContent, zero_rows: str, order: Path | None) -> ExportContent:
-    """Return the content without zero rows, and in the order of a mapping file if there is one.
-
-    Raises:
-        UserError: see the functions below, and identifiers.order; or items are to be dropped from a given order.
-    """
+    """Return the content without zero rows, and in the order of a mapping file if there is one; or UserError."""
     if order is None:
         return with_ids(without_zero_rows(content, zero_rows))
     asins = identifiers.order(order, content.items["asin"].to_pylist())
@@ -39,8 +35,7 @@ def arranged(content: ExportContent, zero_rows: str, order: Path | None) -> Expo
 def with_ids(content: ExportContent, fixed: bool = False) -> ExportContent:
     """Return the content without items that have no semantic ID, where the format wants IDs; `notes` say so.
 
-    Raises:
-        UserError: there are such items and rows have a given order (`fixed`), or no item has an ID.
+    UserError if rows have a given order (`fixed`), or no item has an ID.
     """
     if content.codes is None or (coded := content.codes.coded).all():
         return content

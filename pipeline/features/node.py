@@ -172,12 +172,9 @@ class Node(ABC):
         return any(node.learned for node in self.of)
 
     def relearned(self, cold: np.ndarray) -> np.ndarray:
-        """Return its vectors, made without the interactions of some items: float32 [I, F].
+        """Return its vectors, made without the interactions of items `cold`, int [C]: float32 [I, F].
 
         A kind that `relearns` has it, where no node that it is made of learned.
-
-        Args:
-            cold: int [C], those items.
         """
         raise NotImplementedError(self.kind)
 

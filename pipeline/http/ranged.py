@@ -76,13 +76,9 @@ def request(
 ) -> Iterator[httpx.Response]:
     """Request an address's bytes from `start` on; yield the response, whose body is not read yet.
 
-    Args:
-        start: number of the first byte wanted; the server may ignore it, see `first_byte`.
-        validator: ETag or Last-Modified of the file that the bytes before `start` are of; another file is sent whole.
-
-    Raises:
-        TransientError: a retryable status, no host of the name, or a connection cut now or while the body is read.
-        UserError: the address, a redirect or the server's certificate is invalid.
+    The server may ignore `start`, see `first_byte`; of another file than `validator` (ETag or Last-Modified) says
+    it sends all. TransientError for a retryable status, no host of the name, or a connection cut now or while the
+    body is read; UserError if the address, a redirect or the server's certificate is invalid.
     """
     headers = ({"Range": f"bytes={start}-"} | ({"If-Range": validator} if validator else {})) if start else {}
     try:
@@ -167,10 +163,9 @@ def _checked(here: httpx.URL, there: httpx.URL, named: str, label: str) -> list[
 
 
 def first_byte(response: httpx.Response, start: int) -> int:
-    """Return the number of the first byte of the response's body: `start`, or less where the server ignored it.
+    """Return the number of the body's first byte: `start`, or less where the server ignored it.
 
-    Raises:
-        TransientError: the body begins after `start`, or its range is not stated.
+    TransientError if the body begins after `start`, or its range is not stated.
     """
     if response.status_code != 206:
         return 0

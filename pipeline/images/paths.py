@@ -30,9 +30,8 @@ WEB = re.compile(r"https?://", re.IGNORECASE)
 def start(source: Source, raw: Path, folder: str | None) -> Path | None:
     """Return the folder or archive that paths of images start from; None if there is none on this machine.
 
-    Args:
-        source: of the dataset; one that is generated has its images beside its raw files.
-        folder: images.folder; by default the folder of the item file, or of the interactions where there are no items.
+    That is images.folder, else the folder of the item file, or of the interactions where there are no items. A
+    source that is generated has its images beside its raw files.
     """
     if not isinstance(source, Downloaded):
         return raw

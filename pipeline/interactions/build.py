@@ -163,12 +163,7 @@ def _numbered(db: duckdb.DuckDBPyConnection, rows: int, drops: dict[str, int], d
 
 
 def drawn(db: duckdb.DuckDBPyConnection, division: Division, first: SplitTables) -> Query:
-    """Return the interactions of another draw, by the numbers that users and items have in the first.
-
-    Args:
-        db: with the first draw, whose interactions have been read.
-        first: the tables of the first draw.
-    """
+    """Return the interactions of another draw, by the numbers of the first, whose interactions have been read."""
     draw(db, division)
     delete_untrained(db)
     _left_out(db)

@@ -27,9 +27,7 @@ def user_item_matrix(user: np.ndarray, item: np.ndarray, n_items: int) -> sp.csr
 def cooccurrences(sets: sp.csr_array, least: int = 1) -> Iterator[tuple[int, sp.csr_array]]:
     """Yield the first node of a block, and the size of its nodes' intersections with every other node, [B, N].
 
-    Args:
-        sets: [N, n], 1 where a node's set has a member.
-        least: smaller intersections have no entry.
+    `sets` is [N, n], 1 where a node's set has a member; intersections smaller than `least` have no entry.
     """
     by_member = sp.csr_array(sets.T)
     for first in range(0, sets.shape[0], BLOCK):

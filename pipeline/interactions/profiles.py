@@ -63,14 +63,7 @@ class Profiles:
 
 
 def _chances(scores: np.ndarray, row: np.ndarray, place: np.ndarray, slack: np.ndarray, k: int) -> np.ndarray:
-    """Return of each pair how probably its target is in the top K, float64 [n].
-
-    Args:
-        scores: float64 [rows, C].
-        row: int64 [n].
-        place: int64 [n], of the target among the candidates.
-        slack: float64 [rows], by which equal scores may differ.
-    """
+    """Return how probably each pair's target is in the top K, float64 [n]; scores are [rows, C], slack [rows]."""
     ascending = np.sort(scores, axis=1)
     own, most = scores[row, place], scores.shape[1]
     above, reached = np.empty(len(row), np.int64), np.empty(len(row), np.int64)

@@ -9,7 +9,7 @@ similar content get similar IDs. docs/accuracy.md has them beside random feature
 Letters: U users, I items, N either, F_m width of modality m, M modalities, B batch, D width.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as nnf
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pipeline.config.base import Count, Rate, Share, Weight
 from pipeline.models.base import Batch, Inputs, Recommender, embedding, l2, learned, norms, pick
 from pipeline.models.lightgcn import propagate
-from pipeline.models.params import Regularised
+from pipeline.models.params import Regularised, Train
 
 
 class BM3Params(Regularised):
@@ -39,7 +39,7 @@ class BM3Params(Regularised):
 class BM3(Recommender):
     """score(u, i) = h~_u . h~_i, h~ the predictor's output."""
 
-    Params = BM3Params
+    Params: ClassVar[type[Train]] = BM3Params
     needs = frozenset({"features"})
 
     def __init__(self, inputs: Inputs, params: BM3Params) -> None:

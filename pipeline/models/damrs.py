@@ -178,13 +178,7 @@ def once(rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def neighbours(content: list[Tensor], items: Tensor, weights: Tensor, labels: int, temperature: float) -> Tensor:
-    """Return the neighbour term: the mean over items and graphs of what `labelled` says.
-
-    Args:
-        content: h_g, G x [I, D].
-        items: int64 [N].
-        weights: of the items, [N].
-    """
+    """Return the neighbour term, over weighed items [N] and graphs h_g, G x [I, D], of `labelled`."""
     units = [nnf.normalize(h) for h in content]
     total = weights.new_zeros(())
     for at in range(0, len(items), BLOCK):  # a block's cosines are computed again for its gradient, not kept

@@ -157,12 +157,7 @@ def common_items(seen: sp.csr_array, k: int) -> sp.csr_array:
 
 
 def repeated(common: sp.csr_array, k: int, draws: torch.Generator | None = None) -> sp.csr_array:
-    """Return K entries in each row that has any: its own, then some of them again, each as likely.
-
-    Args:
-        common: at most K entries a row, [U, U].
-        draws: where the repeats come from; none: torch's global generator.
-    """
+    """Return K entries in each row of [U, U] that has any: its own, then some of them again, each as likely."""
     own = np.diff(common.indptr)
     row = np.flatnonzero(own)
     own, slot = own[row, None], np.arange(k)  # [U', 1], [K]

@@ -174,12 +174,7 @@ def agreed(modal_edges: list[pa.Table], n_items: int) -> sp.csr_array:
 
 
 def extended_graph(seen: sp.csr_array, added: sp.csr_array) -> tuple[sp.csr_array, sp.csr_array]:
-    """Return the blocks [U, I] and [I, I] of D^-1/2 A D^-1/2, D the row sums of A: train pairs and edges of items.
-
-    Args:
-        seen: R, float32 [U, I].
-        added: edges between items, float32 [I, I].
-    """
+    """Return the blocks [U, I] and [I, I] of D^-1/2 A D^-1/2, D the row sums of A: train pairs and edges of items."""
     user, item = (
         sp.diags_array(np.where(degree > 0, np.maximum(degree, 1) ** -0.5, 0).astype(np.float32))
         for degree in (seen.sum(axis=1), seen.sum(axis=0) + added.sum(axis=1))

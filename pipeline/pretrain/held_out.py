@@ -46,11 +46,7 @@ def measure(network: BEiT3, task: Task) -> dict[str, float | None]:
 
 @torch.no_grad()
 def cosine(model: PretrainingModel, task: Task) -> float | None:
-    """Return the mean cosine of held-out items' CLS, read as it is in training, to their teachers' vector.
-
-    Returns:
-        None where no encoder teaches, or knows a held-out item.
-    """
+    """Return the mean cosine of held-out items' CLS, read as in training, to their teachers' vector; None if none."""
     if model.teacher is None or task.target is None:
         return None
     target = torch.from_numpy(task.target[task.held_out]).to(task.device)

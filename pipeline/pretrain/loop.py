@@ -167,8 +167,8 @@ def _step(training: Training, task: Task, items: np.ndarray, epoch: int, rate: f
     terms = torch.zeros_like(weight)
     training.optimizer.zero_grad()
     for number, part in enumerate(parts, 1):
-        waits = number < len(parts) and isinstance(model, DistributedDataParallel)
-        with model.no_sync() if waits else nullcontext():
+        waits = number < len(parts)
+        with model.no_sync() if waits and isinstance(model, DistributedDataParallel) else nullcontext():
             with autocast(task):
                 losses = model(part, counts)
             # DDP averages the gradients of its processes; the terms of parts are to be summed

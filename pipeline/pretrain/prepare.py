@@ -54,16 +54,7 @@ def decode(layout: Layout, shape: Config) -> tuple[np.ndarray, np.ndarray]:
 
 
 def codes(layout: Layout, pixels: np.ndarray, shape: Config, params: Pretrain, seed: int) -> tuple[np.ndarray, int]:
-    """Learn centroids of patches, unless they were, and assign each patch its nearest.
-
-    Args:
-        layout: of the dataset; what is learned is written there.
-        pixels: uint8 [n, S, S, 3].
-        shape: of the network that is to predict them.
-
-    Returns:
-        int32 [n, P], and how many tokens there are.
-    """
+    """Learn centroids of patches, unless they were, and assign each its nearest: int32 [n, P], and how many."""
     n = len(pixels)
     if not n:
         return np.zeros((0, shape.patches), np.int32), 0

@@ -103,11 +103,7 @@ def names(folder: Path) -> list[str]:
 
 
 def facts(folder: Path, name: str) -> Facts:
-    """Read encoder.json; nothing in it is trusted.
-
-    Raises:
-        UserError: the release carries no such encoder, the file is damaged, or this alignrec does not know the encoder.
-    """
+    """Read encoder.json, not trusted; UserError if there is none, it is damaged, or the encoder is unknown here."""
     available = names(folder)
     if name not in available:
         known = f"it has {', '.join(available)}" if available else "it has none; publish it again with this alignrec"

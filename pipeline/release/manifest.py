@@ -215,9 +215,7 @@ def digest(content: Mapping[str, Any]) -> str:
     """Return the hex sha256 of a parsed manifest but for `digest` itself: as JSON, keys sorted, no white space, UTF-8.
 
     It finds what has changed since it was written; what somebody has changed on purpose is for a signature to find.
-
-    Raises:
-        TypeError: it is nested too deeply.
+    TypeError if it is nested too deeply.
     """
     kept = {key: value for key, value in content.items() if key != "digest"}
     return hashlib.sha256(orjson.dumps(kept, option=orjson.OPT_SORT_KEYS)).hexdigest()
@@ -241,9 +239,8 @@ def read(folder: Path) -> bytes:
 def parsed(folder: Path, data: bytes) -> Manifest:
     """Return the manifest of the release `folder` from its bytes. Time and memory grow with their number.
 
-    Raises:
-        UserError: it is of a later format, breaks the schema, names a path twice or outside the folder, or is not
-            what was written.
+    UserError if it is of a later format, breaks the schema, names a path twice or outside the folder, or is not
+    what was written.
     """
     path = folder / NAME
     try:

@@ -109,12 +109,7 @@ def against(
 
 
 def codes(ids: pa.Table, k: int, before: np.ndarray | None = None) -> Codes:
-    """Return the codes of a table of semantic IDs, to be judged.
-
-    Args:
-        ids: schema semantic_ids(L).
-        before: int32 [n, L] before collisions were settled; None: as they are.
-    """
+    """Return the codes of a table of semantic IDs, to be judged; `before` are those before collisions were settled."""
     rows, matrix = files.matrix(ids)
     suffix, cosine = ids["suffix"].drop_null().to_numpy(), ids["cosine"].drop_null().to_numpy()
     return Codes(rows, matrix, k, suffix if len(suffix) else None, before, cosine)

@@ -47,11 +47,7 @@ class Repaired(NamedTuple):
 
 
 def rows(source: Iterator[bytes], separator: str, errors: str = "replace") -> Iterator[Row]:
-    """Yield the rows of a text, its header first; blank lines are none. Time grows with the text, memory with a row.
-
-    Args:
-        errors: of bytes that are no UTF-8, see `bytes.decode`.
-    """
+    """Yield the rows of a text, its header first; blank lines are none. Time grows with the text, memory with a row."""
     csv.field_size_limit(LONGEST_LINE)  # of the whole process; its default is 128 KiB
     head, size = [], 0
     for line in islice(source, HEAD):
@@ -79,12 +75,7 @@ def repair(path: Path, wanted: Sequence[str], to: Path, most: float) -> Repaired
     """Write some columns of a text file with a header as Parquet, all values as strings; null where a row is short.
 
     A row cannot be read if it is not CSV, has values beyond the last column, or a wanted one is not UTF-8.
-
-    Args:
-        most: share of the rows that may be unreadable.
-
-    Raises:
-        UserError: more are; names the three commonest reasons.
+    UserError if more than the share `most` are so.
     """
     table, found, kept = _Columns(path, wanted), list[Row](), 0
     total = 0

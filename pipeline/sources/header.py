@@ -18,12 +18,9 @@ DELIMITERS = (",", "\t", ";", "|")  # a header with none of them has one column
 
 
 def delimiter(path: Path) -> str | None:
-    """Return what separates the values of a text file; None for Parquet and JSON lines.
+    """Return what separates the values of a text file; None for Parquet and JSON lines. UserError for an empty one.
 
     A `.tsv` has tabs; a `.csv` the first of comma, tab, semicolon and bar that its header contains.
-
-    Raises:
-        UserError: the file is empty.
     """
     if ".tsv" in path.suffixes:
         return "\t"

@@ -37,13 +37,10 @@ MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # that 
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """Yield the lines of a text file, without a byte order mark.
+    """Yield the lines of a text file, see `opened`, without a byte order mark.
 
-    Of a line of more than LONGEST_LINE bytes come the first LONGEST_LINE + 1, so that whoever reads it can refuse it.
-    Time grows with the file, memory with its longest line and never above LONGEST_LINE.
-
-    Raises:
-        UserError: as `opened`.
+    Of a line of more than LONGEST_LINE bytes come the first LONGEST_LINE + 1, so that whoever reads it can refuse
+    it. Time grows with the file, memory with its longest line and never above LONGEST_LINE.
     """
     with opened(path) as f:
         for line in iter(partial(f.readline, LONGEST_LINE + 1), b""):

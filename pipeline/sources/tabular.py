@@ -74,10 +74,8 @@ class Tabular:
     def ratings(self, raw: Mapping[str, Path]) -> str:
         """Return SQL that selects user, item, rating, timestamp, in the file's order; and split, if the file has it.
 
-        Times may be seconds or anything that reads as a date. A rating or time that the file has no column for is null.
-
-        Raises:
-            UserError: the file is empty, or lacks a column that is required or named under `columns`.
+        Times may be seconds or anything that reads as a date. A rating or time that the file has no column for
+        is null. UserError if it is empty, or lacks a column that is required or named under `columns`.
         """
         path, renamed = raw["interactions"], self._interaction_columns
         names = {role: renamed.get(role, role) for role in OF_INTERACTIONS}
