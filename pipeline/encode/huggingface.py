@@ -121,11 +121,8 @@ class HuggingFace(Towers):
         if self._dual:
             return _vectors(self._network.get_text_features(**inputs))
         hidden = self._network(**inputs).last_hidden_state.float()  # [B, T, W]
-        return pooled(hidden, inputs["attention_mask"], self._pooling)
-
-    @property
-    def _pooling(self) -> str:
-        return _pooling_of(type(self._network.config)) if self._params.pooling == "auto" else self._params.pooling
+        own = _pooling_of(type(self._network.config)) if self._params.pooling == "auto" else self._params.pooling
+        return pooled(hidden, inputs["attention_mask"], own)
 
     def _sent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return inputs where the network is, floats in its precision."""

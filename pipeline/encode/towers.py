@@ -199,8 +199,6 @@ def broken(controls: set[str]) -> Callable[[str], str]:
     if not controls:
         return str
     longest_first = sorted(controls, key=lambda word: (-len(word), word))
-    return partial(re.compile("|".join(map(re.escape, longest_first))).sub, _broken)
-
-
-def _broken(match: re.Match[str]) -> str:
-    return f"{match[0][0]} {match[0][1:]}"
+    return partial(
+        re.compile("|".join(map(re.escape, longest_first))).sub, lambda match: f"{match[0][0]} {match[0][1:]}"
+    )

@@ -144,7 +144,8 @@ class Trial:
         texts_alone = linear.blocks(node.of, self.items, 0.0)
         self.is_image = [not any(_same(block, other) for other in texts_alone) for block in self.blocks]
         self.reduced = [self._reduced(block) for block in self.blocks]
-        self.targets = cache(lambda draw: targets(node, width, self._hidden(draw)))
+        hidden = [np.zeros(0, np.int64), *(draw.candidates for draw in self.cold)]
+        self.targets = cache(lambda draw: targets(node, width, hidden[draw]))
 
     def affordable(self, seconds: float) -> list[Candidate]:
         """Return the candidates that a budget is enough for, one at least."""
@@ -183,9 +184,6 @@ class Trial:
         goal = None if candidate.map == "none" else self.targets(draw)
         content = joining.fit(lambda: [parts], blocks, self.width, candidate.power)
         return fit_recipe(lambda: [parts], content, candidate.map, self.width, goal)(parts)
-
-    def _hidden(self, draw: int) -> np.ndarray:
-        return self.cold[draw - 1].candidates if draw else np.zeros(0, np.int64)
 
     def _reduced(self, block: Block) -> np.ndarray:
         """Return the principal directions of a block, float32 [I, W], to which any power can be given."""

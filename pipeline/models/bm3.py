@@ -80,11 +80,15 @@ class BM3(Recommender):
         else:
             align = [c(x, target_item) for x in online]
         mask = [c(x, h) for x, h in zip(online, target, strict=True)]
+        if self.is_reference:
+            penalty = norms(h_user, h_item, divisor=len(self.item))
+        else:
+            penalty = l2(user, item, batch_size=self.params.batch_size)
         return {
             "rec": c(online_user, target_item) + c(online_item, target_user),
             "align": self.weight * torch.stack(align).sum(),
             "mask": self.weight * torch.stack(mask).sum(),
-            "l2": self.params.l2 * self._penalty((h_user, h_item), (user, item)),
+            "l2": self.params.l2 * penalty,
         }
 
     def _view(self, h: Tensor, rows: Tensor, n: int) -> Tensor:
@@ -93,11 +97,6 @@ class BM3(Recommender):
             return h
         drop = self.params.drop
         return h * (pick(dropout(h, n, drop), rows) if self.is_reference else dropout(h, len(h), drop))
-
-    def _penalty(self, tables: tuple[Tensor, Tensor], rows: tuple[Tensor, Tensor]) -> Tensor:
-        if self.is_reference:
-            return norms(*tables, divisor=len(self.item))
-        return l2(*rows, batch_size=self.params.batch_size)
 
 
 class ImprovedBM3Params(BM3Params):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 import schemas
 from pipeline import io
-from pipeline.errors import UserError
+from pipeline.errors import UserError, printable
 from pipeline.layout import Layout
 from pipeline.ops.rows import unit_rows
 from pipeline.release import embed, encoder, item_file, recoded
@@ -212,7 +212,7 @@ def lines(attestation: Attestation, release: Path) -> Iterator[str]:
             f", codes {name} {agree[one.agrees]}" + ("" if one.nearest else f" (nearest in the first {one.levels})")
             for name, one in row.codes.items()
         )
-        yield _printable(f"{row.asin}: text {agree[row.text]}, image {agree[row.image]}{cosines}{codes}")
+        yield printable(f"{row.asin}: text {agree[row.text]}, image {agree[row.image]}{cosines}{codes}")
     if attestation.covered < attestation.items:
         yield f"the data has {attestation.covered:,} of the release's {attestation.items:,} items"
     if attestation.unattested:
@@ -287,7 +287,3 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         raise UserError(f"the encoder's vectors have {a.shape[1]} dimensions, the release's {b.shape[1]}")
     (x, directed), (y, there) = unit_rows(a), unit_rows(b)
     return np.where(directed | there, np.einsum("nf,nf->n", x, y, dtype=np.float64), 1.0)
-
-
-def _printable(text: str) -> str:
-    return "".join(c for c in text if c.isprintable())  # identifiers are untrusted

@@ -183,7 +183,10 @@ def _trained(
             for x in _batches(sample, params.batch_size, rng):
                 x = sent(x, counts.device)
                 terms, codes = network(x, epoch >= first)
-                terms["loss"] = _descended(terms, weights, optimiser)
+                terms["loss"] = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+                optimiser.zero_grad()
+                terms["loss"].backward()
+                optimiser.step()
                 schedule.step()
                 sums.update({name: float(term.detach()) * len(x) / len(sample) for name, term in terms.items()})
                 for level, column in enumerate(codes.T):
@@ -196,15 +199,6 @@ def _trained(
             if first <= epoch < params.epochs - 1:
                 revive_codes(network, optimiser, counts, x, params.revive)
     return history
-
-
-def _descended(terms: dict[str, Tensor], weights: dict[str, float], optimiser: torch.optim.Optimizer) -> Tensor:
-    """Take a step down the weighted sum of the terms, and return the sum."""
-    loss = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    return loss
 
 
 def _batches(sample: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[Tensor]:
