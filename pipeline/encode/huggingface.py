@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.config.base import Positive
 from pipeline.encode import origin
-from pipeline.encode.base import Context, Spec
+from pipeline.encode.base import Spec, foreign
 from pipeline.encode.chunks import MOST, Most, lengths
 from pipeline.encode.origin import Origin, Pretrained, plainly
 from pipeline.encode.towers import Join, Towers, limit, plain
@@ -148,12 +148,7 @@ def find(where: str, params: HuggingFaceParams) -> Origin:
     return replace(source, reads=origin.modalities(where, params, reads), prompt=params.prompt)
 
 
-def make(context: Context, params: HuggingFaceParams) -> HuggingFace:
-    """Load it."""
-    return HuggingFace(context.foreign, params)
-
-
-HUGGINGFACE = Spec(make, HuggingFaceParams, origin=find, library=LIBRARY)
+HUGGINGFACE = Spec(foreign(HuggingFace), HuggingFaceParams, origin=find, library=LIBRARY)
 
 
 def _reads(where: str, params: HuggingFaceParams, source: Origin) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.encode import origin
-from pipeline.encode.base import Context, Spec
+from pipeline.encode.base import Spec, foreign
 from pipeline.encode.chunks import MOST, Most, lengths
 from pipeline.encode.origin import Origin, Pretrained
 from pipeline.encode.towers import Join, Towers, broken, plain
@@ -91,12 +91,7 @@ def find(where: str, params: OpenClipParams) -> Origin:
     return replace(source, reads=origin.modalities(where, params, ("image", "text")))
 
 
-def make(context: Context, params: OpenClipParams) -> OpenClip:
-    """Load it."""
-    return OpenClip(context.foreign, params)
-
-
-OPEN_CLIP = Spec(make, OpenClipParams, origin=find, library=LIBRARY)
+OPEN_CLIP = Spec(foreign(OpenClip), OpenClipParams, origin=find, library=LIBRARY)
 
 
 def _published(where: str, params: OpenClipParams) -> OpenClipParams:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.config.base import Positive
 from pipeline.encode import origin, towers
-from pipeline.encode.base import Context, Spec
+from pipeline.encode.base import Spec, foreign
 from pipeline.encode.chunks import MOST, Most, lengths
 from pipeline.encode.origin import WEIGHTS, Origin, Pretrained
 from pipeline.encode.towers import Prepared, Towers, limit, plain
@@ -142,12 +142,7 @@ def find(where: str, params: SentenceTransformersParams) -> Origin:
     return replace(source, reads=origin.modalities(where, params, _reads(where, params, source)), prompt=prompt)
 
 
-def make(context: Context, params: SentenceTransformersParams) -> SentenceTransformers:
-    """Load it."""
-    return SentenceTransformers(context.foreign, params)
-
-
-SENTENCE_TRANSFORMERS = Spec(make, SentenceTransformersParams, origin=find, library=LIBRARY)
+SENTENCE_TRANSFORMERS = Spec(foreign(SentenceTransformers), SentenceTransformersParams, origin=find, library=LIBRARY)
 
 
 def _library() -> Any:
