@@ -1,12 +1,10 @@
 """The feature sets of one dataset: what they are called, what they are made of, and each as a node."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import schemas
 from pipeline import io
@@ -37,7 +35,7 @@ class FeatureSets:
     """the sets that come with the source"""
 
     @classmethod
-    def of(cls, layout: Layout, params: Encode, encoders: Encoders) -> FeatureSets:
+    def of(cls, layout: Layout, params: Encode, encoders: Encoders) -> Self:
         """Return the sets of a dataset, those that come with its source included; see `imported.files`."""
         asins = io.read_table(layout.item_ids, schemas.ITEM_IDS, ["asin"])["asin"].to_pylist()
         return cls(layout, params, encoders, imported.files(raw_files(layout.sources), asins, params.encoders))

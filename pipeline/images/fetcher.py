@@ -3,8 +3,6 @@
 The result depends on what the addresses answer, never on the order in which answers come.
 """
 
-from __future__ import annotations
-
 import asyncio
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -75,7 +73,7 @@ class Fetcher:
         self._normalise = partial(normalise_all, size=params.size, quality=params.quality, max_pixels=params.max_pixels)
         self._runner = asyncio.Runner()
 
-    def __enter__(self) -> Fetcher:
+    def __enter__(self) -> Self:
         """Return the fetcher."""
         return self
 

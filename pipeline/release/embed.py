@@ -4,8 +4,6 @@ Blocks of lines are encoded one after the other. Each finished block is kept bes
 after it; the target appears when all are done.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -50,6 +48,24 @@ class Summary(NamedTuple):
     """table REJECTS of lines that were not used; None: there were none"""
     rejected: int
     """lines in it"""
+
+
+class Numbers:
+    """Counts items of equal codes on from those of a release, so that a new item's ID is no other item's."""
+
+    def __init__(self, released: pa.Table) -> None:
+        """Count the items of a table of semantic IDs."""
+        self._next = Counter(codes.tobytes() for codes in files.matrix(released)[1])
+
+    def counted(self, table: pa.Table) -> pa.Table:
+        """Return new items with their suffix: how many items before have the same codes, in the release and here."""
+        rows, codes = files.matrix(table)
+        suffix = np.zeros(len(table), np.int32)
+        for row, code in zip(rows, codes, strict=True):  # one by one, as each counts for those that follow
+            suffix[row] = self._next[code.tobytes()]
+            self._next[code.tobytes()] += 1
+        at = table.column_names.index("suffix")
+        return table.set_column(at, "suffix", pa.array(suffix, mask=~table["codes"].is_valid().to_numpy()))
 
 
 def embed(
@@ -150,24 +166,6 @@ def _coded(table: pa.Table, coded: files.Coded | None) -> pa.Table:
     for name, values in columns.items():
         table = table.append_column(name, values)
     return table
-
-
-class Numbers:
-    """Counts items of equal codes on from those of a release, so that a new item's ID is no other item's."""
-
-    def __init__(self, released: pa.Table) -> None:
-        """Count the items of a table of semantic IDs."""
-        self._next = Counter(codes.tobytes() for codes in files.matrix(released)[1])
-
-    def counted(self, table: pa.Table) -> pa.Table:
-        """Return new items with their suffix: how many items before have the same codes, in the release and here."""
-        rows, codes = files.matrix(table)
-        suffix = np.zeros(len(table), np.int32)
-        for row, code in zip(rows, codes, strict=True):  # one by one, as each counts for those that follow
-            suffix[row] = self._next[code.tobytes()]
-            self._next[code.tobytes()] += 1
-        at = table.column_names.index("suffix")
-        return table.set_column(at, "suffix", pa.array(suffix, mask=~table["codes"].is_valid().to_numpy()))
 
 
 def _decoded(row: Row, facts: encoder.Facts) -> Decoded:

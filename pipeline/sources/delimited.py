@@ -3,13 +3,11 @@
 A row that cannot be read is said to be so, with its reason; so is each line that an unclosed quote swallows.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -154,7 +152,7 @@ class _Text:
         self.first += self.lines
         self.lines, self.size, self.raw = 0, 0, bytearray()
 
-    def __iter__(self) -> _Text:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:
